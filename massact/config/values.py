@@ -1,0 +1,181 @@
+"""The experiment file's frozen values; `massact.config.parse` reads them from YAML.
+
+Each stage is given only its own config. What only models and datasets can tell (how many layers,
+how many questions) is checked before a phase starts, by `massact.phases.preflight`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from massact.domain import AllDims, Direction, Generation, Group
+from massact.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class VariantConfig:
+    """One set of weights of a model."""
+
+    name: str
+    """The variant's name, such as `instruct` or `gemma2_base`."""
+    reference: str
+    """Hub id, local folder, or `toy:<name>` for an embedded model."""
+    revision: str | None = None
+    """Commit, tag or branch of a hub repository."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Where to steer: every layer with every coefficient."""
+
+    layers: str
+    """Layer specification, such as `30%-60%`; see `massact.layers`."""
+    coefficients: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """A model: vectors are extracted from its base variant and steer its instruct variant."""
+
+    name: str
+    base: VariantConfig
+    instruct: VariantConfig
+    dtype: str
+    device: str
+    grid: Grid
+    coefficient_range: tuple[float, float] | None
+    """Least and greatest |coefficient| that a search for a gap may try; `None` is no bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class TraitConfig:
+    """A trait and the folder that holds its dataset."""
+
+    name: str
+    dataset: str
+    direction: Direction
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationConfig:
+    """How massive dims are found."""
+
+    prompts: str
+    """File of neutral prompts, one a line (or the plan's JSON list)."""
+    max_new_tokens: int
+    n_top: int
+    """How many top dims are kept per layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractionConfig:
+    """How vectors are extracted."""
+
+    positions: tuple[str, ...]
+    methods: tuple[str, ...]
+    uniform_dims: tuple[int | AllDims, ...]
+    """Cleanings with the uniform list, each before and after."""
+    layer_dims: tuple[int | AllDims, ...]
+    """Cleanings with each layer's own list, each before and after."""
+    max_new_tokens: int
+    validation_split: float
+    """Share of each side that is kept out of the training of vectors."""
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeConfig:
+    """Which judge scores the responses."""
+
+    name: str
+    """`likelihood` or `openai:MODEL`."""
+    base_url: str | None = None
+    concurrency: int = 16
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseConfig:
+    """The labels that a phase compares, and where."""
+
+    name: str
+    labels: tuple[str, ...]
+    positions: tuple[str, ...]
+    models: tuple[str, ...]
+    grids: tuple[tuple[str, Grid], ...]
+    """(model, grid) where the phase does not use the model's own grid."""
+
+    def grid(self, model: ModelConfig) -> Grid:
+        return dict(self.grids).get(model.name, model.grid)
+
+
+NamedT = TypeVar("NamedT", ModelConfig, TraitConfig, PhaseConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """A whole experiment file."""
+
+    name: str
+    description: str
+    file: Path
+    models: tuple[ModelConfig, ...]
+    traits: tuple[TraitConfig, ...]
+    calibration: CalibrationConfig
+    extraction: ExtractionConfig
+    generation: Generation
+    judge: JudgeConfig
+    coherence_floor: float
+    subset: int
+    """How many questions of a set are asked; 0 is all."""
+    phases: tuple[PhaseConfig, ...]
+
+    def model(self, name: str) -> ModelConfig:
+        """The model of that name.
+
+        Raises:
+            UsageError: the file declares no such model.
+        """
+        return _named(self.models, name, "model", self.file)
+
+    def trait(self, name: str) -> TraitConfig:
+        """The trait of that name.
+
+        Raises:
+            UsageError: the file declares no such trait.
+        """
+        return _named(self.traits, name, "trait", self.file)
+
+    def phase(self, name: str) -> PhaseConfig:
+        """The phase of that name.
+
+        Raises:
+            UsageError: the file declares no such phase.
+        """
+        return _named(self.phases, name, "phase", self.file)
+
+    def groups(self, phase: str | None = None) -> tuple[Group, ...]:
+        """The declared matrix, of one phase or of all, in the file's order, each group once."""
+        phases = self.phases if phase is None else (self.phase(phase),)
+        groups = (
+            Group(model, trait.name, position, label)
+            for one in phases
+            for model in one.models
+            for trait in self.traits
+            for position in one.positions
+            for label in one.labels
+        )
+        return tuple(dict.fromkeys(groups))
+
+    def resolve(self, reference: str) -> str:
+        """A dataset or model reference with a relative path made relative to the file's folder."""
+        if reference.startswith(("./", "../")):
+            return str((self.file.parent / reference).resolve())
+        return reference
+
+
+def _named(items: Iterable[NamedT], name: str, kind: str, file: Path) -> NamedT:
+    found = {item.name: item for item in items}
+    if name not in found:
+        raise UsageError(f"{file} declares no {kind} {name!r}; it declares {', '.join(found)}")
+    return found[name]

@@ -1,0 +1,202 @@
+"""The frozen values that every part speaks in: what was steered, how, and what came of it.
+
+Independent facts are separate fields; a label such as `mean_diff_top1` is made from them in
+`massact.labels` and nowhere else. Only the standard library is imported here.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Direction = Literal["positive", "negative"]
+When = Literal["none", "before", "after"]
+Scope = Literal["uniform", "layer"]
+AllDims = Literal["all"]
+
+METHODS = ("mean_diff", "probe", "gradient", "random_baseline")
+"""Every vector method; `massact.vectors.methods` registers one function for each."""
+
+DEFAULT_COHERENCE_FLOOR = 68.0
+"""The least `coherence_mean` at which a result counts, unless a question is asked with another."""
+
+COMPONENT = "residual"
+"""Where activations are read and vectors added: the output of a decoder block."""
+
+STEERED_TOKENS = "all"
+"""Which tokens are steered: every token of prompt and response."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Cleaning:
+    """How massive dims are taken out of a vector."""
+
+    when: When = "none"
+    """`before`: zeroed in the activations, then extracted; `after`: zeroed in the vector."""
+    scope: Scope | None = None
+    """`uniform`: one list for all layers; `layer`: each layer's own; `None` when nothing is cleaned."""
+    n_dims: int | AllDims = 0
+    """How many dims, the most massive first; `"all"` of the list; 0 when nothing is cleaned."""
+
+    def __post_init__(self) -> None:
+        is_clean = self.when != "none"
+        if is_clean != (self.scope is not None) or is_clean != (self.n_dims != 0):
+            raise ValueError(f"{self!r}: a cleaning has a scope and n_dims, no cleaning has neither")
+        if isinstance(self.n_dims, int) and self.n_dims < 0:
+            raise ValueError(f"{self!r}: n_dims is negative")
+
+
+NO_CLEANING = Cleaning()
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a vector is made: the method and the cleaning. Printed as a label by `massact.labels`."""
+
+    method: str
+    cleaning: Cleaning = NO_CLEANING
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"unknown method {self.method!r}; there are {', '.join(METHODS)}")
+
+    @property
+    def uncleaned(self) -> "Recipe":
+        """The same method with nothing cleaned."""
+        return Recipe(self.method)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """Which weights computed: enough to tell two models apart that share a name."""
+
+    id: str
+    """Hub id, or the name of a local folder."""
+    revision: str
+    """Commit of the hub's repository; for a local folder the digest of its weights."""
+    dtype: str
+    """The dtype the model computed in, such as `float32` or `bfloat16`."""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeIdentity:
+    """Who judged: two judges that could score one response differently differ here."""
+
+    id: str
+    """The judge as the experiment file names it, such as `likelihood` or `openai:gpt-4.1-mini`."""
+    model: str
+    """The judging model, with a digest where there is one."""
+    prompt_digest: str
+    """Digest of all that is asked of the judge: prompts, trait definition, formula version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """How responses are generated."""
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    """0 is greedy."""
+    seed: int = 0
+    """Of the sampling; greedy generation does not depend on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionSet:
+    """The steering questions of a trait, or the first `subset` of them."""
+
+    questions: tuple[str, ...] = field(repr=False)
+    """The questions that are asked, the subset already taken."""
+    digest: str
+    """Digest of the whole set, before the subset is taken."""
+    subset: int
+    """How many of the set are asked; 0 is all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a baseline and the evaluations compared with it share."""
+
+    model: ModelIdentity
+    trait: str
+    trait_digest: str
+    """Digest of the trait's contrastive prompts and definition."""
+    questions_digest: str
+    subset: int
+    chat_template_digest: str
+    generation: Generation
+    judge: JudgeIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class Steering:
+    """What is added to the residual stream."""
+
+    vector_digest: str
+    position: str
+    """Position window the vector was extracted at, such as `response[:5]`."""
+    recipe: Recipe
+    layer: int
+    """Decoder block whose output is steered, from 0."""
+    coefficient: float
+    """Multiplies the unit vector."""
+    direction: Direction
+    component: str = COMPONENT
+    steered_tokens: str = STEERED_TOKENS
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One point of the experiment: everything that decides an evaluation's outcome."""
+
+    setting: Setting
+    steering: Steering | None
+    """`None` for the baseline: the same questions, unsteered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """Where a vector lies relative to the massive dims (uniform list) of its layer."""
+
+    massive_energy: float
+    """Share of the unit vector's squared norm in massive dims, 0 to 1."""
+    cosine_to_uncleaned: float
+    """Cosine with the same method's vector before any cleaning, -1 to 1."""
+    relative_strength: float
+    """coefficient x |v without massive dims| / mean |h without massive dims|; no unit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One question, the model's response and its scores."""
+
+    question: str
+    response: str
+    trait: float | None
+    """Judge's trait score, 0 to 100; `None` where unscored."""
+    coherence: float | None
+    """Judge's coherence score, 0 to 100; `None` where unscored."""
+    reason: str | None = None
+    """Why a score is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What an evaluation cost. A cell that shared a batch carries its share of the batch's time."""
+
+    generation_seconds: float
+    judge_seconds: float
+    n_tokens: int
+    """Tokens generated, all questions together."""
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.n_tokens / self.generation_seconds if self.generation_seconds > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Group:
+    """A cell group of the declared matrix: what `gaps` and `best` give one answer for."""
+
+    model: str
+    trait: str
+    position: str
+    label: str

@@ -1,0 +1,41 @@
+"""The one exception tree. A message says what is wrong, which value, and what to do.
+
+The command line prints the message alone and exits with `exit_code`: 2 where the input
+must be changed, 1 where the work itself failed or the answer is "no".
+"""
+
+
+class MassactError(Exception):
+    """Base of every error that massact raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(MassactError):
+    """The caller's input is wrong: nothing was started, nothing was written."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """The experiment file is wrong; the message names the file, the line and the key."""
+
+
+class DataError(UsageError):
+    """A dataset, a prompt file or an imported file is wrong."""
+
+
+class ModelError(UsageError):
+    """A model cannot be loaded, or it is not built as a decoder that can be steered."""
+
+
+class StoreError(UsageError):
+    """The run store cannot be reached, or what it holds is not a store of ours."""
+
+
+class MissingPrerequisiteError(MassactError):
+    """A step needs the result of an earlier step; the message names the command that makes it."""
+
+
+class JudgeError(MassactError):
+    """The judge as a whole cannot be used (one response that it cannot score is not an error)."""

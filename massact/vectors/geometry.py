@@ -1,0 +1,77 @@
+"""Plain figures about vectors: where their energy lies, how well they separate, what they are called by."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from massact.vectors.cleaning import zero_dims
+
+
+@dataclass(frozen=True, slots=True)
+class Separation:
+    """How well a vector tells the two sides of the validation split apart."""
+
+    accuracy: float
+    """Share told apart by the midpoint of the training projections, 0 to 1; NaN without a split."""
+    effect_size: float
+    """Cohen's d of the projections: difference of means over the pooled standard deviation."""
+
+
+def vector_digest(vector: torch.Tensor) -> str:
+    """SHA-256, in hex, of the vector `[d_model]` as little-endian float32."""
+    return hashlib.sha256(vector.detach().cpu().float().numpy().astype("<f4").tobytes()).hexdigest()
+
+
+def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Cosine of the angle between two vectors `[d_model]`, in float64."""
+    a, b = a.double(), b.double()
+    return float(a @ b / (a.norm() * b.norm()))
+
+
+def massive_energy(vector: torch.Tensor, dims: Sequence[int]) -> float:
+    """Share of a vector's squared norm that lies in the given dims, 0 to 1."""
+    squared = vector.double() ** 2
+    return float(squared[list(dims)].sum() / squared.sum())
+
+
+def relative_strength(
+    vector: torch.Tensor, coefficient: float, *, dims: Sequence[int], norm_without_massive: float
+) -> float:
+    """coefficient x |v without massive dims| / mean |h without massive dims|: one axis for all methods.
+
+    A vector with a share E of its energy in massive dims moves the rest of the stream by
+    coefficient x sqrt(1 - E) only (docs/design/relative-strength.md).
+    """
+    return float(coefficient * zero_dims(vector.double(), dims).norm() / norm_without_massive)
+
+
+def separation(
+    vector: torch.Tensor,
+    train: tuple[torch.Tensor, torch.Tensor],
+    validation: tuple[torch.Tensor, torch.Tensor],
+) -> Separation:
+    """Validation accuracy and effect size of a vector `[d_model]`.
+
+    Args:
+        train: activations of the positive and the negative side, `[n, d_model]` each.
+        validation: the same of the prompts that were kept out.
+    """
+    v = vector.double()
+    middle = sum(float((side.double() @ v).mean()) for side in train) / 2
+    positive, negative = (side.double() @ v for side in validation)
+    n_positive, n_negative = len(positive), len(negative)
+    if n_positive == 0 or n_negative == 0:
+        return Separation(math.nan, math.nan)
+    right = int((positive > middle).sum()) + int((negative <= middle).sum())
+    accuracy = right / (n_positive + n_negative)
+    freedom = n_positive + n_negative - 2
+    if n_positive < 2 or n_negative < 2:
+        return Separation(accuracy, math.nan)
+    pooled = math.sqrt(
+        (float(positive.var()) * (n_positive - 1) + float(negative.var()) * (n_negative - 1)) / freedom
+    )
+    difference = float(positive.mean() - negative.mean())
+    return Separation(accuracy, difference / pooled if pooled > 0 else math.nan)

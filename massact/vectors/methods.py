@@ -1,0 +1,103 @@
+"""Vector methods: how a direction is made from two sides' activations.
+
+A method is a plain function `(positive, negative, seed) -> direction`, activations
+`[n_prompts, d_model]` in float32 and a direction `[d_model]` that need not be normalised. A new
+method is one function, its name in `massact.domain.METHODS`, and an entry in `_METHODS`.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+
+import torch
+
+from massact.domain import METHODS, Recipe
+from massact.vectors.cleaning import normalise, zero_dims
+
+Method = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
+PROBE_C, PROBE_ITERATIONS = 1.0, 1000
+GRADIENT_STEPS, GRADIENT_RATE = 100, 0.01
+
+
+class ProbeDidNotConvergeWarning(UserWarning):
+    """The logistic regression reached its last iteration; its direction is not the optimum."""
+
+
+def mean_diff(positive: torch.Tensor, negative: torch.Tensor, _seed: int = 0) -> torch.Tensor:
+    """Difference of the two sides' means (Marks & Tegmark 2023; Rimsky et al. 2023)."""
+    return positive.double().mean(0) - negative.double().mean(0)
+
+
+def probe(positive: torch.Tensor, negative: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    """Weights of a logistic regression on rows scaled to unit norm (C=1, as trait-interp does).
+
+    Warns:
+        ProbeDidNotConvergeWarning: 1000 iterations were not enough.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    rows = torch.cat([positive, negative]).double()
+    rows = rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    sides = [1] * len(positive) + [0] * len(negative)
+    regression = LogisticRegression(C=PROBE_C, max_iter=PROBE_ITERATIONS, random_state=seed)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        regression.fit(rows.numpy(), sides)
+    if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
+        warnings.warn(
+            f"the probe did not converge in {PROBE_ITERATIONS} iterations",
+            ProbeDidNotConvergeWarning,
+            stacklevel=2,
+        )
+    return torch.from_numpy(regression.coef_[0])
+
+
+def gradient(positive: torch.Tensor, negative: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    """A unit vector moved by Adam towards the largest separation of the two sides' mean projections.
+
+    100 steps of 0.01 from a seeded random start, as trait-interp does: it stops before it reaches the
+    optimum (which is `mean_diff`), and Adam's steps weigh small and massive dims alike.
+    """
+    difference = mean_diff(positive, negative)
+    difference = difference / difference.norm().clamp_min(1e-30)
+    vector = _random(difference.shape[0], seed).double().requires_grad_()
+    optimizer = torch.optim.Adam([vector], lr=GRADIENT_RATE)
+    for _ in range(GRADIENT_STEPS):
+        optimizer.zero_grad()
+        loss = -(vector / vector.norm()) @ difference
+        loss.backward()
+        optimizer.step()
+    return vector.detach()
+
+
+def random_baseline(positive: torch.Tensor, _negative: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    """A seeded random direction: what any real vector has to beat."""
+    return _random(positive.shape[-1], seed)
+
+
+_METHODS: dict[str, Method] = dict(zip(METHODS, (mean_diff, probe, gradient, random_baseline), strict=True))
+
+
+def extract_vector(
+    recipe: Recipe, positive: torch.Tensor, negative: torch.Tensor, *, dims: Sequence[int], seed: int
+) -> torch.Tensor:
+    """The unit vector `[d_model]`, float32, of a recipe.
+
+    Args:
+        positive: activations `[n_positive, d_model]` of one layer, averaged over the position window.
+        negative: the same of the other side.
+        dims: what the recipe's cleaning zeroes at this layer (`Calibration.dims`).
+        seed: of the methods that draw; give each layer its own.
+
+    Raises:
+        DataError: the vector has no direction, or a dim does not exist.
+    """
+    if recipe.cleaning.when == "before":
+        positive, negative = zero_dims(positive, dims), zero_dims(negative, dims)
+    direction = _METHODS[recipe.method](positive.float(), negative.float(), seed)
+    # a probe's weight of a dim that is zero everywhere is zero; a random direction's is not
+    return normalise(zero_dims(direction, dims))
+
+
+def _random(d_model: int, seed: int) -> torch.Tensor:
+    return torch.randn(d_model, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)

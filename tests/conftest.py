@@ -1,0 +1,49 @@
+"""What every test needs: small matrices run fastest on one thread, and no test reaches a real store or hub."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _no_store_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests see no tracking server, no run and no key of whoever runs them."""
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database: its migrations take seconds, so they run once and tests copy the file."""
+    from massact.tracking.tracker import Tracker
+
+    folder = tmp_path_factory.mktemp("migrated")
+    Tracker(f"sqlite:///{folder}/store.db", "warm-up", floor=68.0)
+    return folder / "store.db"
+
+
+@pytest.fixture
+def uri(migrated_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A tracking store of this test's own, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(migrated_database, tmp_path / "store.db")
+    return f"sqlite:///{tmp_path}/store.db"
+
+
+@pytest.fixture
+def root() -> Path:
+    """The project's folder."""
+    return Path(__file__).resolve().parent.parent
