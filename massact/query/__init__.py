@@ -1,0 +1,36 @@
+"""Questions over stored evaluations: pure functions over rows that give frozen rows.
+
+Neither torch, transformers nor mlflow is imported; pandas only by `to_frame`.
+"""
+
+from massact.query.answers import Answers, Filters
+from massact.query.cleaning_curve import CurveRow, curve
+from massact.query.coefficient_patterns import CoefficientsAnswer, coefficients
+from massact.query.comparison import ComparisonRow, before_after_pairs, compare
+from massact.query.gap_analysis import GapRow, GapsAnswer, gaps
+from massact.query.ladder import Bracket
+from massact.query.recommendations import CoefficientRatio
+from massact.query.rows import Answer, Point, Status
+from massact.query.winners import BestRow, best
+
+__all__ = [
+    "Answer",
+    "Answers",
+    "BestRow",
+    "Bracket",
+    "CoefficientRatio",
+    "CoefficientsAnswer",
+    "ComparisonRow",
+    "CurveRow",
+    "Filters",
+    "GapRow",
+    "GapsAnswer",
+    "Point",
+    "Status",
+    "before_after_pairs",
+    "best",
+    "coefficients",
+    "compare",
+    "curve",
+    "gaps",
+]

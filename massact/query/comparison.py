@@ -1,0 +1,187 @@
+"""Pairs of labels side by side: the best of each, their difference, and whether they are one vector."""
+
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from massact.domain import Direction, Group, Recipe
+from massact.errors import UsageError
+from massact.labels import format_label, parse_label
+from massact.query.rows import Answer, Point, Status
+from massact.query.selection import StoredEvaluations, Stratum, recipe_of, setting_notes, slices, strata
+
+SAME_VECTOR_COSINE = 0.9999
+"""Two vectors with a greater cosine are one vector: a difference between them is noise."""
+COHERENCE_WARNING_POINTS = 3.0
+"""Bests whose coherence differs by more are not compared at like coherence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonRow:
+    """Two labels on one model, trait and position in one setting."""
+
+    model: str
+    trait: str
+    position: str
+    label_a: str
+    label_b: str
+    status_a: Status
+    status_b: Status
+    best_a: Point | None = None
+    best_b: Point | None = None
+    difference: float | None = None
+    """Delta of A minus delta of B; `None` where one has no best."""
+    better: str | None = None
+    """The label with the better delta, by direction; `None` where equal, or one has no best."""
+    same_vector: str | None = None
+    """Why the two bests are one vector; `None` where they are not known to be."""
+    warnings: tuple[str, ...] = ()
+    """What makes the comparison unfair."""
+    judge: str | None = None
+    direction: Direction | None = None
+    setting: str | None = None
+
+
+def compare(
+    rows: StoredEvaluations,
+    *,
+    pairs: Sequence[tuple[str, str]],
+    floor: float,
+    groups: Sequence[Group] = (),
+    cosines: Mapping[tuple[str, str], float] | None = None,
+) -> Answer[ComparisonRow]:
+    """The best of each label of each pair, wherever one of the two was evaluated or is declared.
+
+    Args:
+        rows: finished evaluations, in any order.
+        pairs: labels A and B, such as `("probe_preclean", "probe_cleaned")`.
+        floor: least `coherence_mean` that counts, 0 to 100.
+        groups: the declared matrix: a declared pair that was not run is answered as missing.
+        cosines: cosine of two vectors by their digests, in either order, where it is known.
+
+    Raises:
+        UsageError: a label that does not exist, or a pair of one recipe.
+    """
+    by_group = slices(rows)
+    declared = set(groups)
+    all_recipes = [_recipes(pair) for pair in pairs]
+    found = [
+        _row(stratum, recipes, floor, cosines or {})
+        for stratum in strata(by_group, groups)
+        for recipes in all_recipes
+        if any(_is_known(stratum, format_label(recipe), declared) for recipe in recipes)
+    ]
+    return Answer(
+        question="compare", floor=floor, rows=tuple(found), notes=(*setting_notes(by_group), *_notes(found))
+    )
+
+
+def _notes(rows: Iterable[ComparisonRow]) -> Iterator[str]:
+    """What a reader of the differences must not miss, in words."""
+    for row in rows:
+        name = f"{row.model}, {row.trait}, {row.position}: {row.label_a} against {row.label_b}"
+        yield from (f"{name}: {warning}" for warning in row.warnings)
+        if row.same_vector and row.best_a and row.best_b:
+            a, b = row.best_a.coefficient, row.best_b.coefficient
+            differs = "noise" if a == b else f"the coefficient ({a:g} and {b:g}) and noise"
+            yield f"{name}: {row.same_vector}; what differs is {differs}"
+
+
+def before_after_pairs(labels: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """Of the labels, those cleaned before extraction, each with the same cleaning after it."""
+    recipes = {recipe_of(label) for label in labels}
+    before = [recipe for recipe in recipes if recipe and recipe.cleaning.when == "before"]
+    pairs = (
+        (format_label(recipe), format_label(replace(recipe, cleaning=replace(recipe.cleaning, when="after"))))
+        for recipe in before
+    )
+    return tuple(sorted(pairs))
+
+
+def _recipes(pair: tuple[str, str]) -> tuple[Recipe, Recipe]:
+    a, b = (parse_label(label) for label in pair)
+    if a == b:
+        raise UsageError(f"{pair[0]!r} and {pair[1]!r} are one label ({format_label(a)}): name two")
+    return a, b
+
+
+def _is_known(stratum: Stratum, label: str, declared: Container[Group]) -> bool:
+    group = Group(stratum.model, stratum.trait, stratum.position, label)
+    return label in stratum.slices or group in declared
+
+
+def _row(
+    stratum: Stratum,
+    recipes: tuple[Recipe, Recipe],
+    floor: float,
+    cosines: Mapping[tuple[str, str], float],
+) -> ComparisonRow:
+    labels = [format_label(recipe) for recipe in recipes]
+    a, b = (stratum.best(label, floor) for label in labels)
+    difference = better = same = None
+    warnings: tuple[str, ...] = ()
+    if a and b and a.delta is not None and b.delta is not None:
+        difference = a.delta - b.delta
+        better = _better(labels, difference, stratum)
+        same = _same_vector(recipes, a, b, cosines)
+        warnings = _warnings(a, b)
+    return ComparisonRow(
+        **stratum.fields(),
+        label_a=labels[0],
+        label_b=labels[1],
+        status_a=stratum.status(labels[0], floor),
+        status_b=stratum.status(labels[1], floor),
+        best_a=a,
+        best_b=b,
+        difference=difference,
+        better=better,
+        same_vector=same,
+        warnings=warnings,
+    )
+
+
+def _better(labels: Sequence[str], difference: float, stratum: Stratum) -> str | None:
+    if difference == 0:
+        return None
+    is_first = (difference < 0) == (stratum.fields()["direction"] == "negative")
+    return labels[0] if is_first else labels[1]
+
+
+def _same_vector(
+    recipes: tuple[Recipe, Recipe], a: Point, b: Point, cosines: Mapping[tuple[str, str], float]
+) -> str | None:
+    if a.layer != b.layer:
+        return None
+    if a.vector_digest is not None and a.vector_digest == b.vector_digest:
+        return "same vector: equal digest"
+    if a.vector_digest is not None and b.vector_digest is not None:
+        digests = (a.vector_digest, b.vector_digest)
+        cosine = cosines.get(digests, cosines.get(digests[::-1]))
+        if cosine is not None:
+            # what was measured outweighs the algebra, which supposes one list of dims
+            return f"same vector: cosine {cosine:.6f}" if cosine > SAME_VECTOR_COSINE else None
+    return "same direction by algebra" if _is_algebra(recipes, a, b) else None
+
+
+def _is_algebra(recipes: tuple[Recipe, Recipe], a: Point, b: Point) -> bool:
+    """Zeroing dims is linear, so of a difference of means it may come first or last."""
+    first, second = (recipe.cleaning for recipe in recipes)
+    if any(recipe.method != "mean_diff" for recipe in recipes):
+        return False
+    if {first.when, second.when} != {"before", "after"} or first.scope != second.scope:
+        return False
+    if a.n_dims_cleaned is not None and b.n_dims_cleaned is not None:
+        return a.n_dims_cleaned == b.n_dims_cleaned
+    return first.n_dims == second.n_dims
+
+
+def _warnings(a: Point, b: Point) -> tuple[str, ...]:
+    found = []
+    if a.layer != b.layer:
+        found.append(f"the bests lie at different layers: {a.layer} and {b.layer}")
+    if a.coherence_mean is not None and b.coherence_mean is not None:
+        gap = abs(a.coherence_mean - b.coherence_mean)
+        if gap > COHERENCE_WARNING_POINTS:
+            found.append(
+                f"coherence differs by {gap:.1f} points: {a.coherence_mean:.1f} and {b.coherence_mean:.1f}"
+            )
+    return tuple(found)

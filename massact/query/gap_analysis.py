@@ -1,0 +1,100 @@
+"""Which groups of the declared matrix have no evaluation at or above the coherence floor."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from massact.domain import Direction, Group
+from massact.query.ladder import Bracket, brackets
+from massact.query.rows import Answer, Point, Status
+from massact.query.selection import Slice, StoredEvaluations, setting_notes, slices, unscored_note
+from massact.store.base import Failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GapRow:
+    """One declared group, in one setting."""
+
+    model: str
+    trait: str
+    position: str
+    label: str
+    status: Status
+    best: Point | None = None
+    """The best delta at or above the floor."""
+    nearest_miss: Point | None = None
+    """The most coherent evaluation below the floor; only where there is no best."""
+    brackets: tuple[Bracket, ...] = ()
+    """Per layer, where the text breaks; with coefficients to try next where there is no best."""
+    n_evaluated: int = 0
+    n_unscored: int = 0
+    """Evaluations that lack a coherence or a delta: neither coherent nor a miss."""
+    n_failed: int = 0
+    error: str | None = None
+    """Of the newest failed run."""
+    judge: str | None = None
+    direction: Direction | None = None
+    setting: str | None = None
+    """Digest of judge, questions, generation, model revision and direction; `None`: nothing was run."""
+    is_current: bool = True
+    """False where the group was run in another setting since: shown, but no gap to fill."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GapsAnswer(Answer[GapRow]):
+    """The answer of `gaps`."""
+
+    @property
+    def remaining(self) -> tuple[GapRow, ...]:
+        """The rows that are gaps still to be filled."""
+        return tuple(row for row in self.rows if row.status != "ok" and row.is_current)
+
+
+def gaps(
+    rows: StoredEvaluations,
+    *,
+    failures: Iterable[Failure] = (),
+    groups: Sequence[Group],
+    floor: float,
+    coefficient_ranges: Mapping[str, tuple[float, float]] | None = None,
+) -> GapsAnswer:
+    """For each declared group whether it has a best at or above the floor, and if not what to try.
+
+    A group that was run in several settings has a row for each; the one run last decides whether
+    the group is filled.
+
+    Args:
+        rows: finished evaluations, in any order.
+        failures: evaluations that failed and were not finished since.
+        groups: the declared matrix; the answer keeps its order.
+        floor: least `coherence_mean` that counts, 0 to 100.
+        coefficient_ranges: per model, the least and greatest |coefficient| that may be tried.
+    """
+    by_group = slices(rows, failures)
+    declared = {group: by_group.get(group, []) for group in groups}
+    found = []
+    for group, parts in declared.items():
+        if not parts:
+            found.append(GapRow(**asdict(group), status="missing"))
+        allowed = (coefficient_ranges or {}).get(group.model)
+        found += [_row(part, floor, allowed=allowed, is_current=part is parts[0]) for part in parts]
+    notes = (*setting_notes(declared), *unscored_note(part for parts in declared.values() for part in parts))
+    return GapsAnswer(question="gaps", floor=floor, rows=tuple(found), notes=notes)
+
+
+def _row(part: Slice, floor: float, *, allowed: tuple[float, float] | None, is_current: bool) -> GapRow:
+    status = part.status(floor)
+    return GapRow(
+        **asdict(part.group),
+        status=status,
+        best=part.best(floor),
+        nearest_miss=part.nearest_miss(floor) if status == "below_floor" else None,
+        brackets=brackets(part.points, floor, allowed=allowed, suggest=status == "below_floor"),
+        n_evaluated=len(part.points),
+        n_unscored=part.n_unscored,
+        n_failed=len(part.failures),
+        error=part.failures[0].error if part.failures else None,
+        judge=part.sample.judge,
+        direction=part.sample.direction,
+        setting=part.setting,
+        is_current=is_current,
+    )

@@ -1,0 +1,142 @@
+"""Advice on coefficients, as text made from the numbers and from nothing else."""
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from massact.domain import Direction
+from massact.query.selection import Stratum
+from massact.query.winners import BestRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoefficientRatio:
+    """How one label's best coefficient relates to another's on one model, trait and position."""
+
+    model: str
+    trait: str
+    position: str
+    label: str
+    reference: str
+    coefficient: float
+    reference_coefficient: float
+    ratio: float
+    """`coefficient` / `reference_coefficient`."""
+    layer: int
+    reference_layer: int
+    judge: str | None = None
+    direction: Direction | None = None
+    setting: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What advice is drawn from; each over all models and settings."""
+
+    bests: Sequence[BestRow]
+    ratios: Sequence[CoefficientRatio]
+    shifts: Sequence[CoefficientRatio]
+    floor: float
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Scope:
+    """A model and trait in one setting: advice never mixes two."""
+
+    model: str
+    trait: str
+    setting: str
+
+    def holds(self, row: BestRow | CoefficientRatio) -> bool:
+        return (row.model, row.trait, row.setting) == (self.model, self.trait, self.setting)
+
+
+def recommend(strata: Iterable[Stratum], findings: Findings) -> tuple[str, ...]:
+    """Where to start and what to expect, per model; "cannot say" where results are missing."""
+    samples = {
+        _Scope(stratum.model, stratum.trait, stratum.setting): stratum
+        for stratum in strata
+        if stratum.setting is not None
+    }
+    lines = []
+    for scope in sorted(samples):
+        name = _name(scope, samples)
+        lines += [_start(method, scope, name, findings) for method in ("probe", "mean_diff")]
+        lines.append(_method_ratio(scope, name, findings))
+        lines += [_cleaning_shift(method, scope, name, findings) for method in ("probe", "mean_diff")]
+        lines.append(_strength(scope, name, findings))
+    return tuple(lines)
+
+
+def _name(scope: _Scope, samples: dict[_Scope, Stratum]) -> str:
+    """The model, and what else is needed to tell the scope from the others."""
+    name = scope.model
+    others = [other for other in samples if other.model == scope.model and other != scope]
+    if any(other.trait != scope.trait for other in others):
+        name += f", {scope.trait}"
+    if any(other.trait == scope.trait for other in others):
+        fields = samples[scope].fields()
+        name += f" (judge {fields['judge']}, {fields['direction']}, setting {scope.setting[:8]})"
+    return name
+
+
+def _start(method: str, scope: _Scope, name: str, findings: Findings) -> str:
+    here = [row for row in findings.bests if scope.holds(row) and row.label == method]
+    values = sorted(row.coefficient for row in here if row.coefficient is not None)
+    if not values:
+        return f"cannot say where to start {method} on {name}: nothing reaches coherence {findings.floor:g}"
+    layers = ", ".join(str(layer) for layer in sorted({row.layer for row in here if row.layer is not None}))
+    return f"start {method} at {_span(values)} on {name} (layer {layers}; {_positions(len(values))})"
+
+
+def _method_ratio(scope: _Scope, name: str, findings: Findings) -> str:
+    here = [ratio for ratio in findings.ratios if scope.holds(ratio)]
+    if not here:
+        return (
+            f"cannot say how mean_diff's coefficient relates to probe's on {name}: no position has both at "
+            f"or above coherence {findings.floor:g}"
+        )
+    return f"mean_diff takes {_factor(here)} times probe's coefficient on {name} ({_basis(here)})"
+
+
+def _cleaning_shift(method: str, scope: _Scope, name: str, findings: Findings) -> str:
+    here = [shift for shift in findings.shifts if scope.holds(shift) and shift.reference == method]
+    if not here:
+        return (
+            f"cannot say how cleaning the top dim shifts {method}'s coefficient on {name}: no position has "
+            f"both {method} and {method}_top1 at or above coherence {findings.floor:g}"
+        )
+    return (
+        f"cleaning the top dim takes {method}'s coefficient times {_factor(here)} on {name} ({_basis(here)})"
+    )
+
+
+def _strength(scope: _Scope, name: str, findings: Findings) -> str:
+    here = [row for row in findings.bests if scope.holds(row)]
+    values = sorted(row.relative_strength for row in here if row.relative_strength is not None)
+    if not values:
+        return f"cannot say at which relative strength to start on {name}: no result with one has a best"
+    spread = f"{values[0]:.2f} to {values[-1]:.2f}, {len(values)} groups" if len(values) > 1 else "1 group"
+    return f"start any other vector at relative strength {statistics.median(values):.2f} on {name} ({spread})"
+
+
+def _factor(ratios: Sequence[CoefficientRatio]) -> str:
+    return f"{statistics.median(one.ratio for one in ratios):.2g}"
+
+
+def _basis(ratios: Sequence[CoefficientRatio]) -> str:
+    """How many positions a factor rests on, its spread, and whether layers are mixed."""
+    values = sorted(one.ratio for one in ratios)
+    spread = f", {values[0]:.2g} to {values[-1]:.2g}" if len(values) > 1 else ""
+    n_mixed = sum(one.layer != one.reference_layer for one in ratios)
+    mixed = f", the two at different layers in {n_mixed}" if n_mixed else ""
+    return f"{_positions(len(ratios))}{spread}{mixed}"
+
+
+def _positions(count: int) -> str:
+    return "1 position" if count == 1 else f"{count} positions"
+
+
+def _span(values: Sequence[float]) -> str:
+    low, high = values[0], values[-1]
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"

@@ -1,0 +1,79 @@
+"""What every answer is made of: points of the grid, and an answer that prints and becomes a DataFrame."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Status = Literal["ok", "below_floor", "missing", "failed"]
+"""`ok`: there is a best at or above the floor; `below_floor`: coherent nowhere, the nearest miss is
+given; `missing`: nothing that counts was evaluated; `failed`: nor that, and a run failed."""
+
+RowT_co = TypeVar("RowT_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One evaluation: a layer and a coefficient, and what came of them."""
+
+    layer: int
+    coefficient: float
+    trait_mean: float | None
+    """0 to 100."""
+    coherence_mean: float | None
+    """0 to 100."""
+    delta: float | None
+    """`trait_mean` minus the baseline's."""
+    baseline_trait_mean: float | None
+    n_scored: int
+    n_unscored: int
+    n_dims_cleaned: int | None
+    relative_strength: float | None
+    vector_digest: str | None
+    key: str
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer(Generic[RowT_co]):
+    """Rows that answer a question at a coherence floor, and what has to be said about them."""
+
+    question: str
+    floor: float
+    rows: tuple[RowT_co, ...]
+    notes: tuple[str, ...] = ()
+
+    def to_frame(self) -> "pd.DataFrame":
+        """The rows as a DataFrame; points within a row become columns such as `best_layer`."""
+        import pandas as pd
+
+        return pd.DataFrame([flatten(row) for row in self.rows])
+
+
+def to_mapping(value: object) -> Any:
+    """A row as nested dicts and lists, for JSON."""
+    if is_dataclass(value):
+        return {field.name: to_mapping(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_mapping(one) for key, one in value.items()}
+    if isinstance(value, tuple | list):
+        return [to_mapping(one) for one in value]
+    return value
+
+
+def flatten(row: object) -> dict[str, Any]:
+    """A row as one flat dict: the fields of a point are prefixed with the point's name.
+
+    A point that is absent gives the same columns, each `None`, so that all rows have one shape.
+    """
+    flat: dict[str, Any] = {}
+    for field in fields(row):  # type: ignore[arg-type]  # rows are dataclasses
+        value = getattr(row, field.name)
+        if field.type in (Point, Point | None):
+            for inner in fields(Point):
+                flat[f"{field.name}_{inner.name}"] = None if value is None else getattr(value, inner.name)
+        else:
+            flat[field.name] = value
+    return flat

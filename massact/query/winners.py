@@ -1,0 +1,111 @@
+"""The best evaluation of each group at or above the coherence floor."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+
+from massact.domain import AllDims, Direction, Group
+from massact.query.rows import Answer, Point, Status
+from massact.query.selection import Slice, StoredEvaluations, recipe_of, setting_notes, slices, unscored_note
+from massact.store.base import Failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BestRow:
+    """One group in one setting; the fields from `layer` to `run_id` are those of its best, if any."""
+
+    model: str
+    trait: str
+    position: str
+    label: str
+    method: str | None
+    cleaning: str | None
+    scope: str | None
+    n_dims: int | AllDims | None
+    status: Status
+    layer: int | None = None
+    coefficient: float | None = None
+    trait_mean: float | None = None
+    """0 to 100."""
+    coherence_mean: float | None = None
+    """0 to 100."""
+    delta: float | None = None
+    """`trait_mean` minus the baseline's."""
+    baseline_trait_mean: float | None = None
+    n_scored: int | None = None
+    n_unscored: int | None = None
+    n_dims_cleaned: int | None = None
+    relative_strength: float | None = None
+    vector_digest: str | None = None
+    key: str | None = None
+    run_id: str | None = None
+    nearest_miss: Point | None = None
+    """The most coherent evaluation below the floor; only where there is no best."""
+    judge: str | None = None
+    direction: Direction | None = None
+    setting: str | None = None
+    """Digest of judge, questions, generation, model revision and direction; `None`: nothing was run."""
+    is_declared: bool = True
+    """Whether the experiment file declares the group."""
+
+
+def best(
+    rows: StoredEvaluations, *, groups: Sequence[Group] = (), failures: Iterable[Failure] = (), floor: float
+) -> Answer[BestRow]:
+    """Per group and setting the best delta at or above the floor, or the nearest miss and no best.
+
+    Args:
+        rows: finished evaluations, in any order.
+        groups: the declared matrix, answered first and in its order; then any other group found.
+        failures: evaluations that failed and were not finished since.
+        floor: least `coherence_mean` that counts, 0 to 100.
+    """
+    by_group = slices(rows, failures)
+    declared = dict.fromkeys(groups)
+    order = [*declared, *sorted(group for group in by_group if group not in declared)]
+    found = []
+    for group in order:
+        is_declared = group in declared or not declared
+        parts = by_group.get(group, [])
+        if not parts:
+            found.append(_empty_row(group))
+        found += [best_row(part, floor, is_declared=is_declared) for part in parts]
+    notes = [*setting_notes(by_group), *unscored_note(part for parts in by_group.values() for part in parts)]
+    n_others = len(order) - len(declared)
+    if declared and n_others:
+        groups_are = "group is" if n_others == 1 else "groups are"
+        notes.append(f"{n_others} {groups_are} in the store that the experiment file does not declare")
+    return Answer(question="best", floor=floor, rows=tuple(found), notes=tuple(notes))
+
+
+def best_row(part: Slice, floor: float, *, is_declared: bool = True) -> BestRow:
+    """The best of one group in one setting."""
+    point = part.best(floor)
+    status = part.status(floor)
+    sample = part.sample
+    return BestRow(
+        **asdict(part.group),
+        method=sample.method,
+        cleaning=sample.cleaning,
+        scope=sample.scope,
+        n_dims=sample.n_dims,
+        status=status,
+        **({field.name: getattr(point, field.name) for field in fields(Point)} if point else {}),
+        nearest_miss=part.nearest_miss(floor) if status == "below_floor" else None,
+        judge=sample.judge,
+        direction=sample.direction,
+        setting=part.setting,
+        is_declared=is_declared,
+    )
+
+
+def _empty_row(group: Group) -> BestRow:
+    recipe = recipe_of(group.label)
+    cleaning = recipe.cleaning if recipe else None
+    return BestRow(
+        **asdict(group),
+        method=recipe.method if recipe else None,
+        cleaning=cleaning.when if cleaning else None,
+        scope=cleaning.scope if cleaning else None,
+        n_dims=cleaning.n_dims if cleaning else None,
+        status="missing",
+    )

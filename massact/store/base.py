@@ -1,0 +1,138 @@
+"""What a run store answers, whatever holds it: a tracking database or a tracking server.
+
+A query sees finished runs only, each key once (the newest finished run), and never a run or an
+MLflow experiment that was deleted. The experiment asked for is the experiment file's name, kept in
+the tag `massact.experiment`: under `mlflow run` the runs of one file lie in other MLflow experiments.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from massact.schema import EvaluationRow, Kind, Scores, StageRow
+
+RowT = TypeVar("RowT", EvaluationRow, StageRow)
+
+FINISHED, FAILED = "FINISHED", "FAILED"
+"""MLflow's run statuses that queries ask for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored(Generic[RowT]):
+    """A row and the run that holds it."""
+
+    run_id: str
+    status: str
+    """MLflow's status of the run, such as `FINISHED` or `FAILED`."""
+    finished_at: int | None
+    """Milliseconds since 1970; `None` where the run has no end."""
+    row: RowT
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An evaluation that failed and was not finished since."""
+
+    run_id: str
+    finished_at: int | None
+    """Milliseconds since 1970; `None` where the run has no end."""
+    error: str
+    """The error's text; empty where the run holds none."""
+    row: EvaluationRow
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseRun:
+    """The run of an entry point, finished or not."""
+
+    run_id: str
+    phase: str
+    status: str
+    started_at: int | None
+    """Milliseconds since 1970."""
+    finished_at: int | None
+    """Milliseconds since 1970; `None` while it runs, or where it was killed."""
+
+
+class RunStore(Protocol):
+    """Reads what `massact.tracking` wrote. Every method raises `StoreError` where it cannot."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """What was left out of the answers so far, and why."""
+
+    def evaluations(self, experiment: str) -> list[Stored[EvaluationRow]]:
+        """The finished evaluations, one per key, the oldest first."""
+
+    def baselines(self, experiment: str) -> list[Stored[EvaluationRow]]:
+        """The finished baselines, one per key, the oldest first."""
+
+    def failures(self, experiment: str) -> list[Failure]:
+        """The newest failed run of each evaluation that has no finished run."""
+
+    def stages(self, kind: Kind, experiment: str) -> list[Stored[StageRow]]:
+        """The finished calibrations or extractions, one per key, the oldest first."""
+
+    def phases(self, experiment: str) -> list[PhaseRun]:
+        """The runs of entry points in any status, by their start."""
+
+    def finished_keys(self, experiment: str) -> dict[str, str]:
+        """Key to run id of every finished evaluation, baseline, calibration and extraction."""
+
+    def scores(self, run_ids: Iterable[str]) -> dict[str, Scores]:
+        """Per-question scores of finished runs; a run that holds no readable row is absent."""
+
+    def close(self) -> None:
+        """Let go of connections."""
+
+
+def newest_per_key(runs: Iterable[Stored[RowT]]) -> list[Stored[RowT]]:
+    """Each key's newest run (by end, then run id), the oldest first."""
+    newest: dict[str, Stored[RowT]] = {}
+    for run in sorted(runs, key=_age):
+        newest.pop(run.row.key, None)
+        newest[run.row.key] = run
+    return list(newest.values())
+
+
+def _age(run: Stored[RowT]) -> tuple[int, str]:
+    return (run.finished_at if run.finished_at is not None else -1, run.run_id)
+
+
+@dataclass(frozen=True, slots=True)
+class RawRun:
+    """A run as a source gives it: tags undecoded."""
+
+    run_id: str
+    status: str
+    started_at: int | None
+    finished_at: int | None
+    tags: dict[str, str]
+    """Those of the tags asked for that the run has."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreStep:
+    """One step of a per-question metric; the newest of a step's values."""
+
+    metric: str
+    question: int
+    score: float
+
+
+class RunSource(Protocol):
+    """Where raw runs come from. Runs and MLflow experiments that were deleted never do."""
+
+    def runs(
+        self, experiment: str, *, kind: Kind, statuses: Sequence[str], tags: Sequence[str]
+    ) -> list[RawRun]:
+        """The runs of a kind; empty `statuses` means any."""
+
+    def finished_runs(self, run_ids: Sequence[str], *, tags: Sequence[str]) -> list[RawRun]:
+        """Those of the runs that are finished."""
+
+    def score_steps(self, run_ids: Sequence[str]) -> dict[str, list[ScoreStep]]:
+        """The per-question metrics of runs, NaN left out."""
+
+    def close(self) -> None:
+        """Let go of connections."""

@@ -1,0 +1,172 @@
+"""The run store over any source of raw runs: decodes rows, keeps one run per key."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from massact.errors import StoreError
+from massact.schema import (
+    COHERENCE_SCORE,
+    TRAIT_SCORE,
+    EvaluationRow,
+    Kind,
+    Scores,
+    StageRow,
+    Tag,
+    decode_evaluation,
+    decode_scores,
+    decode_stage,
+)
+from massact.store.base import (
+    FAILED,
+    FINISHED,
+    Failure,
+    PhaseRun,
+    RawRun,
+    RowT,
+    RunSource,
+    ScoreStep,
+    Stored,
+    newest_per_key,
+)
+
+_STAGES = (Kind.CALIBRATION, Kind.EXTRACTION)
+
+
+class StoreReader:
+    """A `RunStore` over a `RunSource`; build it with `massact.store.open_store`."""
+
+    def __init__(self, source: RunSource) -> None:
+        self._source = source
+        self._unreadable: dict[str, None] = {}
+
+    @property
+    def warnings(self) -> list[str]:
+        """What was left out of the answers so far, and why."""
+        count = len(self._unreadable)
+        if not count:
+            return []
+        runs = "1 run holds" if count == 1 else f"{count} runs hold"
+        return [f"{runs} a row that cannot be read, left out (first: {next(iter(self._unreadable))})"]
+
+    def evaluations(self, experiment: str) -> list[Stored[EvaluationRow]]:
+        """The finished evaluations, one per key, the oldest first."""
+        return newest_per_key(self._rows(experiment, Kind.EVALUATION, decode_evaluation))
+
+    def baselines(self, experiment: str) -> list[Stored[EvaluationRow]]:
+        """The finished baselines, one per key, the oldest first."""
+        return newest_per_key(self._rows(experiment, Kind.BASELINE, decode_evaluation))
+
+    def failures(self, experiment: str) -> list[Failure]:
+        """The newest failed run of each evaluation that has no finished run."""
+        raw = self._runs(experiment, Kind.EVALUATION, (FAILED,), (Tag.ROW, Tag.ERROR))
+        errors = {run.run_id: run.tags.get(Tag.ERROR, "") for run in raw}
+        finished = {run.row.key for run in self.evaluations(experiment)}
+        newest = newest_per_key(self._decoded(raw, Kind.EVALUATION, decode_evaluation))
+        return [
+            Failure(run.run_id, run.finished_at, errors[run.run_id], run.row)
+            for run in newest
+            if run.row.key not in finished
+        ]
+
+    def stages(self, kind: Kind, experiment: str) -> list[Stored[StageRow]]:
+        """The finished calibrations or extractions, one per key, the oldest first.
+
+        Raises:
+            ValueError: `kind` is not a stage.
+            StoreError: the store cannot be read.
+        """
+        if kind not in _STAGES:
+            raise ValueError(f"{kind!r} is not a stage; there are {', '.join(_STAGES)}")
+        return newest_per_key(self._rows(experiment, kind, decode_stage))
+
+    def phases(self, experiment: str) -> list[PhaseRun]:
+        """The runs of entry points in any status, by their start."""
+        raw = self._runs(experiment, Kind.PHASE, (), (Tag.PHASE,))
+        return [
+            PhaseRun(run.run_id, run.tags.get(Tag.PHASE, ""), run.status, run.started_at, run.finished_at)
+            for run in sorted(raw, key=_start)
+        ]
+
+    def finished_keys(self, experiment: str) -> dict[str, str]:
+        """Key to run id of every finished evaluation, baseline, calibration and extraction.
+
+        The rows are decoded, not the key's tag read: a key whose row no query can read is not
+        finished, or its place would stay empty for ever.
+        """
+        rows = [*self.evaluations(experiment), *self.baselines(experiment)]
+        keys = {run.row.key: run.run_id for run in rows}
+        for kind in _STAGES:
+            keys.update({run.row.key: run.run_id for run in self.stages(kind, experiment)})
+        return keys
+
+    def scores(self, run_ids: Iterable[str]) -> dict[str, Scores]:
+        """Per-question scores of finished runs; a run that holds no readable row is absent.
+
+        From the tag `massact.scores`, and where that is absent (too long for a tag) from the
+        stepped metrics.
+        """
+        found: dict[str, Scores] = {}
+        n_questions: dict[str, int] = {}
+        for run in self._source.finished_runs(list(dict.fromkeys(run_ids)), tags=(Tag.ROW, Tag.SCORES)):
+            scores = _tagged_scores(run.tags.get(Tag.SCORES))
+            if scores is not None:
+                found[run.run_id] = scores
+                continue
+            for stored in self._decoded([run], None, decode_evaluation):
+                n_questions[run.run_id] = stored.row.n_questions
+        steps = self._source.score_steps(list(n_questions)) if n_questions else {}
+        for run_id, length in n_questions.items():
+            found[run_id] = _stepped_scores(steps.get(run_id, []), length)
+        return found
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self._source.close()
+
+    def _rows(self, experiment: str, kind: Kind, decode: Callable[[str], RowT]) -> list[Stored[RowT]]:
+        return self._decoded(self._runs(experiment, kind, (FINISHED,), (Tag.ROW,)), kind, decode)
+
+    def _runs(
+        self, experiment: str, kind: Kind, statuses: Sequence[str], tags: Sequence[str]
+    ) -> list[RawRun]:
+        if not experiment:
+            raise StoreError("no experiment named: give the name that the experiment file declares")
+        return self._source.runs(experiment, kind=kind, statuses=statuses, tags=tags)
+
+    def _decoded(
+        self, runs: Iterable[RawRun], kind: Kind | None, decode: Callable[[str], RowT]
+    ) -> list[Stored[RowT]]:
+        decoded = []
+        for run in sorted(runs, key=_start):
+            try:
+                row = decode(run.tags.get(Tag.ROW, ""))
+            except (ValueError, TypeError):
+                self._unreadable[run.run_id] = None
+                continue
+            if kind is not None and row.kind != kind:
+                self._unreadable[run.run_id] = None
+                continue
+            decoded.append(Stored(run.run_id, run.status, run.finished_at, row))
+        return decoded
+
+
+def _start(run: RawRun) -> tuple[int, str]:
+    return (run.started_at if run.started_at is not None else -1, run.run_id)
+
+
+def _tagged_scores(text: str | None) -> Scores | None:
+    if text is None:
+        return None
+    try:
+        return decode_scores(text)
+    except (ValueError, KeyError, TypeError):
+        return None  # the stepped metrics hold the same scores
+
+
+def _stepped_scores(steps: Iterable[ScoreStep], n_questions: int) -> Scores:
+    values: dict[str, list[float | None]] = {
+        metric: [None] * n_questions for metric in (TRAIT_SCORE, COHERENCE_SCORE)
+    }
+    for step in steps:
+        if 0 <= step.question < n_questions and step.metric in values:
+            values[step.metric][step.question] = step.score
+    return Scores(tuple(values[TRAIT_SCORE]), tuple(values[COHERENCE_SCORE]))

@@ -1,0 +1,206 @@
+"""Rows for the tests of stores and queries, and run stores filled through MLflow's own client."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from massact.labels import parse_label
+from massact.schema import EvaluationRow, Kind, StageRow, Tag, encode_row
+from massact.store import Failure, Stored
+
+EXPERIMENT = "chirp refusal"
+
+
+def evaluation_row(
+    label: str = "probe", layer: int = 15, coefficient: float = 1000.0, **changes: Any
+) -> EvaluationRow:
+    """An evaluation; its key names its label, layer and coefficient unless `key` is given."""
+    recipe = parse_label(label)
+    values: dict[str, Any] = {
+        "kind": Kind.EVALUATION,
+        "experiment": EXPERIMENT,
+        "key": f"{label}-{layer}-{coefficient:g}",
+        "setting": "setting-1",
+        "model": "gemma",
+        "model_variant": "instruct",
+        "model_id": "google/gemma-3-4b-it",
+        "model_revision": "r1",
+        "dtype": "float32",
+        "trait": "refusal",
+        "judge": "likelihood",
+        "judge_model": "toy",
+        "judge_prompt": "p1",
+        "question_set": "q1",
+        "subset": 0,
+        "n_questions": 4,
+        "max_new_tokens": 64,
+        "temperature": 0.0,
+        "seed": 0,
+        "position": "response[:5]",
+        "label": label,
+        "method": recipe.method,
+        "cleaning": recipe.cleaning.when,
+        "scope": recipe.cleaning.scope,
+        "n_dims": recipe.cleaning.n_dims,
+        "layer": layer,
+        "coefficient": coefficient,
+        "component": "residual",
+        "direction": "positive",
+        "steered_tokens": "all",
+        "vector_digest": f"vector-{label}-{layer}",
+        "baseline_trait_mean": 10.0,
+        "trait_mean": 30.0,
+        "coherence_mean": 80.0,
+        "delta": 20.0,
+        "n_scored": 4,
+    }
+    return EvaluationRow(**{**values, **changes})
+
+
+def stored(
+    row: EvaluationRow, *, run_id: str | None = None, finished_at: int = 1000
+) -> Stored[EvaluationRow]:
+    return Stored(run_id or f"run-{row.setting}-{row.key}", "FINISHED", finished_at, row)
+
+
+def evaluated(
+    label: str = "probe", layer: int = 15, coefficient: float = 1000.0, **changes: Any
+) -> Stored[EvaluationRow]:
+    """A finished evaluation, as `evaluation_row` makes it."""
+    return stored(evaluation_row(label, layer, coefficient, **changes))
+
+
+def failed(
+    label: str = "probe", *, error: str = "out of memory", finished_at: int = 1000, **changes: Any
+) -> Failure:
+    row = evaluation_row(label, **{"trait_mean": None, "coherence_mean": None, "delta": None, **changes})
+    return Failure(f"failed-{row.key}-{finished_at}", finished_at, error, row)
+
+
+def stage_row(kind: Kind, key: str) -> StageRow:
+    return StageRow(
+        kind=kind,
+        experiment=EXPERIMENT,
+        key=key,
+        model="gemma",
+        model_variant="base",
+        model_id="google/gemma-3-4b-pt",
+        model_revision="r1",
+        dtype="float32",
+        n_layers=34,
+        d_model=2560,
+        labels=("probe",) if kind == Kind.EXTRACTION else (),
+        massive_dims=(443, 1365) if kind == Kind.CALIBRATION else (),
+    )
+
+
+@dataclass
+class Filled:
+    """A tracking database that was filled, and the run ids in it by the names given to them."""
+
+    uri: str
+    runs: dict[str, str] = field(default_factory=dict)
+
+
+class Filler:
+    """Writes runs into a tracking database as massact.tracking does, through MLflow's client."""
+
+    def __init__(self, uri: str) -> None:
+        from mlflow import MlflowClient
+
+        self.client = MlflowClient(tracking_uri=uri)
+        self.filled = Filled(uri)
+
+    def run(
+        self,
+        name: str,
+        experiment_id: str,
+        *,
+        tags: Mapping[str, str],
+        status: str | None = "FINISHED",
+        at: int = 1000,
+        steps: Mapping[str, list[tuple[int, float]]] | None = None,
+    ) -> str:
+        """One run; `status` `None` leaves it running. `at` is when it ended; it began 100 ms before."""
+        from mlflow.entities import Metric
+
+        run_id: str = self.client.create_run(experiment_id, start_time=at - 100, tags=dict(tags)).info.run_id
+        metrics = [
+            Metric(k, v, i, step) for k, pairs in (steps or {}).items() for i, (step, v) in enumerate(pairs)
+        ]
+        if metrics:
+            self.client.log_batch(run_id, metrics=metrics)
+        if status is not None:
+            self.client.set_terminated(run_id, status, end_time=at)
+        self.filled.runs[name] = run_id
+        return run_id
+
+
+def row_tags(row: EvaluationRow | StageRow, **more: str) -> dict[str, str]:
+    """The tags of a run that holds a row."""
+    return {
+        Tag.KIND.value: row.kind.value,
+        Tag.EXPERIMENT.value: row.experiment,
+        Tag.KEY.value: row.key,
+        Tag.ROW.value: encode_row(row),
+        **more,
+    }
+
+
+@contextmanager
+def tracking_server(database_uri: str, folder: Path) -> Iterator[str]:
+    """A real MLflow server on loopback over a database; gives its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        database_uri,
+        "--workers",
+        "1",
+    ]
+    command += [
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--artifacts-destination",
+        str(folder / "artifacts"),
+    ]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (folder / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            command, stdout=log, stderr=log, env=environment, cwd=folder, start_new_session=True
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        _wait_for(f"{address}/health", server, folder / "server.log")
+        yield address
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+
+
+def _wait_for(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+        except OSError:
+            time.sleep(0.2)
+        else:
+            return
+    raise RuntimeError(f"the MLflow server did not start:\n{log.read_text()[-3000:]}")

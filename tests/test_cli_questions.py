@@ -1,0 +1,170 @@
+"""The question commands on a real SQLite store: formats, filters, exit codes, what goes where."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+from store_fixtures import Filler, evaluation_row, row_tags
+
+from massact.cli import questions
+from massact.cli.output import render
+from massact.config import load_experiment
+from massact.domain import Group
+from massact.errors import MassactError, UsageError
+from massact.query import best
+from massact.schema import EvaluationRow, Kind, Tag
+
+TOY = Path(__file__).parent.parent / "experiments" / "toy.yaml"
+
+
+@pytest.fixture(scope="module")
+def groups() -> tuple[Group, ...]:
+    return load_experiment(str(TOY)).groups("phase1")
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory, groups: tuple[Group, ...]) -> str:
+    """A store in which every group of phase 1 is filled but the first, and one row is unreadable."""
+    filler = Filler(f"sqlite:///{tmp_path_factory.mktemp('cli')}/mlflow.db")
+    home = filler.client.create_experiment("home")
+    for index, group in enumerate(groups):
+        row = _row(group, coherence_mean=61.2 if index == 0 else 71.5, delta=28.25)
+        filler.run(str(index), home, tags=row_tags(row))
+    filler.run("bad", home, tags={**row_tags(_row(groups[0])), Tag.ROW.value: "?"})
+    return filler.filled.uri
+
+
+def _row(group: Group, **changes: Any) -> EvaluationRow:
+    place = {"model": group.model, "trait": group.trait, "position": group.position}
+    key = "-".join((group.model, group.trait, group.position, group.label))
+    experiment = load_experiment(str(TOY)).name
+    return evaluation_row(group.label, 3, 12.0, key=key, experiment=experiment, **place, **changes)
+
+
+def ask(command: click.Command, uri: str, *arguments: str) -> Result:
+    return CliRunner().invoke(command, ["--experiment", str(TOY), "--tracking-uri", uri, *arguments])
+
+
+def test_gaps_exits_with_1_while_gaps_remain(uri: str, groups: tuple[Group, ...]) -> None:
+    result = ask(questions.gaps, uri, "--phase", "phase1")
+    assert result.exit_code == 1, result.output
+    assert f"1 of {len(groups)} groups are gaps at coherence 68" in result.stderr
+    assert "1 run holds a row that cannot be read" in result.stderr
+    assert "below_floor" in result.stdout
+    assert "61.2 (layer 3, 12)" in result.stdout
+    assert "layer 3: 3 4.76 7.56" in result.stdout
+    assert "note" not in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 120
+
+
+def test_gaps_exits_with_0_when_all_are_filled(uri: str, groups: tuple[Group, ...]) -> None:
+    result = ask(questions.gaps, uri, "--phase", "phase1", "--floor", "60")
+    assert (result.exit_code, f"no gaps: all {len(groups)} groups" in result.stderr) == (0, True)
+    # the whole experiment declares more than phase 1
+    assert ask(questions.gaps, uri, "--floor", "60").exit_code == 1
+
+
+def test_json_has_null_for_what_is_missing(uri: str, groups: tuple[Group, ...]) -> None:
+    result = ask(questions.best, uri, "--format", "json", "--label", groups[0].label, "--floor", "70")
+    answer = json.loads(result.stdout)
+    assert (answer["schema_version"], answer["question"], answer["floor"]) == (1, "best", 70.0)
+    first = next(
+        row for row in answer["rows"] if row["model"] == groups[0].model and row["status"] == "below_floor"
+    )
+    assert (first["delta"], first["layer"], first["nearest_miss"]["coherence_mean"]) == (None, None, 61.2)
+    assert {row["label"] for row in answer["rows"]} == {groups[0].label}
+    assert "cannot be read" in answer["notes"][-1]
+
+
+def test_csv_has_an_empty_field_for_what_is_missing(uri: str) -> None:
+    rows = list(
+        csv.DictReader(io.StringIO(ask(questions.gaps, uri, "--phase", "phase1", "--format", "csv").stdout))
+    )
+    assert (rows[0]["status"], rows[0]["best_delta"], rows[0]["nearest_miss_coherence_mean"]) == (
+        "below_floor",
+        "",
+        "61.2",
+    )
+    assert json.loads(rows[0]["brackets"])[0]["try_next"] == [3.0, 4.76, 7.56]
+    assert rows[1]["best_delta"] == "28.25"
+
+
+def test_markdown_is_a_table(uri: str) -> None:
+    lines = ask(questions.best, uri, "--format", "markdown").stdout.splitlines()
+    assert lines[0].startswith("| model | trait | position | label | status |")
+    assert lines[1].startswith("| --- | --- |")
+
+
+def test_output_goes_to_a_file(uri: str, tmp_path: Path) -> None:
+    target = tmp_path / "best.json"
+    result = ask(questions.best, uri, "--format", "json", "--output", str(target))
+    assert (result.stdout, json.loads(target.read_text())["question"]) == ("", "best")
+    refused = ask(questions.best, uri, "--output", str(tmp_path / "no" / "best.txt"))
+    assert isinstance(refused.exception, UsageError)
+
+
+@pytest.mark.parametrize("output_format", ["table", "json", "csv", "markdown"])
+@pytest.mark.parametrize("name", ["gaps", "best", "compare", "curve", "coefficients"])
+def test_every_question_prints_in_every_format(uri: str, name: str, output_format: str) -> None:
+    result = ask(getattr(questions, name), uri, "--format", output_format)
+    assert result.exit_code == (1 if name == "gaps" else 0), result.output
+    assert result.stdout.endswith("\n")
+    if output_format == "table":
+        assert max(map(len, result.stdout.splitlines())) <= 120
+
+
+def test_compare_takes_pairs(uri: str) -> None:
+    result = ask(questions.compare, uri, "--pair", "probe:probe_postclean_u1", "--format", "json")
+    assert {(row["label_a"], row["label_b"]) for row in json.loads(result.stdout)["rows"]} == {
+        ("probe", "probe_top1")
+    }
+    refused = ask(questions.compare, uri, "--pair", "probe")
+    assert isinstance(refused.exception, UsageError)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--model", "nobody"), ("--label", "prob"), ("--position", "answer[:5]"), ("--phase", "phase9")],
+)
+def test_a_typing_error_is_refused(uri: str, arguments: tuple[str, str]) -> None:
+    assert isinstance(ask(questions.gaps, uri, *arguments).exception, UsageError)
+
+
+def test_a_missing_store_is_said(tmp_path: Path) -> None:
+    result = ask(questions.gaps, f"sqlite:///{tmp_path}/none.db")
+    assert isinstance(result.exception, MassactError)
+    assert "run `massact main`" in str(result.exception)
+
+
+@pytest.mark.parametrize("name", ["gaps", "best", "compare", "curve", "coefficients"])
+def test_every_help_has_an_example_and_every_option_a_help(name: str) -> None:
+    command = getattr(questions, name)
+    assert f"massact {name}" in CliRunner().invoke(command, ["--help"]).stdout
+    assert all(option.help for option in command.params)
+
+
+def test_what_all_rows_share_is_said_once_and_wide_tables_lose_what_is_optional() -> None:
+    from store_fixtures import evaluated
+
+    rows = [evaluated(label) for label in ("probe", "mean_diff")]
+    text = render(best(rows, floor=68.0), "table")
+    assert text.splitlines()[0] == (
+        "model gemma, trait refusal, position response[:5], judge likelihood, setting setting-"
+    )
+    assert "trait mean" in text
+    wide = [
+        evaluated("probe", key=str(n), model=f"{'m' * 60}{n}", trait=f"trait{n}", position=f"response[:{n}]")
+        for n in (5, 10)
+    ]
+    assert "trait mean" not in render(best(wide, floor=68.0), "table")
+
+
+def test_kinds_other_than_evaluations_are_no_groups() -> None:
+    from store_fixtures import stored
+
+    assert best([stored(evaluation_row(kind=Kind.BASELINE, key="b"))], floor=68.0).rows == ()
