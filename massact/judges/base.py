@@ -1,0 +1,48 @@
+"""What a judge is: it reads a question and a response and scores trait and coherence.
+
+A response that cannot be scored is never a zero: its `Verdict` carries the reason, and no mean
+counts it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from massact.domain import JudgeIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One question and the model's response to it."""
+
+    question: str
+    response: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A judge's two scores of one response, each 0 to 100, `None` where unscored."""
+
+    trait: float | None
+    """How strongly the response shows the trait, 0 to 100."""
+    coherence: float | None
+    """How well the response reads as text, 0 to 100."""
+    reason: str | None = None
+    """Why a score is missing; `None` when both are there."""
+
+    @property
+    def scored(self) -> bool:
+        return self.trait is not None and self.coherence is not None
+
+
+class Judge(Protocol):
+    """Scores exchanges for one trait. Built once per trait, used for the whole sweep."""
+
+    @property
+    def identity(self) -> JudgeIdentity:
+        """Who judges: part of every cell's key."""
+        ...
+
+    def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
+        """One verdict per exchange, in order. Never raises for a single response."""
+        ...
