@@ -1,0 +1,144 @@
+"""`massact evaluate`: the plan's own command line."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from massact.cli.options import experiment_option, tracking_uri_option
+from massact.cli.session import open_session, workload_options
+from massact.config import Experiment, ModelConfig, TraitConfig, load_experiment
+from massact.errors import UsageError
+from massact.labels import parse_label
+from massact.layers import check_layers
+from massact.vectors.positions import parse_position
+
+if TYPE_CHECKING:
+    from massact.phases.steps import Request
+
+
+class OrFile(click.ParamType):
+    """A type whose empty value stands for the experiment file's, as an MLproject's defaults need it."""
+
+    def __init__(self, inner: click.ParamType) -> None:
+        self._inner = inner
+        self.name = inner.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return None if value == "" else self._inner.convert(value, param, ctx)
+
+
+TEXT = OrFile(click.STRING)
+
+
+@click.command()
+@experiment_option
+@tracking_uri_option
+@click.option("--model", type=TEXT, help="Model of the experiment file; default: the first.")
+@click.option("--model-variant", type=TEXT, help="The same by the name of the variant that is steered.")
+@click.option("--extraction-variant", type=TEXT, help="The same by the variant that vectors come from.")
+@click.option("--trait", type=TEXT, help="Trait of the experiment file; default: the first.")
+@click.option("--vector-from-trait", type=TEXT, help="The same as the plan writes it: EXPERIMENT/…/TRAIT.")
+@click.option("--method", required=True, help="Method labels, comma-separated, such as probe_preclean.")
+@click.option("--position", required=True, help='Position window, such as "response[:5]".')
+@click.option("--layers", type=TEXT, help="all, 15, 5-20, 5,10 or 30%-60%; default: the model's in the file.")
+@click.option("--coefficients", type=TEXT, help="Comma-separated; default: the model's in the file.")
+@click.option("--max-new-tokens", type=OrFile(click.IntRange(1)), help="Default: the file's.")
+@click.option("--direction", type=OrFile(click.Choice(["positive", "negative"])), help="Default: the trait's.")
+@click.option("--subset", type=OrFile(click.IntRange(0)), help="First N questions, 0 all; default: the file's.")
+@workload_options
+def evaluate(experiment_file: str, tracking_uri: str, **options: Any) -> None:
+    """Evaluate a grid of cells: labels x layers x coefficients at one window. Finished cells are skipped.
+
+    \b
+    Example:
+      massact evaluate --method probe_preclean --position "response[:5]" --layers "30%-60%" \\
+        --coefficients 8,10 --max-new-tokens 64 --direction positive --subset 0 --save-responses best
+    """
+    from massact.phases.steps import run_evaluate
+
+    request = _request(load_experiment(experiment_file), options)
+    workload = {name: options[name] for name in ("save_responses", "batch_rows")}
+    tally = run_evaluate(open_session(experiment_file, tracking_uri, **workload), request)
+    if tally.failed:
+        raise click.exceptions.Exit(1)
+
+
+def _request(experiment: Experiment, options: dict[str, Any]) -> "Request":
+    from massact.phases.evaluate import Overrides
+    from massact.phases.steps import Request
+
+    model = _model(experiment, options)
+    coefficients = options["coefficients"]
+    return Request(
+        model=model,
+        trait=_trait(experiment, options),
+        recipes=tuple(dict.fromkeys(parse_label(label) for label in options["method"].split(","))),
+        positions=(str(parse_position(options["position"])),),
+        layers=check_layers(options["layers"] or model.grid.layers),
+        coefficients=model.grid.coefficients if coefficients is None else parse_coefficients(coefficients),
+        overrides=Overrides(options["max_new_tokens"], options["subset"], options["direction"]),
+    )
+
+
+def parse_coefficients(text: str) -> tuple[float, ...]:
+    """Coefficients from a comma-separated list, each once.
+
+    Raises:
+        UsageError: an element is not a finite number.
+    """
+    import math
+
+    values = []
+    for part in text.split(","):
+        try:
+            value = float(part)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise UsageError(
+                f"--coefficients {text!r}: {part.strip()!r} is not a number; write 800,1000,1200"
+            )
+        values.append(value)
+    return tuple(dict.fromkeys(values))
+
+
+_MODEL_OPTIONS: dict[str, Callable[[ModelConfig], str]] = {
+    "model": lambda model: model.name,
+    "model_variant": lambda model: model.instruct.name,
+    "extraction_variant": lambda model: model.base.name,
+}
+
+
+def _model(experiment: Experiment, options: dict[str, Any]) -> ModelConfig:
+    chosen = experiment.models
+    for option, name_of in _MODEL_OPTIONS.items():
+        wanted = options[option]
+        if wanted is None:
+            continue
+        known = [name_of(model) for model in experiment.models]
+        if wanted not in known:
+            flag = option.replace("_", "-")
+            raise UsageError(f"--{flag} {wanted!r} is not in {experiment.file}; there is {', '.join(known)}")
+        chosen = tuple(model for model in chosen if name_of(model) == wanted)
+    if not chosen:
+        raise UsageError(
+            "--model, --model-variant and --extraction-variant name different models: "
+            "vectors of one cannot steer another"
+        )
+    return chosen[0]
+
+
+def _trait(experiment: Experiment, options: dict[str, Any]) -> TraitConfig:
+    name, source = options["trait"], options["vector_from_trait"]
+    if source is not None:
+        *place, of_source = source.split("/")
+        if place and place[0] not in (experiment.name, experiment.file.stem):
+            raise UsageError(
+                f"--vector-from-trait {source!r}: vectors come from the experiment's own extraction, "
+                f"{experiment.name}, not from {place[0]!r}"
+            )
+        if name not in (None, of_source):
+            raise UsageError(f"--trait {name!r} and --vector-from-trait {source!r} name two traits")
+        name = of_source
+    return experiment.traits[0] if name is None else experiment.trait(name)

@@ -1,0 +1,174 @@
+"""Commands of the phases; each is an entry point of the MLproject too."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from massact.cli.options import experiment_option, tracking_uri_option
+from massact.cli.session import open_session, rounds_option, workload_options
+
+if TYPE_CHECKING:
+    from massact.phases.session import Session
+    from massact.report.tables import PhaseName
+
+DEFAULT_OUTPUT = "reports"
+
+
+def output_option(command: Any) -> Any:
+    """`--output`, where the report's files go."""
+    return click.option(
+        "--output",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=DEFAULT_OUTPUT,
+        show_default=True,
+        help="Folder for report.html and report.md, within one named as the experiment.",
+    )(command)
+
+
+@click.command()
+@experiment_option
+@tracking_uri_option
+def calibrate(experiment_file: str, tracking_uri: str) -> None:
+    """Find each model's massive dims from neutral prompts.
+
+    \b
+    Example:
+      massact calibrate --experiment experiments/toy.yaml
+    """
+    from massact.phases.steps import run_calibrate
+
+    session = open_session(experiment_file, tracking_uri)
+    run_calibrate(session)
+    _say_next(session)
+
+
+@click.command()
+@experiment_option
+@tracking_uri_option
+def extract(experiment_file: str, tracking_uri: str) -> None:
+    """Extract activations and vectors, with every cleaning before and after.
+
+    \b
+    Example:
+      massact extract --experiment experiments/toy.yaml
+    """
+    from massact.phases.steps import run_extract
+
+    session = open_session(experiment_file, tracking_uri)
+    run_extract(session)
+    _say_next(session)
+
+
+@click.command()
+@experiment_option
+@tracking_uri_option
+@rounds_option
+@workload_options
+def phase1(experiment_file: str, tracking_uri: str, **workload: Any) -> None:
+    """Fill the coherence gaps of the key comparisons: gap analysis, finer grid, check again.
+
+    \b
+    Example:
+      massact phase1 --experiment experiments/toy.yaml --save-responses best
+    """
+    _run_grid_phase("phase1", open_session(experiment_file, tracking_uri, **workload))
+
+
+@click.command()
+@experiment_option
+@tracking_uri_option
+@rounds_option
+@workload_options
+def phase2(experiment_file: str, tracking_uri: str, **workload: Any) -> None:
+    """Compare cleaning before extraction with cleaning after it.
+
+    \b
+    Example:
+      massact phase2 --experiment experiments/toy.yaml
+    """
+    _run_grid_phase("phase2", open_session(experiment_file, tracking_uri, **workload))
+
+
+@click.command()
+@experiment_option
+@tracking_uri_option
+@rounds_option
+@workload_options
+def phase3(experiment_file: str, tracking_uri: str, **workload: Any) -> None:
+    """Trace the cleaning curve: 0, 1, 2, 3, 5 and all massive dims.
+
+    \b
+    Example:
+      massact phase3 --experiment experiments/toy.yaml
+    """
+    _run_grid_phase("phase3", open_session(experiment_file, tracking_uri, **workload))
+
+
+@click.command()
+@experiment_option
+@tracking_uri_option
+def phase4(experiment_file: str, tracking_uri: str) -> None:
+    """Work out coefficient patterns and recommendations from the store.
+
+    \b
+    Example:
+      massact phase4 --experiment experiments/toy.yaml
+    """
+    from massact.phases.steps import run_patterns
+
+    session = open_session(experiment_file, tracking_uri)
+    run_patterns(session)
+    _say_next(session)
+
+
+@click.command()
+@experiment_option
+@tracking_uri_option
+@output_option
+def report(experiment_file: str, tracking_uri: str, output: Path) -> None:
+    """Write the report of everything the store holds, as HTML and Markdown.
+
+    \b
+    Example:
+      massact report --experiment experiments/toy.yaml --output reports
+    """
+    from massact.phases.report import run_report
+
+    session = open_session(experiment_file, tracking_uri)
+    session.show(run_report(session, output).summary)
+    _say_next(session)
+
+
+@click.command("main")
+@experiment_option
+@tracking_uri_option
+@rounds_option
+@workload_options
+@output_option
+def main_command(experiment_file: str, tracking_uri: str, output: Path, **workload: Any) -> None:
+    """Run the whole plan: calibrate, extract, phases 1 to 4, report. What is finished is not run again.
+
+    \b
+    Example:
+      massact main --experiment experiments/toy.yaml
+    """
+    from massact.phases.main import run_main
+
+    session = open_session(experiment_file, tracking_uri, **workload)
+    session.show(run_main(session, output))
+    _say_next(session)
+
+
+def _run_grid_phase(name: "PhaseName", session: "Session") -> None:
+    from massact.phases.steps import run_grid_phase
+
+    run_grid_phase(session, name)
+    _say_next(session)
+
+
+def _say_next(session: "Session") -> None:
+    from massact.phases.links import next_lines
+
+    for line in next_lines(session):
+        session.say(line)

@@ -1,0 +1,104 @@
+"""Composing a session for a command: bars and lines on stderr, results on stdout."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from massact.config import load_experiment
+
+if TYPE_CHECKING:
+    from massact.phases.session import Session
+
+F = TypeVar("F", bound=Callable[..., Any])
+QUIET_SECONDS = 2.0
+"""Work shorter than this shows no bar."""
+LOG_SECONDS = 15.0
+"""How often a bar writes a line where stderr is no terminal."""
+
+
+def workload_options(command: F) -> F:
+    """Options of every command that evaluates cells; none of them changes a result."""
+    batch_rows = click.option(
+        "--batch-rows",
+        type=click.IntRange(1),
+        default=256,
+        show_default=True,
+        help="Responses generated side by side at most.",
+    )
+    save_responses = click.option(
+        "--save-responses",
+        type=click.Choice(["all", "best", "none"]),
+        default="all",
+        show_default=True,
+        help="Whose responses are kept: all, the best of each group so far, or none.",
+    )
+    return save_responses(batch_rows(command))
+
+
+def rounds_option(command: F) -> F:
+    """`--max-rounds`, of the commands that fill gaps."""
+    return click.option(
+        "--max-rounds",
+        type=click.IntRange(0),
+        default=3,
+        show_default=True,
+        help="How often to go back with finer coefficients for the gaps that remain.",
+    )(command)
+
+
+def open_session(experiment_file: str, tracking_uri: str, **workload: Any) -> "Session":
+    """A session that shows its work to a person."""
+    experiment = load_experiment(experiment_file)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from massact.phases.session import Session, Workload
+
+    return Session(
+        experiment,
+        tracking_uri,
+        workload=Workload(**workload),
+        progress=show_bar,
+        say=lambda line: click.echo(line, err=True),
+        show=lambda text: click.echo(text + "\n"),
+    )
+
+
+@contextmanager
+def show_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """On stderr, for what takes over two seconds: what is being done and how much is left.
+
+    A bar on a terminal; elsewhere, such as in a log of CI, a line now and then.
+    """
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        with tqdm(total=total, desc=what, file=sys.stderr, delay=QUIET_SECONDS, leave=False) as bar:
+            yield lambda n: _advance(bar, n)
+    else:
+        lines = _Lines(what, total)
+        yield lines.advance
+
+
+def _advance(bar: Any, n: int) -> None:
+    bar.update(n)
+
+
+class _Lines:
+    """Progress as lines, at most one in `LOG_SECONDS`."""
+
+    def __init__(self, what: str, total: int) -> None:
+        self._what, self._total, self._done = what, total, 0
+        self._began = self._said = time.monotonic()
+
+    def advance(self, n: int) -> None:
+        self._done += n
+        now = time.monotonic()
+        if now - self._said < LOG_SECONDS or self._done >= self._total:
+            return
+        self._said = now
+        left = (now - self._began) / self._done * (self._total - self._done)
+        click.echo(f"{self._what}: {self._done} of {self._total}, about {left:.0f} s left", err=True)

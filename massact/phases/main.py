@@ -1,0 +1,24 @@
+"""`main`: the whole plan in order, ending in a report."""
+
+from pathlib import Path
+
+from massact.phases.preflight import check_experiment
+from massact.phases.report import run_report
+from massact.phases.session import Session
+from massact.phases.steps import phase_params, run_phases
+
+
+def run_main(session: Session, output: Path) -> str:
+    """Run what the store does not hold yet and write the report. Returns what to tell the user.
+
+    Raises:
+        UsageError: the experiment cannot be run as it is; nothing was started.
+    """
+    check_experiment(session)
+    with session.tracker.phase("main", params=phase_params(session)) as run:
+        tally = run_phases(session, run)
+        report = run_report(session, output, run)
+    again = "nothing was evaluated again" if tally.evaluated == 0 and tally.failed == 0 else str(tally)
+    return (
+        f"{report.summary}\n\n{tally.wanted} cells wanted, {tally.finished_before} finished already: {again}"
+    )

@@ -1,0 +1,166 @@
+"""What the store holds for an experiment, prerequisite by prerequisite, and which command makes what is missing.
+
+Reads the run store only: no model is loaded.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from massact.config import Experiment
+from massact.errors import MissingPrerequisiteError
+from massact.query import Answers
+from massact.schema import Kind
+from massact.store import RunStore
+
+NEEDS: dict[str, tuple[str, ...]] = {
+    "calibrate": (),
+    "extract": ("calibrate",),
+    "phase1": ("calibrate", "extract"),
+    "phase2": ("calibrate", "extract"),
+    "phase3": ("calibrate", "extract"),
+    "phase4": ("calibrate", "extract", "phase1"),
+}
+"""Which steps' results a step starts from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prerequisite:
+    """One thing that the store should hold."""
+
+    step: str
+    """The step that makes it, which is also the command's name."""
+    what: str
+    ok: bool
+    detail: str
+    command: str
+    """What to run where it is missing."""
+    is_ready: bool | None = None
+    """Whether a later step can start from it; `None` is the same as `ok`."""
+
+    @property
+    def blocks(self) -> bool:
+        """Whether steps that start from it have to wait."""
+        return not (self.ok if self.is_ready is None else self.is_ready)
+
+
+def list_prerequisites(experiment: Experiment, store: RunStore) -> list[Prerequisite]:
+    """Every calibration, extraction, baseline and phase of an experiment, in the plan's order."""
+    found = [
+        *_calibrations(experiment, store),
+        *_extractions(experiment, store),
+        *_baselines(experiment, store),
+    ]
+    answers = Answers.from_store(store, experiment.name, groups=experiment.groups(), coefficient_ranges={})
+    return [*found, *_phases(experiment, answers), _patterns(experiment, store)]
+
+
+def require(experiment: Experiment, store: RunStore, step: str) -> None:
+    """Refuse to start a step whose prerequisites are missing.
+
+    Raises:
+        MissingPrerequisiteError: names each missing one and the command that makes it.
+    """
+    if not NEEDS[step]:
+        return
+    missing = [one for one in list_prerequisites(experiment, store) if one.step in NEEDS[step] and one.blocks]
+    if missing:
+        lines = "".join(f"\n  {one.what}: {one.detail}. Run: {one.command}" for one in missing)
+        raise MissingPrerequisiteError(f"{step} lacks {len(missing)} of what it starts from:{lines}")
+
+
+def _command(experiment: Experiment, step: str) -> str:
+    return f"massact {step} --experiment {experiment.file}"
+
+
+def _calibrations(experiment: Experiment, store: RunStore) -> Iterator[Prerequisite]:
+    stored = {one.row.model: one.row for one in store.stages(Kind.CALIBRATION, experiment.name)}
+    for model in experiment.models:
+        row = stored.get(model.name)
+        dims = ", ".join(str(dim) for dim in row.massive_dims) if row else ""
+        yield Prerequisite(
+            step="calibrate",
+            what=f"calibration of {model.name}",
+            ok=row is not None,
+            detail=f"uniform massive dims {dims or 'none'}" if row else "calibration.json not found",
+            command=_command(experiment, "calibrate"),
+        )
+
+
+def _extractions(experiment: Experiment, store: RunStore) -> Iterator[Prerequisite]:
+    rows = (one.row for one in store.stages(Kind.EXTRACTION, experiment.name))
+    stored = {(row.model, row.trait, row.position): row for row in rows}
+    for model in experiment.models:
+        for trait in experiment.traits:
+            for position in experiment.extraction.positions:
+                row = stored.get((model.name, trait.name, position))
+                n_preclean = sum("_preclean" in label for label in row.labels) if row else 0
+                yield Prerequisite(
+                    step="extract",
+                    what=f"activations and vectors of {model.name}, {trait.name}, {position}",
+                    ok=row is not None,
+                    detail=f"{len(row.labels)} labels at {row.n_layers} layers, {n_preclean} of them preclean"
+                    if row
+                    else "activations not found",
+                    command=_command(experiment, "extract"),
+                )
+
+
+def _baselines(experiment: Experiment, store: RunStore) -> Iterator[Prerequisite]:
+    stored = {(one.row.model, one.row.trait): one.row for one in store.baselines(experiment.name)}
+    for model in experiment.models:
+        for trait in experiment.traits:
+            row = stored.get((model.name, trait.name))
+            trait_mean, coherence = (row.trait_mean, row.coherence_mean) if row else (None, None)
+            scores = (
+                "every response unscored"
+                if trait_mean is None or coherence is None
+                else f"trait {trait_mean:.1f}, coherence {coherence:.1f}"
+            )
+            yield Prerequisite(
+                step="baseline",
+                what=f"baseline of {model.name}, {trait.name}",
+                ok=trait_mean is not None,
+                detail=scores if row else "not evaluated",
+                command=_command(experiment, "phase1"),
+            )
+
+
+def _phases(experiment: Experiment, answers: Answers) -> Iterator[Prerequisite]:
+    rows = answers.gaps(experiment.coherence_floor).rows
+    for phase in experiment.phases:
+        groups = set(experiment.groups(phase.name))
+        mine = [r for r in rows if _group_of(r) in {_group_of(g) for g in groups} and r.is_current]
+        counts = {
+            state: sum(row.status == state for row in mine)
+            for state in ("ok", "below_floor", "missing", "failed")
+        }
+        states = ", ".join(
+            f"{count} {state.replace('_', ' the ')}" for state, count in counts.items() if count
+        )
+        unrun = counts["missing"] + counts["failed"]
+        yield Prerequisite(
+            step=phase.name,
+            what=f"{phase.name}: {len(groups)} groups at coherence {experiment.coherence_floor:g} or more",
+            ok=counts["ok"] == len(groups),
+            detail=states,
+            command=_command(experiment, phase.name if unrun else "gaps"),
+            # a group below the floor was run: the phase did its part, `gaps` says what could still be tried
+            is_ready=unrun == 0,
+        )
+
+
+def _group_of(row: object) -> tuple[object, ...]:
+    return tuple(getattr(row, name) for name in ("model", "trait", "position", "label"))
+
+
+def _patterns(experiment: Experiment, store: RunStore) -> Prerequisite:
+    finished = [
+        one for one in store.phases(experiment.name) if one.phase == "phase4" and one.status == "FINISHED"
+    ]
+    return Prerequisite(
+        step="phase4",
+        what="phase4: coefficient patterns",
+        ok=bool(finished),
+        detail=f"documented in run {finished[-1].run_id}" if finished else "not documented",
+        command=_command(experiment, "phase4"),
+    )

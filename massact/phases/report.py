@@ -1,0 +1,99 @@
+"""The report phase: everything the store holds of an experiment, as a page, as Markdown, and on a run."""
+
+import importlib.metadata
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from massact.phases.geometry import pair_cosines
+from massact.phases.grid import load_answers
+from massact.phases.samples import pick_samples
+from massact.phases.session import Session
+from massact.phases.steps import phase_params
+from massact.report import Provenance, Report, ReportInput, build_report
+from massact.schema import Artifact, EvaluationRow, Kind, MlflowTag, Tag
+from massact.toy import is_toy
+from massact.tracking.provenance import provenance_tags
+from massact.tracking.stages import read_calibration
+from massact.tracking.tracker import OpenRun
+from massact.tracking.views import UI_ADDRESS
+from massact.vectors.massive import Calibration
+
+_VERSIONS = ("massact", "mlflow", "torch", "transformers", "scikit-learn")
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenReport:
+    """A report and where it lies."""
+
+    report: Report
+    html: Path
+    markdown: Path
+
+    @property
+    def summary(self) -> str:
+        """What a person needs to know of it in a terminal: the checklist, and where the pages are."""
+        marks = {True: "[x]", False: "[ ]"}
+        checks = [*self.report.criteria, *self.report.sanity]
+        lines = [f"- {marks[bool(one.ok)]} {one.text}: {one.detail}" for one in checks]
+        return "\n".join([*lines, "", f"report: {self.html}", f"        {self.markdown}"])
+
+
+def run_report(session: Session, output: Path, parent: OpenRun | None = None) -> WrittenReport:
+    """Write the report under `output`/<experiment>, and log it as a run of kind `report`."""
+    tracker = session.tracker
+    with tracker.phase("report", kind=Kind.REPORT, parent=parent, params=phase_params(session)) as run:
+        session.say("writing the report")
+        report = build_report(_collect(session, run))
+        folder = output / session.experiment.name
+        folder.mkdir(parents=True, exist_ok=True)
+        written = WrittenReport(report, folder / Artifact.REPORT_HTML, folder / Artifact.REPORT_MARKDOWN)
+        written.html.write_text(report.html, encoding="utf-8")
+        written.markdown.write_text(report.markdown, encoding="utf-8")
+        with tracker.artifacts(run) as artifacts:
+            (artifacts / Artifact.REPORT_HTML).write_text(report.html, encoding="utf-8")
+            (artifacts / Artifact.REPORT_MARKDOWN).write_text(report.markdown, encoding="utf-8")
+            (artifacts / "figures").mkdir()
+            for name, png in report.figures.items():
+                (artifacts / "figures" / f"{name}.png").write_bytes(png)
+        tracker.set_tag(run, MlflowTag.NOTE, written.summary)
+        for one in report.criteria:
+            tracker.set_tag(
+                run, f"{Tag.VERDICT}.{one.name}", f"{'met' if one.ok else 'not met'}: {one.detail}"
+            )
+    return written
+
+
+def _collect(session: Session, run: OpenRun) -> ReportInput:
+    experiment = session.experiment
+    answers = load_answers(session)
+    with session.store() as store:
+        baselines = store.baselines(experiment.name)
+        stages = {one.row.model: one for one in store.stages(Kind.CALIBRATION, experiment.name)}
+    address = session.tracking_uri.rstrip("/") if session.tracking_uri.startswith("http") else UI_ADDRESS
+    return ReportInput(
+        experiment=experiment,
+        answers=answers,
+        baselines=tuple(one.row for one in baselines),
+        calibrations={name: _calibration(session, one.run_id) for name, one in stages.items()},
+        generated_at=datetime.now(UTC),
+        provenance=_provenance([*(one.row for one in answers.rows), *(one.row for one in baselines)]),
+        samples=tuple(pick_samples(session, answers, baselines)),
+        run_link=lambda run_id: f"{address}/#/experiments/{run.experiment_id}/runs/{run_id}",
+        toy=any(is_toy(model.instruct.reference) for model in experiment.models),
+        same_vector_cosines=pair_cosines(session, answers),
+    )
+
+
+def _calibration(session: Session, run_id: str) -> Calibration:
+    return read_calibration(session.tracker.fetch(run_id, Artifact.CALIBRATION))
+
+
+def _provenance(rows: list[EvaluationRow]) -> Provenance:
+    seconds = [(row.generation_seconds or 0.0) + (row.judge_seconds or 0.0) for row in rows]
+    return Provenance(
+        n_evaluations=len(rows),
+        total_seconds=sum(seconds) if rows else None,
+        git_commit=provenance_tags().get(MlflowTag.GIT_COMMIT),
+        versions={name: importlib.metadata.version(name) for name in _VERSIONS},
+    )

@@ -1,0 +1,64 @@
+"""Responses that a report shows side by side: the baseline, the best, and the same vector over the cliff."""
+
+from collections.abc import Iterable, Iterator
+
+from massact.errors import MassactError
+from massact.phases.session import Session
+from massact.query import Answers, BestRow
+from massact.report import Sample
+from massact.schema import Artifact, EvaluationRow
+from massact.store.base import Stored
+from massact.tracking.tensors import read_responses
+
+StoredRows = Iterable[Stored[EvaluationRow]]
+
+
+def pick_samples(session: Session, answers: Answers, baselines: StoredRows) -> Iterator[Sample]:
+    """Per model, the response to the first question of each of the three, where responses were kept."""
+    floor = session.experiment.coherence_floor
+    bests = [
+        row for row in answers.best(floor).rows if row.status == "ok" and row.method != "random_baseline"
+    ]
+    for model in session.experiment.models:
+        for one in baselines:
+            if one.row.model == model.name:
+                yield from _first(session, one.run_id, f"{model.name}: baseline")
+        mine = [row for row in bests if row.model == model.name]
+        if not mine:
+            continue
+        top = max(mine, key=lambda row: (row.delta or 0.0) * (-1 if row.direction == "negative" else 1))
+        place = f"{model.name}: {top.label} at {top.position}, layer {top.layer}, coefficient"
+        yield from _first(session, top.run_id or "", f"{place} {top.coefficient:g} (best)")
+        over = _over_cliff(answers.rows, top, floor)
+        if over is not None:
+            yield from _first(session, over.run_id, f"{place} {over.row.coefficient:g} (over the cliff)")
+
+
+def _over_cliff(rows: StoredRows, best: BestRow, floor: float) -> Stored[EvaluationRow] | None:
+    """The smallest coefficient beyond the best, of the same vector, whose text is below the floor."""
+    beyond = [
+        one
+        for one in rows
+        if one.row.setting == best.setting
+        and one.row.vector_digest == best.vector_digest
+        and (one.row.label, one.row.position, one.row.layer) == (best.label, best.position, best.layer)
+        and abs(one.row.coefficient or 0.0) > abs(best.coefficient or 0.0)
+        and one.row.coherence_mean is not None
+        and one.row.coherence_mean < floor
+    ]
+    return min(beyond, key=lambda one: abs(one.row.coefficient or 0.0), default=None)
+
+
+def _first(session: Session, run_id: str, title: str) -> Iterator[Sample]:
+    try:
+        response = read_responses(session.tracker.fetch(run_id, Artifact.RESPONSES))[0]
+    except MassactError:
+        return  # its responses were not kept, which --save-responses decides
+    yield Sample(
+        title=title,
+        question=response.question,
+        response=response.response,
+        trait=response.trait,
+        coherence=response.coherence,
+        run_id=run_id,
+    )

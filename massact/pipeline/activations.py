@@ -1,0 +1,171 @@
+"""Reading activations: prompts are continued, and the stream is read over prompt and continuation."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from massact.domain import Generation
+from massact.errors import DataError
+from massact.models.generate import Row, generate
+from massact.models.hooks import record
+from massact.models.load import SteerableModel
+from massact.pipeline.progress import Progress, silent
+from massact.vectors.positions import Position
+
+BATCH_ROWS = 32
+
+StreamReader = Callable[[int, torch.Tensor], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Continued:
+    """A prompt and what the model made of it, in tokens."""
+
+    prompt: tuple[int, ...]
+    response: tuple[int, ...]
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        return self.prompt + self.response
+
+
+@dataclass(frozen=True, slots=True)
+class Activations:
+    """Activations of contrastive prompts averaged over one position window."""
+
+    train: torch.Tensor
+    """`[n_train, n_layers, d_model]`, float32, the positive side's rows first."""
+    validation: torch.Tensor
+    """`[n_validation, n_layers, d_model]`, float32, the positive side's rows first."""
+    n_train_positive: int
+    n_validation_positive: int
+    n_dropped: int
+    """Prompts left out because their window held no token."""
+
+    def sides(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Training activations of the positive and the negative side at a layer, `[n, d_model]` each."""
+        rows = self.train[:, layer]
+        return rows[: self.n_train_positive], rows[self.n_train_positive :]
+
+    def validation_sides(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same of the validation split."""
+        rows = self.validation[:, layer]
+        return rows[: self.n_validation_positive], rows[self.n_validation_positive :]
+
+
+def continue_prompts(
+    model: SteerableModel,
+    prompts: Sequence[tuple[int, ...]],
+    max_new_tokens: int,
+    *,
+    what: str,
+    progress: Progress = silent,
+) -> list[Continued]:
+    """Greedy continuations of tokenised prompts."""
+    with progress(what, len(prompts)) as advance:
+        responses = generate(
+            model,
+            [Row(prompt) for prompt in prompts],
+            Generation(max_new_tokens),
+            batch_rows=BATCH_ROWS,
+            progress=advance,
+        )
+    return [Continued(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
+
+
+@torch.inference_mode()
+def read_streams(
+    model: SteerableModel, texts: Sequence[Continued], on_batch: Callable[[Sequence[Continued]], StreamReader]
+) -> Iterator[int]:
+    """Run the model over whole texts, batch by batch, handing each layer's stream to a reader.
+
+    Args:
+        on_batch: called with a batch's texts, returns the reader that is then called with each layer's
+            stream `[batch, seq, d_model]`. Texts are right-padded: token i of a text is at index i.
+
+    Yields:
+        How many texts a batch has finished.
+    """
+    for start in range(0, len(texts), BATCH_ROWS):
+        batch = texts[start : start + BATCH_ROWS]
+        width = max(len(text.tokens) for text in batch)
+        tokens = torch.zeros(len(batch), width, dtype=torch.long)
+        mask = torch.zeros(len(batch), width, dtype=torch.long)
+        for i, text in enumerate(batch):
+            tokens[i, : len(text.tokens)] = torch.tensor(text.tokens)
+            mask[i, : len(text.tokens)] = 1
+        with record(model.blocks, on_batch(batch)):
+            model.model(
+                input_ids=tokens.to(model.device),
+                attention_mask=mask.to(model.device),
+                use_cache=False,
+                logits_to_keep=1,
+            )
+        yield len(batch)
+
+
+def window_means(
+    model: SteerableModel,
+    texts: Sequence[Continued],
+    positions: Sequence[Position],
+    *,
+    what: str,
+    progress: Progress = silent,
+) -> torch.Tensor:
+    """Activations of every layer averaged over each window, accumulated in float32.
+
+    Returns:
+        `[n_positions, n_texts, n_layers, d_model]`, float32 on the CPU; NaN where a window holds no token.
+    """
+    shape = model.shape
+    means = torch.full((len(positions), len(texts), shape.n_layers, shape.d_model), torch.nan)
+    done = 0
+
+    def on_batch(batch: Sequence[Continued]) -> StreamReader:
+        start = done
+        windows = [[p.tokens(len(text.prompt), len(text.tokens)) for text in batch] for p in positions]
+
+        def read(layer: int, stream: torch.Tensor) -> None:
+            for p, rows in enumerate(windows):
+                for i, window in enumerate(rows):
+                    if len(window):
+                        taken = stream[i, window.start : window.stop].float()
+                        means[p, start + i, layer] = taken.mean(0).cpu()
+
+        return read
+
+    with progress(what, len(texts)) as advance:
+        for n in read_streams(model, texts, on_batch):
+            done += n
+            advance(n)
+    return means
+
+
+def split_sides(positive: torch.Tensor, negative: torch.Tensor, validation_split: float) -> Activations:
+    """Leave out prompts without a window, and keep the last share of each side for validation.
+
+    Args:
+        positive: `[n, n_layers, d_model]`, NaN rows where the window held no token.
+        negative: the same of the other side.
+        validation_split: share of each side, 0 to 0.5.
+
+    Raises:
+        DataError: fewer than two training prompts remain on a side.
+    """
+    kept = [side[~side.isnan().any(dim=(1, 2))] if side.numel() else side for side in (positive, negative)]
+    n_validation = [round(len(side) * validation_split) for side in kept]
+    train = [side[: len(side) - n] for side, n in zip(kept, n_validation, strict=True)]
+    if min(len(side) for side in train) < 2:
+        raise DataError(
+            f"{len(train[0])} positive and {len(train[1])} negative prompts remain for training, two of each are "
+            "needed: the others' continuations ended before the position window; use a wider window or more prompts"
+        )
+    validation = [side[len(side) - n :] for side, n in zip(kept, n_validation, strict=True)]
+    return Activations(
+        train=torch.cat(train).contiguous(),
+        validation=torch.cat(validation).contiguous(),
+        n_train_positive=len(train[0]),
+        n_validation_positive=n_validation[0],
+        n_dropped=len(positive) + len(negative) - len(kept[0]) - len(kept[1]),
+    )

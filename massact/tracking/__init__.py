@@ -1,0 +1,1 @@
+"""The only writer to MLflow. A run is written whole and then marked finished."""

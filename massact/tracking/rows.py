@@ -1,0 +1,123 @@
+"""What a result looks like as a row of the run store."""
+
+from dataclasses import dataclass
+
+from massact.domain import Cell
+from massact.keys import cell_key, setting_digest
+from massact.labels import format_label
+from massact.pipeline.evaluate import Evaluation, FailedCell, PlannedCell
+from massact.schema import EvaluationRow, Kind, Scores
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The names under which people look for a result; none of them is part of a cell's identity."""
+
+    experiment: str
+    model: str
+    model_variant: str
+    n_questions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """The unsteered result that evaluations are compared with."""
+
+    key: str
+    trait_mean: float | None
+
+
+def evaluation_row(place: Place, evaluation: Evaluation, baseline: Baseline | None) -> EvaluationRow:
+    """The row of a finished evaluation, or of a baseline where `baseline` is `None`."""
+    summary, timing, geometry = evaluation.summary, evaluation.timing, evaluation.planned.geometry
+    before = baseline.trait_mean if baseline else None
+    delta = None if before is None or summary.trait_mean is None else summary.trait_mean - before
+    return _identity_row(
+        place,
+        evaluation.planned,
+        baseline_key=baseline.key if baseline else None,
+        baseline_trait_mean=before,
+        delta=delta,
+        trait_mean=summary.trait_mean,
+        coherence_mean=summary.coherence_mean,
+        trait_std=summary.trait_std,
+        coherence_std=summary.coherence_std,
+        n_scored=summary.n_scored,
+        n_unscored=summary.n_unscored,
+        tokens_per_second=round(timing.tokens_per_second, 1),
+        generation_seconds=round(timing.generation_seconds, 4),
+        judge_seconds=round(timing.judge_seconds, 4),
+        massive_energy=geometry.massive_energy if geometry else None,
+        cosine_to_uncleaned=geometry.cosine_to_uncleaned if geometry else None,
+        relative_strength=geometry.relative_strength if geometry else None,
+    )
+
+
+def failed_row(place: Place, failed: FailedCell) -> EvaluationRow:
+    """The row of a cell that could not be evaluated: its identity and no result."""
+    return _identity_row(place, failed.planned, n_unscored=place.n_questions)
+
+
+def evaluation_scores(evaluation: Evaluation) -> Scores:
+    """Per-question scores, in the question set's order."""
+    return Scores(
+        tuple(response.trait for response in evaluation.responses),
+        tuple(response.coherence for response in evaluation.responses),
+    )
+
+
+def run_name(row: EvaluationRow) -> str:
+    """A name that tells a run in the UI's list from its neighbours."""
+    if row.kind is Kind.BASELINE:
+        return f"baseline · {row.model} · {row.trait}"
+    position = (row.position or "").removeprefix("response")
+    return f"{row.label} {position} · L{row.layer} · c={row.coefficient:g} · {row.model}"
+
+
+def _identity_row(place: Place, planned: PlannedCell, **result: float | int | str | None) -> EvaluationRow:
+    cell = planned.cell
+    setting = cell.setting
+    fields = {
+        "kind": Kind.EVALUATION if cell.steering else Kind.BASELINE,
+        "experiment": place.experiment,
+        "key": cell_key(cell),
+        "setting": setting_digest(cell),
+        "model": place.model,
+        "model_variant": place.model_variant,
+        "model_id": setting.model.id,
+        "model_revision": setting.model.revision,
+        "dtype": setting.model.dtype,
+        "trait": setting.trait,
+        "judge": setting.judge.id,
+        "judge_model": setting.judge.model,
+        "judge_prompt": setting.judge.prompt_digest,
+        "question_set": setting.questions_digest,
+        "subset": setting.subset,
+        "n_questions": place.n_questions,
+        "max_new_tokens": setting.generation.max_new_tokens,
+        "temperature": setting.generation.temperature,
+        "seed": setting.generation.seed,
+        "n_dims_cleaned": planned.n_dims_cleaned,
+    }
+    return EvaluationRow(**fields, **_steering_fields(cell), **result)  # type: ignore[arg-type]  # names are the fields'
+
+
+def _steering_fields(cell: Cell) -> dict[str, object]:
+    steering = cell.steering
+    if steering is None:
+        return {}
+    cleaning = steering.recipe.cleaning
+    return {
+        "position": steering.position,
+        "label": format_label(steering.recipe),
+        "method": steering.recipe.method,
+        "cleaning": cleaning.when,
+        "scope": cleaning.scope,
+        "n_dims": cleaning.n_dims,
+        "layer": steering.layer,
+        "coefficient": steering.coefficient,
+        "component": steering.component,
+        "direction": steering.direction,
+        "steered_tokens": steering.steered_tokens,
+        "vector_digest": steering.vector_digest,
+    }

@@ -1,0 +1,128 @@
+"""Logging and reading back calibrations and extractions."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from massact.errors import DataError
+from massact.pipeline.activations import Activations
+from massact.pipeline.extract import LabelVectors, validation_metrics
+from massact.schema import Artifact, StageRow, format_param
+from massact.tracking.tensors import read_activations, read_tensor, write_activations, write_tensors
+from massact.tracking.tracker import OpenRun, Step, Tracker
+from massact.vectors.massive import Calibration, calibration_json, parse_calibration
+
+
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """What an extraction keeps, before it is a run."""
+
+    activations: Activations
+    vectors: Mapping[str, LabelVectors]
+
+
+def log_calibration(tracker: Tracker, parent: OpenRun, row: StageRow, calibration: Calibration) -> str:
+    """Log a calibration with `calibration.json` as a finished run. Returns the run's id."""
+    run = tracker.create(row, f"calibration · {row.model}", parent=parent)
+    tracker.log(run, params=_params(row), steps=_calibration_steps(calibration))
+    provenance = {
+        "experiment": row.experiment,
+        "model": row.model_id,
+        "model_revision": row.model_revision,
+        "model_variant": row.model_variant,
+        "dtype": row.dtype,
+        "prompt_set": "calibration",
+    }
+    with tracker.artifacts(run) as folder:
+        text = json.dumps(calibration_json(calibration, provenance), indent=2, allow_nan=False)
+        (folder / Artifact.CALIBRATION).write_text(text + "\n", encoding="utf-8")
+    tracker.end(run)
+    return run.run_id
+
+
+def read_calibration(path: Path) -> Calibration:
+    """The calibration in a `calibration.json`.
+
+    Raises:
+        DataError: the file is not one of ours.
+    """
+    try:
+        return parse_calibration(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); run massact calibrate") from error
+
+
+def log_extraction(tracker: Tracker, parent: OpenRun, row: StageRow, extracted: Extracted) -> str:
+    """Log an extraction with its activations and vectors as a finished run. Returns the run's id."""
+    position = (row.position or "").removeprefix("response")
+    run = tracker.create(row, f"extraction {position} · {row.model} · {row.trait}", parent=parent)
+    steps = [
+        Step(f"{name}/{label}", value, layer)
+        for label, layer, one in validation_metrics(extracted.vectors)
+        for name, value in (("validation_accuracy", one.accuracy), ("effect_size", one.effect_size))
+        if math.isfinite(value)
+    ]
+    counts = {"n_train": len(extracted.activations.train), "n_dropped": extracted.activations.n_dropped}
+    unconverged = sum(len(vectors.unconverged_layers) for vectors in extracted.vectors.values())
+    metrics = {
+        **counts,
+        "n_vectors": len(extracted.vectors) * row.n_layers,
+        "n_unconverged_probes": unconverged,
+    }
+    tracker.log(run, params=_params(row), metrics={k: float(v) for k, v in metrics.items()}, steps=steps)
+    with tracker.artifacts(run) as folder:
+        names = {"model": row.model_id, "model_revision": row.model_revision, "trait": row.trait}
+        provenance = {**names, "position": row.position, "extraction_key": row.key}
+        write_activations(folder / Artifact.ACTIVATIONS, extracted.activations, provenance)
+        (folder / Artifact.VECTORS).mkdir()
+        for label, vectors in extracted.vectors.items():
+            path = folder / Artifact.VECTORS / f"{label}.safetensors"
+            write_tensors(path, {"vectors": vectors.vectors}, {**provenance, "label": label})
+    tracker.end(run)
+    return run.run_id
+
+
+def read_vectors(tracker: Tracker, run_id: str, label: str) -> torch.Tensor:
+    """A label's vectors `[n_layers, d_model]` of an extraction's run.
+
+    Raises:
+        StoreError, DataError: the run holds none, or the file is damaged.
+    """
+    path = tracker.fetch(run_id, f"{Artifact.VECTORS}/{label}.safetensors")
+    return read_tensor(path, "vectors")
+
+
+def read_kept_activations(tracker: Tracker, run_id: str) -> Activations:
+    """The activations of an extraction's run.
+
+    Raises:
+        StoreError, DataError: the run holds none, or a file is damaged.
+    """
+    return read_activations(tracker.fetch(run_id, Artifact.ACTIVATIONS))
+
+
+def _params(row: StageRow) -> dict[str, str]:
+    names = (
+        "model", "model_variant", "model_id", "model_revision", "dtype", "trait", "position", "n_layers", "d_model",
+        "calibration_key",
+    )  # fmt: skip
+    values = {name: getattr(row, name) for name in names}
+    return {name: format_param(value) for name, value in values.items() if value is not None}
+
+
+def _calibration_steps(calibration: Calibration) -> list[Step]:
+    steps: list[Step] = []
+    for layer, one in enumerate(calibration.layers):
+        figures = {
+            "norm": one.norm,
+            "norm_without_massive": one.norm_without_massive,
+            "mean_alignment": one.mean_alignment,
+            "top1_ratio_to_median": one.ratio_to_median[0],
+            "top1_ratio_to_mean": one.ratio_to_mean[0],
+        }
+        steps += [Step(name, value, layer) for name, value in figures.items() if math.isfinite(value)]
+    return steps

@@ -1,0 +1,92 @@
+"""Tensors and tables as files: safetensors with their provenance, MLflow's table format."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from massact.domain import Response
+from massact.errors import DataError
+from massact.pipeline.activations import Activations
+
+_COLUMNS = ("question", "response", "trait_score", "coherence_score", "unscored_because")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], provenance: Mapping[str, object]) -> None:
+    """Write tensors as safetensors; the provenance goes into the header, as text."""
+    header = {key: str(value) for key, value in provenance.items() if value is not None}
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata=header)
+
+
+def read_tensor(path: Path, name: str) -> torch.Tensor:
+    """One tensor of a safetensors file.
+
+    Raises:
+        DataError: the file is missing, damaged, or holds no such tensor.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensor: torch.Tensor = file.get_tensor(name)
+            return tensor
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path}: not a readable safetensors file with {name!r} ({error})") from error
+
+
+def write_activations(folder: Path, activations: Activations, metadata: Mapping[str, object]) -> None:
+    """`train.safetensors`, `validation.safetensors` and `metadata.json`, as one folder."""
+    folder.mkdir(parents=True)
+    counts = {
+        "n_examples_pos": activations.n_train_positive,
+        "n_examples_neg": len(activations.train) - activations.n_train_positive,
+        "n_validation_pos": activations.n_validation_positive,
+        "n_validation_neg": len(activations.validation) - activations.n_validation_positive,
+        "n_dropped": activations.n_dropped,
+        "n_layers": activations.train.shape[1],
+        "d_model": activations.train.shape[2],
+        "dtype": "float32",
+    }
+    document = {**metadata, **counts}
+    write_tensors(folder / "train.safetensors", {"activations": activations.train}, document)
+    write_tensors(folder / "validation.safetensors", {"activations": activations.validation}, document)
+    (folder / "metadata.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def read_activations(folder: Path) -> Activations:
+    """The activations that `write_activations` wrote.
+
+    Raises:
+        DataError: a file is missing or damaged.
+    """
+    try:
+        metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
+        return Activations(
+            train=read_tensor(folder / "train.safetensors", "activations"),
+            validation=read_tensor(folder / "validation.safetensors", "activations"),
+            n_train_positive=int(metadata["n_examples_pos"]),
+            n_validation_positive=int(metadata["n_validation_pos"]),
+            n_dropped=int(metadata["n_dropped"]),
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{folder}: not activations of ours ({error!r}); run massact extract") from error
+
+
+def write_responses(path: Path, responses: Sequence[Response]) -> None:
+    """Responses with their scores, in the format that MLflow's UI shows as a table."""
+    data = [[r.question, r.response, r.trait, r.coherence, r.reason] for r in responses]
+    path.write_text(json.dumps({"columns": _COLUMNS, "data": data}, ensure_ascii=False), encoding="utf-8")
+
+
+def read_responses(path: Path) -> tuple[Response, ...]:
+    """The responses that `write_responses` wrote.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["data"]
+        return tuple(Response(*row) for row in rows)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not a table of responses ({error!r})") from error

@@ -1,0 +1,253 @@
+"""Writing runs. Every run is created, filled and only then marked finished; until then no query counts it."""
+
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from massact.errors import StoreError
+from massact.schema import EvaluationRow, Kind, MlflowTag, StageRow, Tag, encode_row
+from massact.tracking.provenance import provenance_tags
+from massact.tracking.views import view_tags
+
+_MAX_METRICS, _MAX_PARAMS = 1000, 100
+PROJECT_RUN = "MLFLOW_RUN_ID"
+_ENVIRONMENT = {
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    # bounded retries: the default waits four minutes for a server that is not there
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4",
+}
+"""Defaults for MLflow's client; what the user has set stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One value of a stepped metric."""
+
+    name: str
+    value: float
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRun:
+    """A run that is being written."""
+
+    run_id: str
+    experiment_id: str
+
+
+class Tracker:
+    """Writes to one tracking store, for one experiment file."""
+
+    def __init__(self, tracking_uri: str, experiment: str, *, description: str = "", floor: float) -> None:
+        """Connect, and create the MLflow experiment where it does not exist.
+
+        Raises:
+            StoreError: the store cannot be reached or its experiment of that name was deleted.
+        """
+        self.tracking_uri = tracking_uri
+        self.experiment = experiment
+        self._floor = floor
+        self._viewed: set[str] = set()
+        self._client = _connect(tracking_uri)
+        self.experiment_id = self._ensure_experiment(description)
+        self.shown_experiment_id = self.experiment_id
+        """MLflow experiment of the last phase: under `mlflow run` the one that it chose."""
+
+    def _ensure_experiment(self, description: str) -> str:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found = self._client.get_experiment_by_name(self.experiment)
+            if found is not None and found.lifecycle_stage != "active":
+                raise StoreError(
+                    f"the MLflow experiment {self.experiment!r} was deleted: restore it "
+                    f"(mlflow experiments restore --experiment-id {found.experiment_id}) or give the file another name"
+                )
+            if found is not None:
+                experiment_id = str(found.experiment_id)
+            else:
+                note = {MlflowTag.NOTE.value: description} if description else {}
+                experiment_id = str(self._client.create_experiment(self.experiment, tags=note))
+        except MlflowException as error:
+            raise StoreError(f"tracking store {_shown(self.tracking_uri)}: {_first_line(error)}") from error
+        self._show_views(experiment_id)
+        return experiment_id
+
+    def _show_views(self, experiment_id: str) -> None:
+        if experiment_id not in self._viewed:
+            for key, value in view_tags(self._floor).items():
+                self._client.set_experiment_tag(experiment_id, key, value)
+            self._viewed.add(experiment_id)
+
+    @contextmanager
+    def phase(
+        self,
+        name: str,
+        *,
+        kind: Kind = Kind.PHASE,
+        parent: OpenRun | None = None,
+        params: Mapping[str, object],
+    ) -> Iterator[OpenRun]:
+        """An entry point's run: the one that `mlflow run` made, where this is its outermost one.
+
+        It ends FINISHED, or FAILED with the error's first line as a tag, or KILLED when interrupted.
+        """
+        run = self._open_phase(name, kind, parent)
+        self.log_params(run, params)
+        try:
+            yield run
+        except (KeyboardInterrupt, SystemExit):
+            self.end(run, "KILLED", error="interrupted")
+            raise
+        except BaseException as error:
+            self.end(run, "FAILED", error=f"{type(error).__name__}: {error}")
+            raise
+        self.end(run)
+
+    def _open_phase(self, name: str, kind: Kind, parent: OpenRun | None) -> OpenRun:
+        tags = self._tags(kind, name=name, parent=parent) | {Tag.PHASE.value: name}
+        project_run = os.environ.get(PROJECT_RUN)
+        if parent is not None or not project_run:
+            experiment_id = parent.experiment_id if parent else self.experiment_id
+            return self._create(experiment_id, tags, name)
+        info = self._client.get_run(project_run).info
+        for key, value in tags.items():
+            self._client.set_tag(project_run, key, value)
+        self._show_views(str(info.experiment_id))
+        self.shown_experiment_id = str(info.experiment_id)
+        return OpenRun(project_run, str(info.experiment_id))
+
+    def create(
+        self,
+        row: EvaluationRow | StageRow,
+        name: str,
+        *,
+        parent: OpenRun,
+        tags: Mapping[str, str] | None = None,
+    ) -> OpenRun:
+        """A run for a row, open until `end`."""
+        own = {Tag.KEY.value: row.key, Tag.ROW.value: encode_row(row), **(tags or {})}
+        return self._create(parent.experiment_id, self._tags(row.kind, name=name, parent=parent) | own, name)
+
+    def _create(self, experiment_id: str, tags: Mapping[str, str], name: str) -> OpenRun:
+        created = self._client.create_run(
+            experiment_id, start_time=int(time.time() * 1000), tags=dict(tags), run_name=name
+        )
+        return OpenRun(str(created.info.run_id), experiment_id)
+
+    def _tags(self, kind: Kind, *, name: str, parent: OpenRun | None) -> dict[str, str]:
+        tags = {Tag.KIND.value: kind.value, Tag.EXPERIMENT.value: self.experiment, MlflowTag.NAME.value: name}
+        if parent is not None:
+            tags |= {MlflowTag.PARENT.value: parent.run_id, Tag.PARENT.value: parent.run_id}
+        return provenance_tags() | tags
+
+    def log_params(self, run: OpenRun, params: Mapping[str, object]) -> None:
+        """Log params; one that `mlflow run` has logged already under that name is left as it is."""
+        known = self._client.get_run(run.run_id).data.params
+        fresh = {key: value for key, value in params.items() if value is not None and key not in known}
+        self.log(run, params={key: str(value) for key, value in fresh.items()})
+
+    def log(
+        self,
+        run: OpenRun,
+        *,
+        params: Mapping[str, str] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        steps: Sequence[Step] = (),
+    ) -> None:
+        """Log params and metrics in as few requests as the server's limits allow."""
+        from mlflow.entities import Metric, Param
+
+        now = int(time.time() * 1000)
+        all_metrics = [Metric(key, value, now, 0) for key, value in (metrics or {}).items()]
+        all_metrics += [Metric(one.name, one.value, now, one.step) for one in steps]
+        all_params = [Param(key, value) for key, value in (params or {}).items()]
+        while all_metrics or all_params:
+            params_now, all_params = all_params[:_MAX_PARAMS], all_params[_MAX_PARAMS:]
+            room = _MAX_METRICS - len(params_now)
+            metrics_now, all_metrics = all_metrics[:room], all_metrics[room:]
+            self._client.log_batch(run.run_id, metrics=metrics_now, params=params_now)
+
+    def set_tag(self, run: OpenRun, key: str, value: str) -> None:
+        """Set a tag; a note longer than MLflow keeps is cut where a line ends, and says so."""
+        self._client.set_tag(run.run_id, key, value)
+
+    @contextmanager
+    def artifacts(self, run: OpenRun) -> Iterator[Path]:
+        """A folder whose files become the run's artifacts when the block ends."""
+        with tempfile.TemporaryDirectory(prefix="massact-") as folder:
+            yield Path(folder)
+            self._client.log_artifacts(run.run_id, folder)
+
+    def fetch(self, run_id: str, path: str) -> Path:
+        """An artifact on this machine: where it lies, or a downloaded copy.
+
+        Raises:
+            StoreError: the run holds no such artifact, or it cannot be had.
+        """
+        from mlflow.artifacts import download_artifacts
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found = download_artifacts(run_id=run_id, artifact_path=path, tracking_uri=self.tracking_uri)
+        except (MlflowException, OSError) as error:
+            raise StoreError(f"run {run_id} has no artifact {path!r}: {_first_line(error)}") from error
+        if not Path(found).exists():
+            raise StoreError(f"run {run_id} has no artifact {path!r}: {found} does not exist")
+        return Path(found)
+
+    def end(self, run: OpenRun, status: str = "FINISHED", *, error: str | None = None) -> None:
+        """Mark a run as finished, failed or killed."""
+        if error is not None:
+            self._client.set_tag(run.run_id, Tag.ERROR.value, error[:1000])
+        self._client.set_terminated(run.run_id, status=status)
+
+
+def _connect(tracking_uri: str) -> Any:
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    # after the import, which sets these loggers up: they tell of every migration step and download
+    for chatty in ("mlflow", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # every retry; what came of them is raised
+    try:
+        client = MlflowClient(tracking_uri=tracking_uri)
+        client.search_experiments(max_results=1)
+    except Exception as error:
+        # MLflow lets SQLAlchemy's, requests' and its own errors through here; anything else is a bug of ours
+        if not isinstance(error, MlflowException | OSError) and "sqlalchemy" not in type(error).__module__:
+            raise
+        raise StoreError(
+            f"tracking store {_shown(tracking_uri)} cannot be used: {_without_password(error, tracking_uri)} "
+            "Check --tracking-uri or MLFLOW_TRACKING_URI, and that the server runs"
+        ) from error
+    return client
+
+
+def _shown(tracking_uri: str) -> str:
+    """The URI without the password that it may hold."""
+    password = urlsplit(tracking_uri).password
+    return tracking_uri.replace(f":{password}@", ":***@") if password else tracking_uri
+
+
+def _without_password(error: Exception, tracking_uri: str) -> str:
+    password = urlsplit(tracking_uri).password
+    line = _first_line(error)
+    return line.replace(password, "***") if password else line
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

@@ -1,0 +1,102 @@
+"""Declared once, checked everywhere: MLproject, conda.yaml, lock and command line agree."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from massact.cli.app import cli
+
+ENTRY_POINTS = ("main", "calibrate", "extract", "phase1", "phase2", "phase3", "phase4", "evaluate", "report")
+NOT_IN_A_PROJECT = {"tracking_uri", "help"}
+"""MLflow hands the tracking URI to an entry point through the environment."""
+
+
+@pytest.fixture
+def project(root: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((root / "MLproject").read_text())
+    return loaded
+
+
+def _commands() -> dict[str, click.Command]:
+    found = {}
+    for name, command in cli.commands.items():
+        if isinstance(command, click.Group):
+            found.update({f"{name} {inner}": one for inner, one in command.commands.items()})
+        else:
+            found[name] = command
+    return found
+
+
+def _options(command: click.Command) -> dict[str, click.Option]:
+    options = [one for one in command.params if isinstance(one, click.Option)]
+    return {one.opts[0].removeprefix("--").replace("-", "_"): one for one in options}
+
+
+def test_the_project_has_an_entry_point_for_each_phase(project: dict[str, Any]) -> None:
+    assert set(project["entry_points"]) == set(ENTRY_POINTS)
+
+
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_an_entry_points_parameters_are_its_commands_options(project: dict[str, Any], name: str) -> None:
+    entry, options = project["entry_points"][name], _options(cli.commands[name])
+    assert set(entry["parameters"]) == set(options) - NOT_IN_A_PROJECT
+    line = entry["command"]
+    assert line.startswith(f"python -m massact {name} ")
+    for parameter in entry["parameters"]:
+        assert f"--{parameter.replace('_', '-')} {{{parameter}}}" in line
+
+
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_an_entry_points_defaults_are_its_commands_defaults(project: dict[str, Any], name: str) -> None:
+    options = _options(cli.commands[name])
+    for parameter, declared in project["entry_points"][name]["parameters"].items():
+        option = options[parameter]
+        if declared == "string":
+            assert option.required, f"{name}: {parameter} has no default in MLproject"
+            continue
+        own = option.default
+        wanted = "" if own is None or not isinstance(own, str | int | Path) else str(own)
+        assert str(declared["default"]) == wanted, f"{name}: {parameter}"
+
+
+@pytest.mark.parametrize("name", sorted(_commands()))
+def test_every_command_has_help_with_an_example(name: str) -> None:
+    result = CliRunner().invoke(cli, [*name.split(), "--help"])
+    assert result.exit_code == 0
+    assert "Example" in result.output
+    assert f"massact {name}" in result.output
+    for option in _commands()[name].params:
+        if isinstance(option, click.Option):
+            assert option.help, f"massact {name} {option.opts[0]} has no help"
+
+
+def test_the_environment_installs_the_lock(root: Path) -> None:
+    environment = yaml.safe_load((root / "conda.yaml").read_text())
+    assert {"pip": ["-r requirements.lock"]} in environment["dependencies"]
+
+
+def test_the_lock_pins_every_dependency_exactly(root: Path) -> None:
+    import tomllib
+
+    lines = [
+        line for line in (root / "requirements.lock").read_text().splitlines() if line and line[0] != "#"
+    ]
+    pinned = {}
+    for line in lines:
+        match = re.fullmatch(r"([\w.-]+)==([\w.]+)", line)
+        assert match, f"not an exact version: {line}"
+        pinned[_plain(match[1])] = match[2]
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["dev"], *extras["openai"]]
+    names = {_plain(re.split(r"[\[<>=]", line)[0]) for line in wanted} - {"massact"}
+    assert names <= set(pinned)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
