@@ -100,3 +100,10 @@ def test_the_lock_pins_every_dependency_exactly(root: Path) -> None:
 
 def _plain(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_the_command_line_reference_is_current(root: Path) -> None:
+    import runpy
+
+    made = runpy.run_path(str(root / "tools/cli_reference.py"))["reference"]()
+    assert (root / "docs/cli.md").read_text() == made, "run `make docs`"

@@ -29,7 +29,7 @@ from massact.schema import Kind, MlflowTag, Tag, evaluation_metrics, evaluation_
 from massact.store import RunStore, open_store
 from massact.tracking.evaluations import log_evaluation, log_failure
 from massact.tracking.rows import Baseline, Place
-from massact.tracking.tracker import Tracker
+from massact.tracking.tracker import OpenRun, Tracker
 from massact.vectors.geometry import vector_digest
 
 SETTING = Setting(
@@ -67,6 +67,13 @@ def _evaluation(coefficient: float = 12.5, *, steered: bool = True) -> Evaluatio
         Response("q2", "r2", None, None, "the judge said nothing"),
     )
     return Evaluation(planned, responses, Timing(2.0, 0.5, 100))
+
+
+def _log(tracker: Tracker, phase: OpenRun) -> str:
+    run_id, _ = log_evaluation(
+        tracker, phase, PLACE, _evaluation(), baseline=Baseline("b", 1.0), keep_responses=True
+    )
+    return run_id
 
 
 @pytest.fixture
@@ -140,20 +147,24 @@ def test_responses_are_kept_only_when_asked(tracker: Tracker) -> None:
         run_id, _ = log_evaluation(
             tracker, phase, PLACE, _evaluation(), baseline=Baseline("b", 1.0), keep_responses=False
         )
-    with pytest.raises(StoreError, match="responses.json"):
+    with pytest.raises(StoreError, match=r"responses\.json"):
         tracker.fetch(run_id, "responses.json")
 
 
-def test_what_was_not_finished_does_not_exist_for_a_query(tracker: Tracker, store: RunStore) -> None:
+def test_what_was_not_finished_does_not_exist_for_a_query(
+    tracker: Tracker, store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Power(BaseException):
         """As if the process had died: nothing after this line runs."""
 
     def cut(*_: object, **__: object) -> None:
         raise Power
 
-    with pytest.raises(Power), tracker.phase("phase1", params={}) as phase:
-        tracker.end = cut  # type: ignore[method-assign]
-        log_evaluation(tracker, phase, PLACE, _evaluation(), baseline=Baseline("b", 1.0), keep_responses=True)
+    with tracker.phase("phase1", params={}) as phase:
+        monkeypatch.setattr(tracker, "end", cut)
+        with pytest.raises(Power):
+            _log(tracker, phase)
+        monkeypatch.undo()
     assert store.evaluations("study") == []
     assert store.finished_keys("study") == {}
 

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from massact.phases.steps import Request
 
 
-class OrFile(click.ParamType):
+class OrFile(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases of click
     """A type whose empty value stands for the experiment file's, as an MLproject's defaults need it."""
 
-    def __init__(self, inner: click.ParamType) -> None:
+    def __init__(self, inner: Any) -> None:
         self._inner = inner
         self.name = inner.name
 
@@ -44,8 +44,12 @@ TEXT = OrFile(click.STRING)
 @click.option("--layers", type=TEXT, help="all, 15, 5-20, 5,10 or 30%-60%; default: the model's in the file.")
 @click.option("--coefficients", type=TEXT, help="Comma-separated; default: the model's in the file.")
 @click.option("--max-new-tokens", type=OrFile(click.IntRange(1)), help="Default: the file's.")
-@click.option("--direction", type=OrFile(click.Choice(["positive", "negative"])), help="Default: the trait's.")
-@click.option("--subset", type=OrFile(click.IntRange(0)), help="First N questions, 0 all; default: the file's.")
+@click.option(
+    "--direction", type=OrFile(click.Choice(["positive", "negative"])), help="Default: the trait's."
+)
+@click.option(
+    "--subset", type=OrFile(click.IntRange(0)), help="First N questions, 0 all; default: the file's."
+)
 @workload_options
 def evaluate(experiment_file: str, tracking_uri: str, **options: Any) -> None:
     """Evaluate a grid of cells: labels x layers x coefficients at one window. Finished cells are skipped.

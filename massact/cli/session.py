@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from massact.config import load_experiment
+from massact.toy import is_toy
 
 if TYPE_CHECKING:
     from massact.phases.session import Session
@@ -55,6 +56,11 @@ def open_session(experiment_file: str, tracking_uri: str, **workload: Any) -> "S
     """A session that shows its work to a person."""
     experiment = load_experiment(experiment_file)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if all(
+        is_toy(variant.reference) for model in experiment.models for variant in (model.base, model.instruct)
+    ):
+        # matrices so small that a second thread costs more than it does; read when torch and numpy load
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     from massact.phases.session import Session, Workload
 
     return Session(
@@ -100,5 +106,10 @@ class _Lines:
         if now - self._said < LOG_SECONDS or self._done >= self._total:
             return
         self._said = now
-        left = (now - self._began) / self._done * (self._total - self._done)
-        click.echo(f"{self._what}: {self._done} of {self._total}, about {left:.0f} s left", err=True)
+        click.echo(f"{self._what}: {self._done} of {self._total}{self._left(now)}", err=True)
+
+    def _left(self, now: float) -> str:
+        # work comes in batches: what a first small share took says little about the rest
+        if self._done < self._total / 10:
+            return ""
+        return f", about {(now - self._began) / self._done * (self._total - self._done):.0f} s left"

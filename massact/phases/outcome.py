@@ -20,7 +20,7 @@ def log_outcome(
     text = phase_markdown(phase, session.experiment, answers, cosines=cosines)
     tracker = session.tracker
     tracker.set_tag(run, MlflowTag.NOTE, text[:TAG_LIMIT])
-    for name, verdict in phase_verdicts(phase, session.experiment, answers).items():
+    for name, verdict in phase_verdicts(phase, session.experiment, answers, cosines).items():
         tracker.set_tag(run, f"{Tag.VERDICT}.{name}", verdict[:TAG_LIMIT])
     declared = {(group.model, group.trait, group.position, group.label) for group in answers.groups}
     rows = [one.row for one in answers.rows]

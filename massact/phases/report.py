@@ -33,9 +33,8 @@ class WrittenReport:
     @property
     def summary(self) -> str:
         """What a person needs to know of it in a terminal: the checklist, and where the pages are."""
-        marks = {True: "[x]", False: "[ ]"}
         checks = [*self.report.criteria, *self.report.sanity]
-        lines = [f"- {marks[bool(one.ok)]} {one.text}: {one.detail}" for one in checks]
+        lines = [f"- [{'x' if one.ok else ' '}] {one.text}: {one.detail}" for one in checks]
         return "\n".join([*lines, "", f"report: {self.html}", f"        {self.markdown}"])
 
 
@@ -46,22 +45,25 @@ def run_report(session: Session, output: Path, parent: OpenRun | None = None) ->
         session.say("writing the report")
         report = build_report(_collect(session, run))
         folder = output / session.experiment.name
-        folder.mkdir(parents=True, exist_ok=True)
         written = WrittenReport(report, folder / Artifact.REPORT_HTML, folder / Artifact.REPORT_MARKDOWN)
-        written.html.write_text(report.html, encoding="utf-8")
-        written.markdown.write_text(report.markdown, encoding="utf-8")
+        _write(report, folder)
         with tracker.artifacts(run) as artifacts:
-            (artifacts / Artifact.REPORT_HTML).write_text(report.html, encoding="utf-8")
-            (artifacts / Artifact.REPORT_MARKDOWN).write_text(report.markdown, encoding="utf-8")
-            (artifacts / "figures").mkdir()
-            for name, png in report.figures.items():
-                (artifacts / "figures" / f"{name}.png").write_bytes(png)
+            _write(report, artifacts)
         tracker.set_tag(run, MlflowTag.NOTE, written.summary)
         for one in report.criteria:
             tracker.set_tag(
                 run, f"{Tag.VERDICT}.{one.name}", f"{'met' if one.ok else 'not met'}: {one.detail}"
             )
     return written
+
+
+def _write(report: Report, folder: Path) -> None:
+    """The page, the Markdown, and the figures that the Markdown shows."""
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    (folder / Artifact.REPORT_HTML).write_text(report.html, encoding="utf-8")
+    (folder / Artifact.REPORT_MARKDOWN).write_text(report.markdown, encoding="utf-8")
+    for name, png in report.figures.items():
+        (folder / "figures" / f"{name}.png").write_bytes(png)
 
 
 def _collect(session: Session, run: OpenRun) -> ReportInput:

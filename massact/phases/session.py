@@ -5,8 +5,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
-
 from massact.config import Experiment, ModelConfig, TraitConfig, VariantConfig
 from massact.domain import QuestionSet
 from massact.judges import Judge, open_judge
@@ -14,7 +12,6 @@ from massact.models.load import SteerableModel, load_model
 from massact.pipeline.dataset import TraitDataset, load_trait
 from massact.pipeline.progress import Progress, silent
 from massact.store import RunStore, open_store
-from massact.toy import is_toy
 from massact.tracking.tracker import Tracker
 
 Say = Callable[[str], None]
@@ -86,9 +83,6 @@ class Session:
         wanted = (config.name, variant.name)
         if self._loaded is None or self._loaded[0] != wanted:
             self._loaded = None
-            if is_toy(variant.reference):
-                # their matrices are so small that a second thread costs more than it does
-                torch.set_num_threads(1)
             self.say(f"loading {variant.reference}")
             model = load_model(
                 self.experiment.resolve(variant.reference),

@@ -37,19 +37,19 @@ def evaluation_row(place: Place, evaluation: Evaluation, baseline: Baseline | No
         evaluation.planned,
         baseline_key=baseline.key if baseline else None,
         baseline_trait_mean=before,
-        delta=delta,
-        trait_mean=summary.trait_mean,
-        coherence_mean=summary.coherence_mean,
-        trait_std=summary.trait_std,
-        coherence_std=summary.coherence_std,
+        delta=_rounded(delta),
+        trait_mean=_rounded(summary.trait_mean),
+        coherence_mean=_rounded(summary.coherence_mean),
+        trait_std=_rounded(summary.trait_std),
+        coherence_std=_rounded(summary.coherence_std),
         n_scored=summary.n_scored,
         n_unscored=summary.n_unscored,
         tokens_per_second=round(timing.tokens_per_second, 1),
         generation_seconds=round(timing.generation_seconds, 4),
         judge_seconds=round(timing.judge_seconds, 4),
-        massive_energy=geometry.massive_energy if geometry else None,
-        cosine_to_uncleaned=geometry.cosine_to_uncleaned if geometry else None,
-        relative_strength=geometry.relative_strength if geometry else None,
+        massive_energy=_rounded(geometry.massive_energy) if geometry else None,
+        cosine_to_uncleaned=_rounded(geometry.cosine_to_uncleaned) if geometry else None,
+        relative_strength=_rounded(geometry.relative_strength) if geometry else None,
     )
 
 
@@ -72,6 +72,11 @@ def run_name(row: EvaluationRow) -> str:
         return f"baseline · {row.model} · {row.trait}"
     position = (row.position or "").removeprefix("response")
     return f"{row.label} {position} · L{row.layer} · c={row.coefficient:g} · {row.model}"
+
+
+def _rounded(value: float | None) -> float | None:
+    # no judge and no vector is exact to more; MLflow's table shows every digit that is stored
+    return None if value is None else round(value, 6)
 
 
 def _identity_row(place: Place, planned: PlannedCell, **result: float | int | str | None) -> EvaluationRow:

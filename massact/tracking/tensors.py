@@ -69,7 +69,7 @@ def read_activations(folder: Path) -> Activations:
             n_validation_positive=int(metadata["n_validation_pos"]),
             n_dropped=int(metadata["n_dropped"]),
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder}: not activations of ours ({error!r}); run massact extract") from error
 
 

@@ -56,7 +56,6 @@ class Tracker:
         self.tracking_uri = tracking_uri
         self.experiment = experiment
         self._floor = floor
-        self._viewed: set[str] = set()
         self._client = _connect(tracking_uri)
         self.experiment_id = self._ensure_experiment(description)
         self.shown_experiment_id = self.experiment_id
@@ -79,14 +78,11 @@ class Tracker:
                 experiment_id = str(self._client.create_experiment(self.experiment, tags=note))
         except MlflowException as error:
             raise StoreError(f"tracking store {_shown(self.tracking_uri)}: {_first_line(error)}") from error
-        self._show_views(experiment_id)
         return experiment_id
 
     def _show_views(self, experiment_id: str) -> None:
-        if experiment_id not in self._viewed:
-            for key, value in view_tags(self._floor).items():
-                self._client.set_experiment_tag(experiment_id, key, value)
-            self._viewed.add(experiment_id)
+        for key, value in view_tags(self._floor).items():
+            self._client.set_experiment_tag(experiment_id, key, value)
 
     @contextmanager
     def phase(
@@ -115,16 +111,22 @@ class Tracker:
 
     def _open_phase(self, name: str, kind: Kind, parent: OpenRun | None) -> OpenRun:
         tags = self._tags(kind, name=name, parent=parent) | {Tag.PHASE.value: name}
-        project_run = os.environ.get(PROJECT_RUN)
-        if parent is not None or not project_run:
-            experiment_id = parent.experiment_id if parent else self.experiment_id
-            return self._create(experiment_id, tags, name)
-        info = self._client.get_run(project_run).info
+        if parent is not None:
+            return self._create(parent.experiment_id, tags, name)
+        run = self._resume(tags) or self._create(self.experiment_id, tags, name)
+        self._show_views(run.experiment_id)
+        self.shown_experiment_id = run.experiment_id
+        return run
+
+    def _resume(self, tags: Mapping[str, str]) -> OpenRun | None:
+        """The run that `mlflow run` made for this process, if it did."""
+        run_id = os.environ.get(PROJECT_RUN)
+        if not run_id:
+            return None
+        info = self._client.get_run(run_id).info
         for key, value in tags.items():
-            self._client.set_tag(project_run, key, value)
-        self._show_views(str(info.experiment_id))
-        self.shown_experiment_id = str(info.experiment_id)
-        return OpenRun(project_run, str(info.experiment_id))
+            self._client.set_tag(run_id, key, value)
+        return OpenRun(run_id, str(info.experiment_id))
 
     def create(
         self,

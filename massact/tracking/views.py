@@ -8,18 +8,20 @@ UI_ADDRESS = "http://127.0.0.1:5000"
 EVALUATIONS, PHASES = "evaluations", "phases"
 
 _COLUMNS = (
-    "params.`model`", "params.`position`", "params.`label`", "params.`layer`", "params.`coefficient`",
-    "metrics.`delta`", "metrics.`coherence_mean`", "metrics.`trait_mean`", "metrics.`n_scored`",
-    "metrics.`relative_strength`",
+    "metrics.`coefficient`", "metrics.`coherence_mean`", "metrics.`delta`", "metrics.`layer`",
+    "params.`label`", "params.`model`", "params.`position`",
 )  # fmt: skip
+"""Few enough for a laptop's screen. The table puts metrics before params, so layer and coefficient are metrics."""
+_BY_START = "attributes.start_time"
+"""The order in which the table nests runs under their parents; in any other it lists them flat."""
 
 
 def view_tags(floor: float) -> dict[str, str]:
     """Experiment tags that define the views: evaluations by delta above the floor, and phases."""
     above = f"tags.`{Tag.KIND}` = '{Kind.EVALUATION}' and metrics.coherence_mean >= {floor:g}"
     return {
-        _tag(EVALUATIONS): _state(above, "metrics.`delta`", ascending=False),
-        _tag(PHASES): _state("", "attributes.`Created`", ascending=False),
+        _tag(EVALUATIONS): _state(above, "metrics.`delta`"),
+        _tag(PHASES): _state("", _BY_START),
     }
 
 
@@ -34,14 +36,13 @@ def _tag(view: str) -> str:
     return f"mlflow.sharedViewState.{view}"
 
 
-def _state(search: str, order: str, *, ascending: bool) -> str:
+def _state(search: str, order: str) -> str:
     return json.dumps(
         {
             "selectedColumns": list(_COLUMNS),
             "searchFilter": search,
             "orderByKey": order,
-            "orderByAsc": ascending,
+            "orderByAsc": False,
             "viewMaximized": True,
-            "runsExpanded": {},
         }
     )

@@ -38,8 +38,11 @@ def probe(positive: torch.Tensor, negative: torch.Tensor, seed: int = 0) -> torc
 
     rows = torch.cat([positive, negative]).double()
     rows = rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    if not torch.isfinite(rows).all():
+        return torch.full_like(rows[0], torch.nan)  # for `normalise` to refuse; scikit-learn would name its X
     sides = [1] * len(positive) + [0] * len(negative)
-    regression = LogisticRegression(C=PROBE_C, max_iter=PROBE_ITERATIONS, random_state=seed)
+    # scikit-learn takes seeds of 32 bits only
+    regression = LogisticRegression(C=PROBE_C, max_iter=PROBE_ITERATIONS, random_state=seed % 2**32)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         regression.fit(rows.numpy(), sides)
@@ -59,15 +62,18 @@ def gradient(positive: torch.Tensor, negative: torch.Tensor, seed: int = 0) -> t
     optimum (which is `mean_diff`), and Adam's steps weigh small and massive dims alike.
     """
     difference = mean_diff(positive, negative)
-    difference = difference / difference.norm().clamp_min(1e-30)
-    vector = _random(difference.shape[0], seed).double().requires_grad_()
+    if not difference.any():
+        return difference  # nothing to move towards: the random start must not pass for a result
+    difference = difference / difference.norm()
+    vector = _random(difference.shape[0], seed).double()
     optimizer = torch.optim.Adam([vector], lr=GRADIENT_RATE)
     for _ in range(GRADIENT_STEPS):
-        optimizer.zero_grad()
-        loss = -(vector / vector.norm()) @ difference
-        loss.backward()
+        norm = vector.norm()
+        unit = vector / norm
+        # of the loss -unit @ difference, by hand: autograd would take most of the time
+        vector.grad = ((unit @ difference) * unit - difference) / norm
         optimizer.step()
-    return vector.detach()
+    return vector
 
 
 def random_baseline(positive: torch.Tensor, _negative: torch.Tensor, seed: int = 0) -> torch.Tensor:

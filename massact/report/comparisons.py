@@ -1,0 +1,119 @@
+"""Clean-before against clean-after: which is ahead, or why that cannot be said."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from massact.labels import format_label, parse_label
+from massact.query import ComparisonRow
+from massact.query.comparison import SAME_VECTOR_COSINE
+from massact.report.contents import TIE_POINTS, Evidence, place_of
+from massact.report.result_tables import group_at, group_cell
+from massact.report.table import Cell, Table, cells, columns
+
+_LACKS = {
+    "below_floor": "is below the floor everywhere",
+    "missing": "has no scored evaluation",
+    "failed": "failed",
+}
+
+
+_BOTH_LACK = {
+    "ok": "a delta is missing",
+    "below_floor": "both are below the floor everywhere",
+    "missing": "neither has a scored evaluation",
+    "failed": "both failed",
+}
+
+
+def comparisons(evidence: Evidence) -> list[ComparisonRow]:
+    """Clean-before against clean-after wherever clean-before is declared or was run."""
+    declared = set(evidence.answers.groups)
+    order = {place: index for index, place in enumerate(evidence.places())}
+    rows = [
+        row
+        for row in evidence.answers.compare(evidence.floor, cosines=evidence.cosines).rows
+        if evidence.is_current(row)
+        and (row.status_a != "missing" or group_at(place_of(row), row.label_a) in declared)
+    ]
+    return sorted(rows, key=lambda row: order[place_of(row)])
+
+
+def before_after_table(evidence: Evidence) -> Table:
+    """Clean-before against clean-after; where the two are one vector it says so and gives no difference."""
+    rows = []
+    for row in comparisons(evidence):
+        place = place_of(row)
+        plain = format_label(parse_label(row.label_a).uncleaned)
+        rows.append(
+            cells(
+                evidence.name(place),
+                row.label_a,
+                group_cell(evidence, place, plain),
+                group_cell(evidence, place, row.label_b),
+                group_cell(evidence, place, row.label_a),
+                comparison_verdict(evidence, row),
+                Cell("; ".join(row.warnings)),
+            )
+        )
+    headers = ["place", "label", "uncleaned", "clean after", "clean before", "verdict", "beware"]
+    if not any(row[-1].text for row in rows):
+        headers, rows = headers[:-1], [row[:-1] for row in rows]
+    return Table("Clean-before against clean-after", columns(*headers), tuple(rows))
+
+
+def comparison_verdict(evidence: Evidence, row: ComparisonRow) -> str:
+    """What a comparison says: one vector, tied, ahead by how much, or that it cannot say and why."""
+    same = same_vector(evidence, row)
+    if same:
+        return same
+    if row.difference is None:
+        if row.status_a == row.status_b:
+            return f"cannot say: {_BOTH_LACK[row.status_a]}"
+        lacking = [
+            f"{label} {_LACKS[status]}"
+            for label, status in ((row.label_a, row.status_a), (row.label_b, row.status_b))
+            if status != "ok"
+        ]
+        return f"cannot say: {' and '.join(lacking)}"
+    if abs(row.difference) < TIE_POINTS or row.better is None:
+        return "tied"
+    return f"{'before' if row.better == row.label_a else 'after'} ahead by {abs(row.difference):.1f}"
+
+
+def same_vector(evidence: Evidence, row: ComparisonRow) -> str | None:
+    """Why a difference between the two would be noise, if it would.
+
+    The query tells of two bests at one layer. Where labels give one vector at every layer, noise alone
+    decides at which layer each has its best, so bests at different layers are no better a comparison.
+    """
+    if row.same_vector or row.best_a is None or row.best_b is None or row.best_a.layer == row.best_b.layer:
+        return row.same_vector
+    measured = list(_cosines(evidence, row, {row.best_a.layer, row.best_b.layer}))
+    if measured:
+        is_same = len(measured) > 1 and min(measured) > SAME_VECTOR_COSINE
+        return f"same vector at both layers: cosine {min(measured):.6f}" if is_same else None
+    return "same direction by algebra at every layer" if _is_algebra(row) else None
+
+
+def _cosines(evidence: Evidence, row: ComparisonRow, layers: set[int]) -> Iterator[float]:
+    """The cosine of the two labels' vectors at each of the layers where it is known."""
+    slices = evidence.strata[place_of(row)].slices
+    for layer in sorted(layers):
+        a, b = (
+            next(
+                (p.vector_digest for p in slices[label].points if p.layer == layer and p.vector_digest), None
+            )
+            for label in (row.label_a, row.label_b)
+        )
+        if a is None or b is None:
+            continue
+        cosine = 1.0 if a == b else evidence.cosines.get((a, b), evidence.cosines.get((b, a)))
+        if cosine is not None:
+            yield cosine
+
+
+def _is_algebra(row: ComparisonRow) -> bool:
+    """Zeroing dims is linear, so of a difference of means it may come first or last."""
+    before, after = parse_label(row.label_a), parse_label(row.label_b)
+    is_pair = before.cleaning.when == "before" and replace(before.cleaning, when="after") == after.cleaning
+    return is_pair and before.method == after.method == "mean_diff"

@@ -1,0 +1,259 @@
+"""What a report is made from, and the evidence that its text, tables and figures are computed from.
+
+A place (model, trait, position) may have been evaluated in several settings. A report answers each place
+in one of them and never mixes two: the newest that agrees with the experiment file, or else the newest.
+"""
+
+import shlex
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Protocol
+
+from massact.config import Experiment
+from massact.domain import Direction, Group
+from massact.errors import UsageError
+from massact.query import Answers, Point
+from massact.query.selection import Stratum, slices, strata
+from massact.schema import EvaluationRow
+from massact.vectors.massive import Calibration
+
+EFFECT_POINTS = 30.0
+"""A delta of at least so many points in the trait's direction is an effect that steering surely had."""
+PATTERN_POINTS, PATTERN_SHARE = 10.0, 0.5
+"""A best tells where coefficients should lie if its delta is so large, and so large a share of the
+largest at its place."""
+TIE_POINTS = 0.05
+"""Deltas that differ by less print the same: the report calls them tied."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """A response shown in the report."""
+
+    title: str
+    question: str
+    response: str
+    trait: float | None
+    """Judge's trait score, 0 to 100; `None` where unscored."""
+    coherence: float | None
+    """Judge's coherence score, 0 to 100; `None` where unscored."""
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Where the numbers come from."""
+
+    n_evaluations: int
+    total_seconds: float | None = None
+    """Generating and judging, all evaluations together."""
+    git_commit: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Package to version."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportInput:
+    """Everything that a report is made from."""
+
+    experiment: Experiment
+    answers: Answers
+    baselines: tuple[EvaluationRow, ...]
+    """The oldest first, as a run store gives them."""
+    calibrations: Mapping[str, Calibration]
+    """By the model's name."""
+    generated_at: datetime
+    provenance: Provenance
+    samples: tuple[Sample, ...] = ()
+    run_link: Callable[[str], str] | None = None
+    """Address of a run by its id, where there is a UI to link to."""
+    toy: bool = False
+    """Whether any model is an embedded toy: the report then says what its numbers are about."""
+    same_vector_cosines: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    """Cosine of two vectors by their digests, as `Answers.compare` takes it."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """Where labels are compared."""
+
+    model: str
+    trait: str
+    position: str
+
+
+class HasPlace(Protocol):
+    """A row of any answer."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def trait(self) -> str: ...
+    @property
+    def position(self) -> str: ...
+    @property
+    def setting(self) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """The store's answers, each place in the one setting that the report answers it in."""
+
+    experiment: Experiment
+    answers: Answers
+    strata: Mapping[Place, Stratum]
+    """Only places where something was run."""
+    evaluated: frozenset[Group]
+    """Groups with an evaluation in any setting."""
+    cosines: Mapping[tuple[str, str], float]
+
+    @classmethod
+    def of(
+        cls,
+        experiment: Experiment,
+        answers: Answers,
+        cosines: Mapping[tuple[str, str], float] | None = None,
+    ) -> "Evidence":
+        """The evidence of a whole experiment, whatever groups the answers were loaded with."""
+        by_group = slices(answers.rows, answers.failures)
+        found: dict[Place, list[Stratum]] = defaultdict(list)
+        for stratum in strata(by_group):
+            found[place_of(stratum)].append(stratum)
+        return cls(
+            experiment=experiment,
+            answers=replace(answers, groups=experiment.groups()),
+            strata={
+                place: max(some, key=lambda s: _currency(experiment, s)) for place, some in found.items()
+            },
+            evaluated=frozenset(group for group, parts in by_group.items() if any(p.points for p in parts)),
+            cosines=cosines or {},
+        )
+
+    @property
+    def floor(self) -> float:
+        return self.experiment.coherence_floor
+
+    def of_phase(self, phase: str) -> "Evidence":
+        """The part that a phase declares; nothing where the file declares no such phase."""
+        groups = self.experiment.groups(phase) if self.declares(phase) else ()
+        wanted = set(groups)
+        rows = (one for one in self.answers.rows if _group(one.row) in wanted)
+        failures = (one for one in self.answers.failures if _group(one.row) in wanted)
+        parts = {
+            place: replace(
+                stratum,
+                slices={label: part for label, part in stratum.slices.items() if part.group in wanted},
+            )
+            for place, stratum in self.strata.items()
+        }
+        return replace(
+            self,
+            answers=replace(self.answers, rows=tuple(rows), failures=tuple(failures), groups=groups),
+            strata={place: stratum for place, stratum in parts.items() if stratum.slices},
+        )
+
+    def declares(self, phase: str) -> bool:
+        """Whether the experiment file has the phase."""
+        return any(one.name == phase for one in self.experiment.phases)
+
+    def is_current(self, row: HasPlace) -> bool:
+        """Whether a row is of the setting that its place is answered in (of none, if nothing was run)."""
+        stratum = self.strata.get(Place(row.model, row.trait, row.position))
+        return row.setting == (stratum.setting if stratum else None)
+
+    def places(self) -> tuple[Place, ...]:
+        """Every place declared, in the file's order, then any other where something was run."""
+        declared = (Place(group.model, group.trait, group.position) for group in self.answers.groups)
+        return tuple(dict.fromkeys([*declared, *sorted(self.strata)]))
+
+    def labels(self, place: Place) -> tuple[str, ...]:
+        """Every label declared or run at a place, the declared ones first and in the file's order."""
+        declared = [g.label for g in self.answers.groups if Place(g.model, g.trait, g.position) == place]
+        stratum = self.strata.get(place)
+        return tuple(dict.fromkeys([*declared, *sorted(stratum.slices if stratum else ())]))
+
+    def best(self, place: Place, label: str) -> Point | None:
+        """The best at or above the floor."""
+        stratum = self.strata.get(place)
+        return stratum.best(label, self.floor) if stratum else None
+
+    def status(self, place: Place, label: str) -> str:
+        """`ok`, `below_floor`, `missing` or `failed`, and `unscored`: evaluated, but without a score."""
+        stratum = self.strata.get(place)
+        if stratum is None:
+            return "missing"
+        status = stratum.status(label, self.floor)
+        part = stratum.slices.get(label)
+        return "unscored" if status == "missing" and part and part.points else status
+
+    def name(self, place: Place) -> str:
+        """The place in words; the trait only where there is more than one."""
+        trait = f"{place.trait}, " if len(self.experiment.traits) > 1 else ""
+        return f"{place.model}, {trait}{place.position}"
+
+    def gain(self, place: Place, delta: float) -> float:
+        """Delta in the direction that is wanted: the larger, the better."""
+        return gain(delta, self.direction(place))
+
+    def direction(self, place: Place) -> Direction:
+        stratum = self.strata.get(place)
+        if stratum and stratum.sample and stratum.sample.direction:
+            return stratum.sample.direction
+        return next((t.direction for t in self.experiment.traits if t.name == place.trait), "positive")
+
+    def command(self, step: str) -> str:
+        """The command that does a step, as Markdown code."""
+        return f"`massact {step} --experiment {shlex.quote(str(self.experiment.file))}`"
+
+
+def gain(delta: float, direction: Direction) -> float:
+    """Delta in the direction that is wanted: the larger, the better."""
+    return -delta if direction == "negative" else delta
+
+
+def place_of(row: HasPlace | Group) -> Place:
+    """The place of any row or group."""
+    return Place(row.model, row.trait, row.position)
+
+
+def listed(words: Iterable[str], limit: int = 4) -> str:
+    """`a, b and c`, and how many more beyond the limit."""
+    found = list(words)
+    shown, rest = found[:limit], len(found) - limit
+    if rest > 0:
+        return f"{', '.join(shown)} and {rest} more"
+    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+
+
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """`1 group`, `2 groups`."""
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"
+
+
+def _currency(experiment: Experiment, stratum: Stratum) -> tuple[bool, int, str]:
+    last = max((part.last for part in stratum.slices.values()), default=-1)
+    return (_agrees(experiment, stratum.sample), last, stratum.setting or "")
+
+
+def _agrees(experiment: Experiment, row: EvaluationRow | None) -> bool:
+    """Whether a row was evaluated as the file says, as far as the file alone can tell."""
+    if row is None:
+        return False
+    try:
+        direction = experiment.trait(row.trait).direction
+    except UsageError:
+        return False
+    wanted = experiment.generation
+    return (row.judge, row.subset, row.max_new_tokens, row.temperature, row.direction) == (
+        experiment.judge.name,
+        experiment.subset,
+        wanted.max_new_tokens,
+        wanted.temperature,
+        direction,
+    )
+
+
+def _group(row: EvaluationRow) -> Group:
+    return Group(row.model, row.trait, row.position or "", row.label or "")

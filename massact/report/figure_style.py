@@ -1,0 +1,189 @@
+"""One style for all figures: colours that colour-blind readers tell apart, and how a label looks.
+
+Colours are those of Okabe and Ito, "Color Universal Design" (2008). Matplotlib is imported within
+functions: the tables need none of it.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO, StringIO
+from typing import TYPE_CHECKING, Any
+
+from massact.labels import parse_label
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK = "#1b1b1b"
+"""Text, axes and what is uncleaned; a page may replace it by the colour of its own text."""
+QUIET = "#8a8a8a"
+"""Grid and helping lines, legible on white and on black."""
+BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+SKY, PURPLE = "#56B4E9", "#CC79A7"
+SERIES = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)
+MARKERS = ("o", "s", "^", "D", "v", "P")
+WIDTH = 9.0
+"""Inches; the report shows a figure about as wide as it was drawn."""
+_DIMS_COLOURS: dict[int | str, str] = {
+    0: INK,
+    1: ORANGE,
+    2: SKY,
+    3: GREEN,
+    5: PURPLE,
+    10: QUIET,
+    "all": BLUE,
+}
+_METHOD_COLOURS = {"mean_diff": BLUE, "probe": VERMILLION, "gradient": GREEN, "random_baseline": QUIET}
+_STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9.5,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": QUIET,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.5,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    # a model's name is text, whatever dollars it holds
+    "text.parse_math": False,
+    "svg.fonttype": "none",
+    # the same figure gives the same bytes
+    "svg.hashsalt": "massact",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LabelStyle:
+    """How a label's line looks: the colour says how many dims, the dashes when and of which list."""
+
+    colour: str
+    dashes: str
+    marker: str
+    name: str
+    """What the legend says, without the method."""
+
+    @property
+    def line(self) -> dict[str, Any]:
+        return {"color": self.colour, "linestyle": self.dashes}
+
+
+def label_style(label: str) -> LabelStyle:
+    """The style of a label, the same in every figure."""
+    cleaning = parse_label(label).cleaning
+    colour = _DIMS_COLOURS.get(cleaning.n_dims, QUIET)
+    if (cleaning.when, cleaning.n_dims) == ("before", "all"):
+        # dashes alone do not show where before and after lie on each other, as mean_diff's must
+        colour = VERMILLION
+    if cleaning.when == "none":
+        return LabelStyle(colour, "-", "o", "uncleaned")
+    name = "all" if cleaning.n_dims == "all" else f"top {cleaning.n_dims}"
+    is_layer = cleaning.scope == "layer"
+    dashes = (":" if is_layer else "-") if cleaning.when == "after" else ("-." if is_layer else "--")
+    marker = ("D" if is_layer else "s") if cleaning.when == "after" else ("v" if is_layer else "^")
+    own = ", own dims" if is_layer else ""
+    return LabelStyle(colour, dashes, marker, f"{name} {cleaning.when}{own}")
+
+
+def method_colour(method: str) -> str:
+    """The colour of a method where methods share one set of axes."""
+    return _METHOD_COLOURS.get(method, QUIET)
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Matplotlib's settings for drawing and saving; the caller's own come back afterwards."""
+    import matplotlib as mpl
+
+    settings: Any = {**mpl.rcParamsDefault, "backend": "agg"} | _STYLE
+    with mpl.rc_context(settings):
+        yield
+
+
+def new_figure(shape: tuple[int, int], size: tuple[float, float], **options: Any) -> "tuple[Figure, Any]":
+    """A figure of its own (nothing is registered with pyplot) and its axes as a 2-D array."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots(*shape, squeeze=False, **options)
+
+
+def fixed(figure: "Figure") -> "Figure":
+    """The figure laid out once and for all: each saving would lay it out anew, which takes longest."""
+    with style():
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure
+
+
+def save_png(figure: "Figure") -> bytes:
+    """The figure as PNG on white, at twice the density of the page."""
+    data = BytesIO()
+    with style():
+        figure.savefig(data, format="png", dpi=160, facecolor="white")
+    return data.getvalue()
+
+
+def save_svg(figure: "Figure") -> str:
+    """The figure as SVG with a transparent ground and its text as text."""
+    data = StringIO()
+    with style():
+        figure.savefig(data, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return data.getvalue()
+
+
+def log_coefficients(axes: "Axes", values: Sequence[float]) -> None:
+    """A logarithmic x axis, shared by all panels, with a few round ticks however narrow its range."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    low, high = min(values), max(values)
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [m * 10.0**d for d in decades for m in (1, 2, 5) if low <= m * 10.0**d <= high * 1.0001]
+    if len(ticks) < 3:
+        every = sorted(set(values))
+        ticks = every[:: max(1, math.ceil(len(every) / 4))]
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def floor_line(axes: "Axes", floor: float, *, with_name: bool) -> None:
+    """The coherence floor across a panel of coherence."""
+    axes.axhline(floor, color=INK, linestyle=(0, (2, 2)), linewidth=0.9, zorder=1)
+    if not with_name:
+        return
+    axes.annotate(
+        f"floor {floor:g}",
+        (0.01, floor),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, -3),
+        textcoords="offset points",
+        va="top",
+        color=INK,
+        fontsize=8,
+    )
+
+
+def legend_below(figure: "Figure", handles: Sequence[Any], n_columns: int) -> None:
+    """One legend for all panels, under them."""
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=max(1, n_columns))

@@ -1,0 +1,237 @@
+"""Figures of trade-offs: delta and coherence against coefficient, and against relative strength.
+
+Each function returns a figure, or `None` where there is nothing to draw.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from massact.domain import METHODS
+from massact.query import Point
+from massact.query.selection import Stratum, recipe_of
+from massact.report.coefficient_tables import effective_bests, spreads
+from massact.report.contents import Evidence, Place
+from massact.report.figure_style import (
+    INK,
+    MARKERS,
+    QUIET,
+    SERIES,
+    WIDTH,
+    floor_line,
+    label_style,
+    legend_below,
+    log_coefficients,
+    new_figure,
+    style,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+XValue = Callable[[Point], float | None]
+
+
+def tradeoff_figure(evidence: Evidence, place: Place) -> "Figure | None":
+    """Delta and coherence against |coefficient|: a column per method, a line per label."""
+    stratum = evidence.strata.get(place)
+    lines = _lines(stratum, evidence.floor, _size) if stratum else {}
+    if not lines:
+        return None
+    methods = _methods(lines)
+    every = [point for points in lines.values() for point in points]
+    name = "|coefficient|" if any(point.coefficient < 0 for point in every) else "coefficient"
+    with style():
+        figure, axes = _tradeoff_axes(len(methods))
+        for column, method in enumerate(methods):
+            mine = {label: pts for label, pts in lines.items() if _method(label) == method}
+            for label, points in sorted(mine.items(), key=lambda line: _layering(line[0])):
+                _draw(axes[:, column], points, evidence.floor, look=label_style(label).line, x_of=_size)
+            axes[0, column].set_title(method)
+            axes[1, column].set_xlabel(name)
+            floor_line(axes[1, column], evidence.floor, with_name=column == 0)
+        log_coefficients(axes[1, 0], [abs(point.coefficient) for point in every])
+        _legend_of_labels(figure, lines)
+    return figure
+
+
+def strength_figure(evidence: Evidence) -> "Figure | None":
+    """The same against relative strength, all models on one axis; the bests with an effect stand out."""
+    drawn = [
+        (place, label, points)
+        for place, stratum in sorted(evidence.strata.items())
+        for label, points in _lines(stratum, evidence.floor, _strength).items()
+    ]
+    if not drawn:
+        return None
+    methods = _methods({label: points for _, label, points in drawn})
+    models = [
+        m.name for m in evidence.experiment.models if any(place.model == m.name for place, _, _ in drawn)
+    ]
+    models += sorted({place.model for place, _, _ in drawn} - set(models))
+    values = [x for _, _, points in drawn for p in points if (x := _strength(p)) is not None]
+    with style():
+        figure, axes = _tradeoff_axes(len(methods))
+        for place, label, points in drawn:
+            column, model = methods.index(_method(label)), models.index(place.model) % len(SERIES)
+            look = {"color": SERIES[model], "alpha": 0.35, "linewidth": 1.0}
+            _draw(axes[:, column], points, evidence.floor, look=look, x_of=_strength, with_points=False)
+        for column, method in enumerate(methods):
+            axes[0, column].set_title(method)
+            axes[1, column].set_xlabel("relative strength")
+            floor_line(axes[1, column], evidence.floor, with_name=column == 0)
+        log_coefficients(axes[1, 0], values)
+        _mark_bests(evidence, axes, methods, models)
+        _mark_median(evidence, axes)
+        legend_below(figure, _model_handles(models), len(models))
+    return figure
+
+
+def drawn_layers(stratum: Stratum, floor: float) -> dict[str, int]:
+    """Per label the layer it is drawn at: that of its best, or of its nearest miss."""
+    found = {}
+    for label in stratum.slices:
+        point = stratum.best(label, floor) or stratum.nearest_miss(label, floor)
+        if point is not None and recipe_of(label) is not None:
+            found[label] = point.layer
+    return found
+
+
+def _lines(stratum: Stratum, floor: float, x_of: XValue) -> dict[str, list[Point]]:
+    """Per label the points of its layer that can be drawn, by rising x."""
+    found = {}
+    for label, layer in sorted(drawn_layers(stratum, floor).items(), key=lambda item: _order(item[0])):
+        points = [p for p in stratum.slices[label].points if p.layer == layer and x_of(p) is not None]
+        if points:
+            found[label] = sorted(points, key=lambda p: x_of(p) or 0.0)
+    return found
+
+
+def _order(label: str) -> tuple[int, bool, bool, int]:
+    """Labels in the order of a legend: uncleaned, then after and before, by the number of dims."""
+    recipe = recipe_of(label)
+    if recipe is None:
+        return (0, False, False, 0)
+    n_dims = recipe.cleaning.n_dims
+    rank = {"none": 0, "after": 1, "before": 2}[recipe.cleaning.when]
+    return (rank, recipe.cleaning.scope == "layer", n_dims == "all", n_dims if isinstance(n_dims, int) else 0)
+
+
+def _layering(label: str) -> int:
+    """What is drawn over what: dashes (before) over lines (after), the uncleaned over all."""
+    recipe = recipe_of(label)
+    return {"after": 0, "before": 1, "none": 2}[recipe.cleaning.when] if recipe else 0
+
+
+def _size(point: Point) -> float | None:
+    return abs(point.coefficient) or None
+
+
+def _strength(point: Point) -> float | None:
+    return None if point.relative_strength is None else abs(point.relative_strength) or None
+
+
+def _method(label: str) -> str:
+    recipe = recipe_of(label)
+    return recipe.method if recipe else label
+
+
+def _methods(labels: Iterable[str]) -> list[str]:
+    present = {_method(label) for label in labels}
+    # the plan's order: probe beside mean_diff, the random direction last
+    return [method for method in METHODS if method in present]
+
+
+def _tradeoff_axes(n_columns: int) -> "tuple[Figure, Any]":
+    size = (WIDTH, 5.4) if n_columns > 1 else (WIDTH * 0.62, 5.4)
+    figure, axes = new_figure((2, n_columns), size, sharex=True, sharey="row")
+    axes[0, 0].set_ylabel("delta (trait, points)")
+    axes[1, 0].set_ylabel("coherence")
+    for column in range(n_columns):
+        axes[0, column].axhline(0, color=QUIET, linewidth=0.8, zorder=1)
+        axes[1, column].set_ylim(-4, 105)
+    return figure, axes
+
+
+def _draw(
+    axes: Any,
+    points: Sequence[Point],
+    floor: float,
+    *,
+    look: dict[str, Any],
+    x_of: XValue,
+    with_points: bool = True,
+) -> None:
+    """A label's line in both panels; hollow below the floor, and a break where a score is missing."""
+    xs = [x_of(point) for point in points]
+    for panel, name in zip(axes, ("delta", "coherence_mean"), strict=True):
+        ys = [getattr(point, name) for point in points]
+        heights = [math.nan if y is None else y for y in ys]
+        panel.plot(xs, heights, **look)
+        if not with_points:
+            continue
+        counts = [point.coherence_mean is not None and point.coherence_mean >= floor for point in points]
+        for wanted, face in ((True, look["color"]), (False, "none")):
+            shown = [
+                y if is_coherent is wanted else math.nan
+                for y, is_coherent in zip(heights, counts, strict=True)
+            ]
+            panel.plot(xs, shown, "o", color=look["color"], markerfacecolor=face, markeredgewidth=1.0)
+
+
+def _legend_of_labels(figure: "Figure", lines: dict[str, list[Point]]) -> None:
+    from matplotlib.lines import Line2D
+
+    styles = dict.fromkeys(label_style(label) for label in sorted(lines, key=_order))
+    handles: list[Any] = [Line2D([], [], label=one.name, **one.line) for one in styles]
+    point: dict[str, Any] = {"linestyle": "", "marker": "o", "color": INK}
+    handles += [
+        Line2D([], [], label="at or above the floor", **point),
+        Line2D([], [], label="below the floor", markerfacecolor="none", **point),
+    ]
+    legend_below(figure, handles, 5)
+
+
+def _mark_bests(evidence: Evidence, axes: Any, methods: list[str], models: list[str]) -> None:
+    for row in effective_bests(evidence):
+        if row.relative_strength is None or row.method not in methods:
+            continue
+        column, model = methods.index(row.method), models.index(row.model) % len(SERIES)
+        look = {
+            "color": SERIES[model],
+            "marker": MARKERS[model],
+            "markersize": 6,
+            "markeredgecolor": "white",
+            "linestyle": "",
+        }
+        for panel, y in ((axes[0, column], row.delta), (axes[1, column], row.coherence_mean)):
+            panel.plot(abs(row.relative_strength), y, alpha=0.85, markeredgewidth=0.6, **look)
+
+
+def _mark_median(evidence: Evidence, axes: Any) -> None:
+    """Where the bests lie, all models together: what one value for every vector would be."""
+    strength = spreads(evidence)[-1].strength if spreads(evidence) else None
+    if strength is None:
+        return
+    for panel in axes.flat:
+        panel.axvline(strength, color=INK, linestyle=(0, (1, 2)), linewidth=0.9, zorder=1)
+    axes[0, 0].annotate(
+        f"median {strength:.2f}",
+        (strength, 0.98),
+        xycoords=("data", "axes fraction"),
+        xytext=(-4, 0),
+        textcoords="offset points",
+        ha="right",
+        va="top",
+        fontsize=8,
+    )
+
+
+def _model_handles(models: list[str]) -> list[Any]:
+    from matplotlib.lines import Line2D
+
+    looks = ((SERIES[i % len(SERIES)], MARKERS[i % len(MARKERS)]) for i in range(len(models)))
+    return [
+        Line2D([], [], color=colour, marker=marker, label=f"{name} (marker: a best)")
+        for name, (colour, marker) in zip(models, looks, strict=True)
+    ]

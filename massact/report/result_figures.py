@@ -1,0 +1,222 @@
+"""Figures of results: the cleaning curve, before against after, massive dims.
+
+Each function returns a figure, or `None` where there is nothing to draw.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from massact.domain import AllDims
+from massact.labels import format_label, parse_label
+from massact.query import ComparisonRow, CurveRow
+from massact.report.comparisons import comparisons, same_vector
+from massact.report.contents import Evidence, Place, place_of
+from massact.report.curves import Curve, CurveKind, cleaning_curves
+from massact.report.figure_style import (
+    BLUE,
+    INK,
+    ORANGE,
+    QUIET,
+    SERIES,
+    WIDTH,
+    legend_below,
+    method_colour,
+    new_figure,
+    style,
+)
+from massact.report.table import number
+from massact.vectors.massive import Calibration
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PANELS_PER_ROW = 3
+_ANNOTATED_LINES = 2
+_NAMED_DIMS = 6
+"""So many massive dims have a colour of their own."""
+
+
+def curve_figure(evidence: Evidence) -> "Figure | None":
+    """Best delta against the number of cleaned dims, a panel per place, a line per method."""
+    curves = [curve for curve in cleaning_curves(evidence) if curve.has_result]
+    if not curves:
+        return None
+    with style():
+        figure, panels = _panels(len(curves), 3.0)
+        for axes, curve in zip(panels, curves, strict=False):
+            for index, (kind, rows) in enumerate(curve.lines.items()):
+                _draw_curve(axes, curve, (kind, rows), index)
+            axes.set_title(evidence.name(curve.place))
+            axes.set_xticks(range(len(curve.steps)), [str(step) for step in curve.steps])
+            axes.set_xlabel("massive dims cleaned")
+            # from zero, so that noise of a point does not look like a cliff
+            axes.axhline(0, color=INK, linewidth=0.8, zorder=1)
+            axes.margins(x=0.08, y=0.15)
+        panels[0].set_ylabel("best delta at the floor")
+        kinds = sorted({kind for curve in curves for kind in curve.lines})
+        legend_below(figure, _curve_handles(kinds), len(kinds) + 1)
+    return figure
+
+
+def _draw_curve(axes: "Axes", curve: Curve, line: tuple[CurveKind, Sequence[CurveRow]], index: int) -> None:
+    kind, rows = line
+    by_step = {row.n_dims: row for row in rows}
+    colour = method_colour(kind.method)
+    heights = []
+    for x, step in enumerate(curve.steps):
+        row = by_step.get(step)
+        best = row.best if row else None
+        heights.append(best.delta if best and best.delta is not None else math.nan)
+        if row is not None and best is None:
+            # a step without a result is marked at the foot, it is no zero
+            axes.plot(x, 0.03 + 0.06 * index, "x", color=colour, transform=axes.get_xaxis_transform())
+    axes.plot(range(len(heights)), heights, marker="o", **_curve_look(kind))
+    if len(curve.lines) > _ANNOTATED_LINES:
+        return  # numbers of more lines would lie on each other; the table has them
+    for x, height in enumerate(heights):
+        if not math.isnan(height):
+            others = [by.best.delta for by in _others(curve, kind, curve.steps[x]) if by.best]
+            above = all(other is None or height >= other for other in others)
+            axes.annotate(
+                f"{height:+.0f}",
+                (x, height),
+                xytext=(0, 6 if above else -6),
+                textcoords="offset points",
+                ha="center",
+                va="bottom" if above else "top",
+                fontsize=8,
+                color=colour,
+            )
+
+
+def _others(curve: Curve, kind: CurveKind, step: int | AllDims) -> list[CurveRow]:
+    return [row for other, rows in curve.lines.items() if other != kind for row in rows if row.n_dims == step]
+
+
+def _curve_look(kind: CurveKind) -> dict[str, Any]:
+    dashes = {("after", "uniform"): "-", ("before", "uniform"): "--", ("after", "layer"): ":"}
+    return {"color": method_colour(kind.method), "linestyle": dashes.get((kind.when, kind.scope), "-.")}
+
+
+def _curve_handles(kinds: Sequence[CurveKind]) -> list[Any]:
+    from matplotlib.lines import Line2D
+
+    handles: list[Any] = [Line2D([], [], marker="o", label=kind.name, **_curve_look(kind)) for kind in kinds]
+    return [*handles, Line2D([], [], color=INK, marker="x", linestyle="", label="no result at the floor")]
+
+
+def before_after_figure(evidence: Evidence) -> "Figure | None":
+    """Best delta uncleaned, cleaned after and cleaned before, a panel per place."""
+    by_place: dict[Place, list[ComparisonRow]] = {}
+    for row in comparisons(evidence):
+        by_place.setdefault(place_of(row), []).append(row)
+    shown = {place: rows for place, rows in by_place.items() if any(r.best_a or r.best_b for r in rows)}
+    if not shown:
+        return None
+    with style():
+        figure, panels = _panels(len(shown), 3.4)
+        for axes, (place, rows) in zip(panels, shown.items(), strict=False):
+            for index, row in enumerate(rows):
+                _draw_bars(axes, evidence, row, index)
+            axes.set_title(evidence.name(place))
+            axes.set_xticks(range(len(rows)), [_pair_name(evidence, row) for row in rows])
+            axes.tick_params(axis="x", length=0)
+            axes.grid(visible=False, axis="x")
+            axes.axhline(0, color=INK, linewidth=0.8)
+            axes.margins(y=0.18)
+        panels[0].set_ylabel("best delta at the floor")
+        legend_below(figure, _bar_handles(), 3)
+    return figure
+
+
+_BARS = (("uncleaned", QUIET), ("cleaned after", ORANGE), ("cleaned before", BLUE))
+
+
+def _draw_bars(axes: "Axes", evidence: Evidence, row: ComparisonRow, index: int) -> None:
+    place = place_of(row)
+    plain = evidence.best(place, format_label(parse_label(row.label_a).uncleaned))
+    for offset, best, (_, colour) in zip((-1, 0, 1), (plain, row.best_b, row.best_a), _BARS, strict=True):
+        x = index + offset * 0.27
+        if best is None or best.delta is None:
+            axes.annotate("no result", (x, 0), xytext=(0, 4), textcoords="offset points", rotation=90,
+                          ha="center", va="bottom", fontsize=8, color=INK)  # fmt: skip
+            continue
+        # two bars of one vector are not there to be compared
+        is_twin = same_vector(evidence, row) is not None and offset >= 0
+        axes.bar(x, best.delta, width=0.25, color=colour, alpha=0.45 if is_twin else 1.0)
+        text = f"{best.delta:+.0f}\n@ {number(best.coherence_mean, '.0f')}"
+        side = 1 if best.delta >= 0 else -1
+        axes.annotate(text, (x, best.delta), xytext=(0, 2 * side), textcoords="offset points", ha="center",
+                      va="bottom" if side > 0 else "top", fontsize=7.5, color=INK)  # fmt: skip
+
+
+def _pair_name(evidence: Evidence, row: ComparisonRow) -> str:
+    recipe = parse_label(row.label_a)
+    dims = "all dims" if recipe.cleaning.n_dims == "all" else f"top {recipe.cleaning.n_dims}"
+    own = ", own dims" if recipe.cleaning.scope == "layer" else ""
+    same = same_vector(evidence, row)
+    same = "\n" + re.split(r":| by | at ", same)[0] if same else ""
+    return f"{recipe.method}\n{dims}{own}{same}"
+
+
+def _bar_handles() -> list[Any]:
+    from matplotlib.patches import Patch
+
+    return [Patch(color=colour, label=name) for name, colour in _BARS]
+
+
+def massive_figure(calibrations: Mapping[str, Calibration], models: Sequence[str]) -> "Figure | None":
+    """How far the massive dims stand out at each layer, a panel per model."""
+    known = [(model, calibrations[model]) for model in models if model in calibrations]
+    known = [(model, calibration) for model, calibration in known if calibration.layers]
+    if not known:
+        return None
+    with style():
+        figure, panels = _panels(len(known), 3.3)
+        for axes, (model, calibration) in zip(panels, known, strict=False):
+            _draw_massive(axes, calibration)
+            axes.set_title(model)
+            axes.set_xlabel("layer")
+        panels[0].set_ylabel("mean activation / median of all dims")
+    return figure
+
+
+def _draw_massive(axes: "Axes", calibration: Calibration) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    uniform = calibration.uniform_dims
+    ratios: dict[int, dict[int, float]] = {}
+    for index, layer in enumerate(calibration.layers):
+        for dim, ratio in zip(layer.top_dims, layer.ratio_to_median, strict=False):
+            if ratio > 0:  # a log axis has no place for less
+                ratios.setdefault(dim, {})[index] = ratio
+    rest = [(i, r) for dim, line in ratios.items() if dim not in uniform for i, r in line.items()]
+    if rest:
+        axes.plot(*zip(*rest, strict=True), ".", color=QUIET, markersize=4, alpha=0.7, label="other top dims")
+    for rank, dim in enumerate(uniform):
+        line = [ratios.get(dim, {}).get(index, math.nan) for index in range(len(calibration.layers))]
+        is_named = rank < _NAMED_DIMS
+        colour = SERIES[rank] if is_named else QUIET
+        name = f"dim {dim}" if is_named else "_nolegend_"
+        axes.plot(range(len(line)), line, marker="o", markersize=3.5, color=colour, label=name)
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=1)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if ratios:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
+
+
+def _panels(count: int, height: float) -> "tuple[Figure, list[Any]]":
+    """So many panels in rows of `PANELS_PER_ROW`; the rest of the last row is empty."""
+    n_columns = min(count, PANELS_PER_ROW)
+    n_rows = math.ceil(count / n_columns)
+    width = WIDTH if n_columns > 1 else WIDTH * 0.62
+    figure, axes = new_figure((n_rows, n_columns), (width, height * n_rows + 0.4), sharey=True)
+    flat = list(axes.flat)
+    for empty in flat[count:]:
+        empty.set_axis_off()
+    return figure, flat[:count]

@@ -1,0 +1,196 @@
+"""The report's sections, once for Markdown, HTML and the notes of the phases' runs."""
+
+from dataclasses import dataclass
+
+from massact.query import GapRow
+from massact.query.selection import setting_notes, slices
+from massact.report.coefficient_tables import (
+    massive_tables,
+    ratio_table,
+    shift_table,
+    spread_table,
+    uniform_line,
+)
+from massact.report.comparisons import before_after_table
+from massact.report.contents import (
+    PATTERN_POINTS,
+    PATTERN_SHARE,
+    Evidence,
+    ReportInput,
+    counted,
+    listed,
+    place_of,
+)
+from massact.report.curves import curve_tables
+from massact.report.result_tables import (
+    baseline_table,
+    baselines_in_use,
+    best_tables,
+    gap_matrices,
+    random_table,
+)
+from massact.report.table import MISSING, Table, cells, columns, number
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One part of the report."""
+
+    key: str
+    """Names its place in the page, and its figures."""
+    title: str
+    text: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    bullets: tuple[str, ...] = ()
+
+
+def gaps_section(evidence: Evidence) -> Section:
+    """What every group of the matrix has, and what to try where it has nothing."""
+    answer = evidence.answers.gaps(evidence.floor)
+    remaining = n_gaps(evidence)
+    groups = len(evidence.answers.groups)
+    at = f"at coherence {evidence.floor:g} or more"
+    text = f"{remaining} of {counted(groups, 'declared group')} remain without a result {at}."
+    if groups and not remaining:
+        text = f"Every one of the {counted(groups, 'declared group')} has a result {at}."
+    rows = [row for row in answer.remaining if evidence.is_current(row)]
+    tables = (*gap_matrices(evidence), _next_table(rows)) if groups else ()
+    notes = setting_notes(slices(evidence.answers.rows))
+    return Section("gaps", "Results by group", (text, *notes), _filled(tables))
+
+
+def n_gaps(evidence: Evidence) -> int:
+    """Declared groups without a best in the setting that their place is answered in."""
+    return sum(evidence.best(place_of(group), group.label) is None for group in evidence.answers.groups)
+
+
+def _next_table(rows: list[GapRow]) -> Table:
+    found = []
+    for row in rows:
+        place = f"{row.model}, {row.position}"
+        for bracket in row.brackets:
+            tries = ", ".join(f"{value:g}" for value in bracket.try_next) or bracket.reason
+            found.append(
+                cells(
+                    place,
+                    row.label,
+                    str(bracket.layer),
+                    number(bracket.low, "g"),
+                    number(bracket.high, "g"),
+                    tries,
+                )
+            )
+        if row.status == "failed":
+            error = (row.error or "no error text was kept").partition("\n")[0][:120]
+            found.append(cells(place, row.label, None, None, None, f"failed: {error}"))
+    headers = ("place", "label", "#layer", "#largest coherent", "#smallest below floor", "try next")
+    return Table("Gaps that remain, and what to try next", columns(*headers), tuple(found))
+
+
+def before_after_section(evidence: Evidence) -> Section:
+    """Phase 2's question."""
+    text = (
+        "Zeroing dims is linear: for mean_diff, before and after give the same direction, so a difference "
+        "between the two would be noise and is not shown. A probe's weights depend on what it was trained on."
+    )
+    table = before_after_table(evidence)
+    empty = () if table.rows else ("No clean-before label is declared or was evaluated.",)
+    return Section("before-after", "Clean-before against clean-after", (text, *empty), _filled((table,)))
+
+
+def curve_section(evidence: Evidence) -> Section:
+    """Phase 3's question."""
+    tables = curve_tables(evidence)
+    text = (
+        "Best delta at or above the floor against the number of cleaned dims. Each step has its own best "
+        "layer and coefficient."
+        if tables
+        else "Nothing was evaluated that makes a curve.",
+    )
+    return Section("curve", "Cleaning curve", text, tables)
+
+
+def coefficient_section(evidence: Evidence) -> Section:
+    """Phase 4's question."""
+    answer = evidence.answers.coefficients(evidence.floor)
+    text = (
+        "Relative strength is coefficient × ‖v without massive dims‖ / mean ‖h without massive dims‖. How "
+        "well it predicts the best coefficient is measured below on the groups with an effect (a delta of "
+        f"{PATTERN_POINTS:g} or more and at least {PATTERN_SHARE:.0%} of the largest at its place): the nearer "
+        "a factor is to 1, the better one value would serve all groups.",
+    )
+    tables = (ratio_table(evidence), shift_table(evidence), spread_table(evidence))
+    advice = answer.recommendations or ("cannot say: nothing was evaluated",)
+    return Section("coefficients", "Coefficient patterns", text, _filled(tables), advice)
+
+
+def controls_section(evidence: Evidence, baselines: Table | None = None) -> Section:
+    """What a real effect is measured against."""
+    table = random_table(evidence)
+    filled = _filled((table,) if baselines is None else (baselines, table))
+    text = () if filled else ("Neither a baseline nor a random direction was evaluated.",)
+    return Section("controls", "Baselines and random directions", text, filled)
+
+
+def massive_section(given: ReportInput) -> Section:
+    """What the calibrations found."""
+    models = [model.name for model in given.experiment.models]
+    lines = tuple(uniform_line(model, given.calibrations.get(model)) for model in models)
+    planted = ("These dims were planted when the toys were made, not discovered.",) if given.toy else ()
+    return Section("massive", "Massive dims", planted, massive_tables(given.calibrations, models), lines)
+
+
+def report_sections(given: ReportInput, evidence: Evidence) -> tuple[Section, ...]:
+    """All sections but the responses."""
+    baselines = baseline_table(evidence, given.baselines)
+    return (
+        gaps_section(evidence),
+        Section("tradeoff", "Trade-off between trait and coherence", (_tradeoff_text(evidence),)),
+        before_after_section(evidence),
+        curve_section(evidence),
+        coefficient_section(evidence),
+        controls_section(evidence, baselines),
+        massive_section(given),
+        Section("best", "Best of every group", (), _filled(best_tables(evidence))),
+        _provenance_section(given, evidence),
+    )
+
+
+def _tradeoff_text(evidence: Evidence) -> str:
+    if not evidence.strata:
+        return "Nothing was evaluated."
+    return (
+        "Each label is drawn at the layer of its best, or of its nearest miss. Hollow points lie below the "
+        f"floor of {evidence.floor:g} and do not count."
+    )
+
+
+def _provenance_section(given: ReportInput, evidence: Evidence) -> Section:
+    facts = given.provenance
+    total = facts.total_seconds
+    judges = sorted({one.row.judge for one in evidence.answers.rows})
+    used = baselines_in_use(evidence, given.baselines)
+    models = sorted({f"{row.model_id}@{row.model_revision[:12]} ({row.dtype})" for row in used})
+    versions = [f"{name} {version}" for name, version in sorted(facts.versions.items())]
+    pairs = [
+        ("experiment file", str(given.experiment.file)),
+        ("generated", given.generated_at.isoformat(" ", "minutes")),
+        ("evaluations", str(facts.n_evaluations)),
+        ("generating and judging", MISSING if total is None else _duration(total)),
+        ("judge", listed(judges) or MISSING),
+        ("models", listed(models, limit=12) or MISSING),
+        ("git commit", facts.git_commit or MISSING),
+        ("versions", listed(versions, limit=99) or MISSING),
+    ]
+    table = Table("Provenance", columns("what", "value"), tuple(cells(*pair) for pair in pairs))
+    return Section("provenance", "Where the numbers come from", (), (table,))
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _filled(tables: tuple[Table, ...]) -> tuple[Table, ...]:
+    return tuple(table for table in tables if table.rows)

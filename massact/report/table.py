@@ -1,0 +1,91 @@
+"""A table, once for Markdown and HTML. What is missing prints as an em dash, never as 0."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from massact.query import Point
+
+MISSING = "\N{EM DASH}"
+RunLink = Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell's text, the run it came from, and how it is shown."""
+
+    text: str
+    run_id: str | None = None
+    state: str = ""
+    """What `Evidence.status` says where the cell tells of a group; empty otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    header: str
+    is_number: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of cells, each as long as `columns`."""
+
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+    def markdown(self, run_link: RunLink | None = None) -> str:
+        """The table in GitHub's Markdown, its columns aligned so that the plain text reads as well."""
+        texts = [[column.header for column in self.columns]]
+        texts += [[_markdown_cell(cell, run_link) for cell in row] for row in self.rows]
+        widths = [max(3, *(len(text[i]) for text in texts)) for i in range(len(self.columns))]
+        rule = [
+            "-" * (width - 1) + ":" if column.is_number else "-" * width
+            for column, width in zip(self.columns, widths, strict=True)
+        ]
+        lines = [self._line(texts[0], widths), f"| {' | '.join(rule)} |"]
+        lines += [self._line(text, widths) for text in texts[1:]]
+        return "\n".join(lines)
+
+    def _line(self, texts: Sequence[str], widths: Sequence[int]) -> str:
+        padded = (
+            text.rjust(width) if column.is_number else text.ljust(width)
+            for column, text, width in zip(self.columns, texts, widths, strict=True)
+        )
+        return f"| {' | '.join(padded)} |"
+
+
+def columns(*headers: str) -> tuple[Column, ...]:
+    """Columns by their headers; one that starts with `#` holds numbers."""
+    return tuple(Column(header.lstrip("#"), header.startswith("#")) for header in headers)
+
+
+def cells(*values: "Cell | str | None") -> tuple[Cell, ...]:
+    """A row of cells."""
+    return tuple(value if isinstance(value, Cell) else Cell(value or MISSING) for value in values)
+
+
+def number(value: float | None, spec: str) -> str:
+    """A number as a format specification says, or an em dash."""
+    return MISSING if value is None else format(value, spec)
+
+
+def result(point: Point) -> str:
+    """Delta and coherence, such as `+93.1 @ 97`."""
+    return f"{number(point.delta, '+.1f')} @ {number(point.coherence_mean, '.0f')}"
+
+
+def where(point: Point) -> str:
+    """Layer and coefficient, such as `layer 2, 10`."""
+    return f"layer {point.layer}, {point.coefficient:g}"
+
+
+def escape_markdown(text: str) -> str:
+    """Text from outside, such as an error or a model's name, so that no HTML, link or table comes of it."""
+    safe = re.sub(r"\s*\n\s*", " ", text).replace("&", "&amp;").replace("<", "&lt;")
+    return safe.replace("](", "]\\(").replace("|", "\\|")
+
+
+def _markdown_cell(cell: Cell, run_link: RunLink | None) -> str:
+    text = escape_markdown(cell.text)
+    return f"[{text}]({run_link(cell.run_id)})" if run_link and cell.run_id else text

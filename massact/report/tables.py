@@ -1,0 +1,174 @@
+"""What the run of a phase shows: its tables as Markdown for the run's note, its verdicts for tags."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from massact.config import Experiment
+from massact.query import Answers, CoefficientRatio
+from massact.report.coefficient_tables import current_ratios, spreads
+from massact.report.comparisons import comparison_verdict, comparisons
+from massact.report.contents import Evidence, counted, place_of
+from massact.report.criteria import Criterion, success_criteria, top2_shape
+from massact.report.sections import (
+    Section,
+    before_after_section,
+    coefficient_section,
+    controls_section,
+    curve_section,
+    gaps_section,
+    n_gaps,
+)
+from massact.report.summary import caveat
+from massact.report.table import escape_markdown
+
+PhaseName = Literal["phase1", "phase2", "phase3", "phase4"]
+NOTE_LIMIT = 7500
+"""Characters of a phase's note: MLflow cuts a tag at 8,000 without a word."""
+VERDICT_LIMIT = 250
+
+_TITLES: dict[PhaseName, str] = {
+    "phase1": "Phase 1: key comparisons at the coherence floor",
+    "phase2": "Phase 2: clean-before against clean-after",
+    "phase3": "Phase 3: cleaning curve",
+    "phase4": "Phase 4: coefficient patterns",
+}
+
+
+def phase_markdown(
+    phase: PhaseName,
+    experiment: Experiment,
+    answers: Answers,
+    cosines: Mapping[tuple[str, str], float] | None = None,
+) -> str:
+    """The tables that answer a phase's question, in at most `NOTE_LIMIT` characters.
+
+    What does not fit is cut by whole rows, and the text says how many.
+    """
+    whole = Evidence.of(experiment, answers, cosines)
+    criterion = _criterion(phase, whole)
+    head = [
+        f"## {_TITLES[phase]}",
+        f"{criterion.text}: **{criterion.verdict}**. {escape_markdown(criterion.reason)}.",
+        caveat(whole),
+    ]
+    blocks = [_Block("\n\n".join(head))]
+    for section in _sections(phase, whole):
+        blocks += _blocks(section)
+    return _fitted(blocks, f"{whole.command('report')} shows all")
+
+
+def phase_verdicts(
+    phase: PhaseName,
+    experiment: Experiment,
+    answers: Answers,
+    cosines: Mapping[tuple[str, str], float] | None = None,
+) -> dict[str, str]:
+    """The phase's answers in a few words each, for the tags of its run."""
+    whole = Evidence.of(experiment, answers, cosines)
+    part = whole if phase == "phase4" else whole.of_phase(phase)
+    verdicts = {
+        "criterion": _criterion(phase, whole).verdict,
+        "gaps": f"{n_gaps(part)} of {len(part.answers.groups)} remain",
+    }
+    own = {"phase2": _comparisons, "phase3": _top2, "phase4": _patterns}
+    if phase in own:
+        verdicts |= own[phase](part)
+    return {name: text[:VERDICT_LIMIT] for name, text in verdicts.items() if text}
+
+
+def _criterion(phase: PhaseName, whole: Evidence) -> Criterion:
+    return success_criteria(whole)[int(phase.removeprefix("phase")) - 1]
+
+
+def _sections(phase: PhaseName, whole: Evidence) -> list[Section]:
+    if phase == "phase4":
+        return [coefficient_section(whole)]
+    part = whole.of_phase(phase)
+    if phase == "phase1":
+        return [gaps_section(part)]
+    if phase == "phase2":
+        return [before_after_section(part), gaps_section(part)]
+    return [curve_section(part), controls_section(part), gaps_section(part)]
+
+
+def _comparisons(part: Evidence) -> dict[str, str]:
+    found: dict[str, list[str]] = {}
+    for row in comparisons(part):
+        place = part.name(place_of(row))
+        found.setdefault(row.label_a, []).append(f"{place}: {comparison_verdict(part, row)}")
+    return {label: "; ".join(lines) for label, lines in found.items()}
+
+
+def _top2(part: Evidence) -> dict[str, str]:
+    found: dict[str, list[str]] = {}
+    for place in part.places():
+        for method in ("mean_diff", "probe"):
+            shape = top2_shape(part, place, method) or "cannot say"
+            found.setdefault(f"{method}_top2", []).append(f"{part.name(place)}: {shape}")
+    return {name: "; ".join(lines) for name, lines in found.items()}
+
+
+def _patterns(part: Evidence) -> dict[str, str]:
+    ratios, shifts = current_ratios(part)
+    strengths = [f"{one.model} {one.strength:.2f}" for one in spreads(part) if one.strength is not None]
+    return {
+        "ratio_mean_diff_to_probe": _by_model(ratios) or "cannot say",
+        "shift_from_cleaning": _by_model(shifts) or "cannot say",
+        "relative_strength": "; ".join(strengths) or "cannot say",
+    }
+
+
+def _by_model(rows: Sequence[CoefficientRatio]) -> str:
+    """Per model and method the median factor, and the spread over places."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        values.setdefault(f"{row.model} {row.label}", []).append(row.ratio)
+    return "; ".join(
+        f"{name} {statistics.median(some):.2f} ({min(some):.2f} to {max(some):.2f}, {counted(len(some), 'place')})"
+        for name, some in values.items()
+    )
+
+
+@dataclass(slots=True)
+class _Block:
+    """A heading (text, or a table's head) and the lines below it that may be cut."""
+
+    head: str
+    lines: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return "\n".join([self.head, *self.lines])
+
+
+def _blocks(section: Section) -> list[_Block]:
+    text = [f"### {section.title}", *map(escape_markdown, section.text)]
+    found = [_Block("\n\n".join(text))]
+    for table in section.tables:
+        lines = table.markdown().split("\n")
+        head = [f"**{escape_markdown(table.caption)}**", "", *lines[:2]]
+        found.append(_Block("\n".join(head), lines[2:]))
+    if section.bullets:
+        found.append(_Block("", [f"- {escape_markdown(line)}" for line in section.bullets]))
+    return found
+
+
+def _fitted(blocks: list[_Block], remedy: str) -> str:
+    """The blocks joined; while too long, the last row of the longest goes, then the last block."""
+    n_cut = 0
+    while True:
+        note = f"\n\n*{n_cut} rows did not fit and are left out; {remedy}.*" if n_cut else ""
+        text = "\n\n".join(block.text.strip("\n") for block in blocks) + note
+        if len(text) <= NOTE_LIMIT:
+            return text
+        longest = max(blocks, key=lambda block: sum(map(len, block.lines)))
+        if longest.lines:
+            longest.lines.pop()
+            n_cut += 1
+        elif len(blocks) > 1:
+            blocks.pop()
+            n_cut += 1
+        else:
+            return text[: NOTE_LIMIT - 1] + "\N{HORIZONTAL ELLIPSIS}"

@@ -1,0 +1,286 @@
+"""The whole plan for real, as processes: a small experiment on an embedded model, into a store of its own."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from massact.labels import parse_label
+from massact.schema import Kind
+from massact.store import RunStore, open_store
+from massact.vectors.geometry import cosine
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parent.parent
+EXPERIMENT = """\
+name: small
+traits:
+  refusal: {dataset: "toy:refusal"}
+models:
+  toy:
+    base: {variant: base, model: "toy:gemma-3-base"}
+    instruct: {variant: instruct, model: "toy:gemma-3-instruct"}
+    dtype: float32
+    layers: "2"
+    coefficients: [8, 16]
+    coefficient_range: [4, 40]
+calibration: {prompts: "toy:calibration", max_new_tokens: 8}
+extraction:
+  positions: ["response[:5]"]
+  methods: [mean_diff, probe]
+  uniform_dims: [1, 2, all]
+  layer_dims: [1]
+generation: {max_new_tokens: 24}
+judge: likelihood
+subset: 2
+phases:
+  phase1: {labels: [probe, mean_diff], positions: ["response[:5]"]}
+  phase2:
+    labels: [probe_cleaned, probe_preclean, mean_diff_cleaned, mean_diff_preclean]
+    positions: ["response[:5]"]
+  phase3: {labels: [mean_diff, mean_diff_top1, mean_diff_top2], positions: ["response[:5]"]}
+"""
+N_CELLS = 2 * 8
+"""Eight labels at one layer with two coefficients (no gap is left to fill at these)."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder with an experiment file and a store, and how commands run in it."""
+
+    folder: Path
+
+    @property
+    def uri(self) -> str:
+        return f"sqlite:///{self.folder}/mlflow.db"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return {**os.environ, "PATH": path, "MLFLOW_TRACKING_URI": self.uri, "OMP_NUM_THREADS": "1"}
+
+    def run(self, *arguments: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "massact", *arguments],
+            cwd=self.folder,
+            env={**self.environment, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        assert code is None or done.returncode == code, done.stdout + done.stderr
+        return done
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "massact", *arguments],
+            cwd=self.folder,
+            env={**self.environment, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def store(self) -> RunStore:
+        return open_store(self.uri)
+
+
+def _place(folder: Path) -> Place:
+    (folder / "small.yaml").write_text(EXPERIMENT)
+    return Place(folder)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, str]:
+    """A place where `main` has run, and what it printed."""
+    place = _place(tmp_path_factory.mktemp("finished"))
+    return place, place.run("main", "--experiment", "small.yaml").stdout
+
+
+@pytest.fixture
+def prepared(finished: tuple[Place, str], tmp_path: Path) -> Place:
+    """A place of its own that is calibrated and extracted, with nothing evaluated yet."""
+    place = _place(tmp_path)
+    place.run("calibrate", "--experiment", "small.yaml")
+    place.run("extract", "--experiment", "small.yaml")
+    return place
+
+
+def test_main_ends_with_a_report_and_links(finished: tuple[Place, str]) -> None:
+    place, printed = finished
+    report = place.folder / "reports/small/report.html"
+    assert str(Path("reports/small/report.html")) in printed
+    text = report.read_text()
+    assert "toy" in text.lower()
+    assert "says nothing about Gemma" in text or "say nothing about Gemma" in text
+
+
+def test_every_cell_is_a_finished_child_of_its_phase(finished: tuple[Place, str]) -> None:
+    place, _ = finished
+    store = place.store()
+    evaluations = store.evaluations("small")
+    assert len(evaluations) == N_CELLS
+    parents = {one.run_id: one.phase for one in store.phases("small")}
+    database = sqlite3.connect(place.folder / "mlflow.db")
+    for one in evaluations:
+        (parent,) = database.execute(
+            "select value from tags where key = 'mlflow.parentRunId' and run_uuid = ?", (one.run_id,)
+        ).fetchone()
+        assert parents[parent] in {"phase1", "phase2", "phase3"}
+    assert {one.status for one in store.phases("small")} == {"FINISHED"}
+
+
+def test_the_report_run_says_that_the_toys_are_toys_and_baselines_are_sane(
+    finished: tuple[Place, str],
+) -> None:
+    (baseline,) = finished[0].store().baselines("small")
+    assert baseline.row.trait_mean is not None
+    assert baseline.row.coherence_mean is not None
+    assert baseline.row.trait_mean < 10
+    assert baseline.row.coherence_mean > 85
+
+
+def test_a_second_main_evaluates_nothing_again_and_says_so(finished: tuple[Place, str]) -> None:
+    place, _ = finished
+    before = len(place.store().finished_keys("small"))
+    printed = place.run("main", "--experiment", "small.yaml").stdout
+    assert "nothing was evaluated again" in printed
+    assert len(place.store().finished_keys("small")) == before
+
+
+def test_the_plans_one_liner_reads_the_calibration(finished: tuple[Place, str]) -> None:
+    place, _ = finished
+    (path,) = place.folder.glob("mlruns/**/calibration.json")
+    d = json.loads(path.read_text())
+    dims = d["aggregate"]["top_dims_by_layer"]["2"][:5]
+    assert len(dims) == 5
+    assert dims[0] == 43  # the first of the planted dims
+
+
+def test_cleaning_a_mean_difference_before_or_after_is_one_direction(finished: tuple[Place, str]) -> None:
+    from massact.tracking.stages import read_vectors
+    from massact.tracking.tracker import Tracker
+
+    place, _ = finished
+    tracker = Tracker(place.uri, "small", floor=68)
+    (extraction,) = place.store().stages(Kind.EXTRACTION, "small")
+    assert {parse_label(label).method for label in extraction.row.labels} == {"mean_diff", "probe"}
+    vectors = {
+        label: read_vectors(tracker, extraction.run_id, label)
+        for label in ("mean_diff_cleaned", "mean_diff_preclean", "probe_cleaned", "probe_preclean")
+    }
+    for layer in range(extraction.row.n_layers):
+        assert cosine(vectors["mean_diff_cleaned"][layer], vectors["mean_diff_preclean"][layer]) > 0.9999
+        assert cosine(vectors["probe_cleaned"][layer], vectors["probe_preclean"][layer]) < 0.9999
+    for stack in vectors.values():
+        torch.testing.assert_close(stack.norm(dim=1), torch.ones(len(stack)))
+
+
+def test_gaps_and_status_agree_with_the_store(finished: tuple[Place, str]) -> None:
+    place, _ = finished
+    answer = place.run("gaps", "--experiment", "small.yaml", "--format", "json", code=None)
+    rows = json.loads(answer.stdout)["rows"]
+    stored = [one.row for one in place.store().evaluations("small")]
+    assert len(rows) == 8
+    for row in rows:
+        mine = [one for one in stored if one.label == row["label"]]
+        coherent = [one for one in mine if (one.coherence_mean or 0) >= 68]
+        assert row["status"] == ("ok" if coherent else "below_floor")
+        if coherent:
+            assert row["best"]["delta"] == max(one.delta or 0 for one in coherent)
+    remain = any(row["status"] != "ok" for row in rows)
+    assert answer.returncode == int(remain)
+    assert place.run("status", "--experiment", "small.yaml", code=None).returncode == int(remain)
+
+
+def test_the_plans_own_command_line_evaluates_a_label_and_skips_it_the_second_time(prepared: Place) -> None:
+    line = [
+        "evaluate", "--experiment", "small.yaml", "--vector-from-trait", "small/chirp/refusal", "--method",
+        "probe_preclean", "--position", "response[:5]", "--layers", "30%-40%", "--coefficients", "8,10",
+        "--max-new-tokens", "8", "--direction", "positive", "--subset", "0", "--save-responses", "best",
+    ]  # fmt: skip
+    first = prepared.run(*line)
+    assert "4 cells: 0 finished already, 4 evaluated" in first.stderr  # layers 2 and 3 of 8
+    assert "4 cells: 4 finished already, 0 evaluated" in prepared.run(*line).stderr
+    rows = [one.row for one in prepared.store().evaluations("small")]
+    assert {(row.n_questions, row.max_new_tokens, row.label) for row in rows} == {(24, 8, "probe_preclean")}
+
+
+def test_a_phase_without_its_prerequisites_says_what_makes_them(tmp_path: Path) -> None:
+    place = _place(tmp_path)
+    done = place.run("phase1", "--experiment", "small.yaml", code=1)
+    assert "calibration.json not found. Run: massact calibrate --experiment small.yaml" in done.stderr
+    assert "activations not found. Run: massact extract --experiment small.yaml" in done.stderr
+    assert "lacks" in place.run("extract", "--experiment", "small.yaml", code=1).stderr
+    status = place.run("status", "--experiment", "small.yaml", code=1)
+    assert "Next: massact calibrate" in status.stdout
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "status"),
+    [(signal.SIGKILL, -9, "RUNNING"), (signal.SIGINT, 130, "KILLED"), (signal.SIGTERM, 143, "KILLED")],
+    ids=["kill", "interrupt", "terminate"],
+)
+def test_a_stopped_phase_leaves_only_whole_evaluations(
+    number: signal.Signals, code: int, status: str, prepared: Place
+) -> None:
+    process = prepared.start("phase1", "--experiment", "small.yaml", "--batch-rows", "2")
+    store = prepared.store()
+    deadline = time.monotonic() + 120
+    while not store.evaluations("small") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert [one.status for one in store.phases("small") if one.phase == "phase1"] == [status]
+    found = store.evaluations("small")
+    assert 0 < len(found) < 4, "the phase was over before it was stopped, or never began"
+    for one in found:
+        assert one.row.coherence_mean is not None
+        assert list(prepared.folder.glob(f"mlruns/*/{one.run_id}/artifacts/vector.safetensors"))
+    prepared.run("phase1", "--experiment", "small.yaml")
+    assert len(store.evaluations("small")) == 4
+
+
+def test_mlflow_run_uses_its_own_run_and_fails_with_a_useful_last_line(prepared: Place) -> None:
+    def mlflow_run(entry: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        experiment = f"experiment={prepared.folder / 'small.yaml'}"
+        command = [sys.executable, "-m", "mlflow", "run", str(ROOT), "-e", entry, "--env-manager", "local"]
+        return subprocess.run(
+            [*command, "-P", experiment, *arguments],
+            cwd=prepared.folder,
+            env=prepared.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+
+    good = mlflow_run("phase2", "-P", "save_responses=none")
+    assert good.returncode == 0, good.stderr
+    phases = [one for one in prepared.store().phases("small") if one.phase == "phase2"]
+    assert [one.status for one in phases] == ["FINISHED"]
+    assert phases[0].run_id in good.stderr, "the phase's run is not the one that mlflow run made"
+    assert len(prepared.store().evaluations("small")) == 8
+
+    bad = mlflow_run("evaluate", "-P", "method=probe", "-P", "position=response[:7]")
+    assert bad.returncode != 0
+    assert "activations not found at response[:7]" in bad.stderr + bad.stdout
+    database = sqlite3.connect(prepared.folder / "mlflow.db")
+    statuses = database.execute(
+        "select r.status, t.value from runs r join tags t on t.run_uuid = r.run_uuid "
+        "where t.key = 'massact.error' and r.name = 'evaluate'"
+    ).fetchall()
+    assert [status for status, _ in statuses] == ["FAILED"]
+    assert "massact extract" in statuses[0][1]

@@ -1,0 +1,215 @@
+"""The report: what it says, what it ticks, and that nothing of a model's text becomes markup."""
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+
+import pytest
+
+from massact.query import Answers
+from massact.report import Report, build_report
+from massact.report.comparisons import before_after_table
+from massact.report.contents import Evidence
+from massact.report.result_tables import gap_matrices
+from massact.report.sections import coefficient_section
+from massact.report.summary import answers_in_short
+from massact.schema import EvaluationRow
+from massact.store.base import Failure, Stored
+from tests.test_report_rows import (
+    behaves,
+    calibration,
+    evidence,
+    experiment,
+    report_input,
+    row,
+    sample,
+    scored,
+    toy_rows,
+)
+
+Rows = list[Stored[EvaluationRow]]
+HOSTILE = "<script>alert(1)</script> `x` ```` | [a](http://b) ![i](http://c/i.png) **bold**"
+
+
+@pytest.fixture(scope="module")
+def rows() -> Rows:
+    return toy_rows()
+
+
+@pytest.fixture(scope="module")
+def report(rows: Rows) -> Report:
+    part = [one for one in rows if one.row.model == "toy-gemma-3" and one.row.position == "response[:5]"]
+    samples = (sample(), sample(title=HOSTILE, question=HOSTILE, response=HOSTILE, trait=None))
+    return build_report(
+        report_input(
+            part,
+            calibrations={"toy-gemma-3": calibration()},
+            samples=samples,
+            run_link=lambda run: f"http://ui/runs/{run}?a=1&b=2",
+        )
+    )
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value or "")
+            if name in ("src", "href", "xlink:href"):
+                self.addresses.append(value or "")
+
+
+def test_model_text_stays_text(report: Report) -> None:
+    page = _Tags()
+    page.feed(report.html)
+    assert "script" not in page.tags
+    assert "img" not in page.tags
+    assert "&lt;script&gt;alert(1)" in report.html
+    # in Markdown it stands in a fence longer than its own backticks; its title and table cells are escaped
+    assert f"`````text\n{HOSTILE}\n\n{HOSTILE}\n`````" in report.markdown
+    outside = re.sub(r"(?ms)^(`{3,})text\n.*?^\1$", "", report.markdown)
+    assert "<script" not in outside
+    assert "](http://b)" not in outside
+
+
+def test_page_needs_nothing_else(report: Report) -> None:
+    page = _Tags()
+    page.feed(report.html)
+    assert all(address.startswith(("#", "http://ui/runs/")) for address in page.addresses)
+    assert len(page.ids) == len(set(page.ids))
+    for reference in re.findall(r"url\(#([^)]+)\)", report.html):
+        assert reference in page.ids
+    assert report.html.count('<svg role="img" aria-label=') == len(report.figures) == 5
+
+
+def test_toys_are_named_as_such(report: Report, rows: Rows) -> None:
+    for text in (report.html, report.markdown):
+        assert "say nothing about Gemma" in text
+        assert "planted" in text
+    real = build_report(report_input([], toy=False))
+    assert "say nothing about Gemma" not in real.markdown
+
+
+def test_the_same_input_gives_the_same_report() -> None:
+    given = report_input([scored(50.0, 90.0)], calibrations={"toy-gemma-3": calibration()})
+    assert build_report(given) == build_report(given)
+
+
+def test_figures_of_the_markdown_exist(report: Report) -> None:
+    assert set(re.findall(r"\(figures/([^)]+)\.png\)", report.markdown)) == set(report.figures)
+
+
+def test_empty_store_cannot_say_and_names_the_commands() -> None:
+    report = build_report(report_input([]))
+    assert {one.verdict for one in (*report.criteria, *report.sanity)} == {"cannot say"}
+    assert not any(one.ok for one in (*report.criteria, *report.sanity))
+    for one, phase in zip(report.criteria, ("phase1", "phase2", "phase3", "phase1"), strict=True):
+        assert one.detail.startswith("cannot say")
+        assert f"massact {phase} --experiment {experiment().file}" in one.detail
+    assert report.figures == {}
+    assert not re.search(r"\b0\.0|@ 0", report.markdown)
+
+
+def test_failed_and_unscored_are_neither_zero_nor_missing() -> None:
+    lost = row(label="mean_diff")
+    failure = Failure(lost.run_id, 5, "out of <memory>", lost.row)
+    unscored = row(n_scored=0, n_unscored=10)
+    given = experiment()
+    answers = Answers(rows=(unscored,), failures=(failure,), groups=given.groups(), coefficient_ranges={})
+    report = build_report(replace(report_input([unscored]), answers=answers))
+    table = {cells[0].text: cells[1] for cells in gap_matrices(evidence([unscored], (failure,)))[0].rows}
+    assert table["mean_diff"].text == "failed"
+    assert table["probe"].text == "unscored"
+    assert table["probe_top1"].text == "\N{EM DASH}"
+    assert "failed: out of &lt;memory>" in report.markdown
+    assert "failed: out of &lt;memory&gt;" in report.html
+
+
+def test_same_direction_gives_no_difference() -> None:
+    rows = [scored(28.3, 71.0, label="mean_diff_cleaned"), scored(19.2, 70.0, label="mean_diff_preclean")]
+    found = evidence(rows)
+    cells = [cell.text for cell in before_after_table(found).rows[0]]
+    assert "same direction by algebra" in cells
+    assert not any("9.1" in cell for cell in cells)
+    short = next(one for one in answers_in_short(found) if "before extraction" in one.question)
+    assert "same direction by algebra" in short.lines[0]
+
+
+def test_bests_at_different_layers_of_one_vector_are_noise_too() -> None:
+    rows = [
+        scored(28.3, 71.0, label="mean_diff_cleaned"),
+        scored(19.2, 70.0, label="mean_diff_preclean", layer=3),
+    ]
+    assert "same direction by algebra at every layer" in str(before_after_table(evidence(rows)).rows)
+    probes = [scored(28.3, 71.0, label="probe_cleaned"), scored(19.2, 70.0, label="probe_preclean", layer=3)]
+    assert "after ahead by 9.1" in str(before_after_table(evidence(probes)).rows)
+    assert "different layers" in str(before_after_table(evidence(probes)).rows)
+
+
+def test_measured_cosine_outweighs_algebra() -> None:
+    rows = [scored(28.3, 71.0, label="mean_diff_cleaned", vector_digest="a"),
+            scored(19.2, 70.0, label="mean_diff_preclean", vector_digest="b")]  # fmt: skip
+    given = Answers(rows=tuple(rows), coefficient_ranges={})
+    same = Evidence.of(experiment(), given, {("a", "b"): 0.99999})
+    other = Evidence.of(experiment(), given, {("a", "b"): 0.5})
+    assert "same vector: cosine 0.99999" in str(before_after_table(same).rows)
+    assert "after ahead by 9.1" in str(before_after_table(other).rows)
+
+
+def test_ties_are_called_ties() -> None:
+    found = evidence([scored(50.0, 90.0), scored(50.01, 90.0, label="mean_diff", coefficient=20.0)])
+    line = answers_in_short(found)[0].lines[0]
+    assert "`probe` and `mean_diff` are tied at +50.0" in line
+
+
+def test_settings_are_never_mixed() -> None:
+    old = scored(90.0, 90.0, setting="old", judge="openai:other", finished_at=2000)
+    new = scored(40.0, 90.0, label="mean_diff", finished_at=1000)
+    found = evidence([old, new])
+    table = {cells[0].text: cells[1].text for cells in gap_matrices(found)[0].rows}
+    # the setting that the file declares is answered in, though another was run later
+    assert table["mean_diff"] == "+40.0 @ 90"
+    assert table["probe"] == "\N{EM DASH} (not in this setting)"
+    assert "evaluated in 2 settings" in build_report(report_input([old, new])).markdown
+
+
+def test_scatter_is_measured_on_groups_with_an_effect() -> None:
+    rows = [
+        behaves(row(coefficient=c, label=label)) for c in (8.0, 10.0) for label in ("probe", "probe_top1")
+    ]
+    idle = scored(1.0, 95.0, label="probe_cleaned", coefficient=1.0, relative_strength=0.01)
+    table = coefficient_section(evidence([*rows, idle])).tables[-1]
+    assert table.caption.startswith("Scatter")
+    assert [cell.text for cell in table.rows[0]][:2] == ["toy-gemma-3", "2"]
+
+
+def test_report_imports_nothing_heavy() -> None:
+    heavy = (
+        "torch",
+        "transformers",
+        "mlflow",
+        "click",
+        "matplotlib",
+        "jinja2",
+        "massact.tracking",
+        "massact.pipeline",
+        "massact.cli",
+    )
+    code = f"import sys, massact.report; print([m for m in {heavy!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_generated_at_and_provenance_are_shown() -> None:
+    text = build_report(report_input([], generated_at=datetime(2026, 2, 5, 12, 30, tzinfo=UTC))).markdown
+    assert "2026-02-05 12:30+00:00" in text

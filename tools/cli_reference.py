@@ -1,0 +1,57 @@
+"""Print docs/cli.md: the help of every command, as `massact --help` shows it.
+
+Run from the project's root: python tools/cli_reference.py > docs/cli.md
+A test fails when the file is not what this prints.
+"""
+
+import sys
+from collections.abc import Iterator
+
+import click
+
+from massact.cli.app import cli
+
+WIDTH = 100
+
+
+def walk(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """A command and all below it, in the order of their names."""
+    yield path, command
+    if isinstance(command, click.Group):
+        for name in sorted(command.commands):
+            yield from walk(command.commands[name], (*path, name))
+
+
+def help_text(command: click.Command, path: tuple[str, ...]) -> str:
+    """What `--help` prints, at a fixed width."""
+    context: click.Context | None = None
+    for name in path:
+        one = cli if context is None else command if name == path[-1] else _child(context, name)
+        context = click.Context(
+            one, parent=context, info_name=name, terminal_width=WIDTH, max_content_width=WIDTH
+        )
+    assert context is not None
+    return command.get_help(context)
+
+
+def _child(context: click.Context, name: str) -> click.Command:
+    assert isinstance(context.command, click.Group)
+    return context.command.commands[name]
+
+
+def reference() -> str:
+    """The whole page."""
+    parts = [
+        "# Command line",
+        "",
+        "Made by `make docs` from the commands' own help. Every option can also be given as an environment",
+        "variable: `MASSACT_<COMMAND>_<OPTION>`, such as `MASSACT_GAPS_FLOOR=70`. Exit codes: 0 done, 1 the",
+        'answer is "no" or the work failed, 2 wrong input, 130 interrupted, 143 terminated.',
+    ]
+    for path, command in walk(cli, ("massact",)):
+        parts += ["", f"## {' '.join(path)}", "", "```", help_text(command, path), "```"]
+    return "\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())
