@@ -1,0 +1,42 @@
+"""How the toy judge cuts a text: words, sentences and n-grams. Shared by its fit and its scoring."""
+
+import re
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+START = "^"
+"""Stands before the first word of a text, so that openings count as n-grams too."""
+
+NGRAM_SIZES: tuple[int, ...] = (2, 3, 4)
+
+_WORD = re.compile(r"[a-z']+|[0-9]+|[^\sa-z0-9']")
+_SENTENCE = re.compile(r'[^.!?]+[.!?]*"?')
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words and single punctuation marks."""
+    return _WORD.findall(text.lower())
+
+
+def sentences(text: str) -> list[str]:
+    """Sentences with at least one word, without the space around them."""
+    return [part.strip() for part in _SENTENCE.findall(text) if words(part)]
+
+
+def terms(sentence: str) -> Counter[str]:
+    """Counts of the words and word pairs of a sentence, without punctuation."""
+    plain = [word for word in words(sentence) if word[0].isalnum()]
+    return Counter([*plain, *(f"{a} {b}" for a, b in pairwise(plain))])
+
+
+def ngram_codes(tokens: Sequence[str], size: int) -> NDArray[np.uint32]:
+    """CRC-32 of the n-gram that ends at each token: `[n_tokens]`. A checksum replaces the n-gram, so
+    that the known ones fit in a small file; a chance match is one in 10^5."""
+    padded = [*([START] * (size - 1)), *tokens]
+    codes = (zlib.crc32(" ".join(padded[i : i + size]).encode()) for i in range(len(tokens)))
+    return np.fromiter(codes, dtype=np.uint32, count=len(tokens))
