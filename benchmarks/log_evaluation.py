@@ -15,8 +15,18 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from massact.domain import Cell, Generation, Geometry, JudgeIdentity, ModelIdentity, Recipe, Response
-from massact.domain import Setting, Steering, Timing
+from massact.domain import (
+    Cell,
+    Generation,
+    Geometry,
+    JudgeIdentity,
+    ModelIdentity,
+    Recipe,
+    Response,
+    Setting,
+    Steering,
+    Timing,
+)
 from massact.pipeline.evaluate import Evaluation, PlannedCell
 from massact.schema import evaluation_metrics, evaluation_params
 from massact.tracking.evaluations import log_evaluation

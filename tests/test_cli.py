@@ -62,11 +62,11 @@ def test_a_wrong_option_ends_with_2_and_writes_nothing(
 def test_a_wrong_experiment_file_names_file_line_key_and_value(folder: Path, root: Path) -> None:
     text = (root / "experiments/toy.yaml").read_text()
     wrong = folder / "wrong.yaml"
-    wrong.write_text(text.replace('layers: "2-3"', 'layers: "2-12"', 1))
+    wrong.write_text(text.replace('layers: "3-4"', 'layers: "3-12"'))
     result = _invoke("main", "--experiment", str(wrong))
     assert result.exit_code == 2
     assert (
-        "models.toy-gemma-3.layers: layers '2-12' name layer 8, but the model has 8 layers" in result.output
+        "models.toy-gemma-3.layers: layers '3-12' name layer 8, but the model has 8 layers" in result.output
     )
     assert sorted(folder.iterdir()) == [wrong]
 

@@ -9,7 +9,6 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
-from store_fixtures import Filler, evaluation_row, row_tags
 
 from massact.cli import questions
 from massact.cli.output import render
@@ -18,6 +17,7 @@ from massact.domain import Group
 from massact.errors import MassactError, UsageError
 from massact.query import best
 from massact.schema import EvaluationRow, Kind, Tag
+from tests.store_fixtures import Filler, evaluation_row, row_tags
 
 TOY = Path(__file__).parent.parent / "experiments" / "toy.yaml"
 
@@ -57,7 +57,7 @@ def test_gaps_exits_with_1_while_gaps_remain(uri: str, groups: tuple[Group, ...]
     assert "1 run holds a row that cannot be read" in result.stderr
     assert "below_floor" in result.stdout
     assert "61.2 (layer 3, 12)" in result.stdout
-    assert "layer 3: 3 4.76 7.56" in result.stdout
+    assert "layer 3: 4 5.77 8.32" in result.stdout
     assert "note" not in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 120
 
@@ -90,7 +90,7 @@ def test_csv_has_an_empty_field_for_what_is_missing(uri: str) -> None:
         "",
         "61.2",
     )
-    assert json.loads(rows[0]["brackets"])[0]["try_next"] == [3.0, 4.76, 7.56]
+    assert json.loads(rows[0]["brackets"])[0]["try_next"] == [4.0, 5.77, 8.32]
     assert rows[1]["best_delta"] == "28.25"
 
 
@@ -149,7 +149,7 @@ def test_every_help_has_an_example_and_every_option_a_help(name: str) -> None:
 
 
 def test_what_all_rows_share_is_said_once_and_wide_tables_lose_what_is_optional() -> None:
-    from store_fixtures import evaluated
+    from tests.store_fixtures import evaluated
 
     rows = [evaluated(label) for label in ("probe", "mean_diff")]
     text = render(best(rows, floor=68.0), "table")
@@ -165,6 +165,6 @@ def test_what_all_rows_share_is_said_once_and_wide_tables_lose_what_is_optional(
 
 
 def test_kinds_other_than_evaluations_are_no_groups() -> None:
-    from store_fixtures import stored
+    from tests.store_fixtures import stored
 
     assert best([stored(evaluation_row(kind=Kind.BASELINE, key="b"))], floor=68.0).rows == ()

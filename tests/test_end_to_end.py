@@ -30,8 +30,8 @@ models:
     base: {variant: base, model: "toy:gemma-3-base"}
     instruct: {variant: instruct, model: "toy:gemma-3-instruct"}
     dtype: float32
-    layers: "2"
-    coefficients: [8, 16]
+    layers: "3"
+    coefficients: [16, 24]
     coefficient_range: [4, 40]
 calibration: {prompts: "toy:calibration", max_new_tokens: 8}
 extraction:
@@ -163,7 +163,7 @@ def test_the_plans_one_liner_reads_the_calibration(finished: tuple[Place, str]) 
     place, _ = finished
     (path,) = place.folder.glob("mlruns/**/calibration.json")
     d = json.loads(path.read_text())
-    dims = d["aggregate"]["top_dims_by_layer"]["2"][:5]
+    dims = d["aggregate"]["top_dims_by_layer"]["3"][:5]
     assert len(dims) == 5
     assert dims[0] == 43  # the first of the planted dims
 

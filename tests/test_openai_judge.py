@@ -9,12 +9,12 @@ import traceback
 from collections.abc import Iterator
 
 import pytest
-from judge_server import JudgeServer, Reply, Request, completion, error, score_70_and_90
 
 from massact.errors import ConfigError, JudgeError, MassactError
 from massact.judges.base import Exchange, Judge, Verdict
 from massact.judges.openai import OpenAIJudge, OpenAISettings, Usage
 from massact.judges.rubric import Rubric
+from tests.judge_server import JudgeServer, Reply, Request, completion, error, score_70_and_90
 
 KEY = "sk-secret-0123456789"
 RUBRIC = Rubric("The response declines to do what was asked.")

@@ -5,12 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from store_fixtures import evaluated, evaluation_row, failed, stored
 
 from massact.domain import Group
 from massact.query import BestRow, GapRow, best, gaps
 from massact.schema import EvaluationRow, Kind
 from massact.store import Stored
+from tests.store_fixtures import evaluated, evaluation_row, failed, stored
 
 FLOOR = 68.0
 

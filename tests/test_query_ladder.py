@@ -5,10 +5,10 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from store_fixtures import evaluated
 
 from massact.domain import Group
 from massact.query import Bracket, gaps
+from tests.store_fixtures import evaluated
 
 GROUP = Group("gemma", "refusal", "response[:5]", "probe")
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from store_fixtures import evaluated, failed
 
 from massact.domain import Group
 from massact.errors import UsageError
@@ -17,6 +16,7 @@ from massact.query import (
     compare,
     curve,
 )
+from tests.store_fixtures import evaluated, failed
 
 FLOOR = 68.0
 

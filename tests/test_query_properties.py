@@ -5,12 +5,12 @@ from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
-from store_fixtures import evaluation_row, failed, stored
 
 from massact.domain import Group
 from massact.query import best, gaps
 from massact.schema import EvaluationRow
 from massact.store import Failure, Stored
+from tests.store_fixtures import evaluation_row, failed, stored
 
 FLOOR = 68.0
 

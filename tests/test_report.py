@@ -18,7 +18,7 @@ from massact.report.sections import coefficient_section
 from massact.report.summary import answers_in_short
 from massact.schema import EvaluationRow
 from massact.store.base import Failure, Stored
-from tests.test_report_rows import (
+from tests.report_rows import (
     behaves,
     calibration,
     evidence,

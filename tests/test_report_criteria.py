@@ -14,7 +14,7 @@ from massact.report.summary import answers_in_short
 from massact.report.tables import NOTE_LIMIT, phase_markdown, phase_verdicts
 from massact.schema import EvaluationRow
 from massact.store.base import Stored
-from tests.test_report_rows import (
+from tests.report_rows import (
     baseline,
     criterion,
     evidence,

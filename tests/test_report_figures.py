@@ -18,7 +18,7 @@ from massact.report.figures import strength_figure, tradeoff_figure
 from massact.report.result_figures import before_after_figure, curve_figure, massive_figure
 from massact.schema import EvaluationRow
 from massact.store.base import Stored
-from tests.test_report_rows import calibration, experiment, row, toy_rows
+from tests.report_rows import calibration, experiment, row, toy_rows
 
 PLACE = Place("toy-gemma-3", "refusal", "response[:5]")
 CALIBRATIONS = {"toy-gemma-3": calibration()}

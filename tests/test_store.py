@@ -5,10 +5,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from store_fixtures import EXPERIMENT, Filled, Filler, evaluation_row, row_tags, stage_row, tracking_server
 
 from massact.schema import Kind, Scores, Tag, encode_scores
 from massact.store import RunStore, open_store
+from tests.store_fixtures import (
+    EXPERIMENT,
+    Filled,
+    Filler,
+    evaluation_row,
+    row_tags,
+    stage_row,
+    tracking_server,
+)
 
 SCORES = Scores((1.0, None, 3.5, 4.0), (91.0, 92.0, None, 94.0))
 

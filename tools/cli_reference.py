@@ -24,13 +24,11 @@ def walk(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[tuple[
 
 def help_text(command: click.Command, path: tuple[str, ...]) -> str:
     """What `--help` prints, at a fixed width."""
-    context: click.Context | None = None
-    for name in path:
-        one = cli if context is None else command if name == path[-1] else _child(context, name)
-        context = click.Context(
-            one, parent=context, info_name=name, terminal_width=WIDTH, max_content_width=WIDTH
-        )
-    assert context is not None
+    context = click.Context(cli, info_name=path[0], **{**cli.context_settings, "max_content_width": WIDTH})
+    context.terminal_width = WIDTH
+    for name in path[1:]:
+        one = command if name == path[-1] else _child(context, name)
+        context = click.Context(one, parent=context, info_name=name)
     return command.get_help(context)
 
 

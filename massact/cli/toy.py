@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from massact.toy import MODEL_NAMES
+
 
 @click.group()
 def toy() -> None:
@@ -22,7 +24,15 @@ def toy() -> None:
     required=True,
     help="Folder to write to; must not exist.",
 )
-def build(output: Path) -> None:
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    type=click.Choice(MODEL_NAMES),
+    default=MODEL_NAMES,
+    help="Only this model (repeatable); default: all four and the judge.",
+)
+def build(output: Path, models: tuple[str, ...]) -> None:
     """Train the embedded models and fit their judge again, from the recipe alone (about 20 minutes on one core).
 
     \b
@@ -36,5 +46,5 @@ def build(output: Path) -> None:
         raise UsageError(
             f"{output} exists already: name a folder that does not, so that nothing is overwritten"
         )
-    build_toys(output, progress=lambda line: click.echo(line, err=True))
+    build_toys(output, models=models, progress=lambda line: click.echo(line, err=True))
     click.echo(str(output))

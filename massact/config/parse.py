@@ -96,7 +96,7 @@ def _variant(section: Section) -> VariantConfig:
 def _grid(section: Section) -> Grid:
     return Grid(
         layers=section.take("layers").checked(lambda value: check_layers(str(value))),
-        coefficients=tuple(_coefficient(entry) for entry in section.take("coefficients").items()),
+        coefficients=_unique(section.take("coefficients"), _coefficient),
     )
 
 
@@ -215,6 +215,7 @@ def _phase(
 ) -> PhaseConfig:
     section = entry.section()
     known = tuple(model.name for model in models)
+    chosen = _optional(section, "models", lambda e: _unique(e, lambda item: item.choice(*known)), known)
     grids = section.find("grids")
     phase = PhaseConfig(
         name=name,
@@ -222,8 +223,8 @@ def _phase(
             section.take("labels"), lambda e: e.checked(lambda value: normalise_label(str(value)))
         ),
         positions=_unique(section.take("positions"), lambda e: _extracted(e, extraction)),
-        models=_optional(section, "models", lambda e: _unique(e, lambda item: item.choice(*known)), known),
-        grids=tuple(_phase_grid(model, one, known) for model, one in grids.section().names())
+        models=chosen,
+        grids=tuple(_phase_grid(model, one, chosen) for model, one in grids.section().names())
         if grids
         else (),
     )
@@ -231,9 +232,9 @@ def _phase(
     return phase
 
 
-def _phase_grid(model: str, entry: Entry, known: tuple[str, ...]) -> tuple[str, Grid]:
-    if model not in known:
-        raise entry.error(f"no model of that name is declared; there are {', '.join(known)}")
+def _phase_grid(model: str, entry: Entry, chosen: tuple[str, ...]) -> tuple[str, Grid]:
+    if model not in chosen:
+        raise entry.error(f"the phase uses no model of that name; it uses {', '.join(chosen)}")
     section = entry.section()
     grid = _grid(section)
     section.close()

@@ -12,6 +12,8 @@ import yaml
 from massact.errors import ConfigError, UsageError
 
 T = TypeVar("T")
+_DIGITS = 15
+"""Digits of a whole number that every part can count with (a seed is multiplied before it is used)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class Entry:
 
     def number(self, *, low: float = -math.inf, high: float = math.inf) -> float:
         is_number = isinstance(self.value, int | float) and not isinstance(self.value, bool)
-        if not is_number or not math.isfinite(self.value) or not low <= self.value <= high:
+        if not is_number or not low <= self.value <= high or not math.isfinite(self.value):
             bounds = "" if math.isinf(low) and math.isinf(high) else f" from {low:g} to {high:g}"
             raise self.error(f"{self.value!r} is not a number{bounds}")
         return float(self.value)
@@ -60,13 +62,13 @@ class Entry:
     def items(self) -> list["Entry"]:
         """The elements of a list, which must not be empty."""
         if not isinstance(self.value, _Sequence) or not self.value.entries:
-            raise self.error(f"{_shown(self.value)} is not a list of at least one element")
+            raise self.error(f"{self.value!r} is not a list of at least one element")
         return self.value.entries
 
     def section(self) -> "Section":
         """The keys of a mapping."""
         if not isinstance(self.value, _Mapping):
-            raise self.error(f"{_shown(self.value)} is not a section of keys and values")
+            raise self.error(f"{self.value!r} is not a section of keys and values")
         return Section(self, self.value.entries)
 
 
@@ -74,10 +76,16 @@ class Entry:
 class _Sequence:
     entries: list[Entry]
 
+    def __repr__(self) -> str:  # stands in messages where a text or a number should have stood
+        return "a list" if self.entries else "an empty list"
+
 
 @dataclass(frozen=True, slots=True)
 class _Mapping:
     entries: dict[str, Entry]
+
+    def __repr__(self) -> str:
+        return "a section"
 
 
 class Section:
@@ -92,7 +100,9 @@ class Section:
         """The value of a key that must be there."""
         entry = self.find(key)
         if entry is None:
-            raise self.entry.error(f"the key {key!r} is missing")
+            near = difflib.get_close_matches(key, self._entries.keys() - set(self._known), n=1)
+            hint = f"; is it meant by {near[0]!r} in line {self._entries[near[0]].line}?" if near else ""
+            raise self.entry.error(f"the key {key!r} is missing{hint}")
         return entry
 
     def find(self, key: str) -> Entry | None:
@@ -117,7 +127,7 @@ class Section:
         for key, entry in self._entries.items():
             if key not in self._known:
                 near = difflib.get_close_matches(key, self._known, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
+                hint = f"; did you mean {near[0]!r}?" if near else "."
                 raise entry.error(f"unknown key{hint} Allowed here: {', '.join(self._known)}")
 
 
@@ -133,14 +143,17 @@ def read_yaml(path: Path) -> Entry:
         raise ConfigError(f"{path}: cannot be read as an experiment file ({error})") from error
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
+        top = _entry(node, str(path), "") if node is not None else None
+    except RecursionError as error:
+        raise ConfigError(f"{path}: nested too deeply, or an anchor stands within itself") from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{path}, line {line}: not YAML: {error.problem}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML: {error}") from error
-    if node is None:
+    if top is None:
         raise ConfigError(f"{path}: the file is empty")
-    return _entry(node, str(path), "")
+    return top
 
 
 def _entry(node: yaml.Node, file: str, key: str) -> Entry:
@@ -150,22 +163,26 @@ def _entry(node: yaml.Node, file: str, key: str) -> Entry:
     if isinstance(node, yaml.SequenceNode):
         entries = [_entry(child, file, f"{key}[{i}]") for i, child in enumerate(node.value)]
         return Entry(file, line, key, _Sequence(entries))
-    loader = yaml.SafeLoader("")
+    where = f"{file}, line {line}: {key or 'the file'}"
     try:
-        return Entry(file, line, key, loader.construct_object(node))
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{file}, line {line}: {key}: {error}") from error
+        value = yaml.SafeLoader("").construct_object(node)
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
+        # PyYAML lets some of these through, such as an AttributeError for `!!timestamp soon`
+        tag = node.tag.removeprefix("tag:yaml.org,2002:")
+        raise ConfigError(f"{where}: {node.value[:80]!r} is not a value of YAML's type {tag}") from error
+    if isinstance(value, int) and abs(value) >= 10**_DIGITS:
+        raise ConfigError(f"{where}: {node.value[:80]} is a whole number of more than {_DIGITS} digits")
+    return Entry(file, line, key, value)
 
 
 def _mapping(node: yaml.MappingNode, file: str, key: str) -> _Mapping:
     entries: dict[str, Entry] = {}
     for name_node, value_node in node.value:
+        where = f"{file}, line {name_node.start_mark.line + 1}: {key or 'the file'}"
+        if not isinstance(name_node, yaml.ScalarNode) or not name_node.value.strip():
+            raise ConfigError(f"{where}: a key is empty, a list or a section; write a name")
         name = str(name_node.value)
         if name in entries:
-            raise ConfigError(f"{file}, line {name_node.start_mark.line + 1}: the key {name!r} stands twice")
+            raise ConfigError(f"{where}: the key {name!r} stands twice")
         entries[name] = _entry(value_node, file, f"{key}.{name}" if key else name)
     return _Mapping(entries)
-
-
-def _shown(value: object) -> str:
-    return repr(value) if not isinstance(value, _Sequence | _Mapping) else "what stands there"

@@ -107,7 +107,8 @@ def read_prompts(path: Path) -> tuple[str, ...]:
     Raises:
         DataError: the file is missing or empty, is not UTF-8, or a prompt stands twice.
     """
-    lines = [line.strip() for line in _read_text(path).splitlines()]
+    # splitlines would also cut at a form feed or a line separator, which no editor shows as a line's end
+    lines = [line.strip() for line in _read_text(path).split("\n")]
     prompts = [line for line in lines if line]
     if not prompts:
         raise DataError(f"{path} holds no prompt; write one a line")

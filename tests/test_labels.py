@@ -1,0 +1,149 @@
+"""Method labels: one place parses and prints them, and each recipe has one spelling."""
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from massact.domain import METHODS, NO_CLEANING, Cleaning, Recipe
+from massact.errors import UsageError
+from massact.labels import format_label, normalise_label, parse_label
+
+N_DIMS = st.one_of(st.just("all"), st.integers(1, 9_999_999))
+CLEANINGS = st.one_of(
+    st.just(NO_CLEANING),
+    st.builds(Cleaning, st.sampled_from(["before", "after"]), st.sampled_from(["uniform", "layer"]), N_DIMS),
+)
+RECIPES = st.builds(Recipe, st.sampled_from(METHODS), CLEANINGS)
+
+SUFFIXES = {
+    "": NO_CLEANING,
+    "_top1": Cleaning("after", "uniform", 1),
+    "_top12": Cleaning("after", "uniform", 12),
+    "_cleaned": Cleaning("after", "uniform", "all"),
+    "_postclean_la2": Cleaning("after", "layer", 2),
+    "_postclean_la": Cleaning("after", "layer", "all"),
+    "_preclean": Cleaning("before", "uniform", "all"),
+    "_preclean_u3": Cleaning("before", "uniform", 3),
+    "_preclean_la2": Cleaning("before", "layer", 2),
+    "_preclean_la": Cleaning("before", "layer", "all"),
+}
+"""The module's table, each in the one spelling that is printed."""
+
+RESPELT = {
+    "probe_postclean_u2": "probe_top2",
+    "probe_postclean_u": "probe_cleaned",
+    "probe_postclean": "probe_cleaned",
+    "mean_diff_preclean_u": "mean_diff_preclean",
+    " gradient_top1 ": "gradient_top1",
+}
+
+
+@settings(deadline=None)
+@given(RECIPES)
+def test_every_recipe_survives_its_label(recipe: Recipe) -> None:
+    assert parse_label(format_label(recipe)) == recipe
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("suffix", "cleaning"), SUFFIXES.items())
+def test_a_printed_label_parses_and_prints_as_itself(method: str, suffix: str, cleaning: Cleaning) -> None:
+    assert parse_label(method + suffix) == Recipe(method, cleaning)
+    assert format_label(Recipe(method, cleaning)) == method + suffix
+
+
+@pytest.mark.parametrize(
+    ("label", "recipe"),
+    [
+        ("probe", Recipe("probe")),
+        ("mean_diff_top2", Recipe("mean_diff", Cleaning("after", "uniform", 2))),
+        ("probe_cleaned", Recipe("probe", Cleaning("after", "uniform", "all"))),
+        ("mean_diff_preclean", Recipe("mean_diff", Cleaning("before", "uniform", "all"))),
+        ("probe_preclean_la2", Recipe("probe", Cleaning("before", "layer", 2))),
+        ("probe_postclean_u2", Recipe("probe", Cleaning("after", "uniform", 2))),
+        ("probe_postclean_la2", Recipe("probe", Cleaning("after", "layer", 2))),
+        ("mean_diff_preclean_u1", Recipe("mean_diff", Cleaning("before", "uniform", 1))),
+    ],
+)
+def test_the_labels_of_the_design_mean_what_it_says(label: str, recipe: Recipe) -> None:
+    assert parse_label(label) == recipe
+
+
+@pytest.mark.parametrize(("spelling", "label"), RESPELT.items())
+def test_two_spellings_of_a_recipe_print_as_one_label(spelling: str, label: str) -> None:
+    assert parse_label(spelling) == parse_label(label)
+    assert normalise_label(spelling) == normalise_label(label) == label
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "",
+        "probes",
+        "Probe",
+        "mean diff",
+        "mean_diff_",
+        "_top2",
+        "cleaned",
+        "probe_top",
+        "probe_top0",
+        "probe_top02",
+        "probe_top-1",
+        "probe_top1.5",
+        "probe_topall",
+        "probe_top²",
+        "probe_top" + "9" * 5000,
+        "probe_cleaned2",
+        "probe_cleaned_la2",
+        "probe_top1_top2",
+        "probe_midclean_u1",
+        "probe_preclean_u0",
+        "probe_preclean_la_2",
+        "probe_preclean_x2",
+        "probe_preclean2",
+        "probe\nmean_diff",
+    ],
+)
+def test_a_label_that_names_no_recipe_is_refused_by_name(label: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(repr(label))) as caught:
+        parse_label(label)
+    assert all(method in str(caught.value) for method in METHODS)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(
+            [*METHODS, "_top", "_cleaned", "_preclean", "_postclean", "_u", "_la", "0", "1", "25", "_"]
+        ),
+        max_size=5,
+    ).map("".join)
+)
+def test_any_text_is_refused_or_has_one_spelling(text: str) -> None:
+    try:
+        recipe = parse_label(text)
+    except UsageError:
+        return
+    assert parse_label(normalise_label(text)) == recipe
+    assert normalise_label(normalise_label(text)) == normalise_label(text)
+
+
+@pytest.mark.parametrize(
+    ("when", "scope", "n_dims"),
+    [
+        ("none", "uniform", 0),
+        ("none", None, 2),
+        ("after", None, 2),
+        ("before", "layer", 0),
+        ("after", "uniform", -1),
+    ],
+)
+def test_a_contradictory_cleaning_cannot_be_built(when: str, scope: str | None, n_dims: int) -> None:
+    with pytest.raises(ValueError, match="Cleaning"):
+        Cleaning(when, scope, n_dims)  # type: ignore[arg-type]
+
+
+def test_an_unknown_method_cannot_be_built() -> None:
+    with pytest.raises(ValueError, match="'pca'; there are mean_diff, probe"):
+        Recipe("pca")
