@@ -18,7 +18,5 @@ def run_main(session: Session, output: Path) -> str:
     with session.tracker.phase("main", params=phase_params(session)) as run:
         tally = run_phases(session, run)
         report = run_report(session, output, run)
-    again = "nothing was evaluated again" if tally.evaluated == 0 and tally.failed == 0 else str(tally)
-    return (
-        f"{report.summary}\n\n{tally.wanted} cells wanted, {tally.finished_before} finished already: {again}"
-    )
+    again = "; nothing was evaluated again" if tally.evaluated == 0 and tally.failed == 0 else ""
+    return f"{report.summary}\n\n{tally}{again}"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from massact import __version__
 from massact.phases.geometry import pair_cosines
 from massact.phases.grid import load_answers
 from massact.phases.samples import pick_samples
@@ -19,7 +20,7 @@ from massact.tracking.tracker import OpenRun
 from massact.tracking.views import UI_ADDRESS
 from massact.vectors.massive import Calibration
 
-_VERSIONS = ("massact", "mlflow", "torch", "transformers", "scikit-learn")
+_PACKAGES = ("mlflow", "torch", "transformers", "scikit-learn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,5 +98,6 @@ def _provenance(rows: list[EvaluationRow]) -> Provenance:
         n_evaluations=len(rows),
         total_seconds=sum(seconds) if rows else None,
         git_commit=provenance_tags().get(MlflowTag.GIT_COMMIT),
-        versions={name: importlib.metadata.version(name) for name in _VERSIONS},
+        # massact itself is not installed where `mlflow run` made the environment
+        versions={"massact": __version__, **{name: importlib.metadata.version(name) for name in _PACKAGES}},
     )
