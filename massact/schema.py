@@ -42,7 +42,6 @@ class Tag(StrEnum):
     PHASE = "massact.phase"
     PARENT = "massact.parent"
     ERROR = "massact.error"
-    TOY = "massact.toy"
     GIT_DIRTY = "massact.git_dirty"
     VERDICT = "massact.verdict"
     """Prefix of a phase's verdicts: `massact.verdict.<name>`."""

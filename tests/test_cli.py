@@ -111,3 +111,13 @@ def test_toys_are_not_built_over_something(folder: Path) -> None:
     result = _invoke("toy", "build", "--output", str(folder / "there"))
     assert result.exit_code == 2
     assert "exists already" in result.output
+
+
+def test_a_judge_that_cannot_be_used_is_told_before_anything_runs(folder: Path, root: Path) -> None:
+    text = (root / "experiments/toy.yaml").read_text()
+    wrong = folder / "wrong.yaml"
+    wrong.write_text(text.replace("judge: likelihood", "judge: openai:some-model"))
+    result = _invoke("main", "--experiment", str(wrong))
+    assert result.exit_code == 2
+    assert "OPENAI_API_KEY" in result.output
+    assert sorted(folder.iterdir()) == [wrong]

@@ -16,7 +16,7 @@ from massact.models.load import SteerableModel
 from massact.phases.session import Session
 from massact.pipeline.evaluate import Evaluation, FailedCell, PlannedCell, evaluate_cells
 from massact.pipeline.extract import make_vectors
-from massact.schema import Artifact, EvaluationRow, Kind, StageRow
+from massact.schema import Artifact, Kind, StageRow
 from massact.store import RunStore
 from massact.store.base import Stored
 from massact.tracking.evaluations import log_evaluation, log_failure
@@ -285,8 +285,3 @@ def _geometry(
         cosine_to_uncleaned=cosine(vector, uncleaned),
         relative_strength=relative_strength(vector, coefficient, dims=dims, norm_without_massive=norm),
     )
-
-
-def rows_of(store: RunStore, experiment: str) -> list[EvaluationRow]:
-    """The rows of every finished evaluation."""
-    return [one.row for one in store.evaluations(experiment)]

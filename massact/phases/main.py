@@ -14,7 +14,7 @@ def run_main(session: Session, output: Path) -> str:
     Raises:
         UsageError: the experiment cannot be run as it is; nothing was started.
     """
-    check_experiment(session)
+    check_experiment(session, judges=True)
     with session.tracker.phase("main", params=phase_params(session)) as run:
         tally = run_phases(session, run)
         report = run_report(session, output, run)

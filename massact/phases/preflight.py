@@ -8,8 +8,12 @@ from massact.phases.session import Session
 from massact.pipeline.dataset import load_prompts
 
 
-def check_experiment(session: Session) -> dict[str, ModelShape]:
+def check_experiment(session: Session, *, judges: bool = False) -> dict[str, ModelShape]:
     """Check datasets, calibration prompts, and that every grid's layers exist.
+
+    Args:
+        session: whose experiment is checked.
+        judges: also that the judge can be used, for steps that go on to evaluate.
 
     Returns:
         Each model's shape, by name.
@@ -20,6 +24,8 @@ def check_experiment(session: Session) -> dict[str, ModelShape]:
     experiment = session.experiment
     for trait in experiment.traits:
         session.questions(trait)
+        if judges:
+            session.judge(trait)
     load_prompts(experiment.resolve(experiment.calibration.prompts))
     return {model.name: _check_model(experiment, model) for model in experiment.models}
 

@@ -68,7 +68,7 @@ def run_extract(session: Session, parent: OpenRun | None = None) -> None:
 
 def run_evaluate(session: Session, request: Request, parent: OpenRun | None = None) -> Tally:
     """Evaluate the cells of a command line that the store does not hold yet."""
-    shape = check_experiment(session)[request.model.name]
+    shape = check_experiment(session, judges=True)[request.model.name]
     session.questions(request.trait, request.overrides.subset)
     layers = parse_layers(request.layers, shape.n_layers)
     params = {
@@ -97,7 +97,7 @@ def run_grid_phase(session: Session, name: PhaseName, parent: OpenRun | None = N
     Raises:
         MissingPrerequisiteError: calibration or extraction is missing; says which and how to get it.
     """
-    check_experiment(session)
+    check_experiment(session, judges=True)
     _require(session, name)
     phase = session.experiment.phase(name)
     with session.tracker.phase(name, parent=parent, params=phase_params(session)) as run:
