@@ -117,6 +117,9 @@ def window_means(
 
     Returns:
         `[n_positions, n_texts, n_layers, d_model]`, float32 on the CPU; NaN where a window holds no token.
+
+    Raises:
+        DataError: an activation is not finite; the model overflows in its dtype.
     """
     shape = model.shape
     means = torch.full((len(positions), len(texts), shape.n_layers, shape.d_model), torch.nan)
@@ -130,8 +133,8 @@ def window_means(
             for p, rows in enumerate(windows):
                 for i, window in enumerate(rows):
                     if len(window):
-                        taken = stream[i, window.start : window.stop].float()
-                        means[p, start + i, layer] = taken.mean(0).cpu()
+                        mean = stream[i, window.start : window.stop].float().mean(0).cpu()
+                        means[p, start + i, layer] = _finite(mean, layer, model)
 
         return read
 
@@ -140,6 +143,16 @@ def window_means(
             done += n
             advance(n)
     return means
+
+
+def _finite(mean: torch.Tensor, layer: int, model: SteerableModel) -> torch.Tensor:
+    """The mean itself: NaN marks windows without a token, so an overflow must not look like one."""
+    if not torch.isfinite(mean).all():
+        raise DataError(
+            f"activations of layer {layer} are not finite: {model.identity.id} overflows in {model.identity.dtype}; "
+            "use another dtype (bfloat16 or float32)"
+        )
+    return mean
 
 
 def split_sides(positive: torch.Tensor, negative: torch.Tensor, validation_split: float) -> Activations:
