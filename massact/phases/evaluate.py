@@ -8,7 +8,7 @@ import torch
 
 from massact.config import ModelConfig, TraitConfig
 from massact.domain import Cell, Direction, Generation, Geometry, Recipe, Setting, Steering
-from massact.errors import MissingPrerequisiteError, StoreError
+from massact.errors import DataError, MissingPrerequisiteError, StoreError
 from massact.judges import Judge
 from massact.keys import cell_key
 from massact.labels import format_label
@@ -193,6 +193,13 @@ class Evaluator:
 
     def _plan(self, request: GridRequest) -> Iterator[PlannedCell]:
         vectors = self._vectors.of(request.position, request.recipe)
+        shape = self._model.shape
+        if tuple(vectors.shape) != (shape.n_layers, shape.d_model):
+            raise DataError(
+                f"vectors of {format_label(request.recipe)} at {request.position} have shape {list(vectors.shape)}, "
+                f"{self._config.instruct.reference} has {shape.n_layers} layers of {shape.d_model} dims: they are of "
+                "another model; run massact calibrate and massact extract again"
+            )
         uncleaned = self._vectors.of(request.position, request.recipe.uncleaned)
         calibration = self._vectors.calibration
         for layer, coefficient in product(request.layers, request.coefficients):

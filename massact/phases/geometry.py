@@ -4,6 +4,7 @@ from massact.labels import parse_label
 from massact.phases.evaluate import StoredVectors
 from massact.phases.session import Session
 from massact.query import Answers, before_after_pairs
+from massact.query.comparison import SAME_VECTOR_COSINE
 from massact.vectors.geometry import cosine, vector_digest
 
 
@@ -26,5 +27,11 @@ def pair_cosines(session: Session, answers: Answers) -> dict[tuple[str, str], fl
                     continue
                 for a, b in pairs:
                     first, second = (vectors.of(position, parse_label(label))[layer] for label in (a, b))
-                    cosines[vector_digest(first), vector_digest(second)] = cosine(first, second)
+                    found = cosine(first, second)
+                    cosines[vector_digest(first), vector_digest(second)] = found
+                    if parse_label(a).method == "mean_diff" and found <= SAME_VECTOR_COSINE:
+                        session.say(
+                            f"warning: {a} and {b} on {model.name} at {position}, layer {layer}, have cosine "
+                            f"{found:.4f}; zeroing is linear, so they should be one direction: the extraction is wrong"
+                        )
     return cosines
