@@ -141,7 +141,7 @@ def test_every_cell_is_a_finished_child_of_its_phase(finished: tuple[Place, str]
     assert {one.status for one in store.phases("small")} == {"FINISHED"}
 
 
-def test_the_report_run_says_that_the_toys_are_toys_and_baselines_are_sane(
+def test_the_baseline_is_sane(
     finished: tuple[Place, str],
 ) -> None:
     (baseline,) = finished[0].store().baselines("small")

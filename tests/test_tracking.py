@@ -261,3 +261,14 @@ def test_a_deleted_experiment_says_how_to_restore_it(tracker: Tracker, uri: str)
     MlflowClient(tracking_uri=uri).delete_experiment(tracker.experiment_id)
     with pytest.raises(StoreError, match="mlflow experiments restore"):
         Tracker(uri, "study", floor=68)
+
+
+def test_a_text_too_long_for_a_tag_is_cut_at_a_line_and_says_so(tracker: Tracker) -> None:
+    lines = [f"| row {i} |" for i in range(2000)]
+    with tracker.phase("phase1", params={}) as phase:
+        tracker.set_tag(phase, MlflowTag.NOTE, "\n".join(lines))
+    note = _run(tracker, phase.run_id).data.tags[MlflowTag.NOTE]
+    *kept, blank, mark = note.split("\n")
+    assert len(note) <= 8000
+    assert kept == lines[: len(kept)]
+    assert (blank, mark) == ("", "(cut: the rest is in the run's artifacts)")

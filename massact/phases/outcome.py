@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from massact.phases.grid import load_answers
 from massact.phases.session import Session
 from massact.report.tables import PhaseName, phase_markdown, phase_verdicts
-from massact.schema import TAG_LIMIT, EvaluationRow, MlflowTag, Tag
+from massact.schema import EvaluationRow, MlflowTag, Tag
 from massact.tracking.tracker import OpenRun, Step
 from massact.vectors.positions import parse_position
 
@@ -19,9 +19,9 @@ def log_outcome(
     answers = load_answers(session, phase if phase != "phase4" else None)
     text = phase_markdown(phase, session.experiment, answers, cosines=cosines)
     tracker = session.tracker
-    tracker.set_tag(run, MlflowTag.NOTE, text[:TAG_LIMIT])
+    tracker.set_tag(run, MlflowTag.NOTE, text)
     for name, verdict in phase_verdicts(phase, session.experiment, answers, cosines).items():
-        tracker.set_tag(run, f"{Tag.VERDICT}.{name}", verdict[:TAG_LIMIT])
+        tracker.set_tag(run, f"{Tag.VERDICT}.{name}", verdict)
     declared = {(group.model, group.trait, group.position, group.label) for group in answers.groups}
     rows = [one.row for one in answers.rows]
     mine = [row for row in rows if (row.model, row.trait, row.position, row.label) in declared]

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from massact.errors import StoreError
-from massact.schema import EvaluationRow, Kind, MlflowTag, StageRow, Tag, encode_row
+from massact.schema import TAG_LIMIT, EvaluationRow, Kind, MlflowTag, StageRow, Tag, encode_row
 from massact.tracking.provenance import provenance_tags
 from massact.tracking.views import view_tags
 
@@ -80,7 +80,9 @@ class Tracker:
                 note = {MlflowTag.NOTE.value: description} if description else {}
                 experiment_id = str(self._client.create_experiment(self.experiment, tags=note))
         except MlflowException as error:
-            raise StoreError(f"tracking store {_shown(self.tracking_uri)}: {_first_line(error)}") from error
+            raise StoreError(
+                f"tracking store {_shown(self.tracking_uri)}: {_without_password(error, self.tracking_uri)}"
+            ) from error
         return experiment_id
 
     def _show_views(self, experiment_id: str) -> None:
@@ -183,8 +185,8 @@ class Tracker:
             self._client.log_batch(run.run_id, metrics=metrics_now, params=params_now)
 
     def set_tag(self, run: OpenRun, key: str, value: str) -> None:
-        """Set a tag; a note longer than MLflow keeps is cut where a line ends, and says so."""
-        self._client.set_tag(run.run_id, key, value)
+        """Set a tag; a text longer than MLflow keeps is cut where a line ends, and says so."""
+        self._client.set_tag(run.run_id, key, fit_tag(value))
 
     @contextmanager
     def artifacts(self, run: OpenRun) -> Iterator[Path]:
@@ -242,6 +244,15 @@ def _connect(tracking_uri: str) -> Any:
             "Check --tracking-uri or MLFLOW_TRACKING_URI, and that the server runs"
         ) from error
     return client
+
+
+def fit_tag(text: str) -> str:
+    """A text as long as a tag may be: MLflow would cut it anywhere, without a word."""
+    if len(text) <= TAG_LIMIT:
+        return text
+    mark = "\n\n(cut: the rest is in the run's artifacts)"
+    kept = text[: TAG_LIMIT - len(mark)]
+    return (kept.rpartition("\n")[0] or kept) + mark
 
 
 def _shown(tracking_uri: str) -> str:
