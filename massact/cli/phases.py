@@ -9,6 +9,7 @@ from massact.cli.options import experiment_option, tracking_uri_option
 from massact.cli.session import open_session, rounds_option, workload_options
 
 if TYPE_CHECKING:
+    from massact.phases.evaluate import Tally
     from massact.phases.session import Session
     from massact.report.tables import PhaseName
 
@@ -156,15 +157,27 @@ def main_command(experiment_file: str, tracking_uri: str, output: Path, **worklo
     from massact.phases.main import run_main
 
     session = open_session(experiment_file, tracking_uri, **workload)
-    session.show(run_main(session, output))
+    text, tally = run_main(session, output)
+    session.show(text)
     _say_next(session)
+    _fail_with(tally)
 
 
 def _run_grid_phase(name: "PhaseName", session: "Session") -> None:
     from massact.phases.steps import run_grid_phase
 
-    run_grid_phase(session, name)
+    tally = run_grid_phase(session, name)
     _say_next(session)
+    _fail_with(tally)
+
+
+def _fail_with(tally: "Tally") -> None:
+    """Exit code 1 where cells failed: the rest was evaluated, and running again tries the failed ones."""
+    if tally.failed:
+        click.echo(
+            f"{tally.failed} cells failed; their runs hold the reason, running again tries them", err=True
+        )
+        raise click.exceptions.Exit(1)
 
 
 def _say_next(session: "Session") -> None:

@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
+from massact.phases.evaluate import Tally
 from massact.phases.preflight import check_experiment
 from massact.phases.report import run_report
 from massact.phases.session import Session
 from massact.phases.steps import phase_params, run_phases
 
 
-def run_main(session: Session, output: Path) -> str:
-    """Run what the store does not hold yet and write the report. Returns what to tell the user.
+def run_main(session: Session, output: Path) -> tuple[str, Tally]:
+    """Run what the store does not hold yet and write the report. Returns what to tell the user, and the count.
 
     Raises:
         UsageError: the experiment cannot be run as it is; nothing was started.
@@ -19,4 +20,4 @@ def run_main(session: Session, output: Path) -> str:
         tally = run_phases(session, run)
         report = run_report(session, output, run)
     again = "; nothing was evaluated again" if tally.evaluated == 0 and tally.failed == 0 else ""
-    return f"{report.summary}\n\n{tally}{again}"
+    return f"{report.summary}\n\n{tally}{again}", tally
