@@ -2,9 +2,12 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.postgres_server import PostgresServer, postgres_server
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -23,6 +26,9 @@ def _no_store_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests see no tracking server, no run and no key of whoever runs them."""
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
+    for name in ("USERNAME", "PASSWORD", "TOKEN", "INSECURE_TLS", "SERVER_CERT_PATH"):
+        monkeypatch.delenv(f"MLFLOW_TRACKING_{name}", raising=False)
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +47,13 @@ def uri(migrated_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     shutil.copy(migrated_database, tmp_path / "store.db")
     return f"sqlite:///{tmp_path}/store.db"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL of this process's own; `postgres.fresh()` is the tracking URI of a new database in it."""
+    with postgres_server() as server:
+        yield server
 
 
 @pytest.fixture

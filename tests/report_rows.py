@@ -10,7 +10,7 @@ from typing import Any
 
 from massact.config import Experiment, load_experiment
 from massact.labels import parse_label
-from massact.query import Answers
+from massact.query import Answers, Evaluations
 from massact.report import Criterion, Provenance, ReportInput, Sample
 from massact.report.contents import Evidence
 from massact.schema import EvaluationRow, Kind
@@ -162,7 +162,9 @@ def report_input(rows: list[Stored[EvaluationRow]], **values: Any) -> ReportInpu
     given = experiment()
     fields: dict[str, Any] = {
         "experiment": given,
-        "answers": Answers(rows=tuple(rows), groups=given.groups(), coefficient_ranges={}),
+        "answers": Answers(
+            evaluations=Evaluations.of(tuple(rows)), groups=given.groups(), coefficient_ranges={}
+        ),
         "baselines": (baseline(), baseline("toy-gemma-2")) if rows else (),
         "calibrations": {},
         "generated_at": datetime(2026, 2, 5, 12, 30, tzinfo=UTC),
@@ -181,7 +183,10 @@ def sample(**values: Any) -> Sample:
 
 
 def evidence(rows: list[Stored[EvaluationRow]], failures: tuple[Failure, ...] = ()) -> Evidence:
-    return Evidence.of(experiment(), Answers(rows=tuple(rows), failures=failures, coefficient_ranges={}))
+    return Evidence.of(
+        experiment(),
+        Answers(evaluations=Evaluations.of(tuple(rows)), failures=failures, coefficient_ranges={}),
+    )
 
 
 def scored(delta: float, coherence: float, **values: object) -> Stored[EvaluationRow]:

@@ -7,14 +7,25 @@ import subprocess
 import sys
 import time
 import urllib.request
+import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from massact.labels import parse_label
-from massact.schema import EvaluationRow, Kind, StageRow, Tag, encode_row
+from massact.schema import (
+    EvaluationRow,
+    Kind,
+    PublishedRow,
+    StageRow,
+    Tag,
+    encode_point,
+    encode_row,
+    point_tag,
+)
 from massact.store import Failure, Stored
 
 EXPERIMENT = "chirp refusal"
@@ -112,11 +123,15 @@ class Filled:
 
 
 class Filler:
-    """Writes runs into a tracking database as massact.tracking does, through MLflow's client."""
+    """Writes runs into a tracking database as massact.tracking does, through MLflow's client.
 
-    def __init__(self, uri: str) -> None:
+    With `ids_by_name` a run's id follows from its name, so that two databases can be compared to the letter.
+    """
+
+    def __init__(self, uri: str, *, ids_by_name: bool = False) -> None:
         from mlflow import MlflowClient
 
+        self._ids_by_name = ids_by_name
         self.client = MlflowClient(tracking_uri=uri)
         self.filled = Filled(uri)
 
@@ -131,12 +146,22 @@ class Filler:
         steps: Mapping[str, list[tuple[int, float]]] | None = None,
     ) -> str:
         """One run; `status` `None` leaves it running. `at` is when it ended; it began 100 ms before."""
+        run_id = uuid.uuid5(uuid.NAMESPACE_URL, name)
+        with mock.patch("uuid.uuid4", return_value=run_id) if self._ids_by_name else nullcontext():
+            made = self.client.create_run(experiment_id, start_time=at - 100, tags=dict(tags))
+        return self._fill(made.info.run_id, name, status, at, steps or {})
+
+    def _fill(
+        self,
+        run_id: str,
+        name: str,
+        status: str | None,
+        at: int,
+        steps: Mapping[str, list[tuple[int, float]]],
+    ) -> str:
         from mlflow.entities import Metric
 
-        run_id: str = self.client.create_run(experiment_id, start_time=at - 100, tags=dict(tags)).info.run_id
-        metrics = [
-            Metric(k, v, i, step) for k, pairs in (steps or {}).items() for i, (step, v) in enumerate(pairs)
-        ]
+        metrics = [Metric(k, v, i, step) for k, pairs in steps.items() for i, (step, v) in enumerate(pairs)]
         if metrics:
             self.client.log_batch(run_id, metrics=metrics)
         if status is not None:
@@ -145,7 +170,7 @@ class Filler:
         return run_id
 
 
-def row_tags(row: EvaluationRow | StageRow, **more: str) -> dict[str, str]:
+def row_tags(row: EvaluationRow | StageRow | PublishedRow, **more: str) -> dict[str, str]:
     """The tags of a run that holds a row."""
     return {
         Tag.KIND.value: row.kind.value,
@@ -154,6 +179,11 @@ def row_tags(row: EvaluationRow | StageRow, **more: str) -> dict[str, str]:
         Tag.ROW.value: encode_row(row),
         **more,
     }
+
+
+def point_tags(row: EvaluationRow) -> dict[str, str]:
+    """The tags of a run that holds a row and its point, as massact writes an evaluation."""
+    return {**row_tags(row), point_tag(row.experiment): encode_point(row) or ""}
 
 
 @contextmanager

@@ -30,7 +30,7 @@ FORBIDDEN: dict[str, set[str]] = {
         "mlflow", "sqlalchemy", "click", "massact.config", "massact.tracking", "massact.store", "massact.query",
         "massact.phases", "massact.cli",
     },
-    "tracking": {"click", "sqlalchemy", "massact.store", "massact.query", "massact.phases", "massact.cli"},
+    "tracking": {"click", "massact.store", "massact.query", "massact.phases", "massact.cli"},
     "store": {"torch", "transformers", "mlflow", "click", "massact.tracking", "massact.pipeline", "massact.query",
               "massact.phases", "massact.cli"},
     "query": {"torch", "transformers", "mlflow", "click", "massact.tracking", "massact.pipeline", "massact.phases",

@@ -9,6 +9,7 @@ from massact.errors import UsageError
 from massact.query import (
     Answers,
     ComparisonRow,
+    Evaluations,
     Filters,
     before_after_pairs,
     best,
@@ -249,7 +250,9 @@ def test_advice_tells_settings_apart() -> None:
 
 def answers() -> Answers:
     return Answers(
-        rows=(evaluated("probe", 14), evaluated("probe", 15, delta=90.0), evaluated("mean_diff_preclean")),
+        evaluations=Evaluations.of(
+            [evaluated("probe", 14), evaluated("probe", 15, delta=90.0), evaluated("mean_diff_preclean")]
+        ),
         failures=(failed("gradient"),),
         groups=tuple(
             Group("gemma", "refusal", "response[:5]", label) for label in ("probe", "gradient", "probe_top1")

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from massact.query import Answers
+from massact.query import Answers, Evaluations
 from massact.report import Report, build_report
 from massact.report.comparisons import before_after_table
 from massact.report.contents import Evidence
@@ -125,7 +125,12 @@ def test_failed_and_unscored_are_neither_zero_nor_missing() -> None:
     failure = Failure(lost.run_id, 5, "out of <memory>", lost.row)
     unscored = row(n_scored=0, n_unscored=10)
     given = experiment()
-    answers = Answers(rows=(unscored,), failures=(failure,), groups=given.groups(), coefficient_ranges={})
+    answers = Answers(
+        evaluations=Evaluations.of((unscored,)),
+        failures=(failure,),
+        groups=given.groups(),
+        coefficient_ranges={},
+    )
     report = build_report(replace(report_input([unscored]), answers=answers))
     table = {cells[0].text: cells[1] for cells in gap_matrices(evidence([unscored], (failure,)))[0].rows}
     assert table["mean_diff"].text == "failed"
@@ -159,7 +164,7 @@ def test_bests_at_different_layers_of_one_vector_are_noise_too() -> None:
 def test_measured_cosine_outweighs_algebra() -> None:
     rows = [scored(28.3, 71.0, label="mean_diff_cleaned", vector_digest="a"),
             scored(19.2, 70.0, label="mean_diff_preclean", vector_digest="b")]  # fmt: skip
-    given = Answers(rows=tuple(rows), coefficient_ranges={})
+    given = Answers(evaluations=Evaluations.of(tuple(rows)), coefficient_ranges={})
     same = Evidence.of(experiment(), given, {("a", "b"): 0.99999})
     other = Evidence.of(experiment(), given, {("a", "b"): 0.5})
     assert "same vector: cosine 0.99999" in str(before_after_table(same).rows)

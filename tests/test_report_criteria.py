@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from massact.query import Answers
+from massact.query import Answers, Evaluations
 from massact.report.contents import Evidence
 from massact.report.criteria import success_criteria
 from massact.report.result_tables import gap_matrices
@@ -69,7 +69,7 @@ def test_negative_direction_prefers_the_fall() -> None:
         scored(-60.0, 90.0, direction="negative"),
         scored(-20.0, 90.0, label="mean_diff", direction="negative"),
     ]
-    found = Evidence.of(falls, Answers(rows=tuple(rows), coefficient_ranges={}))
+    found = Evidence.of(falls, Answers(evaluations=Evaluations.of(tuple(rows)), coefficient_ranges={}))
     assert "`probe`, -60.0 @ 90" in answers_in_short(found)[0].lines[0]
     high = sanity_checks(found, (baseline(trait_mean=80.0),))
     low = sanity_checks(found, (baseline(trait_mean=2.0),))
@@ -107,19 +107,23 @@ def test_phase_notes_fit_and_say_what_is_cut(rows: Rows) -> None:
     )
     for phase in ("phase1", "phase2", "phase3", "phase4"):
         for experiment_, some in ((given, rows), (given, []), (wide, many)):
-            text = phase_markdown(phase, experiment_, Answers(rows=tuple(some), coefficient_ranges={}))
+            text = phase_markdown(
+                phase, experiment_, Answers(evaluations=Evaluations.of(tuple(some)), coefficient_ranges={})
+            )
             assert 0 < len(text) <= NOTE_LIMIT
             if "left out" in text:
                 assert re.search(r"\*\d+ rows did not fit and are left out; `massact report", text)
-    assert "left out" in phase_markdown("phase4", wide, Answers(rows=tuple(many), coefficient_ranges={}))
+    assert "left out" in phase_markdown(
+        "phase4", wide, Answers(evaluations=Evaluations.of(tuple(many)), coefficient_ranges={})
+    )
 
 
 def test_phase_verdicts(rows: Rows) -> None:
     given = experiment()
-    answers = Answers(rows=tuple(rows), coefficient_ranges={})
+    answers = Answers(evaluations=Evaluations.of(tuple(rows)), coefficient_ranges={})
     assert phase_verdicts("phase1", given, answers) == {"criterion": "yes", "gaps": "0 of 36 remain"}
     assert "same direction by algebra" in phase_verdicts("phase2", given, answers)["mean_diff_preclean"]
     assert "top-2" in phase_verdicts("phase3", given, answers)["mean_diff_top2"]
     assert "toy-gemma-3 mean_diff" in phase_verdicts("phase4", given, answers)["ratio_mean_diff_to_probe"]
-    nothing = phase_verdicts("phase4", given, Answers(rows=(), coefficient_ranges={}))
+    nothing = phase_verdicts("phase4", given, Answers(evaluations=Evaluations.of(()), coefficient_ranges={}))
     assert nothing["relative_strength"] == "cannot say"

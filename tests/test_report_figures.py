@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from massact.query import Answers
+from massact.query import Answers, Evaluations
 from massact.report.contents import Evidence, Place
 from massact.report.figure_style import label_style, save_png, save_svg
 from massact.report.figures import strength_figure, tradeoff_figure
@@ -32,7 +32,7 @@ DRAW: dict[str, Callable[[Evidence], Any]] = {
 
 
 def evidence(rows: list[Stored[EvaluationRow]]) -> Evidence:
-    return Evidence.of(experiment(), Answers(rows=tuple(rows), coefficient_ranges={}))
+    return Evidence.of(experiment(), Answers(evaluations=Evaluations.of(tuple(rows)), coefficient_ranges={}))
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_names_are_text_not_formulas() -> None:
     odd = "a $x_1$ <b>&"
     renamed = replace(given, models=(replace(given.models[0], name=odd),), phases=())
     stored = row(model=odd, delta=50.0, coherence_mean=90.0)
-    found = Evidence.of(renamed, Answers(rows=(stored,), coefficient_ranges={}))
+    found = Evidence.of(renamed, Answers(evaluations=Evaluations.of((stored,)), coefficient_ranges={}))
     figure = massive_figure({odd: calibration()}, [odd])
     assert figure is not None
     assert "a $x_1$ &lt;b&gt;&amp;" in save_svg(figure)

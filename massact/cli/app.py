@@ -10,9 +10,10 @@ import click
 from massact import __version__
 from massact.cli.evaluate import evaluate
 from massact.cli.phases import calibrate, extract, main_command, phase1, phase2, phase3, phase4, report
-from massact.cli.questions import best, coefficients, compare, curve, gaps
+from massact.cli.questions import best, coefficients, compare, curve, gaps, runs, sensitivity
 from massact.cli.status import status
 from massact.cli.toy import toy
+from massact.cli.transfer import export_command, import_command
 from massact.errors import MassactError
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -69,7 +70,8 @@ def cli() -> None:
 
 for command in (
     main_command, calibrate, extract, phase1, phase2, phase3, phase4, evaluate, report, gaps, best,
-    compare, curve, coefficients, status, toy,
+    compare, curve, coefficients, sensitivity, runs, status, toy, import_command,
+    export_command,
 ):  # fmt: skip
     cli.add_command(command)
 

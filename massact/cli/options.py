@@ -1,34 +1,23 @@
 """Options that several commands share, and how a command's group hands its defaults down."""
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from massact.errors import ConfigError
+from massact.asking import find_experiment_file, resolve_tracking_uri
 
 F = TypeVar("F", bound=Callable[..., Any])
 DEFAULT_EXPERIMENT = "experiments/toy.yaml"
-DEFAULT_STORE = "mlflow.db"
 
 
 def resolve_experiment(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
     """A file as given, or a bare name (as the plan writes it) as `experiments/NAME.yaml`."""
-    if not Path(value).suffix and not Path(value).is_file():
-        return f"experiments/{value}.yaml"
-    return value
+    return str(find_experiment_file(value))
 
 
-def resolve_tracking_uri(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str:
-    """The flag, else MLFLOW_TRACKING_URI, else SQLite in the working directory."""
-    value = value or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / DEFAULT_STORE}"
-    if "://" not in value:
-        raise ConfigError(
-            f"tracking URI {value!r} has no scheme: write sqlite:///FILE, postgresql://… or http(s)://…"
-        )
-    return value
+def _resolve_tracking_uri(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str:
+    return resolve_tracking_uri(value)
 
 
 def experiment_option(command: F) -> F:
@@ -44,12 +33,24 @@ def experiment_option(command: F) -> F:
     )(command)
 
 
+def asked_experiment_option(command: F) -> F:
+    """`--experiment` of a question: the experiment may also be one that only the store knows."""
+    return click.option(
+        "--experiment",
+        default=DEFAULT_EXPERIMENT,
+        show_default=True,
+        envvar="MASSACT_EXPERIMENT",
+        help="Experiment file, or its bare name under experiments/; without such a file, an experiment's "
+        "name in the store.",
+    )(command)
+
+
 def tracking_uri_option(command: F) -> F:
     """`--tracking-uri`, as the parameter `tracking_uri`, resolved."""
     return click.option(
         "--tracking-uri",
         "tracking_uri",
         default=None,
-        callback=resolve_tracking_uri,
+        callback=_resolve_tracking_uri,
         help="Run store; default: MLFLOW_TRACKING_URI, else SQLite mlflow.db in the working directory.",
     )(command)

@@ -4,50 +4,33 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 
-from massact.cli.options import experiment_option, tracking_uri_option
+from massact.asking import Asked, ask, ask_gaps, ask_published
+from massact.cli.options import asked_experiment_option, tracking_uri_option
 from massact.cli.output import FORMATS, Format, render, write
 from massact.domain import METHODS, Scope, When
 from massact.errors import UsageError
 from massact.labels import normalise_label
-from massact.query import Answer, Answers, Filters
-from massact.store import RunStore, open_store
-from massact.vectors.positions import parse_position
-
-if TYPE_CHECKING:
-    from massact.config import Experiment
+from massact.query import Answer, Filters, SortBy
 
 F = TypeVar("F", bound=Callable[..., Any])
-AnswerT = TypeVar("AnswerT", bound=Answer[Any])
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Wanted:
     """What the shared options of a question say."""
 
-    experiment_file: str
-    tracking_uri: str
-    filters: Filters
-    floor: float | None
-    """`None`: the experiment file's."""
+    asked: Asked
     output_format: Format
     output: Path | None
 
 
-def _positions(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(str(parse_position(text)) for text in value)
-
-
-def _labels(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(normalise_label(text) for text in value)
-
-
 _MANY: dict[str, Any] = {"multiple": True, "metavar": "NAME"}
 _OPTIONS = (
-    experiment_option,
+    asked_experiment_option,
     tracking_uri_option,
     click.option("--model", "models", help="Only this model (repeatable).", **_MANY),
     click.option("--trait", "traits", help="Only this trait (repeatable).", **_MANY),
@@ -56,7 +39,6 @@ _OPTIONS = (
         "positions",
         multiple=True,
         metavar="WINDOW",
-        callback=_positions,
         help="Only this position window, such as 'response[:5]' (repeatable).",
     ),
     click.option(
@@ -64,12 +46,12 @@ _OPTIONS = (
         "labels",
         multiple=True,
         metavar="LABEL",
-        callback=_labels,
         help="Only this method label, such as mean_diff_top1 (repeatable).",
     ),
     click.option(
         "--layer", "layers", multiple=True, type=click.IntRange(0), help="Only this layer (repeatable)."
     ),
+    click.option("--judge", "judges", help="Only what this judge scored (repeatable).", **_MANY),
     click.option(
         "--floor",
         type=click.FloatRange(0, 100),
@@ -91,18 +73,18 @@ _OPTIONS = (
 )
 
 
+_FILTERS = ("models", "traits", "positions", "labels", "layers", "judges")
+
+
 def question_options(command: F) -> F:
-    """The options that every question has; the command gets them as one `asked`."""
+    """The options that every question has; the command gets them as one `wanted`."""
 
     @wraps(command)  # options that stand below this decorator are kept on the function
     def gathered(*args: Any, **options: Any) -> Any:
-        names = ("experiment_file", "tracking_uri", "floor", "output_format", "output")
-        filters = Filters(
-            *(options.pop(name) for name in ("models", "traits", "positions", "labels", "layers"))
-        )
-        return command(
-            *args, asked=Asked(filters=filters, **{name: options.pop(name) for name in names}), **options
-        )
+        only = Filters(**{name: options.pop(name) for name in _FILTERS})
+        asked = Asked(options.pop("experiment"), options.pop("tracking_uri"), only, options.pop("floor"))
+        wanted = Wanted(asked, options.pop("output_format"), options.pop("output"))
+        return command(*args, wanted=wanted, **options)
 
     decorated: Any = gathered
     for decorate in reversed(_OPTIONS):
@@ -124,47 +106,27 @@ def _pairs(
     return tuple(found)
 
 
-def _ask(asked: Asked, question: Callable[[Answers, float], AnswerT], *, phase: str | None = None) -> AnswerT:
-    """Load the store once, ask, print the answer, and say on stderr what has to be said."""
-    from massact.config import load_experiment
-
-    experiment = load_experiment(asked.experiment_file)
-    store = open_store(asked.tracking_uri)
-    try:
-        answers = _load(store, experiment, phase)
-        if not answers.rows and not answers.failures:
-            click.echo(f"note: the run store holds no evaluation of experiment {experiment.name!r}", err=True)
-        answers = answers.only(asked.filters)
-        answer = question(answers, experiment.coherence_floor if asked.floor is None else asked.floor)
-        answer = replace(answer, notes=(*answer.notes, *store.warnings))
-    finally:
-        store.close()
-    write(render(answer, asked.output_format), asked.output)
-    if not answer.rows:
-        click.echo(
-            "note: neither the experiment file nor the run store has anything to answer this with", err=True
+def _floors(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[float, ...]:
+    first, dash, last = value.partition("-")
+    if not (dash and first.isdigit() and last.isdigit() and int(first) <= int(last) <= 100):
+        raise UsageError(
+            f"floors {value!r}: write two whole numbers of 0 to 100, the lower first, such as 60-80"
         )
+    return tuple(float(floor) for floor in range(int(first), int(last) + 1))
+
+
+def _show(wanted: Wanted, answer: Answer[Any]) -> None:
+    """Print an answer, and say on stderr what has to be said about it."""
+    write(render(answer, wanted.output_format), wanted.output)
     for note in answer.notes:
         click.echo(f"note: {note}", err=True)
-    return answer
-
-
-def _load(store: RunStore, experiment: "Experiment", phase: str | None) -> Answers:
-    ranges = {
-        model.name: model.coefficient_range
-        for model in experiment.models
-        if model.coefficient_range is not None
-    }
-    return Answers.from_store(
-        store, experiment.name, groups=experiment.groups(phase), coefficient_ranges=ranges
-    )
 
 
 @click.command()
 @question_options
 @click.option("--phase", help="Only the groups that this phase declares.")
 @click.pass_context
-def gaps(ctx: click.Context, asked: Asked, phase: str | None) -> None:
+def gaps(ctx: click.Context, wanted: Wanted, phase: str | None) -> None:
     """Which groups have no result at or above the coherence floor, and what to try next.
 
     Exits with 1 while gaps remain.
@@ -173,7 +135,8 @@ def gaps(ctx: click.Context, asked: Asked, phase: str | None) -> None:
     Example:
       massact gaps --experiment experiments/toy.yaml --phase phase1 --floor 68
     """
-    answer = _ask(asked, lambda answers, floor: answers.gaps(floor), phase=phase)
+    answer = ask_gaps(replace(wanted.asked, phase=phase))
+    _show(wanted, answer)
     n_remaining = len(answer.remaining)
     n_groups = sum(row.is_current for row in answer.rows)
     if n_remaining:
@@ -184,7 +147,7 @@ def gaps(ctx: click.Context, asked: Asked, phase: str | None) -> None:
 
 @click.command()
 @question_options
-def best(asked: Asked) -> None:
+def best(wanted: Wanted) -> None:
     """The best result of each group at or above the coherence floor.
 
     A group without one says so and shows its nearest miss.
@@ -193,7 +156,7 @@ def best(asked: Asked) -> None:
     Example:
       massact best --experiment experiments/toy.yaml --label probe --label mean_diff --format json
     """
-    _ask(asked, lambda answers, floor: answers.best(floor))
+    _show(wanted, ask(wanted.asked, lambda it: it.answers.best(it.floor)))
 
 
 @click.command()
@@ -207,14 +170,28 @@ def best(asked: Asked) -> None:
     help="Two labels to compare (repeatable); default: each label cleaned before extraction with its "
     "counterpart cleaned after.",
 )
-def compare(asked: Asked, pairs: tuple[tuple[str, str], ...]) -> None:
+@click.option(
+    "--published",
+    is_flag=True,
+    help="Set our bests beside the published figures that `massact import --published` read.",
+)
+def compare(wanted: Wanted, pairs: tuple[tuple[str, str], ...], published: bool) -> None:
     """Two labels side by side: the best of each, and whether they are one vector.
 
+    With --published, every published figure beside our best of its group, and a flag where its
+    arithmetic does not add up.
+
     \b
-    Example:
+    Examples:
       massact compare --pair probe_preclean:probe_cleaned --pair mean_diff:probe
+      massact compare --published --experiment experiments/massive-activations.yaml
     """
-    _ask(asked, lambda answers, floor: answers.compare(floor, pairs=pairs or None))
+    if published and pairs:
+        raise UsageError("--published sets figures beside ours, --pair two labels: ask for one of the two")
+    if published:
+        _show(wanted, ask_published(wanted.asked))
+    else:
+        _show(wanted, ask(wanted.asked, lambda it: it.answers.compare(it.floor, pairs=pairs or None)))
 
 
 @click.command()
@@ -236,23 +213,75 @@ def compare(asked: Asked, pairs: tuple[tuple[str, str], ...]) -> None:
     show_default=True,
     help="One list of massive dims for all layers, or each layer's own.",
 )
-def curve(asked: Asked, method: str, when: When, scope: Scope) -> None:
+def curve(wanted: Wanted, method: str, when: When, scope: Scope) -> None:
     """The best delta against the number of cleaned dims: 0, 1, 2, 3, 5, 10 and all.
 
     \b
     Example:
       massact curve --method mean_diff --position 'response[:5]' --format markdown
     """
-    _ask(asked, lambda answers, floor: answers.curve(floor, method=method, when=when, scope=scope))
+    _show(
+        wanted,
+        ask(
+            wanted.asked,
+            lambda it: it.answers.curve(it.floor, method=method, when=when, scope=scope),
+        ),
+    )
 
 
 @click.command()
 @question_options
-def coefficients(asked: Asked) -> None:
+def coefficients(wanted: Wanted) -> None:
     """Where the best coefficients lie, how methods and cleaning shift them, and where to start.
 
     \b
     Example:
       massact coefficients --experiment experiments/toy.yaml
     """
-    _ask(asked, lambda answers, floor: answers.coefficients(floor))
+    _show(wanted, ask(wanted.asked, lambda it: it.answers.coefficients(it.floor)))
+
+
+@click.command()
+@question_options
+@click.option(
+    "--floors",
+    default="60-80",
+    show_default=True,
+    callback=_floors,
+    metavar="FIRST-LAST",
+    help="Coherence floors to ask at, every whole number of the range.",
+)
+def sensitivity(wanted: Wanted, floors: tuple[float, ...]) -> None:
+    """Which label wins at every coherence floor, and where the winner flips.
+
+    A conclusion that holds at 68 and not at 70 is none. --floor is not used here.
+
+    \b
+    Example:
+      massact sensitivity --floors 60-80 --position 'response[:5]'
+    """
+    if wanted.asked.floor is not None:
+        raise UsageError("sensitivity asks at many floors: give --floors FIRST-LAST instead of --floor")
+    _show(wanted, ask(wanted.asked, lambda it: it.answers.sensitivity(floors)))
+
+
+@click.command()
+@question_options
+@click.option(
+    "--sort",
+    type=click.Choice(get_args(SortBy)),
+    default="finished",
+    show_default=True,
+    help="What comes first: the newest, the best delta, the most coherent, the lowest coefficient or layer.",
+)
+@click.option("--limit", type=click.IntRange(1), help="Rows at most; default: all.")
+def runs(wanted: Wanted, sort: SortBy, limit: int | None) -> None:
+    """The evaluations one by one, with their runs.
+
+    Each key counts once: superseded, deleted and unfinished runs are not listed.
+
+    \b
+    Example:
+      massact runs --label probe --sort delta --limit 10
+    """
+    _show(wanted, ask(wanted.asked, lambda it: it.answers.runs(it.floor, sort=sort, limit=limit)))

@@ -15,16 +15,14 @@ def pair_cosines(session: Session, answers: Answers) -> dict[tuple[str, str], fl
     for model in session.experiment.models:
         for trait in session.experiment.traits:
             places = {
-                (one.row.position, one.row.layer)
-                for one in answers.rows
-                if one.row.model == model.name and one.row.trait == trait.name
+                (point.position, point.layer)
+                for point in answers.evaluations
+                if point.model == model.name and point.trait == trait.name
             }
             if not places:
                 continue
             vectors = StoredVectors(session, model, trait)
             for position, layer in places:
-                if position is None or layer is None:
-                    continue
                 for a, b in pairs:
                     first, second = (vectors.of(position, parse_label(label))[layer] for label in (a, b))
                     found = cosine(first, second)

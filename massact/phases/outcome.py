@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from massact.phases.grid import load_answers
 from massact.phases.session import Session
 from massact.report.tables import PhaseName, phase_markdown, phase_verdicts
-from massact.schema import EvaluationRow, MlflowTag, Tag
+from massact.schema import MlflowTag, StoredPoint, Tag
 from massact.tracking.tracker import OpenRun, Step
 from massact.vectors.positions import parse_position
 
@@ -23,30 +23,27 @@ def log_outcome(
     for name, verdict in phase_verdicts(phase, session.experiment, answers, cosines).items():
         tracker.set_tag(run, f"{Tag.VERDICT}.{name}", verdict)
     declared = {(group.model, group.trait, group.position, group.label) for group in answers.groups}
-    rows = [one.row for one in answers.rows]
-    mine = [row for row in rows if (row.model, row.trait, row.position, row.label) in declared]
+    mine = [p for p in answers.evaluations if (p.model, p.trait, p.position, p.label) in declared]
     tracker.log(run, steps=curve_steps(mine))
     with tracker.artifacts(run) as folder:
         (folder / f"{phase}.md").write_text(text + "\n", encoding="utf-8")
     session.show(text)
 
 
-def curve_steps(rows: Iterable[EvaluationRow]) -> list[Step]:
+def curve_steps(points: Iterable[StoredPoint]) -> list[Step]:
     """Delta and coherence of every layer and label as metrics stepped by coefficient.
 
     MLflow's steps are integers, so the coefficient is scaled and the metric's name says by how much.
     """
-    usable = list(rows)
-    scale = _scale([row.coefficient for row in usable if row.coefficient is not None])
+    usable = sorted(points, key=lambda p: (p.label, p.layer, p.coefficient))
+    scale = _scale([point.coefficient for point in usable])
     by = f"by_coefficient_x{scale}" if scale > 1 else "by_coefficient"
     steps = []
-    for row in usable:
-        if row.coefficient is None or row.position is None:
-            continue  # a baseline has neither
-        place = f"{row.model}/{parse_position(row.position).slug}/layer_{row.layer}/{row.label}"
-        figures = (("delta", row.delta), ("coherence", row.coherence_mean))
+    for point in usable:
+        place = f"{point.model}/{parse_position(point.position).slug}/layer_{point.layer}/{point.label}"
+        figures = (("delta", point.delta), ("coherence", point.coherence_mean))
         steps += [
-            Step(f"{name}_{by}/{place}", value, round(row.coefficient * scale))
+            Step(f"{name}_{by}/{place}", value, round(point.coefficient * scale))
             for name, value in figures
             if value is not None
         ]

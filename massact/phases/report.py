@@ -71,7 +71,7 @@ def _collect(session: Session, run: OpenRun) -> ReportInput:
     experiment = session.experiment
     answers = load_answers(session)
     with session.store() as store:
-        baselines = store.baselines(experiment.name)
+        baselines, whole = store.baselines(experiment.name), store.evaluations(experiment.name)
         stages = {one.row.model: one for one in store.stages(Kind.CALIBRATION, experiment.name)}
     address = session.tracking_uri.rstrip("/") if session.tracking_uri.startswith("http") else UI_ADDRESS
     return ReportInput(
@@ -80,7 +80,7 @@ def _collect(session: Session, run: OpenRun) -> ReportInput:
         baselines=tuple(one.row for one in baselines),
         calibrations={name: _calibration(session, one.run_id) for name, one in stages.items()},
         generated_at=datetime.now(UTC),
-        provenance=_provenance([*(one.row for one in answers.rows), *(one.row for one in baselines)]),
+        provenance=_provenance([one.row for one in (*whole, *baselines)]),
         samples=tuple(pick_samples(session, answers, baselines)),
         run_link=lambda run_id: f"{address}/#/experiments/{run.experiment_id}/runs/{run_id}",
         toy=any(is_toy(model.instruct.reference) for model in experiment.models),

@@ -5,15 +5,16 @@ from collections.abc import Iterable, Iterator
 from massact.errors import MassactError
 from massact.phases.session import Session
 from massact.query import Answers, BestRow
+from massact.query.selection import is_below_floor
 from massact.report import Sample
-from massact.schema import Artifact, EvaluationRow
+from massact.schema import Artifact, EvaluationRow, StoredPoint
 from massact.store.base import Stored
 from massact.tracking.tensors import read_responses
 
-StoredRows = Iterable[Stored[EvaluationRow]]
 
-
-def pick_samples(session: Session, answers: Answers, baselines: StoredRows) -> Iterator[Sample]:
+def pick_samples(
+    session: Session, answers: Answers, baselines: Iterable[Stored[EvaluationRow]]
+) -> Iterator[Sample]:
     """Per model, the response to the first question of each of the three, where responses were kept."""
     floor = session.experiment.coherence_floor
     bests = [
@@ -29,24 +30,22 @@ def pick_samples(session: Session, answers: Answers, baselines: StoredRows) -> I
         top = max(mine, key=lambda row: (row.delta or 0.0) * (-1 if row.direction == "negative" else 1))
         place = f"{model.name}: {top.label} at {top.position}, layer {top.layer}, coefficient"
         yield from _first(session, top.run_id or "", f"{place} {top.coefficient:g} (best)")
-        over = _over_cliff(answers.rows, top, floor)
+        over = _over_cliff(answers.evaluations, top, floor)
         if over is not None:
-            yield from _first(session, over.run_id, f"{place} {over.row.coefficient:g} (over the cliff)")
+            yield from _first(session, over.run_id, f"{place} {over.coefficient:g} (over the cliff)")
 
 
-def _over_cliff(rows: StoredRows, best: BestRow, floor: float) -> Stored[EvaluationRow] | None:
+def _over_cliff(points: Iterable[StoredPoint], best: BestRow, floor: float) -> StoredPoint | None:
     """The smallest coefficient beyond the best, of the same vector, whose text is below the floor."""
     beyond = [
-        one
-        for one in rows
-        if one.row.setting == best.setting
-        and one.row.vector_digest == best.vector_digest
-        and (one.row.label, one.row.position, one.row.layer) == (best.label, best.position, best.layer)
-        and abs(one.row.coefficient or 0.0) > abs(best.coefficient or 0.0)
-        and one.row.coherence_mean is not None
-        and one.row.coherence_mean < floor
+        point
+        for point in points
+        if (point.setting, point.vector_digest) == (best.setting, best.vector_digest)
+        and (point.label, point.position, point.layer) == (best.label, best.position, best.layer)
+        and abs(point.coefficient) > abs(best.coefficient or 0.0)
+        and is_below_floor(point, floor)
     ]
-    return min(beyond, key=lambda one: abs(one.row.coefficient or 0.0), default=None)
+    return min(beyond, key=lambda point: abs(point.coefficient), default=None)
 
 
 def _first(session: Session, run_id: str, title: str) -> Iterator[Sample]:

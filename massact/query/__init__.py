@@ -3,12 +3,17 @@
 Neither torch, transformers nor mlflow is imported; pandas only by `to_frame`.
 """
 
-from massact.query.answers import Answers, Filters
+from massact.query.answers import Answers
 from massact.query.cleaning_curve import CurveRow, curve
 from massact.query.coefficient_patterns import CoefficientsAnswer, coefficients
 from massact.query.comparison import ComparisonRow, before_after_pairs, compare
+from massact.query.evaluations import Evaluations
+from massact.query.filters import Filters
+from massact.query.floor_sensitivity import SensitivityAnswer, SensitivityRow, sensitivity
 from massact.query.gap_analysis import GapRow, GapsAnswer, gaps
 from massact.query.ladder import Bracket
+from massact.query.listing import RunRow, SortBy, runs
+from massact.query.published import PublishedComparison, compare_published
 from massact.query.recommendations import CoefficientRatio
 from massact.query.rows import Answer, Point, Status
 from massact.query.winners import BestRow, best
@@ -22,15 +27,24 @@ __all__ = [
     "CoefficientsAnswer",
     "ComparisonRow",
     "CurveRow",
+    "Evaluations",
     "Filters",
     "GapRow",
     "GapsAnswer",
     "Point",
+    "PublishedComparison",
+    "RunRow",
+    "SensitivityAnswer",
+    "SensitivityRow",
+    "SortBy",
     "Status",
     "before_after_pairs",
     "best",
     "coefficients",
     "compare",
+    "compare_published",
     "curve",
     "gaps",
+    "runs",
+    "sensitivity",
 ]

@@ -2,68 +2,29 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from massact.domain import Group, Scope, When
-from massact.errors import UsageError
 from massact.query.cleaning_curve import CurveRow, curve
 from massact.query.coefficient_patterns import CoefficientsAnswer, coefficients
 from massact.query.comparison import ComparisonRow, before_after_pairs, compare
+from massact.query.evaluations import Evaluations
+from massact.query.filters import Filters
+from massact.query.floor_sensitivity import FLOORS, SensitivityAnswer, sensitivity
 from massact.query.gap_analysis import GapsAnswer, gaps
+from massact.query.listing import RunRow, SortBy, runs
+from massact.query.published import PublishedComparison, compare_published
 from massact.query.rows import Answer
 from massact.query.winners import BestRow, best
-from massact.schema import EvaluationRow
-from massact.store.base import Failure, RunStore, Stored
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """Which part of an experiment is asked about; an empty tuple is all."""
-
-    models: tuple[str, ...] = ()
-    traits: tuple[str, ...] = ()
-    positions: tuple[str, ...] = ()
-    labels: tuple[str, ...] = ()
-    """In their one spelling; see `massact.labels.normalise_label`."""
-    layers: tuple[int, ...] = ()
-
-    def admits_group(self, group: Group) -> bool:
-        return all(not wanted or value in wanted for _, wanted, value in self._named(group))
-
-    def admits_row(self, row: EvaluationRow) -> bool:
-        in_layers = not self.layers or row.layer in self.layers
-        return in_layers and self.admits_group(_group(row))
-
-    def check(self, groups: Iterable[Group]) -> None:
-        """Refuse a name that no group has, so that a typing error is not taken for an answer.
-
-        Raises:
-            UsageError: a filter names what the experiment does not have, or together they admit nothing.
-        """
-        groups = list(groups)
-        for index, (name, wanted, _) in enumerate(self._named(Group("", "", "", ""))):
-            known = sorted({self._named(group)[index][2] for group in groups})
-            for value in wanted:
-                if value not in known:
-                    raise UsageError(
-                        f"no {name} {value!r} in this experiment; there is {', '.join(known) or 'none'}"
-                    )
-        if groups and not any(map(self.admits_group, groups)):
-            raise UsageError("no group of this experiment has all that is asked for: drop one of the filters")
-
-    def _named(self, group: Group) -> tuple[tuple[str, tuple[str, ...], str], ...]:
-        return (
-            ("model", self.models, group.model),
-            ("trait", self.traits, group.trait),
-            ("position", self.positions, group.position),
-            ("label", self.labels, group.label),
-        )
+from massact.schema import Points, PublishedRow
+from massact.store.base import Failure, RunStore, collector_paused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
     """What a store holds of one experiment, ready to be asked. Build it with `from_store`."""
 
-    rows: tuple[Stored[EvaluationRow], ...]
+    evaluations: Evaluations
     failures: tuple[Failure, ...] = ()
     groups: tuple[Group, ...] = ()
     """The declared matrix."""
@@ -84,12 +45,15 @@ class Answers:
         Raises:
             StoreError: the store cannot be read.
         """
-        return cls(
-            rows=tuple(store.evaluations(experiment)),
-            failures=tuple(store.failures(experiment)),
-            groups=tuple(groups),
-            coefficient_ranges=coefficient_ranges or {},
-        )
+        with collector_paused():
+            points = store.points(experiment)
+            keys = set(points.keys)
+            return cls(
+                evaluations=_with_samples(store, points),
+                failures=tuple(store.failures(experiment, keys)),
+                groups=tuple(groups),
+                coefficient_ranges=coefficient_ranges or {},
+            )
 
     def only(self, filters: Filters) -> "Answers":
         """The part that the filters admit.
@@ -97,25 +61,30 @@ class Answers:
         Raises:
             UsageError: a filter names what the experiment does not have, or they admit nothing.
         """
-        stored = [one.row for one in self.rows] + [one.row for one in self.failures]
-        filters.check([*self.groups, *map(_group, stored)])
+        filters.check(self.groups, self.evaluations, self.failures)
         return replace(
             self,
-            rows=tuple(one for one in self.rows if filters.admits_row(one.row)),
-            failures=tuple(one for one in self.failures if filters.admits_row(one.row)),
+            evaluations=filters.evaluations(self.evaluations),
+            failures=filters.failures(self.failures),
             groups=tuple(group for group in self.groups if filters.admits_group(group)),
         )
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Every label declared or evaluated, sorted."""
-        found = {group.label for group in self.groups} | {one.row.label or "" for one in self.rows}
-        return tuple(sorted(found - {""}))
+        found = {group.label for group in self.groups} | {place[4] for place in self.evaluations.by_place}
+        return tuple(sorted(found))
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Every model declared or evaluated, sorted."""
+        found = {group.model for group in self.groups} | {place[1] for place in self.evaluations.by_place}
+        return tuple(sorted(found))
 
     def gaps(self, floor: float) -> GapsAnswer:
         """See `massact.query.gaps`."""
         return gaps(
-            self.rows,
+            self.evaluations,
             failures=self.failures,
             groups=self.groups,
             floor=floor,
@@ -124,7 +93,7 @@ class Answers:
 
     def best(self, floor: float) -> Answer[BestRow]:
         """See `massact.query.best`."""
-        return best(self.rows, groups=self.groups, failures=self.failures, floor=floor)
+        return best(self.evaluations, groups=self.groups, failures=self.failures, floor=floor)
 
     def compare(
         self,
@@ -135,18 +104,49 @@ class Answers:
     ) -> Answer[ComparisonRow]:
         """See `massact.query.compare`; without pairs, clean-before against clean-after."""
         pairs = before_after_pairs(self.labels) if pairs is None else pairs
-        return compare(self.rows, pairs=pairs, floor=floor, groups=self.groups, cosines=cosines)
+        return compare(self.evaluations, pairs=pairs, floor=floor, groups=self.groups, cosines=cosines)
 
     def curve(
         self, floor: float, *, method: str, when: When = "after", scope: Scope = "uniform"
     ) -> Answer[CurveRow]:
         """See `massact.query.curve`."""
-        return curve(self.rows, method=method, floor=floor, when=when, scope=scope, groups=self.groups)
+        return curve(self.evaluations, method=method, floor=floor, when=when, scope=scope, groups=self.groups)
 
     def coefficients(self, floor: float) -> CoefficientsAnswer:
         """See `massact.query.coefficients`."""
-        return coefficients(self.rows, floor=floor)
+        return coefficients(self.evaluations, floor=floor)
+
+    def sensitivity(self, floors: Iterable[float] = FLOORS) -> SensitivityAnswer:
+        """See `massact.query.sensitivity`."""
+        return sensitivity(self.evaluations, floors=floors, groups=self.groups)
+
+    def runs(self, floor: float, *, sort: SortBy = "finished", limit: int | None = None) -> Answer[RunRow]:
+        """See `massact.query.runs`."""
+        return runs(self.evaluations, failures=self.failures, floor=floor, sort=sort, limit=limit)
+
+    def compare_published(
+        self, published: Iterable[PublishedRow], floor: float, *, model_names: Mapping[str, str]
+    ) -> Answer[PublishedComparison]:
+        """See `massact.query.compare_published`."""
+        return compare_published(
+            published, self.evaluations, floor=floor, groups=self.groups, model_names=model_names
+        )
 
 
-def _group(row: EvaluationRow) -> Group:
-    return Group(row.model, row.trait, row.position or "", row.label or "")
+def _with_samples(store: RunStore, points: Points) -> Evaluations:
+    """Points with a whole row of each setting.
+
+    Where a row cannot be read others of the setting are tried; a setting without any is left out,
+    which the store's warnings count.
+    """
+    candidates: dict[str, list[str]] = {}
+    for head, index in dict(zip(points.head.tolist(), range(len(points)), strict=True)).items():
+        candidates.setdefault(points.heads[head][0], []).append(points.run_ids[index])
+    rows = store.rows(run_ids[0] for run_ids in candidates.values())
+    others = [run_ids[1:] for run_ids in candidates.values() if run_ids[0] not in rows]
+    rows |= store.rows(chain.from_iterable(others)) if others else {}
+    found = {
+        setting: next((rows[run_id] for run_id in run_ids if run_id in rows), None)
+        for setting, run_ids in candidates.items()
+    }
+    return Evaluations.from_points(points, {s: row for s, row in found.items() if row is not None})

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from massact.domain import METHODS, NO_CLEANING, AllDims, Cleaning, Direction, Group, Recipe, Scope, When
 from massact.errors import UsageError
 from massact.labels import format_label, parse_label
+from massact.query.evaluations import StoredEvaluations
 from massact.query.rows import Answer, Point, Status
-from massact.query.selection import StoredEvaluations, Stratum, recipe_of, setting_notes, slices, strata
+from massact.query.selection import Stratum, recipe_of, setting_notes, slices, strata
 
 N_DIMS: tuple[int | AllDims, ...] = (0, 1, 2, 3, 5, 10, "all")
 """The curve's points; others that were evaluated join them."""
@@ -29,6 +30,8 @@ class CurveRow:
     judge: str | None = None
     direction: Direction | None = None
     setting: str | None = None
+    baseline_trait_mean: float | None = None
+    """Of the baseline that deltas are taken against, 0 to 100."""
 
 
 @dataclass(frozen=True, slots=True)

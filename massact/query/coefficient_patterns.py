@@ -5,9 +5,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from massact.domain import METHODS
+from massact.query.evaluations import StoredEvaluations
 from massact.query.recommendations import CoefficientRatio, Findings, recommend
 from massact.query.rows import Answer
-from massact.query.selection import StoredEvaluations, Stratum, setting_notes, slices, strata
+from massact.query.selection import Stratum, setting_notes, slices, strata
 from massact.query.winners import BestRow, best_row
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from massact.domain import Direction, Group, Recipe
 from massact.errors import UsageError
 from massact.labels import format_label, parse_label
+from massact.query.evaluations import StoredEvaluations
 from massact.query.rows import Answer, Point, Status
-from massact.query.selection import StoredEvaluations, Stratum, recipe_of, setting_notes, slices, strata
+from massact.query.selection import Stratum, recipe_of, setting_notes, slices, strata
 
 SAME_VECTOR_COSINE = 0.9999
 """Two vectors with a greater cosine are one vector: a difference between them is noise."""
@@ -39,6 +40,8 @@ class ComparisonRow:
     judge: str | None = None
     direction: Direction | None = None
     setting: str | None = None
+    baseline_trait_mean: float | None = None
+    """Of the baseline that deltas are taken against, 0 to 100."""
 
 
 def compare(

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from massact.domain import Direction, Group
+from massact.query.evaluations import StoredEvaluations
 from massact.query.ladder import Bracket, brackets
 from massact.query.rows import Answer, Point, Status
-from massact.query.selection import Slice, StoredEvaluations, setting_notes, slices, unscored_note
+from massact.query.selection import Slice, setting_notes, slices, unscored_note
 from massact.store.base import Failure
 
 
@@ -35,6 +36,8 @@ class GapRow:
     direction: Direction | None = None
     setting: str | None = None
     """Digest of judge, questions, generation, model revision and direction; `None`: nothing was run."""
+    baseline_trait_mean: float | None = None
+    """Of the baseline that deltas are taken against, 0 to 100."""
     is_current: bool = True
     """False where the group was run in another setting since: shown, but no gap to fill."""
 
@@ -88,7 +91,7 @@ def _row(part: Slice, floor: float, *, allowed: tuple[float, float] | None, is_c
         status=status,
         best=part.best(floor),
         nearest_miss=part.nearest_miss(floor) if status == "below_floor" else None,
-        brackets=brackets(part.points, floor, allowed=allowed, suggest=status == "below_floor"),
+        brackets=brackets(part.points.grid(), floor, allowed=allowed, suggest=status == "below_floor"),
         n_evaluated=len(part.points),
         n_unscored=part.n_unscored,
         n_failed=len(part.failures),

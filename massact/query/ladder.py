@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from massact.query.rows import Point
+from massact.query.evaluations import GridPoint
 from massact.query.selection import is_at_floor, is_below_floor
 
 N_RUNGS = 3
@@ -31,7 +31,7 @@ class Bracket:
 
 
 def brackets(
-    points: Iterable[Point], floor: float, *, allowed: tuple[float, float] | None, suggest: bool
+    points: Iterable[GridPoint], floor: float, *, allowed: tuple[float, float] | None, suggest: bool
 ) -> tuple[Bracket, ...]:
     """The bracket of each layer (and sign of coefficient), the lowest layer first.
 
@@ -39,7 +39,7 @@ def brackets(
         allowed: least and greatest |coefficient| that may be tried; `None` is no bound.
         suggest: whether to fill in `try_next`.
     """
-    sides: dict[tuple[int, float], list[Point]] = defaultdict(list)
+    sides: dict[tuple[int, float], list[GridPoint]] = defaultdict(list)
     for point in points:
         if point.coefficient != 0:  # the baseline itself
             sides[point.layer, math.copysign(1.0, point.coefficient)].append(point)
@@ -65,7 +65,7 @@ def brackets(
     return tuple(found)
 
 
-def _ends(side: Sequence[Point], floor: float) -> tuple[float | None, float | None]:
+def _ends(side: Sequence[GridPoint], floor: float) -> tuple[float | None, float | None]:
     low = max((abs(p.coefficient) for p in side if is_at_floor(p, floor)), default=None)
     beyond = (abs(p.coefficient) for p in side if is_below_floor(p, floor))
     return low, min((size for size in beyond if size > (low or 0.0)), default=None)

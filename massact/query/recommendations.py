@@ -27,6 +27,8 @@ class CoefficientRatio:
     judge: str | None = None
     direction: Direction | None = None
     setting: str | None = None
+    baseline_trait_mean: float | None = None
+    """Of the baseline that deltas are taken against, 0 to 100."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,23 +43,25 @@ class Findings:
 
 @dataclass(frozen=True, slots=True, order=True)
 class _Scope:
-    """A model and trait in one setting: advice never mixes two."""
+    """A model and trait in one setting, against one baseline: advice never mixes two."""
 
     model: str
     trait: str
     setting: str
+    baseline: str
+    """As text, since there may be none."""
 
     def holds(self, row: BestRow | CoefficientRatio) -> bool:
-        return (row.model, row.trait, row.setting) == (self.model, self.trait, self.setting)
+        return _scope(row) == self
+
+
+def _scope(row: BestRow | CoefficientRatio | Stratum) -> _Scope:
+    return _Scope(row.model, row.trait, row.setting or "", str(row.baseline_trait_mean))
 
 
 def recommend(strata: Iterable[Stratum], findings: Findings) -> tuple[str, ...]:
     """Where to start and what to expect, per model; "cannot say" where results are missing."""
-    samples = {
-        _Scope(stratum.model, stratum.trait, stratum.setting): stratum
-        for stratum in strata
-        if stratum.setting is not None
-    }
+    samples = {_scope(stratum): stratum for stratum in strata if stratum.setting is not None}
     lines = []
     for scope in sorted(samples):
         name = _name(scope, samples)
@@ -77,6 +81,8 @@ def _name(scope: _Scope, samples: dict[_Scope, Stratum]) -> str:
     if any(other.trait == scope.trait for other in others):
         fields = samples[scope].fields()
         name += f" (judge {fields['judge']}, {fields['direction']}, setting {scope.setting[:8]})"
+    if any((other.trait, other.setting) == (scope.trait, scope.setting) for other in others):
+        name += f" (baseline {scope.baseline})"
     return name
 
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
+from massact.schema import StoredPoint
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -34,6 +36,10 @@ class Point:
     vector_digest: str | None
     key: str
     run_id: str
+
+
+AnyPoint = Point | StoredPoint
+"""A point as an answer shows it, or as a store gives it: the same names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,24 +1,31 @@
 """The rules that every question shares: what counts, which is best, which missed the floor by least.
 
 Evaluations of different settings (another judge, question set, generation, model revision or
-direction) are never mixed: the setting's digest is part of every group. No rule depends on the
-order in which rows arrive.
+direction) or with different baselines are never mixed: a group has a slice for each. No rule
+depends on the order in which rows arrive.
 """
 
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any
 
 from massact.domain import Group, Recipe
 from massact.errors import UsageError
 from massact.labels import parse_label
-from massact.query.rows import Point, Status
-from massact.schema import EvaluationRow, Kind
-from massact.store.base import FINISHED, Failure, Stored, newest_per_key
-
-StoredEvaluations = Iterable[Stored[EvaluationRow]]
+from massact.query.evaluations import (
+    GridPoint,
+    PointSet,
+    StoredEvaluations,
+    as_evaluations,
+    group_of,
+    no_points,
+)
+from massact.query.rows import AnyPoint, Point, Status
+from massact.schema import EvaluationRow, StoredPoint
+from massact.store.base import Failure
 
 _SETTING_FIELDS = (
     "direction", "judge", "judge_model", "judge_prompt", "question_set", "subset", "max_new_tokens",
@@ -28,61 +35,56 @@ _SETTING_FIELDS = (
 
 @dataclass(slots=True)
 class Slice:
-    """What the store holds of one group in one setting."""
+    """What the store holds of one group in one setting, against one baseline."""
 
     group: Group
     setting: str
+    baseline_trait_mean: float | None
     sample: EvaluationRow
-    """Any of its rows: it tells what the setting is."""
-    points: list[Point] = field(default_factory=list)
+    """A row of the setting: it tells what the setting is."""
+    points: PointSet = field(default_factory=no_points)
     failures: list[Failure] = field(default_factory=list)
     last: int = -1
     """When the last of its runs ended, in milliseconds since 1970."""
 
     def best(self, floor: float) -> Point | None:
         """The best delta at or above the floor; ties to the smaller |coefficient|, lower layer, key."""
-        allowed = [p for p in self.points if is_at_floor(p, floor) and p.delta is not None]
-        return min(allowed, key=self._goodness, default=None)
+        return _as_point(self.points.best(floor, self.sample.direction))
 
     def nearest_miss(self, floor: float) -> Point | None:
         """The most coherent point below the floor; ties to the better delta, then as `best`."""
-        misses = [p for p in self.points if is_below_floor(p, floor)]
-        return min(misses, key=lambda p: (-(p.coherence_mean or 0.0), *self._goodness(p)), default=None)
+        return _as_point(self.points.nearest_miss(floor, self.sample.direction))
 
     def status(self, floor: float) -> Status:
         """What `best` and `nearest_miss` amount to."""
-        if self.best(floor) is not None:
+        if self.points.has_best(floor):
             return "ok"
-        if any(is_below_floor(p, floor) for p in self.points):
+        if self.points.has_miss(floor):
             return "below_floor"
         return "failed" if self.failures else "missing"
 
     @property
     def n_unscored(self) -> int:
         """Evaluations that lack a coherence or a delta and so are neither at the floor nor a miss."""
-        return sum(p.coherence_mean is None or p.delta is None for p in self.points)
-
-    def _goodness(self, point: Point) -> tuple[bool, float, float, int, str]:
-        delta = point.delta or 0.0
-        signed = delta if self.sample.direction == "negative" else -delta
-        return (point.delta is None, signed, abs(point.coefficient), point.layer, point.key)
+        return self.points.n_unscored
 
 
 @dataclass(slots=True)
 class Stratum:
-    """One model, trait and position in one setting: within it labels may be compared."""
+    """One model, trait and position in one setting, against one baseline: within it labels may be compared."""
 
     model: str
     trait: str
     position: str
     setting: str | None = None
     """`None` where nothing was run."""
+    baseline_trait_mean: float | None = None
     sample: EvaluationRow | None = None
     slices: dict[str, Slice] = field(default_factory=dict)
     """By label."""
 
     def fields(self) -> dict[str, Any]:
-        """What an answer's row says of it: model, trait, position, judge, direction, setting."""
+        """What an answer's row says of it: where, and in which setting against which baseline."""
         return {
             "model": self.model,
             "trait": self.trait,
@@ -90,6 +92,7 @@ class Stratum:
             "judge": self.sample.judge if self.sample else None,
             "direction": self.sample.direction if self.sample else None,
             "setting": self.setting,
+            "baseline_trait_mean": self.baseline_trait_mean,
         }
 
     def status(self, label: str, floor: float) -> Status:
@@ -114,69 +117,120 @@ def recipe_of(label: str) -> Recipe | None:
         return None
 
 
-def is_at_floor(point: Point, floor: float) -> bool:
+def is_at_floor(point: AnyPoint | GridPoint, floor: float) -> bool:
     """Whether a point is coherent; one without a coherence is not."""
     return point.coherence_mean is not None and point.coherence_mean >= floor
 
 
-def is_below_floor(point: Point, floor: float) -> bool:
+def is_below_floor(point: AnyPoint | GridPoint, floor: float) -> bool:
     """Whether a point is incoherent; one without a coherence is not that either."""
     return point.coherence_mean is not None and point.coherence_mean < floor
 
 
 def slices(rows: StoredEvaluations, failures: Iterable[Failure] = ()) -> dict[Group, list[Slice]]:
-    """Evaluations by group and setting, the setting that was evaluated last first; each key once."""
-    found: dict[tuple[Group, str], Slice] = {}
-    for stored in newest_per_key(stored for stored in rows if stored.status == FINISHED):
-        group, point = _group(stored.row), _point(stored)
-        if group is None or point is None:
-            continue
-        part = found.setdefault((group, stored.row.setting), Slice(group, stored.row.setting, stored.row))
-        part.points.append(point)
-        part.last = max(part.last, _ended(stored.finished_at))
-    for failure in failures:
-        group = _group(failure.row)
-        if group is None:
-            continue
-        part = found.setdefault((group, failure.row.setting), Slice(group, failure.row.setting, failure.row))
-        part.failures.append(failure)
-        part.last = max(part.last, _ended(failure.finished_at))
+    """Every group's slices, the one run last first."""
     by_group: dict[Group, list[Slice]] = defaultdict(list)
-    for part in sorted(found.values(), key=lambda s: (-s.last, s.setting)):
-        part.failures.sort(key=lambda f: (-_ended(f.finished_at), f.run_id))
+    for part in _evaluated(rows):
         by_group[part.group].append(part)
+    for parts in by_group.values():
+        parts.sort(key=_recency)
+    baselines = _newest_baselines(by_group)
+    for failure in failures:
+        _add_failure(by_group, failure, baselines)
+    for parts in by_group.values():
+        for part in parts:
+            part.failures.sort(key=lambda f: (-_ended(f.finished_at), f.run_id))
+        parts.sort(key=_recency)
     return dict(by_group)
+
+
+def _evaluated(rows: StoredEvaluations) -> Iterator[Slice]:
+    """The slices of finished evaluations."""
+    evaluations = as_evaluations(rows)
+    for place, points in evaluations.by_place.items():
+        for baseline, some in points.by_baseline().items():
+            sample = evaluations.samples[place[0]]
+            yield Slice(group_of(place), place[0], baseline, sample, some, last=some.last)
+
+
+def _newest_baselines(
+    by_group: Mapping[Group, Iterable[Slice]],
+) -> dict[tuple[str, str, str], float | None]:
+    """The baseline used last of each model, trait and setting."""
+    parts = sorted((part for some in by_group.values() for part in some), key=_recency, reverse=True)
+    return {(part.group.model, part.group.trait, part.setting): part.baseline_trait_mean for part in parts}
+
+
+def _add_failure(
+    by_group: dict[Group, list[Slice]],
+    failure: Failure,
+    baselines: Mapping[tuple[str, str, str], float | None],
+) -> None:
+    """Put a failure with the newest slice of its setting: it came to no baseline of its own."""
+    row = failure.row
+    if row.position is None or row.label is None:
+        return
+    group = Group(row.model, row.trait, row.position, row.label)
+    part = next((one for one in by_group[group] if one.setting == row.setting), None)
+    if part is None:
+        part = Slice(group, row.setting, baselines.get((row.model, row.trait, row.setting)), row)
+        by_group[group].append(part)
+    part.failures.append(failure)
+    part.last = max(part.last, _ended(failure.finished_at))
+
+
+def _recency(part: Slice) -> tuple[int, str, float]:
+    return (-part.last, part.setting, _or_least(part.baseline_trait_mean))
+
+
+def _or_least(value: float | None) -> float:
+    return -math.inf if value is None else value
 
 
 def strata(by_group: Mapping[Group, Sequence[Slice]], groups: Iterable[Group] = ()) -> list["Stratum"]:
     """Every model, trait and position in every setting; one without a setting where nothing was run."""
-    found: dict[tuple[str, str, str], dict[str, Stratum]] = {
+    found: dict[tuple[str, str, str], dict[tuple[str, float | None], Stratum]] = {
         (group.model, group.trait, group.position): {} for group in (*by_group, *groups)
     }
     for group, parts in by_group.items():
         place = (group.model, group.trait, group.position)
         for part in parts:
-            stratum = found[place].setdefault(part.setting, Stratum(*place, part.setting, part.sample))
+            among = (part.setting, part.baseline_trait_mean)
+            stratum = found[place].setdefault(among, Stratum(*place, *among, part.sample))
             stratum.slices[group.label] = part
     return [
         stratum
         for place, settings in sorted(found.items())
-        for stratum in (settings[name] for name in sorted(settings))
+        for _, stratum in sorted(settings.items(), key=lambda item: (item[0][0], _or_least(item[0][1])))
     ] + [Stratum(*place) for place, settings in sorted(found.items()) if not settings]
 
 
 def setting_notes(by_group: Mapping[Group, Sequence[Slice]]) -> tuple[str, ...]:
     """In words, where a model and trait were evaluated in several settings and what differs."""
     samples: dict[tuple[str, str], dict[str, EvaluationRow]] = defaultdict(dict)
+    baselines: dict[tuple[str, str, str], set[float | None]] = defaultdict(set)
     for group, parts in by_group.items():
         for part in parts:
             samples[group.model, group.trait][part.setting] = part.sample
-    return tuple(
+            if len(part.points):
+                baselines[group.model, group.trait, part.setting].add(part.baseline_trait_mean)
+    several = tuple(
         f"{model}, {trait}: evaluated in {len(settings)} settings, answered separately and never mixed; "
         f"they differ in {_differences(settings.values())}"
         for (model, trait), settings in sorted(samples.items())
         if len(settings) > 1
     )
+    return several + tuple(
+        f"{model}, {trait}: evaluated against {len(found)} baselines "
+        f"({', '.join(_baseline(one) for one in sorted(found, key=_or_least))}) in setting {setting[:8]}, "
+        "answered separately and never mixed"
+        for (model, trait, setting), found in sorted(baselines.items())
+        if len(found) > 1
+    )
+
+
+def _baseline(trait_mean: float | None) -> str:
+    return "none" if trait_mean is None else f"{trait_mean:g}"
 
 
 def unscored_note(parts: Iterable[Slice]) -> tuple[str, ...]:
@@ -204,31 +258,10 @@ def _short(value: object) -> str:
     return text if len(text) <= 40 else f"{text[:12]}..."
 
 
-def _group(row: EvaluationRow) -> Group | None:
-    if row.kind != Kind.EVALUATION or row.position is None or row.label is None:
+def _as_point(found: StoredPoint | None) -> Point | None:
+    if found is None:
         return None
-    return Group(row.model, row.trait, row.position, row.label)
-
-
-def _point(stored: Stored[EvaluationRow]) -> Point | None:
-    row = stored.row
-    if row.layer is None or row.coefficient is None:
-        return None
-    return Point(
-        layer=row.layer,
-        coefficient=row.coefficient,
-        trait_mean=row.trait_mean,
-        coherence_mean=row.coherence_mean,
-        delta=row.delta,
-        baseline_trait_mean=row.baseline_trait_mean,
-        n_scored=row.n_scored,
-        n_unscored=row.n_unscored,
-        n_dims_cleaned=row.n_dims_cleaned,
-        relative_strength=row.relative_strength,
-        vector_digest=row.vector_digest,
-        key=row.key,
-        run_id=stored.run_id,
-    )
+    return Point(**{field.name: getattr(found, field.name) for field in fields(Point)})
 
 
 def _ended(finished_at: int | None) -> int:

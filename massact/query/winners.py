@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from massact.domain import AllDims, Direction, Group
+from massact.query.evaluations import StoredEvaluations
 from massact.query.rows import Answer, Point, Status
-from massact.query.selection import Slice, StoredEvaluations, recipe_of, setting_notes, slices, unscored_note
+from massact.query.selection import Slice, recipe_of, setting_notes, slices, unscored_note
 from massact.store.base import Failure
 
 
@@ -82,14 +84,12 @@ def best_row(part: Slice, floor: float, *, is_declared: bool = True) -> BestRow:
     point = part.best(floor)
     status = part.status(floor)
     sample = part.sample
+    found = {field.name: getattr(point, field.name) for field in fields(Point)} if point else {}
     return BestRow(
         **asdict(part.group),
-        method=sample.method,
-        cleaning=sample.cleaning,
-        scope=sample.scope,
-        n_dims=sample.n_dims,
+        **_recipe_fields(part.group.label),
         status=status,
-        **({field.name: getattr(point, field.name) for field in fields(Point)} if point else {}),
+        **{**found, "baseline_trait_mean": part.baseline_trait_mean},
         nearest_miss=part.nearest_miss(floor) if status == "below_floor" else None,
         judge=sample.judge,
         direction=sample.direction,
@@ -99,13 +99,16 @@ def best_row(part: Slice, floor: float, *, is_declared: bool = True) -> BestRow:
 
 
 def _empty_row(group: Group) -> BestRow:
-    recipe = recipe_of(group.label)
+    return BestRow(**asdict(group), **_recipe_fields(group.label), status="missing")
+
+
+def _recipe_fields(label: str) -> dict[str, Any]:
+    """What a label stands for; of one that is none of ours, as an imported file may have, itself."""
+    recipe = recipe_of(label)
     cleaning = recipe.cleaning if recipe else None
-    return BestRow(
-        **asdict(group),
-        method=recipe.method if recipe else None,
-        cleaning=cleaning.when if cleaning else None,
-        scope=cleaning.scope if cleaning else None,
-        n_dims=cleaning.n_dims if cleaning else None,
-        status="missing",
-    )
+    return {
+        "method": recipe.method if recipe else label,
+        "cleaning": cleaning.when if cleaning else None,
+        "scope": cleaning.scope if cleaning else None,
+        "n_dims": cleaning.n_dims if cleaning else None,
+    }

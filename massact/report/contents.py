@@ -15,6 +15,7 @@ from massact.config import Experiment
 from massact.domain import Direction, Group
 from massact.errors import UsageError
 from massact.query import Answers, Point
+from massact.query.evaluations import group_of
 from massact.query.selection import Stratum, slices, strata
 from massact.schema import EvaluationRow
 from massact.vectors.massive import Calibration
@@ -117,7 +118,7 @@ class Evidence:
         cosines: Mapping[tuple[str, str], float] | None = None,
     ) -> "Evidence":
         """The evidence of a whole experiment, whatever groups the answers were loaded with."""
-        by_group = slices(answers.rows, answers.failures)
+        by_group = slices(answers.evaluations, answers.failures)
         found: dict[Place, list[Stratum]] = defaultdict(list)
         for stratum in strata(by_group):
             found[place_of(stratum)].append(stratum)
@@ -127,7 +128,9 @@ class Evidence:
             strata={
                 place: max(some, key=lambda s: _currency(experiment, s)) for place, some in found.items()
             },
-            evaluated=frozenset(group for group, parts in by_group.items() if any(p.points for p in parts)),
+            evaluated=frozenset(
+                group for group, parts in by_group.items() if any(len(p.points) for p in parts)
+            ),
             cosines=cosines or {},
         )
 
@@ -139,7 +142,7 @@ class Evidence:
         """The part that a phase declares; nothing where the file declares no such phase."""
         groups = self.experiment.groups(phase) if self.declares(phase) else ()
         wanted = set(groups)
-        rows = (one for one in self.answers.rows if _group(one.row) in wanted)
+        evaluations = self.answers.evaluations.only(lambda place: group_of(place) in wanted)
         failures = (one for one in self.answers.failures if _group(one.row) in wanted)
         parts = {
             place: replace(
@@ -150,7 +153,7 @@ class Evidence:
         }
         return replace(
             self,
-            answers=replace(self.answers, rows=tuple(rows), failures=tuple(failures), groups=groups),
+            answers=replace(self.answers, evaluations=evaluations, failures=tuple(failures), groups=groups),
             strata={place: stratum for place, stratum in parts.items() if stratum.slices},
         )
 
@@ -186,7 +189,7 @@ class Evidence:
             return "missing"
         status = stratum.status(label, self.floor)
         part = stratum.slices.get(label)
-        return "unscored" if status == "missing" and part and part.points else status
+        return "unscored" if status == "missing" and part and len(part.points) else status
 
     def name(self, place: Place) -> str:
         """The place in words; the trait only where there is more than one."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from massact.domain import METHODS
-from massact.query import Point
+from massact.query.rows import AnyPoint
 from massact.query.selection import Stratum, recipe_of
 from massact.report.coefficient_tables import effective_bests, spreads
 from massact.report.contents import Evidence, Place
@@ -25,11 +25,12 @@ from massact.report.figure_style import (
     new_figure,
     style,
 )
+from massact.schema import StoredPoint
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-XValue = Callable[[Point], float | None]
+XValue = Callable[[AnyPoint], float | None]
 
 
 def tradeoff_figure(evidence: Evidence, place: Place) -> "Figure | None":
@@ -97,7 +98,7 @@ def drawn_layers(stratum: Stratum, floor: float) -> dict[str, int]:
     return found
 
 
-def _lines(stratum: Stratum, floor: float, x_of: XValue) -> dict[str, list[Point]]:
+def _lines(stratum: Stratum, floor: float, x_of: XValue) -> dict[str, list[StoredPoint]]:
     """Per label the points of its layer that can be drawn, by rising x."""
     found = {}
     for label, layer in sorted(drawn_layers(stratum, floor).items(), key=lambda item: _order(item[0])):
@@ -123,11 +124,11 @@ def _layering(label: str) -> int:
     return {"after": 0, "before": 1, "none": 2}[recipe.cleaning.when] if recipe else 0
 
 
-def _size(point: Point) -> float | None:
+def _size(point: AnyPoint) -> float | None:
     return abs(point.coefficient) or None
 
 
-def _strength(point: Point) -> float | None:
+def _strength(point: AnyPoint) -> float | None:
     return None if point.relative_strength is None else abs(point.relative_strength) or None
 
 
@@ -155,7 +156,7 @@ def _tradeoff_axes(n_columns: int) -> "tuple[Figure, Any]":
 
 def _draw(
     axes: Any,
-    points: Sequence[Point],
+    points: Sequence[AnyPoint],
     floor: float,
     *,
     look: dict[str, Any],
@@ -179,7 +180,7 @@ def _draw(
             panel.plot(xs, shown, "o", color=look["color"], markerfacecolor=face, markeredgewidth=1.0)
 
 
-def _legend_of_labels(figure: "Figure", lines: dict[str, list[Point]]) -> None:
+def _legend_of_labels(figure: "Figure", lines: dict[str, list[StoredPoint]]) -> None:
     from matplotlib.lines import Line2D
 
     styles = dict.fromkeys(label_style(label) for label in sorted(lines, key=_order))

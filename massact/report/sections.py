@@ -55,7 +55,7 @@ def gaps_section(evidence: Evidence) -> Section:
         text = f"Every one of the {counted(groups, 'declared group')} has a result {at}."
     rows = [row for row in answer.remaining if evidence.is_current(row)]
     tables = (*gap_matrices(evidence), _next_table(rows)) if groups else ()
-    notes = setting_notes(slices(evidence.answers.rows))
+    notes = setting_notes(slices(evidence.answers.evaluations))
     return Section("gaps", "Results by group", (text, *notes), _filled(tables))
 
 
@@ -168,9 +168,11 @@ def _tradeoff_text(evidence: Evidence) -> str:
 def _provenance_section(given: ReportInput, evidence: Evidence) -> Section:
     facts = given.provenance
     total = facts.total_seconds
-    judges = sorted({one.row.judge for one in evidence.answers.rows})
+    judges = sorted({row.judge for row in evidence.answers.evaluations.samples.values()})
     used = baselines_in_use(evidence, given.baselines)
-    models = sorted({f"{row.model_id}@{row.model_revision[:12]} ({row.dtype})" for row in used})
+    models = sorted(
+        {f"{row.model_id}@{(row.model_revision or '?')[:12]} ({row.dtype or '?'})" for row in used}
+    )
     versions = [f"{name} {version}" for name, version in sorted(facts.versions.items())]
     pairs = [
         ("experiment file", str(given.experiment.file)),

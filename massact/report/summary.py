@@ -38,8 +38,8 @@ def answers_in_short(evidence: Evidence) -> tuple[ShortAnswer, ...]:
 
 def caveat(evidence: Evidence) -> str:
     """What every number of the report suffers from, with this store's own counts."""
-    rows = [one.row for one in evidence.answers.rows]
-    questions = _span([row.n_questions for row in rows])
+    rows = evidence.answers.evaluations.samples.values()
+    questions = _span([row.n_questions for row in rows if row.n_questions is not None])
     cells = _span([len(p.points) for stratum in evidence.strata.values() for p in stratum.slices.values()])
     basis = (
         f" Here a best is picked from {cells} evaluations of {questions} questions each."

@@ -5,13 +5,15 @@ MLflow experiment that was deleted. The experiment asked for is the experiment f
 the tag `massact.experiment`: under `mlflow run` the runs of one file lie in other MLflow experiments.
 """
 
-from collections.abc import Iterable, Sequence
+import gc
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from massact.schema import EvaluationRow, Kind, Scores, StageRow
+from massact.schema import EvaluationRow, Kind, Points, PublishedRow, RunText, Scores, StageRow
 
-RowT = TypeVar("RowT", EvaluationRow, StageRow)
+RowT = TypeVar("RowT", EvaluationRow, StageRow, PublishedRow)
 
 FINISHED, FAILED = "FINISHED", "FAILED"
 """MLflow's run statuses that queries ask for."""
@@ -61,14 +63,32 @@ class RunStore(Protocol):
     def warnings(self) -> list[str]:
         """What was left out of the answers so far, and why."""
 
+    def points(self, experiment: str) -> Points:
+        """The finished evaluations as questions see them, one per key, in no order."""
+
     def evaluations(self, experiment: str) -> list[Stored[EvaluationRow]]:
-        """The finished evaluations, one per key, the oldest first."""
+        """The finished evaluations whole, one per key, the oldest first."""
+
+    def rows(self, run_ids: Iterable[str]) -> dict[str, EvaluationRow]:
+        """The whole rows of finished runs; a run that holds no readable one is absent."""
 
     def baselines(self, experiment: str) -> list[Stored[EvaluationRow]]:
         """The finished baselines, one per key, the oldest first."""
 
-    def failures(self, experiment: str) -> list[Failure]:
-        """The newest failed run of each evaluation that has no finished run."""
+    def failures(self, experiment: str, finished: Collection[str] | None = None) -> list[Failure]:
+        """The newest failed run of each evaluation that has no finished run.
+
+        `finished` are the keys that have one, where they are known already.
+        """
+
+    def published(self, experiment: str) -> list[Stored[PublishedRow]]:
+        """The published figures, one per key, the oldest first."""
+
+    def count_foreign(self, experiment: str) -> int:
+        """Finished runs of other tools in the MLflow experiments that hold this one's evaluations.
+
+        As of the last reading of its points.
+        """
 
     def stages(self, kind: Kind, experiment: str) -> list[Stored[StageRow]]:
         """The finished calibrations or extractions, one per key, the oldest first."""
@@ -120,6 +140,18 @@ class ScoreStep:
     score: float
 
 
+@dataclass(frozen=True, slots=True)
+class RawPoints:
+    """The finished evaluations of an experiment as a source gives them."""
+
+    tagged: list[RunText]
+    """With the text of the tag that `massact.schema.point_tag` names."""
+    others: list[RawRun]
+    """Evaluations without that tag, with their whole row."""
+    n_foreign: int
+    """Finished runs without a kind of ours in the MLflow experiments that hold the tagged ones."""
+
+
 class RunSource(Protocol):
     """Where raw runs come from. Runs and MLflow experiments that were deleted never do."""
 
@@ -127,6 +159,12 @@ class RunSource(Protocol):
         self, experiment: str, *, kind: Kind, statuses: Sequence[str], tags: Sequence[str]
     ) -> list[RawRun]:
         """The runs of a kind; empty `statuses` means any."""
+
+    def stream(self, experiment: str, kind: Kind, *, tags: Sequence[str]) -> Iterator[RawRun]:
+        """The finished runs of a kind, superseded ones too, in constant memory and no order."""
+
+    def points(self, experiment: str) -> RawPoints:
+        """The finished evaluations of an experiment, with no more than their points."""
 
     def finished_runs(self, run_ids: Sequence[str], *, tags: Sequence[str]) -> list[RawRun]:
         """Those of the runs that are finished."""
@@ -136,3 +174,15 @@ class RunSource(Protocol):
 
     def close(self) -> None:
         """Let go of connections."""
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Without garbage collection, which would walk the same hundred thousand tuples again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

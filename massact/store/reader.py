@@ -1,6 +1,6 @@
 """The run store over any source of raw runs: decodes rows, keeps one run per key."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from massact.errors import StoreError
 from massact.schema import (
@@ -8,12 +8,17 @@ from massact.schema import (
     TRAIT_SCORE,
     EvaluationRow,
     Kind,
+    Points,
+    PublishedRow,
     Scores,
     StageRow,
     Tag,
     decode_evaluation,
+    decode_points,
+    decode_published,
     decode_scores,
     decode_stage,
+    point_of,
 )
 from massact.store.base import (
     FAILED,
@@ -25,6 +30,7 @@ from massact.store.base import (
     RunSource,
     ScoreStep,
     Stored,
+    collector_paused,
     newest_per_key,
 )
 
@@ -37,6 +43,7 @@ class StoreReader:
     def __init__(self, source: RunSource) -> None:
         self._source = source
         self._unreadable: dict[str, None] = {}
+        self._n_foreign: dict[str, int] = {}
 
     @property
     def warnings(self) -> list[str]:
@@ -47,19 +54,43 @@ class StoreReader:
         runs = "1 run holds" if count == 1 else f"{count} runs hold"
         return [f"{runs} a row that cannot be read, left out (first: {next(iter(self._unreadable))})"]
 
+    def points(self, experiment: str) -> Points:
+        """The finished evaluations as questions see them, one per key, in no order.
+
+        From the tag made for it; of a run without a readable one, from its whole row.
+        """
+        _check_named(experiment)
+        with collector_paused():
+            raw = self._source.points(experiment)
+            self._n_foreign[experiment] = raw.n_foreign
+            points, unreadable = decode_points(experiment, raw.tagged)
+            others = raw.others + self._source.finished_runs(unreadable, tags=(Tag.ROW,))
+            rows = self._decoded(others, Kind.EVALUATION, decode_evaluation)
+            found = (point_of(one.row, one.run_id, one.finished_at) for one in rows)
+            return points.joined([point for point in found if point is not None]).newest()
+
+    def rows(self, run_ids: Iterable[str]) -> dict[str, EvaluationRow]:
+        """The whole rows of finished runs; a run that holds no readable one is absent."""
+        found = self._source.finished_runs(list(dict.fromkeys(run_ids)), tags=(Tag.ROW,))
+        return {one.run_id: one.row for one in self._decoded(found, None, decode_evaluation)}
+
     def evaluations(self, experiment: str) -> list[Stored[EvaluationRow]]:
-        """The finished evaluations, one per key, the oldest first."""
+        """The finished evaluations whole, one per key, the oldest first."""
         return newest_per_key(self._rows(experiment, Kind.EVALUATION, decode_evaluation))
 
     def baselines(self, experiment: str) -> list[Stored[EvaluationRow]]:
         """The finished baselines, one per key, the oldest first."""
         return newest_per_key(self._rows(experiment, Kind.BASELINE, decode_evaluation))
 
-    def failures(self, experiment: str) -> list[Failure]:
-        """The newest failed run of each evaluation that has no finished run."""
+    def failures(self, experiment: str, finished: Collection[str] | None = None) -> list[Failure]:
+        """The newest failed run of each evaluation that has no finished run.
+
+        `finished` are the keys that have one, where they are known already.
+        """
         raw = self._runs(experiment, Kind.EVALUATION, (FAILED,), (Tag.ROW, Tag.ERROR))
         errors = {run.run_id: run.tags.get(Tag.ERROR, "") for run in raw}
-        finished = {run.row.key for run in self.evaluations(experiment)}
+        if finished is None:
+            finished = set(self.points(experiment).keys) if raw else ()
         newest = newest_per_key(self._decoded(raw, Kind.EVALUATION, decode_evaluation))
         return [
             Failure(run.run_id, run.finished_at, errors[run.run_id], run.row)
@@ -78,6 +109,19 @@ class StoreReader:
             raise ValueError(f"{kind!r} is not a stage; there are {', '.join(_STAGES)}")
         return newest_per_key(self._rows(experiment, kind, decode_stage))
 
+    def published(self, experiment: str) -> list[Stored[PublishedRow]]:
+        """The published figures, one per key, the oldest first."""
+        return newest_per_key(self._rows(experiment, Kind.PUBLISHED, decode_published))
+
+    def count_foreign(self, experiment: str) -> int:
+        """Finished runs of other tools in the MLflow experiments that hold this one's evaluations.
+
+        As of the last reading of its points.
+        """
+        if experiment not in self._n_foreign:
+            self.points(experiment)
+        return self._n_foreign[experiment]
+
     def phases(self, experiment: str) -> list[PhaseRun]:
         """The runs of entry points in any status, by their start."""
         raw = self._runs(experiment, Kind.PHASE, (), (Tag.PHASE,))
@@ -89,11 +133,12 @@ class StoreReader:
     def finished_keys(self, experiment: str) -> dict[str, str]:
         """Key to run id of every finished evaluation, baseline, calibration and extraction.
 
-        The rows are decoded, not the key's tag read: a key whose row no query can read is not
-        finished, or its place would stay empty for ever.
+        The points are decoded, not the key's tag read: a key whose evaluation no query can read is
+        not finished, or its place would stay empty for ever.
         """
-        rows = [*self.evaluations(experiment), *self.baselines(experiment)]
-        keys = {run.row.key: run.run_id for run in rows}
+        points = self.points(experiment)
+        keys = dict(zip(points.keys, points.run_ids, strict=True))
+        keys.update({run.row.key: run.run_id for run in self.baselines(experiment)})
         for kind in _STAGES:
             keys.update({run.row.key: run.run_id for run in self.stages(kind, experiment)})
         return keys
@@ -105,7 +150,7 @@ class StoreReader:
         stepped metrics.
         """
         found: dict[str, Scores] = {}
-        n_questions: dict[str, int] = {}
+        n_questions: dict[str, int | None] = {}
         for run in self._source.finished_runs(list(dict.fromkeys(run_ids)), tags=(Tag.ROW, Tag.SCORES)):
             scores = _tagged_scores(run.tags.get(Tag.SCORES))
             if scores is not None:
@@ -128,8 +173,7 @@ class StoreReader:
     def _runs(
         self, experiment: str, kind: Kind, statuses: Sequence[str], tags: Sequence[str]
     ) -> list[RawRun]:
-        if not experiment:
-            raise StoreError("no experiment named: give the name that the experiment file declares")
+        _check_named(experiment)
         return self._source.runs(experiment, kind=kind, statuses=statuses, tags=tags)
 
     def _decoded(
@@ -149,6 +193,11 @@ class StoreReader:
         return decoded
 
 
+def _check_named(experiment: str) -> None:
+    if not experiment:
+        raise StoreError("no experiment named: give the name that the experiment file declares")
+
+
 def _start(run: RawRun) -> tuple[int, str]:
     return (run.started_at if run.started_at is not None else -1, run.run_id)
 
@@ -162,7 +211,9 @@ def _tagged_scores(text: str | None) -> Scores | None:
         return None  # the stepped metrics hold the same scores
 
 
-def _stepped_scores(steps: Iterable[ScoreStep], n_questions: int) -> Scores:
+def _stepped_scores(steps: Sequence[ScoreStep], n_questions: int | None) -> Scores:
+    if n_questions is None:  # of an imported run: as many as have a score
+        n_questions = max((step.question + 1 for step in steps), default=0)
     values: dict[str, list[float | None]] = {
         metric: [None] * n_questions for metric in (TRAIT_SCORE, COHERENCE_SCORE)
     }

@@ -1,59 +1,94 @@
 """Raw runs over MLflow's REST API, from a tracking server."""
 
 import math
-import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any, TypeVar
 
-import requests
+from massact.schema import COHERENCE_SCORE, TRAIT_SCORE, Kind, Tag, point_tag
+from massact.store.base import FINISHED, RawPoints, RawRun, ScoreStep
+from massact.store.server import TrackingServer
 
-from massact.errors import StoreError
-from massact.schema import COHERENCE_SCORE, TRAIT_SCORE, Kind, Tag
-from massact.store.base import FINISHED, RawRun, ScoreStep
-
-TIMEOUT_SECONDS = (10.0, 300.0)
-"""To connect, and between two bytes of an answer: a page of 5,000 runs takes a busy server a while."""
-_PAGE = 5000  # runs; an evaluation's params, metrics and row come to some 6 kB, so a page is some 30 MB
+_PAGE = 1000  # runs; one of an evaluation takes some 8 kB as JSON and 60 kB parsed
+_AT_ONCE = 4  # pages; as many as a server has workers unless it is told otherwise
 _EXPERIMENTS_PAGE = 1000
 _HISTORY_PAGE = 25000  # the most that MLflow gives
 _IDS_PER_QUERY = 100  # the server's filter parser slows down with the length of the list
+Taken = TypeVar("Taken")
 _RUN_ID = re.compile(r"[0-9A-Za-z_-]+")
 
 
 class RestSource:
     """A `RunSource` over a tracking server.
 
-    Honours MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or else MLFLOW_TRACKING_TOKEN; and
-    MLFLOW_TRACKING_SERVER_CERT_PATH and MLFLOW_TRACKING_INSECURE_TLS, as MLflow's own client does.
+    The login and the time limit come from MLflow's own variables: see `TrackingServer`.
 
     Raises:
         StoreError: the server does not answer, refuses the login, or is not MLflow's.
     """
 
     def __init__(self, uri: str) -> None:
-        self._url = uri.rstrip("/")
-        self._name = re.sub(r"//[^/@]*@", "//", self._url)  # without a password
-        self._session = requests.Session()
-        self._log_in()
+        self._server = TrackingServer(uri)
         self._experiment_ids()
 
     def runs(
         self, experiment: str, *, kind: Kind, statuses: Sequence[str], tags: Sequence[str]
     ) -> list[RawRun]:
         """The runs of a kind; empty `statuses` means any."""
-        conditions = [f"tags.`{Tag.KIND}` = '{kind.value}'"]
-        if "'" not in experiment:
-            conditions.append(f"tags.`{Tag.EXPERIMENT}` = '{experiment}'")
-        if len(statuses) == 1:
-            conditions.append(f"attributes.status = '{statuses[0]}'")
-        # once more here: a name with a quote cannot be put in a filter, and MySQL ignores case
-        return [
-            _raw_run(run, tags)
-            for run in self._search(" AND ".join(conditions))
-            if _tags_of(run).get(Tag.EXPERIMENT) == experiment
-            and (not statuses or run["info"]["status"] in statuses)
-        ]
+        query, is_meant = _of_kind(experiment, kind, statuses)
+        return [_raw_run(run, tags) for run in self._search(query) if is_meant(run)]
+
+    def stream(self, experiment: str, kind: Kind, *, tags: Sequence[str]) -> Iterator[RawRun]:
+        """The finished runs of a kind, superseded ones too, in constant memory and no order."""
+        query, is_meant = _of_kind(experiment, kind, (FINISHED,))
+        return (_raw_run(run, tags) for run in self._search(query) if is_meant(run))
+
+    def points(self, experiment: str) -> RawPoints:
+        """The finished evaluations of an experiment, with no more than their points.
+
+        The server serialises every param, metric and tag of every run: that is what takes the time.
+        Several requests at once keep all its workers at it.
+        """
+        wanted = point_tag(experiment)
+        tagged, others, homes = [], [], set()
+
+        def take(run: Mapping[str, Any]) -> tuple[RawRun, str | None, str]:
+            text = _tags_of(run).get(wanted)
+            return _raw_run(run, (Tag.ROW,) if text is None else ()), text, str(run["info"]["experiment_id"])
+
+        for raw, text, home in self._collect(experiment, take):
+            if text is None:
+                others.append(raw)
+            else:
+                tagged.append((raw.run_id, raw.finished_at, text))
+                homes.add(home)
+        n_foreign = self._count_foreign(sorted(homes)) if homes else 0
+        return RawPoints(tagged, others, n_foreign)
+
+    def _collect(self, experiment: str, take: Callable[[Mapping[str, Any]], Taken]) -> Iterable[Taken]:
+        """What is taken of each finished evaluation; many are read in parts, side by side."""
+        query, is_meant = _of_kind(experiment, Kind.EVALUATION, (FINISHED,))
+        experiments = self._experiment_ids()
+        found: dict[str, Taken] = {}
+
+        def read(condition: str, n_pages: int | None = None) -> dict[str, Taken]:
+            runs = self._search(query + condition, experiments, n_pages)
+            return {run["info"]["run_id"]: take(run) for run in runs if is_meant(run)}
+
+        found = read("", 1)
+        if len(found) >= _PAGE:
+            # MLflow makes run ids of hexadecimal digits, at random: sixteen parts of one size
+            parts = [f" AND attributes.run_id LIKE '{digit}%'" for digit in "0123456789abcdef"]
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                for part in pool.map(read, parts):
+                    found.update(part)
+        return found.values()
+
+    def _count_foreign(self, mlflow_experiments: Sequence[str]) -> int:
+        query = f"attributes.status = '{FINISHED}' AND tags.`{Tag.KIND}` IS NULL"
+        return sum(1 for _ in self._search(query, mlflow_experiments))
 
     def finished_runs(self, run_ids: Sequence[str], *, tags: Sequence[str]) -> list[RawRun]:
         """Those of the runs that are finished."""
@@ -76,33 +111,30 @@ class RestSource:
 
     def close(self) -> None:
         """Let go of connections."""
-        self._session.close()
-
-    def _log_in(self) -> None:
-        username, password = (os.environ.get(f"MLFLOW_TRACKING_{name}") for name in ("USERNAME", "PASSWORD"))
-        token = os.environ.get("MLFLOW_TRACKING_TOKEN")
-        if username and password:
-            self._session.auth = (username, password)
-        elif token:
-            self._session.headers["Authorization"] = f"Bearer {token}"
-        is_insecure = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1")
-        self._session.verify = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or not is_insecure
+        self._server.close()
 
     def _experiment_ids(self) -> list[str]:
         body = {"max_results": _EXPERIMENTS_PAGE, "view_type": "ACTIVE_ONLY"}
         pages = self._pages("POST", "experiments/search", body)
         return [one["experiment_id"] for page in pages for one in page.get("experiments", ())]
 
-    def _search(self, query: str) -> list[Mapping[str, Any]]:
+    def _search(
+        self, query: str, experiments: Sequence[str] | None = None, n_pages: int | None = None
+    ) -> Iterator[Mapping[str, Any]]:
+        """Runs that a filter admits, page by page: a hundred thousand whole ones would not fit in memory."""
         body = {
-            "experiment_ids": self._experiment_ids(),
+            "experiment_ids": self._experiment_ids() if experiments is None else experiments,
             "filter": query,
             "run_view_type": "ACTIVE_ONLY",
             "max_results": _PAGE,
         }
         # a run that ends while pages are read shifts the rest, so one may come twice
-        pages = self._pages("POST", "runs/search", body)
-        return list({run["info"]["run_id"]: run for page in pages for run in page.get("runs", ())}.values())
+        seen: set[str] = set()
+        for page in islice(self._pages("POST", "runs/search", body), n_pages):
+            for run in page.get("runs", ()):
+                if run["info"]["run_id"] not in seen:
+                    seen.add(run["info"]["run_id"])
+                    yield run
 
     def _steps(self, run_id: str, metric: str) -> list[ScoreStep]:
         query = {"run_id": run_id, "metric_key": metric, "max_results": _HISTORY_PAGE}
@@ -115,56 +147,29 @@ class RestSource:
         token = ""
         while True:
             asked = {**query, "page_token": token} if token else query
-            page = self._ask(verb, path, asked)
+            page = self._server.ask(verb, path, asked)
             yield page
             token = page.get("next_page_token", "")
             if not token:
                 return
 
-    def _ask(self, verb: str, path: str, query: Mapping[str, Any]) -> Mapping[str, Any]:
-        is_get = verb == "GET"
-        try:
-            answer = self._session.request(
-                verb,
-                f"{self._url}/api/2.0/mlflow/{path}",
-                params=query if is_get else None,
-                json=None if is_get else query,
-                timeout=TIMEOUT_SECONDS,
-            )
-        except requests.RequestException as error:
-            raise StoreError(
-                f"the tracking server {self._name} does not answer ({type(error).__name__}): "
-                "start it or pass another --tracking-uri"
-            ) from error
-        return self._read(answer, path)
 
-    def _read(self, answer: requests.Response, path: str) -> Mapping[str, Any]:
-        if answer.status_code in (401, 403):
-            raise StoreError(
-                f"the tracking server {self._name} refuses the login ({answer.status_code}): set "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
-            )
-        try:
-            content = answer.json()
-        except ValueError:
-            content = None
-        if answer.ok and isinstance(content, dict):
-            return content
-        if isinstance(content, dict) and "error_code" in content:
-            raise StoreError(
-                f"the tracking server {self._name} refuses {path}: {_one_line(content.get('message'))}"
-            )
-        if answer.status_code >= 500:
-            raise StoreError(
-                f"the tracking server {self._name} fails ({answer.status_code}): see its log, try again"
-            )
-        raise StoreError(
-            f"{self._name} is not an MLflow server (answer {answer.status_code}): check the tracking URI"
-        )
+def _of_kind(
+    experiment: str, kind: Kind, statuses: Sequence[str]
+) -> tuple[str, Callable[[Mapping[str, Any]], bool]]:
+    """A filter for the server, and what it cannot say: whether a run that it gave is meant."""
+    conditions = [f"tags.`{Tag.KIND}` = '{kind.value}'"]
+    if "'" not in experiment:
+        conditions.append(f"tags.`{Tag.EXPERIMENT}` = '{experiment}'")
+    if len(statuses) == 1:
+        conditions.append(f"attributes.status = '{statuses[0]}'")
 
+    def is_meant(run: Mapping[str, Any]) -> bool:
+        # a name with a quote cannot be put in a filter, and MySQL ignores case
+        of_experiment = _tags_of(run).get(Tag.EXPERIMENT) == experiment
+        return of_experiment and (not statuses or run["info"]["status"] in statuses)
 
-def _one_line(message: object) -> str:
-    return " ".join(str(message or "no reason given").split())[:300]
+    return " AND ".join(conditions), is_meant
 
 
 def _tags_of(run: Mapping[str, Any]) -> dict[str, str]:

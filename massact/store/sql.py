@@ -1,23 +1,20 @@
 """Raw runs by SQL from MLflow's tracking database: SQLite or PostgreSQL, read only."""
 
 import math
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.pool import NullPool
 
 from massact.errors import StoreError
-from massact.schema import COHERENCE_SCORE, TRAIT_SCORE, Kind, Tag
-from massact.store.base import FINISHED, RawRun, ScoreStep
+from massact.schema import COHERENCE_SCORE, POINT_TAG, TRAIT_SCORE, Kind, Tag, point_tag
+from massact.store.base import FINISHED, RawPoints, RawRun, ScoreStep
+from massact.store.database import check_schema, explain, open_database
 
-LOCK_TIMEOUT_SECONDS = 20.0
-"""How long a read waits for a writer's lock; MLflow's own writers wait as long."""
-CONNECT_TIMEOUT_SECONDS = 10
+_MANY = 5000  # runs that are looked at one by one
 _IDS_PER_QUERY = 500  # SQLite before 3.32 takes 999 variables
+_ROWS_PER_FETCH = 1000
 
 _metadata = sa.MetaData()
 _experiments = sa.Table(
@@ -63,17 +60,100 @@ class SqlSource:
     """
 
     def __init__(self, uri: str) -> None:
-        self._engine, self._name = _open(uri)
-        self._check_schema()
+        self._engine, self._name = open_database(uri)
+        with self._explained():
+            check_schema(self._engine, self._name, _metadata.tables)
 
     def runs(
         self, experiment: str, *, kind: Kind, statuses: Sequence[str], tags: Sequence[str]
     ) -> list[RawRun]:
         """The runs of a kind; empty `statuses` means any."""
+        if statuses and FINISHED not in statuses:
+            return self._few_runs(experiment, kind, statuses, tags)
         query = _having_tag(_having_tag(_select_runs(tags), Tag.EXPERIMENT, experiment), Tag.KIND, kind.value)
         if statuses:
             query = query.where(_runs.c.status.in_(statuses))
         return [_raw_run(found, tags) for found in self._fetch(query)]
+
+    def stream(self, experiment: str, kind: Kind, *, tags: Sequence[str]) -> Iterator[RawRun]:
+        """The finished runs of a kind, superseded ones too, in constant memory and no order."""
+        query = _having_tag(_having_tag(_select_runs(tags), Tag.EXPERIMENT, experiment), Tag.KIND, kind.value)
+        query = query.where(_runs.c.status == FINISHED).execution_options(yield_per=_ROWS_PER_FETCH)
+        with self._explained(), self._engine.connect() as connection:
+            for found in connection.execute(query).mappings():
+                yield _raw_run(dict(found), tags)
+
+    def _few_runs(
+        self, experiment: str, kind: Kind, statuses: Sequence[str], tags: Sequence[str]
+    ) -> list[RawRun]:
+        """As `runs`, beginning with the status: of a sweep's runs few end in any other than FINISHED."""
+        found = {
+            run["run_uuid"]: run for run in self._fetch(_select_runs(()).where(_runs.c.status.in_(statuses)))
+        }
+        values = self._tags_of(list(found), (Tag.KIND, Tag.EXPERIMENT, *tags))
+        return [
+            RawRun(
+                run_id,
+                run["status"],
+                run["start_time"],
+                run["end_time"],
+                {k: v for k, v in values[run_id].items() if k in tags},
+            )
+            for run_id, run in found.items()
+            if values.get(run_id, {}).get(Tag.KIND) == kind
+            and values[run_id].get(Tag.EXPERIMENT) == experiment
+        ]
+
+    def points(self, experiment: str) -> RawPoints:
+        """The finished evaluations of an experiment, with no more than their points.
+
+        Runs and tags are read apart and joined here: that takes half the time of the join in SQL.
+        """
+        rest = {run[0]: run for run in self._fetch_raw(_select_finished())}
+        wanted = _tags.c.key == point_tag(experiment)
+        tagged, homes = [], set()
+        for run_id, text in self._fetch_raw(sa.select(_tags.c.run_uuid, _tags.c.value).where(wanted)):
+            if run_id in rest:
+                _, end, home = rest.pop(run_id)
+                tagged.append((run_id, end, text))
+                homes.add(home)
+        if len(rest) > _MANY:
+            self._drop_pointed(rest)
+        tags = self._tags_of(list(rest), (Tag.KIND, Tag.EXPERIMENT))
+        others = [
+            run_id
+            for run_id, found in tags.items()
+            if (found.get(Tag.KIND), found.get(Tag.EXPERIMENT)) == (Kind.EVALUATION, experiment)
+        ]
+        foreign = [
+            run_id
+            for run_id, _, home in rest.values()
+            if home in homes and Tag.KIND not in tags.get(run_id, ())
+        ]
+        return RawPoints(tagged, self.finished_runs(others, tags=(Tag.ROW,)), len(foreign))
+
+    def _drop_pointed(self, runs: dict[str, Any]) -> None:
+        """Leave out evaluations of other experiments, told by the tag's key alone: an index holds it."""
+        first, beyond = f"{POINT_TAG}.", f"{POINT_TAG}/"  # the slash follows the full stop
+        query = sa.select(_tags.c.run_uuid).where(_tags.c.key >= first, _tags.c.key < beyond)
+        for (run_id,) in self._fetch_raw(query):
+            runs.pop(run_id, None)
+
+    def _tags_of(self, run_ids: Sequence[str], keys: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Tags of some runs; a run that has none of them is absent."""
+        columns = _tags.c
+        query = sa.select(columns.run_uuid, columns.key, columns.value).where(columns.key.in_(keys))
+        found: dict[str, dict[str, str]] = {}
+        for chunk in _chunks(run_ids):
+            for run_id, key, value in self._fetch_raw(query.where(columns.run_uuid.in_(chunk))):
+                found.setdefault(run_id, {})[key] = value
+        return found
+
+    def _fetch_raw(self, query: sa.Select[Any]) -> Sequence[Any]:
+        """Rows as the driver gives them: for a hundred thousand, half the time of SQLAlchemy's."""
+        with self._explained(), self._engine.connect() as connection:
+            cursor = connection.execute(query).cursor
+            return [] if cursor is None else cursor.fetchall()
 
     def finished_runs(self, run_ids: Sequence[str], *, tags: Sequence[str]) -> list[RawRun]:
         """Those of the runs that are finished."""
@@ -111,73 +191,34 @@ class SqlSource:
         with self._explained(), self._engine.connect() as connection:
             return [dict(found) for found in connection.execute(query).mappings()]
 
-    def _check_schema(self) -> None:
-        with self._explained():
-            inspector = sa.inspect(self._engine)
-            present = set(inspector.get_table_names())
-            missing = [name for name in _metadata.tables if name not in present]
-        if missing:
-            raise StoreError(
-                f"{self._name} is a database, but not MLflow's (it has no table {missing[0]!r}): "
-                "pass the tracking URI that `massact main` wrote to"
-            )
-
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
             yield
         except sa.exc.SQLAlchemyError as error:
-            raise StoreError(_explain(error, self._name)) from error
-
-
-def _open(uri: str) -> tuple[sa.Engine, str]:
-    try:
-        url = sa.make_url(uri.replace("postgres://", "postgresql://", 1))
-    except sa.exc.ArgumentError as error:
-        raise StoreError("the tracking URI of the database cannot be parsed; write sqlite:///PATH") from error
-    if url.get_backend_name() == "sqlite":
-        return _open_sqlite(url)
-    name = url.render_as_string(hide_password=True)
-    if url.drivername == "postgresql":
-        url = url.set(drivername="postgresql+psycopg")
-    try:
-        engine = sa.create_engine(
-            url,
-            poolclass=NullPool,
-            connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS},
-            execution_options={"postgresql_readonly": True},
-        )
-    except ImportError as error:
-        raise StoreError(f"reading {name} needs psycopg: pip install 'massact[postgres]'") from error
-    return engine, name
-
-
-def _open_sqlite(url: sa.URL) -> tuple[sa.Engine, str]:
-    if not url.database or url.database == ":memory:":
-        raise StoreError("a run store in memory cannot be read by another process; write sqlite:///PATH")
-    path = Path(url.database).absolute()
-    if not path.is_file():
-        raise StoreError(f"no run store at {path} yet: run `massact main` or pass --tracking-uri")
-
-    def connect() -> sqlite3.Connection:
-        # read only: a file that is missing must not be created by a question
-        return sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=LOCK_TIMEOUT_SECONDS)
-
-    return sa.create_engine("sqlite://", creator=connect, poolclass=NullPool), str(path)
+            raise StoreError(explain(error, self._name)) from error
 
 
 def _select_runs(tags: Sequence[str]) -> sa.Select[Any]:
     """Runs that are not deleted, with the values of tags in columns `tag_0`, `tag_1`, ..."""
-    query = sa.select(_runs.c.run_uuid, _runs.c.status, _runs.c.start_time, _runs.c.end_time).select_from(
-        _runs
-    )
-    query = query.join(_experiments, _experiments.c.experiment_id == _runs.c.experiment_id)
-    query = query.where(_runs.c.lifecycle_stage == "active", _experiments.c.lifecycle_stage == "active")
+    columns = (_runs.c.run_uuid, _runs.c.status, _runs.c.start_time, _runs.c.end_time)
+    query = _active(sa.select(*columns).select_from(_runs))
     for index, key in enumerate(tags):
         tag = _tags.alias(f"wanted_{index}")
         query = query.outerjoin(tag, sa.and_(tag.c.run_uuid == _runs.c.run_uuid, tag.c.key == str(key)))
         query = query.add_columns(tag.c.value.label(f"tag_{index}"))
     return query
+
+
+def _select_finished() -> sa.Select[Any]:
+    query = _active(sa.select(_runs.c.run_uuid, _runs.c.end_time, _runs.c.experiment_id))
+    return query.where(_runs.c.status == FINISHED)
+
+
+def _active(query: sa.Select[Any]) -> sa.Select[Any]:
+    """Only runs that are not deleted, nor their experiment."""
+    active = sa.select(_experiments.c.experiment_id).where(_experiments.c.lifecycle_stage == "active")
+    return query.where(_runs.c.lifecycle_stage == "active", _runs.c.experiment_id.in_(active))
 
 
 def _having_tag(query: sa.Select[Any], key: str, value: str) -> sa.Select[Any]:
@@ -194,12 +235,3 @@ def _raw_run(found: Mapping[str, Any], tags: Sequence[str]) -> RawRun:
 def _chunks(run_ids: Sequence[str]) -> Iterator[Sequence[str]]:
     for start in range(0, len(run_ids), _IDS_PER_QUERY):
         yield run_ids[start : start + _IDS_PER_QUERY]
-
-
-def _explain(error: sa.exc.SQLAlchemyError, name: str) -> str:
-    reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
-    if "not a database" in reason:
-        return f"{name} is not a database: pass the tracking URI that `massact main` wrote to"
-    if "locked" in reason:
-        return f"{name} stayed locked by a writer for {LOCK_TIMEOUT_SECONDS:g} s: try again when it is done"
-    return f"cannot read the run store {name}: {reason}. Check the tracking URI and that the database is up"

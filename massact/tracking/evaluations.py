@@ -1,25 +1,12 @@
 """Logging evaluations, baselines and failures: one run each, whole or not at all."""
 
-import json
-from collections.abc import Mapping
-
 from massact.domain import Response
 from massact.pipeline.evaluate import Evaluation, FailedCell
-from massact.schema import (
-    COHERENCE_SCORE,
-    TRAIT_SCORE,
-    Artifact,
-    EvaluationRow,
-    MlflowTag,
-    Scores,
-    Tag,
-    encode_scores,
-    evaluation_metrics,
-    evaluation_params,
-)
+from massact.schema import Artifact, EvaluationRow, evaluation_metrics, evaluation_params
+from massact.tracking.bulk import evaluation_tags, label_tags, score_steps
 from massact.tracking.rows import Baseline, Place, evaluation_row, evaluation_scores, failed_row, run_name
 from massact.tracking.tensors import write_responses, write_tensors
-from massact.tracking.tracker import OpenRun, Step, Tracker
+from massact.tracking.tracker import OpenRun, Tracker
 
 
 def log_evaluation(
@@ -37,8 +24,11 @@ def log_evaluation(
         The run's id and its row.
     """
     row, scores = evaluation_row(place, evaluation, baseline), evaluation_scores(evaluation)
-    run = tracker.create(row, run_name(row), parent=parent, tags=_tags(row, scores, keep_responses))
-    tracker.log(run, params=evaluation_params(row), metrics=evaluation_metrics(row), steps=_steps(scores))
+    tags = evaluation_tags(row, scores, keep_responses=keep_responses)
+    run = tracker.create(row, run_name(row), parent=parent, tags=tags)
+    tracker.log(
+        run, params=evaluation_params(row), metrics=evaluation_metrics(row), steps=score_steps(scores)
+    )
     _log_artifacts(tracker, run, row, evaluation, evaluation.responses if keep_responses else ())
     tracker.end(run)
     return run.run_id, row
@@ -47,31 +37,10 @@ def log_evaluation(
 def log_failure(tracker: Tracker, parent: OpenRun, place: Place, failed: FailedCell) -> str:
     """Log a cell that could not be evaluated as a failed run. Returns the run's id."""
     row = failed_row(place, failed)
-    run = tracker.create(row, run_name(row), parent=parent, tags=_label_tags(row))
+    run = tracker.create(row, run_name(row), parent=parent, tags=label_tags(row))
     tracker.log(run, params=evaluation_params(row))
     tracker.end(run, "FAILED", error=failed.error)
     return run.run_id
-
-
-def _tags(row: EvaluationRow, scores: Scores, keep_responses: bool) -> dict[str, str]:
-    tags = dict(_label_tags(row))
-    encoded = encode_scores(scores)
-    if encoded is not None:
-        tags[Tag.SCORES.value] = encoded
-    if keep_responses:
-        tags[MlflowTag.TABLES.value] = json.dumps([{"path": Artifact.RESPONSES.value, "type": "table"}])
-    return tags
-
-
-def _label_tags(row: EvaluationRow) -> Mapping[str, str]:
-    return {Tag.LABEL.value: row.label} if row.label else {}
-
-
-def _steps(scores: Scores) -> list[Step]:
-    named = ((TRAIT_SCORE, scores.trait), (COHERENCE_SCORE, scores.coherence))
-    return [
-        Step(name, value, i) for name, values in named for i, value in enumerate(values) if value is not None
-    ]
 
 
 def _log_artifacts(

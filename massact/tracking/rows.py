@@ -30,7 +30,8 @@ class Baseline:
 def evaluation_row(place: Place, evaluation: Evaluation, baseline: Baseline | None) -> EvaluationRow:
     """The row of a finished evaluation, or of a baseline where `baseline` is `None`."""
     summary, timing, geometry = evaluation.summary, evaluation.timing, evaluation.planned.geometry
-    before = baseline.trait_mean if baseline else None
+    # rounded as its own row is, or evaluations logged before and after a restart would differ in it
+    before = _rounded(baseline.trait_mean) if baseline else None
     delta = None if before is None or summary.trait_mean is None else summary.trait_mean - before
     return _identity_row(
         place,

@@ -4,7 +4,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from massact.errors import StoreError
-from massact.schema import TAG_LIMIT, EvaluationRow, Kind, MlflowTag, StageRow, Tag, encode_row
+from massact.schema import TAG_LIMIT, EvaluationRow, Kind, MlflowTag, PublishedRow, StageRow, Tag, encode_row
 from massact.tracking.provenance import provenance_tags
 from massact.tracking.views import view_tags
 
@@ -59,7 +59,7 @@ class Tracker:
         self.tracking_uri = tracking_uri
         self.experiment = experiment
         self._floor = floor
-        self._client = _connect(tracking_uri)
+        self._client = connect(tracking_uri)
         self.experiment_id = self._ensure_experiment(description)
         self.shown_experiment_id = self.experiment_id
         """MLflow experiment of the last phase: under `mlflow run` the one that it chose."""
@@ -81,7 +81,7 @@ class Tracker:
                 experiment_id = str(self._client.create_experiment(self.experiment, tags=note))
         except MlflowException as error:
             raise StoreError(
-                f"tracking store {_shown(self.tracking_uri)}: {_without_password(error, self.tracking_uri)}"
+                f"tracking store {shown_uri(self.tracking_uri)}: {without_password(error, self.tracking_uri)}"
             ) from error
         return experiment_id
 
@@ -142,7 +142,7 @@ class Tracker:
         tags: Mapping[str, str] | None = None,
     ) -> OpenRun:
         """A run for a row, open until `end`."""
-        own = {Tag.KEY.value: row.key, Tag.ROW.value: encode_row(row), **(tags or {})}
+        own = row_tags(row) | dict(tags or {})
         return self._create(parent.experiment_id, self._tags(row.kind, name=name, parent=parent) | own, name)
 
     def _create(self, experiment_id: str, tags: Mapping[str, str], name: str) -> OpenRun:
@@ -152,10 +152,7 @@ class Tracker:
         return OpenRun(str(created.info.run_id), experiment_id, str(created.info.artifact_uri))
 
     def _tags(self, kind: Kind, *, name: str, parent: OpenRun | None) -> dict[str, str]:
-        tags = {Tag.KIND.value: kind.value, Tag.EXPERIMENT.value: self.experiment, MlflowTag.NAME.value: name}
-        if parent is not None:
-            tags |= {MlflowTag.PARENT.value: parent.run_id, Tag.PARENT.value: parent.run_id}
-        return provenance_tags() | tags
+        return run_tags(kind, self.experiment, name) | (parent_tags(parent.run_id) if parent else {})
 
     def log_params(self, run: OpenRun, params: Mapping[str, object]) -> None:
         """Log params; one that `mlflow run` has logged already under that name is left as it is."""
@@ -172,17 +169,10 @@ class Tracker:
         steps: Sequence[Step] = (),
     ) -> None:
         """Log params and metrics in as few requests as the server's limits allow."""
-        from mlflow.entities import Metric, Param
-
-        now = int(time.time() * 1000)
-        all_metrics = [Metric(key, value, now, 0) for key, value in (metrics or {}).items()]
-        all_metrics += [Metric(one.name, one.value, now, one.step) for one in steps]
-        all_params = [Param(key, value) for key, value in (params or {}).items()]
-        while all_metrics or all_params:
-            params_now, all_params = all_params[:_MAX_PARAMS], all_params[_MAX_PARAMS:]
-            room = _MAX_METRICS - len(params_now)
-            metrics_now, all_metrics = all_metrics[:room], all_metrics[room:]
-            self._client.log_batch(run.run_id, metrics=metrics_now, params=params_now)
+        values = [Step(key, value, 0) for key, value in (metrics or {}).items()]
+        log_in_batches(
+            self._client, run.run_id, params or {}, [*values, *steps], timestamp=int(time.time() * 1000)
+        )
 
     def set_tag(self, run: OpenRun, key: str, value: str) -> None:
         """Set a tag; a text longer than MLflow keeps is cut where a line ends, and says so."""
@@ -222,7 +212,43 @@ class Tracker:
         self._client.set_terminated(run.run_id, status=status)
 
 
-def _connect(tracking_uri: str) -> Any:
+def run_tags(kind: Kind, experiment: str, name: str) -> dict[str, str]:
+    """Tags that every run of ours has."""
+    tags = {Tag.KIND.value: kind.value, Tag.EXPERIMENT.value: experiment, MlflowTag.NAME.value: name}
+    return provenance_tags() | tags
+
+
+def row_tags(row: EvaluationRow | StageRow | PublishedRow) -> dict[str, str]:
+    """Tags of a run that holds a row."""
+    return {Tag.KEY.value: row.key, Tag.ROW.value: encode_row(row)}
+
+
+def parent_tags(run_id: str) -> dict[str, str]:
+    """Tags of a run that lies under another in the UI."""
+    return {MlflowTag.PARENT.value: run_id, Tag.PARENT.value: run_id}
+
+
+def log_in_batches(
+    client: Any, run_id: str, params: Mapping[str, str], steps: Iterable[Step], *, timestamp: int
+) -> None:
+    """Log params and metrics in as few requests as the server's limits allow; time in ms since 1970."""
+    from mlflow.entities import Metric, Param
+
+    all_metrics = [Metric(one.name, one.value, timestamp, one.step) for one in steps]
+    all_params = [Param(key, value) for key, value in params.items()]
+    while all_metrics or all_params:
+        params_now, all_params = all_params[:_MAX_PARAMS], all_params[_MAX_PARAMS:]
+        room = _MAX_METRICS - len(params_now)
+        metrics_now, all_metrics = all_metrics[:room], all_metrics[room:]
+        client.log_batch(run_id, metrics=metrics_now, params=params_now)
+
+
+def connect(tracking_uri: str) -> Any:
+    """MLflow's client of a tracking store that answers.
+
+    Raises:
+        StoreError: it cannot be reached or is no tracking store.
+    """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
@@ -240,7 +266,7 @@ def _connect(tracking_uri: str) -> Any:
         if not isinstance(error, MlflowException | OSError) and "sqlalchemy" not in type(error).__module__:
             raise
         raise StoreError(
-            f"tracking store {_shown(tracking_uri)} cannot be used: {_without_password(error, tracking_uri)} "
+            f"tracking store {shown_uri(tracking_uri)} cannot be used: {without_password(error, tracking_uri)} "
             "Check --tracking-uri or MLFLOW_TRACKING_URI, and that the server runs"
         ) from error
     return client
@@ -255,13 +281,13 @@ def fit_tag(text: str) -> str:
     return (kept.rpartition("\n")[0] or kept) + mark
 
 
-def _shown(tracking_uri: str) -> str:
+def shown_uri(tracking_uri: str) -> str:
     """The URI without the password that it may hold."""
     password = urlsplit(tracking_uri).password
     return tracking_uri.replace(f":{password}@", ":***@") if password else tracking_uri
 
 
-def _without_password(error: Exception, tracking_uri: str) -> str:
+def without_password(error: Exception, tracking_uri: str) -> str:
     password = urlsplit(tracking_uri).password
     line = _first_line(error)
     return line.replace(password, "***") if password else line

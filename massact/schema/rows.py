@@ -1,79 +1,11 @@
-"""Names of every param, metric, tag and artifact in the run store, with typed round trips.
-
-The one file that both sides share: `massact.tracking` writes what is named here, `massact.store`
-reads it. MLflow gives every param back as a string and cannot filter params by range, so an
-evaluation is kept three times over: as params and metrics for people, per question as stepped
-metrics, and whole as one compact JSON row in a tag, which is what the readers read.
-"""
+"""Whole rows: all that the run store holds of a run, as one compact JSON in the tag `massact.row`."""
 
 import json
 from dataclasses import asdict, dataclass, fields
-from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from massact.domain import AllDims, Direction
-
-SCHEMA_VERSION = 1
-TAG_LIMIT = 8000
-"""Characters of a tag's value that MLflow keeps; it cuts longer ones without a word."""
-
-
-class Kind(StrEnum):
-    """`massact.kind` of a run."""
-
-    PHASE = "phase"
-    CALIBRATION = "calibration"
-    EXTRACTION = "extraction"
-    BASELINE = "baseline"
-    EVALUATION = "evaluation"
-    REPORT = "report"
-
-
-class Tag(StrEnum):
-    """Tags that massact sets. Those of MLflow's own that it sets too are in `MlflowTag`."""
-
-    KIND = "massact.kind"
-    EXPERIMENT = "massact.experiment"
-    KEY = "massact.key"
-    LABEL = "massact.label"
-    SCHEMA = "massact.schema_version"
-    ROW = "massact.row"
-    SCORES = "massact.scores"
-    PHASE = "massact.phase"
-    PARENT = "massact.parent"
-    ERROR = "massact.error"
-    GIT_DIRTY = "massact.git_dirty"
-    VERDICT = "massact.verdict"
-    """Prefix of a phase's verdicts: `massact.verdict.<name>`."""
-
-
-class MlflowTag(StrEnum):
-    """Tags that MLflow gives a meaning."""
-
-    PARENT = "mlflow.parentRunId"
-    NAME = "mlflow.runName"
-    USER = "mlflow.user"
-    SOURCE = "mlflow.source.name"
-    SOURCE_TYPE = "mlflow.source.type"
-    GIT_COMMIT = "mlflow.source.git.commit"
-    NOTE = "mlflow.note.content"
-    TABLES = "mlflow.loggedArtifacts"
-
-
-class Artifact(StrEnum):
-    """Paths of artifacts within a run."""
-
-    CALIBRATION = "calibration.json"
-    ACTIVATIONS = "activations"
-    VECTORS = "vectors"
-    VECTOR = "vector.safetensors"
-    RESPONSES = "responses.json"
-    REPORT_HTML = "report.html"
-    REPORT_MARKDOWN = "report.md"
-
-
-TRAIT_SCORE, COHERENCE_SCORE = "trait_score", "coherence_score"
-"""Per-question metrics, stepped by the question's index; an unscored question has no step."""
+from massact.schema.names import TAG_LIMIT, Kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,19 +21,22 @@ class EvaluationRow:
     """The model's name in the experiment file."""
     model_variant: str
     model_id: str
-    model_revision: str
-    dtype: str
     trait: str
     judge: str
-    judge_model: str
-    judge_prompt: str
-    question_set: str
-    """Digest of the question set."""
-    subset: int
-    n_questions: int
-    max_new_tokens: int
-    temperature: float
-    seed: int
+    model_revision: str | None = None
+    """This and the next eight are `None` only where an imported file does not tell."""
+    dtype: str | None = None
+    judge_model: str | None = None
+    judge_prompt: str | None = None
+    question_set: str | None = None
+    """Digest of the question set; of an imported row, the name of its file."""
+    subset: int | None = None
+    n_questions: int | None = None
+    max_new_tokens: int | None = None
+    temperature: float | None = None
+    seed: int | None = None
+    origin: Literal["imported"] | None = None
+    """`None`: measured by massact."""
     position: str | None = None
     label: str | None = None
     method: str | None = None
@@ -116,6 +51,8 @@ class EvaluationRow:
     direction: Direction | None = None
     steered_tokens: str | None = None
     vector_digest: str | None = None
+    n_vectors: int = 1
+    """How many vectors steered at once; `layer` and `coefficient` are those of the first."""
     baseline_key: str | None = None
     baseline_trait_mean: float | None = None
     trait_mean: float | None = None
@@ -145,10 +82,13 @@ class StageRow:
     model: str
     model_variant: str
     model_id: str
-    model_revision: str
-    dtype: str
     n_layers: int
-    d_model: int
+    model_revision: str | None = None
+    """This, `dtype` and `d_model` are `None` only where an imported file does not tell."""
+    dtype: str | None = None
+    d_model: int | None = None
+    origin: Literal["imported"] | None = None
+    """`None`: measured by massact."""
     trait: str | None = None
     position: str | None = None
     calibration_key: str | None = None
@@ -159,19 +99,36 @@ class StageRow:
     """Of a calibration: the uniform list."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """Per-question scores of one evaluation, 0 to 100, in the question set's order; `None` unscored."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedRow:
+    """A figure from a write-up, as it was printed. What the write-up does not give is `None`."""
 
-    trait: tuple[float | None, ...]
-    coherence: tuple[float | None, ...]
+    kind: Kind
+    experiment: str
+    key: str
+    source: str
+    """Which write-up."""
+    model: str
+    """As printed, such as `google/gemma-3-4b`."""
+    trait: str
+    position: str
+    label: str
+    """In its one spelling where it is a label of ours, else as printed."""
+    layer: int | None = None
+    coefficient: float | None = None
+    trait_mean: float | None = None
+    coherence_mean: float | None = None
+    delta: float | None = None
+    baseline_trait_mean: float | None = None
+    coherence_floor: float | None = None
+    note: str | None = None
 
 
 _PARAMS = (
     "model", "model_variant", "model_id", "model_revision", "dtype", "trait", "position", "label", "method",
     "cleaning", "scope", "n_dims", "layer", "coefficient", "component", "direction", "steered_tokens",
     "question_set", "subset", "n_questions", "max_new_tokens", "temperature", "seed", "judge", "judge_model",
-    "judge_prompt", "vector_digest",
+    "judge_prompt", "vector_digest", "origin", "n_vectors",
 )  # fmt: skip
 _METRICS = (
     "trait_mean", "coherence_mean", "delta", "baseline_trait_mean", "trait_std", "coherence_std", "n_scored",
@@ -189,8 +146,10 @@ def format_param(value: object) -> str:
 
 def evaluation_params(row: EvaluationRow) -> dict[str, str]:
     """Params of an evaluation's run: what people filter and compare by."""
-    values = ((name, getattr(row, name)) for name in _PARAMS)
-    return {name: format_param(value) for name, value in values if value is not None}
+    values = {name: getattr(row, name) for name in _PARAMS}
+    if row.n_vectors == 1:
+        del values["n_vectors"]
+    return {name: format_param(value) for name, value in values.items() if value is not None}
 
 
 def evaluation_metrics(row: EvaluationRow) -> dict[str, float]:
@@ -199,7 +158,7 @@ def evaluation_metrics(row: EvaluationRow) -> dict[str, float]:
     return {name: float(value) for name, value in values if value is not None}
 
 
-def encode_row(row: EvaluationRow | StageRow) -> str:
+def encode_row(row: EvaluationRow | StageRow | PublishedRow) -> str:
     """The compact JSON of a row, for the tag `massact.row`.
 
     Raises:
@@ -240,47 +199,24 @@ def decode_stage(text: str) -> StageRow:
     return StageRow(**{**values, "kind": Kind(values["kind"])})
 
 
-def encode_scores(scores: Scores) -> str | None:
-    """Per-question scores as JSON for the tag `massact.scores`; `None` where they do not fit in a tag."""
-    rounded = {name: [_rounded(v) for v in getattr(scores, name)] for name in ("trait", "coherence")}
-    text = json.dumps(rounded, separators=(",", ":"), allow_nan=False)
-    return text if len(text) <= TAG_LIMIT else None
-
-
-def decode_scores(text: str) -> Scores:
-    """The scores that `encode_scores` wrote.
+def decode_published(text: str) -> PublishedRow:
+    """The published figure that `encode_row` wrote.
 
     Raises:
-        ValueError, TypeError, KeyError: not such scores.
+        ValueError, TypeError: not such a row.
     """
-    values = json.loads(text, parse_constant=_refuse_constant)
-    if not isinstance(values, dict):
-        raise TypeError(f"not per-question scores: {text[:80]!r}")
-    trait, coherence = _score_list(values["trait"]), _score_list(values["coherence"])
-    if len(trait) != len(coherence):
-        raise ValueError(f"{len(trait)} trait scores, but {len(coherence)} of coherence")
-    return Scores(trait, coherence)
+    values = _known_fields(PublishedRow, text)
+    return PublishedRow(**{**values, "kind": Kind(values["kind"])})
 
 
-def _score_list(values: object) -> tuple[float | None, ...]:
-    if not isinstance(values, list) or any(v is not None and not isinstance(v, int | float) for v in values):
-        raise TypeError(f"not a list of scores: {str(values)[:80]}")
-    return tuple(values)
-
-
-def _rounded(score: float | None) -> float | None:
-    # judges give at most four decimals; more would only make the tag longer
-    return None if score is None else round(score, 4)
-
-
-def _known_fields(cls: type[EvaluationRow] | type[StageRow], text: str) -> dict[str, Any]:
-    values = json.loads(text, parse_constant=_refuse_constant)
+def _known_fields(cls: type[Any], text: str) -> dict[str, Any]:
+    values = json.loads(text, parse_constant=refuse_constant)
     if not isinstance(values, dict) or "kind" not in values:
         raise ValueError(f"not a row of ours: {text[:80]!r}")
     names = {field.name for field in fields(cls)}
     return {name: value for name, value in values.items() if name in names}
 
 
-def _refuse_constant(name: str) -> float:
+def refuse_constant(name: str) -> float:
     # Python reads NaN where JSON has none; a mean of NaN would be neither above nor below a floor
     raise ValueError(f"{name} is no number of JSON's")

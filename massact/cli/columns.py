@@ -1,0 +1,203 @@
+"""The columns of the printed tables, question by question; JSON and CSV hold every field instead."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from massact.query import BestRow, ComparisonRow, CurveRow, GapRow, Point, RunRow, SensitivityRow
+from massact.query.recommendations import CoefficientRatio
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of the printed tables; JSON and CSV hold every field instead."""
+
+    header: str
+    text: Callable[[Any], str]
+    is_number: bool = False
+    is_shared: bool = False
+    """Printed once above the table where all rows have the same."""
+    is_optional: bool = False
+    """Left out where the table is too wide; the last such column first."""
+
+
+def _text(name: str) -> Callable[[Any], str]:
+    def text(row: object) -> str:
+        value = getattr(row, name)
+        return "" if value is None else str(value)
+
+    return text
+
+
+def _number(name: str, spec: str, *, within: str | None = None) -> Callable[[Any], str]:
+    """A field's value, or that of the point `within` the row, as a format specification says."""
+
+    def text(row: object) -> str:
+        holder = getattr(row, within) if within else row
+        value = None if holder is None else getattr(holder, name)
+        return "" if value is None else format(value, spec)
+
+    return text
+
+
+def _point(name: str) -> Callable[[Any], str]:
+    def text(row: object) -> str:
+        point: Point | None = getattr(row, name)
+        if point is None or point.delta is None:
+            return ""
+        return f"{point.delta:+.1f} (layer {point.layer}, {point.coefficient:g})"
+
+    return text
+
+
+def _miss(row: GapRow | BestRow | CurveRow | SensitivityRow) -> str:
+    point = row.nearest_miss
+    if point is None:
+        return ""
+    return f"{point.coherence_mean:.1f} (layer {point.layer}, {point.coefficient:g})"
+
+
+def _try_next(row: GapRow) -> str:
+    """What to try at the nearest miss's layer, and how many other layers have something to try."""
+    brackets = [bracket for bracket in row.brackets if bracket.try_next]
+    if row.nearest_miss is None:
+        return ""
+    if not brackets:
+        return next((bracket.reason for bracket in row.brackets if bracket.reason), "")
+    layer = row.nearest_miss.layer
+    first = next((bracket for bracket in brackets if bracket.layer == layer), brackets[0])
+    n_others = len(brackets) - 1
+    more = f" (+{n_others} more)" if n_others else ""
+    return f"layer {first.layer}: {' '.join(f'{value:g}' for value in first.try_next)}{more}"
+
+
+def _error(row: GapRow | RunRow) -> str:
+    return (row.error or "").partition("\n")[0][:60]
+
+
+def _status(row: GapRow) -> str:
+    return row.status if row.is_current else f"{row.status} (old setting)"
+
+
+def _same_vector(row: ComparisonRow) -> str:
+    return (row.same_vector or "").removeprefix("same vector: ").removeprefix("same direction ")
+
+
+def _setting(row: GapRow | BestRow | CurveRow | ComparisonRow) -> str:
+    return (row.setting or "")[:8]
+
+
+def _ratio(row: CoefficientRatio) -> str:
+    return f"{row.label} / {row.reference}"
+
+
+_PLACE = (
+    Column("model", _text("model"), is_shared=True),
+    Column("trait", _text("trait"), is_shared=True),
+    Column("position", _text("position"), is_shared=True),
+)
+_SETTING = (
+    Column("judge", _text("judge"), is_shared=True, is_optional=True),
+    Column("setting", _setting, is_shared=True),
+)
+_MISS = Column("miss: coherence", _miss)
+_POINT_COLUMNS = (
+    Column("layer", _number("layer", "d"), is_number=True),
+    Column("coefficient", _number("coefficient", "g"), is_number=True),
+    Column("delta", _number("delta", "+.1f"), is_number=True),
+    Column("coherence", _number("coherence_mean", ".1f"), is_number=True),
+)
+_LABEL, _STATUS = Column("label", _text("label")), Column("status", _text("status"))
+COLUMNS: dict[str, tuple[Column, ...]] = {
+    "gaps": (
+        *_PLACE,
+        _LABEL,
+        Column("status", _status),
+        Column("best: delta", _point("best"), is_optional=True),
+        _MISS,
+        Column("try next", _try_next),
+        Column("error", _error, is_optional=True),
+        *_SETTING,
+    ),
+    "best": (
+        *_PLACE,
+        _LABEL,
+        _STATUS,
+        *_POINT_COLUMNS,
+        Column("trait mean", _number("trait_mean", ".1f"), is_number=True, is_optional=True),
+        Column("scored", _number("n_scored", "d"), is_number=True, is_optional=True),
+        _MISS,
+        *_SETTING,
+    ),
+    "compare": (
+        *_PLACE,
+        Column("A", _text("label_a")),
+        Column("B", _text("label_b")),
+        Column("A: delta", _point("best_a")),
+        Column("B: delta", _point("best_b")),
+        Column("A - B", _number("difference", "+.1f"), is_number=True),
+        Column("same vector", _same_vector),
+        Column("warnings", lambda row: "; ".join(row.warnings), is_optional=True),
+        *_SETTING,
+    ),
+    "curve": (
+        *_PLACE,
+        Column("dims", _text("n_dims"), is_number=True),
+        Column("zeroed", _number("n_dims_cleaned", "d", within="best"), is_number=True),
+        _LABEL,
+        _STATUS,
+        Column("best: delta", _point("best")),
+        Column("coherence", _number("coherence_mean", ".1f", within="best"), is_number=True),
+        _MISS,
+        *_SETTING,
+    ),
+    "sensitivity": (
+        *_PLACE,
+        Column("floor from", _number("floor_from", "g"), is_number=True),
+        Column("to", _number("floor_to", "g"), is_number=True),
+        _LABEL,
+        *_POINT_COLUMNS,
+        Column("flips", lambda row: "yes" if row.flips else ""),
+        _STATUS,
+        Column("miss: coherence", _miss, is_optional=True),
+        *_SETTING,
+    ),
+    "runs": (
+        *_PLACE,
+        _LABEL,
+        *_POINT_COLUMNS,
+        Column("trait mean", _number("trait_mean", ".1f"), is_number=True, is_optional=True),
+        Column("scored", _number("n_scored", "d"), is_number=True, is_optional=True),
+        _STATUS,
+        Column("run", _text("run_id")),
+        Column("finished", lambda row: (row.finished_at or "")[:19], is_optional=True),
+        Column("error", _error, is_optional=True),
+        *_SETTING,
+    ),
+    "published": (
+        Column("source", _text("source"), is_shared=True),
+        *_PLACE,
+        _LABEL,
+        *_POINT_COLUMNS,
+        Column("ours: delta", _point("ours")),
+        Column("ours - theirs", _number("difference", "+.1f"), is_number=True),
+        Column("flags", lambda row: str(len(row.flags) or ""), is_number=True),
+        _STATUS,
+        *_SETTING,
+    ),
+    "coefficients": (
+        *_PLACE,
+        _LABEL,
+        *_POINT_COLUMNS,
+        Column("relative strength", _number("relative_strength", ".2f"), is_number=True),
+        *_SETTING,
+    ),
+}
+RATIO_COLUMNS = (
+    *_PLACE,
+    Column("of", _ratio),
+    Column("coefficients", lambda row: f"{row.coefficient:g} / {row.reference_coefficient:g}"),
+    Column("ratio", _number("ratio", ".2f"), is_number=True),
+    Column("layers", lambda row: f"{row.layer} / {row.reference_layer}"),
+    *_SETTING,
+)

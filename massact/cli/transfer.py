@@ -1,0 +1,273 @@
+"""`massact import` and `massact export`: results as files of trait-interp's layout."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from massact.cli.options import tracking_uri_option
+from massact.cli.published import import_figures
+from massact.cli.session import show_bar
+from massact.config import load_experiment
+from massact.errors import UsageError
+
+if TYPE_CHECKING:
+    from massact.transfer.names import Target
+    from massact.transfer.report import ImportReport, RefusalLog
+
+F = TypeVar("F", bound=Callable[..., Any])
+OUTPUT_SCHEMA_VERSION = 1
+_COUNTS = ("read", "imported", "already_there", "refused", "headers", "blank")
+
+
+def target_option(command: F) -> F:
+    """`--experiment`, which has no default here: results of others do not belong into the toys' experiment."""
+    return click.option(
+        "--experiment",
+        "experiment",
+        required=True,
+        envvar="MASSACT_EXPERIMENT",
+        metavar="FILE_OR_NAME",
+        help="Experiment file, its bare name under experiments/, or the name of an experiment without a file.",
+    )(command)
+
+
+@click.command(name="import")
+@click.argument("path", type=click.Path(path_type=Path))
+@target_option
+@tracking_uri_option
+@click.option(
+    "--model", help="Name to store the model under; default: the experiment file's, else the header's."
+)
+@click.option(
+    "--trait", help="Name to store the trait under; default: the experiment file's, else the path's."
+)
+@click.option(
+    "--published",
+    is_flag=True,
+    help="PATH is a CSV file of published figures; they are kept apart from what was measured.",
+)
+@click.option("--dry-run", is_flag=True, help="Read and report, and write nothing.")
+@click.option(
+    "--refusals",
+    "refusals_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="File for all refused lines, one JSON object a line.",
+)
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(("table", "json")),
+    default="table",
+    show_default=True,
+    help="How the report is written.",
+)
+@click.pass_context
+def import_command(
+    ctx: click.Context,
+    path: Path,
+    *,
+    experiment: str,
+    tracking_uri: str,
+    model: str | None,
+    trait: str | None,
+    published: bool,
+    dry_run: bool,
+    refusals_file: Path | None,
+    output_format: str,
+) -> None:
+    """Import old results: a results.jsonl file, or a folder such as trait-interp's experiments/.
+
+    What is there already is passed over, so the same command can be run again: after an interruption, or
+    when the files have grown. Exits with 1 if a line was refused.
+
+    \b
+    Examples:
+      massact import old/experiments/massive-activations --experiment experiments/massive-activations.yaml
+      massact import --published figures.csv --experiment experiments/massive-activations.yaml
+    """
+    from massact.transfer.report import RefusalLog
+
+    if published and (model or trait):
+        raise UsageError("--model and --trait rename imported results; published figures stay as printed")
+    target = find_target(experiment, model=model, trait=trait)
+    with closing(RefusalLog()) as refusals:
+        if published:
+            report = import_figures(path, target, refusals, tracking_uri=tracking_uri, dry_run=dry_run)
+        else:
+            report = _import(path, target, refusals, tracking_uri=tracking_uri, dry_run=dry_run)
+        if refusals_file is not None:
+            _write_lines(refusals_file, refusals)
+        if output_format == "json":
+            _print_json(report, refusals, dry_run=dry_run)
+        else:
+            _print_table(report, dry_run=dry_run)
+    if report.totals.refused:
+        ctx.exit(1)
+
+
+def find_target(experiment: str, *, model: str | None = None, trait: str | None = None) -> "Target":
+    """What `--experiment` names: a file, or an experiment without one.
+
+    Raises:
+        UsageError: no such file, or a name that its file does not declare.
+    """
+    from massact.transfer.names import Target
+
+    if not experiment.strip():
+        raise UsageError("--experiment is empty: give an experiment file or a name")
+    file = Path(experiment)
+    if not file.is_file() and file.suffix not in (".yaml", ".yml"):
+        file = Path("experiments", f"{experiment}.yaml")
+        if not file.is_file():
+            return Target(experiment, model=model, trait=trait)
+    config = load_experiment(file)
+    if model is not None:
+        config.model(model)
+    if trait is not None:
+        config.trait(trait)
+    return Target(config.name, config, model, trait)
+
+
+def _import(
+    path: Path, target: "Target", refusals: "RefusalLog", *, tracking_uri: str, dry_run: bool
+) -> "ImportReport":
+    """Import into the store; a dry run looks at what is there and writes nothing."""
+    from massact.store.contents import stored_contents
+    from massact.transfer.importer import Importer
+    from massact.transfer.seen import Seen
+    from massact.transfer.tree import find_sources
+    from massact.transfer.writing import Sink, StoreSink
+
+    sources = find_sources(path)
+    params = {"path": str(path), "model": target.model, "trait": target.trait}
+    n_bytes = sum(source.path.stat().st_size for source in sources if source.path.is_file())
+    sink = Sink() if dry_run else StoreSink(tracking_uri, target, params)
+    with (
+        closing(Seen(stored_contents(tracking_uri, target.experiment))) as seen,
+        show_bar("bytes imported", n_bytes) as advance,
+        sink,
+    ):
+        job = Importer(target, seen, sink, on_refusal=refusals.append, on_bytes=advance)
+        report = job.run(sources)
+        sink.finish(report)
+    return report
+
+
+def _print_table(report: "ImportReport", *, dry_run: bool) -> None:
+    names = [name.replace("_", " ") for name in _COUNTS]
+    rows = [[file.path, *(getattr(file.counts, name) for name in _COUNTS)] for file in report.files]
+    totals = ["all lines" if len(rows) != 1 else "", *(getattr(report.totals, name) for name in _COUNTS)]
+    rows += [totals] if len(rows) > 1 else []
+    width = max(len("file"), *(len(str(row[0])) for row in rows))
+    click.echo("  ".join([f"{'file':<{width}}", *names]))
+    for row in rows:
+        counts = (f"{value:>{len(name)}}" for name, value in zip(names, row[1:], strict=True))
+        click.echo("  ".join([f"{row[0]:<{width}}", *counts]))
+    click.echo()
+    done = "would be imported" if dry_run else "imported"
+    click.echo(f"{report.totals.imported} results {done} into the experiment {report.experiment!r}")
+    for line in _remarks(report):
+        click.echo(line, err=True)
+
+
+def _remarks(report: "ImportReport") -> Iterator[str]:
+    """Refusals and notes, the first ones of each file and how many there are."""
+    for file in report.files:
+        for note in file.notes:
+            yield f"note: {file.path}: {note}"
+        if file.n_notes > len(file.notes):
+            yield f"note: {file.path}: {file.n_notes - len(file.notes)} more notes"
+        for one in file.refusals:
+            yield f"refused: {one.file}:{one.line}: {one.reason}"
+        left = file.counts.refused - len(file.refusals)
+        if left:
+            yield f"refused: {file.path}: {left} more lines (all of them: --refusals FILE or --format json)"
+    if report.totals.refused:
+        yield f"{report.totals.refused} lines refused"
+
+
+def _print_json(report: "ImportReport", refusals: "RefusalLog", *, dry_run: bool) -> None:
+    """The report as JSON, the refusals written as they are read: there may be a million."""
+    files = [
+        {
+            "path": file.path,
+            "kind": file.kind,
+            **{name: getattr(file.counts, name) for name in _COUNTS},
+            "notes": file.notes,
+            "n_notes": file.n_notes,
+        }
+        for file in report.files
+    ]
+    head = {
+        "schema_version": OUTPUT_SCHEMA_VERSION,
+        "experiment": report.experiment,
+        "dry_run": dry_run,
+        "totals": {name: getattr(report.totals, name) for name in _COUNTS},
+        "files": files,
+    }
+    click.echo(json.dumps(head, indent=2)[:-2] + ',\n  "refusals": [', nl=False)
+    for index, line in enumerate(refusals):
+        click.echo(("," if index else "") + "\n    " + line, nl=False)
+    click.echo("\n  ]\n}" if report.totals.refused else "]\n}")
+
+
+def _write_lines(path: Path, lines: "RefusalLog") -> None:
+    try:
+        with path.open("w", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {path}: {error.strerror}. Name a file in a folder that exists"
+        ) from error
+
+
+@click.command(name="export")
+@target_option
+@tracking_uri_option
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    metavar="DIR",
+    help="Folder to write into; it is made where it is not there.",
+)
+@click.option("--no-responses", is_flag=True, help="Leave the responses out.")
+@click.option(
+    "--superseded", is_flag=True, help="Also results that a newer one of the same cell has replaced."
+)
+@click.option("--overwrite", is_flag=True, help="Replace results files that are there.")
+def export_command(
+    experiment: str,
+    *,
+    tracking_uri: str,
+    output: Path,
+    no_responses: bool,
+    superseded: bool,
+    overwrite: bool,
+) -> None:
+    """Export results as results.jsonl files, with responses and calibrations, in trait-interp's layout.
+
+    Imported lines come out as they went in. Importing the export changes nothing.
+
+    \b
+    Example:
+      massact export --experiment experiments/toy.yaml --output exported
+    """
+    from massact.store.contents import is_absent
+    from massact.transfer.exporter import Exporter, ExportOptions
+
+    name = find_target(experiment).experiment
+    if is_absent(tracking_uri):
+        raise UsageError("there is no run store yet: run `massact main` or pass --tracking-uri")
+    options = ExportOptions(responses=not no_responses, superseded=superseded, overwrite=overwrite)
+    report = Exporter(tracking_uri, name, options).run(output)
+    for file in report.files:
+        held = f"{file.n_evaluations} evaluations, {file.n_baselines} baselines, {file.n_responses} with responses"
+        click.echo(f"{file.path}: {held if file.n_evaluations + file.n_baselines else 'calibration'}")
+    for note in report.notes:
+        click.echo(f"note: {note}", err=True)

@@ -1,0 +1,179 @@
+"""The evaluations that a question is asked about: points by place, and a whole row of each setting."""
+
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from massact.domain import Direction, Group
+from massact.schema import EvaluationRow, Kind, Place, Points, StoredPoint, point_of
+from massact.store.base import FINISHED, Stored
+
+if TYPE_CHECKING:
+    from massact.schema.points import Indices, Mask, Numbers
+
+
+class GridPoint(NamedTuple):
+    """A point of the grid as far as coherence goes."""
+
+    layer: int
+    coefficient: float
+    coherence_mean: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PointSet:
+    """Some of many points. Iterating gives them one by one; what ranks them works on whole columns."""
+
+    all: Points
+    indices: "Indices"
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[StoredPoint]:
+        return map(self.all.at, self.indices.tolist())
+
+    @property
+    def last(self) -> int:
+        """When the last of the runs ended, in milliseconds since 1970."""
+        return int(self.all.finished_at[self.indices].max())
+
+    @property
+    def n_unscored(self) -> int:
+        """Points that lack a coherence or a delta."""
+        import numpy as np
+
+        return int((np.isnan(self._column("coherence_mean")) | np.isnan(self._column("delta"))).sum())
+
+    def best(self, floor: float, direction: Direction | None) -> StoredPoint | None:
+        """The best delta at or above the floor; ties to the smaller |coefficient|, lower layer, key."""
+        coherent = self._where(self._column("coherence_mean") >= floor)
+        return coherent._with_best_delta(direction)._first()
+
+    def nearest_miss(self, floor: float, direction: Direction | None) -> StoredPoint | None:
+        """The most coherent point below the floor; ties to the better delta, then as `best`."""
+        misses = self._where(self._column("coherence_mean") < floor)
+        if not len(misses):
+            return None
+        coherence = misses._column("coherence_mean")
+        nearest = misses._where(coherence == coherence.max())
+        with_delta = nearest._with_best_delta(direction)
+        return (with_delta if len(with_delta) else nearest)._first()
+
+    def has_best(self, floor: float) -> bool:
+        """Whether `best` finds any."""
+        import numpy as np
+
+        return bool(((self._column("coherence_mean") >= floor) & ~np.isnan(self._column("delta"))).any())
+
+    def has_miss(self, floor: float) -> bool:
+        """Whether `nearest_miss` finds any."""
+        return bool((self._column("coherence_mean") < floor).any())
+
+    def by_baseline(self) -> dict[float | None, "PointSet"]:
+        """The same by the baseline they are compared with; baselines that differ by rounding are one."""
+        import numpy as np
+
+        rounded = np.round(self._column("baseline_trait_mean"), 6)
+        found = {}
+        for value in np.unique(rounded):  # one NaN at most, the last
+            is_missing = bool(np.isnan(value))
+            same = np.isnan(rounded) if is_missing else rounded == value
+            found[None if is_missing else float(value)] = self._where(same)
+        return found
+
+    def at_layers(self, layers: Collection[int]) -> "PointSet":
+        """Those at some layers."""
+        import numpy as np
+
+        return self._where(np.isin(self._column("layer"), list(layers)))
+
+    def grid(self) -> Iterator[GridPoint]:
+        """Where each point lies and how coherent it is, without the rest."""
+        columns = (self._column(name).tolist() for name in ("layer", "coefficient", "coherence_mean"))
+        for layer, coefficient, coherence in zip(*columns, strict=True):
+            yield GridPoint(int(layer), coefficient, None if math.isnan(coherence) else coherence)
+
+    def _column(self, name: str) -> "Numbers":
+        return self.all.numbers[name][self.indices]
+
+    def _where(self, mask: "Mask") -> "PointSet":
+        return PointSet(self.all, self.indices[mask])
+
+    def _with_best_delta(self, direction: Direction | None) -> "PointSet":
+        import numpy as np
+
+        scored = self._where(~np.isnan(self._column("delta")))
+        if not len(scored):
+            return scored
+        delta = scored._column("delta")
+        return scored._where(delta == (delta.min() if direction == "negative" else delta.max()))
+
+    def _first(self) -> StoredPoint | None:
+        return min(self, key=lambda p: (abs(p.coefficient), p.layer, p.key), default=None)
+
+
+@cache
+def no_points() -> PointSet:
+    """The empty set."""
+    points = Points.of(())
+    return PointSet(points, points.head)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluations:
+    """Finished evaluations, each key once, by their place. Iterating gives the points."""
+
+    by_place: Mapping[Place, PointSet] = field(default_factory=dict)
+    samples: Mapping[str, EvaluationRow] = field(default_factory=dict)
+    """A whole row of each setting: it tells what the setting is."""
+
+    @classmethod
+    def of(cls, rows: Iterable[Stored[EvaluationRow]]) -> "Evaluations":
+        """From whole rows. Of a key with several finished runs the newest counts."""
+        points, samples = [], {}
+        for one in rows:
+            if one.status != FINISHED or one.row.kind != Kind.EVALUATION:
+                continue
+            point = point_of(one.row, one.run_id, one.finished_at)
+            if point is not None:
+                points.append(point)
+                samples[point.setting] = one.row
+        return cls.from_points(Points.of(points).newest(), samples)
+
+    @classmethod
+    def from_points(cls, points: Points, samples: Mapping[str, EvaluationRow]) -> "Evaluations":
+        """Those points whose setting has a sample."""
+        places = points.by_place().items()
+        return cls({p: PointSet(points, indices) for p, indices in places if p[0] in samples}, samples)
+
+    def only(self, admits: Callable[[Place], bool], layers: Collection[int] = ()) -> "Evaluations":
+        """Those at places that a condition admits, and at some layers (empty: at any)."""
+        kept = {place: points for place, points in self.by_place.items() if admits(place)}
+        if layers:
+            kept = {place: points.at_layers(layers) for place, points in kept.items()}
+            kept = {place: points for place, points in kept.items() if len(points)}
+        return Evaluations(kept, {place[0]: self.samples[place[0]] for place in kept})
+
+    def __iter__(self) -> Iterator[StoredPoint]:
+        for points in self.by_place.values():
+            yield from points
+
+    def __len__(self) -> int:
+        return sum(map(len, self.by_place.values()))
+
+
+StoredEvaluations = Evaluations | Iterable[Stored[EvaluationRow]]
+"""What every question takes: evaluations as a store gave them, or whole rows in any order."""
+
+
+def as_evaluations(rows: StoredEvaluations) -> Evaluations:
+    """Evaluations, whichever way they were given."""
+    return rows if isinstance(rows, Evaluations) else Evaluations.of(rows)
+
+
+def group_of(place: Place) -> Group:
+    """The group of a place."""
+    return Group(*place[1:])

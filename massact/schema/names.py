@@ -1,0 +1,74 @@
+"""Names of every param, metric, tag and artifact in the run store: the one place that spells them."""
+
+from enum import StrEnum
+
+SCHEMA_VERSION = 1
+TAG_LIMIT = 8000
+"""Characters of a tag's value that MLflow keeps; it cuts longer ones without a word."""
+
+
+class Kind(StrEnum):
+    """`massact.kind` of a run."""
+
+    PHASE = "phase"
+    CALIBRATION = "calibration"
+    EXTRACTION = "extraction"
+    BASELINE = "baseline"
+    EVALUATION = "evaluation"
+    REPORT = "report"
+    PUBLISHED = "published"
+    """A figure that somebody printed; never mixed with what was measured."""
+
+
+class Tag(StrEnum):
+    """Tags that massact sets. Those of MLflow's own that it sets too are in `MlflowTag`."""
+
+    KIND = "massact.kind"
+    EXPERIMENT = "massact.experiment"
+    KEY = "massact.key"
+    LABEL = "massact.label"
+    SCHEMA = "massact.schema_version"
+    ROW = "massact.row"
+    SCORES = "massact.scores"
+    CONTENT = "massact.content"
+    """Of an imported run: digest of the line that it was read from; see `massact.transfer`."""
+    IMPORTED = "massact.imported"
+    """Of an imported run: file, line number and the line itself, as JSON."""
+    PHASE = "massact.phase"
+    PARENT = "massact.parent"
+    ERROR = "massact.error"
+    GIT_DIRTY = "massact.git_dirty"
+    VERDICT = "massact.verdict"
+    """Prefix of a phase's verdicts: `massact.verdict.<name>`."""
+
+
+class MlflowTag(StrEnum):
+    """Tags that MLflow gives a meaning."""
+
+    PARENT = "mlflow.parentRunId"
+    NAME = "mlflow.runName"
+    USER = "mlflow.user"
+    SOURCE = "mlflow.source.name"
+    SOURCE_TYPE = "mlflow.source.type"
+    GIT_COMMIT = "mlflow.source.git.commit"
+    NOTE = "mlflow.note.content"
+    TABLES = "mlflow.loggedArtifacts"
+
+
+class Artifact(StrEnum):
+    """Paths of artifacts within a run."""
+
+    CALIBRATION = "calibration.json"
+    ACTIVATIONS = "activations"
+    VECTORS = "vectors"
+    VECTOR = "vector.safetensors"
+    RESPONSES = "responses.json"
+    REPORT_HTML = "report.html"
+    REPORT_MARKDOWN = "report.md"
+
+
+POINT_TAG = "massact.point"
+"""Prefix of the tag that holds an evaluation's point; `massact.schema.point_tag` gives the whole key."""
+
+TRAIT_SCORE, COHERENCE_SCORE = "trait_score", "coherence_score"
+"""Per-question metrics, stepped by the question's index; an unscored question has no step."""

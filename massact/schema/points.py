@@ -1,0 +1,194 @@
+"""An evaluation as questions see it: the least that finds, ranks and names it, in one small tag.
+
+A question over 100,000 evaluations has a second. Their whole rows take 120 MB, their params and metrics
+four million table rows; a point takes some 350 characters (`massact.schema.point_text`) and is ranked by columns.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import compress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from massact.schema.rows import EvaluationRow
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Numbers = np.ndarray[tuple[int], np.dtype[np.float64]]
+    Indices = np.ndarray[tuple[int], np.dtype[np.intp]]
+    Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
+
+RunText = tuple[str, int | None, str]
+"""A run's id, its end in milliseconds since 1970, and the tag's text."""
+Place = tuple[str, str, str, str, str]
+"""Setting, model, trait, position and label: a group in one setting; `StoredPoint.place`."""
+
+
+class StoredPoint(NamedTuple):
+    """A finished evaluation: its run, its place in the grid, and what came of it.
+
+    A tuple, since a store holds a hundred thousand of them; means are 0 to 100.
+    """
+
+    run_id: str
+    finished_at: int
+    """Milliseconds since 1970; -1 where the run has no end."""
+    setting: str
+    model: str
+    trait: str
+    position: str
+    label: str
+    baseline_trait_mean: float | None
+    layer: int
+    n_dims_cleaned: int | None
+    vector_digest: str | None
+    key: str
+    coefficient: float
+    trait_mean: float | None
+    coherence_mean: float | None
+    delta: float | None
+    n_scored: int
+    n_unscored: int
+    relative_strength: float | None
+
+    @property
+    def place(self) -> Place:
+        """Setting, model, trait, position and label."""
+        return self[2:7]
+
+
+NUMBERS = (
+    "coefficient",
+    "baseline_trait_mean",
+    "trait_mean",
+    "coherence_mean",
+    "delta",
+    "relative_strength",
+)
+COUNTS = ("n_scored", "n_unscored")
+HEAD = ("setting", "model", "trait", "position", "label", "layer", "n_dims_cleaned", "vector_digest")
+"""What the third line holds, after the experiment's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """Many points, by column: a hundred thousand are ranked in a few milliseconds."""
+
+    run_ids: list[str]
+    finished_at: "Indices"
+    """Milliseconds since 1970; -1 where the run has no end."""
+    keys: list[str]
+    heads: list[list[Any]]
+    """The distinct third lines: `HEAD`, in its order."""
+    head: "Indices"
+    """Of each point, the index of its head."""
+    numbers: dict[str, "Numbers"]
+    """`NUMBERS`, `COUNTS` and `layer` by name; NaN where missing."""
+
+    @classmethod
+    def of(cls, points: Iterable[StoredPoint]) -> "Points":
+        """The same by column."""
+        import numpy as np
+
+        points = list(points)
+        heads: dict[tuple[Any, ...], int] = {}
+        head = [heads.setdefault(tuple(getattr(p, name) for name in HEAD), len(heads)) for p in points]
+        return cls(
+            [point.run_id for point in points],
+            np.array([point.finished_at for point in points], dtype=np.int64),
+            [point.key for point in points],
+            [list(one) for one in heads],
+            np.array(head, dtype=np.intp),
+            {
+                name: np.array([or_nan(getattr(point, name)) for point in points], dtype=np.float64)
+                for name in (*NUMBERS, *COUNTS, "layer")
+            },
+        )
+
+    def __len__(self) -> int:
+        return len(self.run_ids)
+
+    def __iter__(self) -> Iterator[StoredPoint]:
+        return map(self.at, range(len(self)))
+
+    def at(self, index: int) -> StoredPoint:
+        """One point."""
+        values = dict(zip(HEAD, self.heads[self.head[index]], strict=True))
+        values |= {name: _or_none(self.numbers[name][index]) for name in NUMBERS}
+        values |= {name: int(self.numbers[name][index]) for name in COUNTS}
+        return StoredPoint(
+            run_id=self.run_ids[index],
+            finished_at=int(self.finished_at[index]),
+            key=self.keys[index],
+            **values,
+        )
+
+    def by_place(self) -> dict[Place, "Indices"]:
+        """The indices of the points of each place."""
+        import numpy as np
+
+        places: dict[Place, int] = {}
+        of_head = [places.setdefault(tuple(one[:5]), len(places)) for one in self.heads]
+        if not of_head:
+            return {}
+        place = np.array(of_head, dtype=np.intp)[self.head]
+        order = np.argsort(place, kind="stable")
+        starts = np.searchsorted(place[order], np.arange(1, len(places)))
+        found = zip(places, np.split(order, starts), strict=True)
+        return {name: indices for name, indices in found if len(indices)}
+
+    def newest(self) -> "Points":
+        """Of each key the newest run alone (by end, then run id)."""
+        import numpy as np
+
+        last = dict(zip(self.keys, range(len(self)), strict=True))
+        if len(last) == len(self):
+            return self
+        several: dict[str, list[int]] = {}
+        for index, key in enumerate(self.keys):
+            if last[key] != index:
+                several.setdefault(key, [last[key]]).append(index)
+        is_newest = np.ones(len(self), dtype=bool)
+        for indices in several.values():
+            is_newest[indices] = False
+            is_newest[max(indices, key=self._age)] = True
+        return self._where(is_newest)
+
+    def joined(self, others: Sequence[StoredPoint]) -> "Points":
+        """These and others."""
+        return Points.of([*self, *others]) if others else self
+
+    def _age(self, index: int) -> tuple[int, str]:
+        return (int(self.finished_at[index]), self.run_ids[index])
+
+    def _where(self, mask: "Mask") -> "Points":
+        flags = mask.tolist()
+        return Points(
+            list(compress(self.run_ids, flags)),
+            self.finished_at[mask],
+            list(compress(self.keys, flags)),
+            self.heads,
+            self.head[mask],
+            {name: column[mask] for name, column in self.numbers.items()},
+        )
+
+
+def or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def point_of(row: EvaluationRow, run_id: str, finished_at: int | None) -> StoredPoint | None:
+    """The point of a whole row; `None` for a row that is not a point of the grid."""
+    if not is_point(row):
+        return None
+    names = StoredPoint._fields[2:]
+    return StoredPoint(run_id, -1 if finished_at is None else finished_at, *(getattr(row, n) for n in names))
+
+
+def is_point(row: EvaluationRow) -> bool:
+    return None not in (row.position, row.label, row.layer, row.coefficient)

@@ -1,0 +1,57 @@
+"""Artifacts of stored runs, as bytes or as responses."""
+
+import tempfile
+from pathlib import Path
+
+from massact.domain import Response
+from massact.errors import DataError, StoreError
+from massact.schema import Artifact
+from massact.tracking.tracker import connect
+
+
+class ArtifactReader:
+    """Reads artifacts from one tracking store."""
+
+    def __init__(self, tracking_uri: str) -> None:
+        self._tracking_uri = tracking_uri
+        self._is_connected = False
+
+    def read(self, run_id: str, name: str) -> bytes:
+        """An artifact's content.
+
+        Raises:
+            StoreError: the run holds no such artifact, or it cannot be had.
+        """
+        with tempfile.TemporaryDirectory(prefix="massact-") as folder:
+            return self._download(run_id, name, folder).read_bytes()
+
+    def read_responses(self, run_id: str) -> tuple[Response, ...]:
+        """The responses that a run holds.
+
+        Raises:
+            StoreError: it holds none, or they cannot be had.
+        """
+        from massact.tracking.tensors import read_responses  # loads torch
+
+        with tempfile.TemporaryDirectory(prefix="massact-") as folder:
+            try:
+                return read_responses(self._download(run_id, Artifact.RESPONSES, folder))
+            except DataError as error:
+                raise StoreError(str(error)) from error
+
+    def _download(self, run_id: str, name: str, folder: str) -> Path:
+        from mlflow.artifacts import download_artifacts
+        from mlflow.exceptions import MlflowException
+
+        if not self._is_connected:
+            connect(self._tracking_uri)  # sets MLflow's client up, and says clearly where it cannot
+            self._is_connected = True
+        try:
+            found = download_artifacts(
+                run_id=run_id, artifact_path=name, dst_path=folder, tracking_uri=self._tracking_uri
+            )
+        except (MlflowException, OSError) as error:
+            raise StoreError(
+                f"run {run_id} has no artifact {name!r}: {str(error).partition(chr(10))[0]}"
+            ) from error
+        return Path(found)

@@ -1,0 +1,85 @@
+"""One line of a file as a JSON document in one spelling, or the reason why it is none."""
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+MAX_LINE_BYTES = 10_000_000
+"""A longer line is refused unread: no result takes a hundredth of it."""
+_MAX_EXACT = 2.0**53
+_BOM = b"\xef\xbb\xbf"
+
+
+class LineError(ValueError):
+    """A line that cannot be imported; the message is the reason."""
+
+
+def read_lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
+    """Line numbers, from 1, and lines; `None` for one longer than `MAX_LINE_BYTES`, passed over unread."""
+    number = 0
+    while line := file.readline(MAX_LINE_BYTES + 1):
+        number += 1
+        is_whole = len(line) <= MAX_LINE_BYTES
+        rest = line
+        while not rest.endswith(b"\n") and len(rest) > MAX_LINE_BYTES:
+            rest = file.readline(MAX_LINE_BYTES + 1)
+        yield number, (line.removeprefix(_BOM) if number == 1 else line) if is_whole else None
+
+
+def parse_document(line: bytes | None) -> dict[str, Any]:
+    """The JSON object of a line, numbers in one spelling (`800.0` as 800).
+
+    Raises:
+        LineError: not UTF-8, not a JSON object, or with something that no store can hold.
+    """
+    if line is None:
+        raise LineError(f"the line is longer than {MAX_LINE_BYTES // 1_000_000} MB")
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise LineError(f"not UTF-8 (byte {error.start + 1} of the line)") from error
+    try:
+        document = json.loads(text, parse_constant=_refuse_constant)
+        if "\\u" in text:
+            _check_text(document)
+        document = _one_spelling(document)
+    except LineError:
+        raise
+    except RecursionError as error:
+        raise LineError("not JSON: nested too deeply") from error
+    except ValueError as error:
+        raise LineError(f"not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise LineError("not a JSON object")
+    return document
+
+
+def _refuse_constant(name: str) -> float:
+    raise LineError(f"{name} is not a number that JSON has")
+
+
+def _one_spelling(value: Any) -> Any:
+    if isinstance(value, float):
+        if not math.isfinite(value):  # Python reads 1e999 as infinity
+            raise LineError("a number is too large to be one")
+        return int(value) if value.is_integer() and abs(value) < _MAX_EXACT else value
+    if isinstance(value, dict):
+        return {key: _one_spelling(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_one_spelling(one) for one in value]
+    return value
+
+
+def _check_text(value: Any) -> None:
+    """Refuse what an escape can spell and no database keeps: half a surrogate pair, NUL."""
+    if isinstance(value, str):
+        if "\0" in value or (not value.isprintable() and any("\ud800" <= c <= "\udfff" for c in value)):
+            raise LineError("a text holds half a surrogate pair or a NUL, which no store can keep")
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            _check_text(key)
+            _check_text(one)
+    elif isinstance(value, list):
+        for one in value:
+            _check_text(one)

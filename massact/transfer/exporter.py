@@ -1,0 +1,194 @@
+"""The export: what counts in the run store, written as trait-interp's layout of files.
+
+Imported lines come out as they went in. Measured results come out in the same format, each with its whole
+row in a `massact` object, so that importing them gives the same rows. Their vectors, activations and
+extractions are no part of the format and stay in the store.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from massact.errors import StoreError, UsageError
+from massact.schema import EvaluationRow, Kind, MlflowTag, Tag, decode_evaluation
+from massact.store.base import RawRun
+from massact.store.contents import stored_runs
+from massact.transfer.artifacts import ArtifactReader
+from massact.transfer.export_calibrations import plan_calibrations
+from massact.transfer.files import check_free, write_whole
+from massact.transfer.layout import (
+    Files,
+    ImportedLine,
+    imported_family,
+    imported_line,
+    measured_family,
+    slug_of,
+)
+from massact.transfer.runs import IMPORTED_FILE
+from massact.transfer.shelf import Kept, Place, Shelf
+from massact.transfer.write_results import LineWriter
+
+_TAGS = (Tag.ROW, Tag.SCORES, Tag.IMPORTED, MlflowTag.TABLES)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedFile:
+    """A file that was written."""
+
+    path: Path
+    n_baselines: int = 0
+    n_evaluations: int = 0
+    n_responses: int = 0
+    """Responses files beside it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportOptions:
+    """What is exported."""
+
+    responses: bool = True
+    superseded: bool = False
+    """Also results that a newer one of the same cell has replaced."""
+    overwrite: bool = False
+    """Replace results files that are there."""
+
+
+@dataclass(slots=True)
+class ExportReport:
+    """What an export wrote."""
+
+    files: list[ExportedFile] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+class Exporter:
+    """One export of one experiment."""
+
+    def __init__(self, tracking_uri: str, experiment: str, options: ExportOptions) -> None:
+        self._tracking_uri = tracking_uri
+        self._experiment = experiment
+        self._options = options
+        self._artifacts = ArtifactReader(tracking_uri)
+        self._files = Files()
+        self._files_by_baseline: dict[str, set[int]] = {}
+        self._report = ExportReport()
+
+    def run(self, output: Path) -> ExportReport:
+        """Write all files below a folder.
+
+        Raises:
+            UsageError: there is nothing to export, or a file is there already.
+            StoreError: the store cannot be read.
+        """
+        with closing(Shelf()) as shelf:
+            n_unreadable = self._collect(shelf)
+            self._place_all(shelf)
+            self._files.name_files()
+            calibrations = plan_calibrations(
+                self._tracking_uri, self._experiment, superseded=self._options.superseded
+            )
+            if not self._files.planned and not calibrations:
+                raise UsageError(
+                    f"the run store holds no result of the experiment {self._experiment!r}: nothing to export"
+                )
+            if not self._options.overwrite:
+                check_free(output / path for path in (*self._paths(), *calibrations))
+            for number in range(len(self._files.planned)):
+                self._write(shelf, number, output)
+            for path, calibration in calibrations.items():
+                write_whole(output / path, [calibration.content(self._artifacts)])
+                self._report.files.append(ExportedFile(output / path))
+        if n_unreadable:
+            self._report.notes.append(f"{n_unreadable} runs hold a row that cannot be read: left out")
+        return self._report
+
+    def _paths(self) -> Iterator[Path]:
+        for file in self._files.planned:
+            yield Path(file.path)
+
+    def _collect(self, shelf: Shelf) -> int:
+        """Put all runs on the shelf. Returns how many cannot be read."""
+        n_unreadable = 0
+        for kind in (Kind.EVALUATION, Kind.BASELINE):
+            for run in stored_runs(self._tracking_uri, self._experiment, kind, tags=_TAGS):
+                try:
+                    row = decode_evaluation(run.tags.get(Tag.ROW, ""))
+                except (ValueError, TypeError):
+                    n_unreadable += 1
+                    continue
+                shelf.add(self._kept(run, kind, row.key))
+        return n_unreadable
+
+    def _kept(self, run: RawRun, kind: Kind, key: str) -> Kept:
+        ended = run.finished_at if run.finished_at is not None else 0
+        return Kept(
+            run_id=run.run_id,
+            kind=kind,
+            key=key,
+            started_at=run.started_at if run.started_at is not None else ended,
+            finished_at=ended,
+            row=run.tags[Tag.ROW],
+            scores=run.tags.get(Tag.SCORES),
+            imported=self._imported(run.run_id, run.tags.get(Tag.IMPORTED)),
+            has_responses=MlflowTag.TABLES in run.tags,
+        )
+
+    def _imported(self, run_id: str, tag: str | None) -> str | None:
+        """The text of the tag `massact.imported`, from the artifact where the line is too long for it."""
+        if tag is None or IMPORTED_FILE not in tag or "artifact" not in json.loads(tag):
+            return tag
+        try:
+            return self._artifacts.read(run_id, IMPORTED_FILE).decode()
+        except StoreError as error:
+            self._report.notes.append(f"exported without the line it was imported from: {error}")
+            return None
+
+    def _place_all(self, shelf: Shelf) -> None:
+        superseded = self._options.superseded
+        for kept in shelf.runs(Kind.EVALUATION, superseded=superseded):
+            row, line = decode_evaluation(kept.row), imported_line(kept.imported)
+            position = row.position if line is None else line.context["position"] or row.position
+            family = measured_family(row) if line is None else imported_family(row, line)
+            number = self._files.find(family, slug_of(position))
+            if row.baseline_key is not None:
+                self._files_by_baseline.setdefault(row.baseline_key, set()).add(number)
+            self._place(shelf, kept, line, number)
+        for kept in shelf.runs(Kind.BASELINE, superseded=superseded):
+            line = imported_line(kept.imported)
+            for number in self._files_of_baseline(decode_evaluation(kept.row), line):
+                self._place(shelf, kept, line, number)
+
+    def _files_of_baseline(self, row: EvaluationRow, line: ImportedLine | None) -> list[int]:
+        if line is None:
+            # its setting has no direction, the evaluations' has: the key is what they share
+            return sorted(self._files_by_baseline.get(row.key, ())) or self._files.of_family(
+                measured_family(row)
+            )
+        family = imported_family(row, line)
+        if line.context["position"] is not None:
+            return [self._files.find(family, slug_of(line.context["position"]))]
+        return self._files.of_family(family)
+
+    def _place(self, shelf: Shelf, kept: Kept, line: ImportedLine | None, number: int) -> None:
+        at = kept.finished_at if line is None or line.has_time else -1
+        shelf.place(kept, Place(number, kept.kind is Kind.BASELINE, at, kept.key))
+        file = self._files.planned[number]
+        file.newest = max(file.newest, at)
+
+    def _write(self, shelf: Shelf, number: int, output: Path) -> None:
+        planned = self._files.planned[number]
+        path = output / planned.path
+        writer = LineWriter(path, self._tracking_uri, self._artifacts if self._options.responses else None)
+
+        def lines() -> Iterator[bytes]:
+            yield planned.family.header.encode() + b"\n"
+            for kept in shelf.lines(number):
+                yield writer.line(kept, imported_line(kept.imported))
+
+        write_whole(path, lines())
+        self._report.files.append(
+            ExportedFile(path, writer.n_baselines, writer.n_evaluations, writer.n_responses)
+        )
+        self._report.notes += writer.notes

@@ -1,0 +1,181 @@
+"""The import: files are read line by line, what the store lacks is written in chunks.
+
+Every line is accounted for, and a bad one stops no other. An import that was interrupted goes on when it
+is run again: what was written is found there by its content.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from massact.errors import DataError
+from massact.tracking.bulk import WholeRun
+from massact.transfer.beside import ResponsesFolder
+from massact.transfer.calibrations import read_calibration_file
+from massact.transfer.document import LineError, parse_document, read_lines
+from massact.transfer.lines import ResultLine, parse_header, parse_result_line
+from massact.transfer.names import Context, Target
+from massact.transfer.native import is_native, parse_native
+from massact.transfer.report import FileReport, ImportReport, OnRefusal
+from massact.transfer.responses import scores_of
+from massact.transfer.rows import content_digest, imported_row
+from massact.transfer.runs import Origin, imported_run, native_run
+from massact.transfer.seen import Seen, measured_identity
+from massact.transfer.survey import Survey, survey_file
+from massact.transfer.tree import Source
+from massact.transfer.writing import Sink
+
+CHUNK_RUNS, CHUNK_BYTES = 500, 32_000_000
+"""A chunk is written when it has so many runs, or so many bytes of artifacts."""
+_JUDGES_NAMED = 20
+
+
+@dataclass(slots=True)
+class _File:
+    """A results file that is being imported."""
+
+    source: Source
+    survey: Survey
+    report: FileReport
+    responses: ResponsesFolder
+    modified_at: int
+    """Milliseconds since 1970."""
+    judges_without_baseline: set[str | None] = field(default_factory=set)
+
+
+class Importer:
+    """One import into one experiment."""
+
+    def __init__(
+        self,
+        target: Target,
+        seen: Seen,
+        sink: Sink,
+        *,
+        on_refusal: OnRefusal,
+        on_bytes: Callable[[int], None],
+    ) -> None:
+        self._target = target
+        self._seen = seen
+        self._sink = sink
+        self._on_refusal = on_refusal
+        self._on_bytes = on_bytes
+        self._chunk: list[WholeRun] = []
+        self._chunk_bytes = 0
+
+    def run(self, sources: Iterable[Source]) -> ImportReport:
+        """Import files, one after the other.
+
+        Raises:
+            StoreError: the store cannot be written; what was written stays.
+        """
+        report = ImportReport(self._target.experiment)
+        for source in sources:
+            file = FileReport(str(source.path), source.kind)
+            report.files.append(file)
+            try:
+                # a file that vanished, or may not be read, does not stop the others
+                if source.kind == "calibration":
+                    self._import_calibration(source, file)
+                else:
+                    self._import_results(source, file)
+            except DataError as error:
+                self._on_refusal(file.refuse(0, str(error)))
+        self._flush()
+        return report
+
+    def _import_results(self, source: Source, report: FileReport) -> None:
+        survey = survey_file(source, self._target)
+        try:
+            with source.path.open("rb") as opened:
+                modified_at = source.path.stat().st_mtime_ns // 1_000_000
+                responses = ResponsesFolder(source.path, report.note)
+                file = _File(source, survey, report, responses, modified_at)
+                for number, line in read_lines(opened):
+                    self._on_bytes(0 if line is None else len(line))
+                    try:
+                        self._import_line(file, number, line)
+                    except LineError as error:
+                        self._on_refusal(report.refuse(number, str(error)))
+        except OSError as error:
+            raise DataError(f"{source.path}: cannot be read ({error.strerror})") from error
+        for judge in sorted(file.judges_without_baseline, key=str)[:_JUDGES_NAMED]:
+            named = "" if judge is None else f" of the trait judge {judge!r}"
+            report.note(f"no scored baseline{named}: evaluations have no delta")
+        file.responses.note_unclaimed()
+
+    def _import_line(self, file: _File, number: int, line: bytes | None) -> None:
+        if line is not None and not line.strip():
+            file.report.counts.blank += 1
+            return
+        document = parse_document(line)
+        assert line is not None  # parse_document refuses it
+        if document.get("type") == "header":
+            parse_header(document)
+            file.report.counts.headers += 1
+        elif is_native(document):
+            self._import_native(file, line)
+        else:
+            result = parse_result_line(document)
+            if file.survey.context is None:
+                raise LineError(file.survey.problem or "no header")
+            origin = Origin(file.source.path, number, line.decode().strip(), file.survey.context)
+            self._import_result(file, origin, file.survey.context, result)
+
+    def _import_native(self, file: _File, line: bytes) -> None:
+        native = parse_native(line, self._target.experiment)
+        times = (native.started_at, native.finished_at)
+
+        name = file.responses.claim_name(native.responses)
+
+        def build() -> WholeRun:
+            return native_run(native.row, native.scores, times, file.responses.read(name))
+
+        self._add(file.report, measured_identity(native.row.key, native.finished_at), build)
+
+    def _import_result(self, file: _File, origin: Origin, context: Context, line: ResultLine) -> None:
+        baseline = None if line.is_baseline else file.survey.baselines.get(line.trait_judge)
+        row = imported_row(self._target.experiment, context, line, baseline)
+        content = content_digest(context, line)
+        at = file.modified_at if line.finished_at is None else line.finished_at
+
+        is_newest = content == file.survey.newest_baseline
+        name = file.responses.claim(line, is_newest_baseline=is_newest)
+
+        def build() -> WholeRun:
+            responses = file.responses.read(name, line)
+            scores = scores_of(responses) if responses else None
+            return imported_run(row, origin, responses, scores, content, at)
+
+        is_new = self._add(file.report, content, build)
+        lacks = is_new and not line.is_baseline and row.baseline_trait_mean is None
+        if lacks and len(file.judges_without_baseline) < _JUDGES_NAMED:
+            file.judges_without_baseline.add(line.trait_judge)
+
+    def _import_calibration(self, source: Source, report: FileReport) -> None:
+        try:
+            calibration = read_calibration_file(source, self._target)
+            self._on_bytes(len(calibration.file))
+            self._add(report, calibration.identity, calibration.to_run)
+        except LineError as error:
+            self._on_refusal(report.refuse(1, str(error)))
+
+    def _add(self, report: FileReport, identity: str, build: Callable[[], WholeRun]) -> bool:
+        """Add a run to the chunk unless it is there already. Returns whether it was added."""
+        if not self._seen.add(identity):
+            report.counts.already_there += 1
+            return False
+        try:
+            run = build()
+        except LineError:
+            self._seen.discard(identity)
+            raise
+        report.counts.imported += 1
+        self._chunk.append(run)
+        self._chunk_bytes += sum(len(content) for content in run.files.values())
+        if len(self._chunk) >= CHUNK_RUNS or self._chunk_bytes >= CHUNK_BYTES:
+            self._flush()
+        return True
+
+    def _flush(self) -> None:
+        chunk, self._chunk, self._chunk_bytes = self._chunk, [], 0
+        self._sink.write(chunk)

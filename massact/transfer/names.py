@@ -1,0 +1,152 @@
+"""Under which names a file's results are stored: model, variant, trait, prompt set."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from massact.config import Experiment, ModelConfig, VariantConfig
+from massact.domain import Direction
+from massact.errors import UsageError
+from massact.transfer.document import LineError
+from massact.transfer.lines import Header
+from massact.transfer.tree import Source
+from massact.vectors.positions import parse_position
+
+NO_VARIANT = "unknown"
+"""The variant of a results file that lies outside the layout: its header does not name one."""
+CONTEXT_FIELDS = (
+    "model", "model_id", "model_variant", "trait", "direction", "position", "prompt_set", "has_header",
+)  # fmt: skip
+"""Of a context as JSON."""
+DEFAULT_PROMPT_SET = "steering"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is imported into, and what the caller says about names."""
+
+    experiment: str
+    """Name of the experiment."""
+    config: Experiment | None = None
+    """Its file, where there is one: the names in it are used."""
+    model: str | None = None
+    """Overrides what file and experiment say."""
+    trait: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What all lines of a results file share."""
+
+    model: str
+    model_id: str
+    model_variant: str
+    trait: str
+    direction: Direction | None
+    position: str | None
+    """Position window of the file's folder; `None` outside the layout."""
+    prompt_set: str
+    header: Header | None
+
+    def to_document(self) -> dict[str, Any]:
+        """The context as JSON, for the header of an export; `parse_own` reads it back."""
+        values = {"has_header": self.header is not None}
+        return {name: values[name] if name in values else getattr(self, name) for name in CONTEXT_FIELDS}
+
+
+def resolve_context(source: Source, header: Header | None, target: Target) -> Context:
+    """The names under which a file's results belong.
+
+    Raises:
+        LineError: neither header, place nor caller names the model or the trait.
+    """
+    own = _parse_own(header.own) if header is not None and header.own is not None else {}
+    if own and not own["has_header"]:
+        header = None
+    variant = own.get("model_variant", source.variant)
+    reference = own.get("model_id", header.steering_model if header else None)
+    known = match_model(target, own.get("model"), variant, reference, lambda model: (model.instruct,))
+    model = target.model or (known.name if known else own.get("model")) or last_part(reference)
+    model_id = reference or (known.instruct.reference if known else target.model)
+    trait = _trait(target, own.get("trait") or source.trait or (header.trait if header else None))
+    if model is None or model_id is None:
+        raise LineError("no header names the model (steering_model): pass --model")
+    if trait is None:
+        raise LineError("neither a header nor the path names the trait: pass --trait")
+    return Context(
+        model=model,
+        model_id=model_id,
+        model_variant=variant or (known.instruct.name if known else NO_VARIANT),
+        trait=trait,
+        direction=_direction(own, header, target, trait),
+        position=own["position"] if own else source.position,
+        prompt_set=own.get("prompt_set") or source.prompt_set or DEFAULT_PROMPT_SET,
+        header=header,
+    )
+
+
+def match_model(
+    target: Target,
+    name: str | None,
+    variant: str | None,
+    reference: str | None,
+    variants: Callable[[ModelConfig], tuple[VariantConfig, ...]],
+) -> ModelConfig | None:
+    """The experiment file's model: the one the caller or an export names, or one whose variant it is."""
+    if target.config is None:
+        return None
+    models = target.config.models
+    wanted = target.model or name
+    named = [model for model in models if model.name == wanted]
+    by_variant = [model for model in models if variant in [one.name for one in variants(model)]]
+    by_reference = [model for model in models if reference in [one.reference for one in variants(model)]]
+    both = [model for model in by_variant if model in by_reference]
+    candidates = named or both or by_reference or by_variant
+    return candidates[0] if candidates else None
+
+
+def last_part(reference: str | None) -> str | None:
+    """The last component of a reference such as `google/gemma-3-4b-it`."""
+    return reference.rstrip("/").rpartition("/")[2] or None if reference else None
+
+
+def _trait(target: Target, found: str | None) -> str | None:
+    if target.trait or found is None or target.config is None:
+        return target.trait or found
+    names = [trait.name for trait in target.config.traits]
+    if found in names:
+        return found
+    alike = [name for name in names if last_part(name) == last_part(found)]
+    return alike[0] if alike else found
+
+
+def _direction(own: Mapping[str, Any], header: Header | None, target: Target, trait: str) -> Direction | None:
+    if header is not None:
+        return header.direction
+    if own:
+        direction: Direction | None = own["direction"]
+        return direction
+    declared = [one for one in (target.config.traits if target.config else ()) if one.name == trait]
+    return declared[0].direction if declared else None
+
+
+def _parse_own(own: Mapping[str, Any]) -> dict[str, Any]:
+    """The context in the header of our own export, checked.
+
+    Raises:
+        LineError: it is not what `Context.to_document` wrote.
+    """
+    texts = ("model", "model_id", "model_variant", "trait", "prompt_set")
+    is_sound = (
+        all(isinstance(own.get(name), str) and own[name] for name in texts)
+        and own.get("direction") in ("positive", "negative", None)
+        and isinstance(own.get("has_header"), bool)
+        and (own.get("position") is None or isinstance(own["position"], str))
+    )
+    if not is_sound:
+        raise LineError("header: its `massact` object is damaged; export again, or remove it")
+    position = own.get("position")
+    try:
+        return {**own, "position": None if position is None else str(parse_position(position))}
+    except UsageError as error:
+        raise LineError(f"header: {error}") from error

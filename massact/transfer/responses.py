@@ -1,0 +1,110 @@
+"""Responses files: a JSON list of objects with `prompt`, `response` and the two scores."""
+
+import json
+import statistics
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from massact.domain import Response
+from massact.errors import DataError
+from massact.schema import Artifact, Scores
+from massact.transfer.document import LineError, parse_document
+from massact.transfer.lines import Result
+
+TOLERANCE = 0.05
+"""How far the mean of a file's scores may lie from its line's: files are rounded, lines are not."""
+_MAX_BYTES = 64_000_000
+_REASON = "unscored_because"
+
+
+def read_responses_file(path: Path) -> tuple[Response, ...]:
+    """The responses in a file, in its order.
+
+    Raises:
+        DataError: it cannot be read, or it is no such list.
+    """
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise DataError(f"{path}: over {_MAX_BYTES // 1_000_000} MB, too large for responses")
+        # wrapped, since only an object is a document
+        document = parse_document(b'{"responses":' + path.read_bytes() + b"}")
+        return tuple(_response(one) for one in document["responses"])
+    except (OSError, LineError, TypeError) as error:
+        raise DataError(f"{path}: not a list of responses ({error})") from error
+
+
+def _response(fields: Any) -> Response:
+    if not isinstance(fields, dict):
+        raise LineError("holds something that is not an object")
+    # `question` is how older files name the prompt
+    texts = (fields.get("prompt", fields.get("question")), fields.get("response"))
+    reason = fields.get(_REASON)
+    if not all(isinstance(text, str) for text in texts) or not isinstance(reason, str | None):
+        raise LineError("a response without a prompt or a text")
+    trait, coherence = (_score(fields.get(name)) for name in ("trait_score", "coherence_score"))
+    return Response(str(texts[0]), str(texts[1]), trait, coherence, reason)
+
+
+def _score(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
+        raise LineError(f"the score {value!r} is not within 0 to 100")
+    return float(value)
+
+
+def scores_of(responses: Sequence[Response]) -> Scores:
+    """Per-question scores, in the file's order."""
+    return Scores(tuple(one.trait for one in responses), tuple(one.coherence for one in responses))
+
+
+def disagreement(responses: Sequence[Response], result: Result) -> str | None:
+    """Where the means of a file's scores are not those of its line; `None` where they agree."""
+    scores = scores_of(responses)
+    for name, values, said in (
+        ("trait_mean", scores.trait, result.trait_mean),
+        ("coherence_mean", scores.coherence, result.coherence_mean),
+    ):
+        mean = _mean(values)
+        if (mean is None) != (said is None) or (
+            mean is not None and said is not None and abs(mean - said) > TOLERANCE
+        ):
+            return f"{name} of its scores is {_shown(mean)}, of the line {_shown(said)}"
+    return None
+
+
+def responses_table(responses: Sequence[Response]) -> bytes:
+    """The artifact `responses.json`, as massact logs it."""
+    from massact.tracking.tensors import write_responses  # loads torch
+
+    with tempfile.TemporaryDirectory(prefix="massact-") as folder:
+        path = Path(folder, Artifact.RESPONSES)
+        write_responses(path, responses)
+        return path.read_bytes()
+
+
+def responses_json(responses: Iterable[Response]) -> bytes:
+    """A responses file of the layout; `read_responses_file` reads it back."""
+    documents = [
+        {
+            "prompt": one.question,
+            "response": one.response,
+            "system_prompt": None,
+            "trait_score": one.trait,
+            "coherence_score": one.coherence,
+            **({} if one.reason is None else {_REASON: one.reason}),
+        }
+        for one in responses
+    ]
+    return (json.dumps(documents, indent=2, allow_nan=False) + "\n").encode()
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _shown(mean: float | None) -> str:
+    return "missing" if mean is None else f"{mean:.2f}"

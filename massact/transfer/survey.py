@@ -1,0 +1,97 @@
+"""The first reading of a results file: its header and its baselines, wherever they stand."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from massact.errors import DataError
+from massact.keys import canonical_json
+from massact.transfer.document import LineError, parse_document, read_lines
+from massact.transfer.lines import Header, ResultLine, parse_header, parse_result_line
+from massact.transfer.names import Context, Target, resolve_context
+from massact.transfer.native import is_native
+from massact.transfer.rows import FoundBaseline, cell_key, content_digest
+from massact.transfer.tree import Source
+
+
+@dataclass(slots=True)
+class _Found:
+    headers: dict[str, tuple[int, Header]] = field(default_factory=dict)
+    """Distinct headers, two at most, by their content."""
+    problem: str | None = None
+    newest: dict[str | None, tuple[tuple[int, str], ResultLine]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What has to be known of a file before its lines can be imported."""
+
+    context: Context | None
+    problem: str | None
+    """Why there is no context: then no line but those of our own export can be imported."""
+    baselines: Mapping[str | None, FoundBaseline]
+    """The newest baseline of each trait judge."""
+    newest_baseline: str | None
+    """Content digest of the one whose responses `baseline.json` holds."""
+
+
+def survey_file(source: Source, target: Target) -> Survey:
+    """Read a file for what its lines share. Only lines with a `type` are parsed.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    found = _Found()
+    try:
+        with source.path.open("rb") as file:
+            for number, line in read_lines(file):
+                # a backslash may spell the word in another way
+                if line is not None and (b'"type"' in line or b"\\u" in line):
+                    _look_at(number, line, found)
+    except OSError as error:
+        raise DataError(f"{source.path}: cannot be read ({error.strerror})") from error
+    context, problem = _context(source, found, target)
+    if context is None:
+        return Survey(None, problem, {}, None)
+    baselines = {
+        judge: FoundBaseline(cell_key(context, line), line.result.trait_mean)
+        for judge, (_, line) in found.newest.items()
+    }
+    last = max(found.newest.values(), key=lambda one: one[0], default=None)
+    return Survey(context, None, baselines, content_digest(context, last[1]) if last else None)
+
+
+def _look_at(number: int, line: bytes, found: _Found) -> None:
+    try:
+        document = parse_document(line)
+        if document.get("type") == "header":
+            _add_header(number, parse_header(document), found)
+        elif document.get("type") == "baseline" and not is_native(document):
+            baseline = parse_result_line(document)
+            # one without a time is older than any other; equal times are settled by content, not by order
+            rank = (-1 if baseline.finished_at is None else baseline.finished_at, canonical_json(document))
+            known = found.newest.get(baseline.trait_judge)
+            if known is None or rank > known[0]:
+                found.newest[baseline.trait_judge] = (rank, baseline)
+    except LineError as error:
+        # the second reading refuses the line; here it matters only that a header was meant
+        if b'"header"' in line:
+            found.problem = f"the header in line {number} is refused: {error}"
+
+
+def _add_header(number: int, header: Header, found: _Found) -> None:
+    content = canonical_json({"header": header.document, "own": header.own})
+    if content not in found.headers and len(found.headers) < 2:
+        found.headers[content] = (number, header)
+
+
+def _context(source: Source, found: _Found, target: Target) -> tuple[Context | None, str | None]:
+    numbers = [number for number, _ in found.headers.values()]
+    if len(numbers) > 1:
+        return None, f"two different headers, in lines {numbers[0]} and {numbers[1]}: split the file"
+    header = next((header for _, header in found.headers.values()), None)
+    if header is None and found.problem is not None:
+        return None, found.problem
+    try:
+        return resolve_context(source, header, target), None
+    except LineError as error:
+        return None, str(error)

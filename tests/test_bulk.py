@@ -1,0 +1,383 @@
+"""Whole runs written many at a time: the same as MLflow's client would have written, and all or none."""
+
+import math
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from massact.domain import (
+    Cell,
+    Generation,
+    Geometry,
+    JudgeIdentity,
+    ModelIdentity,
+    Recipe,
+    Response,
+    Setting,
+    Steering,
+    Timing,
+)
+from massact.errors import StoreError
+from massact.pipeline.evaluate import Evaluation, PlannedCell
+from massact.schema import MlflowTag
+from massact.tracking import bulk_sql
+from massact.tracking.bulk import WholeRun, _ClientWriter, evaluation_run, open_writer
+from massact.tracking.evaluations import log_evaluation
+from massact.tracking.rows import Baseline, Place, evaluation_scores
+from massact.tracking.tracker import Step, Tracker, connect, parent_tags
+from tests.postgres_server import PostgresServer
+from tests.store_fixtures import tracking_server
+
+AWKWARD = WholeRun(
+    name="ein Lauf · Ω",
+    tags={"massact.kind": "evaluation", "mlflow.user": "ada", "note": "line\nand\ttab \\ backslash"},
+    params={f"param {i}": f"value {i}" for i in range(150)} | {"empty": ""},
+    metrics={"mean": 12.5, "nan": math.nan, "inf": math.inf, "-inf": -math.inf, "whole": 3},
+    steps=[
+        *(Step("curve", i / 7, i) for i in range(1200)),
+        Step("unordered", 1.0, 5),
+        Step("unordered", 9.0, 2),
+        Step("unordered", -1.0, 5),
+        Step("repeated", 2.0, 1),
+        Step("repeated", 2.0, 1),
+        Step("negative", 4.0, -3),
+        Step("nan last", 4.0, 0),
+        Step("nan last", math.nan, 1),
+        Step("nan or less", math.nan, 0),
+        Step("nan or less", -4.0, 0),
+        Step("mean", 99.0, 0),
+    ],
+    started_at=1_700_000_000_000,
+    finished_at=1_700_000_001_234,
+    status="FAILED",
+)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def database(request: pytest.FixtureRequest, uri: str) -> str:
+    """The tracking URI of an empty database."""
+    if request.param == "sqlite":
+        return uri
+    postgres: PostgresServer = request.getfixturevalue("postgres")
+    return postgres.fresh()
+
+
+def _run(name: str = "a run", **changes: Any) -> WholeRun:
+    values: dict[str, Any] = {
+        "tags": {"t": "1"},
+        "params": {"p": "1"},
+        "metrics": {"m": 1.0},
+        "started_at": 1000,
+        "finished_at": 2000,
+    }
+    return WholeRun(name=name, **{**values, **changes})
+
+
+def _rows(uri: str, run_id: str) -> dict[str, list[tuple[Any, ...]]]:
+    """Every column of everything that a database holds of a run, the run's id left out."""
+    engine = sa.create_engine(bulk_sql.database_uri(uri) or "")
+    found = {}
+    with engine.connect() as connection:
+        for name in bulk_sql.COLUMNS:
+            query = sa.text(f"SELECT * FROM {name} WHERE run_uuid = :run_id")
+            rows = connection.execute(query, {"run_id": run_id}).all()
+            found[name] = sorted((tuple(str(v).replace(run_id, "ID") for v in row) for row in rows), key=repr)
+    engine.dispose()
+    return found
+
+
+def _count(uri: str) -> dict[str, int]:
+    engine = sa.create_engine(bulk_sql.database_uri(uri) or "")
+    with engine.connect() as connection:
+        counts = {
+            name: connection.execute(sa.text(f"SELECT count(*) FROM {name}")).scalar_one()
+            for name in bulk_sql.COLUMNS
+        }
+    engine.dispose()
+    return counts
+
+
+def _write(uri: str, *runs: WholeRun, experiment_id: str = "0") -> list[str]:
+    writer = open_writer(uri, experiment_id)
+    try:
+        return writer.write(runs)
+    finally:
+        writer.close()
+
+
+def _evaluation(*, steered: bool) -> Evaluation:
+    setting = Setting(
+        model=ModelIdentity("tiny", "r1", "float32"),
+        trait="refusal",
+        trait_digest="t",
+        questions_digest="q",
+        subset=0,
+        chat_template_digest="c",
+        generation=Generation(8),
+        judge=JudgeIdentity("likelihood", "m", "p"),
+    )
+    steering = Steering("v", "response[:5]", Recipe("probe"), 3, 12.5, "positive")
+    planned = PlannedCell(
+        Cell(setting, steering if steered else None), None, Geometry(0.25, 0.5, 0.75) if steered else None
+    )
+    responses = (Response("q0", "r0", 10.0, 80.0), Response("q1", "r1", None, None, "the judge said nothing"))
+    return Evaluation(planned, responses, Timing(2.0, 0.5, 100))
+
+
+def _seen(uri: str, run_id: str) -> dict[str, Any]:
+    """A run as MLflow's client gives it, without what differs between two runs of one content."""
+    client = connect(uri)
+    run = client.get_run(run_id)
+    histories = {key: client.get_metric_history(run_id, key) for key in run.data.metrics}
+    return {
+        "name": run.info.run_name,
+        "status": run.info.status,
+        "stage": run.info.lifecycle_stage,
+        "experiment": run.info.experiment_id,
+        "user": run.info.user_id,
+        "artifacts": run.info.artifact_uri.replace(run_id, "ID"),
+        "tags": run.data.tags,
+        "params": run.data.params,
+        "metrics": run.data.metrics,
+        "histories": {
+            key: sorted((one.step, one.value) for one in values) for key, values in histories.items()
+        },
+        "files": sorted(one.path for one in client.list_artifacts(run_id)),
+    }
+
+
+@pytest.mark.parametrize("keep_responses", [False, True], ids=["scores only", "responses"])
+@pytest.mark.parametrize("steered", [True, False], ids=["evaluation", "baseline"])
+def test_an_evaluation_is_the_same_as_one_that_was_measured(
+    database: str, steered: bool, keep_responses: bool
+) -> None:
+    tracker, evaluation = Tracker(database, "study", floor=68), _evaluation(steered=steered)
+    with tracker.phase("phase1", params={}) as phase:
+        measured, row = log_evaluation(
+            tracker,
+            phase,
+            Place("study", "tiny", "instruct", 2),
+            evaluation,
+            baseline=Baseline("b", 4.0) if steered else None,
+            keep_responses=keep_responses,
+        )
+        files = (
+            {"responses.json": tracker.fetch(measured, "responses.json").read_bytes()}
+            if keep_responses
+            else {}
+        )
+        whole = evaluation_run(
+            row,
+            evaluation_scores(evaluation),
+            started_at=1000,
+            finished_at=2000,
+            tags=parent_tags(phase.run_id),
+            files=files,
+        )
+        (written,) = _write(database, whole, experiment_id=phase.experiment_id)
+    assert _seen(database, written) == _seen(database, measured)
+    info = connect(database).get_run(written).info
+    assert (info.start_time, info.end_time) == (1000, 2000)
+
+
+def test_every_column_is_as_mlflows_own_store_writes_it(database: str) -> None:
+    client = connect(database)
+    (by_client,) = _ClientWriter(database, "0", client).write([AWKWARD])
+    (by_sql,) = _write(database, AWKWARD)
+    expected, found = _rows(database, by_client), _rows(database, by_sql)
+    for table in bulk_sql.COLUMNS:
+        assert found[table] == expected[table], table
+    latest = client.get_run(by_sql).data.metrics
+    assert math.isnan(latest["nan"])
+    assert (latest["unordered"], latest["nan or less"] == 0, latest["mean"]) == (1.0, False, 99.0)
+
+
+@pytest.mark.slow
+def test_a_server_is_given_the_same_as_its_database(uri: str, tmp_path: Path) -> None:
+    run = replace(AWKWARD, files={"notes/readme.md": b"# read me\n"})
+    with tracking_server(uri, tmp_path) as address:
+        client = connect(address)
+        experiment_id = client.create_experiment("over http")
+        by_http, _ = _write(address, run, _run(), experiment_id=experiment_id)
+        (by_sql,) = _write(uri, AWKWARD, experiment_id=experiment_id)
+        assert [one.path for one in client.list_artifacts(by_http, "notes")] == ["notes/readme.md"]
+        with pytest.raises(StoreError, match="mlflow-artifacts"):
+            _write(uri, run, experiment_id=experiment_id)  # only the server knows where its artifacts lie
+    assert _rows(uri, by_http) == _rows(uri, by_sql)
+
+
+def test_ids_come_in_the_order_of_the_runs(database: str) -> None:
+    runs = [_run(f"run {i}") for i in range(300)]  # more than one statement holds
+    Tracker(database, "study", floor=68)
+    run_ids = _write(database, *runs)
+    client = connect(database)
+    assert [client.get_run(run_ids[i]).info.run_name for i in (0, 137, 299)] == [
+        "run 0",
+        "run 137",
+        "run 299",
+    ]
+    assert _count(database)["runs"] == 300
+    assert _write(database) == []
+
+
+def test_an_error_in_the_middle_leaves_nothing(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Tracker(database, "study", floor=68)
+
+    def twice(*arguments: Any) -> Any:
+        rows, latest = bulk_sql.metric_rows(*arguments)
+        return rows * 2, latest
+
+    monkeypatch.setattr("massact.tracking.bulk.metric_rows", twice)
+    with pytest.raises(StoreError, match=r"^no run was written: .*(UNIQUE|duplicate key)"):
+        _write(database, _run("one"), _run("two"))
+    assert set(_count(database).values()) == {0}
+    monkeypatch.undo()
+    _write(database, _run("one"), _run("two"))
+    assert set(_count(database).values()) == {2, 4}  # two tags each, the name among them
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, MemoryError])
+def test_an_interrupt_in_the_middle_leaves_nothing(
+    database: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Tracker(database, "study", floor=68)
+    name = "_put" if database.startswith("sqlite") else "_copy"
+    put: Callable[..., None] = getattr(bulk_sql.Database, name)
+
+    def cut(self: Any, connection: Any, table: str, rows: Any) -> None:
+        put(self, connection, table, rows)
+        if table == "metrics":
+            raise error
+
+    monkeypatch.setattr(bulk_sql.Database, name, cut)
+    with pytest.raises(error):
+        _write(database, _run())
+    assert set(_count(database).values()) == {0}
+
+
+def test_files_are_there_before_the_run_is(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"responses.json": b"{}", "deep/er/bytes.bin": bytes(range(256))}
+    (run_id,) = _write(uri, _run(files=files))
+    folder = Path(connect(uri).get_run(run_id).info.artifact_uri.removeprefix("file://"))
+    assert {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()} == files
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(
+        "mlflow.store.artifact.local_artifact_repo.LocalArtifactRepository.log_artifacts", full
+    )
+    with pytest.raises(StoreError, match="No space left on device"):
+        _write(uri, _run(files=files))
+    assert _count(uri)["runs"] == 1
+
+
+def test_a_database_that_another_writer_holds_is_named(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk_sql, "LOCK_TIMEOUT_SECONDS", 0.1)
+    writer = open_writer(uri, "0")
+    other = sqlite3.connect(uri.removeprefix("sqlite:///"), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError, match=r"store\.db stayed locked by another writer for 0\.1 s"):
+        writer.write([_run()])
+    other.execute("ROLLBACK")
+    other.close()
+    writer.write([_run()])
+    writer.close()
+    assert _count(uri)["runs"] == 1
+
+
+def test_a_database_that_may_only_be_read_is_named(uri: str) -> None:
+    path = uri.removeprefix("sqlite:///")
+    database = bulk_sql.Database(f"sqlite:///file:{path}?mode=ro&uri=true")
+    with pytest.raises(StoreError, match="may only be read"):
+        database.insert({"params": [("key", "value", "run")]})
+    database.close()
+
+
+def test_a_database_of_another_schema_is_refused(tmp_path: Path) -> None:
+    database = bulk_sql.Database(f"sqlite:///{tmp_path}/shop.db")
+    with pytest.raises(StoreError, match=r"no such table: params.*migrated by this MLflow"):
+        database.insert({"params": [("key", "value", "run")]})
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"params": {"long": "x" * 6001}}, "param 'long' has 6001 characters, MLflow keeps 6000"),
+        ({"tags": {"long": "x" * 8001}}, "tag 'long' has 8001 characters, MLflow keeps 8000"),
+        ({"name": "x" * 251}, "name has 251 characters, MLflow keeps 250"),
+        ({"metrics": {"a=b": 1.0}}, "'a=b'"),
+        ({"steps": [Step("", 1.0, 0)]}, "''"),
+        ({"files": {"../../passwd": b""}}, "passwd"),
+        ({"files": {"/etc/passwd": b""}}, "passwd"),
+        ({"status": "RUNNING"}, "status 'RUNNING' is not an end"),
+    ],
+    ids=lambda value: value[:20] if isinstance(value, str) else "",
+)
+def test_what_mlflow_would_cut_or_refuse_is_refused_at_once(
+    uri: str, changes: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(StoreError) as refused:
+        _write(uri, _run("good"), replace(_run(), **changes))
+    assert reason in str(refused.value)
+    assert _count(uri)["runs"] == 0
+
+
+@pytest.mark.parametrize("where", ["mysql://u:secret@h/db", "/tmp/mlruns", "databricks", ""])
+def test_other_kinds_of_store_are_refused(where: str) -> None:
+    with pytest.raises(StoreError, match="names no run store that can be written") as refused:
+        open_writer(where, "0")
+    assert "secret" not in str(refused.value)
+
+
+def test_an_experiment_that_is_not_there_is_refused(uri: str) -> None:
+    with pytest.raises(StoreError, match="77"):
+        open_writer(uri, "77")
+    tracker = Tracker(uri, "study", floor=68)
+    connect(uri).delete_experiment(tracker.experiment_id)
+    with pytest.raises(StoreError, match="'study' was deleted"):
+        open_writer(uri, tracker.experiment_id)
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("postgres://u@h/db", "postgresql+psycopg://u@h/db"),
+        ("postgresql://u@h/db", "postgresql+psycopg://u@h/db"),
+        ("postgresql+psycopg2://u@h/db", "postgresql+psycopg://u@h/db"),
+        ("sqlite:////a.db", "sqlite:////a.db"),
+        ("http://h", None),
+    ],
+)
+def test_postgresql_is_always_psycopg_3(given: str, used: str | None) -> None:
+    assert bulk_sql.database_uri(given) == used
+
+
+@pytest.mark.slow
+def test_a_store_can_be_made_to_measure(uri: str, root: Path) -> None:
+    command = [
+        sys.executable,
+        root / "benchmarks/make_store.py",
+        "--evaluations",
+        "950",
+        "--tracking-uri",
+        uri,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert "25 baselines" in done.stdout
+    assert _count(uri)["runs"] == 950 + 25 + 4
+    again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (again.returncode, "has runs already" in again.stderr) == (1, True)
+    client = connect(uri)
+    (newest,) = client.search_runs(
+        [client.get_experiment_by_name("made-to-measure").experiment_id], max_results=1
+    )
+    assert MlflowTag.PARENT in newest.data.tags

@@ -1,0 +1,301 @@
+"""The export: what comes out goes in again, in every direction, without loss and without doubles."""
+
+import json
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from massact.errors import UsageError
+from massact.schema import EvaluationRow, Kind, Scores, StageRow, Tag, decode_stage
+from massact.store import open_store
+from massact.store.contents import stored_runs
+from massact.tracking.bulk import WholeRun, evaluation_run, open_writer
+from massact.tracking.tracker import Tracker, row_tags, run_tags
+from massact.transfer.exporter import Exporter, ExportOptions, ExportReport
+from massact.transfer.names import Target
+from massact.transfer.responses import responses_table
+from tests.store_fixtures import evaluation_row
+from tests.transfer_files import (
+    CALIBRATION,
+    EXPERIMENT,
+    MODEL,
+    PLACE,
+    RESPONSES,
+    SCORES,
+    baseline,
+    evaluation,
+    header,
+    import_to_store,
+    responses,
+    stored_lines,
+    vector,
+    write_json,
+    write_lines,
+)
+
+
+def export(uri: str, output: Path, experiment: str = EXPERIMENT, **options: bool) -> ExportReport:
+    return Exporter(uri, experiment, ExportOptions(**options)).run(output)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def empty(migrated_database: Path, tmp_path: Path) -> str:
+    """A second store, with nothing in it."""
+    (tmp_path / "second").mkdir()
+    (tmp_path / "second" / "store.db").write_bytes(migrated_database.read_bytes())
+    return f"sqlite:///{tmp_path}/second/store.db"
+
+
+def old_tree(folder: Path) -> Path:
+    """An experiment of trait-interp: two judges, superseded and undated lines, several vectors, responses."""
+    own = {"eval": {"trait_judge": "pv/refusal"}}
+    lines: list[Any] = [
+        header(),
+        baseline(10),
+        baseline(12, at="2026-01-09T00:00:00"),
+        baseline(5, **own),
+        evaluation(30, 80),
+        evaluation(35, 81, at="2026-01-12T00:00:00"),
+        evaluation(36, 82, at="2026-01-13T00:00:00", **own),
+        evaluation(37, 70, at=None),
+        evaluation(38, 71, at=None),
+        evaluation(39, 72, vectors=[vector("probe", 13), vector("mean_diff", 15)]),
+        evaluation(40, 73, at="2026-01-14T00:00:00", note="x" * 9000, vectors=[vector("odd method")]),
+        "  "
+        + json.dumps(evaluation(41, 74, at="2026-01-15T00:00:00", vectors=[vector("gradient")]), indent=None),
+    ]
+    path = write_lines(folder / PLACE / "results.jsonl", lines)
+    write_json(
+        path.parent / "responses/residual/probe/L15_c1000.0_2026-01-12_00-00-00.json",
+        responses([(30, 80), (40, 82), (None, None)]),
+    )
+    write_json(path.parent / "responses/baseline.json", responses([(10, None)]))
+    write_lines(
+        folder / "steering/chirp/refusal/instruct/response__10/rm/nested/results.jsonl",
+        [header(n_questions=9), baseline(10), evaluation(20, vectors=[vector(position=None)])],
+    )
+    write_json(folder / "inference/instruct/massive_activations/calibration.json", CALIBRATION)
+    write_json(
+        folder / "inference/base/massive_activations/calibration.json",
+        {**CALIBRATION, "model": "google/gemma-3-4b-pt", "model_variant": "base"},
+    )
+    return folder
+
+
+def calibrations(uri: str) -> list[StageRow]:
+    found = stored_runs(uri, EXPERIMENT, Kind.CALIBRATION, tags=(Tag.ROW,))
+    return sorted((decode_stage(run.tags[Tag.ROW]) for run in found), key=lambda row: row.key)
+
+
+def answers(uri: str) -> Any:
+    """Rows that count, and the scores of each, by key."""
+    with closing(open_store(uri)) as store:
+        found = [*store.evaluations(EXPERIMENT), *store.baselines(EXPERIMENT)]
+        scores = store.scores([run.run_id for run in found])
+        rows = {run.row.key: (run.row, scores.get(run.run_id)) for run in found}
+    return rows, calibrations(uri)
+
+
+def test_an_imported_tree_comes_back(uri: str, empty: str, tmp_path: Path) -> None:
+    report = import_to_store(uri, old_tree(tmp_path / "old"))
+    assert report.totals.refused == 0
+    assert export(uri, tmp_path / "out").notes == []
+    before = stored_lines(uri)
+    again = import_to_store(uri, tmp_path / "out")
+    assert (again.totals.imported, again.totals.refused) == (0, 0)
+    assert stored_lines(uri) == before
+    assert import_to_store(empty, tmp_path / "out").totals.refused == 0
+    assert answers(empty) == answers(uri)
+    export(empty, tmp_path / "out2")
+    assert files_of(tmp_path / "out2") == files_of(tmp_path / "out")
+
+
+def test_superseded_results_come_back_too(uri: str, empty: str, tmp_path: Path) -> None:
+    import_to_store(uri, old_tree(tmp_path / "old"))
+    export(uri, tmp_path / "out", superseded=True)
+    import_to_store(empty, tmp_path / "out")
+    rows = [sorted(repr(row) for row, _ in stored_lines(store).values()) for store in (uri, empty)]
+    assert rows[0] == rows[1]
+    export(empty, tmp_path / "out2", superseded=True)
+    assert files_of(tmp_path / "out2") == files_of(tmp_path / "out")
+
+
+def test_imported_lines_come_out_as_they_went_in(uri: str, tmp_path: Path) -> None:
+    source = old_tree(tmp_path / "old") / PLACE / "results.jsonl"
+    import_to_store(uri, tmp_path / "old")
+    export(uri, tmp_path / "out", superseded=True)
+    went_in = {line.strip() for line in source.read_bytes().splitlines()[1:]}
+    folders = (tmp_path / "out" / PLACE).parent.glob("steering*/results.jsonl")
+    files = [path.read_bytes().splitlines() for path in folders]
+    assert len(files) == 2  # a judge each
+    assert {line for lines in files for line in lines[1:]} == went_in
+    for lines in files:
+        first = json.loads(lines[0])
+        first.pop("massact")
+        assert first == header()
+
+
+@pytest.mark.parametrize("names", [{}, {"model": "gemma", "trait": "no"}], ids=["headers", "caller's names"])
+def test_a_lone_file_with_several_positions_comes_back(
+    names: dict[str, str], uri: str, empty: str, tmp_path: Path
+) -> None:
+    other = evaluation(31, vectors=[vector(position="response[:10]")])
+    path = write_lines(
+        tmp_path / "results.jsonl", [header(), baseline(10), baseline(11, at=None), evaluation(), other]
+    )
+    import_to_store(uri, path, Target(EXPERIMENT, **names))
+    report = export(uri, tmp_path / "out")
+    assert sorted((one.path.parent.parent.name, one.n_baselines) for one in report.files) == [
+        ("response__10", 2), ("response__5", 2),
+    ]  # fmt: skip
+    assert import_to_store(uri, tmp_path / "out").totals.imported == 0
+    import_to_store(empty, tmp_path / "out")
+    assert answers(empty) == answers(uri)
+
+
+def test_a_file_without_a_header_comes_back(uri: str, empty: str, tmp_path: Path) -> None:
+    path = write_lines(tmp_path / PLACE / "results.jsonl", [baseline(), evaluation()])
+    import_to_store(uri, path, Target(EXPERIMENT, model="gemma"))
+    export(uri, tmp_path / "out")
+    assert import_to_store(uri, tmp_path / "out").totals.imported == 0
+    import_to_store(empty, tmp_path / "out")
+    assert answers(empty) == answers(uri)
+
+
+def measured_runs() -> list[WholeRun]:
+    """Results as massact measures them: two settings, a superseded one, one without a coherent response."""
+    unsteered = (
+        "position", "label", "method", "cleaning", "scope", "n_dims", "layer", "coefficient", "component",
+        "direction", "steered_tokens", "vector_digest", "baseline_trait_mean", "delta",
+    )  # fmt: skip
+    nothing: dict[str, Any] = dict.fromkeys(unsteered)
+    base = replace(
+        evaluation_row(), kind=Kind.BASELINE, key="base", setting="no direction", trait_mean=10.0, **nothing
+    )
+    rows: list[tuple[EvaluationRow, int, Scores | None]] = [
+        (base, 1000, SCORES),
+        (replace(base, key="lonely", setting="another"), 1500, None),
+        (evaluation_row("probe", 15, 1000.0, baseline_key="base"), 2000, SCORES),
+        (evaluation_row("probe", 15, 1000.0, baseline_key="base", trait_mean=31.0), 3000, SCORES),
+        (evaluation_row("probe", 15, 1000.04, baseline_key="base"), 3000, SCORES),
+        (
+            evaluation_row("mean_diff_top1", 15, 800.5, baseline_key="base", trait_mean=None, delta=None),
+            4001,
+            None,
+        ),
+        (evaluation_row("probe", 3, 7.0, position="response[:10]", baseline_key="base"), 5000, None),
+        (evaluation_row("probe", 4, 7.0, key="q2", setting="2" * 64, question_set="q2"), 9000, None),
+    ]
+    runs = []
+    for row, at, scores in rows:
+        files = {"responses.json": responses_table(RESPONSES)} if scores else {}
+        run = evaluation_run(row, scores, name="run", started_at=at - 7, finished_at=at, files=files)
+        runs.append(run)
+    return runs
+
+
+def measured_calibration() -> WholeRun:
+    row = StageRow(
+        kind=Kind.CALIBRATION, experiment=EXPERIMENT, key="c" * 64, model="gemma", model_variant="instruct",
+        model_id=MODEL, n_layers=4, d_model=8, dtype="float32", model_revision="r1", massive_dims=(3, 7),
+    )  # fmt: skip
+    content = json.dumps(CALIBRATION, indent=2) + "\n"
+    return WholeRun(
+        name="calibration", tags=run_tags(row.kind, EXPERIMENT, "calibration") | row_tags(row), started_at=1,
+        finished_at=2, files={"calibration.json": content.encode()},
+    )  # fmt: skip
+
+
+def fill(uri: str, runs: list[WholeRun]) -> None:
+    writer = open_writer(uri, Tracker(uri, EXPERIMENT, floor=68.0).experiment_id)
+    with closing(writer):
+        writer.write(runs)
+
+
+def test_measured_results_come_back(uri: str, empty: str, tmp_path: Path) -> None:
+    fill(uri, [*measured_runs(), measured_calibration()])
+    export(uri, tmp_path / "out")
+    again = import_to_store(uri, tmp_path / "out")
+    assert (again.totals.imported, again.totals.refused) == (0, 0)
+    # the baseline lies beside the evaluations of both positions
+    assert import_to_store(empty, tmp_path / "out").totals.already_there == 1
+    assert answers(empty) == answers(uri)
+    rows, (calibration,) = answers(empty)
+    assert len(rows) == 7
+    assert rows["probe-15-1000"] == (measured_row("probe-15-1000"), SCORES)
+    assert calibration.origin is None
+    export(empty, tmp_path / "out2")
+    assert files_of(tmp_path / "out2") == files_of(tmp_path / "out")
+
+
+def measured_row(key: str) -> EvaluationRow:
+    return evaluation_row("probe", 15, 1000.0, key=key, baseline_key="base", trait_mean=31.0)
+
+
+def test_settings_never_share_a_file(uri: str, tmp_path: Path) -> None:
+    fill(uri, measured_runs())
+    export(uri, tmp_path / "out")
+    folder = tmp_path / "out/steering/refusal/instruct/response__5"
+    # the newest setting keeps the plain name
+    assert sorted(path.name for path in folder.iterdir()) == ["steering", "steering-setting-"]
+    lines = [json.loads(line) for line in (folder / "steering/results.jsonl").read_text().splitlines()]
+    assert [line["massact"]["row"]["key"] for line in lines[1:]] == ["q2"]
+    lines = [
+        json.loads(line) for line in (folder / "steering-setting-/results.jsonl").read_text().splitlines()
+    ]
+    assert [line.get("type") for line in lines] == ["header", "baseline", None, None, None]
+    assert lines[0]["direction"] == "positive"
+    assert [line["config"]["vectors"][0]["method"] for line in lines[2:]] == [
+        "probe",
+        "probe",
+        "mean_diff_top1",
+    ]
+    assert lines[2]["timestamp"] == "1970-01-01T00:00:03.000"
+    assert len(list((folder / "steering-setting-/responses/residual/probe").iterdir())) == 2
+
+
+def test_an_edited_line_of_an_export_is_refused(uri: str, tmp_path: Path) -> None:
+    fill(uri, measured_runs())
+    export(uri, tmp_path / "out")
+    path = tmp_path / "out/steering/refusal/instruct/response__10/steering/results.jsonl"
+    path.write_text(path.read_text().replace('"trait_mean": 30.0', '"trait_mean": 33.0', 1))
+    report = import_to_store(uri, tmp_path / "out")
+    assert report.totals.refused == 1
+    [refusal] = [one for file in report.files for one in file.refusals]
+    assert "trait_mean is 33" in refusal.reason
+
+
+def test_an_export_without_responses(uri: str, tmp_path: Path) -> None:
+    import_to_store(uri, old_tree(tmp_path / "old"))
+    export(uri, tmp_path / "out", responses=False)
+    assert not list((tmp_path / "out").rglob("responses"))
+
+
+def test_nothing_is_overwritten_unasked(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no result"):
+        export(uri, tmp_path / "out")
+    import_to_store(uri, old_tree(tmp_path / "old"))
+    export(uri, tmp_path / "out")
+    before = files_of(tmp_path / "out")
+    with pytest.raises(UsageError, match="--overwrite"):
+        export(uri, tmp_path / "out")
+    export(uri, tmp_path / "out", overwrite=True)
+    assert files_of(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("trait", ["../up", "/root", "a//b", ".", "x" * 300])
+def test_no_name_leads_out_of_the_exported_folder(trait: str, uri: str, tmp_path: Path) -> None:
+    fill(uri, [evaluation_run(evaluation_row(trait=trait), None, name="run", started_at=1, finished_at=2)])
+    with pytest.raises(UsageError, match="cannot be the name of a folder"):
+        export(uri, tmp_path / "out")
