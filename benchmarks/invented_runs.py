@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, product
+from typing import Any
 
 from massact.labels import parse_label
 from massact.schema import EvaluationRow, Kind, Scores, Tag, evaluation_params
@@ -105,7 +106,7 @@ class Maker:
         for model, trait in product(MODELS, TRAITS):
             row = self._row(Kind.BASELINE, model, trait, "baseline")
             scores = self._scores(self.rng.uniform(5, 25), self.rng.uniform(92, 97))
-            row = _with_result(row, scores, None)
+            row = replace(row, **_result(scores, None))
             self.baselines[row.setting, trait] = row
             self.made["baselines"] += 1
             yield self._run(row, scores, phase_id)
@@ -142,7 +143,6 @@ class Maker:
             yield run
 
     def _at(self, group: EvaluationRow, model: Model, layer: int, coefficient: float) -> EvaluationRow:
-        baseline = self.baselines[group.setting, group.trait]
         strength = coefficient / model.coefficients[1] * (1.25 - 0.5 * layer / model.n_layers)
         return replace(
             group,
@@ -150,10 +150,6 @@ class Maker:
             layer=layer,
             coefficient=coefficient,
             vector_digest=_digest(model.name, group.trait, group.position, group.label, layer),
-            baseline_key=baseline.key,
-            baseline_trait_mean=baseline.trait_mean,
-            massive_energy=round(self.rng.uniform(0, 0.9), 6),
-            cosine_to_uncleaned=round(self.rng.uniform(0.2, 1), 6),
             relative_strength=round(strength, 6),
         )
 
@@ -164,17 +160,29 @@ class Maker:
             if chance < FAILED / 2:  # half of them went well when they were tried again
                 return
         elif chance < FAILED + SUPERSEDED:
-            yield "superseded", self._evaluated(row, curve, phase_id)
+            yield "superseded", self._evaluated(row, self._drawn(row, curve), phase_id)
         elif chance < FAILED + SUPERSEDED + UNSCORED:
-            scores = Scores((None,) * N_QUESTIONS, (None,) * N_QUESTIONS)
-            yield "unscored", self._run(_with_result(row, scores, row.baseline_trait_mean), scores, phase_id)
+            unscored = Scores((None,) * N_QUESTIONS, (None,) * N_QUESTIONS)
+            yield "unscored", self._evaluated(row, unscored, phase_id)
             return
-        yield "finished", self._evaluated(row, curve, phase_id)
+        yield "finished", self._evaluated(row, self._drawn(row, curve), phase_id)
 
-    def _evaluated(self, row: EvaluationRow, curve: Curve, phase_id: str) -> WholeRun:
-        before, strength = row.baseline_trait_mean or 0.0, row.relative_strength or 0.0
-        scores = self._scores(before + curve.delta(strength), curve.coherence(strength))
-        return self._run(_with_result(row, scores, before), scores, phase_id)
+    def _drawn(self, row: EvaluationRow, curve: Curve) -> Scores:
+        before = self.baselines[row.setting, row.trait].trait_mean or 0.0
+        strength = row.relative_strength or 0.0
+        return self._scores(before + curve.delta(strength), curve.coherence(strength))
+
+    def _evaluated(self, row: EvaluationRow, scores: Scores, phase_id: str) -> WholeRun:
+        baseline = self.baselines[row.setting, row.trait]
+        row = replace(
+            row,
+            **_result(scores, baseline.trait_mean),
+            baseline_key=baseline.key,
+            baseline_trait_mean=baseline.trait_mean,
+            massive_energy=round(self.rng.uniform(0, 0.9), 6),
+            cosine_to_uncleaned=round(self.rng.uniform(0.2, 1), 6),
+        )
+        return self._run(row, scores, phase_id)
 
     def _run(self, row: EvaluationRow, scores: Scores, phase_id: str) -> WholeRun:
         started = self.now
@@ -186,15 +194,7 @@ class Maker:
     def _failed(self, row: EvaluationRow, phase_id: str) -> WholeRun:
         started = self.now
         self.now += 1000
-        row = replace(
-            row,
-            baseline_key=None,
-            baseline_trait_mean=None,
-            massive_energy=None,
-            cosine_to_uncleaned=None,
-            relative_strength=None,
-            n_unscored=N_QUESTIONS,
-        )
+        row = replace(row, relative_strength=None, n_unscored=N_QUESTIONS)
         name = run_name(row)
         tags = run_tags(row.kind, row.experiment, name) | row_tags(row) | label_tags(row)
         error = {Tag.ERROR.value: "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"}
@@ -253,19 +253,18 @@ def _grid(model: Model, n: int) -> Iterator[tuple[int, float]]:
     return product(layers, [float(f"{low * step**i:.4g}") for i in range(n_coefficients)])
 
 
-def _with_result(row: EvaluationRow, scores: Scores, before: float | None) -> EvaluationRow:
+def _result(scores: Scores, before: float | None) -> dict[str, Any]:
     trait, coherence = ([v for v in values if v is not None] for values in (scores.trait, scores.coherence))
     mean = round(statistics.fmean(trait), 6) if trait else None
-    return replace(
-        row,
-        trait_mean=mean,
-        coherence_mean=round(statistics.fmean(coherence), 6) if coherence else None,
-        delta=None if mean is None or before is None else round(mean - before, 6),
-        trait_std=_deviation(trait),
-        coherence_std=_deviation(coherence),
-        n_scored=len(trait),
-        n_unscored=N_QUESTIONS - len(trait),
-    )
+    return {
+        "trait_mean": mean,
+        "coherence_mean": round(statistics.fmean(coherence), 6) if coherence else None,
+        "delta": None if mean is None or before is None else round(mean - before, 6),
+        "trait_std": _deviation(trait),
+        "coherence_std": _deviation(coherence),
+        "n_scored": len(trait),
+        "n_unscored": N_QUESTIONS - len(trait),
+    }
 
 
 def _deviation(values: Sequence[float]) -> float | None:

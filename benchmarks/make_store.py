@@ -90,7 +90,7 @@ def _batches(runs: Iterable[WholeRun]) -> Iterator[list[WholeRun]]:
 @contextmanager
 def _indexes_last(tracking_uri: str) -> Iterator[None]:
     """Build indexes when the tables are full: in PostgreSQL all of them, SQLite cannot drop a primary key's."""
-    engine = sa.create_engine(database_uri(tracking_uri))
+    engine = sa.create_engine(database_uri(tracking_uri) or tracking_uri)
     names = ("params", "tags", "metrics", "latest_metrics")
     tables = [sa.Table(name, sa.MetaData(), autoload_with=engine, resolve_fks=False) for name in names]
     indexes = [index for table in tables for index in table.indexes]

@@ -37,6 +37,8 @@ FORBIDDEN: dict[str, set[str]] = {
               "massact.cli"},
     "report": {"torch", "transformers", "mlflow", "click", "massact.tracking", "massact.pipeline", "massact.phases",
                "massact.cli"},
+    "transfer": {"click", "torch", "transformers", "massact.query", "massact.models", "massact.judges",
+                 "massact.pipeline", "massact.phases", "massact.cli"},
     "phases": {"click", "mlflow", "sqlalchemy", "massact.cli"},
 }  # fmt: skip
 """Part of the package -> what none of its modules may import, at the top or inside a function."""

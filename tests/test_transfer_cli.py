@@ -1,6 +1,8 @@
 """`massact import` and `massact export` as a person runs them, over SQLite and over a tracking server."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,19 @@ def test_a_dry_run_writes_nothing(tree: Path, tmp_path: Path, monkeypatch: pytes
     done = run("import", str(tree), "--experiment", EXPERIMENT, "--dry-run")
     assert "3 results would be imported" in done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_dry_run_loads_nothing_heavy(tree: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from massact.cli.app import cli\n"
+        f"cli(['import', {str(tree)!r}, '--experiment', 'x', '--dry-run'], standalone_mode=False)\n"
+        "print('LOADED', [one for one in ('torch', 'transformers', 'mlflow', 'pandas') if one in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert "LOADED []" in done.stdout
 
 
 def test_refusals_end_with_1_and_are_listed(uri: str, tmp_path: Path) -> None:

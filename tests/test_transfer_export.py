@@ -276,6 +276,15 @@ def test_an_edited_line_of_an_export_is_refused(uri: str, tmp_path: Path) -> Non
     assert "trait_mean is 33" in refusal.reason
 
 
+def test_a_baseline_that_came_later_is_pointed_out(uri: str, tmp_path: Path) -> None:
+    path = tmp_path / "old" / PLACE / "results.jsonl"
+    import_to_store(uri, write_lines(path, [header(), baseline(10), evaluation()]))
+    assert not export(uri, tmp_path / "out").notes
+    import_to_store(uri, write_lines(path, [header(), baseline(12, at="2026-01-20"), evaluation()]))
+    [note] = export(uri, tmp_path / "out", overwrite=True).notes
+    assert "1 evaluations were compared with another baseline" in note
+
+
 def test_an_export_without_responses(uri: str, tmp_path: Path) -> None:
     import_to_store(uri, old_tree(tmp_path / "old"))
     export(uri, tmp_path / "out", responses=False)

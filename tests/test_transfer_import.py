@@ -145,6 +145,20 @@ def test_a_line_without_a_time_supersedes_nothing(tmp_path: Path) -> None:
     assert heap.runs[0].finished_at == path.stat().st_mtime_ns // 1_000_000
 
 
+def test_two_results_of_one_cell_and_time_are_pointed_out(tmp_path: Path) -> None:
+    path = results(tmp_path, [header(), baseline(), evaluation(30), evaluation(31)])
+    heap = Heap()
+    report, _ = import_to_heap(path, heap)
+    assert report.totals.imported == 3
+    [note] = report.files[0].notes
+    assert note.startswith("1 results are of a cell and a time that another result has too")
+    report, _ = import_to_heap(path, heap)
+    assert not report.files[0].notes
+    write_lines(path, [header(), baseline(), evaluation(32)])  # as someone edits a score by hand
+    report, _ = import_to_heap(path, heap)
+    assert len(report.files[0].notes) == 1
+
+
 def test_whatever_else_a_config_holds_is_another_cell(tmp_path: Path) -> None:
     lines = [
         evaluation(),

@@ -85,11 +85,12 @@ def gaps(
 
 
 def _row(part: Slice, floor: float, *, allowed: tuple[float, float] | None, is_current: bool) -> GapRow:
-    status = part.status(floor)
+    best = part.best(floor)
+    status: Status = "ok" if best else part.status(floor)
     return GapRow(
         **asdict(part.group),
         status=status,
-        best=part.best(floor),
+        best=best,
         nearest_miss=part.nearest_miss(floor) if status == "below_floor" else None,
         brackets=brackets(part.points.grid(), floor, allowed=allowed, suggest=status == "below_floor"),
         n_evaluated=len(part.points),

@@ -82,7 +82,7 @@ def best(
 def best_row(part: Slice, floor: float, *, is_declared: bool = True) -> BestRow:
     """The best of one group in one setting."""
     point = part.best(floor)
-    status = part.status(floor)
+    status: Status = "ok" if point else part.status(floor)
     sample = part.sample
     found = {field.name: getattr(point, field.name) for field in fields(Point)} if point else {}
     return BestRow(

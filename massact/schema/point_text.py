@@ -117,11 +117,13 @@ def _numbers(records: bytes) -> dict[str, "Numbers"]:
 
 def _parse_heads(experiment: str, texts: Sequence[str]) -> list[list[Any]]:
     parsed = json.loads(f"[{','.join(texts)}]", parse_constant=refuse_constant)
-    for head in parsed:
-        if type(head) is not list or len(head) != len(_HEAD_TYPES) or head[0] != experiment:
-            raise ValueError(f"not a point of {experiment!r}")
-        if any(type(value) not in types for value, types in zip(head, _HEAD_TYPES, strict=True)):
-            raise ValueError("a value of the wrong type")
-    if len(parsed) != len(texts):
-        raise ValueError("a line holds more than one list")
+    if len(parsed) != len(texts) or set(map(type, parsed)) != {list}:
+        raise ValueError("not one list a line")
+    if set(map(len, parsed)) != {len(_HEAD_TYPES)}:
+        raise ValueError("a list of the wrong length")
+    columns = list(zip(*parsed, strict=True))
+    if set(columns[0]) != {experiment}:
+        raise ValueError(f"not a point of {experiment!r}")
+    if any(not set(map(type, one)) <= types for one, types in zip(columns, _HEAD_TYPES, strict=True)):
+        raise ValueError("a value of the wrong type")
     return [head[1:] for head in parsed]

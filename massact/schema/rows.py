@@ -1,7 +1,7 @@
 """Whole rows: all that the run store holds of a run, as one compact JSON in the tag `massact.row`."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from massact.domain import AllDims, Direction
@@ -124,6 +124,7 @@ class PublishedRow:
     note: str | None = None
 
 
+_NAMES = {cls: tuple(field.name for field in fields(cls)) for cls in (EvaluationRow, StageRow, PublishedRow)}
 _PARAMS = (
     "model", "model_variant", "model_id", "model_revision", "dtype", "trait", "position", "label", "method",
     "cleaning", "scope", "n_dims", "layer", "coefficient", "component", "direction", "steered_tokens",
@@ -164,7 +165,8 @@ def encode_row(row: EvaluationRow | StageRow | PublishedRow) -> str:
     Raises:
         ValueError: longer than a tag may be, or with a number that JSON does not have.
     """
-    values = {name: value for name, value in asdict(row).items() if value is not None}
+    given = ((name, getattr(row, name)) for name in _NAMES[type(row)])  # asdict copies each value
+    values = {name: value for name, value in given if value is not None}
     text = json.dumps(values, separators=(",", ":"), allow_nan=False)
     if len(text) > TAG_LIMIT:
         raise ValueError(
@@ -213,8 +215,7 @@ def _known_fields(cls: type[Any], text: str) -> dict[str, Any]:
     values = json.loads(text, parse_constant=refuse_constant)
     if not isinstance(values, dict) or "kind" not in values:
         raise ValueError(f"not a row of ours: {text[:80]!r}")
-    names = {field.name for field in fields(cls)}
-    return {name: value for name, value in values.items() if name in names}
+    return {name: value for name, value in values.items() if name in _NAMES[cls]}
 
 
 def refuse_constant(name: str) -> float:

@@ -87,11 +87,12 @@ class StoreReader:
 
         `finished` are the keys that have one, where they are known already.
         """
-        raw = self._runs(experiment, Kind.EVALUATION, (FAILED,), (Tag.ROW, Tag.ERROR))
+        raw = self._runs(experiment, Kind.EVALUATION, (FAILED,), (Tag.ROW, Tag.ERROR, Tag.KEY))
         errors = {run.run_id: run.tags.get(Tag.ERROR, "") for run in raw}
         if finished is None:
             finished = set(self.points(experiment).keys) if raw else ()
-        newest = newest_per_key(self._decoded(raw, Kind.EVALUATION, decode_evaluation))
+        open_runs = [run for run in raw if run.tags.get(Tag.KEY) not in finished]
+        newest = newest_per_key(self._decoded(open_runs, Kind.EVALUATION, decode_evaluation))
         return [
             Failure(run.run_id, run.finished_at, errors[run.run_id], run.row)
             for run in newest

@@ -192,3 +192,8 @@ class Exporter:
             ExportedFile(path, writer.n_baselines, writer.n_evaluations, writer.n_responses)
         )
         self._report.notes += writer.notes
+        if writer.n_other_baseline:
+            self._report.notes.append(
+                f"{path}: {writer.n_other_baseline} evaluations were compared with another baseline than its "
+                "newest: imported elsewhere they get another delta"
+            )

@@ -40,6 +40,8 @@ class _File:
     modified_at: int
     """Milliseconds since 1970."""
     judges_without_baseline: set[str | None] = field(default_factory=set)
+    n_ties: int = 0
+    """Lines of a cell and a time that another line has too."""
 
 
 class Importer:
@@ -101,6 +103,11 @@ class Importer:
         for judge in sorted(file.judges_without_baseline, key=str)[:_JUDGES_NAMED]:
             named = "" if judge is None else f" of the trait judge {judge!r}"
             report.note(f"no scored baseline{named}: evaluations have no delta")
+        if file.n_ties:
+            report.note(
+                f"{file.n_ties} results are of a cell and a time that another result has too: "
+                "which of them counts is left to chance, so delete the wrong runs"
+            )
         file.responses.note_unclaimed()
 
     def _import_line(self, file: _File, number: int, line: bytes | None) -> None:
@@ -147,6 +154,7 @@ class Importer:
             return imported_run(row, origin, responses, scores, content, at)
 
         is_new = self._add(file.report, content, build)
+        file.n_ties += is_new and not self._seen.add(measured_identity(row.key, at))
         lacks = is_new and not line.is_baseline and row.baseline_trait_mean is None
         if lacks and len(file.judges_without_baseline) < _JUDGES_NAMED:
             file.judges_without_baseline.add(line.trait_judge)

@@ -18,7 +18,9 @@ class Seen:
         self._connection.execute("CREATE TABLE seen (digest BLOB PRIMARY KEY) WITHOUT ROWID")
         self._connection.execute("BEGIN")
         for one in stored:
-            self.add(one.content or measured_identity(one.key, one.finished_at))
+            if one.content is not None:
+                self.add(one.content)
+            self.add(measured_identity(one.key, one.finished_at))
 
     def add(self, identity: str) -> bool:
         """Add an identity. Returns whether it was new."""

@@ -30,6 +30,9 @@ class LineWriter:
         self._artifacts = artifacts
         self._taken: set[str] = set()
         self.n_baselines = self.n_evaluations = self.n_responses = 0
+        self._newest_baseline: dict[str, tuple[str, float | None]] = {}
+        self.n_other_baseline = 0
+        """Imported evaluations whose baseline is not the newest of their file: it was deleted, or came later."""
         self.notes: list[str] = []
 
     def line(self, kept: Kept, imported: ImportedLine | None) -> bytes:
@@ -44,10 +47,11 @@ class LineWriter:
         else:
             self.n_evaluations += 1
         responses = self._responses(kept)
+        row = decode_evaluation(kept.row)
         if imported is not None:
+            self._compare_baselines(row)
             self._write_imported(kept, imported, responses)
             return imported.text.encode() + b"\n"
-        row = decode_evaluation(kept.row)
         times = (kept.started_at, kept.finished_at)
         document = native_document(row, times, self._scores(kept), None)
         if responses:
@@ -55,6 +59,16 @@ class LineWriter:
             document = native_document(row, times, self._scores(kept), name)
             self._write(name, responses)
         return json.dumps(document, allow_nan=False).encode() + b"\n"
+
+    def _compare_baselines(self, row: EvaluationRow) -> None:
+        """Count the lines whose delta an import of this file would compute in another way."""
+        if row.kind is Kind.BASELINE:
+            self._newest_baseline[row.judge] = (row.key, row.trait_mean)
+        elif self._newest_baseline.get(row.judge, (None, None)) != (
+            row.baseline_key,
+            row.baseline_trait_mean,
+        ):
+            self.n_other_baseline += 1
 
     def _responses(self, kept: Kept) -> tuple[Response, ...]:
         if self._artifacts is None or not kept.has_responses:
