@@ -25,6 +25,7 @@ lint: $(READY)
 
 docs: $(READY)
 	$(BIN)/python tools/cli_reference.py > docs/cli.md
+	$(BIN)/python tools/json_contract.py > docs/json.md
 
 ui: $(READY)
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 --backend-store-uri sqlite:///$(CURDIR)/mlflow.db

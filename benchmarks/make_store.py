@@ -13,7 +13,7 @@ import argparse
 import gc
 import random
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
@@ -30,7 +30,7 @@ from massact.tracking.bulk_sql import database_uri
 from massact.tracking.tracker import Tracker, parent_tags, run_tags
 from massact.tracking.views import view_tags
 
-RUNS_AT_ONCE = 10_000
+RUNS_AT_ONCE = 5000
 SECONDS_PER_RUN = 6
 
 
@@ -47,7 +47,7 @@ def make_store(tracking_uri: str, experiment: str, n: int, seed: int) -> tuple[d
         client.set_experiment_tag(tracker.experiment_id, key, value)
     now = int(time.time() * 1000) - n * SECONDS_PER_RUN * 1000
     maker = Maker(experiment, random.Random(seed), now)
-    gc.disable()  # nothing here is cyclic, and walking millions of tuples takes a quarter of the time
+    gc.disable()  # nothing here is cyclic; walking millions of tuples takes time
     began = time.perf_counter()
     writer = open_writer(tracking_uri, tracker.experiment_id)
     with _indexes_last(tracking_uri):
@@ -58,18 +58,23 @@ def make_store(tracking_uri: str, experiment: str, n: int, seed: int) -> tuple[d
 
 def _fill(writer: RunWriter, maker: Maker, n: int) -> None:
     until = maker.now + n * SECONDS_PER_RUN * 1000
-    pool = ThreadPoolExecutor(1)
     (main_id,) = writer.write([_phase(maker, "main", until, None)])
     budget = share(n)
     for name, labels in PHASES.items():
         (phase_id,) = writer.write([_phase(maker, name, until, main_id)])
         if not maker.baselines:
             writer.write(list(maker.baseline_runs(phase_id)))
+        _write_behind(writer, maker.evaluation_runs(phase_id, labels, budget))
+
+
+def _write_behind(writer: RunWriter, runs: Iterator[WholeRun]) -> None:
+    """Make the next runs while the database takes the last ones."""
+    with ThreadPoolExecutor(1) as pool:
         written: Future[list[str]] | None = None
-        for runs in _batches(maker.evaluation_runs(phase_id, labels, budget)):
+        while batch := list(islice(runs, RUNS_AT_ONCE)):
             if written:
                 written.result()
-            written = pool.submit(writer.write, runs)
+            written = pool.submit(writer.write, batch)
         if written:
             written.result()
 
@@ -79,12 +84,6 @@ def _phase(maker: Maker, name: str, finished_at: int, parent_id: str | None) -> 
     parent = parent_tags(parent_id) if parent_id else {}
     maker.made["phases"] += 1
     return WholeRun(name=name, tags=tags | parent, started_at=maker.now, finished_at=finished_at)
-
-
-def _batches(runs: Iterable[WholeRun]) -> Iterator[list[WholeRun]]:
-    rest = iter(runs)
-    while batch := list(islice(rest, RUNS_AT_ONCE)):
-        yield batch
 
 
 @contextmanager

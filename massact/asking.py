@@ -34,6 +34,7 @@ from massact.query import (
     SortBy,
 )
 from massact.query.floor_sensitivity import FLOORS
+from massact.query.published import admits_figure
 from massact.schema import PublishedRow
 from massact.store import RunStore, open_store
 from massact.vectors.positions import parse_position
@@ -186,7 +187,7 @@ def ask(asked: Asked, question: Callable[[Loaded], AnswerT]) -> AnswerT:
     loaded = _load(asked)
     answer = question(loaded)
     notes = (*loaded.notes, *answer.notes)
-    if not answer.rows:
+    if not answer.rows and not notes:
         notes = (*notes, "neither the experiment file nor the run store has anything to answer this with")
     return replace(answer, notes=notes)
 
@@ -208,7 +209,9 @@ def ask_published(asked: Asked) -> Answer[PublishedComparison]:
             for printed in (model.base.reference, model.instruct.reference, model.name)
         }
         names |= {name: name for name in loaded.answers.models if name not in names}
-        return loaded.answers.compare_published(loaded.published, loaded.floor, model_names=names)
+        only = _normalised(asked.only)
+        figures = [one for one in loaded.published if admits_figure(only, one, names)]
+        return loaded.answers.compare_published(figures, loaded.floor, model_names=names)
 
     return ask(replace(asked, with_published=True), question)
 

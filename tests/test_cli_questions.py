@@ -53,7 +53,7 @@ def ask(command: click.Command, uri: str, *arguments: str) -> Result:
 def test_gaps_exits_with_1_while_gaps_remain(uri: str, groups: tuple[Group, ...]) -> None:
     result = ask(questions.gaps, uri, "--phase", "phase1")
     assert result.exit_code == 1, result.output
-    assert f"1 of {len(groups)} groups are gaps at coherence 68" in result.stderr
+    assert f"1 of {len(groups)} groups is a gap at coherence 68" in result.stderr
     assert "1 run holds a row that cannot be read" in result.stderr
     assert "below_floor" in result.stdout
     assert "61.2 (layer 3, 12)" in result.stdout
@@ -168,3 +168,36 @@ def test_kinds_other_than_evaluations_are_no_groups() -> None:
     from tests.store_fixtures import stored
 
     assert best([stored(evaluation_row(kind=Kind.BASELINE, key="b"))], floor=68.0).rows == ()
+
+
+@pytest.mark.parametrize("floors", ["60", "80-60", "60-101", "a-b", "-5-10", "60-"])
+def test_floors_that_are_no_range_are_refused(floors: str, uri: str) -> None:
+    result = ask(questions.sensitivity, uri, "--floors", floors)
+    assert isinstance(result.exception, UsageError)
+    assert "such as 60-80" in str(result.exception)
+
+
+def test_sensitivity_takes_many_floors_and_not_one(uri: str) -> None:
+    assert ask(questions.sensitivity, uri, "--floors", "70-75").exit_code == 0
+    result = ask(questions.sensitivity, uri, "--floor", "70")
+    assert "--floors FIRST-LAST" in str(result.exception)
+
+
+def test_published_figures_and_pairs_are_two_questions(uri: str) -> None:
+    result = ask(questions.compare, uri, "--published", "--pair", "probe:mean_diff")
+    assert "ask for one of the two" in str(result.exception)
+    nothing = ask(questions.compare, uri, "--published")
+    assert (nothing.exit_code, nothing.stdout) == (0, "")
+    assert "note:" in nothing.stderr
+
+
+def test_runs_are_listed_in_the_order_asked_for(uri: str) -> None:
+    result = ask(questions.runs, uri, "--sort", "coherence", "--limit", "2", "--format", "json")
+    rows = json.loads(result.stdout)["rows"]
+    assert [row["coherence_mean"] for row in rows] == [71.5, 71.5]
+    assert "left out by the limit of 2" in result.stderr
+
+
+def test_a_judge_that_scored_nothing_is_refused(uri: str) -> None:
+    result = ask(questions.best, uri, "--judge", "nobody")
+    assert "no judge 'nobody' in this experiment; there is likelihood" in str(result.exception)

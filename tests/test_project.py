@@ -104,14 +104,15 @@ def _plain(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def test_the_command_line_reference_is_current(root: Path) -> None:
+@pytest.mark.parametrize(("tool", "page"), [("cli_reference", "cli"), ("json_contract", "json")])
+def test_a_page_made_from_the_source_is_current(root: Path, tool: str, page: str) -> None:
     # in a process of its own: click remembers the help option of a command that a test has invoked alone
     made = subprocess.run(
-        [sys.executable, "tools/cli_reference.py"],
+        [sys.executable, f"tools/{tool}.py"],
         cwd=root,
         capture_output=True,
         text=True,
         check=True,
         timeout=60,
     )
-    assert (root / "docs/cli.md").read_text() == made.stdout, "run `make docs`"
+    assert (root / f"docs/{page}.md").read_text() == made.stdout, "run `make docs`"

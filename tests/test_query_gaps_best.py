@@ -257,3 +257,21 @@ def test_the_answer_keeps_the_order_of_the_matrix_and_counts_what_remains() -> N
     ]
     assert [row.label for row in answer.remaining] == ["probe", "gradient"]
     assert answer.rows[1].brackets[0].try_next == ()
+
+
+def test_a_gap_says_which_baseline_it_was_compared_with() -> None:
+    (row,) = gaps(
+        [evaluated(baseline_trait_mean=7.5)],
+        groups=[Group("gemma", "refusal", "response[:5]", "probe")],
+        floor=FLOOR,
+    ).rows
+    assert row.baseline_trait_mean == 7.5
+
+
+def test_positions_come_in_the_order_that_people_count_in() -> None:
+    rows = [evaluated(position=f"response[:{n}]", key=str(n)) for n in (10, 5, 20)]
+    assert [row.position for row in best(rows, floor=FLOOR).rows] == [
+        "response[:5]",
+        "response[:10]",
+        "response[:20]",
+    ]

@@ -134,3 +134,11 @@ def test_settings_are_told_apart() -> None:
 def test_a_time_that_is_no_date_is_missing() -> None:
     (row,) = listed([stored(evaluation_row(), finished_at=10**18)])
     assert row.finished_at is None
+
+
+def test_rows_that_lack_a_baseline_are_listed_beside_those_that_have_one() -> None:
+    rows = [
+        evaluated(key="a", baseline_trait_mean=None, delta=None, n_dims_cleaned=None, vector_digest=None),
+        evaluated(key="b", baseline_trait_mean=10.0, n_dims_cleaned=3, vector_digest="v"),
+    ]
+    assert {row.key for row in runs(rows, floor=68.0).rows} == {"a", "b"}

@@ -206,8 +206,8 @@ def test_coefficient_patterns_and_what_they_advise() -> None:
     ]
     answer = coefficients(rows, floor=FLOOR)
     assert [(one.position, one.ratio) for one in answer.method_ratios] == [
-        ("response[:10]", 1.5),
         ("response[:5]", 2.5),
+        ("response[:10]", 1.5),
     ]
     (shift,) = answer.cleaning_shifts
     assert (shift.label, shift.reference, shift.ratio) == ("mean_diff_top1", "mean_diff", 0.4)
@@ -299,3 +299,36 @@ def test_frames_have_one_column_per_field_and_point_field() -> None:
     assert next(iter(frame["nearest_miss_coherence_mean"])) == 50.0
     assert frame["delta"].isna().tolist() == [True, False]
     assert "nearest_miss" not in frame
+
+
+def test_what_a_label_filter_leaves_out_is_not_called_missing() -> None:
+    rows = [
+        evaluated("mean_diff", delta=30.0),
+        evaluated("mean_diff_top1", coefficient=400.0, delta=20.0),
+        evaluated("mean_diff_cleaned", delta=10.0),
+        evaluated("mean_diff_preclean", delta=10.0),
+        evaluated("probe", delta=25.0),
+    ]
+    every = Answers(evaluations=Evaluations.of(rows), coefficient_ranges={})
+    one = every.only(Filters(labels=("mean_diff",)))
+    assert [(row.label, row.status) for row in one.curve(FLOOR, method="mean_diff").rows] == [
+        ("mean_diff", "ok")
+    ]
+    assert one.compare(FLOOR).rows == ()
+    assert "--label" in one.compare(FLOOR, pairs=[("mean_diff", "probe")]).notes[0]
+    advice = one.coefficients(FLOOR).recommendations
+    assert not any("probe" in line or "cannot say" in line for line in advice[:1])
+    assert not any("top1" in line for line in advice)
+    two = every.only(Filters(labels=("mean_diff", "probe")))
+    (row,) = two.compare(FLOOR, pairs=[("mean_diff", "probe")]).rows
+    assert row.difference == 5.0
+
+
+def test_without_a_label_cleaned_before_there_is_nothing_to_compare_and_that_is_said() -> None:
+    answers = Answers(evaluations=Evaluations.of([evaluated("probe")]), coefficient_ranges={})
+    assert "no label here is cleaned before extraction" in answers.compare(FLOOR).notes[-1]
+
+
+def test_a_layer_that_was_not_evaluated_is_refused() -> None:
+    with pytest.raises(UsageError, match="no evaluated layer '17' in this experiment; there is 14, 15"):
+        answers().only(Filters(layers=(17,)))

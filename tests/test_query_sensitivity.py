@@ -93,7 +93,7 @@ def test_floors_at_which_nothing_qualifies_have_a_row_without_a_winner() -> None
     assert (last.nearest_miss_label, last.nearest_miss.coherence_mean) == ("mean_diff", 75.5)
     assert answer.rows[0].nearest_miss is None
     assert answer.notes[0].endswith("no flip between 60 and 80; the best label is probe; "
-                                    "no label reaches floor 76 or more")  # fmt: skip
+                                    "nothing that can be ranked reaches floor 76 or more")  # fmt: skip
     (low,) = sensitivity([evaluated("probe", coherence_mean=59.9)]).rows
     assert (low.floor_from, low.floor_to, low.label, low.status) == (60.0, 80.0, None, "below_floor")
 

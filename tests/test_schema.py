@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from massact import schema
-from massact.schema import rows as schema_rows
 from massact.domain import AllDims, Direction
 from massact.schema import (
     TAG_LIMIT,
@@ -30,6 +29,7 @@ from massact.schema import (
     evaluation_params,
     format_param,
 )
+from massact.schema import rows as schema_rows
 
 TEXT = st.text(max_size=8)
 NUMBER = st.floats(allow_nan=False, allow_infinity=False)

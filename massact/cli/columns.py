@@ -35,17 +35,23 @@ def _number(name: str, spec: str, *, within: str | None = None) -> Callable[[Any
     def text(row: object) -> str:
         holder = getattr(row, within) if within else row
         value = None if holder is None else getattr(holder, name)
-        return "" if value is None else format(value, spec)
+        return "" if value is None else _unsigned_zero(format(value, spec))
 
     return text
 
 
-def _point(name: str) -> Callable[[Any], str]:
+def _unsigned_zero(text: str) -> str:
+    return text.replace("-", "+") if text.startswith("-") and not text.strip("-0.") else text
+
+
+def _point(name: str, status: str | None = None) -> Callable[[Any], str]:
+    """A point in words; where there is none, the status that says why."""
+
     def text(row: object) -> str:
         point: Point | None = getattr(row, name)
         if point is None or point.delta is None:
-            return ""
-        return f"{point.delta:+.1f} (layer {point.layer}, {point.coefficient:g})"
+            return str(getattr(row, status)) if status else ""
+        return f"{_unsigned_zero(format(point.delta, '+.1f'))} (layer {point.layer}, {point.coefficient:g})"
 
     return text
 
@@ -133,8 +139,8 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         *_PLACE,
         Column("A", _text("label_a")),
         Column("B", _text("label_b")),
-        Column("A: delta", _point("best_a")),
-        Column("B: delta", _point("best_b")),
+        Column("A: delta", _point("best_a", "status_a")),
+        Column("B: delta", _point("best_b", "status_b")),
         Column("A - B", _number("difference", "+.1f"), is_number=True),
         Column("same vector", _same_vector),
         Column("warnings", lambda row: "; ".join(row.warnings), is_optional=True),

@@ -89,6 +89,8 @@ def _csv(answer: Answer[Any]) -> str:
 
 
 def _csv_value(value: object) -> object:
+    if isinstance(value, bool):
+        return "true" if value else "false"
     # lists (brackets, warnings) stay readable by programs
     return json.dumps(to_mapping(value), allow_nan=False) if isinstance(value, tuple) else value
 

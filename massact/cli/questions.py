@@ -140,9 +140,11 @@ def gaps(ctx: click.Context, wanted: Wanted, phase: str | None) -> None:
     n_remaining = len(answer.remaining)
     n_groups = sum(row.is_current for row in answer.rows)
     if n_remaining:
-        click.echo(f"{n_remaining} of {n_groups} groups are gaps at coherence {answer.floor:g}", err=True)
+        are = "is a gap" if n_remaining == 1 else "are gaps"
+        click.echo(f"{n_remaining} of {n_groups} groups {are} at coherence {answer.floor:g}", err=True)
         ctx.exit(1)
-    click.echo(f"no gaps: all {n_groups} groups reach coherence {answer.floor:g}", err=True)
+    groups = "the 1 group reaches" if n_groups == 1 else f"all {n_groups} groups reach"
+    click.echo(f"no gaps: {groups} coherence {answer.floor:g}", err=True)
 
 
 @click.command()

@@ -94,6 +94,8 @@ def import_command(
 
     if published and (model or trait):
         raise UsageError("--model and --trait rename imported results; published figures stay as printed")
+    if path.suffix.lower() == ".csv" and not published:
+        raise UsageError(f"{path} is a CSV file: published figures are imported with --published")
     target = find_target(experiment, model=model, trait=trait)
     with closing(RefusalLog()) as refusals:
         if published:
@@ -188,7 +190,7 @@ def _remarks(report: "ImportReport") -> Iterator[str]:
         if left:
             yield f"refused: {file.path}: {left} more lines (all of them: --refusals FILE or --format json)"
     if report.totals.refused:
-        yield f"{report.totals.refused} lines refused"
+        yield f"{report.totals.refused} {'line' if report.totals.refused == 1 else 'lines'} refused"
 
 
 def _print_json(report: "ImportReport", refusals: "RefusalLog", *, dry_run: bool) -> None:

@@ -25,6 +25,10 @@ class Answers:
     """What a store holds of one experiment, ready to be asked. Build it with `from_store`."""
 
     evaluations: Evaluations
+    any_label: Evaluations | None = None
+    """The same whatever the label, for questions that set labels side by side; `None`: as `evaluations`."""
+    labels_shown: tuple[str, ...] = ()
+    """The labels that such questions answer about; empty is all."""
     failures: tuple[Failure, ...] = ()
     groups: tuple[Group, ...] = ()
     """The declared matrix."""
@@ -65,6 +69,8 @@ class Answers:
         return replace(
             self,
             evaluations=filters.evaluations(self.evaluations),
+            any_label=replace(filters, labels=()).evaluations(self.evaluations),
+            labels_shown=filters.labels,
             failures=filters.failures(self.failures),
             groups=tuple(group for group in self.groups if filters.admits_group(group)),
         )
@@ -103,18 +109,40 @@ class Answers:
         cosines: Mapping[tuple[str, str], float] | None = None,
     ) -> Answer[ComparisonRow]:
         """See `massact.query.compare`; without pairs, clean-before against clean-after."""
-        pairs = before_after_pairs(self.labels) if pairs is None else pairs
-        return compare(self.evaluations, pairs=pairs, floor=floor, groups=self.groups, cosines=cosines)
+        shown = set(self.labels_shown)
+        wanted = before_after_pairs(self._side_by_side_labels) if pairs is None else tuple(pairs)
+        kept = tuple(pair for pair in wanted if not shown or shown.issuperset(pair))
+        found = compare(self._side_by_side, pairs=kept, floor=floor, groups=self.groups, cosines=cosines)
+        if kept:
+            return found
+        note = (
+            "no label here is cleaned before extraction, so there is nothing to compare with its counterpart"
+            if not wanted
+            else "no pair has both its labels among those of --label"
+        )
+        return replace(found, notes=(*found.notes, f"{note}: name two labels as a pair"))
 
     def curve(
         self, floor: float, *, method: str, when: When = "after", scope: Scope = "uniform"
     ) -> Answer[CurveRow]:
         """See `massact.query.curve`."""
-        return curve(self.evaluations, method=method, floor=floor, when=when, scope=scope, groups=self.groups)
+        found = curve(
+            self._side_by_side, method=method, floor=floor, when=when, scope=scope, groups=self.groups
+        )
+        kept = (row for row in found.rows if not self.labels_shown or row.label in self.labels_shown)
+        return replace(found, rows=tuple(kept))
 
     def coefficients(self, floor: float) -> CoefficientsAnswer:
         """See `massact.query.coefficients`."""
-        return coefficients(self.evaluations, floor=floor)
+        return coefficients(self._side_by_side, floor=floor, labels=self.labels_shown)
+
+    @property
+    def _side_by_side(self) -> Evaluations:
+        return self.evaluations if self.any_label is None else self.any_label
+
+    @property
+    def _side_by_side_labels(self) -> tuple[str, ...]:
+        return tuple(sorted({*self.labels, *(place[4] for place in self._side_by_side.by_place)}))
 
     def sensitivity(self, floors: Iterable[float] = FLOORS) -> SensitivityAnswer:
         """See `massact.query.sensitivity`."""

@@ -1,7 +1,7 @@
 """Where the best coefficients lie, how methods and cleaning shift them, and what to start with."""
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from massact.domain import METHODS
@@ -25,16 +25,19 @@ class CoefficientsAnswer(Answer[BestRow]):
     recommendations: tuple[str, ...] = ()
 
 
-def coefficients(rows: StoredEvaluations, *, floor: float) -> CoefficientsAnswer:
+def coefficients(
+    rows: StoredEvaluations, *, floor: float, labels: Collection[str] = ()
+) -> CoefficientsAnswer:
     """Best coefficients, the ratio of mean_diff to probe, the shift from cleaning, and advice.
 
     Args:
         rows: finished evaluations, in any order.
         floor: least `coherence_mean` that counts, 0 to 100.
+        labels: those answered about, in their one spelling; empty is all.
     """
-    by_group = slices(rows)
+    by_group = {group: parts for group, parts in slices(rows).items() if not labels or group.label in labels}
     all_strata = strata(by_group)
-    found = [best_row(part, floor) for _, parts in sorted(by_group.items()) for part in parts]
+    found = [best_row(part, floor) for stratum in all_strata for _, part in sorted(stratum.slices.items())]
     bests = tuple(row for row in found if row.status == "ok")
     ratios = _ratios(all_strata, [("mean_diff", "probe")], floor)
     shifts = _ratios(all_strata, [(f"{method}_top1", method) for method in METHODS], floor)
@@ -50,7 +53,7 @@ def coefficients(rows: StoredEvaluations, *, floor: float) -> CoefficientsAnswer
         method_ratios=ratios,
         cleaning_shifts=shifts,
         relative_strength=statistics.median(strengths) if strengths else None,
-        recommendations=recommend(all_strata, findings),
+        recommendations=recommend(all_strata, findings, labels),
     )
 
 

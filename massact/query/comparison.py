@@ -123,7 +123,7 @@ def _row(
     difference = better = same = None
     warnings: tuple[str, ...] = ()
     if a and b and a.delta is not None and b.delta is not None:
-        difference = a.delta - b.delta
+        difference = round(a.delta - b.delta, 6)
         better = _better(labels, difference, stratum)
         same = _same_vector(recipes, a, b, cosines)
         warnings = _warnings(a, b)

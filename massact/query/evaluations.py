@@ -41,6 +41,11 @@ class PointSet:
         return int(self.all.finished_at[self.indices].max())
 
     @property
+    def layers(self) -> set[int]:
+        """The layers that they lie at."""
+        return {int(layer) for layer in set(self._column("layer").tolist())}
+
+    @property
     def n_unscored(self) -> int:
         """Points that lack a coherence or a delta."""
         import numpy as np

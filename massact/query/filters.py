@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from massact.domain import Group
 from massact.errors import UsageError
 from massact.query.evaluations import Evaluations, group_of
+from massact.query.selection import natural_order
 from massact.schema import Place
 from massact.store.base import Failure
 
@@ -64,6 +65,10 @@ class Filters:
             _check_known(name, wanted, {self._named(group)[index][2] for group in groups})
         judges = {row.judge for row in (*evaluations.samples.values(), *(one.row for one in failures))}
         _check_known("judge", self.judges, judges)
+        layers = {layer for points in evaluations.by_place.values() for layer in points.layers}
+        layers |= {one.row.layer for one in failures if one.row.layer is not None}
+        if layers:
+            _check_known("evaluated layer", map(str, self.layers), {str(layer) for layer in layers})
         if groups and not any(map(self.admits_group, groups)):
             raise UsageError("no group of this experiment has all that is asked for: drop one of the filters")
 
@@ -79,7 +84,7 @@ class Filters:
 def _check_known(name: str, wanted: Iterable[str], known: Collection[str]) -> None:
     for value in wanted:
         if value not in known:
-            there = ", ".join(sorted(known)) or "none"
+            there = ", ".join(sorted(known, key=natural_order)) or "none"
             raise UsageError(f"no {name} {value!r} in this experiment; there is {there}")
 
 

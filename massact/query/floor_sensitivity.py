@@ -194,7 +194,10 @@ def _in_words(runs: Sequence[SensitivityRow], ladder: Sequence[float]) -> str:
     best = runs[0].label
     if best is None:
         is_low = any(run.status == "below_floor" for run in runs)
-        return f"{'no label reaches the floor' if is_low else 'nothing that counts was evaluated'}, {between}"
+        why = (
+            "nothing that can be ranked reaches the floor" if is_low else "nothing that counts was evaluated"
+        )
+        return f"{why}, {between}"
     flips = [f"at floor {b.floor_from:g} from {a.label} to {b.label}" for a, b in pairwise(runs) if b.flips]
     if not flips:
         words = f"no flip {between}; the best label is {best}"
@@ -203,7 +206,7 @@ def _in_words(runs: Sequence[SensitivityRow], ladder: Sequence[float]) -> str:
     else:
         words = f"the best label flips {len(flips)} times: {', '.join(flips)}"
     end = next((run.floor_from for run in runs if run.label is None), None)
-    return words if end is None else f"{words}; no label reaches floor {end:g} or more"
+    return words if end is None else f"{words}; nothing that can be ranked reaches floor {end:g} or more"
 
 
 def _names(all_strata: Sequence[Stratum]) -> Iterator[str]:

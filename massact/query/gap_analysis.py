@@ -100,5 +100,6 @@ def _row(part: Slice, floor: float, *, allowed: tuple[float, float] | None, is_c
         judge=part.sample.judge,
         direction=part.sample.direction,
         setting=part.setting,
+        baseline_trait_mean=part.baseline_trait_mean,
         is_current=is_current,
     )

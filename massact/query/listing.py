@@ -20,7 +20,6 @@ and the evaluation was not finished since."""
 
 SortBy = Literal["finished", "delta", "coherence", "coefficient", "layer"]
 SORTS: tuple[str, ...] = get_args(SortBy)
-_PLACE = slice(StoredPoint._fields.index("model"), StoredPoint._fields.index("coefficient") + 1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -82,7 +81,7 @@ def runs(
         raise UsageError(f"limit {limit}: ask for 1 row or more")
     by_group = slices(rows, failures)
     found = [one for stratum in strata(by_group) for one in _listed(stratum)]
-    found.sort(key=lambda one: (one.point[_PLACE], one.point.key, one.point.run_id))
+    found.sort(key=_place)
     # Python's sort keeps the order of what is equal, so ties stay in the order of the place
     found.sort(key=_ORDERS[sort])
     shown = found[:limit]
@@ -91,6 +90,12 @@ def runs(
         left_out = len(found) - len(shown)
         notes += (f"{left_out} of {len(found)} evaluations are left out by the limit of {limit}",)
     return Answer(question="runs", floor=floor, rows=tuple(_row(one, floor) for one in shown), notes=notes)
+
+
+def _place(one: "_Listed") -> tuple[str, str, str, str, int, float, str, str]:
+    point = one.point
+    names = (point.model, point.trait, point.position, point.label)
+    return (*names, point.layer, point.coefficient, point.key, point.run_id)
 
 
 class _Listed(NamedTuple):

@@ -9,6 +9,7 @@ from massact.domain import Direction, Group
 from massact.errors import UsageError
 from massact.labels import normalise_label
 from massact.query.evaluations import StoredEvaluations
+from massact.query.filters import Filters
 from massact.query.published_flags import published_flags
 from massact.query.rows import Answer, Point, Status
 from massact.query.selection import Slice, slices
@@ -90,6 +91,13 @@ def compare_published(
     return Answer(question="published", floor=floor, rows=tuple(found), notes=notes)
 
 
+def admits_figure(only: Filters, one: PublishedRow, model_names: Mapping[str, str]) -> bool:
+    """Whether a printed figure is asked about: by our names, and by layer where it has one."""
+    group = _our_group(one, model_names) or Group(one.model, one.trait, one.position, one.label)
+    in_layers = not only.layers or one.layer is None or one.layer in only.layers
+    return in_layers and only.admits_group(group)
+
+
 def match_model(printed: str, model_names: Mapping[str, str]) -> str | None:
     """The experiment's name of a printed model, such as `google/gemma-3-4b`; `None` where it has none.
 
@@ -131,7 +139,7 @@ def _row(
     status: Status = part.status(floor) if part else "missing"
     difference = None
     if ours is not None and ours.delta is not None and one.delta is not None:
-        difference = ours.delta - one.delta
+        difference = round(ours.delta - one.delta, 6)
     return PublishedComparison(
         **{name: value for name, value in printed.items() if name not in ("kind", "experiment")},
         our_model=group.model if group else None,

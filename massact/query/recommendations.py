@@ -1,7 +1,7 @@
 """Advice on coefficients, as text made from the numbers and from nothing else."""
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from massact.domain import Direction
@@ -59,15 +59,24 @@ def _scope(row: BestRow | CoefficientRatio | Stratum) -> _Scope:
     return _Scope(row.model, row.trait, row.setting or "", str(row.baseline_trait_mean))
 
 
-def recommend(strata: Iterable[Stratum], findings: Findings) -> tuple[str, ...]:
-    """Where to start and what to expect, per model; "cannot say" where results are missing."""
+def recommend(strata: Iterable[Stratum], findings: Findings, labels: Collection[str] = ()) -> tuple[str, ...]:
+    """Where to start and what to expect, per model; "cannot say" where results are missing.
+
+    Of `labels` alone, unless it is empty: what was left out is not missing.
+    """
     samples = {_scope(stratum): stratum for stratum in strata if stratum.setting is not None}
     lines = []
     for scope in sorted(samples):
         name = _name(scope, samples)
-        lines += [_start(method, scope, name, findings) for method in ("probe", "mean_diff")]
-        lines.append(_method_ratio(scope, name, findings))
-        lines += [_cleaning_shift(method, scope, name, findings) for method in ("probe", "mean_diff")]
+        methods = [method for method in ("probe", "mean_diff") if not labels or method in labels]
+        lines += [_start(method, scope, name, findings) for method in methods]
+        if len(methods) > 1:
+            lines.append(_method_ratio(scope, name, findings))
+        lines += [
+            _cleaning_shift(method, scope, name, findings)
+            for method in methods
+            if not labels or f"{method}_top1" in labels
+        ]
         lines.append(_strength(scope, name, findings))
     return tuple(lines)
 

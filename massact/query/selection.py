@@ -6,6 +6,7 @@ depends on the order in which rows arrive.
 """
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -200,9 +201,19 @@ def strata(by_group: Mapping[Group, Sequence[Slice]], groups: Iterable[Group] = 
             stratum.slices[group.label] = part
     return [
         stratum
-        for place, settings in sorted(found.items())
+        for place, settings in sorted(found.items(), key=_natural)
         for _, stratum in sorted(settings.items(), key=lambda item: (item[0][0], _or_least(item[0][1])))
-    ] + [Stratum(*place) for place, settings in sorted(found.items()) if not settings]
+    ] + [Stratum(*place) for place, settings in sorted(found.items(), key=_natural) if not settings]
+
+
+def _natural(item: tuple[Iterable[str], object]) -> list[list[str | int]]:
+    """The order that people count in: `response[:5]` before `response[:10]`."""
+    return [natural_order(name) for name in item[0]]
+
+
+def natural_order(name: str) -> list[str | int]:
+    """A sort key: text and numbers by turns."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
 
 
 def setting_notes(by_group: Mapping[Group, Sequence[Slice]]) -> tuple[str, ...]:
@@ -246,9 +257,13 @@ def _differences(samples: Iterable[EvaluationRow]) -> str:
     rows = sorted(samples, key=attrgetter("setting"))
     words = []
     for name in _SETTING_FIELDS:
-        values = dict.fromkeys(_short(getattr(row, name)) for row in rows)
+        # what an imported file does not tell is no difference that anybody could act on
+        known = (getattr(row, name) for row in rows)
+        values = dict.fromkeys(_short(value) for value in known if value is not None)
         if len(values) > 1:
             words.append(f"{name} ({', '.join(values)})")
+    if len({row.origin for row in rows}) > 1:
+        words.append("some are imported")
     # what a row does not hold itself but its setting's digest does
     return "; ".join(words) or "the trait's dataset or the chat template"
 

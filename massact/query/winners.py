@@ -7,7 +7,7 @@ from typing import Any
 from massact.domain import AllDims, Direction, Group
 from massact.query.evaluations import StoredEvaluations
 from massact.query.rows import Answer, Point, Status
-from massact.query.selection import Slice, recipe_of, setting_notes, slices, unscored_note
+from massact.query.selection import Slice, natural_order, recipe_of, setting_notes, slices, unscored_note
 from massact.store.base import Failure
 
 
@@ -63,7 +63,7 @@ def best(
     """
     by_group = slices(rows, failures)
     declared = dict.fromkeys(groups)
-    order = [*declared, *sorted(group for group in by_group if group not in declared)]
+    order = [*declared, *sorted((group for group in by_group if group not in declared), key=_natural)]
     found = []
     for group in order:
         is_declared = group in declared or not declared
@@ -77,6 +77,10 @@ def best(
         groups_are = "group is" if n_others == 1 else "groups are"
         notes.append(f"{n_others} {groups_are} in the store that the experiment file does not declare")
     return Answer(question="best", floor=floor, rows=tuple(found), notes=tuple(notes))
+
+
+def _natural(group: Group) -> list[list[str | int]]:
+    return [natural_order(name) for name in (group.model, group.trait, group.position, group.label)]
 
 
 def best_row(part: Slice, floor: float, *, is_declared: bool = True) -> BestRow:

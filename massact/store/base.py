@@ -149,7 +149,7 @@ class RawPoints:
     others: list[RawRun]
     """Evaluations without that tag, with their whole row."""
     n_foreign: int
-    """Finished runs without a kind of ours in the MLflow experiments that hold the tagged ones."""
+    """Finished runs without a kind of ours in the MLflow experiments that hold these."""
 
 
 class RunSource(Protocol):

@@ -59,11 +59,11 @@ class RestSource:
             return _raw_run(run, (Tag.ROW,) if text is None else ()), text, str(run["info"]["experiment_id"])
 
         for raw, text, home in self._collect(experiment, take):
+            homes.add(home)
             if text is None:
                 others.append(raw)
             else:
                 tagged.append((raw.run_id, raw.finished_at, text))
-                homes.add(home)
         n_foreign = self._count_foreign(sorted(homes)) if homes else 0
         return RawPoints(tagged, others, n_foreign)
 

@@ -124,6 +124,7 @@ class SqlSource:
             for run_id, found in tags.items()
             if (found.get(Tag.KIND), found.get(Tag.EXPERIMENT)) == (Kind.EVALUATION, experiment)
         ]
+        homes.update(rest[run_id][2] for run_id in others)
         foreign = [
             run_id
             for run_id, _, home in rest.values()

@@ -1,0 +1,123 @@
+"""The questions as Python functions: the same answers as the commands, from a store that holds more than ours."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import massact
+from massact.cli.app import cli
+from massact.cli.output import render
+from massact.errors import ConfigError, UsageError
+from massact.schema import encode_point, point_tag
+from tests.store_fixtures import Filler, evaluation_row, row_tags
+
+TOY = Path(__file__).parent.parent / "experiments" / "toy.yaml"
+NAME = "massive-activations-toy"
+QUESTIONS = ("gaps", "best", "compare", "curve", "coefficients", "sensitivity", "runs")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Evaluations of the toys under two judges and against two baselines, and runs of another tool."""
+    filler = Filler(f"sqlite:///{tmp_path_factory.mktemp('asking')}/mlflow.db")
+    home = filler.client.create_experiment(NAME)
+    place = {"experiment": NAME, "model": "toy-gemma-3", "trait": "refusal"}
+    for name, label, changes in (
+        ("a", "probe", {"delta": 20.0}),
+        ("b", "mean_diff_preclean", {"delta": 15.0}),
+        ("c", "mean_diff_cleaned", {"delta": 14.0}),
+        ("d", "probe", {"delta": 90.0, "judge": "other", "setting": "s2", "key": "d"}),
+        ("e", "mean_diff", {"delta": 70.0, "baseline_trait_mean": 2.0, "key": "e"}),
+    ):
+        row = evaluation_row(label, 3, 20.0, **{**place, **changes})
+        point = {point_tag(NAME): encode_point(row) or ""} if name in "acd" else {}
+        filler.run(name, home, tags={**row_tags(row), **point})
+    for index in range(3):
+        filler.run(f"foreign {index}", home, tags={"other.tool": "yes"})
+    return filler.filled.uri
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_function_gives_what_the_command_prints(question: str, store: str) -> None:
+    ask: Callable[..., Any] = getattr(massact, question)
+    answer = ask(TOY, tracking_uri=store)
+    asked = [question, "--experiment", str(TOY), "--tracking-uri", store, "--format", "json"]
+    assert CliRunner().invoke(cli, asked).stdout == render(answer, "json")
+    assert len(answer.to_frame()) == len(answer.rows) > 0
+    with pytest.raises(AttributeError, match="cannot assign"):
+        answer.floor = 1.0
+
+
+def test_another_tools_runs_are_counted_in_a_note(store: str) -> None:
+    notes = massact.best(TOY, tracking_uri=store).notes
+    assert "3 runs of other tools lie in the same MLflow experiment, left out" in notes
+
+
+def test_judges_are_filtered_and_never_mixed(store: str) -> None:
+    both = massact.best(TOY, tracking_uri=store, only=massact.Filters(labels=("probe",)))
+    found = [(row.judge, row.delta) for row in both.rows if row.status == "ok"]
+    assert sorted(found) == [("likelihood", 20.0), ("other", 90.0)]
+    assert any("2 settings, answered separately and never mixed" in note for note in both.notes)
+    one = massact.best(TOY, tracking_uri=store, only=massact.Filters(labels=("probe",), judges=("other",)))
+    assert [row.delta for row in one.rows if row.status == "ok"] == [90.0]
+    with pytest.raises(UsageError, match=r"no judge 'nobody'.*likelihood, other"):
+        massact.best(TOY, tracking_uri=store, only=massact.Filters(judges=("nobody",)))
+
+
+def test_baselines_are_never_mixed(store: str) -> None:
+    answer = massact.sensitivity(TOY, tracking_uri=store)
+    against = {(row.baseline_trait_mean, row.label) for row in answer.rows if row.judge == "likelihood"}
+    assert against == {(10.0, "probe"), (2.0, "mean_diff")}
+    assert any("against 2 baselines (2, 10)" in note for note in answer.notes)
+
+
+def test_a_label_and_a_window_may_be_spelled_in_any_way(store: str) -> None:
+    only = massact.Filters(labels=("mean_diff_postclean_u",), positions=(" response[:5] ",))
+    (row,) = [row for row in massact.best(TOY, tracking_uri=store, only=only).rows if row.status == "ok"]
+    assert (row.label, row.position) == ("mean_diff_cleaned", "response[:5]")
+
+
+def test_an_experiment_without_a_file_is_known_by_its_name_in_the_store(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert {row.status for row in massact.best(NAME, tracking_uri=store).rows} == {"ok"}
+    with pytest.raises(UsageError, match=r"no experiment file experiments/massive-activations-toy\.yaml"):
+        massact.gaps(NAME, tracking_uri=store)
+    with pytest.raises(UsageError, match=r"experiments/toyy\.yaml, and the run store holds no evaluation"):
+        massact.best("toyy", tracking_uri=store)
+
+
+def test_the_store_is_that_of_the_environment_unless_one_is_given(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    assert massact.best(TOY) == massact.best(TOY, tracking_uri=store)
+    with pytest.raises(ConfigError, match="has no scheme"):
+        massact.best(TOY, tracking_uri="mlflow.db")
+
+
+@pytest.mark.parametrize("floor", [-1.0, 101.0, float("nan")])
+def test_a_floor_that_is_none_is_refused(floor: float, store: str) -> None:
+    with pytest.raises(UsageError, match="coherence runs from 0 to 100"):
+        massact.best(TOY, tracking_uri=store, floor=floor)
+
+
+def test_importing_massact_loads_nothing_heavy_and_a_wrong_name_says_so(store: str) -> None:
+    code = (
+        "import sys, massact\n"
+        "assert 'sqlalchemy' not in sys.modules and 'numpy' not in sys.modules\n"
+        f"massact.best({str(TOY)!r}, tracking_uri={store!r})\n"
+        "assert not {'torch', 'transformers', 'mlflow', 'pandas'} & set(sys.modules)\n"
+        "assert 'best' in dir(massact)\n"
+        "massact.worst"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert "has no attribute 'worst'" in done.stderr, done.stderr
