@@ -30,7 +30,7 @@ from massact.tracking.bulk_sql import database_uri
 from massact.tracking.tracker import Tracker, parent_tags, run_tags
 from massact.tracking.views import view_tags
 
-RUNS_AT_ONCE = 5000
+RUNS_AT_ONCE = 10_000
 SECONDS_PER_RUN = 6
 
 

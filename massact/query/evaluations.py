@@ -1,10 +1,9 @@
 """The evaluations that a question is asked about: points by place, and a whole row of each setting."""
 
-import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from massact.domain import Direction, Group
 from massact.schema import EvaluationRow, Kind, Place, Points, StoredPoint, point_of
@@ -14,12 +13,8 @@ if TYPE_CHECKING:
     from massact.schema.points import Indices, Mask, Numbers
 
 
-class GridPoint(NamedTuple):
-    """A point of the grid as far as coherence goes."""
-
-    layer: int
-    coefficient: float
-    coherence_mean: float | None
+GridPoint = tuple[int, float, float]
+"""A layer, a coefficient and the coherence there, NaN where it is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +94,9 @@ class PointSet:
 
     def grid(self) -> Iterator[GridPoint]:
         """Where each point lies and how coherent it is, without the rest."""
-        columns = (self._column(name).tolist() for name in ("layer", "coefficient", "coherence_mean"))
-        for layer, coefficient, coherence in zip(*columns, strict=True):
-            yield GridPoint(int(layer), coefficient, None if math.isnan(coherence) else coherence)
+        layers = map(int, self._column("layer").tolist())
+        coefficients, coherences = (self._column(name).tolist() for name in ("coefficient", "coherence_mean"))
+        return zip(layers, coefficients, coherences, strict=True)
 
     def _column(self, name: str) -> "Numbers":
         return self.all.numbers[name][self.indices]

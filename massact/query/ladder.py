@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from massact.query.evaluations import GridPoint
-from massact.query.selection import is_at_floor, is_below_floor
 
 N_RUNGS = 3
 """How many coefficients are suggested per bracket."""
@@ -39,17 +38,17 @@ def brackets(
         allowed: least and greatest |coefficient| that may be tried; `None` is no bound.
         suggest: whether to fill in `try_next`.
     """
-    sides: dict[tuple[int, float], list[GridPoint]] = defaultdict(list)
-    for point in points:
-        if point.coefficient != 0:  # the baseline itself
-            sides[point.layer, math.copysign(1.0, point.coefficient)].append(point)
+    sides: dict[tuple[int, float], list[tuple[float, float]]] = defaultdict(list)
+    for layer, coefficient, coherence in points:
+        if coefficient != 0:  # the baseline itself
+            sides[layer, 1.0 if coefficient > 0 else -1.0].append((abs(coefficient), coherence))
     found = []
     for (layer, sign), side in sorted(sides.items(), key=lambda item: (item[0][0], -item[0][1])):
         low, high = _ends(side, floor)
         rungs: tuple[float, ...] = ()
         reason = None
         if suggest and high is not None:
-            tried = [abs(point.coefficient) for point in side]
+            tried = [size for size, _ in side]
             rungs, reason = _ladder((low, high), tried=tried, allowed=allowed)
         elif suggest:
             reason = "nothing that was scored here is below the floor"
@@ -65,10 +64,11 @@ def brackets(
     return tuple(found)
 
 
-def _ends(side: Sequence[GridPoint], floor: float) -> tuple[float | None, float | None]:
-    low = max((abs(p.coefficient) for p in side if is_at_floor(p, floor)), default=None)
-    beyond = (abs(p.coefficient) for p in side if is_below_floor(p, floor))
-    return low, min((size for size in beyond if size > (low or 0.0)), default=None)
+def _ends(side: Sequence[tuple[float, float]], floor: float) -> tuple[float | None, float | None]:
+    # a coherence of NaN, which is a missing one, is neither above the floor nor below it
+    low = max((size for size, coherence in side if coherence >= floor), default=None)
+    least = low or 0.0
+    return low, min((size for size, coherence in side if coherence < floor and size > least), default=None)
 
 
 def _ladder(

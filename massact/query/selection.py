@@ -17,7 +17,6 @@ from massact.domain import Group, Recipe
 from massact.errors import UsageError
 from massact.labels import parse_label
 from massact.query.evaluations import (
-    GridPoint,
     PointSet,
     StoredEvaluations,
     as_evaluations,
@@ -118,12 +117,12 @@ def recipe_of(label: str) -> Recipe | None:
         return None
 
 
-def is_at_floor(point: AnyPoint | GridPoint, floor: float) -> bool:
+def is_at_floor(point: AnyPoint, floor: float) -> bool:
     """Whether a point is coherent; one without a coherence is not."""
     return point.coherence_mean is not None and point.coherence_mean >= floor
 
 
-def is_below_floor(point: AnyPoint | GridPoint, floor: float) -> bool:
+def is_below_floor(point: AnyPoint, floor: float) -> bool:
     """Whether a point is incoherent; one without a coherence is not that either."""
     return point.coherence_mean is not None and point.coherence_mean < floor
 

@@ -10,7 +10,6 @@ from sqlalchemy.pool import NullPool
 
 from massact.errors import StoreError
 
-_MAPPED_BYTES = 2**31  # SQLite takes no more unless it was built so
 LOCK_TIMEOUT_SECONDS = 20.0
 """How long a read waits for a writer's lock; MLflow's own writers wait as long."""
 CONNECT_TIMEOUT_SECONDS = 10
@@ -191,8 +190,6 @@ def _connection(path: Path, mode: str) -> sqlite3.Connection:
     connection = sqlite3.connect(f"{path.as_uri()}?{mode}", uri=True, timeout=LOCK_TIMEOUT_SECONDS)
     try:
         connection.execute("SELECT 1 FROM sqlite_master").fetchone()  # only now the file is opened
-        # pages are looked at where the system holds them, not copied: a question touches all of them
-        connection.execute(f"PRAGMA mmap_size = {_MAPPED_BYTES}").fetchone()
     except sqlite3.Error:
         connection.close()
         raise
