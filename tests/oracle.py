@@ -187,7 +187,8 @@ def id_of(run: Run | None) -> str | None:
 
 def gaps(history: History, groups: Sequence[Group], floor: float) -> list[tuple[Any, ...]]:
     """Group, setting, baseline, status, best, nearest miss, counts, whether it decides, brackets."""
-    parts, rows = history.parts(), []
+    parts = history.parts()
+    rows: list[tuple[Any, ...]] = []
     for group in groups:
         if group not in parts:
             rows.append((*group, None, None, "missing", None, None, 0, 0, 0, True, ()))
@@ -222,7 +223,8 @@ def _brackets(points: Sequence[Run], floor: float) -> tuple[tuple[Any, ...], ...
 
 def best(history: History, groups: Sequence[Group], floor: float) -> list[tuple[Any, ...]]:
     """Group, setting, baseline, status, best, delta, nearest miss, declared: declared groups first."""
-    parts, rows = history.parts(), []
+    parts = history.parts()
+    rows: list[tuple[Any, ...]] = []
     for group in [*groups, *sorted(set(parts) - set(groups))]:
         if group not in parts:
             rows.append((*group, None, None, "missing", None, None, None, True))
@@ -271,7 +273,8 @@ def curve(history: History, groups: Sequence[Group], floor: float) -> list[tuple
     """Stratum, number of dims, status, best, nearest miss: of mean_diff, cleaned after."""
     rows = []
     declared = [group for group in groups if group[3] in CURVE]
-    on_curve = History(history.is_home_active)
+    on_curve = History(())
+    on_curve.is_home_active = history.is_home_active
     on_curve.runs = {name: run for name, run in history.runs.items() if run["label"] in CURVE}
     for where, parts in _strata(on_curve, declared):
         for label, n_dims in CURVE.items():

@@ -98,7 +98,7 @@ def _cells(rng: random.Random) -> list[dict[str, Any]]:
             "position": rng.choice(positions),
             "label": rng.choice(labels),
             "layer": rng.choice([14, 15]),
-            "coefficient": rng.choice([-300.0, 100.0, 300.0, 1000.0]),
+            "coefficient": rng.choice([-1000.0, -300.0, 100.0, 300.0]),
         }
         for _ in range(rng.randint(3, 7))
     ]

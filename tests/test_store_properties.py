@@ -158,7 +158,7 @@ def test_the_answers_are_those_of_the_oracle(
 
 
 @pytest.mark.slow
-@settings(max_examples=200, **SHARED)
+@settings(max_examples=60, **SHARED)
 @given(events=histories(max_size=40), seed=SEEDS)
 def test_the_answers_are_those_of_the_oracle_in_long_histories(
     migrated_database: Path, folder: Path, events: list[Any], seed: int

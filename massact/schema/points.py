@@ -1,6 +1,6 @@
 """An evaluation as questions see it: the least that finds, ranks and names it, in one small tag.
 
-A question over 100,000 evaluations has a second. Their whole rows take 120 MB, their params and metrics
+A question over 100,000 evaluations should take a second. Their whole rows take 120 MB, their params and metrics
 four million table rows; a point takes some 350 characters (`massact.schema.point_text`) and is ranked by columns.
 """
 
