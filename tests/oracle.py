@@ -262,8 +262,7 @@ def compare(
             difference = better = None
             if a and b:
                 difference = a["delta"] - b["delta"]
-                losses = [_loss(a), _loss(b)]
-                better = None if difference == 0 else pair[losses.index(min(losses))]
+                better = None if difference == 0 else pair[_loss(b) < _loss(a)]
             statuses = [status_of(parts.get(label), floor) for label in pair]
             rows.append((*where, *pair, *statuses, id_of(a), id_of(b), difference, better))
     return rows

@@ -92,7 +92,9 @@ def test_no_response_can_end_its_own_quotation(rubric: Rubric, attack: str) -> N
 def test_the_quoted_text_is_the_response_whatever_it_is(response: str) -> None:
     prompt = RUBRIC.trait_prompt(Exchange("Q", response))
     quoted = between_tags(prompt, "response")
-    assert re.sub("\u2039(/?s)\u203a", r"<\1>", quoted) == response
+    # chat markup such as <s> or <eos> comes with other brackets
+    plain = (re.sub("[<\u2039](/?\\w+)[>\u203a]", r"<\1>", text) for text in (quoted, response))
+    assert len(set(plain)) == 1
 
 
 @pytest.mark.parametrize(
