@@ -139,7 +139,7 @@ def slices(rows: StoredEvaluations, failures: Iterable[Failure] = ()) -> dict[Gr
         _add_failure(by_group, failure, baselines)
     for parts in by_group.values():
         for part in parts:
-            part.failures.sort(key=lambda f: (-_ended(f.finished_at), f.run_id))
+            part.failures.sort(key=lambda f: (_ended(f.finished_at), f.run_id), reverse=True)
         parts.sort(key=_recency)
     return dict(by_group)
 
