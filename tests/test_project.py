@@ -12,6 +12,7 @@ import yaml
 from click.testing import CliRunner
 
 from massact.cli.app import cli
+from massact.cli.commands import COMMANDS
 
 ENTRY_POINTS = ("main", "calibrate", "extract", "phase1", "phase2", "phase3", "phase4", "evaluate", "report")
 NOT_IN_A_PROJECT = {"tracking_uri", "help"}
@@ -24,9 +25,16 @@ def project(root: Path) -> dict[str, Any]:
     return loaded
 
 
+def _command(name: str) -> click.Command:
+    found = cli.get_command(click.Context(cli), name)
+    assert found is not None
+    return found
+
+
 def _commands() -> dict[str, click.Command]:
     found = {}
-    for name, command in cli.commands.items():
+    for name in COMMANDS:
+        command = _command(name)
         if isinstance(command, click.Group):
             found.update({f"{name} {inner}": one for inner, one in command.commands.items()})
         else:
@@ -45,7 +53,7 @@ def test_the_project_has_an_entry_point_for_each_phase(project: dict[str, Any]) 
 
 @pytest.mark.parametrize("name", ENTRY_POINTS)
 def test_an_entry_points_parameters_are_its_commands_options(project: dict[str, Any], name: str) -> None:
-    entry, options = project["entry_points"][name], _options(cli.commands[name])
+    entry, options = project["entry_points"][name], _options(_command(name))
     assert set(entry["parameters"]) == set(options) - NOT_IN_A_PROJECT
     line = entry["command"]
     assert line.startswith(f"python -m massact {name} ")
@@ -55,7 +63,7 @@ def test_an_entry_points_parameters_are_its_commands_options(project: dict[str, 
 
 @pytest.mark.parametrize("name", ENTRY_POINTS)
 def test_an_entry_points_defaults_are_its_commands_defaults(project: dict[str, Any], name: str) -> None:
-    options = _options(cli.commands[name])
+    options = _options(_command(name))
     for parameter, declared in project["entry_points"][name]["parameters"].items():
         option = options[parameter]
         if declared == "string":
@@ -116,3 +124,10 @@ def test_a_page_made_from_the_source_is_current(root: Path, tool: str, page: str
         timeout=60,
     )
     assert (root / f"docs/{page}.md").read_text() == made.stdout, "run `make docs`"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_what_each_says_of_itself(name: str) -> None:
+    command = _command(name)
+    assert command.name == name
+    assert COMMANDS[name].summary == command.get_short_help_str(1000)

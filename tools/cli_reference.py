@@ -18,8 +18,11 @@ def walk(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[tuple[
     """A command and all below it, in the order of their names."""
     yield path, command
     if isinstance(command, click.Group):
-        for name in sorted(command.commands):
-            yield from walk(command.commands[name], (*path, name))
+        context = click.Context(command)
+        for name in sorted(command.list_commands(context)):
+            found = command.get_command(context, name)
+            assert found is not None
+            yield from walk(found, (*path, name))
 
 
 def help_text(command: click.Command, path: tuple[str, ...]) -> str:
@@ -34,7 +37,9 @@ def help_text(command: click.Command, path: tuple[str, ...]) -> str:
 
 def _child(context: click.Context, name: str) -> click.Command:
     assert isinstance(context.command, click.Group)
-    return context.command.commands[name]
+    found = context.command.get_command(context, name)
+    assert found is not None
+    return found
 
 
 def reference() -> str:

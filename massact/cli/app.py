@@ -2,18 +2,14 @@
 
 import signal
 import sys
+from importlib import import_module
 from types import FrameType
 from typing import Any
 
 import click
 
 from massact import __version__
-from massact.cli.evaluate import evaluate
-from massact.cli.phases import calibrate, extract, main_command, phase1, phase2, phase3, phase4, report
-from massact.cli.questions import best, coefficients, compare, curve, gaps, runs, sensitivity
-from massact.cli.status import status
-from massact.cli.toy import toy
-from massact.cli.transfer import export_command, import_command
+from massact.cli.commands import COMMANDS
 from massact.errors import MassactError
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -33,7 +29,24 @@ class _Misused(_Shown):
 
 
 class Group(click.Group):
-    """A group whose commands may raise `MassactError` and be interrupted."""
+    """A group whose commands are loaded when they are run, may raise `MassactError` and be interrupted."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in self.commands and cmd_name in COMMANDS:
+            entry = COMMANDS[cmd_name]
+            self.commands[cmd_name] = getattr(import_module(f"massact.cli.{entry.module}"), entry.attribute)
+        return self.commands.get(cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        names = self.list_commands(ctx)
+        room = formatter.width - 6 - max(map(len, names))
+        stubs = (click.Command(name, help=COMMANDS[name].summary) for name in names)
+        rows = [(name, stub.get_short_help_str(room)) for name, stub in zip(names, stubs, strict=True)]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -66,14 +79,6 @@ def cli() -> None:
       massact gaps                                       what is still missing
       massact best --label probe                         the best coefficient at the coherence floor
     """
-
-
-for command in (
-    main_command, calibrate, extract, phase1, phase2, phase3, phase4, evaluate, report, gaps, best,
-    compare, curve, coefficients, sensitivity, runs, status, toy, import_command,
-    export_command,
-):  # fmt: skip
-    cli.add_command(command)
 
 
 def main() -> None:
