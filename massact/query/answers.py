@@ -50,11 +50,10 @@ class Answers:
             StoreError: the store cannot be read.
         """
         with collector_paused():
-            points = store.points(experiment)
-            keys = set(points.keys)
+            points, failures = store.points_and_failures(experiment)
             return cls(
                 evaluations=_with_samples(store, points),
-                failures=tuple(store.failures(experiment, keys)),
+                failures=tuple(failures),
                 groups=tuple(groups),
                 coefficient_ranges=coefficient_ranges or {},
             )
@@ -89,17 +88,19 @@ class Answers:
 
     def gaps(self, floor: float) -> GapsAnswer:
         """See `massact.query.gaps`."""
-        return gaps(
-            self.evaluations,
-            failures=self.failures,
-            groups=self.groups,
-            floor=floor,
-            coefficient_ranges=self.coefficient_ranges,
-        )
+        with collector_paused():
+            return gaps(
+                self.evaluations,
+                failures=self.failures,
+                groups=self.groups,
+                floor=floor,
+                coefficient_ranges=self.coefficient_ranges,
+            )
 
     def best(self, floor: float) -> Answer[BestRow]:
         """See `massact.query.best`."""
-        return best(self.evaluations, groups=self.groups, failures=self.failures, floor=floor)
+        with collector_paused():
+            return best(self.evaluations, groups=self.groups, failures=self.failures, floor=floor)
 
     def compare(
         self,

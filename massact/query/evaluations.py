@@ -13,10 +13,6 @@ if TYPE_CHECKING:
     from massact.schema.points import Indices, Mask, Numbers
 
 
-GridPoint = tuple[int, float, float]
-"""A layer, a coefficient and the coherence there, NaN where it is missing."""
-
-
 @dataclass(frozen=True, slots=True)
 class PointSet:
     """Some of many points. Iterating gives them one by one; what ranks them works on whole columns."""
@@ -92,11 +88,12 @@ class PointSet:
 
         return self._where(np.isin(self._column("layer"), list(layers)))
 
-    def grid(self) -> Iterator[GridPoint]:
-        """Where each point lies and how coherent it is, without the rest."""
-        layers = map(int, self._column("layer").tolist())
-        coefficients, coherences = (self._column(name).tolist() for name in ("coefficient", "coherence_mean"))
-        return zip(layers, coefficients, coherences, strict=True)
+    def steered_grid(self) -> tuple["Numbers", "Numbers", "Numbers"]:
+        """Layer, coefficient and coherence of those whose coefficient is not 0; NaN where it is missing."""
+        coefficients = self._column("coefficient")
+        is_steered = coefficients != 0  # 0 is the baseline itself
+        layers, coherences = self._column("layer"), self._column("coherence_mean")
+        return layers[is_steered], coefficients[is_steered], coherences[is_steered]
 
     def _column(self, name: str) -> "Numbers":
         return self.all.numbers[name][self.indices]

@@ -92,7 +92,7 @@ def _row(part: Slice, floor: float, *, allowed: tuple[float, float] | None, is_c
         status=status,
         best=best,
         nearest_miss=part.nearest_miss(floor) if status == "below_floor" else None,
-        brackets=brackets(part.points.grid(), floor, allowed=allowed, suggest=status == "below_floor"),
+        brackets=brackets(part.points, floor, allowed=allowed, suggest=status == "below_floor"),
         n_evaluated=len(part.points),
         n_unscored=part.n_unscored,
         n_failed=len(part.failures),

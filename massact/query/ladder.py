@@ -1,11 +1,14 @@
 """Which coefficients to try next between the last coherent and the first incoherent one."""
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
-from massact.query.evaluations import GridPoint
+from massact.query.evaluations import PointSet
+
+if TYPE_CHECKING:
+    from massact.schema.points import Numbers
 
 N_RUNGS = 3
 """How many coefficients are suggested per bracket."""
@@ -30,7 +33,7 @@ class Bracket:
 
 
 def brackets(
-    points: Iterable[GridPoint], floor: float, *, allowed: tuple[float, float] | None, suggest: bool
+    points: PointSet, floor: float, *, allowed: tuple[float, float] | None, suggest: bool
 ) -> tuple[Bracket, ...]:
     """The bracket of each layer (and sign of coefficient), the lowest layer first.
 
@@ -38,37 +41,71 @@ def brackets(
         allowed: least and greatest |coefficient| that may be tried; `None` is no bound.
         suggest: whether to fill in `try_next`.
     """
-    sides: dict[tuple[int, float], list[tuple[float, float]]] = defaultdict(list)
-    for layer, coefficient, coherence in points:
-        if coefficient != 0:  # the baseline itself
-            sides[layer, 1.0 if coefficient > 0 else -1.0].append((abs(coefficient), coherence))
-    found = []
-    for (layer, sign), side in sorted(sides.items(), key=lambda item: (item[0][0], -item[0][1])):
-        low, high = _ends(side, floor)
-        rungs: tuple[float, ...] = ()
-        reason = None
-        if suggest and high is not None:
-            tried = [size for size, _ in side]
-            rungs, reason = _ladder((low, high), tried=tried, allowed=allowed)
-        elif suggest:
-            reason = "nothing that was scored here is below the floor"
-        found.append(
-            Bracket(
-                layer=layer,
-                low=None if low is None else sign * low,
-                high=None if high is None else sign * high,
-                try_next=tuple(sign * rung for rung in rungs),
-                reason=reason,
-            )
+    sides = _sides(points, floor)
+    if not suggest:
+        return tuple(
+            Bracket(layer=side.layer, low=side.signed(side.low), high=side.signed(side.high))
+            for side in sides
         )
-    return tuple(found)
+    return tuple(_with_rungs(side, allowed) for side in sides)
 
 
-def _ends(side: Sequence[tuple[float, float]], floor: float) -> tuple[float | None, float | None]:
+class _Side(NamedTuple):
+    """One layer and sign: the ends of its bracket, and the sizes that were tried."""
+
+    layer: int
+    sign: float
+    low: float | None
+    high: float | None
+    tried: "Numbers"
+
+    def signed(self, size: float | None) -> float | None:
+        return None if size is None else self.sign * size
+
+
+def _with_rungs(side: _Side, allowed: tuple[float, float] | None) -> Bracket:
+    if side.high is None:
+        rungs: tuple[float, ...] = ()
+        reason: str | None = "nothing that was scored here is below the floor"
+    else:
+        rungs, reason = _ladder((side.low, side.high), tried=side.tried.tolist(), allowed=allowed)
+    return Bracket(
+        layer=side.layer,
+        low=side.signed(side.low),
+        high=side.signed(side.high),
+        try_next=tuple(side.sign * rung for rung in rungs),
+        reason=reason,
+    )
+
+
+def _sides(points: PointSet, floor: float) -> list[_Side]:
+    """The lowest layer first, of a layer the positive coefficients first."""
+    import numpy as np
+
+    layers, coefficients, coherences = points.steered_grid()
+    if not len(layers):
+        return []
+    signs = np.sign(coefficients)
+    order = np.lexsort((-signs, layers))
+    layers, signs, sizes, coherences = (
+        layers[order],
+        signs[order],
+        np.abs(coefficients)[order],
+        coherences[order],
+    )
+    is_first = np.ones(len(layers), dtype=bool)
+    is_first[1:] = (layers[1:] != layers[:-1]) | (signs[1:] != signs[:-1])
+    starts = np.flatnonzero(is_first)
     # a coherence of NaN, which is a missing one, is neither above the floor nor below it
-    low = max((size for size, coherence in side if coherence >= floor), default=None)
-    least = low or 0.0
-    return low, min((size for size, coherence in side if coherence < floor and size > least), default=None)
+    lows = np.maximum.reduceat(np.where(coherences >= floor, sizes, 0.0), starts)
+    is_beyond = (coherences < floor) & (sizes > lows[np.cumsum(is_first) - 1])
+    highs = np.minimum.reduceat(np.where(is_beyond, sizes, math.inf), starts)
+    columns = (one.tolist() for one in (layers[starts].astype(np.intp), signs[starts], lows, highs, starts))
+    ends = [*starts[1:].tolist(), len(sizes)]
+    return [
+        _Side(layer, sign, low or None, None if high == math.inf else high, sizes[start:end])
+        for layer, sign, low, high, start, end in zip(*columns, ends, strict=True)
+    ]
 
 
 def _ladder(

@@ -38,6 +38,12 @@ class Tag(StrEnum):
     PARENT = "massact.parent"
     ERROR = "massact.error"
     GIT_DIRTY = "massact.git_dirty"
+    SPOOL = "massact.spool"
+    """Of a run that went through the spool: the id of its record there; see `massact.tracking.spool`."""
+    PROCESS = "massact.process"
+    """Of a run that stays open while it is worked on: which process does, as JSON."""
+    SUPERSEDED = "massact.superseded_by"
+    """Of an evaluation whose key was finished again since: the run that counts."""
     VERDICT = "massact.verdict"
     """Prefix of a phase's verdicts: `massact.verdict.<name>`."""
 

@@ -6,7 +6,7 @@ the tag `massact.experiment`: under `mlflow run` the runs of one file lie in oth
 """
 
 import gc
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -75,11 +75,11 @@ class RunStore(Protocol):
     def baselines(self, experiment: str) -> list[Stored[EvaluationRow]]:
         """The finished baselines, one per key, the oldest first."""
 
-    def failures(self, experiment: str, finished: Collection[str] | None = None) -> list[Failure]:
-        """The newest failed run of each evaluation that has no finished run.
+    def points_and_failures(self, experiment: str) -> tuple[Points, list[Failure]]:
+        """The points, and the newest failed run of each evaluation that has no finished run."""
 
-        `finished` are the keys that have one, where they are known already.
-        """
+    def failures(self, experiment: str) -> list[Failure]:
+        """The newest failed run of each evaluation that has no finished run."""
 
     def published(self, experiment: str) -> list[Stored[PublishedRow]]:
         """The published figures, one per key, the oldest first."""
@@ -142,12 +142,14 @@ class ScoreStep:
 
 @dataclass(frozen=True, slots=True)
 class RawPoints:
-    """The finished evaluations of an experiment as a source gives them."""
+    """The evaluations of an experiment as a source gives them."""
 
     tagged: list[RunText]
     """With the text of the tag that `massact.schema.point_tag` names."""
     others: list[RawRun]
     """Evaluations without that tag, with their whole row."""
+    failed: list[RawRun]
+    """Evaluations that failed, with row, error and key."""
     n_foreign: int
     """Finished runs without a kind of ours in the MLflow experiments that hold these."""
 
@@ -164,7 +166,7 @@ class RunSource(Protocol):
         """The finished runs of a kind, superseded ones too, in constant memory and no order."""
 
     def points(self, experiment: str) -> RawPoints:
-        """The finished evaluations of an experiment, with no more than their points."""
+        """The evaluations of an experiment: of the finished ones no more than their points."""
 
     def finished_runs(self, run_ids: Sequence[str], *, tags: Sequence[str]) -> list[RawRun]:
         """Those of the runs that are finished."""

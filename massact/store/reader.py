@@ -1,6 +1,6 @@
 """The run store over any source of raw runs: decodes rows, keeps one run per key."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from massact.errors import StoreError
 from massact.schema import (
@@ -21,10 +21,10 @@ from massact.schema import (
     point_of,
 )
 from massact.store.base import (
-    FAILED,
     FINISHED,
     Failure,
     PhaseRun,
+    RawPoints,
     RawRun,
     RowT,
     RunSource,
@@ -59,15 +59,42 @@ class StoreReader:
 
         From the tag made for it; of a run without a readable one, from its whole row.
         """
-        _check_named(experiment)
         with collector_paused():
-            raw = self._source.points(experiment)
-            self._n_foreign[experiment] = raw.n_foreign
-            points, unreadable = decode_points(experiment, raw.tagged)
-            others = raw.others + self._source.finished_runs(unreadable, tags=(Tag.ROW,))
-            rows = self._decoded(others, Kind.EVALUATION, decode_evaluation)
-            found = (point_of(one.row, one.run_id, one.finished_at) for one in rows)
-            return points.joined([point for point in found if point is not None]).newest()
+            return self._points(experiment, self._raw_points(experiment))
+
+    def points_and_failures(self, experiment: str) -> tuple[Points, list[Failure]]:
+        """The points, and the newest failed run of each evaluation that has no finished run."""
+        with collector_paused():
+            raw = self._raw_points(experiment)
+            points = self._points(experiment, raw)
+            return points, self._failures(raw.failed, set(points.keys) if raw.failed else set())
+
+    def failures(self, experiment: str) -> list[Failure]:
+        """The newest failed run of each evaluation that has no finished run."""
+        return self.points_and_failures(experiment)[1]
+
+    def _raw_points(self, experiment: str) -> RawPoints:
+        _check_named(experiment)
+        raw = self._source.points(experiment)
+        self._n_foreign[experiment] = raw.n_foreign
+        return raw
+
+    def _points(self, experiment: str, raw: RawPoints) -> Points:
+        points, unreadable = decode_points(experiment, raw.tagged)
+        others = raw.others + self._source.finished_runs(unreadable, tags=(Tag.ROW,))
+        rows = self._decoded(others, Kind.EVALUATION, decode_evaluation)
+        found = (point_of(one.row, one.run_id, one.finished_at) for one in rows)
+        return points.joined([point for point in found if point is not None]).newest()
+
+    def _failures(self, failed: Sequence[RawRun], finished: set[str]) -> list[Failure]:
+        errors = {run.run_id: run.tags.get(Tag.ERROR, "") for run in failed}
+        open_runs = [run for run in failed if run.tags.get(Tag.KEY) not in finished]
+        newest = newest_per_key(self._decoded(open_runs, Kind.EVALUATION, decode_evaluation))
+        return [
+            Failure(run.run_id, run.finished_at, errors[run.run_id], run.row)
+            for run in newest
+            if run.row.key not in finished
+        ]
 
     def rows(self, run_ids: Iterable[str]) -> dict[str, EvaluationRow]:
         """The whole rows of finished runs; a run that holds no readable one is absent."""
@@ -81,23 +108,6 @@ class StoreReader:
     def baselines(self, experiment: str) -> list[Stored[EvaluationRow]]:
         """The finished baselines, one per key, the oldest first."""
         return newest_per_key(self._rows(experiment, Kind.BASELINE, decode_evaluation))
-
-    def failures(self, experiment: str, finished: Collection[str] | None = None) -> list[Failure]:
-        """The newest failed run of each evaluation that has no finished run.
-
-        `finished` are the keys that have one, where they are known already.
-        """
-        raw = self._runs(experiment, Kind.EVALUATION, (FAILED,), (Tag.ROW, Tag.ERROR, Tag.KEY))
-        errors = {run.run_id: run.tags.get(Tag.ERROR, "") for run in raw}
-        if finished is None:
-            finished = set(self.points(experiment).keys) if raw else ()
-        open_runs = [run for run in raw if run.tags.get(Tag.KEY) not in finished]
-        newest = newest_per_key(self._decoded(open_runs, Kind.EVALUATION, decode_evaluation))
-        return [
-            Failure(run.run_id, run.finished_at, errors[run.run_id], run.row)
-            for run in newest
-            if run.row.key not in finished
-        ]
 
     def stages(self, kind: Kind, experiment: str) -> list[Stored[StageRow]]:
         """The finished calibrations or extractions, one per key, the oldest first.

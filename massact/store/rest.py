@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from massact.schema import COHERENCE_SCORE, TRAIT_SCORE, Kind, Tag, point_tag
-from massact.store.base import FINISHED, RawPoints, RawRun, ScoreStep
+from massact.store.base import FAILED, FINISHED, RawPoints, RawRun, ScoreStep
 from massact.store.server import TrackingServer
 
 _PAGE = 1000  # runs; one of an evaluation takes some 8 kB as JSON and 60 kB parsed
@@ -46,7 +46,7 @@ class RestSource:
         return (_raw_run(run, tags) for run in self._search(query) if is_meant(run))
 
     def points(self, experiment: str) -> RawPoints:
-        """The finished evaluations of an experiment, with no more than their points.
+        """The evaluations of an experiment: of the finished ones no more than their points.
 
         The server serialises every param, metric and tag of every run: that is what takes the time.
         Several requests at once keep all its workers at it.
@@ -65,7 +65,10 @@ class RestSource:
             else:
                 tagged.append((raw.run_id, raw.finished_at, text))
         n_foreign = self._count_foreign(sorted(homes)) if homes else 0
-        return RawPoints(tagged, others, n_foreign)
+        failed = self.runs(
+            experiment, kind=Kind.EVALUATION, statuses=(FAILED,), tags=(Tag.ROW, Tag.ERROR, Tag.KEY)
+        )
+        return RawPoints(tagged, others, failed, n_foreign)
 
     def _collect(self, experiment: str, take: Callable[[Mapping[str, Any]], Taken]) -> Iterable[Taken]:
         """What is taken of each finished evaluation; many are read in parts, side by side."""

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from massact.errors import StoreError
 from massact.schema import COHERENCE_SCORE, POINT_TAG, TRAIT_SCORE, Kind, Tag, point_tag
-from massact.store.base import FINISHED, RawPoints, RawRun, ScoreStep
+from massact.store.base import FAILED, FINISHED, RawPoints, RawRun, ScoreStep
 from massact.store.database import check_schema, explain, open_database
 
 _MANY = 5000  # runs that are looked at one by one
@@ -68,8 +68,6 @@ class SqlSource:
         self, experiment: str, *, kind: Kind, statuses: Sequence[str], tags: Sequence[str]
     ) -> list[RawRun]:
         """The runs of a kind; empty `statuses` means any."""
-        if statuses and FINISHED not in statuses:
-            return self._few_runs(experiment, kind, statuses, tags)
         query = _having_tag(_having_tag(_select_runs(tags), Tag.EXPERIMENT, experiment), Tag.KIND, kind.value)
         if statuses:
             query = query.where(_runs.c.status.in_(statuses))
@@ -83,54 +81,36 @@ class SqlSource:
             for found in connection.execute(query).mappings():
                 yield _raw_run(dict(found), tags)
 
-    def _few_runs(
-        self, experiment: str, kind: Kind, statuses: Sequence[str], tags: Sequence[str]
-    ) -> list[RawRun]:
-        """As `runs`, beginning with the status: of a sweep's runs few end in any other than FINISHED."""
-        found = {
-            run["run_uuid"]: run for run in self._fetch(_select_runs(()).where(_runs.c.status.in_(statuses)))
-        }
-        values = self._tags_of(list(found), (Tag.KIND, Tag.EXPERIMENT, *tags))
-        return [
-            RawRun(
-                run_id,
-                run["status"],
-                run["start_time"],
-                run["end_time"],
-                {k: v for k, v in values[run_id].items() if k in tags},
-            )
-            for run_id, run in found.items()
-            if values.get(run_id, {}).get(Tag.KIND) == kind
-            and values[run_id].get(Tag.EXPERIMENT) == experiment
-        ]
-
     def points(self, experiment: str) -> RawPoints:
-        """The finished evaluations of an experiment, with no more than their points.
+        """The evaluations of an experiment: of the finished ones no more than their points.
 
         Runs and tags are read apart and joined here: that takes half the time of the join in SQL.
         """
-        rest = {run[0]: run for run in self._fetch_raw(_select_finished())}
+        ended = self._fetch_raw(_select_ended())
+        rest = {run[0]: run for run in ended if run[3] == FINISHED}
+        failed = [run[0] for run in ended if run[3] == FAILED]
         tagged, homes = [], set()
         for run_id, text in self._fetch_raw(self._select_tag(point_tag(experiment))):
             if run_id in rest:
-                _, end, home = rest.pop(run_id)
+                _, end, home, _ = rest.pop(run_id)
                 tagged.append((run_id, end, text))
                 homes.add(home)
         if len(rest) > _MANY:
             self._drop_pointed(rest)
         tags = self._tags_of(list(rest), (Tag.KIND, Tag.EXPERIMENT))
-        others = [
-            run_id
-            for run_id, found in tags.items()
-            if (found.get(Tag.KIND), found.get(Tag.EXPERIMENT)) == (Kind.EVALUATION, experiment)
-        ]
+        others = _evaluations_of(experiment, tags)
         homes.update(rest[run_id][2] for run_id in others)
-        foreign = [
-            run_id
-            for run_id, _, home in rest.values()
-            if home in homes and Tag.KIND not in tags.get(run_id, ())
-        ]
-        return RawPoints(tagged, self.finished_runs(others, tags=(Tag.ROW,)), len(foreign))
+        is_foreign = (run[2] in homes and Tag.KIND not in tags.get(run[0], ()) for run in rest.values())
+        return RawPoints(
+            tagged,
+            self.finished_runs(others, tags=(Tag.ROW,)),
+            self._failed(experiment, failed),
+            sum(is_foreign),
+        )
+
+    def _failed(self, experiment: str, run_ids: Sequence[str]) -> list[RawRun]:
+        mine = _evaluations_of(experiment, self._tags_of(run_ids, (Tag.KIND, Tag.EXPERIMENT)))
+        return self._runs_by_id(mine, FAILED, (Tag.ROW, Tag.ERROR, Tag.KEY))
 
     def _select_tag(self, key: str) -> sa.Select[Any]:
         """Run id and value of a tag that very many runs have."""
@@ -166,7 +146,10 @@ class SqlSource:
 
     def finished_runs(self, run_ids: Sequence[str], *, tags: Sequence[str]) -> list[RawRun]:
         """Those of the runs that are finished."""
-        query = _select_runs(tags).where(_runs.c.status == FINISHED)
+        return self._runs_by_id(run_ids, FINISHED, tags)
+
+    def _runs_by_id(self, run_ids: Sequence[str], status: str, tags: Sequence[str]) -> list[RawRun]:
+        query = _select_runs(tags).where(_runs.c.status == status)
         return [
             _raw_run(found, tags)
             for chunk in _chunks(run_ids)
@@ -219,9 +202,15 @@ def _select_runs(tags: Sequence[str]) -> sa.Select[Any]:
     return query
 
 
-def _select_finished() -> sa.Select[Any]:
-    query = _active(sa.select(_runs.c.run_uuid, _runs.c.end_time, _runs.c.experiment_id))
-    return query.where(_runs.c.status == FINISHED)
+def _select_ended() -> sa.Select[Any]:
+    query = _active(sa.select(_runs.c.run_uuid, _runs.c.end_time, _runs.c.experiment_id, _runs.c.status))
+    return query.where(_runs.c.status.in_((FINISHED, FAILED)))
+
+
+def _evaluations_of(experiment: str, tags: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Those runs whose kind and experiment say that they are evaluations of it."""
+    meant = (Kind.EVALUATION, experiment)
+    return [run_id for run_id, own in tags.items() if (own.get(Tag.KIND), own.get(Tag.EXPERIMENT)) == meant]
 
 
 def _active(query: sa.Select[Any]) -> sa.Select[Any]:
