@@ -33,9 +33,23 @@ class StoreError(UsageError):
     """The run store cannot be reached, or what it holds is not a store of ours."""
 
 
+class RunRefusedError(StoreError):
+    """A run store takes no such run, whenever it is asked; others it does."""
+
+
 class MissingPrerequisiteError(MassactError):
     """A step needs the result of an earlier step; the message names the command that makes it."""
 
 
 class JudgeError(MassactError):
     """The judge as a whole cannot be used (one response that it cannot score is not an error)."""
+
+
+class SpoolError(MassactError):
+    """The spool's folder can no longer be written to; what was written there before is safe."""
+
+
+class SpoolFolderError(SpoolError):
+    """The spool's folder cannot be used at all: nothing has begun."""
+
+    exit_code = 2

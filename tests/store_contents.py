@@ -30,6 +30,7 @@ def fill(uri: str) -> Filled:
     _fill_scores(filler, home)
     _fill_other_kinds(filler, home)
     _fill_foreign(filler, home, elsewhere)
+    _fill_children(filler, home, elsewhere, deleted)
     filler.client.delete_experiment(deleted)
     return filler.filled
 
@@ -133,6 +134,24 @@ def _fill_foreign(filler: Filler, home: str, elsewhere: str) -> None:
     ):
         filler.run(name, place, tags={"team": "vision"}, status=status)
     filler.client.delete_run(filler.run("foreign deleted", home, tags={}))
+
+
+def _fill_children(filler: Filler, home: str, elsewhere: str, deleted: str) -> None:
+    """Runs of another file below phases, as far as the end of the last matters."""
+    below = [
+        ("phase3", "child", home, "FAILED", 3500),
+        ("phase3", "child early", home, "FINISHED", 3200),
+        ("phase3", "child open", home, None, 9000),
+        ("phase3", "child of a deleted experiment", deleted, "FINISHED", 9000),
+        ("phase1", "child elsewhere", elsewhere, "KILLED", 1200),
+        ("phase2", "child deleted", home, "FINISHED", 2500),
+    ]
+    for parent, name, place, status, at in below:
+        tags = {Tag.KIND.value: "report", Tag.EXPERIMENT.value: "other"}
+        tags[Tag.PARENT.value] = filler.filled.runs[parent]
+        run_id = filler.run(name, place, tags=tags, status=status, at=at)
+        if name == "child deleted":
+            filler.client.delete_run(run_id)
 
 
 def published_row(delta: float) -> PublishedRow:

@@ -17,7 +17,7 @@ import pytest
 
 from massact.errors import StoreError
 from massact.tracking.bulk import WholeRun, evaluation_run, open_writer
-from massact.tracking.tracker import connect
+from massact.tracking.connection import connect
 from massact.transfer.names import Target
 from tests.oracle import History
 from tests.store_events import (

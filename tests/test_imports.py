@@ -40,6 +40,8 @@ FORBIDDEN: dict[str, set[str]] = {
     "transfer": {"click", "torch", "transformers", "massact.query", "massact.models", "massact.judges",
                  "massact.pipeline", "massact.phases", "massact.cli"},
     "phases": {"click", "mlflow", "sqlalchemy", "massact.cli"},
+    "doctor": {"click", "sqlalchemy", "transformers", "massact.config", "massact.query", "massact.models",
+               "massact.judges", "massact.transfer", "massact.phases", "massact.cli"},
 }  # fmt: skip
 """Part of the package -> what none of its modules may import, at the top or inside a function."""
 
@@ -98,7 +100,9 @@ def _module_name(path: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["gaps", "--help"], ["gaps"], ["best"], ["status"]], ids=" ".join
+    "arguments",
+    [["--help"], ["gaps", "--help"], ["gaps"], ["best"], ["status"], ["doctor", "--help"], ["doctor"]],
+    ids=" ".join,
 )
 def test_quick_commands_load_nothing_heavy(arguments: list[str], tmp_path: Path, root: Path) -> None:
     heavy = ("torch", "transformers", "mlflow", "sklearn", "pandas", "matplotlib")

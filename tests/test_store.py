@@ -1,14 +1,15 @@
 """One contract over every run store: what a query sees, whatever holds the runs."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from massact.schema import Kind, Scores, point_of
+from massact.schema import Kind, Scores, Tag, point_of
 from massact.store import RunStore, open_store
+from massact.store.sources import open_source
 from tests.postgres_server import PostgresServer
 from tests.store_contents import SCORES, fill, published_row
 from tests.store_fixtures import EXPERIMENT, Filled, evaluation_row, stage_row, tracking_server
@@ -187,6 +188,62 @@ def test_runs_of_other_tools_are_counted_where_ours_lie(store: RunStore) -> None
     assert store.count_foreign("no such experiment") == 0
 
 
+KINDS = tuple(kind.value for kind in Kind)
+
+
+def raw(place: Place) -> dict[str, Any]:
+    """All that a check-up reads beside the answers of questions."""
+    source = open_source(place.uri)
+    try:
+        pages = list(source.pages(EXPERIMENT, KINDS, tags=(Tag.KIND, Tag.KEY, "no such tag")))
+        return {
+            "finished": sorted((run for page in pages for run in page), key=lambda run: run.run_id),
+            "unended": sorted(source.unended(EXPERIMENT, tags=(Tag.KEY,)), key=lambda run: run.run_id),
+            "child ends": source.last_child_ends([*place.filled.runs.values(), "no-such-run", "no run id'"]),
+        }
+    finally:
+        source.close()
+
+
+def test_a_check_up_sees_every_finished_run_of_ours_superseded_ones_too(place: Place) -> None:
+    found = raw(place)["finished"]
+    expected = {
+        "k1 old", "k1", "k2 a", "k2 b", "elsewhere", *(f"bad {i}" for i in range(5)), "point", "point old",
+        "point broken", "point of NaN", "point overtaken", "without a point", "tagged", "stepped", "broken tag",
+        "unscored", "calibration old", "calibration", "extraction", "baseline", "published old", "published",
+        "phase2",
+    }  # fmt: skip
+    assert set(names(place.filled, [run.run_id for run in found])) == expected
+    assert len(found) == len(expected)
+    (one,) = [run for run in found if run.run_id == place.filled.runs["k1 old"]]
+    assert (one.status, one.started_at, one.finished_at) == ("FINISHED", 900, 1000)
+    assert one.tags == {Tag.KIND.value: "evaluation", Tag.KEY.value: "k1"}
+    assert one.artifact_uri.endswith(f"/{one.run_id}/artifacts")
+    source = open_source(place.uri)
+    calibrations = [run for page in source.pages(EXPERIMENT, ("calibration",), tags=()) for run in page]
+    source.close()
+    assert sorted(names(place.filled, [run.run_id for run in calibrations])) == [
+        "calibration",
+        "calibration old",
+    ]
+    assert [run.tags for run in calibrations] == [{}, {}]
+
+
+def test_a_check_up_sees_runs_of_ours_without_an_end(place: Place) -> None:
+    found = raw(place)["unended"]
+    assert set(names(place.filled, [run.run_id for run in found])) == {"running", "point running", "phase3"}
+    assert {run.status for run in found} == {"RUNNING"}
+    assert {run.finished_at for run in found} == {None}
+    assert [run.tags for run in found if run.run_id == place.filled.runs["running"]] == [
+        {Tag.KEY.value: "k3"}
+    ]
+
+
+def test_the_last_end_below_a_run_is_known(place: Place) -> None:
+    runs = place.filled.runs
+    assert raw(place)["child ends"] == {runs["phase3"]: 3500, runs["phase1"]: 1200}
+
+
 def answers(uri: str, filled: Filled) -> dict[str, Any]:
     """All that a store says."""
     store = open_store(uri)
@@ -211,17 +268,28 @@ def test_every_reader_gives_the_very_same(
         for name in ("rest._PAGE", "rest._EXPERIMENTS_PAGE", "rest._IDS_PER_QUERY", "rest._HISTORY_PAGE"):
             monkeypatch.setattr(f"massact.store.{name}", 2)
         monkeypatch.setattr("massact.store.sql._IDS_PER_QUERY", 2)
+        monkeypatch.setattr("massact.store.sql._ROWS_PER_FETCH", 2)
     names = ("sqlite", "postgresql", "rest", "rest_postgresql")
     first, *others = (request.getfixturevalue(name) for name in names)
     expected = answers(first.uri, first.filled)
     for place in others:
         assert place.filled.runs == first.filled.runs
         assert answers(place.uri + ("/" if place.uri.startswith("http") else ""), place.filled) == expected
+        assert _without_places(raw(place)) == _without_places(raw(first))
+
+
+def _without_places(found: dict[str, Any]) -> dict[str, Any]:
+    """Each store has its own place for artifacts."""
+    return {
+        key: [replace(run, artifact_uri="") for run in runs] if isinstance(runs, list) else runs
+        for key, runs in found.items()
+    }
 
 
 def test_reading_changes_nothing(sqlite: Place) -> None:
     database = Path(sqlite.uri.removeprefix("sqlite:///"))
     before = database.read_bytes()
     answers(sqlite.uri, sqlite.filled)
+    raw(sqlite)
     assert database.read_bytes() == before
     assert [path.name for path in database.parent.iterdir()] == [database.name]

@@ -57,6 +57,12 @@ COMMANDS: dict[str, Entry] = {
     "status": Entry(
         "status", "status", "Show what the store holds for an experiment, prerequisite by prerequisite."
     ),
+    "doctor": Entry(
+        "doctor",
+        "doctor",
+        "Find what is wrong in the run store and the spool, and with --fix mend what can be mended.",
+    ),
+    "sync": Entry("sync", "sync", "Send finished evaluations that wait in the spool to the run store."),
     "toy": Entry("toy", "toy", "The embedded toy models."),
     "import": Entry(
         "transfer",

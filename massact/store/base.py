@@ -6,7 +6,7 @@ the tag `massact.experiment`: under `mlflow run` the runs of one file lie in oth
 """
 
 import gc
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -17,6 +17,8 @@ RowT = TypeVar("RowT", EvaluationRow, StageRow, PublishedRow)
 
 FINISHED, FAILED = "FINISHED", "FAILED"
 """MLflow's run statuses that queries ask for."""
+UNENDED = ("RUNNING", "SCHEDULED")
+"""Those of runs without an end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,8 @@ class RawRun:
     finished_at: int | None
     tags: dict[str, str]
     """Those of the tags asked for that the run has."""
+    artifact_uri: str = ""
+    """Where its artifacts lie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +168,20 @@ class RunSource(Protocol):
 
     def stream(self, experiment: str, kind: Kind, *, tags: Sequence[str]) -> Iterator[RawRun]:
         """The finished runs of a kind, superseded ones too, in constant memory and no order."""
+
+    def pages(
+        self, experiment: str, kinds: Collection[str], *, tags: Sequence[str]
+    ) -> Iterator[list[RawRun]]:
+        """The finished runs of some kinds, superseded ones too, a page at a time, in constant memory.
+
+        Between two pages nothing is held open, so that no writer waits for a reader that takes its time.
+        """
+
+    def unended(self, experiment: str, *, tags: Sequence[str]) -> list[RawRun]:
+        """The runs of any kind that have no end: at work, or left by a process that died."""
+
+    def last_child_ends(self, run_ids: Collection[str]) -> dict[str, int]:
+        """When the last of a run's children ended (ms since 1970); absent where none has."""
 
     def points(self, experiment: str) -> RawPoints:
         """The evaluations of an experiment: of the finished ones no more than their points."""

@@ -2,13 +2,13 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, TypeVar
 
 from massact.schema import COHERENCE_SCORE, TRAIT_SCORE, Kind, Tag, point_tag
-from massact.store.base import FAILED, FINISHED, RawPoints, RawRun, ScoreStep
+from massact.store.base import FAILED, FINISHED, UNENDED, RawPoints, RawRun, ScoreStep
 from massact.store.server import TrackingServer
 
 _PAGE = 1000  # runs; one of an evaluation takes some 8 kB as JSON and 60 kB parsed
@@ -44,6 +44,38 @@ class RestSource:
         """The finished runs of a kind, superseded ones too, in constant memory and no order."""
         query, is_meant = _of_kind(experiment, kind, (FINISHED,))
         return (_raw_run(run, tags) for run in self._search(query) if is_meant(run))
+
+    def pages(
+        self, experiment: str, kinds: Collection[str], *, tags: Sequence[str]
+    ) -> Iterator[list[RawRun]]:
+        """The finished runs of some kinds, superseded ones too, a page at a time, in constant memory."""
+        query, is_meant = _of_experiment(experiment, (FINISHED,))
+        meant = (run for run in self._search(query) if is_meant(run) and _tags_of(run)[Tag.KIND] in kinds)
+        while page := [_raw_run(run, tags) for run in islice(meant, _PAGE)]:
+            yield page
+
+    def unended(self, experiment: str, *, tags: Sequence[str]) -> list[RawRun]:
+        """The runs of any kind that have no end: at work, or left by a process that died."""
+        found = []
+        for status in UNENDED:
+            query, is_meant = _of_experiment(experiment, (status,))
+            found += [_raw_run(run, tags) for run in self._search(query) if is_meant(run)]
+        return found
+
+    def last_child_ends(self, run_ids: Collection[str]) -> dict[str, int]:
+        """When the last of a run's children ended (ms since 1970); absent where none has."""
+        found = {}
+        for run_id in filter(_RUN_ID.fullmatch, run_ids):
+            query = f"tags.`{Tag.PARENT}` = '{run_id}' AND attributes.end_time > 0"
+            body = {
+                "experiment_ids": self._experiment_ids(),
+                "filter": query,
+                "max_results": 1,
+                "order_by": ["attributes.end_time DESC"],
+            }
+            for run in self._server.ask("POST", "runs/search", body).get("runs", ()):
+                found[run_id] = int(run["info"]["end_time"])
+        return found
 
     def points(self, experiment: str) -> RawPoints:
         """The evaluations of an experiment: of the finished ones no more than their points.
@@ -161,7 +193,15 @@ def _of_kind(
     experiment: str, kind: Kind, statuses: Sequence[str]
 ) -> tuple[str, Callable[[Mapping[str, Any]], bool]]:
     """A filter for the server, and what it cannot say: whether a run that it gave is meant."""
-    conditions = [f"tags.`{Tag.KIND}` = '{kind.value}'"]
+    query, is_meant = _of_experiment(experiment, statuses)
+    return f"tags.`{Tag.KIND}` = '{kind.value}'" + (f" AND {query}" if query else ""), is_meant
+
+
+def _of_experiment(
+    experiment: str, statuses: Sequence[str]
+) -> tuple[str, Callable[[Mapping[str, Any]], bool]]:
+    """The same for runs of any kind of ours."""
+    conditions = []
     if "'" not in experiment:
         conditions.append(f"tags.`{Tag.EXPERIMENT}` = '{experiment}'")
     if len(statuses) == 1:
@@ -169,7 +209,8 @@ def _of_kind(
 
     def is_meant(run: Mapping[str, Any]) -> bool:
         # a name with a quote cannot be put in a filter, and MySQL ignores case
-        of_experiment = _tags_of(run).get(Tag.EXPERIMENT) == experiment
+        own = _tags_of(run)
+        of_experiment = own.get(Tag.EXPERIMENT) == experiment and Tag.KIND in own
         return of_experiment and (not statuses or run["info"]["status"] in statuses)
 
     return " AND ".join(conditions), is_meant
@@ -183,7 +224,8 @@ def _raw_run(run: Mapping[str, Any], tags: Sequence[str]) -> RawRun:
     info, values = run["info"], _tags_of(run)
     present = {str(key): values[key] for key in tags if key in values}
     started_at, finished_at = (_milliseconds(info.get(name)) for name in ("start_time", "end_time"))
-    return RawRun(info["run_id"], info["status"], started_at, finished_at, present)
+    place = str(info.get("artifact_uri", ""))
+    return RawRun(info["run_id"], info["status"], started_at, finished_at, present, place)
 
 
 def _milliseconds(value: int | str | None) -> int | None:

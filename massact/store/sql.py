@@ -1,7 +1,7 @@
 """Raw runs by SQL from MLflow's tracking database: SQLite or PostgreSQL, read only."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from massact.errors import StoreError
 from massact.schema import COHERENCE_SCORE, POINT_TAG, TRAIT_SCORE, Kind, Tag, point_tag
-from massact.store.base import FAILED, FINISHED, RawPoints, RawRun, ScoreStep
+from massact.store.base import FAILED, FINISHED, UNENDED, RawPoints, RawRun, ScoreStep
 from massact.store.database import check_schema, explain, open_database
 
 _MANY = 5000  # runs that are looked at one by one
@@ -31,6 +31,7 @@ _runs = sa.Table(
     sa.Column("start_time", sa.BigInteger),
     sa.Column("end_time", sa.BigInteger),
     sa.Column("lifecycle_stage", sa.String),
+    sa.Column("artifact_uri", sa.String),
     sa.Column("experiment_id", sa.Integer),
 )
 _tags = sa.Table(
@@ -80,6 +81,42 @@ class SqlSource:
         with self._explained(), self._engine.connect() as connection:
             for found in connection.execute(query).mappings():
                 yield _raw_run(dict(found), tags)
+
+    def pages(
+        self, experiment: str, kinds: Collection[str], *, tags: Sequence[str]
+    ) -> Iterator[list[RawRun]]:
+        """The finished runs of some kinds, superseded ones too, a page at a time, in constant memory."""
+        keys = {str(key) for key in (*tags, Tag.KIND, Tag.EXPERIMENT)}
+        query = _active(sa.select(*_RUN_COLUMNS)).where(_runs.c.status == FINISHED)
+        query, last = query.order_by(_runs.c.run_uuid).limit(_ROWS_PER_FETCH), ""
+        while runs := self._fetch_raw(query.where(_runs.c.run_uuid > last)):
+            last = runs[-1][0]
+            known = self._tags_of([run[0] for run in runs], sorted(keys))
+            found = []
+            for run in runs:
+                own = known.get(run[0], {})
+                if own.get(Tag.EXPERIMENT) == experiment and own.get(Tag.KIND) in kinds:
+                    found.append(_run(*run, tags={str(key): own[key] for key in tags if key in own}))
+            yield found
+
+    def unended(self, experiment: str, *, tags: Sequence[str]) -> list[RawRun]:
+        """The runs of any kind that have no end: at work, or left by a process that died."""
+        query = _having_tag(_select_runs(tags), Tag.EXPERIMENT, experiment)
+        query = _having_tag_key(query, Tag.KIND).where(_runs.c.status.in_(UNENDED))
+        return [_raw_run(found, tags) for found in self._fetch(query)]
+
+    def last_child_ends(self, run_ids: Collection[str]) -> dict[str, int]:
+        """When the last of a run's children ended (ms since 1970); absent where none has."""
+        parent = _tags.c.value
+        last_end = sa.func.max(_runs.c.end_time)
+        query: sa.Select[Any] = sa.select(parent, last_end).join_from(
+            _tags, _runs, _tags.c.run_uuid == _runs.c.run_uuid
+        )
+        query = _active(query).where(_tags.c.key == str(Tag.PARENT), _runs.c.end_time.is_not(None))
+        found: dict[str, int] = {}
+        for chunk in _chunks(list(run_ids)):
+            found.update(dict(self._fetch_raw(query.where(parent.in_(chunk)).group_by(parent))))
+        return found
 
     def points(self, experiment: str) -> RawPoints:
         """The evaluations of an experiment: of the finished ones no more than their points.
@@ -191,10 +228,14 @@ class SqlSource:
             raise StoreError(explain(error, self._name)) from error
 
 
+_RUN_COLUMNS = (
+    _runs.c.run_uuid, _runs.c.status, _runs.c.start_time, _runs.c.end_time, _runs.c.artifact_uri
+)  # fmt: skip
+
+
 def _select_runs(tags: Sequence[str]) -> sa.Select[Any]:
     """Runs that are not deleted, with the values of tags in columns `tag_0`, `tag_1`, ..."""
-    columns = (_runs.c.run_uuid, _runs.c.status, _runs.c.start_time, _runs.c.end_time)
-    query = _active(sa.select(*columns).select_from(_runs))
+    query = _active(sa.select(*_RUN_COLUMNS).select_from(_runs))
     for index, key in enumerate(tags):
         tag = _tags.alias(f"wanted_{index}")
         query = query.outerjoin(tag, sa.and_(tag.c.run_uuid == _runs.c.run_uuid, tag.c.key == str(key)))
@@ -224,10 +265,20 @@ def _having_tag(query: sa.Select[Any], key: str, value: str) -> sa.Select[Any]:
     return query.where(_runs.c.run_uuid.in_(matching))
 
 
+def _having_tag_key(query: sa.Select[Any], key: str) -> sa.Select[Any]:
+    return query.where(_runs.c.run_uuid.in_(sa.select(_tags.c.run_uuid).where(_tags.c.key == str(key))))
+
+
 def _raw_run(found: Mapping[str, Any], tags: Sequence[str]) -> RawRun:
     values = {str(key): found[f"tag_{index}"] for index, key in enumerate(tags)}
     present = {key: value for key, value in values.items() if value is not None}
-    return RawRun(found["run_uuid"], found["status"], found["start_time"], found["end_time"], present)
+    return _run(*(found[column.name] for column in _RUN_COLUMNS), tags=present)
+
+
+def _run(
+    run_id: str, status: str, start: int | None, end: int | None, place: str | None, *, tags: dict[str, str]
+) -> RawRun:
+    return RawRun(run_id, status, start, end, tags, place or "")
 
 
 def _chunks(run_ids: Sequence[str]) -> Iterator[Sequence[str]]:

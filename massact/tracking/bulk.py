@@ -1,19 +1,13 @@
 """Whole finished runs, written many at a time: for imported results and for stores made to measure."""
 
 import json
-import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from massact.errors import StoreError
 from massact.schema import (
     COHERENCE_SCORE,
-    TAG_LIMIT,
     TRAIT_SCORE,
     Artifact,
     EvaluationRow,
@@ -26,58 +20,53 @@ from massact.schema import (
     evaluation_params,
     point_tag,
 )
-from massact.tracking.bulk_sql import COLUMNS, Database, Tables, database_uri, metric_rows
-from massact.tracking.tracker import (
-    Step,
-    connect,
-    log_in_batches,
-    row_tags,
-    run_tags,
-    shown_uri,
-    without_password,
-)
+from massact.tracking.bulk_client import ClientWriter
+from massact.tracking.bulk_files import explained, write_files
+from massact.tracking.bulk_sql import COLUMNS, Database, Tables, database_uri, metric_rows, probe
+from massact.tracking.connection import connect, shown_uri
+from massact.tracking.tracker import Step, row_tags, run_tags
+from massact.tracking.whole_run import WholeRun, check_runs
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WholeRun:
-    """Everything of one finished run."""
-
-    name: str
-    tags: Mapping[str, str]
-    params: Mapping[str, str] = field(default_factory=dict)
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    steps: Sequence[Step] = ()
-    started_at: int
-    """Milliseconds since 1970."""
-    finished_at: int
-    """Milliseconds since 1970."""
-    status: str = "FINISHED"
-    files: Mapping[str, bytes] = field(default_factory=dict)
-    """Artifacts: content by path within the run."""
-
-    @property
-    def all_tags(self) -> dict[str, str]:
-        """The tags with the name among them, where MLflow keeps it a second time."""
-        return {**self.tags, MlflowTag.NAME.value: self.name}
-
-    @property
-    def history(self) -> list[Step]:
-        """All values of all metrics."""
-        return [*(Step(name, value, 0) for name, value in self.metrics.items()), *self.steps]
+__all__ = [
+    "RunWriter",
+    "WholeRun",
+    "evaluation_run",
+    "evaluation_tags",
+    "label_tags",
+    "open_writer",
+    "score_steps",
+]
 
 
 class RunWriter(Protocol):
     """Writes whole runs into one MLflow experiment."""
 
+    @property
+    def at_once(self) -> int:
+        """How many runs are best given to it at once."""
+
     def write(self, runs: Sequence[WholeRun]) -> list[str]:
         """Write all of them or, where the store can, none. Returns their ids, in order."""
+
+    def write_once(self, records: Mapping[str, WholeRun], *, look: bool) -> set[str]:
+        """Write runs by the ids of their records, which each of them has as the tag `massact.spool`.
+
+        Args:
+            look: whether some of them may have been written before, whole or in part: then the store is
+                asked first, what is there is left as it is, and what is there in part is completed.
+
+        Returns:
+            The ids of those that were there already.
+
+        Raises:
+            RunRefusedError: one of them can never be written.
+            StoreError: the store cannot be written to now. After either error some may have been written.
+        """
 
     def close(self) -> None:
         """Let go of connections."""
 
 
-_STATUSES = ("FINISHED", "FAILED", "KILLED")
-_KEY_LIMIT, _PARAM_LIMIT = 250, 6000
 _ALLOWED = "sqlite:///PATH, postgresql://USER@HOST/DATABASE, http://HOST:PORT or https://HOST"
 
 
@@ -156,18 +145,23 @@ def open_writer(tracking_uri: str, experiment_id: str) -> RunWriter:
         raise StoreError(
             f"tracking URI {shown_uri(uri)!r} names no run store that can be written; write {_ALLOWED}"
         )
+    if database:
+        probe(database)
     client = connect(database or uri)
-    with _explained(uri):
+    with explained(uri):
         experiment = client.get_experiment(experiment_id)
     if experiment.lifecycle_stage != "active":
         raise StoreError(f"the MLflow experiment {experiment.name!r} was deleted: restore it first")
     if database:
         return _SqlWriter(database, int(experiment_id), str(experiment.artifact_location))
-    return _ClientWriter(uri, experiment_id, client)
+    return ClientWriter(uri, experiment_id, client)
 
 
 class _SqlWriter:
     """Each `write` is one transaction. One that fails may leave files behind, but never a run without its own."""
+
+    at_once = 50
+    """More would hold the database's lock for long, fewer would wait for the disk too often."""
 
     def __init__(self, uri: str, experiment_id: int, artifact_root: str) -> None:
         self._uri = uri
@@ -181,17 +175,29 @@ class _SqlWriter:
         Raises:
             StoreError: nothing was written; the message says why.
         """
+        run_ids = [uuid.uuid4().hex for _ in runs]
+        self._write(dict(zip(run_ids, runs, strict=True)))
+        return run_ids
+
+    def write_once(self, records: Mapping[str, WholeRun], *, look: bool) -> set[str]:
+        """Write runs whose ids are their records'; see `RunWriter`. A run is there whole or not at all."""
+        there = self._database.held(list(records)) if look else set()
+        self._write({id_: run for id_, run in records.items() if id_ not in there})
+        return there
+
+    def _write(self, runs: Mapping[str, WholeRun]) -> None:
         from mlflow.utils.uri import append_to_uri_path
 
-        _check(runs)
-        run_ids = [uuid.uuid4().hex for _ in runs]
+        check_runs(runs.values())
+        places = {
+            run_id: str(append_to_uri_path(self._artifact_root, run_id, "artifacts"))  # type: ignore[no-untyped-call]
+            for run_id in runs
+        }
+        write_files([(places[run_id], run.files) for run_id, run in runs.items()], self._uri)
         tables: Tables = {name: [] for name in COLUMNS}
-        for run_id, run in zip(run_ids, runs, strict=True):
-            artifact_uri = append_to_uri_path(self._artifact_root, run_id, "artifacts")  # type: ignore[no-untyped-call]
-            _write_files(run, artifact_uri, self._uri)
-            self._add(tables, run_id, run, artifact_uri)
+        for run_id, run in runs.items():
+            self._add(tables, run_id, run, places[run_id])
         self._database.insert(tables)
-        return run_ids
 
     def close(self) -> None:
         """Let go of connections."""
@@ -208,91 +214,3 @@ class _SqlWriter:
         history, latest = metric_rows(run_id, run.history, run.finished_at)
         tables["metrics"].extend(history)
         tables["latest_metrics"].extend(latest)
-
-
-class _ClientWriter:
-    """One run after the other; one that was cut off stays RUNNING, which no query counts."""
-
-    def __init__(self, uri: str, experiment_id: str, client: Any) -> None:
-        self._uri = uri
-        self._experiment_id = experiment_id
-        self._client = client
-
-    def write(self, runs: Sequence[WholeRun]) -> list[str]:
-        """Write all of them, or as many as went well before an error.
-
-        Raises:
-            StoreError: a run cannot be written, before any was; or the server does not answer any more.
-        """
-        _check(runs)
-        with _explained(self._uri):
-            return [self._write(run) for run in runs]
-
-    def close(self) -> None:
-        """Nothing to let go of: MLflow's client shares its connections."""
-
-    def _write(self, run: WholeRun) -> str:
-        created = self._client.create_run(
-            self._experiment_id, start_time=run.started_at, tags=run.all_tags, run_name=run.name
-        )
-        run_id = str(created.info.run_id)
-        log_in_batches(self._client, run_id, run.params, run.history, timestamp=run.finished_at)
-        _write_files(run, created.info.artifact_uri, self._uri)
-        self._client.set_terminated(run_id, status=run.status, end_time=run.finished_at)
-        return run_id
-
-
-def _write_files(run: WholeRun, artifact_uri: str, tracking_uri: str) -> None:
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    if not run.files:
-        return
-    with tempfile.TemporaryDirectory(prefix="massact-") as folder, _explained(tracking_uri):
-        for name, content in run.files.items():
-            path = Path(folder, name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-        repository = get_artifact_repository(artifact_uri, tracking_uri=tracking_uri)
-        repository.log_artifacts(folder)  # type: ignore[no-untyped-call]
-
-
-@contextmanager
-def _explained(tracking_uri: str) -> Iterator[None]:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except (MlflowException, OSError) as error:
-        reason = without_password(error, tracking_uri)
-        raise StoreError(f"tracking store {shown_uri(tracking_uri)}: {reason}") from error
-
-
-def _check(runs: Iterable[WholeRun]) -> None:
-    """What MLflow would refuse in the middle, or cut without a word, is refused before anything is written."""
-    for run in runs:
-        if problem := _problem(run):
-            raise StoreError(f"the run {run.name!r} cannot be written: {problem}")
-
-
-def _problem(run: WholeRun) -> str | None:
-    if run.status not in _STATUSES:
-        return f"status {run.status!r} is not an end; there are {', '.join(_STATUSES)}"
-    for key in (*run.params, *run.tags, *run.metrics, *run.files, *(one.name for one in run.steps)):
-        if not _is_key(key):
-            return f"MLflow takes no param, metric, tag or artifact of the name {key!r}"
-    texts = [("name", run.name, _KEY_LIMIT)]
-    texts += [(f"param {key!r}", value, _PARAM_LIMIT) for key, value in run.params.items()]
-    texts += [(f"tag {key!r}", value, TAG_LIMIT) for key, value in run.tags.items()]
-    for what, value, limit in texts:
-        if len(value) > limit:
-            return f"its {what} has {len(value)} characters, MLflow keeps {limit}"
-    return None
-
-
-@cache
-def _is_key(key: str) -> bool:
-    from mlflow.utils.validation import path_not_unique, validate_param_and_metric_name
-
-    # a path that leads out of the run's folder is not unique either
-    is_plain = validate_param_and_metric_name(key) and not path_not_unique(key)  # type: ignore[no-untyped-call]
-    return bool(is_plain) and 0 < len(key) <= _KEY_LIMIT

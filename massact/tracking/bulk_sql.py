@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from massact.errors import StoreError
+from massact.errors import RunRefusedError, StoreError
 from massact.tracking.tracker import Step
 
 LOCK_TIMEOUT_SECONDS = 20.0
@@ -46,18 +46,37 @@ class Database:
         self._name = str(url.database) if self._is_sqlite else shown
         arguments = {"timeout": LOCK_TIMEOUT_SECONDS} if self._is_sqlite else {}
         self._engine = sa.create_engine(url, pool_pre_ping=True, connect_args=arguments)
-        self._errors = (sa.exc.SQLAlchemyError, self._engine.dialect.loaded_dbapi.Error)
+        driver = self._engine.dialect.loaded_dbapi
+        self._errors = (sa.exc.SQLAlchemyError, driver.Error)
+        self._refusals = (sa.exc.DataError, sa.exc.IntegrityError, driver.DataError, driver.IntegrityError)
 
     def insert(self, tables: Tables) -> None:
         """Insert rows by table, in the order of `COLUMNS`: all of them or none.
 
         Raises:
-            StoreError: nothing was written, since the database is locked, read-only, down or not MLflow's.
+            RunRefusedError: nothing was written, since one of the rows can never be.
+            StoreError: nothing was written, since the database is locked, read-only, down or not MLflow's;
+                or a connection broke when all was.
         """
         put = self._put if self._is_sqlite else self._copy
         with self._explained(), self._engine.begin() as connection:
             for name in COLUMNS:
                 put(connection, name, tables.get(name, []))
+
+    def held(self, run_ids: Sequence[str]) -> set[str]:
+        """Those of the runs that are there, deleted ones too.
+
+        Raises:
+            StoreError: the database is locked, down or not MLflow's.
+        """
+        column = sa.column("run_uuid", sa.String)
+        query = sa.select(column).select_from(sa.table("runs"))
+        found: set[str] = set()
+        with self._explained(), self._engine.connect() as connection:
+            for start in range(0, len(run_ids), _VARIABLES):
+                some = run_ids[start : start + _VARIABLES]
+                found.update(connection.execute(query.where(column.in_(some))).scalars())
+        return found
 
     def close(self) -> None:
         """Let go of connections."""
@@ -85,7 +104,23 @@ class Database:
         try:
             yield
         except self._errors as error:
-            raise StoreError(_explain(error, self._name)) from error
+            refused = isinstance(error, self._refusals)
+            raise (RunRefusedError if refused else StoreError)(_explain(error, self._name)) from error
+
+
+def probe(uri: str) -> None:
+    """Make sure that a database server answers: MLflow would ask ten times, for a minute and a half.
+
+    Raises:
+        StoreError: it is down, or refuses the login.
+    """
+    if uri.lower().startswith("sqlite"):
+        return  # a question would make a file that is not there yet
+    database = Database(uri)
+    try:
+        database.held(())
+    finally:
+        database.close()
 
 
 def _quoted(name: str) -> str:

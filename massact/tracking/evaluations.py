@@ -1,12 +1,64 @@
-"""Logging evaluations, baselines and failures: one run each, whole or not at all."""
+"""Evaluations, baselines and failures as runs: made whole here, then spooled, or logged at once."""
 
-from massact.domain import Response
+import time
+
+from massact.domain import Timing
 from massact.pipeline.evaluate import Evaluation, FailedCell
-from massact.schema import Artifact, EvaluationRow, evaluation_metrics, evaluation_params
-from massact.tracking.bulk import evaluation_tags, label_tags, score_steps
+from massact.schema import Artifact, EvaluationRow, Tag, evaluation_params
+from massact.tracking.bulk import evaluation_run, label_tags
 from massact.tracking.rows import Baseline, Place, evaluation_row, evaluation_scores, failed_row, run_name
-from massact.tracking.tensors import write_responses, write_tensors
-from massact.tracking.tracker import OpenRun, Tracker
+from massact.tracking.tensors import response_bytes, tensor_bytes
+from massact.tracking.tracker import OpenRun, Tracker, parent_tags, row_tags, run_tags
+from massact.tracking.whole_run import WholeRun
+
+_ERROR_LIMIT = 1000
+"""Characters of an error that its tag keeps, as with every failed run."""
+
+
+def evaluation_whole_run(
+    place: Place,
+    evaluation: Evaluation,
+    *,
+    baseline: Baseline | None,
+    keep_responses: bool,
+    parent: OpenRun,
+    finished_at: int | None = None,
+) -> tuple[WholeRun, EvaluationRow]:
+    """The run of an evaluation (of a baseline where `baseline` is `None`), with its artifacts.
+
+    It ends at `finished_at`, in milliseconds since 1970 (`None`: now), and began as long before as its
+    generation and its judge took.
+
+    Raises:
+        ValueError: the row does not fit in a tag.
+    """
+    row = evaluation_row(place, evaluation, baseline)
+    end = _now() if finished_at is None else finished_at
+    run = evaluation_run(
+        row,
+        evaluation_scores(evaluation),
+        name=run_name(row),
+        started_at=end - _milliseconds(evaluation.timing),
+        finished_at=end,
+        tags=parent_tags(parent.run_id),
+        files=_files(row, evaluation, keep_responses=keep_responses),
+    )
+    return run, row
+
+
+def failure_whole_run(place: Place, failed: FailedCell, *, parent: OpenRun) -> WholeRun:
+    """The failed run of a cell that could not be evaluated."""
+    row = failed_row(place, failed)
+    name, now = run_name(row), _now()
+    own = row_tags(row) | label_tags(row) | {Tag.ERROR.value: failed.error[:_ERROR_LIMIT]}
+    return WholeRun(
+        name=name,
+        tags=run_tags(row.kind, row.experiment, name) | own | parent_tags(parent.run_id),
+        params=evaluation_params(row),
+        started_at=now,
+        finished_at=now,
+        status="FAILED",
+    )
 
 
 def log_evaluation(
@@ -18,51 +70,56 @@ def log_evaluation(
     baseline: Baseline | None,
     keep_responses: bool,
 ) -> tuple[str, EvaluationRow]:
-    """Log an evaluation (a baseline where `baseline` is `None`) as a finished run.
+    """Log an evaluation (a baseline where `baseline` is `None`) as a finished run, at once.
 
     Returns:
         The run's id and its row.
     """
-    row, scores = evaluation_row(place, evaluation, baseline), evaluation_scores(evaluation)
-    tags = evaluation_tags(row, scores, keep_responses=keep_responses)
-    run = tracker.create(row, run_name(row), parent=parent, tags=tags)
-    tracker.log(
-        run, params=evaluation_params(row), metrics=evaluation_metrics(row), steps=score_steps(scores)
+    whole, row = evaluation_whole_run(
+        place, evaluation, baseline=baseline, keep_responses=keep_responses, parent=parent
     )
-    _log_artifacts(tracker, run, row, evaluation, evaluation.responses if keep_responses else ())
+    run = tracker.create(row, whole.name, parent=parent, tags=whole.tags)
+    tracker.log(run, params=whole.params, metrics=whole.metrics, steps=whole.steps)
+    if whole.files:
+        with tracker.artifacts(run) as folder:
+            for path, content in whole.files.items():
+                (folder / path).write_bytes(content)
     tracker.end(run)
     return run.run_id, row
 
 
 def log_failure(tracker: Tracker, parent: OpenRun, place: Place, failed: FailedCell) -> str:
-    """Log a cell that could not be evaluated as a failed run. Returns the run's id."""
-    row = failed_row(place, failed)
-    run = tracker.create(row, run_name(row), parent=parent, tags=label_tags(row))
-    tracker.log(run, params=evaluation_params(row))
-    tracker.end(run, "FAILED", error=failed.error)
+    """Log a cell that could not be evaluated as a failed run, at once. Returns the run's id."""
+    whole, row = failure_whole_run(place, failed, parent=parent), failed_row(place, failed)
+    run = tracker.create(row, whole.name, parent=parent, tags=whole.tags)
+    tracker.log(run, params=whole.params)
+    tracker.end(run, whole.status)
     return run.run_id
 
 
-def _log_artifacts(
-    tracker: Tracker,
-    run: OpenRun,
-    row: EvaluationRow,
-    evaluation: Evaluation,
-    responses: tuple[Response, ...],
-) -> None:
+def _files(row: EvaluationRow, evaluation: Evaluation, *, keep_responses: bool) -> dict[str, bytes]:
+    files = {}
     vector = evaluation.planned.vector
-    if vector is None and not responses:
-        return
-    with tracker.artifacts(run) as folder:
-        if vector is not None:
-            write_tensors(folder / Artifact.VECTOR, {"vector": vector}, _vector_provenance(row))
-        if responses:
-            write_responses(folder / Artifact.RESPONSES, responses)
+    if vector is not None:
+        files[Artifact.VECTOR.value] = tensor_bytes({"vector": vector}, vector_provenance(row))
+    if keep_responses:
+        files[Artifact.RESPONSES.value] = response_bytes(evaluation.responses)
+    return files
 
 
-def _vector_provenance(row: EvaluationRow) -> dict[str, object]:
+def vector_provenance(row: EvaluationRow) -> dict[str, object]:
+    """What the header of an evaluation's vector tells of it."""
+    """What the header of a vector's file says of it."""
     names = (
         "model", "model_id", "model_revision", "trait", "position", "label", "method", "cleaning", "scope",
         "n_dims", "layer", "component", "vector_digest",
     )  # fmt: skip
     return {name: getattr(row, name) for name in names}
+
+
+def _milliseconds(timing: Timing) -> int:
+    return round((timing.generation_seconds + timing.judge_seconds) * 1000)
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

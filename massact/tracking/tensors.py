@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from massact.domain import Response
 from massact.errors import DataError
@@ -17,8 +17,21 @@ _COLUMNS = ("question", "response", "trait_score", "coherence_score", "unscored_
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], provenance: Mapping[str, object]) -> None:
     """Write tensors as safetensors; the provenance goes into the header, as text."""
-    header = {key: str(value) for key, value in provenance.items() if value is not None}
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata=header)
+    save_file(_dense(tensors), path, metadata=_header(provenance))
+
+
+def tensor_bytes(tensors: Mapping[str, torch.Tensor], provenance: Mapping[str, object]) -> bytes:
+    """What `write_tensors` writes, for small tensors that go into the run store as they are."""
+    content: bytes = save(_dense(tensors), metadata=_header(provenance))
+    return content
+
+
+def _dense(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def _header(provenance: Mapping[str, object]) -> dict[str, str]:
+    return {key: str(value) for key, value in provenance.items() if value is not None}
 
 
 def read_tensor(path: Path, name: str) -> torch.Tensor:
@@ -75,8 +88,13 @@ def read_activations(folder: Path) -> Activations:
 
 def write_responses(path: Path, responses: Sequence[Response]) -> None:
     """Responses with their scores, in the format that MLflow's UI shows as a table."""
+    path.write_bytes(response_bytes(responses))
+
+
+def response_bytes(responses: Sequence[Response]) -> bytes:
+    """What `write_responses` writes."""
     data = [[r.question, r.response, r.trait, r.coherence, r.reason] for r in responses]
-    path.write_text(json.dumps({"columns": _COLUMNS, "data": data}, ensure_ascii=False), encoding="utf-8")
+    return json.dumps({"columns": _COLUMNS, "data": data}, ensure_ascii=False).encode()
 
 
 def read_responses(path: Path) -> tuple[Response, ...]:

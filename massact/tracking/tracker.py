@@ -1,6 +1,5 @@
 """Writing runs. Every run is created, filled and only then marked finished; until then no query counts it."""
 
-import logging
 import os
 import tempfile
 import time
@@ -9,23 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from massact.errors import StoreError
 from massact.schema import TAG_LIMIT, EvaluationRow, Kind, MlflowTag, PublishedRow, StageRow, Tag, encode_row
+from massact.tracking.connection import connect, first_line, shown_uri, without_password
+from massact.tracking.process import process_tag
 from massact.tracking.provenance import provenance_tags
 from massact.tracking.views import view_tags
 
 _MAX_METRICS, _MAX_PARAMS = 1000, 100
 PROJECT_RUN = "MLFLOW_RUN_ID"
-_ENVIRONMENT = {
-    "GIT_PYTHON_REFRESH": "quiet",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    # bounded retries: the default waits four minutes for a server that is not there
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4",
-}
-"""Defaults for MLflow's client; what the user has set stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +144,8 @@ class Tracker:
         return OpenRun(str(created.info.run_id), experiment_id, str(created.info.artifact_uri))
 
     def _tags(self, kind: Kind, *, name: str, parent: OpenRun | None) -> dict[str, str]:
-        return run_tags(kind, self.experiment, name) | (parent_tags(parent.run_id) if parent else {})
+        under = parent_tags(parent.run_id) if parent else {}
+        return run_tags(kind, self.experiment, name) | {Tag.PROCESS.value: process_tag()} | under
 
     def log_params(self, run: OpenRun, params: Mapping[str, object]) -> None:
         """Log params; one that `mlflow run` has logged already under that name is left as it is."""
@@ -200,7 +193,7 @@ class Tracker:
         try:
             found = download_artifacts(run_id=run_id, artifact_path=path, tracking_uri=self.tracking_uri)
         except (MlflowException, OSError) as error:
-            raise StoreError(f"run {run_id} has no artifact {path!r}: {_first_line(error)}") from error
+            raise StoreError(f"run {run_id} has no artifact {path!r}: {first_line(error)}") from error
         if not Path(found).exists():
             raise StoreError(f"run {run_id} has no artifact {path!r}: {found} does not exist")
         return Path(found)
@@ -243,35 +236,6 @@ def log_in_batches(
         client.log_batch(run_id, metrics=metrics_now, params=params_now)
 
 
-def connect(tracking_uri: str) -> Any:
-    """MLflow's client of a tracking store that answers.
-
-    Raises:
-        StoreError: it cannot be reached or is no tracking store.
-    """
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
-    # after the import, which sets these loggers up: they tell of every migration step and download
-    for chatty in ("mlflow", "alembic"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # every retry; what came of them is raised
-    try:
-        client = MlflowClient(tracking_uri=tracking_uri)
-        client.search_experiments(max_results=1)
-    except Exception as error:
-        # MLflow lets SQLAlchemy's, requests' and its own errors through here; anything else is a bug of ours
-        if not isinstance(error, MlflowException | OSError) and "sqlalchemy" not in type(error).__module__:
-            raise
-        raise StoreError(
-            f"tracking store {shown_uri(tracking_uri)} cannot be used: {without_password(error, tracking_uri)} "
-            "Check --tracking-uri or MLFLOW_TRACKING_URI, and that the server runs"
-        ) from error
-    return client
-
-
 def fit_tag(text: str) -> str:
     """A text as long as a tag may be: MLflow would cut it anywhere, without a word."""
     if len(text) <= TAG_LIMIT:
@@ -279,20 +243,3 @@ def fit_tag(text: str) -> str:
     mark = "\n\n(cut: the rest is in the run's artifacts)"
     kept = text[: TAG_LIMIT - len(mark)]
     return (kept.rpartition("\n")[0] or kept) + mark
-
-
-def shown_uri(tracking_uri: str) -> str:
-    """The URI without the password that it may hold."""
-    password = urlsplit(tracking_uri).password
-    return tracking_uri.replace(f":{password}@", ":***@") if password else tracking_uri
-
-
-def without_password(error: Exception, tracking_uri: str) -> str:
-    password = urlsplit(tracking_uri).password
-    line = _first_line(error)
-    return line.replace(password, "***") if password else line
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__

@@ -6,7 +6,7 @@ from pathlib import Path
 from massact.domain import Response
 from massact.errors import DataError, StoreError
 from massact.schema import Artifact
-from massact.tracking.tracker import connect
+from massact.tracking.connection import connect
 
 
 class ArtifactReader:

@@ -1,0 +1,191 @@
+"""`massact doctor`: look the run store and the spool over, and mend what can be mended."""
+
+import json
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import click
+
+from massact.asking import find_experiment_file
+from massact.cli.options import asked_experiment_option, tracking_uri_option
+from massact.cli.output import OUTPUT_SCHEMA_VERSION
+from massact.cli.session import LOG_SECONDS
+from massact.cli.sync import spool_option
+from massact.config import load_experiment
+from massact.errors import UsageError
+
+if TYPE_CHECKING:
+    from massact.doctor import Outcome
+
+SHOWN = 10
+"""Findings of one kind that are shown one by one."""
+
+
+@click.command()
+@asked_experiment_option
+@tracking_uri_option
+@click.option("--fix", is_flag=True, help="Mend what can be mended; without it nothing is written.")
+@click.option(
+    "--stale-after",
+    "stale_after",
+    type=click.FloatRange(0),
+    default=48,
+    show_default=True,
+    metavar="HOURS",
+    help="When a run that another machine or an older massact left running counts as dead: after so many "
+    "hours without a sign of life.",
+)
+@click.option("--no-artifacts", is_flag=True, help="Leave out vectors and responses, which are files.")
+@spool_option
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(("table", "json")),
+    default="table",
+    show_default=True,
+    help="A line a finding, the first ten of each kind; or all of them as JSON.",
+)
+@click.pass_context
+def doctor(
+    ctx: click.Context,
+    experiment: str,
+    tracking_uri: str,
+    *,
+    fix: bool,
+    stale_after: float,
+    no_artifacts: bool,
+    spool: Path,
+    output_format: Literal["table", "json"],
+) -> None:
+    """Find what is wrong in the run store and the spool, and with --fix mend what can be mended.
+
+    Runs left running by dead processes, evaluations without their vector or responses, vectors that are
+    not the row's, keys finished more than once, results that were not sent. No result is ever deleted.
+    Exit code 1 while something remains.
+
+    \b
+    Examples:
+      massact doctor --experiment experiments/toy.yaml
+      massact doctor --experiment experiments/toy.yaml --fix
+    """
+    from massact.doctor import CHECKS, FILE_CHECKS, Asked, examine, open_patient
+
+    if ctx.get_parameter_source("spool") is click.core.ParameterSource.COMMANDLINE and not spool.is_dir():
+        raise UsageError(f"there is no folder {spool}: name the one that --spool named before")
+    name, seed = _named(experiment)
+    asked = Asked(tracking_uri, name, spool=spool, stale_after_hours=stale_after, seed=seed)
+    checks = CHECKS if no_artifacts else (*CHECKS, *FILE_CHECKS)
+    shown: _Shown = _Lines() if output_format == "table" else _Document(name, fix=fix)
+    looked = _Looked()
+    with open_patient(asked, say=lambda line: click.echo(line, err=True)) as patient:
+        for outcome in examine(patient, checks, fix=fix, looked_at=looked.add):
+            looked.states[outcome.state] += 1
+            shown.add(outcome)
+    if seed is None and not looked.n_runs and not looked.states:
+        raise _unknown(name)
+    shown.end(looked)
+    if looked.n_left:
+        ctx.exit(1)
+
+
+def _named(experiment: str) -> tuple[str, int | None]:
+    """The experiment's name, and its extraction's seed where there is a file to say so."""
+    path = find_experiment_file(experiment)
+    if path != Path(experiment) and not path.is_file():
+        return experiment, None
+    found = load_experiment(path)
+    return found.name, found.extraction.seed
+
+
+def _unknown(name: str) -> UsageError:
+    return UsageError(
+        f"no experiment file {find_experiment_file(name)}, and the run store holds no run of an "
+        f"experiment {name!r}: pass --experiment FILE, or the name of one that the store holds"
+    )
+
+
+class _Looked:
+    """What was looked at so far; says so now and then on stderr."""
+
+    def __init__(self) -> None:
+        self.states: Counter[str] = Counter()
+        self.n_runs = 0
+        self._said = time.monotonic()
+
+    @property
+    def n_left(self) -> int:
+        return self.states["found"] + self.states["remains"]
+
+    def add(self, n: int) -> None:
+        self.n_runs += n
+        now = time.monotonic()
+        if now - self._said >= LOG_SECONDS:
+            self._said = now
+            click.echo(f"{self.n_runs} finished runs looked at", err=True)
+
+    def __str__(self) -> str:
+        runs = "1 finished run" if self.n_runs == 1 else f"{self.n_runs} finished runs"
+        counts = {
+            "mended": self.states["mended"],
+            "can be mended with --fix": self.states["found"],
+            "to be seen to by hand": self.states["remains"],
+        }
+        parts = [f"{count} {what}" for what, count in counts.items() if count]
+        notes = self.states["note"]
+        told = f" ({notes} {'note' if notes == 1 else 'notes'})" if notes else ""
+        return f"{runs} looked at: {', '.join(parts) if parts else 'healthy'}{told}"
+
+
+class _Shown(Protocol):
+    """How outcomes are shown."""
+
+    def add(self, outcome: "Outcome") -> None:
+        """Take one."""
+
+    def end(self, looked: _Looked) -> None:
+        """Show what is left to be shown."""
+
+
+class _Lines(_Shown):
+    """A line each; of many of one kind the first few, and how many more there are."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, str]] = Counter()
+
+    def add(self, outcome: "Outcome") -> None:
+        finding = outcome.finding
+        place = (outcome.state, finding.check)
+        self._counts[place] += 1
+        if self._counts[place] <= SHOWN:
+            about = f"run {finding.run_id}: " if finding.run_id else ""
+            click.echo(f"{_head(*place)}{about}{finding.what}  ->  {outcome.said}")
+
+    def end(self, looked: _Looked) -> None:
+        for place, count in self._counts.items():
+            if count > SHOWN:
+                click.echo(f"{_head(*place)}and {count - SHOWN} more like these; --format json lists all")
+        click.echo(f"{chr(10) if self._counts else ''}{looked}")
+
+
+def _head(state: str, check: str) -> str:
+    return f"{state:<7}  {check:<10}  "
+
+
+class _Document(_Shown):
+    """All of them, as one JSON object."""
+
+    def __init__(self, experiment: str, *, fix: bool) -> None:
+        self._head = {"schema_version": OUTPUT_SCHEMA_VERSION, "experiment": experiment, "fix": fix}
+        self._findings: list[dict[str, str | None]] = []
+
+    def add(self, outcome: "Outcome") -> None:
+        finding = outcome.finding
+        own = {"check": finding.check, "run_id": finding.run_id, "what": finding.what}
+        self._findings.append({**own, "state": outcome.state, "said": outcome.said})
+
+    def end(self, looked: _Looked) -> None:
+        counts = {state: looked.states[state] for state in ("found", "mended", "remains", "note")}
+        body = {"finished_runs": looked.n_runs, "counts": counts, "findings": self._findings}
+        click.echo(json.dumps({**self._head, **body}, indent=2))

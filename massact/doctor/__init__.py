@@ -1,0 +1,76 @@
+"""A check-up of the run store and the spool: what is wrong, what it means, and mending what can be mended.
+
+Nothing is deleted, and without being told to mend nothing is written. See docs/design/doctor.md.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+
+from massact.doctor.abandoned import AbandonedRuns
+from massact.doctor.base import Check, Finding, Patient
+from massact.doctor.duplicates import DuplicateKeys
+from massact.doctor.examination import Outcome, State, examine
+from massact.doctor.files import RunFiles
+from massact.doctor.leftovers import SpoolLeftovers
+from massact.doctor.reach import Reach
+from massact.doctor.responses import Responses
+from massact.doctor.rows import UnreadableRows
+from massact.doctor.vectors import Vectors
+from massact.store.sources import open_source
+from massact.tracking.mending import Mender
+
+__all__ = ["CHECKS", "FILE_CHECKS", "Asked", "Finding", "Outcome", "State", "examine", "open_patient"]
+
+CHECKS: tuple[Callable[[Patient], Check], ...] = (
+    SpoolLeftovers,  # first: what it sends completes runs that were left running
+    AbandonedRuns,
+    UnreadableRows,
+    DuplicateKeys,
+)
+FILE_CHECKS: tuple[Callable[[Patient], Check], ...] = (Vectors, Responses, Reach)
+"""Those that read artifacts, which takes time and a way to the artifacts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is to be looked over."""
+
+    tracking_uri: str
+    experiment: str
+    """The experiment's name."""
+    _: KW_ONLY
+    spool: Path
+    stale_after_hours: float
+    seed: int | None = None
+    """The extraction's seed in the experiment file; `None` without a file."""
+
+
+@contextmanager
+def open_patient(asked: Asked, *, say: Callable[[str], None] = lambda _line: None) -> Iterator[Patient]:
+    """What checks look with, until the block ends.
+
+    Args:
+        say: takes a line about work that takes a while.
+
+    Raises:
+        StoreError: the run store cannot be read.
+    """
+    source = open_source(asked.tracking_uri)
+    try:
+        yield Patient(
+            tracking_uri=asked.tracking_uri,
+            experiment=asked.experiment,
+            source=source,
+            files=RunFiles(asked.tracking_uri),
+            mender=Mender(asked.tracking_uri),
+            now=int(time.time() * 1000),
+            stale_after_hours=asked.stale_after_hours,
+            spool=asked.spool,
+            seed=asked.seed,
+            say=say,
+        )
+    finally:
+        source.close()

@@ -1,0 +1,126 @@
+"""What a check is, what it finds, and what it is given to look with."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Literal, Protocol
+
+from massact.doctor.files import RunFiles
+from massact.errors import MassactError
+from massact.schema import (
+    EvaluationRow,
+    Kind,
+    PublishedRow,
+    StageRow,
+    Tag,
+    decode_evaluation,
+    decode_published,
+    decode_stage,
+)
+from massact.store.base import RawRun, RunSource
+from massact.tracking.mending import Mender
+
+Row = EvaluationRow | StageRow | PublishedRow
+Level = Literal["problem", "note"]
+
+
+class CannotMendError(MassactError):
+    """A finding that --fix cannot mend after all; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that is not as it should be."""
+
+    check: str
+    """The name of the check that found it."""
+    run_id: str | None
+    """The run that it is about, if it is about one."""
+    what: str
+    """What was found, and what it means for results."""
+    advice: str
+    """What a person can do where it is not mended."""
+    remedy: str | None = None
+    """What --fix does about it; `None`: nothing mends it."""
+    mend: Callable[[], str] | None = field(default=None, repr=False, compare=False)
+    """Mends it and says what was done. Raises `CannotMendError`, or `StoreError` where the store fails."""
+    level: Level = "problem"
+    """A note is told, and is nothing that has to be mended."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patient:
+    """What is examined, and what checks look and mend with."""
+
+    tracking_uri: str
+    experiment: str
+    """The experiment's name, as in the tag `massact.experiment`."""
+    source: RunSource
+    files: RunFiles
+    mender: Mender
+    now: int
+    """Milliseconds since 1970."""
+    stale_after_hours: float
+    """How long a run of a process that cannot be asked is left alone."""
+    spool: Path
+    seed: int | None = None
+    """The extraction's seed in the experiment file; `None` where only the store knows the experiment."""
+    say: Callable[[str], None] = lambda _line: None
+
+
+class FinishedRun:
+    """A finished run, as checks are shown it."""
+
+    def __init__(self, raw: RawRun) -> None:
+        self.raw = raw
+        self.run_id = raw.run_id
+        self.kind = Kind(raw.tags[Tag.KIND])
+
+    @cached_property
+    def row(self) -> Row | None:
+        """The row; `None` where it cannot be read."""
+        return decode_row(self.kind, self.raw.tags.get(Tag.ROW, ""))
+
+
+class Check(Protocol):
+    """Looks for one thing that may be wrong. It is built with the patient, and only reads.
+
+    A new check is a class that inherits this one, in a module of its own, and an entry in
+    `massact.doctor.CHECKS`.
+    """
+
+    name: ClassVar[str]
+    """As findings show it."""
+    kinds: ClassVar[frozenset[Kind]] = frozenset()
+    """Of which kinds it wants to see the finished runs."""
+    tags: ClassVar[tuple[str, ...]] = ()
+    """The tags that it needs of those."""
+    reads_files: ClassVar[bool] = False
+    """Whether it reads artifacts: then `see` is called from several threads."""
+
+    def before(self) -> Iterator[Finding]:
+        """What there is to find beside the finished runs."""
+        return iter(())
+
+    def see(self, run: FinishedRun) -> Iterator[Finding]:  # noqa: ARG002  # for those who override it
+        """What is wrong with one finished run; superseded runs come too."""
+        return iter(())
+
+    def after(self) -> Iterator[Finding]:
+        """What follows from all finished runs together."""
+        return iter(())
+
+
+def decode_row(kind: Kind, text: str) -> Row | None:
+    """The row of a run of some kind; `None` where it cannot be read or is another kind's."""
+    try:
+        if kind in (Kind.EVALUATION, Kind.BASELINE):
+            row: Row = decode_evaluation(text)
+        elif kind == Kind.PUBLISHED:
+            row = decode_published(text)
+        else:
+            row = decode_stage(text)
+    except (ValueError, TypeError):
+        return None
+    return row if row.kind == kind else None

@@ -1,0 +1,111 @@
+"""Artifacts of runs, read where they lie or downloaded; what is missing is told from what cannot be reached."""
+
+import tempfile
+from pathlib import Path, PurePosixPath
+from threading import Lock
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+
+from massact.errors import MassactError
+from massact.tracking.connection import first_line, set_up_client
+
+
+class ArtifactError(MassactError):
+    """An artifact that was not read."""
+
+    def __init__(self, state: Literal["missing", "unreadable", "unreachable"], why: str) -> None:
+        """
+        Args:
+            state: the run holds no such file; the file is there and cannot be read; or the place where the
+                run's files lie cannot be looked at from here, which says nothing about the run.
+        """
+        super().__init__(why)
+        self.state = state
+
+
+class RunFiles:
+    """Reads artifacts of one tracking store. May be used from several threads."""
+
+    def __init__(self, tracking_uri: str) -> None:
+        self._tracking_uri = tracking_uri
+        self._lock = Lock()
+        self.unreachable: dict[str, str] = {}
+        """Places whose files cannot be looked at, and why."""
+        self.n_unseen: dict[str, int] = {}
+        """How many files were not looked at there."""
+
+    def read(self, artifact_uri: str, name: str) -> bytes:
+        """A file of a run.
+
+        Raises:
+            ArtifactError: it was not read; its state says why.
+        """
+        folder = _local_folder(artifact_uri)
+        place = _place(artifact_uri)
+        if place not in self.unreachable:
+            try:
+                return (
+                    self._download(artifact_uri, name) if folder is None else _read_local(folder, place, name)
+                )
+            except ArtifactError as error:
+                if error.state != "unreachable":
+                    raise
+                with self._lock:
+                    self.unreachable.setdefault(place, str(error))
+        with self._lock:
+            self.n_unseen[place] = self.n_unseen.get(place, 0) + 1
+        raise ArtifactError("unreachable", self.unreachable[place])
+
+    def _download(self, artifact_uri: str, name: str) -> bytes:
+        with self._lock:  # imports MLflow the first time
+            set_up_client()
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        with tempfile.TemporaryDirectory(prefix="massact-") as folder:
+            try:
+                repository = get_artifact_repository(artifact_uri, tracking_uri=self._tracking_uri)
+            except Exception as error:  # of a kind that needs a package or a setting that is not there
+                raise ArtifactError("unreachable", first_line(error)) from error
+            try:
+                # what `download_artifacts` calls in the end, after a question and with threads that cost more
+                path = Path(folder, PurePosixPath(name).name)
+                repository._download_file(name, str(path))  # type: ignore[no-untyped-call]
+                return path.read_bytes()
+            except Exception as error:  # each kind of store has errors of its own
+                why = first_line(error)
+            if self._is_listed(repository, name):
+                raise ArtifactError("unreadable", f"it cannot be downloaded ({why})")
+        raise ArtifactError("missing", "the run holds no such file")
+
+    def _is_listed(self, repository: Any, name: str) -> bool:
+        above = str(PurePosixPath(name).parent)
+        try:
+            found = repository.list_artifacts(None if above == "." else above)
+        except Exception as error:  # as above
+            raise ArtifactError("unreachable", first_line(error)) from error
+        return name in {one.path for one in found}
+
+
+def _local_folder(artifact_uri: str) -> Path | None:
+    """The folder that a URI names on this machine, or would name."""
+    parts = urlsplit(artifact_uri)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    return None if parts.scheme else Path(artifact_uri)
+
+
+def _place(artifact_uri: str) -> str:
+    """Where the runs of one MLflow experiment keep their files: the URI without run and `artifacts`."""
+    return artifact_uri.rstrip("/").rsplit("/", 2)[0]
+
+
+def _read_local(folder: Path, place: str, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except FileNotFoundError:
+        root = _local_folder(place)
+        if root is None or not root.is_dir():
+            raise ArtifactError("unreachable", "there is no such folder on this machine") from None
+        raise ArtifactError("missing", "the run holds no such file") from None
+    except OSError as error:
+        raise ArtifactError("unreadable", f"it cannot be read ({error.strerror})") from error

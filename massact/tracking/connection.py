@@ -1,0 +1,74 @@
+"""MLflow's client of a tracking store: set up, tried once, and explained where it fails."""
+
+import logging
+import os
+from typing import Any
+from urllib.parse import urlsplit
+
+from massact.errors import StoreError
+
+_ENVIRONMENT = {
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # over a server it would print two lines on standard output for each run that ends
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # bounded retries: the default waits four minutes for a server that is not there
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4",
+}
+"""Defaults for MLflow's client; what the user has set stays."""
+
+
+def connect(tracking_uri: str) -> Any:
+    """MLflow's client of a tracking store that answers.
+
+    Raises:
+        StoreError: it cannot be reached or is no tracking store.
+    """
+    set_up_client()
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client = MlflowClient(tracking_uri=tracking_uri)
+        client.search_experiments(max_results=1)
+    except Exception as error:
+        # MLflow lets SQLAlchemy's, requests' and its own errors through here; anything else is a bug of ours
+        if not isinstance(error, MlflowException | OSError) and "sqlalchemy" not in type(error).__module__:
+            raise
+        raise StoreError(
+            f"tracking store {shown_uri(tracking_uri)} cannot be used: {without_password(error, tracking_uri)} "
+            "Check --tracking-uri or MLFLOW_TRACKING_URI, and that the server runs"
+        ) from error
+    return client
+
+
+def set_up_client() -> None:
+    """Import MLflow with few retries and without its chatter; again it changes nothing."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import mlflow  # noqa: F401  sets up the loggers that are turned down next
+
+    # they tell of every migration step and download
+    for chatty in ("mlflow", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # every retry; what came of them is raised
+
+
+def shown_uri(tracking_uri: str) -> str:
+    """The URI without the password that it may hold."""
+    password = urlsplit(tracking_uri).password
+    return tracking_uri.replace(f":{password}@", ":***@") if password else tracking_uri
+
+
+def without_password(error: Exception, tracking_uri: str) -> str:
+    """The first line of an error, without the password that the URI may hold."""
+    password = urlsplit(tracking_uri).password
+    line = first_line(error)
+    return line.replace(password, "***") if password else line
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, or the name of its type where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

@@ -1,0 +1,220 @@
+"""A run store for the doctor, made by the real writers: a calibration, extractions, a baseline and evaluations."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from mlflow import MlflowClient
+
+from massact.doctor import CHECKS, FILE_CHECKS, Asked, Outcome, examine, open_patient
+from massact.domain import Recipe, Response
+from massact.labels import parse_label
+from massact.pipeline.activations import Activations
+from massact.pipeline.extract import make_vectors
+from massact.schema import Artifact, EvaluationRow, Kind, Scores, StageRow, Tag
+from massact.store import open_store
+from massact.tracking.bulk import evaluation_run, open_writer
+from massact.tracking.evaluations import vector_provenance
+from massact.tracking.process import Process, this_process
+from massact.tracking.stages import Extracted, log_calibration, log_extraction
+from massact.tracking.tensors import response_bytes, tensor_bytes
+from massact.tracking.tracker import OpenRun, Tracker, parent_tags, run_tags
+from massact.vectors.geometry import vector_digest
+from massact.vectors.massive import Calibration, LayerMassive
+from tests.store_fixtures import EXPERIMENT, evaluation_row
+
+HOUR = 3_600_000
+N_LAYERS, D_MODEL, SEED = 3, 8, 5
+LABELS = ("probe", "mean_diff", "mean_diff_top1")
+POSITION = "response[:5]"
+RESPONSES = (
+    Response("q0", "r0", 10.0, 80.0),
+    Response("q1", "r1 „quoted“", 30.0, 90.0),
+    Response("q2", "r2", None, None, "the judge said nothing"),
+    Response("q3", "r3", 50.0, 70.0),
+)
+SCORES = Scores(tuple(r.trait for r in RESPONSES), tuple(r.coherence for r in RESPONSES))
+_LAYER = LayerMassive((1, 4, 6), (9.0, 8.0, 7.0), (5.0, 4.0, 3.0), 0.5, 10.0, 6.0)
+CALIBRATION = Calibration((_LAYER,) * N_LAYERS, 4, 40)
+
+
+@dataclass
+class Made:
+    """A store and what lies in it."""
+
+    uri: str
+    tracker: Tracker
+    phase: OpenRun
+    runs: dict[str, str] = field(default_factory=dict)
+    """Run ids by name."""
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(tracking_uri=self.uri)
+
+    def file(self, name: str, path: str = Artifact.VECTOR) -> Path:
+        """Where an artifact of a run lies, in a store whose artifacts are files on this machine."""
+        place = self.client.get_run(self.runs[name]).info.artifact_uri
+        return Path(place.removeprefix("file://")) / path
+
+
+def make_store(uri: str) -> Made:
+    """Three labels at two layers with one coefficient each, all vectors from one extraction."""
+    tracker = Tracker(uri, EXPERIMENT, floor=68.0)
+    with tracker.phase("main", params={}) as phase:
+        made = Made(uri, tracker, phase)
+        made.runs["calibration"] = log_calibration(
+            tracker, phase, _stage(Kind.CALIBRATION, "c1"), CALIBRATION
+        )
+        vectors = extract(made, "extraction", activations(1))
+        write(made, "baseline", evaluation_row(kind=Kind.BASELINE, key="b1", vector_digest=None), None)
+        for label in LABELS:
+            for layer in (0, 2):
+                evaluate(made, f"{label} L{layer}", vectors[label][layer], label=label, layer=layer)
+    return made
+
+
+def activations(seed: int) -> Activations:
+    """Two sides that differ, and vectors that differ with the seed."""
+    generator = torch.Generator().manual_seed(seed)
+    train = torch.randn(12, N_LAYERS, D_MODEL, generator=generator)
+    train[:6] += torch.randn(N_LAYERS, D_MODEL, generator=generator)
+    return Activations(train, train[[0, 11]].clone(), 6, 1, 0)
+
+
+def extract(
+    made: Made, name: str, read: Activations, *, key: str = "x1", kept: tuple[str, ...] = LABELS
+) -> dict[str, torch.Tensor]:
+    """Log an extraction. Returns its vectors `[n_layers, d_model]` by label, also of labels that are not kept."""
+    recipes: list[Recipe] = [parse_label(label) for label in LABELS]
+    vectors = make_vectors(recipes, read, CALIBRATION, seed=SEED)
+    row = _stage(Kind.EXTRACTION, key, trait="refusal", position=POSITION, calibration_key="c1", labels=kept)
+    own = {label: vectors[label] for label in kept}
+    made.runs[name] = log_extraction(made.tracker, made.phase, row, Extracted(read, own))
+    return {label: one.vectors for label, one in vectors.items()}
+
+
+def evaluate(made: Made, name: str, vector: torch.Tensor, **changes: Any) -> EvaluationRow:
+    """Write a finished evaluation with its vector and responses."""
+    row = evaluation_row(**{"vector_digest": vector_digest(vector), **changes})
+    write(made, name, row, vector)
+    return row
+
+
+def write(
+    made: Made, name: str, row: EvaluationRow, vector: torch.Tensor | None, *, at: int | None = None
+) -> None:
+    """Write a finished run as a sweep writes it."""
+    at = int(time.time() * 1000) if at is None else at
+    files = {str(Artifact.RESPONSES): response_bytes(RESPONSES)}
+    if vector is not None:
+        files[str(Artifact.VECTOR)] = tensor_bytes({"vector": vector}, vector_provenance(row))
+    writer = open_writer(made.uri, made.phase.experiment_id)
+    run = evaluation_run(
+        row, SCORES, started_at=at - 500, finished_at=at, tags=parent_tags(made.phase.run_id), files=files
+    )
+    (made.runs[name],) = writer.write([run])
+    writer.close()
+
+
+def _stage(kind: Kind, key: str, **more: Any) -> StageRow:
+    return StageRow(
+        kind=kind,
+        experiment=EXPERIMENT,
+        key=key,
+        model="gemma",
+        model_variant="base",
+        model_id="google/gemma-3-4b-pt",
+        n_layers=N_LAYERS,
+        d_model=D_MODEL,
+        **more,
+    )
+
+
+@contextmanager
+def patient(uri: str, spool: Path | None = None, **asked: Any) -> Iterator[Any]:
+    """A patient of the experiment that the tests write."""
+    spool = spool or Path("no-such-spool")
+    values = {"spool": spool, "stale_after_hours": 48.0, "seed": SEED, **asked}
+    with open_patient(Asked(tracking_uri=uri, experiment=EXPERIMENT, **values)) as found:
+        yield found
+
+
+def look(uri: str, *, fix: bool = False, spool: Path | None = None, **asked: Any) -> list[Outcome]:
+    """All that the doctor finds."""
+    with patient(uri, spool, **asked) as found:
+        return list(examine(found, (*CHECKS, *FILE_CHECKS), fix=fix))
+
+
+def told(outcomes: list[Outcome]) -> list[tuple[str, str]]:
+    """State and check of each."""
+    return [(one.state, one.finding.check) for one in outcomes]
+
+
+def answers(uri: str) -> dict[str, Any]:
+    """All that questions see of the experiment."""
+    store = open_store(uri)
+    try:
+        names = ("points", "evaluations", "baselines", "failures", "finished_keys")
+        found = {name: getattr(store, name)(EXPERIMENT) for name in names}
+        found["points"] = sorted(found["points"])
+        stages = {str(kind): store.stages(kind, EXPERIMENT) for kind in (Kind.CALIBRATION, Kind.EXTRACTION)}
+        return {**found, **stages, "scores": store.scores(one.run_id for one in found["evaluations"])}
+    finally:
+        store.close()
+
+
+def open_run(
+    made: Made, name: str, *, process: Process | None, at: int, kind: Kind = Kind.PHASE, **tags: str
+) -> str:
+    """A run that is left running since a time (ms since 1970), by a process or, of an older massact, by none."""
+    own = {} if process is None else {Tag.PROCESS.value: json.dumps(asdict(process))}
+    own |= run_tags(kind, EXPERIMENT, name) | tags
+    run = made.client.create_run(made.phase.experiment_id, start_time=at, tags=own, run_name=name)
+    made.runs[name] = run.info.run_id
+    return str(run.info.run_id)
+
+
+def dead_process() -> Process:
+    """A process of this machine that lives no more: its pid is another's now."""
+    mine = this_process()
+    return replace(mine, started=(mine.started or 0) - 1)
+
+
+def break_things(made: Made) -> set[tuple[str, str]]:
+    """Damage of every kind but that of the spool. Returns state and check of what --fix does about each."""
+    now = int(time.time() * 1000)
+    main = open_run(made, "dead", process=dead_process(), at=now - HOUR)
+    open_run(made, "dead child", process=dead_process(), at=now - HOUR // 2, **parent_tags(main))
+    open_run(made, "alive", process=this_process(), at=now - 90 * HOUR)
+    write(made, "again", evaluation_row("probe", 0, vector_digest=None), None, at=now + HOUR)
+    made.client.set_tag(made.runs["mean_diff L0"], Tag.ROW.value, "no row")
+    lose(made, "probe L2", Artifact.VECTOR)
+    lose(made, "baseline", Artifact.RESPONSES)
+    return {
+        ("mended", "abandoned"),
+        ("mended", "duplicates"),
+        ("mended", "vectors"),
+        ("remains", "rows"),
+        ("remains", "responses"),
+    }
+
+
+def lose(made: Made, name: str, path: str) -> None:
+    """Delete an artifact of a run behind the store's back."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    place = made.client.get_run(made.runs[name]).info.artifact_uri
+    get_artifact_repository(place, tracking_uri=made.uri).delete_artifacts(path)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Every file under a folder, by the digest of its bytes."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
