@@ -1,39 +1,146 @@
-"""Steered generation: rows of one batch may carry different prompts, vectors, layers and coefficients.
+"""Steered generation: rows of one call may carry different prompts, vectors, layers and coefficients.
 
-A grid of cells is therefore one batch. Rows are left-padded; rows that have ended leave the batch.
+Rows that cannot differ are generated once. The rest is cut into batches by length and by memory; what
+rows of one prompt share is computed once (`prefill`), and rows that have ended leave their batch.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import torch
 
 from massact.domain import Generation
-from massact.models.hooks import steer
+from massact.errors import ModelError
+from massact.models.blocks import text_config
+from massact.models.cache import RowCache, check_cacheable
+from massact.models.decode import begin, finish, responses
 from massact.models.load import SteerableModel
+from massact.models.memory import is_out_of_memory, measure_memory
+from massact.models.recorded import Recorder, can_record, padded_rows
+from massact.models.rows import Push, Row, distinct_rows
+
+__all__ = ["Generator", "Push", "Row", "generate"]
 
 Progress = Callable[[int], None]
+_MANY_ROWS, _FEW_ROWS = 1024, 256
+"""Beyond these a batch is hardly faster: only its memory grows, and what a crash would lose."""
+_SMALL_MODEL = 20_000_000
+"""Parameters below which a CPU spends more time between its calculations than in them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Push:
-    """What is added to one row's residual stream at one layer."""
+class Generator:
+    """Generates with one model. It keeps the memory of its batches, so use one for a whole sweep."""
 
-    layer: int
-    vector: torch.Tensor
-    """Unit vector `[d_model]`, float32."""
-    coefficient: float
+    def __init__(
+        self,
+        model: SteerableModel,
+        *,
+        memory: int | None = None,
+        batch_rows: int | None = None,
+        recorded: bool | None = None,
+    ) -> None:
+        """
+        Args:
+            memory: bytes that batches may take; `None`: measured on the device before each batch.
+            batch_rows: rows generated side by side at most; `None`: as many as are of use.
+            recorded: whether steps are recorded and repeated; `None`: on a GPU, where the model allows it.
+                Elsewhere the same steps run unrecorded, which only tests want.
 
+        Raises:
+            ModelError: the model has layers that cannot be steered side by side.
+        """
+        check_cacheable(model.model)
+        self._model, self._memory = model, memory
+        self._rows_at_most = batch_rows or _useful_rows(model)
+        self._cache: RowCache | None = None
+        self._recorder = Recorder(model) if (can_record(model) if recorded is None else recorded) else None
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One response to be generated."""
+    @property
+    def batch_rows(self) -> int:
+        """Rows generated side by side at most; fewer once memory has run out."""
+        return self._rows_at_most
 
-    prompt: tuple[int, ...]
-    push: Push | None = None
-    """`None` leaves the model as it is."""
-    draw: int = 0
-    """Distinguishes the random draws of rows that share a seed; the index of the question."""
+    def generate(
+        self, rows: Sequence[Row], settings: Generation, *, progress: Progress | None = None
+    ) -> list[tuple[int, ...]]:
+        """Response tokens of every row, in order, without the token that ended them.
+
+        They do not depend on how rows are batched, as far as the dtype's arithmetic does not
+        (docs/design/generation.md).
+
+        Args:
+            rows: what to generate.
+            settings: greedy where the temperature is 0, else sampled with the seed and each row's draw.
+            progress: called with the number of rows that were finished.
+
+        Raises:
+            ModelError: the memory does not suffice for one row.
+        """
+        kept, places = distinct_rows(rows, settings)
+        like = _count(places, len(kept))
+        found: list[tuple[int, ...]] = [()] * len(kept)
+        # rows of one prompt side by side share its reading; rows of one length need no padding
+        order = sorted(range(len(kept)), key=lambda i: (len(kept[i].prompt), kept[i].prompt))
+        start = 0
+        while start < len(order):
+            batch = order[start : start + self._fitting([kept[i] for i in order[start:]], settings)]
+            said = self._batch([kept[i] for i in batch], settings)
+            if said is None:  # out of memory: once more with fewer rows
+                continue
+            for i, tokens in zip(batch, said, strict=True):
+                found[i] = tokens
+            start += len(batch)
+            if progress is not None:
+                progress(sum(like[i] for i in batch))
+        return [found[place] for place in places]
+
+    def _fitting(self, rows: Sequence[Row], settings: Generation) -> int:
+        """How many of the rows, from the first on, fit in the memory side by side."""
+        memory = measure_memory(self._model, self._memory, held=self._cache)
+        return max(1, min(self._rows_at_most, memory.fitting(rows, settings.max_new_tokens)))
+
+    def _batch(self, rows: Sequence[Row], settings: Generation) -> list[tuple[int, ...]] | None:
+        try:
+            return self._run(rows, settings)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(rows) == 1:
+                raise ModelError(
+                    f"one response of {len(rows[0].prompt)} + {settings.max_new_tokens} tokens does not fit in the "
+                    f"memory of {self._model.device}: {str(error).splitlines()[0]} Use fewer tokens, or a smaller model"
+                ) from error
+        # outside the handler, whose traceback holds on to the tensors of the batch
+        self._rows_at_most = len(rows) // 2
+        self.release()
+        return None
+
+    @torch.inference_mode()
+    def _run(self, rows: Sequence[Row], settings: Generation) -> list[tuple[int, ...]]:
+        capacity = max(len(row.prompt) for row in rows) + settings.max_new_tokens
+        batch = begin(self._model, rows, settings, self._room(len(rows), capacity))
+        if settings.max_new_tokens > 1:
+            if self._recorder is None:
+                finish(self._model, batch, settings)
+            else:
+                self._recorder.finish(batch, settings)
+        return responses(self._model, batch)
+
+    def _room(self, n_rows: int, capacity: int) -> RowCache:
+        held = self._cache
+        if self._recorder is not None:
+            n_rows = padded_rows(n_rows)
+        if held is None or held.n_rows < n_rows or held.capacity < capacity:
+            self.release()
+            self._cache = held = RowCache(text_config(self._model.model), n_rows, capacity)
+        return held
+
+    def release(self) -> None:
+        """Give back the memory that is kept between batches."""
+        self._cache = None
+        if self._recorder is not None:
+            self._recorder.release()
+        if self._model.device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 def generate(
@@ -41,122 +148,20 @@ def generate(
     rows: Sequence[Row],
     settings: Generation,
     *,
-    batch_rows: int,
+    batch_rows: int | None = None,
     progress: Progress | None = None,
 ) -> list[tuple[int, ...]]:
-    """Response tokens of every row, in order, without the token that ended them.
-
-    Args:
-        model: the model to steer.
-        rows: what to generate.
-        settings: greedy where the temperature is 0, else sampled with the seed and each row's draw.
-        batch_rows: how many rows are generated side by side at most.
-        progress: called with the number of rows that a batch has finished.
-    """
-    responses: list[tuple[int, ...]] = []
-    for start in range(0, len(rows), batch_rows):
-        batch = rows[start : start + batch_rows]
-        responses.extend(_Batch(model, batch, settings).run())
-        if progress is not None:
-            progress(len(batch))
-    return responses
+    """Generate once; see `Generator.generate`."""
+    return Generator(model, batch_rows=batch_rows).generate(rows, settings, progress=progress)
 
 
-class _Batch:
-    """Rows that are generated side by side; `live` holds the indices of those that have not ended."""
-
-    def __init__(self, model: SteerableModel, rows: Sequence[Row], settings: Generation) -> None:
-        from transformers import DynamicCache
-
-        self.model = model
-        self.settings = settings
-        self.tokens, self.mask = _left_pad(model, rows)
-        self.additions = _additions(rows, model.shape.d_model, model.device)
-        self.draws = _draws(rows, settings, model.device) if settings.temperature > 0 else None
-        self.ends = torch.tensor(sorted(model.end_tokens), device=model.device)
-        self.cache = DynamicCache(config=model.model.config)
-        self.live = torch.arange(len(rows), device=model.device)
-        self.written = torch.full((len(rows), settings.max_new_tokens), -1, device=model.device)
-
-    @torch.inference_mode()
-    def run(self) -> list[tuple[int, ...]]:
-        positions = (self.mask.cumsum(-1) - 1).clamp_min(0)
-        inputs = self.tokens
-        with steer(self.model.blocks, self.additions):
-            for step in range(self.settings.max_new_tokens):
-                chosen = self._choose(self._logits(inputs, positions), step)
-                self.written[self.live, step] = chosen
-                going = ~torch.isin(chosen, self.ends)
-                n_going = int(going.sum())
-                if n_going == 0:
-                    break
-                if n_going < len(going):
-                    self._keep(going.nonzero().flatten())
-                    chosen, positions = chosen[going], positions[going]
-                inputs, positions = chosen[:, None], positions[:, -1:] + 1
-                self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], dim=1)
-        return [self._response(row) for row in self.written.tolist()]
-
-    def _logits(self, inputs: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        output = self.model.model(
-            input_ids=inputs,
-            attention_mask=self.mask,
-            position_ids=positions,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        logits: torch.Tensor = output.logits[:, -1].float()
-        return logits
-
-    def _choose(self, logits: torch.Tensor, step: int) -> torch.Tensor:
-        if self.draws is None:
-            return logits.argmax(-1)
-        # inverse of the cumulative distribution: one uniform draw per row and step, whatever the batch
-        cumulative = (logits / self.settings.temperature).softmax(-1).cumsum(-1)
-        draw = self.draws[self.live, step : step + 1] * cumulative[:, -1:]
-        return torch.searchsorted(cumulative, draw).flatten().clamp_max(logits.shape[-1] - 1)
-
-    def _keep(self, rows: torch.Tensor) -> None:
-        self.live, self.mask = self.live[rows], self.mask[rows]
-        self.cache.batch_select_indices(rows)
-        for layer, addition in self.additions.items():
-            self.additions[layer] = addition[rows]
-
-    def _response(self, tokens: list[int]) -> tuple[int, ...]:
-        end = next((i for i, token in enumerate(tokens) if token < 0 or token in self.model.end_tokens), None)
-        return tuple(tokens[:end])
+def _useful_rows(model: SteerableModel) -> int:
+    n_parameters = sum(one.numel() for one in model.model.parameters())
+    return _MANY_ROWS if model.device.type == "cuda" or n_parameters < _SMALL_MODEL else _FEW_ROWS
 
 
-def _left_pad(model: SteerableModel, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
-    width = max(len(row.prompt) for row in rows)
-    tokens = torch.zeros(len(rows), width, dtype=torch.long)
-    mask = torch.zeros(len(rows), width, dtype=torch.long)
-    for i, row in enumerate(rows):
-        tokens[i, width - len(row.prompt) :] = torch.tensor(row.prompt)
-        mask[i, width - len(row.prompt) :] = 1
-    return tokens.to(model.device), mask.to(model.device)
-
-
-def _additions(rows: Sequence[Row], d_model: int, device: torch.device) -> dict[int, torch.Tensor]:
-    additions: dict[int, torch.Tensor] = {}
-    for i, push in _pushes(rows):
-        if push.layer not in additions:
-            additions[push.layer] = torch.zeros(len(rows), 1, d_model)
-        additions[push.layer][i, 0] = push.coefficient * push.vector.float().cpu()
-    return {layer: addition.to(device) for layer, addition in additions.items()}
-
-
-def _pushes(rows: Sequence[Row]) -> Iterator[tuple[int, Push]]:
-    return ((i, row.push) for i, row in enumerate(rows) if row.push is not None)
-
-
-def _draws(rows: Sequence[Row], settings: Generation, device: torch.device) -> torch.Tensor:
-    draws = [
-        torch.rand(
-            settings.max_new_tokens,
-            generator=torch.Generator().manual_seed(settings.seed * 1_000_003 + row.draw),
-        )
-        for row in rows
-    ]
-    return torch.stack(draws).to(device)
+def _count(places: Sequence[int], size: int) -> list[int]:
+    counts = [0] * size
+    for place in places:
+        counts[place] += 1
+    return counts

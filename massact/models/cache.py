@@ -1,0 +1,144 @@
+"""Keys and values of the rows of a batch, in memory that is taken once.
+
+transformers' own dynamic cache copies everything at each token and at each row that leaves.
+"""
+
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from massact.errors import ModelError
+from massact.models.blocks import text_config
+
+_KNOWN_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
+
+
+class RowCache(Cache):
+    """A cache of `n_rows` rows and at most `capacity` tokens, of which the first `n_live` rows are used.
+
+    It is filled in one prefill, in which several rows may read the same stream, then token by token.
+    Sliding layers keep everything as well: their mask leaves out what lies outside the window.
+    """
+
+    def __init__(self, config: Any, n_rows: int, capacity: int) -> None:
+        self._layers = [_RowLayer(self, n_rows, capacity) for _ in range(config.num_hidden_layers)]
+        super().__init__(layers=[*self._layers])
+        self.n_rows, self.capacity = n_rows, capacity
+        self.n_live = n_rows
+        self.position: torch.Tensor | None = None
+        """Where the next token goes, `[1]` on the device, once `make_static` was called."""
+        self.n_attended = capacity
+        """How many tokens a static cache shows; those not written yet must be masked."""
+
+    def begin(self, n_live: int) -> None:
+        """Forget what is kept: the next update is a prefill of `n_live` rows."""
+        self.n_live, self.position = n_live, None
+        for layer in self._layers:
+            layer.length = 0
+
+    def sources(self, rows: list[torch.Tensor | None]) -> None:
+        """Of each layer, the stream whose keys each row takes at the prefill; `None`: its own."""
+        for layer, source in zip(self._layers, rows, strict=True):
+            layer.source = source
+
+    def move(self, taken: torch.Tensor, places: torch.Tensor, n_live: int) -> None:
+        """Put the rows `taken` in the rows `places`, and use only the first `n_live` from now on."""
+        for layer in self._layers:
+            layer.move(taken, places)
+        self.n_live = n_live
+
+    def make_static(self, position: torch.Tensor) -> None:
+        """From now on write where the tensor `position` says, so that a recorded step can be repeated."""
+        self.position = position
+
+    def wrote(self, n_tokens: int) -> None:
+        """Count tokens that recorded steps have written."""
+        for layer in self._layers:
+            layer.length += n_tokens
+
+
+class _RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
+    keys: torch.Tensor
+    values: torch.Tensor
+    is_sliding = False
+    is_croppable = False
+
+    def __init__(self, cache: RowCache, n_rows: int, capacity: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._cache = cache
+        self._n_rows, self._capacity = n_rows, capacity
+        self.length = 0
+        self.source: torch.Tensor | None = None
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        def room(like: torch.Tensor) -> torch.Tensor:
+            # zeros: what a static cache shows before it is written is masked, but NaN times 0 is NaN
+            return like.new_zeros(self._n_rows, like.shape[1], self._capacity, like.shape[3])
+
+        self.keys, self.values = room(key_states), room(value_states)
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: Any, **_kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keep new keys and values `[rows, heads, tokens, head_dim]`; gives all that are to be attended."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        if self.length == 0:
+            return self._fill(key_states, value_states)
+        n_live, position = self._cache.n_live, self._cache.position
+        keys, values = self.keys[:n_live], self.values[:n_live]
+        if position is not None:
+            keys.index_copy_(2, position, key_states)
+            values.index_copy_(2, position, value_states)
+            end = self._cache.n_attended
+        else:
+            end = self.length + key_states.shape[2]
+            keys[:, :, self.length : end] = key_states
+            values[:, :, self.length : end] = value_states
+            self.length = end
+        return keys[:, :, :end], values[:, :, :end]
+
+    def _fill(
+        self, key_states: torch.Tensor, value_states: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self.length = key_states.shape[2]
+        for kept, new in ((self.keys, key_states), (self.values, value_states)):
+            rows = new if self.source is None else new.index_select(0, self.source)
+            kept[: self._cache.n_live, :, : self.length] = rows
+        self.source = None
+        return key_states, value_states
+
+    def move(self, taken: torch.Tensor, places: torch.Tensor) -> None:
+        """Put the rows `taken` in the rows `places`."""
+        if self.is_initialized and len(taken):
+            for kept in (self.keys, self.values):
+                kept[places, :, : self.length] = kept[taken, :, : self.length]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Length and offset of what is attended."""
+        return self.length + query_length, 0
+
+    def get_seq_length(self) -> int:
+        """How many tokens are kept."""
+        return self.length
+
+    def get_max_length(self) -> int:
+        """How many can be kept."""
+        return self._capacity
+
+
+def check_cacheable(model: Any) -> None:
+    """See that every layer of the model is one of attention.
+
+    Raises:
+        ModelError: it has others, such as state-space layers.
+    """
+    types = set(getattr(text_config(model), "layer_types", None) or ())
+    if not types <= _KNOWN_LAYERS:
+        raise ModelError(
+            f"{type(model).__name__} has layers of type {', '.join(sorted(types - _KNOWN_LAYERS))}: "
+            f"only {', '.join(sorted(_KNOWN_LAYERS))} can be steered side by side"
+        )

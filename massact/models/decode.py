@@ -1,0 +1,195 @@
+"""Generating the rows of one batch, token by token.
+
+What a batch is made of (`Batch`), and the plain loop over it. `massact.models.recorded` has the other
+loop, whose steps are recorded once on a GPU and repeated.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from massact.domain import Generation
+from massact.models.cache import RowCache
+from massact.models.hooks import steer
+from massact.models.load import SteerableModel
+from massact.models.prefill import branching, plan_branching
+from massact.models.rows import Row
+
+_STEPS_PER_LOOK = 8
+"""How often the host looks at a GPU for rows that have ended: a look waits for all work in flight."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Rows that are generated side by side, and how far they are.
+
+    The first `len(live)` places of the cache and of all tensors belong to rows that have not ended; a row
+    that ends gives its place to the last of them.
+    """
+
+    cache: RowCache
+    live: torch.Tensor
+    """Of each place, the index of its row."""
+    valid: torch.Tensor
+    """`[n, capacity]`: 1 where a token may be attended, once it is written."""
+    positions: torch.Tensor
+    """`[n, 1]`: of the last token."""
+    chosen: torch.Tensor
+    """`[n]`: the last token."""
+    additions: dict[int, torch.Tensor]
+    """Per layer, `[n, 1, d_model]`, float32."""
+    draws: torch.Tensor | None
+    """`[n_rows, max_new_tokens]`, uniform in 0 to 1; `None`: greedy."""
+    written: torch.Tensor
+    """`[n_rows, max_new_tokens]`: the responses so far, -1 where nothing is written."""
+    width: int
+    """Tokens of the longest prompt."""
+
+    def leave(self, done: torch.Tensor) -> None:
+        """Take the places of rows that are done away from them."""
+        n_live = int((~done).sum())
+        places = done[:n_live].nonzero().flatten()
+        taken = (~done[n_live:]).nonzero().flatten() + n_live
+        self.cache.move(taken, places, n_live)
+
+        def kept(values: torch.Tensor) -> torch.Tensor:
+            values[places] = values[taken]
+            return values[:n_live]
+
+        self.live, self.valid, self.positions = kept(self.live), kept(self.valid), kept(self.positions)
+        self.chosen = kept(self.chosen)
+        for layer, addition in self.additions.items():
+            self.additions[layer] = kept(addition)
+
+
+def begin(model: SteerableModel, rows: Sequence[Row], settings: Generation, cache: RowCache) -> Batch:
+    """Read the prompts of rows, and choose the first token of each."""
+    device = model.device
+    plan = plan_branching(rows, len(model.blocks), device)
+    tokens, mask = _left_pad(plan.prompts, device)
+    cache.begin(len(rows))
+    cache.sources(plan.sources)
+    with branching(model.blocks, plan):
+        output = model.model(
+            input_ids=tokens,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(-1) - 1).clamp_min(0),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+    prompts = {prompt: place for place, prompt in enumerate(plan.prompts)}
+    mask = mask[torch.tensor([prompts[row.prompt] for row in rows], device=device)]
+    batch = Batch(
+        cache=cache,
+        live=torch.arange(len(rows), device=device),
+        valid=torch.cat([mask, mask.new_ones(len(rows), cache.capacity - mask.shape[1])], dim=1),
+        positions=mask.sum(-1, keepdim=True) - 1,
+        chosen=mask[:, 0],
+        additions=_additions(rows, model.shape.d_model, device),
+        draws=_draws(rows, settings, device) if settings.temperature > 0 else None,
+        written=torch.full((len(rows), settings.max_new_tokens), -1, device=device),
+        width=mask.shape[1],
+    )
+    batch.chosen = choose(
+        output.logits, batch.draws, settings, torch.zeros(1, dtype=torch.long, device=device)
+    )
+    batch.written[:, 0] = batch.chosen
+    return batch
+
+
+def finish(model: SteerableModel, batch: Batch, settings: Generation) -> None:
+    """Generate the rest, one call of the model a token; rows that have ended leave the batch."""
+    ends = end_tokens(model)
+    every = 1 if model.device.type == "cpu" else _STEPS_PER_LOOK
+    done = is_end(batch.chosen, ends)
+    with steer(model.blocks, batch.additions):
+        for step in range(1, settings.max_new_tokens):
+            if step % every == 0 and bool(done.any()):
+                batch.leave(done)
+                done = done.new_zeros(len(batch.live))
+                if not len(batch.live):
+                    break
+            batch.positions = batch.positions + 1
+            output = model.model(
+                input_ids=batch.chosen[:, None],
+                attention_mask=batch.valid[:, : batch.width + step],
+                position_ids=batch.positions,
+                past_key_values=batch.cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            drawn = None if batch.draws is None else batch.draws[batch.live]
+            batch.chosen = choose(output.logits, drawn, settings, torch.tensor([step], device=model.device))
+            batch.written[batch.live, step] = batch.chosen
+            done = done | is_end(batch.chosen, ends)
+
+
+def responses(model: SteerableModel, batch: Batch) -> list[tuple[int, ...]]:
+    """What the rows said, without the tokens that ended them."""
+    found = []
+    for tokens in batch.written.tolist():
+        end = next((i for i, token in enumerate(tokens) if token < 0 or token in model.end_tokens), None)
+        found.append(tuple(tokens[:end]))
+    return found
+
+
+def choose(
+    logits: torch.Tensor, draws: torch.Tensor | None, settings: Generation, step: torch.Tensor
+) -> torch.Tensor:
+    """The next token of each row, `[n]`.
+
+    Args:
+        logits: `[n, 1, vocabulary]`.
+        draws: `[n, max_new_tokens]`; `None` is greedy.
+        step: `[1]`, which of the draws.
+    """
+    last = logits[:, -1].float()
+    if draws is None:
+        return last.argmax(-1)
+    # inverse of the cumulative distribution: one uniform draw per row and step, whatever the batch
+    cumulative = (last / settings.temperature).softmax(-1).cumsum(-1)
+    draw = draws.index_select(1, step) * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, draw).flatten().clamp_max(last.shape[-1] - 1)
+
+
+def end_tokens(model: SteerableModel) -> torch.Tensor:
+    """The tokens that end a response, on the model's device."""
+    return torch.tensor(sorted(model.end_tokens), dtype=torch.long, device=model.device)
+
+
+def is_end(chosen: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    """`[n]`: whether each token ends a response."""
+    return (chosen[:, None] == ends).any(-1)
+
+
+def _left_pad(prompts: Sequence[tuple[int, ...]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    width = max(map(len, prompts))
+    tokens = torch.zeros(len(prompts), width, dtype=torch.long)
+    mask = torch.zeros(len(prompts), width, dtype=torch.long)
+    for i, prompt in enumerate(prompts):
+        tokens[i, width - len(prompt) :] = torch.tensor(prompt)
+        mask[i, width - len(prompt) :] = 1
+    return tokens.to(device), mask.to(device)
+
+
+def _additions(rows: Sequence[Row], d_model: int, device: torch.device) -> dict[int, torch.Tensor]:
+    additions: dict[int, torch.Tensor] = {}
+    for i, row in enumerate(rows):
+        if row.push is not None:
+            if row.push.layer not in additions:
+                additions[row.push.layer] = torch.zeros(len(rows), 1, d_model)
+            additions[row.push.layer][i, 0] = row.push.addition
+    return {layer: addition.to(device) for layer, addition in additions.items()}
+
+
+def _draws(rows: Sequence[Row], settings: Generation, device: torch.device) -> torch.Tensor:
+    draws = [
+        torch.rand(
+            settings.max_new_tokens,
+            generator=torch.Generator().manual_seed(settings.seed * 1_000_003 + row.draw),
+        )
+        for row in rows
+    ]
+    return torch.stack(draws).to(device)
