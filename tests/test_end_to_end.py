@@ -235,7 +235,10 @@ def test_a_phase_without_its_prerequisites_says_what_makes_them(tmp_path: Path) 
 def test_a_stopped_phase_leaves_only_whole_evaluations(
     number: signal.Signals, code: int, status: str, prepared: Place
 ) -> None:
-    process = prepared.start("phase1", "--experiment", "small.yaml", "--batch-rows", "2")
+    grid = "coefficients: [4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30, 32, 34]"
+    (prepared.folder / "small.yaml").write_text(EXPERIMENT.replace("coefficients: [16, 24]", grid))
+    line = ["phase1", "--experiment", "small.yaml", "--batch-rows", "2", "--max-rounds", "0"]
+    process = prepared.start(*line)
     store = prepared.store()
     deadline = time.monotonic() + 120
     while not store.evaluations("small") and time.monotonic() < deadline:
@@ -245,12 +248,12 @@ def test_a_stopped_phase_leaves_only_whole_evaluations(
     assert process.returncode == code, errors
     assert [one.status for one in store.phases("small") if one.phase == "phase1"] == [status]
     found = store.evaluations("small")
-    assert 0 < len(found) < 4, "the phase was over before it was stopped, or never began"
+    assert 0 < len(found) < 32, "the phase was over before it was stopped, or never began"
     for one in found:
         assert one.row.coherence_mean is not None
         assert list(prepared.folder.glob(f"mlruns/*/{one.run_id}/artifacts/vector.safetensors"))
-    prepared.run("phase1", "--experiment", "small.yaml")
-    assert len(store.evaluations("small")) == 4
+    prepared.run(*line)
+    assert len(store.evaluations("small")) == 32
 
 
 def test_mlflow_run_uses_its_own_run_and_fails_with_a_useful_last_line(prepared: Place) -> None:

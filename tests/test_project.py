@@ -15,8 +15,8 @@ from massact.cli.app import cli
 from massact.cli.commands import COMMANDS
 
 ENTRY_POINTS = ("main", "calibrate", "extract", "phase1", "phase2", "phase3", "phase4", "evaluate", "report")
-NOT_IN_A_PROJECT = {"tracking_uri", "help"}
-"""MLflow hands the tracking URI to an entry point through the environment."""
+NOT_IN_A_PROJECT = {"tracking_uri", "help", "dry_run"}
+"""MLflow hands the tracking URI to an entry point through the environment, and a dry run is no run."""
 
 
 @pytest.fixture

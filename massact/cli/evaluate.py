@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from massact.cli.options import experiment_option, tracking_uri_option
-from massact.cli.session import open_session, workload_options
+from massact.cli.session import dry_run_option, open_session, working, workload_options
 from massact.config import Experiment, ModelConfig, TraitConfig, load_experiment
 from massact.errors import UsageError
 from massact.labels import parse_label
@@ -51,7 +51,8 @@ TEXT = OrFile(click.STRING)
     "--subset", type=OrFile(click.IntRange(0)), help="First N questions, 0 all; default: the file's."
 )
 @workload_options
-def evaluate(experiment_file: str, tracking_uri: str, **options: Any) -> None:
+@dry_run_option
+def evaluate(experiment_file: str, tracking_uri: str, *, dry_run: bool, **options: Any) -> None:
     """Evaluate a grid of cells: labels x layers x coefficients at one window. Finished cells are skipped.
 
     \b
@@ -59,11 +60,17 @@ def evaluate(experiment_file: str, tracking_uri: str, **options: Any) -> None:
       massact evaluate --method probe_preclean --position "response[:5]" --layers "30%-60%" \\
         --coefficients 8,10 --max-new-tokens 64 --direction positive --subset 0 --save-responses best
     """
+    from massact.phases.plan import show_request
     from massact.phases.steps import run_evaluate
 
     request = _request(load_experiment(experiment_file), options)
-    workload = {name: options[name] for name in ("save_responses", "batch_rows")}
-    tally = run_evaluate(open_session(experiment_file, tracking_uri, **workload), request)
+    workload = {name: options[name] for name in ("save_responses", "batch_rows", "spool", "store_timeout")}
+    session = open_session(experiment_file, tracking_uri, **workload)
+    with working(session):
+        if dry_run:
+            show_request(session, request)
+            return
+        tally = run_evaluate(session, request)
     if tally.failed:
         raise click.exceptions.Exit(1)
 

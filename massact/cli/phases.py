@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from massact.cli.options import experiment_option, tracking_uri_option
-from massact.cli.session import open_session, rounds_option, workload_options
+from massact.cli.session import dry_run_option, open_session, rounds_option, working, workload_options
 
 if TYPE_CHECKING:
     from massact.phases.evaluate import Tally
@@ -40,8 +40,9 @@ def calibrate(experiment_file: str, tracking_uri: str) -> None:
     from massact.phases.steps import run_calibrate
 
     session = open_session(experiment_file, tracking_uri)
-    run_calibrate(session)
-    _say_next(session)
+    with working(session):
+        run_calibrate(session)
+        _say_next(session)
 
 
 @click.command()
@@ -57,8 +58,9 @@ def extract(experiment_file: str, tracking_uri: str) -> None:
     from massact.phases.steps import run_extract
 
     session = open_session(experiment_file, tracking_uri)
-    run_extract(session)
-    _say_next(session)
+    with working(session):
+        run_extract(session)
+        _say_next(session)
 
 
 @click.command()
@@ -66,14 +68,15 @@ def extract(experiment_file: str, tracking_uri: str) -> None:
 @tracking_uri_option
 @rounds_option
 @workload_options
-def phase1(experiment_file: str, tracking_uri: str, **workload: Any) -> None:
+@dry_run_option
+def phase1(experiment_file: str, tracking_uri: str, *, dry_run: bool, **workload: Any) -> None:
     """Fill the coherence gaps of the key comparisons: gap analysis, finer grid, check again.
 
     \b
     Example:
       massact phase1 --experiment experiments/toy.yaml --save-responses best
     """
-    _run_grid_phase("phase1", open_session(experiment_file, tracking_uri, **workload))
+    _run_grid_phase("phase1", open_session(experiment_file, tracking_uri, **workload), dry_run=dry_run)
 
 
 @click.command()
@@ -81,14 +84,15 @@ def phase1(experiment_file: str, tracking_uri: str, **workload: Any) -> None:
 @tracking_uri_option
 @rounds_option
 @workload_options
-def phase2(experiment_file: str, tracking_uri: str, **workload: Any) -> None:
+@dry_run_option
+def phase2(experiment_file: str, tracking_uri: str, *, dry_run: bool, **workload: Any) -> None:
     """Compare cleaning before extraction with cleaning after it.
 
     \b
     Example:
       massact phase2 --experiment experiments/toy.yaml
     """
-    _run_grid_phase("phase2", open_session(experiment_file, tracking_uri, **workload))
+    _run_grid_phase("phase2", open_session(experiment_file, tracking_uri, **workload), dry_run=dry_run)
 
 
 @click.command()
@@ -96,14 +100,15 @@ def phase2(experiment_file: str, tracking_uri: str, **workload: Any) -> None:
 @tracking_uri_option
 @rounds_option
 @workload_options
-def phase3(experiment_file: str, tracking_uri: str, **workload: Any) -> None:
+@dry_run_option
+def phase3(experiment_file: str, tracking_uri: str, *, dry_run: bool, **workload: Any) -> None:
     """Trace the cleaning curve: 0, 1, 2, 3, 5 and all massive dims.
 
     \b
     Example:
       massact phase3 --experiment experiments/toy.yaml
     """
-    _run_grid_phase("phase3", open_session(experiment_file, tracking_uri, **workload))
+    _run_grid_phase("phase3", open_session(experiment_file, tracking_uri, **workload), dry_run=dry_run)
 
 
 @click.command()
@@ -119,8 +124,9 @@ def phase4(experiment_file: str, tracking_uri: str) -> None:
     from massact.phases.steps import run_patterns
 
     session = open_session(experiment_file, tracking_uri)
-    run_patterns(session)
-    _say_next(session)
+    with working(session):
+        run_patterns(session)
+        _say_next(session)
 
 
 @click.command()
@@ -137,8 +143,9 @@ def report(experiment_file: str, tracking_uri: str, output: Path) -> None:
     from massact.phases.report import run_report
 
     session = open_session(experiment_file, tracking_uri)
-    session.show(run_report(session, output).summary)
-    _say_next(session)
+    with working(session):
+        session.show(run_report(session, output).summary)
+        _say_next(session)
 
 
 @click.command("main")
@@ -146,8 +153,11 @@ def report(experiment_file: str, tracking_uri: str, output: Path) -> None:
 @tracking_uri_option
 @rounds_option
 @workload_options
+@dry_run_option
 @output_option
-def main_command(experiment_file: str, tracking_uri: str, output: Path, **workload: Any) -> None:
+def main_command(
+    experiment_file: str, tracking_uri: str, output: Path, *, dry_run: bool, **workload: Any
+) -> None:
     """Run the whole plan: calibrate, extract, phases 1 to 4, report. What is finished is not run again.
 
     \b
@@ -155,19 +165,30 @@ def main_command(experiment_file: str, tracking_uri: str, output: Path, **worklo
       massact main --experiment experiments/toy.yaml
     """
     from massact.phases.main import run_main
+    from massact.phases.plan import show_phases
+    from massact.phases.steps import GRID_PHASES
 
     session = open_session(experiment_file, tracking_uri, **workload)
-    text, tally = run_main(session, output)
-    session.show(text)
-    _say_next(session)
+    with working(session):
+        if dry_run:
+            show_phases(session, GRID_PHASES)
+            return
+        text, tally = run_main(session, output)
+        session.show(text)
+        _say_next(session)
     _fail_with(tally)
 
 
-def _run_grid_phase(name: "PhaseName", session: "Session") -> None:
+def _run_grid_phase(name: "PhaseName", session: "Session", *, dry_run: bool) -> None:
+    from massact.phases.plan import show_phases
     from massact.phases.steps import run_grid_phase
 
-    tally = run_grid_phase(session, name)
-    _say_next(session)
+    with working(session):
+        if dry_run:
+            show_phases(session, (name,))
+            return
+        tally = run_grid_phase(session, name)
+        _say_next(session)
     _fail_with(tally)
 
 

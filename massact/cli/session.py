@@ -2,13 +2,15 @@
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
+from massact.cli.sync import spool_option
 from massact.config import load_experiment
 from massact.toy import is_toy
 
@@ -20,6 +22,8 @@ QUIET_SECONDS = 2.0
 """Work shorter than this shows no bar."""
 LOG_SECONDS = 15.0
 """How often a bar writes a line where stderr is no terminal."""
+_PARTING_SECONDS = 1.0
+"""How long an interrupted judge may still take."""
 
 
 def workload_options(command: F) -> F:
@@ -38,7 +42,24 @@ def workload_options(command: F) -> F:
         show_default=True,
         help="Whose responses are kept: all, the best of each group so far, or none.",
     )
-    return save_responses(batch_rows(command))
+    store_timeout = click.option(
+        "--store-timeout",
+        type=click.FloatRange(0),
+        default=3600,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long to wait for a run store that went down during the work.",
+    )
+    return save_responses(batch_rows(spool_option(store_timeout(command))))
+
+
+def dry_run_option(command: F) -> F:
+    """`--dry-run`, of every command that evaluates cells."""
+    return click.option(
+        "--dry-run",
+        is_flag=True,
+        help="Only show what there is to do, how long it may take and what the judge is asked; writes nothing.",
+    )(command)
 
 
 def rounds_option(command: F) -> F:
@@ -71,6 +92,49 @@ def open_session(experiment_file: str, tracking_uri: str, **workload: Any) -> "S
         say=lambda line: click.echo(line, err=True),
         show=lambda text: click.echo(text + "\n"),
     )
+
+
+@contextmanager
+def working(session: "Session") -> Iterator[None]:
+    """Until the command's work is done: however it ends, what was evaluated is sent or kept in the spool.
+
+    Raises:
+        click.exceptions.Exit: it was interrupted (128 and the signal's number), or the store refused something.
+    """
+    with session.interruption.watched():
+        try:
+            yield
+            left = session.close()
+        except KeyboardInterrupt as error:
+            _stop(session, str(error))
+        except BaseException as error:
+            session.close_after(error)
+            raise
+    if left:
+        raise click.exceptions.Exit(1)
+
+
+def _stop(session: "Session", text: str) -> NoReturn:
+    from massact.pipeline.judging import THREAD
+
+    if session.interruption.count > 1:
+        session.abandon()
+    else:
+        try:
+            session.close()
+        except KeyboardInterrupt:
+            session.abandon()
+    click.echo(text or "interrupted: what was finished is kept", err=True)
+    code = 128 + session.interruption.signal
+    for thread in threading.enumerate():
+        if thread.name == THREAD:
+            thread.join(_PARTING_SECONDS)
+            if thread.is_alive():
+                # in the middle of a batch or of a request: the interpreter must not take itself apart under it
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+    raise click.exceptions.Exit(code)
 
 
 @contextmanager

@@ -82,7 +82,8 @@ class Generator:
         order = sorted(range(len(kept)), key=lambda i: (len(kept[i].prompt), kept[i].prompt))
         start = 0
         while start < len(order):
-            batch = order[start : start + self._fitting([kept[i] for i in order[start:]], settings)]
+            next_rows = [kept[i] for i in order[start : start + self._rows_at_most]]
+            batch = order[start : start + self._fitting(next_rows, settings)]
             said = self._batch([kept[i] for i in batch], settings)
             if said is None:  # out of memory: once more with fewer rows
                 continue
@@ -96,7 +97,7 @@ class Generator:
     def _fitting(self, rows: Sequence[Row], settings: Generation) -> int:
         """How many of the rows, from the first on, fit in the memory side by side."""
         memory = measure_memory(self._model, self._memory, held=self._cache)
-        return max(1, min(self._rows_at_most, memory.fitting(rows, settings.max_new_tokens)))
+        return max(1, memory.fitting(rows, settings.max_new_tokens))
 
     def _batch(self, rows: Sequence[Row], settings: Generation) -> list[tuple[int, ...]] | None:
         try:

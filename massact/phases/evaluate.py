@@ -1,49 +1,23 @@
-"""Evaluating cells of one model and trait: what the store holds is skipped, the rest is generated and logged."""
+"""Evaluating cells of one model and trait: what the store holds is skipped, the rest is generated and spooled."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import product
-
-import torch
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 
 from massact.config import ModelConfig, TraitConfig
-from massact.domain import Cell, Direction, Generation, Geometry, Recipe, Setting, Steering
-from massact.errors import DataError, MissingPrerequisiteError, StoreError
-from massact.judges import Judge
+from massact.errors import MissingPrerequisiteError
 from massact.keys import cell_key
 from massact.labels import format_label
-from massact.models.load import SteerableModel
+from massact.phases.interrupt import Interrupted
+from massact.phases.planning import NO_OVERRIDES, GridRequest, Overrides, Planner
 from massact.phases.session import Session
-from massact.pipeline.evaluate import Evaluation, FailedCell, PlannedCell, evaluate_cells
-from massact.pipeline.extract import make_vectors
-from massact.schema import Artifact, Kind, StageRow
-from massact.store import RunStore
-from massact.store.base import Stored
-from massact.tracking.evaluations import log_evaluation, log_failure
+from massact.pipeline.evaluate import Evaluation, FailedCell, PlannedCell
+from massact.pipeline.sweep import evaluate_cells
+from massact.tracking.evaluations import evaluation_whole_run, failure_whole_run
 from massact.tracking.rows import Baseline, Place
-from massact.tracking.stages import read_calibration, read_kept_activations, read_vectors
 from massact.tracking.tracker import OpenRun
-from massact.vectors.geometry import cosine, massive_energy, relative_strength, vector_digest
-from massact.vectors.massive import Calibration
 
-
-@dataclass(frozen=True, slots=True)
-class GridRequest:
-    """Cells that somebody wants: every layer with every coefficient, for one window and recipe."""
-
-    position: str
-    recipe: Recipe
-    layers: tuple[int, ...]
-    coefficients: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Overrides:
-    """What an `evaluate` command line changes of the experiment file; `None` keeps the file's."""
-
-    max_new_tokens: int | None = None
-    subset: int | None = None
-    direction: Direction | None = None
+__all__ = ["Evaluator", "GridRequest", "Overrides", "Tally"]
 
 
 @dataclass(slots=True)
@@ -75,104 +49,106 @@ class Evaluator:
         parent: OpenRun,
         config: ModelConfig,
         trait: TraitConfig,
-        overrides: Overrides = Overrides(),
+        overrides: Overrides = NO_OVERRIDES,
     ) -> None:
-        self._session, self._parent, self._config = session, parent, config
-        self._direction: Direction = overrides.direction or trait.direction
-        self._questions = session.questions(trait, overrides.subset)
-        self._trait = trait
-        generation = session.experiment.generation
-        if overrides.max_new_tokens is not None:
-            generation = replace(generation, max_new_tokens=overrides.max_new_tokens)
-        self._vectors = StoredVectors(session, config, trait)
-        self._setting = self._make_setting(generation)
-        self._place = Place(
-            session.experiment.name, config.name, config.instruct.name, len(self._questions.questions)
-        )
+        self._session, self._parent, self._config, self._trait = session, parent, config, trait
+        session.send_leftovers()
+        self._planner = Planner(session, config, trait, overrides)
+        n_questions = len(self._planner.questions.questions)
+        self._place = Place(session.experiment.name, config.name, config.instruct.name, n_questions)
         self._best: dict[tuple[str, str], float] = {}
 
     @property
     def n_layers(self) -> int:
-        return self._model.shape.n_layers
-
-    @property
-    def _model(self) -> SteerableModel:
-        return self._session.model(self._config, self._config.instruct)
-
-    @property
-    def _judge(self) -> Judge:
-        return self._session.judge(self._trait)
-
-    def _make_setting(self, generation: Generation) -> Setting:
-        return Setting(
-            model=self._model.identity,
-            trait=self._trait.name,
-            trait_digest=self._session.dataset(self._trait).digest,
-            questions_digest=self._questions.digest,
-            subset=self._questions.subset,
-            chat_template_digest=self._model.chat_template_digest,
-            generation=generation,
-            judge=self._judge.identity,
-        )
+        return self._planner.n_layers
 
     def run(self, requests: Iterable[GridRequest]) -> Tally:
-        """Evaluate what the store does not hold of the requested cells, the baseline first."""
-        wanted = {cell_key(planned.cell): planned for request in requests for planned in self._plan(request)}
-        with self._session.store() as store:
-            finished = store.finished_keys(self._session.experiment.name)
-        todo = [planned for key, planned in wanted.items() if key not in finished]
-        tally = Tally(wanted=len(wanted), finished_before=len(wanted) - len(todo))
+        """Evaluate what the store does not hold of the requested cells, the baseline first.
+
+        Raises:
+            Interrupted: somebody asked to stop; the cells in hand were finished.
+        """
+        requests = list(requests)
+        described = self._planner.description
+        tally, todo = self._plan(requests)
         if todo:
-            baseline = self._baseline()
-            for result in self._evaluate(todo):
-                self._log(result, baseline, tally)
+            self._session.model(self._config, self._config.instruct)
+            if self._planner.description != described:
+                # what the weights say counts; the files of some models tell it otherwise
+                tally, todo = self._plan(requests)
+            self._sweep(todo, tally)
         self._session.say(f"{self._config.name}, {self._trait.name}: {tally}")
         return tally
 
-    def _baseline(self) -> Baseline:
-        cell = Cell(self._setting, None)
-        key = cell_key(cell)
+    def _plan(self, requests: Sequence[GridRequest]) -> tuple[Tally, list[PlannedCell]]:
+        wanted = self._planner.cells(requests)
         with self._session.store() as store:
-            found = {one.row.key: one for one in store.baselines(self._session.experiment.name)}
-        if key in found:
-            return Baseline(key, found[key].row.trait_mean)
-        (result,) = self._evaluate([PlannedCell(cell, None)])
+            finished = store.finished_keys(self._session.experiment.name)
+        todo = [planned for key, planned in wanted.items() if key not in finished]
+        return Tally(wanted=len(wanted), finished_before=len(wanted) - len(todo)), todo
+
+    def _sweep(self, todo: Sequence[PlannedCell], tally: Tally) -> None:
+        session, interruption = self._session, self._session.interruption
+        cell = self._planner.baseline()
+        baseline = self._stored_baseline(cell)
+        results = evaluate_cells(
+            session.model(self._config, self._config.instruct),
+            todo if baseline else [cell, *todo],
+            self._planner.questions.questions,
+            session.judge(self._trait),
+            batch_rows=session.workload.batch_rows,
+            progress=session.progress,
+            should_stop=lambda: interruption.is_requested,
+        )
+        session.spool  # noqa: B018  opened before anything is spent on what it could not take
+        with interruption.finishing(), closing(results):
+            for result in results:
+                if baseline is None:
+                    baseline = self._put_baseline(result)
+                else:
+                    self._put(result, baseline, tally)
+        if interruption.is_requested:
+            session.close()
+            n_finished = tally.finished_before + tally.evaluated
+            raise Interrupted(
+                f"interrupted: {n_finished} of {tally.wanted} cells finished; run the same command again to go on"
+            )
+
+    def _stored_baseline(self, planned: PlannedCell) -> Baseline | None:
+        key = cell_key(planned.cell)
+        with self._session.store() as store:
+            found = {one.row.key: one.row for one in store.baselines(self._session.experiment.name)}
+        return Baseline(key, found[key].trait_mean) if key in found else None
+
+    def _put_baseline(self, result: Evaluation | FailedCell) -> Baseline:
+        spool, home = self._session.spool, self._parent.experiment_id
         if isinstance(result, FailedCell):
-            log_failure(self._session.tracker, self._parent, self._place, result)
+            spool.put(failure_whole_run(self._place, result, parent=self._parent), experiment_id=home)
             raise MissingPrerequisiteError(
                 f"the baseline of {self._config.name} could not be evaluated: {result.error}"
             )
-        log_evaluation(
-            self._session.tracker, self._parent, self._place, result, baseline=None, keep_responses=True
+        run, row = evaluation_whole_run(
+            self._place, result, baseline=None, keep_responses=True, parent=self._parent
         )
-        return Baseline(key, result.summary.trait_mean)
+        spool.put(run, experiment_id=home)
+        return Baseline(row.key, row.trait_mean)
 
-    def _evaluate(self, cells: Sequence[PlannedCell]) -> Iterator[Evaluation | FailedCell]:
-        return evaluate_cells(
-            self._model,
-            cells,
-            self._questions.questions,
-            self._judge,
-            batch_rows=self._session.workload.batch_rows,
-            progress=self._session.progress,
-        )
-
-    def _log(self, result: Evaluation | FailedCell, baseline: Baseline, tally: Tally) -> None:
-        tracker = self._session.tracker
+    def _put(self, result: Evaluation | FailedCell, baseline: Baseline, tally: Tally) -> None:
+        spool, home = self._session.spool, self._parent.experiment_id
         if isinstance(result, FailedCell):
             tally.failed += 1
             self._session.say(f"failed: {result.error}")
-            log_failure(tracker, self._parent, self._place, result)
+            spool.put(failure_whole_run(self._place, result, parent=self._parent), experiment_id=home)
             return
-        tally.evaluated += 1
-        log_evaluation(
-            tracker,
-            self._parent,
+        run, _ = evaluation_whole_run(
             self._place,
             result,
             baseline=baseline,
             keep_responses=self._keeps_responses(result, baseline),
+            parent=self._parent,
         )
+        spool.put(run, experiment_id=home)
+        tally.evaluated += 1
 
     def _keeps_responses(self, result: Evaluation, baseline: Baseline) -> bool:
         keep = self._session.workload.save_responses
@@ -183,112 +159,10 @@ class Evaluator:
         if steering is None or summary.trait_mean is None or not coherent:
             return False
         gain = (summary.trait_mean - (baseline.trait_mean or 0.0)) * (
-            1 if self._direction == "positive" else -1
+            1 if self._planner.direction == "positive" else -1
         )
         group = (steering.position, format_label(steering.recipe))
         is_best = gain > self._best.get(group, float("-inf"))
         if is_best:
             self._best[group] = gain
         return is_best
-
-    def _plan(self, request: GridRequest) -> Iterator[PlannedCell]:
-        vectors = self._vectors.of(request.position, request.recipe)
-        shape = self._model.shape
-        if tuple(vectors.shape) != (shape.n_layers, shape.d_model):
-            raise DataError(
-                f"vectors of {format_label(request.recipe)} at {request.position} have shape {list(vectors.shape)}, "
-                f"{self._config.instruct.reference} has {shape.n_layers} layers of {shape.d_model} dims: they are of "
-                "another model; run massact calibrate and massact extract again"
-            )
-        uncleaned = self._vectors.of(request.position, request.recipe.uncleaned)
-        calibration = self._vectors.calibration
-        for layer, coefficient in product(request.layers, request.coefficients):
-            vector = vectors[layer]
-            steering = Steering(
-                vector_digest=vector_digest(vector),
-                position=request.position,
-                recipe=request.recipe,
-                layer=layer,
-                coefficient=coefficient,
-                direction=self._direction,
-            )
-            yield PlannedCell(
-                Cell(self._setting, steering),
-                vector,
-                _geometry(vector, uncleaned[layer], coefficient, calibration, layer),
-                n_dims_cleaned=len(calibration.dims(request.recipe.cleaning, layer)),
-            )
-
-
-class StoredVectors:
-    """Vectors of one model and trait, from the newest extraction in the store."""
-
-    def __init__(self, session: Session, config: ModelConfig, trait: TraitConfig) -> None:
-        self._session = session
-        name = session.experiment.name
-        with session.store() as store:
-            self._extractions = _newest(store, Kind.EXTRACTION, name, config.name, trait.name)
-            calibrations = _newest(store, Kind.CALIBRATION, name, config.name, None)
-        if not self._extractions or not calibrations:
-            lacking, command = ("activations", "extract") if calibrations else ("calibration", "calibrate")
-            raise MissingPrerequisiteError(
-                f"{config.name}, {trait.name}: no {lacking} in the store: run "
-                f"massact {command} --experiment {session.experiment.file} first"
-            )
-        path = session.tracker.fetch(next(iter(calibrations.values())).run_id, Artifact.CALIBRATION)
-        self.calibration: Calibration = read_calibration(path)
-        self._made: dict[tuple[str, str], torch.Tensor] = {}
-
-    def of(self, position: str, recipe: Recipe) -> torch.Tensor:
-        """`[n_layers, d_model]`: read from the extraction, or made from its activations where it holds none.
-
-        Raises:
-            MissingPrerequisiteError: nothing was extracted at that position.
-        """
-        label = format_label(recipe)
-        if (position, label) not in self._made:
-            found = self._extractions.get(position)
-            if found is None:
-                raise MissingPrerequisiteError(
-                    f"activations not found at {position}: add it to extraction.positions in "
-                    f"{self._session.experiment.file} and run massact extract first; there are "
-                    f"{', '.join(self._extractions)}"
-                )
-            self._made[position, label] = self._read(found, recipe, label)
-        return self._made[position, label]
-
-    def _read(self, found: Stored[StageRow], recipe: Recipe, label: str) -> torch.Tensor:
-        tracker = self._session.tracker
-        if label in found.row.labels:
-            try:
-                return read_vectors(tracker, found.run_id, label)
-            except StoreError as error:
-                raise MissingPrerequisiteError(
-                    f"vectors of {label} not found in extraction {found.run_id}: {error}. Delete that run and "
-                    "run massact extract again"
-                ) from error
-        activations = read_kept_activations(tracker, found.run_id)
-        seed = self._session.experiment.extraction.seed
-        return make_vectors([recipe], activations, self.calibration, seed=seed)[label].vectors
-
-
-def _newest(
-    store: RunStore, kind: Kind, experiment: str, model: str, trait: str | None
-) -> dict[str, Stored[StageRow]]:
-    """By position, the newest run of a stage (stages come the oldest first)."""
-    stages = store.stages(kind, experiment)
-    return {
-        one.row.position or "": one for one in stages if one.row.model == model and one.row.trait == trait
-    }
-
-
-def _geometry(
-    vector: torch.Tensor, uncleaned: torch.Tensor, coefficient: float, calibration: Calibration, layer: int
-) -> Geometry:
-    dims = calibration.uniform_dims
-    norm = calibration.layers[layer].norm_without_massive
-    return Geometry(
-        massive_energy=massive_energy(vector, dims),
-        cosine_to_uncleaned=cosine(vector, uncleaned),
-        relative_strength=relative_strength(vector, coefficient, dims=dims, norm_without_massive=norm),
-    )

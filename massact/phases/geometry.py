@@ -1,8 +1,8 @@
 """Cosines between vectors whose bests are compared, so that a report says "same vector" instead of comparing noise."""
 
 from massact.labels import parse_label
-from massact.phases.evaluate import StoredVectors
 from massact.phases.session import Session
+from massact.phases.vectors import StoredVectors
 from massact.query import Answers, before_after_pairs
 from massact.query.comparison import SAME_VECTOR_COSINE
 from massact.vectors.geometry import cosine, vector_digest

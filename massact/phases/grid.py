@@ -41,7 +41,7 @@ def _fill_model(
 ) -> Tally:
     model, trait = subject
     evaluator = Evaluator(session, run, model, trait)
-    tally = evaluator.run(_declared(phase, model, evaluator.n_layers))
+    tally = evaluator.run(declared_requests(phase, model, evaluator.n_layers))
     for round_number in range(1, session.workload.max_rounds + 1):
         open_rows = [
             row
@@ -59,7 +59,8 @@ def _fill_model(
     return tally
 
 
-def _declared(phase: PhaseConfig, model: ModelConfig, n_layers: int) -> list[GridRequest]:
+def declared_requests(phase: PhaseConfig, model: ModelConfig, n_layers: int) -> list[GridRequest]:
+    """A phase's declared grid for a model of so many layers."""
     grid = phase.grid(model)
     layers = parse_layers(grid.layers, n_layers)
     return [

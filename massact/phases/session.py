@@ -1,17 +1,27 @@
 """What the phases of one command share: the experiment, its stores, and the one model in memory."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from massact.config import Experiment, ModelConfig, TraitConfig, VariantConfig
 from massact.domain import QuestionSet
+from massact.errors import MassactError, MissingPrerequisiteError, StoreError
 from massact.judges import Judge, open_judge
+from massact.models.identity import Description, describe, read_description
 from massact.models.load import SteerableModel, load_model
+from massact.phases.interrupt import Interruption
+from massact.phases.store import artifact_places, open_patient_store
 from massact.pipeline.dataset import TraitDataset, load_trait
 from massact.pipeline.progress import Progress, silent
-from massact.store import RunStore, open_store
+from massact.pipeline.remembering import RememberingJudge
+from massact.store import RunStore
+from massact.tracking.fetching import fetch_from
+from massact.tracking.patience import Patience, StoreLostError
+from massact.tracking.spool import DEFAULT_SPOOL, Spool, send_leftovers
 from massact.tracking.tracker import Tracker
 
 Say = Callable[[str], None]
@@ -27,6 +37,10 @@ class Workload:
     """`all`, `best` (those that were the best of their group when they were made) or `none`."""
     max_rounds: int = 3
     """How often a phase goes back to fill the gaps that remain."""
+    spool: Path = Path(DEFAULT_SPOOL)
+    """Folder where finished evaluations are kept until the run store has them."""
+    store_timeout: float = 3600
+    """Seconds that a run store which is down is waited for, once work is under way."""
 
 
 class Session:
@@ -53,7 +67,15 @@ class Session:
         self.progress = progress
         self.say = say
         self.show = show
+        self.patience = Patience(self.workload.store_timeout, say=say)
+        self.interruption = Interruption(say)
+        self.is_dry = False
+        """Whether nothing is to be written, and no weights loaded."""
+        self._places: dict[str, str] | None = None
+        self._spool: Spool | None = None
+        self._has_sent_leftovers = False
         self._loaded: tuple[object, SteerableModel] | None = None
+        self._described: dict[tuple[str, str], Description] = {}
         self._judges: dict[str, Judge] = {}
         self._datasets: dict[str, TraitDataset] = {}
 
@@ -65,12 +87,88 @@ class Session:
             self.experiment.name,
             description=self.experiment.description,
             floor=self.experiment.coherence_floor,
+            patience=self.patience,
         )
+
+    @property
+    def spool(self) -> Spool:
+        """Where finished evaluations go; the first use makes the folder.
+
+        Raises:
+            SpoolFolderError: it cannot be made or written to.
+        """
+        if self._spool is None:
+            self._spool = Spool(self.workload.spool, self.tracking_uri, self.experiment.name, say=self.say)
+        return self._spool
+
+    def send_leftovers(self) -> None:
+        """Send what earlier commands left in the spool for this store, so that it is not evaluated again.
+
+        Raises:
+            StoreError: the store does not take all of it.
+        """
+        if self._has_sent_leftovers:
+            return
+        reports = send_leftovers(self.workload.spool, self.tracking_uri, say=self.say, only_here=True)
+        left = sum(one.left - len(one.refused) for one in reports)
+        if left > 0:
+            raise StoreError(
+                f"{left} evaluations of earlier commands wait in {self.workload.spool} and cannot be sent now: see "
+                "massact sync, or name another folder with --spool to evaluate those cells again"
+            )
+        self._has_sent_leftovers = True
+
+    def settle(self) -> None:
+        """Wait until the store has what was evaluated so far.
+
+        Raises:
+            StoreLostError: it did not take all of it in time.
+        """
+        if self._spool is None:
+            return
+        timeout = self.workload.store_timeout
+        began = time.monotonic()
+        left = self._spool.flush(timeout)
+        # what the store refused is left too, but not waited for; the spool tells of it when it is closed
+        if left and time.monotonic() - began >= timeout:
+            raise StoreLostError(
+                f"{left} evaluations wait in {self.workload.spool}: the tracking store did not take them within "
+                f"{timeout:g} s; massact sync sends them when it does again"
+            )
+
+    def close(self) -> int:
+        """Send what can be sent in a few seconds, and let go of the spool. Returns how many evaluations wait there."""
+        return 0 if self._spool is None else self._spool.close()
+
+    def close_after(self, _error: BaseException) -> None:
+        """The same after an error, which what goes wrong now must not hide."""
+        try:
+            self.close()
+        except MassactError as second:
+            self.say(f"error: {second}")
+
+    def abandon(self) -> None:
+        """Let go of the spool at once: what was evaluated is on the disk."""
+        if self._spool is not None:
+            self._spool.abandon()
+
+    def fetch(self, run_id: str, path: str) -> Path:
+        """An artifact on this machine.
+
+        Raises:
+            StoreError: the run holds no such artifact, or it cannot be had.
+        """
+        if not self.is_dry:
+            return self.tracker.fetch(run_id, path)
+        if self._places is None:
+            self._places = artifact_places(self.tracking_uri, self.experiment.name)
+        return fetch_from(self._places[run_id], path, tracking_uri=self.tracking_uri)
 
     @contextmanager
     def store(self) -> Iterator[RunStore]:
-        """The reader. The store is there once a run was opened."""
-        store = open_store(self.tracking_uri)
+        """The reader, of a store that has all that was evaluated. It is there once a run was opened."""
+        self.settle()
+        store = open_patient_store(self.tracking_uri, self.patience)
         try:
             yield store
             for warning in store.warnings:
@@ -91,7 +189,20 @@ class Session:
                 device=config.device,
             )
             self._loaded = (wanted, model)
+            self._described[wanted] = describe(model)
         return self._loaded[1]
+
+    def description(self, config: ModelConfig, variant: VariantConfig) -> Description:
+        """What identifies a variant, without loading it where its files tell."""
+        wanted = (config.name, variant.name)
+        if wanted not in self._described:
+            found = read_description(
+                self.experiment.resolve(variant.reference), revision=variant.revision, dtype=config.dtype
+            )
+            if found is None and self.is_dry:
+                raise MissingPrerequisiteError(f"only the weights of {variant.reference} tell its dtype")
+            self._described[wanted] = found or describe(self.model(config, variant))
+        return self._described[wanted]
 
     def dataset(self, trait: TraitConfig) -> TraitDataset:
         """A trait's dataset, read once."""
@@ -104,10 +215,11 @@ class Session:
         return self.dataset(trait).question_set(self.experiment.subset if subset is None else subset)
 
     def judge(self, trait: TraitConfig) -> Judge:
-        """The experiment's judge for a trait."""
+        """The experiment's judge for a trait, asked about equal text once."""
         if trait.name not in self._judges:
             dataset = self.dataset(trait)
-            self._judges[trait.name] = open_judge(
+            judge = open_judge(
                 self.experiment.judge, definition=dataset.definition, eval_prompt=dataset.eval_prompt
             )
+            self._judges[trait.name] = RememberingJudge(judge)
         return self._judges[trait.name]

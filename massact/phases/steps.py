@@ -87,6 +87,7 @@ def run_evaluate(session: Session, request: Request, parent: OpenRun | None = No
             for position in request.positions
             for recipe in request.recipes
         )
+        session.settle()
         _note(session, run, f"{request.model.name}, {request.trait.name}: {tally}")
     return tally
 

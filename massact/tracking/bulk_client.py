@@ -4,10 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from massact.errors import StoreError
-from massact.schema import MlflowTag, Tag
+from massact.schema import Tag
 from massact.tracking.bulk_files import explained, write_files
-from massact.tracking.connection import shown_uri
+from massact.tracking.creation import request_run
 from massact.tracking.process import process_tag
 from massact.tracking.tracker import log_in_batches
 from massact.tracking.whole_run import WholeRun, check_runs
@@ -81,31 +80,14 @@ class ClientWriter:
         self._client.set_terminated(run_id, status=run.status, end_time=run.finished_at)
 
     def _create_once(self, run: WholeRun) -> tuple[str, str]:
-        """Make a run by one request. Returns its id and artifact URI.
-
-        MLflow's client would ask again after a time-out or an error 500, and so make a second run; here
-        the caller looks what is there first.
-        """
-        from mlflow.utils.credentials import get_default_host_creds
-        from mlflow.utils.rest_utils import http_request, verify_rest_response
-
-        tags = {**run.all_tags, Tag.PROCESS.value: process_tag()}
-        body = {
-            "experiment_id": self._experiment_id,
-            "user_id": run.tags.get(MlflowTag.USER, "unknown"),
-            "start_time": run.started_at,
-            "run_name": run.name,
-            "tags": [{"key": key, "value": value} for key, value in tags.items()],
-        }
-        place, credentials = "/api/2.0/mlflow/runs/create", get_default_host_creds(self._uri)  # type: ignore[no-untyped-call]
-        answer = http_request(credentials, place, "POST", max_retries=0, json=body)  # type: ignore[no-untyped-call]
-        made = verify_rest_response(answer, place).json()
-        try:
-            return str(made["run"]["info"]["run_id"]), str(made["run"]["info"]["artifact_uri"])
-        except (KeyError, TypeError) as error:
-            raise StoreError(
-                f"tracking store {shown_uri(self._uri)} answers, but not as MLflow does"
-            ) from error
+        """Make a run by one request. Returns its id and artifact URI."""
+        return request_run(
+            self._uri,
+            self._experiment_id,
+            name=run.name,
+            started_at=run.started_at,
+            tags={**run.all_tags, Tag.PROCESS.value: process_tag()},
+        )
 
     def _held(self, records: Mapping[str, WholeRun]) -> dict[str, _Held]:
         """By record, the run that the server holds: where there are several, one that is whole."""

@@ -3,19 +3,23 @@
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from massact.errors import StoreError
 from massact.schema import TAG_LIMIT, EvaluationRow, Kind, MlflowTag, PublishedRow, StageRow, Tag, encode_row
 from massact.tracking.connection import connect, first_line, shown_uri, without_password
+from massact.tracking.creation import Creation
+from massact.tracking.patience import Patience, is_outage
 from massact.tracking.process import process_tag
 from massact.tracking.provenance import provenance_tags
 from massact.tracking.views import view_tags
 
+T = TypeVar("T")
 _MAX_METRICS, _MAX_PARAMS = 1000, 100
 PROJECT_RUN = "MLFLOW_RUN_ID"
 
@@ -42,8 +46,21 @@ class OpenRun:
 class Tracker:
     """Writes to one tracking store, for one experiment file."""
 
-    def __init__(self, tracking_uri: str, experiment: str, *, description: str = "", floor: float) -> None:
+    def __init__(
+        self,
+        tracking_uri: str,
+        experiment: str,
+        *,
+        description: str = "",
+        floor: float,
+        patience: Patience | None = None,
+    ) -> None:
         """Connect, and create the MLflow experiment where it does not exist.
+
+        Args:
+            description: of the experiment, for the UI.
+            floor: the coherence floor that the UI's views show.
+            patience: with a store that is down once a phase was begun; `None`: none.
 
         Raises:
             StoreError: the store cannot be reached or its experiment of that name was deleted.
@@ -51,6 +68,7 @@ class Tracker:
         self.tracking_uri = tracking_uri
         self.experiment = experiment
         self._floor = floor
+        self._patience = patience or Patience(0)
         self._client = connect(tracking_uri)
         self.experiment_id = self._ensure_experiment(description)
         self.shown_experiment_id = self.experiment_id
@@ -66,20 +84,30 @@ class Tracker:
                     f"the MLflow experiment {self.experiment!r} was deleted: restore it "
                     f"(mlflow experiments restore --experiment-id {found.experiment_id}) or give the file another name"
                 )
-            if found is not None:
-                experiment_id = str(found.experiment_id)
-            else:
-                note = {MlflowTag.NOTE.value: description} if description else {}
-                experiment_id = str(self._client.create_experiment(self.experiment, tags=note))
+            return self._create_experiment(description) if found is None else str(found.experiment_id)
         except MlflowException as error:
             raise StoreError(
                 f"tracking store {shown_uri(self.tracking_uri)}: {without_password(error, self.tracking_uri)}"
             ) from error
-        return experiment_id
+
+    def _create_experiment(self, description: str) -> str:
+        note = {MlflowTag.NOTE.value: description} if description else {}
+        try:
+            return str(self._client.create_experiment(self.experiment, tags=note))
+        except Exception:
+            # another process that began at the same time may have been faster
+            made = self._client.get_experiment_by_name(self.experiment)
+            if made is None or made.lifecycle_stage != "active":
+                raise
+            return str(made.experiment_id)
+
+    def _ask(self, attempt: Callable[[], T]) -> T:
+        """Something that may be asked twice: the second time changes nothing."""
+        return self._patience.ask(attempt, is_outage=is_outage)
 
     def _show_views(self, experiment_id: str) -> None:
         for key, value in view_tags(self._floor).items():
-            self._client.set_experiment_tag(experiment_id, key, value)
+            self._ask(partial(self._client.set_experiment_tag, experiment_id, key, value))
 
     @contextmanager
     def phase(
@@ -95,16 +123,26 @@ class Tracker:
         It ends FINISHED, or FAILED with the error's first line as a tag, or KILLED when interrupted.
         """
         run = self._open_phase(name, kind, parent)
-        self.log_params(run, params)
+        self._patience.begin()
         try:
+            self.log_params(run, params)
             yield run
         except (KeyboardInterrupt, SystemExit):
-            self.end(run, "KILLED", error="interrupted")
+            self._end_badly(run, "KILLED", "interrupted")
             raise
         except BaseException as error:
-            self.end(run, "FAILED", error=f"{type(error).__name__}: {error}")
+            self._end_badly(run, "FAILED", f"{type(error).__name__}: {error}")
             raise
         self.end(run)
+
+    def _end_badly(self, run: OpenRun, status: str, error: str) -> None:
+        """End a run after an error, which a store that is down must not hide: `massact doctor` ends it then."""
+        self._patience.end()
+        try:
+            self.end(run, status, error=error)
+        except Exception as second:
+            if not is_outage(second):
+                raise
 
     def _open_phase(self, name: str, kind: Kind, parent: OpenRun | None) -> OpenRun:
         tags = self._tags(kind, name=name, parent=parent) | {Tag.PHASE.value: name}
@@ -120,9 +158,9 @@ class Tracker:
         run_id = os.environ.get(PROJECT_RUN)
         if not run_id:
             return None
-        info = self._client.get_run(run_id).info
+        info = self._ask(lambda: self._client.get_run(run_id)).info
         for key, value in tags.items():
-            self._client.set_tag(run_id, key, value)
+            self._ask(partial(self._client.set_tag, run_id, key, value))
         return OpenRun(run_id, str(info.experiment_id), str(info.artifact_uri))
 
     def create(
@@ -138,10 +176,11 @@ class Tracker:
         return self._create(parent.experiment_id, self._tags(row.kind, name=name, parent=parent) | own, name)
 
     def _create(self, experiment_id: str, tags: Mapping[str, str], name: str) -> OpenRun:
-        created = self._client.create_run(
-            experiment_id, start_time=int(time.time() * 1000), tags=dict(tags), run_name=name
+        creation = Creation(self._client, self.tracking_uri, experiment_id, name=name, tags=tags)
+        run_id, artifact_uri = self._patience.ask(
+            creation.make, is_outage=is_outage, before_again=creation.find
         )
-        return OpenRun(str(created.info.run_id), experiment_id, str(created.info.artifact_uri))
+        return OpenRun(run_id, experiment_id, artifact_uri)
 
     def _tags(self, kind: Kind, *, name: str, parent: OpenRun | None) -> dict[str, str]:
         under = parent_tags(parent.run_id) if parent else {}
@@ -149,7 +188,7 @@ class Tracker:
 
     def log_params(self, run: OpenRun, params: Mapping[str, object]) -> None:
         """Log params; one that `mlflow run` has logged already under that name is left as it is."""
-        known = self._client.get_run(run.run_id).data.params
+        known = self._ask(lambda: self._client.get_run(run.run_id)).data.params
         fresh = {key: value for key, value in params.items() if value is not None and key not in known}
         self.log(run, params={key: str(value) for key, value in fresh.items()})
 
@@ -163,13 +202,14 @@ class Tracker:
     ) -> None:
         """Log params and metrics in as few requests as the server's limits allow."""
         values = [Step(key, value, 0) for key, value in (metrics or {}).items()]
-        log_in_batches(
-            self._client, run.run_id, params or {}, [*values, *steps], timestamp=int(time.time() * 1000)
+        now = int(time.time() * 1000)
+        self._ask(
+            lambda: log_in_batches(self._client, run.run_id, params or {}, [*values, *steps], timestamp=now)
         )
 
     def set_tag(self, run: OpenRun, key: str, value: str) -> None:
         """Set a tag; a text longer than MLflow keeps is cut where a line ends, and says so."""
-        self._client.set_tag(run.run_id, key, fit_tag(value))
+        self._ask(lambda: self._client.set_tag(run.run_id, key, fit_tag(value)))
 
     @contextmanager
     def artifacts(self, run: OpenRun) -> Iterator[Path]:
@@ -179,7 +219,7 @@ class Tracker:
         with tempfile.TemporaryDirectory(prefix="massact-") as folder:
             yield Path(folder)
             repository = get_artifact_repository(run.artifact_uri, tracking_uri=self.tracking_uri)
-            repository.log_artifacts(folder)  # type: ignore[no-untyped-call]
+            self._ask(lambda: repository.log_artifacts(folder))  # type: ignore[no-untyped-call]
 
     def fetch(self, run_id: str, path: str) -> Path:
         """An artifact on this machine: where it lies, or a downloaded copy.
@@ -190,19 +230,30 @@ class Tracker:
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
 
+        def download() -> str:
+            return str(download_artifacts(run_id=run_id, artifact_path=path, tracking_uri=self.tracking_uri))
+
         try:
-            found = download_artifacts(run_id=run_id, artifact_path=path, tracking_uri=self.tracking_uri)
+            found = self._patience.ask(download, is_outage=lambda error: is_outage(error) and self._is_down())
         except (MlflowException, OSError) as error:
             raise StoreError(f"run {run_id} has no artifact {path!r}: {first_line(error)}") from error
         if not Path(found).exists():
             raise StoreError(f"run {run_id} has no artifact {path!r}: {found} does not exist")
         return Path(found)
 
+    def _is_down(self) -> bool:
+        """A server answers 500 where an artifact is missing, as it does when it is broken."""
+        try:
+            self._client.search_experiments(max_results=1)
+        except Exception as error:
+            return is_outage(error)
+        return False
+
     def end(self, run: OpenRun, status: str = "FINISHED", *, error: str | None = None) -> None:
         """Mark a run as finished, failed or killed."""
         if error is not None:
-            self._client.set_tag(run.run_id, Tag.ERROR.value, error[:1000])
-        self._client.set_terminated(run.run_id, status=status)
+            self._ask(lambda: self._client.set_tag(run.run_id, Tag.ERROR.value, error[:1000]))
+        self._ask(lambda: self._client.set_terminated(run.run_id, status=status))
 
 
 def run_tags(kind: Kind, experiment: str, name: str) -> dict[str, str]:

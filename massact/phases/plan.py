@@ -1,0 +1,240 @@
+"""What `--dry-run` shows: what there is to do, how long it may take and what the judge is asked. Writes nothing."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+
+from massact.config import ModelConfig, TraitConfig
+from massact.errors import MissingPrerequisiteError
+from massact.keys import cell_key
+from massact.labels import format_label
+from massact.layers import parse_layers
+from massact.phases.grid import declared_requests
+from massact.phases.planning import NO_OVERRIDES, GridRequest, Overrides, Planner
+from massact.phases.preflight import check_experiment
+from massact.phases.session import Session
+from massact.phases.steps import Request
+from massact.schema import EvaluationRow
+from massact.store.contents import is_absent
+
+_CALLS = {"openai": 2}
+"""Requests for one exchange, by the judge's kind: one for the trait and one for coherence. Others ask once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What one phase has to do for one model and trait."""
+
+    phase: str
+    model: str
+    trait: str
+    cells: int
+    finished: int
+    earlier: int
+    """Cells that an earlier phase of the same command will have evaluated."""
+    judge_calls: int
+    """At most: equal responses are judged once."""
+    seconds: float | None
+    """`None` where nothing was measured yet."""
+    n_measured: int
+    """Evaluations that the time was estimated from."""
+    note: str = ""
+
+    @property
+    def todo(self) -> int:
+        return self.cells - self.finished - self.earlier
+
+
+@dataclass(slots=True)
+class _Known:
+    """What the store holds, and what was planned so far."""
+
+    finished: frozenset[str] = frozenset()
+    measured: Sequence[EvaluationRow] = ()
+    is_empty: bool = True
+    planned: set[tuple[object, ...]] = field(default_factory=set)
+
+
+def show_phases(session: Session, names: Sequence[str]) -> None:
+    """Show what grid phases would do."""
+    session.show(forecast_text(session, forecast_phases(session, names)))
+
+
+def show_request(session: Session, request: Request) -> None:
+    """Show what an `evaluate` command line would do."""
+    session.show(forecast_text(session, [forecast_request(session, request)]))
+
+
+def forecast_phases(session: Session, names: Sequence[str]) -> list[Forecast]:
+    """What each phase has to do, model by model; a cell that several phases want counts in the first.
+
+    Raises:
+        UsageError: the experiment cannot be run as it is, or the store cannot be read.
+    """
+    session.is_dry = True
+    shapes, known, found = check_experiment(session, judges=True), _read(session), []
+    for name in names:
+        phase = session.experiment.phase(name)
+        for trait, model_name in product(session.experiment.traits, phase.models):
+            model = session.experiment.model(model_name)
+            requests = declared_requests(phase, model, shapes[model_name].n_layers)
+            found.append(_forecast(session, known, name, (model, trait), requests))
+    return found
+
+
+def forecast_request(session: Session, request: Request) -> Forecast:
+    """What an `evaluate` command line has to do.
+
+    Raises:
+        UsageError: the request cannot be run as it is, or the store cannot be read.
+    """
+    session.is_dry = True
+    shape = check_experiment(session, judges=True)[request.model.name]
+    layers = parse_layers(request.layers, shape.n_layers)
+    requests = [
+        GridRequest(position, recipe, layers, request.coefficients)
+        for position, recipe in product(request.positions, request.recipes)
+    ]
+    subject = (request.model, request.trait)
+    return _forecast(session, _read(session), "evaluate", subject, requests, request.overrides)
+
+
+def forecast_text(session: Session, forecasts: Sequence[Forecast]) -> str:
+    """The forecasts as a table with its total, and what cannot be foreseen."""
+    lines = [
+        "| phase | model | trait | cells | finished | in an earlier phase | to do | time | judge calls |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {one.phase} | {one.model} | {one.trait} | {one.cells} | {one.finished} | {one.earlier} | {one.todo} "
+        f"| {_time(one)} | {one.judge_calls} |"
+        for one in forecasts
+    ]
+    todo, calls = sum(one.todo for one in forecasts), sum(one.judge_calls for one in forecasts)
+    known = [one.seconds for one in forecasts if one.todo and one.seconds is not None]
+    is_whole = len(known) == sum(one.todo > 0 for one in forecasts)
+    time = f", {_span(sum(known))}" if known and is_whole else ""
+    lines += ["", f"{todo} cells to do{time}, {calls} judge calls at most{_cost(session)}."]
+    lines += dict.fromkeys(f"{one.model}, {one.trait}: {one.note}" for one in forecasts if one.note)
+    if any(one.phase != "evaluate" for one in forecasts):
+        lines.append("Finer coefficients for the gaps that remain come on top (--max-rounds).")
+    return "\n".join(lines)
+
+
+def _read(session: Session) -> _Known:
+    if is_absent(session.tracking_uri):
+        return _Known()
+    with session.store() as store:
+        name = session.experiment.name
+        finished = frozenset(store.finished_keys(name))
+        rows = [one.row for one in store.evaluations(name)]
+    return _Known(finished, rows, is_empty=False)
+
+
+def _forecast(
+    session: Session,
+    known: _Known,
+    phase: str,
+    subject: tuple[ModelConfig, TraitConfig],
+    requests: Sequence[GridRequest],
+    overrides: Overrides = NO_OVERRIDES,
+) -> Forecast:
+    model, trait = subject
+    n_questions = len(session.questions(trait, overrides.subset).questions)
+    done, needs_baseline, note = _finished(session, known, subject, requests, overrides)
+    wanted = _spots(subject, requests)
+    earlier = (wanted & known.planned) - done
+    todo = wanted - done - earlier
+    baseline = ("baseline", model.name, trait.name)
+    n_cells = len(todo) + (bool(todo) and needs_baseline and baseline not in known.planned)
+    known.planned |= wanted | ({baseline} if todo else set())
+    rate, n_measured = _seconds_per_response(known.measured, model, session, overrides)
+    return Forecast(
+        phase=phase,
+        model=model.name,
+        trait=trait.name,
+        cells=len(wanted),
+        finished=len(done),
+        earlier=len(earlier),
+        judge_calls=n_cells * n_questions * _CALLS.get(session.experiment.judge.name.partition(":")[0], 1),
+        seconds=None if rate is None else n_cells * n_questions * rate,
+        n_measured=n_measured,
+        note=note,
+    )
+
+
+def _finished(
+    session: Session,
+    known: _Known,
+    subject: tuple[ModelConfig, TraitConfig],
+    requests: Sequence[GridRequest],
+    overrides: Overrides,
+) -> tuple[set[tuple[object, ...]], bool, str]:
+    """The wanted cells that are finished, whether a baseline is needed, and why some are not known."""
+    if known.is_empty:
+        return set(), True, "the run store does not exist yet, so nothing is finished"
+    done: set[tuple[object, ...]] = set()
+    notes: dict[str, None] = {}
+    try:
+        planner = Planner(session, *subject, overrides)
+        needs_baseline = cell_key(planner.baseline().cell) not in known.finished
+    except MissingPrerequisiteError as error:
+        return set(), True, f"all to do, since cells have no vectors yet ({error})"
+    for request in requests:
+        try:
+            cells = planner.cells([request])
+        except MissingPrerequisiteError as error:
+            notes[str(error)] = None
+            continue
+        for key, planned in cells.items():
+            if key in known.finished and (steering := planned.cell.steering):
+                place = (steering.position, format_label(steering.recipe), steering.layer)
+                done.add((subject[0].name, subject[1].name, *place, float(steering.coefficient)))
+    note = "; ".join(notes)
+    return done, needs_baseline, f"cells without vectors count as to do ({note})" if note else ""
+
+
+def _spots(
+    subject: tuple[ModelConfig, TraitConfig], requests: Iterable[GridRequest]
+) -> set[tuple[object, ...]]:
+    return {
+        (subject[0].name, subject[1].name, one.position, format_label(one.recipe), layer, float(coefficient))
+        for one in requests
+        for layer, coefficient in product(one.layers, one.coefficients)
+    }
+
+
+def _seconds_per_response(
+    rows: Iterable[EvaluationRow], model: ModelConfig, session: Session, overrides: Overrides
+) -> tuple[float | None, int]:
+    """From the evaluations of the model, those with responses as long where there are any."""
+    mine = [row for row in rows if row.model == model.name and row.generation_seconds is not None]
+    length = overrides.max_new_tokens or session.experiment.generation.max_new_tokens
+    mine = [row for row in mine if row.max_new_tokens == length] or mine
+    n_responses = sum(row.n_questions or 0 for row in mine)
+    if not n_responses:
+        return None, 0
+    seconds = sum((row.generation_seconds or 0.0) + (row.judge_seconds or 0.0) for row in mine)
+    return seconds / n_responses, len(mine)
+
+
+def _time(one: Forecast) -> str:
+    if not one.todo:
+        return "none"
+    if one.seconds is None:
+        return "nothing measured yet"
+    return f"{_span(one.seconds)} (from {one.n_measured} evaluations)"
+
+
+def _span(seconds: float) -> str:
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"about {seconds / size:.1f} {unit}"
+    return f"about {max(seconds, 1):.0f} s"
+
+
+def _cost(session: Session) -> str:
+    kind = session.experiment.judge.name.partition(":")[0]
+    return (
+        "" if kind in _CALLS else f" (the judge {session.experiment.judge.name} runs here: they cost nothing)"
+    )

@@ -1,0 +1,79 @@
+"""Vectors of one model and trait, as the newest extraction in the store holds them."""
+
+import torch
+
+from massact.config import ModelConfig, TraitConfig
+from massact.domain import Recipe
+from massact.errors import MissingPrerequisiteError, StoreError
+from massact.labels import format_label
+from massact.phases.session import Session
+from massact.pipeline.extract import make_vectors
+from massact.schema import Artifact, Kind, StageRow
+from massact.store import RunStore
+from massact.store.base import Stored
+from massact.tracking.stages import read_calibration
+from massact.tracking.tensors import read_activations, read_tensor
+from massact.vectors.massive import Calibration
+
+
+class StoredVectors:
+    """Vectors of one model and trait, from the newest extraction in the store."""
+
+    def __init__(self, session: Session, config: ModelConfig, trait: TraitConfig) -> None:
+        self._session = session
+        name = session.experiment.name
+        with session.store() as store:
+            self._extractions = _newest(store, Kind.EXTRACTION, name, config.name, trait.name)
+            calibrations = _newest(store, Kind.CALIBRATION, name, config.name, None)
+        if not self._extractions or not calibrations:
+            lacking, command = ("activations", "extract") if calibrations else ("calibration", "calibrate")
+            raise MissingPrerequisiteError(
+                f"{config.name}, {trait.name}: no {lacking} in the store: run "
+                f"massact {command} --experiment {session.experiment.file} first"
+            )
+        path = session.fetch(next(iter(calibrations.values())).run_id, Artifact.CALIBRATION)
+        self.calibration: Calibration = read_calibration(path)
+        self._made: dict[tuple[str, str], torch.Tensor] = {}
+
+    def of(self, position: str, recipe: Recipe) -> torch.Tensor:
+        """`[n_layers, d_model]`: read from the extraction, or made from its activations where it holds none.
+
+        Raises:
+            MissingPrerequisiteError: nothing was extracted at that position.
+        """
+        label = format_label(recipe)
+        if (position, label) not in self._made:
+            found = self._extractions.get(position)
+            if found is None:
+                raise MissingPrerequisiteError(
+                    f"activations not found at {position}: add it to extraction.positions in "
+                    f"{self._session.experiment.file} and run massact extract first; there are "
+                    f"{', '.join(self._extractions)}"
+                )
+            self._made[position, label] = self._read(found, recipe, label)
+        return self._made[position, label]
+
+    def _read(self, found: Stored[StageRow], recipe: Recipe, label: str) -> torch.Tensor:
+        fetch = self._session.fetch
+        if label in found.row.labels:
+            try:
+                path = fetch(found.run_id, f"{Artifact.VECTORS}/{label}.safetensors")
+                return read_tensor(path, "vectors")
+            except StoreError as error:
+                raise MissingPrerequisiteError(
+                    f"vectors of {label} not found in extraction {found.run_id}: {error}. Delete that run and "
+                    "run massact extract again"
+                ) from error
+        activations = read_activations(fetch(found.run_id, Artifact.ACTIVATIONS))
+        seed = self._session.experiment.extraction.seed
+        return make_vectors([recipe], activations, self.calibration, seed=seed)[label].vectors
+
+
+def _newest(
+    store: RunStore, kind: Kind, experiment: str, model: str, trait: str | None
+) -> dict[str, Stored[StageRow]]:
+    """By position, the newest run of a stage (stages come the oldest first)."""
+    stages = store.stages(kind, experiment)
+    return {
+        one.row.position or "": one for one in stages if one.row.model == model and one.row.trait == trait
+    }

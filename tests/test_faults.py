@@ -1,0 +1,230 @@
+"""What a sweep survives: processes killed at any moment, a full disk, three others on the same store.
+
+After each of these the same command is run to its end, and then every planned cell must be finished exactly
+once for the queries, no run may be left RUNNING once doctor has mended, and no file may be missing.
+"""
+
+import json
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from massact.query import Answers
+from massact.schema import Artifact, Kind
+from massact.store import open_store
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parent.parent
+N_KILLS = 30
+EXPERIMENT = """\
+name: faults
+traits:
+  refusal: {dataset: "toy:refusal"}
+models:
+  toy:
+    base: {variant: base, model: "toy:gemma-3-base"}
+    instruct: {variant: instruct, model: "toy:gemma-3-instruct"}
+    dtype: float32
+    layers: "2-4"
+    coefficients: [12, 16, 24]
+calibration: {prompts: "toy:calibration", max_new_tokens: 8}
+extraction:
+  positions: ["response[:5]"]
+  methods: [mean_diff, probe]
+  uniform_dims: [1, 2, all]
+  layer_dims: [1]
+generation: {max_new_tokens: 24}
+judge: likelihood
+subset: 3
+phases:
+  phase1: {labels: [probe, mean_diff], positions: ["response[:5]"]}
+  phase2: {labels: [probe_preclean, mean_diff_preclean], positions: ["response[:5]"]}
+  phase3: {labels: [mean_diff, mean_diff_top1], positions: ["response[:5]"]}
+"""
+LABELS = (
+    "probe",
+    "probe_top1",
+    "probe_top2",
+    "probe_preclean",
+    "mean_diff",
+    "mean_diff_top1",
+    "mean_diff_top2",
+)
+N_CELLS = len(LABELS) * 3 * 3
+SWEEP = ("evaluate", "--method", ",".join(LABELS), "--position", "response[:5]", "--batch-rows", "6")
+
+
+class Worker:
+    """The process of `tests/fault_worker.py`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, str(ROOT / "tests" / "fault_worker.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment | {"MLFLOW_TRACKING_URI": uri(folder)},
+            text=True,
+        )
+        assert self._read() == "ready"
+
+    def run(self, *arguments: str, kill_after: float | None = None) -> int:
+        """The exit code of a command; -9 where it was killed."""
+        request = {"arguments": arguments, "folder": str(self._folder), "kill_after": kill_after}
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return int(self._read())
+
+    def _read(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+    def close(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.communicate()
+
+
+def uri(folder: Path) -> str:
+    return f"sqlite:///{folder}/mlflow.db"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with an experiment file."""
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "toy.yaml").write_text(EXPERIMENT, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def worker(folder: Path) -> Iterator[Worker]:
+    """A worker whose experiment is calibrated and extracted."""
+    made = Worker(folder)
+    for command in ("calibrate", "extract"):
+        assert made.run(command) == 0, said(folder)
+    yield made
+    made.close()
+
+
+def said(folder: Path) -> str:
+    """What the commands wrote, its end."""
+    return (folder / "output.txt").read_text(encoding="utf-8")[-3000:]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a store holds in the end."""
+
+    n_finished: int
+    """Cells that a query counts."""
+    n_runs: int
+    """Finished runs of evaluations, superseded ones too."""
+    statuses: set[str]
+    """Of all runs."""
+
+
+def look(folder: Path) -> Found:
+    """Look into the store, and see that every evaluation has its files and every cell its one answer."""
+    store = open_store(uri(folder))
+    answers = Answers.from_store(store, "faults")
+    assert store.warnings == []
+    points = list(answers.evaluations)
+    assert len({point.key for point in points}) == len(points)
+    store.close()
+    with sqlite3.connect(folder / "mlflow.db") as database:
+        kinds = "select run_uuid from tags where key = 'massact.kind' and value = ?"
+        runs = database.execute(
+            f"select run_uuid, status, artifact_uri from runs where run_uuid in ({kinds})",  # constants
+            (Kind.EVALUATION.value,),
+        ).fetchall()
+        statuses = {status for (status,) in database.execute("select distinct status from runs")}
+    finished = {
+        run_id: Path(place.removeprefix("file://")) for run_id, status, place in runs if status == "FINISHED"
+    }
+    for point in points:
+        files = finished[point.run_id]
+        assert (files / Artifact.VECTOR).stat().st_size > 0
+        table = json.loads((files / Artifact.RESPONSES).read_text(encoding="utf-8"))
+        assert len(table["data"]) == 3
+    return Found(len(points), len(finished), statuses)
+
+
+def assert_whole(folder: Path, worker: Worker) -> Found:
+    """Everything is there once, and doctor has nothing left to mend."""
+    assert worker.run("doctor", "--fix", "--stale-after", "0") == 0, said(folder)
+    assert worker.run("doctor") == 0, said(folder)
+    found = look(folder)
+    assert found.n_finished == N_CELLS
+    assert "RUNNING" not in found.statuses
+    assert worker.run(*SWEEP) == 0, said(folder)
+    assert f"{N_CELLS} cells: {N_CELLS} finished already, 0 evaluated" in said(folder)
+    return found
+
+
+def test_a_sweep_killed_at_thirty_moments_is_whole_in_the_end(folder: Path, worker: Worker) -> None:
+    moments = random.Random(7)
+    codes = [worker.run(*SWEEP, kill_after=moments.uniform(0.3, 3.0)) for _ in range(N_KILLS)]
+    assert codes.count(-9) >= N_KILLS // 2, said(folder)
+    assert worker.run(*SWEEP) == 0, said(folder)
+    found = assert_whole(folder, worker)
+    assert found.n_runs == N_CELLS  # what was sent but not marked as sent was not sent again
+
+
+def test_a_full_disk_stops_the_sweep_and_corrupts_nothing(folder: Path, worker: Worker) -> None:
+    spool = folder / "small-disk"
+    spool.mkdir()
+    with small_disk(spool):
+        code = worker.run(*SWEEP, "--spool", str(spool))
+        text = said(folder)
+        assert code == 1, text
+        assert "No space left" in text
+        assert str(spool) in text
+        assert "Traceback" not in text
+        assert worker.run("sync", "--spool", str(spool)) == 0, said(folder)
+    before = look(folder).n_finished
+    assert before < N_CELLS
+    assert worker.run(*SWEEP) == 0, said(folder)
+    assert f"{before} finished already, {N_CELLS - before} evaluated" in said(folder)
+    assert assert_whole(folder, worker).n_runs == N_CELLS
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    """A disk of 64 kB at that place; where none can be mounted the test is skipped."""
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if made.returncode != 0:
+        pytest.skip(
+            "a small disk cannot be mounted here; tests/test_spool_journal.py limits the file's size instead"
+        )
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_four_sweeps_at_once_lose_and_double_nothing_that_counts(folder: Path, worker: Worker) -> None:
+    others = [Worker(folder) for _ in range(3)]
+    try:
+        processes = [worker, *others]
+        with ThreadPoolExecutor(len(processes)) as pool:
+            codes = list(pool.map(lambda one: one.run(*SWEEP), processes))
+        assert codes == [0] * 4, said(folder)
+    finally:
+        for one in others:
+            one.close()
+    assert_whole(folder, worker)

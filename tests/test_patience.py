@@ -1,0 +1,154 @@
+"""Waiting for a store that went away, and for nothing else."""
+
+from typing import Any
+
+import pytest
+
+from massact.errors import RunRefusedError, StoreError
+from massact.phases.store import open_patient_store
+from massact.schema import Tag
+from massact.tracking import patience as module
+from massact.tracking.connection import connect
+from massact.tracking.patience import Patience, StoreLostError, is_outage
+from massact.tracking.tracker import Tracker
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE", 0.01)
+
+
+class Flaky:
+    """Fails some times with an error."""
+
+    def __init__(self, error: Exception, times: int) -> None:
+        self.error, self.times, self.calls = error, times, 0
+
+    def __call__(self, *_: object, **__: object) -> str:
+        self.calls += 1
+        if self.calls <= self.times:
+            raise self.error
+        return "done"
+
+
+def _server_error() -> Exception:
+    from mlflow.exceptions import MlflowException
+
+    return MlflowException("the database went away")
+
+
+def _refusal() -> Exception:
+    from mlflow.exceptions import MlflowException
+
+    return MlflowException.invalid_parameter_value("no such param")  # type: ignore[no-any-return, no-untyped-call]
+
+
+def test_an_outage_is_waited_for_and_told_once() -> None:
+    said: list[str] = []
+    patience, flaky = Patience(60, say=said.append), Flaky(_server_error(), 3)
+    patience.begin()
+    assert patience.ask(flaky, is_outage=is_outage) == "done"
+    assert flaky.calls == 4
+    assert len(said) == 2
+    assert "the database went away" in said[0]
+    assert said[1] == "the tracking store is back"
+
+
+def test_before_work_is_under_way_it_is_tried_once() -> None:
+    flaky = Flaky(error := _server_error(), 1)
+    with pytest.raises(type(error)):
+        Patience(60).ask(flaky, is_outage=is_outage)
+    assert flaky.calls == 1
+
+
+def test_patience_ends() -> None:
+    patience = Patience(0.05)
+    patience.begin()
+    with pytest.raises(StoreLostError, match="massact sync") as caught:
+        patience.ask(Flaky(_server_error(), 1000), is_outage=is_outage)
+    assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [_refusal(), TypeError("a fault"), FileNotFoundError("gone"), RunRefusedError("never")],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_is_no_outage_is_raised_at_once(error: Exception) -> None:
+    patience, flaky = Patience(60), Flaky(error, 1)
+    patience.begin()
+    with pytest.raises(type(error)):
+        patience.ask(flaky, is_outage=is_outage)
+    assert flaky.calls == 1
+
+
+def test_a_broken_connection_is_an_outage_under_whatever_name() -> None:
+    import requests
+
+    missing = requests.Response()
+    missing.status_code = 404
+    chained = StoreError("gone")
+    chained.__cause__ = ConnectionResetError()
+    assert is_outage(requests.ConnectionError())
+    assert is_outage(chained)
+    assert not is_outage(requests.HTTPError(response=missing))
+
+
+def test_a_run_whose_answer_was_lost_is_not_made_twice(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker = Tracker(uri, "study", floor=68.0, patience=Patience(60))
+    client: Any = tracker._client
+    real, lost = client.create_run, []
+
+    def create_run(*args: Any, **kwargs: Any) -> Any:
+        made = real(*args, **kwargs)
+        if not lost:
+            lost.append(made.info.run_id)
+            raise ConnectionResetError("the answer never came")
+        return made
+
+    monkeypatch.setattr(client, "create_run", create_run)
+    tracker._patience.begin()
+    with tracker.phase("phase1", params={}) as run:
+        pass
+    runs = connect(uri).search_runs([tracker.experiment_id])
+    assert [one.info.run_id for one in runs] == [run.run_id] == lost
+    assert runs[0].data.tags[Tag.PHASE] == "phase1"
+
+
+def test_two_that_make_the_experiment_at_once_share_it(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow import MlflowClient
+
+    first = Tracker(uri, "study", floor=68.0)
+    real, asked = MlflowClient.get_experiment_by_name, []
+
+    def not_yet(self: MlflowClient, name: str) -> Any:
+        asked.append(name)
+        return None if len(asked) == 1 else real(self, name)
+
+    monkeypatch.setattr(MlflowClient, "get_experiment_by_name", not_yet)
+    assert Tracker(uri, "study", floor=68.0).experiment_id == first.experiment_id
+
+
+def test_a_phase_whose_store_is_gone_keeps_its_own_error(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker = Tracker(uri, "study", floor=68.0, patience=Patience(60))
+    monkeypatch.setattr(tracker, "end", Flaky(_server_error(), 9))
+    with pytest.raises(ValueError, match="mine"), tracker.phase("phase1", params={}):
+        raise ValueError("mine")
+
+
+def test_a_reading_is_tried_again(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Tracker(uri, "study", floor=68.0)
+    patience = Patience(60)
+    store = open_patient_store(uri, patience)
+    patience.begin()
+    inner: Any = store
+    flaky = Flaky(StoreError("does not answer"), 2)
+    monkeypatch.setattr(inner._store, "finished_keys", flaky)
+    assert store.finished_keys("study") == {}, "the third reading asks a store that was opened anew"
+    assert flaky.calls == 1
+    store.close()
+
+
+def test_a_store_that_cannot_be_read_at_the_start_is_not_waited_for(tmp_path: Any) -> None:
+    with pytest.raises(StoreError):
+        open_patient_store(f"sqlite:///{tmp_path}/none.db", Patience(60))
