@@ -30,10 +30,10 @@ def workload_options(command: F) -> F:
     """Options of every command that evaluates cells; none of them changes a result."""
     batch_rows = click.option(
         "--batch-rows",
-        type=click.IntRange(1),
-        default=256,
+        type=click.IntRange(0),
+        default=0,
         show_default=True,
-        help="Responses generated side by side at most.",
+        help="Responses generated side by side at most; 0: as many as are of use and fit in memory.",
     )
     save_responses = click.option(
         "--save-responses",

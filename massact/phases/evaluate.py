@@ -96,7 +96,7 @@ class Evaluator:
             todo if baseline else [cell, *todo],
             self._planner.questions.questions,
             session.judge(self._trait),
-            batch_rows=session.workload.batch_rows,
+            batch_rows=session.workload.batch_rows or None,
             progress=session.progress,
             should_stop=lambda: interruption.is_requested,
         )

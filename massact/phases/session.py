@@ -31,8 +31,8 @@ Say = Callable[[str], None]
 class Workload:
     """How work is done, none of which changes a result."""
 
-    batch_rows: int = 256
-    """Responses generated side by side at most."""
+    batch_rows: int = 0
+    """Responses generated side by side at most; 0: as many as are of use and fit in memory."""
     save_responses: str = "all"
     """`all`, `best` (those that were the best of their group when they were made) or `none`."""
     max_rounds: int = 3
