@@ -3,7 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -135,8 +135,14 @@ def weights_digest(folder: Path) -> str:
     files = sorted(path for pattern in (*_WEIGHTS, "config.json") for path in folder.glob(pattern))
     if not files:
         raise ModelError(f"{folder}: no weights (*.safetensors) in this folder")
+    return _digest_of(tuple((path, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in files))
+
+
+@lru_cache(maxsize=16)
+def _digest_of(files: tuple[tuple[Path, int, int], ...]) -> str:
+    # a plan asks for it and so does loading: gigabytes need not be read twice while they stay as they are
     total = hashlib.sha256()
-    for path in files:
+    for path, _size, _changed in files:
         with path.open("rb") as stream:
             total.update(f"{path.name}:{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
     return total.hexdigest()

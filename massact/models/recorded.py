@@ -57,7 +57,7 @@ class _Buffers:
     additions: dict[int, torch.Tensor]
     draws: torch.Tensor | None
     written: torch.Tensor
-    """One row more than the batch has, for what places without a row write."""
+    """One row more than there are places, for what places without a row write."""
     step: torch.Tensor
     """`[1]`: which token of the response is next."""
     place: torch.Tensor
@@ -110,18 +110,18 @@ class Recorder:
             if padded_rows(n_going) <= n_places // 2:
                 _move_together(cache, buffers, n_rows, n_going)
                 n_rows, n_places = n_going, padded_rows(n_going)
-        batch.written.copy_(buffers.written[:-1])
+        batch.written.copy_(buffers.written[: len(batch.written)])
 
     def _take(self, batch: Batch, settings: Generation) -> _Buffers:
         """Copy a batch into the buffers, new ones where it does not fit in those that are there."""
         layers = tuple(sorted(batch.additions))
         n_places = padded_rows(len(batch.live))
-        shape = (n_places, id(batch.cache), layers, settings, len(batch.written))
+        shape = (n_places, id(batch.cache), layers, settings)
         if self._buffers is None or self._shape != shape:
             self.release()
             self._buffers, self._shape = _new_buffers(batch, n_places), shape
         buffers, n_rows = self._buffers, len(batch.live)
-        buffers.live.fill_(len(batch.written))
+        buffers.live.fill_(n_places)
         buffers.done.fill_(True)
         buffers.valid.fill_(1)
         buffers.live[:n_rows], buffers.valid[:n_rows] = batch.live, batch.valid
@@ -130,8 +130,8 @@ class Recorder:
         for layer, addition in batch.additions.items():
             buffers.additions[layer][:n_rows] = addition
         if buffers.draws is not None and batch.draws is not None:
-            buffers.draws[:-1] = batch.draws
-        buffers.written[:-1] = batch.written
+            buffers.draws[:n_rows] = batch.draws
+        buffers.written[:n_rows] = batch.written
         buffers.step.fill_(1)
         buffers.place.fill_(batch.width)
         return buffers
@@ -204,7 +204,7 @@ def _new_buffers(batch: Batch, n_places: int) -> _Buffers:
     def room(like: torch.Tensor) -> torch.Tensor:
         return like.new_zeros(n_places, *like.shape[1:])
 
-    one_more = (len(batch.written) + 1, batch.written.shape[1])
+    one_more = (n_places + 1, batch.written.shape[1])
     number = torch.zeros(1, dtype=torch.long, device=batch.live.device)
     return _Buffers(
         live=room(batch.live),
