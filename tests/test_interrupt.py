@@ -165,15 +165,24 @@ def test_the_second_stops_at_once_and_loses_nothing_that_was_finished(place: Pla
 
 
 def test_a_step_without_cells_stops_at_the_first(place: Place) -> None:
-    process = place.start("report")
+    place.use_grid(1)
+    file = place.folder / "small.yaml"
+    text = file.read_text()
+    assert "max_new_tokens: 8}" in text
+    file.write_text(
+        text.replace("max_new_tokens: 8}", "max_new_tokens: 1500}")
+    )  # a calibration that takes long
+
+    def calibrations() -> list[str]:
+        return [one.status for one in place.store().phases("small") if one.phase == "calibrate"]
+
+    n_before = len(calibrations())
+    process = place.start("calibrate")
     deadline = time.monotonic() + 60
-    while (
-        not [one for one in place.store().phases("small") if one.phase == "report"]
-        and time.monotonic() < deadline
-    ):
-        time.sleep(0.01)
+    while len(calibrations()) == n_before and time.monotonic() < deadline:
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
-    assert [one.status for one in place.store().phases("small") if one.phase == "report"] == ["KILLED"]
+    assert calibrations()[n_before:] == ["KILLED"]
