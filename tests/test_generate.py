@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 
 import pytest
 import torch
@@ -99,6 +100,25 @@ def test_steps_made_to_be_recorded_give_the_same_tokens(architecture: str, how: 
     some = grid()[5:20:3]
     assert generator.generate(some, how) == generate(model, some, how)
     assert generator.generate(grid(), how) == expected
+
+
+def test_places_without_a_row_never_count_beyond_the_last_position() -> None:
+    model = tiny_model("gpt2")  # it looks positions up in a table
+    generator, long = Generator(model, recorded=True), Generation(200, temperature=3.0)
+    n_steps = 0
+    while n_steps < 2 * model.model.config.n_positions:
+        found = generator.generate([Row(prompt(3, n_steps), draw=i) for i in range(3)], long)
+        n_steps += 1 + max(map(len, found))
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_the_same_batches_give_the_same_tokens_in_bfloat16(recorded: bool) -> None:
+    plain = tiny_model("gemma3")
+    half = SteerableModel(deepcopy(plain.model).bfloat16(), plain.tokenizer, plain.identity)
+    first = Generator(half, recorded=recorded).generate(grid(), GREEDY)
+    again = Generator(half, recorded=recorded)
+    assert again.generate(grid(), GREEDY) == first
+    assert again.generate(grid(), GREEDY) == first  # in buffers that held another batch
 
 
 @pytest.mark.parametrize("recorded", [False, True])

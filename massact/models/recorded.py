@@ -5,6 +5,7 @@ and never waits for a token. For that everything keeps its place in memory: toke
 in buffers, and rows that have ended stay until half of them have; then the rest moves together.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -124,6 +125,9 @@ class Recorder:
         buffers.live.fill_(n_places)
         buffers.done.fill_(True)
         buffers.valid.fill_(1)
+        # places without a row go on counting, which must not lead beyond the model's last position
+        buffers.positions.zero_()
+        buffers.chosen.zero_()
         buffers.live[:n_rows], buffers.valid[:n_rows] = batch.live, batch.valid
         buffers.positions[:n_rows], buffers.chosen[:n_rows] = batch.positions, batch.chosen
         buffers.done[:n_rows] = is_end(batch.chosen, self._ends)
@@ -168,6 +172,12 @@ class Recorder:
             if is_out_of_memory(error):
                 raise
             self._is_refused = True
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            warnings.warn(
+                f"{self._model.identity.id}: its steps cannot be recorded as CUDA graphs, so that generation is slower "
+                f"and otherwise the same: {reason}",
+                stacklevel=2,
+            )
             return step
         finally:
             for one, was in zip(buffers.state(), before, strict=True):
