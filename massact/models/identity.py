@@ -8,8 +8,7 @@ from typing import Any
 from massact.domain import ModelIdentity
 from massact.errors import ModelError
 from massact.keys import digest
-from massact.models.load import ModelShape, SteerableModel, _folder, _not_found, read_shape, weights_digest
-from massact.toy import is_toy
+from massact.models.load import ModelShape, SteerableModel, find_folder, identify, not_found, read_shape
 
 _FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """Names of dtypes in the header of a safetensors file, and torch's."""
@@ -42,22 +41,18 @@ def read_description(reference: str, *, revision: str | None, dtype: str) -> Des
     """
     from transformers import AutoConfig, AutoTokenizer
 
-    folder = _folder(reference)
+    folder = find_folder(reference)
     source = str(folder or reference)
     try:
         config = AutoConfig.from_pretrained(source, revision=revision)
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
     except (OSError, ValueError) as error:
-        raise _not_found(reference, error) from error
+        raise not_found(reference, error) from error
     found = _dtype(config, folder) if dtype == "auto" else dtype
     if found is None:
         return None
     commit = getattr(config, "_commit_hash", None)
-    identity = ModelIdentity(
-        id=reference if folder is None or is_toy(reference) else folder.name,
-        revision=weights_digest(folder) if folder is not None else str(commit or revision or "unknown"),
-        dtype=found,
-    )
+    identity = identify(reference, commit=commit, revision=revision, dtype=found)
     return Description(
         identity, digest({"chat_template": tokenizer.chat_template}), read_shape(reference, revision)
     )

@@ -70,7 +70,7 @@ def read_shape(reference: str, revision: str | None = None) -> ModelShape:
     Raises:
         ModelError: there is no such model, or its configuration does not tell.
     """
-    folder = _folder(reference)
+    folder = find_folder(reference)
     if folder is not None:
         try:
             document = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -88,7 +88,7 @@ def read_shape(reference: str, revision: str | None = None) -> ModelShape:
             decoder=True
         )
     except (OSError, ValueError) as error:
-        raise _not_found(reference, error) from error
+        raise not_found(reference, error) from error
     return ModelShape(int(config.num_hidden_layers), int(config.hidden_size))
 
 
@@ -108,7 +108,7 @@ def load_model(reference: str, *, revision: str | None, dtype: str, device: str)
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    folder = _folder(reference)
+    folder = find_folder(reference)
     source = str(folder or reference)
     target = _device(device)
     try:
@@ -117,17 +117,30 @@ def load_model(reference: str, *, revision: str | None, dtype: str, device: str)
             source, revision=revision, dtype="auto" if dtype == "auto" else getattr(torch, dtype)
         )
     except (OSError, ValueError) as error:
-        raise _not_found(reference, error) from error
+        raise not_found(reference, error) from error
     model = model.to(target).eval().requires_grad_(False)
     found = getattr(model.config, "_commit_hash", None)
-    identity = ModelIdentity(
-        id=reference if folder is None or is_toy(reference) else folder.name,
-        revision=weights_digest(folder) if folder is not None else str(found or revision or "unknown"),
-        dtype=str(model.dtype).removeprefix("torch."),
+    identity = identify(
+        reference, commit=found, revision=revision, dtype=str(model.dtype).removeprefix("torch.")
     )
     loaded = SteerableModel(model, tokenizer, identity)
     find_decoder_blocks(model)
     return loaded
+
+
+def identify(reference: str, *, commit: str | None, revision: str | None, dtype: str) -> ModelIdentity:
+    """What identifies a model that is computed with in a dtype.
+
+    Args:
+        commit: of a hub repository, as transformers found it.
+        revision: as it was asked for.
+    """
+    folder = find_folder(reference)
+    return ModelIdentity(
+        id=reference if folder is None or is_toy(reference) else folder.name,
+        revision=weights_digest(folder) if folder is not None else str(commit or revision or "unknown"),
+        dtype=dtype,
+    )
 
 
 def weights_digest(folder: Path) -> str:
@@ -148,7 +161,12 @@ def _digest_of(files: tuple[tuple[Path, int, int], ...]) -> str:
     return total.hexdigest()
 
 
-def _folder(reference: str) -> Path | None:
+def find_folder(reference: str) -> Path | None:
+    """The folder of a toy or of a local model; `None` for a hub id.
+
+    Raises:
+        ModelError: the reference is a path, and there is no such folder.
+    """
     if is_toy(reference):
         return resolve(reference)
     path = Path(reference).expanduser()
@@ -175,7 +193,8 @@ def _device(device: str) -> torch.device:
     return target
 
 
-def _not_found(reference: str, error: Exception) -> ModelError:
+def not_found(reference: str, error: Exception) -> ModelError:
+    """The error that says that a model cannot be loaded, and what to do."""
     reason = str(error).strip().splitlines()[0]
     return ModelError(
         f"model {reference!r} cannot be loaded: {reason} Give a hub id that you have access to (and, for a "
