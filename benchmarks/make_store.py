@@ -27,7 +27,8 @@ from massact.errors import MassactError
 from massact.schema import Kind, Tag
 from massact.tracking.bulk import RunWriter, WholeRun, open_writer
 from massact.tracking.bulk_sql import database_uri
-from massact.tracking.tracker import Tracker, parent_tags, run_tags
+from massact.tracking.tags import parent_tags, run_tags
+from massact.tracking.tracker import Tracker
 from massact.tracking.views import view_tags
 
 RUNS_AT_ONCE = 10_000

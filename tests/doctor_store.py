@@ -23,8 +23,9 @@ from massact.tracking.bulk import evaluation_run, open_writer
 from massact.tracking.evaluations import vector_provenance
 from massact.tracking.process import Process, this_process
 from massact.tracking.stages import Extracted, log_calibration, log_extraction
+from massact.tracking.tags import parent_tags, run_tags
 from massact.tracking.tensors import response_bytes, tensor_bytes
-from massact.tracking.tracker import OpenRun, Tracker, parent_tags, run_tags
+from massact.tracking.tracker import OpenRun, Tracker
 from massact.vectors.geometry import vector_digest
 from massact.vectors.massive import Calibration, LayerMassive
 from tests.store_fixtures import EXPERIMENT, evaluation_row

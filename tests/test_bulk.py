@@ -33,7 +33,8 @@ from massact.tracking.bulk_client import ClientWriter
 from massact.tracking.connection import connect
 from massact.tracking.evaluations import log_evaluation
 from massact.tracking.rows import Baseline, Place, evaluation_scores
-from massact.tracking.tracker import Step, Tracker, parent_tags
+from massact.tracking.tags import parent_tags
+from massact.tracking.tracker import Step, Tracker
 from tests.postgres_server import PostgresServer
 from tests.store_fixtures import tracking_server
 

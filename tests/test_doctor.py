@@ -14,8 +14,8 @@ from safetensors import safe_open
 from massact.doctor.files import ArtifactError, RunFiles
 from massact.schema import Artifact, Kind, MlflowTag, Tag, encode_row
 from massact.tracking.process import this_process
+from massact.tracking.tags import parent_tags
 from massact.tracking.tensors import tensor_bytes
-from massact.tracking.tracker import parent_tags
 from tests.doctor_store import (
     HOUR,
     LABELS,

@@ -131,7 +131,7 @@ def test_two_that_make_the_experiment_at_once_share_it(uri: str, monkeypatch: py
 
 def test_a_phase_whose_store_is_gone_keeps_its_own_error(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     tracker = Tracker(uri, "study", floor=68.0, patience=Patience(60))
-    monkeypatch.setattr(tracker, "end", Flaky(_server_error(), 9))
+    monkeypatch.setattr(tracker, "_end", Flaky(_server_error(), 9))
     with pytest.raises(ValueError, match="mine"), tracker.phase("phase1", params={}):
         raise ValueError("mine")
 

@@ -161,7 +161,7 @@ def test_what_was_not_finished_does_not_exist_for_a_query(
         raise Power
 
     with tracker.phase("phase1", params={}) as phase:
-        monkeypatch.setattr(tracker, "end", cut)
+        monkeypatch.setattr(tracker, "_end", cut)
         with pytest.raises(Power):
             _log(tracker, phase)
         monkeypatch.undo()

@@ -13,7 +13,8 @@ from massact.schema import EvaluationRow, Kind, Scores, StageRow, Tag, decode_st
 from massact.store import open_store
 from massact.store.contents import stored_runs
 from massact.tracking.bulk import WholeRun, evaluation_run, open_writer
-from massact.tracking.tracker import Tracker, row_tags, run_tags
+from massact.tracking.tags import row_tags, run_tags
+from massact.tracking.tracker import Tracker
 from massact.transfer.exporter import Exporter, ExportOptions, ExportReport
 from massact.transfer.names import Target
 from massact.transfer.responses import responses_table

@@ -24,7 +24,8 @@ from massact.tracking.bulk_client import ClientWriter
 from massact.tracking.bulk_files import explained, write_files
 from massact.tracking.bulk_sql import COLUMNS, Database, Tables, database_uri, metric_rows, probe
 from massact.tracking.connection import connect, shown_uri
-from massact.tracking.tracker import Step, row_tags, run_tags
+from massact.tracking.tags import row_tags, run_tags
+from massact.tracking.tracker import Step
 from massact.tracking.whole_run import WholeRun, check_runs
 
 __all__ = [
@@ -85,7 +86,7 @@ def evaluation_run(
     Args:
         scores: per question; `None` where only the means are known.
         name: the run's name; `None` for the one that `log_evaluation` gives.
-        tags: more tags, such as `massact.tracking.tracker.parent_tags`.
+        tags: more tags, such as `massact.tracking.tags.parent_tags`.
         files: artifacts by path; with `responses.json` among them the UI shows it as a table.
 
     Raises:

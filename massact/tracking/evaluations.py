@@ -7,8 +7,9 @@ from massact.pipeline.evaluate import Evaluation, FailedCell
 from massact.schema import Artifact, EvaluationRow, Tag, evaluation_params
 from massact.tracking.bulk import evaluation_run, label_tags
 from massact.tracking.rows import Baseline, Place, evaluation_row, evaluation_scores, failed_row, run_name
+from massact.tracking.tags import parent_tags, row_tags, run_tags
 from massact.tracking.tensors import response_bytes, tensor_bytes
-from massact.tracking.tracker import OpenRun, Tracker, parent_tags, row_tags, run_tags
+from massact.tracking.tracker import OpenRun, Tracker
 from massact.tracking.whole_run import WholeRun
 
 _ERROR_LIMIT = 1000
@@ -78,22 +79,20 @@ def log_evaluation(
     whole, row = evaluation_whole_run(
         place, evaluation, baseline=baseline, keep_responses=keep_responses, parent=parent
     )
-    run = tracker.create(row, whole.name, parent=parent, tags=whole.tags)
-    tracker.log(run, params=whole.params, metrics=whole.metrics, steps=whole.steps)
-    if whole.files:
-        with tracker.artifacts(run) as folder:
-            for path, content in whole.files.items():
-                (folder / path).write_bytes(content)
-    tracker.end(run)
+    with tracker.run(row, whole.name, parent=parent, tags=whole.tags) as run:
+        tracker.log(run, params=whole.params, metrics=whole.metrics, steps=whole.steps)
+        if whole.files:
+            with tracker.artifacts(run) as folder:
+                for path, content in whole.files.items():
+                    (folder / path).write_bytes(content)
     return run.run_id, row
 
 
 def log_failure(tracker: Tracker, parent: OpenRun, place: Place, failed: FailedCell) -> str:
     """Log a cell that could not be evaluated as a failed run, at once. Returns the run's id."""
     whole, row = failure_whole_run(place, failed, parent=parent), failed_row(place, failed)
-    run = tracker.create(row, whole.name, parent=parent, tags=whole.tags)
-    tracker.log(run, params=whole.params)
-    tracker.end(run, whole.status)
+    with tracker.run(row, whole.name, parent=parent, tags=whole.tags, status=whole.status) as run:
+        tracker.log(run, params=whole.params)
     return run.run_id
 
 

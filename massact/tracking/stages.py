@@ -27,8 +27,6 @@ class Extracted:
 
 def log_calibration(tracker: Tracker, parent: OpenRun, row: StageRow, calibration: Calibration) -> str:
     """Log a calibration with `calibration.json` as a finished run. Returns the run's id."""
-    run = tracker.create(row, f"calibration · {row.model}", parent=parent)
-    tracker.log(run, params=_params(row), steps=_calibration_steps(calibration))
     provenance = {
         "experiment": row.experiment,
         "model": row.model_id,
@@ -37,10 +35,11 @@ def log_calibration(tracker: Tracker, parent: OpenRun, row: StageRow, calibratio
         "dtype": row.dtype,
         "prompt_set": "calibration",
     }
-    with tracker.artifacts(run) as folder:
-        text = json.dumps(calibration_json(calibration, provenance), indent=2, allow_nan=False)
-        (folder / Artifact.CALIBRATION).write_text(text + "\n", encoding="utf-8")
-    tracker.end(run)
+    text = json.dumps(calibration_json(calibration, provenance), indent=2, allow_nan=False)
+    with tracker.run(row, f"calibration · {row.model}", parent=parent) as run:
+        tracker.log(run, params=_params(row), steps=_calibration_steps(calibration))
+        with tracker.artifacts(run) as folder:
+            (folder / Artifact.CALIBRATION).write_text(text + "\n", encoding="utf-8")
     return run.run_id
 
 
@@ -59,7 +58,6 @@ def read_calibration(path: Path) -> Calibration:
 def log_extraction(tracker: Tracker, parent: OpenRun, row: StageRow, extracted: Extracted) -> str:
     """Log an extraction with its activations and vectors as a finished run. Returns the run's id."""
     position = (row.position or "").removeprefix("response")
-    run = tracker.create(row, f"extraction {position} · {row.model} · {row.trait}", parent=parent)
     steps = [
         Step(f"{name}/{label}", value, layer)
         for label, layer, one in validation_metrics(extracted.vectors)
@@ -73,17 +71,22 @@ def log_extraction(tracker: Tracker, parent: OpenRun, row: StageRow, extracted: 
         "n_vectors": len(extracted.vectors) * row.n_layers,
         "n_unconverged_probes": unconverged,
     }
-    tracker.log(run, params=_params(row), metrics={k: float(v) for k, v in metrics.items()}, steps=steps)
-    with tracker.artifacts(run) as folder:
-        names = {"model": row.model_id, "model_revision": row.model_revision, "trait": row.trait}
-        provenance = {**names, "position": row.position, "extraction_key": row.key}
-        write_activations(folder / Artifact.ACTIVATIONS, extracted.activations, provenance)
-        (folder / Artifact.VECTORS).mkdir()
-        for label, vectors in extracted.vectors.items():
-            path = folder / Artifact.VECTORS / f"{label}.safetensors"
-            write_tensors(path, {"vectors": vectors.vectors}, {**provenance, "label": label})
-    tracker.end(run)
+    name = f"extraction {position} · {row.model} · {row.trait}"
+    with tracker.run(row, name, parent=parent) as run:
+        tracker.log(run, params=_params(row), metrics={k: float(v) for k, v in metrics.items()}, steps=steps)
+        with tracker.artifacts(run) as folder:
+            _write_extraction(folder, row, extracted)
     return run.run_id
+
+
+def _write_extraction(folder: Path, row: StageRow, extracted: Extracted) -> None:
+    names = {"model": row.model_id, "model_revision": row.model_revision, "trait": row.trait}
+    provenance = {**names, "position": row.position, "extraction_key": row.key}
+    write_activations(folder / Artifact.ACTIVATIONS, extracted.activations, provenance)
+    (folder / Artifact.VECTORS).mkdir()
+    for label, vectors in extracted.vectors.items():
+        path = folder / Artifact.VECTORS / f"{label}.safetensors"
+        write_tensors(path, {"vectors": vectors.vectors}, {**provenance, "label": label})
 
 
 def read_vectors(tracker: Tracker, run_id: str, label: str) -> torch.Tensor:

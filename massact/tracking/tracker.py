@@ -4,19 +4,20 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from massact.errors import StoreError
-from massact.schema import TAG_LIMIT, EvaluationRow, Kind, MlflowTag, PublishedRow, StageRow, Tag, encode_row
+from massact.schema import EvaluationRow, Kind, MlflowTag, StageRow, Tag
 from massact.tracking.connection import connect, first_line, shown_uri, without_password
 from massact.tracking.creation import Creation
+from massact.tracking.holding import held_back
 from massact.tracking.patience import Patience, is_outage
 from massact.tracking.process import process_tag
-from massact.tracking.provenance import provenance_tags
+from massact.tracking.tags import fit_tag, parent_tags, row_tags, run_tags
 from massact.tracking.views import view_tags
 
 T = TypeVar("T")
@@ -122,24 +123,52 @@ class Tracker:
 
         It ends FINISHED, or FAILED with the error's first line as a tag, or KILLED when interrupted.
         """
-        run = self._open_phase(name, kind, parent)
-        self._patience.begin()
-        try:
+        with self._writing(lambda: self._open_phase(name, kind, parent)) as run:
+            if parent is None:
+                self._show_views(run.experiment_id)
+                self.shown_experiment_id = run.experiment_id
+            self._patience.begin()
             self.log_params(run, params)
             yield run
-        except (KeyboardInterrupt, SystemExit):
-            self._end_badly(run, "KILLED", "interrupted")
-            raise
-        except BaseException as error:
-            self._end_badly(run, "FAILED", f"{type(error).__name__}: {error}")
-            raise
-        self.end(run)
+
+    @contextmanager
+    def run(
+        self,
+        row: EvaluationRow | StageRow,
+        name: str,
+        *,
+        parent: OpenRun,
+        tags: Mapping[str, str] | None = None,
+        status: str = "FINISHED",
+    ) -> Iterator[OpenRun]:
+        """A run for a row, open while the block runs; it ends with `status` where nothing goes wrong."""
+        own = self._tags(row.kind, name=name, parent=parent) | row_tags(row) | dict(tags or {})
+        with self._writing(lambda: self._create(parent.experiment_id, own, name), status) as run:
+            yield run
+
+    @contextmanager
+    def _writing(self, make: Callable[[], OpenRun], status: str = "FINISHED") -> Iterator[OpenRun]:
+        """A run that does not stay open, whatever happens: an interruption waits until it is known."""
+        with ExitStack() as holding:
+            holding.enter_context(held_back())
+            run = make()
+            try:
+                holding.close()
+                yield run
+                holding.enter_context(held_back())
+            except (KeyboardInterrupt, SystemExit):
+                self._end_badly(run, "KILLED", "interrupted")
+                raise
+            except BaseException as error:
+                self._end_badly(run, "FAILED", f"{type(error).__name__}: {error}")
+                raise
+            self._end(run, status)
 
     def _end_badly(self, run: OpenRun, status: str, error: str) -> None:
         """End a run after an error, which a store that is down must not hide: `massact doctor` ends it then."""
         self._patience.end()
         try:
-            self.end(run, status, error=error)
+            self._end(run, status, error=error)
         except Exception as second:
             if not is_outage(second):
                 raise
@@ -148,10 +177,7 @@ class Tracker:
         tags = self._tags(kind, name=name, parent=parent) | {Tag.PHASE.value: name}
         if parent is not None:
             return self._create(parent.experiment_id, tags, name)
-        run = self._resume(tags) or self._create(self.experiment_id, tags, name)
-        self._show_views(run.experiment_id)
-        self.shown_experiment_id = run.experiment_id
-        return run
+        return self._resume(tags) or self._create(self.experiment_id, tags, name)
 
     def _resume(self, tags: Mapping[str, str]) -> OpenRun | None:
         """The run that `mlflow run` made for this process, if it did."""
@@ -162,18 +188,6 @@ class Tracker:
         for key, value in tags.items():
             self._ask(partial(self._client.set_tag, run_id, key, value))
         return OpenRun(run_id, str(info.experiment_id), str(info.artifact_uri))
-
-    def create(
-        self,
-        row: EvaluationRow | StageRow,
-        name: str,
-        *,
-        parent: OpenRun,
-        tags: Mapping[str, str] | None = None,
-    ) -> OpenRun:
-        """A run for a row, open until `end`."""
-        own = row_tags(row) | dict(tags or {})
-        return self._create(parent.experiment_id, self._tags(row.kind, name=name, parent=parent) | own, name)
 
     def _create(self, experiment_id: str, tags: Mapping[str, str], name: str) -> OpenRun:
         creation = Creation(self._client, self.tracking_uri, experiment_id, name=name, tags=tags)
@@ -249,27 +263,10 @@ class Tracker:
             return is_outage(error)
         return False
 
-    def end(self, run: OpenRun, status: str = "FINISHED", *, error: str | None = None) -> None:
-        """Mark a run as finished, failed or killed."""
+    def _end(self, run: OpenRun, status: str, *, error: str | None = None) -> None:
         if error is not None:
             self._ask(lambda: self._client.set_tag(run.run_id, Tag.ERROR.value, error[:1000]))
         self._ask(lambda: self._client.set_terminated(run.run_id, status=status))
-
-
-def run_tags(kind: Kind, experiment: str, name: str) -> dict[str, str]:
-    """Tags that every run of ours has."""
-    tags = {Tag.KIND.value: kind.value, Tag.EXPERIMENT.value: experiment, MlflowTag.NAME.value: name}
-    return provenance_tags() | tags
-
-
-def row_tags(row: EvaluationRow | StageRow | PublishedRow) -> dict[str, str]:
-    """Tags of a run that holds a row."""
-    return {Tag.KEY.value: row.key, Tag.ROW.value: encode_row(row)}
-
-
-def parent_tags(run_id: str) -> dict[str, str]:
-    """Tags of a run that lies under another in the UI."""
-    return {MlflowTag.PARENT.value: run_id, Tag.PARENT.value: run_id}
 
 
 def log_in_batches(
@@ -285,12 +282,3 @@ def log_in_batches(
         room = _MAX_METRICS - len(params_now)
         metrics_now, all_metrics = all_metrics[:room], all_metrics[room:]
         client.log_batch(run_id, metrics=metrics_now, params=params_now)
-
-
-def fit_tag(text: str) -> str:
-    """A text as long as a tag may be: MLflow would cut it anywhere, without a word."""
-    if len(text) <= TAG_LIMIT:
-        return text
-    mark = "\n\n(cut: the rest is in the run's artifacts)"
-    kept = text[: TAG_LIMIT - len(mark)]
-    return (kept.rpartition("\n")[0] or kept) + mark

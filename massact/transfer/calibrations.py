@@ -10,7 +10,8 @@ from massact.errors import DataError
 from massact.keys import digest
 from massact.schema import Artifact, Kind, StageRow, Tag, format_param
 from massact.tracking.bulk import WholeRun
-from massact.tracking.tracker import Step, row_tags, run_tags
+from massact.tracking.tags import row_tags, run_tags
+from massact.tracking.tracker import Step
 from massact.transfer.document import LineError, parse_document
 from massact.transfer.lines import OWN
 from massact.transfer.names import NO_VARIANT, Target, last_part, match_model

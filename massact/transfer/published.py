@@ -15,7 +15,8 @@ from massact.keys import digest
 from massact.labels import normalise_label
 from massact.schema import Kind, MlflowTag, PublishedRow, Tag, encode_row, format_param
 from massact.tracking.bulk import RunWriter, WholeRun, open_writer
-from massact.tracking.tracker import OpenRun, Tracker, parent_tags, row_tags, run_tags
+from massact.tracking.tags import parent_tags, row_tags, run_tags
+from massact.tracking.tracker import OpenRun, Tracker
 from massact.transfer.csv_records import csv_records, read_csv_lines
 from massact.transfer.document import LineError
 from massact.transfer.lines import MAX_LAYER

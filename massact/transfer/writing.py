@@ -8,7 +8,8 @@ from types import TracebackType
 from massact.domain import DEFAULT_COHERENCE_FLOOR
 from massact.schema import MlflowTag
 from massact.tracking.bulk import RunWriter, WholeRun, open_writer
-from massact.tracking.tracker import OpenRun, Tracker, parent_tags
+from massact.tracking.tags import parent_tags
+from massact.tracking.tracker import OpenRun, Tracker
 from massact.transfer.names import Target
 from massact.transfer.report import ImportReport
 
