@@ -3,7 +3,6 @@
 import signal
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +12,8 @@ from massact.tracking.tracker import Tracker
 
 
 @pytest.fixture
-def tracker(tmp_path: Path) -> Tracker:
-    return Tracker(f"sqlite:///{tmp_path}/mlflow.db", "study", floor=70.0)
+def tracker(uri: str) -> Tracker:
+    return Tracker(uri, "study", floor=70.0)
 
 
 def _interrupt_after(call: Callable[..., Any]) -> Callable[..., Any]:
