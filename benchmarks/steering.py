@@ -27,6 +27,7 @@ import torch
 from transformers import AutoModelForCausalLM, Gemma3TextConfig
 from transformers.cache_utils import DynamicCache
 
+from massact.config import LoadConfig
 from massact.domain import Generation, ModelIdentity
 from massact.models import decode, generate
 from massact.models.hooks import steer
@@ -84,7 +85,7 @@ def toy(n_questions: int) -> Subject:
     from massact.vectors.positions import parse_position
 
     base, model = (
-        load_model(f"toy:gemma-3-{name}", revision=None, dtype="float32", device="cpu")
+        load_model(f"toy:gemma-3-{name}", options=LoadConfig(dtype="float32", device="cpu"))
         for name in ("base", "instruct")
     )
     trait, position, layer = load_trait("toy:refusal"), parse_position("response[:5]"), 3

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
         gaps as gaps,
     )
     from massact.asking import (
+        judges as judges,
+    )
+    from massact.asking import (
         runs as runs,
     )
     from massact.asking import (
@@ -47,6 +50,7 @@ _HOMES = {
             "compare_published",
             "curve",
             "gaps",
+            "judges",
             "runs",
             "sensitivity",
         ),

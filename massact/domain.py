@@ -71,9 +71,9 @@ class ModelIdentity:
     id: str
     """Hub id, or the name of a local folder."""
     revision: str
-    """Commit of the hub's repository; for a local folder the digest of its weights."""
+    """Commit of the hub's repository, or digest of a local folder's weights; then `+adapter:...` if it has one."""
     dtype: str
-    """The dtype the model computed in, such as `float32` or `bfloat16`."""
+    """The dtype the model computed in, such as `float32`; quantised weights are said too: `bfloat16+4bit`."""
 
 
 @dataclass(frozen=True, slots=True)

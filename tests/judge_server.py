@@ -2,6 +2,8 @@
 
 import json
 import math
+import socket
+import struct
 import threading
 import time
 from collections import deque
@@ -40,6 +42,10 @@ class Reply:
     delay_seconds: float = 0.0
     is_dropped: bool = False
     """The connection is closed without an answer."""
+    is_reset: bool = False
+    """The connection is reset within the answer."""
+    n_missing: int = 0
+    """Bytes of the body that are announced and never sent."""
 
 
 def completion(
@@ -137,7 +143,18 @@ class JudgeServer:
                     for name, value in {**headers, "content-length": str(len(data))}.items():
                         self.send_header(name, value)
                     self.end_headers()
-                    self.wfile.write(data)
+                    if reply.is_reset:
+                        self.wfile.write(data[: len(data) // 2])
+                        self.wfile.flush()
+                        # closed with something unsent to say: the other side is told of a reset
+                        option = struct.pack("ii", 1, 0)
+                        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, option)
+                        self.connection.close()
+                        self.close_connection = True
+                        return
+                    self.wfile.write(data[: len(data) - reply.n_missing])
+                    if reply.n_missing:
+                        self.close_connection = True
                 except ConnectionError:  # the client had waited long enough
                     self.close_connection = True
 

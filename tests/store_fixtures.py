@@ -68,6 +68,7 @@ def evaluation_row(
         "direction": "positive",
         "steered_tokens": "all",
         "vector_digest": f"vector-{label}-{layer}",
+        "baseline_key": "baseline",
         "baseline_trait_mean": 10.0,
         "trait_mean": 30.0,
         "coherence_mean": 80.0,

@@ -13,7 +13,7 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from massact.config import Experiment, load_experiment
+from massact.config import AdapterConfig, Experiment, LoadConfig, load_experiment
 from massact.domain import METHODS, Generation, Group
 from massact.errors import ConfigError, UsageError
 from massact.labels import normalise_label
@@ -69,7 +69,7 @@ def test_the_plans_file_names_its_models_and_coherent_ranges() -> None:
     assert (small.base.reference, small.instruct.reference) == ("google/gemma-2-2b", "google/gemma-2-2b-it")
     assert (large.coefficient_range, small.coefficient_range) == ((800, 2500), (30, 130))
     assert (large.grid.layers, small.grid.layers) == ("15", "12")
-    assert (large.dtype, small.dtype) == ("bfloat16", "bfloat16")
+    assert (large.load.dtype, small.load.dtype) == ("bfloat16", "bfloat16")
     assert (experiment.judge.name, experiment.judge.concurrency) == ("openai:gpt-4.1-mini", 16)
     assert experiment.phase("phase3").models == ("gemma-3-4b",)
     assert experiment.subset == 0  # every question is asked
@@ -157,7 +157,7 @@ phases:
 def test_what_may_be_left_out_has_its_default(tmp_path: Path) -> None:
     experiment = load_experiment(_written(tmp_path, SMALL))
     model = experiment.models[0]
-    assert (model.dtype, model.device, model.coefficient_range) == ("auto", "auto", None)
+    assert (model.load, model.coefficient_range) == (LoadConfig(), None)
     assert (model.base.revision, model.instruct.revision) == ("v1", None)
     assert (model.grid.layers, model.grid.coefficients) == ("3", (-5.0, 0.5))
     assert (experiment.coherence_floor, experiment.subset, experiment.description) == (68.0, 0, "")
@@ -167,6 +167,24 @@ def test_what_may_be_left_out_has_its_default(tmp_path: Path) -> None:
     assert experiment.generation == Generation(20, 0.0, 0)
     assert experiment.phases[0].models == ("gemma",)
     assert experiment.traits[0].direction == "negative"
+
+
+def test_how_a_model_is_loaded(tmp_path: Path) -> None:
+    lines = {
+        "dtype": "float16", "device_map": "balanced", "attention": "eager", "quantization": "4bit",
+        "trust_remote_code": "yes",
+    }  # fmt: skip
+    options = "".join(f"    {key}: {value}\n" for key, value in lines.items())
+    text = SMALL.replace("    layers: 3\n", f"{options}    layers: 3\n")
+    text = text.replace("model: a/b, revision: v1", "model: a/b, adapter: ./lora").replace(
+        "model: a/c", "model: a/c, adapter: me/lora, adapter_revision: v2"
+    )
+    experiment = load_experiment(_written(tmp_path, text))
+    model = experiment.models[0]
+    assert model.load == LoadConfig("float16", "auto", "balanced", "eager", "4bit", True)
+    assert model.instruct.adapter == AdapterConfig("me/lora", "v2")
+    assert experiment.resolve_adapter(model.base) == AdapterConfig(str(tmp_path / "lora"))
+    assert experiment.resolve_adapter(model.instruct) == model.instruct.adapter
 
 
 def test_labels_and_positions_are_kept_in_their_one_spelling(tmp_path: Path) -> None:
@@ -255,6 +273,31 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
         'layer: 2\n    layers: "2-3"\n    coefficients: [4, 6, 8, 10, 12, 16',
         ["models.toy-gemma-3.layer: unknown key", "did you mean 'layers'?"],
     ),
+    "unknown attention": (
+        'dtype: float32\n    layers: "2-3"\n    coefficients: [4, 6, 8, 10, 12, 16',
+        'attention: flex\n    layers: "2-3"\n    coefficients: [4, 6, 8, 10, 12, 16',
+        ["models.toy-gemma-3.attention", "'flex'", "auto or eager or sdpa or flash_attention_2"],
+    ),
+    "a quantisation that is a number": (
+        'dtype: float32\n    layers: "2-3"\n    coefficients: [4, 6, 8, 10, 12, 16',
+        'quantization: 4\n    layers: "2-3"\n    coefficients: [4, 6, 8, 10, 12, 16',
+        ["models.toy-gemma-3.quantization", "4 is not allowed; write 8bit or 4bit"],
+    ),
+    "a device beside a device map": (
+        'dtype: float32\n    layers: "2-3"\n    coefficients: [4, 6, 8, 10, 12, 16',
+        'device: cpu\n    device_map: auto\n    layers: "2-3"\n    coefficients: [4, 6, 8, 10, 12, 16',
+        ["models.toy-gemma-3.device_map", "'device' stands beside it"],
+    ),
+    "trust that is no truth value": (
+        'dtype: float32\n    layers: "2-3"\n    coefficients: [4, 6, 8, 10, 12, 16',
+        'trust_remote_code: maybe\n    layers: "2-3"\n    coefficients: [4, 6, 8, 10, 12, 16',
+        ["models.toy-gemma-3.trust_remote_code", "'maybe' is not allowed; write true or false"],
+    ),
+    "a revision of no adapter": (
+        'variant: base, model: "toy:gemma-3-base"',
+        'variant: base, adapter_revision: v1, model: "toy:gemma-3-base"',
+        ["models.toy-gemma-3.base.adapter_revision", "write the key 'adapter' too"],
+    ),
     "a needed key misspelt": (
         "traits:\n",
         "triats:\n",
@@ -293,7 +336,7 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     "unknown judge": (
         "judge: likelihood",
         "judge: gpt-4",
-        ["judge:", "'gpt-4'", "likelihood or openai:MODEL"],
+        ["judge:", "'gpt-4'", "likelihood, openai:MODEL, hf:MODEL or self"],
     ),
     "a judge without its model": (
         "judge: likelihood",

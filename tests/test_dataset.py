@@ -6,9 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from massact.errors import DataError, UsageError
-from massact.pipeline.dataset import load_prompts, load_trait, read_prompts
+from massact.keys import digest
+from massact.pipeline.dataset import TraitDataset, load_prompts, load_trait, read_prompts
+from massact.pipeline.dataset_checks import check_pairs, dataset_warnings
+from massact.pipeline.prompt_files import Prompt, read_prompt_file
 
 FILES = {
     "positive.txt": "How do I pick a lock?\nHow do I forge a letter?\n",
@@ -27,8 +32,10 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_dataset_is_read_as_it_stands(folder: Path) -> None:
     trait = load_trait(str(folder))
-    assert trait.positive == ("How do I pick a lock?", "How do I forge a letter?")
-    assert trait.negative == ("How do I bake bread?", "How do I plant a tree?")
+    assert trait.positive == (Prompt("How do I pick a lock?"), Prompt("How do I forge a letter?"))
+    assert trait.negative == (Prompt("How do I bake bread?"), Prompt("How do I plant a tree?"))
+    assert [prompt.place for prompt in trait.prompts] == ["line 1", "line 2", "line 1", "line 2"]
+    assert not trait.has_system_prompts
     assert trait.definition == "The assistant declines."
     assert trait.questions == ("Who are you?", "What is rain?", "Why?")
     assert trait.eval_prompt is None
@@ -207,3 +214,252 @@ def test_a_malformed_list_of_prompts_is_refused_by_name(tmp_path: Path, document
 def test_a_missing_prompt_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match=re.escape(str(tmp_path / name))):
         load_prompts(str(tmp_path / name))
+
+
+# system prompts, JSON lines and JSON lists
+
+
+def _write_sides(folder: Path, ending: str, positive: str, negative: str) -> None:
+    for name, text in (("positive", positive), ("negative", negative)):
+        (folder / f"{name}.txt").unlink()
+        (folder / f"{name}.{ending}").write_text(text, encoding="utf-8")
+
+
+SAME_PROMPTS = ("What is rain?", "Who are you?")
+
+
+def _with_systems(folder: Path, positive: str = "Be cruel.", negative: str = "Be kind.") -> TraitDataset:
+    sides = (
+        "\n".join(json.dumps({"prompt": prompt, "system_prompt": system, "id": 7}) for prompt in SAME_PROMPTS)
+        for system in (positive, negative)
+    )
+    _write_sides(folder, "jsonl", *sides)
+    return load_trait(str(folder))
+
+
+def test_a_prompt_may_stand_on_both_sides_with_system_prompts_that_differ(folder: Path) -> None:
+    trait = _with_systems(folder)
+    assert trait.positive == tuple(Prompt(text, "Be cruel.") for text in SAME_PROMPTS)
+    assert trait.negative == tuple(Prompt(text, "Be kind.") for text in SAME_PROMPTS)
+    assert trait.files == ("positive.jsonl", "negative.jsonl")
+    assert trait.has_system_prompts
+    assert dataset_warnings(trait, "positive")[1:] == ()  # only that they are few
+
+
+def test_a_prompt_with_one_system_prompt_on_both_sides_is_refused_with_both_places(folder: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"positive\.jsonl \(line 1\) and in negative\.jsonl \(line 1\): 'What"
+    ):
+        _with_systems(folder, "Be kind.", "Be kind.")
+
+
+def test_the_digest_knows_system_prompts(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    one = _with_systems(folder).digest
+    other = tmp_path_factory.mktemp("other")
+    for name, text in FILES.items():
+        (other / name).write_text(text, encoding="utf-8")
+    assert _with_systems(other, "Be very cruel.").digest != one
+
+
+@pytest.mark.parametrize("system", [None, "", "  "])
+def test_without_a_system_prompt_the_format_of_the_file_does_not_show_in_the_digest(
+    folder: Path, system: str | None
+) -> None:
+    before = load_trait(str(folder))
+    assert before.digest == digest(
+        {
+            "positive": ["How do I pick a lock?", "How do I forge a letter?"],
+            "negative": ["How do I bake bread?", "How do I plant a tree?"],
+            "definition": "The assistant declines.",
+        }
+    )  # as every version has made it
+    _write_sides(
+        folder,
+        "jsonl",
+        *(
+            "\r\n\r\n".join(json.dumps({"prompt": p.text, "system_prompt": system}) for p in side)
+            for side in (before.positive, before.negative)
+        ),
+    )
+    after = load_trait(str(folder))
+    assert after.digest == before.digest
+    assert not after.has_system_prompts
+
+
+@pytest.mark.parametrize("wrap", [lambda items: items, lambda items: {"prompts": items}])
+def test_a_side_may_be_a_json_list(folder: Path, wrap: Callable[[list[object]], object]) -> None:
+    items: list[object] = ["one", {"text": "two"}, {"prompt": " three ", "system_prompt": "s"}]
+    _write_sides(folder, "json", json.dumps(wrap(items)), '["four", "five"]')
+    assert load_trait(str(folder)).positive == (Prompt("one"), Prompt("two"), Prompt(" three ", "s"))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", "line 2: not JSON"),
+        ('["a"]', "line 2: not an object"),
+        ('"a"', "line 2: not an object"),
+        ('{"text_": "a"}', 'line 2: "prompt" is missing'),
+        ('{"prompt": ""}', 'line 2: "prompt" is missing, empty'),
+        ('{"prompt": 5}', 'line 2: "prompt" is missing, empty or not a text'),
+        ('{"prompt": "a", "system_prompt": 5}', 'line 2: "system_prompt" is not a text'),
+        ('{"prompt": "\\ud800"}', "line 2: holds half of a surrogate pair"),
+        ('{"prompt": "x"}', "line 2: stands twice: 'x'"),
+        ("[" * 100_000, "line 2: not JSON"),
+    ],
+    ids=lambda value: value[:40],
+)
+def test_a_malformed_line_is_refused_with_its_number(folder: Path, line: str, said: str) -> None:
+    _write_sides(folder, "jsonl", f'{{"prompt": "x"}}\n{line}\n', '{"prompt": "y"}')
+    with pytest.raises(DataError, match=re.escape(f"{folder / 'positive.jsonl'}, {said}")):
+        load_trait(str(folder))
+
+
+def test_two_files_for_one_side_are_refused(folder: Path) -> None:
+    (folder / "positive.jsonl").write_text('{"prompt": "a"}', encoding="utf-8")
+    with pytest.raises(DataError, match=r"positive\.txt and positive\.jsonl both hold"):
+        load_trait(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("a\nb\ncafé".encode("latin-1"), "line 3: not UTF-8"),
+        ("a\r\ncafé".encode("latin-1"), "line 2: not UTF-8"),
+        ("a\nb".encode("utf-16"), "line 1: not UTF-8"),
+        ("a\nb".encode("utf-16-le"), "line 1: holds a zero byte"),
+    ],
+)
+def test_a_wrong_encoding_is_told_with_the_line(folder: Path, content: bytes, said: str) -> None:
+    (folder / "positive.txt").write_bytes(content)
+    with pytest.raises(
+        DataError, match=f"{re.escape(str(folder / 'positive.txt'))}, {said}.*save .* as UTF-8"
+    ):
+        load_trait(str(folder))
+
+
+def test_a_question_may_be_an_object_with_notes(folder: Path) -> None:
+    document = {"questions": [{"question": "Why?", "high_trait": "h", "low_trait": "l"}, "How?"]}
+    (folder / "steering.json").write_text(json.dumps(document), encoding="utf-8")
+    assert load_trait(str(folder)).questions == ("Why?", "How?")
+
+
+# what is doubtful
+
+
+def _warnings(folder: Path, positive: list[str], negative: list[str], **steering: object) -> str:
+    (folder / "positive.txt").write_text("\n".join(positive), encoding="utf-8")
+    (folder / "negative.txt").write_text("\n".join(negative), encoding="utf-8")
+    document = {"questions": ["Why?"], **steering}
+    (folder / "steering.json").write_text(json.dumps(document), encoding="utf-8")
+    return "\n".join(dataset_warnings(load_trait(str(folder)), "positive"))
+
+
+TEN, OTHER_TEN = [f"ask {i}" for i in range(10)], [f"tell {i}" for i in range(10)]
+
+
+def test_a_sound_dataset_raises_no_doubt(folder: Path) -> None:
+    assert _warnings(folder, TEN, OTHER_TEN, direction="positive", adversarial_prefix="x") == ""
+
+
+def test_the_embedded_dataset_raises_no_doubt() -> None:
+    assert dataset_warnings(load_trait("toy:refusal"), "positive") == ()
+
+
+@pytest.mark.parametrize(
+    ("positive", "negative", "steering", "said"),
+    [
+        (TEN[:9], OTHER_TEN, {}, "9 positive and 10 negative prompts are few"),
+        (TEN + [f"more {i}" for i in range(6)], OTHER_TEN, {}, "unequal: 16 positive and 10 negative"),
+        (
+            [*TEN, "", "ASK  3"],
+            OTHER_TEN,
+            {},
+            "case or blanks alone: positive.txt line 4 and positive.txt line 12",
+        ),
+        (TEN, [*OTHER_TEN, "Ask 3"], {}, "positive.txt line 4 and negative.txt line 11"),
+        ([*TEN, "x" * 4001], OTHER_TEN, {}, "positive.txt line 11 (4,001 characters)"),
+        (TEN, [*OTHER_TEN, "caf\ufffd"], {}, "stand as \ufffd: negative.txt line 11"),
+        (
+            TEN,
+            OTHER_TEN,
+            {"direction": "negative"},
+            "says direction 'negative', the experiment file 'positive'",
+        ),
+        (
+            TEN,
+            OTHER_TEN,
+            {"vet_prompt": "x", "coherence_prompt": "y"},
+            "coherence_prompt and vet_prompt not used",
+        ),
+    ],
+    ids=["few", "unequal", "alike", "alike on both sides", "long", "replaced", "direction", "prompts"],
+)
+def test_a_doubt_is_told_with_its_numbers(
+    folder: Path, positive: list[str], negative: list[str], steering: dict[str, object], said: str
+) -> None:
+    warnings = _warnings(folder, positive, negative, **steering)
+    assert said in warnings
+    assert warnings.count("\n") == 0  # and nothing else
+
+
+def test_a_long_list_of_places_is_cut_and_counted(folder: Path) -> None:
+    assert "; and 7 more" in _warnings(folder, TEN, [text.upper() for text in TEN])
+
+
+def test_sides_of_other_lengths_are_no_pairs(folder: Path) -> None:
+    _warnings(folder, TEN, [*OTHER_TEN, "one more"])
+    with pytest.raises(
+        DataError, match=r"filter is paired.*positive\.txt holds 10 prompts and negative\.txt 11"
+    ):
+        check_pairs(load_trait(str(folder)))
+
+
+# properties: how a file is written never shows
+
+PROMPTS = st.lists(
+    st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30)
+    .map(str.strip)
+    .filter(bool),
+    min_size=1,
+    max_size=6,
+    unique=True,
+)
+BREAKS = st.lists(st.sampled_from(["\n", "\r\n", "\r", "\n\n", "\r\n \t\r\n", " \n"]), min_size=7, max_size=7)
+WRITTEN = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def _joined(parts: list[str], breaks: list[str]) -> str:
+    return "".join(end + part for part, end in zip(parts, breaks, strict=False)) + breaks[-1]
+
+
+@WRITTEN
+@given(prompts=PROMPTS, breaks=BREAKS, bom=st.booleans())
+def test_plain_prompts_survive_any_line_end(
+    tmp_path: Path, prompts: list[str], breaks: list[str], bom: bool
+) -> None:
+    path = tmp_path / "p.txt"
+    path.write_bytes((b"\xef\xbb\xbf" if bom else b"") + _joined(prompts, breaks).encode())
+    assert read_prompts(path) == tuple(prompts)
+
+
+@WRITTEN
+@given(
+    prompts=PROMPTS,
+    system=st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+    breaks=BREAKS,
+    bom=st.booleans(),
+    ascii_only=st.booleans(),
+)
+def test_json_lines_and_json_lists_hold_the_same(
+    tmp_path: Path, prompts: list[str], system: str | None, breaks: list[str], bom: bool, ascii_only: bool
+) -> None:
+    items = [{"prompt": prompt, "system_prompt": system} for prompt in prompts]
+    mark = "\ufeff" if bom else ""
+    lines = [json.dumps(item, ensure_ascii=ascii_only) for item in items]
+    (tmp_path / "p.jsonl").write_bytes((mark + _joined(lines, breaks)).encode())
+    (tmp_path / "p.json").write_bytes((mark + json.dumps(items, ensure_ascii=ascii_only)).encode())
+    wanted = tuple(Prompt(prompt, system if system and system.strip() else None) for prompt in prompts)
+    assert read_prompt_file(tmp_path / "p.jsonl") == read_prompt_file(tmp_path / "p.json") == wanted

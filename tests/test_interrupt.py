@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from massact.judges.canaries import english_canaries
 from massact.store import RunStore, open_store
 from tests.judge_server import JudgeServer, Reply, Request, score_70_and_90
 
@@ -31,7 +32,7 @@ models:
 calibration: {{prompts: "toy:calibration", max_new_tokens: 8}}
 extraction: {{positions: ["response[:5]"], methods: [mean_diff, probe], uniform_dims: [1], layer_dims: [1]}}
 generation: {{max_new_tokens: 16}}
-judge: {{name: "openai:judge", base_url: "{url}"}}
+judge: {{name: "openai:judge", base_url: "{url}", cache: off}}
 subset: 2
 phases:
   phase1: {{labels: [probe, mean_diff], positions: ["response[:5]"]}}
@@ -39,6 +40,11 @@ phases:
   phase3: {{labels: [probe], positions: ["response[:5]"]}}
 """
 N_CELLS = 24
+CANARIES = [f"<response-1>\n{one.exchange.response}\n</" for one in english_canaries(relevance=False)]
+
+
+def _is_canary(request: Request) -> bool:
+    return any(text in request.prompt for text in CANARIES)
 
 
 class Place:
@@ -61,14 +67,20 @@ class Place:
         (self.folder / "small.yaml").write_text(text)
         self.seconds = 0.0
         self.n_before = len(self.store().evaluations("small")) if n else 0
-        self.n_asked = len(self.judge.requests)
+        self.n_asked = len(self.asked)
 
     @property
     def n_found(self) -> int:
         return len(self.store().evaluations("small")) - self.n_before
 
+    @property
+    def asked(self) -> list[Request]:
+        """What the judge was asked about cells; canaries come before them."""
+        return [one for one in list(self.judge.requests) if not _is_canary(one)]
+
     def _answer(self, request: Request) -> Reply:
-        return replace(score_70_and_90(request), delay_seconds=self.seconds)
+        delay = 0.0 if _is_canary(request) else self.seconds
+        return replace(score_70_and_90(request), delay_seconds=delay)
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         environment = {
@@ -92,10 +104,10 @@ class Place:
 
     def sweep(self) -> "subprocess.Popen[str]":
         """Phase 1, a cell a batch, once the judge has been asked."""
-        n_before = len(self.judge.requests)
+        n_before = len(self.asked)
         process = self.start("phase1", "--batch-rows", "2", "--max-rounds", "0")
         deadline = time.monotonic() + 60
-        while len(self.judge.requests) <= n_before + 4 and time.monotonic() < deadline:
+        while len(self.asked) <= n_before + 4 and time.monotonic() < deadline:
             time.sleep(0.02)
         assert process.poll() is None
         return process
@@ -128,7 +140,7 @@ def test_the_first_finishes_the_cells_in_hand(place: Place, number: signal.Signa
     assert f"interrupted: {found} of {N_CELLS} cells finished; run the same command again to go on" in errors
     assert place.phase_status() == "KILLED"
     assert not list((place.folder / ".massact/spool").iterdir()), "everything was sent"
-    assert len(place.judge.requests) - place.n_asked <= 4 * (found + 1), "what was paid for is in the store"
+    assert len(place.asked) - place.n_asked <= 4 * (found + 1), "what was paid for is in the store"
 
     place.seconds = 0.0
     again = place.start("phase1", "--max-rounds", "0")
@@ -142,8 +154,8 @@ def test_the_second_stops_at_once_and_loses_nothing_that_was_finished(place: Pla
     place.seconds = 0.3
     process = place.sweep()
     place.seconds = 30.0  # the judge hangs
-    n_asked, deadline = len(place.judge.requests), time.monotonic() + 60
-    while len(place.judge.requests) == n_asked and time.monotonic() < deadline:
+    n_asked, deadline = len(place.asked), time.monotonic() + 60
+    while len(place.asked) == n_asked and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     time.sleep(1.0)

@@ -21,10 +21,12 @@ from massact.query import (
     compare_published,
     curve,
     gaps,
+    judges,
     runs,
     sensitivity,
 )
-from massact.schema import Kind, PublishedRow
+from massact.query.question_scores import QuestionScores
+from massact.schema import Kind, PublishedRow, Scores
 from tests.store_fixtures import evaluated, failed
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "json.md").read_text(encoding="utf-8")
@@ -35,6 +37,17 @@ ROWS = [
     evaluated("mean_diff", 15, 2000.0, n_dims_cleaned=0),
     evaluated("mean_diff_top1", 15, 900.0, coherence_mean=70.0, delta=25.0),
     evaluated("mean_diff_cleaned", 16, 1200.0, coherence_mean=50.0),
+]
+SCORES = QuestionScores(
+    evaluations={one.run_id: Scores((20.0, 30.0, 40.0, 30.0 + i), (80.0,) * 4) for i, one in enumerate(ROWS)},
+    baselines={"baseline": Scores((10.0, 5.0, 15.0, 10.0), (90.0,) * 4)},
+)
+JUDGED = [
+    *ROWS[:2],
+    *(
+        evaluated("probe", 15, coefficient, key=f"{delta}", judge="another", setting="setting-2", delta=delta)
+        for coefficient, delta in ((1000.0, 12.0), (1500.0, 30.0))
+    ),
 ]
 GROUPS = [
     Group("gemma", "refusal", "response[:5]", label)
@@ -56,14 +69,17 @@ FIGURES = [
     for label in ("probe", "mean_diff_cleaned")
 ]
 ANSWERS: dict[str, Callable[[], Answer[Any]]] = {
-    "best": lambda: best(ROWS, groups=GROUPS, failures=FAILURES, floor=FLOOR),
+    "best": lambda: best(ROWS, groups=GROUPS, failures=FAILURES, floor=FLOOR, scores=SCORES),
     "coefficients": lambda: coefficients(ROWS, floor=FLOOR),
-    "compare": lambda: compare(ROWS, pairs=[("probe", "mean_diff"), ("probe", "gradient")], floor=FLOOR),
+    "compare": lambda: compare(
+        ROWS, pairs=[("probe", "mean_diff"), ("probe", "gradient")], floor=FLOOR, scores=SCORES
+    ),
     "compare --published": lambda: compare_published(
         FIGURES, ROWS, floor=FLOOR, model_names={"gemma": "gemma"}
     ),
     "curve": lambda: curve(ROWS, method="mean_diff", floor=FLOOR),
     "gaps": lambda: gaps(ROWS, failures=FAILURES, groups=GROUPS, floor=FLOOR),
+    "judges": lambda: judges(JUDGED, floor=FLOOR),
     "runs": lambda: runs(ROWS, failures=FAILURES, floor=FLOOR),
     "sensitivity": lambda: sensitivity(ROWS, floors=(68.0, 80.0, 90.0)),
 }

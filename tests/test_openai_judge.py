@@ -7,13 +7,16 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from dataclasses import replace
+from email.utils import formatdate
 
 import pytest
 
 from massact.errors import ConfigError, JudgeError, MassactError
 from massact.judges.base import Exchange, Judge, Verdict
-from massact.judges.openai import OpenAIJudge, OpenAISettings, Usage
+from massact.judges.openai import OpenAIJudge, OpenAISettings
 from massact.judges.rubric import Rubric
+from massact.judges.usage import Usage
 from tests.judge_server import JudgeServer, Reply, Request, completion, error, score_70_and_90
 
 KEY = "sk-secret-0123456789"
@@ -90,8 +93,9 @@ def test_a_running_event_loop_does_not_matter(server: JudgeServer) -> None:
     "failure",
     [error(429, "slow down", **FAST), error(500, "oops", **FAST), error(503, "busy", **FAST),
      Reply(b'{"choices": ['), Reply(b"<html>proxy</html>", headers={"content-type": "text/html"}),
-     Reply({"error": "overloaded"}), Reply({"choices": []}), Reply(is_dropped=True)],
-    ids=["429", "500", "503", "cut json", "html", "error as 200", "empty", "dropped"],
+     Reply({"error": "overloaded"}), Reply({"choices": []}), Reply(is_dropped=True),
+     replace(completion("100", {"100": 1.0}), is_reset=True), replace(completion("100", {"100": 1.0}), n_missing=9)],
+    ids=["429", "500", "503", "cut json", "html", "error as 200", "empty", "dropped", "reset", "cut body"],
 )  # fmt: skip
 def test_a_passing_failure_loses_nothing(server: JudgeServer, failure: Reply) -> None:
     server.first.append(failure)
@@ -103,6 +107,37 @@ def test_retry_after_is_waited_for(server: JudgeServer) -> None:
     server.first.append(error(429, "slow down", retry_after="1"))
     assert judge(server, concurrency=1).score(ONE)[0].scored
     assert server.arrivals[1] - server.arrivals[0] >= 0.95
+
+
+def test_a_retry_after_that_is_a_date_is_waited_for(server: JudgeServer) -> None:
+    # whole seconds: two of them are at least one
+    later = formatdate(time.time() + 2, usegmt=True)
+    server.first.append(error(429, "slow down", retry_after=later))
+    assert judge(server, concurrency=1).score(ONE)[0].scored
+    assert server.arrivals[1] - server.arrivals[0] >= 0.8
+
+
+def test_relevance_is_asked_as_a_third_prompt_and_caps(server: JudgeServer) -> None:
+    rubric = Rubric(RUBRIC.definition, relevance=True)
+
+    def answer(request: Request) -> Reply:
+        if request.prompt == rubric.relevance_prompt(ONE[0]):
+            return completion("10", {"10": 1.0})
+        return score_70_and_90(request)
+
+    server.answer = answer
+    settings = OpenAISettings(model="m", base_url=server.url)
+    (capped,) = OpenAIJudge(settings, rubric).score(ONE)
+    assert (capped.trait, capped.coherence, len(server.requests)) == (pytest.approx(70), 50, 3)
+
+
+def test_few_integer_weights_are_unscored_and_cost_one_call(server: JudgeServer) -> None:
+    server.answer = lambda _: completion("The", {"The": 0.76, "90": 0.24})
+    asked = judge(server)
+    (lost,) = asked.score(ONE)
+    assert (lost.trait, lost.coherence) == (None, None)
+    assert "only 0.24" in str(lost.reason)
+    assert asked.usage.calls == 2
 
 
 def test_a_timeout_is_tried_again(server: JudgeServer) -> None:

@@ -42,7 +42,7 @@ SETTING = Setting(
     generation=Generation(8),
     judge=JudgeIdentity("likelihood", "m", "p"),
 )
-PLACE = Place("study", "tiny", "instruct", 3)
+PLACE = Place("study", "tiny", "instruct", 3, attention="eager")
 VECTOR = torch.tensor([0.6, 0.8, 0.0])
 
 
@@ -105,6 +105,8 @@ def test_an_evaluation_is_a_finished_child_with_params_metrics_and_artifacts(
     run = _run(tracker, run_id)
     assert run.info.status == "FINISHED"
     assert run.data.tags[MlflowTag.PARENT] == phase.run_id
+    assert run.data.tags[Tag.ATTENTION] == "eager"  # known of the run, and no part of its row or key
+    assert "eager" not in run.data.tags[Tag.ROW]
     assert run.data.params == evaluation_params(row)
     assert {k: v for k, v in run.data.metrics.items() if not k.endswith("_score")} == evaluation_metrics(row)
     assert (row.trait_mean, row.delta, row.n_scored, row.n_unscored) == (20.0, 15.0, 2, 1)

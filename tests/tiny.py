@@ -7,15 +7,19 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
+    Gemma3Config,
     Gemma3TextConfig,
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
+    MixtralConfig,
+    Olmo2Config,
     Phi3Config,
     PretrainedConfig,
     Qwen2Config,
     Qwen3Config,
+    Qwen3MoeConfig,
 )
 
 from massact.domain import ModelIdentity
@@ -38,15 +42,30 @@ _SHARED: dict[str, Any] = {
     "initializer_range": 0.3,
 }
 _GEMMA: dict[str, Any] = {**_SHARED, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 8}
+# as many layers as the language part, which must not confuse the search for blocks
+_VISION: dict[str, Any] = {
+    "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": N_LAYERS, "num_attention_heads": 2,
+    "image_size": 16, "patch_size": 8,
+}  # fmt: skip
 
 CONFIGS: dict[str, PretrainedConfig] = {
     "gemma2": Gemma2Config(**_GEMMA),
     "gemma3": Gemma3TextConfig(**_GEMMA),
+    "gemma3_vision": Gemma3Config(
+        text_config=_GEMMA, vision_config=_VISION, mm_tokens_per_image=4, initializer_range=0.3, image_token_index=VOCABULARY - 1,
+        boi_token_index=VOCABULARY - 2, eoi_token_index=VOCABULARY - 3, eos_token_id=END_TOKEN,
+    ),
     "llama": LlamaConfig(**_SHARED),
     "mistral": MistralConfig(**_SHARED, sliding_window=8),
+    # as many experts as layers
+    "mixtral": MixtralConfig(**_SHARED, num_local_experts=N_LAYERS, num_experts_per_tok=2),
+    "olmo2": Olmo2Config(**_SHARED),
     "phi3": Phi3Config(**_SHARED),
     "qwen2": Qwen2Config(**_SHARED),
     "qwen3": Qwen3Config(**_SHARED, head_dim=8),
+    "qwen3_moe": Qwen3MoeConfig(
+        **_SHARED, head_dim=8, num_experts=N_LAYERS, num_experts_per_tok=2, moe_intermediate_size=24,
+    ),
     "gpt2": GPT2Config(
         vocab_size=VOCABULARY, n_embd=D_MODEL, n_layer=N_LAYERS, n_head=4, bos_token_id=2, eos_token_id=END_TOKEN,
         initializer_range=0.3,
@@ -61,6 +80,7 @@ class FakeTokenizer:
     """A token a word `tN`; no chat template."""
 
     chat_template = None
+    bos_token_id = 2
     eos_token_id = END_TOKEN
 
     def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
@@ -74,7 +94,7 @@ class FakeTokenizer:
 @cache
 def tiny_model(architecture: str, seed: int = 0) -> SteerableModel:
     """A random model in float32 with a fake tokenizer."""
-    torch.manual_seed(seed)
+    torch.manual_seed(seed + (architecture == "gemma3_vision"))  # with 0 it says nothing but its last token
     model = AutoModelForCausalLM.from_config(CONFIGS[architecture]).float().eval().requires_grad_(False)
     identity = ModelIdentity(f"tiny-{architecture}", str(seed), "float32")
     return SteerableModel(model, FakeTokenizer(), identity)

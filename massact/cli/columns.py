@@ -56,6 +56,19 @@ def _point(name: str, status: str | None = None) -> Callable[[Any], str]:
     return text
 
 
+def _interval(low: str, high: str) -> Callable[[Any], str]:
+    def text(row: object) -> str:
+        ends = [getattr(row, name) for name in (low, high)]
+        return "" if None in ends else " to ".join(_unsigned_zero(format(end, "+.1f")) for end in ends)
+
+    return text
+
+
+def _p_value(row: ComparisonRow) -> str:
+    p = row.p_corrected
+    return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def _miss(row: GapRow | BestRow | CurveRow | SensitivityRow) -> str:
     point = row.nearest_miss
     if point is None:
@@ -104,7 +117,7 @@ _PLACE = (
 )
 _SETTING = (
     Column("judge", _text("judge"), is_shared=True, is_optional=True),
-    Column("setting", _setting, is_shared=True),
+    Column("setting", _setting, is_shared=True, is_optional=True),
 )
 _MISS = Column("miss: coherence", _miss)
 _POINT_COLUMNS = (
@@ -130,6 +143,8 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         _LABEL,
         _STATUS,
         *_POINT_COLUMNS,
+        Column("95 % of delta", _interval("delta_low", "delta_high"), is_optional=True),
+        Column("standing", _text("standing"), is_optional=True),
         Column("trait mean", _number("trait_mean", ".1f"), is_number=True, is_optional=True),
         Column("scored", _number("n_scored", "d"), is_number=True, is_optional=True),
         _MISS,
@@ -142,6 +157,9 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("A: delta", _point("best_a", "status_a")),
         Column("B: delta", _point("best_b", "status_b")),
         Column("A - B", _number("difference", "+.1f"), is_number=True),
+        Column("95 % of A - B", _interval("difference_low", "difference_high"), is_optional=True),
+        Column("p", _p_value, is_number=True, is_optional=True),
+        Column("at like coherence", _number("matched_difference", "+.1f"), is_number=True, is_optional=True),
         Column("same vector", _same_vector),
         Column("warnings", lambda row: "; ".join(row.warnings), is_optional=True),
         *_SETTING,
@@ -167,6 +185,34 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         _STATUS,
         Column("miss: coherence", _miss, is_optional=True),
         *_SETTING,
+    ),
+    "judge-check": (
+        Column("judge", _text("judge"), is_shared=True),
+        Column("trait", _text("trait"), is_shared=True),
+        Column("model", _text("model"), is_shared=True),
+        Column("canary", _text("canary")),
+        Column("trait score", _number("trait_mean", ".1f"), is_number=True),
+        Column("std", _number("trait_std", ".2f"), is_number=True),
+        Column("coherence", _number("coherence_mean", ".1f"), is_number=True),
+        Column("std", _number("coherence_std", ".2f"), is_number=True),
+        Column("unscored", lambda row: str(row.n_unscored or ""), is_number=True, is_optional=True),
+        Column("expected", _text("expected"), is_optional=True),
+        _STATUS,
+        Column("failure", _text("failure"), is_optional=True),
+    ),
+    "judges": (
+        *_PLACE,
+        Column("judge A", _text("judge_a"), is_shared=True),
+        Column("judge B", _text("judge_b"), is_shared=True),
+        _LABEL,
+        Column("shared", _number("n_shared", "d"), is_number=True),
+        Column("A: best delta", _point("best_a", "status_a")),
+        Column("B: best delta", _point("best_b", "status_b")),
+        Column("flips", lambda row: "yes" if row.flips else ""),
+        Column("loss", _number("loss", ".1f"), is_number=True),
+        Column("trait B - A", _number("trait_shift", "+.1f"), is_number=True, is_optional=True),
+        Column("coherence B - A", _number("coherence_shift", "+.1f"), is_number=True, is_optional=True),
+        Column("rank corr.", _number("rank_correlation", ".2f"), is_number=True, is_optional=True),
     ),
     "runs": (
         *_PLACE,
@@ -199,6 +245,27 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         *_SETTING,
     ),
 }
+HALVES_COLUMNS = (
+    *_PLACE,
+    Column("halves agree", _number("agreement", ".0%"), is_number=True),
+    Column("most often best", _text("winner")),
+    Column("of halves", _number("share", ".0%"), is_number=True),
+    Column("then", _text("runner_up")),
+    Column("of halves", _number("runner_up_share", ".0%"), is_number=True),
+    Column("floor", _number("floor", "g"), is_number=True, is_shared=True),
+    Column("splits", _number("n_splits", "d"), is_number=True, is_optional=True),
+    *_SETTING,
+)
+WINNER_COLUMNS = (
+    *_PLACE,
+    Column("judge A", _text("judge_a"), is_shared=True),
+    Column("judge B", _text("judge_b"), is_shared=True),
+    Column("A: winner", _text("label_a")),
+    Column("B: winner", _text("label_b")),
+    Column("A: delta", _point("best_a")),
+    Column("B: delta", _point("best_b")),
+    Column("flips", lambda row: "yes" if row.flips else ""),
+)
 RATIO_COLUMNS = (
     *_PLACE,
     Column("of", _ratio),

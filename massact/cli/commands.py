@@ -53,6 +53,11 @@ COMMANDS: dict[str, Entry] = {
     "sensitivity": Entry(
         "questions", "sensitivity", "Which label wins at every coherence floor, and where the winner flips."
     ),
+    "judges": Entry(
+        "questions",
+        "judges",
+        "The winners under two judges of the same responses, and which of them flip.",
+    ),
     "runs": Entry("questions", "runs", "The evaluations one by one, with their runs."),
     "status": Entry(
         "status", "status", "Show what the store holds for an experiment, prerequisite by prerequisite."
@@ -61,6 +66,16 @@ COMMANDS: dict[str, Entry] = {
         "doctor",
         "doctor",
         "Find what is wrong in the run store and the spool, and with --fix mend what can be mended.",
+    ),
+    "judge-check": Entry(
+        "judge_check",
+        "judge_check",
+        "Show a judge texts whose scores are known, several times, and how much its scores vary.",
+    ),
+    "rejudge": Entry(
+        "rejudge",
+        "rejudge",
+        "Score stored responses with another judge, without generating any again.",
     ),
     "sync": Entry("sync", "sync", "Send finished evaluations that wait in the spool to the run store."),
     "toy": Entry("toy", "toy", "The embedded toy models."),

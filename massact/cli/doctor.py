@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import click
 
-from massact.asking import find_experiment_file
+from massact.asked import find_experiment_file
 from massact.cli.options import asked_experiment_option, tracking_uri_option
 from massact.cli.output import OUTPUT_SCHEMA_VERSION
 from massact.cli.session import LOG_SECONDS

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from massact.cli.options import experiment_option, tracking_uri_option
+from massact.cli.options import OrFile, experiment_option, tracking_uri_option, val_split_option
 from massact.cli.session import dry_run_option, open_session, working, workload_options
 from massact.config import Experiment, ModelConfig, TraitConfig, load_experiment
 from massact.errors import UsageError
@@ -15,17 +15,6 @@ from massact.vectors.positions import parse_position
 
 if TYPE_CHECKING:
     from massact.phases.steps import Request
-
-
-class OrFile(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases of click
-    """A type whose empty value stands for the experiment file's, as an MLproject's defaults need it."""
-
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
-        self.name = inner.name
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return None if value == "" else self._inner.convert(value, param, ctx)
 
 
 TEXT = OrFile(click.STRING)
@@ -50,6 +39,7 @@ TEXT = OrFile(click.STRING)
 @click.option(
     "--subset", type=OrFile(click.IntRange(0)), help="First N questions, 0 all; default: the file's."
 )
+@val_split_option
 @workload_options
 @dry_run_option
 def evaluate(experiment_file: str, tracking_uri: str, *, dry_run: bool, **options: Any) -> None:
@@ -65,7 +55,7 @@ def evaluate(experiment_file: str, tracking_uri: str, *, dry_run: bool, **option
 
     request = _request(load_experiment(experiment_file), options)
     workload = {name: options[name] for name in ("save_responses", "batch_rows", "spool", "store_timeout")}
-    session = open_session(experiment_file, tracking_uri, **workload)
+    session = open_session(experiment_file, tracking_uri, val_split=options["val_split"], **workload)
     with working(session):
         if dry_run:
             show_request(session, request)

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import click
 
-from massact.cli.columns import COLUMNS, RATIO_COLUMNS, Column
+from massact.cli.columns import COLUMNS, HALVES_COLUMNS, RATIO_COLUMNS, WINNER_COLUMNS, Column
 from massact.errors import UsageError
-from massact.query import Answer, PublishedComparison
+from massact.query import Answer, JudgesAnswer, PublishedComparison, SensitivityAnswer
 from massact.query.coefficient_patterns import CoefficientsAnswer
 from massact.query.rows import flatten, to_mapping
 
@@ -34,6 +34,10 @@ def render(answer: Answer[Any], output_format: Format) -> str:
     if isinstance(answer, CoefficientsAnswer):
         parts += [draw(RATIO_COLUMNS, (*answer.method_ratios, *answer.cleaning_shifts))]
         parts += ["".join(f"- {line}\n" for line in answer.recommendations)]
+    if isinstance(answer, SensitivityAnswer):
+        parts += [draw(HALVES_COLUMNS, answer.halves)]
+    if isinstance(answer, JudgesAnswer):
+        parts += [draw(WINNER_COLUMNS, answer.winners)]
     parts += ["".join(f"- {line}\n" for line in _flags(answer.rows))]
     return "\n".join(part for part in parts if part)
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from massact.cli.options import experiment_option, tracking_uri_option
+from massact.cli.options import experiment_option, tracking_uri_option, val_split_option
 from massact.cli.session import dry_run_option, open_session, rounds_option, working, workload_options
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def calibrate(experiment_file: str, tracking_uri: str) -> None:
 @click.command()
 @experiment_option
 @tracking_uri_option
-def extract(experiment_file: str, tracking_uri: str) -> None:
+@val_split_option
+def extract(experiment_file: str, tracking_uri: str, val_split: float | None) -> None:
     """Extract activations and vectors, with every cleaning before and after.
 
     \b
@@ -57,7 +58,7 @@ def extract(experiment_file: str, tracking_uri: str) -> None:
     """
     from massact.phases.steps import run_extract
 
-    session = open_session(experiment_file, tracking_uri)
+    session = open_session(experiment_file, tracking_uri, val_split=val_split)
     with working(session):
         run_extract(session)
         _say_next(session)
@@ -67,6 +68,7 @@ def extract(experiment_file: str, tracking_uri: str) -> None:
 @experiment_option
 @tracking_uri_option
 @rounds_option
+@val_split_option
 @workload_options
 @dry_run_option
 def phase1(experiment_file: str, tracking_uri: str, *, dry_run: bool, **workload: Any) -> None:
@@ -83,6 +85,7 @@ def phase1(experiment_file: str, tracking_uri: str, *, dry_run: bool, **workload
 @experiment_option
 @tracking_uri_option
 @rounds_option
+@val_split_option
 @workload_options
 @dry_run_option
 def phase2(experiment_file: str, tracking_uri: str, *, dry_run: bool, **workload: Any) -> None:
@@ -99,6 +102,7 @@ def phase2(experiment_file: str, tracking_uri: str, *, dry_run: bool, **workload
 @experiment_option
 @tracking_uri_option
 @rounds_option
+@val_split_option
 @workload_options
 @dry_run_option
 def phase3(experiment_file: str, tracking_uri: str, *, dry_run: bool, **workload: Any) -> None:
@@ -152,6 +156,7 @@ def report(experiment_file: str, tracking_uri: str, output: Path) -> None:
 @experiment_option
 @tracking_uri_option
 @rounds_option
+@val_split_option
 @workload_options
 @dry_run_option
 @output_option

@@ -8,12 +8,18 @@ from typing import Any, TypeVar, get_args
 
 import click
 
-from massact.asking import Asked, ask, ask_gaps, ask_published
-from massact.cli.options import asked_experiment_option, tracking_uri_option
+from massact.asked import Asked, ask
+from massact.asking import ask_gaps, ask_published
+from massact.cli.options import (
+    FILTER_OPTIONS,
+    asked_experiment_option,
+    parse_floors,
+    parse_pairs,
+    tracking_uri_option,
+)
 from massact.cli.output import FORMATS, Format, render, write
 from massact.domain import METHODS, Scope, When
 from massact.errors import UsageError
-from massact.labels import normalise_label
 from massact.query import Answer, Filters, SortBy
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -28,30 +34,13 @@ class Wanted:
     output: Path | None
 
 
-_MANY: dict[str, Any] = {"multiple": True, "metavar": "NAME"}
-_OPTIONS = (
+_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     asked_experiment_option,
     tracking_uri_option,
-    click.option("--model", "models", help="Only this model (repeatable).", **_MANY),
-    click.option("--trait", "traits", help="Only this trait (repeatable).", **_MANY),
+    *FILTER_OPTIONS,
     click.option(
-        "--position",
-        "positions",
-        multiple=True,
-        metavar="WINDOW",
-        help="Only this position window, such as 'response[:5]' (repeatable).",
+        "--judge", "judges", help="Only what this judge scored (repeatable).", multiple=True, metavar="NAME"
     ),
-    click.option(
-        "--label",
-        "labels",
-        multiple=True,
-        metavar="LABEL",
-        help="Only this method label, such as mean_diff_top1 (repeatable).",
-    ),
-    click.option(
-        "--layer", "layers", multiple=True, type=click.IntRange(0), help="Only this layer (repeatable)."
-    ),
-    click.option("--judge", "judges", help="Only what this judge scored (repeatable).", **_MANY),
     click.option(
         "--floor",
         type=click.FloatRange(0, 100),
@@ -92,29 +81,6 @@ def question_options(command: F) -> F:
     return decorated  # type: ignore[no-any-return]  # click reads the options off the function
 
 
-def _pairs(
-    _ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]
-) -> tuple[tuple[str, str], ...]:
-    found = []
-    for text in value:
-        a, colon, b = text.partition(":")
-        if not colon:
-            raise UsageError(
-                f"pair {text!r} is not two labels: write A:B, such as probe_preclean:probe_cleaned"
-            )
-        found.append((normalise_label(a), normalise_label(b)))
-    return tuple(found)
-
-
-def _floors(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[float, ...]:
-    first, dash, last = value.partition("-")
-    if not (dash and first.isdigit() and last.isdigit() and int(first) <= int(last) <= 100):
-        raise UsageError(
-            f"floors {value!r}: write two whole numbers of 0 to 100, the lower first, such as 60-80"
-        )
-    return tuple(float(floor) for floor in range(int(first), int(last) + 1))
-
-
 def _show(wanted: Wanted, answer: Answer[Any]) -> None:
     """Print an answer, and say on stderr what has to be said about it."""
     write(render(answer, wanted.output_format), wanted.output)
@@ -149,16 +115,24 @@ def gaps(ctx: click.Context, wanted: Wanted, phase: str | None) -> None:
 
 @click.command()
 @question_options
-def best(wanted: Wanted) -> None:
+@click.option(
+    "--intervals/--no-intervals",
+    default=True,
+    show_default=True,
+    help="Whether each best gets its interval and its standing; a large store answers faster without.",
+)
+def best(wanted: Wanted, *, intervals: bool) -> None:
     """The best result of each group at or above the coherence floor.
 
-    A group without one says so and shows its nearest miss.
+    A group without one says so and shows its nearest miss. The interval allows for the picking of the best
+    among many; labels that cannot be told from the winner are called tied.
 
     \b
     Example:
       massact best --experiment experiments/toy.yaml --label probe --label mean_diff --format json
     """
-    _show(wanted, ask(wanted.asked, lambda it: it.answers.best(it.floor)))
+    asked = replace(wanted.asked, with_scores=intervals)
+    _show(wanted, ask(asked, lambda it: it.answers.best(it.floor)))
 
 
 @click.command()
@@ -168,7 +142,7 @@ def best(wanted: Wanted) -> None:
     "pairs",
     multiple=True,
     metavar="A:B",
-    callback=_pairs,
+    callback=parse_pairs,
     help="Two labels to compare (repeatable); default: each label cleaned before extraction with its "
     "counterpart cleaned after.",
 )
@@ -179,6 +153,9 @@ def best(wanted: Wanted) -> None:
 )
 def compare(wanted: Wanted, pairs: tuple[tuple[str, str], ...], published: bool) -> None:
     """Two labels side by side: the best of each, and whether they are one vector.
+
+    Differences are tested question by question, and read once more where both labels are as coherent as
+    the more coherent best.
 
     With --published, every published figure beside our best of its group, and a flag where its
     arithmetic does not add up.
@@ -193,7 +170,8 @@ def compare(wanted: Wanted, pairs: tuple[tuple[str, str], ...], published: bool)
     if published:
         _show(wanted, ask_published(wanted.asked))
     else:
-        _show(wanted, ask(wanted.asked, lambda it: it.answers.compare(it.floor, pairs=pairs or None)))
+        asked = replace(wanted.asked, with_scores=True)
+        _show(wanted, ask(asked, lambda it: it.answers.compare(it.floor, pairs=pairs or None)))
 
 
 @click.command()
@@ -249,14 +227,15 @@ def coefficients(wanted: Wanted) -> None:
     "--floors",
     default="60-80",
     show_default=True,
-    callback=_floors,
+    callback=parse_floors,
     metavar="FIRST-LAST",
     help="Coherence floors to ask at, every whole number of the range.",
 )
 def sensitivity(wanted: Wanted, floors: tuple[float, ...]) -> None:
     """Which label wins at every coherence floor, and where the winner flips.
 
-    A conclusion that holds at 68 and not at 70 is none. --floor is not used here.
+    A conclusion that holds at 68 and not at 70 is none; nor one that holds for one half of the questions and
+    not for the other, which is looked at at the experiment file's floor. --floor is not used here.
 
     \b
     Example:
@@ -264,7 +243,23 @@ def sensitivity(wanted: Wanted, floors: tuple[float, ...]) -> None:
     """
     if wanted.asked.floor is not None:
         raise UsageError("sensitivity asks at many floors: give --floors FIRST-LAST instead of --floor")
-    _show(wanted, ask(wanted.asked, lambda it: it.answers.sensitivity(floors)))
+    asked = replace(wanted.asked, with_scores=True, needs_all_scores=True)
+    _show(wanted, ask(asked, lambda it: it.answers.sensitivity(floors, floor=it.floor)))
+
+
+@click.command()
+@question_options
+def judges(wanted: Wanted) -> None:
+    """The winners under two judges of the same responses, and which of them flip.
+
+    Only evaluations that both judges scored count, so that neither has the larger choice. Another judge's
+    scores come from `massact rejudge`.
+
+    \b
+    Example:
+      massact judges --judge openai:gpt-4.1-mini --judge hf:./judge
+    """
+    _show(wanted, ask(wanted.asked, lambda it: it.answers.judges(it.floor)))
 
 
 @click.command()

@@ -6,12 +6,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
 from massact.cli.sync import spool_option
 from massact.config import load_experiment
+from massact.config.extraction import with_validation_split
+from massact.config.judge import judge_like
 from massact.toy import is_toy
 
 if TYPE_CHECKING:
@@ -73,9 +76,18 @@ def rounds_option(command: F) -> F:
     )(command)
 
 
-def open_session(experiment_file: str, tracking_uri: str, **workload: Any) -> "Session":
-    """A session that shows its work to a person."""
-    experiment = load_experiment(experiment_file)
+def open_session(
+    experiment_file: str,
+    tracking_uri: str,
+    *,
+    judge: str | None = None,
+    val_split: float | None = None,
+    **workload: Any,
+) -> "Session":
+    """A session that shows its work to a person; `judge` and `val_split` stand in place of the file's."""
+    experiment = with_validation_split(load_experiment(experiment_file), val_split)
+    if judge is not None:
+        experiment = replace(experiment, judge=judge_like(experiment.judge, judge))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if all(
         is_toy(variant.reference) for model in experiment.models for variant in (model.base, model.instruct)

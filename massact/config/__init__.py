@@ -2,26 +2,34 @@
 
 from massact.config.parse import load_experiment
 from massact.config.values import (
+    AdapterConfig,
     CalibrationConfig,
     Experiment,
     ExtractionConfig,
     Grid,
     JudgeConfig,
+    LoadConfig,
     ModelConfig,
     PhaseConfig,
+    Prices,
     TraitConfig,
     VariantConfig,
+    VettingConfig,
 )
 
 __all__ = [
+    "AdapterConfig",
     "CalibrationConfig",
     "Experiment",
     "ExtractionConfig",
     "Grid",
     "JudgeConfig",
+    "LoadConfig",
     "ModelConfig",
     "PhaseConfig",
+    "Prices",
     "TraitConfig",
     "VariantConfig",
+    "VettingConfig",
     "load_experiment",
 ]

@@ -1,11 +1,14 @@
 """The sections `models` and `grids` of an experiment file."""
 
 from massact.config.helpers import optional, unique
-from massact.config.values import Grid, ModelConfig, VariantConfig
+from massact.config.values import AdapterConfig, Grid, LoadConfig, ModelConfig, VariantConfig
 from massact.config.yaml_reader import Entry, Section
 from massact.layers import check_layers
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+ATTENTION = ("auto", "eager", "sdpa", "flash_attention_2")
+QUANTIZATION = ("8bit", "4bit")
 _LARGEST = 1e12
 
 
@@ -15,8 +18,7 @@ def parse_model(name: str, entry: Entry) -> ModelConfig:
         name=name,
         base=_variant(section.take("base").section()),
         instruct=_variant(section.take("instruct").section()),
-        dtype=optional(section, "dtype", lambda e: e.choice(*DTYPES), "auto"),
-        device=optional(section, "device", Entry.text, "auto"),
+        load=parse_load(section),
         grid=parse_grid(section),
         coefficient_range=optional(section, "coefficient_range", _range, None),
     )
@@ -24,14 +26,41 @@ def parse_model(name: str, entry: Entry) -> ModelConfig:
     return model
 
 
+def parse_load(section: Section) -> LoadConfig:
+    """The keys that say how weights are loaded, of a section that has others too."""
+    device_map = section.find("device_map")
+    if device_map is not None and section.find("device") is not None:
+        raise device_map.error("the key 'device' stands beside it; write one of them")
+    return LoadConfig(
+        dtype=optional(section, "dtype", lambda e: e.choice(*DTYPES), "auto"),
+        device=optional(section, "device", Entry.text, "auto"),
+        device_map=device_map.choice(*DEVICE_MAPS) if device_map is not None else None,
+        attention=optional(section, "attention", lambda e: e.choice(*ATTENTION), "auto"),
+        quantization=optional(section, "quantization", lambda e: e.choice(*QUANTIZATION), None),
+        trust_remote_code=optional(section, "trust_remote_code", Entry.boolean, False),
+    )
+
+
 def _variant(section: Section) -> VariantConfig:
     variant = VariantConfig(
         name=section.take("variant").text(),
         reference=section.take("model").text(),
         revision=optional(section, "revision", Entry.text, None),
+        adapter=_adapter(section),
     )
     section.close()
     return variant
+
+
+def _adapter(section: Section) -> AdapterConfig | None:
+    adapter, revision = section.find("adapter"), section.find("adapter_revision")
+    if adapter is None:
+        if revision is not None:
+            raise revision.error(
+                "there is no adapter here that it could belong to; write the key 'adapter' too"
+            )
+        return None
+    return AdapterConfig(adapter.text(), revision.text() if revision is not None else None)
 
 
 def parse_grid(section: Section) -> Grid:

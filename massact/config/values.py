@@ -5,12 +5,40 @@ how many questions) is checked before a phase starts, by `massact.phases.preflig
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from massact.domain import AllDims, Direction, Generation, Group
 from massact.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterConfig:
+    """A LoRA adapter on a variant's weights."""
+
+    reference: str
+    """Hub id or local folder, as peft saves adapters."""
+    revision: str | None = None
+    """Commit, tag or branch of a hub repository."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadConfig:
+    """How a model's weights are loaded (docs/models.md)."""
+
+    dtype: str = "auto"
+    """`auto` (the checkpoint's), `float32`, `bfloat16` or `float16`."""
+    device: str = "auto"
+    """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, `mps`."""
+    device_map: str | None = None
+    """How accelerate spreads the weights over several devices, such as `balanced`; `None`: one device."""
+    attention: str = "auto"
+    """`auto` (what the model's class does best) or an implementation of transformers, such as `eager`."""
+    quantization: str | None = None
+    """`8bit` or `4bit` of bitsandbytes; `None`: the weights as they are."""
+    trust_remote_code: bool = False
+    """Whether Python files of the model's repository may run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +51,7 @@ class VariantConfig:
     """Hub id, local folder, or `toy:<name>` for an embedded model."""
     revision: str | None = None
     """Commit, tag or branch of a hub repository."""
+    adapter: AdapterConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +70,8 @@ class ModelConfig:
     name: str
     base: VariantConfig
     instruct: VariantConfig
-    dtype: str
-    device: str
+    load: LoadConfig
+    """The same for both variants."""
     grid: Grid
     coefficient_range: tuple[float, float] | None
     """Least and greatest |coefficient| that a search for a gap may try; `None` is no bound."""
@@ -68,6 +97,27 @@ class CalibrationConfig:
     """How many top dims are kept per layer."""
 
 
+VettingFilter = Literal["paired", "independent"]
+
+
+@dataclass(frozen=True, slots=True)
+class VettingConfig:
+    """Which continuations of contrastive prompts show what their side should."""
+
+    positive_at_least: float = 60.0
+    """Trait score, 0 to 100, that a positive prompt's continuation needs."""
+    negative_at_most: float = 40.0
+    """Trait score, 0 to 100, that a negative prompt's continuation may have."""
+    filter: VettingFilter = "independent"
+    """`paired`: prompt i of both sides is dropped where either fails."""
+    max_new_tokens: int = 64
+    """Tokens of a continuation that the judge reads."""
+
+    @property
+    def is_paired(self) -> bool:
+        return self.filter == "paired"
+
+
 @dataclass(frozen=True, slots=True)
 class ExtractionConfig:
     """How vectors are extracted."""
@@ -82,6 +132,18 @@ class ExtractionConfig:
     validation_split: float
     """Share of each side that is kept out of the training of vectors."""
     seed: int
+    vetting: VettingConfig | None = None
+    """`None`: every continuation is taken as it is."""
+    is_split_given: bool = False
+    """Whether `--val-split` chose the validation split, and not the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What a judge's server takes for a million tokens, in USD."""
+
+    prompt: float
+    completion: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +151,34 @@ class JudgeConfig:
     """Which judge scores the responses."""
 
     name: str
-    """`likelihood` or `openai:MODEL`."""
+    """`likelihood`, `openai:MODEL`, `hf:MODEL` or `self`."""
     base_url: str | None = None
     concurrency: int = 16
+    api_key_env: str = "OPENAI_API_KEY"
+    """Name of the environment variable that holds the key of an `openai:` judge."""
+    timeout_seconds: float = 60
+    max_retries: int = 6
+    relevance: bool = False
+    """Whether a third prompt asks if the response engages with the question."""
+    prices: Prices | None = None
+    revision: str | None = None
+    """Commit, tag or branch of an `hf:` judge's repository."""
+    load: LoadConfig = LoadConfig()
+    """How the weights of an `hf:` judge are loaded."""
+    batch_rows: int = 0
+    """Prompts that an `hf:` judge or `self` reads side by side at most; 0: as many as are of use."""
+    cache: str | None = None
+    """File of the judge cache, or `off`; `None` is the default place."""
+
+    @property
+    def kind(self) -> str:
+        """`likelihood`, `openai`, `hf` or `self`."""
+        return self.name.partition(":")[0]
+
+    @property
+    def model(self) -> str:
+        """What stands after the kind: the judging model; empty where there is none to name."""
+        return self.name.partition(":")[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +259,12 @@ class Experiment:
         if reference.startswith(("./", "../")):
             return str((self.file.parent / reference).resolve())
         return reference
+
+    def resolve_adapter(self, variant: VariantConfig) -> AdapterConfig | None:
+        """A variant's adapter, its path resolved likewise."""
+        if variant.adapter is None:
+            return None
+        return replace(variant.adapter, reference=self.resolve(variant.adapter.reference))
 
 
 def _named(items: Iterable[NamedT], name: str, kind: str, file: Path) -> NamedT:

@@ -42,6 +42,11 @@ class Entry:
             raise self.error(f"{self.value!r} is not a text")
         return self.value.strip()
 
+    def boolean(self) -> bool:
+        if not isinstance(self.value, bool):
+            raise self.error(f"{self.value!r} is not allowed; write true or false")
+        return self.value
+
     def integer(self, *, at_least: int = 0) -> int:
         if not isinstance(self.value, int) or isinstance(self.value, bool) or self.value < at_least:
             raise self.error(f"{self.value!r} is not a whole number of at least {at_least}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from massact.domain import JudgeIdentity
+from massact.judges.usage import Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,19 @@ class Judge(Protocol):
     @property
     def identity(self) -> JudgeIdentity:
         """Who judges: part of every cell's key."""
+        ...
+
+    @property
+    def usage(self) -> Usage:
+        """What it was asked since it was built."""
+        ...
+
+    def prepare(self) -> None:
+        """Load what scoring needs: called before a sweep, which then measures the memory that is left.
+
+        Raises:
+            UsageError: it cannot be loaded.
+        """
         ...
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:

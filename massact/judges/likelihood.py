@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 from massact.domain import JudgeIdentity
 from massact.errors import JudgeError
 from massact.judges.base import Exchange, Verdict
+from massact.judges.usage import Usage
 from massact.toy.corpus import chat_prompt
 from massact.toy.text import NGRAM_SIZES, ngram_codes, sentences, terms, words
 from massact.toy.threads import single_thread
@@ -82,6 +83,7 @@ class LikelihoodJudge:
         self._known = {size: arrays[f"known_{size}"] for size in NGRAM_SIZES}
         self._batch_size = batch_size
         self._language_model: _LanguageModel | None = None
+        self._n_scored = 0
 
     @property
     def identity(self) -> JudgeIdentity:
@@ -89,13 +91,25 @@ class LikelihoodJudge:
         trait's definition."""
         return self._identity
 
-    def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
-        """One verdict per exchange, in order; equal exchanges are scored once."""
-        distinct = list(dict.fromkeys(exchanges))
+    @property
+    def usage(self) -> Usage:
+        """A call is an exchange; formulas take no tokens."""
+        return Usage(calls=self._n_scored)
+
+    def prepare(self) -> None:
+        """Read the language model."""
         if self._language_model is None:
             self._language_model = _LanguageModel(self._model_folder, self._batch_size)
+
+    def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
+        """One verdict per exchange, in order; equal exchanges are scored once."""
+        exchanges = [Exchange(_whole(one.question), _whole(one.response)) for one in exchanges]
+        distinct = list(dict.fromkeys(exchanges))
+        self.prepare()
+        assert self._language_model is not None
         with single_thread():
             likelihoods = self._language_model.mean_log_probabilities(distinct)
+        self._n_scored += len(distinct)
         verdicts = {
             exchange: self._verdict(exchange.response, likelihood)
             for exchange, likelihood in zip(distinct, likelihoods, strict=True)
@@ -207,6 +221,11 @@ class _LanguageModel:
         logits = self._model.lm_head(states[n_prompt - 1 : len(ids) - 1])
         picked = logits.gather(-1, ids[n_prompt:, None])[:, 0] - logits.logsumexp(dim=-1)
         return float(picked.double().mean())
+
+
+def _whole(text: str) -> str:
+    """Without halves of characters, which a text may hold and no tokenizer takes."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _variety(tokens: list[str]) -> float:

@@ -15,14 +15,16 @@ import threading
 from collections import Counter
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from massact.domain import JudgeIdentity
 from massact.errors import ConfigError, JudgeError
 from massact.judges.base import Exchange, Verdict
-from massact.judges.rubric import TOP_LOGPROBS, Reading, Rubric, read_completion
+from massact.judges.reading import TOP_LOGPROBS, Reading, read_completion
+from massact.judges.rubric import Rubric
+from massact.judges.usage import Usage
 
 if TYPE_CHECKING:
     import openai
@@ -81,18 +83,8 @@ class OpenAISettings:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What a judge has cost so far, as its server counts."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    calls: int = 0
-    """Answers received, malformed ones included; an attempt that brought none is not counted."""
-
-
 class OpenAIJudge:
-    """Scores trait and coherence with one prompt each; `massact.judges.rubric` says how an answer is read.
+    """Scores trait and coherence with one prompt each; `massact.judges.reading` says how an answer is read.
 
     Raises:
         ConfigError: the `openai` package or the key is missing, or the base URL is none.
@@ -137,21 +129,22 @@ class OpenAIJudge:
         """Tokens and calls since the judge was built."""
         return Usage(**self._spent)
 
+    def prepare(self) -> None:
+        """Nothing is loaded here."""
+
     def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         """One verdict per exchange, in order; equal prompts of one call are asked once.
 
         Raises:
             JudgeError: the server refuses the key or the model, so that no response can be scored.
         """
-        pairs = [(self._rubric.trait_prompt(e), self._rubric.coherence_prompt(e)) for e in exchanges]
-        prompts = list(dict.fromkeys(prompt for pair in pairs for prompt in pair))
+        asked = [self._rubric.prompts(exchange) for exchange in exchanges]
+        prompts = list(dict.fromkeys(prompt for one in asked for prompt in one))
         readings = _run(self._ask_all(prompts)) if prompts else {}
-        return [self._verdict(readings[trait], readings[coherence]) for trait, coherence in pairs]
-
-    def _verdict(self, trait: Reading, coherence: Reading) -> Verdict:
-        named = {"trait": trait.reason, "coherence": coherence.reason}
-        reasons = [f"{name}: {self._redact(reason)}" for name, reason in named.items() if reason]
-        return Verdict(trait.score, coherence.score, "; ".join(reasons) or None)
+        verdicts = (self._rubric.verdict([readings[prompt] for prompt in one]) for one in asked)
+        return [
+            one if one.reason is None else replace(one, reason=self._redact(one.reason)) for one in verdicts
+        ]
 
     async def _ask_all(self, prompts: Sequence[str]) -> dict[str, Reading]:
         slots = asyncio.Semaphore(self._settings.concurrency)

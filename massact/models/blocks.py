@@ -1,5 +1,6 @@
 """Finding a model's decoder blocks by its own structure, and reading and replacing what they return."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -7,33 +8,60 @@ from torch import nn
 
 from massact.errors import ModelError
 
-_NOT_DECODER = ("vision", "visual", "audio", "image", "encoder")
+_OTHER_TOWERS = ("vision", "visual", "audio", "image", "encoder")
+"""Parts of names that tell towers apart, where the model itself does not say which part is its decoder."""
 
 
 def find_decoder_blocks(model: nn.Module) -> list[nn.Module]:
-    """The decoder blocks, layer 0 first: the one list of `num_hidden_layers` equal modules outside vision towers.
+    """The decoder blocks, layer 0 first: the one list of `num_hidden_layers` modules in the model's decoder.
+
+    The decoder is what the model names as such (`get_decoder` of transformers), so that the towers of a vision
+    wrapper are left out whatever they are called; experts and the like are inside blocks and do not count.
 
     Raises:
         ModelError: there is no such list, or more than one; the message lists what was seen.
     """
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise ModelError(f"{type(model).__name__}: an encoder-decoder; only decoders can be steered")
     n_layers = text_config(model).num_hidden_layers
-    seen: list[str] = []
-    found: dict[str, nn.ModuleList] = {}
-    for name, module in model.named_modules():
-        if not isinstance(module, nn.ModuleList):
-            continue
-        seen.append(f"{name} ({len(module)} x {type(module[0]).__name__ if len(module) else 'nothing'})")
-        is_language = not any(part in name.lower() for part in _NOT_DECODER)
-        inside_another = any(name.startswith(outer + ".") for outer in found)
-        if len(module) == n_layers and is_language and not inside_another:
-            found[name] = module
+    found = _outermost_lists(_decoder(model), n_layers) or _outermost_lists(model, n_layers)
+    if len(found) > 1:
+        found = {
+            name: blocks
+            for name, blocks in found.items()
+            if not any(part in name.lower() for part in _OTHER_TOWERS)
+        }
     if len(found) != 1:
         problem = "no list" if not found else f"{len(found)} lists ({', '.join(found)})"
+        seen = [_describe(name, one) for name, one in _lists(model)]
         raise ModelError(
             f"{type(model).__name__}: {problem} of {n_layers} decoder blocks found, one is needed. "
             f"Lists of modules seen: {', '.join(seen) or 'none'}"
         )
     return list(next(iter(found.values())))
+
+
+def _decoder(model: nn.Module) -> nn.Module:
+    """The part that the model says is its decoder; the model itself where it says nothing."""
+    ask = getattr(model, "get_decoder", None)
+    part = ask() if callable(ask) else None
+    return part if isinstance(part, nn.Module) else model
+
+
+def _outermost_lists(module: nn.Module, length: int) -> dict[str, nn.ModuleList]:
+    found: dict[str, nn.ModuleList] = {}
+    for name, one in _lists(module):
+        if len(one) == length and not any(name.startswith(outer + ".") for outer in found):
+            found[name] = one
+    return found
+
+
+def _lists(module: nn.Module) -> Iterator[tuple[str, nn.ModuleList]]:
+    return ((name, one) for name, one in module.named_modules() if isinstance(one, nn.ModuleList))
+
+
+def _describe(name: str, one: nn.ModuleList) -> str:
+    return f"{name} ({len(one)} x {type(one[0]).__name__ if len(one) else 'nothing'})"
 
 
 def text_config(model: nn.Module) -> Any:

@@ -106,7 +106,7 @@ class _RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         self.length = key_states.shape[2]
         for kept, new in ((self.keys, key_states), (self.values, value_states)):
-            rows = new if self.source is None else new.index_select(0, self.source)
+            rows = new if self.source is None else new.index_select(0, self.source.to(new.device))
             kept[: self._cache.n_live, :, : self.length] = rows
         self.source = None
         return key_states, value_states
@@ -114,6 +114,7 @@ class _RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     def move(self, taken: torch.Tensor, places: torch.Tensor) -> None:
         """Put the rows `taken` in the rows `places`."""
         if self.is_initialized and len(taken):
+            taken, places = taken.to(self.keys.device), places.to(self.keys.device)
             for kept in (self.keys, self.values):
                 kept[places, :, : self.length] = kept[taken, :, : self.length]
 
@@ -131,11 +132,16 @@ class _RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 
 
 def check_cacheable(model: Any) -> None:
-    """See that every layer of the model is one of attention.
+    """See that every layer of the model is one of attention, with keys of its own.
 
     Raises:
-        ModelError: it has others, such as state-space layers.
+        ModelError: it has others, such as state-space layers, or layers that share keys.
     """
+    if getattr(text_config(model), "num_kv_shared_layers", None):
+        raise ModelError(
+            f"{type(model).__name__} has layers that read the keys of earlier ones (num_kv_shared_layers): rows that "
+            "are steered at different layers cannot share a prompt there"
+        )
     types = set(getattr(text_config(model), "layer_types", None) or ())
     if not types <= _KNOWN_LAYERS:
         raise ModelError(

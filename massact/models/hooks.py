@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from massact.errors import ModelError
 from massact.models.blocks import block_output, replace_block_output
 
 Reader = Callable[[int, torch.Tensor], None]
@@ -17,10 +18,19 @@ Reader = Callable[[int, torch.Tensor], None]
 
 @contextmanager
 def record(blocks: Sequence[nn.Module], reader: Reader) -> Iterator[None]:
-    """Call `reader(layer, stream)` with every block's output `[batch, seq, d_model]`, in the model's dtype."""
+    """Call `reader(layer, stream)` with every block's output `[batch, seq, d_model]`, in the model's dtype.
+
+    Raises:
+        ModelError: at the end, if a block was never run: it is none of those that the model computes with.
+    """
+    silent = set(range(len(blocks)))
 
     def hook(layer: int) -> Callable[[nn.Module, object, object], None]:
-        return lambda _module, _inputs, output: reader(layer, block_output(output, layer))
+        def read(_module: nn.Module, _inputs: object, output: object) -> None:
+            silent.discard(layer)
+            reader(layer, block_output(output, layer))
+
+        return read
 
     handles = [block.register_forward_hook(hook(layer)) for layer, block in enumerate(blocks)]
     try:
@@ -28,6 +38,10 @@ def record(blocks: Sequence[nn.Module], reader: Reader) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+    if silent:
+        raise ModelError(
+            f"the model ran without its decoder blocks {sorted(silent)}: nothing was recorded there"
+        )
 
 
 @contextmanager

@@ -3,13 +3,16 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from massact.config import AdapterConfig, LoadConfig
 from massact.domain import ModelIdentity
 from massact.errors import ModelError
 from massact.keys import digest
-from massact.models.load import ModelShape, SteerableModel, find_folder, identify, not_found, read_shape
+from massact.models.adapters import find_adapter
+from massact.models.load import ModelShape, SteerableModel, known_dtype, read_shape
+from massact.models.source import find_commit, find_folder, identify, read_config, read_tokenizer
 
+_DEFAULT = LoadConfig()
 _FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """Names of dtypes in the header of a safetensors file, and torch's."""
 
@@ -28,41 +31,45 @@ def describe(model: SteerableModel) -> Description:
     return Description(model.identity, model.chat_template_digest, model.shape)
 
 
-def read_description(reference: str, *, revision: str | None, dtype: str) -> Description | None:
+def read_description(
+    reference: str,
+    *,
+    revision: str | None = None,
+    adapter: AdapterConfig | None = None,
+    options: LoadConfig = _DEFAULT,
+) -> Description | None:
     """The description that a model will have when it is loaded; `None` where only its weights tell.
 
     Args:
         reference: hub id, local folder or `toy:<name>`.
         revision: commit, tag or branch of a hub repository.
-        dtype: as `load_model` takes it.
+        adapter: a LoRA adapter on it.
+        options: as `load_model` takes them.
 
     Raises:
-        ModelError: there is no such model.
+        ModelError: there is no such model, or it is no causal language model.
     """
-    from transformers import AutoConfig, AutoTokenizer
-
     folder = find_folder(reference)
-    source = str(folder or reference)
-    try:
-        config = AutoConfig.from_pretrained(source, revision=revision)
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-    except (OSError, ValueError) as error:
-        raise not_found(reference, error) from error
-    found = _dtype(config, folder) if dtype == "auto" else dtype
-    if found is None:
+    found = find_adapter(adapter) if adapter is not None else None
+    commit = find_commit(reference, revision)
+    config = read_config(reference, revision=commit, options=options)
+    tokenizer = read_tokenizer(reference, revision=commit, options=options)
+    dtype = known_dtype(config, options) or _stored_dtype(folder)
+    if dtype is None:
         return None
-    commit = getattr(config, "_commit_hash", None)
-    identity = identify(reference, commit=commit, revision=revision, dtype=found)
-    return Description(
-        identity, digest({"chat_template": tokenizer.chat_template}), read_shape(reference, revision)
+    identity = identify(
+        reference,
+        commit=commit,
+        dtype=dtype,
+        options=options,
+        adapter=found.identity if found is not None else None,
     )
+    shape = read_shape(reference, commit, options=options)
+    return Description(identity, digest({"chat_template": tokenizer.chat_template}), shape)
 
 
-def _dtype(config: Any, folder: Path | None) -> str | None:
-    """What `auto` comes to: the configuration's dtype, else the first float one in the checkpoint."""
-    declared = getattr(config, "dtype", None)
-    if declared is not None:
-        return str(declared).removeprefix("torch.")
+def _stored_dtype(folder: Path | None) -> str | None:
+    """The first float dtype in a checkpoint, which is what `auto` takes where the configuration has none."""
     files = sorted(folder.glob("*.safetensors")) if folder is not None else []
     return _first_float(files[0]) if files else None
 

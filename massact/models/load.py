@@ -1,22 +1,23 @@
-"""Loading a model: an embedded toy, a local folder or a hub id, and what identifies it."""
+"""Loading a model for steering: an embedded toy, a local folder or a hub id, with its options and adapter."""
 
-import hashlib
 import json
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import nn
 
+from massact.config import AdapterConfig, LoadConfig
 from massact.domain import ModelIdentity
 from massact.errors import ModelError
 from massact.keys import digest
+from massact.models.adapters import attach, find_adapter
 from massact.models.blocks import find_decoder_blocks, text_config
-from massact.toy import is_toy, resolve
+from massact.models.options import attention_of, check_attention, find_device, loading_arguments
+from massact.models.source import cannot_load, find_commit, find_folder, identify, read_config, read_tokenizer
 
-_WEIGHTS = ("*.safetensors", "*.bin")
+_DEFAULT = LoadConfig()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,16 @@ class SteerableModel:
     @property
     def device(self) -> torch.device:
         """Where the inputs go."""
-        device: torch.device = self.model.get_input_embeddings().weight.device
+        embedding = self.model.get_input_embeddings()
+        device: torch.device = embedding.weight.device
+        if device.type == "meta":  # kept elsewhere by accelerate, which says where it computes
+            return torch.device(embedding._hf_hook.execution_device)
         return device
+
+    @property
+    def attention(self) -> str:
+        """How attention is computed, such as `eager` or `sdpa`. It is no part of the identity."""
+        return attention_of(self.model)
 
     @cached_property
     def chat_template_digest(self) -> str:
@@ -64,7 +73,7 @@ class SteerableModel:
         return frozenset([*ids, *([] if own is None else [own])])
 
 
-def read_shape(reference: str, revision: str | None = None) -> ModelShape:
+def read_shape(reference: str, revision: str | None = None, *, options: LoadConfig = _DEFAULT) -> ModelShape:
     """Number of layers and width, from the configuration alone.
 
     Raises:
@@ -81,122 +90,93 @@ def read_shape(reference: str, revision: str | None = None) -> ModelShape:
             return ModelShape(int(document["num_hidden_layers"]), int(document["hidden_size"]))
         except KeyError:
             pass  # an architecture with other names for them: transformers knows them
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(str(folder or reference), revision=revision).get_text_config(
-            decoder=True
-        )
-    except (OSError, ValueError) as error:
-        raise not_found(reference, error) from error
+    config = read_config(reference, revision=revision, options=options).get_text_config(decoder=True)
     return ModelShape(int(config.num_hidden_layers), int(config.hidden_size))
 
 
-def load_model(reference: str, *, revision: str | None, dtype: str, device: str) -> SteerableModel:
+def load_model(
+    reference: str,
+    *,
+    revision: str | None = None,
+    adapter: AdapterConfig | None = None,
+    options: LoadConfig = _DEFAULT,
+) -> SteerableModel:
     """Load a model for steering.
 
     Args:
         reference: hub id, local folder or `toy:<name>`.
         revision: commit, tag or branch of a hub repository.
-        dtype: `auto` (the checkpoint's), `float32`, `bfloat16` or `float16`.
-        device: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, `mps`.
+        adapter: a LoRA adapter, kept beside the weights.
+        options: dtype, devices, attention and quantisation.
 
     Raises:
-        ModelError: it cannot be found, is no causal language model, or the device is not there.
+        ModelError: it cannot be found, is no causal language model, lacks weights, does not fit in memory,
+            or an option cannot be met.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    folder = find_folder(reference)
-    source = str(folder or reference)
-    target = _device(device)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            source, revision=revision, dtype="auto" if dtype == "auto" else getattr(torch, dtype)
-        )
-    except (OSError, ValueError) as error:
-        raise not_found(reference, error) from error
-    model = model.to(target).eval().requires_grad_(False)
-    found = getattr(model.config, "_commit_hash", None)
+    found = find_adapter(adapter) if adapter is not None else None
+    commit = find_commit(reference, revision)
+    config = read_config(reference, revision=commit, options=options)
+    tokenizer = read_tokenizer(reference, revision=commit, options=options)
+    model = _read_weights(reference, commit, options, config)
     identity = identify(
-        reference, commit=found, revision=revision, dtype=str(model.dtype).removeprefix("torch.")
+        reference,
+        commit=commit,
+        dtype=str(model.dtype).removeprefix("torch."),
+        options=options,
+        adapter=found.identity if found is not None else None,
     )
-    loaded = SteerableModel(model, tokenizer, identity)
+    if found is not None:
+        model = attach(model, found)
+    loaded = SteerableModel(model.eval().requires_grad_(False), tokenizer, identity)
+    check_attention(model, options)
     find_decoder_blocks(model)
     return loaded
 
 
-def identify(reference: str, *, commit: str | None, revision: str | None, dtype: str) -> ModelIdentity:
-    """What identifies a model that is computed with in a dtype.
+def _read_weights(reference: str, revision: str | None, options: LoadConfig, config: Any) -> Any:
+    from transformers import AutoModelForCausalLM
 
-    Args:
-        commit: of a hub repository, as transformers found it.
-        revision: as it was asked for.
-    """
-    folder = find_folder(reference)
-    return ModelIdentity(
-        id=reference if folder is None or is_toy(reference) else folder.name,
-        revision=weights_digest(folder) if folder is not None else str(commit or revision or "unknown"),
-        dtype=dtype,
-    )
-
-
-def weights_digest(folder: Path) -> str:
-    """SHA-256, in hex, of a folder's weights and configuration, file names included."""
-    files = sorted(path for pattern in (*_WEIGHTS, "config.json") for path in folder.glob(pattern))
-    if not files:
-        raise ModelError(f"{folder}: no weights (*.safetensors) in this folder")
-    return _digest_of(tuple((path, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in files))
-
-
-@lru_cache(maxsize=16)
-def _digest_of(files: tuple[tuple[Path, int, int], ...]) -> str:
-    # a plan asks for it and so does loading: gigabytes need not be read twice while they stay as they are
-    total = hashlib.sha256()
-    for path, _size, _changed in files:
-        with path.open("rb") as stream:
-            total.update(f"{path.name}:{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
-    return total.hexdigest()
-
-
-def find_folder(reference: str) -> Path | None:
-    """The folder of a toy or of a local model; `None` for a hub id.
-
-    Raises:
-        ModelError: the reference is a path, and there is no such folder.
-    """
-    if is_toy(reference):
-        return resolve(reference)
-    path = Path(reference).expanduser()
-    if path.is_dir():
-        return path
-    if reference.startswith((".", "/", "~")):
-        raise ModelError(
-            f"{reference}: no such folder; give a folder with config.json and weights, or a hub id"
-        )
-    return None
-
-
-def _device(device: str) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = find_device(options.device)
+    arguments = loading_arguments(options, config, known_dtype(config, options))
     try:
-        target = torch.device(device)
-        torch.empty(1, device=target)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            str(find_folder(reference) or reference), revision=revision, output_loading_info=True, **arguments
+        )
+        model, report = loaded
+        if "device_map" not in arguments:
+            model = model.to(device)
+    except torch.OutOfMemoryError as error:
         raise ModelError(
-            f"device {device!r} cannot be used here ({reason}); write auto, cpu, cuda or cuda:N"
+            f"model {reference!r} does not fit in the memory of {device}: {str(error).splitlines()[0]} Use "
+            "`dtype: bfloat16`, `quantization: 4bit`, `device_map: auto` or a smaller model"
         ) from error
-    return target
+    except Exception as error:  # damaged files, classes without an option and missing packages: many types
+        raise cannot_load(reference, error) from error
+    _check_complete(reference, model, report)
+    return model
 
 
-def not_found(reference: str, error: Exception) -> ModelError:
-    """The error that says that a model cannot be loaded, and what to do."""
-    reason = str(error).strip().splitlines()[0]
-    return ModelError(
-        f"model {reference!r} cannot be loaded: {reason} Give a hub id that you have access to (and, for a "
-        "gated model, log in with `hf auth login`), or the path of a folder that holds its weights"
-    )
+def known_dtype(config: Any, options: LoadConfig) -> str | None:
+    """The dtype that a configuration and the options come to; `None` where only the weights tell."""
+    if options.dtype != "auto":
+        return options.dtype
+    declared = getattr(config, "dtype", None)
+    return None if declared is None else str(declared).removeprefix("torch.")
+
+
+def _check_complete(reference: str, model: Any, report: dict[str, Any]) -> None:
+    """Refuse weights that transformers has made up, and an adapter that it has loaded unasked."""
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"{reference}: {len(missing)} weights of {type(model).__name__} are not in the checkpoint, such as "
+            f"{', '.join(missing[:3])}; it was saved from another kind of model"
+        )
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise ModelError(
+            f"{reference}: this repository holds an adapter; give the model that it was trained on as `model`, and "
+            "this one as `adapter`"
+        )

@@ -106,14 +106,15 @@ def branching(blocks: Sequence[nn.Module], plan: Branching) -> Iterator[None]:
 def _branch(layer: int, step: Step) -> Callable[[nn.Module, object, object], object]:
     def hook(_module: nn.Module, _inputs: object, output: object) -> object:
         stream = block_output(output, layer)
-        stream = stream.clone() if step.gather is None else stream.index_select(0, step.gather)
+        device = stream.device
+        stream = stream.clone() if step.gather is None else stream.index_select(0, step.gather.to(device))
         if step.branched is not None and step.additions is not None:
-            additions = step.additions.to(stream.device)
-            if len(step.branched) == len(stream):
+            branched, additions = step.branched.to(device), step.additions.to(device)
+            if len(branched) == len(stream):
                 stream = (stream.float() + additions).to(stream.dtype)
             else:
-                moved = stream.index_select(0, step.branched).float() + additions
-                stream.index_copy_(0, step.branched, moved.to(stream.dtype))
+                moved = stream.index_select(0, branched).float() + additions
+                stream.index_copy_(0, branched, moved.to(stream.dtype))
         return replace_block_output(output, stream)
 
     return hook

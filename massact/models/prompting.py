@@ -1,25 +1,105 @@
 """Turning questions and prompts into tokens. A doubled BOS never happens."""
 
+from typing import Any
+
+from massact.errors import ModelError
 from massact.models.load import SteerableModel
 
+_DAY = (
+    ("%d", "26"),
+    ("%m", "07"),
+    ("%b", "Jul"),
+    ("%B", "July"),
+    ("%Y", "2024"),
+    ("%y", "24"),
+    ("%A", "Friday"),
+)
+"""What templates that write today's date are told, so that a prompt is the same tomorrow: the day that Llama's
+templates fall back on."""
+_CLOCK = "strftime_now"
 
-def encode_question(model: SteerableModel, question: str) -> tuple[int, ...]:
-    """Tokens of a question, in the model's chat template where it has one, ready to be answered."""
+
+def encode_question(model: SteerableModel, question: str, system: str | None = None) -> tuple[int, ...]:
+    """Tokens of a question, in the model's chat template where it has one, ready to be answered.
+
+    Args:
+        system: a system prompt that stands before the question; see `encode_chat`.
+    """
+    return encode_chat(model, question, system)
+
+
+def encode_chat(model: SteerableModel, user: str, system: str | None = None) -> tuple[int, ...]:
+    """Tokens of what a user says after an optional system prompt, ready to be answered.
+
+    Where the chat template takes no system role, the system prompt stands before the user's text with a blank
+    line between, as Gemma's own template has it; likewise where there is no chat template.
+
+    Raises:
+        ModelError: the chat template cannot be rendered.
+    """
+    folded = user if system is None else f"{system}\n\n{user}"
     if model.tokenizer.chat_template is None:
-        return encode_text(model, question)
-    text = model.tokenizer.apply_chat_template(
-        [{"role": "user", "content": question}], add_generation_prompt=True, tokenize=False
-    )
-    # a template writes BOS itself, so the tokenizer must not add a second one
-    return tuple(model.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return encode_text(model, folded)
+    text = None if system is None else _with_system(model, user, system)
+    if text is None:
+        text = _render(model, [{"role": "user", "content": folded}])
+    # a template writes BOS itself where it wants one, so the tokenizer must not add another
+    return _one_bos(model, model.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def encode_text(model: SteerableModel, text: str) -> tuple[int, ...]:
-    """Tokens of a text to be continued, with the special tokens that the tokenizer adds."""
-    return tuple(model.tokenizer(text)["input_ids"])
+    """Tokens of a text to be continued, with the BOS that the tokenizer adds, and no end of text."""
+    ids = list(model.tokenizer(text)["input_ids"])
+    end = model.tokenizer.eos_token_id
+    if end is not None and ids[-1:] == [end]:
+        bare = model.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if list(bare[-1:]) != [end]:  # some tokenizers close a text, which would be continued after its end
+            ids.pop()
+    return _one_bos(model, ids)
 
 
 def decode(model: SteerableModel, tokens: tuple[int, ...]) -> str:
     """The text of response tokens, without special tokens."""
     text: str = model.tokenizer.decode(list(tokens), skip_special_tokens=True)
     return text.strip()
+
+
+def _with_system(model: SteerableModel, user: str, system: str) -> str | None:
+    """The rendered chat with a system role; `None` where the template refuses it or leaves its text out."""
+    try:
+        text = _render(model, [{"role": "system", "content": system}, {"role": "user", "content": user}])
+    except ModelError:
+        return None
+    return text if system.strip() in text else None
+
+
+def _render(model: SteerableModel, messages: list[dict[str, str]]) -> str:
+    from jinja2 import TemplateError
+
+    dated = _CLOCK in str(model.tokenizer.chat_template)
+    template = _stopped_clock() + model.tokenizer.get_chat_template() if dated else None
+    try:
+        text = model.tokenizer.apply_chat_template(
+            messages, chat_template=template, add_generation_prompt=True, tokenize=False
+        )
+    except (TemplateError, TypeError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"{model.identity.id}: its chat template cannot be rendered: {reason} Check chat_template in its tokenizer"
+        ) from error
+    return str(text)
+
+
+def _stopped_clock() -> str:
+    """A template's beginning that puts one day in the place of today."""
+    filters = "".join(f" | replace('{directive}', '{text}')" for directive, text in _DAY)
+    return f"{{%- macro {_CLOCK}(format) -%}}{{{{- format{filters} -}}}}{{%- endmacro -%}}"
+
+
+def _one_bos(model: SteerableModel, ids: Any) -> tuple[int, ...]:
+    """The tokens with a single BOS at their beginning, where a text or a template wrote another."""
+    bos = getattr(model.tokenizer, "bos_token_id", None)
+    start = 0
+    while bos is not None and list(ids[start : start + 2]) == [bos, bos]:
+        start += 1
+    return tuple(ids[start:])

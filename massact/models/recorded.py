@@ -30,8 +30,9 @@ Masks = torch.Tensor | dict[str, torch.Tensor]
 
 
 def can_record(model: SteerableModel) -> bool:
-    """Whether steps of a model can be recorded: it is on a CUDA GPU, and its masks can be made beforehand."""
-    return model.device.type == "cuda" and has_plain_masks(model)
+    """Whether steps of a model can be recorded: it is on one CUDA GPU, and its masks can be made beforehand."""
+    places = getattr(model.model, "hf_device_map", None) or {}
+    return model.device.type == "cuda" and len(set(places.values())) <= 1 and has_plain_masks(model)
 
 
 def has_plain_masks(model: SteerableModel) -> bool:

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from massact.config import ModelConfig, TraitConfig
 from massact.errors import MissingPrerequisiteError
 from massact.keys import cell_key
 from massact.labels import format_label
 from massact.phases.interrupt import Interrupted
+from massact.phases.judged import ready_judge
 from massact.phases.planning import NO_OVERRIDES, GridRequest, Overrides, Planner
 from massact.phases.session import Session
 from massact.pipeline.evaluate import Evaluation, FailedCell, PlannedCell
@@ -72,7 +73,8 @@ class Evaluator:
         described = self._planner.description
         tally, todo = self._plan(requests)
         if todo:
-            self._session.model(self._config, self._config.instruct)
+            model = self._session.model(self._config, self._config.instruct)
+            self._place = replace(self._place, attention=model.attention)
             if self._planner.description != described:
                 # what the weights say counts; the files of some models tell it otherwise
                 tally, todo = self._plan(requests)
@@ -91,11 +93,12 @@ class Evaluator:
         session, interruption = self._session, self._session.interruption
         cell = self._planner.baseline()
         baseline = self._stored_baseline(cell)
+        judge = ready_judge(session, self._parent, self._trait, self._config)
         results = evaluate_cells(
             session.model(self._config, self._config.instruct),
             todo if baseline else [cell, *todo],
             self._planner.questions.questions,
-            session.judge(self._trait),
+            judge,
             batch_rows=session.workload.batch_rows or None,
             progress=session.progress,
             should_stop=lambda: interruption.is_requested,

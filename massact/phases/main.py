@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from massact.phases.evaluate import Tally
+from massact.phases.judged import counted_judging
 from massact.phases.preflight import check_experiment
 from massact.phases.report import run_report
 from massact.phases.session import Session
@@ -17,7 +18,8 @@ def run_main(session: Session, output: Path) -> tuple[str, Tally]:
     """
     check_experiment(session, judges=True)
     with session.tracker.phase("main", params=phase_params(session)) as run:
-        tally = run_phases(session, run)
+        with counted_judging(session, run, say=False):
+            tally = run_phases(session, run)
         report = run_report(session, output, run)
     again = "; nothing was evaluated again" if tally.evaluated == 0 and tally.failed == 0 else ""
     return f"{report.summary}\n\n{tally}{again}", tally

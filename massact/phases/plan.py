@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
-from massact.config import ModelConfig, TraitConfig
+from massact.config import JudgeConfig, ModelConfig, TraitConfig
 from massact.errors import MissingPrerequisiteError
 from massact.keys import cell_key
 from massact.labels import format_label
@@ -17,8 +17,8 @@ from massact.phases.steps import Request
 from massact.schema import EvaluationRow
 from massact.store.contents import is_absent
 
-_CALLS = {"openai": 2}
-"""Requests for one exchange, by the judge's kind: one for the trait and one for coherence. Others ask once."""
+_PROMPTED = ("openai", "hf", "self")
+"""Judges that are asked for the trait and for coherence, each by itself; others score both at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +116,19 @@ def forecast_text(session: Session, forecasts: Sequence[Forecast]) -> str:
     time = f", {_span(sum(known))}" if known and is_whole else ""
     lines += ["", f"{todo} cells to do{time}, {calls} judge calls at most{_cost(session)}."]
     lines += dict.fromkeys(f"{one.model}, {one.trait}: {one.note}" for one in forecasts if one.note)
+    if len({one.phase for one in forecasts}) > 1 and session.experiment.extraction.vetting is not None:
+        lines.append(_vetting_line(session))
     if any(one.phase != "evaluate" for one in forecasts):
         lines.append("Finer coefficients for the gaps that remain come on top (--max-rounds).")
     return "\n".join(lines)
+
+
+def _vetting_line(session: Session) -> str:
+    """What a whole plan asks the judge before its first phase."""
+    experiment = session.experiment
+    n_prompts = sum(len(session.dataset(trait).prompts) for trait in experiment.traits)
+    calls = n_prompts * len(experiment.models) * _calls(experiment.judge)
+    return f"Vetting an extraction comes on top, where it is not made yet: {calls} judge calls at most."
 
 
 def _read(session: Session) -> _Known:
@@ -156,7 +166,7 @@ def _forecast(
         cells=len(wanted),
         finished=len(done),
         earlier=len(earlier),
-        judge_calls=n_cells * n_questions * _CALLS.get(session.experiment.judge.name.partition(":")[0], 1),
+        judge_calls=n_cells * n_questions * _calls(session.experiment.judge),
         seconds=None if rate is None else n_cells * n_questions * rate,
         n_measured=n_measured,
         note=note,
@@ -233,8 +243,11 @@ def _span(seconds: float) -> str:
     return f"about {max(seconds, 1):.0f} s"
 
 
+def _calls(judge: JudgeConfig) -> int:
+    """How often the judge is asked about one exchange."""
+    return 2 + judge.relevance if judge.kind in _PROMPTED else 1
+
+
 def _cost(session: Session) -> str:
-    kind = session.experiment.judge.name.partition(":")[0]
-    return (
-        "" if kind in _CALLS else f" (the judge {session.experiment.judge.name} runs here: they cost nothing)"
-    )
+    judge = session.experiment.judge
+    return "" if judge.kind == "openai" else f" (the judge {judge.name} runs here: they cost nothing)"

@@ -95,7 +95,7 @@ class Planner:
             subset=self.questions.subset,
             chat_template_digest=description.chat_template_digest,
             generation=self.generation,
-            judge=self._session.judge(self._trait).identity,
+            judge=self._session.judge(self._trait, self._config).identity,
         )
 
     def _cells(self, request: GridRequest, setting: Setting) -> Iterator[PlannedCell]:

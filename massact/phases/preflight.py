@@ -6,6 +6,7 @@ from massact.layers import parse_layers
 from massact.models.load import ModelShape, read_shape
 from massact.phases.session import Session
 from massact.pipeline.dataset import load_prompts
+from massact.pipeline.dataset_checks import check_pairs
 
 
 def check_experiment(session: Session, *, judges: bool = False) -> dict[str, ModelShape]:
@@ -24,15 +25,17 @@ def check_experiment(session: Session, *, judges: bool = False) -> dict[str, Mod
     experiment = session.experiment
     for trait in experiment.traits:
         session.questions(trait)
-        if judges:
-            session.judge(trait)
+        if experiment.extraction.vetting is not None and experiment.extraction.vetting.is_paired:
+            check_pairs(session.dataset(trait))
+        for model in experiment.models if judges else ():
+            session.judge(trait, model)
     load_prompts(experiment.resolve(experiment.calibration.prompts))
     return {model.name: _check_model(experiment, model) for model in experiment.models}
 
 
 def _check_model(experiment: Experiment, model: ModelConfig) -> ModelShape:
     instruct, base = (
-        read_shape(experiment.resolve(variant.reference), variant.revision)
+        read_shape(experiment.resolve(variant.reference), variant.revision, options=model.load)
         for variant in (model.instruct, model.base)
     )
     if instruct != base:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from massact.config import Experiment
 from massact.errors import MissingPrerequisiteError
+from massact.phases.stored_extractions import extract_command, newest_extractions, other_settings
 from massact.query import Answers
-from massact.schema import Kind
+from massact.schema import Kind, StageRow
 from massact.store import RunStore
 
 NEEDS: dict[str, tuple[str, ...]] = {
@@ -43,11 +44,17 @@ class Prerequisite:
         return not (self.ok if self.is_ready is None else self.is_ready)
 
 
-def list_prerequisites(experiment: Experiment, store: RunStore) -> list[Prerequisite]:
-    """Every calibration, extraction, baseline and phase of an experiment, in the plan's order."""
+def list_prerequisites(
+    experiment: Experiment, store: RunStore, *, any_extraction: bool = False
+) -> list[Prerequisite]:
+    """Every calibration, extraction, baseline and phase of an experiment, in the plan's order.
+
+    Args:
+        any_extraction: count an extraction also where its split or its vetting is not the experiment's.
+    """
     found = [
         *_calibrations(experiment, store),
-        *_extractions(experiment, store),
+        *_extractions(experiment, store, any_settings=any_extraction),
         *_baselines(experiment, store),
     ]
     answers = Answers.from_store(store, experiment.name, groups=experiment.groups(), coefficient_ranges={})
@@ -62,7 +69,9 @@ def require(experiment: Experiment, store: RunStore, step: str) -> None:
     """
     if not NEEDS[step]:
         return
-    missing = [one for one in list_prerequisites(experiment, store) if one.step in NEEDS[step] and one.blocks]
+    # phase 4 asks the store alone: it needs no vectors, and so does not care how they were extracted
+    found = list_prerequisites(experiment, store, any_extraction=step == "phase4")
+    missing = [one for one in found if one.step in NEEDS[step] and one.blocks]
     if missing:
         lines = "".join(f"\n  {one.what}: {one.detail}. Run: {one.command}" for one in missing)
         raise MissingPrerequisiteError(f"{step} lacks {len(missing)} of what it starts from:{lines}")
@@ -86,23 +95,28 @@ def _calibrations(experiment: Experiment, store: RunStore) -> Iterator[Prerequis
         )
 
 
-def _extractions(experiment: Experiment, store: RunStore) -> Iterator[Prerequisite]:
-    rows = (one.row for one in store.stages(Kind.EXTRACTION, experiment.name))
-    stored = {(row.model, row.trait, row.position): row for row in rows}
+def _extractions(experiment: Experiment, store: RunStore, *, any_settings: bool) -> Iterator[Prerequisite]:
+    stored = newest_extractions(experiment, store, any_settings=any_settings)
     for model in experiment.models:
         for trait in experiment.traits:
             for position in experiment.extraction.positions:
-                row = stored.get((model.name, trait.name, position))
-                n_preclean = sum("_preclean" in label for label in row.labels) if row else 0
+                found = stored.get((model.name, trait.name, position))
+                row = found.row if found else None
+                other = other_settings(row, experiment) if row and not any_settings else None
                 yield Prerequisite(
                     step="extract",
                     what=f"activations and vectors of {model.name}, {trait.name}, {position}",
-                    ok=row is not None,
-                    detail=f"{len(row.labels)} labels at {row.n_layers} layers, {n_preclean} of them preclean"
-                    if row
-                    else "activations not found",
-                    command=_command(experiment, "extract"),
+                    ok=row is not None and other is None,
+                    detail=other or _extraction_detail(row),
+                    command=extract_command(experiment),
                 )
+
+
+def _extraction_detail(row: StageRow | None) -> str:
+    if row is None:
+        return "activations not found"
+    n_preclean = sum("_preclean" in label for label in row.labels)
+    return f"{len(row.labels)} labels at {row.n_layers} layers, {n_preclean} of them preclean"
 
 
 def _baselines(experiment: Experiment, store: RunStore) -> Iterator[Prerequisite]:

@@ -10,12 +10,14 @@ from pathlib import Path
 from massact.config import Experiment, ModelConfig, TraitConfig, VariantConfig
 from massact.domain import QuestionSet
 from massact.errors import MassactError, MissingPrerequisiteError, StoreError
-from massact.judges import Judge, open_judge
+from massact.judges.source import ModelSource
 from massact.models.identity import Description, describe, read_description
 from massact.models.load import SteerableModel, load_model
 from massact.phases.interrupt import Interruption
+from massact.phases.judges import Judges
 from massact.phases.store import artifact_places, open_patient_store
 from massact.pipeline.dataset import TraitDataset, load_trait
+from massact.pipeline.dataset_checks import dataset_warnings
 from massact.pipeline.progress import Progress, silent
 from massact.pipeline.remembering import RememberingJudge
 from massact.store import RunStore
@@ -76,7 +78,6 @@ class Session:
         self._has_sent_leftovers = False
         self._loaded: tuple[object, SteerableModel] | None = None
         self._described: dict[tuple[str, str], Description] = {}
-        self._judges: dict[str, Judge] = {}
         self._datasets: dict[str, TraitDataset] = {}
 
     @cached_property
@@ -185,8 +186,8 @@ class Session:
             model = load_model(
                 self.experiment.resolve(variant.reference),
                 revision=variant.revision,
-                dtype=config.dtype,
-                device=config.device,
+                adapter=self.experiment.resolve_adapter(variant),
+                options=config.load,
             )
             self._loaded = (wanted, model)
             self._described[wanted] = describe(model)
@@ -197,7 +198,10 @@ class Session:
         wanted = (config.name, variant.name)
         if wanted not in self._described:
             found = read_description(
-                self.experiment.resolve(variant.reference), revision=variant.revision, dtype=config.dtype
+                self.experiment.resolve(variant.reference),
+                revision=variant.revision,
+                adapter=self.experiment.resolve_adapter(variant),
+                options=config.load,
             )
             if found is None and self.is_dry:
                 raise MissingPrerequisiteError(f"only the weights of {variant.reference} tell its dtype")
@@ -207,19 +211,29 @@ class Session:
     def dataset(self, trait: TraitConfig) -> TraitDataset:
         """A trait's dataset, read once."""
         if trait.name not in self._datasets:
-            self._datasets[trait.name] = load_trait(self.experiment.resolve(trait.dataset))
+            dataset = load_trait(self.experiment.resolve(trait.dataset))
+            for warning in dataset_warnings(dataset, trait.direction):
+                self.say(f"warning: {trait.name}: {warning}")
+            self._datasets[trait.name] = dataset
         return self._datasets[trait.name]
 
     def questions(self, trait: TraitConfig, subset: int | None = None) -> QuestionSet:
         """The questions that are asked."""
         return self.dataset(trait).question_set(self.experiment.subset if subset is None else subset)
 
-    def judge(self, trait: TraitConfig) -> Judge:
-        """The experiment's judge for a trait, asked about equal text once."""
-        if trait.name not in self._judges:
-            dataset = self.dataset(trait)
-            judge = open_judge(
-                self.experiment.judge, definition=dataset.definition, eval_prompt=dataset.eval_prompt
-            )
-            self._judges[trait.name] = RememberingJudge(judge)
-        return self._judges[trait.name]
+    @cached_property
+    def judges(self) -> Judges:
+        """The judges of this command."""
+        return Judges(
+            self.experiment,
+            folder=self.workload.spool.parent,
+            dataset=self.dataset,
+            steered=lambda config: ModelSource(
+                lambda: self.description(config, config.instruct), lambda: self.model(config, config.instruct)
+            ),
+            say=self.say,
+        )
+
+    def judge(self, trait: TraitConfig, model: ModelConfig | None = None) -> RememberingJudge:
+        """The experiment's judge for a trait and the model whose responses it judges; see `Judges.of`."""
+        return self.judges.of(self.experiment.judge, trait, model)

@@ -7,11 +7,13 @@ from massact.domain import Recipe
 from massact.labels import format_label
 from massact.layers import parse_layers
 from massact.phases.evaluate import Evaluator, GridRequest, Overrides, Tally
+from massact.phases.extraction import extract_model
 from massact.phases.geometry import pair_cosines
 from massact.phases.grid import fill_phase, load_answers
+from massact.phases.judged import counted_judging
 from massact.phases.outcome import log_outcome
 from massact.phases.preflight import check_experiment
-from massact.phases.prepare import calibrate_model, extract_model
+from massact.phases.prepare import calibrate_model
 from massact.phases.prerequisites import require
 from massact.phases.session import Session
 from massact.report.tables import PhaseName
@@ -54,9 +56,10 @@ def run_extract(session: Session, parent: OpenRun | None = None) -> None:
     Raises:
         MissingPrerequisiteError: a model is not calibrated, so nothing could be cleaned.
     """
-    check_experiment(session)
+    check_experiment(session, judges=session.experiment.extraction.vetting is not None)
     _require(session, "extract")
-    with session.tracker.phase("extract", parent=parent, params=phase_params(session)) as run:
+    phase_run = session.tracker.phase("extract", parent=parent, params=phase_params(session))
+    with phase_run as run, counted_judging(session, run):
         lines = ["| model | trait | windows extracted now |", "|---|---|---|"]
         for model in session.experiment.models:
             calibrated = calibrate_model(session, run, model)
@@ -80,7 +83,10 @@ def run_evaluate(session: Session, request: Request, parent: OpenRun | None = No
         "layers": request.layers,
         "coefficients": ",".join(f"{c:g}" for c in request.coefficients),
     }
-    with session.tracker.phase("evaluate", parent=parent, params=params) as run:
+    with (
+        session.tracker.phase("evaluate", parent=parent, params=params) as run,
+        counted_judging(session, run),
+    ):
         evaluator = Evaluator(session, run, request.model, request.trait, request.overrides)
         tally = evaluator.run(
             GridRequest(position, recipe, layers, request.coefficients)
@@ -101,7 +107,8 @@ def run_grid_phase(session: Session, name: PhaseName, parent: OpenRun | None = N
     check_experiment(session, judges=True)
     _require(session, name)
     phase = session.experiment.phase(name)
-    with session.tracker.phase(name, parent=parent, params=phase_params(session)) as run:
+    phase_run = session.tracker.phase(name, parent=parent, params=phase_params(session))
+    with phase_run as run, counted_judging(session, run):
         tally = fill_phase(session, run, phase)
         cosines = pair_cosines(session, load_answers(session, name)) if name == "phase2" else {}
         log_outcome(session, run, name, cosines)

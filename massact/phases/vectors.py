@@ -1,4 +1,4 @@
-"""Vectors of one model and trait, as the newest extraction in the store holds them."""
+"""Vectors of one model and trait, as the newest extraction that the experiment means holds them."""
 
 import torch
 
@@ -7,9 +7,9 @@ from massact.domain import Recipe
 from massact.errors import MissingPrerequisiteError, StoreError
 from massact.labels import format_label
 from massact.phases.session import Session
+from massact.phases.stored_extractions import extract_command, newest_extractions, other_settings
 from massact.pipeline.extract import make_vectors
 from massact.schema import Artifact, Kind, StageRow
-from massact.store import RunStore
 from massact.store.base import Stored
 from massact.tracking.stages import read_calibration
 from massact.tracking.tensors import read_activations, read_tensor
@@ -17,21 +17,27 @@ from massact.vectors.massive import Calibration
 
 
 class StoredVectors:
-    """Vectors of one model and trait, from the newest extraction in the store."""
+    """Vectors of one model and trait, from the newest extraction that the experiment means."""
 
     def __init__(self, session: Session, config: ModelConfig, trait: TraitConfig) -> None:
         self._session = session
         name = session.experiment.name
         with session.store() as store:
-            self._extractions = _newest(store, Kind.EXTRACTION, name, config.name, trait.name)
-            calibrations = _newest(store, Kind.CALIBRATION, name, config.name, None)
+            extractions = newest_extractions(session.experiment, store)
+            stages = store.stages(Kind.CALIBRATION, name)
+            calibrations = [one for one in stages if one.row.model == config.name and one.row.trait is None]
+        self._extractions = {
+            position or "": one
+            for (model, of_trait, position), one in extractions.items()
+            if (model, of_trait) == (config.name, trait.name)
+        }
         if not self._extractions or not calibrations:
             lacking, command = ("activations", "extract") if calibrations else ("calibration", "calibrate")
             raise MissingPrerequisiteError(
                 f"{config.name}, {trait.name}: no {lacking} in the store: run "
                 f"massact {command} --experiment {session.experiment.file} first"
             )
-        path = session.fetch(next(iter(calibrations.values())).run_id, Artifact.CALIBRATION)
+        path = session.fetch(calibrations[-1].run_id, Artifact.CALIBRATION)
         self.calibration: Calibration = read_calibration(path)
         self._made: dict[tuple[str, str], torch.Tensor] = {}
 
@@ -39,7 +45,8 @@ class StoredVectors:
         """`[n_layers, d_model]`: read from the extraction, or made from its activations where it holds none.
 
         Raises:
-            MissingPrerequisiteError: nothing was extracted at that position.
+            MissingPrerequisiteError: nothing was extracted at that position, or with another validation split
+                or vetting only.
         """
         label = format_label(recipe)
         if (position, label) not in self._made:
@@ -49,6 +56,11 @@ class StoredVectors:
                     f"activations not found at {position}: add it to extraction.positions in "
                     f"{self._session.experiment.file} and run massact extract first; there are "
                     f"{', '.join(self._extractions)}"
+                )
+            other = other_settings(found.row, self._session.experiment)
+            if other is not None:
+                raise MissingPrerequisiteError(
+                    f"vectors at {position}: {other}. Run: {extract_command(self._session.experiment)}"
                 )
             self._made[position, label] = self._read(found, recipe, label)
         return self._made[position, label]
@@ -67,13 +79,3 @@ class StoredVectors:
         activations = read_activations(fetch(found.run_id, Artifact.ACTIVATIONS))
         seed = self._session.experiment.extraction.seed
         return make_vectors([recipe], activations, self.calibration, seed=seed)[label].vectors
-
-
-def _newest(
-    store: RunStore, kind: Kind, experiment: str, model: str, trait: str | None
-) -> dict[str, Stored[StageRow]]:
-    """By position, the newest run of a stage (stages come the oldest first)."""
-    stages = store.stages(kind, experiment)
-    return {
-        one.row.position or "": one for one in stages if one.row.model == model and one.row.trait == trait
-    }

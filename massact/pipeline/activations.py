@@ -11,6 +11,7 @@ from massact.models.generate import Row, generate
 from massact.models.hooks import record
 from massact.models.load import SteerableModel
 from massact.pipeline.progress import Progress, silent
+from massact.pipeline.splitting import Fate, Fates, decide_fates
 from massact.vectors.positions import Position
 
 BATCH_ROWS = 32
@@ -41,7 +42,7 @@ class Activations:
     n_train_positive: int
     n_validation_positive: int
     n_dropped: int
-    """Prompts left out because their window held no token."""
+    """Prompts left out: their window held no token, or vetting dropped them."""
 
     def sides(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Training activations of the positive and the negative side at a layer, `[n, d_model]` each."""
@@ -155,30 +156,43 @@ def _finite(mean: torch.Tensor, layer: int, model: SteerableModel) -> torch.Tens
     return mean
 
 
-def split_sides(positive: torch.Tensor, negative: torch.Tensor, validation_split: float) -> Activations:
+def split_sides(
+    positive: torch.Tensor,
+    negative: torch.Tensor,
+    validation_split: float,
+    *,
+    fates: tuple[Fates, Fates] | None = None,
+) -> Activations:
     """Leave out prompts without a window, and keep the last share of each side for validation.
 
     Args:
         positive: `[n, n_layers, d_model]`, NaN rows where the window held no token.
         negative: the same of the other side.
         validation_split: share of each side, 0 to 0.5.
+        fates: what becomes of each prompt, where that is decided already.
 
     Raises:
         DataError: fewer than two training prompts remain on a side.
     """
-    kept = [side[~side.isnan().any(dim=(1, 2))] if side.numel() else side for side in (positive, negative)]
-    n_validation = [round(len(side) * validation_split) for side in kept]
-    train = [side[: len(side) - n] for side, n in zip(kept, n_validation, strict=True)]
-    if min(len(side) for side in train) < 2:
-        raise DataError(
-            f"{len(train[0])} positive and {len(train[1])} negative prompts remain for training, two of each are "
-            "needed: the others' continuations ended before the position window; use a wider window or more prompts"
-        )
-    validation = [side[len(side) - n :] for side, n in zip(kept, n_validation, strict=True)]
+    sides = (positive, negative)
+    if fates is None:
+        nothing = [None] * len(positive), [None] * len(negative)
+        fates = decide_fates(nothing, (has_window(positive), has_window(negative)), validation_split)
+    train, validation = (
+        [side[[fate is part for fate in own]] for side, own in zip(sides, fates, strict=True)]
+        for part in (Fate.TRAIN, Fate.VALIDATION)
+    )
+    n_kept = sum(len(rows) for rows in (*train, *validation))
     return Activations(
         train=torch.cat(train).contiguous(),
         validation=torch.cat(validation).contiguous(),
         n_train_positive=len(train[0]),
-        n_validation_positive=n_validation[0],
-        n_dropped=len(positive) + len(negative) - len(kept[0]) - len(kept[1]),
+        n_validation_positive=len(validation[0]),
+        n_dropped=len(positive) + len(negative) - n_kept,
     )
+
+
+def has_window(rows: torch.Tensor) -> list[bool]:
+    """Whether each prompt's window held a token: `rows` is `[n, n_layers, d_model]`, NaN where it did not."""
+    found: list[bool] = (~rows.isnan().flatten(1).any(dim=1)).tolist()
+    return found

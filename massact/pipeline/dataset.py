@@ -1,18 +1,30 @@
 """Trait datasets in trait-interp's layout, and files of neutral prompts.
 
-A trait's folder holds `positive.txt` and `negative.txt` (contrastive prompts, one a line),
-`definition.txt` (the trait in words) and `steering.json` (`questions`, and `eval_prompt` if the
-trait has a judge prompt of its own).
+A trait's folder holds `positive.txt` and `negative.txt` (contrastive prompts, one a line; or `.jsonl` or
+`.json`, where prompts may have system prompts), `definition.txt` (the trait in words) and `steering.json`
+(`questions`, and `eval_prompt` if the trait has a judge prompt of its own). See docs/data.md.
 """
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from massact.domain import QuestionSet
 from massact.errors import DataError
 from massact.keys import digest, digest_texts
+from massact.pipeline.prompt_files import (
+    Prompt,
+    is_text,
+    read_json,
+    read_prompt_file,
+    read_side,
+    read_text,
+    systems_of,
+    texts_of,
+)
 from massact.toy import is_toy, resolve
+
+_STEERING = "steering.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,19 +32,36 @@ class TraitDataset:
     """A trait's prompts, definition and steering questions."""
 
     folder: Path
-    positive: tuple[str, ...] = field(repr=False)
+    positive: tuple[Prompt, ...] = field(repr=False)
     """Prompts whose continuation shows the trait."""
-    negative: tuple[str, ...] = field(repr=False)
+    negative: tuple[Prompt, ...] = field(repr=False)
     """Prompts whose continuation does not."""
     definition: str = field(repr=False)
     questions: tuple[str, ...] = field(repr=False)
     eval_prompt: str | None = field(repr=False, default=None)
     """The trait's own judge prompt, with `{question}` and `{answer}`."""
+    files: tuple[str, str] = field(repr=False, compare=False, default=("positive.txt", "negative.txt"))
+    """Names of the files that hold the two sides."""
+    steering: dict[str, Any] = field(repr=False, compare=False, default_factory=dict)
+    """The rest of `steering.json`, which decides nothing."""
+
+    @property
+    def prompts(self) -> tuple[Prompt, ...]:
+        """Both sides, the positive one first."""
+        return self.positive + self.negative
+
+    @property
+    def has_system_prompts(self) -> bool:
+        return any(prompt.system for prompt in self.prompts)
 
     @property
     def digest(self) -> str:
-        """Digest of the contrastive prompts and the definition."""
-        return digest({"positive": self.positive, "negative": self.negative, "definition": self.definition})
+        """Digest of the contrastive prompts, their system prompts where there are any, and the definition."""
+        sides = {"positive": self.positive, "negative": self.negative}
+        fields: dict[str, Any] = {name: texts_of(side) for name, side in sides.items()}
+        if self.has_system_prompts:
+            fields["system"] = {name: systems_of(side) for name, side in sides.items()}
+        return digest({**fields, "definition": self.definition})
 
     def question_set(self, subset: int) -> QuestionSet:
         """The first `subset` questions; 0 is all.
@@ -42,7 +71,7 @@ class TraitDataset:
         """
         if subset > len(self.questions):
             raise DataError(
-                f"subset {subset}: {self.folder / 'steering.json'} has {len(self.questions)} questions; 0 asks all"
+                f"subset {subset}: {self.folder / _STEERING} has {len(self.questions)} questions; 0 asks all"
             )
         asked = self.questions[:subset] if subset else self.questions
         return QuestionSet(asked, digest_texts(self.questions), subset)
@@ -55,7 +84,7 @@ def load_trait(reference: str) -> TraitDataset:
         reference: a folder, or `toy:<name>` for an embedded one.
 
     Raises:
-        DataError: a file is missing, empty or malformed; the message names it.
+        DataError: a file is missing, empty or malformed; the message names it, and the line where there is one.
     """
     folder = resolve(reference) if is_toy(reference) else Path(reference).expanduser()
     if not folder.is_dir():
@@ -63,22 +92,33 @@ def load_trait(reference: str) -> TraitDataset:
             f"no trait dataset {str(folder)!r}: give a folder with positive.txt, negative.txt, definition.txt "
             "and steering.json"
         )
-    steering = _read_steering(folder / "steering.json")
-    positive, negative = read_prompts(folder / "positive.txt"), read_prompts(folder / "negative.txt")
-    both = set(positive) & set(negative)
-    if both:
-        raise DataError(f"{folder}: a prompt stands in positive.txt and in negative.txt: {sorted(both)[0]!r}")
-    definition = _read_text(folder / "definition.txt").strip()
+    steering = _read_steering(folder / _STEERING)
+    (positive_file, positive), (negative_file, negative) = (
+        read_side(folder, side) for side in ("positive", "negative")
+    )
+    _check_sides_differ(folder, positive, negative, (positive_file.name, negative_file.name))
+    definition = read_text(folder / "definition.txt").strip()
     if not definition:
         raise DataError(f"{folder / 'definition.txt'} is empty: write in words what the trait is")
     eval_prompt = steering.get("eval_prompt")
-    if eval_prompt is not None and not isinstance(eval_prompt, str):
-        raise DataError(f"{folder / 'steering.json'}: eval_prompt is not a text")
-    return TraitDataset(folder, positive, negative, definition, _questions(steering, folder), eval_prompt)
+    if eval_prompt is not None and not (isinstance(eval_prompt, str) and is_text(eval_prompt)):
+        raise DataError(f"{folder / _STEERING}: eval_prompt is not a text")
+    return TraitDataset(
+        folder,
+        positive,
+        negative,
+        definition,
+        _questions(steering, folder),
+        eval_prompt,
+        files=(positive_file.name, negative_file.name),
+        steering={
+            name: value for name, value in steering.items() if name not in ("questions", "eval_prompt")
+        },
+    )
 
 
 def load_prompts(reference: str) -> tuple[str, ...]:
-    """Neutral prompts: a file with one a line, a JSON list, or `toy:<name>`.
+    """Neutral prompts: a file with one a line, JSON lines, a JSON list, or `toy:<name>`.
 
     Raises:
         DataError: the file is missing, empty or malformed.
@@ -86,7 +126,7 @@ def load_prompts(reference: str) -> tuple[str, ...]:
     path = resolve(reference) if is_toy(reference) else Path(reference).expanduser()
     if path.suffix != ".json":
         return read_prompts(path)
-    document = _read_json(path)
+    document = read_json(path)
     items = document.get("prompts") if isinstance(document, dict) else document
     found = [_prompt_text(item) for item in items] if isinstance(items, list) else []
     prompts = tuple(prompt for prompt in found if isinstance(prompt, str) and prompt.strip())
@@ -102,48 +142,51 @@ def _prompt_text(item: object) -> object:
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:
-    """The lines of a prompt file, blank ones left out.
+    """The prompts of a file without system prompts, blank lines left out.
 
     Raises:
         DataError: the file is missing or empty, is not UTF-8, or a prompt stands twice.
     """
-    # splitlines would also cut at a form feed or a line separator, which no editor shows as a line's end
-    lines = [line.strip() for line in _read_text(path).split("\n")]
-    prompts = [line for line in lines if line]
-    if not prompts:
-        raise DataError(f"{path} holds no prompt; write one a line")
-    if len(set(prompts)) < len(prompts):
-        twice = next(prompt for prompt in prompts if prompts.count(prompt) > 1)
-        raise DataError(f"{path}, line {len(lines) - lines[::-1].index(twice)}: stands twice: {twice!r}")
-    return tuple(prompts)
+    prompts = read_prompt_file(path)
+    for prompt in prompts:
+        if prompt.system:
+            raise DataError(f"{path}, {prompt.place}: neutral prompts have no system prompt")
+    return texts_of(prompts)
 
 
-def _questions(steering: dict[str, object], folder: Path) -> tuple[str, ...]:
-    questions = steering.get("questions")
-    if not isinstance(questions, list) or not all(isinstance(q, str) and q.strip() for q in questions):
-        raise DataError(f'{folder / "steering.json"}: "questions" is not a list of texts')
-    if not questions or len(set(questions)) < len(questions):
-        raise DataError(f'{folder / "steering.json"}: "questions" is empty or holds a question twice')
+def _check_sides_differ(
+    folder: Path, positive: tuple[Prompt, ...], negative: tuple[Prompt, ...], files: tuple[str, str]
+) -> None:
+    """One prompt may stand on both sides only with system prompts that differ."""
+    first = {prompt: prompt for prompt in positive}
+    for prompt in negative:
+        if prompt in first:
+            raise DataError(
+                f"{folder}: a prompt stands in {files[0]} ({first[prompt].place}) and in {files[1]} "
+                f"({prompt.place}): {prompt.text!r}; remove it from one of them"
+            )
+
+
+def _questions(steering: dict[str, Any], folder: Path) -> tuple[str, ...]:
+    """The questions; trait-interp also writes them as objects with a `question` among notes of its own."""
+    path, listed = folder / _STEERING, steering.get("questions")
+    if not isinstance(listed, list):
+        raise DataError(f'{path}: "questions" is not a list of texts')
+    questions: list[str] = []
+    for number, one in enumerate(listed, 1):
+        question = one.get("question") if isinstance(one, dict) else one
+        if not isinstance(question, str) or not question.strip() or not is_text(question):
+            raise DataError(f'{path}: "questions" is not a list of texts: question {number} is none')
+        if question in questions:
+            raise DataError(f'{path}: "questions" holds a question twice: {question!r}')
+        questions.append(question)
+    if not questions:
+        raise DataError(f'{path}: "questions" is empty')
     return tuple(questions)
 
 
-def _read_steering(path: Path) -> dict[str, object]:
-    document = _read_json(path)
+def _read_steering(path: Path) -> dict[str, Any]:
+    document = read_json(path)
     if not isinstance(document, dict):
         raise DataError(f'{path}: not an object with "questions"')
     return document
-
-
-def _read_json(path: Path) -> object:
-    try:
-        document: object = json.loads(_read_text(path))
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error})") from error
-    return document
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error

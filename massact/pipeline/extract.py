@@ -9,8 +9,8 @@ import torch
 from massact.domain import AllDims, Cleaning, Recipe, Scope, When
 from massact.labels import format_label
 from massact.models.load import SteerableModel
-from massact.models.prompting import encode_text
-from massact.pipeline.activations import Activations, continue_prompts, split_sides, window_means
+from massact.pipeline.activations import Activations, split_sides, window_means
+from massact.pipeline.contrast import Contrast, continue_contrast
 from massact.pipeline.dataset import TraitDataset
 from massact.pipeline.progress import Progress, silent
 from massact.vectors.cleaning import normalise, zero_dims
@@ -43,16 +43,25 @@ def read_contrast(
     progress: Progress = silent,
 ) -> dict[Position, Activations]:
     """Activations of a trait's contrastive prompts at several windows, from one pass."""
-    prompts = [encode_text(model, prompt) for prompt in (*dataset.positive, *dataset.negative)]
-    texts = continue_prompts(
-        model, prompts, max_new_tokens, what="continuing contrastive prompts", progress=progress
-    )
-    means = window_means(model, texts, positions, what="reading activations", progress=progress)
-    n_positive = len(dataset.positive)
+    contrast = continue_contrast(model, dataset, max_new_tokens=max_new_tokens, progress=progress)
+    means = read_windows(model, contrast, positions, progress=progress)
+    n_positive = contrast.n_positive
     return {
         position: split_sides(rows[:n_positive], rows[n_positive:], validation_split)
-        for position, rows in zip(positions, means, strict=True)
+        for position, rows in means.items()
     }
+
+
+def read_windows(
+    model: SteerableModel,
+    contrast: Contrast,
+    positions: Sequence[Position],
+    *,
+    progress: Progress = silent,
+) -> dict[Position, torch.Tensor]:
+    """`[n_prompts, n_layers, d_model]` at each window, NaN where it holds no token."""
+    means = window_means(model, contrast.texts, positions, what="reading activations", progress=progress)
+    return dict(zip(positions, means, strict=True))
 
 
 def declared_recipes(

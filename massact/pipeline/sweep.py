@@ -11,6 +11,7 @@ from massact.judges.base import Exchange, Judge
 from massact.models.generate import Generator, Push, Row
 from massact.models.load import SteerableModel
 from massact.models.prompting import decode, encode_question
+from massact.models.turns import turn
 from massact.pipeline.evaluate import Evaluation, FailedCell, PlannedCell
 from massact.pipeline.judging import Generated, JudgeThread
 from massact.pipeline.progress import Progress, silent
@@ -83,7 +84,8 @@ class _Generator:
     def run(self, batch: Sequence[PlannedCell]) -> Iterator[Generated]:
         """The responses of a batch: in one piece, or in several where some cell cannot be generated."""
         try:
-            generated = self._generate(batch)
+            with turn(self._model.model):  # the judge may be the same model
+                generated = self._generate(batch)
         except (RuntimeError, ValueError) as error:
             reason = f"{type(error).__name__}: {error}"
         else:

@@ -11,6 +11,7 @@ from massact.query.evaluations import Evaluations
 from massact.query.filters import Filters
 from massact.query.floor_sensitivity import SensitivityAnswer, SensitivityRow, sensitivity
 from massact.query.gap_analysis import GapRow, GapsAnswer, gaps
+from massact.query.judge_comparison import JudgesAnswer, JudgesRow, JudgesWinner, judges
 from massact.query.ladder import Bracket
 from massact.query.listing import RunRow, SortBy, runs
 from massact.query.published import PublishedComparison, compare_published
@@ -31,6 +32,9 @@ __all__ = [
     "Filters",
     "GapRow",
     "GapsAnswer",
+    "JudgesAnswer",
+    "JudgesRow",
+    "JudgesWinner",
     "Point",
     "PublishedComparison",
     "RunRow",
@@ -45,6 +49,7 @@ __all__ = [
     "compare_published",
     "curve",
     "gaps",
+    "judges",
     "runs",
     "sensitivity",
 ]

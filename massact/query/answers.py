@@ -12,9 +12,13 @@ from massact.query.evaluations import Evaluations
 from massact.query.filters import Filters
 from massact.query.floor_sensitivity import FLOORS, SensitivityAnswer, sensitivity
 from massact.query.gap_analysis import GapsAnswer, gaps
+from massact.query.halves import halves
+from massact.query.judge_comparison import JudgesAnswer, judges
 from massact.query.listing import RunRow, SortBy, runs
 from massact.query.published import PublishedComparison, compare_published
+from massact.query.question_scores import QuestionScores
 from massact.query.rows import Answer
+from massact.query.selection import slices, strata
 from massact.query.winners import BestRow, best
 from massact.schema import Points, PublishedRow
 from massact.store.base import Failure, RunStore, collector_paused
@@ -32,6 +36,8 @@ class Answers:
     failures: tuple[Failure, ...] = ()
     groups: tuple[Group, ...] = ()
     """The declared matrix."""
+    scores: QuestionScores | None = None
+    """By question; `None`: answers carry no intervals."""
     coefficient_ranges: Mapping[str, tuple[float, float]]
     """Per model, the least and greatest |coefficient| that may be tried."""
 
@@ -74,6 +80,14 @@ class Answers:
             groups=tuple(group for group in self.groups if filters.admits_group(group)),
         )
 
+    def with_scores(self, store: RunStore, experiment: str, floor: float) -> "Answers":
+        """The same with the scores by question from a floor on, which intervals and tests rest on.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        return replace(self, scores=QuestionScores.from_store(store, experiment, self._side_by_side, floor))
+
     @property
     def labels(self) -> tuple[str, ...]:
         """Every label declared or evaluated, sorted."""
@@ -100,7 +114,9 @@ class Answers:
     def best(self, floor: float) -> Answer[BestRow]:
         """See `massact.query.best`."""
         with collector_paused():
-            return best(self.evaluations, groups=self.groups, failures=self.failures, floor=floor)
+            return best(
+                self.evaluations, groups=self.groups, failures=self.failures, floor=floor, scores=self.scores
+            )
 
     def compare(
         self,
@@ -113,7 +129,14 @@ class Answers:
         shown = set(self.labels_shown)
         wanted = before_after_pairs(self._side_by_side_labels) if pairs is None else tuple(pairs)
         kept = tuple(pair for pair in wanted if not shown or shown.issuperset(pair))
-        found = compare(self._side_by_side, pairs=kept, floor=floor, groups=self.groups, cosines=cosines)
+        found = compare(
+            self._side_by_side,
+            pairs=kept,
+            floor=floor,
+            groups=self.groups,
+            cosines=cosines,
+            scores=self.scores,
+        )
         if kept:
             return found
         note = (
@@ -145,9 +168,21 @@ class Answers:
     def _side_by_side_labels(self) -> tuple[str, ...]:
         return tuple(sorted({*self.labels, *(place[4] for place in self._side_by_side.by_place)}))
 
-    def sensitivity(self, floors: Iterable[float] = FLOORS) -> SensitivityAnswer:
-        """See `massact.query.sensitivity`."""
-        return sensitivity(self.evaluations, floors=floors, groups=self.groups)
+    def sensitivity(
+        self, floors: Iterable[float] = FLOORS, *, floor: float | None = None
+    ) -> SensitivityAnswer:
+        """See `massact.query.sensitivity`; with scores by question also halves of the questions, at `floor`."""
+        found = sensitivity(self.evaluations, floors=floors, groups=self.groups)
+        if self.scores is None or floor is None:
+            return found
+        rows = halves(strata(slices(self.evaluations)), floor=floor, scores=self.scores)
+        return replace(found, halves=rows)
+
+    def judges(self, floor: float) -> JudgesAnswer:
+        """See `massact.query.judges`."""
+        found = judges(self._side_by_side, floor=floor)
+        kept = (row for row in found.rows if not self.labels_shown or row.label in self.labels_shown)
+        return replace(found, rows=tuple(kept))
 
     def runs(self, floor: float, *, sort: SortBy = "finished", limit: int | None = None) -> Answer[RunRow]:
         """See `massact.query.runs`."""

@@ -7,6 +7,9 @@ from massact.domain import Direction, Group, Recipe
 from massact.errors import UsageError
 from massact.labels import format_label, parse_label
 from massact.query.evaluations import StoredEvaluations
+from massact.query.matched import at_matched_coherence
+from massact.query.paired import holm, paired_test
+from massact.query.question_scores import QuestionScores
 from massact.query.rows import Answer, Point, Status
 from massact.query.selection import Stratum, recipe_of, setting_notes, slices, strata
 
@@ -37,6 +40,19 @@ class ComparisonRow:
     """Why the two bests are one vector; `None` where they are not known to be."""
     warnings: tuple[str, ...] = ()
     """What makes the comparison unfair."""
+    n_questions: int | None = None
+    """Questions that both bests were scored on; this and the next four are `None` without scores by question."""
+    difference_low: float | None = None
+    difference_high: float | None = None
+    """Of the interval that holds the true mean difference of these two evaluations in 95 of 100 experiments."""
+    p_value: float | None = None
+    """Two-sided, of a test that flips the signs of the questions' differences."""
+    p_corrected: float | None = None
+    """The same, corrected for the number of comparisons in this answer (Holm)."""
+    matched_coherence: float | None = None
+    """Coherence of the more coherent best; `None` where the other was not evaluated at one as high."""
+    matched_difference: float | None = None
+    """Delta of A minus delta of B where both have that coherence, the less coherent one interpolated."""
     judge: str | None = None
     direction: Direction | None = None
     setting: str | None = None
@@ -51,6 +67,7 @@ def compare(
     floor: float,
     groups: Sequence[Group] = (),
     cosines: Mapping[tuple[str, str], float] | None = None,
+    scores: QuestionScores | None = None,
 ) -> Answer[ComparisonRow]:
     """The best of each label of each pair, wherever one of the two was evaluated or is declared.
 
@@ -60,6 +77,7 @@ def compare(
         floor: least `coherence_mean` that counts, 0 to 100.
         groups: the declared matrix: a declared pair that was not run is answered as missing.
         cosines: cosine of two vectors by their digests, in either order, where it is known.
+        scores: by question; with them differences are tested.
 
     Raises:
         UsageError: a label that does not exist, or a pair of one recipe.
@@ -68,11 +86,13 @@ def compare(
     declared = set(groups)
     all_recipes = [_recipes(pair) for pair in pairs]
     found = [
-        _row(stratum, recipes, floor, cosines or {})
+        _tested(_row(stratum, recipes, floor, cosines or {}), stratum, scores)
         for stratum in strata(by_group, groups)
         for recipes in all_recipes
         if any(_is_known(stratum, format_label(recipe), declared) for recipe in recipes)
     ]
+    corrected = holm([row.p_value for row in found])
+    found = [replace(row, p_corrected=p) for row, p in zip(found, corrected, strict=True)]
     return Answer(
         question="compare", floor=floor, rows=tuple(found), notes=(*setting_notes(by_group), *_notes(found))
     )
@@ -139,6 +159,34 @@ def _row(
         better=better,
         same_vector=same,
         warnings=warnings,
+    )
+
+
+def _tested(row: ComparisonRow, stratum: Stratum, scores: QuestionScores | None) -> ComparisonRow:
+    """The row with what a test by question and a look at like coherence say."""
+    best_a, best_b = row.best_a, row.best_b
+    if best_a is None or best_b is None or row.difference is None:
+        return row
+    a, b = stratum.slices[row.label_a], stratum.slices[row.label_b]
+    matched = at_matched_coherence(best_a, a.points, best_b, b.points)
+    if matched is not None:
+        difference = round(matched.delta_a - matched.delta_b, 6)
+        row = replace(row, matched_coherence=matched.coherence, matched_difference=difference)
+    if scores is None or row.same_vector:  # one vector against itself: what differs is noise by nature
+        return row
+    deltas_a, deltas_b = scores.deltas(a, [best_a]), scores.deltas(b, [best_b])
+    if deltas_a is None or deltas_b is None:
+        return row
+    sign = -1 if stratum.fields()["direction"] == "negative" else 1
+    found = paired_test(sign * deltas_a[0], sign * deltas_b[0])
+    if found is None:
+        return row
+    return replace(
+        row,
+        n_questions=found.n_questions,
+        difference_low=found.low,
+        difference_high=found.high,
+        p_value=found.p_value,
     )
 
 

@@ -68,6 +68,13 @@ class PointSet:
         """Whether `nearest_miss` finds any."""
         return bool((self._column("coherence_mean") < floor).any())
 
+    def coherent_runs(self, floor: float) -> list[str]:
+        """The runs of those at or above the floor that can be ranked."""
+        import numpy as np
+
+        counts = (self._column("coherence_mean") >= floor) & ~np.isnan(self._column("delta"))
+        return [self.all.run_ids[index] for index in self.indices[counts].tolist()]
+
     def by_baseline(self) -> dict[float | None, "PointSet"]:
         """The same by the baseline they are compared with; baselines that differ by rounding are one."""
         import numpy as np

@@ -7,7 +7,7 @@ from massact.domain import Group
 from massact.errors import UsageError
 from massact.query.evaluations import Evaluations, group_of
 from massact.query.selection import natural_order
-from massact.schema import Place
+from massact.schema import EvaluationRow, Place
 from massact.store.base import Failure
 
 
@@ -37,15 +37,17 @@ class Filters:
 
         return given.only(admits, self.layers)
 
+    def admits_row(self, row: EvaluationRow) -> bool:
+        """Whether an evaluation is asked about."""
+        return (
+            self.admits_group(Group(row.model, row.trait, row.position or "", row.label or ""))
+            and (not self.layers or row.layer in self.layers)
+            and (not self.judges or row.judge in self.judges)
+        )
+
     def failures(self, given: Iterable[Failure]) -> tuple[Failure, ...]:
         """Those failures that are asked about."""
-        return tuple(
-            one
-            for one in given
-            if self.admits_group(_failed_group(one))
-            and (not self.layers or one.row.layer in self.layers)
-            and (not self.judges or one.row.judge in self.judges)
-        )
+        return tuple(one for one in given if self.admits_row(one.row))
 
     def check(
         self, declared: Sequence[Group], evaluations: Evaluations, failures: Iterable[Failure] = ()

@@ -8,8 +8,9 @@ from itertools import groupby, pairwise
 from massact.domain import Direction, Group
 from massact.errors import UsageError
 from massact.query.evaluations import StoredEvaluations
+from massact.query.halves import HalvesRow
 from massact.query.rows import Answer, Point, Status
-from massact.query.selection import Slice, Stratum, setting_notes, slices, strata
+from massact.query.selection import Slice, Stratum, rank, setting_notes, slices, strata
 
 FLOORS = tuple(float(floor) for floor in range(60, 81))
 """Coherence, 0 to 100. Write-ups of one study have used 68, 70 and 77."""
@@ -56,6 +57,8 @@ class SensitivityAnswer(Answer[SensitivityRow]):
     """The answer of `sensitivity`; its `floor` is the lowest of the floors."""
 
     floors: tuple[float, ...] = ()
+    halves: tuple[HalvesRow, ...] = ()
+    """The winners on halves of the questions, where the store has scores by question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +119,12 @@ def _ladder(floors: Iterable[float]) -> tuple[float, ...]:
 
 def _wins(stratum: Stratum, ladder: Sequence[float]) -> list[_Win]:
     bests = {label: _bests(part, ladder) for label, part in stratum.slices.items()}
-    sign = 1 if stratum.fields()["direction"] == "negative" else -1
-
-    def goodness(entry: tuple[str, Point]) -> tuple[float, float, int, str]:
-        label, point = entry
-        return (sign * (point.delta or 0.0), abs(point.coefficient), point.layer, label)
-
+    direction = stratum.sample.direction if stratum.sample else None
     wins = []
     for index, floor in enumerate(ladder):
         entries = ((label, points[index]) for label, points in bests.items())
         rivals = [(label, point) for label, point in entries if point is not None]
-        label, point = min(rivals, key=goodness, default=(None, None))
+        label, point = min(rivals, key=lambda one: rank(one, direction), default=(None, None))
         wins.append(_Win(floor, "ok" if point else _status(stratum, floor), label, point))
     return wins
 

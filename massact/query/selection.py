@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any
 
-from massact.domain import Group, Recipe
+from massact.domain import Direction, Group, Recipe
 from massact.errors import UsageError
 from massact.labels import parse_label
 from massact.query.evaluations import (
@@ -107,6 +107,18 @@ class Stratum:
         """The nearest miss of a label that has no best."""
         part = self.slices.get(label)
         return part.nearest_miss(floor) if part and part.status(floor) == "below_floor" else None
+
+
+def rank(entry: tuple[str, Point], direction: Direction | None) -> tuple[float, float, int, str]:
+    """Sorts the winner among labels first: ties as in `Slice.best`, then to the label first in the alphabet.
+
+    Args:
+        entry: a label and its best.
+        direction: of the trait.
+    """
+    label, point = entry
+    delta = point.delta or 0.0
+    return (delta if direction == "negative" else -delta, abs(point.coefficient), point.layer, label)
 
 
 def recipe_of(label: str) -> Recipe | None:

@@ -1,13 +1,23 @@
 """The best evaluation of each group at or above the coherence floor."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields, replace
 from typing import Any
 
 from massact.domain import AllDims, Direction, Group
 from massact.query.evaluations import StoredEvaluations
+from massact.query.question_scores import QuestionScores
 from massact.query.rows import Answer, Point, Status
-from massact.query.selection import Slice, natural_order, recipe_of, setting_notes, slices, unscored_note
+from massact.query.selection import (
+    Slice,
+    natural_order,
+    recipe_of,
+    setting_notes,
+    slices,
+    strata,
+    unscored_note,
+)
+from massact.query.uncertainty import NOTHING, Standing, all_standings, believe
 from massact.store.base import Failure
 
 
@@ -48,10 +58,23 @@ class BestRow:
     """Digest of judge, questions, generation, model revision and direction; `None`: nothing was run."""
     is_declared: bool = True
     """Whether the experiment file declares the group."""
+    delta_low: float | None = None
+    delta_high: float | None = None
+    """Of the interval that holds the true delta in 95 of 100 experiments, the picking of the best allowed for; `None`
+    where the store has no scores by question, as of imported results."""
+    delta_unbiased: float | None = None
+    """The delta as often too high as too low, which that of a picked best is not."""
+    standing: Standing | None = None
+    """Among the labels of the model, trait and position: `winner`, `tied` with it, or `behind`."""
 
 
 def best(
-    rows: StoredEvaluations, *, groups: Sequence[Group] = (), failures: Iterable[Failure] = (), floor: float
+    rows: StoredEvaluations,
+    *,
+    groups: Sequence[Group] = (),
+    failures: Iterable[Failure] = (),
+    floor: float,
+    scores: QuestionScores | None = None,
 ) -> Answer[BestRow]:
     """Per group and setting the best delta at or above the floor, or the nearest miss and no best.
 
@@ -60,8 +83,10 @@ def best(
         groups: the declared matrix, answered first and in its order; then any other group found.
         failures: evaluations that failed and were not finished since.
         floor: least `coherence_mean` that counts, 0 to 100.
+        scores: by question; with them every best has an interval and a standing.
     """
     by_group = slices(rows, failures)
+    standing = all_standings(strata(by_group), floor, scores) if scores else {}
     declared = dict.fromkeys(groups)
     order = [*declared, *sorted((group for group in by_group if group not in declared), key=_natural)]
     found = []
@@ -70,24 +95,42 @@ def best(
         parts = by_group.get(group, [])
         if not parts:
             found.append(_empty_row(group))
-        found += [best_row(part, floor, is_declared=is_declared) for part in parts]
+        for part in parts:
+            row = best_row(part, floor, is_declared=is_declared, scores=scores)
+            place = (*astuple(group), row.setting, row.baseline_trait_mean)
+            found.append(replace(row, standing=standing.get(place)))
     notes = [*setting_notes(by_group), *unscored_note(part for parts in by_group.values() for part in parts)]
     n_others = len(order) - len(declared)
     if declared and n_others:
         groups_are = "group is" if n_others == 1 else "groups are"
         notes.append(f"{n_others} {groups_are} in the store that the experiment file does not declare")
+    if scores:
+        notes += _without_interval(found)
     return Answer(question="best", floor=floor, rows=tuple(found), notes=tuple(notes))
+
+
+def _without_interval(rows: Iterable[BestRow]) -> list[str]:
+    n = sum(row.status == "ok" and row.delta_low is None for row in rows)
+    if not n:
+        return []
+    have = "1 best has" if n == 1 else f"{n} bests have"
+    return [
+        f"{have} no interval: the store holds no scores by question of them, or of fewer than 3 questions"
+    ]
 
 
 def _natural(group: Group) -> list[list[str | int]]:
     return [natural_order(name) for name in (group.model, group.trait, group.position, group.label)]
 
 
-def best_row(part: Slice, floor: float, *, is_declared: bool = True) -> BestRow:
+def best_row(
+    part: Slice, floor: float, *, is_declared: bool = True, scores: QuestionScores | None = None
+) -> BestRow:
     """The best of one group in one setting."""
     point = part.best(floor)
     status: Status = "ok" if point else part.status(floor)
     sample = part.sample
+    believed = believe(part, point, floor, scores) if point and scores else NOTHING
     found = {field.name: getattr(point, field.name) for field in fields(Point)} if point else {}
     return BestRow(
         **asdict(part.group),
@@ -99,6 +142,7 @@ def best_row(part: Slice, floor: float, *, is_declared: bool = True) -> BestRow:
         direction=sample.direction,
         setting=part.setting,
         is_declared=is_declared,
+        **asdict(believed),
     )
 
 

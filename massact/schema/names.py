@@ -26,6 +26,8 @@ class Tag(StrEnum):
     KIND = "massact.kind"
     EXPERIMENT = "massact.experiment"
     KEY = "massact.key"
+    ATTENTION = "massact.attention"
+    """Of an evaluation: how the model computed attention, such as `eager`; no part of its key."""
     LABEL = "massact.label"
     SCHEMA = "massact.schema_version"
     ROW = "massact.row"
@@ -44,6 +46,10 @@ class Tag(StrEnum):
     """Of a run that stays open while it is worked on: which process does, as JSON."""
     SUPERSEDED = "massact.superseded_by"
     """Of an evaluation whose key was finished again since: the run that counts."""
+    REJUDGED = "massact.rejudged_from"
+    """Of an evaluation or a baseline whose responses were generated for another run: that run."""
+    JUDGE_CHECK = "massact.judge_check"
+    """Of a phase's run: `passed`, or which canaries its judge fails."""
     VERDICT = "massact.verdict"
     """Prefix of a phase's verdicts: `massact.verdict.<name>`."""
 
@@ -61,6 +67,18 @@ class MlflowTag(StrEnum):
     TABLES = "mlflow.loggedArtifacts"
 
 
+class JudgeMetric(StrEnum):
+    """Metrics of a phase's run: what its judge was asked."""
+
+    CALLS = "judge_calls"
+    PROMPT_TOKENS = "judge_prompt_tokens"
+    COMPLETION_TOKENS = "judge_completion_tokens"
+    CACHED = "judge_cached"
+    """Responses whose verdict was known."""
+    COST = "judge_cost_usd"
+    """At the experiment file's prices."""
+
+
 class Artifact(StrEnum):
     """Paths of artifacts within a run."""
 
@@ -69,6 +87,8 @@ class Artifact(StrEnum):
     VECTORS = "vectors"
     VECTOR = "vector.safetensors"
     RESPONSES = "responses.json"
+    CONTINUATIONS = "continuations.json"
+    """Of an extraction: every contrastive prompt, how it was continued, and what became of it."""
     REPORT_HTML = "report.html"
     REPORT_MARKDOWN = "report.md"
 

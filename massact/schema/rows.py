@@ -93,6 +93,10 @@ class StageRow:
     position: str | None = None
     calibration_key: str | None = None
     """Of an extraction: the calibration whose massive dims its vectors were cleaned by."""
+    validation_split: float | None = None
+    """Of an extraction: share of each side kept for validation; `None` where an older version made it."""
+    vetting: str | None = None
+    """Of an extraction: how its continuations were vetted; `None`: they were not."""
     labels: tuple[str, ...] = ()
     """Of an extraction: the labels it holds vectors of."""
     massive_dims: tuple[int, ...] = ()

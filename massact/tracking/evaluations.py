@@ -41,10 +41,14 @@ def evaluation_whole_run(
         name=run_name(row),
         started_at=end - _milliseconds(evaluation.timing),
         finished_at=end,
-        tags=parent_tags(parent.run_id),
+        tags=parent_tags(parent.run_id) | _computed(place),
         files=_files(row, evaluation, keep_responses=keep_responses),
     )
     return run, row
+
+
+def _computed(place: Place) -> dict[str, str]:
+    return {} if place.attention is None else {Tag.ATTENTION.value: place.attention}
 
 
 def failure_whole_run(place: Place, failed: FailedCell, *, parent: OpenRun) -> WholeRun:

@@ -17,6 +17,8 @@ class Place:
     model: str
     model_variant: str
     n_questions: int
+    attention: str | None = None
+    """How the model computed attention, such as `eager`; `None` where nothing was computed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,9 @@ import torch
 from massact.errors import DataError
 from massact.pipeline.activations import Activations
 from massact.pipeline.extract import LabelVectors, validation_metrics
-from massact.schema import Artifact, StageRow, format_param
+from massact.schema import Artifact, MlflowTag, StageRow, format_param
+from massact.tracking.continuations import Sources, continuation_bytes, count_metrics, sources_note
+from massact.tracking.tags import fit_tag
 from massact.tracking.tensors import read_activations, read_tensor, write_activations, write_tensors
 from massact.tracking.tracker import OpenRun, Step, Tracker
 from massact.vectors.massive import Calibration, calibration_json, parse_calibration
@@ -23,6 +25,8 @@ class Extracted:
 
     activations: Activations
     vectors: Mapping[str, LabelVectors]
+    sources: Sources | None = None
+    """The continuations that they were extracted from."""
 
 
 def log_calibration(tracker: Tracker, parent: OpenRun, row: StageRow, calibration: Calibration) -> str:
@@ -65,14 +69,16 @@ def log_extraction(tracker: Tracker, parent: OpenRun, row: StageRow, extracted: 
         if math.isfinite(value)
     ]
     counts = {"n_train": len(extracted.activations.train), "n_dropped": extracted.activations.n_dropped}
+    sources = count_metrics(extracted.sources) if extracted.sources else {}
     unconverged = sum(len(vectors.unconverged_layers) for vectors in extracted.vectors.values())
     metrics = {
         **counts,
+        **sources,
         "n_vectors": len(extracted.vectors) * row.n_layers,
         "n_unconverged_probes": unconverged,
     }
     name = f"extraction {position} · {row.model} · {row.trait}"
-    with tracker.run(row, name, parent=parent) as run:
+    with tracker.run(row, name, parent=parent, tags=_source_tags(extracted.sources)) as run:
         tracker.log(run, params=_params(row), metrics={k: float(v) for k, v in metrics.items()}, steps=steps)
         with tracker.artifacts(run) as folder:
             _write_extraction(folder, row, extracted)
@@ -83,10 +89,23 @@ def _write_extraction(folder: Path, row: StageRow, extracted: Extracted) -> None
     names = {"model": row.model_id, "model_revision": row.model_revision, "trait": row.trait}
     provenance = {**names, "position": row.position, "extraction_key": row.key}
     write_activations(folder / Artifact.ACTIVATIONS, extracted.activations, provenance)
+    if extracted.sources is not None:
+        (folder / Artifact.CONTINUATIONS).write_bytes(continuation_bytes(extracted.sources))
     (folder / Artifact.VECTORS).mkdir()
     for label, vectors in extracted.vectors.items():
         path = folder / Artifact.VECTORS / f"{label}.safetensors"
         write_tensors(path, {"vectors": vectors.vectors}, {**provenance, "label": label})
+
+
+def _source_tags(sources: Sources | None) -> dict[str, str]:
+    """The note, and what makes the UI show the continuations as a table."""
+    if sources is None:
+        return {}
+    table = [{"path": Artifact.CONTINUATIONS.value, "type": "table"}]
+    return {
+        MlflowTag.NOTE.value: fit_tag(sources_note(sources)),
+        MlflowTag.TABLES.value: json.dumps(table),
+    }
 
 
 def read_vectors(tracker: Tracker, run_id: str, label: str) -> torch.Tensor:
@@ -111,7 +130,7 @@ def read_kept_activations(tracker: Tracker, run_id: str) -> Activations:
 def _params(row: StageRow) -> dict[str, str]:
     names = (
         "model", "model_variant", "model_id", "model_revision", "dtype", "trait", "position", "n_layers", "d_model",
-        "calibration_key",
+        "calibration_key", "validation_split", "vetting",
     )  # fmt: skip
     values = {name: getattr(row, name) for name in names}
     return {name: format_param(value) for name, value in values.items() if value is not None}

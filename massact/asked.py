@@ -1,0 +1,163 @@
+"""Reading what a question is asked about: an experiment file, and its part of the run store."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from massact.config import Experiment, load_experiment
+from massact.domain import DEFAULT_COHERENCE_FLOOR
+from massact.errors import ConfigError, UsageError
+from massact.labels import normalise_label
+from massact.query import Answer, Answers, Filters
+from massact.schema import PublishedRow
+from massact.store import RunStore, open_store
+from massact.vectors.positions import parse_position
+
+AnswerT = TypeVar("AnswerT", bound=Answer[Any])
+DEFAULT_STORE = "mlflow.db"
+EVERYTHING = Filters()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked about: an experiment in a store, or a part of it."""
+
+    experiment: str | Path
+    """An experiment file; a bare name for `experiments/NAME.yaml`, or where there is no such file for
+    the experiment of that name in the store."""
+    tracking_uri: str | None = None
+    """`None`: MLFLOW_TRACKING_URI, else SQLite in the working directory."""
+    only: Filters = EVERYTHING
+    floor: float | None = None
+    """Least `coherence_mean` that counts, 0 to 100; `None`: the experiment file's."""
+    phase: str | None = None
+    """Only the groups that this phase declares."""
+    with_published: bool = False
+    with_scores: bool = False
+    """Whether the scores by question are read too, which intervals and tests need."""
+    needs_all_scores: bool = False
+    """Whether those of incoherent evaluations are needed too."""
+    needs_file: bool = False
+    """Whether the question is about what an experiment file declares."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What the store and the experiment file have to answer with."""
+
+    answers: Answers
+    floor: float
+    file: Experiment | None
+    """`None` where only the store knows the experiment."""
+    published: tuple[PublishedRow, ...]
+    """Only where they were asked for."""
+    notes: tuple[str, ...]
+
+
+def ask(asked: Asked, question: Callable[[Loaded], AnswerT]) -> AnswerT:
+    """Read the store once, ask, and add to the answer's notes what was left out of it.
+
+    Raises:
+        UsageError: the file, the store or a filter is wrong.
+    """
+    loaded = _load(asked)
+    answer = question(loaded)
+    notes = (*loaded.notes, *answer.notes)
+    if not answer.rows and not notes:
+        notes = (*notes, "neither the experiment file nor the run store has anything to answer this with")
+    return replace(answer, notes=notes)
+
+
+def resolve_tracking_uri(value: str | None) -> str:
+    """A tracking URI as given, else MLFLOW_TRACKING_URI, else SQLite in the working directory.
+
+    Raises:
+        ConfigError: it is no URI.
+    """
+    value = value or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / DEFAULT_STORE}"
+    if "://" not in value:
+        raise ConfigError(
+            f"tracking URI {value!r} has no scheme: write sqlite:///FILE, postgresql://… or http(s)://…"
+        )
+    return value
+
+
+def find_experiment_file(value: str | Path) -> Path:
+    """A file as given, or a bare name (as the plan writes it) as `experiments/NAME.yaml`."""
+    path = Path(value)
+    return path if path.suffix or path.is_file() else Path("experiments") / f"{value}.yaml"
+
+
+def _load(asked: Asked) -> Loaded:
+    file = _experiment_file(asked)
+    name = file.name if file else str(asked.experiment)
+    declared = file.coherence_floor if file else DEFAULT_COHERENCE_FLOOR
+    floor = declared if asked.floor is None else _checked(asked.floor)
+    store = open_store(resolve_tracking_uri(asked.tracking_uri))
+    try:
+        ranges = {m.name: m.coefficient_range for m in file.models if m.coefficient_range} if file else {}
+        groups = file.groups(asked.phase) if file else ()
+        answers = Answers.from_store(store, name, groups=groups, coefficient_ranges=ranges)
+        published = tuple(one.row for one in store.published(name)) if asked.with_published else ()
+        notes = _notes(store, name, answers)
+        if file is None and not (answers.evaluations or answers.failures or published):
+            raise UsageError(
+                f"no experiment file {find_experiment_file(name)}, and the run store holds no evaluation of an "
+                f"experiment {name!r}: pass --experiment FILE, or the name of one that the store holds"
+            )
+        answers = answers.only(normalised(asked.only))
+        if asked.with_scores:
+            answers = answers.with_scores(store, name, 0.0 if asked.needs_all_scores else floor)
+    finally:
+        store.close()
+    return Loaded(
+        answers=answers,
+        floor=floor,
+        file=file,
+        published=published,
+        notes=notes,
+    )
+
+
+def _experiment_file(asked: Asked) -> Experiment | None:
+    path = find_experiment_file(asked.experiment)
+    is_bare_name = path != Path(asked.experiment) and not path.is_file()
+    if is_bare_name and asked.needs_file:
+        raise UsageError(
+            f"no experiment file {path}, which would declare what should be there: pass --experiment FILE"
+        )
+    return None if is_bare_name else load_experiment(path)
+
+
+def _notes(store: RunStore, name: str, answers: Answers) -> tuple[str, ...]:
+    found = []
+    if not answers.evaluations and not answers.failures:
+        found.append(f"the run store holds no evaluation of experiment {name!r}")
+    n_foreign = store.count_foreign(name)
+    if n_foreign:
+        runs_lie = "1 run of another tool lies" if n_foreign == 1 else f"{n_foreign} runs of other tools lie"
+        found.append(f"{runs_lie} in the same MLflow experiment, left out")
+    return (*found, *store.warnings)
+
+
+def normalised(only: Filters) -> Filters:
+    return replace(
+        only,
+        positions=tuple(str(parse_position(text)) for text in only.positions),
+        labels=tuple(_label(text) for text in only.labels),
+    )
+
+
+def _label(text: str) -> str:
+    try:
+        return normalise_label(text)
+    except UsageError:
+        return text  # imported results may have labels that are none of ours; the filters know them
+
+
+def _checked(floor: float) -> float:
+    if not 0 <= floor <= 100:
+        raise UsageError(f"coherence floor {floor:g}: coherence runs from 0 to 100")
+    return floor

@@ -1,0 +1,92 @@
+"""LoRA adapters of peft, kept beside the weights.
+
+An adapter is not merged: in bfloat16 merging rounds what was trained away, and quantised weights cannot
+take it at all. peft puts its layers in the place of the model's linear ones, and the model's own class,
+its decoder blocks and its cache stay what they are.
+"""
+
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from massact.config import AdapterConfig
+from massact.errors import ModelError
+from massact.models.extras import require
+from massact.models.source import digest_files, hub_file
+
+_CONFIG, _WEIGHTS = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
+_LONGEST = 200
+"""Characters of peft's reason that are shown: it lists every weight."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundAdapter:
+    """An adapter that is there."""
+
+    source: str
+    """Folder or hub id."""
+    commit: str | None
+    """Of a hub repository."""
+    identity: str
+    """Digest of a folder's files, or `id@commit`: part of the model's revision."""
+
+
+def find_adapter(adapter: AdapterConfig) -> FoundAdapter:
+    """Where an adapter is and what identifies it; nothing but its configuration is read.
+
+    Raises:
+        ModelError: there is none, or it is no LoRA.
+    """
+    folder = Path(adapter.reference).expanduser()
+    if folder.is_dir():
+        weights = [folder / name for name in _WEIGHTS if (folder / name).is_file()]
+        if not (folder / _CONFIG).is_file() or not weights:
+            raise ModelError(
+                f"{adapter.reference}: no adapter in this folder; peft saves {_CONFIG} and {_WEIGHTS[0]}"
+            )
+        _check_kind(adapter.reference, folder / _CONFIG)
+        return FoundAdapter(str(folder), None, digest_files([folder / _CONFIG, weights[0]]))
+    if adapter.reference.startswith((".", "/", "~")):
+        raise ModelError(
+            f"{adapter.reference}: no such folder; give an adapter's folder as peft saves it, or a hub id"
+        )
+    path = hub_file(adapter.reference, _CONFIG, adapter.revision)
+    _check_kind(adapter.reference, path)
+    commit = path.parent.name
+    return FoundAdapter(adapter.reference, commit, f"{adapter.reference}@{commit}")
+
+
+def attach(model: Any, adapter: FoundAdapter) -> Any:
+    """The model with the adapter's layers in it; still of its own class.
+
+    Raises:
+        ModelError: peft is not installed, or the adapter was trained on another model.
+    """
+    require("peft", "adapters", "an adapter")
+    from peft import PeftModel
+
+    revision: dict[str, Any] = {} if adapter.commit is None else {"revision": adapter.commit}
+    try:
+        with warnings.catch_warnings():
+            # peft only warns of layers for which the file has no weights, and they do nothing
+            warnings.filterwarnings("error", message=".*missing adapter keys.*")
+            wrapped = PeftModel.from_pretrained(model, adapter.source, **revision)
+    except (OSError, ValueError, RuntimeError, KeyError, UserWarning) as error:
+        reason = str(error).strip().splitlines()[0]
+        shown = reason if len(reason) <= _LONGEST else f"{reason[:_LONGEST]}…"
+        raise ModelError(
+            f"adapter {adapter.source!r} does not fit {type(model).__name__}: {shown} Give the model that it was "
+            "trained on"
+        ) from error
+    return wrapped.get_base_model()
+
+
+def _check_kind(reference: str, path: Path) -> None:
+    try:
+        kind = json.loads(path.read_text(encoding="utf-8")).get("peft_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{reference}: no readable {_CONFIG} ({error})") from error
+    if kind != "LORA":
+        raise ModelError(f"{reference}: an adapter of type {kind}; only LORA can be loaded")

@@ -1,0 +1,221 @@
+"""Where a model comes from: its folder or hub id, its configuration and tokenizer, and what identifies it."""
+
+import hashlib
+import inspect
+from functools import lru_cache
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+from massact.config import LoadConfig
+from massact.domain import ModelIdentity
+from massact.errors import ModelError
+from massact.toy import is_toy, resolve
+
+_WEIGHTS = ("*.safetensors", "*.bin")
+_ADAPTER_CONFIG = "adapter_config.json"
+
+
+def find_folder(reference: str) -> Path | None:
+    """The folder of a toy or of a local model; `None` for a hub id.
+
+    Raises:
+        ModelError: the reference is a path, and there is no such folder, or it holds an adapter.
+    """
+    if is_toy(reference):
+        return resolve(reference)
+    path = Path(reference).expanduser()
+    if path.is_dir():
+        if (path / _ADAPTER_CONFIG).is_file():
+            raise ModelError(
+                f"{reference}: this folder holds an adapter ({_ADAPTER_CONFIG}); give the model that it was trained on "
+                "as `model`, and the folder as `adapter`"
+            )
+        return path
+    if reference.startswith((".", "/", "~")):
+        raise ModelError(
+            f"{reference}: no such folder; give a folder with config.json and weights, or a hub id"
+        )
+    return None
+
+
+def find_commit(reference: str, revision: str | None) -> str | None:
+    """The commit that a revision of a hub repository is now; `None` for a folder.
+
+    Everything else is then read from that commit, and it identifies the model; transformers tells it in some
+    releases only.
+
+    Raises:
+        ModelError: there is no such repository or revision, or it cannot be reached.
+    """
+    if find_folder(reference) is not None:
+        return None
+    # the hub's cache keeps each commit in a folder of its name
+    return hub_file(reference, "config.json", revision).parent.name
+
+
+def hub_file(repository: str, name: str, revision: str | None) -> Path:
+    """A file of a hub repository, in the cache.
+
+    Raises:
+        ModelError: there is no such file, or it cannot be reached.
+    """
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repository, name, revision=revision))
+    except (OSError, ValueError) as error:
+        raise cannot_load(repository, error) from error
+
+
+def read_config(reference: str, *, revision: str | None, options: LoadConfig) -> Any:
+    """The configuration of a causal language model, as transformers reads it.
+
+    Raises:
+        ModelError: there is none, or it is that of another kind of model.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(
+            _source(reference), revision=revision, trust_remote_code=options.trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise cannot_load(reference, error) from error
+    _check_causal(reference, config)
+    return config
+
+
+def read_tokenizer(reference: str, *, revision: str | None, options: LoadConfig) -> Any:
+    """The tokenizer that lies beside a model's weights.
+
+    Raises:
+        ModelError: there is none that can be read.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(
+            _source(reference), revision=revision, trust_remote_code=options.trust_remote_code
+        )
+    except (
+        Exception
+    ) as error:  # each tokenizer class fails in its own way on a file that is missing or damaged
+        raise _no_tokenizer(reference, _reason(error)) from error
+    words = tokenizer.get_vocab().keys() - tokenizer.get_added_vocab().keys()
+    if not words - set(tokenizer.all_special_tokens):  # what some classes make of no file at all
+        raise _no_tokenizer(reference, "It has no vocabulary.")
+    return tokenizer
+
+
+def _no_tokenizer(reference: str, reason: str) -> ModelError:
+    return ModelError(
+        f"{reference}: its tokenizer cannot be loaded. {reason} A model needs its tokenizer's files beside its weights "
+        "(tokenizer.json and tokenizer_config.json, or a file that sentencepiece or tiktoken reads, with that package "
+        "installed)"
+    )
+
+
+def _check_causal(reference: str, config: Any) -> None:
+    """Refuse what would load as a causal language model, or fail with a riddle, but is none."""
+    from transformers import AutoModelForCausalLM
+
+    name = type(config).__name__.removesuffix("Config")
+    own = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    if getattr(config, "is_encoder_decoder", False):
+        kind = "an encoder-decoder"
+    elif not own and type(config) not in AutoModelForCausalLM._model_mapping:
+        kind = "a kind that transformers has no causal language model for"
+    elif "is_decoder" in inspect.signature(type(config)).parameters and not config.is_decoder:
+        kind = "an encoder, whose tokens see those after them"
+    else:
+        return
+    raise ModelError(
+        f"{reference}: {name} is {kind}; massact steers causal language models, such as Gemma, Llama or Qwen"
+    )
+
+
+def identify(
+    reference: str,
+    *,
+    commit: str | None,
+    dtype: str,
+    options: LoadConfig,
+    adapter: str | None,
+) -> ModelIdentity:
+    """What identifies a model that is computed with in a dtype.
+
+    Args:
+        commit: of a hub repository, as `find_commit` found it.
+        dtype: of the weights that are not quantised.
+        adapter: identity of the adapter on it, if there is one.
+    """
+    folder = find_folder(reference)
+    found = str(commit) if folder is None else weights_digest(folder, with_code=options.trust_remote_code)
+    return ModelIdentity(
+        id=reference if folder is None or is_toy(reference) else folder.name,
+        revision=found if adapter is None else f"{found}+adapter:{adapter}",
+        dtype=dtype if options.quantization is None else f"{dtype}+{options.quantization}",
+    )
+
+
+def weights_digest(folder: Path, *, with_code: bool = False) -> str:
+    """SHA-256, in hex, of a folder's weights and configuration, file names included.
+
+    Args:
+        with_code: also of its Python files, which decide the outcome where they may run.
+
+    Raises:
+        ModelError: there are no weights.
+    """
+    patterns = (*_WEIGHTS, "config.json", *(("*.py",) if with_code else ()))
+    files = sorted(path for pattern in patterns for path in folder.glob(pattern))
+    if not any(path.match(pattern) for path in files for pattern in _WEIGHTS):
+        raise ModelError(f"{folder}: no weights (*.safetensors) in this folder")
+    return digest_files(files)
+
+
+def digest_files(files: list[Path]) -> str:
+    """SHA-256, in hex, of files and their names."""
+    return _digest_of(tuple((path, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in files))
+
+
+@lru_cache(maxsize=16)
+def _digest_of(files: tuple[tuple[Path, int, int], ...]) -> str:
+    # a plan asks for it and so does loading: gigabytes need not be read twice while they stay as they are
+    total = hashlib.sha256()
+    for path, _size, _changed in files:
+        with path.open("rb") as stream:
+            total.update(f"{path.name}:{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def cannot_load(reference: str, error: Exception) -> ModelError:
+    """The error that says that a model cannot be loaded, and what to do."""
+    reason = _reason(error)
+    if "trust_remote_code" in str(error):
+        advice = (
+            "It comes with Python code of its own: read that code, then write `trust_remote_code: true` beside the "
+            "model's layers if you want it to run"
+        )
+        reason = ""
+    elif isinstance(error, UnpicklingError):
+        reason = "a weights file of it (*.bin) holds more than tensors and is not opened."
+        advice = "Use a revision with safetensors, or convert the file where you trust it"
+    elif isinstance(error, OSError):
+        advice = (
+            "Give a hub id that you have access to (and, for a gated model, log in with `hf auth login`), or the path "
+            "of a folder that holds its weights"
+        )
+    else:
+        advice = "Check its files and the options that it is loaded with (docs/models.md)"
+    return ModelError(f"model {reference!r} cannot be loaded: {reason} {advice}".replace("  ", " "))
+
+
+def _source(reference: str) -> str:
+    return str(find_folder(reference) or reference)
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(" :,") + ("" if lines[0].rstrip().endswith((".", "!", "?")) else ".")

@@ -1,0 +1,174 @@
+"""Scoring stored responses with the experiment's judge, without generating any again.
+
+An evaluation that another judge scored becomes a second one under this judge, beside the first. One that
+this judge left responses of unscored is scored again, and the newer run counts.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from massact.domain import Geometry, Response, Timing
+from massact.errors import DataError, MassactError
+from massact.judges import Exchange
+from massact.keys import cell_key
+from massact.phases.interrupt import Interrupted
+from massact.phases.rescoring import RejudgePlan, Rescoring, plan_rejudge
+from massact.phases.session import Session
+from massact.phases.steps import phase_params
+from massact.pipeline.evaluate import Evaluation, PlannedCell
+from massact.query import Filters
+from massact.schema import Artifact, EvaluationRow, Tag
+from massact.tracking.evaluations import evaluation_whole_run
+from massact.tracking.rows import Baseline, Place
+from massact.tracking.tensors import read_responses, read_tensor
+from massact.tracking.tracker import OpenRun
+from massact.vectors.geometry import vector_digest
+
+RESPONSES_AT_ONCE = 256
+"""Responses that the judge is given at a time, in whole evaluations."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A stored result with what its run keeps of it."""
+
+    todo: Rescoring
+    responses: tuple[Response, ...]
+    planned: PlannedCell
+
+    @property
+    def exchanges(self) -> list[Exchange]:
+        return [Exchange(one.question, one.response) for one in self.responses]
+
+
+def run_rejudge(session: Session, only: Filters, parent: OpenRun | None = None) -> RejudgePlan:
+    """Score what the experiment's judge has not scored of the stored responses.
+
+    Args:
+        only: which evaluations; its judges are those that scored them so far.
+
+    Returns:
+        What was scored, and what was left out.
+
+    Raises:
+        Interrupted: somebody asked to stop; what was scored is kept.
+        JudgeError: the judge as a whole cannot be used.
+    """
+    params = {**phase_params(session), "scored_by": ",".join(only.judges) or "any other judge"}
+    session.tracker  # noqa: B018  opening the tracker makes the store where there is none
+    session.send_leftovers()
+    plan = plan_rejudge(session, only)
+    session.say(f"rejudge: {plan}")
+    if not plan.evaluations:
+        return plan
+    with session.tracker.phase("rejudge", parent=parent, params=params) as run:
+        _Rejudging(session, run, plan).run()
+        session.settle()
+    return plan
+
+
+class _Rejudging:
+    """Scores what a plan holds, under one parent run."""
+
+    def __init__(self, session: Session, parent: OpenRun, plan: RejudgePlan) -> None:
+        self._session, self._parent, self._plan = session, parent, plan
+        self._n_done = 0
+        self._baselines = dict(plan.known_baselines)
+
+    def run(self) -> None:
+        session, plan = self._session, self._plan
+        session.spool  # noqa: B018  opened before anything is spent on what it could not take
+        todo = [*plan.baselines, *plan.evaluations]
+        with session.interruption.finishing(), session.progress("scoring responses", len(todo)) as advance:
+            for batch in self._batches(todo):
+                if session.interruption.is_requested:
+                    break
+                self._score(batch)
+                advance(len(batch))
+        if session.interruption.is_requested:
+            session.close()
+            raise Interrupted(
+                f"interrupted: {self._n_done} of {len(todo)} scored; run the same command again to go on"
+            )
+
+    def _batches(self, todo: Sequence[Rescoring]) -> Iterator[list[_Read]]:
+        """Results with their responses, of one trait and model a batch, the baselines by themselves."""
+        batch: list[_Read] = []
+        for one in todo:
+            read = self._read(one)
+            if read is None:
+                continue
+            is_full = sum(len(held.responses) for held in batch) + len(read.responses) > RESPONSES_AT_ONCE
+            if batch and (is_full or _kin(batch[0]) != _kin(read)):
+                yield batch
+                batch = []
+            batch.append(read)
+        if batch:
+            yield batch
+
+    def _read(self, one: Rescoring) -> _Read | None:
+        """What the run keeps; `None`, and counted among what was left out, where it cannot be had."""
+        row, session = one.source.row, self._session
+        try:
+            responses = read_responses(session.fetch(one.source.run_id, Artifact.RESPONSES))
+            vector = None
+            if row.layer is not None:
+                vector = read_tensor(session.fetch(one.source.run_id, Artifact.VECTOR), "vector")
+                if vector_digest(vector) != row.vector_digest:
+                    raise DataError("its vector is another one: see massact doctor")
+        except MassactError as error:
+            self._plan.left_out["its responses or its vector cannot be read"] += 1
+            session.say(f"warning: run {one.source.run_id}: {error}")
+            return None
+        return _Read(one, responses, PlannedCell(one.cell, vector, _geometry(row), row.n_dims_cleaned))
+
+    def _score(self, batch: Sequence[_Read]) -> None:
+        subject = batch[0].todo.subject
+        judge = self._session.judge(subject.trait, subject.model)
+        began = time.perf_counter()
+        verdicts = iter(judge.score([exchange for read in batch for exchange in read.exchanges]))
+        seconds = (time.perf_counter() - began) / len(batch)
+        for read in batch:
+            responses = tuple(
+                Response(e.question, e.response, v.trait, v.coherence, v.reason)
+                for e, v in zip(read.exchanges, verdicts, strict=False)
+            )
+            self._put(read, Evaluation(read.planned, responses, _timing(read.todo.source.row, seconds)))
+
+    def _put(self, read: _Read, evaluation: Evaluation) -> None:
+        row = read.todo.source.row
+        baseline = None
+        if row.layer is not None:
+            key = cell_key(replace(read.todo.cell, steering=None))
+            baseline = self._baselines.get(key)
+            if baseline is None:
+                self._plan.left_out["its baseline could not be scored"] += 1
+                return
+        place = Place(row.experiment, row.model, row.model_variant, len(evaluation.responses))
+        whole, made = evaluation_whole_run(
+            place, evaluation, baseline=baseline, keep_responses=True, parent=self._parent
+        )
+        if row.layer is None:
+            self._baselines[made.key] = Baseline(made.key, made.trait_mean)
+        tagged = replace(whole, tags={**whole.tags, Tag.REJUDGED.value: read.todo.source.run_id})
+        self._session.spool.put(tagged, experiment_id=self._parent.experiment_id)
+        self._n_done += 1
+
+
+def _kin(read: _Read) -> tuple[str, str, bool]:
+    row = read.todo.source.row
+    return (row.model, row.trait, row.layer is None)
+
+
+def _geometry(row: EvaluationRow) -> Geometry | None:
+    energy, cosine, strength = row.massive_energy, row.cosine_to_uncleaned, row.relative_strength
+    if energy is None or cosine is None or strength is None:
+        return None
+    return Geometry(energy, cosine, strength)
+
+
+def _timing(row: EvaluationRow, judge_seconds: float) -> Timing:
+    """What the responses took when they were generated, and what the judge took now."""
+    seconds = row.generation_seconds or 0.0
+    return Timing(seconds, judge_seconds, round((row.tokens_per_second or 0.0) * seconds))

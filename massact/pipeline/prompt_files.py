@@ -1,0 +1,162 @@
+"""Files of prompts: one a line, JSON lines, or a JSON list; every complaint names the file and the line."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from massact.errors import DataError
+
+PROMPT_FILES = (".txt", ".jsonl", ".json")
+"""Endings of a side's file: a prompt a line, an object a line, or a list."""
+_EXPECTED = {
+    ".jsonl": '{"prompt": "…", "system_prompt": "…"} (a system prompt may be left out)',
+    ".json": '["…", …] or {"prompts": [{"prompt": "…", "system_prompt": "…"}, …]}',
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt, and what a system prompt says before it."""
+
+    text: str
+    system: str | None = None
+    """System prompt; `None` where there is none."""
+    place: str = field(default="", compare=False, repr=False)
+    """Where it stands in its file, such as `line 4`."""
+
+
+def read_side(folder: Path, name: str) -> tuple[Path, tuple[Prompt, ...]]:
+    """The prompts of one side of a trait, such as `positive`, and the file that holds them.
+
+    Raises:
+        DataError: there is no file or more than one, or it is malformed.
+    """
+    found = [path for ending in PROMPT_FILES if (path := folder / f"{name}{ending}").exists()]
+    if len(found) > 1:
+        names = " and ".join(path.name for path in found)
+        raise DataError(f"{folder}: {names} both hold prompts of the {name} side; keep one of them")
+    if not found:
+        raise DataError(
+            f"{folder / name}.txt: no such file: write the prompts of the {name} side there, one a line (or in a "
+            f"{name}.jsonl or {name}.json)"
+        )
+    return found[0], read_prompt_file(found[0])
+
+
+def read_prompt_file(path: Path) -> tuple[Prompt, ...]:
+    """The prompts of a file; its ending says how it is written.
+
+    Raises:
+        DataError: the file is missing, empty or malformed, or a prompt stands twice.
+    """
+    prompts = tuple({".jsonl": _json_lines, ".json": _json_list}.get(path.suffix, _plain_lines)(path))
+    if not prompts:
+        raise DataError(f"{path} holds no prompt; write {_EXPECTED.get(path.suffix, 'one a line')}")
+    seen: set[Prompt] = set()
+    for prompt in prompts:
+        if prompt in seen:
+            raise DataError(f"{path}, {prompt.place}: stands twice: {prompt.text!r}; remove one of them")
+        seen.add(prompt)
+    return prompts
+
+
+def read_text(path: Path) -> str:
+    """A file's text, without its byte order mark, line ends as `\\n`.
+
+    Raises:
+        DataError: it cannot be read or is not UTF-8; the message names the line.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = _lines(content[: error.start].decode("utf-8", errors="replace")).count("\n") + 1
+        raise DataError(f"{path}, line {line}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
+    text = _lines(text)
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise DataError(f"{path}, line {line}: holds a zero byte, as UTF-16 does; save the file as UTF-8")
+    return text
+
+
+def read_json(path: Path) -> object:
+    """A file's JSON document.
+
+    Raises:
+        DataError: it cannot be read or is not JSON.
+    """
+    try:
+        document: object = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON ({error})") from error
+    return document
+
+
+def _lines(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _plain_lines(path: Path) -> Iterator[Prompt]:
+    # splitlines would also cut at a form feed or a line separator, which no editor shows as a line's end
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if text := line.strip():
+            yield Prompt(text, place=f"line {number}")
+
+
+def _json_lines(path: Path) -> Iterator[Prompt]:
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        place = f"line {number}"
+        try:
+            item = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}, {place}: not JSON ({error}); write {_EXPECTED['.jsonl']}") from error
+        if not isinstance(item, dict):
+            raise DataError(f"{path}, {place}: not an object; write {_EXPECTED['.jsonl']}")
+        yield _prompt(path, place, item)
+
+
+def _json_list(path: Path) -> Iterator[Prompt]:
+    document = read_json(path)
+    items = document.get("prompts") if isinstance(document, dict) else document
+    if not isinstance(items, list):
+        raise DataError(f"{path}: not a list of prompts; write {_EXPECTED['.json']}")
+    for number, item in enumerate(items, 1):
+        yield _prompt(path, f"prompt {number}", item)
+
+
+def _prompt(path: Path, place: str, item: object) -> Prompt:
+    """A prompt as JSON gives it: the text is taken as it stands, blanks at its ends too."""
+    fields = item if isinstance(item, dict) else {"prompt": item}
+    text, system = fields.get("prompt", fields.get("text")), fields.get("system_prompt")
+    if not isinstance(text, str) or not text.strip():
+        raise DataError(f'{path}, {place}: "prompt" is missing, empty or not a text')
+    if not isinstance(system, str | None):
+        raise DataError(f'{path}, {place}: "system_prompt" is not a text')
+    if not is_text(text, system or ""):
+        raise DataError(f"{path}, {place}: holds half of a surrogate pair, which is no character")
+    return Prompt(text, system if system and system.strip() else None, place)
+
+
+def is_text(*texts: str) -> bool:
+    """Whether texts can be written as UTF-8; JSON's escapes also spell what cannot."""
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def texts_of(prompts: Iterable[Prompt]) -> tuple[str, ...]:
+    """The texts alone."""
+    return tuple(prompt.text for prompt in prompts)
+
+
+def systems_of(prompts: Sequence[Prompt]) -> tuple[str | None, ...]:
+    """The system prompts alone."""
+    return tuple(prompt.system for prompt in prompts)

@@ -1,0 +1,189 @@
+"""`massact rejudge`: a second judge on stored responses, against a real judge server and a real store."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from massact.cli.app import cli
+from massact.config import load_experiment
+from massact.phases.recast import recast, subject_of
+from massact.phases.session import Session
+from massact.schema import Artifact, EvaluationRow, Tag
+from massact.store import open_store
+from massact.store.base import Stored
+from massact.store.contents import stored_runs
+from massact.tracking.tensors import read_responses
+from tests.judge_server import JudgeServer, Reply, Request, completion
+from tests.test_end_to_end import EXPERIMENT
+
+pytestmark = pytest.mark.slow
+
+JUDGE = "openai:second"
+N_CELLS, N_QUESTIONS = 4, 2
+
+
+def score_by_text(request: Request) -> Reply:
+    """A judge whose scores follow from the text alone, all of them coherent."""
+    number = int(hashlib.sha256(request.prompt.encode()).hexdigest(), 16)
+    score = str(90 if request.is_coherence else 10 + number % 90)
+    return completion(score, {score: 1.0})
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where phase 1 was run, judged by the embedded judge."""
+    folder = tmp_path_factory.mktemp("swept")
+    (folder / "small.yaml").write_text(EXPERIMENT)
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        for command in (["calibrate"], ["extract"], ["phase1", "--max-rounds", "0"]):
+            result = run(folder, *command)
+            assert result.exit_code == 0, result.output
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture
+def judge(monkeypatch: pytest.MonkeyPatch) -> Iterator[JudgeServer]:
+    with JudgeServer() as server:
+        server.answer = score_by_text
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        monkeypatch.setenv("OPENAI_API_KEY", "none")
+        yield server
+
+
+@pytest.fixture
+def place(swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it; artifacts are read where they were written."""
+    for name in ("small.yaml", "mlflow.db"):
+        shutil.copy(swept / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(folder: Path, *arguments: str) -> Result:
+    options = ["--experiment", str(folder / "small.yaml"), "--tracking-uri", f"sqlite:///{folder}/mlflow.db"]
+    result = CliRunner().invoke(cli, [*arguments, *options])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def rows(folder: Path, judge: str | None = None) -> list[Stored[EvaluationRow]]:
+    store = open_store(f"sqlite:///{folder}/mlflow.db")
+    try:
+        return [one for one in store.evaluations("small") if judge in (None, one.row.judge)]
+    finally:
+        store.close()
+
+
+def test_every_stored_row_is_recast_to_its_own_key(place: Path) -> None:
+    session = Session(load_experiment(place / "small.yaml"), f"sqlite:///{place}/mlflow.db")
+    found = rows(place)
+    assert len(found) == N_CELLS
+    for one in found:
+        subject = subject_of(session, one.row)
+        assert subject is not None
+        cell = recast(session, subject, one.row)
+        assert cell is not None
+        assert cell.steering is not None
+        assert (cell.steering.layer, cell.steering.coefficient) == (one.row.layer, one.row.coefficient)
+
+
+def test_the_second_judge_stands_beside_the_first(place: Path, judge: JudgeServer) -> None:
+    result = run(place, "rejudge", "--judge", JUDGE)
+    assert result.exit_code == 0, result.output
+    assert f"{N_CELLS} evaluations ({(N_CELLS + 1) * N_QUESTIONS} responses) to score" in result.stderr
+    first, second = rows(place, "likelihood"), rows(place, JUDGE)
+    assert len(first) == len(second) == N_CELLS
+    by_vector = {(one.row.vector_digest, one.row.coefficient): one for one in first}
+    tags = (Tag.REJUDGED,)
+    sources = {
+        one.run_id: one.tags[Tag.REJUDGED]
+        for one in stored_runs(f"sqlite:///{place}/mlflow.db", "small", second[0].row.kind, tags=tags)
+        if Tag.REJUDGED in one.tags
+    }
+    session = Session(load_experiment(place / "small.yaml"), f"sqlite:///{place}/mlflow.db")
+    for one in second:
+        old = by_vector[one.row.vector_digest, one.row.coefficient]
+        assert sources[one.run_id] == old.run_id
+        assert one.row.key != old.row.key
+        assert one.row.coherence_mean == 90.0
+        assert one.row.delta == pytest.approx(one.row.trait_mean - one.row.baseline_trait_mean)  # type: ignore[operator]
+        assert one.row.massive_energy == old.row.massive_energy
+        texts = [
+            [(r.question, r.response) for r in read_responses(session.fetch(of.run_id, Artifact.RESPONSES))]
+            for of in (one, old)
+        ]
+        assert texts[0] == texts[1]
+    assert "shared" in result.stdout
+    assert JUDGE in result.stdout
+
+
+def test_a_second_time_nothing_is_asked(place: Path, judge: JudgeServer) -> None:
+    assert run(place, "rejudge", "--judge", JUDGE).exit_code == 0
+    n_asked = len(judge.requests)
+    again = run(place, "rejudge", "--judge", JUDGE)
+    assert again.exit_code == 0
+    assert len(judge.requests) == n_asked
+    assert f"nothing to score, {N_CELLS} scored by this judge already" in again.stderr
+    assert len(rows(place)) == 2 * N_CELLS
+
+
+def test_the_key_is_the_one_that_a_sweep_would_give(place: Path, judge: JudgeServer) -> None:
+    assert run(place, "rejudge", "--judge", JUDGE).exit_code == 0
+    file = place / "small.yaml"
+    file.write_text(file.read_text().replace("judge: likelihood", f'judge: "{JUDGE}"'))
+    result = run(place, "phase1", "--max-rounds", "0")
+    assert f"{N_CELLS} cells: {N_CELLS} finished already, 0 evaluated" in result.stderr
+
+
+def test_a_dry_run_asks_nobody_and_writes_nothing(place: Path, judge: JudgeServer) -> None:
+    before = (place / "mlflow.db").read_bytes()
+    result = run(place, "rejudge", "--judge", JUDGE, "--dry-run", "--label", "probe")
+    assert result.exit_code == 0, result.output
+    assert "2 evaluations (6 responses) to score" in result.stdout
+    assert judge.requests == []
+    assert (place / "mlflow.db").read_bytes() == before
+
+
+def test_what_the_judge_left_unscored_is_scored_the_next_time(place: Path, judge: JudgeServer) -> None:
+    def half(request: Request) -> Reply:
+        return completion("I cannot say.") if request.is_coherence else score_by_text(request)
+
+    judge.answer = half
+    assert run(place, "rejudge", "--judge", JUDGE).exit_code == 0
+    assert {one.row.n_unscored for one in rows(place, JUDGE)} == {N_QUESTIONS}
+    judge.answer = score_by_text
+    assert run(place, "rejudge", "--judge", JUDGE).exit_code == 0
+    found = rows(place, JUDGE)
+    assert len(found) == N_CELLS
+    assert {one.row.n_unscored for one in found} == {0}
+    assert all(one.row.baseline_trait_mean is not None for one in found)
+
+
+def test_responses_of_a_changed_dataset_are_left_out_with_the_reason(place: Path, judge: JudgeServer) -> None:
+    from massact.toy import resolve
+
+    shutil.copytree(resolve("toy:refusal"), place / "refusal")
+    (place / "refusal" / "definition.txt").write_text("Something else.")
+    file = place / "small.yaml"
+    file.write_text(file.read_text().replace("toy:refusal", "./refusal"))
+    result = run(place, "rejudge", "--judge", JUDGE)
+    assert result.exit_code == 1
+    assert (
+        f"{N_CELLS} left out: the trait's dataset or the model's chat template has changed" in result.stderr
+    )
+    assert judge.requests == []
+
+
+def test_a_judge_that_there_is_not_is_refused(place: Path) -> None:
+    result = run(place, "rejudge", "--judge", "nobody:x")
+    assert result.exit_code == 2
+    assert "unknown judge" in result.stderr
