@@ -52,8 +52,9 @@ CONFIGS: dict[str, PretrainedConfig] = {
     "gemma2": Gemma2Config(**_GEMMA),
     "gemma3": Gemma3TextConfig(**_GEMMA),
     "gemma3_vision": Gemma3Config(
-        text_config=_GEMMA, vision_config=_VISION, mm_tokens_per_image=4, initializer_range=0.3, image_token_index=VOCABULARY - 1,
-        boi_token_index=VOCABULARY - 2, eoi_token_index=VOCABULARY - 3, eos_token_id=END_TOKEN,
+        text_config=_GEMMA, vision_config=_VISION, mm_tokens_per_image=4, initializer_range=0.3,
+        image_token_index=VOCABULARY - 1, boi_token_index=VOCABULARY - 2, eoi_token_index=VOCABULARY - 3,
+        eos_token_id=END_TOKEN,
     ),
     "llama": LlamaConfig(**_SHARED),
     "mistral": MistralConfig(**_SHARED, sliding_window=8),

@@ -13,6 +13,7 @@ from massact.errors import DataError, MassactError
 from massact.judges import Exchange
 from massact.keys import cell_key
 from massact.phases.interrupt import Interrupted
+from massact.phases.judged import counted_judging, ready_judge
 from massact.phases.rescoring import RejudgePlan, Rescoring, plan_rejudge
 from massact.phases.session import Session
 from massact.phases.steps import phase_params
@@ -63,7 +64,8 @@ def run_rejudge(session: Session, only: Filters, parent: OpenRun | None = None) 
     if not plan.evaluations:
         return plan
     with session.tracker.phase("rejudge", parent=parent, params=params) as run:
-        _Rejudging(session, run, plan).run()
+        with counted_judging(session, run):
+            _Rejudging(session, run, plan).run()
         session.settle()
     return plan
 
@@ -80,6 +82,8 @@ class _Rejudging:
         session, plan = self._session, self._plan
         session.spool  # noqa: B018  opened before anything is spent on what it could not take
         todo = [*plan.baselines, *plan.evaluations]
+        for subject in dict.fromkeys(one.subject for one in todo):
+            ready_judge(session, self._parent, subject.trait, subject.model)
         with session.interruption.finishing(), session.progress("scoring responses", len(todo)) as advance:
             for batch in self._batches(todo):
                 if session.interruption.is_requested:
