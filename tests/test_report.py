@@ -10,13 +10,14 @@ from html.parser import HTMLParser
 import pytest
 
 from massact.query import Answers, Evaluations
+from massact.query.question_scores import QuestionScores
 from massact.report import Report, build_report
 from massact.report.comparisons import before_after_table
 from massact.report.contents import Evidence
-from massact.report.result_tables import gap_matrices
+from massact.report.result_tables import best_tables, gap_matrices
 from massact.report.sections import coefficient_section
 from massact.report.summary import answers_in_short
-from massact.schema import EvaluationRow
+from massact.schema import EvaluationRow, Scores
 from massact.store.base import Failure, Stored
 from tests.report_rows import (
     behaves,
@@ -218,3 +219,32 @@ def test_report_imports_nothing_heavy() -> None:
 def test_generated_at_and_provenance_are_shown() -> None:
     text = build_report(report_input([], generated_at=datetime(2026, 2, 5, 12, 30, tzinfo=UTC))).markdown
     assert "2026-02-05 12:30+00:00" in text
+
+
+def test_with_scores_by_question_bests_have_intervals_and_differences_are_tested() -> None:
+    gains = {"probe_preclean": 30.0, "probe_cleaned": 10.0}
+    wave = [4.0 * ((3 * i) % 10 - 4.5) for i in range(10)]
+    base = tuple(1.5 for _ in range(10))
+    rows = [scored(gain, 80.0, label=label, baseline_key="base") for label, gain in gains.items()]
+    by_run = {
+        one.run_id: Scores(
+            tuple(1.5 + gains[str(one.row.label)] + w for w in (wave if i else wave[::-1])), (80.0,) * 10
+        )
+        for i, one in enumerate(rows)
+    }
+    given = Answers(
+        evaluations=Evaluations.of(tuple(rows)),
+        scores=QuestionScores(by_run, {"base": Scores(base, (90.0,) * 10)}),
+        coefficient_ranges={},
+    )
+    found = Evidence.of(experiment(), given)
+    (table,) = (one for one in best_tables(found) if "response[:5]" in one.caption)
+    assert [column.header for column in table.columns][2:4] == ["95 % of delta", "standing"]
+    assert [(row[0].text, row[3].text) for row in table.rows[:2]] == [
+        ("probe_preclean", "winner"),
+        ("probe_cleaned", "behind"),
+    ]
+    assert re.fullmatch(r"\+\d+\.\d to \+\d+\.\d", table.rows[0][2].text)
+    row = next(one for one in before_after_table(found).rows if one[1].text == "probe_preclean")
+    verdict = next(cell.text for cell in row if "ahead" in cell.text)
+    assert re.fullmatch(r"before ahead by 20\.0 \(95 %: \d+\.\d to \d+\.\d, p 0\.0\d+\)", verdict)

@@ -12,14 +12,21 @@ from massact.query import Answers, GapRow, GapsAnswer
 from massact.tracking.tracker import OpenRun
 
 
-def load_answers(session: Session, phase: str | None = None) -> Answers:
-    """What the store holds, with the declared matrix of one phase or of all."""
+def load_answers(session: Session, phase: str | None = None, *, with_scores: bool = False) -> Answers:
+    """What the store holds, with the declared matrix of one phase or of all.
+
+    Args:
+        with_scores: also by question, for intervals and tests.
+    """
     experiment = session.experiment
     ranges = {model.name: model.coefficient_range for model in experiment.models if model.coefficient_range}
     with session.store() as store:
-        return Answers.from_store(
+        answers = Answers.from_store(
             store, experiment.name, groups=experiment.groups(phase), coefficient_ranges=ranges
         )
+        if with_scores:
+            answers = answers.with_scores(store, experiment.name, experiment.coherence_floor)
+    return answers
 
 
 def phase_gaps(session: Session, phase: str | None = None) -> GapsAnswer:

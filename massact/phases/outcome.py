@@ -16,7 +16,7 @@ def log_outcome(
     session: Session, run: OpenRun, phase: PhaseName, cosines: Mapping[tuple[str, str], float]
 ) -> None:
     """Answer the phase's question from the store, show it, and keep it on the phase's run."""
-    answers = load_answers(session, phase if phase != "phase4" else None)
+    answers = load_answers(session, phase if phase != "phase4" else None, with_scores=True)
     text = phase_markdown(phase, session.experiment, answers, cosines=cosines)
     tracker = session.tracker
     tracker.set_tag(run, MlflowTag.NOTE, text)

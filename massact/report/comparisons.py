@@ -77,7 +77,13 @@ def comparison_verdict(evidence: Evidence, row: ComparisonRow) -> str:
         return f"cannot say: {' and '.join(lacking)}"
     if abs(row.difference) < TIE_POINTS or row.better is None:
         return "tied"
-    return f"{'before' if row.better == row.label_a else 'after'} ahead by {abs(row.difference):.1f}"
+    ahead = f"{'before' if row.better == row.label_a else 'after'} ahead by {abs(row.difference):.1f}"
+    if row.difference_low is None or row.difference_high is None or row.p_corrected is None:
+        return ahead
+    sign = 1 if row.difference > 0 else -1
+    low, high = sorted((sign * row.difference_low, sign * row.difference_high))
+    lead = "cannot be told apart: " if low <= 0 else ""
+    return f"{lead}{ahead} (95 %: {low:.1f} to {high:.1f}, p {row.p_corrected:.2g})"
 
 
 def same_vector(evidence: Evidence, row: ComparisonRow) -> str | None:

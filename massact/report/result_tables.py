@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from massact.domain import Cleaning, Group, Recipe
 from massact.labels import format_label
 from massact.query import Point
+from massact.query.uncertainty import believe, standings
 from massact.report.contents import Evidence, Place, place_of
 from massact.report.table import MISSING, Cell, Table, cells, columns, number, result
 from massact.schema import EvaluationRow
@@ -63,11 +64,33 @@ def best_tables(evidence: Evidence) -> tuple[Table, ...]:
 def _best_table(evidence: Evidence, place: Place) -> Table:
     ranked = [(label, evidence.best(place, label)) for label in evidence.labels(place)]
     ranked.sort(key=lambda pair: _rank(evidence, place, pair[1]))
-    return Table(
-        evidence.name(place),
-        columns("label", "delta @ coherence", "#layer", "#coefficient", "#relative strength", "#scored"),
-        tuple(_best_row(evidence, place, label, best) for label, best in ranked),
-    )
+    headers = ["label", "delta @ coherence", "#layer", "#coefficient", "#relative strength", "#scored"]
+    rows = [_best_row(evidence, place, label, best) for label, best in ranked]
+    scores = evidence.answers.scores
+    if scores is not None and place in evidence.strata:
+        standing = standings(evidence.strata[place], evidence.floor, scores)
+        headers[2:2] = ["95 % of delta", "standing"]
+        rows = [
+            (
+                *row[:2],
+                _interval(evidence, place, label, best),
+                Cell(standing.get(label) or MISSING),
+                *row[2:],
+            )
+            for row, (label, best) in zip(rows, ranked, strict=True)
+        ]
+    return Table(evidence.name(place), columns(*headers), tuple(rows))
+
+
+def _interval(evidence: Evidence, place: Place, label: str, best: Point | None) -> Cell:
+    """Where the true delta of a best lies, its having been picked allowed for."""
+    scores = evidence.answers.scores
+    if best is None or scores is None:
+        return Cell(MISSING)
+    found = believe(evidence.strata[place].slices[label], best, evidence.floor, scores)
+    if found.delta_low is None or found.delta_high is None:
+        return Cell(MISSING)
+    return Cell(f"{found.delta_low:+.1f} to {found.delta_high:+.1f}")
 
 
 def _rank(evidence: Evidence, place: Place, best: Point | None) -> tuple[bool, float]:

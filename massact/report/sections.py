@@ -140,6 +140,12 @@ def massive_section(given: ReportInput) -> Section:
     return Section("massive", "Massive dims", planted, massive_tables(given.calibrations, models), lines)
 
 
+_BEST_TEXT = (
+    "The interval holds the true delta in 95 of 100 experiments; it allows for the best having been picked among many "
+    "noisy evaluations. A label is tied where it cannot be told from the winner of its place.",
+)
+
+
 def report_sections(given: ReportInput, evidence: Evidence) -> tuple[Section, ...]:
     """All sections but the responses."""
     baselines = baseline_table(evidence, given.baselines)
@@ -151,7 +157,7 @@ def report_sections(given: ReportInput, evidence: Evidence) -> tuple[Section, ..
         coefficient_section(evidence),
         controls_section(evidence, baselines),
         massive_section(given),
-        Section("best", "Best of every group", (), _filled(best_tables(evidence))),
+        Section("best", "Best of every group", _BEST_TEXT, _filled(best_tables(evidence))),
         _provenance_section(given, evidence),
     )
 
