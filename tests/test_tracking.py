@@ -274,3 +274,37 @@ def test_a_text_too_long_for_a_tag_is_cut_at_a_line_and_says_so(tracker: Tracker
     assert len(note) <= 8000
     assert kept == lines[: len(kept)]
     assert (blank, mark) == ("", "(cut: the rest is in the run's artifacts)")
+
+
+def test_fetching_leaves_nothing_behind(
+    tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.store.artifact import artifact_repository_registry as registry
+
+    from massact.tracking import fetching
+
+    with tracker.phase("phase1", params={}) as phase:
+        run_id = _log(tracker, phase)
+    place = tracker.fetch(run_id, "responses.json")
+    assert str(place).startswith(_run(tracker, run_id).info.artifact_uri.removeprefix("file://"))
+
+    class Remote:
+        """As of a store on another machine."""
+
+        def download_artifacts(self, path: str, folder: str) -> str:
+            copy = Path(folder) / path
+            copy.write_bytes(b"content")
+            return str(copy)
+
+    monkeypatch.setattr(registry, "get_artifact_repository", lambda *_, **__: Remote())
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    fetching._copies.cache_clear()
+    try:
+        places = {fetching.fetch_from("s3://bucket/run", "a", tracking_uri="") for _ in range(3)}
+        assert [place.read_bytes() for place in places] == [b"content"]
+        assert len(list(temporary.iterdir())) == 1
+    finally:
+        fetching._copies.cache_clear()
+    assert list(temporary.iterdir()) == [], "copies go when the process ends, or nothing holds on to them"

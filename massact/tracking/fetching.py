@@ -1,5 +1,8 @@
 """Artifacts read by where they lie, without a tracking client: asking for one sets up nothing in the store."""
 
+import tempfile
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 from massact.errors import StoreError
@@ -9,18 +12,36 @@ from massact.tracking.connection import first_line, set_up_client
 def fetch_from(artifact_uri: str, path: str, *, tracking_uri: str) -> Path:
     """An artifact of the run whose artifacts lie at a URI: where it lies on this machine, or a downloaded copy.
 
+    A copy stays until the process ends.
+
     Raises:
         StoreError: there is no such artifact, or it cannot be had.
     """
     set_up_client()
     from mlflow.exceptions import MlflowException
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
     try:
         repository = get_artifact_repository(artifact_uri, tracking_uri=tracking_uri)
-        found = Path(repository.download_artifacts(path))  # type: ignore[no-untyped-call]
+        if isinstance(repository, LocalArtifactRepository):
+            found = Path(repository.artifact_dir) / path
+        else:
+            found = Path(repository.download_artifacts(path, str(_folder(artifact_uri))))  # type: ignore[no-untyped-call]
     except (MlflowException, OSError) as error:
         raise StoreError(f"there is no artifact {path!r} at {artifact_uri}: {first_line(error)}") from error
     if not found.exists():
-        raise StoreError(f"there is no artifact {path!r} at {artifact_uri}")
+        raise StoreError(f"there is no artifact {path!r} at {artifact_uri}: {found} does not exist")
     return found
+
+
+def _folder(artifact_uri: str) -> Path:
+    """Where copies of a run's artifacts go: MLflow's own choice would be a new folder each time, for good."""
+    folder = Path(_copies().name) / sha256(artifact_uri.encode()).hexdigest()[:32]
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@cache
+def _copies() -> "tempfile.TemporaryDirectory[str]":
+    return tempfile.TemporaryDirectory(prefix="massact-")

@@ -14,8 +14,9 @@ from massact.errors import StoreError
 from massact.schema import EvaluationRow, Kind, MlflowTag, StageRow, Tag
 from massact.tracking.connection import connect, first_line, shown_uri, without_password
 from massact.tracking.creation import Creation
+from massact.tracking.fetching import fetch_from
 from massact.tracking.holding import held_back
-from massact.tracking.patience import Patience, is_outage
+from massact.tracking.patience import Patience, StoreLostError, is_outage
 from massact.tracking.process import process_tag
 from massact.tracking.tags import fit_tag, parent_tags, row_tags, run_tags
 from massact.tracking.views import view_tags
@@ -241,19 +242,18 @@ class Tracker:
         Raises:
             StoreError: the run holds no such artifact, or it cannot be had.
         """
-        from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
 
-        def download() -> str:
-            return str(download_artifacts(run_id=run_id, artifact_path=path, tracking_uri=self.tracking_uri))
+        def download() -> Path:
+            place = str(self._client.get_run(run_id).info.artifact_uri)
+            return fetch_from(place, path, tracking_uri=self.tracking_uri)
 
         try:
-            found = self._patience.ask(download, is_outage=lambda error: is_outage(error) and self._is_down())
-        except (MlflowException, OSError) as error:
+            return self._patience.ask(download, is_outage=lambda error: is_outage(error) and self._is_down())
+        except (MlflowException, StoreError) as error:
+            if isinstance(error, StoreLostError):
+                raise
             raise StoreError(f"run {run_id} has no artifact {path!r}: {first_line(error)}") from error
-        if not Path(found).exists():
-            raise StoreError(f"run {run_id} has no artifact {path!r}: {found} does not exist")
-        return Path(found)
 
     def _is_down(self) -> bool:
         """A server answers 500 where an artifact is missing, as it does when it is broken."""
