@@ -92,3 +92,31 @@ def test_outside_the_main_thread_it_leaves_signals_alone() -> None:
     thread.start()
     thread.join()
     assert seen == [signal.getsignal(signal.SIGINT)]
+
+
+def test_an_interruption_within_a_statement_waits_for_its_end(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sqlalchemy.engine.default import DefaultDialect
+
+    execute = DefaultDialect.do_execute
+    n_left = [3]
+
+    def interrupted(self: Any, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        execute(self, cursor, statement, parameters, context)
+        if statement.startswith("SELECT") and n_left[0]:
+            n_left[0] -= 1
+            if not n_left[0]:
+                signal.raise_signal(signal.SIGINT)
+
+    def work() -> None:
+        with tracker.phase("calibrate", params={}) as run:
+            monkeypatch.setattr(DefaultDialect, "do_execute", interrupted)
+            for value in ("a", "b", "c"):
+                tracker.set_tag(run, "mlflow.note.content", value)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert not n_left[0]
+    monkeypatch.undo()
+    assert _statuses(tracker) == ["KILLED"]

@@ -6,6 +6,7 @@ from typing import Any, cast
 from massact.schema import Kind
 from massact.store import RunStore, open_store
 from massact.store.contents import stored_runs
+from massact.tracking.holding import uninterrupted
 from massact.tracking.patience import Patience, is_unreadable
 
 
@@ -16,7 +17,7 @@ class _PatientStore:
         self._uri, self._patience = tracking_uri, patience
         self._store: RunStore | None = None
         self._warnings: list[str] = []
-        self._patience.ask(self._open, is_outage=is_unreadable)
+        self._patience.ask(uninterrupted(self._open), is_outage=is_unreadable)
 
     @property
     def warnings(self) -> list[str]:
@@ -30,7 +31,8 @@ class _PatientStore:
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def read(*args: Any, **kwargs: Any) -> Any:
-            return self._patience.ask(lambda: self._read(name, args, kwargs), is_outage=is_unreadable)
+            reading = uninterrupted(lambda: self._read(name, args, kwargs))
+            return self._patience.ask(reading, is_outage=is_unreadable)
 
         return read
 

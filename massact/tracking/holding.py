@@ -1,11 +1,17 @@
-"""Holding an interruption back while a run is made or ended, so that none is left open by it."""
+"""Holding an interruption back while a store is spoken to, so that nothing is left half done by it.
+
+A run that was just made would stay open, and a statement that was broken off would keep SQLite locked
+against the words that end the run.
+"""
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TypeVar
 
+T = TypeVar("T")
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -42,3 +48,13 @@ def held_back() -> Iterator[None]:
         release()
         if held:
             signal.raise_signal(held[0])
+
+
+def uninterrupted(attempt: Callable[[], T]) -> Callable[[], T]:
+    """The same, during which a first Ctrl-C or SIGTERM waits."""
+
+    def held() -> T:
+        with held_back():
+            return attempt()
+
+    return held

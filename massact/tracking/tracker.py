@@ -15,7 +15,7 @@ from massact.schema import EvaluationRow, Kind, MlflowTag, StageRow, Tag
 from massact.tracking.connection import connect, first_line, shown_uri, without_password
 from massact.tracking.creation import Creation
 from massact.tracking.fetching import fetch_from
-from massact.tracking.holding import held_back
+from massact.tracking.holding import held_back, uninterrupted
 from massact.tracking.patience import Patience, StoreLostError, is_outage
 from massact.tracking.process import process_tag
 from massact.tracking.tags import fit_tag, parent_tags, row_tags, run_tags
@@ -105,7 +105,7 @@ class Tracker:
 
     def _ask(self, attempt: Callable[[], T]) -> T:
         """Something that may be asked twice: the second time changes nothing."""
-        return self._patience.ask(attempt, is_outage=is_outage)
+        return self._patience.ask(uninterrupted(attempt), is_outage=is_outage)
 
     def _show_views(self, experiment_id: str) -> None:
         for key, value in view_tags(self._floor).items():
@@ -193,7 +193,7 @@ class Tracker:
     def _create(self, experiment_id: str, tags: Mapping[str, str], name: str) -> OpenRun:
         creation = Creation(self._client, self.tracking_uri, experiment_id, name=name, tags=tags)
         run_id, artifact_uri = self._patience.ask(
-            creation.make, is_outage=is_outage, before_again=creation.find
+            uninterrupted(creation.make), is_outage=is_outage, before_again=uninterrupted(creation.find)
         )
         return OpenRun(run_id, experiment_id, artifact_uri)
 
@@ -249,7 +249,9 @@ class Tracker:
             return fetch_from(place, path, tracking_uri=self.tracking_uri)
 
         try:
-            return self._patience.ask(download, is_outage=lambda error: is_outage(error) and self._is_down())
+            return self._patience.ask(
+                uninterrupted(download), is_outage=lambda error: is_outage(error) and self._is_down()
+            )
         except (MlflowException, StoreError) as error:
             if isinstance(error, StoreLostError):
                 raise
