@@ -2,7 +2,7 @@
 
 Run from the project's root; weights, store and spool go to a folder that is taken away afterwards:
 
-    python benchmarks/full_size.py                          # gemma-2-2b in bfloat16: 5 GB of disk, 9 GB of memory
+    python benchmarks/full_size.py                          # gemma-2-2b in bfloat16: 5 GB of disk, 7 GB of memory
     python benchmarks/full_size.py --model gemma-3-4b       # with its vision wrapper: 9 GB of disk
     python benchmarks/full_size.py --layers 2 --prompts 4   # a trial of the command itself
 
