@@ -26,6 +26,10 @@ FORBIDDEN: dict[str, set[str]] = {
     },
     "judges": {"mlflow", "sqlalchemy", "click", "massact.pipeline", "massact.tracking", "massact.store",
                "massact.phases", "massact.cli"},
+    "prediction": {
+        "torch", "transformers", "mlflow", "click", "sqlalchemy", "massact.config", "massact.models",
+        "massact.pipeline", "massact.tracking", "massact.store", "massact.phases", "massact.cli",
+    },
     "pipeline": {
         "mlflow", "sqlalchemy", "click", "massact.config", "massact.tracking", "massact.store", "massact.query",
         "massact.phases", "massact.cli",

@@ -8,6 +8,7 @@ from massact.errors import MissingPrerequisiteError, StoreError
 from massact.labels import format_label
 from massact.phases.session import Session
 from massact.phases.stored_extractions import extract_command, newest_extractions, other_settings
+from massact.pipeline.activations import Activations
 from massact.pipeline.extract import make_vectors
 from massact.schema import Artifact, Kind, StageRow
 from massact.store.base import Stored
@@ -40,6 +41,7 @@ class StoredVectors:
         path = session.fetch(calibrations[-1].run_id, Artifact.CALIBRATION)
         self.calibration: Calibration = read_calibration(path)
         self._made: dict[tuple[str, str], torch.Tensor] = {}
+        self._activations: dict[str, Activations] = {}
 
     def of(self, position: str, recipe: Recipe) -> torch.Tensor:
         """`[n_layers, d_model]`: read from the extraction, or made from its activations where it holds none.
@@ -50,23 +52,39 @@ class StoredVectors:
         """
         label = format_label(recipe)
         if (position, label) not in self._made:
-            found = self._extractions.get(position)
-            if found is None:
-                raise MissingPrerequisiteError(
-                    f"activations not found at {position}: add it to extraction.positions in "
-                    f"{self._session.experiment.file} and run massact extract first; there are "
-                    f"{', '.join(self._extractions)}"
-                )
-            other = other_settings(found.row, self._session.experiment)
-            if other is not None:
-                raise MissingPrerequisiteError(
-                    f"vectors at {position}: {other}. Run: {extract_command(self._session.experiment)}"
-                )
-            self._made[position, label] = self._read(found, recipe, label)
+            self._made[position, label] = self._read(position, recipe, label)
         return self._made[position, label]
 
-    def _read(self, found: Stored[StageRow], recipe: Recipe, label: str) -> torch.Tensor:
-        fetch = self._session.fetch
+    def activations(self, position: str) -> Activations:
+        """What the vectors at a position were made from.
+
+        Raises:
+            MissingPrerequisiteError: nothing was extracted at that position.
+        """
+        if position not in self._activations:
+            found = self._extraction(position)
+            self._activations[position] = read_activations(
+                self._session.fetch(found.run_id, Artifact.ACTIVATIONS)
+            )
+        return self._activations[position]
+
+    def _extraction(self, position: str) -> Stored[StageRow]:
+        found = self._extractions.get(position)
+        if found is None:
+            raise MissingPrerequisiteError(
+                f"activations not found at {position}: add it to extraction.positions in "
+                f"{self._session.experiment.file} and run massact extract first; there are "
+                f"{', '.join(self._extractions)}"
+            )
+        other = other_settings(found.row, self._session.experiment)
+        if other is not None:
+            raise MissingPrerequisiteError(
+                f"vectors at {position}: {other}. Run: {extract_command(self._session.experiment)}"
+            )
+        return found
+
+    def _read(self, position: str, recipe: Recipe, label: str) -> torch.Tensor:
+        found, fetch = self._extraction(position), self._session.fetch
         if label in found.row.labels:
             try:
                 path = fetch(found.run_id, f"{Artifact.VECTORS}/{label}.safetensors")
@@ -76,6 +94,6 @@ class StoredVectors:
                     f"vectors of {label} not found in extraction {found.run_id}: {error}. Delete that run and "
                     "run massact extract again"
                 ) from error
-        activations = read_activations(fetch(found.run_id, Artifact.ACTIVATIONS))
+        activations = self.activations(position)
         seed = self._session.experiment.extraction.seed
         return make_vectors([recipe], activations, self.calibration, seed=seed)[label].vectors
