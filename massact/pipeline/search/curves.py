@@ -1,0 +1,251 @@
+"""What is believed of coherence and gain along the coefficients of one ladder.
+
+Everything is over x = ln(coefficient).
+
+Coherence is a falling logistic that starts at the baseline's coherence C0,
+
+    coherence(x) = C0 / (1 + exp((x - x50) / w)),
+
+known by a grid over where it crosses the floor (the cliff) and over w, weighed by what was observed.
+
+The gain (the delta in the wanted direction) is a Gaussian process: it may have plateaus, bumps and a peak before the
+cliff, which no formula of few parameters follows. It is the sum of a trend, which the ladders of one model and trait
+share, and of what is a ladder's own. A coefficient is worth the expected improvement on the best so far (Jones,
+Schonlau and Welch, "Efficient Global Optimization of Expensive Black-Box Functions", 1998), bounded by what can be
+gained at all, times the chance that the text is still coherent there (Gardner et al., "Bayesian Optimization with
+Inequality Constraints", 2014).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Numbers = NDArray[np.float64]
+
+COHERENCE_NOISE, GAIN_NOISE = 10.0, 3.0
+"""How far a mean score of about ten questions lies off a smooth curve, in points."""
+_TAIL = 4.0
+"""Degrees of freedom of the coherences' Student t: curves have bumps, and one must not decide alone."""
+_WIDTH, _WIDTH_SPREAD = 0.10, 0.5
+"""Median of w, and the standard deviation of its logarithm."""
+_SURPRISE, _SURPRISE_SCALE = 0.1, 6.0
+"""Weight of a cliff that is spread so much wider, for vectors that the prior knows nothing of."""
+_N_CLIFFS, _N_WIDTHS = 481, 7
+_NEGLIGIBLE = 1e-5
+"""Cells of the grid lighter than this share of the heaviest are left out."""
+_LENGTH = 0.2
+"""Correlation length of the gain, in ln(coefficient)."""
+_TREND_SPREAD, _OWN_SPREAD = 0.3, 0.2
+"""Standard deviations of the trend and of what is a ladder's own, as shares of the ceiling."""
+_RISE_BELOW_BEST, _RISE_WIDTH, _RISE_TO = 0.35, 0.12, 0.8
+"""The trend before any observation: its middle below the expected best and its width (ln), its height (share)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """A coefficient of a ladder that was tried."""
+
+    coefficient: float
+    """Its size, above 0."""
+    coherence: float | None
+    """Mean coherence, 0 to 100; `None`: it failed, or nothing was scored."""
+    gain: float | None
+    """Mean delta in the wanted direction; `None`: the trait was not scored."""
+    is_partial: bool = False
+    """Given up on part of the questions: it tells of the cliff and is never the best."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What is expected of a ladder's curves before any evaluation of its own."""
+
+    cliff: float
+    """ln(coefficient) where coherence is expected to cross the floor."""
+    best: float
+    """ln(coefficient) where the prior expects the best; what x is aligned by across ladders."""
+    spread: float
+    """Standard deviation of the cliff."""
+    floor: float
+    baseline_coherence: float
+    """Above the floor."""
+    ceiling: float
+    """The most that can be gained: what the baseline leaves, in points."""
+
+
+class TrendPoint(NamedTuple):
+    """A mean over ladders."""
+
+    x: float
+    """ln(coefficient) less the expected best."""
+    gain: float
+    n: int
+    """Over how many observations."""
+
+
+class CoherenceBelief:
+    """Where the cliff of a ladder may lie, and how steep it is."""
+
+    def __init__(
+        self, shape: Shape, observations: Sequence[Observation], *, may_surprise: bool = True
+    ) -> None:
+        """
+        Args:
+            may_surprise: whether the cliff may lie far off what is expected.
+        """
+        import numpy as np
+
+        self._shape = shape
+        units, widths, log_prior = _grid(_SURPRISE if may_surprise else 0.0)
+        self._cliffs, self._widths = shape.cliff + shape.spread * _SURPRISE_SCALE * units, widths
+        # far below the cliff coherence is the baseline's, at the cliff it is the floor
+        self._halves = self._cliffs - widths * math.log(shape.baseline_coherence / shape.floor - 1)
+        log_weights = log_prior.copy()
+        for one in observations:
+            if one.coherence is None:
+                continue
+            off = (self._curves(np.log([one.coefficient]))[0] - one.coherence) / COHERENCE_NOISE
+            log_weights -= (_TAIL + 1) / 2 * np.log1p(off**2 / _TAIL)
+        weights = np.exp(log_weights - log_weights.max())
+        kept = weights > _NEGLIGIBLE
+        self._cliffs, self._widths, self._halves = self._cliffs[kept], widths[kept], self._halves[kept]
+        self._weights = weights[kept] / weights[kept].sum()
+
+    def chance(self, x: "Numbers") -> "Numbers":
+        """`[n_x]`: the chance that a mean coherence is at or above the floor at each x."""
+        from scipy.special import ndtr
+
+        above = ndtr((self._curves(x) - self._shape.floor) / (COHERENCE_NOISE / 2))
+        found: Numbers = above @ self._weights
+        return found
+
+    def cliff(self) -> tuple[float, float]:
+        """Mean and standard deviation of ln(coefficient) at the cliff."""
+        mean = float(self._weights @ self._cliffs)
+        return mean, math.sqrt(max(float(self._weights @ (self._cliffs - mean) ** 2), 0.0))
+
+    def _curves(self, x: "Numbers") -> "Numbers":
+        """`[n_x, n_grid]`, 0 to 100."""
+        import numpy as np
+
+        z = (x[:, None] - self._halves) / self._widths
+        curves: Numbers = self._shape.baseline_coherence / (1 + np.exp(np.clip(z, -50, 50)))
+        return curves
+
+
+class GainTrend:
+    """What the ladders of one model and trait have in common, over x less the expected best."""
+
+    def __init__(self, ceiling: float, points: Sequence[TrendPoint] = ()) -> None:
+        import numpy as np
+        from scipy.linalg import cho_factor
+
+        self._ceiling, self._spread = ceiling, _TREND_SPREAD * ceiling
+        self._x = np.array([point.x for point in points])
+        if points:
+            noise = np.array([((_OWN_SPREAD * ceiling) ** 2 + GAIN_NOISE**2) / point.n for point in points])
+            self._factor = cho_factor(_kernel(self._x, self._x, self._spread) + np.diag(noise))
+            self._residual = np.array([point.gain for point in points]) - self._prior(self._x)
+
+    def mean(self, x: "Numbers") -> "Numbers":
+        """`[n_x]`, in points."""
+        from scipy.linalg import cho_solve
+
+        if not len(self._x):
+            return self._prior(x)
+        cross = _kernel(x, self._x, self._spread)
+        found: Numbers = self._prior(x) + cross @ cho_solve(self._factor, self._residual)
+        return found
+
+    def covariance(self, a: "Numbers", b: "Numbers") -> "Numbers":
+        """`[n_a, n_b]`, in squared points."""
+        from scipy.linalg import cho_solve
+
+        prior = _kernel(a, b, self._spread)
+        if not len(self._x):
+            return prior
+        left, right = (_kernel(one, self._x, self._spread) for one in (a, b))
+        found: Numbers = prior - left @ cho_solve(self._factor, right.T)
+        return found
+
+    def _prior(self, x: "Numbers") -> "Numbers":
+        import numpy as np
+
+        z = (x + _RISE_BELOW_BEST) / _RISE_WIDTH
+        found: Numbers = _RISE_TO * self._ceiling / (1 + np.exp(np.clip(-z, -50, 50)))
+        return found
+
+
+class GainBelief:
+    """What may be gained along the coefficients of a ladder."""
+
+    def __init__(self, shape: Shape, trend: GainTrend, observations: Sequence[Observation]) -> None:
+        import numpy as np
+        from scipy.linalg import cho_factor
+
+        self._shape, self._trend = shape, trend
+        seen = [
+            (math.log(one.coefficient) - shape.best, one.gain)
+            for one in observations
+            if one.gain is not None and not one.is_partial
+        ]
+        self._x = np.array([x for x, _ in seen])
+        if seen:
+            noise = GAIN_NOISE**2 * np.eye(len(seen))
+            self._factor = cho_factor(self._covariance(self._x, self._x) + noise)
+            self._residual = np.array([gain for _, gain in seen]) - trend.mean(self._x)
+
+    def at(self, x: "Numbers") -> tuple["Numbers", "Numbers"]:
+        """Mean and standard deviation of the gain at each x, in points."""
+        import numpy as np
+        from scipy.linalg import cho_solve
+
+        x = x - self._shape.best
+        mean, variance = self._trend.mean(x), np.diag(self._covariance(x, x))
+        if len(self._x):
+            cross = self._covariance(x, self._x)
+            mean = mean + cross @ cho_solve(self._factor, self._residual)
+            variance = variance - (cross * cho_solve(self._factor, cross.T).T).sum(axis=1)
+        return mean, np.sqrt(np.maximum(variance, 1e-9))
+
+    def improvement(self, x: "Numbers", best: float) -> "Numbers":
+        """`[n_x]`: by how many points a gain is expected to pass the best so far, none above the ceiling."""
+        mean, deviation = self.at(x)
+        return _excess(mean - best, deviation) - _excess(mean - self._shape.ceiling, deviation)
+
+    def _covariance(self, a: "Numbers", b: "Numbers") -> "Numbers":
+        return self._trend.covariance(a, b) + _kernel(a, b, _OWN_SPREAD * self._shape.ceiling)
+
+
+def _kernel(a: "Numbers", b: "Numbers", spread: float) -> "Numbers":
+    import numpy as np
+
+    found: Numbers = spread**2 * np.exp(-0.5 * ((a[:, None] - b[None, :]) / _LENGTH) ** 2)
+    return found
+
+
+def _excess(ahead: "Numbers", deviation: "Numbers") -> "Numbers":
+    """E[max(N(ahead, deviation), 0)]."""
+    import numpy as np
+    from scipy.special import ndtr
+
+    z = ahead / deviation
+    found: Numbers = ahead * ndtr(z) + deviation * np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
+    return found
+
+
+@cache
+def _grid(surprise: float) -> tuple["Numbers", "Numbers", "Numbers"]:
+    """Cliffs (in units of the widest spread), widths and the log of the prior, `[n_grid]` each."""
+    import numpy as np
+
+    units, steps = np.meshgrid(np.linspace(-3, 3, _N_CLIFFS), np.linspace(-2, 2, _N_WIDTHS), indexing="ij")
+    narrow = _SURPRISE_SCALE * np.exp(-0.5 * (units * _SURPRISE_SCALE) ** 2)
+    prior = (1 - surprise) * narrow + surprise * np.exp(-0.5 * units**2)
+    widths = _WIDTH * np.exp(_WIDTH_SPREAD * steps)
+    return units.ravel(), widths.ravel(), (np.log(np.maximum(prior, 1e-300)) - 0.5 * steps**2).ravel()
