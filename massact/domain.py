@@ -18,6 +18,16 @@ METHODS = ("mean_diff", "probe", "gradient", "random_baseline")
 DEFAULT_COHERENCE_FLOOR = 68.0
 """The least `coherence_mean` at which a result counts, unless a question is asked with another."""
 
+SearchMode = Literal["search", "scan"]
+SEARCH_MODES: tuple[SearchMode, ...] = ("search", "scan")
+"""`search`: only what the search asks for. `scan`: the declared coefficients first, so that a curve that is not
+monotonic is seen whole, then the search from there."""
+
+DEFAULT_BUDGET = 8
+"""Evaluations that a search makes of one label at one layer at most."""
+DEFAULT_TOLERANCE = 0.4
+"""A coefficient that is expected to gain fewer points than this is not tried."""
+
 COMPONENT = "residual"
 """Where activations are read and vectors added: the output of a decoder block."""
 

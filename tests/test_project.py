@@ -14,7 +14,9 @@ from click.testing import CliRunner
 from massact.cli.app import cli
 from massact.cli.commands import COMMANDS
 
-ENTRY_POINTS = ("main", "calibrate", "extract", "phase1", "phase2", "phase3", "phase4", "evaluate", "report")
+ENTRY_POINTS = (
+    "main", "calibrate", "extract", "phase1", "phase2", "phase3", "phase4", "evaluate", "search", "fill-gaps", "report",
+)  # fmt: skip
 NOT_IN_A_PROJECT = {"tracking_uri", "help", "dry_run"}
 """MLflow hands the tracking URI to an entry point through the environment, and a dry run is no run."""
 
@@ -70,7 +72,7 @@ def test_an_entry_points_defaults_are_its_commands_defaults(project: dict[str, A
             assert option.required, f"{name}: {parameter} has no default in MLproject"
             continue
         own = option.default
-        wanted = "" if own is None or not isinstance(own, str | int | Path) else str(own)
+        wanted = "" if own is None or not isinstance(own, str | int | float | Path) else str(own)
         assert str(declared["default"]) == wanted, f"{name}: {parameter}"
 
 

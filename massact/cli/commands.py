@@ -30,6 +30,14 @@ COMMANDS: dict[str, Entry] = {
     "evaluate": Entry(
         "evaluate", "evaluate", "Evaluate a grid of cells: labels x layers x coefficients at one window."
     ),
+    "search": Entry(
+        "search", "search", "Search the best coefficient of labels at every layer, with few evaluations."
+    ),
+    "fill-gaps": Entry(
+        "search",
+        "fill_gaps",
+        "Search what gaps reports, until no gap remains or it is said why one cannot be closed.",
+    ),
     "report": Entry(
         "phases", "report", "Write the report of everything the store holds, as HTML and Markdown."
     ),

@@ -15,6 +15,7 @@ from massact.cli.sync import spool_option
 from massact.config import load_experiment
 from massact.config.extraction import with_validation_split
 from massact.config.judge import judge_like
+from massact.domain import DEFAULT_BUDGET
 from massact.toy import is_toy
 
 if TYPE_CHECKING:
@@ -70,9 +71,9 @@ def rounds_option(command: F) -> F:
     return click.option(
         "--max-rounds",
         type=click.IntRange(0),
-        default=3,
+        default=DEFAULT_BUDGET,
         show_default=True,
-        help="How often to go back with finer coefficients for the gaps that remain.",
+        help="Rounds of the search that fills the gaps which the grid leaves: coefficients tried at a layer; 0: none.",
     )(command)
 
 

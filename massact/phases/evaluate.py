@@ -1,5 +1,6 @@
 """Evaluating cells of one model and trait: what the store holds is skipped, the rest is generated and spooled."""
 
+import math
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from massact.phases.planning import NO_OVERRIDES, GridRequest, Overrides, Planne
 from massact.phases.session import Session
 from massact.pipeline.evaluate import Evaluation, FailedCell, PlannedCell
 from massact.pipeline.sweep import evaluate_cells
+from massact.schema import EvaluationRow
 from massact.tracking.evaluations import evaluation_whole_run, failure_whole_run
 from massact.tracking.rows import Baseline, Place
 from massact.tracking.tracker import OpenRun
@@ -63,6 +65,35 @@ class Evaluator:
     def n_layers(self) -> int:
         return self._planner.n_layers
 
+    @property
+    def planner(self) -> Planner:
+        """What plans the cells."""
+        return self._planner
+
+    @property
+    def allowed(self) -> tuple[float, float]:
+        """Least and greatest |coefficient| that may be tried of the model."""
+        return self._config.coefficient_range or (0.0, math.inf)
+
+    def is_of(self, model: str, trait: str) -> bool:
+        """Whether results of a model and trait, by their names in the experiment file, are evaluated here."""
+        return (model, trait) == (self._config.name, self._trait.name)
+
+    def baseline_row(self) -> EvaluationRow:
+        """The baseline's row; it is evaluated where the store has none.
+
+        Raises:
+            MissingPrerequisiteError: it could not be evaluated.
+        """
+        found = self._find_baseline()
+        if found is None:
+            self._session.model(self._config, self._config.instruct)
+            self._sweep([], Tally())
+            found = self._find_baseline()
+        if found is None:
+            raise MissingPrerequisiteError(f"the baseline of {self._config.name} is not in the store")
+        return found
+
     def run(self, requests: Iterable[GridRequest]) -> Tally:
         """Evaluate what the store does not hold of the requested cells, the baseline first.
 
@@ -92,7 +123,7 @@ class Evaluator:
     def _sweep(self, todo: Sequence[PlannedCell], tally: Tally) -> None:
         session, interruption = self._session, self._session.interruption
         cell = self._planner.baseline()
-        baseline = self._stored_baseline(cell)
+        baseline = self._stored_baseline()
         judge = ready_judge(session, self._parent, self._trait, self._config)
         results = evaluate_cells(
             session.model(self._config, self._config.instruct),
@@ -117,11 +148,15 @@ class Evaluator:
                 f"interrupted: {n_finished} of {tally.wanted} cells finished; run the same command again to go on"
             )
 
-    def _stored_baseline(self, planned: PlannedCell) -> Baseline | None:
-        key = cell_key(planned.cell)
+    def _stored_baseline(self) -> Baseline | None:
+        found = self._find_baseline()
+        return None if found is None else Baseline(found.key, found.trait_mean)
+
+    def _find_baseline(self) -> EvaluationRow | None:
+        key = cell_key(self._planner.baseline().cell)
         with self._session.store() as store:
-            found = {one.row.key: one.row for one in store.baselines(self._session.experiment.name)}
-        return Baseline(key, found[key].trait_mean) if key in found else None
+            baselines = store.baselines(self._session.experiment.name)
+        return next((one.row for one in baselines if one.row.key == key), None)
 
     def _put_baseline(self, result: Evaluation | FailedCell) -> Baseline:
         spool, home = self._session.spool, self._parent.experiment_id

@@ -1,15 +1,11 @@
-"""Filling the cells of a phase: its declared grid where nothing was run, a finer one where nothing is coherent."""
+"""What the experiment file declares, and what the store holds of it."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-
-from massact.config import ModelConfig, PhaseConfig, TraitConfig
+from massact.config import ModelConfig, PhaseConfig
 from massact.labels import parse_label
 from massact.layers import parse_layers
-from massact.phases.evaluate import Evaluator, GridRequest, Tally
+from massact.phases.planning import GridRequest
 from massact.phases.session import Session
-from massact.query import Answers, GapRow, GapsAnswer
-from massact.tracking.tracker import OpenRun
+from massact.query import Answers, GapsAnswer
 
 
 def load_answers(session: Session, phase: str | None = None, *, with_scores: bool = False) -> Answers:
@@ -34,38 +30,6 @@ def phase_gaps(session: Session, phase: str | None = None) -> GapsAnswer:
     return load_answers(session, phase).gaps(session.experiment.coherence_floor)
 
 
-def fill_phase(session: Session, run: OpenRun, phase: PhaseConfig) -> Tally:
-    """Evaluate a phase's declared grid, then finer coefficients for the gaps, until none is left to try."""
-    tally = Tally()
-    for trait in session.experiment.traits:
-        for name in phase.models:
-            tally.add(_fill_model(session, run, phase, (session.experiment.model(name), trait)))
-    return tally
-
-
-def _fill_model(
-    session: Session, run: OpenRun, phase: PhaseConfig, subject: tuple[ModelConfig, TraitConfig]
-) -> Tally:
-    model, trait = subject
-    evaluator = Evaluator(session, run, model, trait)
-    tally = evaluator.run(declared_requests(phase, model, evaluator.n_layers))
-    for round_number in range(1, session.workload.max_rounds + 1):
-        open_rows = [
-            row
-            for row in phase_gaps(session, phase.name).rows
-            if row.model == model.name
-            and row.trait == trait.name
-            and row.status == "below_floor"
-            and row.is_current
-        ]
-        requests = _finer(open_rows)
-        if not requests:
-            break
-        session.say(f"{model.name}: {len(open_rows)} gaps, finer coefficients, round {round_number}")
-        tally.add(evaluator.run(requests))
-    return tally
-
-
 def declared_requests(phase: PhaseConfig, model: ModelConfig, n_layers: int) -> list[GridRequest]:
     """A phase's declared grid for a model of so many layers."""
     grid = phase.grid(model)
@@ -74,16 +38,4 @@ def declared_requests(phase: PhaseConfig, model: ModelConfig, n_layers: int) -> 
         GridRequest(position, parse_label(label), layers, grid.coefficients)
         for position in phase.positions
         for label in phase.labels
-    ]
-
-
-def _finer(rows: Iterable[GapRow]) -> Sequence[GridRequest]:
-    wanted: dict[tuple[str, str, tuple[float, ...]], list[int]] = defaultdict(list)
-    for row in rows:
-        for bracket in row.brackets:
-            if bracket.try_next:
-                wanted[row.position, row.label, bracket.try_next].append(bracket.layer)
-    return [
-        GridRequest(position, parse_label(label), tuple(layers), coefficients)
-        for (position, label, coefficients), layers in wanted.items()
     ]

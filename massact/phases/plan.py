@@ -119,7 +119,7 @@ def forecast_text(session: Session, forecasts: Sequence[Forecast]) -> str:
     if len({one.phase for one in forecasts}) > 1 and session.experiment.extraction.vetting is not None:
         lines.append(_vetting_line(session))
     if any(one.phase != "evaluate" for one in forecasts):
-        lines.append("Finer coefficients for the gaps that remain come on top (--max-rounds).")
+        lines.append("The search that fills the gaps which remain comes on top (--max-rounds).")
     return "\n".join(lines)
 
 

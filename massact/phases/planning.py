@@ -62,6 +62,11 @@ class Planner:
         self._vectors = StoredVectors(session, config, trait)
 
     @property
+    def vectors(self) -> StoredVectors:
+        """The vectors of the model and trait."""
+        return self._vectors
+
+    @property
     def description(self) -> Description:
         """What identifies the model, as far as it is known by now."""
         return self._session.description(self._config, self._config.instruct)

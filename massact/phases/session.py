@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from massact.config import Experiment, ModelConfig, TraitConfig, VariantConfig
-from massact.domain import QuestionSet
+from massact.domain import DEFAULT_BUDGET, QuestionSet
 from massact.errors import MassactError, MissingPrerequisiteError, StoreError
 from massact.judges.source import ModelSource
 from massact.models.identity import Description, describe, read_description
@@ -37,8 +37,8 @@ class Workload:
     """Responses generated side by side at most; 0: as many as are of use and fit in memory."""
     save_responses: str = "all"
     """`all`, `best` (those that were the best of their group when they were made) or `none`."""
-    max_rounds: int = 3
-    """How often a phase goes back to fill the gaps that remain."""
+    max_rounds: int = DEFAULT_BUDGET
+    """Rounds of the search with which a phase fills its gaps: coefficients tried at one layer of a gap."""
     spool: Path = Path(DEFAULT_SPOOL)
     """Folder where finished evaluations are kept until the run store has them."""
     store_timeout: float = 3600

@@ -1,5 +1,6 @@
 """The entry points: calibrate, extract, evaluate, the four phases, and main, which runs them all."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from massact.config import ModelConfig, TraitConfig
@@ -8,13 +9,15 @@ from massact.labels import format_label
 from massact.layers import parse_layers
 from massact.phases.evaluate import Evaluator, GridRequest, Overrides, Tally
 from massact.phases.extraction import extract_model
+from massact.phases.gap_filling import Found, SearchPlan, fill_gaps, fill_phase, search_bests
 from massact.phases.geometry import pair_cosines
-from massact.phases.grid import fill_phase, load_answers
+from massact.phases.grid import load_answers, phase_gaps
 from massact.phases.judged import counted_judging
 from massact.phases.outcome import log_outcome
 from massact.phases.preflight import check_experiment
 from massact.phases.prepare import calibrate_model
 from massact.phases.prerequisites import require
+from massact.phases.search_text import search_text
 from massact.phases.session import Session
 from massact.report.tables import PhaseName
 from massact.schema import MlflowTag
@@ -114,6 +117,34 @@ def run_grid_phase(session: Session, name: PhaseName, parent: OpenRun | None = N
         log_outcome(session, run, name, cosines)
     session.say(f"{name}: {tally}")
     return tally
+
+
+def run_search(session: Session, plan: SearchPlan, parent: OpenRun | None = None) -> Tally:
+    """Search the best coefficient of every label asked for, at each of its layers."""
+    return _run_search(session, "search", plan, search_bests, parent)
+
+
+def run_fill_gaps(session: Session, plan: SearchPlan, parent: OpenRun | None = None) -> Tally:
+    """Search every group that has no result at or above the floor, until it has one or it is known why not."""
+    return _run_search(session, "fill-gaps", plan, fill_gaps, parent)
+
+
+def _run_search(
+    session: Session,
+    name: str,
+    plan: SearchPlan,
+    search: Callable[[Session, OpenRun, SearchPlan], Found],
+    parent: OpenRun | None,
+) -> Tally:
+    check_experiment(session, judges=True)
+    _require(session, "phase1")
+    params = {**phase_params(session), "mode": plan.mode, "budget": plan.budget, "tolerance": plan.tolerance}
+    with session.tracker.phase(name, parent=parent, params=params) as run, counted_judging(session, run):
+        found = search(session, run, plan)
+        session.settle()
+        n_gaps = len(phase_gaps(session).remaining)
+        _note(session, run, search_text(found.endings, found.tally, plan.mode, n_gaps))
+    return found.tally
 
 
 def run_patterns(session: Session, parent: OpenRun | None = None) -> None:

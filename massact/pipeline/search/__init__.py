@@ -2,6 +2,6 @@
 
 from massact.pipeline.search.curves import Observation
 from massact.pipeline.search.ladders import Ladder, Settings, Step, Try, next_steps
-from massact.pipeline.search.outcome import Done
+from massact.pipeline.search.outcome import MOVES, Done
 
-__all__ = ["Done", "Ladder", "Observation", "Settings", "Step", "Try", "next_steps"]
+__all__ = ["MOVES", "Done", "Ladder", "Observation", "Settings", "Step", "Try", "next_steps"]

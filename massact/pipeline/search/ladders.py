@@ -6,6 +6,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from massact.domain import DEFAULT_BUDGET, DEFAULT_TOLERANCE
 from massact.pipeline.search.curves import (
     CoherenceBelief,
     GainBelief,
@@ -47,9 +48,9 @@ class Settings:
 
     floor: float
     """Least coherence that counts, 0 to 100."""
-    budget: int = 8
+    budget: int = DEFAULT_BUDGET
     """Evaluations that a search makes of one ladder at most."""
-    tolerance: float = 0.4
+    tolerance: float = DEFAULT_TOLERANCE
     """A coefficient that is expected to gain fewer points than this is not tried."""
 
 
