@@ -1,0 +1,262 @@
+"""How many evaluations it takes to find the best coefficient: a fixed grid, the usual adaptive search, and ours.
+
+Run from the project's root; it works in a folder of its own and takes it away afterwards:
+
+    python benchmarks/search.py
+    python benchmarks/search.py --layers 3 --labels mean_diff,probe     # a quick look
+
+On both embedded models, at every layer and label, the truth is a dense grid over the coefficient, in steps of 12 %.
+Three ways look for the best delta at or above the floor, each evaluating its own cells:
+
+(a) grid:     the coefficients of experiments/toy.yaml, in their order;
+(b) adaptive: start at 0.7 x the full activation norm; x 1.3 where the text is coherent, x 0.85 where not; 8 steps;
+(c) search:   massact.pipeline.search, as `massact search` uses it.
+
+Counted is the evaluation with which the best delta found so far comes within 5 % of the dense grid's, which no way
+knows; and how many evaluations each makes in all.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is loaded
+
+from massact.config import Experiment, ModelConfig, load_experiment
+from massact.labels import format_label, parse_label
+from massact.phases.planning import GridRequest, Planner
+from massact.phases.search import expect
+from massact.phases.session import Session
+from massact.phases.steps import run_calibrate, run_extract
+from massact.phases.vector_facts import facts_of
+from massact.pipeline.evaluate import Evaluation
+from massact.pipeline.search import Done, Ladder, Observation, Settings, next_steps
+from massact.pipeline.sweep import evaluate_cells
+from massact.prediction.prior import RelativeStrengthPrior, VectorFacts
+
+POSITION = "response[:5]"
+LABELS = (
+    "mean_diff,mean_diff_top1,mean_diff_top2,mean_diff_cleaned,mean_diff_preclean,"
+    "probe,probe_top1,probe_cleaned,probe_preclean"
+)
+DENSE_FROM, DENSE_STEP, DENSE_N = 0.25, 1.12, 24
+"""The dense grid: relative strength 0.25 to 3.4."""
+CLOSE = 0.95
+ADAPTIVE_START, ADAPTIVE_UP, ADAPTIVE_DOWN, ADAPTIVE_STEPS = 0.7, 1.3, 0.85, 8
+
+Place = tuple[str, int]
+"""Label and layer."""
+Seen = dict[Place, list[Observation]]
+
+
+class Subject:
+    """One model: its cells, evaluated many at a time and never kept."""
+
+    def __init__(
+        self, session: Session, config: ModelConfig, labels: Sequence[str], layers: Sequence[int]
+    ) -> None:
+        self._session, self.config = session, config
+        trait = session.experiment.traits[0]
+        self._planner = Planner(session, config, trait)
+        self._judge = session.judge(trait, config)
+        self._model = session.model(config, config.instruct)
+        self.facts: dict[Place, VectorFacts] = {
+            (label, layer): facts
+            for label in labels
+            for layer, facts in facts_of(self._planner.vectors, POSITION, parse_label(label), layers).items()
+        }
+        baseline = next(iter(self._evaluate([self._planner.baseline()]))).summary
+        assert baseline.trait_mean is not None
+        assert baseline.coherence_mean is not None
+        self.baseline, self.baseline_coherence = baseline.trait_mean, baseline.coherence_mean
+        self.seconds = 0.0
+
+    def evaluate(self, wanted: Iterable[tuple[Place, float]]) -> dict[tuple[Place, float], Observation]:
+        """Observations of cells, all in one sweep."""
+        requests = [
+            GridRequest(POSITION, parse_label(label), (layer,), (coefficient,))
+            for (label, layer), coefficient in wanted
+        ]
+        began = time.perf_counter()
+        found = {}
+        for one in self._evaluate(list(self._planner.cells(requests).values())):
+            steering, summary = one.planned.cell.steering, one.summary
+            assert steering is not None
+            assert summary.trait_mean is not None
+            place = (format_label(steering.recipe), steering.layer)
+            found[place, steering.coefficient] = Observation(
+                steering.coefficient, summary.coherence_mean, summary.trait_mean - self.baseline
+            )
+        self.seconds += time.perf_counter() - began
+        return found
+
+    def _evaluate(self, cells: Sequence[object]) -> Iterable[Evaluation]:
+        questions = self._planner.questions.questions
+        for result in evaluate_cells(self._model, cells, questions, self._judge):  # type: ignore[arg-type]
+            assert isinstance(result, Evaluation), result
+            yield result
+
+
+@dataclass
+class Way:
+    """What one way of looking came to."""
+
+    name: str
+    seen: Seen = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def hit(self, place: Place, goal: float, floor: float) -> int | None:
+        """The evaluation, from 1, that comes close enough; `None`: none does."""
+        for number, one in enumerate(self.seen[place], 1):
+            if (one.coherence or 0.0) >= floor and (one.gain or 0.0) >= goal:
+                return number
+        return None
+
+
+def dense(subject: Subject) -> Seen:
+    """The truth."""
+    wanted = [
+        (place, _rounded(DENSE_FROM * DENSE_STEP**i / facts.unit_strength))
+        for place, facts in subject.facts.items()
+        for i in range(DENSE_N)
+    ]
+    found = subject.evaluate(wanted)
+    return {place: [found[place, c] for p, c in wanted if p == place] for place in subject.facts}
+
+
+def grid(subject: Subject, coefficients: Sequence[float]) -> Seen:
+    """(a)."""
+    found = subject.evaluate([(place, c) for place in subject.facts for c in coefficients])
+    return {place: [found[place, c] for c in coefficients] for place in subject.facts}
+
+
+def adaptive(subject: Subject, floor: float) -> Seen:
+    """(b)."""
+    now = {place: _rounded(ADAPTIVE_START * facts.norm) for place, facts in subject.facts.items()}
+    seen: Seen = {place: [] for place in now}
+    for _ in range(ADAPTIVE_STEPS):
+        found = subject.evaluate(now.items())
+        for place, c in now.items():
+            one = found[place, c]
+            seen[place].append(one)
+            up = (one.coherence or 0.0) >= floor
+            now[place] = _rounded(c * (ADAPTIVE_UP if up else ADAPTIVE_DOWN))
+    return seen
+
+
+def ours(subject: Subject, floor: float) -> Seen:
+    """(c)."""
+    prior = RelativeStrengthPrior()
+    ladders = {}
+    for place, facts in subject.facts.items():
+        expected = expect(prior, facts)
+        ladders[place] = Ladder(
+            key=place,
+            pool=subject.config.name,
+            best=expected.best,
+            cliff=expected.cliff,
+            spread=expected.spread,
+            baseline_coherence=subject.baseline_coherence,
+            ceiling=100 - subject.baseline,
+        )
+    over: set[object] = set()
+    while len(over) < len(ladders):
+        steps = next_steps(list(ladders.values()), Settings(floor))
+        over |= {key for key, step in steps.items() if isinstance(step, Done)}
+        tries = {
+            k: step.coefficient for k, step in steps.items() if not isinstance(step, Done) and k not in over
+        }
+        for (place, _), one in subject.evaluate(tries.items()).items():  # type: ignore[arg-type]
+            ladder = ladders[place]
+            ladders[place] = replace(ladder, observations=(*ladder.observations, one), spent=ladder.spent + 1)
+    return {place: list(ladder.observations) for place, ladder in ladders.items()}
+
+
+def report(experiment: Experiment, results: dict[str, tuple[Seen, list[Way]]]) -> None:
+    """The table, one row for each way and model and for all together."""
+    floor = experiment.coherence_floor
+    print(
+        "| model | way | cases | within 5 % | evaluations to get there: median | mean | made in all | wall time |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    hits: dict[str, list[int | None]] = {}
+    made: dict[str, list[int]] = {}
+    for model, (truth, ways) in results.items():
+        goals = {place: CLOSE * _best(seen, floor) for place, seen in truth.items()}
+        for way in ways:
+            own = [way.hit(place, goal, floor) for place, goal in goals.items()]
+            n_made = [len(way.seen[place]) for place in goals]
+            hits.setdefault(way.name, []).extend(own)
+            made.setdefault(way.name, []).extend(n_made)
+            print(_row(model, way.name, own, n_made, f"{way.seconds:.0f} s"))
+    for name, own in hits.items():
+        seconds = sum(way.seconds for _, ways in results.values() for way in ways if way.name == name)
+        print(_row("both", name, own, made[name], f"{seconds:.0f} s"))
+    pairs = [(b, c) for b, c in zip(hits["adaptive"], hits["search"], strict=True) if b is not None]
+    if pairs:
+        b_median = statistics.median(b for b, _ in pairs)
+        c_median = statistics.median(c for _, c in pairs if c is not None)
+        print(
+            f"\nWhere (b) gets there ({len(pairs)} cases): median {b_median:g} evaluations, ours {c_median:g}."
+        )
+
+
+def _row(model: str, way: str, hits: Sequence[int | None], made: Sequence[int], seconds: str) -> str:
+    got = [one for one in hits if one is not None]
+    middle = f"{statistics.median(got):g} | {statistics.mean(got):.1f}" if got else "- | -"
+    share = f"{len(got) / len(hits):.0%}"
+    return f"| {model} | {way} | {len(hits)} | {share} | {middle} | {statistics.mean(made):.1f} | {seconds} |"
+
+
+def _best(seen: Iterable[Observation], floor: float) -> float:
+    return max((one.gain or 0.0 for one in seen if (one.coherence or 0.0) >= floor), default=0.0)
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.2e}")
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--experiment", default="experiments/toy.yaml")
+    parser.add_argument("--labels", default=LABELS)
+    parser.add_argument("--layers", default="1,2,3,4,5")
+    args = parser.parse_args()
+    labels, layers = args.labels.split(","), [int(layer) for layer in args.layers.split(",")]
+    experiment = load_experiment(args.experiment)
+    floor = experiment.coherence_floor
+    results = {}
+    with tempfile.TemporaryDirectory(prefix="massact-search-") as folder:
+        os.chdir(folder)
+        session = Session(experiment, f"sqlite:///{Path(folder) / 'mlflow.db'}")
+        with session.tracker.phase("prepare", params={}) as run:
+            run_calibrate(session, run)
+            run_extract(session, run)
+        for config in experiment.models:
+            subject = Subject(session, config, labels, layers)
+            truth = dense(subject)
+            ways = []
+            for name, look in (
+                ("grid", lambda s=subject, c=config: grid(s, c.grid.coefficients)),
+                ("adaptive", lambda s=subject: adaptive(s, floor)),
+                ("search", lambda s=subject: ours(s, floor)),
+            ):
+                subject.seconds = 0.0
+                seen = look()
+                ways.append(Way(name, seen, subject.seconds))
+            results[config.name] = (truth, ways)
+        session.close()
+        os.chdir("/")
+    report(experiment, results)
+
+
+if __name__ == "__main__":
+    main()
