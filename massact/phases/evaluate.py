@@ -56,7 +56,13 @@ class Evaluator:
         session.send_leftovers()
         self._planner = Planner(session, config, trait, overrides)
         n_questions = len(self._planner.questions.questions)
-        self._place = Place(session.experiment.name, config.name, config.instruct.name, n_questions)
+        self._place = Place(
+            session.experiment.name,
+            config.name,
+            config.instruct.name,
+            n_questions,
+            confirm_share=session.experiment.confirm_share,
+        )
         self._best: dict[tuple[str, str], float] = {}
 
     @property

@@ -149,7 +149,13 @@ class _Rejudging:
             if baseline is None:
                 self._plan.left_out["its baseline could not be scored"] += 1
                 return
-        place = Place(row.experiment, row.model, row.model_variant, len(evaluation.responses))
+        place = Place(
+            row.experiment,
+            row.model,
+            row.model_variant,
+            len(evaluation.responses),
+            confirm_share=row.confirm_share,
+        )
         whole, made = evaluation_whole_run(
             place, evaluation, baseline=baseline, keep_responses=True, parent=self._parent
         )
