@@ -9,7 +9,7 @@ from pathlib import Path
 
 from massact.config import Experiment, ModelConfig, TraitConfig, VariantConfig
 from massact.domain import QuestionSet
-from massact.errors import MassactError, MissingPrerequisiteError, StoreError
+from massact.errors import MassactError, MissingPrerequisiteError, NothingToConfirmError, StoreError
 from massact.judges.source import ModelSource
 from massact.models.identity import Description, describe, read_description
 from massact.models.load import SteerableModel, load_model
@@ -230,15 +230,20 @@ class Session:
             self.experiment.subset if subset is None else subset, confirm_share=self.experiment.confirm_share
         )
 
-    def confirming_questions(self, trait: TraitConfig) -> QuestionSet | None:
-        """The questions that winners are confirmed on; `None` where the experiment keeps none for it.
+    def confirming_questions(self, trait: TraitConfig) -> QuestionSet:
+        """The questions that winners are confirmed on.
 
         Raises:
+            NothingToConfirmError: the experiment file keeps none for that.
             DataError: the split leaves a part without questions.
         """
         share = self.experiment.confirm_share
         if share is None:
-            return None
+            raise NothingToConfirmError(
+                f"{self.experiment.file} keeps no questions for confirming: declare `questions: {{confirm: 0.4}}` or "
+                "another share at its top level, evaluate on the questions that are left for choosing (massact main, "
+                "or its phases), then run massact confirm"
+            )
         found = self.dataset(trait).confirming_set(share)
         n = len(found.questions)
         if n < FEW_CONFIRMING and trait.name not in self._warned_of:
