@@ -58,6 +58,13 @@ def _coherences(row: ConfirmationRow) -> str:
     return " / ".join("" if one is None else f"{one:.1f}" for one in found).rstrip(" /")
 
 
+def _confirmation_status(row: ConfirmationRow) -> str:
+    """Nothing where all is as it should be."""
+    if row.status == "confirmed":
+        return "below floor" if row.holds_floor is False else ""
+    return row.status
+
+
 def _question_counts(row: ConfirmationRow) -> str:
     return f"{row.n_selecting}" + ("" if row.n_confirming is None else f" / {row.n_confirming}")
 
@@ -207,16 +214,14 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         *_PLACE,
         _LABEL,
         Column("standing", _text("standing")),
-        _STATUS,
-        Column("layer", _number("layer", "d"), is_number=True),
-        Column("coefficient", _number("coefficient", "g"), is_number=True),
+        Column("status", _confirmation_status),
+        *_POINT_COLUMNS[:2],
         Column("selected", _number("selected_delta", "+.1f"), is_number=True),
         Column("95 % of it", _interval("selected_low", "selected_high"), is_optional=True),
         Column("confirmed", _number("confirmed_delta", "+.1f"), is_number=True),
         Column("95 % of it", _interval("confirmed_low", "confirmed_high"), is_optional=True),
         Column("shrinkage", _number("shrinkage", "+.1f"), is_number=True),
-        Column("coherence", _coherences, is_number=True),
-        Column("at floor", _yes_or_no("holds_floor")),
+        Column("coherence", _coherences, is_number=True, is_optional=True),
         Column("questions", _question_counts, is_number=True, is_optional=True),
         *_SETTING,
     ),

@@ -79,11 +79,13 @@ class ConfirmedPlace:
     n_confirmed: int
     """Those of them that were confirmed."""
     confirmed_winner: str | None = None
-    """The label with the best confirmed delta of those that hold the floor; `None` where none does."""
+    """The label with the best confirmed delta of those that hold the floor; the winner, where it is less than half a
+    point behind, which no judge can tell; `None` where none holds the floor."""
     wins_again: bool | None = None
     """Whether that is the winner; `None` where the winner was not confirmed."""
     order_changed: bool | None = None
-    """Whether those that hold the floor stand in another order; `None` where fewer than two do."""
+    """Whether one of those that hold the floor is half a point or more ahead of one that it was chosen behind; `None`
+    where fewer than two hold it."""
     mean_shrinkage: float | None = None
     """Of those that were confirmed."""
     judge: str | None = None

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from statistics import fmean
 
 from massact.query.confirmation_rows import (
@@ -16,6 +17,7 @@ from massact.query.evaluations import StoredEvaluations
 from massact.query.question_scores import QuestionScores
 from massact.query.rows import Point
 from massact.query.selection import Stratum, as_point, rank, setting_notes, slices, strata
+from massact.query.ties import NEGLIGIBLE
 from massact.query.uncertainty import NOTHING, Standing, believe, standings
 from massact.schema import EvaluationRow
 from massact.store.base import Stored
@@ -138,12 +140,13 @@ class _Place:
 
     def _ranked(self, rows: Sequence[ConfirmationRow]) -> list[ConfirmationRow]:
         """Those that hold the floor, the best confirmed delta first."""
-        sign = 1.0 if self._direction == "negative" else -1.0
         able = [row for row in rows if row.holds_floor and row.confirmed_delta is not None]
-        return sorted(
-            able,
-            key=lambda row: (sign * (row.confirmed_delta or 0.0), abs(row.coefficient), row.layer, row.label),
-        )
+        return sorted(able, key=lambda row: (-self._gain(row), abs(row.coefficient), row.layer, row.label))
+
+    def _gain(self, row: ConfirmationRow) -> float:
+        """The confirmed delta, larger is better."""
+        delta = row.confirmed_delta or 0.0
+        return -delta if self._direction == "negative" else delta
 
     def _row(self, label: str, point: Point, standing: Standing | None) -> ConfirmationRow:
         one = self._by_key.get(point.key)
@@ -192,20 +195,27 @@ class _Place:
         rows = [row for row in self.rows if row.standing is not None]
         if not rows:
             return None
-        before = [row.label for row in rows if row.confirmed_rank is not None]
-        after = [row.label for row in self._ranked(rows)]
+        ranked, winner = self._ranked(rows), rows[0]
+        # in the selected order, larger is better; a lead that no judge can tell is none, as among tied labels
+        gains = [self._gain(row) for row in rows if row.confirmed_rank is not None]
+        is_behind = bool(ranked) and self._gain(ranked[0]) - self._gain(winner) >= NEGLIGIBLE
+        wins_again = winner.confirmed_rank is not None and not is_behind
         shrunk = [row.shrinkage for row in rows if row.shrinkage is not None]
-        winner = rows[0]
         return ConfirmedPlace(
             **self._stratum.fields(),
             winner=winner.label,
             n_cells=len(rows),
             n_confirmed=sum(row.status == "confirmed" for row in rows),
-            confirmed_winner=after[0] if after else None,
-            wins_again=winner.confirmed_rank == 1 if winner.status == "confirmed" else None,
-            order_changed=before != after if len(after) > 1 else None,
+            confirmed_winner=winner.label if wins_again else ranked[0].label if ranked else None,
+            wins_again=wins_again if winner.status == "confirmed" else None,
+            order_changed=_is_reordered(gains) if len(gains) > 1 else None,
             mean_shrinkage=fmean(shrunk) if shrunk else None,
         )
+
+
+def _is_reordered(gains: Sequence[float]) -> bool:
+    """Whether one of them leads another that stands before it."""
+    return any(after - before >= NEGLIGIBLE for before, after in combinations(gains, 2))
 
 
 def _status(one: Stored[EvaluationRow] | None, standing: Standing | None) -> ConfirmationStatus:

@@ -38,8 +38,8 @@ def find_confirmations(evidence: Evidence) -> Confirmations:
 def confirmed_text(evidence: Evidence, found: Confirmations) -> tuple[str, ...]:
     """What confirming is, how much was lost on the whole, and what to run where something is open."""
     why = (
-        "A winner was chosen on the questions that it was scored on, so its delta is too good. These questions took no "
-        "part in choosing: every winner, and every label tied with it, was evaluated on them once more. Shrinkage is "
+        "A winner was chosen on the questions that it was scored on, so its delta is too good. Every winner, and "
+        "every label tied with it, was evaluated once more, on questions that took no part in choosing. Shrinkage is "
         "the selected delta minus the confirmed one, in the direction that is wanted."
     )
     n_open = sum(row.status == "unconfirmed" for row in found.rows)
