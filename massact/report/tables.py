@@ -79,7 +79,7 @@ def confirm_verdicts(experiment: Experiment, answers: Answers) -> dict[str, str]
     known = [place.wins_again for place in found.places if place.wins_again is not None]
     shrinkage = statistics.fmean(row.shrinkage or 0.0 for row in found.done)
     return {
-        "winners": f"{sum(known)} of {counted(len(known), 'winner')} win again",
+        "winners": f"{sum(known)} of {len(known)} win again",
         "shrinkage": f"{shrinkage:+.1f} points on average over {counted(len(found.done), 'cell')}",
     }
 
