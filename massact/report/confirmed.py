@@ -48,10 +48,9 @@ def confirmed_text(evidence: Evidence, found: Confirmations) -> tuple[str, ...]:
         return (f"Winners were not confirmed on other questions yet: {command} does.",)
     total = fmean(row.shrinkage or 0.0 for row in found.done)
     lost = f"Over {counted(len(found.done), 'confirmed cell')} the mean shrinkage is {total:+.1f} points."
-    rest = (
-        f"{counted(n_open, 'winner or tied label', 'winners and tied labels')} not confirmed yet: {command}.",
-    )
-    return (why, lost, *(rest if n_open else ()))
+    open_cells = counted(n_open, "winner or tied label is", "winners and tied labels are")
+    rest = (f"{open_cells} not confirmed yet: {command}.",) if n_open else ()
+    return (why, lost, *rest)
 
 
 def place_lines(evidence: Evidence, places: Sequence[ConfirmedPlace]) -> Iterator[str]:
