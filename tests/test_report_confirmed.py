@@ -38,7 +38,7 @@ def section(*cells: Scored, **options: Any) -> str:
 
 def test_both_figures_and_what_was_lost_are_shown() -> None:
     text = section(confirmed(PROBE, (20, 30, 25, 25)), confirmed(MEAN_DIFF, (30, 32, 31, 31)))
-    assert "Over 2 confirmed cells the mean shrinkage is +3.5 points." in text
+    assert "Mean shrinkage: winners +7.0 (1), labels tied with them +0.0 (1)." in text
     (probe,) = [line for line in text.splitlines() if line.startswith("|") and " probe " in line]
     cells = [cell.strip() for cell in probe.split("|")]
     assert cells[3:7] == ["winner", "15, 1000", "+32.0", cells[6]]
@@ -75,10 +75,10 @@ def test_what_is_still_open_is_said_with_the_rest() -> None:
 def test_a_phase_s_note_and_verdicts_say_the_same() -> None:
     it = given(confirmed(PROBE, (20, 30, 25, 25)), confirmed(MEAN_DIFF, (30, 32, 31, 31)))
     note = confirm_markdown(it.experiment, it.answers)
-    assert "mean shrinkage is +3.5 points" in note
+    assert "winners +7.0 (1)" in note
     assert len(note) <= NOTE_LIMIT
     assert confirm_verdicts(it.experiment, it.answers) == {
         "winners": "0 of 1 win again",
-        "shrinkage": "+3.5 points on average over 2 cells",
+        "mean_shrinkage": "winners +7.0 (1), labels tied with them +0.0 (1)",
     }
     assert confirm_verdicts(it.experiment, given().answers) == {}

@@ -46,11 +46,25 @@ def confirmed_text(evidence: Evidence, found: Confirmations) -> tuple[str, ...]:
     command = evidence.command("confirm")
     if not found.done:
         return (f"Winners were not confirmed on other questions yet: {command} does.",)
-    total = fmean(row.shrinkage or 0.0 for row in found.done)
-    lost = f"Over {counted(len(found.done), 'confirmed cell')} the mean shrinkage is {total:+.1f} points."
+    lost = f"Mean shrinkage: {mean_shrinkages(found.done)}."
     open_cells = counted(n_open, "winner or tied label is", "winners and tied labels are")
     rest = (f"{open_cells} not confirmed yet: {command}.",) if n_open else ()
     return (why, lost, *rest)
+
+
+def mean_shrinkages(done: Sequence[ConfirmationRow]) -> str:
+    """Of winners, whom luck favoured most, and of those tied with them: in points, and over how many cells."""
+    parts = []
+    for standing, name in (("winner", "winners"), ("tied", "labels tied with them")):
+        known = [row.shrinkage for row in done if row.standing == standing and row.shrinkage is not None]
+        if known:
+            parts.append(f"{name} {signed(fmean(known))} ({len(known)})")
+    return ", ".join(parts)
+
+
+def signed(value: float) -> str:
+    """Points with their sign, nothing as `+0.0`."""
+    return f"{round(value, 1) + 0.0:+.1f}"
 
 
 def place_lines(evidence: Evidence, places: Sequence[ConfirmedPlace]) -> Iterator[str]:
@@ -98,7 +112,7 @@ def _row(evidence: Evidence, row: ConfirmationRow) -> tuple[Cell, ...]:
         _interval(row.selected_low, row.selected_high),
         Cell(confirmed, row.confirmed_run_id),
         _interval(row.confirmed_low, row.confirmed_high),
-        number(row.shrinkage, "+.1f"),
+        None if row.shrinkage is None else signed(row.shrinkage),
         f"{number(row.selected_coherence, '.0f')}, then {number(row.confirmed_coherence, '.0f')}{below}",
         f"{row.n_selecting}, then {MISSING if row.n_confirming is None else row.n_confirming}",
     )

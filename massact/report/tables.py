@@ -9,7 +9,7 @@ from massact.config import Experiment
 from massact.query import Answers, CoefficientRatio
 from massact.report.coefficient_tables import current_ratios, spreads
 from massact.report.comparisons import comparison_verdict, comparisons
-from massact.report.confirmed import find_confirmations
+from massact.report.confirmed import find_confirmations, mean_shrinkages
 from massact.report.contents import Evidence, counted, place_of
 from massact.report.criteria import Criterion, success_criteria, top2_shape
 from massact.report.sections import (
@@ -77,10 +77,9 @@ def confirm_verdicts(experiment: Experiment, answers: Answers) -> dict[str, str]
     if not found.done:
         return {}
     known = [place.wins_again for place in found.places if place.wins_again is not None]
-    shrinkage = statistics.fmean(row.shrinkage or 0.0 for row in found.done)
     return {
         "winners": f"{sum(known)} of {len(known)} win again",
-        "shrinkage": f"{shrinkage:+.1f} points on average over {counted(len(found.done), 'cell')}",
+        "mean_shrinkage": mean_shrinkages(found.done),
     }
 
 
