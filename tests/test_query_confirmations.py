@@ -1,9 +1,13 @@
 """Winners on other questions: what remains of each delta, who wins there, and what is not confirmed."""
 
+import csv
+import io
+import json
 from typing import Any
 
 import pytest
 
+from massact.cli.output import render
 from massact.query import (
     Answers,
     ConfirmationRow,
@@ -180,6 +184,25 @@ def test_a_confirmation_is_no_second_chance_to_win() -> None:
     assert point_of(again.row, again.run_id, 1) is None
     for ask_grid in (best, runs):
         assert ask_grid([*rows_of(GRID), again], floor=FLOOR) == ask_grid(rows_of(GRID), floor=FLOOR)
+
+
+def test_it_prints_in_every_format() -> None:
+    answer = ask(confirmed(PROBE, (20, 30, 25, 25), coherence=60.0))
+    table = render(answer, "table").splitlines()
+    assert max(map(len, table)) <= 120
+    probe, place = [line.split() for line in table if line.startswith("probe")]
+    assert probe[1:7] == ["winner", "below", "floor", "15", "1000", "+32.0"]
+    assert place[1:5] == ["1", "of", "2", "no"], "no label holds the floor, so that none is named"
+    (tied,) = [line.split() for line in table if line.startswith("mean_diff")]
+    assert tied[1:3] == ["tied", "unconfirmed"]
+    first, *rows = csv.DictReader(io.StringIO(render(answer, "csv")))
+    assert (first["confirmed_delta"], first["holds_floor"], rows[0]["confirmed_delta"]) == (
+        "25.0",
+        "false",
+        "",
+    )
+    assert render(answer, "markdown").count("\n| ---") == 2, "one of cells, one of places"
+    assert json.loads(render(answer, "json"))["places"][0]["wins_again"] is False
 
 
 def test_the_best_of_noise_shrinks_and_steady_cells_do_not() -> None:
