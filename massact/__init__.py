@@ -20,6 +20,9 @@ if TYPE_CHECKING:
         compare_published as compare_published,
     )
     from massact.asking import (
+        confirmations as confirmations,
+    )
+    from massact.asking import (
         curve as curve,
     )
     from massact.asking import (
@@ -48,6 +51,7 @@ _HOMES = {
             "coefficients",
             "compare",
             "compare_published",
+            "confirmations",
             "curve",
             "gaps",
             "judges",

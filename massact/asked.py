@@ -35,6 +35,8 @@ class Asked:
     phase: str | None = None
     """Only the groups that this phase declares."""
     with_published: bool = False
+    with_confirmations: bool = False
+    """Whether what was confirmed is read too, and the scores that winners were chosen by."""
     with_scores: bool = False
     """Whether the scores by question are read too, which intervals and tests need."""
     needs_all_scores: bool = False
@@ -110,6 +112,8 @@ def _load(asked: Asked) -> Loaded:
         answers = answers.only(normalised(asked.only))
         if asked.with_scores:
             answers = answers.with_scores(store, name, 0.0 if asked.needs_all_scores else floor)
+        if asked.with_confirmations:
+            answers = answers.with_confirmations(store, name, floor)
     finally:
         store.close()
     return Loaded(

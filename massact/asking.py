@@ -20,6 +20,7 @@ from massact.query import (
     BestRow,
     CoefficientsAnswer,
     ComparisonRow,
+    ConfirmationsAnswer,
     CurveRow,
     Filters,
     GapsAnswer,
@@ -116,6 +117,17 @@ def coefficients(
     return ask(Asked(experiment, tracking_uri, only, floor), lambda it: it.answers.coefficients(it.floor))
 
 
+def confirmations(
+    experiment: str | Path,
+    *,
+    tracking_uri: str | None = None,
+    only: Filters = EVERYTHING,
+    floor: float | None = None,
+) -> ConfirmationsAnswer:
+    """Winners on questions that took no part in choosing them; see `massact.query.confirmations`."""
+    return ask_confirmations(Asked(experiment, tracking_uri, only, floor))
+
+
 def sensitivity(
     experiment: str | Path,
     *,
@@ -157,6 +169,16 @@ def ask_gaps(asked: Asked) -> GapsAnswer:
     """`gaps`, which needs the experiment file: only it declares what should be there."""
 
     return ask(replace(asked, needs_file=True), lambda it: it.answers.gaps(it.floor))
+
+
+def ask_confirmations(asked: Asked) -> ConfirmationsAnswer:
+    """`confirmations`, with what the experiment file says of its questions, if there is one."""
+
+    def question(loaded: Loaded) -> ConfirmationsAnswer:
+        is_split = loaded.file is not None and loaded.file.confirm_share is not None
+        return loaded.answers.confirmations(loaded.floor, is_split=is_split)
+
+    return ask(replace(asked, with_confirmations=True), question)
 
 
 def ask_published(asked: Asked) -> Answer[PublishedComparison]:

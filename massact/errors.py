@@ -41,6 +41,10 @@ class MissingPrerequisiteError(MassactError):
     """A step needs the result of an earlier step; the message names the command that makes it."""
 
 
+class NothingToConfirmError(UsageError):
+    """No winner can be confirmed; the message says why and what to do."""
+
+
 class JudgeError(MassactError):
     """The judge as a whole cannot be used (one response that it cannot score is not an error)."""
 

@@ -1,8 +1,9 @@
 """What the contract of run stores is tested on: runs of every status and kind, with all that may go wrong."""
 
 import math
+from typing import Any
 
-from massact.schema import Kind, PublishedRow, Scores, Tag, encode_scores, point_tag
+from massact.schema import EvaluationRow, Kind, PublishedRow, Scores, Tag, encode_scores, point_tag
 from tests.store_fixtures import (
     EXPERIMENT,
     Filled,
@@ -29,6 +30,7 @@ def fill(uri: str) -> Filled:
     _fill_failures(filler, home)
     _fill_scores(filler, home)
     _fill_other_kinds(filler, home)
+    _fill_confirmations(filler, home)
     _fill_foreign(filler, home, elsewhere)
     _fill_children(filler, home, elsewhere, deleted)
     filler.client.delete_experiment(deleted)
@@ -122,6 +124,25 @@ def _fill_other_kinds(filler: Filler, home: str) -> None:
     ):
         tags = {Tag.KIND.value: "phase", Tag.EXPERIMENT.value: EXPERIMENT, Tag.PHASE.value: name}
         filler.run(name, home, tags=tags, status=status, at=at)
+
+
+def _fill_confirmations(filler: Filler, home: str) -> None:
+    """They have all that an evaluation has but its point, and no question about the grid sees them."""
+    encoded = {Tag.SCORES.value: encode_scores(SCORES) or ""}
+    for name, number, status, at in (
+        ("confirmation old", 1.0, "FINISHED", 1000),
+        ("confirmation", 0.1 + 0.2, "FINISHED", 2000),
+        ("confirmation failed", 3.0, "FAILED", 3000),
+    ):
+        tags = row_tags(confirmation_row(delta=number), **encoded)
+        filler.run(name, home, tags=tags, status=status, at=at)
+    lost = row_tags(confirmation_row(key="n2", delta=None))
+    filler.run("confirmation lost", home, tags={**lost, Tag.ERROR.value: "lost"}, status="FAILED", at=1000)
+
+
+def confirmation_row(**changes: Any) -> EvaluationRow:
+    fields = {"kind": Kind.CONFIRMATION, "key": "n1", "setting": "setting-2", "confirm_share": 0.4}
+    return evaluation_row(**{**fields, "confirms": "k1", **changes})
 
 
 def _fill_foreign(filler: Filler, home: str, elsewhere: str) -> None:

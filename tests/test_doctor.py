@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from massact.doctor.files import ArtifactError, RunFiles
 from massact.schema import Artifact, Kind, MlflowTag, Tag, encode_row
@@ -387,6 +388,30 @@ def test_rows_that_cannot_be_read_and_keys_that_do_not_match_are_told(made: Made
     }
     assert set(told(outcomes)) == {("remains", "rows")}
     assert all("mlflow runs delete --run-id" in one.said for one in outcomes)
+
+
+# --- confirmations
+
+
+def test_a_confirmation_is_examined_as_an_evaluation_is(made: Made) -> None:
+    vector = load_file(made.file("probe L0"))["vector"]
+    fields = {"kind": Kind.CONFIRMATION, "layer": 0, "confirms": "probe-0-1000"}
+    evaluate(made, "older", vector, key="n1", **fields)
+    evaluate(made, "confirmation", vector, key="n1", **fields)
+    evaluate(made, "unreadable", vector, key="n2", **fields)
+    before = answers(made.uri)
+    made.file("confirmation").unlink()
+    made.file("confirmation", Artifact.RESPONSES).unlink()
+    made.client.set_tag(made.runs["unreadable"], Tag.ROW.value, "?")
+    outcomes = look(made.uri, fix=True)
+    assert {(*state, one.finding.run_id) for one, state in zip(outcomes, told(outcomes), strict=True)} == {
+        ("mended", "duplicates", made.runs["older"]),
+        ("mended", "vectors", made.runs["confirmation"]),
+        ("remains", "responses", made.runs["confirmation"]),
+        ("remains", "rows", made.runs["unreadable"]),
+    }
+    assert sum("`massact confirm`" in one.said for one in outcomes) == 2
+    assert answers(made.uri) == before
 
 
 # --- files that cannot be looked at

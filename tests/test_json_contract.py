@@ -19,6 +19,7 @@ from massact.query import (
     coefficients,
     compare,
     compare_published,
+    confirmations,
     curve,
     gaps,
     judges,
@@ -27,6 +28,7 @@ from massact.query import (
 )
 from massact.query.question_scores import QuestionScores
 from massact.schema import Kind, PublishedRow, Scores
+from tests.confirmation_rows import all_confirmed, chosen, confirmed, rows_of, scores_of
 from tests.store_fixtures import evaluated, failed
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "json.md").read_text(encoding="utf-8")
@@ -68,6 +70,8 @@ FIGURES = [
     )
     for label in ("probe", "mean_diff_cleaned")
 ]
+PROBE = chosen("probe", 1000, (30, 36, 33, 28, 34, 31))
+OTHER = chosen("mean_diff", 1200, (25, 40, 30, 20, 36, 35))
 ANSWERS: dict[str, Callable[[], Answer[Any]]] = {
     "best": lambda: best(ROWS, groups=GROUPS, failures=FAILURES, floor=FLOOR, scores=SCORES),
     "coefficients": lambda: coefficients(ROWS, floor=FLOOR),
@@ -76,6 +80,12 @@ ANSWERS: dict[str, Callable[[], Answer[Any]]] = {
     ),
     "compare --published": lambda: compare_published(
         FIGURES, ROWS, floor=FLOOR, model_names={"gemma": "gemma"}
+    ),
+    "confirmations": lambda: confirmations(
+        rows_of([PROBE, OTHER]),
+        confirmed=all_confirmed(confirmed(PROBE, (20, 30, 25, 25))),
+        scores=scores_of([PROBE, OTHER]),
+        floor=FLOOR,
     ),
     "curve": lambda: curve(ROWS, method="mean_diff", floor=FLOOR),
     "gaps": lambda: gaps(ROWS, failures=FAILURES, groups=GROUPS, floor=FLOOR),

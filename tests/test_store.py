@@ -11,7 +11,7 @@ from massact.schema import Kind, Scores, Tag, point_of
 from massact.store import RunStore, open_store
 from massact.store.sources import open_source
 from tests.postgres_server import PostgresServer
-from tests.store_contents import SCORES, fill, published_row
+from tests.store_contents import SCORES, confirmation_row, fill, published_row
 from tests.store_fixtures import EXPERIMENT, Filled, evaluation_row, stage_row, tracking_server
 
 
@@ -183,6 +183,12 @@ def test_published_figures_are_apart(store: RunStore, filled: Filled) -> None:
     assert [(one.row, one.run_id) for one in found] == [(published_row(28.3), filled.runs["published"])]
 
 
+def test_confirmations_are_apart(store: RunStore, filled: Filled) -> None:
+    (one,) = store.confirmations(EXPERIMENT)
+    assert (one.row, one.run_id) == (confirmation_row(delta=0.1 + 0.2), filled.runs["confirmation"])
+    assert store.scores([one.run_id]) == {one.run_id: SCORES}
+
+
 def test_runs_of_other_tools_are_counted_where_ours_lie(store: RunStore) -> None:
     assert store.count_foreign(EXPERIMENT) == 3  # one lies beside an evaluation that has no point
     assert store.count_foreign("no such experiment") == 0
@@ -210,7 +216,8 @@ def test_a_check_up_sees_every_finished_run_of_ours_superseded_ones_too(place: P
     expected = {
         "k1 old", "k1", "k2 a", "k2 b", "elsewhere", *(f"bad {i}" for i in range(5)), "point", "point old",
         "point broken", "point of NaN", "point overtaken", "without a point", "tagged", "stepped", "broken tag",
-        "unscored", "calibration old", "calibration", "extraction", "baseline", "published old", "published",
+        "unscored", "confirmation old", "confirmation", "calibration old", "calibration",
+        "extraction", "baseline", "published old", "published",
         "phase2",
     }  # fmt: skip
     assert set(names(place.filled, [run.run_id for run in found])) == expected
@@ -248,7 +255,16 @@ def answers(uri: str, filled: Filled) -> dict[str, Any]:
     """All that a store says."""
     store = open_store(uri)
     try:
-        asked = ("points", "evaluations", "baselines", "failures", "published", "phases", "finished_keys")
+        asked = (
+            "points",
+            "evaluations",
+            "baselines",
+            "confirmations",
+            "failures",
+            "published",
+            "phases",
+            "finished_keys",
+        )
         found = {name: getattr(store, name)(EXPERIMENT) for name in (*asked, "count_foreign")}
         found["points"] = sorted(found["points"])
         stages = {kind: store.stages(kind, EXPERIMENT) for kind in (Kind.CALIBRATION, Kind.EXTRACTION)}

@@ -240,6 +240,20 @@ def test_measured_results_come_back(uri: str, empty: str, tmp_path: Path) -> Non
     assert files_of(tmp_path / "out2") == files_of(tmp_path / "out")
 
 
+def test_confirmations_stay_in_the_store_and_are_counted(uri: str, tmp_path: Path) -> None:
+    again = evaluation_row(
+        kind=Kind.CONFIRMATION, key="n1", confirms="probe-15-1000", setting="other questions"
+    )
+    confirmation = evaluation_run(again, SCORES, name="run", started_at=1, finished_at=9999)
+    fill(uri, [*measured_runs(), confirmation])
+    assert export(uri, tmp_path / "out").notes == [
+        "1 confirmation stays in the run store: the format has no place for them"
+    ]
+    lines = b"".join(files_of(tmp_path / "out").values())
+    assert b"n1" not in lines
+    assert b"other questions" not in lines
+
+
 def measured_row(key: str) -> EvaluationRow:
     return evaluation_row("probe", 15, 1000.0, key=key, baseline_key="base", trait_mean=31.0)
 

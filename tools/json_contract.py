@@ -18,7 +18,7 @@ from typing import Any, Literal
 import massact
 from massact import asking
 from massact.cli.output import OUTPUT_SCHEMA_VERSION as _VERSION
-from massact.query import Answer, listing
+from massact.query import Answer, confirmation_rows, listing
 from massact.query import rows as answer_rows
 
 _UNLIKE_ITS_FUNCTION = {"compare_published": ("compare --published", "published")}
@@ -110,6 +110,7 @@ def page() -> str:
         "## Statuses",
         _alias(answer_rows, "Status"),
         f"In a row of `massact runs`: {_alias(listing, 'RunStatus')}",
+        f"In a row of `massact confirmations`: {_alias(confirmation_rows, 'ConfirmationStatus')}",
     ]
     return "\n\n".join(parts) + "\n"
 

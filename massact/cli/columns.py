@@ -1,67 +1,14 @@
 """The columns of the printed tables, question by question; JSON and CSV hold every field instead."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
-from massact.query import BestRow, ComparisonRow, CurveRow, GapRow, Point, RunRow, SensitivityRow
+from massact.cli.column import Column
+from massact.cli.column import interval as _interval
+from massact.cli.column import number as _number
+from massact.cli.column import point as _point
+from massact.cli.column import text as _text
+from massact.query import BestRow, ComparisonRow, ConfirmationRow, CurveRow, GapRow, RunRow, SensitivityRow
 from massact.query.recommendations import CoefficientRatio
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column of the printed tables; JSON and CSV hold every field instead."""
-
-    header: str
-    text: Callable[[Any], str]
-    is_number: bool = False
-    is_shared: bool = False
-    """Printed once above the table where all rows have the same."""
-    is_optional: bool = False
-    """Left out where the table is too wide; the last such column first."""
-
-
-def _text(name: str) -> Callable[[Any], str]:
-    def text(row: object) -> str:
-        value = getattr(row, name)
-        return "" if value is None else str(value)
-
-    return text
-
-
-def _number(name: str, spec: str, *, within: str | None = None) -> Callable[[Any], str]:
-    """A field's value, or that of the point `within` the row, as a format specification says."""
-
-    def text(row: object) -> str:
-        holder = getattr(row, within) if within else row
-        value = None if holder is None else getattr(holder, name)
-        return "" if value is None else _unsigned_zero(format(value, spec))
-
-    return text
-
-
-def _unsigned_zero(text: str) -> str:
-    return text.replace("-", "+") if text.startswith("-") and not text.strip("-0.") else text
-
-
-def _point(name: str, status: str | None = None) -> Callable[[Any], str]:
-    """A point in words; where there is none, the status that says why."""
-
-    def text(row: object) -> str:
-        point: Point | None = getattr(row, name)
-        if point is None or point.delta is None:
-            return str(getattr(row, status)) if status else ""
-        return f"{_unsigned_zero(format(point.delta, '+.1f'))} (layer {point.layer}, {point.coefficient:g})"
-
-    return text
-
-
-def _interval(low: str, high: str) -> Callable[[Any], str]:
-    def text(row: object) -> str:
-        ends = [getattr(row, name) for name in (low, high)]
-        return "" if None in ends else " to ".join(_unsigned_zero(format(end, "+.1f")) for end in ends)
-
-    return text
 
 
 def _p_value(row: ComparisonRow) -> str:
@@ -104,6 +51,32 @@ def _same_vector(row: ComparisonRow) -> str:
 
 def _setting(row: GapRow | BestRow | CurveRow | ComparisonRow) -> str:
     return (row.setting or "")[:8]
+
+
+def _coherences(row: ConfirmationRow) -> str:
+    found = (row.selected_coherence, row.confirmed_coherence)
+    return " / ".join("" if one is None else f"{one:.1f}" for one in found).rstrip(" /")
+
+
+def _confirmation_status(row: ConfirmationRow) -> str:
+    """Nothing where all is as it should be."""
+    if row.status == "confirmed":
+        return "below floor" if row.holds_floor is False else ""
+    return row.status
+
+
+def _question_counts(row: ConfirmationRow) -> str:
+    return f"{row.n_selecting}" + ("" if row.n_confirming is None else f" / {row.n_confirming}")
+
+
+def _yes_or_no(name: str) -> Callable[[object], str]:
+    """A field that may be unknown."""
+
+    def shown(row: object) -> str:
+        value = getattr(row, name)
+        return "" if value is None else "yes" if value else "no"
+
+    return shown
 
 
 def _ratio(row: CoefficientRatio) -> str:
@@ -237,6 +210,21 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         _STATUS,
         *_SETTING,
     ),
+    "confirmations": (
+        *_PLACE,
+        _LABEL,
+        Column("standing", _text("standing")),
+        Column("status", _confirmation_status),
+        *_POINT_COLUMNS[:2],
+        Column("selected", _number("selected_delta", "+.1f"), is_number=True),
+        Column("95 % of it", _interval("selected_low", "selected_high"), is_optional=True),
+        Column("confirmed", _number("confirmed_delta", "+.1f"), is_number=True),
+        Column("95 % of it", _interval("confirmed_low", "confirmed_high"), is_optional=True),
+        Column("shrinkage", _number("shrinkage", "+.1f"), is_number=True),
+        Column("coherence", _coherences, is_number=True, is_optional=True),
+        Column("questions", _question_counts, is_number=True, is_optional=True),
+        *_SETTING,
+    ),
     "coefficients": (
         *_PLACE,
         _LABEL,
@@ -265,6 +253,16 @@ WINNER_COLUMNS = (
     Column("A: delta", _point("best_a")),
     Column("B: delta", _point("best_b")),
     Column("flips", lambda row: "yes" if row.flips else ""),
+)
+CONFIRMED_COLUMNS = (
+    *_PLACE,
+    Column("winner", _text("winner")),
+    Column("confirmed", lambda row: f"{row.n_confirmed} of {row.n_cells}"),
+    Column("confirmed winner", _text("confirmed_winner")),
+    Column("wins again", _yes_or_no("wins_again")),
+    Column("order changed", _yes_or_no("order_changed")),
+    Column("mean shrinkage", _number("mean_shrinkage", "+.1f"), is_number=True),
+    *_SETTING,
 )
 RATIO_COLUMNS = (
     *_PLACE,

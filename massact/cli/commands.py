@@ -27,6 +27,11 @@ COMMANDS: dict[str, Entry] = {
     "phase2": Entry("phases", "phase2", "Compare cleaning before extraction with cleaning after it."),
     "phase3": Entry("phases", "phase3", "Trace the cleaning curve: 0, 1, 2, 3, 5 and all massive dims."),
     "phase4": Entry("phases", "phase4", "Work out coefficient patterns and recommendations from the store."),
+    "confirm": Entry(
+        "phases",
+        "confirm",
+        "Evaluate winners and labels tied with them once more, on questions that took no part in choosing them.",
+    ),
     "evaluate": Entry(
         "evaluate", "evaluate", "Evaluate a grid of cells: labels x layers x coefficients at one window."
     ),
@@ -65,6 +70,11 @@ COMMANDS: dict[str, Entry] = {
         "questions",
         "judges",
         "The winners under two judges of the same responses, and which of them flip.",
+    ),
+    "confirmations": Entry(
+        "questions",
+        "confirmations",
+        "Winners on questions that took no part in choosing them, and how much of each delta remains.",
     ),
     "runs": Entry("questions", "runs", "The evaluations one by one, with their runs."),
     "status": Entry(

@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 import click
 
-from massact.cli.columns import COLUMNS, HALVES_COLUMNS, RATIO_COLUMNS, WINNER_COLUMNS, Column
+from massact.cli.column import Column
+from massact.cli.columns import COLUMNS, CONFIRMED_COLUMNS, HALVES_COLUMNS, RATIO_COLUMNS, WINNER_COLUMNS
 from massact.errors import UsageError
-from massact.query import Answer, JudgesAnswer, PublishedComparison, SensitivityAnswer
+from massact.query import Answer, ConfirmationsAnswer, JudgesAnswer, PublishedComparison, SensitivityAnswer
 from massact.query.coefficient_patterns import CoefficientsAnswer
 from massact.query.rows import flatten, to_mapping
 
@@ -38,6 +39,8 @@ def render(answer: Answer[Any], output_format: Format) -> str:
         parts += [draw(HALVES_COLUMNS, answer.halves)]
     if isinstance(answer, JudgesAnswer):
         parts += [draw(WINNER_COLUMNS, answer.winners)]
+    if isinstance(answer, ConfirmationsAnswer):
+        parts += [draw(CONFIRMED_COLUMNS, answer.places)]
     parts += ["".join(f"- {line}\n" for line in _flags(answer.rows))]
     return "\n".join(part for part in parts if part)
 

@@ -136,6 +136,34 @@ def phase4(experiment_file: str, tracking_uri: str) -> None:
 @click.command()
 @experiment_option
 @tracking_uri_option
+@workload_options
+@dry_run_option
+def confirm(experiment_file: str, tracking_uri: str, *, dry_run: bool, **workload: Any) -> None:
+    """Evaluate winners and labels tied with them once more, on questions that took no part in choosing them.
+
+    The experiment file says which share of the questions is kept for that. What is confirmed is not run again;
+    massact confirmations shows it.
+
+    \b
+    Example:
+      massact confirm --experiment my-experiment.yaml
+    """
+    from massact.phases.confirm import run_confirm
+    from massact.phases.confirm_forecast import show_confirm
+
+    session = open_session(experiment_file, tracking_uri, **workload)
+    with working(session):
+        if dry_run:
+            show_confirm(session)
+            return
+        tally = run_confirm(session)
+        _say_next(session)
+    _fail_with(tally)
+
+
+@click.command()
+@experiment_option
+@tracking_uri_option
 @output_option
 def report(experiment_file: str, tracking_uri: str, output: Path) -> None:
     """Write the report of everything the store holds, as HTML and Markdown.
@@ -165,18 +193,19 @@ def main_command(
 ) -> None:
     """Run the whole plan: calibrate, extract, phases 1 to 4, report. What is finished is not run again.
 
+    Where the experiment file keeps questions for it, winners are confirmed on them before the report.
+
     \b
     Example:
       massact main --experiment experiments/toy.yaml
     """
+    from massact.phases.confirm_forecast import show_main
     from massact.phases.main import run_main
-    from massact.phases.plan import show_phases
-    from massact.phases.steps import GRID_PHASES
 
     session = open_session(experiment_file, tracking_uri, **workload)
     with working(session):
         if dry_run:
-            show_phases(session, GRID_PHASES)
+            show_main(session)
             return
         text, tally = run_main(session, output)
         session.show(text)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from massact.asked import Asked, ask
-from massact.asking import ask_gaps, ask_published
+from massact.asking import ask_confirmations, ask_gaps, ask_published
 from massact.cli.options import (
     FILTER_OPTIONS,
     asked_experiment_option,
@@ -260,6 +260,18 @@ def judges(wanted: Wanted) -> None:
       massact judges --judge openai:gpt-4.1-mini --judge hf:./judge
     """
     _show(wanted, ask(wanted.asked, lambda it: it.answers.judges(it.floor)))
+
+
+@click.command()
+@question_options
+def confirmations(wanted: Wanted) -> None:
+    """Winners on questions that took no part in choosing them, and how much of each delta remains.
+
+    \b
+    Example:
+      massact confirmations --experiment my-experiment.yaml --position 'response[:5]'
+    """
+    _show(wanted, ask_confirmations(wanted.asked))
 
 
 @click.command()

@@ -24,7 +24,7 @@ def status(ctx: click.Context, experiment_file: str, tracking_uri: str) -> None:
     experiment = load_experiment(experiment_file)
     store = open_store(tracking_uri)
     try:
-        found = list_prerequisites(experiment, store)
+        found = list_prerequisites(experiment, store, confirmed=True)
         for warning in store.warnings:
             click.echo(f"warning: {warning}", err=True)
     finally:

@@ -45,6 +45,7 @@ def load_experiment(path: str | Path) -> Experiment:
         ),
         subset=optional(top, "subset", Entry.integer, 0),
         phases=_phases(top.take("phases"), models, extraction),
+        confirm_share=optional(top, "questions", _confirm_share, None),
     )
     top.close()
     return experiment
@@ -70,6 +71,18 @@ def _generation(section: Section) -> Generation:
     )
     section.close()
     return generation
+
+
+def _confirm_share(entry: Entry) -> float:
+    section = entry.section()
+    given = section.take("confirm")
+    share = given.number()
+    if not 0 < share < 1:
+        raise given.error(
+            f"{given.value!r} is not a share between 0 and 1; 0.4 keeps four tenths of the questions"
+        )
+    section.close()
+    return share
 
 
 def _phases(

@@ -216,6 +216,8 @@ class Experiment:
     subset: int
     """How many questions of a set are asked; 0 is all."""
     phases: tuple[PhaseConfig, ...]
+    confirm_share: float | None = None
+    """Share of the questions that confirm winners and take no part in choosing them; `None`: all questions choose."""
 
     def model(self, name: str) -> ModelConfig:
         """The model of that name.

@@ -28,7 +28,7 @@ class DuplicateKeys(Check):
     """Older runs of a key without the tag that says which run counts in their place."""
 
     name = "duplicates"
-    kinds = frozenset({Kind.EVALUATION, Kind.BASELINE, Kind.CALIBRATION, Kind.EXTRACTION})
+    kinds = frozenset({Kind.EVALUATION, Kind.BASELINE, Kind.CONFIRMATION, Kind.CALIBRATION, Kind.EXTRACTION})
     tags = (Tag.KEY, Tag.SUPERSEDED)
 
     def __init__(self, patient: Patient) -> None:

@@ -11,10 +11,10 @@ _N_COLUMNS = 5
 
 
 class Responses(Check):
-    """Evaluations and baselines whose table of responses is lost. Nothing can bring the texts back."""
+    """Evaluations, baselines and confirmations whose table of responses is lost. Nothing can bring the texts back."""
 
     name = "responses"
-    kinds = frozenset({Kind.EVALUATION, Kind.BASELINE})
+    kinds = frozenset({Kind.EVALUATION, Kind.BASELINE, Kind.CONFIRMATION})
     tags = (MlflowTag.TABLES, Tag.ROW)
     reads_files = True
 
@@ -35,12 +35,13 @@ class Responses(Check):
             wrong = f"is damaged ({error})"
         else:
             return
+        again = "`massact confirm`" if run.kind is Kind.CONFIRMATION else "the next sweep"
         yield Finding(
             check=self.name,
             run_id=run.run_id,
             what=f"the table of responses of this {run.kind} {wrong}; its scores are in the run and unharmed",
             advice="nothing can make the texts again: bring back a copy of the file, or delete the run "
-            f"(mlflow runs delete --run-id {run.run_id}) and the next sweep generates and judges them anew",
+            f"(mlflow runs delete --run-id {run.run_id}) and {again} generates and judges them anew",
         )
 
 

@@ -5,15 +5,16 @@ from collections.abc import Iterator
 from massact.doctor.base import Check, Finding, FinishedRun, Patient
 from massact.schema import Kind, Tag
 
-RESULTS = frozenset({Kind.EVALUATION, Kind.BASELINE, Kind.CALIBRATION, Kind.EXTRACTION, Kind.PUBLISHED})
 _AGAIN = "delete the run (mlflow runs delete --run-id {}): it stays restorable, and {}"
 _MADE_BY = {
     Kind.EVALUATION: "the next sweep evaluates the cell again",
     Kind.BASELINE: "the next sweep evaluates the baseline again",
+    Kind.CONFIRMATION: "`massact confirm` evaluates it again",
     Kind.CALIBRATION: "`massact calibrate` makes it again",
     Kind.EXTRACTION: "`massact extract` makes it again",
     Kind.PUBLISHED: "`massact import --published` reads it again",
 }
+RESULTS = frozenset(_MADE_BY)
 
 
 class UnreadableRows(Check):

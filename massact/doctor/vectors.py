@@ -13,10 +13,10 @@ _UNHARMED = "the result itself is unharmed"
 
 
 class Vectors(Check):
-    """Evaluations whose vector is missing, cannot be read, or is another one."""
+    """Evaluations and confirmations whose vector is missing, cannot be read, or is another one."""
 
     name = "vectors"
-    kinds = frozenset({Kind.EVALUATION})
+    kinds = frozenset({Kind.EVALUATION, Kind.CONFIRMATION})
     tags = (Tag.ROW,)
     reads_files = True
 
@@ -47,7 +47,7 @@ class Vectors(Check):
         yield self._finding(run, row, wrong)
 
     def _finding(self, run: FinishedRun, row: EvaluationRow, wrong: str) -> Finding:
-        what = f"evaluation {row.label} L{row.layer} c={row.coefficient:g} {wrong}; {_UNHARMED}"
+        what = f"{run.kind} {row.label} L{row.layer} c={row.coefficient:g} {wrong}; {_UNHARMED}"
         return Finding(
             check=self.name,
             run_id=run.run_id,

@@ -1,8 +1,8 @@
 """Evaluating cells of one model and trait: what the store holds is skipped, the rest is generated and spooled."""
 
 import math
-from collections.abc import Iterable, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
 from massact.config import ModelConfig, TraitConfig
@@ -12,6 +12,7 @@ from massact.labels import format_label
 from massact.phases.interrupt import Interrupted
 from massact.phases.judged import ready_judge
 from massact.phases.planning import NO_OVERRIDES, GridRequest, Overrides, Planner
+from massact.phases.recast import Subject
 from massact.phases.session import Session
 from massact.pipeline.evaluate import Evaluation, FailedCell, PlannedCell
 from massact.pipeline.sweep import evaluate_cells
@@ -43,6 +44,49 @@ class Tally:
         return f"{self.wanted} cells: {self.finished_before} finished already, {self.evaluated} evaluated{failed}"
 
 
+@contextmanager
+def sweeping(
+    session: Session,
+    parent: OpenRun,
+    subject: Subject,
+    cells: Sequence[PlannedCell],
+    questions: Sequence[str],
+) -> Iterator[Iterator[Evaluation | FailedCell]]:
+    """The results of cells, one by one as they are judged; an interruption lets those in hand be finished.
+
+    Raises:
+        JudgeError: the judge as a whole cannot be used.
+    """
+    interruption = session.interruption
+    judge = ready_judge(session, parent, subject.trait, subject.model)
+    results = evaluate_cells(
+        session.model(subject.model, subject.model.instruct),
+        cells,
+        questions,
+        judge,
+        batch_rows=session.workload.batch_rows or None,
+        progress=session.progress,
+        should_stop=lambda: interruption.is_requested,
+    )
+    session.spool  # noqa: B018  opened before anything is spent on what it could not take
+    with interruption.finishing(), closing(results):
+        yield results
+
+
+def stop_if_asked(session: Session, tally: Tally) -> None:
+    """End a sweep that was interrupted.
+
+    Raises:
+        Interrupted: somebody asked to stop; the cells in hand were finished.
+    """
+    if session.interruption.is_requested:
+        session.close()
+        n_finished = tally.finished_before + tally.evaluated
+        raise Interrupted(
+            f"interrupted: {n_finished} of {tally.wanted} cells finished; run the same command again to go on"
+        )
+
+
 class Evaluator:
     """Evaluates cells of one model and one trait, under one parent run."""
 
@@ -58,7 +102,13 @@ class Evaluator:
         session.send_leftovers()
         self._planner = Planner(session, config, trait, overrides)
         n_questions = len(self._planner.questions.questions)
-        self._place = Place(session.experiment.name, config.name, config.instruct.name, n_questions)
+        self._place = Place(
+            session.experiment.name,
+            config.name,
+            config.instruct.name,
+            n_questions,
+            confirm_share=session.experiment.confirm_share,
+        )
         self._best: dict[tuple[str, str], float] = {}
 
     @property
@@ -121,32 +171,19 @@ class Evaluator:
         return Tally(wanted=len(wanted), finished_before=len(wanted) - len(todo)), todo
 
     def _sweep(self, todo: Sequence[PlannedCell], tally: Tally) -> None:
-        session, interruption = self._session, self._session.interruption
         cell = self._planner.baseline()
         baseline = self._stored_baseline()
-        judge = ready_judge(session, self._parent, self._trait, self._config)
-        results = evaluate_cells(
-            session.model(self._config, self._config.instruct),
-            todo if baseline else [cell, *todo],
-            self._planner.questions.questions,
-            judge,
-            batch_rows=session.workload.batch_rows or None,
-            progress=session.progress,
-            should_stop=lambda: interruption.is_requested,
-        )
-        session.spool  # noqa: B018  opened before anything is spent on what it could not take
-        with interruption.finishing(), closing(results):
+        cells = todo if baseline else [cell, *todo]
+        subject = Subject(self._config, self._trait)
+        with sweeping(
+            self._session, self._parent, subject, cells, self._planner.questions.questions
+        ) as results:
             for result in results:
                 if baseline is None:
                     baseline = self._put_baseline(result)
                 else:
                     self._put(result, baseline, tally)
-        if interruption.is_requested:
-            session.close()
-            n_finished = tally.finished_before + tally.evaluated
-            raise Interrupted(
-                f"interrupted: {n_finished} of {tally.wanted} cells finished; run the same command again to go on"
-            )
+        stop_if_asked(self._session, tally)
 
     def _stored_baseline(self) -> Baseline | None:
         found = self._find_baseline()

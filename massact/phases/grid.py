@@ -8,11 +8,18 @@ from massact.phases.session import Session
 from massact.query import Answers, GapsAnswer
 
 
-def load_answers(session: Session, phase: str | None = None, *, with_scores: bool = False) -> Answers:
+def load_answers(
+    session: Session,
+    phase: str | None = None,
+    *,
+    with_scores: bool = False,
+    with_confirmations: bool = False,
+) -> Answers:
     """What the store holds, with the declared matrix of one phase or of all.
 
     Args:
         with_scores: also by question, for intervals and tests.
+        with_confirmations: also what was evaluated once more on other questions.
     """
     experiment = session.experiment
     ranges = {model.name: model.coefficient_range for model in experiment.models if model.coefficient_range}
@@ -22,6 +29,8 @@ def load_answers(session: Session, phase: str | None = None, *, with_scores: boo
         )
         if with_scores:
             answers = answers.with_scores(store, experiment.name, experiment.coherence_floor)
+        if with_confirmations:
+            answers = answers.with_confirmations(store, experiment.name, experiment.coherence_floor)
     return answers
 
 

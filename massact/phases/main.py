@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+from massact.errors import NothingToConfirmError
+from massact.phases.confirm import run_confirm
 from massact.phases.evaluate import Tally
 from massact.phases.judged import counted_judging
 from massact.phases.preflight import check_experiment
 from massact.phases.report import run_report
 from massact.phases.session import Session
 from massact.phases.steps import phase_params, run_phases
+from massact.tracking.tracker import OpenRun
 
 
 def run_main(session: Session, output: Path) -> tuple[str, Tally]:
@@ -20,6 +23,17 @@ def run_main(session: Session, output: Path) -> tuple[str, Tally]:
     with session.tracker.phase("main", params=phase_params(session)) as run:
         with counted_judging(session, run, say=False):
             tally = run_phases(session, run)
+            if session.experiment.confirm_share is not None:
+                tally.add(_confirm(session, run))
         report = run_report(session, output, run)
     again = "; nothing was evaluated again" if tally.evaluated == 0 and tally.failed == 0 else ""
     return f"{report.summary}\n\n{tally}{again}", tally
+
+
+def _confirm(session: Session, parent: OpenRun) -> Tally:
+    """Confirm the winners; that there is none is no failure of the plan."""
+    try:
+        return run_confirm(session, parent)
+    except NothingToConfirmError as error:
+        session.say(f"confirm: {error}")
+        return Tally()

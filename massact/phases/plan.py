@@ -39,6 +39,8 @@ class Forecast:
     n_measured: int
     """Evaluations that the time was estimated from."""
     note: str = ""
+    is_least: bool = False
+    """Whether there may be more to do, which only earlier phases will tell."""
 
     @property
     def todo(self) -> int:
@@ -46,7 +48,7 @@ class Forecast:
 
 
 @dataclass(slots=True)
-class _Known:
+class Known:
     """What the store holds, and what was planned so far."""
 
     finished: frozenset[str] = frozenset()
@@ -72,7 +74,7 @@ def forecast_phases(session: Session, names: Sequence[str]) -> list[Forecast]:
         UsageError: the experiment cannot be run as it is, or the store cannot be read.
     """
     session.is_dry = True
-    shapes, known, found = check_experiment(session, judges=True), _read(session), []
+    shapes, known, found = check_experiment(session, judges=True), read_known(session), []
     for name in names:
         phase = session.experiment.phase(name)
         for trait, model_name in product(session.experiment.traits, phase.models):
@@ -96,7 +98,7 @@ def forecast_request(session: Session, request: Request) -> Forecast:
         for position, recipe in product(request.positions, request.recipes)
     ]
     subject = (request.model, request.trait)
-    return _forecast(session, _read(session), "evaluate", subject, requests, request.overrides)
+    return _forecast(session, read_known(session), "evaluate", subject, requests, request.overrides)
 
 
 def forecast_text(session: Session, forecasts: Sequence[Forecast]) -> str:
@@ -106,19 +108,23 @@ def forecast_text(session: Session, forecasts: Sequence[Forecast]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {one.phase} | {one.model} | {one.trait} | {one.cells} | {one.finished} | {one.earlier} | {one.todo} "
-        f"| {_time(one)} | {one.judge_calls} |"
+        f"| {one.phase} | {one.model} | {one.trait} | {one.cells} | {one.finished} | {one.earlier} "
+        f"| {_least(one)}{one.todo} | {_time(one)} | {one.judge_calls} |"
         for one in forecasts
     ]
     todo, calls = sum(one.todo for one in forecasts), sum(one.judge_calls for one in forecasts)
     known = [one.seconds for one in forecasts if one.todo and one.seconds is not None]
     is_whole = len(known) == sum(one.todo > 0 for one in forecasts)
     time = f", {_span(sum(known))}" if known and is_whole else ""
-    lines += ["", f"{todo} cells to do{time}, {calls} judge calls at most{_cost(session)}."]
+    is_least = any(one.is_least for one in forecasts)
+    at_least, about = (
+        ("at least ", f"about {calls} judge calls") if is_least else ("", f"{calls} judge calls at most")
+    )
+    lines += ["", f"{at_least}{todo} cells to do{time}, {about}{_cost(session)}."]
     lines += dict.fromkeys(f"{one.model}, {one.trait}: {one.note}" for one in forecasts if one.note)
     if len({one.phase for one in forecasts}) > 1 and session.experiment.extraction.vetting is not None:
         lines.append(_vetting_line(session))
-    if any(one.phase != "evaluate" for one in forecasts):
+    if any(one.phase not in ("evaluate", "confirm") for one in forecasts):
         lines.append("The search that fills the gaps which remain comes on top (--max-rounds).")
     return "\n".join(lines)
 
@@ -127,23 +133,24 @@ def _vetting_line(session: Session) -> str:
     """What a whole plan asks the judge before its first phase."""
     experiment = session.experiment
     n_prompts = sum(len(session.dataset(trait).prompts) for trait in experiment.traits)
-    calls = n_prompts * len(experiment.models) * _calls(experiment.judge)
+    calls = n_prompts * len(experiment.models) * calls_per_exchange(experiment.judge)
     return f"Vetting an extraction comes on top, where it is not made yet: {calls} judge calls at most."
 
 
-def _read(session: Session) -> _Known:
+def read_known(session: Session) -> Known:
+    """What the store holds; nothing where there is none."""
     if is_absent(session.tracking_uri):
-        return _Known()
+        return Known()
     with session.store() as store:
         name = session.experiment.name
         finished = frozenset(store.finished_keys(name))
         rows = [one.row for one in store.evaluations(name)]
-    return _Known(finished, rows, is_empty=False)
+    return Known(finished, rows, is_empty=False)
 
 
 def _forecast(
     session: Session,
-    known: _Known,
+    known: Known,
     phase: str,
     subject: tuple[ModelConfig, TraitConfig],
     requests: Sequence[GridRequest],
@@ -158,7 +165,7 @@ def _forecast(
     baseline = ("baseline", model.name, trait.name)
     n_cells = len(todo) + (bool(todo) and needs_baseline and baseline not in known.planned)
     known.planned |= wanted | ({baseline} if todo else set())
-    rate, n_measured = _seconds_per_response(known.measured, model, session, overrides)
+    rate, n_measured = seconds_per_response(known, model, session, overrides)
     return Forecast(
         phase=phase,
         model=model.name,
@@ -166,7 +173,7 @@ def _forecast(
         cells=len(wanted),
         finished=len(done),
         earlier=len(earlier),
-        judge_calls=n_cells * n_questions * _calls(session.experiment.judge),
+        judge_calls=n_cells * n_questions * calls_per_exchange(session.experiment.judge),
         seconds=None if rate is None else n_cells * n_questions * rate,
         n_measured=n_measured,
         note=note,
@@ -175,7 +182,7 @@ def _forecast(
 
 def _finished(
     session: Session,
-    known: _Known,
+    known: Known,
     subject: tuple[ModelConfig, TraitConfig],
     requests: Sequence[GridRequest],
     overrides: Overrides,
@@ -214,11 +221,11 @@ def _spots(
     }
 
 
-def _seconds_per_response(
-    rows: Iterable[EvaluationRow], model: ModelConfig, session: Session, overrides: Overrides
+def seconds_per_response(
+    known: Known, model: ModelConfig, session: Session, overrides: Overrides = NO_OVERRIDES
 ) -> tuple[float | None, int]:
-    """From the evaluations of the model, those with responses as long where there are any."""
-    mine = [row for row in rows if row.model == model.name and row.generation_seconds is not None]
+    """From the evaluations of the model, those with responses as long where there are any, and from how many."""
+    mine = [row for row in known.measured if row.model == model.name and row.generation_seconds is not None]
     length = overrides.max_new_tokens or session.experiment.generation.max_new_tokens
     mine = [row for row in mine if row.max_new_tokens == length] or mine
     n_responses = sum(row.n_questions or 0 for row in mine)
@@ -226,6 +233,10 @@ def _seconds_per_response(
         return None, 0
     seconds = sum((row.generation_seconds or 0.0) + (row.judge_seconds or 0.0) for row in mine)
     return seconds / n_responses, len(mine)
+
+
+def _least(one: Forecast) -> str:
+    return "at least " if one.is_least else ""
 
 
 def _time(one: Forecast) -> str:
@@ -243,7 +254,7 @@ def _span(seconds: float) -> str:
     return f"about {max(seconds, 1):.0f} s"
 
 
-def _calls(judge: JudgeConfig) -> int:
+def calls_per_exchange(judge: JudgeConfig) -> int:
     """How often the judge is asked about one exchange."""
     return 2 + judge.relevance if judge.kind in _PROMPTED else 1
 

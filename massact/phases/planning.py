@@ -7,7 +7,7 @@ from itertools import product
 import torch
 
 from massact.config import ModelConfig, TraitConfig
-from massact.domain import Cell, Direction, Generation, Geometry, Recipe, Setting, Steering
+from massact.domain import Cell, Direction, Generation, Geometry, QuestionSet, Recipe, Setting, Steering
 from massact.errors import DataError
 from massact.keys import cell_key
 from massact.labels import format_label
@@ -91,17 +91,7 @@ class Planner:
         return dict(sorted(wanted.items(), key=lambda item: _kinship(item[1])))
 
     def _setting(self) -> Setting:
-        description = self.description
-        return Setting(
-            model=description.identity,
-            trait=self._trait.name,
-            trait_digest=self._session.dataset(self._trait).digest,
-            questions_digest=self.questions.digest,
-            subset=self.questions.subset,
-            chat_template_digest=description.chat_template_digest,
-            generation=self.generation,
-            judge=self._session.judge(self._trait, self._config).identity,
-        )
+        return make_setting(self._session, self._config, self._trait, self.questions, self.generation)
 
     def _cells(self, request: GridRequest, setting: Setting) -> Iterator[PlannedCell]:
         vectors = self._vectors.of(request.position, request.recipe)
@@ -130,6 +120,23 @@ class Planner:
                 _geometry(vector, uncleaned[layer], coefficient, calibration, layer),
                 n_dims_cleaned=len(calibration.dims(request.recipe.cleaning, layer)),
             )
+
+
+def make_setting(
+    session: Session, config: ModelConfig, trait: TraitConfig, questions: QuestionSet, generation: Generation
+) -> Setting:
+    """What cells of a model and trait share that are evaluated on some questions."""
+    description = session.description(config, config.instruct)
+    return Setting(
+        model=description.identity,
+        trait=trait.name,
+        trait_digest=session.dataset(trait).digest,
+        questions_digest=questions.digest,
+        subset=questions.subset,
+        chat_template_digest=description.chat_template_digest,
+        generation=generation,
+        judge=session.judge(trait, config).identity,
+    )
 
 
 def with_length(generation: Generation, max_new_tokens: int | None) -> Generation:

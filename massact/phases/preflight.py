@@ -25,6 +25,8 @@ def check_experiment(session: Session, *, judges: bool = False) -> dict[str, Mod
     experiment = session.experiment
     for trait in experiment.traits:
         session.questions(trait)
+        if experiment.confirm_share is not None:
+            session.confirming_questions(trait)
         if experiment.extraction.vetting is not None and experiment.extraction.vetting.is_paired:
             check_pairs(session.dataset(trait))
         for model in experiment.models if judges else ():

@@ -45,12 +45,13 @@ class Prerequisite:
 
 
 def list_prerequisites(
-    experiment: Experiment, store: RunStore, *, any_extraction: bool = False
+    experiment: Experiment, store: RunStore, *, any_extraction: bool = False, confirmed: bool = False
 ) -> list[Prerequisite]:
     """Every calibration, extraction, baseline and phase of an experiment, in the plan's order.
 
     Args:
         any_extraction: count an extraction also where its split or its vetting is not the experiment's.
+        confirmed: also whether winners are confirmed, where the experiment keeps questions for that.
     """
     found = [
         *_calibrations(experiment, store),
@@ -58,7 +59,10 @@ def list_prerequisites(
         *_baselines(experiment, store),
     ]
     answers = Answers.from_store(store, experiment.name, groups=experiment.groups(), coefficient_ranges={})
-    return [*found, *_phases(experiment, answers), _patterns(experiment, store)]
+    found += [*_phases(experiment, answers), _patterns(experiment, store)]
+    if confirmed and experiment.confirm_share is not None:
+        found.append(_confirmations(experiment, store, answers))
+    return found
 
 
 def require(experiment: Experiment, store: RunStore, step: str) -> None:
@@ -177,4 +181,18 @@ def _patterns(experiment: Experiment, store: RunStore) -> Prerequisite:
         ok=bool(finished),
         detail=f"documented in run {finished[-1].run_id}" if finished else "not documented",
         command=_command(experiment, "phase4"),
+    )
+
+
+def _confirmations(experiment: Experiment, store: RunStore, answers: Answers) -> Prerequisite:
+    floor = experiment.coherence_floor
+    answers = answers.with_confirmations(store, experiment.name, floor)
+    rows = [row for row in answers.confirmations(floor, is_split=True).rows if row.standing is not None]
+    n_done = sum(row.status != "unconfirmed" for row in rows)
+    return Prerequisite(
+        step="confirm",
+        what="winners and labels tied with them on the questions kept for confirming",
+        ok=bool(rows) and n_done == len(rows),
+        detail=f"{n_done} of {len(rows)} confirmed" if rows else "no winner to confirm yet",
+        command=_command(experiment, "confirm"),
     )

@@ -9,11 +9,25 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from massact.config import ModelConfig, TraitConfig
-from massact.domain import Cell, Cleaning, Generation, JudgeIdentity, ModelIdentity, Recipe, Setting, Steering
-from massact.errors import UsageError
+from massact.domain import (
+    Cell,
+    Cleaning,
+    Generation,
+    Geometry,
+    JudgeIdentity,
+    ModelIdentity,
+    Recipe,
+    Setting,
+    Steering,
+)
+from massact.errors import DataError, UsageError
 from massact.keys import cell_key
 from massact.phases.session import Session
-from massact.schema import EvaluationRow
+from massact.pipeline.evaluate import PlannedCell
+from massact.schema import Artifact, EvaluationRow
+from massact.store.base import Stored
+from massact.tracking.tensors import read_tensor
+from massact.vectors.geometry import vector_digest
 
 T = TypeVar("T")
 
@@ -43,6 +57,27 @@ def recast(session: Session, subject: Subject, row: EvaluationRow) -> Cell | Non
     except (TypeError, ValueError):  # a fact is missing, as in an imported row
         return None
     return cell if cell_key(cell) == row.key else None
+
+
+def stored_plan(session: Session, cell: Cell, stored: Stored[EvaluationRow]) -> PlannedCell:
+    """A cell ready to be evaluated, with the vector and the geometry that its run keeps.
+
+    Raises:
+        MassactError: the vector cannot be read, or is another one than the row names.
+    """
+    row, vector = stored.row, None
+    if row.layer is not None:
+        vector = read_tensor(session.fetch(stored.run_id, Artifact.VECTOR), "vector")
+        if vector_digest(vector) != row.vector_digest:
+            raise DataError("its vector is another one: see massact doctor")
+    return PlannedCell(cell, vector, _geometry(row), row.n_dims_cleaned)
+
+
+def _geometry(row: EvaluationRow) -> Geometry | None:
+    energy, cosine, strength = row.massive_energy, row.cosine_to_uncleaned, row.relative_strength
+    if energy is None or cosine is None or strength is None:
+        return None
+    return Geometry(energy, cosine, strength)
 
 
 def with_judge(cell: Cell, judge: JudgeIdentity) -> Cell:

@@ -8,12 +8,13 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from massact.domain import Geometry, Response, Timing
-from massact.errors import DataError, MassactError
+from massact.domain import Response, Timing
+from massact.errors import MassactError
 from massact.judges import Exchange
 from massact.keys import cell_key
 from massact.phases.interrupt import Interrupted
 from massact.phases.judged import counted_judging, ready_judge
+from massact.phases.recast import stored_plan
 from massact.phases.rescoring import RejudgePlan, Rescoring, plan_rejudge
 from massact.phases.session import Session
 from massact.phases.steps import phase_params
@@ -22,9 +23,8 @@ from massact.query import Filters
 from massact.schema import Artifact, EvaluationRow, Tag
 from massact.tracking.evaluations import evaluation_whole_run
 from massact.tracking.rows import Baseline, Place
-from massact.tracking.tensors import read_responses, read_tensor
+from massact.tracking.tensors import read_responses
 from massact.tracking.tracker import OpenRun
-from massact.vectors.geometry import vector_digest
 
 RESPONSES_AT_ONCE = 256
 """Responses that the judge is given at a time, in whole evaluations."""
@@ -113,19 +113,15 @@ class _Rejudging:
 
     def _read(self, one: Rescoring) -> _Read | None:
         """What the run keeps; `None`, and counted among what was left out, where it cannot be had."""
-        row, session = one.source.row, self._session
+        session = self._session
         try:
             responses = read_responses(session.fetch(one.source.run_id, Artifact.RESPONSES))
-            vector = None
-            if row.layer is not None:
-                vector = read_tensor(session.fetch(one.source.run_id, Artifact.VECTOR), "vector")
-                if vector_digest(vector) != row.vector_digest:
-                    raise DataError("its vector is another one: see massact doctor")
+            planned = stored_plan(session, one.cell, one.source)
         except MassactError as error:
             self._plan.left_out["its responses or its vector cannot be read"] += 1
             session.say(f"warning: run {one.source.run_id}: {error}")
             return None
-        return _Read(one, responses, PlannedCell(one.cell, vector, _geometry(row), row.n_dims_cleaned))
+        return _Read(one, responses, planned)
 
     def _score(self, batch: Sequence[_Read]) -> None:
         subject = batch[0].todo.subject
@@ -149,7 +145,13 @@ class _Rejudging:
             if baseline is None:
                 self._plan.left_out["its baseline could not be scored"] += 1
                 return
-        place = Place(row.experiment, row.model, row.model_variant, len(evaluation.responses))
+        place = Place(
+            row.experiment,
+            row.model,
+            row.model_variant,
+            len(evaluation.responses),
+            confirm_share=row.confirm_share,
+        )
         whole, made = evaluation_whole_run(
             place, evaluation, baseline=baseline, keep_responses=True, parent=self._parent
         )
@@ -163,13 +165,6 @@ class _Rejudging:
 def _kin(read: _Read) -> tuple[str, str, bool]:
     row = read.todo.source.row
     return (row.model, row.trait, row.layer is None)
-
-
-def _geometry(row: EvaluationRow) -> Geometry | None:
-    energy, cosine, strength = row.massive_energy, row.cosine_to_uncleaned, row.relative_strength
-    if energy is None or cosine is None or strength is None:
-        return None
-    return Geometry(energy, cosine, strength)
 
 
 def _timing(row: EvaluationRow, judge_seconds: float) -> Timing:

@@ -69,7 +69,7 @@ def _write(report: Report, folder: Path) -> None:
 
 def _collect(session: Session, run: OpenRun) -> ReportInput:
     experiment = session.experiment
-    answers = load_answers(session, with_scores=True)
+    answers = load_answers(session, with_scores=True, with_confirmations=True)
     with session.store() as store:
         baselines, whole = store.baselines(experiment.name), store.evaluations(experiment.name)
         stages = {one.row.model: one for one in store.stages(Kind.CALIBRATION, experiment.name)}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from massact.config import Experiment, ModelConfig, TraitConfig, VariantConfig
 from massact.domain import DEFAULT_BUDGET, QuestionSet
-from massact.errors import MassactError, MissingPrerequisiteError, StoreError
+from massact.errors import MassactError, MissingPrerequisiteError, NothingToConfirmError, StoreError
 from massact.judges.source import ModelSource
 from massact.models.identity import Description, describe, read_description
 from massact.models.load import SteerableModel, load_model
@@ -27,6 +27,8 @@ from massact.tracking.spool import DEFAULT_SPOOL, Spool, send_leftovers
 from massact.tracking.tracker import Tracker
 
 Say = Callable[[str], None]
+FEW_CONFIRMING = 5
+"""Fewer questions than these say little about a winner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class Session:
         self._loaded: tuple[object, SteerableModel] | None = None
         self._described: dict[tuple[str, str], Description] = {}
         self._datasets: dict[str, TraitDataset] = {}
+        self._warned_of: set[str] = set()
 
     @cached_property
     def tracker(self) -> Tracker:
@@ -218,8 +221,38 @@ class Session:
         return self._datasets[trait.name]
 
     def questions(self, trait: TraitConfig, subset: int | None = None) -> QuestionSet:
-        """The questions that are asked."""
-        return self.dataset(trait).question_set(self.experiment.subset if subset is None else subset)
+        """The questions that are asked, and that winners are chosen by.
+
+        Raises:
+            DataError: there are fewer than the subset, or the split leaves a part without any.
+        """
+        return self.dataset(trait).question_set(
+            self.experiment.subset if subset is None else subset, confirm_share=self.experiment.confirm_share
+        )
+
+    def confirming_questions(self, trait: TraitConfig) -> QuestionSet:
+        """The questions that winners are confirmed on.
+
+        Raises:
+            NothingToConfirmError: the experiment file keeps none for that.
+            DataError: the split leaves a part without questions.
+        """
+        share = self.experiment.confirm_share
+        if share is None:
+            raise NothingToConfirmError(
+                f"{self.experiment.file} keeps no questions for confirming: declare `questions: {{confirm: 0.4}}` or "
+                "another share at its top level, evaluate on the questions that are left for choosing (massact main, "
+                "or its phases), then run massact confirm"
+            )
+        found = self.dataset(trait).confirming_set(share)
+        n = len(found.questions)
+        if n < FEW_CONFIRMING and trait.name not in self._warned_of:
+            self._warned_of.add(trait.name)
+            one = f"{n} question confirms" if n == 1 else f"{n} questions confirm"
+            self.say(
+                f"warning: {trait.name}: only {one}, which tells little: raise questions.confirm, or add questions"
+            )
+        return found
 
     @cached_property
     def judges(self) -> Judges:

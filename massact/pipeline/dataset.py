@@ -22,6 +22,7 @@ from massact.pipeline.prompt_files import (
     systems_of,
     texts_of,
 )
+from massact.pipeline.question_split import split_questions
 from massact.toy import is_toy, resolve
 
 _STEERING = "steering.json"
@@ -63,18 +64,39 @@ class TraitDataset:
             fields["system"] = {name: systems_of(side) for name, side in sides.items()}
         return digest({**fields, "definition": self.definition})
 
-    def question_set(self, subset: int) -> QuestionSet:
-        """The first `subset` questions; 0 is all.
+    def question_set(self, subset: int, *, confirm_share: float | None = None) -> QuestionSet:
+        """The first `subset` questions; 0 is all. Where a share confirms, of those that select.
 
         Raises:
-            DataError: the trait has fewer questions.
+            DataError: there are fewer questions, or the split leaves a part without any.
         """
-        if subset > len(self.questions):
+        questions, among = self.questions, "questions"
+        if confirm_share is not None:
+            questions, among = self._split(confirm_share)[0], "questions that select"
+        if subset > len(questions):
             raise DataError(
-                f"subset {subset}: {self.folder / _STEERING} has {len(self.questions)} questions; 0 asks all"
+                f"subset {subset}: {self.folder / _STEERING} has {len(questions)} {among}; 0 asks all"
             )
-        asked = self.questions[:subset] if subset else self.questions
-        return QuestionSet(asked, digest_texts(self.questions), subset)
+        return QuestionSet(questions[:subset] if subset else questions, digest_texts(questions), subset)
+
+    def confirming_set(self, confirm_share: float) -> QuestionSet:
+        """The questions that confirm, all of them.
+
+        Raises:
+            DataError: the split leaves a part without questions.
+        """
+        questions = self._split(confirm_share)[1]
+        return QuestionSet(questions, digest_texts(questions), 0)
+
+    def _split(self, share: float) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        select, confirm = split_questions(self.questions, share)
+        if not select or not confirm:
+            raise DataError(
+                f"questions.confirm {share:g}: of the {len(self.questions)} questions in {self.folder / _STEERING} "
+                f"{len(select)} select and {len(confirm)} confirm, and each part needs some; "
+                f"{'lower' if confirm else 'raise'} the share, or add questions"
+            )
+        return select, confirm
 
 
 def load_trait(reference: str) -> TraitDataset:

@@ -7,6 +7,9 @@ from massact.query.answers import Answers
 from massact.query.cleaning_curve import CurveRow, curve
 from massact.query.coefficient_patterns import CoefficientsAnswer, coefficients
 from massact.query.comparison import ComparisonRow, before_after_pairs, compare
+from massact.query.confirmation_rows import ConfirmationRow, ConfirmationsAnswer, ConfirmedPlace
+from massact.query.confirmations import confirmations
+from massact.query.confirmed import Confirmed
 from massact.query.evaluations import Evaluations
 from massact.query.filters import Filters
 from massact.query.floor_sensitivity import SensitivityAnswer, SensitivityRow, sensitivity
@@ -27,6 +30,10 @@ __all__ = [
     "CoefficientRatio",
     "CoefficientsAnswer",
     "ComparisonRow",
+    "ConfirmationRow",
+    "ConfirmationsAnswer",
+    "Confirmed",
+    "ConfirmedPlace",
     "CurveRow",
     "Evaluations",
     "Filters",
@@ -47,6 +54,7 @@ __all__ = [
     "coefficients",
     "compare",
     "compare_published",
+    "confirmations",
     "curve",
     "gaps",
     "judges",

@@ -1,13 +1,16 @@
 """All questions over what a store holds of one experiment, loaded once."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from massact.domain import Group, Scope, When
 from massact.query.cleaning_curve import CurveRow, curve
 from massact.query.coefficient_patterns import CoefficientsAnswer, coefficients
 from massact.query.comparison import ComparisonRow, before_after_pairs, compare
+from massact.query.confirmation_rows import ConfirmationsAnswer
+from massact.query.confirmations import confirmations
+from massact.query.confirmed import Confirmed
 from massact.query.evaluations import Evaluations
 from massact.query.filters import Filters
 from massact.query.floor_sensitivity import FLOORS, SensitivityAnswer, sensitivity
@@ -38,6 +41,14 @@ class Answers:
     """The declared matrix."""
     scores: QuestionScores | None = None
     """By question; `None`: answers carry no intervals."""
+    any_cell: Evaluations | None = None
+    """As `any_label`, whatever the layer too, for questions about what won."""
+    filters: Filters = field(default_factory=Filters)
+    """What was asked for."""
+    confirmed: Confirmed = field(default_factory=Confirmed)
+    """What was evaluated once more on other questions."""
+    choosing_scores: QuestionScores | None = None
+    """By question, of all that may have won; `None`: nothing is to be confirmed."""
     coefficient_ranges: Mapping[str, tuple[float, float]]
     """Per model, the least and greatest |coefficient| that may be tried."""
 
@@ -75,6 +86,8 @@ class Answers:
             self,
             evaluations=filters.evaluations(self.evaluations),
             any_label=replace(filters, labels=()).evaluations(self.evaluations),
+            any_cell=replace(filters, labels=(), layers=()).evaluations(self.evaluations),
+            filters=filters,
             labels_shown=filters.labels,
             failures=filters.failures(self.failures),
             groups=tuple(group for group in self.groups if filters.admits_group(group)),
@@ -87,6 +100,20 @@ class Answers:
             StoreError: the store cannot be read.
         """
         return replace(self, scores=QuestionScores.from_store(store, experiment, self._side_by_side, floor))
+
+    def with_confirmations(self, store: RunStore, experiment: str, floor: float) -> "Answers":
+        """The same with what was confirmed, and the scores by question that winners were chosen by, from a floor on.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        confirmed, evaluations = Confirmed.from_store(store, experiment), self._whatever_the_cell
+        is_split = any(row.confirm_share is not None for row in evaluations.samples.values())
+        scores = None
+        if confirmed.cells or is_split:
+            scores = self.scores if self.any_cell is None else None
+            scores = scores or QuestionScores.from_store(store, experiment, evaluations, floor)
+        return replace(self, confirmed=confirmed, choosing_scores=scores)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -161,6 +188,10 @@ class Answers:
         return coefficients(self._side_by_side, floor=floor, labels=self.labels_shown)
 
     @property
+    def _whatever_the_cell(self) -> Evaluations:
+        return self.evaluations if self.any_cell is None else self.any_cell
+
+    @property
     def _side_by_side(self) -> Evaluations:
         return self.evaluations if self.any_label is None else self.any_label
 
@@ -183,6 +214,26 @@ class Answers:
         found = judges(self._side_by_side, floor=floor)
         kept = (row for row in found.rows if not self.labels_shown or row.label in self.labels_shown)
         return replace(found, rows=tuple(kept))
+
+    def confirmations(self, floor: float, *, is_split: bool = False) -> ConfirmationsAnswer:
+        """See `massact.query.confirmations`. Labels and layers choose what is shown, not among what a winner won."""
+        shown = self.filters
+        found = confirmations(
+            self._whatever_the_cell,
+            confirmed=self.confirmed.only(replace(shown, labels=(), layers=())),
+            scores=self.choosing_scores or QuestionScores({}, {}),
+            floor=floor,
+            is_split=is_split,
+        )
+        rows = tuple(
+            row
+            for row in found.rows
+            if (not shown.labels or row.label in shown.labels)
+            and (not shown.layers or row.layer in shown.layers)
+        )
+        left = {(row.model, row.trait, row.position, row.setting) for row in rows}
+        places = (one for one in found.places if (one.model, one.trait, one.position, one.setting) in left)
+        return replace(found, rows=rows, places=tuple(places))
 
     def runs(self, floor: float, *, sort: SortBy = "finished", limit: int | None = None) -> Answer[RunRow]:
         """See `massact.query.runs`."""

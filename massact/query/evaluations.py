@@ -1,6 +1,6 @@
 """The evaluations that a question is asked about: points by place, and a whole row of each setting."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
@@ -88,6 +88,10 @@ class PointSet:
             same = np.isnan(rounded) if is_missing else rounded == value
             found[None if is_missing else float(value)] = self._where(same)
         return found
+
+    def with_keys(self, keys: Container[str]) -> Iterator[StoredPoint]:
+        """Those of some keys."""
+        return (self.all.at(index) for index in self.indices.tolist() if self.all.keys[index] in keys)
 
     def at_layers(self, layers: Collection[int]) -> "PointSet":
         """Those at some layers."""

@@ -49,11 +49,13 @@ class Slice:
 
     def best(self, floor: float) -> Point | None:
         """The best delta at or above the floor; ties to the smaller |coefficient|, lower layer, key."""
-        return _as_point(self.points.best(floor, self.sample.direction))
+        found = self.points.best(floor, self.sample.direction)
+        return None if found is None else as_point(found)
 
     def nearest_miss(self, floor: float) -> Point | None:
         """The most coherent point below the floor; ties to the better delta, then as `best`."""
-        return _as_point(self.points.nearest_miss(floor, self.sample.direction))
+        found = self.points.nearest_miss(floor, self.sample.direction)
+        return None if found is None else as_point(found)
 
     def status(self, floor: float) -> Status:
         """What `best` and `nearest_miss` amount to."""
@@ -284,9 +286,8 @@ def _short(value: object) -> str:
     return text if len(text) <= 40 else f"{text[:12]}..."
 
 
-def _as_point(found: StoredPoint | None) -> Point | None:
-    if found is None:
-        return None
+def as_point(found: StoredPoint) -> Point:
+    """A point of the store as an answer shows it."""
     return Point(**{field.name: getattr(found, field.name) for field in fields(Point)})
 
 

@@ -12,6 +12,7 @@ from massact.report.coefficient_tables import (
     uniform_line,
 )
 from massact.report.comparisons import before_after_table
+from massact.report.confirmed import confirmed_table, confirmed_text, find_confirmations, place_lines
 from massact.report.contents import (
     PATTERN_POINTS,
     PATTERN_SHARE,
@@ -140,6 +141,19 @@ def massive_section(given: ReportInput) -> Section:
     return Section("massive", "Massive dims", planted, massive_tables(given.calibrations, models), lines)
 
 
+def confirmed_section(evidence: Evidence) -> Section | None:
+    """Winners on other questions; `None` where none are kept for that and nothing was confirmed."""
+    found = find_confirmations(evidence)
+    if not found.is_split and not found.rows:
+        return None
+    text = confirmed_text(evidence, found)
+    if not found.done:
+        return Section("confirmed", "Confirmed on other questions", text)
+    tables = (confirmed_table(evidence, found.rows),)
+    lines = tuple(place_lines(evidence, found.places))
+    return Section("confirmed", "Confirmed on other questions", text, tables, lines)
+
+
 _BEST_TEXT = (
     "The interval holds the true delta in 95 of 100 experiments; it allows for the best having been picked among many "
     "noisy evaluations. A label is tied where it cannot be told from the winner of its place.",
@@ -149,6 +163,7 @@ _BEST_TEXT = (
 def report_sections(given: ReportInput, evidence: Evidence) -> tuple[Section, ...]:
     """All sections but the responses."""
     baselines = baseline_table(evidence, given.baselines)
+    confirmed = confirmed_section(evidence)
     return (
         gaps_section(evidence),
         Section("tradeoff", "Trade-off between trait and coherence", (_tradeoff_text(evidence),)),
@@ -158,6 +173,7 @@ def report_sections(given: ReportInput, evidence: Evidence) -> tuple[Section, ..
         controls_section(evidence, baselines),
         massive_section(given),
         Section("best", "Best of every group", _BEST_TEXT, _filled(best_tables(evidence))),
+        *(() if confirmed is None else (confirmed,)),
         _provenance_section(given, evidence),
     )
 

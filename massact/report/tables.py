@@ -9,12 +9,14 @@ from massact.config import Experiment
 from massact.query import Answers, CoefficientRatio
 from massact.report.coefficient_tables import current_ratios, spreads
 from massact.report.comparisons import comparison_verdict, comparisons
+from massact.report.confirmed import find_confirmations, mean_shrinkages
 from massact.report.contents import Evidence, counted, place_of
 from massact.report.criteria import Criterion, success_criteria, top2_shape
 from massact.report.sections import (
     Section,
     before_after_section,
     coefficient_section,
+    confirmed_section,
     controls_section,
     curve_section,
     gaps_section,
@@ -57,6 +59,28 @@ def phase_markdown(
     for section in _sections(phase, whole):
         blocks += _blocks(section)
     return _fitted(blocks, f"{whole.command('report')} shows all")
+
+
+def confirm_markdown(experiment: Experiment, answers: Answers) -> str:
+    """What was confirmed on other questions, in at most `NOTE_LIMIT` characters."""
+    evidence = Evidence.of(experiment, answers)
+    section = confirmed_section(evidence)
+    blocks = [] if section is None else _blocks(section)
+    return _fitted(
+        [_Block("## Confirm: winners on other questions"), *blocks], f"{evidence.command('report')} shows all"
+    )
+
+
+def confirm_verdicts(experiment: Experiment, answers: Answers) -> dict[str, str]:
+    """The same in a few words each, for the tags of a run."""
+    found = find_confirmations(Evidence.of(experiment, answers))
+    if not found.done:
+        return {}
+    known = [place.wins_again for place in found.places if place.wins_again is not None]
+    return {
+        "winners": f"{sum(known)} of {len(known)} win again",
+        "mean_shrinkage": mean_shrinkages(found.done),
+    }
 
 
 def phase_verdicts(

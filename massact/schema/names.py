@@ -15,6 +15,8 @@ class Kind(StrEnum):
     EXTRACTION = "extraction"
     BASELINE = "baseline"
     EVALUATION = "evaluation"
+    CONFIRMATION = "confirmation"
+    """An evaluation or a baseline on the questions that took no part in choosing winners; no point of the grid."""
     REPORT = "report"
     PUBLISHED = "published"
     """A figure that somebody printed; never mixed with what was measured."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import compress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from massact.schema.names import Kind
 from massact.schema.rows import EvaluationRow
 
 if TYPE_CHECKING:
@@ -191,4 +192,7 @@ def point_of(row: EvaluationRow, run_id: str, finished_at: int | None) -> Stored
 
 
 def is_point(row: EvaluationRow) -> bool:
+    """Whether questions see a row as a point of the grid; a confirmation would be a second chance to win."""
+    if row.kind == Kind.CONFIRMATION:
+        return False
     return None not in (row.position, row.label, row.layer, row.coefficient)

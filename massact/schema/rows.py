@@ -69,6 +69,10 @@ class EvaluationRow:
     massive_energy: float | None = None
     cosine_to_uncleaned: float | None = None
     relative_strength: float | None = None
+    confirm_share: float | None = None
+    """Share of the trait's questions that take no part in choosing winners; `None`: all of them do."""
+    confirms: str | None = None
+    """Of a confirmation: the key of the evaluation, or of the baseline, that it repeats on those questions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +137,7 @@ _PARAMS = (
     "model", "model_variant", "model_id", "model_revision", "dtype", "trait", "position", "label", "method",
     "cleaning", "scope", "n_dims", "layer", "coefficient", "component", "direction", "steered_tokens",
     "question_set", "subset", "n_questions", "max_new_tokens", "temperature", "seed", "judge", "judge_model",
-    "judge_prompt", "vector_digest", "origin", "n_vectors",
+    "judge_prompt", "vector_digest", "origin", "n_vectors", "confirm_share", "confirms",
 )  # fmt: skip
 _METRICS = (
     "trait_mean", "coherence_mean", "delta", "baseline_trait_mean", "trait_std", "coherence_std", "n_scored",

@@ -77,6 +77,9 @@ class RunStore(Protocol):
     def baselines(self, experiment: str) -> list[Stored[EvaluationRow]]:
         """The finished baselines, one per key, the oldest first."""
 
+    def confirmations(self, experiment: str) -> list[Stored[EvaluationRow]]:
+        """The finished confirmations, their baselines too, one per key, the oldest first."""
+
     def points_and_failures(self, experiment: str) -> tuple[Points, list[Failure]]:
         """The points, and the newest failed run of each evaluation that has no finished run."""
 

@@ -109,6 +109,10 @@ class StoreReader:
         """The finished baselines, one per key, the oldest first."""
         return newest_per_key(self._rows(experiment, Kind.BASELINE, decode_evaluation))
 
+    def confirmations(self, experiment: str) -> list[Stored[EvaluationRow]]:
+        """The finished confirmations, their baselines too, one per key, the oldest first."""
+        return newest_per_key(self._rows(experiment, Kind.CONFIRMATION, decode_evaluation))
+
     def stages(self, kind: Kind, experiment: str) -> list[Stored[StageRow]]:
         """The finished calibrations or extractions, one per key, the oldest first.
 

@@ -24,8 +24,11 @@ def evaluation_whole_run(
     keep_responses: bool,
     parent: OpenRun,
     finished_at: int | None = None,
+    confirms: str | None = None,
 ) -> tuple[WholeRun, EvaluationRow]:
     """The run of an evaluation (of a baseline where `baseline` is `None`), with its artifacts.
+
+    With `confirms`, the key of what it repeats on other questions, it is a confirmation.
 
     It ends at `finished_at`, in milliseconds since 1970 (`None`: now), and began as long before as its
     generation and its judge took.
@@ -33,7 +36,7 @@ def evaluation_whole_run(
     Raises:
         ValueError: the row does not fit in a tag.
     """
-    row = evaluation_row(place, evaluation, baseline)
+    row = evaluation_row(place, evaluation, baseline, confirms=confirms)
     end = _now() if finished_at is None else finished_at
     run = evaluation_run(
         row,
@@ -51,9 +54,11 @@ def _computed(place: Place) -> dict[str, str]:
     return {} if place.attention is None else {Tag.ATTENTION.value: place.attention}
 
 
-def failure_whole_run(place: Place, failed: FailedCell, *, parent: OpenRun) -> WholeRun:
+def failure_whole_run(
+    place: Place, failed: FailedCell, *, parent: OpenRun, confirms: str | None = None
+) -> WholeRun:
     """The failed run of a cell that could not be evaluated."""
-    row = failed_row(place, failed)
+    row = failed_row(place, failed, confirms=confirms)
     name, now = run_name(row), _now()
     own = row_tags(row) | label_tags(row) | {Tag.ERROR.value: failed.error[:_ERROR_LIMIT]}
     return WholeRun(

@@ -19,6 +19,8 @@ class Place:
     n_questions: int
     attention: str | None = None
     """How the model computed attention, such as `eager`; `None` where nothing was computed."""
+    confirm_share: float | None = None
+    """Share of the trait's questions that take no part in choosing winners; `None`: all of them do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +31,14 @@ class Baseline:
     trait_mean: float | None
 
 
-def evaluation_row(place: Place, evaluation: Evaluation, baseline: Baseline | None) -> EvaluationRow:
-    """The row of a finished evaluation, or of a baseline where `baseline` is `None`."""
+def evaluation_row(
+    place: Place, evaluation: Evaluation, baseline: Baseline | None, *, confirms: str | None = None
+) -> EvaluationRow:
+    """The row of a finished evaluation, or of a baseline where `baseline` is `None`.
+
+    Args:
+        confirms: the key of what it repeats on other questions, which makes it a confirmation.
+    """
     summary, timing, geometry = evaluation.summary, evaluation.timing, evaluation.planned.geometry
     # rounded as its own row is, or evaluations logged before and after a restart would differ in it
     before = _rounded(baseline.trait_mean) if baseline else None
@@ -38,6 +46,7 @@ def evaluation_row(place: Place, evaluation: Evaluation, baseline: Baseline | No
     return _identity_row(
         place,
         evaluation.planned,
+        confirms,
         baseline_key=baseline.key if baseline else None,
         baseline_trait_mean=before,
         delta=_rounded(delta),
@@ -56,9 +65,9 @@ def evaluation_row(place: Place, evaluation: Evaluation, baseline: Baseline | No
     )
 
 
-def failed_row(place: Place, failed: FailedCell) -> EvaluationRow:
+def failed_row(place: Place, failed: FailedCell, *, confirms: str | None = None) -> EvaluationRow:
     """The row of a cell that could not be evaluated: its identity and no result."""
-    return _identity_row(place, failed.planned, n_unscored=place.n_questions)
+    return _identity_row(place, failed.planned, confirms, n_unscored=place.n_questions)
 
 
 def evaluation_scores(evaluation: Evaluation) -> Scores:
@@ -71,10 +80,11 @@ def evaluation_scores(evaluation: Evaluation) -> Scores:
 
 def run_name(row: EvaluationRow) -> str:
     """A name that tells a run in the UI's list from its neighbours."""
-    if row.kind is Kind.BASELINE:
-        return f"baseline · {row.model} · {row.trait}"
+    again = "confirmation · " if row.kind is Kind.CONFIRMATION else ""
+    if row.layer is None:
+        return f"{again}baseline · {row.model} · {row.trait}"
     position = (row.position or "").removeprefix("response")
-    return f"{row.label} {position} · L{row.layer} · c={row.coefficient:g} · {row.model}"
+    return f"{again}{row.label} {position} · L{row.layer} · c={row.coefficient:g} · {row.model}"
 
 
 def _rounded(value: float | None) -> float | None:
@@ -82,11 +92,14 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 6)
 
 
-def _identity_row(place: Place, planned: PlannedCell, **result: float | int | str | None) -> EvaluationRow:
+def _identity_row(
+    place: Place, planned: PlannedCell, confirms: str | None, **result: float | int | str | None
+) -> EvaluationRow:
     cell = planned.cell
     setting = cell.setting
+    of_grid = Kind.EVALUATION if cell.steering else Kind.BASELINE
     fields = {
-        "kind": Kind.EVALUATION if cell.steering else Kind.BASELINE,
+        "kind": of_grid if confirms is None else Kind.CONFIRMATION,
         "experiment": place.experiment,
         "key": cell_key(cell),
         "setting": setting_digest(cell),
@@ -106,6 +119,8 @@ def _identity_row(place: Place, planned: PlannedCell, **result: float | int | st
         "temperature": setting.generation.temperature,
         "seed": setting.generation.seed,
         "n_dims_cleaned": planned.n_dims_cleaned,
+        "confirm_share": place.confirm_share,
+        "confirms": confirms,
     }
     return EvaluationRow(**fields, **_steering_fields(cell), **result)  # type: ignore[arg-type]  # names are the fields'
 

@@ -102,7 +102,16 @@ class Exporter:
                 self._report.files.append(ExportedFile(output / path))
         if n_unreadable:
             self._report.notes.append(f"{n_unreadable} runs hold a row that cannot be read: left out")
+        self._note_confirmations()
         return self._report
+
+    def _note_confirmations(self) -> None:
+        """The format knows one set of questions: read back, confirmations would be results like any other."""
+        found = stored_runs(self._tracking_uri, self._experiment, Kind.CONFIRMATION, tags=())
+        count = sum(1 for _ in found)
+        if count:
+            stay = "confirmation stays" if count == 1 else "confirmations stay"
+            self._report.notes.append(f"{count} {stay} in the run store: the format has no place for them")
 
     def _paths(self) -> Iterator[Path]:
         for file in self._files.planned:
