@@ -18,6 +18,9 @@ METHODS = ("mean_diff", "probe", "gradient", "random_baseline")
 DEFAULT_COHERENCE_FLOOR = 68.0
 """The least `coherence_mean` at which a result counts, unless a question is asked with another."""
 
+DEFAULT_ALIKE = 0.98
+"""Cosine above which the vectors of two labels are alike and evaluated once, unless a command says another."""
+
 COMPONENT = "residual"
 """Where activations are read and vectors added: the output of a decoder block."""
 
