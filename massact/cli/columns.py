@@ -6,6 +6,7 @@ from typing import Any
 
 from massact.query import BestRow, ComparisonRow, CurveRow, GapRow, Point, RunRow, SensitivityRow
 from massact.query.recommendations import CoefficientRatio
+from massact.query.taken_over import ONCE, taken_over_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,9 @@ class Column:
     """Printed once above the table where all rows have the same."""
     is_optional: bool = False
     """Left out where the table is too wide; the last such column first."""
+
+
+_SAME_AS = Column("same as", taken_over_words, is_optional=True)
 
 
 def _text(name: str) -> Callable[[Any], str]:
@@ -99,7 +103,8 @@ def _status(row: GapRow) -> str:
 
 
 def _same_vector(row: ComparisonRow) -> str:
-    return (row.same_vector or "").removeprefix("same vector: ").removeprefix("same direction ")
+    words = (row.same_vector or "").removeprefix("same vector: ").removeprefix("same direction ")
+    return words.replace(ONCE, "once")
 
 
 def _setting(row: GapRow | BestRow | CurveRow | ComparisonRow) -> str:
@@ -147,6 +152,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("standing", _text("standing"), is_optional=True),
         Column("trait mean", _number("trait_mean", ".1f"), is_number=True, is_optional=True),
         Column("scored", _number("n_scored", "d"), is_number=True, is_optional=True),
+        _SAME_AS,
         _MISS,
         *_SETTING,
     ),
@@ -222,6 +228,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("scored", _number("n_scored", "d"), is_number=True, is_optional=True),
         _STATUS,
         Column("run", _text("run_id")),
+        _SAME_AS,
         Column("finished", lambda row: (row.finished_at or "")[:19], is_optional=True),
         Column("error", _error, is_optional=True),
         *_SETTING,
