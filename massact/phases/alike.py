@@ -1,13 +1,14 @@
 """Labels whose vectors are alike: which cells need no generation, since another label's result is taken over."""
 
 from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from massact.labels import format_label, parse_label
 from massact.phases.planning import GridRequest, Planner
+from massact.phases.session import Session
 from massact.pipeline.evaluate import PlannedCell
 from massact.schema import Points, StoredPoint
 from massact.schema.points import HEAD
@@ -92,13 +93,11 @@ def _figures(point: StoredPoint) -> tuple[object, ...]:
 class Alikeness:
     """Finds, cell by cell, which labels of one model and trait are alike."""
 
-    def __init__(self, planner: Planner, declared: Iterable[str], threshold: float | None) -> None:
-        """
-        Args:
-            declared: labels in the order in which they may lend their results.
-            threshold: likeness that must be exceeded; `None`: every cell is evaluated itself.
-        """
-        self._planner, self._declared, self._threshold = planner, tuple(declared), threshold
+    def __init__(self, planner: Planner, session: Session) -> None:
+        self._planner, self._threshold = planner, session.workload.alike
+        labels = (label for phase in session.experiment.phases for label in phase.labels)
+        self._declared = tuple(dict.fromkeys(labels))
+        """In the order in which they may lend their results."""
         self._measured: dict[tuple[str, str], float] = {}
 
     def of(self, todo: Mapping[str, PlannedCell], known: Known) -> dict[str, Same]:

@@ -78,8 +78,7 @@ class Evaluator:
         n_questions = len(self._planner.questions.questions)
         self._place = Place(session.experiment.name, config.name, config.instruct.name, n_questions)
         self._best: dict[tuple[str, str], float] = {}
-        labels = dict.fromkeys(label for phase in session.experiment.phases for label in phase.labels)
-        self._alikeness = Alikeness(self._planner, labels, session.workload.alike)
+        self._alikeness = Alikeness(self._planner, session)
         self._failed: dict[str, str] = {}
         """Error by key."""
 

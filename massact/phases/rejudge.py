@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from massact.domain import Geometry, Response, Timing
 from massact.errors import DataError, MassactError
 from massact.judges import Exchange
@@ -16,12 +18,15 @@ from massact.phases.interrupt import Interrupted
 from massact.phases.judged import counted_judging, ready_judge
 from massact.phases.rescoring import RejudgePlan, Rescoring, plan_rejudge
 from massact.phases.session import Session
+from massact.phases.sources import read_sources
 from massact.phases.steps import phase_params
 from massact.pipeline.evaluate import Evaluation, PlannedCell
 from massact.query import Filters
 from massact.schema import Artifact, EvaluationRow, Tag
+from massact.store.base import Stored
 from massact.tracking.evaluations import evaluation_whole_run
 from massact.tracking.rows import Baseline, Place
+from massact.tracking.taking_over import taken_over_run
 from massact.tracking.tensors import read_responses, read_tensor
 from massact.tracking.tracker import OpenRun
 from massact.vectors.geometry import vector_digest
@@ -61,11 +66,13 @@ def run_rejudge(session: Session, only: Filters, parent: OpenRun | None = None) 
     session.send_leftovers()
     plan = plan_rejudge(session, only)
     session.say(f"rejudge: {plan}")
-    if not plan.evaluations:
+    if not plan.evaluations and not plan.following:
         return plan
     with session.tracker.phase("rejudge", parent=parent, params=params) as run:
         with counted_judging(session, run):
-            _Rejudging(session, run, plan).run()
+            rejudging = _Rejudging(session, run, plan)
+            rejudging.run()
+            rejudging.take_over()
         session.settle()
     return plan
 
@@ -96,6 +103,28 @@ class _Rejudging:
                 f"interrupted: {self._n_done} of {len(todo)} scored; run the same command again to go on"
             )
 
+    def take_over(self) -> None:
+        """Write anew what was taken over from results that this judge has scored."""
+        session, plan = self._session, self._plan
+        if not plan.following:
+            return
+        sources = read_sources(session, {one.lender_key for one in plan.following})
+        for one in plan.following:
+            row, source = one.source.row, sources.get(one.lender_key)
+            if source is None:
+                plan.left_out[f"the same as {row.same_as}, which could not be scored"] += 1
+                continue
+            try:
+                vector = _vector(session, one.source)
+            except MassactError as error:
+                plan.left_out["its vector cannot be read"] += 1
+                session.say(f"warning: run {one.source.run_id}: {error}")
+                continue
+            place = Place(row.experiment, row.model, row.model_variant, row.n_questions or 0)
+            planned = PlannedCell(one.cell, vector, _geometry(row), row.n_dims_cleaned)
+            whole = taken_over_run(place, planned, source, row.same_as_cosine or 0.0, parent=self._parent)
+            session.spool.put(whole, experiment_id=self._parent.experiment_id)
+
     def _batches(self, todo: Sequence[Rescoring]) -> Iterator[list[_Read]]:
         """Results with their responses, of one trait and model a batch, the baselines by themselves."""
         batch: list[_Read] = []
@@ -116,11 +145,7 @@ class _Rejudging:
         row, session = one.source.row, self._session
         try:
             responses = read_responses(session.fetch(one.source.run_id, Artifact.RESPONSES))
-            vector = None
-            if row.layer is not None:
-                vector = read_tensor(session.fetch(one.source.run_id, Artifact.VECTOR), "vector")
-                if vector_digest(vector) != row.vector_digest:
-                    raise DataError("its vector is another one: see massact doctor")
+            vector = None if row.layer is None else _vector(session, one.source)
         except MassactError as error:
             self._plan.left_out["its responses or its vector cannot be read"] += 1
             session.say(f"warning: run {one.source.run_id}: {error}")
@@ -158,6 +183,18 @@ class _Rejudging:
         tagged = replace(whole, tags={**whole.tags, Tag.REJUDGED.value: read.todo.source.run_id})
         self._session.spool.put(tagged, experiment_id=self._parent.experiment_id)
         self._n_done += 1
+
+
+def _vector(session: Session, source: Stored[EvaluationRow]) -> torch.Tensor:
+    """The vector that a run keeps.
+
+    Raises:
+        MassactError: it cannot be read, or is another one.
+    """
+    vector = read_tensor(session.fetch(source.run_id, Artifact.VECTOR), "vector")
+    if vector_digest(vector) != source.row.vector_digest:
+        raise DataError("its vector is another one: see massact doctor")
+    return vector
 
 
 def _kin(read: _Read) -> tuple[str, str, bool]:
