@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from mlflow import MlflowClient
 
 import massact
 from massact.cli.app import cli
@@ -150,6 +151,17 @@ def test_alike_labels_are_evaluated_once_and_each_is_marked(place: Path, generat
     assert f"{N_CELLS} cells: {N_CELLS} finished already, 0 evaluated" in run(place, *SWEEP).stderr
     run(place, "doctor")
     _check_best(place)
+
+    # a source that is gone takes what was taken over from it with it
+    for key in {one.row.same_as_key for one in same}:
+        MlflowClient(f"sqlite:///{place}/mlflow.db").delete_run(found[key or ""].run_id)
+    told = run(place, "doctor", code=1).output
+    assert "took over the result of mean_diff_cleaned, which is not in the store any more" in told
+    again = run(place, *SWEEP).stderr
+    assert (
+        f"{N_CELLS - 2 * N_SAME} finished already, {N_SAME} the same as another, {N_SAME} evaluated" in again
+    )
+    run(place, "doctor")
 
 
 def _check_best(place: Path) -> None:
