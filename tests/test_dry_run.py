@@ -55,7 +55,7 @@ def test_evaluate_says_what_its_grid_is(empty: Path) -> None:
     before = _tree(empty)
     line = ["evaluate", "--dry-run", "--method", "probe,mean_diff", "--position", "response[:5]"]
     result = _run(empty, *line, "--layers", "2-4", "--coefficients", "8,10", "--subset", "3")
-    assert "| evaluate | toy | refusal | 12 | 0 | 0 | 12 | nothing measured yet | 39 |" in result.output
+    assert "| evaluate | toy | refusal | 12 | 0 | 0 | 0 | 12 | nothing measured yet | 39 |" in result.output
     assert _tree(empty) == before
 
 

@@ -53,6 +53,33 @@ def test_missing_criterion_names_each_group(rows: Rows) -> None:
     assert "massact phase3" in top2.detail
 
 
+def test_a_comparison_that_was_evaluated_once_is_not_complete(rows: Rows) -> None:
+    source = {
+        (one.row.position, one.row.layer, one.row.coefficient): one.row
+        for one in rows
+        if (one.row.model, one.row.label) == ("toy-gemma-2", "probe_cleaned")
+    }
+
+    def taken(one: Stored[EvaluationRow]) -> Stored[EvaluationRow]:
+        row = one.row
+        if (row.model, row.label) != ("toy-gemma-2", "probe_preclean"):
+            return one
+        own = source[row.position, row.layer, row.coefficient]
+        figures = {name: getattr(own, name) for name in ("trait_mean", "coherence_mean", "delta")}
+        mark = {"same_as": own.label, "same_as_key": own.key, "same_as_cosine": 0.985}
+        return replace(one, row=replace(row, **figures, **mark))
+
+    found = evidence([taken(one) for one in rows])
+    before = criterion(success_criteria(found), "clean_before_after")
+    assert before.verdict == "no"
+    once = "probe_preclean and probe_cleaned were evaluated once, as probe_cleaned: cosine 0.9850"
+    assert f"toy-gemma-2, response[:5]: {once}" in before.detail
+    assert "--alike off compares them" in before.detail
+    texts = {cell.text for row in gap_matrices(found)[0].rows for cell in row}
+    assert any(text.endswith(", as probe_cleaned") for text in texts)
+    assert "not evaluated apart" in phase_markdown("phase2", experiment(), found.answers)
+
+
 def test_below_the_floor_is_not_missing() -> None:
     found = evidence([scored(80.0, 61.24), scored(90.0, 30.0, coefficient=12.0)])
     assert gap_matrices(found)[0].rows[0][1].text == "below floor (61.2)"

@@ -9,6 +9,9 @@ from massact.cli.column import point as _point
 from massact.cli.column import text as _text
 from massact.query import BestRow, ComparisonRow, ConfirmationRow, CurveRow, GapRow, RunRow, SensitivityRow
 from massact.query.recommendations import CoefficientRatio
+from massact.query.taken_over import ONCE, taken_over_words
+
+_SAME_AS = Column("same as", taken_over_words, is_optional=True)
 
 
 def _p_value(row: ComparisonRow) -> str:
@@ -46,7 +49,8 @@ def _status(row: GapRow) -> str:
 
 
 def _same_vector(row: ComparisonRow) -> str:
-    return (row.same_vector or "").removeprefix("same vector: ").removeprefix("same direction ")
+    words = (row.same_vector or "").removeprefix("same vector: ").removeprefix("same direction ")
+    return words.replace(ONCE, "once")
 
 
 def _setting(row: GapRow | BestRow | CurveRow | ComparisonRow) -> str:
@@ -120,6 +124,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("standing", _text("standing"), is_optional=True),
         Column("trait mean", _number("trait_mean", ".1f"), is_number=True, is_optional=True),
         Column("scored", _number("n_scored", "d"), is_number=True, is_optional=True),
+        _SAME_AS,
         _MISS,
         *_SETTING,
     ),
@@ -195,6 +200,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("scored", _number("n_scored", "d"), is_number=True, is_optional=True),
         _STATUS,
         Column("run", _text("run_id")),
+        _SAME_AS,
         Column("finished", lambda row: (row.finished_at or "")[:19], is_optional=True),
         Column("error", _error, is_optional=True),
         *_SETTING,

@@ -15,7 +15,7 @@ from massact.cli.sync import spool_option
 from massact.config import load_experiment
 from massact.config.extraction import with_validation_split
 from massact.config.judge import judge_like
-from massact.domain import DEFAULT_BUDGET
+from massact.domain import DEFAULT_ALIKE, DEFAULT_BUDGET
 from massact.toy import is_toy
 
 if TYPE_CHECKING:
@@ -26,12 +26,14 @@ QUIET_SECONDS = 2.0
 """Work shorter than this shows no bar."""
 LOG_SECONDS = 15.0
 """How often a bar writes a line where stderr is no terminal."""
+OFF = "off"
+"""What switches `--alike` off."""
 _PARTING_SECONDS = 1.0
 """How long an interrupted judge may still take."""
 
 
 def workload_options(command: F) -> F:
-    """Options of every command that evaluates cells; none of them changes a result."""
+    """Options of every command that evaluates cells; none of them but `--alike` changes a result."""
     batch_rows = click.option(
         "--batch-rows",
         type=click.IntRange(0),
@@ -54,7 +56,42 @@ def workload_options(command: F) -> F:
         metavar="SECONDS",
         help="How long to wait for a run store that went down during the work.",
     )
-    return save_responses(batch_rows(spool_option(store_timeout(command))))
+    return save_responses(batch_rows(alike_option(spool_option(store_timeout(command)))))
+
+
+def alike_option(command: F) -> F:
+    """`--alike`, of the commands that evaluate a grid."""
+    return click.option(
+        "--alike",
+        type=_Alike(),
+        default=str(DEFAULT_ALIKE),
+        show_default=True,
+        metavar="COSINE",
+        help="Labels whose vectors have a greater cosine at a layer are evaluated once there, and the others take over "
+        "that result, marked as the same; 1: only equal vectors; off: every label is evaluated itself.",
+    )(command)
+
+
+class _Alike(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases of click
+    """A cosine above which vectors are alike; `None` where it is off."""
+
+    name = "cosine"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
+        if value is None or str(value).strip().lower() == OFF:
+            return None
+        try:
+            cosine = float(value)
+        except ValueError:
+            cosine = 0.0
+        if not 0 < cosine <= 1:
+            self.fail(
+                f"{value!r} is no cosine: give one above 0 and at most 1, such as {DEFAULT_ALIKE}, or {OFF!r} to "
+                "evaluate every label itself",
+                param,
+                ctx,
+            )
+        return cosine
 
 
 def dry_run_option(command: F) -> F:

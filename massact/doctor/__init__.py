@@ -18,6 +18,7 @@ from massact.doctor.leftovers import SpoolLeftovers
 from massact.doctor.reach import Reach
 from massact.doctor.responses import Responses
 from massact.doctor.rows import UnreadableRows
+from massact.doctor.taken_over import TakenOver
 from massact.doctor.vectors import Vectors
 from massact.store.sources import open_source
 from massact.tracking.mending import Mender
@@ -29,6 +30,7 @@ CHECKS: tuple[Callable[[Patient], Check], ...] = (
     AbandonedRuns,
     UnreadableRows,
     DuplicateKeys,
+    TakenOver,
 )
 FILE_CHECKS: tuple[Callable[[Patient], Check], ...] = (Vectors, Responses, Reach)
 """Those that read artifacts, which takes time and a way to the artifacts."""

@@ -29,7 +29,7 @@ class DuplicateKeys(Check):
 
     name = "duplicates"
     kinds = frozenset({Kind.EVALUATION, Kind.BASELINE, Kind.CONFIRMATION, Kind.CALIBRATION, Kind.EXTRACTION})
-    tags = (Tag.KEY, Tag.SUPERSEDED)
+    tags = (Tag.KEY, Tag.SUPERSEDED, Tag.SAME_AS)
 
     def __init__(self, patient: Patient) -> None:
         self._patient = patient
@@ -48,7 +48,8 @@ class DuplicateKeys(Check):
         tags, at = run.raw.tags, run.raw.finished_at
         if Tag.KEY in tags:
             values = (run.kind.value, tags[Tag.KEY], -1 if at is None else at, run.run_id)
-            is_tagged = Tag.SUPERSEDED in tags
+            # one that was taken over from another label says so, and is meant to give way to an evaluation of its own
+            is_tagged = Tag.SUPERSEDED in tags or Tag.SAME_AS in tags
             self._seen.execute("INSERT OR IGNORE INTO runs VALUES (?, ?, ?, ?, ?)", (*values, is_tagged))
         return iter(())
 

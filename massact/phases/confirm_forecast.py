@@ -119,6 +119,7 @@ def _forecast(
         cells=cells,
         finished=finished,
         earlier=0,
+        same=0,
         judge_calls=n_cells * n_questions * calls_per_exchange(session.experiment.judge),
         seconds=None if rate is None else n_cells * n_questions * rate,
         n_measured=n_measured,

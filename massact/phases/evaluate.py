@@ -1,7 +1,7 @@
 """Evaluating cells of one model and trait: what the store holds is skipped, the rest is generated and spooled."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
@@ -9,16 +9,19 @@ from massact.config import ModelConfig, TraitConfig
 from massact.errors import MissingPrerequisiteError
 from massact.keys import cell_key
 from massact.labels import format_label
+from massact.phases.alike import Alikeness, Same, alike_lines, known_results
 from massact.phases.interrupt import Interrupted
 from massact.phases.judged import ready_judge
 from massact.phases.planning import NO_OVERRIDES, GridRequest, Overrides, Planner
 from massact.phases.recast import Subject
 from massact.phases.session import Session
+from massact.phases.sources import read_sources
 from massact.pipeline.evaluate import Evaluation, FailedCell, PlannedCell
 from massact.pipeline.sweep import evaluate_cells
 from massact.schema import EvaluationRow
 from massact.tracking.evaluations import evaluation_whole_run, failure_whole_run
 from massact.tracking.rows import Baseline, Place
+from massact.tracking.taking_over import taken_over_run
 from massact.tracking.tracker import OpenRun
 
 __all__ = ["Evaluator", "GridRequest", "Overrides", "Tally"]
@@ -30,18 +33,35 @@ class Tally:
 
     wanted: int = 0
     finished_before: int = 0
+    same: int = 0
+    """Cells that took over the result of another, since their vectors are alike."""
     evaluated: int = 0
     failed: int = 0
 
     def add(self, other: "Tally") -> None:
         self.wanted += other.wanted
         self.finished_before += other.finished_before
+        self.same += other.same
         self.evaluated += other.evaluated
         self.failed += other.failed
 
     def __str__(self) -> str:
         failed = f", {self.failed} failed" if self.failed else ""
-        return f"{self.wanted} cells: {self.finished_before} finished already, {self.evaluated} evaluated{failed}"
+        same = f"{self.same} the same as another, " if self.same else ""
+        before = f"{self.wanted} cells: {self.finished_before} finished already"
+        return f"{before}, {same}{self.evaluated} evaluated{failed}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """The wanted cells that are not finished."""
+
+    todo: Sequence[PlannedCell]
+    """To be evaluated."""
+    same: Mapping[str, Same]
+    """Those that take over another's result, by key."""
+    cells: Mapping[str, PlannedCell]
+    """Both."""
 
 
 @contextmanager
@@ -110,6 +130,9 @@ class Evaluator:
             confirm_share=session.experiment.confirm_share,
         )
         self._best: dict[tuple[str, str], float] = {}
+        self._alikeness = Alikeness(self._planner, session)
+        self._failed: dict[str, str] = {}
+        """Error by key."""
 
     @property
     def n_layers(self) -> int:
@@ -152,23 +175,47 @@ class Evaluator:
         """
         requests = list(requests)
         described = self._planner.description
-        tally, todo = self._plan(requests)
-        if todo:
+        tally, plan = self._plan(requests)
+        if plan.todo:
             model = self._session.model(self._config, self._config.instruct)
             self._place = replace(self._place, attention=model.attention)
             if self._planner.description != described:
                 # what the weights say counts; the files of some models tell it otherwise
-                tally, todo = self._plan(requests)
-            self._sweep(todo, tally)
+                tally, plan = self._plan(requests)
+        for line in alike_lines(plan.same, plan.cells):
+            self._session.say(f"{self._config.name}, {line}")
+        if plan.todo:
+            self._sweep(plan.todo, tally)
+        if plan.same:
+            self._take_over(plan, tally)
         self._session.say(f"{self._config.name}, {self._trait.name}: {tally}")
         return tally
 
-    def _plan(self, requests: Sequence[GridRequest]) -> tuple[Tally, list[PlannedCell]]:
-        wanted = self._planner.cells(requests)
-        with self._session.store() as store:
-            finished = store.finished_keys(self._session.experiment.name)
-        todo = [planned for key, planned in wanted.items() if key not in finished]
-        return Tally(wanted=len(wanted), finished_before=len(wanted) - len(todo)), todo
+    def _plan(self, requests: Sequence[GridRequest]) -> tuple[Tally, _Plan]:
+        wanted, session = self._planner.cells(requests), self._session
+        with session.store() as store:
+            points = store.points(session.experiment.name)
+        known = known_results(points, session.workload.alike, model=self._config.name, trait=self._trait.name)
+        cells = {key: planned for key, planned in wanted.items() if not known.has(key)}
+        same = self._alikeness.of(cells, known)
+        todo = [planned for key, planned in cells.items() if key not in same]
+        return Tally(wanted=len(wanted), finished_before=len(wanted) - len(cells)), _Plan(todo, same, cells)
+
+    def _take_over(self, plan: _Plan, tally: Tally) -> None:
+        """Write the results that are the same as another's, once the store has that one."""
+        session, home = self._session, self._parent.experiment_id
+        sources = read_sources(session, {one.key for one in plan.same.values()})
+        for key, one in plan.same.items():
+            planned, source = plan.cells[key], sources.get(one.key)
+            if source is not None:
+                run = taken_over_run(self._place, planned, source, one.likeness, parent=self._parent)
+                tally.same += 1
+            else:
+                reason = self._failed.get(one.key, "its result is not in the store")
+                failed = FailedCell(planned, f"the same as {one.label}, which failed: {reason}")
+                run = failure_whole_run(self._place, failed, parent=self._parent)
+                tally.failed += 1
+            session.spool.put(run, experiment_id=home)
 
     def _sweep(self, todo: Sequence[PlannedCell], tally: Tally) -> None:
         cell = self._planner.baseline()
@@ -212,6 +259,7 @@ class Evaluator:
         spool, home = self._session.spool, self._parent.experiment_id
         if isinstance(result, FailedCell):
             tally.failed += 1
+            self._failed[cell_key(result.planned.cell)] = result.error
             self._session.say(f"failed: {result.error}")
             spool.put(failure_whole_run(self._place, result, parent=self._parent), experiment_id=home)
             return

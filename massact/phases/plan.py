@@ -5,12 +5,11 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from massact.config import JudgeConfig, ModelConfig, TraitConfig
-from massact.errors import MissingPrerequisiteError
-from massact.keys import cell_key
 from massact.labels import format_label
 from massact.layers import parse_layers
+from massact.phases.foreseen import Ahead, Foreseen, Spot
 from massact.phases.grid import declared_requests
-from massact.phases.planning import NO_OVERRIDES, GridRequest, Overrides, Planner
+from massact.phases.planning import NO_OVERRIDES, GridRequest, Overrides
 from massact.phases.preflight import check_experiment
 from massact.phases.session import Session
 from massact.phases.steps import Request
@@ -32,6 +31,8 @@ class Forecast:
     finished: int
     earlier: int
     """Cells that an earlier phase of the same command will have evaluated."""
+    same: int
+    """Cells that take over the result of another label, whose vector is alike."""
     judge_calls: int
     """At most: equal responses are judged once."""
     seconds: float | None
@@ -44,17 +45,17 @@ class Forecast:
 
     @property
     def todo(self) -> int:
-        return self.cells - self.finished - self.earlier
+        return self.cells - self.finished - self.earlier - self.same
 
 
 @dataclass(slots=True)
 class Known:
     """What the store holds, and what was planned so far."""
 
-    finished: frozenset[str] = frozenset()
+    ahead: Ahead | None = None
+    """`None` where there is no store."""
     measured: Sequence[EvaluationRow] = ()
-    is_empty: bool = True
-    planned: set[tuple[object, ...]] = field(default_factory=set)
+    planned: set[Spot] = field(default_factory=set)
 
 
 def show_phases(session: Session, names: Sequence[str]) -> None:
@@ -104,11 +105,12 @@ def forecast_request(session: Session, request: Request) -> Forecast:
 def forecast_text(session: Session, forecasts: Sequence[Forecast]) -> str:
     """The forecasts as a table with its total, and what cannot be foreseen."""
     lines = [
-        "| phase | model | trait | cells | finished | in an earlier phase | to do | time | judge calls |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| phase | model | trait | cells | finished | in an earlier phase | the same as another | to do | time "
+        "| judge calls |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {one.phase} | {one.model} | {one.trait} | {one.cells} | {one.finished} | {one.earlier} "
+        f"| {one.phase} | {one.model} | {one.trait} | {one.cells} | {one.finished} | {one.earlier} | {one.same} "
         f"| {_least(one)}{one.todo} | {_time(one)} | {one.judge_calls} |"
         for one in forecasts
     ]
@@ -122,6 +124,10 @@ def forecast_text(session: Session, forecasts: Sequence[Forecast]) -> str:
     )
     lines += ["", f"{at_least}{todo} cells to do{time}, {about}{_cost(session)}."]
     lines += dict.fromkeys(f"{one.model}, {one.trait}: {one.note}" for one in forecasts if one.note)
+    if session.workload.alike is not None and any(one.note for one in forecasts):
+        lines.append(
+            "Labels whose vectors turn out to be alike are evaluated once (--alike): it may be less."
+        )
     if len({one.phase for one in forecasts}) > 1 and session.experiment.extraction.vetting is not None:
         lines.append(_vetting_line(session))
     if any(one.phase not in ("evaluate", "confirm") for one in forecasts):
@@ -143,9 +149,9 @@ def read_known(session: Session) -> Known:
         return Known()
     with session.store() as store:
         name = session.experiment.name
-        finished = frozenset(store.finished_keys(name))
+        ahead = Ahead(store.points(name), frozenset(one.row.key for one in store.baselines(name)))
         rows = [one.row for one in store.evaluations(name)]
-    return Known(finished, rows, is_empty=False)
+    return Known(ahead, rows)
 
 
 def _forecast(
@@ -158,12 +164,14 @@ def _forecast(
 ) -> Forecast:
     model, trait = subject
     n_questions = len(session.questions(trait, overrides.subset).questions)
-    done, needs_baseline, note = _finished(session, known, subject, requests, overrides)
+    seen = Foreseen(set(), set(), True, "the run store does not exist yet, so nothing is finished")
+    if known.ahead is not None:
+        seen = known.ahead.foresee(session, subject, requests, overrides)
     wanted = _spots(subject, requests)
-    earlier = (wanted & known.planned) - done
-    todo = wanted - done - earlier
+    earlier = (wanted & known.planned) - seen.done
+    todo = wanted - seen.done - earlier - seen.same
     baseline = ("baseline", model.name, trait.name)
-    n_cells = len(todo) + (bool(todo) and needs_baseline and baseline not in known.planned)
+    n_cells = len(todo) + (bool(todo) and seen.needs_baseline and baseline not in known.planned)
     known.planned |= wanted | ({baseline} if todo else set())
     rate, n_measured = seconds_per_response(known, model, session, overrides)
     return Forecast(
@@ -171,49 +179,17 @@ def _forecast(
         model=model.name,
         trait=trait.name,
         cells=len(wanted),
-        finished=len(done),
+        finished=len(seen.done),
         earlier=len(earlier),
+        same=len(seen.same),
         judge_calls=n_cells * n_questions * calls_per_exchange(session.experiment.judge),
         seconds=None if rate is None else n_cells * n_questions * rate,
         n_measured=n_measured,
-        note=note,
+        note=seen.note,
     )
 
 
-def _finished(
-    session: Session,
-    known: Known,
-    subject: tuple[ModelConfig, TraitConfig],
-    requests: Sequence[GridRequest],
-    overrides: Overrides,
-) -> tuple[set[tuple[object, ...]], bool, str]:
-    """The wanted cells that are finished, whether a baseline is needed, and why some are not known."""
-    if known.is_empty:
-        return set(), True, "the run store does not exist yet, so nothing is finished"
-    done: set[tuple[object, ...]] = set()
-    notes: dict[str, None] = {}
-    try:
-        planner = Planner(session, *subject, overrides)
-        needs_baseline = cell_key(planner.baseline().cell) not in known.finished
-    except MissingPrerequisiteError as error:
-        return set(), True, f"all to do, since cells have no vectors yet ({error})"
-    for request in requests:
-        try:
-            cells = planner.cells([request])
-        except MissingPrerequisiteError as error:
-            notes[str(error)] = None
-            continue
-        for key, planned in cells.items():
-            if key in known.finished and (steering := planned.cell.steering):
-                place = (steering.position, format_label(steering.recipe), steering.layer)
-                done.add((subject[0].name, subject[1].name, *place, float(steering.coefficient)))
-    note = "; ".join(notes)
-    return done, needs_baseline, f"cells without vectors count as to do ({note})" if note else ""
-
-
-def _spots(
-    subject: tuple[ModelConfig, TraitConfig], requests: Iterable[GridRequest]
-) -> set[tuple[object, ...]]:
+def _spots(subject: tuple[ModelConfig, TraitConfig], requests: Iterable[GridRequest]) -> set[Spot]:
     return {
         (subject[0].name, subject[1].name, one.position, format_label(one.recipe), layer, float(coefficient))
         for one in requests

@@ -75,6 +75,11 @@ class Planner:
     def n_layers(self) -> int:
         return self.description.shape.n_layers
 
+    @property
+    def massive_dims(self) -> tuple[int, ...]:
+        """The uniform list of the model's calibration."""
+        return tuple(self._vectors.calibration.uniform_dims)
+
     def baseline(self) -> PlannedCell:
         """The cell without steering."""
         return PlannedCell(Cell(self._setting(), None), None)

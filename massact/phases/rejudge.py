@@ -17,12 +17,14 @@ from massact.phases.judged import counted_judging, ready_judge
 from massact.phases.recast import stored_plan
 from massact.phases.rescoring import RejudgePlan, Rescoring, plan_rejudge
 from massact.phases.session import Session
+from massact.phases.sources import read_sources
 from massact.phases.steps import phase_params
 from massact.pipeline.evaluate import Evaluation, PlannedCell
 from massact.query import Filters
 from massact.schema import Artifact, EvaluationRow, Tag
 from massact.tracking.evaluations import evaluation_whole_run
 from massact.tracking.rows import Baseline, Place
+from massact.tracking.taking_over import taken_over_run
 from massact.tracking.tensors import read_responses
 from massact.tracking.tracker import OpenRun
 
@@ -61,11 +63,13 @@ def run_rejudge(session: Session, only: Filters, parent: OpenRun | None = None) 
     session.send_leftovers()
     plan = plan_rejudge(session, only)
     session.say(f"rejudge: {plan}")
-    if not plan.evaluations:
+    if not plan.evaluations and not plan.following:
         return plan
     with session.tracker.phase("rejudge", parent=parent, params=params) as run:
         with counted_judging(session, run):
-            _Rejudging(session, run, plan).run()
+            rejudging = _Rejudging(session, run, plan)
+            rejudging.run()
+            rejudging.take_over()
         session.settle()
     return plan
 
@@ -95,6 +99,27 @@ class _Rejudging:
             raise Interrupted(
                 f"interrupted: {self._n_done} of {len(todo)} scored; run the same command again to go on"
             )
+
+    def take_over(self) -> None:
+        """Write anew what was taken over from results that this judge has scored."""
+        session, plan = self._session, self._plan
+        if not plan.following:
+            return
+        sources = read_sources(session, {one.lender_key for one in plan.following})
+        for one in plan.following:
+            row, source = one.source.row, sources.get(one.lender_key)
+            if source is None:
+                plan.left_out[f"the same as {row.same_as}, which could not be scored"] += 1
+                continue
+            try:
+                planned = stored_plan(session, one.cell, one.source)
+            except MassactError as error:
+                plan.left_out["its vector cannot be read"] += 1
+                session.say(f"warning: run {one.source.run_id}: {error}")
+                continue
+            place = Place(row.experiment, row.model, row.model_variant, row.n_questions or 0)
+            whole = taken_over_run(place, planned, source, row.same_as_cosine or 0.0, parent=self._parent)
+            session.spool.put(whole, experiment_id=self._parent.experiment_id)
 
     def _batches(self, todo: Sequence[Rescoring]) -> Iterator[list[_Read]]:
         """Results with their responses, of one trait and model a batch, the baselines by themselves."""

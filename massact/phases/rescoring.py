@@ -1,6 +1,7 @@
 """What of the store the experiment's judge has not scored, and why the rest cannot be."""
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from massact.domain import Cell
@@ -26,6 +27,17 @@ class Rescoring:
     """Of that cell."""
 
 
+@dataclass(frozen=True, slots=True)
+class Following:
+    """A stored result that was taken over from another: it follows that one, and is not scored itself."""
+
+    source: Stored[EvaluationRow]
+    cell: Cell
+    """Under the judge that is to score the other."""
+    lender_key: str
+    """Of the other, under that judge."""
+
+
 @dataclass(slots=True)
 class RejudgePlan:
     """What there is to score."""
@@ -34,6 +46,8 @@ class RejudgePlan:
     evaluations: list[Rescoring] = field(default_factory=list)
     known_baselines: dict[str, Baseline] = field(default_factory=dict)
     """Those that the judge has scored already, by key."""
+    following: list[Following] = field(default_factory=list)
+    """Evaluations that were taken over from others, and will be again."""
     n_finished: int = 0
     """Evaluations that the judge has scored already."""
     left_out: Counter[str] = field(default_factory=Counter)
@@ -52,7 +66,8 @@ class RejudgePlan:
         left_out = "".join(f"; {n} left out: {reason}" for reason, n in sorted(self.left_out.items()))
         n = len(self.evaluations)
         todo = f"{n} evaluations ({self.n_responses} responses) to score" if n else "nothing to score"
-        return f"{todo}, {self.n_finished} scored by this judge already{left_out}"
+        same = f", {len(self.following)} the same as another" if self.following else ""
+        return f"{todo}, {self.n_finished} scored by this judge already{same}{left_out}"
 
 
 def plan_rejudge(session: Session, only: Filters) -> RejudgePlan:
@@ -89,8 +104,12 @@ class _Planning:
     def plan(self, only: Filters) -> RejudgePlan:
         plan, finished = RejudgePlan(), set[str]()
         found: dict[str, Rescoring] = {}
+        copies: list[Stored[EvaluationRow]] = []
         for stored in self._evaluations:  # the oldest first: of two that become one the newer counts
             if not only.admits_row(stored.row):
+                continue
+            if stored.row.same_as_key is not None:
+                copies.append(stored)
                 continue
             one = self._rescoring(stored)
             if isinstance(one, str):
@@ -99,10 +118,42 @@ class _Planning:
                 finished.add(one.key)
             else:
                 found[one.key] = one
-        plan.n_finished = len(finished)
         for one in found.values():
             self._add(plan, one)
+        scored = {one.key for one in plan.evaluations}
+        following: dict[str, Following] = {}
+        for stored in copies:
+            copy = self._following(stored, scored)
+            if isinstance(copy, str):
+                plan.left_out[copy] += 1
+            elif copy.lender_key not in scored and self._has(copy):
+                finished.add(cell_key(copy.cell))
+            else:
+                following[cell_key(copy.cell)] = copy
+        plan.following = list(following.values())
+        plan.n_finished = len(finished)
         return plan
+
+    def _following(self, stored: Stored[EvaluationRow], scored: Collection[str]) -> Following | str:
+        """A result that was taken over under the experiment's judge; else why it cannot be had."""
+        lender = self._by_key.get(stored.row.same_as_key or "")
+        if lender is None:
+            return f"the same as {stored.row.same_as}, whose result is not in the store any more"
+        source, own = self._rescoring(lender), self._moved(stored.row)
+        if isinstance(source, str):
+            return f"the same as {stored.row.same_as}: {source}"
+        if isinstance(own, str):
+            return own
+        if source.key not in scored and source.key not in self._by_key:
+            return f"the same as {stored.row.same_as}, which is not scored: the filters leave it out"
+        return Following(stored, own[1], source.key)
+
+    def _has(self, copy: Following) -> bool:
+        """Whether the store has it as it would be written now, or evaluated by itself."""
+        known, lender = self._by_key.get(cell_key(copy.cell)), self._by_key[copy.lender_key].row
+        if known is None:
+            return False
+        return known.row.same_as is None or _figures(known.row) == _figures(lender)
 
     def _add(self, plan: RejudgePlan, one: Rescoring) -> None:
         """An evaluation, and its baseline where that is not scored yet."""
@@ -121,19 +172,30 @@ class _Planning:
 
     def _rescoring(self, stored: Stored[EvaluationRow]) -> Rescoring | str:
         """A stored result under the experiment's judge; else why it cannot be had."""
-        row, session = stored.row, self._session
+        row = stored.row
         if row.origin == "imported":
             return "imported, so that what exactly was measured is not known"
+        moved = self._moved(row)
+        if isinstance(moved, str):
+            return moved
+        if stored.run_id not in self._with_responses:
+            return "its responses were not kept (--save-responses)"
+        return Rescoring(stored, *moved, cell_key(moved[1]))
+
+    def _moved(self, row: EvaluationRow) -> tuple[Subject, Cell] | str:
+        """A row's cell under the experiment's judge; else why it cannot be told."""
+        session = self._session
         subject = subject_of(session, row)
         if subject is None:
             return "the experiment file does not name its model or trait any more"
         cell = recast(session, subject, row)
         if cell is None:
             return "the trait's dataset or the model's chat template has changed since"
-        if stored.run_id not in self._with_responses:
-            return "its responses were not kept (--save-responses)"
-        moved = with_judge(cell, session.judge(subject.trait, subject.model).identity)
-        return Rescoring(stored, subject, moved, cell_key(moved))
+        return subject, with_judge(cell, session.judge(subject.trait, subject.model).identity)
+
+
+def _figures(row: EvaluationRow) -> tuple[object, ...]:
+    return (row.trait_mean, row.coherence_mean, row.delta, row.n_scored, row.n_unscored)
 
 
 def _is_whole(stored: Stored[EvaluationRow] | None) -> bool:

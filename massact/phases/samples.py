@@ -29,10 +29,27 @@ def pick_samples(
             continue
         top = max(mine, key=lambda row: (row.delta or 0.0) * (-1 if row.direction == "negative" else 1))
         place = f"{model.name}: {top.label} at {top.position}, layer {top.layer}, coefficient"
-        yield from _first(session, top.run_id or "", f"{place} {top.coefficient:g} (best)")
+        run_id = _run_with_responses(answers.evaluations, top)
+        yield from _first(session, run_id or "", f"{place} {top.coefficient:g} (best)")
         over = _over_cliff(answers.evaluations, top, floor)
         if over is not None:
-            yield from _first(session, over.run_id, f"{place} {over.coefficient:g} (over the cliff)")
+            run_id = _run_with_responses(answers.evaluations, over)
+            yield from _first(session, run_id or "", f"{place} {over.coefficient:g} (over the cliff)")
+
+
+def _run_with_responses(points: Iterable[StoredPoint], one: BestRow | StoredPoint) -> str | None:
+    """The run whose responses were scored: of a result that was taken over, that of the other label."""
+    if one.same_as is None:
+        return one.run_id
+    place = (one.setting, one.model, one.trait, one.position, one.same_as, one.layer, one.coefficient)
+    return next(
+        (
+            point.run_id
+            for point in points
+            if (*point.place, point.layer, point.coefficient) == place and point.delta == one.delta
+        ),
+        None,
+    )
 
 
 def _over_cliff(points: Iterable[StoredPoint], best: BestRow, floor: float) -> StoredPoint | None:

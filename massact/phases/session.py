@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from massact.config import Experiment, ModelConfig, TraitConfig, VariantConfig
-from massact.domain import DEFAULT_BUDGET, QuestionSet
+from massact.domain import DEFAULT_ALIKE, DEFAULT_BUDGET, QuestionSet
 from massact.errors import MassactError, MissingPrerequisiteError, NothingToConfirmError, StoreError
 from massact.judges.source import ModelSource
 from massact.models.identity import Description, describe, read_description
@@ -33,7 +33,7 @@ FEW_CONFIRMING = 5
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """How work is done, none of which changes a result."""
+    """How work is done; none of it but `alike` changes a result."""
 
     batch_rows: int = 0
     """Responses generated side by side at most; 0: as many as are of use and fit in memory."""
@@ -45,6 +45,8 @@ class Workload:
     """Folder where finished evaluations are kept until the run store has them."""
     store_timeout: float = 3600
     """Seconds that a run store which is down is waited for, once work is under way."""
+    alike: float | None = DEFAULT_ALIKE
+    """Labels whose vectors are more alike than this are evaluated once; `None`: each is evaluated itself."""
 
 
 class Session:

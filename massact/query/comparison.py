@@ -12,6 +12,7 @@ from massact.query.paired import holm, paired_test
 from massact.query.question_scores import QuestionScores
 from massact.query.rows import Answer, Point, Status
 from massact.query.selection import Stratum, recipe_of, setting_notes, slices, strata
+from massact.query.taken_over import ONCE, evaluated_once, taken_over_words
 
 SAME_VECTOR_COSINE = 0.9999
 """Two vectors with a greater cosine are one vector: a difference between them is noise."""
@@ -37,7 +38,7 @@ class ComparisonRow:
     better: str | None = None
     """The label with the better delta, by direction; `None` where equal, or one has no best."""
     same_vector: str | None = None
-    """Why the two bests are one vector; `None` where they are not known to be."""
+    """Why the two bests are one vector, or one evaluation for both; `None` where they are not known to be."""
     warnings: tuple[str, ...] = ()
     """What makes the comparison unfair."""
     n_questions: int | None = None
@@ -106,7 +107,12 @@ def _notes(rows: Iterable[ComparisonRow]) -> Iterator[str]:
         if row.same_vector and row.best_a and row.best_b:
             a, b = row.best_a.coefficient, row.best_b.coefficient
             differs = "noise" if a == b else f"the coefficient ({a:g} and {b:g}) and noise"
-            yield f"{name}: {row.same_vector}; what differs is {differs}"
+            once = row.same_vector.startswith(ONCE)
+            yield f"{name}: {row.same_vector}; " + (
+                "how they differ was not measured: --alike off does that"
+                if once
+                else f"what differs is {differs}"
+            )
 
 
 def before_after_pairs(labels: Iterable[str]) -> tuple[tuple[str, str], ...]:
@@ -145,8 +151,8 @@ def _row(
     if a and b and a.delta is not None and b.delta is not None:
         difference = round(a.delta - b.delta, 6)
         better = _better(labels, difference, stratum)
-        same = _same_vector(recipes, a, b, cosines)
-        warnings = _warnings(a, b)
+        same = _same_vector(recipes, a, b, cosines) or evaluated_once((labels[0], labels[1]), a, b)
+        warnings = _warnings(a, b) if same else (*_warnings(a, b), *_taken_over(labels, (a, b)))
     return ComparisonRow(
         **stratum.fields(),
         label_a=labels[0],
@@ -223,6 +229,14 @@ def _is_algebra(recipes: tuple[Recipe, Recipe], a: Point, b: Point) -> bool:
     if a.n_dims_cleaned is not None and b.n_dims_cleaned is not None:
         return a.n_dims_cleaned == b.n_dims_cleaned
     return first.n_dims == second.n_dims
+
+
+def _taken_over(labels: Sequence[str], bests: Sequence[Point]) -> tuple[str, ...]:
+    return tuple(
+        f"{label} was not evaluated there itself: the result is that of {taken_over_words(best)}"
+        for label, best in zip(labels, bests, strict=True)
+        if best.same_as is not None
+    )
 
 
 def _warnings(a: Point, b: Point) -> tuple[str, ...]:

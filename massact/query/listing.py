@@ -52,6 +52,10 @@ class RunRow:
     """When the run ended: ISO 8601 in UTC, to the millisecond; `None` where the run has no end."""
     key: str
     run_id: str
+    same_as: str | None = None
+    """Label whose result it was taken over from, since their vectors are alike; `None`: it was evaluated itself."""
+    same_as_cosine: float | None = None
+    """How alike the two vectors are: their cosine, or less where they differ more outside the massive dims."""
 
 
 def runs(
@@ -139,6 +143,8 @@ def _row(one: _Listed, floor: float) -> RunRow:
         finished_at=_iso(point.finished_at),
         key=point.key,
         run_id=point.run_id,
+        same_as=point.same_as,
+        same_as_cosine=point.same_as_cosine,
     )
 
 

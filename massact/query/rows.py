@@ -36,6 +36,10 @@ class Point:
     vector_digest: str | None
     key: str
     run_id: str
+    same_as: str | None = None
+    """Label whose result it was taken over from, since their vectors are alike; `None`: it was evaluated itself."""
+    same_as_cosine: float | None = None
+    """How alike the two vectors are: their cosine, or less where they differ more outside the massive dims."""
 
 
 AnyPoint = Point | StoredPoint

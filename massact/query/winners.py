@@ -17,6 +17,7 @@ from massact.query.selection import (
     strata,
     unscored_note,
 )
+from massact.query.taken_over import taken_over_note
 from massact.query.uncertainty import NOTHING, Standing, all_standings, believe
 from massact.store.base import Failure
 
@@ -66,6 +67,10 @@ class BestRow:
     """The delta as often too high as too low, which that of a picked best is not."""
     standing: Standing | None = None
     """Among the labels of the model, trait and position: `winner`, `tied` with it, or `behind`."""
+    same_as: str | None = None
+    """Label whose result it was taken over from, since their vectors are alike; `None`: it was evaluated itself."""
+    same_as_cosine: float | None = None
+    """How alike the two vectors are: their cosine, or less where they differ more outside the massive dims."""
 
 
 def best(
@@ -104,6 +109,7 @@ def best(
     if declared and n_others:
         groups_are = "group is" if n_others == 1 else "groups are"
         notes.append(f"{n_others} {groups_are} in the store that the experiment file does not declare")
+    notes += taken_over_note(found, "best", "bests")
     if scores:
         notes += _without_interval(found)
     return Answer(question="best", floor=floor, rows=tuple(found), notes=tuple(notes))

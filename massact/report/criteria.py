@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from massact.domain import Group
 from massact.labels import parse_label
 from massact.query import before_after_pairs
+from massact.query.taken_over import ONCE
 from massact.report.coefficient_tables import current_ratios
+from massact.report.comparisons import comparisons
 from massact.report.contents import TIE_POINTS, Evidence, Place, counted, place_of
 from massact.report.result_tables import top_label
 from massact.report.table import number
@@ -73,7 +75,16 @@ def _before_after(evidence: Evidence) -> Criterion:
     declared = evidence.experiment.groups("phase2")
     places = dict.fromkeys(map(place_of, declared))
     groups = [Group(p.model, p.trait, p.position, label) for p in places for label in sorted(wanted)]
-    return _complete(evidence, (name, text), groups, phase="phase2", what="bests")
+    found = _complete(evidence, (name, text), groups, phase="phase2", what="bests")
+    once = [
+        f"{evidence.name(place_of(row))}: {row.label_a} and {row.label_b} were {row.same_vector}"
+        for row in (comparisons(evidence) if found.ok else ())
+        if row.label_a in wanted and place_of(row) in places and (row.same_vector or "").startswith(ONCE)
+    ]
+    if not once:
+        return found
+    remedy = f"{evidence.command('phase2')} with --alike off compares them"
+    return Criterion(name, text, ok=False, detail=f"{'; '.join(once)}; {remedy}")
 
 
 def _top2(evidence: Evidence) -> Criterion:
@@ -148,7 +159,10 @@ def _complete(
     lacking = [(g, evidence.status(place_of(g), g.label)) for g in groups]
     lacking = [(group, status) for group, status in lacking if status != "ok"]
     if not lacking:
-        return Criterion(*named, ok=True, detail=f"all {len(groups)} {what} are at or above the floor")
+        bests = [evidence.best(place_of(group), group.label) for group in groups]
+        n_taken = sum(best is not None and best.same_as is not None for best in bests)
+        taken = f", {n_taken} of them taken over from alike labels" if n_taken else ""
+        return Criterion(*named, ok=True, detail=f"all {len(groups)} {what} are at or above the floor{taken}")
     commands = _commands(evidence, phase, {status for _, status in lacking})
     if len(lacking) == len(groups) and all(status in ("missing", "unscored") for _, status in lacking):
         return cannot_say(*named, f"none of the {len(groups)} {what} has a scored evaluation; {commands}")

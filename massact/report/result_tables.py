@@ -46,7 +46,8 @@ def group_cell(evidence: Evidence, place: Place, label: str) -> Cell:
     """What the store says of one group: its best, or its state."""
     best = evidence.best(place, label)
     if best is not None:
-        return Cell(result(best), best.run_id, "ok")
+        taken = f", as {best.same_as}" if best.same_as else ""
+        return Cell(result(best) + taken, best.run_id, "ok")
     status = evidence.status(place, label)
     miss = _nearest_miss(evidence, place, label)
     if miss is not None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from massact.query import GapRow
 from massact.query.selection import setting_notes, slices
+from massact.query.taken_over import taken_over_note
 from massact.report.coefficient_tables import (
     massive_tables,
     ratio_table,
@@ -57,7 +58,9 @@ def gaps_section(evidence: Evidence) -> Section:
     rows = [row for row in answer.remaining if evidence.is_current(row)]
     tables = (*gap_matrices(evidence), _next_table(rows)) if groups else ()
     notes = setting_notes(slices(evidence.answers.evaluations))
-    return Section("gaps", "Results by group", (text, *notes), _filled(tables))
+    bests = (evidence.best(place_of(group), group.label) for group in evidence.answers.groups)
+    taken = taken_over_note([best for best in bests if best], "best", "bests")
+    return Section("gaps", "Results by group", (text, *notes, *taken), _filled(tables))
 
 
 def n_gaps(evidence: Evidence) -> int:

@@ -50,6 +50,8 @@ class Tag(StrEnum):
     """Of an evaluation whose key was finished again since: the run that counts."""
     REJUDGED = "massact.rejudged_from"
     """Of an evaluation or a baseline whose responses were generated for another run: that run."""
+    SAME_AS = "massact.same_as"
+    """Of an evaluation that was taken over from another label's, whose vector is alike: the key of that one."""
     JUDGE_CHECK = "massact.judge_check"
     """Of a phase's run: `passed`, or which canaries its judge fails."""
     VERDICT = "massact.verdict"

@@ -16,7 +16,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from massact.schema.names import POINT_TAG
-from massact.schema.points import COUNTS, HEAD, NUMBERS, Points, RunText, is_point, or_nan
+from massact.schema.points import COUNTS, HEAD, MARKS, NUMBERS, Points, RunText, is_point, or_nan
 from massact.schema.rows import EvaluationRow, refuse_constant
 
 if TYPE_CHECKING:
@@ -31,7 +31,10 @@ _HEAD_TYPES: tuple[frozenset[type[Any]], ...] = (
     frozenset({int}),
     frozenset({int, type(None)}),
     frozenset({str, type(None)}),
+    frozenset({str, type(None)}),
+    frozenset({float, int, type(None)}),
 )
+_LENGTHS = {len(_HEAD_TYPES), len(_HEAD_TYPES) - len(MARKS)}
 
 
 @cache
@@ -54,6 +57,8 @@ def encode_point(row: EvaluationRow) -> str | None:
         raise ValueError(f"evaluation {row.key[:12]}: a number is NaN or infinite: {given}")
     record = _RECORD.pack(POINT_VERSION, *numbers, row.n_scored, row.n_unscored)
     head = [row.experiment, *(getattr(row, name) for name in HEAD)]
+    if row.same_as is None:
+        del head[-len(MARKS) :]  # as every version wrote it
     lines = (base64.b64encode(record).decode(), row.key, json.dumps(head, separators=(",", ":")))
     return "\n".join(lines)
 
@@ -119,8 +124,9 @@ def _parse_heads(experiment: str, texts: Sequence[str]) -> list[list[Any]]:
     parsed = json.loads(f"[{','.join(texts)}]", parse_constant=refuse_constant)
     if len(parsed) != len(texts) or set(map(type, parsed)) != {list}:
         raise ValueError("not one list a line")
-    if set(map(len, parsed)) != {len(_HEAD_TYPES)}:
+    if not set(map(len, parsed)) <= _LENGTHS:
         raise ValueError("a list of the wrong length")
+    parsed = [one + [None] * (len(_HEAD_TYPES) - len(one)) for one in parsed]
     columns = list(zip(*parsed, strict=True))
     if set(columns[0]) != {experiment}:
         raise ValueError(f"not a point of {experiment!r}")

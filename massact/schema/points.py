@@ -52,6 +52,10 @@ class StoredPoint(NamedTuple):
     n_scored: int
     n_unscored: int
     relative_strength: float | None
+    same_as: str | None = None
+    """Label whose result this one was taken over from, since their vectors are alike."""
+    same_as_cosine: float | None = None
+    """How alike they are, at most 1."""
 
     @property
     def place(self) -> Place:
@@ -68,8 +72,10 @@ NUMBERS = (
     "relative_strength",
 )
 COUNTS = ("n_scored", "n_unscored")
-HEAD = ("setting", "model", "trait", "position", "label", "layer", "n_dims_cleaned", "vector_digest")
-"""What the third line holds, after the experiment's name."""
+MARKS = ("same_as", "same_as_cosine")
+"""What the third line ends with where a result was taken over from another label."""
+HEAD = ("setting", "model", "trait", "position", "label", "layer", "n_dims_cleaned", "vector_digest", *MARKS)
+"""What the third line holds, after the experiment's name; without the marks where there are none."""
 
 
 @dataclass(frozen=True, slots=True)

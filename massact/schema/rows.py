@@ -73,6 +73,13 @@ class EvaluationRow:
     """Share of the trait's questions that take no part in choosing winners; `None`: all of them do."""
     confirms: str | None = None
     """Of a confirmation: the key of the evaluation, or of the baseline, that it repeats on those questions."""
+    same_as: str | None = None
+    """Label whose result at this place this one was taken over from, since their vectors are alike; `None`: this was
+    evaluated itself. Nothing was generated for it, so it has no timings and no responses of its own."""
+    same_as_key: str | None = None
+    """Key of the evaluation that it was taken over from: its responses are the ones that were scored."""
+    same_as_cosine: float | None = None
+    """How alike the two vectors are, at most 1; see `massact.vectors.alike`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,12 +144,12 @@ _PARAMS = (
     "model", "model_variant", "model_id", "model_revision", "dtype", "trait", "position", "label", "method",
     "cleaning", "scope", "n_dims", "layer", "coefficient", "component", "direction", "steered_tokens",
     "question_set", "subset", "n_questions", "max_new_tokens", "temperature", "seed", "judge", "judge_model",
-    "judge_prompt", "vector_digest", "origin", "n_vectors", "confirm_share", "confirms",
+    "judge_prompt", "vector_digest", "origin", "n_vectors", "confirm_share", "confirms", "same_as", "same_as_key",
 )  # fmt: skip
 _METRICS = (
     "trait_mean", "coherence_mean", "delta", "baseline_trait_mean", "trait_std", "coherence_std", "n_scored",
     "n_unscored", "tokens_per_second", "generation_seconds", "judge_seconds", "massive_energy",
-    "cosine_to_uncleaned", "relative_strength", "n_dims_cleaned", "layer", "coefficient",
+    "cosine_to_uncleaned", "relative_strength", "n_dims_cleaned", "layer", "coefficient", "same_as_cosine",
 )  # fmt: skip
 
 

@@ -116,6 +116,8 @@ def evaluation_tags(row: EvaluationRow, scores: Scores | None, *, keep_responses
         tags[point_tag(row.experiment)] = point
     if scores and (encoded := encode_scores(scores)) is not None:
         tags[Tag.SCORES.value] = encoded
+    if row.same_as_key is not None:
+        tags[Tag.SAME_AS.value] = row.same_as_key
     if keep_responses:
         tags[MlflowTag.TABLES.value] = json.dumps([{"path": Artifact.RESPONSES.value, "type": "table"}])
     return tags

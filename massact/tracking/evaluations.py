@@ -3,7 +3,7 @@
 import time
 
 from massact.domain import Timing
-from massact.pipeline.evaluate import Evaluation, FailedCell
+from massact.pipeline.evaluate import Evaluation, FailedCell, PlannedCell
 from massact.schema import Artifact, EvaluationRow, Tag, evaluation_params
 from massact.tracking.bulk import evaluation_run, label_tags
 from massact.tracking.rows import Baseline, Place, evaluation_row, evaluation_scores, failed_row, run_name
@@ -106,17 +106,20 @@ def log_failure(tracker: Tracker, parent: OpenRun, place: Place, failed: FailedC
 
 
 def _files(row: EvaluationRow, evaluation: Evaluation, *, keep_responses: bool) -> dict[str, bytes]:
-    files = {}
-    vector = evaluation.planned.vector
-    if vector is not None:
-        files[Artifact.VECTOR.value] = tensor_bytes({"vector": vector}, vector_provenance(row))
+    files = vector_files(row, evaluation.planned)
     if keep_responses:
         files[Artifact.RESPONSES.value] = response_bytes(evaluation.responses)
     return files
 
 
+def vector_files(row: EvaluationRow, planned: PlannedCell) -> dict[str, bytes]:
+    """The file of a cell's vector; nothing for a baseline."""
+    if planned.vector is None:
+        return {}
+    return {Artifact.VECTOR.value: tensor_bytes({"vector": planned.vector}, vector_provenance(row))}
+
+
 def vector_provenance(row: EvaluationRow) -> dict[str, object]:
-    """What the header of an evaluation's vector tells of it."""
     """What the header of a vector's file says of it."""
     names = (
         "model", "model_id", "model_revision", "trait", "position", "label", "method", "cleaning", "scope",

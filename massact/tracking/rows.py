@@ -39,7 +39,7 @@ def evaluation_row(
     Args:
         confirms: the key of what it repeats on other questions, which makes it a confirmation.
     """
-    summary, timing, geometry = evaluation.summary, evaluation.timing, evaluation.planned.geometry
+    summary, timing = evaluation.summary, evaluation.timing
     # rounded as its own row is, or evaluations logged before and after a restart would differ in it
     before = _rounded(baseline.trait_mean) if baseline else None
     delta = None if before is None or summary.trait_mean is None else summary.trait_mean - before
@@ -59,9 +59,22 @@ def evaluation_row(
         tokens_per_second=round(timing.tokens_per_second, 1),
         generation_seconds=round(timing.generation_seconds, 4),
         judge_seconds=round(timing.judge_seconds, 4),
-        massive_energy=_rounded(geometry.massive_energy) if geometry else None,
-        cosine_to_uncleaned=_rounded(geometry.cosine_to_uncleaned) if geometry else None,
-        relative_strength=_rounded(geometry.relative_strength) if geometry else None,
+        **_geometry_fields(evaluation.planned),
+    )
+
+
+def taken_row(place: Place, planned: PlannedCell, source: EvaluationRow, likeness: float) -> EvaluationRow:
+    """The row of a cell that takes over the result of another, whose vector is as alike as that."""
+    result = {name: getattr(source, name) for name in _RESULT}
+    return _identity_row(
+        place,
+        planned,
+        None,
+        **result,
+        **_geometry_fields(planned),
+        same_as=source.label,
+        same_as_key=source.key,
+        same_as_cosine=_rounded(likeness),
     )
 
 
@@ -85,6 +98,22 @@ def run_name(row: EvaluationRow) -> str:
         return f"{again}baseline · {row.model} · {row.trait}"
     position = (row.position or "").removeprefix("response")
     return f"{again}{row.label} {position} · L{row.layer} · c={row.coefficient:g} · {row.model}"
+
+
+_RESULT = (
+    "baseline_key", "baseline_trait_mean", "delta", "trait_mean", "coherence_mean", "trait_std", "coherence_std",
+    "n_scored", "n_unscored",
+)  # fmt: skip
+"""What a row says of responses and their scores."""
+
+
+def _geometry_fields(planned: PlannedCell) -> dict[str, float | None]:
+    geometry = planned.geometry
+    return {
+        "massive_energy": _rounded(geometry.massive_energy) if geometry else None,
+        "cosine_to_uncleaned": _rounded(geometry.cosine_to_uncleaned) if geometry else None,
+        "relative_strength": _rounded(geometry.relative_strength) if geometry else None,
+    }
 
 
 def _rounded(value: float | None) -> float | None:
