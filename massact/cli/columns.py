@@ -22,7 +22,7 @@ class Column:
     """Left out where the table is too wide; the last such column first."""
 
 
-_SAME_AS = Column("same as", taken_over_words, is_optional=True)
+_SAME_AS = Column("same as", lambda row: taken_over_words(row).replace("cosine ", ""))
 
 
 def _text(name: str) -> Callable[[Any], str]:
