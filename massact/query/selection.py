@@ -110,22 +110,15 @@ class Stratum:
 
 
 def rank(entry: tuple[str, Point], direction: Direction | None) -> tuple[float, float, int, bool, str]:
-    """Sorts the winner among labels first: ties as in `Slice.best`, then to a label that was evaluated itself, then to
-    the first in the alphabet.
+    """Sorts the winner among labels first: ties as in `Slice.best`, then to what was evaluated itself, then by label.
 
     Args:
         entry: a label and its best.
         direction: of the trait.
     """
     label, point = entry
-    delta = point.delta or 0.0
-    return (
-        delta if direction == "negative" else -delta,
-        abs(point.coefficient),
-        point.layer,
-        point.same_as is not None,
-        label,
-    )
+    loss = (point.delta or 0.0) * (1 if direction == "negative" else -1)
+    return (loss, abs(point.coefficient), point.layer, point.same_as is not None, label)
 
 
 def recipe_of(label: str) -> Recipe | None:
