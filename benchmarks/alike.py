@@ -11,13 +11,14 @@ its own. It covers the cells that are in the store; a sweep that takes over resu
 import argparse
 import statistics
 from collections import defaultdict
+from collections.abc import Iterable
 
 from massact.config import load_experiment
 from massact.domain import Group
 from massact.labels import parse_label
 from massact.phases.session import Session
 from massact.phases.vectors import StoredVectors
-from massact.query import Evaluations, best
+from massact.query import BestRow, Evaluations, best
 from massact.schema import EvaluationRow, Points, StoredPoint
 from massact.vectors.alike import alike_groups, likeness
 from massact.vectors.geometry import vector_digest
@@ -107,8 +108,8 @@ def _figures(
     )
     changed = [_with_result(point, pairs[point.key]) if point.key in pairs else point for point in points]
     truth, taken = (_bests(some, samples, floor) for some in (points, changed))
-    n_off = sum(abs((truth[g] or 0.0) - (taken[g] or 0.0)) > 1 for g in truth)
-    winners, others = _winners(truth), _winners(taken)
+    n_off = sum(abs((truth[group].delta or 0.0) - (taken[group].delta or 0.0)) > 1 for group in truth)
+    winners, others = _winners(truth.values()), _winners(taken.values())
     n_others = sum(winners[place] != others[place] for place in winners)
     n_far = sum(one > 1 for one in delta)
     return (
@@ -119,26 +120,28 @@ def _figures(
 
 
 def _with_result(point: StoredPoint, lender: StoredPoint) -> StoredPoint:
-    return point._replace(
-        trait_mean=lender.trait_mean, coherence_mean=lender.coherence_mean, delta=lender.delta
-    )
+    result = {name: getattr(lender, name) for name in ("trait_mean", "coherence_mean", "delta")}
+    return point._replace(**result, same_as=lender.label)
 
 
 def _bests(
     points: list[StoredPoint], samples: dict[str, EvaluationRow], floor: float
-) -> dict[Group, float | None]:
+) -> dict[Group, BestRow]:
     rows = best(Evaluations.from_points(Points.of(points), samples), floor=floor).rows
-    return {Group(row.model, row.trait, row.position, row.label): row.delta for row in rows}
+    return {Group(row.model, row.trait, row.position, row.label): row for row in rows}
 
 
-def _winners(bests: dict[Group, float | None]) -> dict[tuple[str, str, str], str]:
-    """The label with the best delta of each model, trait and position, the first of equals."""
-    found: dict[tuple[str, str, str], tuple[float, str]] = {}
-    for group, delta in sorted(bests.items()):
-        place = (group.model, group.trait, group.position)
-        if delta is not None and delta > found.get(place, (-1e9, ""))[0]:
-            found[place] = (delta, group.label)
-    return {place: label for place, (_, label) in found.items()}
+def _winners(bests: Iterable[BestRow]) -> dict[tuple[str, str, str], str]:
+    """The label with the best delta of each model, trait and position, ties as in the questions."""
+    found: dict[tuple[str, str, str], BestRow] = {}
+    for row in sorted((one for one in bests if one.delta is not None), key=_rank):
+        found.setdefault((row.model, row.trait, row.position), row)
+    return {place: row.label for place, row in found.items()}
+
+
+def _rank(row: BestRow) -> tuple[float, float, int, bool, str]:
+    delta = (row.delta or 0.0) * (-1 if row.direction == "negative" else 1)
+    return (-delta, abs(row.coefficient or 0.0), row.layer or 0, row.same_as is not None, row.label)
 
 
 if __name__ == "__main__":

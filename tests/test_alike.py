@@ -185,6 +185,25 @@ def test_a_cosine_that_is_none_is_refused(bad: str, root: object) -> None:
     assert "is no cosine: give one above 0 and at most 1" in result.output
 
 
+@pytest.mark.parametrize(("text", "alike"), [("off", None), ("OFF", None), ("1", 1.0), ("0.9999", 0.9999)])
+@pytest.mark.parametrize("command", ["main", "phase1", "phase2", "phase3", "evaluate"])
+def test_the_option_reaches_every_sweep(
+    command: str, text: str, alike: float | None, root: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, object] = {}
+
+    def opened(*_: object, **workload: object) -> None:
+        given.update(workload)
+        raise SystemExit(0)
+
+    for module in ("phases", "evaluate"):
+        monkeypatch.setattr(f"massact.cli.{module}.open_session", opened)
+    line = ["--method", "probe", "--position", "response[:5]"] if command == "evaluate" else []
+    options = [*line, "--alike", text, "--experiment", f"{root}/experiments/toy.yaml"]
+    assert CliRunner().invoke(cli, [command, *options]).exit_code == 0
+    assert given["alike"] == alike
+
+
 def test_an_older_run_of_the_same_key_gives_way() -> None:
     own = stored(evaluation_row("probe_top1", delta=22.0), run_id="own", finished_at=20)
     taken = stored(evaluation_row("probe_top1", **TAKEN), run_id="taken", finished_at=10)

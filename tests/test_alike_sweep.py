@@ -112,9 +112,7 @@ def test_alike_labels_are_evaluated_once_and_each_is_marked(place: Path, generat
     tally = f"{N_CELLS} cells: 0 finished already, {len(same)} the same as another, {N_CELLS - len(same)} evaluated"
     assert tally in result.stderr
     assert f"| {N_CELLS} | 0 | 0 | {len(same)} | {N_CELLS - len(same)} |" in planned
-    line = (
-        r"toy, response\[:5\]: mean_diff_preclean \(layer 3, cosine (0.9999|1.0000)\) as mean_diff_cleaned\n"
-    )
+    line = r"refusal, response\[:5\]: mean_diff_preclean \(layer 3, cosine (0.9999|1.0000)\) as mean_diff_cleaned\n"
     assert re.search(line, result.stderr)
 
     store = open_store(f"sqlite:///{place}/mlflow.db")

@@ -9,7 +9,7 @@ from massact.cli.app import cli
 from massact.config import load_experiment
 from massact.phases import plan
 from massact.phases.plan import Forecast, forecast_phases
-from massact.phases.session import Session
+from massact.phases.session import Session, Workload
 from tests.test_end_to_end import EXPERIMENT, N_CELLS
 
 NAMES = ("phase1", "phase2", "phase3")
@@ -22,8 +22,9 @@ def _run(folder: Path, *arguments: str) -> Result:
     return result
 
 
-def _forecasts(folder: Path) -> list[Forecast]:
-    session = Session(load_experiment(folder / "small.yaml"), f"sqlite:///{folder}/mlflow.db")
+def _forecasts(folder: Path, alike: float | None = None) -> list[Forecast]:
+    experiment, uri = load_experiment(folder / "small.yaml"), f"sqlite:///{folder}/mlflow.db"
+    session = Session(experiment, uri, workload=Workload(alike=alike))
     return forecast_phases(session, NAMES)
 
 
@@ -98,7 +99,12 @@ def test_it_follows_the_store_and_loads_no_weights(empty: Path, monkeypatch: pyt
     assert [(f.cells, f.finished, f.todo) for f in (one, two, three)] == [(4, 4, 0), (8, 0, 8), (6, 2, 4)]
     assert [f.judge_calls for f in (one, two, three)] == [0, 16, 8]
     assert {f.n_measured for f in (one, two, three)} == {4}
-    shown = _run(empty, "main", "--dry-run").output
+    # what an earlier phase is to evaluate lends its results too: mean_diff cleaned before and after is one direction
+    alike = _forecasts(empty, alike=0.9999)
+    assert [(f.finished, f.earlier, f.same) for f in alike[:2]] == [(4, 0, 0), (0, 0, 2)]
+    assert all(f.todo == f.cells - f.finished - f.earlier - f.same for f in alike)
+    assert alike[1].judge_calls == 2 * alike[1].todo
+    shown = _run(empty, "main", "--dry-run", "--alike", "off").output
     assert "(from 4 evaluations)" in shown
     assert f"{N_CELLS - 4} cells to do, about " in shown
 

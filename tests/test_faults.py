@@ -61,7 +61,9 @@ LABELS = (
     "mean_diff_top2",
 )
 N_CELLS = len(LABELS) * 3 * 3
-SWEEP = ("evaluate", "--method", ",".join(LABELS), "--position", "response[:5]", "--batch-rows", "6")
+SWEEP = (
+    "evaluate", "--method", ",".join(LABELS), "--position", "response[:5]", "--batch-rows", "6", "--alike", "off",
+)  # fmt: skip
 
 
 class Worker:

@@ -11,7 +11,7 @@ from massact.query import BestRow, ComparisonRow, ConfirmationRow, CurveRow, Gap
 from massact.query.recommendations import CoefficientRatio
 from massact.query.taken_over import ONCE, taken_over_words
 
-_SAME_AS = Column("same as", taken_over_words, is_optional=True)
+_SAME_AS = Column("same as", lambda row: taken_over_words(row).replace("cosine ", ""))
 
 
 def _p_value(row: ComparisonRow) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from massact.cli.options import OrFile, experiment_option, tracking_uri_option, val_split_option
-from massact.cli.session import dry_run_option, open_session, working, workload_options
+from massact.cli.session import WORKLOAD, dry_run_option, open_session, working, workload_options
 from massact.config import Experiment, ModelConfig, TraitConfig, load_experiment
 from massact.errors import UsageError
 from massact.labels import parse_label
@@ -54,7 +54,7 @@ def evaluate(experiment_file: str, tracking_uri: str, *, dry_run: bool, **option
     from massact.phases.steps import run_evaluate
 
     request = _request(load_experiment(experiment_file), options)
-    workload = {name: options[name] for name in ("save_responses", "batch_rows", "spool", "store_timeout")}
+    workload = {name: options[name] for name in WORKLOAD}
     session = open_session(experiment_file, tracking_uri, val_split=options["val_split"], **workload)
     with working(session):
         if dry_run:

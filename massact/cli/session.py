@@ -26,6 +26,8 @@ QUIET_SECONDS = 2.0
 """Work shorter than this shows no bar."""
 LOG_SECONDS = 15.0
 """How often a bar writes a line where stderr is no terminal."""
+WORKLOAD = ("save_responses", "batch_rows", "alike", "spool", "store_timeout")
+"""Names of `workload_options`, as `massact.phases.session.Workload` has them."""
 OFF = "off"
 """What switches `--alike` off."""
 _PARTING_SECONDS = 1.0

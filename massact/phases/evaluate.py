@@ -183,7 +183,7 @@ class Evaluator:
                 # what the weights say counts; the files of some models tell it otherwise
                 tally, plan = self._plan(requests)
         for line in alike_lines(plan.same, plan.cells):
-            self._session.say(f"{self._config.name}, {line}")
+            self._session.say(f"{self._config.name}, {self._trait.name}, {line}")
         if plan.todo:
             self._sweep(plan.todo, tally)
         if plan.same:

@@ -81,7 +81,8 @@ def sensitivity(
     """The best label and its evaluation at every floor, and where the best label flips.
 
     Labels tie as evaluations of one label do: to the better delta, the smaller |coefficient|, the
-    lower layer; then to the label that comes first in the alphabet.
+    lower layer; then to a label that was evaluated itself, then to the first in the
+    alphabet.
 
     Args:
         rows: finished evaluations, in any order.

@@ -111,16 +111,16 @@ class Stratum:
         return part.nearest_miss(floor) if part and part.status(floor) == "below_floor" else None
 
 
-def rank(entry: tuple[str, Point], direction: Direction | None) -> tuple[float, float, int, str]:
-    """Sorts the winner among labels first: ties as in `Slice.best`, then to the label first in the alphabet.
+def rank(entry: tuple[str, Point], direction: Direction | None) -> tuple[float, float, int, bool, str]:
+    """Sorts the winner among labels first: ties as in `Slice.best`, then to what was evaluated itself, then by label.
 
     Args:
         entry: a label and its best.
         direction: of the trait.
     """
     label, point = entry
-    delta = point.delta or 0.0
-    return (delta if direction == "negative" else -delta, abs(point.coefficient), point.layer, label)
+    loss = (point.delta or 0.0) * (1 if direction == "negative" else -1)
+    return (loss, abs(point.coefficient), point.layer, point.same_as is not None, label)
 
 
 def recipe_of(label: str) -> Recipe | None:

@@ -10,7 +10,7 @@ from massact.query import before_after_pairs
 from massact.query.taken_over import ONCE
 from massact.report.coefficient_tables import current_ratios
 from massact.report.comparisons import comparisons
-from massact.report.contents import TIE_POINTS, Evidence, Place, counted, place_of
+from massact.report.contents import TIE_POINTS, Evidence, Place, counted, listed, place_of
 from massact.report.result_tables import top_label
 from massact.report.table import number
 
@@ -122,10 +122,14 @@ def top2_shape(evidence: Evidence, place: Place, method: str) -> str | None:
     if len(deltas) < len(_FILLED_STEPS):
         return None
     top1, top2, top3 = deltas
+    names = [
+        f"top-{n}" for n, one in zip(_FILLED_STEPS, bests, strict=True) if one is not None and one.same_as
+    ]
+    taken = f" ({listed(names)} taken over from alike labels)" if names else ""
     if max(deltas) - min(deltas) < TIE_POINTS:
-        return f"top-1, top-2 and top-3 are tied at {top2:+.1f}"
+        return f"top-1, top-2 and top-3 are tied at {top2:+.1f}{taken}"
     shape = "lies" if min(top1, top3) <= top2 <= max(top1, top3) else "does not lie"
-    return f"top-2 {top2:+.1f} {shape} between top-1 {top1:+.1f} and top-3 {top3:+.1f}"
+    return f"top-2 {top2:+.1f} {shape} between top-1 {top1:+.1f} and top-3 {top3:+.1f}{taken}"
 
 
 def _patterns(evidence: Evidence) -> Criterion:
