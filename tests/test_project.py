@@ -14,7 +14,9 @@ from click.testing import CliRunner
 from massact.cli.app import cli
 from massact.cli.commands import COMMANDS
 
-ENTRY_POINTS = ("main", "calibrate", "extract", "phase1", "phase2", "phase3", "phase4", "evaluate", "report")
+ENTRY_POINTS = (
+    "main", "calibrate", "extract", "phase1", "phase2", "phase3", "phase4", "predict", "evaluate", "report",
+)  # fmt: skip
 NOT_IN_A_PROJECT = {"tracking_uri", "help", "dry_run"}
 """MLflow hands the tracking URI to an entry point through the environment, and a dry run is no run."""
 

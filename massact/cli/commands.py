@@ -27,6 +27,11 @@ COMMANDS: dict[str, Entry] = {
     "phase2": Entry("phases", "phase2", "Compare cleaning before extraction with cleaning after it."),
     "phase3": Entry("phases", "phase3", "Trace the cleaning curve: 0, 1, 2, 3, 5 and all massive dims."),
     "phase4": Entry("phases", "phase4", "Work out coefficient patterns and recommendations from the store."),
+    "predict": Entry(
+        "predict",
+        "predict",
+        "Test what predicts the best coefficient and the cliff, and register what searches start from.",
+    ),
     "evaluate": Entry(
         "evaluate", "evaluate", "Evaluate a grid of cells: labels x layers x coefficients at one window."
     ),

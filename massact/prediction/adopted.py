@@ -26,11 +26,14 @@ class Strength:
         return math.log(self.value) + by_strength(facts)
 
 
+Form = Strength | Ridge
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """What is expected of one target, and how far off it was on models and traits that were left out."""
 
-    form: Strength | Ridge
+    form: Form
     spread: float
     """Standard deviation of the log error, above 0."""
 
@@ -102,7 +105,7 @@ def parse_prior(text: str, source: str) -> AdoptedPrior:
             source=source,
         )
         _end(found, "the prior")
-    except (ValueError, RecursionError) as error:
+    except (ValueError, OverflowError, RecursionError) as error:
         raise DataError(f"not a prior of massact predict: {error}") from error
     return prior
 
@@ -160,7 +163,7 @@ def _end(found: Mapping[str, object], what: str) -> None:
 
 def _number(value: object, what: str, *, low: float = -math.inf, high: float = math.inf) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise ValueError(f"{what}: {_shown(value)} is not a number")
+        raise ValueError(f"{what}: {_shown(value)} is not a number")  # noqa: TRY004  one kind of error for all
     number = float(value)
     if not (math.isfinite(number) and low <= number <= high):
         raise ValueError(f"{what}: {_shown(value)} is out of range")

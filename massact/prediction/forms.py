@@ -3,13 +3,13 @@
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from massact.prediction.cases import Case
 from massact.prediction.features import NAMES, column, features_of
-from massact.prediction.fitting import Fit, Predictor, Target, choose, log_of, weights
+from massact.prediction.fitting import Fit, Predictor, Target, log_of, weights
 from massact.prediction.prior import VectorFacts
 from massact.prediction.ridge import fit_ridge
 
@@ -24,8 +24,7 @@ WORDS = {
 """Every form by name, with what it is, the plainest first."""
 REGRESSORS = (RIDGE, TREES)
 
-_DEPTHS = (1, 2)
-_N_TREES = 50
+_N_TREES, _TREE_DEPTH = 50, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ def _by_norm(facts: VectorFacts) -> float:
     return math.log(facts.norm)
 
 
-def fit_constant(unit: Predictor) -> Fit:
+def fit_constant(unit: Predictor) -> Callable[[Sequence[Case], Target], Constant]:
     """Fits the median over models and traits of each one's own median."""
 
     def fit(cases: Sequence[Case], target: Target) -> Constant:
@@ -85,15 +84,7 @@ class _Trees:
 
 
 def fit_trees(cases: Sequence[Case], target: Target) -> Predictor:
-    """A few boosted trees on what is left once relative strength is taken out; for comparison alone."""
-
-    def fit(some: Sequence[Case], depth: int) -> Predictor:
-        return _fit_trees(some, target, depth)
-
-    return fit(cases, choose(fit, _DEPTHS, cases, target))
-
-
-def _fit_trees(cases: Sequence[Case], target: Target, depth: int) -> Predictor:
+    """A few small boosted trees on what is left once relative strength is taken out; for comparison alone."""
     from sklearn.ensemble import GradientBoostingRegressor
 
     methods = tuple(sorted({case.facts.method for case in cases}))
@@ -101,7 +92,7 @@ def _fit_trees(cases: Sequence[Case], target: Target, depth: int) -> Predictor:
     names = (*NAMES, *(name for name in rows[0] if name not in NAMES))
     means = {name: statistics.fmean(known) for name in names if (known := column(rows, name))}
     boosted = GradientBoostingRegressor(
-        n_estimators=_N_TREES, max_depth=depth, min_samples_leaf=3, random_state=0
+        n_estimators=_N_TREES, max_depth=_TREE_DEPTH, min_samples_leaf=3, random_state=0
     )
     trees = _Trees(methods, means, boosted)
     strengths = [log_of(case, target) - by_strength(case.facts) for case in cases]

@@ -91,21 +91,22 @@ class Trial:
 def leave_groups_out(
     cases: Sequence[Case],
     *,
-    given: Prior | None = None,
+    fits: Mapping[str, Fit] = FITS,
+    targets: Sequence[Target] = TARGETS,
     step: Callable[[int], None] = lambda _n: None,
 ) -> Trial:
     """Predict every case by every form, fitted on the cases of the other models and traits alone.
 
     Args:
         cases: of two groups at least, in any order.
-        given: what massact expects without any fit.
+        fits: the forms that are fitted; what massact expects without any fit is scored as `GIVEN`.
         step: told of each form that was fitted, `n_steps` in all.
     """
     cases = sorted(cases, key=_order)
-    prior = given or RelativeStrengthPrior()
+    prior = RelativeStrengthPrior()
     errors: dict[tuple[Target, str], list[float]] = {}
-    for target in TARGETS:
-        for form, fit in FITS.items():
+    for target in targets:
+        for form, fit in fits.items():
             errors[target, form] = _errors(cases, target, fit, step)
         errors[target, GIVEN] = [_expected(prior, target)(c.facts) - log_of(c, target) for c in cases]
     return Trial(
@@ -130,9 +131,7 @@ def _order(case: Case) -> tuple[object, ...]:
     return (one.group, one.position, one.label, one.layer, one.setting, one.best, one.cliff)
 
 
-def _errors(
-    cases: Sequence[Case], target: Target, fit: Fit, step: Callable[[int], None]
-) -> list[float]:
+def _errors(cases: Sequence[Case], target: Target, fit: Fit, step: Callable[[int], None]) -> list[float]:
     """Log of predicted over found, by case."""
     predictors = {}
     for group in groups_of(cases):

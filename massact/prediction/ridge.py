@@ -96,4 +96,3 @@ def _columns(cases: Sequence[Case]) -> tuple[list[Term], list[list[float]]]:
                 )
             )
     return terms, [[term(row[term.name]) for term in terms] for row in rows]
-
