@@ -61,6 +61,7 @@ def invented_cases(
                 cliff = best * math.exp(0.2 + rng.normal(0, within))
                 outcome = Outcome(
                     setting="invented",
+                    baseline_trait_mean=5.0,
                     model=f"model-{group}",
                     trait="trait",
                     position="response[:5]",

@@ -34,6 +34,7 @@ class Outcome:
     """What the evaluations of one vector at one layer found, over its positive coefficients."""
 
     setting: str
+    baseline_trait_mean: float | None
     model: str
     trait: str
     position: str
@@ -141,6 +142,7 @@ def _outcome(part: Slice, points: PointSet, floor: float) -> Outcome | str:
     first: StoredPoint = next(iter(points))
     return Outcome(
         setting=part.setting,
+        baseline_trait_mean=part.baseline_trait_mean,
         model=part.group.model,
         trait=part.group.trait,
         position=part.group.position,

@@ -116,8 +116,9 @@ def _save(folder: Path, text: str) -> None:
 
     beside = folder.parent / Artifact.PRIOR
     beside.write_text(text, encoding="utf-8")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of an input example, which the signature stands in for
+    # it advises an input example and types of arguments, which the signature stands in for; recorded and dropped,
+    # since MLflow resets the filters within
+    with warnings.catch_warnings(record=True):
         mlflow.pyfunc.save_model(
             path=str(folder),
             python_model=str(Path(__file__).with_name("prior_model.py")),
