@@ -207,6 +207,7 @@ def test_nothing_is_registered_without_being_asked_and_a_damaged_prior_is_refuse
         found.unlink()
     with pytest.raises(StoreError, match=r"version 2, has no artifacts/prior\.json"):
         stored_prior(session(uri))
+    assert f"{NAME} version 3" in predict(uri).stdout
     MlflowClient(uri, uri).delete_registered_model_alias(NAME, "prior")
     assert isinstance(stored_prior(session(uri)), RelativeStrengthPrior)
 

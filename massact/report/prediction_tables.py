@@ -21,7 +21,6 @@ from massact.report.table import Cell, Table, columns
 
 _HEADINGS: dict[Target, str] = {"best": "The best coefficient", "cliff": "The coherence cliff"}
 _WORDS = {**WORDS, GIVEN: "relative strength, as given"}
-_ORDER = ("median", "norm", GIVEN, STRENGTH, "ridge", "trees")
 
 
 def prediction_markdown(
@@ -82,7 +81,7 @@ def _score_table(trial: Trial, target: Target) -> Table:
         "#error / relative strength's",
     )
     reference = trial.scores[target, STRENGTH]
-    rows = tuple(_score_row(trial.scores[target, form], reference) for form in _ORDER)
+    rows = tuple(_score_row(one, reference) for (of, _), one in trial.scores.items() if of == target)
     return Table("", columns(*headers), rows)
 
 

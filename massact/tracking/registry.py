@@ -53,7 +53,10 @@ def register_prior(tracker: Tracker, run: OpenRun, name: str, text: str) -> Regi
     from mlflow.exceptions import MlflowException
 
     client = _client(tracker.tracking_uri)
-    known = _read(client, tracker.tracking_uri, name)
+    try:
+        known = _read(client, tracker.tracking_uri, name)
+    except StoreError:
+        known = None  # a version whose files are gone is what the next one replaces
     if known is not None and known.text == text:
         return known
     with tracker.artifacts(run) as folder:
