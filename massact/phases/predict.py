@@ -36,7 +36,6 @@ class Prediction:
     floor: float
     trial: Trial
     decisions: tuple[Decision, ...]
-    left_out: Mapping[str, int]
     text: str
 
     def prior(self, experiment: str) -> AdoptedPrior:
@@ -97,7 +96,7 @@ def predict(session: Session, floor: float) -> Prediction:
     decisions = tuple(decide(trial, target) for target in TARGETS)
     toy = all(is_toy(model.instruct.reference) for model in session.experiment.models)
     text = prediction_markdown(trial, decisions, floor=floor, left_out=left_out, toy=toy)
-    return Prediction(floor, trial, decisions, left_out, text)
+    return Prediction(floor, trial, decisions, text)
 
 
 def _cases(session: Session, outcomes: Iterable[Outcome], left_out: Counter[str]) -> Iterator[Case]:

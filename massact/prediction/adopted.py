@@ -65,11 +65,6 @@ class AdoptedPrior:
         # two regressions know nothing of each other, but what is beyond the cliff is never the best
         return Expectation(min(best, cliff), cliff, max(self.best.spread, self.cliff.spread), self.source)
 
-    @property
-    def is_ridge(self) -> bool:
-        """Whether either part reads more off a vector than its relative strength."""
-        return any(isinstance(part.form, Ridge) for part in (self.best, self.cliff))
-
 
 def format_prior(prior: AdoptedPrior) -> str:
     """The prior as JSON text, the same for the same prior."""

@@ -54,7 +54,7 @@ class Prior(Protocol):
 class RelativeStrengthPrior:
     """The best coefficient lies at one relative strength for all methods, layers and models.
 
-    The defaults are those of the embedded Gemma 3 and agree with the published figures of Gemma 3. Within a model
+    The defaults agree with the embedded Gemma 3 and with the published figures of Gemma 3. Within a model
     `spread` is about right; another model may have another strength (the embedded Gemma 2 takes half as much
     again), which `massact predict` measures (docs/design/prediction.md).
     """
