@@ -146,8 +146,8 @@ def test_every_group_weighs_the_same_however_many_vectors_it_has() -> None:
 
 
 def test_a_setting_is_chosen_on_the_training_groups_and_the_most_careful_one_for_a_single_group() -> None:
-    def fit(_cases: Any, shift: float) -> Callable[[VectorFacts], float]:
-        return lambda facts: math.log(0.8 / facts.unit_strength) + shift
+    def fit(_cases: Any) -> Callable[[float], Callable[[VectorFacts], float]]:
+        return lambda shift: lambda facts: math.log(0.8 / facts.unit_strength) + shift
 
     cases = world(3, between=0.0, within=0.0)
     assert choose(fit, [0.5, 0.0, -0.1], cases, "best") == 0.0

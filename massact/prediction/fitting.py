@@ -40,24 +40,23 @@ def weights(cases: Sequence[Case]) -> list[float]:
 
 
 def choose(
-    fit: Callable[[Sequence[Case], SettingT], Predictor],
+    prepare: Callable[[Sequence[Case]], Callable[[SettingT], Predictor]],
     settings: Sequence[SettingT],
     cases: Sequence[Case],
     target: Target,
 ) -> SettingT:
-    """The setting with the least error on groups left out; the first of those alike, and of a single group."""
-    folds = list(_folds(cases))
-    if not folds:
-        return settings[0]
+    """The setting with the least error on groups left out; the first of those alike, and of a single group.
 
-    def error(setting: SettingT) -> float:
-        found = []
-        for train, test in folds:
-            predictor = fit(train, setting)
-            found += [error_of(predictor, case, target) for case in test]
-        return round(sum(found) / len(found), 9)
-
-    return min(settings, key=error)
+    Args:
+        prepare: takes the cases to fit on, and then a setting, so that what settings share is done once.
+    """
+    errors: dict[SettingT, float] = dict.fromkeys(settings, 0.0)
+    for train, test in _folds(cases):
+        fit = prepare(train)
+        for setting in settings:
+            predictor = fit(setting)
+            errors[setting] += sum(error_of(predictor, case, target) for case in test)
+    return min(settings, key=lambda setting: round(errors[setting], 9))
 
 
 def _folds(cases: Sequence[Case]) -> Iterator[tuple[list[Case], list[Case]]]:

@@ -4,7 +4,7 @@ With all its weights at 0 it is relative strength, so it can only be more than t
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from massact.prediction.cases import Case
@@ -52,27 +52,28 @@ class Ridge:
 
 def fit_ridge(cases: Sequence[Case], target: Target) -> Ridge:
     """Fit with the penalty that predicts best of groups left out among these cases."""
-
-    def fit(some: Sequence[Case], penalty: float) -> Ridge:
-        return _fit(some, target, penalty)
-
-    return _fit(cases, target, choose(fit, PENALTIES, cases, target))
+    penalty = choose(lambda some: _prepared(some, target), PENALTIES, cases, target)
+    return _prepared(cases, target)(penalty)
 
 
-def _fit(cases: Sequence[Case], target: Target, penalty: float) -> Ridge:
+def _prepared(cases: Sequence[Case], target: Target) -> Callable[[float], Ridge]:
+    """What fits with a penalty, its features read off once for all penalties."""
     import numpy as np
     from sklearn.linear_model import Ridge as Regression
 
     terms, columns = _columns(cases)
+    values = np.array(columns)
     strengths = np.array([log_of(c, target) + math.log(c.facts.unit_strength) for c in cases])
-    weight = weights(cases)
-    if not terms:
-        return Ridge(float(np.average(strengths, weights=weight)), ())
-    fitted = Regression(alpha=penalty * len(cases)).fit(columns, strengths, sample_weight=weight)
-    return Ridge(
-        float(fitted.intercept_),
-        tuple(replace(term, weight=float(w)) for term, w in zip(terms, fitted.coef_, strict=True)),
-    )
+    weight = np.array(weights(cases))
+
+    def fit(penalty: float) -> Ridge:
+        if not terms:
+            return Ridge(float(np.average(strengths, weights=weight)), ())
+        fitted = Regression(alpha=penalty * len(cases)).fit(values, strengths, sample_weight=weight)
+        pairs = zip(terms, fitted.coef_, strict=True)
+        return Ridge(float(fitted.intercept_), tuple(replace(term, weight=float(w)) for term, w in pairs))
+
+    return fit
 
 
 def _columns(cases: Sequence[Case]) -> tuple[list[Term], list[list[float]]]:
