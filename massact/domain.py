@@ -28,7 +28,7 @@ DEFAULT_BUDGET = 8
 DEFAULT_TOLERANCE = 0.4
 """A coefficient that is expected to gain fewer points than this is not tried."""
 
-DEFAULT_ALIKE = 0.98
+DEFAULT_ALIKE = 0.9999
 """Cosine above which the vectors of two labels are alike and evaluated once, unless a command says another."""
 
 COMPONENT = "residual"

@@ -187,6 +187,29 @@ def test_cleaning_a_mean_difference_before_or_after_is_one_direction(finished: t
         torch.testing.assert_close(stack.norm(dim=1), torch.ones(len(stack)))
 
 
+def test_facts_about_a_vector_agree_with_what_its_evaluation_logged(finished: tuple[Place, str]) -> None:
+    from massact.config import load_experiment
+    from massact.phases.session import Session
+    from massact.phases.vector_facts import facts_of
+    from massact.phases.vectors import StoredVectors
+
+    place, _ = finished
+    session = Session(load_experiment(place.folder / "small.yaml"), place.uri)
+    vectors = StoredVectors(session, session.experiment.models[0], session.experiment.traits[0])
+    for row in (one.row for one in place.store().evaluations("small")):
+        assert row.label is not None
+        assert row.coefficient is not None
+        assert row.relative_strength is not None
+        facts = facts_of(vectors, "response[:5]", parse_label(row.label), [3], with_activations=True)[3]
+        assert facts.unit_strength == pytest.approx(row.relative_strength / row.coefficient, rel=1e-4)
+        assert facts.massive_energy == pytest.approx(row.massive_energy, abs=1e-4)
+        assert facts.cosine_to_uncleaned == pytest.approx(row.cosine_to_uncleaned, abs=1e-4)
+        assert facts.depth == pytest.approx(3 / 7)
+        assert facts.norm > facts.norm_without_massive > 0
+        assert facts.cosine_to_mean is not None
+        assert abs(facts.cosine_to_mean) <= 1
+
+
 def test_gaps_and_status_agree_with_the_store(finished: tuple[Place, str]) -> None:
     place, _ = finished
     answer = place.run("gaps", "--experiment", "small.yaml", "--format", "json", code=None)

@@ -15,7 +15,7 @@ from massact.cli.app import cli
 from massact.cli.commands import COMMANDS
 
 ENTRY_POINTS = (
-    "main", "calibrate", "extract", "phase1", "phase2", "phase3", "phase4", "confirm", "evaluate", "search",
+    "main", "calibrate", "extract", "phase1", "phase2", "phase3", "phase4", "confirm", "predict", "evaluate", "search",
     "fill-gaps", "report",
 )  # fmt: skip
 NOT_IN_A_PROJECT = {"tracking_uri", "help", "dry_run"}

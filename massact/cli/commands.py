@@ -32,6 +32,11 @@ COMMANDS: dict[str, Entry] = {
         "confirm",
         "Evaluate winners and labels tied with them once more, on questions that took no part in choosing them.",
     ),
+    "predict": Entry(
+        "predict",
+        "predict",
+        "Test what predicts the best coefficient and the cliff, and register what searches start from.",
+    ),
     "evaluate": Entry(
         "evaluate", "evaluate", "Evaluate a grid of cells: labels x layers x coefficients at one window."
     ),

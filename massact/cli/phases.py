@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from massact.cli.options import experiment_option, tracking_uri_option, val_split_option
-from massact.cli.session import dry_run_option, open_session, rounds_option, working, workload_options
+from massact.cli.session import (
+    dry_run_option,
+    evaluating_options,
+    open_session,
+    rounds_option,
+    working,
+    workload_options,
+)
 
 if TYPE_CHECKING:
     from massact.phases.evaluate import Tally
@@ -136,7 +143,7 @@ def phase4(experiment_file: str, tracking_uri: str) -> None:
 @click.command()
 @experiment_option
 @tracking_uri_option
-@workload_options
+@evaluating_options
 @dry_run_option
 def confirm(experiment_file: str, tracking_uri: str, *, dry_run: bool, **workload: Any) -> None:
     """Evaluate winners and labels tied with them once more, on questions that took no part in choosing them.

@@ -35,7 +35,12 @@ _PARTING_SECONDS = 1.0
 
 
 def workload_options(command: F) -> F:
-    """Options of every command that evaluates cells; none of them but `--alike` changes a result."""
+    """Options of every command that evaluates cells of labels; none of them but `--alike` changes a result."""
+    return evaluating_options(alike_option(command))
+
+
+def evaluating_options(command: F) -> F:
+    """Options of every command that evaluates anything; none of them changes a result."""
     batch_rows = click.option(
         "--batch-rows",
         type=click.IntRange(0),
@@ -58,7 +63,7 @@ def workload_options(command: F) -> F:
         metavar="SECONDS",
         help="How long to wait for a run store that went down during the work.",
     )
-    return save_responses(batch_rows(alike_option(spool_option(store_timeout(command)))))
+    return save_responses(batch_rows(spool_option(store_timeout(command))))
 
 
 def alike_option(command: F) -> F:

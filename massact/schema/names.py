@@ -93,6 +93,10 @@ class Artifact(StrEnum):
     RESPONSES = "responses.json"
     CONTINUATIONS = "continuations.json"
     """Of an extraction: every contrastive prompt, how it was continued, and what became of it."""
+    PREDICTIONS = "predictions.csv"
+    """Of a `predict` phase: what was found of every vector, and what each form expected without its group."""
+    PRIOR = "prior.json"
+    PRIOR_MODEL = "prior_model"
     REPORT_HTML = "report.html"
     REPORT_MARKDOWN = "report.md"
 

@@ -1,0 +1,182 @@
+"""Where evaluations found a vector's best coefficient and its coherence cliff: what predictions are tested on."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from massact.domain import Recipe
+from massact.labels import format_label
+from massact.prediction.prior import VectorFacts
+from massact.query.evaluations import PointSet, StoredEvaluations
+from massact.query.ladder import Bracket, brackets
+from massact.query.selection import Slice, is_at_floor, recipe_of, slices
+from massact.schema import StoredPoint
+
+Group = tuple[str, str]
+"""Model and trait: what a prediction is for is a group that it has not seen."""
+
+NEAR_POINTS = 2.0
+"""Coefficients whose delta lies within so many points of the best are as good as the best."""
+EFFECT_SHARE = 0.5
+"""Of the delta that the baseline leaves possible, the best must reach this share to be one."""
+
+NO_RECIPE = "not a vector of a method that this version knows"
+RANDOM = "a random direction"
+NO_CLIFF = "no coefficient that was tried is beyond the cliff, or none before it"
+NO_EFFECT = "no coherent delta reaches half of what the baseline leaves possible"
+AT_THE_EDGE = "the best lies at the smallest coefficient that was tried, so that a smaller one may be better"
+SAME_VECTOR = "the vector of another label once more"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What the evaluations of one vector at one layer found, over its positive coefficients."""
+
+    setting: str
+    baseline_trait_mean: float | None
+    model: str
+    trait: str
+    position: str
+    label: str
+    layer: int
+    vector_digest: str | None
+    best: float
+    """Geometric middle of the coherent coefficients that are as good as the best."""
+    low: float
+    """The largest coherent coefficient."""
+    high: float
+    """The smallest incoherent one beyond it."""
+    best_delta: float
+
+    @property
+    def cliff(self) -> float:
+        """Geometric middle of the bracket: where coherence falls below the floor, as far as is known."""
+        return math.sqrt(self.low * self.high)
+
+    @property
+    def group(self) -> Group:
+        return (self.model, self.trait)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """The outcomes that tell something, and why the others do not."""
+
+    found: tuple[Outcome, ...]
+    left_out: Mapping[str, int]
+    """How many were left out, by the reason in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """An outcome, and what was known of the vector before it was tried."""
+
+    outcome: Outcome
+    facts: VectorFacts
+
+    @property
+    def group(self) -> Group:
+        return self.outcome.group
+
+
+def find_outcomes(rows: StoredEvaluations, floor: float) -> Outcomes:
+    """The outcome of every vector that was evaluated: one per setting, baseline, place, layer and vector.
+
+    Two labels of one vector (equal digest, or `mean_diff` cleaned before and after) count once.
+
+    Args:
+        rows: finished evaluations, in any order.
+        floor: least `coherence_mean` that counts, 0 to 100.
+    """
+    left_out: Counter[str] = Counter()
+    found: dict[tuple[object, ...], Outcome] = {}
+    parts = (part for some in slices(rows).values() for part in some)
+    for part in sorted(parts, key=lambda p: (p.setting, p.group, p.baseline_trait_mean or 0.0)):
+        recipe = recipe_of(part.group.label)
+        if recipe is None or recipe.method == "random_baseline":
+            left_out[NO_RECIPE if recipe is None else RANDOM] += len(part.points.layers)
+            continue
+        for points in _ladders(part):
+            outcome = _outcome(part, points, floor)
+            if isinstance(outcome, str):
+                left_out[outcome] += 1
+                continue
+            names = _names(part, outcome, recipe)
+            if any(name in found and found[name].label != outcome.label for name in names):
+                left_out[SAME_VECTOR] += 1
+            else:
+                found |= dict.fromkeys(names, outcome)
+    return Outcomes(tuple(dict.fromkeys(found.values())), dict(left_out))
+
+
+def _ladders(part: Slice) -> Iterator[PointSet]:
+    """The positive coefficients of each layer and vector: an extraction made anew has other vectors."""
+    import numpy as np
+
+    indices: dict[tuple[int, str], list[int]] = defaultdict(list)
+    for index, point in zip(part.points.indices.tolist(), part.points, strict=True):
+        if point.coefficient > 0:
+            indices[point.layer, point.vector_digest or ""].append(index)
+    for _, some in sorted(indices.items()):
+        yield PointSet(part.points.all, np.array(some, dtype=np.intp))
+
+
+def _outcome(part: Slice, points: PointSet, floor: float) -> Outcome | str:
+    """The outcome of one ladder, or why it tells nothing."""
+    bracket = _cliff(points, floor)
+    if bracket is None or bracket.low is None or bracket.high is None:
+        return NO_CLIFF
+    is_negative = part.sample.direction == "negative"
+    gains = {
+        point: -point.delta if is_negative else point.delta
+        for point in points
+        if is_at_floor(point, floor) and point.delta is not None
+    }
+    most, possible = max(gains.values(), default=-math.inf), _possible(part, is_negative=is_negative)
+    if possible is None or most < EFFECT_SHARE * possible or most <= 0:
+        return NO_EFFECT
+    good = [point.coefficient for point, gain in gains.items() if gain >= most - NEAR_POINTS]
+    if min(good) == min(point.coefficient for point in points):
+        return AT_THE_EDGE
+    first: StoredPoint = next(iter(points))
+    return Outcome(
+        setting=part.setting,
+        baseline_trait_mean=part.baseline_trait_mean,
+        model=part.group.model,
+        trait=part.group.trait,
+        position=part.group.position,
+        label=part.group.label,
+        layer=first.layer,
+        vector_digest=first.vector_digest,
+        # by its ends: a search tries many coefficients near the best, which must not pull the middle
+        best=math.sqrt(min(good) * max(good)),
+        low=bracket.low,
+        high=bracket.high,
+        best_delta=-most if is_negative else most,
+    )
+
+
+def _cliff(points: PointSet, floor: float) -> Bracket | None:
+    return next(iter(brackets(points, floor, allowed=None, suggest=False)), None)
+
+
+def _possible(part: Slice, *, is_negative: bool) -> float | None:
+    """The largest gain that the baseline leaves; `None` where there is no baseline to tell."""
+    baseline = part.baseline_trait_mean
+    if baseline is None:
+        return None
+    return baseline if is_negative else 100.0 - baseline
+
+
+def _names(part: Slice, outcome: Outcome, recipe: Recipe) -> list[tuple[object, ...]]:
+    """What the vector is known by: an outcome that shares one of them is of the same vector."""
+    place = (part.setting, part.baseline_trait_mean, part.group.model, part.group.trait, part.group.position)
+    names: list[tuple[object, ...]] = []
+    if outcome.vector_digest is not None:
+        names.append((*place, outcome.layer, outcome.vector_digest))
+    if recipe.method == "mean_diff" and recipe.cleaning.when == "before":
+        recipe = replace(recipe, cleaning=replace(recipe.cleaning, when="after"))
+    # the digest of the same direction cleaned first differs in its last bits, so there the label names it
+    names.append((*place, outcome.layer, format_label(recipe)))
+    return names

@@ -1,0 +1,38 @@
+"""The registered model, as MLflow loads it: this file is kept beside the prior's JSON, so that nothing is pickled."""
+
+import math
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel
+
+from massact.prediction.adopted import parse_prior
+from massact.prediction.prior import Prior, VectorFacts
+
+
+class CoefficientModel(PythonModel):
+    """Facts about vectors, a row each, to the coefficients that are expected of them."""
+
+    def load_context(self, context: Any) -> None:
+        """Read the prior that lies beside this file."""
+        path = Path(context.artifacts["prior"])
+        self._prior: Prior = parse_prior(path.read_text(encoding="utf-8"), "the registered model")
+
+    # MLflow would take types of its arguments for the model's signature
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ARG002
+        """Columns are those of `massact.prediction.prior.VectorFacts`; the answer's are best, cliff and spread."""
+        import pandas as pd
+
+        expected = [self._prior.expect(_facts(row)) for row in model_input.to_dict("records")]
+        return pd.DataFrame([{"best": e.best, "cliff": e.cliff, "spread": e.spread} for e in expected])
+
+
+def _facts(row: dict[str, Any]) -> VectorFacts:
+    values: dict[str, Any] = {field.name: row.get(field.name) for field in fields(VectorFacts)}
+    missing = (name for name, value in values.items() if isinstance(value, float) and math.isnan(value))
+    return VectorFacts(**{**values, **dict.fromkeys(missing)})
+
+
+set_model(CoefficientModel())

@@ -1,0 +1,274 @@
+"""Worlds whose truth is known: what is adopted there, and that it is; the prior's JSON is checked to the last key."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.predictions import invented_cases
+from massact.errors import DataError
+from massact.prediction.adopted import AdoptedPrior, Part, Strength, format_prior, parse_prior
+from massact.prediction.cases import Case
+from massact.prediction.fitting import choose
+from massact.prediction.forms import FITS, MEDIAN, NORM, RIDGE, STRENGTH
+from massact.prediction.leaving_out import GIVEN, Trial, leave_groups_out, n_steps
+from massact.prediction.prior import VectorFacts
+from massact.prediction.ridge import Ridge, Term, fit_ridge
+from massact.prediction.verdict import adopt, decide, own_strengths, scatter_words
+from massact.report.prediction_tables import prediction_csv, prediction_markdown
+
+
+def world(n_groups: int, by_depth: float = 0.0, **noise: float) -> list[Case]:
+    return invented_cases(n_groups, by_depth, np.random.default_rng(3), **noise)
+
+
+@pytest.fixture(scope="module")
+def deep() -> Trial:
+    """Seven groups in which a vector of the last layer takes twice the relative strength of one of the first."""
+    return leave_groups_out(world(7, 0.69))
+
+
+@pytest.fixture(scope="module")
+def plain() -> Trial:
+    """Six groups in which one relative strength, 1.2 and not the given 0.82, is all that matters."""
+    cases = [scaled(case, 1.5) for case in world(6)]
+    return leave_groups_out(cases)
+
+
+def scaled(case: Case, factor: float) -> Case:
+    one = case.outcome
+    return replace(
+        case, outcome=replace(one, best=one.best * factor, low=one.low * factor, high=one.high * factor)
+    )
+
+
+FACTS = VectorFacts(
+    method="probe",
+    layer=4,
+    depth=1.0,
+    unit_strength=0.01,
+    norm=900.0,
+    norm_without_massive=80.0,
+    massive_energy=0.3,
+    cosine_to_uncleaned=1.0,
+)
+
+
+def test_where_relative_strength_is_the_truth_it_stays_with_its_own_constant(plain: Trial) -> None:
+    best = decide(plain, "best")
+    assert (best.form, best.answer) == (STRENGTH, "yes")
+    assert isinstance(best.part.form, Strength)
+    assert best.part.form.value == pytest.approx(1.2, rel=0.15)
+    assert plain.scores["best", STRENGTH].error < plain.scores["best", GIVEN].error
+    assert plain.scores["best", NORM].against(plain.scores["best", STRENGTH]).is_worse
+    assert "Yes: the best coefficient of a new model and trait can be predicted" in best.text
+    assert "a ridge on the vector's properties does not beat it" in best.text
+
+
+def test_where_depth_matters_the_ridge_is_adopted_and_wins_on_groups_that_it_never_saw(deep: Trial) -> None:
+    decisions = [decide(deep, target) for target in ("best", "cliff")]
+    assert [one.form for one in decisions] == [RIDGE, RIDGE]
+    assert "The prior is a ridge on the vector's properties" in decisions[0].text
+    prior = adopt(deep, decisions, experiment="deep", floor=68)
+    unseen = invented_cases(4, 0.69, np.random.default_rng(99))
+    strength = FITS[STRENGTH](deep.cases, "best")
+    ours, plain = (
+        np.mean([abs(math.log(of(case) / case.outcome.best)) for case in unseen])
+        for of in (lambda c: prior.expect(c.facts).best, lambda c: math.exp(strength(c.facts)))
+    )
+    assert ours < 0.85 * plain
+    first, last = (prior.expect(replace(FACTS, depth=depth)).best for depth in (0.0, 1.0))
+    assert 1.6 < last / first < 2.4
+
+
+def test_four_groups_adopt_no_regression_and_say_how_many_are_needed() -> None:
+    trial = leave_groups_out(world(4, 0.69, between=0.03, within=0.03))
+    assert trial.scores["best", RIDGE].error < trial.scores["best", STRENGTH].error
+    best = decide(trial, "best")
+    assert best.form in (STRENGTH, GIVEN)
+    assert best.answer == "cannot be told"
+    assert "4 models and traits were evaluated, 5 are needed" in best.text
+    assert "not adopted on fewer than 5 groups" in best.text
+
+
+def test_where_nothing_predicts_the_answer_is_no_and_no_regression_is_adopted() -> None:
+    rng = np.random.default_rng(8)
+    # coefficients that have nothing to do with their vectors
+    cases = [replace(case, outcome=scaled_to(case, math.exp(rng.normal(3, 0.3)))) for case in world(6)]
+    best = decide(leave_groups_out(cases), "best")
+    assert best.answer == "no"
+    assert best.form in (STRENGTH, GIVEN)
+    assert "No: the best coefficient of a new model and trait is not predicted better" in best.text
+
+
+def scaled_to(case: Case, best: float) -> Any:
+    return scaled(case, best / case.outcome.best).outcome
+
+
+def test_a_group_is_predicted_from_the_others_alone(plain: Trial) -> None:
+    cases = world(3, between=0.0, within=0.0)
+    odd = [scaled(case, 3.0) if case.outcome.model == "model-0" else case for case in cases]
+    trial = leave_groups_out(odd)
+    expected = trial.predicted["best", STRENGTH]
+    for case, value in zip(trial.cases, expected, strict=True):
+        own = case.outcome.best / (3.0 if case.outcome.model == "model-0" else 1.0)
+        others = 1.0 if case.outcome.model == "model-0" else math.sqrt(3)
+        assert value == pytest.approx(own * others)
+    # exact where it is not the odd one out that is predicted, or helps to
+    assert trial.scores["best", STRENGTH].errors[0] == pytest.approx(math.log(3))
+
+
+def test_scores_are_factors_that_one_can_check_by_hand() -> None:
+    cases = world(2, between=0.0, within=0.0)
+    off = [1.1, 1.1, 1.1, 1.5]
+    odd = [case for case in cases if case.outcome.model == "model-1"]
+    first = [case for case in cases if case.outcome.model == "model-0"][:4]
+    trial = leave_groups_out([*(scaled(c, f) for c, f in zip(first, off, strict=True)), *odd])
+    errors = [math.log(f) for f in off]
+    score = trial.scores["best", STRENGTH]
+    assert score.errors[0] == pytest.approx(np.mean(errors))
+    assert score.errors[1] == pytest.approx(math.log(1.1))  # the median of the four
+    assert score.median_factor == pytest.approx(1.1)
+    assert score.share_within == pytest.approx((3 + len(odd)) / (4 + len(odd)))
+    assert score.spread == pytest.approx(math.sqrt((np.mean(np.square(errors)) + math.log(1.1) ** 2) / 2))
+    assert score.against(trial.scores["best", NORM]).high is None
+
+
+def test_every_group_weighs_the_same_however_many_vectors_it_has() -> None:
+    small, large = world(2, between=0.0, within=0.0)[:3], world(2, between=0.0, within=0.0)[15:]
+    third = [replace(c, outcome=replace(c.outcome, model="model-9")) for c in small]
+    cases = [*(scaled(c, 2) for c in small), *large, *(scaled(c, 4) for c in third)]
+    assert math.exp(FITS[STRENGTH](cases, "best").log_value) == pytest.approx(0.8 * 2)
+
+
+def test_a_setting_is_chosen_on_the_training_groups_and_the_most_careful_one_for_a_single_group() -> None:
+    def fit(_cases: Any) -> Callable[[float], Callable[[VectorFacts], float]]:
+        return lambda shift: lambda facts: math.log(0.8 / facts.unit_strength) + shift
+
+    cases = world(3, between=0.0, within=0.0)
+    assert choose(fit, [0.5, 0.0, -0.1], cases, "best") == 0.0
+    assert choose(fit, [0.5, 0.0], cases[:15], "best") == 0.5
+    assert choose(fit, [0.2, -0.2], cases, "best") == 0.2
+
+
+def test_a_ridge_clips_what_it_was_not_fitted_on_and_takes_the_mean_for_what_is_unknown() -> None:
+    fitted = fit_ridge(world(6, 0.69), "best")
+    depth = next(term for term in fitted.terms if term.name == "depth")
+    assert (depth.low, depth.high) == (0.0, 1.0)
+    assert fitted(replace(FACTS, depth=7.0)) == fitted(replace(FACTS, depth=1.0))
+    means = {term.name: term.mean for term in fitted.terms}
+    known = replace(FACTS, cosine_to_mean=means["cosine_to_mean"], effect_size=means["effect_size"])
+    assert fitted(FACTS) == pytest.approx(fitted(known))
+    methods = [fitted(replace(FACTS, method=name)) for name in ("probe", "gradient", "mean_diff")]
+    assert fitted(replace(FACTS, method="new")) == pytest.approx(np.mean(methods))
+
+
+def test_the_text_has_the_verdicts_every_form_and_what_was_left_out(plain: Trial) -> None:
+    decisions = [decide(plain, "best"), decide(plain, "cliff")]
+    text = prediction_markdown(plain, decisions, floor=68, left_out={"a reason": 3}, toy=True)
+    assert text.startswith("Toy models")
+    assert all(one.text in text for one in decisions)
+    for words in (
+        "median coefficient of the others",
+        "full activation norm",
+        "trees on",
+        "relative strength, as",
+    ):
+        assert text.count(f"| {words}") == 2
+    assert "- 3: a reason" in text
+    assert "coherence floor 68" in text
+    own = own_strengths(plain.cases)
+    assert [one.group[0] for one in own] == [f"model-{i}" for i in range(6)]
+    assert scatter_words(own) in text
+    lines = prediction_csv(plain).splitlines()
+    assert len(lines) == len(plain.cases) + 1
+    assert {f"best:{MEDIAN}", f"cliff:{RIDGE}", f"best:{GIVEN}"} <= set(lines[0].split(","))
+
+
+def test_progress_is_told_to_the_end() -> None:
+    steps: list[int] = []
+    cases = world(2)
+    leave_groups_out(cases, step=steps.append)
+    assert sum(steps) == n_steps(cases)
+
+
+PRIOR = AdoptedPrior(
+    experiment="toy",
+    floor=68.0,
+    n_cases=78,
+    n_groups=5,
+    best=Part(
+        Ridge(-0.2, (Term(name="depth", weight=0.1, mean=0.5, deviation=0.3, low=0.0, high=1.0),)), 0.15
+    ),
+    cliff=Part(Strength(1.03), 0.2),
+    source="a test",
+)
+
+
+def test_a_prior_expects_what_its_parts_say() -> None:
+    found = PRIOR.expect(replace(FACTS, depth=0.8))
+    assert found.best == pytest.approx(100 * math.exp(-0.2 + 0.1))
+    assert found.cliff == pytest.approx(103)
+    assert (found.spread, found.source) == (0.2, "a test")
+    assert replace(PRIOR, cliff=Part(Strength(0.5), 0.2)).expect(FACTS).best == pytest.approx(50)
+    with pytest.raises(ValueError, match="massive dims alone"):
+        PRIOR.expect(replace(FACTS, unit_strength=0.0))
+
+
+def test_a_prior_is_read_back_as_it_was_written() -> None:
+    assert parse_prior(format_prior(PRIOR), "a test") == PRIOR
+
+
+def change(path: str, value: object) -> str:
+    document = json.loads(format_prior(PRIOR))
+    *place, last = path.split(".")
+    inner = document
+    for key in place:
+        inner = inner[int(key)] if key.isdigit() else inner[key]
+    if value is None:
+        del inner[last]
+    else:
+        inner[last] = value
+    return json.dumps(document)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "not a prior"),
+        ("[]", "is not an object"),
+        ("[" * 100_000, "not a prior"),
+        (change("format", "massact-coefficient-prior/2"), "is not massact-coefficient-prior/1"),
+        (change("surplus", 1), "unknown key 'surplus'"),
+        (change("experiment", ""), "is not a text"),
+        (change("floor", 101), "out of range"),
+        (change("n_cases", 1.5), "not a whole number"),
+        (change("n_cases", True), "not a whole number"),
+        (change("cliff", None), "'cliff' is missing"),
+        (change("cliff.form", "pickle"), "is not relative_strength or ridge"),
+        (change("cliff.form", ["ridge"]), "is not relative_strength or ridge"),
+        (change("cliff.value", 0), "not above 0"),
+        (change("cliff.value", "1.03"), "is not a number"),
+        (change("cliff.value", True), "is not a number"),
+        (change("cliff.value", math.nan), "NaN is not a finite number"),
+        (change("cliff.value", math.inf), "Infinity is not a finite number"),
+        (format_prior(PRIOR).replace("1.03", "1e999"), "out of range"),
+        (format_prior(PRIOR).replace("1.03", "1" + "0" * 400), "not a prior"),
+        (change("cliff.intercept", 1), "unknown key 'intercept'"),
+        (change("best.spread", 0), "not above 0"),
+        (change("best.terms", {}), "is not a list"),
+        (change("best.terms.0.name", "weather"), "there is no feature 'weather'"),
+        (change("best.terms.0.deviation", 0), "not above 0"),
+        (change("best.terms.0.low", 2), "low 2 is above high 1"),
+        (change("best.terms.0.code", "x"), "unknown key 'code'"),
+        (change("best.terms", json.loads(format_prior(PRIOR))["best"]["terms"] * 2), "there twice"),
+    ],
+)  # fmt: skip
+def test_anything_but_a_prior_is_refused(text: str, complaint: str) -> None:
+    with pytest.raises(DataError, match="not a prior of massact predict") as error:
+        parse_prior(text, "a test")
+    assert complaint in str(error.value)
