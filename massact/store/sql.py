@@ -25,6 +25,8 @@ from massact.store.tables import (
 )
 
 _MANY = 5000  # runs that are looked at one by one
+_FEW = 500  # runs that are looked up, however many others there are
+_ROWS_PER_LOOKUP = 12
 _IDS_PER_QUERY = 500  # SQLite before 3.32 takes 999 variables
 _ROWS_PER_FETCH = 1000
 
@@ -45,6 +47,9 @@ class SqlSource:
         self, experiment: str, *, kind: Kind, statuses: Sequence[str], tags: Sequence[str]
     ) -> list[RawRun]:
         """The runs of a kind; empty `statuses` means any."""
+        if kind != Kind.EVALUATION and len(others := self._without_point(statuses)) <= _MANY:
+            mine = _of_kind(experiment, kind, self._tags_of(others, (Tag.KIND, Tag.EXPERIMENT)))
+            return self._runs_by_id(mine, statuses, tags)
         query = having_tag(having_tag(select_runs(tags), Tag.EXPERIMENT, experiment), Tag.KIND, kind.value)
         if statuses:
             query = query.where(RUNS.c.status.in_(statuses))
@@ -111,7 +116,7 @@ class SqlSource:
         if len(rest) > _MANY:
             self._drop_pointed(rest)
         tags = self._tags_of(list(rest), (Tag.KIND, Tag.EXPERIMENT))
-        others = _evaluations_of(experiment, tags)
+        others = _of_kind(experiment, Kind.EVALUATION, tags)
         homes.update(rest[run_id][2] for run_id in others)
         is_foreign = (run[2] in homes and Tag.KIND not in tags.get(run[0], ()) for run in rest.values())
         return RawPoints(
@@ -122,12 +127,21 @@ class SqlSource:
         )
 
     def _failed(self, experiment: str, run_ids: Sequence[str]) -> list[RawRun]:
-        mine = _evaluations_of(experiment, self._tags_of(run_ids, (Tag.KIND, Tag.EXPERIMENT)))
-        return self._runs_by_id(mine, FAILED, (Tag.ROW, Tag.ERROR, Tag.KEY))
+        mine = _of_kind(experiment, Kind.EVALUATION, self._tags_of(run_ids, (Tag.KIND, Tag.EXPERIMENT)))
+        return self._runs_by_id(mine, (FAILED,), (Tag.ROW, Tag.ERROR, Tag.KEY))
+
+    def _without_point(self, statuses: Sequence[str]) -> list[str]:
+        """Runs that are no evaluations of a grid: few, where a look through every tag would come to all."""
+        query = active(sa.select(RUNS.c.run_uuid))
+        if statuses:
+            query = query.where(RUNS.c.status.in_(statuses))
+        found = dict.fromkeys(run_id for (run_id,) in self._fetch_raw(query))
+        self._drop_pointed(found)
+        return list(found)
 
     def _select_tag(self, key: str) -> sa.Select[Any]:
         """Run id and value of a tag that very many runs have."""
-        query, has_key = sa.select(TAGS.c.run_uuid, TAGS.c.value), TAGS.c.key == key
+        query, has_key = sa.select(TAGS.c.run_uuid, TAGS.c.value), TAGS.c.key == str(key)
         if self._engine.dialect.name != "sqlite":
             return query.where(has_key)
         # in the order of the file: the index's own order, by random run ids, would come to each page anew
@@ -135,7 +149,7 @@ class SqlSource:
         return query.where(rowid.in_(sa.select(rowid).select_from(TAGS).where(has_key)))
 
     def _drop_pointed(self, runs: dict[str, Any]) -> None:
-        """Leave out evaluations of other experiments, told by the tag's key alone: an index holds it."""
+        """Leave out evaluations of any experiment, told by the tag's key alone: an index holds it."""
         first, beyond = f"{POINT_TAG}.", f"{POINT_TAG}/"  # the slash follows the full stop
         query = sa.select(TAGS.c.run_uuid).where(TAGS.c.key >= first, TAGS.c.key < beyond)
         for (run_id,) in self._fetch_raw(query):
@@ -159,10 +173,31 @@ class SqlSource:
 
     def finished_runs(self, run_ids: Sequence[str], *, tags: Sequence[str]) -> list[RawRun]:
         """Those of the runs that are finished."""
-        return self._runs_by_id(run_ids, FINISHED, tags)
+        return self._runs_by_id(run_ids, (FINISHED,), tags)
 
-    def _runs_by_id(self, run_ids: Sequence[str], status: str, tags: Sequence[str]) -> list[RawRun]:
-        query = select_runs(tags).where(RUNS.c.status == status)
+    def finished_values(self, run_ids: Sequence[str], tag: str) -> dict[str, str]:
+        """One tag of those of the runs that are finished and have it.
+
+        A look-up takes as long as a dozen rows of a whole reading, which many runs therefore get.
+        """
+        if len(run_ids) <= _FEW or len(run_ids) * _ROWS_PER_LOOKUP < self._count_tag(tag):
+            found = self.finished_runs(run_ids, tags=(tag,))
+            return {run.run_id: run.tags[tag] for run in found if tag in run.tags}
+        is_finished = active(sa.select(RUNS.c.run_uuid)).where(RUNS.c.status == FINISHED)
+        meant = set(run_ids).intersection(run_id for (run_id,) in self._fetch_raw(is_finished))
+        values = self._fetch_raw(self._select_tag(tag))
+        return {run_id: value for run_id, value in values if run_id in meant and value is not None}
+
+    def _count_tag(self, key: str) -> int:
+        ((count,),) = self._fetch_raw(sa.select(sa.func.count()).where(TAGS.c.key == str(key)))
+        return int(count)
+
+    def _runs_by_id(
+        self, run_ids: Sequence[str], statuses: Sequence[str], tags: Sequence[str]
+    ) -> list[RawRun]:
+        query = select_runs(tags)
+        if statuses:
+            query = query.where(RUNS.c.status.in_(statuses))
         return [
             _raw_run(found, tags)
             for chunk in _chunks(run_ids)
@@ -204,9 +239,9 @@ class SqlSource:
             raise StoreError(explain(error, self._name)) from error
 
 
-def _evaluations_of(experiment: str, tags: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """Those runs whose kind and experiment say that they are evaluations of it."""
-    meant = (Kind.EVALUATION, experiment)
+def _of_kind(experiment: str, kind: Kind, tags: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Those runs whose tags say that they are of a kind and an experiment."""
+    meant = (kind, experiment)
     return [run_id for run_id, own in tags.items() if (own.get(Tag.KIND), own.get(Tag.EXPERIMENT)) == meant]
 
 
