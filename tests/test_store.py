@@ -273,6 +273,7 @@ def test_every_reader_gives_the_very_same(
     if many_pages:
         for name in ("rest._PAGE", "rest._EXPERIMENTS_PAGE", "rest._IDS_PER_QUERY", "rest._HISTORY_PAGE"):
             monkeypatch.setattr(f"massact.store.{name}", 2)
+        monkeypatch.setattr("massact.store.rest._MANY", 0)
         monkeypatch.setattr("massact.store.sql._IDS_PER_QUERY", 2)
         monkeypatch.setattr("massact.store.sql._ROWS_PER_FETCH", 2)
         monkeypatch.setattr("massact.store.sql._FEW", 0)

@@ -12,6 +12,7 @@ from massact.store.base import FAILED, FINISHED, UNENDED, RawPoints, RawRun, Sco
 from massact.store.server import TrackingServer
 
 _PAGE = 1000  # runs; one of an evaluation takes some 8 kB as JSON and 60 kB parsed
+_MANY = 1000  # runs that are read side by side
 _AT_ONCE = 4  # pages; as many as a server has workers unless it is told otherwise
 _EXPERIMENTS_PAGE = 1000
 _HISTORY_PAGE = 25000  # the most that MLflow gives
@@ -108,22 +109,26 @@ class RestSource:
         return RawPoints(tagged, others, failed, n_foreign)
 
     def _collect(self, experiment: str, take: Callable[[Mapping[str, Any]], _Taken]) -> Iterable[_Taken]:
-        """What is taken of each finished evaluation; many are read in parts, side by side."""
-        query, is_meant = _of_kind(experiment, Kind.EVALUATION, (FINISHED,))
+        """What is taken of each finished evaluation; many are read in parts, side by side.
+
+        MLflow makes run ids of hexadecimal digits, at random: sixteen parts of one size, and of the 256th
+        part a look tells whether they are many. The kind is looked at here: for each page the server would
+        go through all its tags once more.
+        """
+        query, is_meant = _of_experiment(experiment, (FINISHED,))
         experiments = self._experiment_ids()
 
-        def read(condition: str, n_pages: int | None = None) -> dict[str, _Taken]:
-            runs = self._search(query + condition, experiments, n_pages)
-            return {run["info"]["run_id"]: take(run) for run in runs if is_meant(run)}
+        def read(start: str) -> dict[str, _Taken]:
+            condition = f"attributes.run_id LIKE '{start}%'" if start else ""
+            found = self._search(" AND ".join(filter(None, (query, condition))), experiments)
+            meant = (run for run in found if is_meant(run) and _tags_of(run)[Tag.KIND] == Kind.EVALUATION)
+            return {run["info"]["run_id"]: take(run) for run in meant}
 
-        found = read("", 1)
-        if len(found) >= _PAGE:
-            # MLflow makes run ids of hexadecimal digits, at random: sixteen parts of one size
-            parts = [f" AND attributes.run_id LIKE '{digit}%'" for digit in "0123456789abcdef"]
-            with ThreadPoolExecutor(_AT_ONCE) as pool:
-                for part in pool.map(read, parts):
-                    found.update(part)
-        return found.values()
+        if len(read("00")) < _MANY / 256:
+            return read("").values()
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            parts = list(pool.map(read, "0123456789abcdef"))
+        return [taken for part in parts for taken in part.values()]
 
     def _count_foreign(self, mlflow_experiments: Sequence[str]) -> int:
         query = f"attributes.status = '{FINISHED}' AND tags.`{Tag.KIND}` IS NULL"
