@@ -5,9 +5,7 @@ MLflow experiment that was deleted. The experiment asked for is the experiment f
 the tag `massact.experiment`: under `mlflow run` the runs of one file lie in other MLflow experiments.
 """
 
-import gc
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -197,15 +195,3 @@ class RunSource(Protocol):
 
     def close(self) -> None:
         """Let go of connections."""
-
-
-@contextmanager
-def collector_paused() -> Iterator[None]:
-    """Without garbage collection, which would walk the same hundred thousand tuples again and again."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
+from massact.collector import collector_paused
 from massact.errors import StoreError
 from massact.schema import (
     COHERENCE_SCORE,
@@ -30,7 +31,6 @@ from massact.store.base import (
     RunSource,
     ScoreStep,
     Stored,
-    collector_paused,
     newest_per_key,
 )
 
