@@ -3,13 +3,16 @@
 Run from the project's root, on a store that benchmarks/make_store.py made:
 
     python benchmarks/query.py --tracking-uri sqlite:////tmp/bench.db
-    python benchmarks/query.py --tracking-uri postgresql://USER@HOST/DATABASE
+    python benchmarks/query.py --tracking-uri sqlite:////tmp/bench.db \\
+        --tracking-uri postgresql://USER@HOST/DATABASE --pandas-repeat 1
     python benchmarks/query.py --tracking-uri sqlite:////tmp/bench.db --rest
 
-With --rest a tracking server with MLflow's default settings is started over the database, and both ways
-ask the server. Each way runs in a process of its own, which has imported what it needs before the clock
-starts; ours runs --repeat times (the store is opened anew each time) and the median counts, the pandas way
-once. Both must name the same winners, or the benchmark fails.
+Several stores are measured one after the other and stand in one table. With --rest a tracking server with
+MLflow's default settings is started over the database, and both ways ask the server. Each way runs in a
+process of its own, which has imported what it needs before the clock starts; ours runs --repeat times (the
+store is opened anew each time), the pandas way --pandas-repeat times. The least and the median are given, and
+the least processor time of this side, which other work on the machine changes less. Both ways must name the
+same winners, or the benchmark fails.
 """
 
 import argparse
@@ -27,11 +30,13 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 FLOOR = 68.0
+QUESTIONS = ("best", "gaps", "best with intervals")
 GROUP = ["params.model", "params.trait", "params.position", "params.label", "params.judge"]
 
 
@@ -40,60 +45,81 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--tracking-uri", required=True)
+    parser.add_argument("--tracking-uri", required=True, action="append", help="repeatable")
     parser.add_argument("--experiment", default="made-to-measure")
     parser.add_argument("--rest", action="store_true", help="ask a tracking server over the database")
     parser.add_argument("--repeat", type=int, default=5, help="runs of our way")
+    parser.add_argument("--pandas-repeat", type=int, default=1, help="runs of the pandas way")
     parser.add_argument("--only", choices=("ours", "pandas"), help="measure one way alone")
     parser.add_argument("--way", choices=("ours", "pandas"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.way:
-        way = ours if args.way == "ours" else pandas_way
-        print(json.dumps(way(args.tracking_uri, args.experiment, args.repeat)))
-    elif args.rest:
-        with tracking_server(args.tracking_uri) as address:
-            measure(address, args)
-    else:
-        measure(args.tracking_uri, args)
+        way, repeat = (ours, args.repeat) if args.way == "ours" else (pandas_way, args.pandas_repeat)
+        print(json.dumps(way(args.tracking_uri[0], args.experiment, repeat)))
+        return
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions()}")
+    print(f"load when it began: {os.getloadavg()[0]:.1f}\n")
+    print(f"| store | way | {' | '.join(f'{name}, s' for name in QUESTIONS)} | peak memory, MB | rows read |")
+    print("|---|---" + "|---:" * (len(QUESTIONS) + 2) + "|")
+    agreed = [measure_at(uri, args) for uri in args.tracking_uri]
+    if not all(agreed):
+        raise SystemExit(1)
 
 
-def measure(uri: str, args: argparse.Namespace) -> None:
+def measure_at(uri: str, args: argparse.Namespace) -> bool:
+    """A store, or a server over it. Returns whether both ways agree."""
+    if not args.rest:
+        return measure(uri, uri.partition(":")[0], args)
+    with tracking_server(uri) as address:
+        return measure(address, f"server over {uri.partition(':')[0]}", args)
+
+
+def measure(uri: str, name: str, args: argparse.Namespace) -> bool:
     """Each way in its own process, side by side in one table."""
     ways = [args.only] if args.only else ["ours", "pandas"]
     command = [sys.executable, __file__, "--tracking-uri", uri, "--experiment", args.experiment]
-    found = {
-        way: json.loads(subprocess.check_output([*command, "--repeat", str(args.repeat), "--way", way]))
-        for way in ways
-    }
-    name = "server" if args.rest else uri.partition(":")[0]
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions()}")
-    print(f"\n| {name} | best, s | gaps, s | peak memory, MB | rows read |")
-    print("|---|---:|---:|---:|---:|")
+    command += ["--repeat", str(args.repeat), "--pandas-repeat", str(args.pandas_repeat)]
+    found = {way: json.loads(subprocess.check_output([*command, "--way", way])) for way in ways}
     for way, figures in found.items():
+        cells = [shown(figures[question]) for question in QUESTIONS]
         print(
-            f"| {way} | {figures['best']:.2f} | {figures['gaps']:.2f} | {figures['memory']:.0f} | {figures['n_rows']} |"
+            f"| {name} | {way} | {' | '.join(cells)} | {figures['memory']:.0f} | {figures['n_rows']} |",
+            flush=True,
         )
-    if len(found) == 2:
-        mine, theirs = found["ours"], found["pandas"]
-        factors = (theirs[name] / mine[name] for name in ("best", "gaps"))
-        print(f"| times faster | {' | '.join(f'{one:.0f}' for one in factors)} | | |")
-        same = mine["winners"] == theirs["winners"]
-        print(f"\nsame winners: {'yes' if same else 'NO'} ({len(mine['winners'])} groups with a best)")
-        if not same:
-            raise SystemExit(1)
+    if len(found) == 1:
+        return True
+    mine, theirs = found["ours"], found["pandas"]
+    factors = [
+        f"{theirs[question]['least'] / mine[question]['least']:.1f}" if theirs[question] else ""
+        for question in QUESTIONS
+    ]
+    print(f"| {name} | times faster | {' | '.join(factors)} | | |")
+    same = mine["winners"] == theirs["winners"]
+    agreement = f"same {len(mine['winners'])} winners: {'yes' if same else 'NO'}"
+    print(f"| {name} | {agreement} | {'| ' * (len(QUESTIONS) + 2)}|", flush=True)
+    return bool(same)
+
+
+def shown(figures: dict[str, float] | None) -> str:
+    """Seconds in a cell of the table."""
+    if figures is None:
+        return ""
+    return f"{figures['least']:.2f} (median {figures['median']:.2f}, processor {figures['processor']:.2f})"
 
 
 def ours(uri: str, experiment: str, repeat: int) -> dict[str, Any]:
     """Seconds from opening the store to the answer."""
-    import_module("numpy")  # loaded on first use; imports are not measured
+    for name in ("numpy", "scipy.optimize", "scipy.special"):
+        import_module(name)  # loaded on first use; imports are not measured
     from massact.domain import Group
     from massact.query import Answers
     from massact.store import open_store
 
-    def loaded() -> Answers:
+    def loaded(*, with_scores: bool = False) -> Answers:
         store = open_store(uri)
         try:
-            return Answers.from_store(store, experiment)
+            answers = Answers.from_store(store, experiment)
+            return answers.with_scores(store, experiment, FLOOR) if with_scores else answers
         finally:
             store.close()
 
@@ -104,35 +130,37 @@ def ours(uri: str, experiment: str, repeat: int) -> dict[str, Any]:
     groups = tuple(dict.fromkeys(Group(r.model, r.trait, r.position, r.label) for r in first.rows))
 
     def gaps() -> Any:
-        from dataclasses import replace
-
         return replace(loaded(), groups=groups).gaps(FLOOR)
 
-    return {
-        "best": statistics.median(seconds(best) for _ in range(repeat)),
-        "gaps": statistics.median(seconds(gaps) for _ in range(repeat)),
-        "memory": peak_memory(),
-        "n_rows": len(loaded().evaluations),
-        "winners": sorted(row.key for row in first.rows if row.status == "ok"),
-    }
+    def intervals() -> Any:
+        return loaded(with_scores=True).best(FLOOR)
+
+    figures: dict[str, Any] = {"best": timed(best, repeat), "gaps": timed(gaps, repeat)}
+    figures["best with intervals"] = timed(intervals, repeat)
+    figures["memory"] = peak_memory()
+    for question in QUESTIONS:
+        del figures[question]["result"]
+    figures["n_rows"] = len(loaded().evaluations)
+    figures["winners"] = sorted(row.key for row in first.rows if row.status == "ok")
+    return figures
 
 
-def pandas_way(uri: str, experiment: str, _repeat: int) -> dict[str, Any]:
+def pandas_way(uri: str, experiment: str, repeat: int) -> dict[str, Any]:
     """Seconds of the search and of what pandas makes of it; both questions start with the same search."""
     import mlflow
     import pandas as pd
 
     mlflow.set_tracking_uri(uri)
-    began = time.perf_counter()
-    frame = mlflow.search_runs(
-        experiment_names=[experiment],
-        filter_string="tags.`massact.kind` = 'evaluation' and attributes.status = 'FINISHED'",
-        max_results=10_000_000,
-    )
-    frame = frame.sort_values(["end_time", "run_id"]).drop_duplicates("tags.massact.key", keep="last")
-    searching = time.perf_counter() - began
 
-    def best() -> pd.DataFrame:
+    def searched() -> pd.DataFrame:
+        frame = mlflow.search_runs(
+            experiment_names=[experiment],
+            filter_string="tags.`massact.kind` = 'evaluation' and attributes.status = 'FINISHED'",
+            max_results=10_000_000,
+        )
+        return frame.sort_values(["end_time", "run_id"]).drop_duplicates("tags.massact.key", keep="last")
+
+    def best(frame: pd.DataFrame) -> pd.DataFrame:
         coherent = frame[(frame["metrics.coherence_mean"] >= FLOOR) & frame["metrics.delta"].notna()].copy()
         coherent["size"] = coherent["params.coefficient"].astype(float).abs()
         coherent["layer"] = coherent["params.layer"].astype(int)
@@ -140,27 +168,40 @@ def pandas_way(uri: str, experiment: str, _repeat: int) -> dict[str, Any]:
         ranked = coherent.sort_values(order, ascending=[False, True, True, True])
         return ranked.drop_duplicates(GROUP)
 
-    def gaps() -> pd.DataFrame:
-        filled = best()[GROUP]
+    def gaps(frame: pd.DataFrame) -> pd.DataFrame:
+        filled = best(frame)[GROUP]
         misses = frame[frame["metrics.coherence_mean"] < FLOOR]
         misses = misses.sort_values("metrics.coherence_mean", ascending=False).drop_duplicates(GROUP)
         return misses.merge(filled, on=GROUP, how="left", indicator=True).query("_merge == 'left_only'")
 
-    winners = sorted(best()["tags.massact.key"])
+    searching = timed(searched, repeat)
+    frame = searching["result"]
+    asked = {"best": timed(lambda: best(frame), 3), "gaps": timed(lambda: gaps(frame), 3)}
+    names = ("least", "median", "processor")
     return {
-        "best": searching + seconds(best),
-        "gaps": searching + seconds(gaps),
+        **{q: {name: searching[name] + asked[q][name] for name in names} for q in asked},
+        "best with intervals": None,
         "memory": peak_memory(),
         "n_rows": len(frame),
-        "winners": winners,
+        "winners": sorted(best(frame)["tags.massact.key"]),
     }
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """How long some work takes."""
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
+def timed(work: Callable[[], object], repeat: int) -> dict[str, Any]:
+    """How long some work takes, and what came of it last."""
+    seconds, processor, result = [], [], None
+    for _ in range(repeat):
+        result = None  # not two at once
+        began, used = time.perf_counter(), time.process_time()
+        result = work()
+        seconds.append(time.perf_counter() - began)
+        processor.append(time.process_time() - used)
+    return {
+        "least": min(seconds),
+        "median": statistics.median(seconds),
+        "processor": min(processor),
+        "result": result,
+    }
 
 
 def peak_memory() -> float:

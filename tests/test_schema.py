@@ -21,6 +21,7 @@ from massact.schema import (
     StageRow,
     Tag,
     decode_evaluation,
+    decode_many_scores,
     decode_scores,
     decode_stage,
     encode_row,
@@ -325,6 +326,9 @@ def test_scores_that_are_no_number_are_refused() -> None:
 def test_damaged_scores_are_refused(text: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         decode_scores(text)
+    good = Scores((87.1, None), (0.0, 100.0))
+    among = [encode_scores(good) or "", text, encode_scores(good) or ""]
+    assert decode_many_scores(among) == [good, None, good]
 
 
 def test_no_two_names_in_the_run_store_are_one() -> None:

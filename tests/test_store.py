@@ -138,7 +138,13 @@ def test_a_key_is_finished_only_if_a_query_can_read_it(store: RunStore, filled: 
     assert found["k1"] == filled.runs["k1"]
 
 
-def test_scores_come_from_the_tag_or_else_from_the_steps(store: RunStore, filled: Filled) -> None:
+@pytest.mark.parametrize("are_many", [False, True])
+def test_scores_come_from_the_tag_or_else_from_the_steps(
+    store: RunStore, filled: Filled, monkeypatch: pytest.MonkeyPatch, are_many: bool
+) -> None:
+    if are_many:
+        monkeypatch.setattr("massact.store.sql._FEW", 0)
+        store.points(EXPERIMENT)  # over a server, scores that came with these are not asked for again
     asked = ["tagged", "stepped", "broken tag", "unscored", "running", "k1 deleted", "bad 1"]
     found = store.scores([*(filled.runs[name] for name in asked), "no-such-run", "not a run id'"])
     assert found == {
@@ -283,8 +289,11 @@ def test_every_reader_gives_the_very_same(
     if many_pages:
         for name in ("rest._PAGE", "rest._EXPERIMENTS_PAGE", "rest._IDS_PER_QUERY", "rest._HISTORY_PAGE"):
             monkeypatch.setattr(f"massact.store.{name}", 2)
+        monkeypatch.setattr("massact.store.rest._MANY", 0)
         monkeypatch.setattr("massact.store.sql._IDS_PER_QUERY", 2)
         monkeypatch.setattr("massact.store.sql._ROWS_PER_FETCH", 2)
+        monkeypatch.setattr("massact.store.sql._FEW", 0)
+        monkeypatch.setattr("massact.store.sql._MANY", 0)
     names = ("sqlite", "postgresql", "rest", "rest_postgresql")
     first, *others = (request.getfixturevalue(name) for name in names)
     expected = answers(first.uri, first.filled)

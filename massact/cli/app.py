@@ -1,5 +1,6 @@
 """The command group: errors become one clear message and an exit code, interruptions end in order."""
 
+import gc
 import signal
 import sys
 from importlib import import_module
@@ -10,6 +11,7 @@ import click
 
 from massact import __version__
 from massact.cli.commands import COMMANDS
+from massact.collector import collector_paused
 from massact.errors import MassactError
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -37,7 +39,9 @@ class Group(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in self.commands and cmd_name in COMMANDS:
             entry = COMMANDS[cmd_name]
-            self.commands[cmd_name] = getattr(import_module(f"massact.cli.{entry.module}"), entry.attribute)
+            with collector_paused():  # hundreds of modules, none of which is garbage
+                module = import_module(f"massact.cli.{entry.module}")
+            self.commands[cmd_name] = getattr(module, entry.attribute)
         return self.commands.get(cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -84,7 +88,10 @@ def cli() -> None:
 def main() -> None:
     """Console script: SIGTERM ends like an interruption, so that no run is left open."""
     signal.signal(signal.SIGTERM, _terminate)
-    cli()
+    try:
+        cli()
+    finally:
+        gc.freeze()  # the process ends: a last look through everything takes as long as a small question
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> None:

@@ -18,6 +18,7 @@ from massact.cli.options import (
     tracking_uri_option,
 )
 from massact.cli.output import FORMATS, Format, render, write
+from massact.collector import collector_paused
 from massact.domain import METHODS, Scope, When
 from massact.errors import UsageError
 from massact.query import Answer, Filters, SortBy
@@ -73,7 +74,8 @@ def question_options(command: F) -> F:
         only = Filters(**{name: options.pop(name) for name in _FILTERS})
         asked = Asked(options.pop("experiment"), options.pop("tracking_uri"), only, options.pop("floor"))
         wanted = Wanted(asked, options.pop("output_format"), options.pop("output"))
-        return command(*args, wanted=wanted, **options)
+        with collector_paused():  # a question loads SQLAlchemy and answers; the process ends with it
+            return command(*args, wanted=wanted, **options)
 
     decorated: Any = gathered
     for decorate in reversed(_OPTIONS):

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
+from massact.collector import collector_paused
 from massact.domain import Group, Scope, When
 from massact.query.cleaning_curve import CurveRow, curve
 from massact.query.coefficient_patterns import CoefficientsAnswer, coefficients
@@ -24,7 +25,7 @@ from massact.query.rows import Answer
 from massact.query.selection import slices, strata
 from massact.query.winners import BestRow, best
 from massact.schema import Points, PublishedRow
-from massact.store.base import Failure, RunStore, collector_paused
+from massact.store.base import Failure, RunStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -180,7 +180,7 @@ def _tested(row: ComparisonRow, stratum: Stratum, scores: QuestionScores | None)
         row = replace(row, matched_coherence=matched.coherence, matched_difference=difference)
     if scores is None or row.same_vector:  # one vector against itself: what differs is noise by nature
         return row
-    deltas_a, deltas_b = scores.deltas(a, [best_a]), scores.deltas(b, [best_b])
+    deltas_a, deltas_b = scores.deltas(a, [best_a.run_id]), scores.deltas(b, [best_b.run_id])
     if deltas_a is None or deltas_b is None:
         return row
     sign = -1 if stratum.fields()["direction"] == "negative" else 1

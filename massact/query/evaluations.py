@@ -73,7 +73,13 @@ class PointSet:
         import numpy as np
 
         counts = (self._column("coherence_mean") >= floor) & ~np.isnan(self._column("delta"))
-        return [self.all.run_ids[index] for index in self.indices[counts].tolist()]
+        return self._where(counts)._run_ids()
+
+    def runs_with_delta(self) -> list[str]:
+        """The runs of those that were compared with a baseline."""
+        import numpy as np
+
+        return self._where(~np.isnan(self._column("delta")))._run_ids()
 
     def by_baseline(self) -> dict[float | None, "PointSet"]:
         """The same by the baseline they are compared with; baselines that differ by rounding are one."""
@@ -105,6 +111,9 @@ class PointSet:
         is_steered = coefficients != 0  # 0 is the baseline itself
         layers, coherences = self._column("layer"), self._column("coherence_mean")
         return layers[is_steered], coefficients[is_steered], coherences[is_steered]
+
+    def _run_ids(self) -> list[str]:
+        return [self.all.run_ids[index] for index in self.indices.tolist()]
 
     def _column(self, name: str) -> "Numbers":
         return self.all.numbers[name][self.indices]

@@ -65,11 +65,11 @@ def _row(stratum: Stratum, floor: float, scores: QuestionScores) -> HalvesRow | 
     labels: list[str] = []
     deltas, coherences = [], []
     for label, part in sorted(stratum.slices.items()):
-        points = [point for point in part.points if point.delta is not None]
-        of_label, coherence = scores.deltas(part, points), scores.coherences(points)
+        run_ids = part.points.runs_with_delta()
+        of_label, coherence = scores.deltas(part, run_ids), scores.coherences(run_ids)
         if of_label is None or coherence is None:
             continue
-        labels += [label] * len(points)
+        labels += [label] * len(run_ids)
         deltas.append(of_label)
         coherences.append(coherence)
     if not labels or deltas[0].shape[1] < LEAST_QUESTIONS:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from massact.query.evaluations import Evaluations
-from massact.query.rows import AnyPoint
 from massact.query.selection import Slice
 from massact.schema import Scores
 from massact.store.base import RunStore
@@ -48,33 +47,33 @@ class QuestionScores:
             baselines={key: of_baselines[run] for key, run in runs.items() if run in of_baselines},
         )
 
-    def deltas(self, part: Slice, points: Sequence[AnyPoint]) -> "Numbers | None":
-        """Each question's delta of some points of a slice.
+    def deltas(self, part: Slice, run_ids: Sequence[str]) -> "Numbers | None":
+        """Each question's delta of some runs of a slice.
 
         Returns:
-            `[n_points, n_questions]`, larger is better whatever the direction, NaN where a response was not scored;
+            `[n_runs, n_questions]`, larger is better whatever the direction, NaN where a response was not scored;
             `None` where the store holds no scores by question, as of imported results.
         """
         import numpy as np
 
         baseline = self.baselines.get(part.sample.baseline_key or "")
-        found = [self.evaluations.get(point.run_id) for point in points]
-        if baseline is None or not points or not _is_of(baseline, part.baseline_trait_mean):
+        found = [self.evaluations.get(run_id) for run_id in run_ids]
+        if baseline is None or not run_ids or not _is_of(baseline, part.baseline_trait_mean):
             return None
         rows = [one.trait for one in found if one is not None and len(one.trait) == len(baseline.trait)]
-        if len(rows) < len(points):
+        if len(rows) < len(run_ids):
             return None
         deltas = np.array(rows, dtype=float) - np.array(baseline.trait, dtype=float)
         if np.isnan(deltas).all(axis=1).any():
             return None
         return deltas * (-1.0 if part.sample.direction == "negative" else 1.0)  # type: ignore[no-any-return]
 
-    def coherences(self, points: Sequence[AnyPoint]) -> "Numbers | None":
-        """Each question's coherence of some points, `[n_points, n_questions]`, 0 to 100, NaN where unscored."""
+    def coherences(self, run_ids: Sequence[str]) -> "Numbers | None":
+        """Each question's coherence of some runs, `[n_runs, n_questions]`, 0 to 100, NaN where unscored."""
         import numpy as np
 
-        rows = [one.coherence for point in points if (one := self.evaluations.get(point.run_id))]
-        if not points or len(rows) < len(points) or len({len(row) for row in rows}) > 1:
+        rows = [one.coherence for run_id in run_ids if (one := self.evaluations.get(run_id))]
+        if not run_ids or len(rows) < len(run_ids) or len({len(row) for row in rows}) > 1:
             return None
         return np.array(rows, dtype=float)
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from massact.query.question_scores import QuestionScores
 from massact.query.rows import Point
-from massact.query.selection import Slice, Stratum, is_at_floor, rank
+from massact.query.selection import Slice, Stratum, rank
 from massact.query.ties import tied_with_winner
 from massact.query.winner_interval import winner_interval
 
@@ -31,12 +31,11 @@ _LARGEST = 100.0
 
 def believe(part: Slice, point: Point, floor: float, scores: QuestionScores) -> Believed:
     """The interval of a best that was picked among all coherent evaluations of its slice."""
-    rivals = [one for one in part.points if is_at_floor(one, floor) and one.delta is not None]
+    rivals = part.points.coherent_runs(floor)
     deltas = scores.deltas(part, rivals)
     if deltas is None:
         return NOTHING
-    selected = next(index for index, one in enumerate(rivals) if one.run_id == point.run_id)
-    found = winner_interval(deltas, selected)
+    found = winner_interval(deltas, rivals.index(point.run_id))
     if found is None:
         return NOTHING
     low, high, estimate = (
@@ -56,7 +55,7 @@ def standings(stratum: Stratum, floor: float, scores: QuestionScores) -> dict[st
     bests = sorted(
         ((label, best) for label, best in found if best is not None), key=lambda one: rank(one, direction)
     )
-    rows = [scores.deltas(stratum.slices[label], [best]) for label, best in bests]
+    rows = [scores.deltas(stratum.slices[label], [best.run_id]) for label, best in bests]
     known = [row for row in rows if row is not None]
     if not bests or len(known) < len(bests):
         return {}

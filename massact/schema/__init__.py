@@ -32,7 +32,7 @@ from massact.schema.rows import (
     evaluation_params,
     format_param,
 )
-from massact.schema.scores import Scores, decode_scores, encode_scores
+from massact.schema.scores import Scores, decode_many_scores, decode_scores, encode_scores
 
 __all__ = [
     "COHERENCE_SCORE",
@@ -54,6 +54,7 @@ __all__ = [
     "StoredPoint",
     "Tag",
     "decode_evaluation",
+    "decode_many_scores",
     "decode_points",
     "decode_published",
     "decode_scores",

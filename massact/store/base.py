@@ -5,9 +5,7 @@ MLflow experiment that was deleted. The experiment asked for is the experiment f
 the tag `massact.experiment`: under `mlflow run` the runs of one file lie in other MLflow experiments.
 """
 
-import gc
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -192,20 +190,11 @@ class RunSource(Protocol):
     def finished_runs(self, run_ids: Sequence[str], *, tags: Sequence[str]) -> list[RawRun]:
         """Those of the runs that are finished."""
 
+    def finished_values(self, run_ids: Sequence[str], tag: str) -> dict[str, str]:
+        """One tag of those of the runs that are finished and have it; of many runs faster than `finished_runs`."""
+
     def score_steps(self, run_ids: Sequence[str]) -> dict[str, list[ScoreStep]]:
         """The per-question metrics of runs, NaN left out."""
 
     def close(self) -> None:
         """Let go of connections."""
-
-
-@contextmanager
-def collector_paused() -> Iterator[None]:
-    """Without garbage collection, which would walk the same hundred thousand tuples again and again."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()

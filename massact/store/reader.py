@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
+from massact.collector import collector_paused
 from massact.errors import StoreError
 from massact.schema import (
     COHERENCE_SCORE,
@@ -14,9 +15,9 @@ from massact.schema import (
     StageRow,
     Tag,
     decode_evaluation,
+    decode_many_scores,
     decode_points,
     decode_published,
-    decode_scores,
     decode_stage,
     point_of,
 )
@@ -30,7 +31,6 @@ from massact.store.base import (
     RunSource,
     ScoreStep,
     Stored,
-    collector_paused,
     newest_per_key,
 )
 
@@ -161,18 +161,17 @@ class StoreReader:
     def scores(self, run_ids: Iterable[str]) -> dict[str, Scores]:
         """Per-question scores of finished runs; a run that holds no readable row is absent.
 
-        From the tag `massact.scores`, and where that is absent (too long for a tag) from the
-        stepped metrics.
+        From the tag `massact.scores`, and where that is absent (too long for a tag) or cannot be read
+        from the stepped metrics, which hold the same.
         """
-        found: dict[str, Scores] = {}
-        n_questions: dict[str, int | None] = {}
-        for run in self._source.finished_runs(list(dict.fromkeys(run_ids)), tags=(Tag.ROW, Tag.SCORES)):
-            scores = _tagged_scores(run.tags.get(Tag.SCORES))
-            if scores is not None:
-                found[run.run_id] = scores
-                continue
-            for stored in self._decoded([run], None, decode_evaluation):
-                n_questions[run.run_id] = stored.row.n_questions
+        asked = list(dict.fromkeys(run_ids))
+        with collector_paused():
+            texts = self._source.finished_values(asked, Tag.SCORES)
+            decoded = zip(texts, decode_many_scores(list(texts.values())), strict=True)
+            found = {run_id: scores for run_id, scores in decoded if scores is not None}
+        others = self._source.finished_runs([one for one in asked if one not in found], tags=(Tag.ROW,))
+        rows = self._decoded(others, None, decode_evaluation)
+        n_questions = {stored.run_id: stored.row.n_questions for stored in rows}
         steps = self._source.score_steps(list(n_questions)) if n_questions else {}
         for run_id, length in n_questions.items():
             found[run_id] = _stepped_scores(steps.get(run_id, []), length)
@@ -215,15 +214,6 @@ def _check_named(experiment: str) -> None:
 
 def _start(run: RawRun) -> tuple[int, str]:
     return (run.started_at if run.started_at is not None else -1, run.run_id)
-
-
-def _tagged_scores(text: str | None) -> Scores | None:
-    if text is None:
-        return None
-    try:
-        return decode_scores(text)
-    except (ValueError, KeyError, TypeError):
-        return None  # the stepped metrics hold the same scores
 
 
 def _stepped_scores(steps: Sequence[ScoreStep], n_questions: int | None) -> Scores:

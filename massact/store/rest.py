@@ -5,18 +5,20 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 from massact.schema import COHERENCE_SCORE, TRAIT_SCORE, Kind, Tag, point_tag
 from massact.store.base import FAILED, FINISHED, UNENDED, RawPoints, RawRun, ScoreStep
 from massact.store.server import TrackingServer
 
 _PAGE = 1000  # runs; one of an evaluation takes some 8 kB as JSON and 60 kB parsed
+_MANY = 1000  # runs that are read side by side
 _AT_ONCE = 4  # pages; as many as a server has workers unless it is told otherwise
 _EXPERIMENTS_PAGE = 1000
 _HISTORY_PAGE = 25000  # the most that MLflow gives
 _IDS_PER_QUERY = 100  # the server's filter parser slows down with the length of the list
-Taken = TypeVar("Taken")
+_Taken = tuple[RawRun, str | None, str | None, str]
+"""A run, the texts of its point and of its scores, and its MLflow experiment."""
 _RUN_ID = re.compile(r"[0-9A-Za-z_-]+")
 
 
@@ -31,6 +33,7 @@ class RestSource:
 
     def __init__(self, uri: str) -> None:
         self._server = TrackingServer(uri)
+        self._scores: dict[str, str | None] = {}
         self._experiment_ids()
 
     def runs(
@@ -84,42 +87,48 @@ class RestSource:
         Several requests at once keep all its workers at it.
         """
         wanted = point_tag(experiment)
-        tagged, others, homes = [], [], set()
+        tagged, others, homes, scores = [], [], set(), {}
 
-        def take(run: Mapping[str, Any]) -> tuple[RawRun, str | None, str]:
-            text = _tags_of(run).get(wanted)
-            return _raw_run(run, (Tag.ROW,) if text is None else ()), text, str(run["info"]["experiment_id"])
+        def take(run: Mapping[str, Any]) -> _Taken:
+            own = _tags_of(run)
+            raw = _raw_run(run, () if wanted in own else (Tag.ROW,))
+            return raw, own.get(wanted), own.get(Tag.SCORES), str(run["info"]["experiment_id"])
 
-        for raw, text, home in self._collect(experiment, take):
+        for raw, text, given, home in self._collect(experiment, take):
+            scores[raw.run_id] = given  # they came along, and would take as long as the rest to ask for
             homes.add(home)
             if text is None:
                 others.append(raw)
             else:
                 tagged.append((raw.run_id, raw.finished_at, text))
+        self._scores = scores
         n_foreign = self._count_foreign(sorted(homes)) if homes else 0
         failed = self.runs(
             experiment, kind=Kind.EVALUATION, statuses=(FAILED,), tags=(Tag.ROW, Tag.ERROR, Tag.KEY)
         )
         return RawPoints(tagged, others, failed, n_foreign)
 
-    def _collect(self, experiment: str, take: Callable[[Mapping[str, Any]], Taken]) -> Iterable[Taken]:
-        """What is taken of each finished evaluation; many are read in parts, side by side."""
-        query, is_meant = _of_kind(experiment, Kind.EVALUATION, (FINISHED,))
+    def _collect(self, experiment: str, take: Callable[[Mapping[str, Any]], _Taken]) -> Iterable[_Taken]:
+        """What is taken of each finished evaluation; many are read in parts, side by side.
+
+        MLflow makes run ids of hexadecimal digits, at random: sixteen parts of one size, and of the 256th
+        part a look tells whether they are many. The kind is looked at here: for each page the server would
+        go through all its tags once more.
+        """
+        query, is_meant = _of_experiment(experiment, (FINISHED,))
         experiments = self._experiment_ids()
-        found: dict[str, Taken] = {}
 
-        def read(condition: str, n_pages: int | None = None) -> dict[str, Taken]:
-            runs = self._search(query + condition, experiments, n_pages)
-            return {run["info"]["run_id"]: take(run) for run in runs if is_meant(run)}
+        def read(start: str) -> dict[str, _Taken]:
+            condition = f"attributes.run_id LIKE '{start}%'" if start else ""
+            found = self._search(" AND ".join(filter(None, (query, condition))), experiments)
+            meant = (run for run in found if is_meant(run) and _tags_of(run)[Tag.KIND] == Kind.EVALUATION)
+            return {run["info"]["run_id"]: take(run) for run in meant}
 
-        found = read("", 1)
-        if len(found) >= _PAGE:
-            # MLflow makes run ids of hexadecimal digits, at random: sixteen parts of one size
-            parts = [f" AND attributes.run_id LIKE '{digit}%'" for digit in "0123456789abcdef"]
-            with ThreadPoolExecutor(_AT_ONCE) as pool:
-                for part in pool.map(read, parts):
-                    found.update(part)
-        return found.values()
+        if len(read("00")) < _MANY / 256:
+            return read("").values()
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            parts = list(pool.map(read, "0123456789abcdef"))
+        return [taken for part in parts for taken in part.values()]
 
     def _count_foreign(self, mlflow_experiments: Sequence[str]) -> int:
         query = f"attributes.status = '{FINISHED}' AND tags.`{Tag.KIND}` IS NULL"
@@ -134,6 +143,13 @@ class RestSource:
             query = f"attributes.run_id IN ({chunk}) AND attributes.status = '{FINISHED}'"
             found += [_raw_run(run, tags) for run in self._search(query)]
         return found
+
+    def finished_values(self, run_ids: Sequence[str], tag: str) -> dict[str, str]:
+        """One tag of those of the runs that are finished and have it; scores read with the points are still known."""
+        known = self._scores if tag == Tag.SCORES else {}
+        found = self.finished_runs([one for one in run_ids if one not in known], tags=(tag,))
+        values = {run.run_id: run.tags[tag] for run in found if tag in run.tags}
+        return values | {one: text for one in run_ids if (text := known.get(one)) is not None}
 
     def score_steps(self, run_ids: Sequence[str]) -> dict[str, list[ScoreStep]]:
         """The per-question metrics of runs, NaN and infinite ones left out; a step's newest value counts."""

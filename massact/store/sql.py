@@ -11,46 +11,24 @@ from massact.errors import StoreError
 from massact.schema import COHERENCE_SCORE, POINT_TAG, TRAIT_SCORE, Kind, Tag, point_tag
 from massact.store.base import FAILED, FINISHED, UNENDED, RawPoints, RawRun, ScoreStep
 from massact.store.database import check_schema, explain, open_database
+from massact.store.tables import (
+    METADATA,
+    METRICS,
+    RUN_COLUMNS,
+    RUNS,
+    TAGS,
+    active,
+    having_tag,
+    having_tag_key,
+    select_ended,
+    select_runs,
+)
 
 _MANY = 5000  # runs that are looked at one by one
+_FEW = 500  # runs that are looked up, however many others there are
+_ROWS_PER_LOOKUP = 12
 _IDS_PER_QUERY = 500  # SQLite before 3.32 takes 999 variables
 _ROWS_PER_FETCH = 1000
-
-_metadata = sa.MetaData()
-_experiments = sa.Table(
-    "experiments",
-    _metadata,
-    sa.Column("experiment_id", sa.Integer),
-    sa.Column("lifecycle_stage", sa.String),
-)
-_runs = sa.Table(
-    "runs",
-    _metadata,
-    sa.Column("run_uuid", sa.String),
-    sa.Column("status", sa.String),
-    sa.Column("start_time", sa.BigInteger),
-    sa.Column("end_time", sa.BigInteger),
-    sa.Column("lifecycle_stage", sa.String),
-    sa.Column("artifact_uri", sa.String),
-    sa.Column("experiment_id", sa.Integer),
-)
-_tags = sa.Table(
-    "tags",
-    _metadata,
-    sa.Column("run_uuid", sa.String),
-    sa.Column("key", sa.String),
-    sa.Column("value", sa.String),
-)
-_metrics = sa.Table(
-    "metrics",
-    _metadata,
-    sa.Column("run_uuid", sa.String),
-    sa.Column("key", sa.String),
-    sa.Column("value", sa.Float),
-    sa.Column("timestamp", sa.BigInteger),
-    sa.Column("step", sa.BigInteger),
-    sa.Column("is_nan", sa.Boolean),
-)
 
 
 class SqlSource:
@@ -63,21 +41,24 @@ class SqlSource:
     def __init__(self, uri: str) -> None:
         self._engine, self._name = open_database(uri)
         with self._explained():
-            check_schema(self._engine, self._name, _metadata.tables)
+            check_schema(self._engine, self._name, METADATA.tables)
 
     def runs(
         self, experiment: str, *, kind: Kind, statuses: Sequence[str], tags: Sequence[str]
     ) -> list[RawRun]:
         """The runs of a kind; empty `statuses` means any."""
-        query = _having_tag(_having_tag(_select_runs(tags), Tag.EXPERIMENT, experiment), Tag.KIND, kind.value)
+        if kind != Kind.EVALUATION and len(others := self._without_point(statuses)) <= _MANY:
+            mine = _of_kind(experiment, kind, self._tags_of(others, (Tag.KIND, Tag.EXPERIMENT)))
+            return self._runs_by_id(mine, statuses, tags)
+        query = having_tag(having_tag(select_runs(tags), Tag.EXPERIMENT, experiment), Tag.KIND, kind.value)
         if statuses:
-            query = query.where(_runs.c.status.in_(statuses))
+            query = query.where(RUNS.c.status.in_(statuses))
         return [_raw_run(found, tags) for found in self._fetch(query)]
 
     def stream(self, experiment: str, kind: Kind, *, tags: Sequence[str]) -> Iterator[RawRun]:
         """The finished runs of a kind, superseded ones too, in constant memory and no order."""
-        query = _having_tag(_having_tag(_select_runs(tags), Tag.EXPERIMENT, experiment), Tag.KIND, kind.value)
-        query = query.where(_runs.c.status == FINISHED).execution_options(yield_per=_ROWS_PER_FETCH)
+        query = having_tag(having_tag(select_runs(tags), Tag.EXPERIMENT, experiment), Tag.KIND, kind.value)
+        query = query.where(RUNS.c.status == FINISHED).execution_options(yield_per=_ROWS_PER_FETCH)
         with self._explained(), self._engine.connect() as connection:
             for found in connection.execute(query).mappings():
                 yield _raw_run(dict(found), tags)
@@ -87,9 +68,9 @@ class SqlSource:
     ) -> Iterator[list[RawRun]]:
         """The finished runs of some kinds, superseded ones too, a page at a time, in constant memory."""
         keys = {str(key) for key in (*tags, Tag.KIND, Tag.EXPERIMENT)}
-        query = _active(sa.select(*_RUN_COLUMNS)).where(_runs.c.status == FINISHED)
-        query, last = query.order_by(_runs.c.run_uuid).limit(_ROWS_PER_FETCH), ""
-        while runs := self._fetch_raw(query.where(_runs.c.run_uuid > last)):
+        query = active(sa.select(*RUN_COLUMNS)).where(RUNS.c.status == FINISHED)
+        query, last = query.order_by(RUNS.c.run_uuid).limit(_ROWS_PER_FETCH), ""
+        while runs := self._fetch_raw(query.where(RUNS.c.run_uuid > last)):
             last = runs[-1][0]
             known = self._tags_of([run[0] for run in runs], sorted(keys))
             found = []
@@ -101,18 +82,18 @@ class SqlSource:
 
     def unended(self, experiment: str, *, tags: Sequence[str]) -> list[RawRun]:
         """The runs of any kind that have no end: at work, or left by a process that died."""
-        query = _having_tag(_select_runs(tags), Tag.EXPERIMENT, experiment)
-        query = _having_tag_key(query, Tag.KIND).where(_runs.c.status.in_(UNENDED))
+        query = having_tag(select_runs(tags), Tag.EXPERIMENT, experiment)
+        query = having_tag_key(query, Tag.KIND).where(RUNS.c.status.in_(UNENDED))
         return [_raw_run(found, tags) for found in self._fetch(query)]
 
     def last_child_ends(self, run_ids: Collection[str]) -> dict[str, int]:
         """When the last of a run's children ended (ms since 1970); absent where none has."""
-        parent = _tags.c.value
-        last_end = sa.func.max(_runs.c.end_time)
+        parent = TAGS.c.value
+        last_end = sa.func.max(RUNS.c.end_time)
         query: sa.Select[Any] = sa.select(parent, last_end).join_from(
-            _tags, _runs, _tags.c.run_uuid == _runs.c.run_uuid
+            TAGS, RUNS, TAGS.c.run_uuid == RUNS.c.run_uuid
         )
-        query = _active(query).where(_tags.c.key == str(Tag.PARENT), _runs.c.end_time.is_not(None))
+        query = active(query).where(TAGS.c.key == str(Tag.PARENT), RUNS.c.end_time.is_not(None))
         found: dict[str, int] = {}
         for chunk in _chunks(list(run_ids)):
             found.update(dict(self._fetch_raw(query.where(parent.in_(chunk)).group_by(parent))))
@@ -123,7 +104,7 @@ class SqlSource:
 
         Runs and tags are read apart and joined here: that takes half the time of the join in SQL.
         """
-        ended = self._fetch_raw(_select_ended())
+        ended = self._fetch_raw(select_ended())
         rest = {run[0]: run for run in ended if run[3] == FINISHED}
         failed = [run[0] for run in ended if run[3] == FAILED]
         tagged, homes = [], set()
@@ -135,7 +116,7 @@ class SqlSource:
         if len(rest) > _MANY:
             self._drop_pointed(rest)
         tags = self._tags_of(list(rest), (Tag.KIND, Tag.EXPERIMENT))
-        others = _evaluations_of(experiment, tags)
+        others = _of_kind(experiment, Kind.EVALUATION, tags)
         homes.update(rest[run_id][2] for run_id in others)
         is_foreign = (run[2] in homes and Tag.KIND not in tags.get(run[0], ()) for run in rest.values())
         return RawPoints(
@@ -146,28 +127,37 @@ class SqlSource:
         )
 
     def _failed(self, experiment: str, run_ids: Sequence[str]) -> list[RawRun]:
-        mine = _evaluations_of(experiment, self._tags_of(run_ids, (Tag.KIND, Tag.EXPERIMENT)))
-        return self._runs_by_id(mine, FAILED, (Tag.ROW, Tag.ERROR, Tag.KEY))
+        mine = _of_kind(experiment, Kind.EVALUATION, self._tags_of(run_ids, (Tag.KIND, Tag.EXPERIMENT)))
+        return self._runs_by_id(mine, (FAILED,), (Tag.ROW, Tag.ERROR, Tag.KEY))
+
+    def _without_point(self, statuses: Sequence[str]) -> list[str]:
+        """Runs that are no evaluations of a grid: few, where a look through every tag would come to all."""
+        query = active(sa.select(RUNS.c.run_uuid))
+        if statuses:
+            query = query.where(RUNS.c.status.in_(statuses))
+        found = dict.fromkeys(run_id for (run_id,) in self._fetch_raw(query))
+        self._drop_pointed(found)
+        return list(found)
 
     def _select_tag(self, key: str) -> sa.Select[Any]:
         """Run id and value of a tag that very many runs have."""
-        query, has_key = sa.select(_tags.c.run_uuid, _tags.c.value), _tags.c.key == key
+        query, has_key = sa.select(TAGS.c.run_uuid, TAGS.c.value), TAGS.c.key == str(key)
         if self._engine.dialect.name != "sqlite":
             return query.where(has_key)
         # in the order of the file: the index's own order, by random run ids, would come to each page anew
         rowid: sa.ColumnElement[int] = sa.literal_column("rowid", sa.Integer)
-        return query.where(rowid.in_(sa.select(rowid).select_from(_tags).where(has_key)))
+        return query.where(rowid.in_(sa.select(rowid).select_from(TAGS).where(has_key)))
 
     def _drop_pointed(self, runs: dict[str, Any]) -> None:
-        """Leave out evaluations of other experiments, told by the tag's key alone: an index holds it."""
+        """Leave out evaluations of any experiment, told by the tag's key alone: an index holds it."""
         first, beyond = f"{POINT_TAG}.", f"{POINT_TAG}/"  # the slash follows the full stop
-        query = sa.select(_tags.c.run_uuid).where(_tags.c.key >= first, _tags.c.key < beyond)
+        query = sa.select(TAGS.c.run_uuid).where(TAGS.c.key >= first, TAGS.c.key < beyond)
         for (run_id,) in self._fetch_raw(query):
             runs.pop(run_id, None)
 
     def _tags_of(self, run_ids: Sequence[str], keys: Sequence[str]) -> dict[str, dict[str, str]]:
         """Tags of some runs; a run that has none of them is absent."""
-        columns = _tags.c
+        columns = TAGS.c
         query = sa.select(columns.run_uuid, columns.key, columns.value).where(columns.key.in_(keys))
         found: dict[str, dict[str, str]] = {}
         for chunk in _chunks(run_ids):
@@ -183,19 +173,40 @@ class SqlSource:
 
     def finished_runs(self, run_ids: Sequence[str], *, tags: Sequence[str]) -> list[RawRun]:
         """Those of the runs that are finished."""
-        return self._runs_by_id(run_ids, FINISHED, tags)
+        return self._runs_by_id(run_ids, (FINISHED,), tags)
 
-    def _runs_by_id(self, run_ids: Sequence[str], status: str, tags: Sequence[str]) -> list[RawRun]:
-        query = _select_runs(tags).where(_runs.c.status == status)
+    def finished_values(self, run_ids: Sequence[str], tag: str) -> dict[str, str]:
+        """One tag of those of the runs that are finished and have it.
+
+        A look-up takes as long as a dozen rows of a whole reading, which many runs therefore get.
+        """
+        if len(run_ids) <= _FEW or len(run_ids) * _ROWS_PER_LOOKUP < self._count_tag(tag):
+            found = self.finished_runs(run_ids, tags=(tag,))
+            return {run.run_id: run.tags[tag] for run in found if tag in run.tags}
+        is_finished = active(sa.select(RUNS.c.run_uuid)).where(RUNS.c.status == FINISHED)
+        meant = set(run_ids).intersection(run_id for (run_id,) in self._fetch_raw(is_finished))
+        values = self._fetch_raw(self._select_tag(tag))
+        return {run_id: value for run_id, value in values if run_id in meant and value is not None}
+
+    def _count_tag(self, key: str) -> int:
+        ((count,),) = self._fetch_raw(sa.select(sa.func.count()).where(TAGS.c.key == str(key)))
+        return int(count)
+
+    def _runs_by_id(
+        self, run_ids: Sequence[str], statuses: Sequence[str], tags: Sequence[str]
+    ) -> list[RawRun]:
+        query = select_runs(tags)
+        if statuses:
+            query = query.where(RUNS.c.status.in_(statuses))
         return [
             _raw_run(found, tags)
             for chunk in _chunks(run_ids)
-            for found in self._fetch(query.where(_runs.c.run_uuid.in_(chunk)))
+            for found in self._fetch(query.where(RUNS.c.run_uuid.in_(chunk)))
         ]
 
     def score_steps(self, run_ids: Sequence[str]) -> dict[str, list[ScoreStep]]:
         """The per-question metrics of runs, NaN and infinite ones left out; a step's newest value counts."""
-        columns = _metrics.c
+        columns = METRICS.c
         query = (
             sa.select(columns.run_uuid, columns.key, columns.step, columns.value)
             .where(columns.key.in_((TRAIT_SCORE, COHERENCE_SCORE)), columns.is_nan.is_(False))
@@ -228,51 +239,16 @@ class SqlSource:
             raise StoreError(explain(error, self._name)) from error
 
 
-_RUN_COLUMNS = (
-    _runs.c.run_uuid, _runs.c.status, _runs.c.start_time, _runs.c.end_time, _runs.c.artifact_uri
-)  # fmt: skip
-
-
-def _select_runs(tags: Sequence[str]) -> sa.Select[Any]:
-    """Runs that are not deleted, with the values of tags in columns `tag_0`, `tag_1`, ..."""
-    query = _active(sa.select(*_RUN_COLUMNS).select_from(_runs))
-    for index, key in enumerate(tags):
-        tag = _tags.alias(f"wanted_{index}")
-        query = query.outerjoin(tag, sa.and_(tag.c.run_uuid == _runs.c.run_uuid, tag.c.key == str(key)))
-        query = query.add_columns(tag.c.value.label(f"tag_{index}"))
-    return query
-
-
-def _select_ended() -> sa.Select[Any]:
-    query = _active(sa.select(_runs.c.run_uuid, _runs.c.end_time, _runs.c.experiment_id, _runs.c.status))
-    return query.where(_runs.c.status.in_((FINISHED, FAILED)))
-
-
-def _evaluations_of(experiment: str, tags: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """Those runs whose kind and experiment say that they are evaluations of it."""
-    meant = (Kind.EVALUATION, experiment)
+def _of_kind(experiment: str, kind: Kind, tags: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Those runs whose tags say that they are of a kind and an experiment."""
+    meant = (kind, experiment)
     return [run_id for run_id, own in tags.items() if (own.get(Tag.KIND), own.get(Tag.EXPERIMENT)) == meant]
-
-
-def _active(query: sa.Select[Any]) -> sa.Select[Any]:
-    """Only runs that are not deleted, nor their experiment."""
-    active = sa.select(_experiments.c.experiment_id).where(_experiments.c.lifecycle_stage == "active")
-    return query.where(_runs.c.lifecycle_stage == "active", _runs.c.experiment_id.in_(active))
-
-
-def _having_tag(query: sa.Select[Any], key: str, value: str) -> sa.Select[Any]:
-    matching = sa.select(_tags.c.run_uuid).where(_tags.c.key == str(key), _tags.c.value == value)
-    return query.where(_runs.c.run_uuid.in_(matching))
-
-
-def _having_tag_key(query: sa.Select[Any], key: str) -> sa.Select[Any]:
-    return query.where(_runs.c.run_uuid.in_(sa.select(_tags.c.run_uuid).where(_tags.c.key == str(key))))
 
 
 def _raw_run(found: Mapping[str, Any], tags: Sequence[str]) -> RawRun:
     values = {str(key): found[f"tag_{index}"] for index, key in enumerate(tags)}
     present = {key: value for key, value in values.items() if value is not None}
-    return _run(*(found[column.name] for column in _RUN_COLUMNS), tags=present)
+    return _run(*(found[column.name] for column in RUN_COLUMNS), tags=present)
 
 
 def _run(
