@@ -11,11 +11,11 @@ from massact.labels import parse_label
 from massact.layers import parse_layers
 from massact.phases.evaluate import Evaluator, GridRequest, Tally
 from massact.phases.grid import declared_requests, phase_gaps
+from massact.phases.priors import stored_prior
 from massact.phases.search import Ending, LadderSearch, Wanted
 from massact.phases.search_text import reason_lines
 from massact.phases.session import Session
 from massact.pipeline.search import Settings
-from massact.prediction.prior import RelativeStrengthPrior
 from massact.query import GapRow
 from massact.tracking.tracker import OpenRun
 
@@ -135,7 +135,7 @@ def _search(
     # a trait that is steered away from has coefficients below 0 in its file: the search keeps to their signs
     signs = sorted({1 if c > 0 else -1 for c in coefficients if c}, reverse=True)
     settings = Settings(session.experiment.coherence_floor, plan.budget, plan.tolerance)
-    search = LadderSearch(session, evaluator, settings, RelativeStrengthPrior())
+    search = LadderSearch(session, evaluator, settings, stored_prior(session))
     found.add(subject, *search.run(wanted, signs))
 
 

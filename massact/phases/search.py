@@ -13,7 +13,7 @@ from massact.phases.evaluate import Evaluator, GridRequest, Tally
 from massact.phases.session import Session
 from massact.phases.vector_facts import facts_of
 from massact.pipeline.search import MOVES, Done, Ladder, Observation, Settings, Try, next_steps
-from massact.prediction.prior import Expectation, Prior, VectorFacts
+from massact.prediction.prior import Expectation, Prior, RelativeStrengthPrior, VectorFacts
 from massact.schema import EvaluationRow, Points, StoredPoint
 from massact.store.base import Failure
 
@@ -114,10 +114,18 @@ class LadderSearch:
             )
         ceiling = 100 - trait_mean if self._evaluator.planner.direction == "positive" else trait_mean
         ladders = {}
+        sources: dict[str, None] = {}
         for one in wanted:
-            facts = facts_of(self._evaluator.planner.vectors, one.position, one.recipe, one.layers)
+            facts = facts_of(
+                self._evaluator.planner.vectors,
+                one.position,
+                one.recipe,
+                one.layers,
+                with_activations=not isinstance(self._prior, RelativeStrengthPrior),
+            )
             for layer, of_layer in facts.items():
                 expected = expect(self._prior, of_layer)
+                sources[expected.source] = None
                 for sign in signs:
                     key = LadderKey(one.position, one.label, layer, sign)
                     ladders[key] = Ladder(
@@ -130,6 +138,8 @@ class LadderSearch:
                         ceiling=max(ceiling, 1e-6),
                         allowed=self._evaluator.allowed,
                     )
+        if ladders:
+            self._session.say(f"first coefficients from {'; '.join(sources)}")
         return ladders
 
     def _observed(
