@@ -22,7 +22,7 @@ COMMANDS: dict[str, Entry] = {
     "phase1": Entry(
         "phases",
         "phase1",
-        "Fill the coherence gaps of the key comparisons: gap analysis, finer grid, check again.",
+        "Fill the coherence gaps of the key comparisons: the grid, gap analysis, a search, check again.",
     ),
     "phase2": Entry("phases", "phase2", "Compare cleaning before extraction with cleaning after it."),
     "phase3": Entry("phases", "phase3", "Trace the cleaning curve: 0, 1, 2, 3, 5 and all massive dims."),

@@ -79,7 +79,7 @@ def extract(experiment_file: str, tracking_uri: str, val_split: float | None) ->
 @workload_options
 @dry_run_option
 def phase1(experiment_file: str, tracking_uri: str, *, dry_run: bool, **workload: Any) -> None:
-    """Fill the coherence gaps of the key comparisons: gap analysis, finer grid, check again.
+    """Fill the coherence gaps of the key comparisons: the grid, gap analysis, a search, check again.
 
     \b
     Example:
