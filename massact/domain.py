@@ -28,6 +28,11 @@ DEFAULT_BUDGET = 8
 DEFAULT_TOLERANCE = 0.4
 """A coefficient that is expected to gain fewer points than this is not tried."""
 
+DEFAULT_SCREEN = 4
+"""Questions after which a search gives up a hopeless cell."""
+DEFAULT_CONFIDENCE = 0.99
+"""Chance that it does not give up a cell which could still win."""
+
 DEFAULT_ALIKE = 0.9999
 """Cosine above which the vectors of two labels are alike and evaluated once, unless a command says another."""
 

@@ -62,3 +62,8 @@ def _setting_fields(cell: Cell) -> dict[str, Any]:
 def _one_spelling(number: float) -> float:
     # 800 and 800.0 are equal, and so are -0.0 and 0.0, but JSON writes each in its own way
     return float(number) + 0.0
+
+
+def screening_key(key: str) -> str:
+    """The key under which a cell is kept that was given up on a part of its questions; `key` is the cell's own."""
+    return digest({"screening": key})

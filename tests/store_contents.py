@@ -136,8 +136,13 @@ def _fill_confirmations(filler: Filler, home: str) -> None:
     ):
         tags = row_tags(confirmation_row(delta=number), **encoded)
         filler.run(name, home, tags=tags, status=status, at=at)
+    filler.run("screening", home, tags=row_tags(screening_row(), **encoded), status="FINISHED", at=1500)
     lost = row_tags(confirmation_row(key="n2", delta=None))
     filler.run("confirmation lost", home, tags={**lost, Tag.ERROR.value: "lost"}, status="FAILED", at=1000)
+
+
+def screening_row() -> EvaluationRow:
+    return evaluation_row(kind=Kind.SCREENING, key="given-up-1", n_questions=4, coherence_mean=3.0)
 
 
 def confirmation_row(**changes: Any) -> EvaluationRow:

@@ -98,7 +98,7 @@ def test_padding_changes_nothing_that_is_read(architecture: str) -> None:
 
     together = read(texts)
     alone = torch.cat([read([text]) for text in texts], dim=1)
-    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("architecture", ["gemma2", "gemma3", "gemma3_vision", "gpt2", "mixtral"])

@@ -127,7 +127,7 @@ def test_a_phase_with_failed_cells_ends_with_1_and_says_so(
     folder: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from massact.phases import steps
-    from massact.phases.evaluate import Tally
+    from massact.phases.sweeping import Tally
 
     monkeypatch.setattr(steps, "run_grid_phase", lambda session, name: Tally(wanted=3, evaluated=1, failed=2))
     result = _invoke("phase1", "--experiment", str(root / "experiments/toy.yaml"))

@@ -15,9 +15,9 @@ from massact.cli.app import cli
 from massact.config import load_experiment
 from massact.phases import main
 from massact.phases.confirm import run_confirm
-from massact.phases.evaluate import Tally
 from massact.phases.interrupt import Interrupted, Interruption
 from massact.phases.session import Session, Workload
+from massact.phases.sweeping import Tally
 from massact.pipeline.question_split import split_questions
 from massact.schema import POINT_TAG, Artifact, EvaluationRow, Kind, MlflowTag, Tag
 from massact.store import open_store
@@ -160,13 +160,13 @@ def test_a_second_time_nothing_is_evaluated_and_what_is_lost_is_done_again(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "at least" not in run(place, "confirm", "--dry-run").stdout
-    assert "| confirm | toy | refusal | 2 | 0 | 0 | 2 |" in run(place, "confirm", "--dry-run").stdout
+    assert "| confirm | toy | refusal | 2 | 0 | 0 | 0 | 2 |" in run(place, "confirm", "--dry-run").stdout
     assert "0 of 2 confirmed" in run(place, "status").stdout
     assert run(place, "confirm").exit_code == 0
     assert "2 of 2 confirmed" in run(place, "status").stdout
     before, count = rows(place), n_runs(place)
     database = (place / "mlflow.db").read_bytes()
-    assert "| confirm | toy | refusal | 2 | 2 | 0 | 0 |" in run(place, "confirm", "--dry-run").stdout
+    assert "| confirm | toy | refusal | 2 | 2 | 0 | 0 | 0 |" in run(place, "confirm", "--dry-run").stdout
     assert (place / "mlflow.db").read_bytes() == database
 
     with no_model(monkeypatch):
@@ -239,8 +239,8 @@ def test_main_confirms_before_the_report(place: Path, monkeypatch: pytest.Monkey
 
 def test_a_dry_run_of_main_counts_the_least(place: Path) -> None:
     shown = run(place, "main", "--dry-run").stdout
-    assert "| confirm | toy | refusal | 1 | 0 | 0 | at least 1 |" in shown
-    assert "at least 13 cells to do" in shown, "eight of phase 2, four of phase 3, and one winner"
+    assert "| confirm | toy | refusal | 1 | 0 | 0 | 0 | at least 1 |" in shown
+    assert "at least 11 cells to do" in shown, "six of phase 2, where two are alike, four of phase 3, and one winner"
     assert "and all labels tied with it" in shown
 
 

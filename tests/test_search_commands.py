@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from massact.cli.app import cli
+from massact.store import open_store
 
 EXPERIMENT = """\
 name: searching
@@ -135,3 +136,26 @@ def test_a_position_that_was_not_extracted_is_named(folder: Path) -> None:
     result = run(folder, "search", "--position", "response[:9]", "--method", "probe")
     assert result.exit_code == 1
     assert "activations not found at response[:9]: add it to extraction.positions" in result.output
+
+
+def test_a_hopeless_cell_is_given_up_and_no_question_about_results_sees_it(folder: Path) -> None:
+    write(folder, grid="6, 90", least="100")
+    line = ("search", "--method", "mean_diff", "--position", "response[:5]", "--layers", "4,5")
+    before = n_runs(folder)
+    result = run(folder, *line, "--screen", "2", "--budget", "3")
+    assert result.exit_code == 0, result.output
+    assert "given up early" in result.output
+    again = run(folder, *line, "--screen", "2", "--budget", "3")
+    assert "given up early" not in again.output  # it is known, and not tried again
+    assert "Layer 4: at 100, the least coefficient allowed, coherence is " in again.output
+
+    store = open_store(f"sqlite:///{folder}/mlflow.db")
+    stopped = store.screenings("searching")
+    store.close()
+    assert stopped
+    assert {one.row.n_questions for one in stopped} == {2}
+    assert all((one.row.coherence_mean or 0.0) < 68 for one in stopped)
+    finished = {row["key"] for row in json.loads(run(folder, "runs", "--format", "json").stdout)["rows"]}
+    assert finished.isdisjoint(one.row.key for one in stopped)
+    assert n_runs(folder) - before == 1  # the first coefficient of all is asked everything
+    assert run(folder, "doctor").exit_code == 0

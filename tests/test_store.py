@@ -11,7 +11,7 @@ from massact.schema import Kind, Scores, Tag, point_of
 from massact.store import RunStore, open_store
 from massact.store.sources import open_source
 from tests.postgres_server import PostgresServer
-from tests.store_contents import SCORES, confirmation_row, fill, published_row
+from tests.store_contents import SCORES, confirmation_row, fill, published_row, screening_row
 from tests.store_fixtures import EXPERIMENT, Filled, evaluation_row, stage_row, tracking_server
 
 
@@ -195,6 +195,12 @@ def test_confirmations_are_apart(store: RunStore, filled: Filled) -> None:
     assert store.scores([one.run_id]) == {one.run_id: SCORES}
 
 
+def test_what_was_given_up_is_apart(store: RunStore, filled: Filled) -> None:
+    (one,) = store.screenings(EXPERIMENT)
+    assert (one.row, one.run_id) == (screening_row(), filled.runs["screening"])
+    assert "given-up-1" not in store.finished_keys(EXPERIMENT)
+
+
 def test_runs_of_other_tools_are_counted_where_ours_lie(store: RunStore) -> None:
     assert store.count_foreign(EXPERIMENT) == 3  # one lies beside an evaluation that has no point
     assert store.count_foreign("no such experiment") == 0
@@ -222,7 +228,7 @@ def test_a_check_up_sees_every_finished_run_of_ours_superseded_ones_too(place: P
     expected = {
         "k1 old", "k1", "k2 a", "k2 b", "elsewhere", *(f"bad {i}" for i in range(5)), "point", "point old",
         "point broken", "point of NaN", "point overtaken", "without a point", "tagged", "stepped", "broken tag",
-        "unscored", "confirmation old", "confirmation", "calibration old", "calibration",
+        "unscored", "confirmation old", "confirmation", "screening", "calibration old", "calibration",
         "extraction", "baseline", "published old", "published",
         "phase2",
     }  # fmt: skip
@@ -266,6 +272,7 @@ def answers(uri: str, filled: Filled) -> dict[str, Any]:
             "evaluations",
             "baselines",
             "confirmations",
+            "screenings",
             "failures",
             "published",
             "phases",

@@ -16,8 +16,8 @@ from massact.cli.session import (
 )
 
 if TYPE_CHECKING:
-    from massact.phases.evaluate import Tally
     from massact.phases.session import Session
+    from massact.phases.sweeping import Tally
     from massact.report.tables import PhaseName
 
 DEFAULT_OUTPUT = "reports"

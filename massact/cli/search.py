@@ -8,14 +8,14 @@ import click
 from massact.cli.options import OrFile, experiment_option, tracking_uri_option, val_split_option
 from massact.cli.session import open_session, working, workload_options
 from massact.config import Experiment
-from massact.domain import DEFAULT_BUDGET, DEFAULT_TOLERANCE, SEARCH_MODES
+from massact.domain import DEFAULT_BUDGET, DEFAULT_CONFIDENCE, DEFAULT_SCREEN, DEFAULT_TOLERANCE, SEARCH_MODES
 from massact.labels import parse_label
 from massact.layers import check_layers
 from massact.vectors.positions import parse_position
 
 if TYPE_CHECKING:
-    from massact.phases.evaluate import Tally
     from massact.phases.gap_filling import SearchPlan
+    from massact.phases.sweeping import Tally
 
 F = TypeVar("F", bound=Callable[..., Any])
 TEXT = OrFile(click.STRING)
@@ -40,6 +40,14 @@ def search_options(command: F) -> F:
         click.option(
             "--tolerance", type=click.FloatRange(0, min_open=True), default=DEFAULT_TOLERANCE, show_default=True,
             help="A coefficient that is expected to gain fewer points of delta than this is not tried.",
+        ),
+        click.option(
+            "--screen", type=click.IntRange(0), default=DEFAULT_SCREEN, show_default=True,
+            help="A doubtful cell is asked so many questions first and given up where it is hopeless; 0: all at once.",
+        ),
+        click.option(
+            "--confidence", type=click.FloatRange(0.5, 1, max_open=True), default=DEFAULT_CONFIDENCE, show_default=True,
+            help="Chance that a cell which could still reach the floor is not given up.",
         ),
     )  # fmt: skip
     for option in reversed(options):
@@ -95,7 +103,18 @@ def _run(
         raise click.exceptions.Exit(1)
 
 
-_SEARCHED = ("model", "trait", "method", "position", "layers", "mode", "budget", "tolerance")
+_SEARCHED = (
+    "model",
+    "trait",
+    "method",
+    "position",
+    "layers",
+    "mode",
+    "budget",
+    "tolerance",
+    "screen",
+    "confidence",
+)
 
 
 def _plan(experiment: Experiment, options: dict[str, Any]) -> "SearchPlan":
@@ -106,6 +125,8 @@ def _plan(experiment: Experiment, options: dict[str, Any]) -> "SearchPlan":
         budget=options["budget"],
         tolerance=options["tolerance"],
         mode=options["mode"],
+        screen=options["screen"],
+        confidence=options["confidence"],
         models=() if model is None else (experiment.model(model).name,),
         traits=() if trait is None else (experiment.trait(trait).name,),
         recipes=() if labels is None else tuple(dict.fromkeys(map(parse_label, labels.split(",")))),

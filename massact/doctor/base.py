@@ -115,7 +115,7 @@ class Check(Protocol):
 def decode_row(kind: Kind, text: str) -> Row | None:
     """The row of a run of some kind; `None` where it cannot be read or is another kind's."""
     try:
-        if kind in (Kind.EVALUATION, Kind.BASELINE, Kind.CONFIRMATION):
+        if kind in (Kind.EVALUATION, Kind.BASELINE, Kind.CONFIRMATION, Kind.SCREENING):
             row: Row = decode_evaluation(text)
         elif kind == Kind.PUBLISHED:
             row = decode_published(text)

@@ -10,6 +10,7 @@ _MADE_BY = {
     Kind.EVALUATION: "the next sweep evaluates the cell again",
     Kind.BASELINE: "the next sweep evaluates the baseline again",
     Kind.CONFIRMATION: "`massact confirm` evaluates it again",
+    Kind.SCREENING: "the next search looks at the cell again",
     Kind.CALIBRATION: "`massact calibrate` makes it again",
     Kind.EXTRACTION: "`massact extract` makes it again",
     Kind.PUBLISHED: "`massact import --published` reads it again",

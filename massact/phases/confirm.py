@@ -12,13 +12,13 @@ from massact.domain import QuestionSet
 from massact.errors import MassactError, MissingPrerequisiteError
 from massact.keys import cell_key
 from massact.phases.confirm_plan import Chosen, ConfirmPlan, plan_confirm
-from massact.phases.evaluate import Tally, stop_if_asked, sweeping
 from massact.phases.grid import load_answers
 from massact.phases.judged import counted_judging
 from massact.phases.preflight import check_experiment
 from massact.phases.recast import Subject, stored_plan
 from massact.phases.session import Session
 from massact.phases.steps import phase_params
+from massact.phases.sweeping import Tally, stop_if_asked, sweeping
 from massact.pipeline.evaluate import Evaluation, FailedCell, PlannedCell
 from massact.report.tables import confirm_markdown, confirm_verdicts
 from massact.schema import MlflowTag, Tag

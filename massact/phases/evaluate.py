@@ -1,8 +1,7 @@
 """Evaluating cells of one model and trait: what the store holds is skipped, the rest is generated and spooled."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from massact.config import ModelConfig, TraitConfig
@@ -10,46 +9,20 @@ from massact.errors import MissingPrerequisiteError
 from massact.keys import cell_key
 from massact.labels import format_label
 from massact.phases.alike import Alikeness, Same, alike_lines, known_results
-from massact.phases.interrupt import Interrupted
-from massact.phases.judged import ready_judge
 from massact.phases.planning import NO_OVERRIDES, GridRequest, Overrides, Planner
 from massact.phases.recast import Subject
 from massact.phases.session import Session
 from massact.phases.sources import read_sources
+from massact.phases.sweeping import Tally, screened, stop_if_asked, sweeping
 from massact.pipeline.evaluate import Evaluation, FailedCell, PlannedCell
-from massact.pipeline.sweep import evaluate_cells
+from massact.pipeline.screening import Screening, StoppedCell
 from massact.schema import EvaluationRow
-from massact.tracking.evaluations import evaluation_whole_run, failure_whole_run
+from massact.tracking.evaluations import evaluation_whole_run, failure_whole_run, screening_whole_run
 from massact.tracking.rows import Baseline, Place
 from massact.tracking.taking_over import taken_over_run
 from massact.tracking.tracker import OpenRun
 
-__all__ = ["Evaluator", "GridRequest", "Overrides", "Tally"]
-
-
-@dataclass(slots=True)
-class Tally:
-    """What came of a set of requests."""
-
-    wanted: int = 0
-    finished_before: int = 0
-    same: int = 0
-    """Cells that took over the result of another, since their vectors are alike."""
-    evaluated: int = 0
-    failed: int = 0
-
-    def add(self, other: "Tally") -> None:
-        self.wanted += other.wanted
-        self.finished_before += other.finished_before
-        self.same += other.same
-        self.evaluated += other.evaluated
-        self.failed += other.failed
-
-    def __str__(self) -> str:
-        failed = f", {self.failed} failed" if self.failed else ""
-        same = f"{self.same} the same as another, " if self.same else ""
-        before = f"{self.wanted} cells: {self.finished_before} finished already"
-        return f"{before}, {same}{self.evaluated} evaluated{failed}"
+__all__ = ["Evaluator", "GridRequest", "Overrides"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,49 +35,6 @@ class _Plan:
     """Those that take over another's result, by key."""
     cells: Mapping[str, PlannedCell]
     """Both."""
-
-
-@contextmanager
-def sweeping(
-    session: Session,
-    parent: OpenRun,
-    subject: Subject,
-    cells: Sequence[PlannedCell],
-    questions: Sequence[str],
-) -> Iterator[Iterator[Evaluation | FailedCell]]:
-    """The results of cells, one by one as they are judged; an interruption lets those in hand be finished.
-
-    Raises:
-        JudgeError: the judge as a whole cannot be used.
-    """
-    interruption = session.interruption
-    judge = ready_judge(session, parent, subject.trait, subject.model)
-    results = evaluate_cells(
-        session.model(subject.model, subject.model.instruct),
-        cells,
-        questions,
-        judge,
-        batch_rows=session.workload.batch_rows or None,
-        progress=session.progress,
-        should_stop=lambda: interruption.is_requested,
-    )
-    session.spool  # noqa: B018  opened before anything is spent on what it could not take
-    with interruption.finishing(), closing(results):
-        yield results
-
-
-def stop_if_asked(session: Session, tally: Tally) -> None:
-    """End a sweep that was interrupted.
-
-    Raises:
-        Interrupted: somebody asked to stop; the cells in hand were finished.
-    """
-    if session.interruption.is_requested:
-        session.close()
-        n_finished = tally.finished_before + tally.evaluated
-        raise Interrupted(
-            f"interrupted: {n_finished} of {tally.wanted} cells finished; run the same command again to go on"
-        )
 
 
 class Evaluator:
@@ -167,8 +97,11 @@ class Evaluator:
             raise MissingPrerequisiteError(f"the baseline of {self._config.name} is not in the store")
         return found
 
-    def run(self, requests: Iterable[GridRequest]) -> Tally:
+    def run(self, requests: Iterable[GridRequest], screening: Screening | None = None) -> Tally:
         """Evaluate what the store does not hold of the requested cells, the baseline first.
+
+        Args:
+            screening: how hopeless cells are given up; `None`: every cell is asked all questions.
 
         Raises:
             Interrupted: somebody asked to stop; the cells in hand were finished.
@@ -185,7 +118,7 @@ class Evaluator:
         for line in alike_lines(plan.same, plan.cells):
             self._session.say(f"{self._config.name}, {self._trait.name}, {line}")
         if plan.todo:
-            self._sweep(plan.todo, tally)
+            self._sweep(plan.todo, tally, screening)
         if plan.same:
             self._take_over(plan, tally)
         self._session.say(f"{self._config.name}, {self._trait.name}: {tally}")
@@ -217,19 +150,20 @@ class Evaluator:
                 tally.failed += 1
             session.spool.put(run, experiment_id=home)
 
-    def _sweep(self, todo: Sequence[PlannedCell], tally: Tally) -> None:
-        cell = self._planner.baseline()
-        baseline = self._stored_baseline()
-        cells = todo if baseline else [cell, *todo]
-        subject = Subject(self._config, self._trait)
-        with sweeping(
-            self._session, self._parent, subject, cells, self._planner.questions.questions
-        ) as results:
-            for result in results:
-                if baseline is None:
-                    baseline = self._put_baseline(result)
-                else:
-                    self._put(result, baseline, tally)
+    def _sweep(self, todo: Sequence[PlannedCell], tally: Tally, screening: Screening | None = None) -> None:
+        baseline, questions = self._stored_baseline(), self._planner.questions.questions
+        work = (self._session, self._parent, Subject(self._config, self._trait))
+        if baseline is not None and screening is not None and screening.n_first < len(questions):
+            for one in screened(*work, todo, questions, screening):
+                self._put(one, baseline, tally)
+        else:
+            cells = todo if baseline else [self._planner.baseline(), *todo]
+            with sweeping(*work, cells, questions) as results:
+                for result in results:
+                    if baseline is None:
+                        baseline = self._put_baseline(result)
+                    else:
+                        self._put(result, baseline, tally)
         stop_if_asked(self._session, tally)
 
     def _stored_baseline(self) -> Baseline | None:
@@ -255,8 +189,13 @@ class Evaluator:
         spool.put(run, experiment_id=home)
         return Baseline(row.key, row.trait_mean)
 
-    def _put(self, result: Evaluation | FailedCell, baseline: Baseline, tally: Tally) -> None:
+    def _put(self, result: Evaluation | FailedCell | StoppedCell, baseline: Baseline, tally: Tally) -> None:
         spool, home = self._session.spool, self._parent.experiment_id
+        if isinstance(result, StoppedCell):
+            tally.stopped += 1
+            stopped = screening_whole_run(self._place, result, baseline=baseline, parent=self._parent)
+            spool.put(stopped, experiment_id=home)
+            return
         if isinstance(result, FailedCell):
             tally.failed += 1
             self._failed[cell_key(result.planned.cell)] = result.error

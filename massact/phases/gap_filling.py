@@ -6,15 +6,24 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from massact.config import ModelConfig, PhaseConfig, TraitConfig
-from massact.domain import DEFAULT_BUDGET, DEFAULT_TOLERANCE, Recipe, SearchMode
+from massact.domain import (
+    DEFAULT_BUDGET,
+    DEFAULT_CONFIDENCE,
+    DEFAULT_SCREEN,
+    DEFAULT_TOLERANCE,
+    Recipe,
+    SearchMode,
+)
 from massact.labels import parse_label
 from massact.layers import parse_layers
-from massact.phases.evaluate import Evaluator, GridRequest, Tally
+from massact.phases.evaluate import Evaluator, GridRequest
 from massact.phases.grid import declared_requests, phase_gaps
 from massact.phases.priors import stored_prior
 from massact.phases.search import Ending, LadderSearch, Wanted
 from massact.phases.search_text import reason_lines
 from massact.phases.session import Session
+from massact.phases.sweeping import Tally
+from massact.pipeline.screening import Screening
 from massact.pipeline.search import Settings
 from massact.query import GapRow
 from massact.tracking.tracker import OpenRun
@@ -31,6 +40,10 @@ class SearchPlan:
     tolerance: float = DEFAULT_TOLERANCE
     """A coefficient that is expected to gain fewer points than this is not tried."""
     mode: SearchMode = "search"
+    screen: int = DEFAULT_SCREEN
+    """Questions after which a hopeless cell is given up; 0: none is."""
+    confidence: float = DEFAULT_CONFIDENCE
+    """Chance that a cell which could still win is not given up."""
     models: tuple[str, ...] = ()
     """Empty: all."""
     traits: tuple[str, ...] = ()
@@ -135,7 +148,8 @@ def _search(
     # a trait that is steered away from has coefficients below 0 in its file: the search keeps to their signs
     signs = sorted({1 if c > 0 else -1 for c in coefficients if c}, reverse=True)
     settings = Settings(session.experiment.coherence_floor, plan.budget, plan.tolerance)
-    search = LadderSearch(session, evaluator, settings, stored_prior(session))
+    screening = Screening(plan.screen, settings.floor, plan.confidence) if plan.screen else None
+    search = LadderSearch(session, evaluator, settings, stored_prior(session), screening)
     found.add(subject, *search.run(wanted, signs))
 
 

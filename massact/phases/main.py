@@ -4,12 +4,12 @@ from pathlib import Path
 
 from massact.errors import NothingToConfirmError
 from massact.phases.confirm import run_confirm
-from massact.phases.evaluate import Tally
 from massact.phases.judged import counted_judging
 from massact.phases.preflight import check_experiment
 from massact.phases.report import run_report
 from massact.phases.session import Session
 from massact.phases.steps import phase_params, run_phases
+from massact.phases.sweeping import Tally
 from massact.tracking.tracker import OpenRun
 
 

@@ -8,15 +8,19 @@ from typing import NamedTuple
 
 from massact.domain import Recipe
 from massact.errors import MissingPrerequisiteError
+from massact.keys import screening_key
 from massact.labels import format_label
-from massact.phases.evaluate import Evaluator, GridRequest, Tally
+from massact.phases.evaluate import Evaluator, GridRequest
 from massact.phases.session import Session
+from massact.phases.sweeping import Tally
 from massact.phases.vector_facts import facts_of
+from massact.pipeline.screening import Screening
 from massact.pipeline.search import MOVES, Done, Ladder, Observation, Settings, Try, next_steps
 from massact.prediction.prior import Expectation, Prior, RelativeStrengthPrior, VectorFacts
 from massact.schema import EvaluationRow, Points, StoredPoint
-from massact.store.base import Failure
 
+SURE = 0.9
+"""A coefficient that is coherent with this chance is asked all questions at once."""
 UNKNOWN_SPREAD = 1.0
 """Standard deviation of ln(coefficient) where nothing is known but the stream's norm."""
 NORM_SHARE = 0.7
@@ -71,9 +75,20 @@ class Ending:
 class LadderSearch:
     """Searches the ladders of one model and trait, all of them stepping together."""
 
-    def __init__(self, session: Session, evaluator: Evaluator, settings: Settings, prior: Prior) -> None:
+    def __init__(
+        self,
+        session: Session,
+        evaluator: Evaluator,
+        settings: Settings,
+        prior: Prior,
+        screening: Screening | None = None,
+    ) -> None:
+        """
+        Args:
+            screening: how hopeless cells are given up; `None`: every cell is asked all questions.
+        """
         self._session, self._evaluator = session, evaluator
-        self._settings, self._prior = settings, prior
+        self._settings, self._prior, self._screening = settings, prior, screening
 
     def run(self, wanted: Sequence[Wanted], signs: Iterable[int] = (1,)) -> tuple[Tally, list[Ending]]:
         """Search until every ladder is over. Cells that the store holds are used as they are.
@@ -99,7 +114,11 @@ class LadderSearch:
             self._session.say(
                 f"round {round_number}: {len(tries)} of {len(ladders)} ladders try one more coefficient"
             )
-            tally.add(self._evaluator.run(_requests(tries, recipes)))
+            doubtful = {key: step for key, step in tries.items() if step.coherent_chance < SURE}
+            sure = {key: step for key, step in tries.items() if key not in doubtful}
+            for some, screening in ((sure, None), (doubtful, self._screening)):
+                if some:
+                    tally.add(self._evaluator.run(_requests(some, recipes), screening))
             for key in tries:
                 ladders[key] = replace(ladders[key], spent=ladders[key].spent + 1)
         return tally, [self._ending(ladders[key], endings[key]) for key in ladders]
@@ -149,15 +168,20 @@ class LadderSearch:
         session = self._session
         with session.store() as store:
             points, failures = store.points_and_failures(session.experiment.name)
-        seen = _seen(self._evaluator, points, failures, ladders)
+            stopped = [one.row for one in store.screenings(session.experiment.name)]
+        floor = self._settings.floor
+        stopped = [row for row in stopped if row.coherence_mean is not None and row.coherence_mean < floor]
+        seen = _seen(self._evaluator, points, [one.row for one in failures], stopped, ladders)
         requests = [
             GridRequest(key.position, recipes[key.label], (key.layer,), tuple(coefficients))
             for key, coefficients in _coefficients(seen).items()
         ]
-        cells = self._evaluator.planner.cells(requests)
+        keys = set(self._evaluator.planner.cells(requests))
+        # what was given up once and evaluated since counts as evaluated
+        keys |= {screening_key(key) for key in keys if key not in seen}
         found: dict[LadderKey, list[Observation]] = defaultdict(list)
         for key, one in seen.items():
-            if key in cells:
+            if key in keys:
                 found[one.ladder].append(one.observation)
         return {key: replace(one, observations=tuple(found[key])) for key, one in ladders.items()}
 
@@ -191,24 +215,33 @@ class _Seen(NamedTuple):
 
 
 def _seen(
-    evaluator: Evaluator, points: Points, failures: Iterable[Failure], ladders: Iterable[LadderKey]
+    evaluator: Evaluator,
+    points: Points,
+    failed: Iterable[EvaluationRow],
+    stopped: Iterable[EvaluationRow],
+    ladders: Iterable[LadderKey],
 ) -> dict[str, _Seen]:
     """What was tried of the ladders by key, in whatever setting."""
     found: dict[str, _Seen] = {}
     wanted = set(ladders)
     is_positive = evaluator.planner.direction == "positive"
 
-    def take(one: EvaluationRow | StoredPoint, coherence: float | None, delta: float | None) -> None:
+    def take(
+        one: EvaluationRow | StoredPoint, coherence: float | None, delta: float | None, *, part: bool = False
+    ) -> None:
         if not one.coefficient or one.layer is None:
             return
         key = LadderKey(str(one.position), str(one.label), one.layer, _sign(one.coefficient))
         if key in wanted:
             gain = delta if delta is None or is_positive else -delta
-            found[one.key] = _Seen(key, Observation(abs(one.coefficient), coherence, gain))
+            found[one.key] = _Seen(key, Observation(abs(one.coefficient), coherence, gain, is_partial=part))
 
-    for failure in failures:
-        if evaluator.is_of(failure.row.model, failure.row.trait):
-            take(failure.row, None, None)
+    for row in failed:
+        if evaluator.is_of(row.model, row.trait):
+            take(row, None, None)
+    for row in stopped:
+        if evaluator.is_of(row.model, row.trait):
+            take(row, row.coherence_mean, row.delta, part=True)
     labels = {(key.position, key.label) for key in wanted}
     for (_, model, trait, *place), indices in points.by_place().items():
         if evaluator.is_of(model, trait) and tuple(place) in labels:

@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from massact.domain import SearchMode
-from massact.phases.evaluate import Tally
 from massact.phases.search import Ending
+from massact.phases.sweeping import Tally
 
 Endings = Sequence[tuple[str, str, Ending]]
 """Model, trait and how a ladder ended."""

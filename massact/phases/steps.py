@@ -7,7 +7,7 @@ from massact.config import ModelConfig, TraitConfig
 from massact.domain import Recipe
 from massact.labels import format_label
 from massact.layers import parse_layers
-from massact.phases.evaluate import Evaluator, GridRequest, Overrides, Tally
+from massact.phases.evaluate import Evaluator, GridRequest, Overrides
 from massact.phases.extraction import extract_model
 from massact.phases.gap_filling import Found, SearchPlan, fill_gaps, fill_phase, search_bests
 from massact.phases.geometry import pair_cosines
@@ -19,6 +19,7 @@ from massact.phases.prepare import calibrate_model
 from massact.phases.prerequisites import require
 from massact.phases.search_text import search_text
 from massact.phases.session import Session
+from massact.phases.sweeping import Tally
 from massact.report.tables import PhaseName
 from massact.schema import MlflowTag
 from massact.tracking.tracker import OpenRun
@@ -138,7 +139,8 @@ def _run_search(
 ) -> Tally:
     check_experiment(session, judges=True)
     _require(session, "phase1")
-    params = {**phase_params(session), "mode": plan.mode, "budget": plan.budget, "tolerance": plan.tolerance}
+    own = ("mode", "budget", "tolerance", "screen", "confidence")
+    params = {**phase_params(session), **{name: getattr(plan, name) for name in own}}
     with session.tracker.phase(name, parent=parent, params=params) as run, counted_judging(session, run):
         found = search(session, run, plan)
         session.settle()

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Generator as Iteration
 from contextlib import closing
+from dataclasses import dataclass
 
 import torch
 
@@ -17,10 +18,19 @@ from massact.pipeline.judging import Generated, JudgeThread
 from massact.pipeline.progress import Progress, silent
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some of a question set's questions, one after the other."""
+
+    questions: Sequence[str]
+    first: int = 0
+    """Number of the first of them in the set: a sampled response hangs on it."""
+
+
 def evaluate_cells(
     model: SteerableModel,
     cells: Sequence[PlannedCell],
-    questions: Sequence[str],
+    questions: Sequence[str] | Part,
     judge: Judge,
     *,
     batch_rows: int | None = None,
@@ -33,7 +43,7 @@ def evaluate_cells(
 
     Args:
         cells: cells that share the model's setting (questions, generation, judge).
-        questions: the steering questions, in order.
+        questions: the steering questions, in order, or a part of them.
         batch_rows: responses generated side by side at most; `None` leaves it to the generator. The judge
             gets as many at a time, in whole cells.
         should_stop: asked before each batch; the batches that were begun are finished.
@@ -41,7 +51,8 @@ def evaluate_cells(
     Raises:
         JudgeError: the judge as a whole cannot be used; nothing after it would be scored.
     """
-    generator = _Generator(model, questions, Generator(model, batch_rows=batch_rows))
+    part = questions if isinstance(questions, Part) else Part(questions)
+    generator = _Generator(model, part, Generator(model, batch_rows=batch_rows))
     size = generator.n_cells
     batches = (cells[start : start + size] for start in range(0, len(cells), size))
     with progress("evaluating cells", len(cells)) as advance, closing(JudgeThread(judge)) as judging:
@@ -75,10 +86,11 @@ def _through(
 class _Generator:
     """Generates the responses of cells to the same questions."""
 
-    def __init__(self, model: SteerableModel, questions: Sequence[str], generator: Generator) -> None:
-        self._model, self._questions, self._generator = model, questions, generator
-        self._prompts = [encode_question(model, question) for question in questions]
-        self.n_cells = max(1, generator.batch_rows // len(questions))
+    def __init__(self, model: SteerableModel, part: Part, generator: Generator) -> None:
+        self._model, self._questions, self._generator = model, part.questions, generator
+        self._first_draw = part.first
+        self._prompts = [encode_question(model, question) for question in part.questions]
+        self.n_cells = max(1, generator.batch_rows // len(part.questions))
         """Cells that are generated at a time."""
 
     def run(self, batch: Sequence[PlannedCell]) -> Iterator[Generated]:
@@ -100,7 +112,8 @@ class _Generator:
             yield from self.run(half)
 
     def _generate(self, batch: Sequence[PlannedCell]) -> Generated:
-        rows = [Row(prompt, _push(one), draw) for one in batch for draw, prompt in enumerate(self._prompts)]
+        prompts = list(enumerate(self._prompts, self._first_draw))
+        rows = [Row(prompt, _push(one), draw) for one in batch for draw, prompt in prompts]
         settings = batch[0].cell.setting.generation
         began = time.perf_counter()
         tokens = self._generator.generate(rows, settings)

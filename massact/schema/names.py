@@ -17,6 +17,8 @@ class Kind(StrEnum):
     EVALUATION = "evaluation"
     CONFIRMATION = "confirmation"
     """An evaluation or a baseline on the questions that took no part in choosing winners; no point of the grid."""
+    SCREENING = "screening"
+    """A cell that was given up on a part of its questions; no question about results sees it."""
     REPORT = "report"
     PUBLISHED = "published"
     """A figure that somebody printed; never mixed with what was measured."""

@@ -78,6 +78,9 @@ class RunStore(Protocol):
     def confirmations(self, experiment: str) -> list[Stored[EvaluationRow]]:
         """The finished confirmations, their baselines too, one per key, the oldest first."""
 
+    def screenings(self, experiment: str) -> list[Stored[EvaluationRow]]:
+        """Cells that were given up on a part of their questions, one per key, the oldest first."""
+
     def points_and_failures(self, experiment: str) -> tuple[Points, list[Failure]]:
         """The points, and the newest failed run of each evaluation that has no finished run."""
 

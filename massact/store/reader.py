@@ -113,6 +113,10 @@ class StoreReader:
         """The finished confirmations, their baselines too, one per key, the oldest first."""
         return newest_per_key(self._rows(experiment, Kind.CONFIRMATION, decode_evaluation))
 
+    def screenings(self, experiment: str) -> list[Stored[EvaluationRow]]:
+        """Cells that were given up on a part of their questions, one per key, the oldest first."""
+        return newest_per_key(self._rows(experiment, Kind.SCREENING, decode_evaluation))
+
     def stages(self, kind: Kind, experiment: str) -> list[Stored[StageRow]]:
         """The finished calibrations or extractions, one per key, the oldest first.
 

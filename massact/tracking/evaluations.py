@@ -1,10 +1,13 @@
 """Evaluations, baselines and failures as runs: made whole here, then spooled, or logged at once."""
 
 import time
+from dataclasses import replace
 
 from massact.domain import Timing
+from massact.keys import screening_key
 from massact.pipeline.evaluate import Evaluation, FailedCell, PlannedCell
-from massact.schema import Artifact, EvaluationRow, Tag, evaluation_params
+from massact.pipeline.screening import StoppedCell
+from massact.schema import Artifact, EvaluationRow, Kind, MlflowTag, Tag, evaluation_params
 from massact.tracking.bulk import evaluation_run, label_tags
 from massact.tracking.rows import Baseline, Place, evaluation_row, evaluation_scores, failed_row, run_name
 from massact.tracking.tags import parent_tags, row_tags, run_tags
@@ -68,6 +71,31 @@ def failure_whole_run(
         started_at=now,
         finished_at=now,
         status="FAILED",
+    )
+
+
+def screening_whole_run(
+    place: Place, stopped: StoppedCell, *, baseline: Baseline, parent: OpenRun
+) -> WholeRun:
+    """The run of a cell that was given up on a part of its questions: its reason and its scores.
+
+    Raises:
+        ValueError: the row does not fit in a tag.
+    """
+    evaluation = stopped.evaluation
+    row = evaluation_row(place, evaluation, baseline)
+    n_asked = len(evaluation.responses)
+    row = replace(row, kind=Kind.SCREENING, key=screening_key(row.key), n_questions=n_asked)
+    end = _now()
+    return evaluation_run(
+        row,
+        evaluation_scores(evaluation),
+        name=f"given up · {run_name(row)}",
+        started_at=end - _milliseconds(evaluation.timing),
+        finished_at=end,
+        tags=parent_tags(parent.run_id)
+        | _computed(place)
+        | {MlflowTag.NOTE.value: f"Given up: {stopped.reason}."},
     )
 
 
