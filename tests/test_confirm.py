@@ -240,7 +240,9 @@ def test_main_confirms_before_the_report(place: Path, monkeypatch: pytest.Monkey
 def test_a_dry_run_of_main_counts_the_least(place: Path) -> None:
     shown = run(place, "main", "--dry-run").stdout
     assert "| confirm | toy | refusal | 1 | 0 | 0 | 0 | at least 1 |" in shown
-    assert "at least 11 cells to do" in shown, "six of phase 2, where two are alike, four of phase 3, and one winner"
+    assert "at least 11 cells to do" in shown, (
+        "six of phase 2, where two are alike, four of phase 3, and one winner"
+    )
     assert "and all labels tied with it" in shown
 
 
