@@ -240,17 +240,28 @@ def test_measured_results_come_back(uri: str, empty: str, tmp_path: Path) -> Non
     assert files_of(tmp_path / "out2") == files_of(tmp_path / "out")
 
 
-def test_confirmations_stay_in_the_store_and_are_counted(uri: str, tmp_path: Path) -> None:
+def test_what_the_format_has_no_place_for_stays_in_the_store_and_is_counted(uri: str, tmp_path: Path) -> None:
     again = evaluation_row(
         kind=Kind.CONFIRMATION, key="n1", confirms="probe-15-1000", setting="other questions"
     )
     confirmation = evaluation_run(again, SCORES, name="run", started_at=1, finished_at=9999)
-    fill(uri, [*measured_runs(), confirmation])
+    stopped = [
+        evaluation_run(
+            evaluation_row(kind=Kind.SCREENING, key=key, n_questions=1),
+            SCORES,
+            name="run",
+            started_at=1,
+            finished_at=9999,
+        )
+        for key in ("n2", "n3")
+    ]
+    fill(uri, [*measured_runs(), confirmation, *stopped])
     assert export(uri, tmp_path / "out").notes == [
-        "1 confirmation stays in the run store: the format has no place for them"
+        "1 confirmation stays in the run store: the format has no place for them",
+        "2 cells that were given up early stay in the run store: the format has no place for them",
     ]
     lines = b"".join(files_of(tmp_path / "out").values())
-    assert b"n1" not in lines
+    assert all(key not in lines for key in (b"n1", b"n2", b"n3"))
     assert b"other questions" not in lines
 
 

@@ -30,6 +30,10 @@ from massact.transfer.runs import IMPORTED_FILE
 from massact.transfer.shelf import Kept, Place, Shelf
 from massact.transfer.write_results import LineWriter
 
+_STAYING = {
+    Kind.CONFIRMATION: ("confirmation stays", "confirmations stay"),
+    Kind.SCREENING: ("cell that was given up early stays", "cells that were given up early stay"),
+}
 _TAGS = (Tag.ROW, Tag.SCORES, Tag.IMPORTED, MlflowTag.TABLES)
 
 
@@ -102,16 +106,18 @@ class Exporter:
                 self._report.files.append(ExportedFile(output / path))
         if n_unreadable:
             self._report.notes.append(f"{n_unreadable} runs hold a row that cannot be read: left out")
-        self._note_confirmations()
+        self._note_what_stays()
         return self._report
 
-    def _note_confirmations(self) -> None:
-        """The format knows one set of questions: read back, confirmations would be results like any other."""
-        found = stored_runs(self._tracking_uri, self._experiment, Kind.CONFIRMATION, tags=())
-        count = sum(1 for _ in found)
-        if count:
-            stay = "confirmation stays" if count == 1 else "confirmations stay"
-            self._report.notes.append(f"{count} {stay} in the run store: the format has no place for them")
+    def _note_what_stays(self) -> None:
+        """The format knows one set of questions, asked whole: read back, these would be results like any other."""
+        for kind, (one, several) in _STAYING.items():
+            count = sum(1 for _ in stored_runs(self._tracking_uri, self._experiment, kind, tags=()))
+            if count:
+                what = one if count == 1 else several
+                self._report.notes.append(
+                    f"{count} {what} in the run store: the format has no place for them"
+                )
 
     def _paths(self) -> Iterator[Path]:
         for file in self._files.planned:
