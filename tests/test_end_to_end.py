@@ -312,7 +312,7 @@ def test_mlflow_run_uses_its_own_run_and_fails_with_a_useful_last_line(prepared:
     assert "massact extract" in statuses[0][1]
 
 
-def test_phase1_fills_a_gap_with_finer_coefficients_until_none_is_left(prepared: Place) -> None:
+def test_phase1_fills_a_gap_with_a_search_until_none_is_left(prepared: Place) -> None:
     file = prepared.folder / "small.yaml"
     file.write_text(EXPERIMENT.replace("coefficients: [16, 24]", "coefficients: [90]"))
     prepared.run("phase1", "--experiment", "small.yaml", "--max-rounds", "0")
@@ -322,5 +322,5 @@ def test_phase1_fills_a_gap_with_finer_coefficients_until_none_is_left(prepared:
     assert gap["nearest_miss"]["coefficient"] == 90
     assert all(4 <= c < 90 for c in gap["brackets"][0]["try_next"])
     filled = prepared.run("phase1", "--experiment", "small.yaml")
-    assert "finer coefficients, round 1" in filled.stderr
+    assert "ladders try one more coefficient" in filled.stderr
     prepared.run("gaps", "--experiment", "small.yaml", "--phase", "phase1", code=0)
