@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from massact.errors import StoreError
-from massact.store import database, open_store, sql
+from massact.store import database, open_store, tables
 from tests.postgres_server import PostgresServer, postgres_server
 from tests.store_errors import refusal
 
@@ -29,7 +29,7 @@ def store(server: PostgresServer) -> str:
     """An empty store, as far as massact looks: MLflow's own migrations take seconds."""
     uri = server.fresh()
     engine = sa.create_engine(uri.replace("postgresql:", "postgresql+psycopg:"))
-    sql._metadata.create_all(engine)
+    tables.METADATA.create_all(engine)
     with engine.begin() as connection:
         connection.execute(sa.text("CREATE TABLE alembic_version (version_num VARCHAR(32))"))
         connection.execute(sa.text(f"INSERT INTO alembic_version VALUES ('{database.SCHEMA_VERSION}')"))
