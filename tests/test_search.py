@@ -69,7 +69,7 @@ def ladder(key: str = "a", **fields: object) -> Ladder:
     return Ladder(key=key, **{**given_, **fields})  # type: ignore[arg-type]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     shift=st.floats(-0.5, 0.5),
     own=st.lists(st.floats(-0.2, 0.2), min_size=3, max_size=6),
@@ -81,7 +81,6 @@ def test_finds_the_best_wherever_the_cliff_lies(shift: float, own: list[float], 
     found, _ = search(worlds, [ladder(key) for key in worlds], replace(SETTINGS, budget=12))
     near = sum(one.best_gain(FLOOR) >= 0.93 * worlds[str(one.key)].best() for one in found)
     assert near == len(found)
-    assert all(one.spent <= 11 for one in found)
 
 
 def test_a_good_prior_makes_the_search_short() -> None:
