@@ -93,7 +93,7 @@ def test_gaps_are_closed_and_the_one_that_cannot_be_is_explained(folder: Path) -
     before = n_runs(folder)
     again = run(folder, "fill-gaps")
     assert again.exit_code == 0
-    assert "Nothing to search: no gap remains." in again.output
+    assert "Nothing to search: no gap among what is asked for." in again.output
     assert n_runs(folder) == before
 
 
@@ -119,6 +119,7 @@ def test_a_search_uses_what_is_there_and_a_scan_begins_with_the_grid(folder: Pat
     [
         (["--method", "nonsense"], "nonsense"),
         (["--model", "other"], "other"),
+        (["--method", "probe_top3"], "name both --method and --position"),
         (["--budget", "0"], "--budget"),
         (["--layers", "99"], "99"),
         (["--position", "somewhere"], "somewhere"),
@@ -159,3 +160,22 @@ def test_a_hopeless_cell_is_given_up_and_no_question_about_results_sees_it(folde
     assert finished.isdisjoint(one.row.key for one in stopped)
     assert n_runs(folder) - before == 1  # the first coefficient of all is asked everything
     assert run(folder, "doctor").exit_code == 0
+
+
+def test_a_gap_whose_cells_failed_before_is_tried_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_args: object, **_kwargs: object) -> object:
+        raise RuntimeError("no memory left")
+
+    (folder / "searching.yaml").write_text(
+        EXPERIMENT.format(grid="20, 24, 90", least="4").replace("mean_diff_top1]", "mean_diff_preclean]")
+    )
+    with monkeypatch.context() as patched:
+        patched.setattr("massact.pipeline.sweep._Generator._generate", fail)
+        broken = run(folder, "fill-gaps")
+        assert broken.exit_code == 1
+        assert "2 coefficients failed or were not scored" in broken.output
+    mended = run(folder, "fill-gaps")
+    assert mended.exit_code == 0, mended.output
+    assert "no gap remains" in mended.output

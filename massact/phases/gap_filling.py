@@ -14,6 +14,7 @@ from massact.domain import (
     Recipe,
     SearchMode,
 )
+from massact.errors import UsageError
 from massact.labels import parse_label
 from massact.layers import parse_layers
 from massact.phases.evaluate import Evaluator, GridRequest
@@ -79,7 +80,10 @@ class Found:
 def search_bests(session: Session, run: OpenRun, plan: SearchPlan) -> Found:
     """Search the best coefficient of every label asked for, at each of its layers.
 
-    Labels and positions that the phases do not declare are searched too where they are named.
+    Labels and positions that the phases do not declare are searched too where both are named.
+
+    Raises:
+        UsageError: nothing that is declared is asked for.
     """
     found = Found()
     for subject in _subjects(session, plan):
@@ -89,6 +93,11 @@ def search_bests(session: Session, run: OpenRun, plan: SearchPlan) -> Found:
             for (position, recipe), layers in _asked(session, subject, evaluator.n_layers, plan).items()
         ]
         _search(session, evaluator, subject, wanted, plan, found)
+    if not found.endings:
+        raise UsageError(
+            "no phase declares what is asked for: name both --method and --position to search what none declares, or "
+            "see massact gaps for what there is"
+        )
     return found
 
 

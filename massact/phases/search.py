@@ -89,6 +89,7 @@ class LadderSearch:
         """
         self._session, self._evaluator = session, evaluator
         self._settings, self._prior, self._screening = settings, prior, screening
+        self._tried: set[tuple[LadderKey, float]] = set()
 
     def run(self, wanted: Sequence[Wanted], signs: Iterable[int] = (1,)) -> tuple[Tally, list[Ending]]:
         """Search until every ladder is over. Cells that the store holds are used as they are.
@@ -119,6 +120,7 @@ class LadderSearch:
             for some, screening in ((sure, None), (doubtful, self._screening)):
                 if some:
                     tally.add(self._evaluator.run(_requests(some, recipes), screening))
+            self._tried |= {(key, step.coefficient) for key, step in tries.items()}
             for key in tries:
                 ladders[key] = replace(ladders[key], spent=ladders[key].spent + 1)
         return tally, [self._ending(ladders[key], endings[key]) for key in ladders]
@@ -181,7 +183,9 @@ class LadderSearch:
         keys |= {screening_key(key) for key in keys if key not in seen}
         found: dict[LadderKey, list[Observation]] = defaultdict(list)
         for key, one in seen.items():
-            if key in keys:
+            # what failed before this search is tried again: the reason may be gone
+            is_known = one.observation.coherence is not None
+            if key in keys and (is_known or (one.ladder, one.observation.coefficient) in self._tried):
                 found[one.ladder].append(one.observation)
         return {key: replace(one, observations=tuple(found[key])) for key, one in ladders.items()}
 

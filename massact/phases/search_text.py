@@ -14,7 +14,7 @@ Endings = Sequence[tuple[str, str, Ending]]
 def search_text(endings: Endings, tally: Tally, mode: SearchMode, n_gaps: int) -> str:
     """All of it: the table, the reasons, the count and the gaps that the experiment is left with."""
     how = "the declared grid first, then a search" if mode == "scan" else "a search, no grid"
-    parts = [result_table(endings)] if endings else ["Nothing to search: no gap remains."]
+    parts = [result_table(endings)] if endings else ["Nothing to search: no gap among what is asked for."]
     reasons = reason_lines(endings)
     if reasons:
         parts.append("\n".join(f"- {line}" for line in reasons))
@@ -46,9 +46,9 @@ def reason_lines(endings: Endings) -> list[str]:
         if any(one.is_of_use for one in own):
             continue
         is_open = all(one.coefficient is None for one in own)
-        by_reason: dict[str, list[int]] = defaultdict(list)
+        by_reason: dict[str, dict[int, None]] = defaultdict(dict)
         for one in own:
-            by_reason[one.reason].append(one.key.layer)
+            by_reason[one.reason][one.key.layer] = None
         reasons = "; ".join(f"layer {_list(layers)}: {reason}" for reason, layers in by_reason.items())
         what = "no coherent result" if is_open else "coherent, but of little use"
         lines.append(f"{model}, {trait}, {position}, {label}: {what}. {reasons[0].upper()}{reasons[1:]}")
