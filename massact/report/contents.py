@@ -6,7 +6,7 @@ in one of them and never mixes two: the newest that agrees with the experiment f
 
 import shlex
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
@@ -17,6 +17,7 @@ from massact.errors import UsageError
 from massact.query import Answers, Point
 from massact.query.evaluations import group_of
 from massact.query.selection import Stratum, slices, strata
+from massact.query.uncertainty import NOTHING, Believed, Standing, believe, standings
 from massact.schema import EvaluationRow
 from massact.vectors.massive import Calibration
 
@@ -109,6 +110,8 @@ class Evidence:
     evaluated: frozenset[Group]
     """Groups with an evaluation in any setting."""
     cosines: Mapping[tuple[str, str], float]
+    _beliefs: dict[tuple[Place, str], Believed] = field(default_factory=dict, repr=False, compare=False)
+    """What `belief` has found so far: several parts of a report ask for the same."""
 
     @classmethod
     def of(
@@ -155,6 +158,7 @@ class Evidence:
             self,
             answers=replace(self.answers, evaluations=evaluations, failures=tuple(failures), groups=groups),
             strata={place: stratum for place, stratum in parts.items() if stratum.slices},
+            _beliefs=self._beliefs,
         )
 
     def declares(self, phase: str) -> bool:
@@ -181,6 +185,30 @@ class Evidence:
         """The best at or above the floor."""
         stratum = self.strata.get(place)
         return stratum.best(label, self.floor) if stratum else None
+
+    def belief(self, place: Place, label: str) -> Believed:
+        """The interval of a label's best, its having been picked allowed for; empty where nothing tells."""
+        best, scores = self.best(place, label), self.answers.scores
+        if best is None or scores is None:
+            return NOTHING
+        known = self._beliefs.get((place, label))
+        if known is None:
+            known = believe(self.strata[place].slices[label], best, self.floor, scores)
+            self._beliefs[place, label] = known
+        return known
+
+    def standings(self, place: Place, labels: Collection[str] | None = None) -> Mapping[str, Standing]:
+        """Which of the labels has the best delta and which cannot be told from it; empty where nothing tells.
+
+        Among all labels that have a best, or among some alone.
+        """
+        stratum, scores = self.strata.get(place), self.answers.scores
+        if stratum is None or scores is None:
+            return {}
+        if labels is not None:
+            some = {label: part for label, part in stratum.slices.items() if label in labels}
+            stratum = replace(stratum, slices=some)
+        return standings(stratum, self.floor, scores)
 
     def status(self, place: Place, label: str) -> str:
         """`ok`, `below_floor`, `missing` or `failed`, and `unscored`: evaluated, but without a score."""
