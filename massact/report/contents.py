@@ -18,7 +18,8 @@ from massact.query import Answers, Point
 from massact.query.evaluations import group_of
 from massact.query.selection import Stratum, slices, strata
 from massact.query.uncertainty import NOTHING, Believed, Standing, believe, standings
-from massact.schema import EvaluationRow
+from massact.report.facts import CosineMatrix, Provenance, Sample, VectorFact
+from massact.schema import EvaluationRow, PublishedRow
 from massact.vectors.massive import Calibration
 
 EFFECT_POINTS = 30.0
@@ -28,32 +29,6 @@ PATTERN_POINTS, PATTERN_SHARE = 10.0, 0.5
 largest at its place."""
 TIE_POINTS = 0.05
 """Deltas that differ by less print the same: the report calls them tied."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """A response shown in the report."""
-
-    title: str
-    question: str
-    response: str
-    trait: float | None
-    """Judge's trait score, 0 to 100; `None` where unscored."""
-    coherence: float | None
-    """Judge's coherence score, 0 to 100; `None` where unscored."""
-    run_id: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Provenance:
-    """Where the numbers come from."""
-
-    n_evaluations: int
-    total_seconds: float | None = None
-    """Generating and judging, all evaluations together."""
-    git_commit: str | None = None
-    versions: Mapping[str, str] = field(default_factory=dict)
-    """Package to version."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +50,10 @@ class ReportInput:
     """Whether any model is an embedded toy: the report then says what its numbers are about."""
     same_vector_cosines: Mapping[tuple[str, str], float] = field(default_factory=dict)
     """Cosine of two vectors by their digests, as `Answers.compare` takes it."""
+    published: tuple[PublishedRow, ...] = ()
+    """Figures that somebody printed."""
+    vectors: tuple[VectorFact, ...] = ()
+    cosines: tuple[CosineMatrix, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, order=True)

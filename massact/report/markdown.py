@@ -3,9 +3,10 @@
 import re
 from collections.abc import Sequence
 
-from massact.report.contents import ReportInput, Sample
+from massact.report.contents import ReportInput
 from massact.report.criteria import Criterion
 from massact.report.document import Document
+from massact.report.facts import Sample
 from massact.report.sections import Section
 from massact.report.table import escape_markdown, number
 

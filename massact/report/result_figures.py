@@ -20,10 +20,9 @@ from massact.report.figure_style import (
     ORANGE,
     QUIET,
     SERIES,
-    WIDTH,
     legend_below,
     method_colour,
-    new_figure,
+    panel_grid,
     style,
 )
 from massact.report.table import number
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PANELS_PER_ROW = 3
 _ANNOTATED_LINES = 2
 _NAMED_DIMS = 6
 """So many massive dims have a colour of their own."""
@@ -45,7 +43,7 @@ def curve_figure(evidence: Evidence) -> "Figure | None":
     if not curves:
         return None
     with style():
-        figure, panels = _panels(len(curves), 3.0)
+        figure, panels = panel_grid(len(curves), 3.0)
         for axes, curve in zip(panels, curves, strict=False):
             for index, (kind, rows) in enumerate(curve.lines.items()):
                 _draw_curve(axes, curve, (kind, rows), index)
@@ -117,7 +115,7 @@ def before_after_figure(evidence: Evidence) -> "Figure | None":
     if not shown:
         return None
     with style():
-        figure, panels = _panels(len(shown), 3.4)
+        figure, panels = panel_grid(len(shown), 3.4)
         for axes, (place, rows) in zip(panels, shown.items(), strict=False):
             for index, row in enumerate(rows):
                 _draw_bars(axes, evidence, row, index)
@@ -175,7 +173,7 @@ def massive_figure(calibrations: Mapping[str, Calibration], models: Sequence[str
     if not known:
         return None
     with style():
-        figure, panels = _panels(len(known), 3.3)
+        figure, panels = panel_grid(len(known), 3.3)
         for axes, (model, calibration) in zip(panels, known, strict=False):
             _draw_massive(axes, calibration)
             axes.set_title(model)
@@ -208,15 +206,3 @@ def _draw_massive(axes: "Axes", calibration: Calibration) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if ratios:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
-
-
-def _panels(count: int, height: float) -> "tuple[Figure, list[Any]]":
-    """So many panels in rows of `PANELS_PER_ROW`; the rest of the last row is empty."""
-    n_columns = min(count, PANELS_PER_ROW)
-    n_rows = math.ceil(count / n_columns)
-    width = WIDTH if n_columns > 1 else WIDTH * 0.62
-    figure, axes = new_figure((n_rows, n_columns), (width, height * n_rows + 0.4), sharey=True)
-    flat = list(axes.flat)
-    for empty in flat[count:]:
-        empty.set_axis_off()
-    return figure, flat[:count]
