@@ -18,6 +18,7 @@ from massact.report.figure_style import (
 )
 from massact.report.figures import label_lines
 from massact.report.result_tables import RANDOM
+from massact.report.table import signed
 from massact.schema import StoredPoint
 
 if TYPE_CHECKING:
@@ -46,9 +47,9 @@ def coherence_figure(evidence: Evidence, model: str, trait: str) -> "Figure | No
     width = WIDTH if len(methods) > 1 else WIDTH * 0.62
     with style():
         figure, axes = new_figure(
-            (len(rows), len(methods)), (width, 2.5 * len(rows) + 0.9), sharex=True, sharey=True
+            (len(rows), len(methods)), (width, 2.1 * len(rows) + 0.9), sharex=True, sharey=True
         )
-        drawn = set()
+        drawn: set[str] = set()
         for row, place in zip(axes, rows, strict=True):
             for panel, method in zip(row, methods, strict=True):
                 mine = {label: points for label, points in lines[place].items() if method_of(label) == method}
@@ -100,7 +101,7 @@ def _draw(panel: "Axes", evidence: Evidence, place: Place, lines: Lines) -> None
 def _name_floor(panel: "Axes", floor: float) -> None:
     panel.annotate(
         f"floor {floor:g}",
-        (floor, 0.02),
+        (floor, 0.45),
         xycoords=("data", "axes fraction"),
         xytext=(3, 0),
         textcoords="offset points",
@@ -134,8 +135,8 @@ def coherence_alt(evidence: Evidence, model: str, trait: str) -> str:
             said.append(
                 (
                     evidence.gain(place, best.delta),
-                    f"{label} from {first.delta:+.1f} at coherence {first.coherence_mean:.0f} to its best "
-                    f"{best.delta:+.1f} at {best.coherence_mean:.0f}",
+                    f"{label} from {signed(first.delta or 0.0)} at coherence {first.coherence_mean:.0f} to its best "
+                    f"{signed(best.delta)} at {best.coherence_mean:.0f}",
                 )
             )
         tops = [text for _, text in sorted(said, key=lambda one: -one[0])]

@@ -6,7 +6,8 @@ from massact.report.contents import Evidence, ReportInput, counted, listed
 from massact.report.criteria import Criterion, success_criteria
 from massact.report.pictures import Picture, report_pictures
 from massact.report.sanity import sanity_checks
-from massact.report.sections import Section, report_sections
+from massact.report.section import Section
+from massact.report.sections import report_sections
 from massact.report.summary import ShortAnswer, answers_in_short, caveat
 
 TOY_BANNER = (

@@ -85,8 +85,8 @@ def strength_figure(evidence: Evidence) -> "Figure | None":
             floor_line(axes[1, column], evidence.floor, with_name=column == 0)
         log_coefficients(axes[1, 0], values)
         _mark_bests(evidence, axes, methods, models)
-        _mark_median(evidence, axes)
-        legend_below(figure, _model_handles(models), len(models))
+        handles = [*_model_handles(models), *_mark_median(evidence, axes)]
+        legend_below(figure, handles, min(len(handles), 3))
     return figure
 
 
@@ -136,7 +136,7 @@ def _methods(labels: Iterable[str]) -> list[str]:
 
 
 def _tradeoff_axes(n_columns: int) -> "tuple[Figure, Any]":
-    size = (WIDTH, 5.4) if n_columns > 1 else (WIDTH * 0.62, 5.4)
+    size = (WIDTH, 4.6) if n_columns > 1 else (WIDTH * 0.62, 4.6)
     figure, axes = new_figure((2, n_columns), size, sharex=True, sharey="row")
     axes[0, 0].set_ylabel("delta (trait, points)")
     axes[1, 0].set_ylabel("coherence")
@@ -201,23 +201,19 @@ def _mark_bests(evidence: Evidence, axes: Any, methods: list[str], models: list[
             panel.plot(abs(row.relative_strength), y, alpha=0.85, markeredgewidth=0.6, **look)
 
 
-def _mark_median(evidence: Evidence, axes: Any) -> None:
-    """Where the bests lie, all models together: what one value for every vector would be."""
+def _mark_median(evidence: Evidence, axes: Any) -> list[Any]:
+    """Where the bests lie, all models together: what one value for every vector would be. Its legend."""
+    from matplotlib.lines import Line2D
+
     strength = spreads(evidence)[-1].strength if spreads(evidence) else None
     if strength is None:
-        return
+        return []
+    dots: Any = (0, (1, 2))
     for panel in axes.flat:
-        panel.axvline(strength, color=INK, linestyle=(0, (1, 2)), linewidth=0.9, zorder=1)
-    axes[0, 0].annotate(
-        f"median {strength:.2f}",
-        (strength, 0.98),
-        xycoords=("data", "axes fraction"),
-        xytext=(-4, 0),
-        textcoords="offset points",
-        ha="right",
-        va="top",
-        fontsize=8,
-    )
+        panel.axvline(strength, color=INK, linestyle=dots, linewidth=0.9, zorder=1)
+    return [
+        Line2D([], [], color=INK, linestyle=dots, linewidth=0.9, label=f"median of the bests, {strength:.2f}")
+    ]
 
 
 def _model_handles(models: list[str]) -> list[Any]:

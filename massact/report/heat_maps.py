@@ -12,6 +12,8 @@ from massact.domain import METHODS
 from massact.query.selection import is_at_floor
 from massact.report.contents import Evidence, Place, counted
 from massact.report.figure_style import INK, VERMILLION, method_of, new_figure, style
+from massact.report.result_tables import RANDOM
+from massact.report.table import signed
 from massact.schema import StoredPoint
 
 if TYPE_CHECKING:
@@ -71,7 +73,7 @@ def key_labels(evidence: Evidence, place: Place) -> tuple[str, ...]:
     }
     gains = {label: evidence.gain(place, delta) for label, delta in found.items()}
     bests = []
-    for method in METHODS:
+    for method in (one for one in METHODS if one != RANDOM):
         mine = [label for label in gains if method_of(label) == method]
         if mine:
             bests.append(max(mine, key=gains.__getitem__))
@@ -135,7 +137,7 @@ def heat_figure(evidence: Evidence, place: Place, labels: Sequence[str]) -> "Fig
             empty.set_axis_off()
         bar = figure.colorbar(scale, ax=flat, shrink=0.8, pad=0.02, aspect=18)
         bar.set_label("delta (trait, points)")
-        bar.outline.set_visible(False)  # type: ignore[operator]  # the stubs take it for a callable
+        bar.outline.set_visible(False)
     return figure
 
 
@@ -157,7 +159,7 @@ def _draw(panel: "Axes", evidence: Evidence, place: Place, grid: HeatGrid, scale
         elif has_numbers and point.delta is not None:
             is_light = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 0.5
             ink = "#000000" if is_light else "#ffffff"
-            panel.text(x, y, f"{point.delta:+.0f}", ha="center", va="center", fontsize=7, color=ink)
+            panel.text(x, y, signed(point.delta, 0), ha="center", va="center", fontsize=7, color=ink)
     if best is not None:
         corner = (grid.coefficients.index(best.coefficient) - 0.5, grid.layers.index(best.layer) - 0.5)
         panel.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=VERMILLION, linewidth=2.2, zorder=5))
@@ -190,7 +192,7 @@ def heat_alt(evidence: Evidence, place: Place, labels: Sequence[str]) -> str:
         said = (
             "nothing at the floor"
             if best is None or best.delta is None
-            else f"best {best.delta:+.1f} at layer {best.layer}, coefficient {best.coefficient:g}"
+            else f"best {signed(best.delta)} at layer {best.layer}, coefficient {best.coefficient:g}"
         )
         words.append(f"{grid.label}: {said}; {n_below} of {counted(len(grid.cells), 'cell')} below the floor")
     return f"Delta by layer and coefficient on {evidence.name(place)}. {'. '.join(words)}."

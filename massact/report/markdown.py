@@ -7,7 +7,7 @@ from massact.report.contents import ReportInput
 from massact.report.criteria import Criterion
 from massact.report.document import Document
 from massact.report.facts import Sample
-from massact.report.sections import Section
+from massact.report.section import Section
 from massact.report.table import escape_markdown, number
 
 _MARKS = {"yes": "[x]", "no": "[ ]", "cannot say": "[ ]"}

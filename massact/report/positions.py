@@ -21,7 +21,7 @@ from massact.report.figure_style import (
     style,
 )
 from massact.report.result_tables import RANDOM, group_cell
-from massact.report.table import Cell, Table, cells, columns, result
+from massact.report.table import Cell, Table, cells, columns, result, signed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,7 +115,7 @@ def window_figure(evidence: Evidence) -> "Figure | None":
     width = WIDTH if len(methods) > 1 else WIDTH * 0.62
     drawn: set[str] = set()
     with style():
-        figure, axes = new_figure((len(shown), len(methods)), (width, 2.6 * len(shown) + 0.8), sharey=True)
+        figure, axes = new_figure((len(shown), len(methods)), (width, 2.2 * len(shown) + 0.8), sharey=True)
         for row, one in zip(axes, shown, strict=True):
             for panel, method in zip(row, methods, strict=True):
                 mine = [label for label in sorted(one.labels, key=legend_order) if method_of(label) == method]
@@ -138,10 +138,10 @@ def _draw(panel: "Axes", evidence: Evidence, one: Windows, labels: Sequence[str]
         # side by side, so that intervals do not lie on each other
         shift = 0.0 if len(labels) == 1 else (index / (len(labels) - 1) - 0.5) * 0.36
         xs = [position + shift for position in range(len(one.positions))]
-        heights = [points[position].delta if position in points else math.nan for position in one.positions]
+        bests = [points.get(position) for position in one.positions]
+        heights = [math.nan if best is None or best.delta is None else best.delta for best in bests]
         panel.plot(xs, heights, marker=look.marker, **look.line)
-        for x, position in zip(xs, one.positions, strict=True):
-            best = points.get(position)
+        for x, position, best in zip(xs, one.positions, bests, strict=True):
             reach = error_bar(evidence, one.place(position), label, best) if best else None
             if best is not None and reach is not None:
                 panel.errorbar(x, best.delta or 0.0, yerr=[[reach[0]], [reach[1]]], fmt="none", ecolor=look.colour,
@@ -177,5 +177,7 @@ def window_alt(evidence: Evidence) -> str:
                 place = one.place(position)
                 label, best = max(bests, key=lambda pair: evidence.gain(place, pair[1].delta or 0.0))
                 interval = interval_text(evidence.belief(place, label))
-                words.append(f"{one.model} at {position}: best {label} with {best.delta:+.1f}{interval}")
+                words.append(
+                    f"{one.model} at {position}: best {label} with {signed(best.delta or 0.0)}{interval}"
+                )
     return f"Best delta by position window, with 95 % intervals. {'; '.join(words)}."

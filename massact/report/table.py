@@ -70,6 +70,12 @@ def number(value: float | None, spec: str) -> str:
     return MISSING if value is None else format(value, spec)
 
 
+def signed(value: float, digits: int = 1) -> str:
+    """A delta with its sign; what rounds to nothing is `+0.0`, never `-0.0`."""
+    text = f"{value:+.{digits}f}"
+    return text.replace("-", "+") if not text.strip("+-0.") else text
+
+
 def result(point: Point) -> str:
     """Delta and coherence, such as `+93.1 @ 97`."""
     return f"{number(point.delta, '+.1f')} @ {number(point.coherence_mean, '.0f')}"

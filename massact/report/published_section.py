@@ -1,0 +1,275 @@
+"""Where published versions disagree: their figures side by side, and ours beside them."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from massact.query import PublishedComparison
+from massact.query.published_flags import SAME_DIRECTION
+from massact.report.contents import Evidence, counted, listed
+from massact.report.figure_style import INK, MARKERS, QUIET, SERIES, WIDTH, legend_below, style
+from massact.report.published_places import (
+    PrintedLabel,
+    PrintedPlace,
+    disagreements,
+    printed_places,
+    twins,
+)
+from massact.report.section import Section
+from massact.report.table import MISSING, Cell, Table, cells, columns, number, result, signed, where
+from massact.schema import PublishedRow
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_PANELS = 8
+MOST_TABLES = 12
+MOST_LINES = 12
+
+
+def published_section(evidence: Evidence, published: Sequence[PublishedRow]) -> Section | None:
+    """The section; `None` where the store holds no published figure."""
+    if not published:
+        return None
+    places = printed_places(evidence, published)
+    shown = [one for one in places if one.has_several or any(label.ours for label in one.labels)]
+    return Section(
+        "published",
+        "Where the published versions disagree",
+        tuple(_text(evidence, published, places, shown)),
+        tuple(_table(evidence, one) for one in shown[:MOST_TABLES]),
+        tuple(_bullets(evidence, places, published)),
+    )
+
+
+def _text(
+    evidence: Evidence,
+    published: Sequence[PublishedRow],
+    places: Sequence[PrintedPlace],
+    shown: Sequence[PrintedPlace],
+) -> Iterator[str]:
+    sources = sorted({row.source for row in published})
+    several = [one for one in places if one.has_several]
+    yield (
+        f"{counted(len(published), 'published figure')} of {counted(len(sources), 'source')} ({listed(sources, 6)}). "
+        f"{counted(len(several), 'place')} of {len(places)} {'is' if len(several) == 1 else 'are'} printed by two "
+        "sources or more. They are shown as printed and never mixed with what was measured here."
+    )
+    found = disagreements(several)
+    n_both = sum(one.spread is not None for place in several for one in place.labels)
+    if n_both:
+        worst = ""
+        if found:
+            place, label = found[0]
+            worst = f" The widest apart: {label.label} on {place.name}, {_told(place, label)}."
+        yield (
+            f"{counted(n_both, 'label')} {'is' if n_both == 1 else 'are'} printed by two sources at one place; "
+            f"{len(found)} of them differ by more than rounding.{worst}"
+        )
+    alone = len(places) - len(shown)
+    if alone:
+        lists = f"{evidence.command('compare --published')} lists {'it' if alone == 1 else 'them'}"
+        yield f"{counted(alone, 'place')} with one source and nothing of ours beside it: {lists}."
+    if len(shown) > MOST_TABLES:
+        yield f"The first {MOST_TABLES} of {len(shown)} places have a table here."
+
+
+def _told(place: PrintedPlace, label: PrintedLabel) -> str:
+    found = ((source, label.headline(source)) for source in place.sources)
+    said = [
+        f"{source} {signed(row.delta)}" for source, row in found if row is not None and row.delta is not None
+    ]
+    return f"{listed(said, 6)}: {number(label.spread, '.1f')} points"
+
+
+def _bullets(
+    evidence: Evidence, places: Sequence[PrintedPlace], published: Sequence[PublishedRow]
+) -> Iterator[str]:
+    for place in places:
+        if place.has_several:
+            yield from _winner_lines(place)
+    for place in places:
+        yield from _twin_lines(place)
+    flags = dict.fromkeys(
+        f"{row.source}, {row.model}, {row.trait}, {row.position}, {row.label}: {flag}"
+        for row in evidence.answers.compare_published(published, evidence.floor, model_names={}).rows
+        for flag in row.flags
+        if SAME_DIRECTION not in flag
+    )
+    yield from list(flags)[:MOST_LINES]
+    if len(flags) > MOST_LINES:
+        names = f"{evidence.command('compare --published')} names each"
+        yield f"{len(flags) - MOST_LINES} more figures do not add up: {names}."
+
+
+def _winner_lines(place: PrintedPlace) -> Iterator[str]:
+    winners = place.winners()
+    if len({label for label, _ in winners.values()}) < 2:
+        return
+    said = listed([f"{source} {label} ({signed(delta)})" for source, (label, delta) in winners.items()], 6)
+    among = place.winners(place.in_common)
+    if len(place.in_common) < 2:
+        why = " They have fewer than two labels in common, so this may be no more than what each tried."
+    elif len({label for label, _ in among.values()}) > 1:
+        common = listed([f"{source} {label}" for source, (label, _) in among.items()], 6)
+        why = f" Among the {len(place.in_common)} labels that all print it flips too: {common}."
+    else:
+        label = next(iter(among.values()))[0]
+        why = f" Among the {len(place.in_common)} labels that all print it is {label} in each."
+    yield f"{place.name}: the winner flips between sources: {said}.{why}"
+
+
+def _twin_lines(place: PrintedPlace) -> Iterator[str]:
+    by_label = {one.label: one for one in place.labels}
+    for before, after in twins(place):
+        told, deltas = [], []
+        for label in (before, after):
+            for source, rows in sorted(by_label[label].by_source.items()):
+                values = [row.delta for row in rows if row.delta is not None]
+                deltas.append(values[0])
+                told.append(f"{label} {' and '.join(map(signed, values))} in {source}")
+        if max(deltas) - min(deltas) > 0.1:
+            yield (
+                f"{place.name}: {before} and {after} are one vector by algebra, printed with different numbers: "
+                f"{listed(told, 8)}."
+            )
+
+
+def _table(evidence: Evidence, place: PrintedPlace) -> Table:
+    rows = []
+    for one in place.labels:
+        spread = one.spread
+        shown = (Cell(_printed(one.by_source.get(source, ()))) for source in place.sources)
+        ours = (
+            Cell(f"{result(one.ours)} ({where(one.ours)})", one.ours.run_id, "ok")
+            if one.ours
+            else Cell(MISSING)
+        )
+        notes = [
+            f"{source}: {row.note}"
+            for source, some in sorted(one.by_source.items())
+            for row in some
+            if row.note
+        ]
+        apart = f"{spread:.1f}" if spread is not None else None
+        rows.append(cells(one.label, *shown, apart, ours, Cell("; ".join(dict.fromkeys(notes)))))
+    headers = ["label", *(_header(place, source) for source in place.sources), "#apart", "ours", "notes"]
+    keep = [i for i, _ in enumerate(headers) if i not in _empty_columns(rows, len(headers))]
+    return Table(
+        f"Delta @ coherence as printed (layer, coefficient), {place.name}; ours at floor {evidence.floor:g}",
+        columns(*(headers[i] for i in keep)),
+        tuple(tuple(row[i] for i in keep) for row in rows),
+    )
+
+
+def _empty_columns(rows: Sequence[Sequence[Cell]], count: int) -> set[int]:
+    """Of the last three columns those that say nothing."""
+    return {i for i in range(count - 3, count) if all(row[i].text in ("", MISSING) for row in rows)}
+
+
+def _header(place: PrintedPlace, source: str) -> str:
+    rows = [row for one in place.labels for row in one.by_source.get(source, ())]
+    floors = sorted({row.coherence_floor for row in rows if row.coherence_floor is not None})
+    bases = sorted({row.baseline_trait_mean for row in rows if row.baseline_trait_mean is not None})
+    said = [f"floor {'/'.join(f'{one:g}' for one in floors)}"] if floors else ["floor not given"]
+    said.append(f"baseline {'/'.join(f'{one:g}' for one in bases)}" if bases else "baseline not given")
+    return f"{source}, {', '.join(said)}"
+
+
+def _printed(rows: Sequence[PublishedComparison]) -> str:
+    if not rows:
+        return MISSING
+    first, *others = map(_figure, rows)
+    return f"{first}; also {listed(others, 6)}" if others else first
+
+
+def _figure(row: PublishedComparison) -> str:
+    coherence = f" @ {row.coherence_mean:g}" if row.coherence_mean is not None else ""
+    at = [] if row.layer is None else [f"layer {row.layer}"]
+    at += [] if row.coefficient is None else [f"{row.coefficient:g}"]
+    return f"{signed(row.delta or 0.0)}{coherence}" + (f" ({', '.join(at)})" if at else "")
+
+
+def published_figure(evidence: Evidence, published: Sequence[PublishedRow]) -> "Figure | None":
+    """A dot per source, a line per label, a panel per place that several sources print."""
+    places = [one for one in printed_places(evidence, published) if one.has_several][:MOST_PANELS]
+    if not places:
+        return None
+    sources = sorted({source for place in places for source in place.sources})
+    n_columns = min(2, len(places))
+    n_rows = math.ceil(len(places) / n_columns)
+    tallest = [
+        max(len(place.labels) for place in places[row * n_columns : (row + 1) * n_columns])
+        for row in range(n_rows)
+    ]
+    with style():
+        from matplotlib.figure import Figure
+
+        heights = [0.75 + 0.26 * count for count in tallest]
+        width = WIDTH if n_columns > 1 else WIDTH * 0.7
+        figure = Figure(figsize=(width, sum(heights) + 0.5), layout="constrained")
+        axes = figure.subplots(
+            n_rows, n_columns, squeeze=False, gridspec_kw={"height_ratios": heights}, sharex=True
+        )
+        flat = list(axes.flat)
+        for panel, place in zip(flat, places, strict=False):
+            _draw(panel, place, sources)
+        for panel in flat[max(0, len(places) - n_columns) : len(places)]:
+            panel.set_xlabel("delta (trait, points)")
+            panel.tick_params(labelbottom=True)
+        for empty in flat[len(places) :]:
+            empty.set_axis_off()
+        has_ours = any(one.ours for place in places for one in place.labels)
+        legend_below(figure, _handles(sources, has_ours=has_ours), len(sources) + 2)
+    return figure
+
+
+def _draw(panel: "Axes", place: PrintedPlace, sources: Sequence[str]) -> None:
+    for y, one in enumerate(place.labels):
+        bests = [rows[0].delta for rows in one.by_source.values() if rows[0].delta is not None]
+        if len(bests) > 1:
+            panel.plot([min(bests), max(bests)], [y, y], color=QUIET, linewidth=1.4, zorder=1)
+        for source, rows in one.by_source.items():
+            look = _look(sources.index(source))
+            for index, row in enumerate(rows):
+                # a source's further figures for the label are hollow: they were not its best
+                face = "none" if index else look["color"]
+                panel.plot(row.delta or 0.0, y, markerfacecolor=face, zorder=3, **look)
+        if one.ours is not None and one.ours.delta is not None:
+            panel.plot(one.ours.delta, y, marker="*", markersize=8, color=INK, linestyle="", zorder=4)
+    panel.axvline(0, color=INK, linewidth=0.8, zorder=1)
+    panel.set_yticks(range(len(place.labels)), [one.label for one in place.labels])
+    panel.set_ylim(len(place.labels) - 0.4, -0.6)
+    panel.set_title(f"{place.model.rpartition('/')[2]}, {place.trait}, {place.position}")
+
+
+def _look(index: int) -> dict[str, Any]:
+    return {
+        "color": SERIES[index % len(SERIES)],
+        "marker": MARKERS[index % len(MARKERS)],
+        "markersize": 6,
+        "linestyle": "",
+    }
+
+
+def _handles(sources: Sequence[str], *, has_ours: bool) -> list[Any]:
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], label=source, **_look(index)) for index, source in enumerate(sources)]
+    if has_ours:
+        handles.append(Line2D([], [], label="ours", marker="*", markersize=8, color=INK, linestyle=""))
+    hollow: dict[str, Any] = {"marker": "o", "markerfacecolor": "none", "color": QUIET, "linestyle": ""}
+    return [*handles, Line2D([], [], label="printed too, not the best", **hollow)]
+
+
+def published_alt(evidence: Evidence, published: Sequence[PublishedRow]) -> str:
+    """The figure in words."""
+    places = [one for one in printed_places(evidence, published) if one.has_several][:MOST_PANELS]
+    words = []
+    for place in places:
+        apart = [one for one in place.labels if one.spread is not None]
+        apart.sort(key=lambda one: -(one.spread or 0.0))
+        said = [f"{one.label}: {_told(place, one)}" for one in apart]
+        words.append(f"{place.name}: {'; '.join(said[:4]) or 'no label in common'}")
+    return f"Published deltas, a dot per source. {'. '.join(words)}."
