@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,9 +15,14 @@ from typing import Any
 
 import pytest
 
-CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))),
+    None,
+)
 PATIENCE_SECONDS = 60.0
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH: apt-get install chromium")
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium on the PATH: apt-get install chromium"
+)
 
 
 class Page:
@@ -39,7 +45,13 @@ class Page:
 
     def show(self, width: int, height: int, *, dark: bool = False, phone: bool = False) -> None:
         """Emulate a screen; sizes in CSS pixels."""
-        self._ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone)
+        self._ask(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=phone,
+        )
         scheme = "dark" if dark else "light"
         self._ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
@@ -78,9 +90,17 @@ class Page:
         options: dict[str, Any] = {"captureBeyondViewport": whole}
         if whole:
             size = self._ask("Page.getLayoutMetrics")["cssContentSize"]
-            options["clip"] = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], 16000), "scale": 1}
+            options["clip"] = {
+                "x": 0,
+                "y": 0,
+                "width": size["width"],
+                "height": min(size["height"], 16000),
+                "scale": 1,
+            }
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(base64.b64decode(self._ask("Page.captureScreenshot", format="png", **options)["data"]))
+        file.write_bytes(
+            base64.b64decode(self._ask("Page.captureScreenshot", format="png", **options)["data"])
+        )
 
     def pdf(self, file: Path) -> None:
         """The page as it prints on A4."""
@@ -146,17 +166,28 @@ def chromium(profile: Path, options: Sequence[str] = ()) -> Iterator[Page]:
     assert CHROMIUM is not None
     (to_browser, write_fd), (read_fd, from_browser) = os.pipe(), os.pipe()
 
-    def give_pipes() -> None:
-        # Chromium reads its commands from 3 and writes to 4, whatever else lies there
-        reading, writing = os.dup(to_browser), os.dup(from_browser)
-        os.dup2(reading, 3)
-        os.dup2(writing, 4)
-
-    command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
-               "--no-first-run", "--disable-background-networking", "--remote-debugging-pipe",
-               f"--user-data-dir={profile}", *options, "about:blank"]  # fmt: skip
+    # Chromium reads its commands from 3 and writes its answers to 4, whatever else lies there
+    launch = (
+        f"import os, sys; r, w = os.dup({to_browser}), os.dup({from_browser}); "
+        "os.dup2(r, 3); os.dup2(w, 4); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    switches = (
+        "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --hide-scrollbars --no-first-run "
+        "--disable-background-networking --remote-debugging-pipe"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        launch,
+        CHROMIUM,
+        *switches.split(),
+        f"--user-data-dir={profile}",
+        *options,
+    ]
     with (profile / "chromium.log").open("wb") as log:
-        process = subprocess.Popen(command, preexec_fn=give_pipes, close_fds=False, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [*command, "about:blank"], pass_fds=(to_browser, from_browser), stdout=log, stderr=log
+        )
     os.close(to_browser)
     os.close(from_browser)
     try:

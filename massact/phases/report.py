@@ -12,6 +12,7 @@ from massact.phases.samples import pick_samples
 from massact.phases.session import Session
 from massact.phases.steps import phase_params
 from massact.report import Provenance, Report, ReportInput, build_report
+from massact.report.findings import read_for_findings, write_findings
 from massact.schema import Artifact, EvaluationRow, Kind, MlflowTag, Tag
 from massact.toy import is_toy
 from massact.tracking.provenance import provenance_tags
@@ -30,24 +31,41 @@ class WrittenReport:
     report: Report
     html: Path
     markdown: Path
+    findings: Path | None = None
 
     @property
     def summary(self) -> str:
         """What a person needs to know of it in a terminal: the checklist, and where the pages are."""
         checks = [*self.report.criteria, *self.report.sanity]
         lines = [f"- [{'x' if one.ok else ' '}] {one.text}: {one.detail}" for one in checks]
-        return "\n".join([*lines, "", f"report: {self.html}", f"        {self.markdown}"])
+        lines += ["", f"report: {self.html}", f"        {self.markdown}"]
+        return "\n".join(lines if self.findings is None else [*lines, f"findings: {self.findings}"])
 
 
-def run_report(session: Session, output: Path, parent: OpenRun | None = None) -> WrittenReport:
-    """Write the report under `output`/<experiment>, and log it as a run of kind `report`."""
+def run_report(
+    session: Session, output: Path, parent: OpenRun | None = None, *, findings: Path | None = None
+) -> WrittenReport:
+    """Write the report under `output`/<experiment>, and log it as a run of kind `report`.
+
+    Args:
+        findings: a file whose marked section is written anew with what the report found.
+
+    Raises:
+        UsageError: that file cannot be written, or its marks are not in order; the report is not made then.
+    """
+    if findings is not None:
+        read_for_findings(findings)
     tracker = session.tracker
     with tracker.phase("report", kind=Kind.REPORT, parent=parent, params=phase_params(session)) as run:
         session.say("writing the report")
         report = build_report(_collect(session, run))
         folder = output / session.experiment.name
-        written = WrittenReport(report, folder / Artifact.REPORT_HTML, folder / Artifact.REPORT_MARKDOWN)
+        written = WrittenReport(
+            report, folder / Artifact.REPORT_HTML, folder / Artifact.REPORT_MARKDOWN, findings
+        )
         _write(report, folder)
+        if findings is not None:
+            write_findings(findings, report.findings)
         with tracker.artifacts(run) as artifacts:
             _write(report, artifacts)
         tracker.set_tag(run, MlflowTag.NOTE, written.summary)

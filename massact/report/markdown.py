@@ -23,16 +23,17 @@ def render_markdown(document: Document) -> str:
     parts.append("## Answers in short")
     parts.append(escape_markdown(document.caveat))
     for answer in document.answers:
-        parts.append(f"**{answer.question}**")
+        parts += [f"**{answer.question}**", escape_markdown(answer.verdict)]
         parts.append("\n".join(f"- {escape_markdown(line)}" for line in answer.lines))
-    parts += ["## Success criteria", _checklist(document.criteria)]
-    parts += ["## Is the store sane?", _checklist(document.sanity)]
+    parts += ["## Success criteria", checklist(document.criteria)]
+    parts += ["## Is the store sane?", checklist(document.sanity)]
     for section in document.sections:
         parts += _section(document, section)
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _checklist(criteria: Sequence[Criterion]) -> str:
+def checklist(criteria: Sequence[Criterion]) -> str:
+    """Criteria as a list with boxes, each with its verdict and the reason."""
     return "\n".join(
         f"- {_MARKS[one.verdict]} {escape_markdown(one.text)}: **{one.verdict}**. {escape_markdown(one.reason)}"
         for one in criteria
