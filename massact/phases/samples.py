@@ -1,12 +1,13 @@
 """Responses that a report shows side by side: the baseline, the best, and the same vector over the cliff."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from massact.errors import MassactError
 from massact.phases.session import Session
 from massact.query import Answers, BestRow
 from massact.query.selection import is_below_floor
-from massact.report import Sample
+from massact.report import Sample, SampleRole
 from massact.schema import Artifact, EvaluationRow, StoredPoint
 from massact.store.base import Stored
 from massact.tracking.tensors import read_responses
@@ -15,26 +16,73 @@ from massact.tracking.tensors import read_responses
 def pick_samples(
     session: Session, answers: Answers, baselines: Iterable[Stored[EvaluationRow]]
 ) -> Iterator[Sample]:
-    """Per model, the response to the first question of each of the three, where responses were kept."""
+    """Per model and trait the answers to one question of each of the three, where responses were kept."""
+    baselines = list(baselines)
     floor = session.experiment.coherence_floor
     bests = [
         row for row in answers.best(floor).rows if row.status == "ok" and row.method != "random_baseline"
     ]
     for model in session.experiment.models:
-        for one in baselines:
-            if one.row.model == model.name:
-                yield from _first(session, one.run_id, f"{model.name}: baseline")
-        mine = [row for row in bests if row.model == model.name]
-        if not mine:
-            continue
-        top = max(mine, key=lambda row: (row.delta or 0.0) * (-1 if row.direction == "negative" else 1))
-        place = f"{model.name}: {top.label} at {top.position}, layer {top.layer}, coefficient"
-        run_id = _run_with_responses(answers.evaluations, top)
-        yield from _first(session, run_id or "", f"{place} {top.coefficient:g} (best)")
-        over = _over_cliff(answers.evaluations, top, floor)
-        if over is not None:
-            run_id = _run_with_responses(answers.evaluations, over)
-            yield from _first(session, run_id or "", f"{place} {over.coefficient:g} (over the cliff)")
+        for trait in session.experiment.traits:
+            mine = [row for row in bests if (row.model, row.trait) == (model.name, trait.name)]
+            if mine:
+                sign = -1 if trait.direction == "negative" else 1
+                top = max(mine, key=lambda row: sign * (row.delta or 0.0))  # used within the loop
+                yield from _of_place(session, answers, baselines, top)
+            else:
+                place = _Place(session, f"{model.name}, {trait.name}")
+                for one in baselines:
+                    if (one.row.model, one.row.trait) == (model.name, trait.name):
+                        yield from place.sample(one.run_id, "baseline", "unsteered")
+
+
+def _of_place(
+    session: Session, answers: Answers, baselines: Iterable[Stored[EvaluationRow]], top: BestRow
+) -> Iterator[Sample]:
+    trait = f", {top.trait}" if len(session.experiment.traits) > 1 else ""
+    place = _Place(session, f"{top.model}{trait}: {top.label} at {top.position}, layer {top.layer}")
+    used = answers.evaluations.samples[top.setting or ""]
+    place.judge = used.judge
+    for one in baselines:
+        if one.row.key == used.baseline_key:
+            yield from place.sample(one.run_id, "baseline", "unsteered")
+    points = answers.evaluations
+    yield from place.sample(_run_with_responses(points, top), "best", f"coefficient {top.coefficient:g}")
+    over = _over_cliff(points, top, session.experiment.coherence_floor)
+    if over is not None:
+        run_id = _run_with_responses(points, over)
+        yield from place.sample(run_id, "over the cliff", f"coefficient {over.coefficient:g}")
+
+
+@dataclass
+class _Place:
+    """Where samples stand side by side: all answer the question of the first."""
+
+    session: Session
+    name: str
+    judge: str | None = None
+    question: str | None = None
+
+    def sample(self, run_id: str | None, role: SampleRole, how: str) -> Iterator[Sample]:
+        """The run's response, or nothing where none were kept, which `--save-responses` decides."""
+        try:
+            responses = read_responses(self.session.fetch(run_id or "", Artifact.RESPONSES))
+            same = (one for one in responses if one.question == self.question)
+            response = next(same, responses[0])
+        except (MassactError, IndexError):
+            return
+        self.question = self.question or response.question
+        yield Sample(
+            title=f"{role[0].upper()}{role[1:]}: {how}",
+            question=response.question,
+            response=response.response,
+            trait=response.trait,
+            coherence=response.coherence,
+            run_id=run_id or "",
+            place=self.name,
+            role=role,
+            judge=self.judge,
+        )
 
 
 def _run_with_responses(points: Iterable[StoredPoint], one: BestRow | StoredPoint) -> str | None:
@@ -63,18 +111,3 @@ def _over_cliff(points: Iterable[StoredPoint], best: BestRow, floor: float) -> S
         and is_below_floor(point, floor)
     ]
     return min(beyond, key=lambda point: abs(point.coefficient), default=None)
-
-
-def _first(session: Session, run_id: str, title: str) -> Iterator[Sample]:
-    try:
-        response = read_responses(session.tracker.fetch(run_id, Artifact.RESPONSES))[0]
-    except MassactError:
-        return  # its responses were not kept, which --save-responses decides
-    yield Sample(
-        title=title,
-        question=response.question,
-        response=response.response,
-        trait=response.trait,
-        coherence=response.coherence,
-        run_id=run_id,
-    )

@@ -6,7 +6,7 @@ Neither torch, transformers nor mlflow is imported; matplotlib and jinja2 only w
 from massact.report.build import Report, build_report
 from massact.report.contents import ReportInput
 from massact.report.criteria import Criterion
-from massact.report.facts import Commit, CosineMatrix, Judging, Provenance, Sample, VectorFact
+from massact.report.facts import Commit, CosineMatrix, Judging, Provenance, Sample, SampleRole, VectorFact
 from massact.report.tables import PhaseName, phase_markdown, phase_verdicts
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Report",
     "ReportInput",
     "Sample",
+    "SampleRole",
     "VectorFact",
     "build_report",
     "phase_markdown",

@@ -18,7 +18,7 @@ from massact.query import Answers, Point
 from massact.query.evaluations import group_of
 from massact.query.selection import Stratum, slices, strata
 from massact.query.uncertainty import NOTHING, Believed, Standing, believe, standings
-from massact.report.facts import CosineMatrix, Provenance, Sample, VectorFact
+from massact.report.facts import CosineMatrix, Provenance, Sample, SampleRow, VectorFact, sample_rows
 from massact.schema import EvaluationRow, PublishedRow
 from massact.vectors.massive import Calibration
 
@@ -54,6 +54,11 @@ class ReportInput:
     """Figures that somebody printed."""
     vectors: tuple[VectorFact, ...] = ()
     cosines: tuple[CosineMatrix, ...] = ()
+
+    @property
+    def sample_rows(self) -> tuple[SampleRow, ...]:
+        """The samples that stand side by side."""
+        return sample_rows(self.samples)
 
 
 @dataclass(frozen=True, slots=True, order=True)

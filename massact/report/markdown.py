@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from massact.report.contents import ReportInput
 from massact.report.criteria import Criterion
 from massact.report.document import Document
-from massact.report.facts import Sample
+from massact.report.facts import SampleRow
 from massact.report.section import Section
 from massact.report.table import escape_markdown, number
 
@@ -51,19 +51,24 @@ def _section(document: Document, section: Section) -> list[str]:
     for table in section.tables:
         parts += [f"**{escape_markdown(table.caption)}**", table.markdown(given.run_link)]
     if section.key == "samples":
-        parts += [part for sample in given.samples for part in _sample(given, sample)]
+        parts += [part for row in given.sample_rows for part in _samples(given, row)]
     return parts
 
 
-def _sample(given: ReportInput, sample: Sample) -> list[str]:
-    run = sample.run_id
-    shown = f"[run]({given.run_link(run)})" if given.run_link else f"run `{run}`"
-    scores = f"trait {_score(sample.trait)}, coherence {_score(sample.coherence)}"
-    return [
-        f"### {escape_markdown(sample.title)}",
-        f"{scores}; {shown}",
-        fenced(f"{sample.question}\n\n{sample.response}"),
-    ]
+def _samples(given: ReportInput, row: SampleRow) -> list[str]:
+    """Samples of one place, one below the other: Markdown has no columns that may hold any text."""
+    parts = [f"### {escape_markdown(row.place)}"] if row.place else []
+    for sample in row.samples:
+        run = sample.run_id
+        shown = f"[run]({given.run_link(run)})" if given.run_link else f"run `{run}`"
+        judge = f", judge {escape_markdown(sample.judge)}" if sample.judge else ""
+        scores = f"trait {_score(sample.trait)}, coherence {_score(sample.coherence)}{judge}"
+        parts += [
+            f"{'####' if row.place else '###'} {escape_markdown(sample.title)}",
+            f"{scores}; {shown}",
+            fenced(f"{sample.question}\n\n{sample.response}"),
+        ]
+    return parts
 
 
 def _score(value: float | None) -> str:
