@@ -1,8 +1,10 @@
 """Responses that a report shows side by side: the baseline, the best, and the same vector over the cliff."""
 
+import statistics
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from massact.domain import Response
 from massact.errors import MassactError
 from massact.phases.session import Session
 from massact.query import Answers, BestRow
@@ -41,17 +43,18 @@ def _of_place(
 ) -> Iterator[Sample]:
     trait = f", {top.trait}" if len(session.experiment.traits) > 1 else ""
     place = _Place(session, f"{top.model}{trait}: {top.label} at {top.position}, layer {top.layer}")
-    used = answers.evaluations.samples[top.setting or ""]
+    points = answers.evaluations
+    used = points.samples[top.setting or ""]
     place.judge = used.judge
+    over = _over_cliff(points, top, session.experiment.coherence_floor)
+    over_run = None if over is None else _run_with_responses(points, over)
+    place.ask_what_is_typical(over_run)
     for one in baselines:
         if one.row.key == used.baseline_key:
             yield from place.sample(one.run_id, "baseline", "unsteered")
-    points = answers.evaluations
     yield from place.sample(_run_with_responses(points, top), "best", f"coefficient {top.coefficient:g}")
-    over = _over_cliff(points, top, session.experiment.coherence_floor)
     if over is not None:
-        run_id = _run_with_responses(points, over)
-        yield from place.sample(run_id, "over the cliff", f"coefficient {over.coefficient:g}")
+        yield from place.sample(over_run, "over the cliff", f"coefficient {over.coefficient:g}")
 
 
 @dataclass
@@ -63,14 +66,29 @@ class _Place:
     judge: str | None = None
     question: str | None = None
 
-    def sample(self, run_id: str | None, role: SampleRole, how: str) -> Iterator[Sample]:
-        """The run's response, or nothing where none were kept, which `--save-responses` decides."""
+    def ask_what_is_typical(self, run_id: str | None) -> None:
+        """Choose the question whose answer of a run is as coherent as that run's answers are on the mean."""
+        known = [one for one in self._responses(run_id) if one.coherence is not None]
+        if known:
+            mean = statistics.fmean(one.coherence or 0.0 for one in known)
+            self.question = min(known, key=lambda one: abs((one.coherence or 0.0) - mean)).question
+
+    def _responses(self, run_id: str | None) -> list[Response]:
+        """What a run kept; nothing where it kept none, which `--save-responses` decides."""
+        if run_id is None:
+            return []
         try:
-            responses = read_responses(self.session.fetch(run_id or "", Artifact.RESPONSES))
-            same = (one for one in responses if one.question == self.question)
-            response = next(same, responses[0])
-        except (MassactError, IndexError):
+            return list(read_responses(self.session.fetch(run_id, Artifact.RESPONSES)))
+        except MassactError:
+            return []
+
+    def sample(self, run_id: str | None, role: SampleRole, how: str) -> Iterator[Sample]:
+        """The run's response to the question of the place, if it kept any."""
+        responses = self._responses(run_id)
+        if not responses:
             return
+        same = (one for one in responses if one.question == self.question)
+        response = next(same, responses[0])
         self.question = self.question or response.question
         yield Sample(
             title=f"{role[0].upper()}{role[1:]}: {how}",

@@ -126,6 +126,11 @@ def method_colour(method: str) -> str:
     return _METHOD_COLOURS.get(method, QUIET)
 
 
+def ink_on(colour: Sequence[float]) -> str:
+    """Black or white, whichever reads better on a colour (red, green and blue, 0 to 1)."""
+    return "#000000" if 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 0.5 else "#ffffff"
+
+
 @contextmanager
 def style() -> Iterator[None]:
     """Matplotlib's settings for drawing and saving; the caller's own come back afterwards."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from massact.domain import METHODS
 from massact.query.selection import is_at_floor
 from massact.report.contents import Evidence, Place, counted
-from massact.report.figure_style import INK, VERMILLION, method_of, new_figure, style
+from massact.report.figure_style import INK, VERMILLION, ink_on, method_of, new_figure, style
 from massact.report.result_tables import RANDOM
 from massact.report.table import signed
 from massact.schema import StoredPoint
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_LABELS = 6
-"""Panels of a place in the report."""
+MOST_LABELS, FEWER_LABELS = 6, 3
+"""Panels in the report: of the place with the best result of a model and trait, and of its other places."""
 MOST_PLACES = 8
 """Places with heat maps in the report."""
 _PER_ROW = 3
@@ -81,7 +81,22 @@ def key_labels(evidence: Evidence, place: Place) -> tuple[str, ...]:
     declared = [label for label in first if label in drawn]
 
     others = sorted(drawn, key=lambda label: -gains.get(label, -math.inf))
-    return tuple(dict.fromkeys([*bests, *declared, *others]))[:MOST_LABELS]
+    return tuple(dict.fromkeys([*bests, *declared, *others]))[
+        : MOST_LABELS if _is_key(evidence, place) else FEWER_LABELS
+    ]
+
+
+def _is_key(evidence: Evidence, place: Place) -> bool:
+    """Whether no other place of the model and trait has a better result; of equal ones the first."""
+    mine = [one for one in evidence.places() if (one.model, one.trait) == (place.model, place.trait)]
+    return max(mine, key=lambda one: _top_gain(evidence, one)) == place
+
+
+def _top_gain(evidence: Evidence, place: Place) -> float:
+    bests = (evidence.best(place, label) for label in evidence.labels(place) if method_of(label) != RANDOM)
+    return max(
+        (evidence.gain(place, one.delta) for one in bests if one and one.delta is not None), default=-math.inf
+    )
 
 
 def heat_places(evidence: Evidence) -> tuple[Place, ...]:
@@ -157,9 +172,9 @@ def _draw(panel: "Axes", evidence: Evidence, place: Place, grid: HeatGrid, scale
             panel.plot([x - 0.3, x + 0.3, math.nan, x - 0.3, x + 0.3], [y - 0.3, y + 0.3, math.nan, y + 0.3, y - 0.3],
                        color=INK, linewidth=0.8)  # fmt: skip
         elif has_numbers and point.delta is not None:
-            is_light = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 0.5
-            ink = "#000000" if is_light else "#ffffff"
-            panel.text(x, y, signed(point.delta, 0), ha="center", va="center", fontsize=7, color=ink)
+            panel.text(
+                x, y, signed(point.delta, 0), ha="center", va="center", fontsize=7, color=ink_on(colour)
+            )
     if best is not None:
         corner = (grid.coefficients.index(best.coefficient) - 0.5, grid.layers.index(best.layer) - 0.5)
         panel.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=VERMILLION, linewidth=2.2, zorder=5))

@@ -101,9 +101,9 @@ def _draw_curve(
             axes.annotate(
                 signed(height, 0),
                 (x, height),
-                xytext=(4, 6 if above else -6),
+                xytext=(0, 6 if above else -6),
                 textcoords="offset points",
-                ha="left",
+                ha="center",
                 va="bottom" if above else "top",
                 fontsize=8,
                 color=colour,

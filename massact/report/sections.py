@@ -33,7 +33,7 @@ from massact.report.result_tables import (
 )
 from massact.report.section import Section
 from massact.report.table import Table, cells, columns, number
-from massact.report.vector_figures import cosine_text_lines, energy_tables
+from massact.report.vector_figures import cosine_text_lines, energy_lines, energy_tables
 
 
 def gaps_section(evidence: Evidence) -> Section:
@@ -131,7 +131,8 @@ def massive_section(given: ReportInput, evidence: Evidence) -> Section:
     models = [model.name for model in given.experiment.models]
     lines = tuple(uniform_line(model, given.calibrations.get(model)) for model in models)
     planted = ("These dims were planted when the toys were made, not discovered.",) if given.toy else ()
-    text = (*planted, *cosine_text_lines(given.cosines)) if given.vectors else planted
+    text = (*planted, *energy_lines(given.vectors), *cosine_text_lines(given.cosines))
+    text = text if given.vectors else planted
     tables = (*massive_tables(given.calibrations, models), *energy_tables(evidence, given.vectors))
     return Section("massive", "Massive dims", text, tables, lines)
 

@@ -4,9 +4,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from massact.query.selection import recipe_of
 from massact.report.contents import Evidence, Place, counted, listed
 from massact.report.facts import CosineMatrix, VectorFact
 from massact.report.figure_style import (
+    WIDTH,
+    ink_on,
     label_style,
     legend_below,
     legend_order,
@@ -53,7 +56,9 @@ def energy_tables(evidence: Evidence, facts: Sequence[VectorFact]) -> tuple[Tabl
     found = []
     for model, trait in pairs:
         places = [one for one in _ordered(evidence, by_place) if (one.model, one.trait) == (model, trait)]
-        labels = sorted({label for place in places for label in by_place[place]}, key=_by_method)
+        labels = sorted(
+            {label for place in places for label in _with_energy(by_place[place])}, key=_by_method
+        )
         rows = [
             cells(label, *(_energy_text(by_place[place].get(label, {})) for place in places))
             for label in labels
@@ -67,6 +72,19 @@ def energy_tables(evidence: Evidence, facts: Sequence[VectorFact]) -> tuple[Tabl
             )
         )
     return tuple(found)
+
+
+def energy_lines(facts: Sequence[VectorFact]) -> tuple[str, ...]:
+    """Which labels the table and the figure leave out."""
+    by_place = energies(facts)
+    nothing = {label for lines in by_place.values() for label in lines}
+    nothing -= {label for lines in by_place.values() for label in _with_energy(lines)}
+    if not nothing:
+        return ()
+    return (
+        f"Vectors with less than {LEAST_ENERGY:.1%} of their energy in the massive dims are left out: "
+        f"{listed(sorted(nothing, key=_by_method), limit=12)}.",
+    )
 
 
 def _energy_text(layers: Mapping[int, float]) -> str:
@@ -131,15 +149,8 @@ def _with_energy(lines: Mapping[str, Mapping[int, float]]) -> dict[str, Mapping[
     return {
         label: layers
         for label, layers in lines.items()
-        if label_known(label) and max(layers.values()) >= LEAST_ENERGY
+        if recipe_of(label) is not None and max(layers.values()) >= LEAST_ENERGY
     }
-
-
-def label_known(label: str) -> bool:
-    """Whether a label is one of ours, so that it has a look."""
-    from massact.query.selection import recipe_of
-
-    return recipe_of(label) is not None
 
 
 def energy_alt(evidence: Evidence, facts: Sequence[VectorFact]) -> str:
@@ -162,14 +173,14 @@ def cosine_figure(evidence: Evidence, matrices: Sequence[CosineMatrix]) -> "Figu
     if not shown:
         return None
     n_columns = min(2, len(shown))
-    n_rows = -(-len(shown) // n_columns)
-    most = max(len(matrix.labels) for matrix in shown)
-    side = 1.6 + 0.36 * most
+    rows = [shown[start : start + n_columns] for start in range(0, len(shown), n_columns)]
+    heights = [0.55 + 0.25 * max(len(matrix.labels) for matrix in row) for row in rows]
     with style():
         from matplotlib import colormaps
 
         colours = colormaps[_COLOURS].resampled(_SHADES)
-        figure, axes = new_figure((n_rows, n_columns), (n_columns * (side + 0.5), n_rows * side))
+        size = (WIDTH / 2 * n_columns, sum(heights))
+        figure, axes = new_figure((len(rows), n_columns), size, height_ratios=heights)
         flat = list(axes.flat)
         for panel, matrix in zip(flat, shown, strict=False):
             _draw_matrix(panel, matrix, colours)
@@ -181,6 +192,7 @@ def cosine_figure(evidence: Evidence, matrices: Sequence[CosineMatrix]) -> "Figu
 
 
 def _draw_matrix(panel: "Axes", matrix: CosineMatrix, colours: Any) -> None:
+    """The lower half, rows and columns numbered alike: labels beneath the columns would take more room than it."""
     from matplotlib.patches import Rectangle
 
     count = len(matrix.labels)
@@ -189,13 +201,13 @@ def _draw_matrix(panel: "Axes", matrix: CosineMatrix, colours: Any) -> None:
             value = matrix.values[row][column]
             colour = colours((value + 1) / 2)
             panel.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, linewidth=0))
-            is_light = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 0.5
-            panel.text(column, row, cosine_text(value), ha="center", va="center", fontsize=7,
-                       color="#000000" if is_light else "#ffffff")  # fmt: skip
+            panel.text(
+                column, row, cosine_text(value), ha="center", va="center", fontsize=7, color=ink_on(colour)
+            )
     panel.set_xlim(-0.5, count - 1.5)
-    panel.set_ylim(count - 0.5, 0.5)
-    panel.set_xticks(range(count - 1), matrix.labels[:-1], rotation=60, ha="right", rotation_mode="anchor")
-    panel.set_yticks(range(1, count), matrix.labels[1:])
+    panel.set_ylim(count - 0.5, -0.5)
+    panel.set_xticks(range(count - 1), [str(index + 1) for index in range(count - 1)])
+    panel.set_yticks(range(count), [f"{label}  {index + 1}" for index, label in enumerate(matrix.labels)])
     panel.grid(visible=False)
     panel.tick_params(length=0)
     for side in ("left", "bottom"):
