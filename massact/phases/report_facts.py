@@ -3,6 +3,7 @@
 import importlib.metadata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from massact import __version__
 from massact.errors import MassactError
@@ -46,9 +47,18 @@ def provenance(session: Session, store: RunStore, rows: Sequence[EvaluationRow],
         versions={"massact": __version__, **{one: importlib.metadata.version(one) for one in _PACKAGES}},
         counts=_counts(store, name, rows, n_baselines=len(baselines), n_failed=n_failed),
         commits=_commits(session),
-        datasets={trait.name: session.dataset(trait).digest for trait in session.experiment.traits},
+        datasets=_datasets(session),
         judging=_judging(session, store),
     )
+
+
+def _datasets(session: Session) -> dict[str, str]:
+    """The digest of each trait's dataset; one that cannot be read any more is left out."""
+    found = {}
+    for trait in session.experiment.traits:
+        with suppress(MassactError):
+            found[trait.name] = session.dataset(trait).digest
+    return found
 
 
 def _counts(

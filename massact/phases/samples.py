@@ -46,9 +46,10 @@ def _of_place(
     points = answers.evaluations
     used = points.samples[top.setting or ""]
     place.judge = used.judge
-    over = _over_cliff(points, top, session.experiment.coherence_floor)
+    floor = session.experiment.coherence_floor
+    over = _over_cliff(points, top, floor)
     over_run = None if over is None else _run_with_responses(points, over)
-    place.ask_what_is_typical(over_run)
+    place.ask_what_broke(over_run, floor)
     for one in baselines:
         if one.row.key == used.baseline_key:
             yield from place.sample(one.run_id, "baseline", "unsteered")
@@ -66,12 +67,13 @@ class _Place:
     judge: str | None = None
     question: str | None = None
 
-    def ask_what_is_typical(self, run_id: str | None) -> None:
-        """Choose the question whose answer of a run is as coherent as that run's answers are on the mean."""
-        known = [one for one in self._responses(run_id) if one.coherence is not None]
-        if known:
-            mean = statistics.fmean(one.coherence or 0.0 for one in known)
-            self.question = min(known, key=lambda one: abs((one.coherence or 0.0) - mean)).question
+    def ask_what_broke(self, run_id: str | None, floor: float) -> None:
+        """Choose the question whose answer broke as much as the run's answers did on the mean."""
+        scored = [(one, one.coherence) for one in self._responses(run_id) if one.coherence is not None]
+        below = [(one, coherence) for one, coherence in scored if coherence < floor]
+        if below:
+            mean = statistics.fmean(coherence for _, coherence in scored)
+            self.question = min(below, key=lambda pair: abs(pair[1] - mean))[0].question
 
     def _responses(self, run_id: str | None) -> list[Response]:
         """What a run kept; nothing where it kept none, which `--save-responses` decides."""

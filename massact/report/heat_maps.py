@@ -118,9 +118,9 @@ def heat_text(evidence: Evidence) -> tuple[str, ...]:
     if n_drawn == n_labels:
         return (text,)
     left = (
-        f"Drawn are the best label of each method and those of the first phase, at most {MOST_LABELS} at a place and "
-        f'{MOST_PLACES} places: {n_drawn} of {counted(n_labels, "map")}. Any other: `massact.plot.heat_map("NAME", '
-        'only=massact.Filters(labels=("LABEL",)))`.'
+        f"Drawn are {n_drawn} of {counted(n_labels, 'map')}: the best label of each method and those of the first "
+        f"phase, {MOST_LABELS} at most at the best window of a model, {FEWER_LABELS} at others, {MOST_PLACES} places. "
+        'Any other: `massact.plot.heat_map("NAME", only=massact.Filters(labels=("LABEL",)))`.'
     )
     return (text, left)
 

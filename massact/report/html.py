@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 
 from massact.report.document import Document
-from massact.report.figure_style import INK
+from massact.report.figure_style import BLUE, INK
 from massact.report.pictures import Picture
 
 
@@ -54,6 +54,7 @@ def page_svg(picture: Picture) -> str:
     from markupsafe import escape
 
     svg = picture.svg[picture.svg.index("<svg") :].replace(INK, "currentColor")
+    svg = svg.replace(BLUE.lower(), "var(--blue)")  # which is too dark on a dark ground
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     # ids are unique in a page, and every figure has a figure_1
     for pattern in (r'(\bid=")', r"(url\(#)", r'(href="#)'):

@@ -135,7 +135,8 @@ def _label_order(label: str) -> tuple[str, tuple[int, bool, bool, int], str]:
 
 def twins(place: PrintedPlace) -> list[tuple[str, str]]:
     """Pairs of printed labels that are one direction by algebra: mean_diff cleaned before and after alike."""
-    pairs = before_after_pairs({one.label for one in place.labels})
+    labels = {one.label for one in place.labels}
+    pairs = [pair for pair in before_after_pairs(labels) if labels.issuperset(pair)]
     recipes = ((pair, recipe_of(pair[0])) for pair in pairs)
     return [pair for pair, recipe in recipes if recipe is not None and recipe.method == "mean_diff"]
 

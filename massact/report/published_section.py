@@ -86,6 +86,7 @@ def _told(place: PrintedPlace, label: PrintedLabel) -> str:
 def _bullets(
     evidence: Evidence, places: Sequence[PrintedPlace], published: Sequence[PublishedRow]
 ) -> Iterator[str]:
+    yield from _baseline_lines(published)
     for place in places:
         if place.has_several:
             yield from _winner_lines(place)
@@ -101,6 +102,28 @@ def _bullets(
     if len(flags) > MOST_LINES:
         names = f"{evidence.command('compare --published')} names each"
         yield f"{len(flags) - MOST_LINES} more figures do not add up: {names}."
+
+
+def _baseline_lines(published: Sequence[PublishedRow]) -> Iterator[str]:
+    """Where sources took their deltas from different baselines, or picked at different floors."""
+    bases: dict[tuple[str, str], dict[float, set[str]]] = {}
+    floors: dict[float, set[str]] = {}
+    spelled = {row.model.casefold(): row.model for row in published}
+    for row in published:
+        if row.baseline_trait_mean is not None:
+            one = bases.setdefault((spelled[row.model.casefold()], row.trait), {})
+            one.setdefault(row.baseline_trait_mean, set()).add(row.source)
+        if row.coherence_floor is not None:
+            floors.setdefault(row.coherence_floor, set()).add(row.source)
+    if len(floors) > 1:
+        yield f"The figures were picked at different coherence floors: {_by_value(floors)}."
+    for (model, trait), found in sorted(bases.items()):
+        if len(found) > 1:
+            yield f"{model}, {trait}: the unsteered trait mean is printed as {_by_value(found)}."
+
+
+def _by_value(found: dict[float, set[str]]) -> str:
+    return listed([f"{value:g} ({listed(sorted(sources))})" for value, sources in sorted(found.items())], 6)
 
 
 def _winner_lines(place: PrintedPlace) -> Iterator[str]:
