@@ -90,7 +90,7 @@ def test_page_needs_nothing_else(report: Report) -> None:
     assert len(page.ids) == len(set(page.ids))
     for reference in re.findall(r"url\(#([^)]+)\)", report.html):
         assert reference in page.ids
-    assert report.html.count('<svg role="img" aria-label=') == len(report.figures) == 5
+    assert report.html.count('<svg role="img" aria-label=') == len(report.figures) == 7
 
 
 def test_toys_are_named_as_such(report: Report, rows: Rows) -> None:

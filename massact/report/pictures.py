@@ -13,7 +13,7 @@ from massact.report.figure_style import fixed, save_png, save_svg
 from massact.report.figures import drawn_layers, strength_figure, tradeoff_figure
 from massact.report.heat_maps import heat_alt, heat_figure, heat_places, key_labels
 from massact.report.positions import window_alt, window_figure
-from massact.report.published_section import published_alt, published_figure
+from massact.report.published_figure import published_alt, published_figure
 from massact.report.result_figures import before_after_figure, curve_figure, massive_figure
 from massact.report.vector_figures import cosine_alt, cosine_figure, energy_alt, energy_figure
 

@@ -1,13 +1,10 @@
 """Where published versions disagree: their figures side by side, and ours beside them."""
 
-import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
 
 from massact.query import PublishedComparison
 from massact.query.published_flags import SAME_DIRECTION
 from massact.report.contents import Evidence, counted, listed
-from massact.report.figure_style import INK, MARKERS, QUIET, SERIES, WIDTH, legend_below, style
 from massact.report.published_places import (
     PrintedLabel,
     PrintedPlace,
@@ -19,11 +16,6 @@ from massact.report.section import Section
 from massact.report.table import MISSING, Cell, Table, cells, columns, number, result, signed, where
 from massact.schema import PublishedRow
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-MOST_PANELS = 8
 MOST_TABLES = 12
 MOST_LINES = 12
 
@@ -62,7 +54,7 @@ def _text(
         worst = ""
         if found:
             place, label = found[0]
-            worst = f" The widest apart: {label.label} on {place.name}, {_told(place, label)}."
+            worst = f" The widest apart: {label.label} on {place.name}, {told(place, label)}."
         yield (
             f"{counted(n_both, 'label')} {'is' if n_both == 1 else 'are'} printed by two sources at one place; "
             f"{len(found)} of them differ by more than rounding.{worst}"
@@ -75,7 +67,8 @@ def _text(
         yield f"The first {MOST_TABLES} of {len(shown)} places have a table here."
 
 
-def _told(place: PrintedPlace, label: PrintedLabel) -> str:
+def told(place: PrintedPlace, label: PrintedLabel) -> str:
+    """What each source prints for a label, and how far apart they are."""
     found = ((source, label.headline(source)) for source in place.sources)
     said = [
         f"{source} {signed(row.delta)}" for source, row in found if row is not None and row.delta is not None
@@ -178,9 +171,10 @@ def _table(evidence: Evidence, place: PrintedPlace) -> Table:
         apart = f"{spread:.1f}" if spread is not None else None
         rows.append(cells(one.label, *shown, apart, ours, Cell("; ".join(dict.fromkeys(notes)))))
     headers = ["label", *(_header(place, source) for source in place.sources), "#apart", "ours", "notes"]
+    ours_at = f"; ours at floor {evidence.floor:g}" if any(one.ours for one in place.labels) else ""
     keep = [i for i, _ in enumerate(headers) if i not in _empty_columns(rows, len(headers))]
     return Table(
-        f"Delta @ coherence as printed (layer, coefficient), {place.name}; ours at floor {evidence.floor:g}",
+        f"Delta @ coherence as printed (layer, coefficient), {place.name}{ours_at}",
         columns(*(headers[i] for i in keep)),
         tuple(tuple(row[i] for i in keep) for row in rows),
     )
@@ -212,87 +206,3 @@ def _figure(row: PublishedComparison) -> str:
     at = [] if row.layer is None else [f"layer {row.layer}"]
     at += [] if row.coefficient is None else [f"{row.coefficient:g}"]
     return f"{signed(row.delta or 0.0)}{coherence}" + (f" ({', '.join(at)})" if at else "")
-
-
-def published_figure(evidence: Evidence, published: Sequence[PublishedRow]) -> "Figure | None":
-    """A dot per source, a line per label, a panel per place that several sources print."""
-    places = [one for one in printed_places(evidence, published) if one.has_several][:MOST_PANELS]
-    if not places:
-        return None
-    sources = sorted({source for place in places for source in place.sources})
-    n_columns = min(2, len(places))
-    n_rows = math.ceil(len(places) / n_columns)
-    tallest = [
-        max(len(place.labels) for place in places[row * n_columns : (row + 1) * n_columns])
-        for row in range(n_rows)
-    ]
-    with style():
-        from matplotlib.figure import Figure
-
-        heights = [0.75 + 0.26 * count for count in tallest]
-        width = WIDTH if n_columns > 1 else WIDTH * 0.7
-        figure = Figure(figsize=(width, sum(heights) + 0.5), layout="constrained")
-        axes = figure.subplots(
-            n_rows, n_columns, squeeze=False, gridspec_kw={"height_ratios": heights}, sharex=True
-        )
-        flat = list(axes.flat)
-        for panel, place in zip(flat, places, strict=False):
-            _draw(panel, place, sources)
-        for panel in flat[max(0, len(places) - n_columns) : len(places)]:
-            panel.set_xlabel("delta (trait, points)")
-            panel.tick_params(labelbottom=True)
-        for empty in flat[len(places) :]:
-            empty.set_axis_off()
-        has_ours = any(one.ours for place in places for one in place.labels)
-        legend_below(figure, _handles(sources, has_ours=has_ours), len(sources) + 2)
-    return figure
-
-
-def _draw(panel: "Axes", place: PrintedPlace, sources: Sequence[str]) -> None:
-    for y, one in enumerate(place.labels):
-        bests = [rows[0].delta for rows in one.by_source.values() if rows[0].delta is not None]
-        if len(bests) > 1:
-            panel.plot([min(bests), max(bests)], [y, y], color=QUIET, linewidth=1.4, zorder=1)
-        for source, rows in one.by_source.items():
-            look = _look(sources.index(source))
-            for index, row in enumerate(rows):
-                # a source's further figures for the label are hollow: they were not its best
-                face = "none" if index else look["color"]
-                panel.plot(row.delta or 0.0, y, markerfacecolor=face, zorder=3, **look)
-        if one.ours is not None and one.ours.delta is not None:
-            panel.plot(one.ours.delta, y, marker="*", markersize=8, color=INK, linestyle="", zorder=4)
-    panel.axvline(0, color=INK, linewidth=0.8, zorder=1)
-    panel.set_yticks(range(len(place.labels)), [one.label for one in place.labels])
-    panel.set_ylim(len(place.labels) - 0.4, -0.6)
-    panel.set_title(f"{place.model.rpartition('/')[2]}, {place.trait}, {place.position}")
-
-
-def _look(index: int) -> dict[str, Any]:
-    return {
-        "color": SERIES[index % len(SERIES)],
-        "marker": MARKERS[index % len(MARKERS)],
-        "markersize": 6,
-        "linestyle": "",
-    }
-
-
-def _handles(sources: Sequence[str], *, has_ours: bool) -> list[Any]:
-    from matplotlib.lines import Line2D
-
-    handles = [Line2D([], [], label=source, **_look(index)) for index, source in enumerate(sources)]
-    if has_ours:
-        handles.append(Line2D([], [], label="ours", marker="*", markersize=8, color=INK, linestyle=""))
-    hollow: dict[str, Any] = {"marker": "o", "markerfacecolor": "none", "color": QUIET, "linestyle": ""}
-    return [*handles, Line2D([], [], label="printed too, not the best", **hollow)]
-
-
-def published_alt(evidence: Evidence, published: Sequence[PublishedRow]) -> str:
-    """The figure in words."""
-    places = [one for one in printed_places(evidence, published) if one.has_several][:MOST_PANELS]
-    words = []
-    for place in places:
-        apart = [one for one in place.labels if one.spread is not None]
-        apart.sort(key=lambda one: -(one.spread or 0.0))
-        said = [f"{one.label}: {_told(place, one)}" for one in apart]
-        words.append(f"{place.name}: {'; '.join(said[:4]) or 'no label in common'}")
-    return f"Published deltas, a dot per source. {'. '.join(words)}."
