@@ -31,7 +31,7 @@ from massact.query import (
     SortBy,
 )
 from massact.query.floor_sensitivity import FLOORS
-from massact.query.published import admits_figure, printed_names
+from massact.query.published import admits_figure
 
 
 def gaps(
@@ -186,7 +186,12 @@ def ask_published(asked: Asked) -> Answer[PublishedComparison]:
 
     def question(loaded: Loaded) -> Answer[PublishedComparison]:
         models = loaded.file.models if loaded.file else ()
-        names = printed_names(models, loaded.answers.models)
+        names = {
+            printed: model.name
+            for model in models
+            for printed in (model.base.reference, model.instruct.reference, model.name)
+        }
+        names |= {name: name for name in loaded.answers.models if name not in names}
         only = normalised(asked.only)
         figures = [one for one in loaded.published if admits_figure(only, one, names)]
         return loaded.answers.compare_published(figures, loaded.floor, model_names=names)

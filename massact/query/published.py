@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
-from massact.config import ModelConfig
 from massact.domain import Direction, Group
 from massact.errors import UsageError
 from massact.labels import normalise_label
@@ -97,21 +96,6 @@ def admits_figure(only: Filters, one: PublishedRow, model_names: Mapping[str, st
     group = _our_group(one, model_names) or Group(one.model, one.trait, one.position, one.label)
     in_layers = not only.layers or one.layer is None or one.layer in only.layers
     return in_layers and only.admits_group(group)
-
-
-def printed_names(models: Iterable[ModelConfig], known: Iterable[str] = ()) -> dict[str, str]:
-    """The experiment's name of a model by each name that it may be printed under.
-
-    Args:
-        models: of the experiment file.
-        known: further names that the experiment has, such as those in the store.
-    """
-    names = {
-        printed: model.name
-        for model in models
-        for printed in (model.base.reference, model.instruct.reference, model.name)
-    }
-    return {**{name: name for name in known}, **names}
 
 
 def match_model(printed: str, model_names: Mapping[str, str]) -> str | None:

@@ -53,7 +53,9 @@ def effective_bests(evidence: Evidence) -> list[BestRow]:
 def spreads(evidence: Evidence) -> list[Spread]:
     """Per model, and for all models together where there is more than one."""
     bests = effective_bests(evidence)
-    by_model = [(m.name, [row for row in bests if row.model == m.name]) for m in evidence.experiment.models]
+    declared = [model.name for model in evidence.experiment.models]
+    models = dict.fromkeys([*declared, *sorted({row.model for row in bests})])
+    by_model = [(model, [row for row in bests if row.model == model]) for model in models]
     every = [("all models", bests)] if len({row.model for row in bests}) > 1 else []
     return [_spread(name, rows) for name, rows in (*by_model, *every) if rows]
 

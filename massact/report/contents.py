@@ -16,7 +16,7 @@ from massact.domain import Direction, Group
 from massact.errors import UsageError
 from massact.query import Answers, Point
 from massact.query.evaluations import group_of
-from massact.query.selection import Stratum, slices, strata
+from massact.query.selection import Stratum, natural_order, slices, strata
 from massact.query.uncertainty import NOTHING, Believed, Standing, believe, standings
 from massact.report.facts import CosineMatrix, Provenance, Sample, SampleRow, VectorFact, sample_rows
 from massact.schema import EvaluationRow, PublishedRow
@@ -157,7 +157,7 @@ class Evidence:
     def places(self) -> tuple[Place, ...]:
         """Every place declared, in the file's order, then any other where something was run."""
         declared = (Place(group.model, group.trait, group.position) for group in self.answers.groups)
-        return tuple(dict.fromkeys([*declared, *sorted(self.strata)]))
+        return tuple(dict.fromkeys([*declared, *sorted(self.strata, key=_naturally)]))
 
     def labels(self, place: Place) -> tuple[str, ...]:
         """Every label declared or run at a place, the declared ones first and in the file's order."""
@@ -221,6 +221,11 @@ class Evidence:
     def command(self, step: str) -> str:
         """The command that does a step, as Markdown code."""
         return f"`massact {step} --experiment {shlex.quote(str(self.experiment.file))}`"
+
+
+def _naturally(place: Place) -> list[list[str | int]]:
+    """`response[:5]` before `response[:10]`."""
+    return [natural_order(name) for name in (place.model, place.trait, place.position)]
 
 
 def gain(delta: float, direction: Direction) -> float:

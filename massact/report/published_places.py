@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from massact.domain import Direction
 from massact.query import Point, PublishedComparison, before_after_pairs
-from massact.query.published import match_model, printed_names
+from massact.query.published import match_model
 from massact.query.selection import natural_order, recipe_of
 from massact.report.contents import Evidence, Place, gain
 from massact.schema import PublishedRow
@@ -81,7 +81,7 @@ class PrintedPlace:
 
 def printed_places(evidence: Evidence, published: Sequence[PublishedRow]) -> list[PrintedPlace]:
     """Every place that somebody printed a delta of, those with several sources first."""
-    names = printed_names(evidence.experiment.models, evidence.answers.models)
+    names = printed_names(evidence)
     rows = evidence.answers.compare_published(published, evidence.floor, model_names=names).rows
     spelled = {row.model.casefold(): row.model for row in reversed(rows)}
     by_place: dict[tuple[str, str, str], list[PublishedComparison]] = {}
@@ -96,6 +96,14 @@ def printed_places(evidence: Evidence, published: Sequence[PublishedRow]) -> lis
             *(natural_order(n) for n in (one.model, one.trait, one.position)),
         ),
     )
+
+
+def printed_names(evidence: Evidence) -> dict[str, str]:
+    """The experiment's name of a model by each name that it may be printed under."""
+    names = {name: name for name in evidence.answers.models}
+    for model in evidence.experiment.models:
+        names |= dict.fromkeys((model.base.reference, model.instruct.reference, model.name), model.name)
+    return names
 
 
 def _place(
