@@ -209,6 +209,8 @@ def _draw_bars(axes: "Axes", evidence: Evidence, row: ComparisonRow, index: int)
     for offset, (label, best), (_, colour) in zip((-1, 0, 1), bars(evidence, row), _BARS, strict=True):
         x = index + offset * 0.27
         if best is None or best.delta is None:
+            if label not in evidence.labels(place):
+                continue  # neither declared nor run: its absence says nothing
             axes.annotate("no result", (x, 0), xytext=(0, 4), textcoords="offset points", rotation=90,
                           ha="center", va="bottom", fontsize=8, color=INK)  # fmt: skip
             continue
