@@ -183,7 +183,9 @@ def test_the_ui_lists_evaluations_by_delta_above_the_floor(
     for name in ("coefficient", "coherence_mean", "delta"):
         assert name in headers
     # and the description leads there
-    links = "[...document.querySelectorAll('a[target=_blank][href*=viewStateShareKey]')].map(a => a.textContent)"
+    links = (
+        "[...document.querySelectorAll('a[target=_blank][href*=viewStateShareKey]')].map(a => a.textContent)"
+    )
     assert page.run(links) == ["evaluations by delta above the floor", "phases"]
 
 

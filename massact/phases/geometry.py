@@ -1,5 +1,6 @@
 """Cosines between vectors whose bests are compared, so that a report says "same vector" instead of comparing noise."""
 
+from massact.errors import MissingPrerequisiteError
 from massact.labels import parse_label
 from massact.phases.session import Session
 from massact.phases.vectors import StoredVectors
@@ -17,11 +18,16 @@ def pair_cosines(session: Session, answers: Answers) -> dict[tuple[str, str], fl
             places = {
                 (point.position, point.layer)
                 for point in answers.evaluations
-                if point.model == model.name and point.trait == trait.name
+                # an imported result has no vector in the store
+                if point.model == model.name and point.trait == trait.name and point.vector_digest
             }
             if not places:
                 continue
-            vectors = StoredVectors(session, model, trait)
+            try:
+                vectors = StoredVectors(session, model, trait)
+            except MissingPrerequisiteError as error:
+                session.say(f"warning: vectors cannot be compared: {error}")
+                continue
             for position, layer in places:
                 for a, b in pairs:
                     first, second = (vectors.of(position, parse_label(label))[layer] for label in (a, b))
