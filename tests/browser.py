@@ -60,13 +60,14 @@ class Page:
         self._ask("Emulation.setEmulatedMedia", media=name)
 
     def open(self, url: str) -> None:
-        """Load an address and wait until it is loaded."""
-        self._is_loaded = False
-        self.requests.clear()
-        self.console.clear()
-        answer = self._ask("Page.navigate", url=url)
-        assert "errorText" not in answer, f"{url}: {answer['errorText']}"
-        self._until(lambda: self._is_loaded, f"{url} to load")
+        """Load an address anew, also where it differs from the last by its fragment alone, and wait for it."""
+        for address in ("about:blank", url):
+            self.requests.clear()
+            self.console.clear()
+            self._is_loaded = False
+            answer = self._ask("Page.navigate", url=address)
+            assert "errorText" not in answer, f"{address}: {answer['errorText']}"
+            self._until(lambda: self._is_loaded, f"{address} to load")
 
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression, awaited if it is a promise."""
@@ -168,8 +169,9 @@ def chromium(profile: Path, options: Sequence[str] = ()) -> Iterator[Page]:
 
     # Chromium reads its commands from 3 and writes its answers to 4, whatever else lies there
     launch = (
-        f"import os, sys; r, w = os.dup({to_browser}), os.dup({from_browser}); "
-        "os.dup2(r, 3); os.dup2(w, 4); os.execv(sys.argv[1], sys.argv[1:])"
+        "import fcntl, os, sys; "
+        f"fds = [fcntl.fcntl(fd, fcntl.F_DUPFD, 10) for fd in ({to_browser}, {from_browser})]; "
+        "os.dup2(fds[0], 3); os.dup2(fds[1], 4); os.execv(sys.argv[1], sys.argv[1:])"
     )
     switches = (
         "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --hide-scrollbars --no-first-run "

@@ -21,7 +21,8 @@ def pair_cosines(session: Session, answers: Answers) -> dict[tuple[str, str], fl
             places = {
                 (point.position, point.layer)
                 for point in answers.evaluations
-                if point.model == model.name and point.trait == trait.name
+                # an imported result has no vector in the store
+                if point.model == model.name and point.trait == trait.name and point.vector_digest
             }
             if not places or not pairs:
                 continue

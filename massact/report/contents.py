@@ -181,6 +181,12 @@ class Evidence:
             self._beliefs[place, label] = known
         return known
 
+    @property
+    def has_intervals(self) -> bool:
+        """Whether any best has an interval: imported means have no scores by question to make one from."""
+        some = ((place, label) for place in self.strata for label in self.labels(place))
+        return any(self.belief(place, label).delta_low is not None for place, label in some)
+
     def standings(self, place: Place, labels: Collection[str] | None = None) -> Mapping[str, Standing]:
         """Which of the labels has the best delta and which cannot be told from it; empty where nothing tells.
 

@@ -56,7 +56,7 @@ def caveat(evidence: Evidence) -> str:
         if questions and cells
         else "A best is the largest of several noisy results"
     )
-    if evidence.answers.scores is None or not evidence.strata:
+    if not evidence.has_intervals:
         return (
             f"{picked}, so it is biased upward, and nothing here carries an interval: a lead of a few points "
             "is no finding."

@@ -19,7 +19,7 @@ from massact.tracking.holding import held_back, uninterrupted
 from massact.tracking.patience import Patience, StoreLostError, is_outage
 from massact.tracking.process import process_tag
 from massact.tracking.tags import fit_tag, parent_tags, row_tags, run_tags
-from massact.tracking.views import view_tags
+from massact.tracking.views import view_tags, with_view_links
 
 T = TypeVar("T")
 _MAX_METRICS, _MAX_PARAMS = 1000, 100
@@ -108,7 +108,12 @@ class Tracker:
         return self._patience.ask(uninterrupted(attempt), is_outage=is_outage)
 
     def _show_views(self, experiment_id: str) -> None:
-        for key, value in view_tags(self._floor).items():
+        tags = view_tags(self._floor)
+        note = self._ask(partial(self._client.get_experiment, experiment_id)).tags.get(MlflowTag.NOTE, "")
+        linked = with_view_links(note, experiment_id)
+        if linked != note:
+            tags[MlflowTag.NOTE] = linked
+        for key, value in tags.items():
             self._ask(partial(self._client.set_experiment_tag, experiment_id, key, value))
 
     @contextmanager
