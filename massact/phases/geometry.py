@@ -16,19 +16,18 @@ def pair_cosines(session: Session, answers: Answers) -> dict[tuple[str, str], fl
     """Cosine of each clean-before vector with its clean-after one, at every layer, by their digests."""
     cosines: dict[tuple[str, str], float] = {}
     pairs = before_after_pairs(answers.labels)
+    places: dict[tuple[str, str], set[tuple[str, int]]] = {}
+    for (_, model_name, trait_name, position, _), points in answers.evaluations.by_place.items():
+        if next(iter(points)).vector_digest:  # an imported result has no vector in the store
+            at = ((position, layer) for layer in points.layers)
+            places.setdefault((model_name, trait_name), set()).update(at)
     for model in session.experiment.models:
         for trait in session.experiment.traits:
-            places = {
-                (point.position, point.layer)
-                for point in answers.evaluations
-                # an imported result has no vector in the store
-                if point.model == model.name and point.trait == trait.name and point.vector_digest
-            }
-            if not places or not pairs:
+            if not pairs or (model.name, trait.name) not in places:
                 continue
-            with suppress(MissingPrerequisiteError):  # imported results have no vectors
+            with suppress(MissingPrerequisiteError):  # extracted elsewhere
                 vectors = StoredVectors(session, model, trait)
-                for position, layer in sorted(places):
+                for position, layer in sorted(places[model.name, trait.name]):
                     cosines.update(_of_place(session, vectors, pairs, (model.name, position, layer)))
     return cosines
 

@@ -4,6 +4,7 @@ import importlib.metadata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from massact import __version__
 from massact.errors import MassactError
@@ -128,11 +129,13 @@ def vector_facts(rows: Iterable[EvaluationRow]) -> tuple[VectorFact, ...]:
 def label_cosines(session: Session, answers: Answers) -> tuple[CosineMatrix, ...]:
     """Cosines between the labels of each place, at the layer of its best; a place without vectors has none."""
     found = []
+    # without the scores by question, which nothing here needs
+    rows = replace(answers, scores=None).best(session.experiment.coherence_floor).rows
     for model in session.experiment.models:
         for trait in session.experiment.traits:
             bests = [
                 row
-                for row in answers.best(session.experiment.coherence_floor).rows
+                for row in rows
                 if (row.model, row.trait, row.status) == (model.name, trait.name, "ok")
                 and row.method != "random_baseline"
                 and row.method is not None

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from massact.domain import Response
 from massact.errors import MassactError
@@ -21,9 +21,9 @@ def pick_samples(
     """Per model and trait the answers to one question of each of the three, where responses were kept."""
     baselines = list(baselines)
     floor = session.experiment.coherence_floor
-    bests = [
-        row for row in answers.best(floor).rows if row.status == "ok" and row.method != "random_baseline"
-    ]
+    # without the scores by question, which nothing here needs
+    rows = replace(answers, scores=None).best(floor).rows
+    bests = [row for row in rows if row.status == "ok" and row.method != "random_baseline"]
     for model in session.experiment.models:
         for trait in session.experiment.traits:
             mine = [row for row in bests if (row.model, row.trait) == (model.name, trait.name)]
@@ -43,17 +43,16 @@ def _of_place(
 ) -> Iterator[Sample]:
     trait = f", {top.trait}" if len(session.experiment.traits) > 1 else ""
     place = _Place(session, f"{top.model}{trait}: {top.label} at {top.position}, layer {top.layer}")
-    points = answers.evaluations
-    used = points.samples[top.setting or ""]
+    used = answers.evaluations.samples[top.setting or ""]
     place.judge = used.judge
     floor = session.experiment.coherence_floor
-    over = _over_cliff(points, top, floor)
-    over_run = None if over is None else _run_with_responses(points, over)
+    over = _over_cliff(answers, top, floor)
+    over_run = None if over is None else _run_with_responses(answers, over)
     place.ask_what_broke(over_run, floor)
     for one in baselines:
         if one.row.key == used.baseline_key:
             yield from place.sample(one.run_id, "baseline", "unsteered")
-    yield from place.sample(_run_with_responses(points, top), "best", f"coefficient {top.coefficient:g}")
+    yield from place.sample(_run_with_responses(answers, top), "best", f"coefficient {top.coefficient:g}")
     if over is not None:
         yield from place.sample(over_run, "over the cliff", f"coefficient {over.coefficient:g}")
 
@@ -105,29 +104,31 @@ class _Place:
         )
 
 
-def _run_with_responses(points: Iterable[StoredPoint], one: BestRow | StoredPoint) -> str | None:
+def _run_with_responses(answers: Answers, one: BestRow | StoredPoint) -> str | None:
     """The run whose responses were scored: of a result that was taken over, that of the other label."""
     if one.same_as is None:
         return one.run_id
-    place = (one.setting, one.model, one.trait, one.position, one.same_as, one.layer, one.coefficient)
+    at = (one.layer, one.coefficient, one.delta)
+    points = _points(answers, one, one.same_as)
     return next(
-        (
-            point.run_id
-            for point in points
-            if (*point.place, point.layer, point.coefficient) == place and point.delta == one.delta
-        ),
-        None,
+        (point.run_id for point in points if (point.layer, point.coefficient, point.delta) == at), None
     )
 
 
-def _over_cliff(points: Iterable[StoredPoint], best: BestRow, floor: float) -> StoredPoint | None:
+def _over_cliff(answers: Answers, best: BestRow, floor: float) -> StoredPoint | None:
     """The smallest coefficient beyond the best, of the same vector, whose text is below the floor."""
     beyond = [
         point
-        for point in points
-        if (point.setting, point.vector_digest) == (best.setting, best.vector_digest)
-        and (point.label, point.position, point.layer) == (best.label, best.position, best.layer)
+        for point in _points(answers, best, best.label)
+        if (point.vector_digest, point.layer) == (best.vector_digest, best.layer)
         and abs(point.coefficient) > abs(best.coefficient or 0.0)
         and is_below_floor(point, floor)
     ]
     return min(beyond, key=lambda point: abs(point.coefficient), default=None)
+
+
+def _points(answers: Answers, one: BestRow | StoredPoint, label: str) -> Iterable[StoredPoint]:
+    """The evaluations of a label where another's result is."""
+    return answers.evaluations.by_place.get(
+        (one.setting or "", one.model, one.trait, one.position, label), ()
+    )

@@ -31,9 +31,10 @@ from massact.report.coherence_figures import coherence_figure, tradeoff_pairs
 from massact.report.contents import Place
 from massact.report.figures import strength_figure, tradeoff_figure
 from massact.report.heat_maps import all_grids, heat_figure
+from massact.report.massive_figure import massive_figure
 from massact.report.positions import window_figure
 from massact.report.published_figure import published_figure
-from massact.report.result_figures import before_after_figure, curve_figure, massive_figure
+from massact.report.result_figures import before_after_figure, curve_figure
 from massact.report.vector_figures import energy_figure
 
 if TYPE_CHECKING:

@@ -88,14 +88,20 @@ def _draw(panel: "Axes", evidence: Evidence, place: Place, lines: Lines) -> None
         points, look = lines[label], label_style(label)
         xs, ys = [p.coherence_mean or 0.0 for p in points], [p.delta or 0.0 for p in points]
         panel.plot(xs, ys, linewidth=1.1, **look.line)
-        best = evidence.best(place, label)
-        for point, x, y in zip(points, xs, ys, strict=True):
-            face = look.colour if is_at_floor(point, evidence.floor) else "none"
-            panel.plot(x, y, "o", color=look.colour, markerfacecolor=face, markersize=3)
-            if best is not None and point.key == best.key:
+        for wanted, face in ((True, look.colour), (False, "none")):
+            shown = [
+                (x, y)
+                for p, x, y in zip(points, xs, ys, strict=True)
+                if is_at_floor(p, evidence.floor) is wanted
+            ]
+            if shown:
                 panel.plot(
-                    x, y, "o", color=look.colour, markersize=7, markeredgecolor=INK, markeredgewidth=0.8
+                    *zip(*shown, strict=True), "o", color=look.colour, markerfacecolor=face, markersize=3
                 )
+        best = evidence.best(place, label)
+        if best is not None and best.delta is not None and best.coherence_mean is not None:
+            panel.plot(best.coherence_mean, best.delta, "o", color=look.colour, markersize=7, markeredgecolor=INK,
+                       markeredgewidth=0.8)  # fmt: skip
 
 
 def _name_floor(panel: "Axes", floor: float) -> None:

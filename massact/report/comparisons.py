@@ -30,6 +30,10 @@ _BOTH_LACK = {
 
 def comparisons(evidence: Evidence) -> list[ComparisonRow]:
     """Clean-before against clean-after wherever clean-before is declared or was run."""
+    return evidence.once("comparisons", lambda: _comparisons(evidence))
+
+
+def _comparisons(evidence: Evidence) -> list[ComparisonRow]:
     declared = set(evidence.answers.groups)
     order = {place: index for index, place in enumerate(evidence.places())}
     rows = [

@@ -9,12 +9,12 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from massact.config import Experiment
 from massact.domain import Direction, Group
 from massact.errors import UsageError
-from massact.query import Answers, Point
+from massact.query import Answers, CoefficientsAnswer, Point
 from massact.query.evaluations import group_of
 from massact.query.selection import Stratum, natural_order, slices, strata
 from massact.query.uncertainty import NOTHING, Believed, Standing, believe, standings
@@ -22,6 +22,7 @@ from massact.report.facts import CosineMatrix, Provenance, Sample, SampleRow, Ve
 from massact.schema import EvaluationRow, PublishedRow
 from massact.vectors.massive import Calibration
 
+T = TypeVar("T")
 EFFECT_POINTS = 30.0
 """A delta of at least so many points in the trait's direction is an effect that steering surely had."""
 PATTERN_POINTS, PATTERN_SHARE = 10.0, 0.5
@@ -96,6 +97,8 @@ class Evidence:
     cosines: Mapping[tuple[str, str], float]
     _beliefs: dict[tuple[Place, str], Believed] = field(default_factory=dict, repr=False, compare=False)
     """What `belief` has found so far: several parts of a report ask for the same."""
+    _done: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What `once` has worked out; a copy with other evidence starts anew."""
 
     @classmethod
     def of(
@@ -169,6 +172,21 @@ class Evidence:
         """The best at or above the floor."""
         stratum = self.strata.get(place)
         return stratum.best(label, self.floor) if stratum else None
+
+    def once(self, what: str, work: Callable[[], T]) -> T:
+        """Work that several parts of a report need, done for the first of them alone.
+
+        Args:
+            what: names the work; the same name must always mean the same.
+        """
+        if what not in self._done:
+            self._done[what] = work()
+        found: T = self._done[what]
+        return found
+
+    def coefficients(self) -> CoefficientsAnswer:
+        """Where the best coefficients lie, at the floor."""
+        return self.once("coefficients", lambda: self.answers.coefficients(self.floor))
 
     def belief(self, place: Place, label: str) -> Believed:
         """The interval of a label's best, its having been picked allowed for; empty where nothing tells."""

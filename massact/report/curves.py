@@ -45,6 +45,10 @@ class Curve:
 
 def cleaning_curves(evidence: Evidence) -> list[Curve]:
     """The curves of each place where a method has at least two cleaned steps declared or run."""
+    return evidence.once("curves", lambda: _cleaning_curves(evidence))
+
+
+def _cleaning_curves(evidence: Evidence) -> list[Curve]:
     labels = {place: set(evidence.labels(place)) for place in evidence.places()}
     found: dict[Place, dict[CurveKind, tuple[CurveRow, ...]]] = {place: {} for place in labels}
     for kind in _kinds(label for some in labels.values() for label in some):

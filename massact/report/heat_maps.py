@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from massact.domain import METHODS
 from massact.query.selection import is_at_floor
+from massact.report.chosen import MOST_FIGURES, key_places, top_gain
 from massact.report.contents import Evidence, Place, counted
 from massact.report.figure_style import INK, VERMILLION, ink_on, method_of, new_figure, style
 from massact.report.result_tables import RANDOM
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 MOST_LABELS, FEWER_LABELS = 6, 3
 """Panels in the report: of the place with the best result of a model and trait, and of its other places."""
-MOST_PLACES = 8
-"""Places with heat maps in the report."""
 _PER_ROW = 3
 _SHADES = 16
 """Of the scale: so few that a bar of them is drawn as shapes, which a page may hold without an image."""
@@ -89,24 +88,21 @@ def key_labels(evidence: Evidence, place: Place) -> tuple[str, ...]:
 def _is_key(evidence: Evidence, place: Place) -> bool:
     """Whether no other place of the model and trait has a better result; of equal ones the first."""
     mine = [one for one in evidence.places() if (one.model, one.trait) == (place.model, place.trait)]
-    return max(mine, key=lambda one: _top_gain(evidence, one)) == place
-
-
-def _top_gain(evidence: Evidence, place: Place) -> float:
-    bests = (evidence.best(place, label) for label in evidence.labels(place) if method_of(label) != RANDOM)
-    return max(
-        (evidence.gain(place, one.delta) for one in bests if one and one.delta is not None), default=-math.inf
-    )
+    return max(mine, key=lambda one: top_gain(evidence, one)) == place
 
 
 def heat_places(evidence: Evidence) -> tuple[Place, ...]:
     """The places that a report draws heat maps of, in its order."""
-    return tuple(place for place in evidence.places() if key_labels(evidence, place))[:MOST_PLACES]
+    return tuple(key_places(evidence, _all_places(evidence), MOST_FIGURES))
+
+
+def _all_places(evidence: Evidence) -> list[Place]:
+    return [place for place in evidence.places() if all_grids(evidence, place, evidence.labels(place))]
 
 
 def heat_text(evidence: Evidence) -> tuple[str, ...]:
     """How the maps are read, and what is left out."""
-    every = [place for place in evidence.places() if key_labels(evidence, place)]
+    every = _all_places(evidence)
     if not every:
         return ("No label was evaluated at two layers or coefficients.",)
     n_labels = sum(len(all_grids(evidence, place, evidence.labels(place))) for place in every)
@@ -119,7 +115,7 @@ def heat_text(evidence: Evidence) -> tuple[str, ...]:
         return (text,)
     left = (
         f"Drawn are {n_drawn} of {counted(n_labels, 'map')}: the best label of each method and those of the first "
-        f"phase, {MOST_LABELS} at most at the best window of a model, {FEWER_LABELS} at others, {MOST_PLACES} places. "
+        f"phase, {MOST_LABELS} at most at the best window of a model, {FEWER_LABELS} at others, {MOST_FIGURES} places. "
         'Any other: `massact.plot.heat_map("NAME", only=massact.Filters(labels=("LABEL",)))`.'
     )
     return (text, left)
@@ -157,24 +153,29 @@ def heat_figure(evidence: Evidence, place: Place, labels: Sequence[str]) -> "Fig
 
 
 def _draw(panel: "Axes", evidence: Evidence, place: Place, grid: HeatGrid, scale: Any) -> None:
+    from matplotlib.collections import PatchCollection
     from matplotlib.patches import Rectangle
 
     best = evidence.best(place, grid.label)
     has_numbers = len(grid.coefficients) <= _WITH_NUMBERS
+    cells, colours = [], []
+    cross_x: list[float] = []
+    cross_y: list[float] = []
     for (layer, coefficient), point in grid.cells.items():
         x, y = grid.coefficients.index(coefficient), grid.layers.index(layer)
         counts = is_at_floor(point, evidence.floor)
         colour = scale.to_rgba(point.delta)
-        panel.add_patch(
-            Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colour, alpha=1.0 if counts else 0.3, linewidth=0)
-        )
+        cells.append(Rectangle((x - 0.5, y - 0.5), 1, 1))
+        colours.append((*colour[:3], 1.0 if counts else 0.3))
         if not counts:
-            panel.plot([x - 0.3, x + 0.3, math.nan, x - 0.3, x + 0.3], [y - 0.3, y + 0.3, math.nan, y + 0.3, y - 0.3],
-                       color=INK, linewidth=0.8)  # fmt: skip
+            cross_x += [x - 0.3, x + 0.3, math.nan, x - 0.3, x + 0.3, math.nan]
+            cross_y += [y - 0.3, y + 0.3, math.nan, y + 0.3, y - 0.3, math.nan]
         elif has_numbers and point.delta is not None:
-            panel.text(
-                x, y, signed(point.delta, 0), ha="center", va="center", fontsize=7, color=ink_on(colour)
-            )
+            ink = ink_on(colour)
+            panel.text(x, y, signed(point.delta, 0), ha="center", va="center", fontsize=7, color=ink)
+    # one collection and one line: a shape for each cell takes most of a report's time
+    panel.add_collection(PatchCollection(cells, facecolors=colours, linewidths=0))
+    panel.plot(cross_x, cross_y, color=INK, linewidth=0.8)
     if best is not None:
         corner = (grid.coefficients.index(best.coefficient) - 0.5, grid.layers.index(best.layer) - 0.5)
         panel.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=VERMILLION, linewidth=2.2, zorder=5))

@@ -6,16 +6,36 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from massact.report.alt_texts import before_after_alt, curve_alt, massive_alt, strength_alt, tradeoff_alt
+from massact.report.chosen import (
+    MOST_FIGURES,
+    MOST_PAIRS,
+    MOST_PANELS,
+    MOST_ROWS,
+    key_places,
+    left_out,
+)
 from massact.report.coefficient_tables import spreads
 from massact.report.coherence_figures import coherence_alt, coherence_figure, tradeoff_pairs
 from massact.report.contents import Evidence, Place, ReportInput
 from massact.report.figure_style import fixed, save_png, save_svg
 from massact.report.figures import drawn_layers, strength_figure, tradeoff_figure
 from massact.report.heat_maps import heat_alt, heat_figure, heat_places, key_labels
-from massact.report.positions import window_alt, window_figure
+from massact.report.massive_figure import massive_figure
+from massact.report.positions import window_alt, window_figure, windows
 from massact.report.published_figure import published_alt, published_figure
-from massact.report.result_figures import before_after_figure, curve_figure, massive_figure
-from massact.report.vector_figures import cosine_alt, cosine_figure, energy_alt, energy_figure
+from massact.report.result_figures import (
+    before_after_figure,
+    curve_figure,
+    drawn_curves,
+    drawn_pairs,
+)
+from massact.report.vector_figures import (
+    cosine_alt,
+    cosine_figure,
+    drawn_energies,
+    energy_alt,
+    energy_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,24 +72,26 @@ def _pictures(given: ReportInput, evidence: Evidence) -> Iterator[Picture]:
     yield from _drawn(
         "positions",
         "positions",
-        lambda: window_figure(evidence),
-        caption="Best delta at or above the floor by position window, with 95 % intervals.",
+        lambda: window_figure(evidence, MOST_ROWS),
+        caption="Best delta at or above the floor by position window, with 95 % intervals."
+        + _first_of(len(windows(evidence)), MOST_ROWS, "positions"),
         alt=lambda: window_alt(evidence),
     )
     yield from _drawn(
         "before-after",
         "before-after",
-        lambda: before_after_figure(evidence),
+        lambda: before_after_figure(evidence, MOST_PANELS),
         caption="Best delta and its coherence (@), uncleaned, cleaned after and cleaned before extraction; bars are "
-        "95 % intervals.",
+        "95 % intervals." + _rest(len(drawn_pairs(evidence)), MOST_PANELS, "before_after"),
         alt=lambda: before_after_alt(evidence),
     )
     yield from _drawn(
         "curve",
         "cleaning-curve",
-        lambda: curve_figure(evidence, given.published),
+        lambda: curve_figure(evidence, given.published, MOST_PANELS),
         caption="Best delta at or above the floor against the number of cleaned dims, with 95 % intervals; a cross is "
-        f"a step without a result.{' Hollow markers are published figures.' if given.published else ''}",
+        f"a step without a result.{' Hollow markers are published figures.' if given.published else ''}"
+        + _rest(len(drawn_curves(evidence)), MOST_PANELS, "cleaning_curve"),
         alt=lambda: curve_alt(evidence),
     )
     yield from _drawn(
@@ -104,8 +126,9 @@ def _massive(given: ReportInput, evidence: Evidence) -> Iterator[Picture]:
     yield from _drawn(
         "massive",
         "massive-energy",
-        lambda: energy_figure(evidence, given.vectors),
-        caption="Share of each vector's energy in the massive dims, by layer. Labels with next to none are not drawn.",
+        lambda: energy_figure(evidence, given.vectors, MOST_PANELS),
+        caption="Share of each vector's energy in the massive dims, by layer. Labels with next to none are not drawn."
+        + _rest(len(drawn_energies(evidence, given.vectors)), MOST_PANELS, "massive_energy"),
         alt=lambda: energy_alt(evidence, given.vectors),
     )
     yield from _drawn(
@@ -118,16 +141,19 @@ def _massive(given: ReportInput, evidence: Evidence) -> Iterator[Picture]:
 
 
 def _tradeoffs(evidence: Evidence) -> Iterator[Picture]:
-    for model, trait in tradeoff_pairs(evidence):
+    pairs = tradeoff_pairs(evidence)
+    for model, trait in pairs[:MOST_PAIRS]:
         yield from _drawn(
             "tradeoff",
             f"tradeoff-coherence-{model}-{trait}",
             lambda model=model, trait=trait: coherence_figure(evidence, model, trait),  # type: ignore[misc]
-            caption=f"{model}: delta against coherence as the coefficient rises, from left to right.",
+            caption=f"{model}: delta against coherence as the coefficient rises, from left to right."
+            + _first_of(len(pairs), MOST_PAIRS, "tradeoff"),
             alt=lambda model=model, trait=trait: coherence_alt(evidence, model, trait),  # type: ignore[misc]
         )
-    for place in evidence.places():
-        yield from _tradeoff(evidence, place)
+    places = [place for place in evidence.places() if place in evidence.strata]
+    for place in key_places(evidence, places, MOST_FIGURES):
+        yield from _tradeoff(evidence, place, _rest(len(places), MOST_FIGURES, "tradeoff"))
 
 
 def _heat_maps(evidence: Evidence, place: Place) -> Iterator[Picture]:
@@ -141,7 +167,7 @@ def _heat_maps(evidence: Evidence, place: Place) -> Iterator[Picture]:
     )
 
 
-def _tradeoff(evidence: Evidence, place: Place) -> Iterator[Picture]:
+def _tradeoff(evidence: Evidence, place: Place, rest: str) -> Iterator[Picture]:
     stratum = evidence.strata.get(place)
     layers = drawn_layers(stratum, evidence.floor) if stratum else {}
     name = evidence.name(place)
@@ -152,7 +178,7 @@ def _tradeoff(evidence: Evidence, place: Place) -> Iterator[Picture]:
         "tradeoff",
         f"tradeoff-{place.model}-{place.trait}-{place.position}",
         lambda: tradeoff_figure(evidence, place),
-        caption=f"{name}. Layer: {at}.",
+        caption=f"{name}. Layer: {at}.{rest}",
         alt=lambda: tradeoff_alt(evidence, place),
     )
 
@@ -165,6 +191,20 @@ def _drawn(
         safe = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")
         figure = fixed(figure)
         yield Picture(section, safe, caption, alt(), save_png(figure), save_svg(figure))
+
+
+def _rest(of: int, most: int, function: str) -> str:
+    """What a caption says of the places that are not drawn."""
+    return left_out(min(of, most), of, "places", f"massact.plot.{function}")
+
+
+def _first_of(of: int, most: int, function: str) -> str:
+    """The same of models and traits."""
+    return (
+        ""
+        if of <= most
+        else f" The first {most} of {of} models and traits; any other: massact.plot.{function}."
+    )
 
 
 def _scatter(evidence: Evidence) -> str:

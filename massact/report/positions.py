@@ -102,9 +102,10 @@ def error_bar(evidence: Evidence, place: Place, label: str, best: Point) -> tupl
     return max(0.0, best.delta - believed.delta_low), max(0.0, believed.delta_high - best.delta)
 
 
-def window_figure(evidence: Evidence) -> "Figure | None":
+def window_figure(evidence: Evidence, most: int | None = None) -> "Figure | None":
     """Best delta against the window: a row per model and trait, a column per method, a line per label."""
     shown = [one for one in windows(evidence) if any(_points(evidence, one, label) for label in one.labels)]
+    shown = shown[:most]
     methods = [
         m
         for m in METHODS

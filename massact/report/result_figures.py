@@ -1,4 +1,4 @@
-"""Figures of results: the cleaning curve, before against after, massive dims.
+"""Figures of results: the cleaning curve, before against after.
 
 Each function returns a figure, or `None` where there is nothing to draw.
 """
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from massact.domain import AllDims
 from massact.labels import format_label, parse_label
 from massact.query import ComparisonRow, CurveRow, Point
+from massact.report.chosen import key_places
 from massact.report.comparisons import comparisons, same_vector
 from massact.report.contents import Evidence, Place, place_of
 from massact.report.curves import Curve, CurveKind, cleaning_curves
@@ -20,7 +21,6 @@ from massact.report.figure_style import (
     MARKERS,
     ORANGE,
     QUIET,
-    SERIES,
     legend_below,
     method_colour,
     panel_grid,
@@ -30,23 +30,22 @@ from massact.report.positions import error_bar
 from massact.report.published_places import PrintedPlace, printed_places
 from massact.report.table import number, signed
 from massact.schema import PublishedRow
-from massact.vectors.massive import Calibration
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _ANNOTATED_LINES = 2
-_NAMED_DIMS = 6
-"""So many massive dims have a colour of their own."""
 
 
-def curve_figure(evidence: Evidence, published: Sequence[PublishedRow] = ()) -> "Figure | None":
+def curve_figure(
+    evidence: Evidence, published: Sequence[PublishedRow] = (), most: int | None = None
+) -> "Figure | None":
     """Best delta against the number of cleaned dims, a panel per place, a line per method.
 
     Bars are 95 % intervals; what was published for the same label stands beside the line.
     """
-    curves = [curve for curve in cleaning_curves(evidence) if curve.has_result]
+    curves = drawn_curves(evidence, most)
     if not curves:
         return None
     printed = {one.our_place: one for one in printed_places(evidence, published)}
@@ -73,6 +72,12 @@ def curve_figure(evidence: Evidence, published: Sequence[PublishedRow] = ()) -> 
         handles = _curve_handles(kinds, sources, has_gap=has_gap)
         legend_below(figure, handles, min(len(handles), 4))
     return figure
+
+
+def drawn_curves(evidence: Evidence, most: int | None = None) -> list[Curve]:
+    """The curves that have a result, of at most so many places."""
+    curves = {curve.place: curve for curve in cleaning_curves(evidence) if curve.has_result}
+    return [curves[place] for place in key_places(evidence, curves, most)]
 
 
 def _draw_curve(
@@ -170,12 +175,9 @@ def _curve_handles(kinds: Sequence[CurveKind], sources: Mapping[str, str], *, ha
     return handles
 
 
-def before_after_figure(evidence: Evidence) -> "Figure | None":
+def before_after_figure(evidence: Evidence, most: int | None = None) -> "Figure | None":
     """Best delta uncleaned, cleaned after and cleaned before, a panel per place."""
-    by_place: dict[Place, list[ComparisonRow]] = {}
-    for row in comparisons(evidence):
-        by_place.setdefault(place_of(row), []).append(row)
-    shown = {place: rows for place, rows in by_place.items() if any(r.best_a or r.best_b for r in rows)}
+    shown = drawn_pairs(evidence, most)
     if not shown:
         return None
     with style():
@@ -192,6 +194,15 @@ def before_after_figure(evidence: Evidence) -> "Figure | None":
         panels[0].set_ylabel("best delta at the floor")
         legend_below(figure, _bar_handles(evidence, [row for rows in shown.values() for row in rows]), 3)
     return figure
+
+
+def drawn_pairs(evidence: Evidence, most: int | None = None) -> dict[Place, list[ComparisonRow]]:
+    """The pairs of at most so many places where one of the two has a result."""
+    by_place: dict[Place, list[ComparisonRow]] = {}
+    for row in comparisons(evidence):
+        by_place.setdefault(place_of(row), []).append(row)
+    shown = {place: rows for place, rows in by_place.items() if any(r.best_a or r.best_b for r in rows)}
+    return {place: shown[place] for place in key_places(evidence, shown, most)}
 
 
 _BARS = (("uncleaned", QUIET), ("cleaned after", ORANGE), ("cleaned before", BLUE))
@@ -244,45 +255,3 @@ def _bar_handles(evidence: Evidence, rows: Sequence[ComparisonRow]) -> list[Any]
         for (name, colour), is_drawn in zip(_BARS, drawn, strict=True)
         if is_drawn
     ]
-
-
-def massive_figure(calibrations: Mapping[str, Calibration], models: Sequence[str]) -> "Figure | None":
-    """How far the massive dims stand out at each layer, a panel per model."""
-    known = [(model, calibrations[model]) for model in models if model in calibrations]
-    known = [(model, calibration) for model, calibration in known if calibration.layers]
-    if not known:
-        return None
-    with style():
-        figure, panels = panel_grid(len(known), 3.3)
-        for axes, (model, calibration) in zip(panels, known, strict=False):
-            _draw_massive(axes, calibration)
-            axes.set_title(model)
-            axes.set_xlabel("layer")
-        panels[0].set_ylabel("mean activation / median of all dims")
-    return figure
-
-
-def _draw_massive(axes: "Axes", calibration: Calibration) -> None:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    uniform = calibration.uniform_dims
-    ratios: dict[int, dict[int, float]] = {}
-    for index, layer in enumerate(calibration.layers):
-        for dim, ratio in zip(layer.top_dims, layer.ratio_to_median, strict=False):
-            if ratio > 0:  # a log axis has no place for less
-                ratios.setdefault(dim, {})[index] = ratio
-    rest = [(i, r) for dim, line in ratios.items() if dim not in uniform for i, r in line.items()]
-    if rest:
-        axes.plot(*zip(*rest, strict=True), ".", color=QUIET, markersize=4, alpha=0.7, label="other top dims")
-    for rank, dim in enumerate(uniform):
-        line = [ratios.get(dim, {}).get(index, math.nan) for index in range(len(calibration.layers))]
-        is_named = rank < _NAMED_DIMS
-        colour = SERIES[rank] if is_named else QUIET
-        name = f"dim {dim}" if is_named else "_nolegend_"
-        axes.plot(range(len(line)), line, marker="o", markersize=3.5, color=colour, label=name)
-    axes.set_yscale("log")
-    axes.set_ylim(bottom=1)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if ratios:
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)

@@ -106,7 +106,7 @@ def curve_section(evidence: Evidence) -> Section:
 
 def coefficient_section(evidence: Evidence) -> Section:
     """Phase 4's question."""
-    answer = evidence.answers.coefficients(evidence.floor)
+    answer = evidence.coefficients()
     text = (
         "Relative strength is coefficient × ‖v without massive dims‖ / mean ‖h without massive dims‖. How "
         "well it predicts the best coefficient is measured below on the groups with an effect (a delta of "

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from massact.query.selection import recipe_of
+from massact.report.chosen import key_places
 from massact.report.contents import Evidence, Place, counted, listed
 from massact.report.facts import CosineMatrix, VectorFact
 from massact.report.figure_style import (
@@ -99,12 +100,18 @@ def _share(energy: float) -> str:
     return "0" if energy < 0.0005 else f"{energy:.3f}" if energy < 0.1 else f"{energy:.2f}"
 
 
-def energy_figure(evidence: Evidence, facts: Sequence[VectorFact]) -> "Figure | None":
+def drawn_energies(evidence: Evidence, facts: Sequence[VectorFact], most: int | None = None) -> list[Place]:
+    """At most so many of the places whose energies are known."""
+    return key_places(evidence, _ordered(evidence, energies(facts)), most)
+
+
+def energy_figure(
+    evidence: Evidence, facts: Sequence[VectorFact], most: int | None = None
+) -> "Figure | None":
     """Energy in the massive dims by layer, a panel per place."""
     by_place = energies(facts)
-    shown = {
-        place: lines for place in _ordered(evidence, by_place) if (lines := _with_energy(by_place[place]))
-    }
+    lines_of = {place: _with_energy(by_place[place]) for place in drawn_energies(evidence, facts, most)}
+    shown = {place: lines for place, lines in lines_of.items() if lines}
     if not shown:
         return None
     drawn: set[str] = set()
