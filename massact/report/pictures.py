@@ -1,6 +1,5 @@
 """The report's figures with their captions and the words that stand for them."""
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from massact.report.figure_style import fixed, save_png, save_svg
 from massact.report.figures import drawn_layers, strength_figure, tradeoff_figure
 from massact.report.heat_maps import heat_alt, heat_figure, heat_places, key_labels
 from massact.report.massive_figure import massive_figure
+from massact.report.phase_figures import safe_name
 from massact.report.positions import window_alt, window_figure, windows
 from massact.report.published_figure import published_alt, published_figure
 from massact.report.result_figures import (
@@ -188,9 +188,8 @@ def _drawn(
 ) -> Iterator[Picture]:
     figure = draw()
     if figure is not None:
-        safe = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")
         figure = fixed(figure)
-        yield Picture(section, safe, caption, alt(), save_png(figure), save_svg(figure))
+        yield Picture(section, safe_name(name), caption, alt(), save_png(figure), save_svg(figure))
 
 
 def _rest(of: int, most: int, function: str) -> str:
