@@ -41,6 +41,7 @@ FORBIDDEN: dict[str, set[str]] = {
               "massact.cli"},
     "report": {"torch", "transformers", "mlflow", "click", "massact.tracking", "massact.pipeline", "massact.phases",
                "massact.cli"},
+    "plot": {"torch", "transformers", "mlflow", "click", "massact.pipeline", "massact.phases", "massact.cli"},
     "transfer": {"click", "torch", "transformers", "massact.query", "massact.models", "massact.judges",
                  "massact.pipeline", "massact.phases", "massact.cli"},
     "phases": {"click", "mlflow", "sqlalchemy", "massact.cli"},
