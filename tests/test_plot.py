@@ -186,7 +186,7 @@ def test_massact_stays_light_until_a_figure_is_drawn() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_every_question_can_be_asked_of_a_store(
+def test_a_store_gives_the_same_figure_as_its_answer(
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from click.testing import CliRunner

@@ -8,6 +8,8 @@ from massact.report.result_tables import RANDOM
 
 MOST_FIGURES = 6
 """Figures of one kind, each of its own place or model and trait."""
+MOST_TRADEOFFS = 4
+"""Figures against the coefficient; that against coherence shows every window of a model."""
 MOST_PAIRS = 3
 """Figures of one kind, each of its own model and trait."""
 MOST_PANELS = 12

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from massact.report.alt_texts import before_after_alt, curve_alt, massive_alt, strength_alt, tradeoff_alt
 from massact.report.chosen import (
-    MOST_FIGURES,
     MOST_PAIRS,
     MOST_PANELS,
     MOST_ROWS,
+    MOST_TRADEOFFS,
     key_places,
     left_out,
 )
@@ -152,8 +152,8 @@ def _tradeoffs(evidence: Evidence) -> Iterator[Picture]:
             alt=lambda model=model, trait=trait: coherence_alt(evidence, model, trait),  # type: ignore[misc]
         )
     places = [place for place in evidence.places() if place in evidence.strata]
-    for place in key_places(evidence, places, MOST_FIGURES):
-        yield from _tradeoff(evidence, place, _rest(len(places), MOST_FIGURES, "tradeoff"))
+    for place in key_places(evidence, places, MOST_TRADEOFFS):
+        yield from _tradeoff(evidence, place, _rest(len(places), MOST_TRADEOFFS, "tradeoff"))
 
 
 def _heat_maps(evidence: Evidence, place: Place) -> Iterator[Picture]:
