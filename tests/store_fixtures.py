@@ -188,8 +188,18 @@ def point_tags(row: EvaluationRow) -> dict[str, str]:
 
 
 @contextmanager
-def tracking_server(database_uri: str, folder: Path) -> Iterator[str]:
-    """A real MLflow server on loopback over a database; gives its address."""
+def tracking_server(
+    database_uri: str,
+    folder: Path,
+    *,
+    app: str | None = None,
+    settings: Mapping[str, str] | None = None,
+    options: tuple[str, ...] = (),
+) -> Iterator[str]:
+    """A real MLflow server on loopback over a database; gives its address.
+
+    `app` is one of massact's (None: MLflow's own), `settings` more of its environment.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -211,7 +221,9 @@ def tracking_server(database_uri: str, folder: Path) -> Iterator[str]:
         "--artifacts-destination",
         str(folder / "artifacts"),
     ]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    command += ["--app-name", app] if app else []
+    command += options
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **(settings or {})}
     with (folder / "server.log").open("w") as log:
         server = subprocess.Popen(
             command, stdout=log, stderr=log, env=environment, cwd=folder, start_new_session=True

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from massact.schema import Kind
-from massact.server.limits import MAX_RUN_IDS
 from massact.server.parameters import Parameter, choice, text
 from massact.server.problems import BAD_BODY, ProblemError
 from massact.server.questions import EXPERIMENT
+from massact.store.wire import MAX_RUN_IDS
 
 BY_GET: dict[str, tuple[str, tuple[Parameter, ...]]] = {
     "points": ("The evaluations of an experiment: of the finished ones their points", (EXPERIMENT,)),

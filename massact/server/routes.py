@@ -10,7 +10,6 @@ from mlflow.server.handlers import _add_static_prefix
 
 from massact import __version__
 from massact.server import API
-from massact.server.limits import MAX_RUN_IDS
 from massact.server.openapi import description
 from massact.server.parameters import read_parameters
 from massact.server.problems import (
@@ -26,6 +25,7 @@ from massact.server.processes import Processes, Reply
 from massact.server.questions import QUESTIONS, ROWS
 from massact.server.readings import BY_GET, BY_POST, read_body
 from massact.server.rights import readable_experiments
+from massact.store.wire import MAX_RUN_IDS
 
 _log = logging.getLogger(__name__)
 _MAX_BODY = MAX_RUN_IDS * 70  # bytes: ids of 64 characters, quotes and commas
