@@ -194,11 +194,11 @@ def tracking_server(
     *,
     app: str | None = None,
     settings: Mapping[str, str] | None = None,
-    options: tuple[str, ...] = (),
+    prefix: str = "",
 ) -> Iterator[str]:
     """A real MLflow server on loopback over a database; gives its address.
 
-    `app` is one of massact's (None: MLflow's own), `settings` more of its environment.
+    `app` is one of massact's (None: MLflow's own), `settings` more of its environment, `prefix` begins all paths.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -222,14 +222,14 @@ def tracking_server(
         str(folder / "artifacts"),
     ]
     command += ["--app-name", app] if app else []
-    command += options
+    command += ["--static-prefix", prefix] if prefix else []
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **(settings or {})}
     with (folder / "server.log").open("w") as log:
         server = subprocess.Popen(
             command, stdout=log, stderr=log, env=environment, cwd=folder, start_new_session=True
         )
     try:
-        address = f"http://127.0.0.1:{port}"
+        address = f"http://127.0.0.1:{port}{prefix}"
         _wait_for(f"{address}/health", server, folder / "server.log")
         yield address
     finally:
