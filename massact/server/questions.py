@@ -127,8 +127,8 @@ QUESTIONS: dict[str, Served] = {
             _compare,
             (
                 pattern(
-                    "pair", "two labels as A:B; unsaid: clean-before against clean-after", "^[^:]+:[^:]+$", _pair,
-                    is_repeated=True, argument="pairs",
+                    "pair", "two labels as A:B; unsaid: clean-before against clean-after",
+                    r"^[^:\u0000]+:[^:\u0000]+$", _pair, is_repeated=True, argument="pairs",
                 ),
             ),
         ),
