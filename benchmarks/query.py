@@ -220,13 +220,13 @@ def versions() -> str:
 
 
 @contextmanager
-def tracking_server(database_uri: str, app: str | None) -> Iterator[str]:
-    """A tracking server with MLflow's default settings."""
+def tracking_server(database_uri: str, app: str | None, options: tuple[str, ...] = ()) -> Iterator[str]:
+    """A tracking server with MLflow's default settings, or with other options."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database_uri]
-    command += ["--host", "127.0.0.1", "--port", str(port), *(["--app-name", app] if app else [])]
+    command += ["--host", "127.0.0.1", "--port", str(port), *(["--app-name", app] if app else []), *options]
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "server.log").open("w") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True)
         try:
