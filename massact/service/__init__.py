@@ -1,0 +1,1 @@
+"""Running the service: its server, its users, its backups."""
