@@ -11,7 +11,10 @@ from typing import Any
 _FORBIDDEN = HTTPStatus.FORBIDDEN
 WRITERS_ONLY = "creating needs the role of a writer: ask an administrator (massact users role NAME writer)"
 ADMINS_ONLY = "only administrators may use this"
+NO_SOURCE = "only administrators may register what lies outside a run: give the run's id and a source in its artifacts"
 NO_LOCATION = "only administrators may say where an experiment's artifacts lie: leave artifact_location out"
+
+_CHECKED_SCHEMES = ("runs", "models", "mlflow-artifacts", "file")
 
 
 def install(flask_app: Any, fastapi_app: Any) -> None:
@@ -21,11 +24,24 @@ def install(flask_app: Any, fastapi_app: Any) -> None:
         flask_app: `mlflow.server.app`, whose hook that logs in is there already.
         fastapi_app: what `mlflow.server.auth.create_app` returned, before it served a request.
     """
+    from mlflow.server.handlers import catch_mlflow_exception
     from starlette.middleware import Middleware
 
-    flask_app.before_request(_refuse_in_flask)
+    flask_app.before_request_funcs[None].insert(0, _ask_for_a_password)
+    flask_app.before_request(catch_mlflow_exception(_refuse_in_flask))  # type: ignore[no-untyped-call]
     # innermost, behind MLflow's own, which leaves the name of who is logged in
     fastapi_app.user_middleware.append(Middleware(_NativeRoutes))
+
+
+def _ask_for_a_password() -> Any:
+    """MLflow fails with 500 at a login that is no name and password, such as a token."""
+    from flask import request
+    from mlflow.server import auth
+
+    login = request.authorization
+    is_other = login is not None and (login.type != "basic" or login.username is None)
+    is_public: bool = auth.is_unprotected_route(request.path)
+    return auth.make_basic_auth_response() if is_other and not is_public else None
 
 
 def may_create(username: str) -> bool:
@@ -65,6 +81,8 @@ def _reason(path: str, method: str, username: str) -> str | None:
     if method == "POST" and path == DEMO_GENERATE and not _is_admin(username):
         return ADMINS_ONLY
     validator = auth.BEFORE_REQUEST_VALIDATORS.get((path, method))
+    if validator is auth.validate_can_create_model_version:
+        return NO_SOURCE if _is_source_outside() and not _is_admin(username) else None
     if validator not in _creating():
         return None
     if not may_create(username):
@@ -93,6 +111,27 @@ def _artifact_location() -> str:
 
     message: Any = _get_request_message(CreateExperiment())  # type: ignore[no-untyped-call]
     return str(message.artifact_location)
+
+
+def _is_source_outside() -> bool:
+    """Whether a model version would be made of files that MLflow hands out without asking whose they are.
+
+    It reads a version's files with the server's own login, so that `s3://BUCKET/…` would be another user's
+    artifacts, or another bucket of the server's. Of local paths and of its own schemes MLflow sees to that.
+    """
+    from mlflow.protos.model_registry_pb2 import CreateModelVersion
+    from mlflow.server.handlers import _get_request_message, _get_tracking_store
+
+    message: Any = _get_request_message(CreateModelVersion())  # type: ignore[no-untyped-call]
+    scheme, is_uri, _ = str(message.source).partition(":/")
+    if not is_uri or scheme in _CHECKED_SCHEMES:
+        return False
+    if not message.run_id:
+        return True
+    store: Any = _get_tracking_store()
+    artifacts = store.get_run(message.run_id).info.artifact_uri.rstrip("/")
+    parts = str(message.source).removeprefix(f"{artifacts}/").split("/")
+    return not str(message.source).startswith(f"{artifacts}/") or ".." in parts
 
 
 class _NativeRoutes:
