@@ -1,170 +1,60 @@
-"""What MLflow's own rights leave open on a server with users, and is refused here.
+"""Which MLflow experiments whoever asks may read: MLflow is asked, in this process, in their name.
 
-MLflow lets everyone with a login create experiments, models and prompts unless the server runs with workspaces,
-which would lay out its artifacts anew. Its grant for creating, `USE` on the workspace `default`, is what makes a
-writer here too: only that it counts is added. Nothing is allowed here that MLflow refuses.
+Its answer to `experiments/search` is what its own permissions leave, whatever authorises here: the basic-auth app,
+a plugin of it, or nobody. Nothing is kept from one request to the next, so a changed permission counts at once.
 """
 
-from http import HTTPStatus
-from typing import Any
+import json
+from collections.abc import Iterator
 
-_FORBIDDEN = HTTPStatus.FORBIDDEN
-WRITERS_ONLY = "creating needs the role of a writer: ask an administrator (massact users role NAME writer)"
-ADMINS_ONLY = "only administrators may use this"
-NO_SOURCE = "only administrators may register what lies outside a run: give the run's id and a source in its artifacts"
-NO_LOCATION = "only administrators may say where an experiment's artifacts lie: leave artifact_location out"
+from flask import Flask, Request
+from mlflow.server.handlers import _add_static_prefix
+from werkzeug.test import Client
 
-_CHECKED_SCHEMES = ("runs", "models", "mlflow-artifacts", "file")
+from massact.server.problems import FAILED, ProblemError, kind_of_status
 
-
-def install(flask_app: Any, fastapi_app: Any) -> None:
-    """Add the refusals to a server that MLflow's `create_app` has given users.
-
-    Args:
-        flask_app: `mlflow.server.app`, whose hook that logs in is there already.
-        fastapi_app: what `mlflow.server.auth.create_app` returned, before it served a request.
-    """
-    from mlflow.server.handlers import catch_mlflow_exception
-    from starlette.middleware import Middleware
-
-    flask_app.before_request_funcs[None].insert(0, _ask_for_a_password)
-    flask_app.before_request(catch_mlflow_exception(_refuse_in_flask))  # type: ignore[no-untyped-call]
-    # innermost, behind MLflow's own, which leaves the name of who is logged in
-    fastapi_app.user_middleware.append(Middleware(_NativeRoutes))
-
-
-def _ask_for_a_password() -> Any:
-    """MLflow fails with 500 at a login that is no name and password, such as a token."""
-    from flask import request
-    from mlflow.server import auth
-
-    login = request.authorization
-    is_other = login is not None and (login.type != "basic" or login.username is None)
-    is_public: bool = auth.is_unprotected_route(request.path)
-    return auth.make_basic_auth_response() if is_other and not is_public else None
-
-
-def may_create(username: str) -> bool:
-    """Whether a user may create experiments, registered models, prompts and the like."""
-    from mlflow.server import auth
-    from mlflow.server.auth.permissions import RESOURCE_TYPE_WORKSPACE, GrantLoadKey
-    from mlflow.utils.workspace_utils import DEFAULT_WORKSPACE_NAME
-
-    if auth.store.get_user(username).is_admin:
-        return True
-    key = GrantLoadKey(RESOURCE_TYPE_WORKSPACE, "*")
-    (granted,) = auth.resolve_permissions(username, DEFAULT_WORKSPACE_NAME, [key])
-    return granted is not None and granted.can_use
-
-
-def _is_admin(username: str) -> bool:
-    from mlflow.server import auth
-
-    return bool(auth.store.get_user(username).is_admin)
-
-
-def _refuse_in_flask() -> Any:
-    """Flask's hook: a refusal, or nothing where the request may go on."""
-    from flask import Response, g, request
-
-    username = getattr(g, "mlflow_authenticated_user", None)
-    if username is None:  # a page that needs no login
-        return None
-    reason = _reason(request.path, request.method, username)
-    return Response(reason, status=_FORBIDDEN, mimetype="text/plain") if reason else None
-
-
-def _reason(path: str, method: str, username: str) -> str | None:
-    from mlflow.server import auth
-    from mlflow.server.auth.routes import DEMO_GENERATE
-
-    if method == "POST" and path == DEMO_GENERATE and not _is_admin(username):
-        return ADMINS_ONLY
-    validator = auth.BEFORE_REQUEST_VALIDATORS.get((path, method))
-    if validator is auth.validate_can_create_model_version:
-        return NO_SOURCE if _is_source_outside() and not _is_admin(username) else None
-    if validator not in _creating():
-        return None
-    if not may_create(username):
-        return WRITERS_ONLY
-    is_located = validator is auth.validate_can_create_experiment and _artifact_location()
-    return NO_LOCATION if is_located and not _is_admin(username) else None
-
-
-def _creating() -> tuple[Any, ...]:
-    """What MLflow asks before it creates something that belongs to no experiment."""
-    from mlflow.server import auth
-
-    return (
-        auth.validate_can_create_experiment,
-        auth.validate_can_create_registered_model,
-        auth.validate_can_create_gateway_secret,
-        auth.validate_can_create_gateway_endpoint,
-        auth.validate_can_create_gateway_model_definition,
+_PAGE = 1000
+_NOT_PASSED_ON = frozenset(
+    # of the body that is not passed on; and the origin, which was checked when the request came in
+    (
+        "Content-Length",
+        "Content-Type",
+        "Transfer-Encoding",
+        "Accept-Encoding",
+        "Origin",
+        "Referer",
+        "Connection",
     )
+)
 
 
-def _artifact_location() -> str:
-    """As MLflow will read it from the request: it takes more spellings than one."""
-    from mlflow.protos.service_pb2 import CreateExperiment
-    from mlflow.server.handlers import _get_request_message
+def readable_experiments(app: Flask, request: Request) -> list[int]:
+    """The ids of the MLflow experiments, not deleted, that the sender of a request may read.
 
-    message: Any = _get_request_message(CreateExperiment())  # type: ignore[no-untyped-call]
-    return str(message.artifact_location)
-
-
-def _is_source_outside() -> bool:
-    """Whether a model version would be made of files that MLflow hands out without asking whose they are.
-
-    It reads a version's files with the server's own login, so that `s3://BUCKET/…` would be another user's
-    artifacts, or another bucket of the server's. Of local paths and of its own schemes MLflow sees to that.
+    Raises:
+        ProblemError: MLflow refuses the login, or does not answer.
     """
-    from mlflow.protos.model_registry_pb2 import CreateModelVersion
-    from mlflow.server.handlers import _get_request_message, _get_tracking_store
-
-    message: Any = _get_request_message(CreateModelVersion())  # type: ignore[no-untyped-call]
-    scheme, is_uri, _ = str(message.source).partition(":/")
-    if not is_uri or scheme in _CHECKED_SCHEMES:
-        return False
-    if not message.run_id:
-        return True
-    store: Any = _get_tracking_store()
-    artifacts = store.get_run(message.run_id).info.artifact_uri.rstrip("/")
-    parts = str(message.source).removeprefix(f"{artifacts}/").split("/")
-    return not str(message.source).startswith(f"{artifacts}/") or ".." in parts
+    return sorted({int(one["experiment_id"]) for page in _pages(app, request) for one in page})
 
 
-class _NativeRoutes:
-    """ASGI middleware for the routes that Flask does not see."""
-
-    def __init__(self, app: Any) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        reason = await _reason_natively(scope) if scope["type"] == "http" else None
-        if reason is None:
-            await self._app(scope, receive, send)
+def _pages(app: Flask, request: Request) -> Iterator[list[dict[str, str]]]:
+    client = Client(app.wsgi_app, use_cookies=False)
+    headers = [(name, value) for name, value in request.headers if name not in _NOT_PASSED_ON]
+    token = ""
+    while True:
+        body = {"max_results": _PAGE, "view_type": "ACTIVE_ONLY"} | ({"page_token": token} if token else {})
+        answer = client.open(
+            _add_static_prefix("/api/2.0/mlflow/experiments/search"),
+            method="POST",
+            json=body,
+            headers=headers,
+            environ_base={"REMOTE_ADDR": request.remote_addr or ""},
+        )
+        if answer.status_code != 200:
+            kind = kind_of_status(answer.status_code) if 400 <= answer.status_code < 500 else FAILED
+            raise ProblemError(kind, "MLflow does not say which experiments may be read")
+        page = json.loads(answer.get_data())
+        yield page.get("experiments", [])
+        token = page.get("next_page_token", "")
+        if not token:
             return
-        from starlette.responses import PlainTextResponse
-
-        await PlainTextResponse(reason, status_code=_FORBIDDEN)(scope, receive, send)
-
-
-async def _reason_natively(scope: Any) -> str | None:
-    from anyio import to_thread
-    from mlflow.server.asgi_utils import get_routed_asgi_path
-    from mlflow.server.auth import _strip_static_prefix
-    from mlflow.server.mcp_server_api import is_mcp_server_api_path
-    from starlette.requests import Request
-
-    path = _strip_static_prefix(get_routed_asgi_path(Request(scope)))
-    is_for_admins = path.startswith(("/ajax-api/3.0/mlflow/assistant", "/ajax-api/3.0/jobs"))
-    is_changing = scope["method"] not in ("GET", "HEAD", "OPTIONS")
-    is_for_writers = is_changing and is_mcp_server_api_path(path)
-    if not (is_for_admins or is_for_writers):
-        return None
-    username = scope.get("state", {}).get("username")
-    ask = _is_admin if is_for_admins else may_create
-    if username is not None and await to_thread.run_sync(ask, username):
-        return None
-    return ADMINS_ONLY if is_for_admins else WRITERS_ONLY
