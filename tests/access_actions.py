@@ -5,6 +5,7 @@ from collections.abc import Callable
 import requests
 
 from tests.access_server import NAMES, Who, World
+from tests.store_fixtures import EXPERIMENT
 
 Act = Callable[[World, Who], requests.Response]
 
@@ -16,6 +17,12 @@ def _read_as_the_ui(world: World, who: Who) -> requests.Response:
     body = {"operationName": "GetRun", "query": query, "variables": {"data": {"runId": world.run}}}
     answer = world.server.ask(who, "POST", "/graphql", json=body)
     assert not answer.ok or world.run in answer.text
+    return answer
+
+
+def _ask_query_api(world: World, who: Who) -> requests.Response:
+    answer = world.ask_query_api(who, EXPERIMENT)
+    assert not answer.ok or world.evaluation in answer.text
     return answer
 
 
@@ -114,6 +121,7 @@ ACTIONS: dict[str, Act] = {
     "read an artifact as the UI does": lambda w, who: w.server.ask(
         who, "GET", f"/get-artifact?run_uuid={w.run}&path=text.txt"
     ),
+    "ask the query API": _ask_query_api,
     "create an experiment": lambda w, who: w.post(who, "experiments/create", name=next(NAMES)),
     "create one elsewhere (`artifact_location`)": lambda w, who: w.post(
         who,

@@ -18,6 +18,7 @@ from unittest import mock
 import requests
 
 from massact.service.users import Role, Users
+from tests.store_fixtures import evaluation_row, point_tags
 
 ADMIN = ("admin", "admin-admin-admin-1")
 SECRET_KEY = "not-a-secret-in-tests"
@@ -137,6 +138,7 @@ class World:
         self.owner = self.people["owner"]
         self.experiment = self.make_experiment("olgas")
         self.run = self.make_run()
+        self.evaluation = self.make_evaluation(self.experiment)
 
     def make_experiment(self, name: str, who: Who = None) -> str:
         answer = self.server.ask(who or self.owner, "POST", "experiments/create", json={"name": name})
@@ -148,6 +150,18 @@ class World:
         run = str(answer.json()["run"]["info"]["run_id"])
         assert self.server.ask(self.owner, "PUT", self.file(run, experiment), data=FILE).ok
         return run
+
+    def make_evaluation(self, place: str, **changes: Any) -> str:
+        """A finished run that the questions about `EXPERIMENT` see."""
+        tags = [{"key": key, "value": value} for key, value in point_tags(evaluation_row(**changes)).items()]
+        made = self.post(self.owner, "runs/create", experiment_id=place, tags=tags, start_time=1)
+        run = str(made.json()["run"]["info"]["run_id"])
+        assert self.post(self.owner, "runs/update", run_id=run, status="FINISHED", end_time=2).ok
+        return run
+
+    def ask_query_api(self, who: Who, experiment: str) -> requests.Response:
+        """The evaluations of an experiment of ours."""
+        return self.server.ask(who, "GET", "/massact/v1/runs", params={"experiment": experiment})
 
     def file(self, run: str | None = None, experiment: str | None = None, name: str = "text.txt") -> str:
         place = f"{experiment or self.experiment}/{run or self.run}/artifacts/{name}"

@@ -47,11 +47,13 @@ def test_grants(world: World, may: str) -> None:
     name = next(NAMES)
     experiment = world.make_experiment(name)
     run = world.make_run(experiment)
+    evaluation = world.make_evaluation(experiment, experiment=name)
     with world.server.users(ADMIN) as known:
         known.grant("walt", name, "manage")  # replaced by the next
         known.grant("walt", name, may)
     ask, post = world.server.ask, world.post
     found = {
+        "get answers of the query API from it": evaluation in world.ask_query_api(who, name).text,
         "find it in a search": name in post(who, "experiments/search", max_results=1000).text,
         "read its runs and artifacts": all(
             (

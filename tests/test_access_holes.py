@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 def test_nothing_shows_of_what_is_hidden(world: World) -> None:
     name = next(NAMES)
     experiment = world.make_experiment(name)
-    run = world.make_run(experiment)
+    run, evaluation = world.make_run(experiment), world.make_evaluation(experiment, experiment=name)
     rita = world.people["reader"]
     with world.server.users() as known:
         known.grant("rita", name, "nothing")
@@ -35,6 +35,17 @@ def test_nothing_shows_of_what_is_hidden(world: World) -> None:
         world.post(rita, "runs/search", experiment_ids=[experiment]),
         world.post(rita, "/graphql", **body),
     ]  # fmt: skip
+    body = {"run_ids": [evaluation], "tags": ["massact.row"]}
+    empty = [
+        world.ask_query_api(rita, name),
+        world.post(rita, "/massact/v1/raw/finished", **body),
+        world.post(rita, "/massact/v1/raw/values", run_ids=[evaluation], tag="massact.row"),
+        world.post(rita, "/massact/v1/raw/steps", run_ids=[evaluation]),
+    ]
+    for answer in empty:
+        assert evaluation not in answer.text
+        assert "vector-probe" not in answer.text
+    assert evaluation in world.post(world.owner, "/massact/v1/raw/finished", **body).text
     for answer in asked:
         assert run not in answer.text
         assert FILE not in answer.content
@@ -74,7 +85,7 @@ def _changing_routes() -> set[tuple[str, str]]:
     found = {
         (verb, rule.rule) for rule in app.url_map.iter_rules() for verb in (rule.methods or set()) - reading
     }
-    natives = [
+    natives: list[tuple[str, Any]] = [
         ("", artifact_router.artifact_router),
         ("", gateway_api.gateway_router),
         ("", assistant_router),
@@ -136,15 +147,22 @@ def _name_of(world: World, experiment: str) -> str:
 @pytest.mark.parametrize("verb", ["POST", "PUT", "PATCH", "DELETE"])
 def test_another_sites_request_is_refused(world: World, verb: str) -> None:
     """Even with an administrator's login, which a browser may send along."""
-    for path in ("experiments/create", world.file(name="x"), "/ajax-api/2.0/mlflow/runs/search", "/graphql",
-                 "users/create"):  # fmt: skip
+    paths = ["experiments/create", world.file(name="x"), "/ajax-api/2.0/mlflow/runs/search", "users/create"]
+    for path in (*paths, *(["/massact/v1/raw/steps"] if verb == "POST" else [])):
         answer = world.server.ask(ADMIN, verb, path, json={}, headers={"Origin": "https://elsewhere.example"})
-        assert answer.status_code == 403 or path == "/graphql"
+        assert answer.status_code == 403, path
 
 
 @pytest.mark.parametrize("host", ["elsewhere.example", "127.0.0.1.elsewhere.example", "localhost.evil:80"])
 def test_another_hosts_name_is_refused(world: World, host: str) -> None:
-    for path in ("/", "experiments/search?max_results=1", world.file(), "/get-artifact", "/graphql"):
+    for path in (
+        "/",
+        "experiments/search?max_results=1",
+        world.file(),
+        "/get-artifact",
+        "/graphql",
+        "/massact/v1/runs",
+    ):
         assert world.server.ask(ADMIN, "GET", path, headers={"Host": host}).status_code == 403
 
 
