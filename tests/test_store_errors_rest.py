@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from massact.errors import StoreError
+from massact.login import find_login
 from massact.store import open_store
-from massact.store.login import find_login
 from tests.store_errors import gaps, refusal
 
 

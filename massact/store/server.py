@@ -15,7 +15,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from massact.errors import StoreError
-from massact.store.login import log_in
+from massact.login import log_in
 
 TIMEOUT_SECONDS = (10.0, 300.0)
 """To connect, and for a whole answer: a page of 5,000 runs takes a busy server a while."""
@@ -29,7 +29,7 @@ class TrackingServer:
 
     Honours MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD or MLflow's credentials file, or else
     MLFLOW_TRACKING_TOKEN; and the MLFLOW_TRACKING_ variables for TLS, as MLflow's own client does
-    (`massact.store.login`); and MLFLOW_HTTP_REQUEST_TIMEOUT, the seconds for a whole answer.
+    (`massact.login`); and MLFLOW_HTTP_REQUEST_TIMEOUT, the seconds for a whole answer.
     """
 
     def __init__(self, uri: str) -> None:
