@@ -4,7 +4,6 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,12 +13,12 @@ from massact.cli.column import Column
 from massact.cli.columns import COLUMNS, CONFIRMED_COLUMNS, HALVES_COLUMNS, RATIO_COLUMNS, WINNER_COLUMNS
 from massact.errors import UsageError
 from massact.query import Answer, ConfirmationsAnswer, JudgesAnswer, PublishedComparison, SensitivityAnswer
+from massact.query.as_json import to_json
 from massact.query.coefficient_patterns import CoefficientsAnswer
 from massact.query.rows import flatten, to_mapping
 
 Format = Literal["table", "json", "csv", "markdown"]
 FORMATS = ("table", "json", "csv", "markdown")
-OUTPUT_SCHEMA_VERSION = 1
 TABLE_WIDTH = 120
 _GAP = "  "
 
@@ -27,7 +26,7 @@ _GAP = "  "
 def render(answer: Answer[Any], output_format: Format) -> str:
     """An answer as text, ending in a line break."""
     if output_format == "json":
-        return _json(answer)
+        return to_json(answer)
     if output_format == "csv":
         return _csv(answer)
     draw = _table if output_format == "table" else _markdown
@@ -68,21 +67,6 @@ def write(text: str, output: Path | None) -> None:
         raise UsageError(
             f"cannot write {output}: {error.strerror}. Name a file in a folder that exists"
         ) from error
-
-
-def _json(answer: Answer[Any]) -> str:
-    head = {
-        "schema_version": OUTPUT_SCHEMA_VERSION,
-        "question": answer.question,
-        "floor": answer.floor,
-        "rows": to_mapping(answer.rows),
-        "notes": list(answer.notes),
-    }
-    own = {field.name: to_mapping(getattr(answer, field.name)) for field in fields(answer)}
-    return (
-        json.dumps({**head, **{k: v for k, v in own.items() if k not in head}}, indent=2, allow_nan=False)
-        + "\n"
-    )
 
 
 def _csv(answer: Answer[Any]) -> str:

@@ -103,6 +103,11 @@ class Artifact(StrEnum):
     REPORT_MARKDOWN = "report.md"
 
 
+DECLARED_TAG = "massact.declared"
+"""Prefix of the tags of an MLflow experiment that hold what a file declares; see `massact.schema.declared`."""
+EXPERIMENT_TAG_LIMIT = 5000
+"""Characters of an experiment tag's value that every version of MLflow keeps."""
+
 POINT_TAG = "massact.point"
 """Prefix of the tag that holds an evaluation's point; `massact.schema.point_tag` gives the whole key."""
 

@@ -40,7 +40,12 @@ _LENGTHS = {len(_HEAD_TYPES), len(_HEAD_TYPES) - len(MARKS)}
 @cache
 def point_tag(experiment: str) -> str:
     """Key of the tag that holds the points of an experiment's evaluations."""
-    return f"{POINT_TAG}.{hashlib.sha256(experiment.encode()).hexdigest()[:12]}"
+    return f"{POINT_TAG}.{experiment_digest(experiment)}"
+
+
+def experiment_digest(experiment: str) -> str:
+    """What stands for an experiment's name in keys of tags, which are too short for some names."""
+    return hashlib.sha256(experiment.encode()).hexdigest()[:12]
 
 
 def encode_point(row: EvaluationRow) -> str | None:

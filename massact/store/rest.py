@@ -80,6 +80,14 @@ class RestSource:
                 found[run_id] = int(run["info"]["end_time"])
         return found
 
+    def experiment_tags(self, prefix: str) -> list[dict[str, str]]:
+        """Of each MLflow experiment that has such, its tags whose keys begin with a prefix."""
+        tags = [
+            {tag["key"]: tag.get("value", "") for tag in one.get("tags", ()) if tag["key"].startswith(prefix)}
+            for one in self._experiments()
+        ]
+        return [one for one in tags if one]
+
     def points(self, experiment: str) -> RawPoints:
         """The evaluations of an experiment: of the finished ones no more than their points.
 
@@ -165,9 +173,12 @@ class RestSource:
         self._server.close()
 
     def _experiment_ids(self) -> list[str]:
+        return [one["experiment_id"] for one in self._experiments()]
+
+    def _experiments(self) -> list[Mapping[str, Any]]:
         body = {"max_results": _EXPERIMENTS_PAGE, "view_type": "ACTIVE_ONLY"}
         pages = self._pages("POST", "experiments/search", body)
-        return [one["experiment_id"] for page in pages for one in page.get("experiments", ())]
+        return [one for page in pages for one in page.get("experiments", ())]
 
     def _search(
         self, query: str, experiments: Sequence[str] | None = None, n_pages: int | None = None
