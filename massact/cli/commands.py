@@ -101,6 +101,11 @@ COMMANDS: dict[str, Entry] = {
         "Score stored responses with another judge, without generating any again.",
     ),
     "sync": Entry("sync", "sync", "Send finished evaluations that wait in the spool to the run store."),
+    "serve": Entry(
+        "serve",
+        "serve",
+        "Start the tracking server and UI: database, artifacts and, with --auth, users.",
+    ),
     "toy": Entry("toy", "toy", "The embedded toy models."),
     "import": Entry(
         "transfer",

@@ -2,8 +2,3 @@
 
 The process that `massact serve` runs in stays small: what needs MLflow is done by children of it.
 """
-
-from massact.service.serving import serve, tune
-from massact.service.settings import Settings
-
-__all__ = ["Settings", "serve", "tune"]

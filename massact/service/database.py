@@ -69,7 +69,9 @@ def strange_places(uri: str) -> int:
     try:
         with engine.connect() as connection:
             query = "SELECT count(*) FROM experiments WHERE lifecycle_stage = 'active' AND (artifact_location LIKE "
-            found = connection.execute(sa.text(query + "'/%' OR artifact_location LIKE 'file:%')")).scalar_one()
+            found = connection.execute(
+                sa.text(query + "'/%' OR artifact_location LIKE 'file:%')")
+            ).scalar_one()
             return int(found)
     finally:
         engine.dispose()
@@ -83,8 +85,8 @@ def _make(uri: str) -> None:
     from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    SqlAlchemyStore(uri, PROXIED_ARTIFACTS)
-    Registry(uri)
+    SqlAlchemyStore(uri, PROXIED_ARTIFACTS)  # type: ignore[no-untyped-call]
+    Registry(uri)  # type: ignore[no-untyped-call]
 
 
 @contextmanager
@@ -92,7 +94,7 @@ def _alone(engine: sa.Engine, uri: str) -> Iterator[None]:
     """While nobody else sets this database up."""
     path = sqlite_path(uri)
     if path is not None:
-        with _file_locked(path.with_name(f".{path.name}.setup-lock")):
+        with _file_locked(path.with_name(f"{path.name}.setup-lock")):
             yield
         return
     with engine.connect() as connection:

@@ -1,4 +1,4 @@
-"""Secrets of the service: from the environment, or from the file that `<NAME>_FILE` names; never from a command line."""
+"""Secrets of the service: from the environment or from a file that `<NAME>_FILE` names, never a command line."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -35,6 +35,8 @@ class Settings:
     port: int = DEFAULT_PORT
     workers: int = 1
     auth: bool = False
+    private: bool = False
+    """Whether users see only what they were given rights to; otherwise each may read everything."""
     allow_no_auth: bool = False
     """Whether strangers on the network may read and write without a password."""
     allowed_hosts: tuple[str, ...] = ()
@@ -63,6 +65,8 @@ def check(settings: Settings) -> None:
             without passwords, or it is taken.
     """
     check_database(settings.database)
+    if settings.private and not settings.auth:
+        raise UsageError("--private is about users, and without --auth there are none: add --auth")
     if not (is_loopback(settings.host) or settings.auth or settings.allow_no_auth):
         raise UsageError(
             f"{settings.host or 'every address'} can be reached from the network, and without --auth whoever reaches "
