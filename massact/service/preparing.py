@@ -101,7 +101,7 @@ def _set_up_users() -> None:
         bootstrap_admin_user()
     except MlflowException as error:
         raise UsageError(
-            f"the first administrator cannot be made: {str(error).splitlines()[0]} Set MLFLOW_AUTH_ADMIN_PASSWORD, or "
+            f"the first administrator cannot be made: {str(error).partition(' Set ')[0]} Set MLFLOW_AUTH_ADMIN_PASSWORD, or "
             "MLFLOW_AUTH_ADMIN_PASSWORD_FILE to a file that holds it, to at least 12 characters"
         ) from error
 
