@@ -47,8 +47,11 @@ done
 
 # --- is the target empty?
 file=${uri#sqlite:///}
+users=$(dirname "$file")/mlflow-users.db
 if [ $kind = sqlite ]; then
-    for one in "$file" "$(dirname "$file")/mlflow-users.db"; do
+    # the mark of a restore that was cut off: users lie there from it at most
+    [ ! -e "$file.restoring" ] || [ -e "$file" ] || rm -f "$users" "$file.restoring"
+    for one in "$file" "$users"; do
         [ ! -e "$one" ] || fail "$one is there already: move it away, or name another place"
     done
 else
@@ -77,7 +80,7 @@ undo() {
     [ $code -ne 0 ] || return 0
     echo "error: the restore failed; removing what it had put there" >&2
     clear_artifacts
-    [ $kind = postgresql ] || rm -f "$file.restoring" "$(dirname "$file")/mlflow-users.db"
+    [ $kind = postgresql ] || rm -f "$file.restoring" "$users"
 }
 trap undo EXIT
 if [ -n "$stage" ]; then
@@ -88,7 +91,7 @@ if [ -n "$stage" ]; then
 fi
 if [ $kind = sqlite ]; then
     cp "$backup/database.sqlite" "$file.restoring"
-    [ ! -f "$backup/users.sqlite" ] || cp "$backup/users.sqlite" "$(dirname "$file")/mlflow-users.db"
+    [ ! -f "$backup/users.sqlite" ] || cp "$backup/users.sqlite" "$users"
     sync
     mv "$file.restoring" "$file"
 else

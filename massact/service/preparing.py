@@ -100,8 +100,9 @@ def _set_up_users() -> None:
     try:
         bootstrap_admin_user()
     except MlflowException as error:
+        reason = str(error).partition(" Set ")[0]
         raise UsageError(
-            f"the first administrator cannot be made: {str(error).partition(' Set ')[0]} Set MLFLOW_AUTH_ADMIN_PASSWORD, or "
+            f"the first administrator cannot be made: {reason} Set MLFLOW_AUTH_ADMIN_PASSWORD, or "
             "MLFLOW_AUTH_ADMIN_PASSWORD_FILE to a file that holds it, to at least 12 characters"
         ) from error
 
