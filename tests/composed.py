@@ -134,13 +134,7 @@ class Composed:
 
     def processes(self) -> list[int]:
         """Of the service and all that descend from it."""
-        if self.process is None:
-            return []
-        found = [self.process.pid]
-        parents = dict(_parents())
-        for _ in range(8):
-            found += [pid for pid, parent in parents.items() if parent in found and pid not in found]
-        return found
+        return [] if self.process is None else descendants(self.process.pid)
 
     def kill(self) -> None:
         """All of its processes at once, as when a container is killed."""
@@ -157,6 +151,14 @@ class Composed:
         code = self.process.wait(30)
         self.process = None
         return code
+
+
+def descendants(pid: int) -> list[int]:
+    """A process and all that descend from it, parents first."""
+    found, parents = [pid], dict(_parents())
+    for _ in range(8):
+        found += [one for one, parent in parents.items() if parent in found and one not in found]
+    return found
 
 
 def _parents() -> list[tuple[int, int]]:

@@ -1,6 +1,6 @@
 """The run store's database before a service starts on it: made where there is none, refused where it is not right.
 
-Imports MLflow, so it runs in a child of `massact serve` (`massact.service.preparing`), never in the process that stays.
+Makes the first tables with MLflow, so it runs in a child of `massact serve` (`massact.service.preparing`).
 """
 
 import fcntl
@@ -82,6 +82,9 @@ def _is_empty(engine: sa.Engine) -> bool:
 
 
 def _make(uri: str) -> None:
+    from massact.tracking.connection import set_up_client
+
+    set_up_client()  # MLflow's chatter turned down
     from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 

@@ -56,9 +56,6 @@ def prepare(task: Task, environment: Mapping[str, str]) -> list[str]:
 
 
 def _work(task: Task) -> list[str]:
-    from massact.tracking.connection import set_up_client
-
-    set_up_client()  # MLflow's chatter turned down
     from massact.service import database
 
     notes = [database.set_up(task.database)]

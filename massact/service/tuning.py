@@ -1,24 +1,29 @@
 """What makes a run store quicker to read: an index and statistics, made only when asked for (docs/service.md)."""
 
+import time
+
 import sqlalchemy as sa
 
 from massact.errors import StoreError, UsageError
-from massact.schema import POINT_TAG
+from massact.schema import POINT_KEYS
 from massact.service.database import open_engine
 from massact.service.settings import hidden, sqlite_path
 from massact.store.database import explain
 
 INDEX = "massact_points"
-_FIRST, _BEYOND = f"{POINT_TAG}.", f"{POINT_TAG}g"
-"""All points' keys lie between them, whatever the collation: a digest is hexadecimal, and some ignore full stops."""
+_FIRST, _BEYOND = POINT_KEYS
 _CREATE = (
     f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {INDEX} ON tags (key) INCLUDE (run_uuid, value) "
     f"WHERE key >= '{_FIRST}' AND key < '{_BEYOND}'"
 )
 _DROP = f"DROP INDEX CONCURRENTLY IF EXISTS {INDEX}"
 _VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)"
+_IN_ORDER = "SELECT " + " AND ".join(
+    f"'{_FIRST}{digit * 12}' >= '{_FIRST}' AND '{_FIRST}{digit * 12}' < '{_BEYOND}'" for digit in "09af"
+)
 _LOCK_NUMBER = 0x74756E65
 """'tune' as a number: of two at once the second waits."""
+_AGAIN_SECONDS = 0.5
 _ANALYSED = ("runs", "tags", "params", "metrics", "latest_metrics", "experiments")
 
 
@@ -56,7 +61,16 @@ def _sqlite(connection: sa.Connection) -> list[str]:
 
 
 def _postgresql(connection: sa.Connection) -> list[str]:
-    connection.execute(sa.text("SELECT pg_advisory_lock(:number)"), {"number": _LOCK_NUMBER})
+    # asked again and again: one that waited inside its query would be waited for by the other's CREATE INDEX
+    while not connection.execute(
+        sa.text("SELECT pg_try_advisory_lock(:n)"), {"n": _LOCK_NUMBER}
+    ).scalar_one():
+        time.sleep(_AGAIN_SECONDS)
+    if not connection.execute(sa.text(_IN_ORDER)).scalar_one():
+        raise StoreError(
+            "this database sorts texts in an order in which the index is of no use (its collation is unusual): nothing "
+            "was done. One made with LOCALE 'C.UTF-8' can be tuned"
+        )
     before = connection.execute(sa.text(_VALID), {"name": INDEX}).scalar_one_or_none()
     if before is False:  # building it was broken off: it costs writers and serves nobody
         connection.exec_driver_sql(_DROP)
