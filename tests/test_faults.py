@@ -70,14 +70,14 @@ SWEEP = (
 class Worker:
     """The process of `tests/fault_worker.py`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
         self._folder = folder
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        own = {"MLFLOW_TRACKING_URI": uri(folder), **(environment or {})}
         self._process = subprocess.Popen(
             [sys.executable, str(ROOT / "tests" / "fault_worker.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=environment | {"MLFLOW_TRACKING_URI": uri(folder)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **own},
             text=True,
         )
         assert self._read() == "ready"
