@@ -103,6 +103,7 @@ COMMANDS: dict[str, Entry] = {
     "sync": Entry("sync", "sync", "Send finished evaluations that wait in the spool to the run store."),
     "users": Entry(
         "users", "users", "Who may use a tracking server with logins: readers, writers and administrators."
+    ),
     "serve": Entry(
         "serve",
         "serve",
