@@ -16,6 +16,7 @@ from massact.schema.declared import (
 )
 from massact.schema.names import (
     COHERENCE_SCORE,
+    POINT_KEYS,
     POINT_TAG,
     SCHEMA_VERSION,
     TAG_LIMIT,
@@ -44,6 +45,7 @@ from massact.schema.scores import Scores, decode_many_scores, decode_scores, enc
 
 __all__ = [
     "COHERENCE_SCORE",
+    "POINT_KEYS",
     "POINT_TAG",
     "SCHEMA_VERSION",
     "TAG_LIMIT",

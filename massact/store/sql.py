@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from massact.errors import StoreError
-from massact.schema import COHERENCE_SCORE, POINT_TAG, TRAIT_SCORE, Kind, Tag, point_tag
+from massact.schema import COHERENCE_SCORE, POINT_KEYS, TRAIT_SCORE, Kind, Tag, point_tag
 from massact.store.base import FAILED, FINISHED, UNENDED, RawPoints, RawRun, ScoreStep
 from massact.store.database import check_schema, explain, open_database
 from massact.store.tables import (
@@ -179,7 +179,7 @@ class SqlSource:
 
     def _drop_pointed(self, runs: dict[str, Any]) -> None:
         """Leave out evaluations of any experiment, told by the tag's key alone: an index holds it."""
-        first, beyond = f"{POINT_TAG}.", f"{POINT_TAG}/"  # the slash follows the full stop
+        first, beyond = POINT_KEYS
         query = sa.select(TAGS.c.run_uuid).where(TAGS.c.key >= first, TAGS.c.key < beyond)
         for (run_id,) in self._fetch_raw(query):
             runs.pop(run_id, None)
