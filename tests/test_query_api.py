@@ -182,6 +182,16 @@ def test_other_ways_of_asking_are_refused(server: str) -> None:
     assert requests.get(f"{server}/massact", timeout=60).headers["Content-Type"] != PROBLEM_TYPE
 
 
+def test_a_page_of_another_site_may_not_ask(server: str) -> None:
+    address, body = f"{server}/massact/v1/raw/steps", {"run_ids": []}
+    for origin, status in (("http://elsewhere.example", 403), ("http://localhost:3000", 200)):
+        response = requests.post(address, json=body, headers={"Origin": origin}, timeout=60)
+        assert response.status_code == status
+    assert (
+        problem(requests.post(address, json=body, headers={"Origin": "null"}, timeout=60))[1] == "forbidden"
+    )
+
+
 def test_the_description_changes_only_with_the_version(server: str) -> None:
     first = requests.get(f"{server}/massact/v1/openapi.json", timeout=60)
     assert first.json()["openapi"] == "3.1.0"
