@@ -4,7 +4,6 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,13 +11,13 @@ import click
 
 from massact.errors import UsageError
 from massact.query import Answer
+from massact.query.as_json import to_json
 from massact.query.column import Column
 from massact.query.rows import flatten, to_mapping
 from massact.query.tables import answer_lines, answer_tables, printed
 
 Format = Literal["table", "json", "csv", "markdown"]
 FORMATS = ("table", "json", "csv", "markdown")
-OUTPUT_SCHEMA_VERSION = 1
 TABLE_WIDTH = 120
 _GAP = "  "
 
@@ -26,7 +25,7 @@ _GAP = "  "
 def render(answer: Answer[Any], output_format: Format) -> str:
     """An answer as text, ending in a line break."""
     if output_format == "json":
-        return _json(answer)
+        return to_json(answer)
     if output_format == "csv":
         return _csv(answer)
     draw = _table if output_format == "table" else _markdown
@@ -50,21 +49,6 @@ def write(text: str, output: Path | None) -> None:
         raise UsageError(
             f"cannot write {output}: {error.strerror}. Name a file in a folder that exists"
         ) from error
-
-
-def _json(answer: Answer[Any]) -> str:
-    head = {
-        "schema_version": OUTPUT_SCHEMA_VERSION,
-        "question": answer.question,
-        "floor": answer.floor,
-        "rows": to_mapping(answer.rows),
-        "notes": list(answer.notes),
-    }
-    own = {field.name: to_mapping(getattr(answer, field.name)) for field in fields(answer)}
-    return (
-        json.dumps({**head, **{k: v for k, v in own.items() if k not in head}}, indent=2, allow_nan=False)
-        + "\n"
-    )
 
 
 def _csv(answer: Answer[Any]) -> str:
