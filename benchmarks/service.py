@@ -6,7 +6,8 @@ Run from the project's root, which needs the packages of the tests (PostgreSQL c
 Starts a PostgreSQL of its own, fills it with `make_store.py`, starts `massact serve --auth` over it and makes users.
 Then 1, 4 and 16 writers, each a process of its own, log evaluations one after the other through the spool, as a
 sweep does: put, and wait until the server has it. After that 4 writers go on while one reader asks for the first 100
-of all runs by a metric, as the UI's table does, and another asks the query API for `best`, without intervals. In the end every key has to be there once.
+of all runs by a metric, as the UI's table does, and another asks the query API for `best`, without intervals. In the
+end every key has to be there once.
 Nothing is written outside a folder of its own in the system's temporary one.
 """
 
