@@ -48,10 +48,30 @@ class TrackingServer:
         Raises:
             StoreError: the server does not answer in time, refuses the login, or is not MLflow's.
         """
-        limit = _time_limit()
-        connecting = min(TIMEOUT_SECONDS[0], limit)
         url, is_get = f"{self._url}/api/2.0/mlflow/{path}", verb == "GET"
         params, body = (query, None) if is_get else (None, query)
+        return self._read(self._send(verb, url, params, body), verb, path)
+
+    def fetch(
+        self,
+        verb: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> requests.Response:
+        """Whatever the server answers at a path of its own, such as `massact/v1/gaps`.
+
+        Raises:
+            StoreError: the server does not answer in time.
+        """
+        return self._send(verb, f"{self._url}/{path}", query, body)
+
+    def _send(
+        self, verb: str, url: str, params: Mapping[str, Any] | None, body: Mapping[str, Any] | None
+    ) -> requests.Response:
+        limit = _time_limit()
+        connecting = min(TIMEOUT_SECONDS[0], limit)
         answered: Future[requests.Response] = Future()
 
         def send() -> None:
@@ -70,10 +90,9 @@ class TrackingServer:
         # requests only limits the time between two bytes, and a server may trickle for ever
         Thread(target=send, daemon=True).start()
         try:
-            answer = answered.result(limit)
+            return answered.result(limit)
         except (OSError, ValueError) as error:  # requests' own errors are OSErrors
             raise StoreError(self._unanswered(error, connecting, limit)) from error
-        return self._read(answer, verb, path)
 
     def close(self) -> None:
         """Let go of connections."""
