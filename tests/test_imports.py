@@ -43,6 +43,8 @@ FORBIDDEN: dict[str, set[str]] = {
                "massact.cli"},
     "transfer": {"click", "torch", "transformers", "massact.query", "massact.models", "massact.judges",
                  "massact.pipeline", "massact.phases", "massact.cli"},
+    "service": {"click", "torch", "transformers", "massact.config", "massact.query", "massact.models",
+                "massact.judges", "massact.pipeline", "massact.phases", "massact.transfer", "massact.cli"},
     "phases": {"click", "mlflow", "sqlalchemy", "massact.cli"},
     "doctor": {"click", "sqlalchemy", "transformers", "massact.config", "massact.query", "massact.models",
                "massact.judges", "massact.transfer", "massact.phases", "massact.cli"},
