@@ -63,6 +63,7 @@ def main() -> None:
         )
         with _server(uri, Path(folder)) as url:
             _measure(url, given)
+            print(f"load after: {os.getloadavg()[0]:.1f}")
         _check(uri)
 
 
@@ -97,6 +98,7 @@ def _together(url: str, seconds: float, parts: Mapping[str, int]) -> dict[str, l
     for _, process in processes:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
+    began = _worked()
     for _, process in processes:
         assert process.stdin is not None
         process.stdin.write(b"\n")
@@ -109,7 +111,31 @@ def _together(url: str, seconds: float, parts: Mapping[str, int]) -> dict[str, l
         _COUNTED[part] += len(answers) + 1  # one to warm up
         if process.wait():
             raise SystemExit(f"{part} failed")
+    n, after = sum(map(len, taken.values())), _worked()
+    shares = ", ".join(f"{name} {1000 * (after[name] - began[name]) / n:.0f} ms" for name in began)
+    print(f"processor time an answer: {shares}")
     return taken
+
+
+def _worked() -> dict[str, float]:
+    """Seconds of processor time that the server and the database have taken so far."""
+    import psutil
+
+    worked = {"massact serve": 0.0, "PostgreSQL": 0.0}
+    for process in psutil.process_iter(["name", "cmdline", "cpu_times"]):
+        times, line = process.info["cpu_times"], " ".join(process.info["cmdline"] or ())
+        if times is None:
+            continue
+        owners = {parent.pid for parent in [process, *process.parents()]}
+        if _SERVER & owners:
+            worked["massact serve"] += times.user + times.system
+        elif line.startswith("postgres") and _DATABASE in line:
+            worked["PostgreSQL"] += times.user + times.system
+    return worked
+
+
+_SERVER: set[int] = set()
+_DATABASE = " test_1 "
 
 
 def _timed(seconds: float, act: Callable[[], object]) -> None:
@@ -247,6 +273,7 @@ def _server(uri: str, folder: Path) -> Iterator[str]:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
+    _SERVER.add(process.pid)
     try:
         deadline = time.monotonic() + 180
         while True:
