@@ -56,6 +56,7 @@ def main() -> None:
 
     with postgres_server() as postgres, tempfile.TemporaryDirectory(prefix="massact-service-") as folder:
         uri = postgres.fresh()
+        _PIDS["PostgreSQL"] = postgres.pid
         print(f"load before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True)
         _step(
             "make_store.py",
@@ -121,21 +122,15 @@ def _worked() -> dict[str, float]:
     """Seconds of processor time that the server and the database have taken so far."""
     import psutil
 
-    worked = {"massact serve": 0.0, "PostgreSQL": 0.0}
-    for process in psutil.process_iter(["name", "cmdline", "cpu_times"]):
-        times, line = process.info["cpu_times"], " ".join(process.info["cmdline"] or ())
-        if times is None:
-            continue
-        owners = {parent.pid for parent in [process, *process.parents()]}
-        if _SERVER & owners:
-            worked["massact serve"] += times.user + times.system
-        elif line.startswith("postgres") and _DATABASE in line:
-            worked["PostgreSQL"] += times.user + times.system
+    worked = {}
+    for name, pid in _PIDS.items():
+        main_process = psutil.Process(pid)
+        times = [one.cpu_times() for one in (main_process, *main_process.children(recursive=True))]
+        worked[name] = sum(time.user + time.system for time in times)
     return worked
 
 
-_SERVER: set[int] = set()
-_DATABASE = " test_1 "
+_PIDS: dict[str, int] = {}
 
 
 def _timed(seconds: float, act: Callable[[], object]) -> None:
@@ -273,7 +268,7 @@ def _server(uri: str, folder: Path) -> Iterator[str]:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
-    _SERVER.add(process.pid)
+    _PIDS["massact serve"] = process.pid
     try:
         deadline = time.monotonic() + 180
         while True:
