@@ -203,7 +203,12 @@ def test_what_was_destroyed_is_restored_to_the_letter(story: Story) -> None:
     before = story.answers()
     users = _users(story)
     backup = story.back_up()
+    pids = story.service.processes()
+    users_file = _users_file(pids[-1])
+    assert users_file.exists()
     assert story.service.stop() == 0
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    assert not users_file.parent.exists()
     story.postgres.execute("DROP DATABASE massact")
     shutil.rmtree(story.service.artifacts)
     story.new_database("massact")
@@ -216,6 +221,14 @@ def test_what_was_destroyed_is_restored_to_the_letter(story: Story) -> None:
     # and again is refused: there is something now
     done = story.keep("restore", backup)
     assert (done.returncode, "not empty" in done.stderr) == (2, True)
+
+
+def _users_file(pid: int) -> Path:
+    """What the server reads of users, with a password in it perhaps."""
+    variables = Path(f"/proc/{pid}/environ").read_text(encoding="utf-8").split("\0")
+    return Path(
+        next(one for one in variables if one.startswith("MLFLOW_AUTH_CONFIG_PATH=")).partition("=")[2]
+    )
 
 
 def _users(story: Story) -> list[Any]:
