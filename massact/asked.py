@@ -103,12 +103,20 @@ def resolve_tracking_uri(value: str | None) -> str:
     """A tracking URI as given, else MLFLOW_TRACKING_URI, else SQLite in the working directory.
 
     Raises:
-        ConfigError: it is no URI.
+        ConfigError: it is no URI, or a tracking server's with a login in it.
     """
     value = value or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / DEFAULT_STORE}"
     if "://" not in value:
         raise ConfigError(
             f"tracking URI {value!r} has no scheme: write sqlite:///FILE, postgresql://… or http(s)://…"
+        )
+    scheme, _, rest = value.partition("://")
+    _, is_login, address = rest.partition("/")[0].rpartition("@")
+    if scheme.lower() in ("http", "https") and is_login:
+        # MLflow would write it into messages and links
+        raise ConfigError(
+            f"the tracking URI of {scheme}://{address} holds a login: write it without, and set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or ~/.mlflow/credentials (docs/access.md)"
         )
     return value
 

@@ -64,9 +64,11 @@ def pose_judges(asked: Asked) -> Posed[JudgesAnswer]:
     return Posed(asked, lambda it: it.answers.judges(it.floor))
 
 
-def pose_runs(asked: Asked, *, sort: SortBy = "finished", limit: int | None = None) -> Posed[Answer[RunRow]]:
+def pose_runs(
+    asked: Asked, *, sort: SortBy = "finished", limit: int | None = None, offset: int = 0
+) -> Posed[Answer[RunRow]]:
     """See `massact.query.runs`."""
-    return Posed(asked, lambda it: it.answers.runs(it.floor, sort=sort, limit=limit))
+    return Posed(asked, lambda it: it.answers.runs(it.floor, sort=sort, limit=limit, offset=offset))
 
 
 def pose_confirmations(asked: Asked) -> Posed[ConfirmationsAnswer]:

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -81,9 +82,15 @@ class Worker:
         )
         assert self._read() == "ready"
 
-    def run(self, *arguments: str, kill_after: float | None = None) -> int:
+    def run(
+        self,
+        *arguments: str,
+        kill_after: float | None = None,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> int:
         """The exit code of a command; -9 where it was killed."""
         request = {"arguments": arguments, "folder": str(self._folder), "kill_after": kill_after}
+        request |= {"environment": dict(environment)}
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()

@@ -101,6 +101,9 @@ COMMANDS: dict[str, Entry] = {
         "Score stored responses with another judge, without generating any again.",
     ),
     "sync": Entry("sync", "sync", "Send finished evaluations that wait in the spool to the run store."),
+    "users": Entry(
+        "users", "users", "Who may use a tracking server with logins: readers, writers and administrators."
+    ),
     "serve": Entry(
         "serve",
         "serve",

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from massact.config import Experiment, ModelConfig, TraitConfig, VariantConfig
+from massact.config.declared import declared_by
 from massact.domain import DEFAULT_ALIKE, DEFAULT_BUDGET, QuestionSet
 from massact.errors import MassactError, MissingPrerequisiteError, NothingToConfirmError, StoreError
 from massact.judges.source import ModelSource
@@ -94,6 +95,8 @@ class Session:
             description=self.experiment.description,
             floor=self.experiment.coherence_floor,
             patience=self.patience,
+            declared=declared_by(self.experiment),
+            say=self.say,
         )
 
     @property

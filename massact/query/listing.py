@@ -65,6 +65,7 @@ def runs(
     floor: float,
     sort: SortBy = "finished",
     limit: int | None = None,
+    offset: int = 0,
 ) -> Answer[RunRow]:
     """The evaluations, finished and failed, each key once.
 
@@ -75,6 +76,7 @@ def runs(
         sort: `finished` (the newest first), `delta` (the better first, by direction), `coherence` (the
             highest first), `coefficient` or `layer` (the lowest first). What lacks the value comes last.
         limit: how many rows at most; `None` is all.
+        offset: how many are passed over before them.
 
     Raises:
         UsageError: no such order, or a limit below 1.
@@ -88,11 +90,14 @@ def runs(
     found.sort(key=_place)
     # Python's sort keeps the order of what is equal, so ties stay in the order of the place
     found.sort(key=_ORDERS[sort])
-    shown = found[:limit]
+    shown = found[offset:][:limit]
     notes = setting_notes(by_group)
     if len(shown) < len(found):
         left_out = len(found) - len(shown)
-        notes += (f"{left_out} of {len(found)} evaluations are left out by the limit of {limit}",)
+        passed_over = f" and the offset of {offset}" if offset else ""
+        notes += (
+            f"{left_out} of {len(found)} evaluations are left out by the limit of {limit}{passed_over}",
+        )
     return Answer(question="runs", floor=floor, rows=tuple(_row(one, floor) for one in shown), notes=notes)
 
 

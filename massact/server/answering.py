@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from massact.asked import ask_store
@@ -66,12 +65,10 @@ class Answering:
             source.close()
 
     def _question(self, served: Served, given: Mapping[str, Any], source: SqlSource) -> Reply:
-        limit, offset = given.get("limit", ROWS), given.get("offset", 0)
-        wanted = {**given, "limit": offset + limit + 1} if served.has_pages else given
+        limit = given.get("limit", ROWS)
+        wanted = {**given, "limit": limit} if served.has_pages else given
         answer: Answer[Any] = ask_store(StoreReader(source), served.posed(wanted))
-        has_more = served.has_pages and len(answer.rows) > offset + limit
-        if served.has_pages:
-            answer = replace(answer, rows=answer.rows[offset : offset + limit])
+        has_more = served.has_pages and len(answer.rows) == limit
         body = to_json(answer).encode()
         _check_size(body, self._limits.answer_bytes, "ask for less with filters, or with limit and offset")
         return Reply(200, {"Content-Type": "application/json"}, body, has_more)

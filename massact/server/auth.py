@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 from massact.server.app import WHICH_SERVER, add_query_api
+from massact.server.refusals import add_refusals
 
 _log = logging.getLogger(__name__)
 _BOOTSTRAPPED = "_MLFLOW_AUTH_ADMIN_BOOTSTRAPPED"
@@ -25,7 +26,7 @@ def _create_app() -> Any:
         _log.warning(
             "this MLflow has no list of validators: unset MLFLOW_BASIC_AUTH_FAIL_CLOSED to be answered"
         )
-    return auth.create_app(app)
+    return add_refusals(app, auth.create_app(app))
 
 
 def _may_ask() -> bool:

@@ -9,8 +9,6 @@ from typing import Any
 from massact.errors import ConfigError
 
 PREFIX = "MASSACT_SERVER_"
-MAX_RUN_IDS = 250_000
-"""Runs in one request for values; a client with more asks several times."""
 MAX_ROWS = 10_000
 """Rows of `runs` in one answer."""
 

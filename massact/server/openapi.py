@@ -63,7 +63,7 @@ def _question(served: Served, schemas: Schemas) -> dict[str, Any]:
         "content": {"application/json": {"schema": schemas.of_answer(served)}},
     }
     if served.has_pages:
-        text = "Where there are more rows, the address that gives them, as rel=next."
+        text = "Where there may be more rows, the address that gives them, as rel=next."
         answered["headers"] = {"Link": {"description": text, "schema": {"type": "string"}}}
     return {
         "operationId": served.name,

@@ -11,6 +11,8 @@ MAX_TEXT = 500
 """Characters of a value."""
 MAX_REPEATED = 100
 """Values of a parameter that may be repeated."""
+ANY_TEXT = {"type": "string", "minLength": 1, "maxLength": MAX_TEXT, "pattern": "^[^\u0000]+$"}
+"""Schema of a text: no name holds a NUL, and PostgreSQL takes none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Parameter:
 
 def text(name: str, meaning: str, **more: Any) -> Parameter:
     """A parameter that is any text."""
-    return Parameter(name, meaning, {"type": "string", "minLength": 1, "maxLength": MAX_TEXT}, _text, **more)
+    return Parameter(name, meaning, ANY_TEXT, _text, **more)
 
 
 def pattern(name: str, meaning: str, regex: str, read: Callable[[str], Any], **more: Any) -> Parameter:

@@ -32,7 +32,7 @@ class Reply:
     headers: dict[str, str]
     body: bytes
     has_more: bool = False
-    """Whether there are rows beyond these."""
+    """Whether there may be rows beyond these."""
 
 
 class _Process:

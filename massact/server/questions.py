@@ -93,7 +93,7 @@ class Served:
         Raises:
             UsageError: a label or floor is none.
         """
-        own = {one.key for one in self.own} - {"phase", "offset"}
+        own = {one.key for one in self.own} - {"phase"}
         filters = Filters(**{one.key: tuple(given.get(one.key, ())) for one in FILTERS})
         asked = Asked(given["experiment"], only=filters, floor=given.get("floor"), phase=given.get("phase"))
         return self.pose(asked, **{key: given[key] for key in own if key in given})
@@ -127,8 +127,8 @@ QUESTIONS: dict[str, Served] = {
             _compare,
             (
                 pattern(
-                    "pair", "two labels as A:B; unsaid: clean-before against clean-after", "^[^:]+:[^:]+$", _pair,
-                    is_repeated=True, argument="pairs",
+                    "pair", "two labels as A:B; unsaid: clean-before against clean-after",
+                    r"^[^:\u0000]+:[^:\u0000]+$", _pair, is_repeated=True, argument="pairs",
                 ),
             ),
         ),

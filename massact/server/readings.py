@@ -1,14 +1,15 @@
 """What massact's own reader may ask for, as requests: their parameters and bodies. `answering` answers them."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from massact.schema import Kind
-from massact.server.limits import MAX_RUN_IDS
-from massact.server.parameters import Parameter, choice, text
+from massact.server.parameters import ANY_TEXT, Parameter, choice, text
 from massact.server.problems import BAD_BODY, ProblemError
 from massact.server.questions import EXPERIMENT
+from massact.store.wire import MAX_RUN_IDS
 
 BY_GET: dict[str, tuple[str, tuple[Parameter, ...]]] = {
     "points": ("The evaluations of an experiment: of the finished ones their points", (EXPERIMENT,)),
@@ -30,7 +31,7 @@ BY_GET: dict[str, tuple[str, tuple[Parameter, ...]]] = {
 """Of each, what it gives and its parameters."""
 _RUN_ID = {"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[0-9A-Za-z_-]+$"}
 _RUN_IDS = {"type": "array", "items": _RUN_ID, "maxItems": MAX_RUN_IDS}
-_TAG = {"type": "string", "minLength": 1, "maxLength": 250}
+_TAG = {**ANY_TEXT, "maxLength": 250}
 BY_POST: dict[str, tuple[str, dict[str, Any]]] = {
     "finished": (
         "Those of some runs that are finished, with some of their tags",
@@ -69,18 +70,12 @@ def read_body(name: str, data: bytes) -> dict[str, Any]:
             raise ProblemError(BAD_BODY, f"{key!r} has to be a list of at most {schema.get('maxItems', 1)}")
         if not all(_is_text(value, one) for value in values):
             raise ProblemError(
-                BAD_BODY, f"{key!r} has to hold texts of 1 to {one['maxLength']} characters{_allowed(one)}"
+                BAD_BODY,
+                f"{key!r} has to hold texts of 1 to {one['maxLength']} characters as in {one['pattern']}",
             )
     return body
 
 
 def _is_text(value: object, schema: Mapping[str, Any]) -> bool:
-    if not isinstance(value, str) or not 1 <= len(value) <= schema["maxLength"] or "\0" in value:
-        return False
-    return "pattern" not in schema or (
-        value.isascii() and value.replace("_", "a").replace("-", "a").isalnum()
-    )
-
-
-def _allowed(schema: Mapping[str, Any]) -> str:
-    return " that are letters, digits, - and _" if "pattern" in schema else ""
+    is_of_length = isinstance(value, str) and 1 <= len(value) <= schema["maxLength"]
+    return is_of_length and re.fullmatch(schema["pattern"], str(value)) is not None

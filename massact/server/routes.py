@@ -1,21 +1,23 @@
 """The addresses of the query API, as a blueprint on MLflow's Flask app."""
 
 import logging
+import os
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
 from flask import Blueprint, Flask, Request, Response, current_app, request
 from mlflow.server.handlers import _add_static_prefix
+from mlflow.server.security_utils import get_allowed_origins_from_env, should_block_cors_request
 
 from massact import __version__
 from massact.server import API
-from massact.server.limits import MAX_RUN_IDS
 from massact.server.openapi import description
 from massact.server.parameters import read_parameters
 from massact.server.problems import (
     BODY_TOO_LARGE,
     FAILED,
+    FORBIDDEN,
     NO_DATABASE,
     PROBLEM_TYPE,
     ProblemError,
@@ -26,6 +28,7 @@ from massact.server.processes import Processes, Reply
 from massact.server.questions import QUESTIONS, ROWS
 from massact.server.readings import BY_GET, BY_POST, read_body
 from massact.server.rights import readable_experiments
+from massact.store.wire import MAX_RUN_IDS
 
 _log = logging.getLogger(__name__)
 _MAX_BODY = MAX_RUN_IDS * 70  # bytes: ids of 64 characters, quotes and commas
@@ -70,6 +73,7 @@ def _asking(processes: Processes | None, what: str, name: str) -> Any:
 
 
 def _ask(processes: Processes | None, what: str, name: str) -> Reply:
+    _refuse_other_sites(request)
     given = _given(what, name, request)
     if processes is None:
         raise ProblemError(
@@ -87,6 +91,18 @@ def _ask(processes: Processes | None, what: str, name: str) -> Reply:
     query = urlencode({**request.args.to_dict(flat=False), **following}, doseq=True)
     link = {"Link": f'<{request.path}?{query}>; rel="next"'}
     return Reply(reply.status, {**reply.headers, **link}, reply.body)
+
+
+def _refuse_other_sites(received: Request) -> None:
+    """Refuse what another site's page sends with a browser's login, as MLflow does at its own addresses."""
+    if os.environ.get("MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE", "").lower() == "true":
+        return
+    allowed = get_allowed_origins_from_env() or []
+    origin = received.headers.get("Origin") or ""
+    if should_block_cors_request(origin, received.method, allowed):
+        raise ProblemError(
+            FORBIDDEN, "another site's page may not ask: see --cors-allowed-origins of the server"
+        )
 
 
 def _given(what: str, name: str, received: Request) -> dict[str, Any]:

@@ -19,7 +19,7 @@ _HISTORY_PAGE = 25000  # the most that MLflow gives
 _IDS_PER_QUERY = 100  # the server's filter parser slows down with the length of the list
 _Taken = tuple[RawRun, str | None, str | None, str]
 """A run, the texts of its point and of its scores, and its MLflow experiment."""
-_RUN_ID = re.compile(r"[0-9A-Za-z_-]+")
+RUN_ID = re.compile(r"[0-9A-Za-z_-]+")
 
 
 class RestSource:
@@ -68,7 +68,7 @@ class RestSource:
     def last_child_ends(self, run_ids: Collection[str]) -> dict[str, int]:
         """When the last of a run's children ended (ms since 1970); absent where none has."""
         found = {}
-        for run_id in filter(_RUN_ID.fullmatch, run_ids):
+        for run_id in filter(RUN_ID.fullmatch, run_ids):
             query = f"tags.`{Tag.PARENT}` = '{run_id}' AND attributes.end_time > 0"
             body = {
                 "experiment_ids": self._experiment_ids(),
@@ -145,7 +145,7 @@ class RestSource:
     def finished_runs(self, run_ids: Sequence[str], *, tags: Sequence[str]) -> list[RawRun]:
         """Those of the runs that are finished."""
         found = []
-        sound = [run_id for run_id in run_ids if _RUN_ID.fullmatch(run_id)]  # no other can exist
+        sound = [run_id for run_id in run_ids if RUN_ID.fullmatch(run_id)]  # no other can exist
         for start in range(0, len(sound), _IDS_PER_QUERY):
             chunk = ", ".join(f"'{run_id}'" for run_id in sound[start : start + _IDS_PER_QUERY])
             query = f"attributes.run_id IN ({chunk}) AND attributes.status = '{FINISHED}'"

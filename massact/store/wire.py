@@ -19,37 +19,26 @@ from massact.store.base import RawPoints, RawRun, ScoreStep
 
 WIRE_TYPE = "application/vnd.massact.raw; version=1"
 """The media type of all answers; another version is another reader's."""
+MAX_RUN_IDS = 250_000
+"""Runs that are asked about in one request."""
 _LENGTH = struct.Struct("!I")
 _ID, _KEY, _NUMBERS = 32, 64, 76  # characters
-_USUAL = re.compile(rf"[A-Za-z0-9+/]{{{_NUMBERS}}}\n[0-9a-f]{{{_KEY}}}")
+_START = _NUMBERS + 1 + _KEY  # of a text: where its second line ends
+_USUAL = re.compile(rf"[A-Za-z0-9+/]{{{_NUMBERS}}}\n[0-9a-f]{{{_KEY}}}\n")
 _HEXADECIMAL = re.compile(rf"[0-9a-f]{{{_ID}}}")
 _NO_END = -1
 
 
 def pack_points(points: RawPoints) -> bytes:
     """The evaluations of an experiment."""
-    ids, ends, numbers, keys, index, odd = [], [], [], [], [], []
-    heads: dict[str, int] = {}
-    for one in points.tagged:
-        run_id, end, text = one
-        start, newline, head = _split(text)
-        if not (newline and _USUAL.fullmatch(start) and _HEXADECIMAL.fullmatch(run_id) and end != _NO_END):
-            odd.append(list(one))
-            continue
-        ids.append(run_id)
-        ends.append(_NO_END if end is None else end)
-        numbers.append(start[:_NUMBERS])
-        keys.append(start[_NUMBERS + 1 :])
-        index.append(heads.setdefault(head, len(heads)))
-    blobs = (
-        bytes.fromhex("".join(ids)),
-        np.array(ends, "<i8").tobytes(),
-        base64.b64decode("".join(numbers)),
-        bytes.fromhex("".join(keys)),
-        np.array(index, "<u4").tobytes(),
-    )
+    blobs, heads, odd = _packed(points.tagged)
+    if blobs is None:  # some of them are not what they look like: which?
+        usual = [one for one in points.tagged if _is_usual(one)]
+        blobs, heads, odd = _packed(usual)
+        odd = [one for one in points.tagged if not _is_usual(one)]
+    assert blobs is not None
     rest = {
-        "heads": list(heads),
+        "heads": heads,
         "odd": odd,
         "others": [_run_list(run) for run in points.others],
         "failed": [_run_list(run) for run in points.failed],
@@ -57,6 +46,43 @@ def pack_points(points: RawPoints) -> bytes:
         "lengths": [len(blob) for blob in blobs],
     }
     return _joined(rest, blobs)
+
+
+def _packed(tagged: Sequence[RunText]) -> tuple[tuple[bytes, ...] | None, list[str], list[RunText]]:
+    """Points as bytes, their third lines, and what is not written as a point; `None`: not the same when unpacked."""
+    odd = [one for one in tagged if not _has_form(one)]
+    whole = [one for one in tagged if _has_form(one)] if odd else tagged
+    ids, keys = "".join([one[0] for one in whole]), "".join([one[2][_NUMBERS + 1 : _START] for one in whole])
+    numbers = "".join([one[2][:_NUMBERS] for one in whole])
+    ends = [_NO_END if one[1] is None else one[1] for one in whole]
+    heads: dict[str, int] = {}
+    index = [heads.setdefault(one[2][_START + 1 :], len(heads)) for one in whole]
+    try:
+        blobs = (bytes.fromhex(ids), _array(ends, "<i8"), base64.b64decode(numbers), bytes.fromhex(keys))
+    except (ValueError, OverflowError):
+        return None, [], []
+    # what is taken for a byte may be written in other ways too, such as in capitals
+    again = (blobs[0].hex(), base64.b64encode(blobs[2]).decode(), blobs[3].hex())
+    return ((*blobs, _array(index, "<u4")) if again == (ids, numbers, keys) else None), list(heads), odd
+
+
+def _has_form(one: RunText) -> bool:
+    run_id, end, text = one
+    return (
+        len(run_id) == _ID
+        and end != _NO_END
+        and text[_NUMBERS : _NUMBERS + 1] == text[_START : _START + 1] == "\n"
+    )
+
+
+def _is_usual(one: RunText) -> bool:
+    run_id, end, text = one
+    has_end = end is None or 0 <= end < 1 << 62
+    return bool(has_end and _USUAL.fullmatch(text[: _START + 1]) and _HEXADECIMAL.fullmatch(run_id))
+
+
+def _array(numbers: Sequence[int], kind: str) -> bytes:
+    return np.array(numbers, kind).tobytes()
 
 
 def unpack_points(data: bytes) -> RawPoints:
@@ -128,12 +154,6 @@ def unpack_steps(data: bytes) -> dict[str, list[ScoreStep]]:
     """
     steps = _parted(data)[0]["steps"]
     return {run_id: [ScoreStep(*one) for one in own] for run_id, own in steps.items()}
-
-
-def _split(text: str) -> tuple[str, str, str]:
-    """The first two lines of a point, and the third."""
-    end = _NUMBERS + 1 + _KEY
-    return text[:end], text[end : end + 1] if text[end : end + 1] == "\n" else "", text[end + 1 :]
 
 
 def _run_list(run: RawRun) -> list[Any]:
