@@ -111,7 +111,16 @@ def _module_name(path: Path) -> str:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["gaps", "--help"], ["gaps"], ["best"], ["status"], ["doctor", "--help"], ["doctor"]],
+    [
+        ["--help"],
+        ["serve", "--help"],
+        ["gaps", "--help"],
+        ["gaps"],
+        ["best"],
+        ["status"],
+        ["doctor", "--help"],
+        ["doctor"],
+    ],
     ids=" ".join,
 )
 def test_quick_commands_load_nothing_heavy(arguments: list[str], tmp_path: Path, root: Path) -> None:
