@@ -87,6 +87,9 @@ if [ -n "$stage" ]; then
     clear_artifacts
     mkdir "$stage"
     tar --extract --file="$backup/artifacts.tar" --directory="$stage"
+    # the folder itself as it was: in a new volume it is root's, and the server could not write into it
+    chmod --reference="$stage" "$artifacts"
+    [ "$(id -u)" -ne 0 ] || chown --reference="$stage" "$artifacts"
     find "$stage" -mindepth 1 -maxdepth 1 -exec mv -t "$artifacts" -- {} +
 fi
 if [ $kind = sqlite ]; then

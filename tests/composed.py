@@ -24,7 +24,8 @@ from massact.service.settings import free_port
 ROOT = Path(__file__).resolve().parent.parent
 DOCKER = ROOT / "docker"
 _VARIABLE = re.compile(r"\$\{(\w+)(?::?-([^}]*))?\}")
-DATABASE, ARTIFACTS, SECRETS = "postgresql://massact@database:5432/massact", "/artifacts", "/run/secrets/"
+DATABASE = "postgresql://massact@database:5432/massact"
+ARTIFACTS, SCRATCH, SECRETS = "/artifacts", "/scratch", "/run/secrets/"
 
 
 def compose() -> dict[str, Any]:
@@ -57,7 +58,9 @@ class Composed:
         self.folder, self.database = folder, database
         self.variables = {**example(), **(variables or {})}
         self.artifacts = folder / "artifacts"
-        self.artifacts.mkdir(exist_ok=True)
+        self.scratch = folder / "scratch"
+        for one in (self.artifacts, self.scratch):
+            one.mkdir(exist_ok=True)
         shutil.copy(DOCKER / "make-secrets.sh", folder)
         subprocess.run(["bash", folder / "make-secrets.sh"], check=True, capture_output=True)
         self.port = free_port("127.0.0.1")
@@ -90,6 +93,8 @@ class Composed:
         for name, value in own.items():
             if value == ARTIFACTS:
                 own[name] = str(self.artifacts)
+            elif value == SCRATCH:
+                own[name] = str(self.scratch)
         if service == "server":
             own |= {"MASSACT_SERVE_PORT": str(self.port), "MASSACT_SERVE_HOST": "127.0.0.1"}
         bare = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(self.folder)}

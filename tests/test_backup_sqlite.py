@@ -1,7 +1,9 @@
 """backup.sh and restore.sh where a service runs on one machine, on SQLite."""
 
+import os
 import shutil
 import sqlite3
+import stat
 import subprocess
 from pathlib import Path
 
@@ -18,6 +20,9 @@ def test_a_sqlite_service_is_backed_up_and_restored_with_its_users(
     place = tmp_path / "place"
     (place / "mlartifacts" / "0").mkdir(parents=True)
     (place / "mlartifacts" / "0" / "file").write_text("kept")
+    (place / "mlartifacts").chmod(0o750)
+    if os.geteuid() == 0:
+        os.chown(place / "mlartifacts", 10001, 10001)
     shutil.copy(migrated_database, place / "mlflow.db")
     with sqlite3.connect(place / "mlflow.db") as open_one:
         open_one.execute("PRAGMA journal_mode = WAL")
@@ -57,6 +62,9 @@ def test_a_sqlite_service_is_backed_up_and_restored_with_its_users(
         with sqlite3.connect(place / "mlflow-users.db") as found:
             assert found.execute("SELECT username FROM users").fetchall() == [("ada",)]
         assert (place / "mlartifacts/0/file").read_text() == "kept"
+        folder = (place / "mlartifacts").stat()
+        assert stat.S_IMODE(folder.st_mode) == 0o750
+        assert folder.st_uid == (10001 if os.geteuid() == 0 else os.geteuid())
         assert {path.name for path in place.iterdir()} == {"mlflow.db", "mlflow-users.db", "mlartifacts"}
     done = keep("restore", backup)
     assert done.returncode == 2

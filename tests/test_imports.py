@@ -46,12 +46,12 @@ FORBIDDEN: dict[str, set[str]] = {
     "plot": {"torch", "transformers", "mlflow", "click", "massact.pipeline", "massact.phases", "massact.cli"},
     "transfer": {"click", "torch", "transformers", "massact.query", "massact.models", "massact.judges",
                  "massact.pipeline", "massact.phases", "massact.cli"},
+    "service": {"click", "torch", "transformers", "massact.config", "massact.query", "massact.models",
+                "massact.judges", "massact.pipeline", "massact.phases", "massact.transfer", "massact.cli"},
     "server": {"torch", "transformers", "click", "massact.tracking", "massact.pipeline", "massact.models",
                "massact.judges", "massact.phases", "massact.transfer", "massact.cli"},
     "server/answering": {"mlflow", "flask"},
     "server/worker": {"mlflow", "flask"},
-    "service": {"click", "torch", "transformers", "massact.config", "massact.query", "massact.models",
-                "massact.judges", "massact.pipeline", "massact.phases", "massact.transfer", "massact.cli"},
     "phases": {"click", "mlflow", "sqlalchemy", "massact.cli"},
     "doctor": {"click", "sqlalchemy", "transformers", "massact.config", "massact.query", "massact.models",
                "massact.judges", "massact.transfer", "massact.phases", "massact.cli"},
@@ -114,7 +114,16 @@ def _module_name(path: Path) -> str:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["gaps", "--help"], ["gaps"], ["best"], ["status"], ["doctor", "--help"], ["doctor"]],
+    [
+        ["--help"],
+        ["serve", "--help"],
+        ["gaps", "--help"],
+        ["gaps"],
+        ["best"],
+        ["status"],
+        ["doctor", "--help"],
+        ["doctor"],
+    ],
     ids=" ".join,
 )
 def test_quick_commands_load_nothing_heavy(arguments: list[str], tmp_path: Path, root: Path) -> None:

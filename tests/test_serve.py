@@ -14,6 +14,7 @@ import pytest
 import requests
 
 from massact.service.settings import free_port
+from massact.store.database import SCHEMA_VERSION
 from tests.composed import ROOT, descendants
 
 PASSWORD = "correct-horse-battery"
@@ -34,6 +35,7 @@ class Served:
                 env=own,
                 stdout=out,
                 stderr=errors,
+                start_new_session=True,
             )
         self.family: list[int] = []
 
@@ -157,3 +159,17 @@ def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
     assert done.process.wait(60) == 2
     assert "not MLflow's" in done.errors.read_text()
     assert not (tmp_path / "mlartifacts").exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_the_first_tables_are_made_leaves_whole_ones(tmp_path: Path) -> None:
+    made = Served(tmp_path)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "mlflow.db").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(made.process.pid, signal.SIGINT)  # as a terminal does
+    assert made.process.wait(60) == 0
+    assert "UI:" not in made.out.read_text()
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        assert database.execute("SELECT version_num FROM alembic_version").fetchall() == [(SCHEMA_VERSION,)]

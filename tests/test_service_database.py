@@ -1,6 +1,7 @@
 """The database under a service: made once however many start at once, and tuned only when asked."""
 
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -143,3 +144,22 @@ def test_tuning_sqlite_gives_statistics_and_a_journal_that_lets_readers_read(
 def test_tuning_what_is_not_there_is_one_clear_line() -> None:
     with pytest.raises(StoreError, match="cannot read the run store"):
         tuned("postgresql://nobody@127.0.0.1:1/none")
+
+
+def test_the_page_says_what_tuning_does_and_how_it_is_undone(root: Path, tmp_path: Path) -> None:
+    from massact.service.tuning import _CREATE
+
+    page = (root / "docs/service.md").read_text(encoding="utf-8")
+    assert f"`{_CREATE.replace(' IF NOT EXISTS', '')}; VACUUM (ANALYZE) tags;`" in page
+    assert f"`DROP INDEX CONCURRENTLY {INDEX};`" in page
+    done, undone = re.findall(r"`sqlite3 mlflow.db '(.*)'`", page)
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        database.executescript(
+            "CREATE TABLE t (x); CREATE INDEX i ON t (x); INSERT INTO t VALUES (1);" + done
+        )
+        assert database.execute("SELECT count(*) FROM sqlite_stat1").fetchone() == (1,)
+        database.executescript(undone)
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+        assert (
+            database.execute("SELECT name FROM sqlite_master WHERE name LIKE 'sqlite_stat%'").fetchall() == []
+        )

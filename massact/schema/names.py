@@ -109,10 +109,10 @@ EXPERIMENT_TAG_LIMIT = 5000
 """Characters of an experiment tag's value that every version of MLflow keeps."""
 
 POINT_TAG = "massact.point"
+"""Prefix of the tag that holds an evaluation's point; `massact.schema.point_tag` gives the whole key."""
 POINT_KEYS = (f"{POINT_TAG}.", f"{POINT_TAG}g")
 """All keys of points lie from the first on and before the second, in every collation: what follows the full stop
 is hexadecimal. (A slash is next to it in ASCII, and before it in the usual order of PostgreSQL on Linux.)"""
-"""Prefix of the tag that holds an evaluation's point; `massact.schema.point_tag` gives the whole key."""
 
 TRAIT_SCORE, COHERENCE_SCORE = "trait_score", "coherence_score"
 """Per-question metrics, stepped by the question's index; an unscored question has no step."""

@@ -43,6 +43,7 @@ def prepare(task: Task, environment: Mapping[str, str]) -> list[str]:
         env=dict(environment),
         text=True,
         check=False,
+        start_new_session=True,  # Ctrl-C must not break a first migration off in the middle
     )
     try:
         answer = json.loads(done.stdout)

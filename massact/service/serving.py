@@ -53,6 +53,8 @@ def serve(settings: Settings, environment: Mapping[str, str], say: Say) -> None:
         task = Task(settings.database, str(users) if users else None, str(folder) if folder else None)
         for note in prepare(task, own):
             say(note)
+        if stopped():
+            return
         for name in _NOT_HANDED_ON:
             own.pop(name, None)
         server = Server(_command(settings), own)

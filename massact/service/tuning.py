@@ -23,6 +23,7 @@ _IN_ORDER = "SELECT " + " AND ".join(
 )
 _LOCK_NUMBER = 0x74756E65
 """'tune' as a number: of two at once the second waits."""
+_TRY_LOCK = "SELECT pg_try_advisory_lock(:n)"
 _AGAIN_SECONDS = 0.5
 _ANALYSED = ("runs", "tags", "params", "metrics", "latest_metrics", "experiments")
 
@@ -50,9 +51,8 @@ def _sqlite(connection: sa.Connection) -> list[str]:
             f"SQLite keeps its journal mode {mode!r}: the database is not on a disk of this machine, or is in use. "
             "Move it to a local disk, or stop what uses it, and try again"
         )
-    connection.exec_driver_sql(
-        "PRAGMA analysis_limit = 1000"
-    )  # a sample; all rows of a large store take a minute
+    # a sample: all rows of a large store take a minute
+    connection.exec_driver_sql("PRAGMA analysis_limit = 1000")
     connection.exec_driver_sql("ANALYZE")
     return [
         "journal mode WAL: readers and the writer no longer wait for each other",
@@ -62,9 +62,7 @@ def _sqlite(connection: sa.Connection) -> list[str]:
 
 def _postgresql(connection: sa.Connection) -> list[str]:
     # asked again and again: one that waited inside its query would be waited for by the other's CREATE INDEX
-    while not connection.execute(
-        sa.text("SELECT pg_try_advisory_lock(:n)"), {"n": _LOCK_NUMBER}
-    ).scalar_one():
+    while not connection.execute(sa.text(_TRY_LOCK), {"n": _LOCK_NUMBER}).scalar_one():
         time.sleep(_AGAIN_SECONDS)
     if not connection.execute(sa.text(_IN_ORDER)).scalar_one():
         raise StoreError(
@@ -75,9 +73,8 @@ def _postgresql(connection: sa.Connection) -> list[str]:
     if before is False:  # building it was broken off: it costs writers and serves nobody
         connection.exec_driver_sql(_DROP)
     connection.exec_driver_sql(_CREATE)
-    connection.exec_driver_sql(
-        "VACUUM (ANALYZE) tags"
-    )  # pages seen by all are then read from the index alone
+    # what is marked as seen by all is then read from the index alone
+    connection.exec_driver_sql("VACUUM (ANALYZE) tags")
     for table in _ANALYSED:
         connection.exec_driver_sql(f"ANALYZE {table}")
     made = "was there already" if before else "made"
