@@ -183,6 +183,10 @@ def test_other_ways_of_asking_are_refused(server: str) -> None:
     for body in (b"", b"[", b"[]", b"{}", b'{"run_ids": 3}', b'{"run_ids": ["../x"]}', b'{"run_ids": [1]}'):
         response = requests.post(f"{server}/massact/v1/raw/steps", data=body, timeout=60)
         assert problem(response)[:2] == (400, "bad-body")
+    half = requests.post(
+        f"{server}/massact/v1/raw/values", data=b'{"run_ids": [], "tag": "\\ud800"}', timeout=60
+    )
+    assert problem(half)[:2] == (400, "bad-body")
     assert requests.get(f"{server}/massact", timeout=60).headers["Content-Type"] != PROBLEM_TYPE
 
 
