@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from massact.domain import DEFAULT_COHERENCE_FLOOR
-from massact.errors import ConfigError, NoMatrixError, UnknownExperimentError, UsageError
+from massact.errors import ConfigError, NoMatrixError, StoreError, UnknownExperimentError, UsageError
 from massact.labels import normalise_label
 from massact.query import Answer, Answers, Filters
 from massact.schema import Declared, PublishedRow
@@ -74,7 +74,13 @@ def ask(posed: Posed[AnswerT]) -> AnswerT:
     """
     declared = _declared_by_file(posed.asked)
     name = declared.experiment if declared else str(posed.asked.experiment)
-    store = open_store(resolve_tracking_uri(posed.asked.tracking_uri))
+    try:
+        store = open_store(resolve_tracking_uri(posed.asked.tracking_uri))
+    except StoreError as error:
+        if declared:
+            raise
+        path = find_experiment_file(name)
+        raise StoreError(f"no experiment file {path} (pass --experiment FILE), and {error}") from error
     try:
         loaded = _load(store, name, posed.asked, declared)
     finally:

@@ -9,14 +9,18 @@ from typing import Any
 
 import pytest
 import requests
+import sqlalchemy as sa
 from click.testing import CliRunner
 from mlflow import MlflowClient
 
 import massact
 from massact.cli.app import cli
-from massact.errors import StoreError
+from massact.errors import ConfigError, StoreError
 from massact.schema import Kind, Tag
-from massact.server.problems import ABOUT, PROBLEM_TYPE
+from massact.server.answering import Answering
+from massact.server.limits import Limits, limits_of
+from massact.server.problems import ABOUT, PROBLEM_TYPE, problem_of
+from massact.server.processes import Processes
 from massact.store import served
 from massact.store.base import RawRun, RunSource
 from massact.store.rest import RestSource
@@ -179,6 +183,10 @@ def test_other_ways_of_asking_are_refused(server: str) -> None:
     for body in (b"", b"[", b"[]", b"{}", b'{"run_ids": 3}', b'{"run_ids": ["../x"]}', b'{"run_ids": [1]}'):
         response = requests.post(f"{server}/massact/v1/raw/steps", data=body, timeout=60)
         assert problem(response)[:2] == (400, "bad-body")
+    half = requests.post(
+        f"{server}/massact/v1/raw/values", data=b'{"run_ids": [], "tag": "\\ud800"}', timeout=60
+    )
+    assert problem(half)[:2] == (400, "bad-body")
     assert requests.get(f"{server}/massact", timeout=60).headers["Content-Type"] != PROBLEM_TYPE
 
 
@@ -283,6 +291,32 @@ def test_a_question_that_takes_too_long_is_given_up(sqlite: str, tmp_path: Path)
         assert massact.best(EXPERIMENT, tracking_uri=address) == expected
 
 
+def test_postgresql_gives_up_too(postgresql: str) -> None:
+    source = SqlSource(postgresql, statement_seconds=0.05)
+    with pytest.raises(StoreError) as raised:
+        source._fetch_raw(sa.select(sa.func.pg_sleep(20)))
+    assert problem_of(raised.value, "x").kind.name == "too-long"
+
+
+def test_a_database_that_is_gone_is_not_named(tmp_path: Path) -> None:
+    found = Answering(f"sqlite:///{tmp_path}/secret.db", Limits()).answer(
+        {"question": "best", "given": {"experiment": "x"}, "readable": [1]}
+    )
+    assert (found.status, found.headers["Content-Type"]) == (503, PROBLEM_TYPE)
+    assert b"secret" not in found.body
+
+
+def test_a_process_that_ended_meanwhile_is_replaced(sqlite: str) -> None:
+    processes = Processes(sqlite, Limits())
+    question = {"question": "best", "given": {"experiment": EXPERIMENT}, "readable": [1]}
+    first = processes.ask(question)
+    (_, waiting), *_ = processes._idle
+    waiting._process.kill()
+    waiting._process.wait()
+    assert processes.ask(question) == first
+    processes.close()
+
+
 def test_more_questions_than_the_limit_are_refused(sqlite: str, tmp_path: Path) -> None:
     limits = {
         "MASSACT_SERVER_AT_ONCE": "1",
@@ -325,6 +359,13 @@ def test_a_busy_server_is_asked_again(server: str, sqlite: str, monkeypatch: pyt
     n_busy[0] = 1000
     with pytest.raises(StoreError, match="has no time for this: all places are taken"):
         massact.best(EXPERIMENT, tracking_uri=server)
+
+
+def test_a_limit_that_is_none_is_refused() -> None:
+    assert limits_of({"MASSACT_SERVER_SECONDS": "1.5", "MASSACT_SERVER_AT_ONCE": "3"}) == Limits(1.5, 3)
+    for name, value in (("SECONDS", "x"), ("AT_ONCE", "1.5"), ("WAITING", "0"), ("MEGABYTES", "nan")):
+        with pytest.raises(ConfigError, match=f"MASSACT_SERVER_{name} is '{value}'"):
+            limits_of({f"MASSACT_SERVER_{name}": value})
 
 
 def test_without_a_database_mlflow_is_asked(tmp_path: Path, sqlite: str) -> None:

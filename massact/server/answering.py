@@ -6,7 +6,7 @@ from typing import Any
 
 from massact.asked import ask_store
 from massact.collector import collector_paused
-from massact.errors import MassactError
+from massact.errors import MassactError, StoreError
 from massact.query import Answer
 from massact.query.as_json import to_json
 from massact.schema import Kind
@@ -40,6 +40,8 @@ class Answering:
                 with collector_paused():
                     return self._answer(request)
             except MassactError as error:
+                if isinstance(error, StoreError):
+                    _log.warning("%s", error)
                 raise problem_of(error, str(given.get("experiment", ""))) from error
             except MemoryError as error:
                 raise ProblemError(TOO_LARGE, "there is not enough memory for it: ask for less") from error
@@ -59,7 +61,7 @@ class Answering:
             if "question" in request:
                 return self._question(QUESTIONS[request["question"]], request["given"], source)
             body = READINGS[request["reading"]](source, request["given"])
-            _check_size(body, self._limits.raw_bytes, "read MLflow's own search instead")
+            _check_size(body, self._limits.raw_bytes, "ask MLflow's own search instead")
             return Reply(200, {"Content-Type": WIRE_TYPE}, body)
         finally:
             source.close()

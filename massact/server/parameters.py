@@ -1,6 +1,5 @@
 """Parameters of a question: how each is described, read and refused."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -87,9 +86,11 @@ def number(name: str, meaning: str, low: float, high: float, **more: Any) -> Par
             found = float(value)
         except ValueError:
             raise ValueError("is no number") from None
-        if not value.isascii() or "_" in value or value != value.strip() or not low <= found <= high:
+        if (
+            not value.isascii() or "_" in value or value != value.strip() or not low <= found <= high
+        ):  # nor is NaN
             raise ValueError(f"is no number within {low:g} to {high:g}")
-        return found if math.isfinite(found) else low
+        return found
 
     return Parameter(name, meaning, {"type": "number", "minimum": low, "maximum": high}, read, **more)
 

@@ -41,6 +41,8 @@ KINDS = (
     BAD_PARAMETER, BAD_BODY, NOT_LOGGED_IN, FORBIDDEN, UNKNOWN_EXPERIMENT, UNKNOWN_NAME, NOT_FOUND, NOT_ALLOWED,
     NO_MATRIX, UNANSWERABLE, TOO_LARGE, BODY_TOO_LARGE, FAILED, NO_DATABASE, BUSY, STORE_DOWN, TOO_LONG,
 )  # fmt: skip
+_QUERY_CANCELED = "57014"
+"""PostgreSQL's state."""
 _BY_STATUS = {401: NOT_LOGGED_IN, 403: FORBIDDEN, 404: NOT_FOUND, 405: NOT_ALLOWED, 413: BODY_TOO_LARGE}
 
 
@@ -94,5 +96,18 @@ def problem_of(error: MassactError, experiment: str) -> ProblemError:
             "(massact gaps --experiment FILE)",
         )
     if isinstance(error, StoreError):
-        return ProblemError(STORE_DOWN, str(error), retry_after=5)
+        if _is_given_up(error):
+            return ProblemError(
+                TOO_LONG, "the database was given up on after this server's limit: ask for less"
+            )
+        # the message names the database, which is nobody's business
+        return ProblemError(
+            STORE_DOWN, "the run store cannot be read now; the server's log says why", retry_after=5
+        )
     return ProblemError(UNANSWERABLE, str(error))
+
+
+def _is_given_up(error: StoreError) -> bool:
+    """Whether PostgreSQL broke off a statement that took too long."""
+    cause = getattr(error.__cause__, "orig", None)
+    return getattr(cause, "sqlstate", None) == _QUERY_CANCELED

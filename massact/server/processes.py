@@ -77,6 +77,11 @@ class _Process:
             raise TimeoutError
         self._socket.settimeout(left)
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can be asked: it may have been ended for want of memory while it waited."""
+        return self._process.poll() is None
+
     def end(self) -> None:
         """Stop it, whatever it is at."""
         self._socket.close()
@@ -151,9 +156,14 @@ class Processes:
 
     def _take(self) -> _Process:
         with self._lock:
-            if self._idle:
-                return self._idle.pop()[1]
-        return _Process(self._database)
+            waiting = [self._idle.pop()[1] for _ in range(len(self._idle))]
+            found = next((one for one in waiting if one.is_alive), None)
+            now = time.monotonic()
+            self._idle = [(now, one) for one in waiting if one is not found and one.is_alive]
+        for one in waiting:
+            if not one.is_alive:
+                one.end()
+        return found or _Process(self._database)
 
     def _reap(self) -> None:
         """End those that were not asked for a while; ends itself when none is left."""

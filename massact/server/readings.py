@@ -77,5 +77,9 @@ def read_body(name: str, data: bytes) -> dict[str, Any]:
 
 
 def _is_text(value: object, schema: Mapping[str, Any]) -> bool:
-    is_of_length = isinstance(value, str) and 1 <= len(value) <= schema["maxLength"]
-    return is_of_length and re.fullmatch(schema["pattern"], str(value)) is not None
+    if not isinstance(value, str) or not 1 <= len(value) <= schema["maxLength"]:
+        return False
+    is_whole = (
+        value.encode(errors="ignore").decode() == value
+    )  # JSON can write half a character, a database cannot
+    return is_whole and re.fullmatch(schema["pattern"], value) is not None

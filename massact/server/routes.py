@@ -54,7 +54,8 @@ def mount(app: Flask, processes: Processes | None, *, has_login: bool) -> list[t
         blueprint.add_url_rule(rule, endpoint, view, methods=[method])
     app.register_blueprint(blueprint)
     app.after_request(_as_problem)
-    return [(_add_static_prefix(API + rule), method) for rule, _, method, _ in routes]
+    addresses = [(_add_static_prefix(API + rule), method) for rule, _, method, _ in routes]
+    return addresses + [(address, "HEAD") for address, method in addresses if method == "GET"]  # Flask's own
 
 
 def _asking(processes: Processes | None, what: str, name: str) -> Any:

@@ -14,13 +14,6 @@ EXPERIMENTS = sa.Table(
     sa.Column("experiment_id", sa.Integer),
     sa.Column("lifecycle_stage", sa.String),
 )
-EXPERIMENT_TAGS = sa.Table(
-    "experiment_tags",
-    METADATA,
-    sa.Column("experiment_id", sa.Integer),
-    sa.Column("key", sa.String),
-    sa.Column("value", sa.String),
-)
 RUNS = sa.Table(
     "runs",
     METADATA,
@@ -48,6 +41,13 @@ METRICS = sa.Table(
     sa.Column("timestamp", sa.BigInteger),
     sa.Column("step", sa.BigInteger),
     sa.Column("is_nan", sa.Boolean),
+)
+EXPERIMENT_TAGS = sa.Table(
+    "experiment_tags",
+    METADATA,
+    sa.Column("experiment_id", sa.Integer),
+    sa.Column("key", sa.String),
+    sa.Column("value", sa.String),
 )
 
 RUN_COLUMNS = (
