@@ -83,6 +83,12 @@ class PostgresServer:
             self._process.wait(30)
             self._process = None
 
+    @property
+    def pid(self) -> int:
+        """The process that all connections' processes are children of."""
+        assert self._process is not None
+        return self._process.pid
+
     def stop(self) -> None:
         """Break off what clients are at, and end."""
         if self._process is not None:

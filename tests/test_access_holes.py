@@ -1,6 +1,7 @@
 """Ways around the rights of a server with logins: every route, hidden experiments, files, other sites."""
 
 import base64
+import json
 import re
 from typing import Any
 
@@ -137,6 +138,35 @@ def test_a_writer_reaches_no_others_files_through_a_model(world: World) -> None:
         source=f"mlflow-artifacts:/{own}/{own_run}/artifacts/prior",
     )  # fmt: skip
     assert kept.ok, kept.text  # as massact predict registers
+
+
+@pytest.mark.parametrize("key", ["mlflow.artifactLocation", "mlflow.trace.archiveLocation"])
+def test_a_writer_cannot_have_a_traces_files_read_elsewhere(world: World, key: str) -> None:
+    owner, trace_id = world.people["owner"], f"tr-{next(NAMES)}"
+    place = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": world.experiment}}
+    info = {
+        "trace_id": trace_id,
+        "trace_location": place,
+        "request_time": "2026-01-01T00:00:00Z",
+        "state": "OK",
+    }
+    assert world.post(owner, "/api/3.0/mlflow/traces", trace={"trace_info": info}).ok
+    quoted = key.replace("L", "\\u004c")
+    for version in ("2.0", "3.0"):
+        path = f"/api/{version}/mlflow/traces/{trace_id}/tags"
+        for text in (
+            f'{{"key": "{key}", "value": "file:///etc"}}',
+            f'{{"key": "{quoted}", "value": "file:///etc"}}',
+        ):
+            for data in (text, json.dumps(text)):
+                answer = world.server.ask(
+                    owner, "PATCH", path, data=data, headers={"Content-Type": "text/plain"}
+                )
+                assert answer.status_code == 403, (path, data)
+                assert "where a trace's files lie" in answer.text
+        assert world.server.ask(owner, "PATCH", path, json={"key": "note", "value": f"about {key}"}).ok
+    moved = {**info, "trace_id": f"{trace_id}-2", "tags": {key: "file:///etc"}}
+    assert world.post(owner, "/api/3.0/mlflow/traces", trace={"trace_info": moved}).status_code == 403
 
 
 def _name_of(world: World, experiment: str) -> str:

@@ -42,10 +42,17 @@ def test_an_old_password_is_refused_at_once(world: World) -> None:
 def test_who_becomes_a_reader_writes_nothing_any_more(world: World) -> None:
     paul = world.server.add("paul", Role.WRITER)
     experiment = world.make_experiment(next(NAMES), paul)
+    role = {"workspace": "default", "name": next(NAMES)}  # as an administrator may make in MLflow's UI
+    role_id = world.post(ADMIN, "/api/3.0/mlflow/roles/create", **role).json()["role"]["id"]
+    everything = {"resource_type": "experiment", "resource_pattern": "*", "permission": "EDIT"}
+    assert world.post(ADMIN, "/api/3.0/mlflow/roles/permissions/add", role_id=role_id, **everything).ok
+    assert world.post(ADMIN, "/api/3.0/mlflow/roles/assign", username="paul", role_id=role_id).ok
+    assert world.post(paul, "runs/create", experiment_id=world.experiment).ok
     with world.server.users() as known:
         assert known.set_role("paul", Role.READER) == 1
         assert {user.name: user.role for user in known.all()}["paul"] == Role.READER
-    assert world.post(paul, "runs/create", experiment_id=experiment).status_code == 403
+    for place in (experiment, world.experiment):
+        assert world.post(paul, "runs/create", experiment_id=place).status_code == 403
     assert world.post(paul, "experiments/create", name=next(NAMES)).status_code == 403
     with world.server.users() as known:
         known.set_role("paul", Role.ADMIN)

@@ -56,6 +56,8 @@ class RunRow:
     """Label whose result it was taken over from, since their vectors are alike; `None`: it was evaluated itself."""
     same_as_cosine: float | None = None
     """How alike the two vectors are: their cosine, or less where they differ more outside the massive dims."""
+    relative_strength: float | None = None
+    """coefficient x |v without massive dims| / mean |h without massive dims|; `None` where the store does not tell."""
 
 
 def runs(
@@ -150,6 +152,7 @@ def _row(one: _Listed, floor: float) -> RunRow:
         run_id=point.run_id,
         same_as=point.same_as,
         same_as_cosine=point.same_as_cosine,
+        relative_strength=point.relative_strength,
     )
 
 

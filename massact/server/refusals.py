@@ -5,6 +5,7 @@ which would lay out its artifacts anew. Its grant for creating, `USE` on the wor
 writer here too: only that it counts is added. Nothing is allowed here that MLflow refuses.
 """
 
+import json
 from http import HTTPStatus
 from typing import Any
 
@@ -14,6 +15,10 @@ ADMINS_ONLY = "only administrators may use this"
 NO_SOURCE = "only administrators may register what lies outside a run: give the run's id and a source in its artifacts"
 NO_LOCATION = "only administrators may say where an experiment's artifacts lie: leave artifact_location out"
 
+NO_TRACE_LOCATION = "only administrators may say where a trace's files lie: leave the tag out"
+
+_TRACE_LOCATIONS = ("mlflow.artifactLocation", "mlflow.trace.archiveLocation")
+"""Tags that MLflow's client never changes, and its server changes for whoever asks: it reads files there."""
 _CHECKED_SCHEMES = ("runs", "models", "mlflow-artifacts", "file")
 
 
@@ -86,6 +91,8 @@ def _reason(path: str, method: str, username: str) -> str | None:
 
     if method == "POST" and path == DEMO_GENERATE and not _is_admin(username):
         return ADMINS_ONLY
+    if "/mlflow/traces" in path and method != "GET" and _moves_a_trace() and not _is_admin(username):
+        return NO_TRACE_LOCATION
     validator = auth.BEFORE_REQUEST_VALIDATORS.get((path, method))
     if validator is auth.validate_can_create_model_version:
         return NO_SOURCE if _is_source_outside() and not _is_admin(username) else None
@@ -117,6 +124,20 @@ def _artifact_location() -> str:
 
     message: Any = _get_request_message(CreateExperiment())  # type: ignore[no-untyped-call]
     return str(message.artifact_location)
+
+
+def _moves_a_trace() -> bool:
+    """Whether a text anywhere in the request is one of the tags that say where a trace's files lie."""
+    from flask import request
+
+    body = request.get_json(force=True, silent=True)
+    if isinstance(body, str):  # MLflow takes JSON within JSON too
+        try:
+            body = json.loads(body)
+        except ValueError:
+            return False  # MLflow cannot read it either
+    written = json.dumps(body, ensure_ascii=False)  # however the request spelt it
+    return any(f'"{tag}"' in written for tag in _TRACE_LOCATIONS)
 
 
 def _is_source_outside() -> bool:

@@ -86,14 +86,17 @@ class Users:
         if bool(user["is_admin"]) != is_admin:
             body = {"username": name, "is_admin": is_admin}
             self._ask("PATCH", "2.0/mlflow/users/update-admin", body)
-        held = {one["id"] for one in user["roles"] if not _is_own(one) and _is_writing(one)}
-        wanted = {self._writer_role()} if role is Role.WRITER else set()
-        for role_id in wanted - held:
-            self._ask("POST", "3.0/mlflow/roles/assign", {"username": name, "role_id": role_id})
+        shared = [one for one in user["roles"] if not _is_own(one)]
         if role is Role.WRITER:
+            if not any(map(_is_writing, shared)):
+                body = {"username": name, "role_id": self._writer_role()}
+                self._ask("POST", "3.0/mlflow/roles/assign", body)
             return 0
-        for role_id in held:
-            self._ask("DELETE", "3.0/mlflow/roles/unassign", {"username": name, "role_id": role_id})
+        for one in shared:
+            # also roles that were made by other means and let who has them write
+            if any(grant["permission"] in _WRITING for grant in one["permissions"] or ()):
+                body = {"username": name, "role_id": one["id"]}
+                self._ask("DELETE", "3.0/mlflow/roles/unassign", body)
         return self._take_back(name, user["roles"]) if role is Role.READER else 0
 
     def set_password(self, name: str, password: str) -> None:

@@ -20,7 +20,7 @@ from massact.tracking.holding import held_back, uninterrupted
 from massact.tracking.patience import Patience, StoreLostError, is_outage
 from massact.tracking.process import process_tag
 from massact.tracking.tags import fit_tag, parent_tags, row_tags, run_tags
-from massact.tracking.views import view_tags
+from massact.tracking.views import view_tags, with_view_links
 
 T = TypeVar("T")
 _MAX_METRICS, _MAX_PARAMS = 1000, 100
@@ -119,7 +119,12 @@ class Tracker:
         def set_tag(key: str, value: str) -> None:
             self._ask(partial(self._client.set_experiment_tag, experiment_id, key, value))
 
-        for key, value in view_tags(self._floor).items():
+        tags = view_tags(self._floor)
+        note = self._ask(partial(self._client.get_experiment, experiment_id)).tags.get(MlflowTag.NOTE, "")
+        linked = with_view_links(note, experiment_id)
+        if linked != note:
+            tags[MlflowTag.NOTE] = linked
+        for key, value in tags.items():
             set_tag(key, value)
         if self._declared is not None:
             keep_declared(self._declared, set_tag, self._say)
@@ -234,6 +239,10 @@ class Tracker:
         self._ask(
             lambda: log_in_batches(self._client, run.run_id, params or {}, [*values, *steps], timestamp=now)
         )
+
+    def metrics(self, run_id: str) -> dict[str, float]:
+        """The last value of each metric of a run."""
+        return dict(self._ask(lambda: self._client.get_run(run_id)).data.metrics)
 
     def set_tag(self, run: OpenRun, key: str, value: str) -> None:
         """Set a tag; a text longer than MLflow keeps is cut where a line ends, and says so."""
