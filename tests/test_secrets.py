@@ -161,7 +161,7 @@ def _check(place: Place, postgres_uri: str) -> None:
         "report.md",
         "results.jsonl",
         "log",
-        "printed.txt",
+        "output.txt",
     }
     found = {str(path): _found(path.read_bytes()) for path in files}
     for name in ("tracking.db", "users.db"):
