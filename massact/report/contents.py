@@ -160,7 +160,16 @@ class Evidence:
     def places(self) -> tuple[Place, ...]:
         """Every place declared, in the file's order, then any other where something was run."""
         declared = (Place(group.model, group.trait, group.position) for group in self.answers.groups)
-        return tuple(dict.fromkeys([*declared, *sorted(self.strata, key=_naturally)]))
+        return tuple(
+            dict.fromkeys(
+                [
+                    *declared,
+                    *sorted(
+                        self.strata, key=lambda p: [natural_order(n) for n in (p.model, p.trait, p.position)]
+                    ),
+                ]
+            )
+        )
 
     def labels(self, place: Place) -> tuple[str, ...]:
         """Every label declared or run at a place, the declared ones first and in the file's order."""
@@ -245,11 +254,6 @@ class Evidence:
     def command(self, step: str) -> str:
         """The command that does a step, as Markdown code."""
         return f"`massact {step} --experiment {shlex.quote(str(self.experiment.file))}`"
-
-
-def _naturally(place: Place) -> list[list[str | int]]:
-    """`response[:5]` before `response[:10]`."""
-    return [natural_order(name) for name in (place.model, place.trait, place.position)]
 
 
 def gain(delta: float, direction: Direction) -> float:
