@@ -137,15 +137,15 @@ def label_cosines(session: Session, answers: Answers) -> tuple[CosineMatrix, ...
                 row
                 for row in rows
                 if (row.model, row.trait, row.status) == (model.name, trait.name, "ok")
-                and row.method != "random_baseline"
-                and row.method is not None
+                and row.method not in (None, "random_baseline")
+                and row.vector_digest is not None  # an imported result has no vector in the store
             ]
             if not bests:
                 continue
             try:
                 vectors = StoredVectors(session, model, trait)
             except MassactError:
-                continue  # imported results have no vectors
+                continue  # extracted elsewhere
             for position in dict.fromkeys(row.position for row in bests):
                 matrix = _matrix(vectors, [row for row in bests if row.position == position])
                 found += [matrix] if matrix else []
@@ -159,7 +159,7 @@ def _matrix(vectors: StoredVectors, bests: Sequence[BestRow]) -> CosineMatrix | 
         return None
     try:
         found = [vectors.of(top.position, parse_label(label))[top.layer] for label in labels]
-    except MassactError:
+    except (MassactError, IndexError):  # extracted elsewhere, perhaps from a model of more layers
         return None
     return CosineMatrix(
         model=top.model,

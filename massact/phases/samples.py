@@ -29,12 +29,13 @@ def pick_samples(
             mine = [row for row in bests if (row.model, row.trait) == (model.name, trait.name)]
             if mine:
                 sign = -1 if trait.direction == "negative" else 1
-                top = max(mine, key=lambda row: sign * (row.delta or 0.0))  # used within the loop
+                top = max(mine, key=lambda row: sign * (row.delta or 0.0))
                 yield from _of_place(session, answers, baselines, top)
             else:
                 place = _Place(session, f"{model.name}, {trait.name}")
                 for one in baselines:
                     if (one.row.model, one.row.trait) == (model.name, trait.name):
+                        place.judge = one.row.judge
                         yield from place.sample(one.run_id, "baseline", "unsteered")
 
 

@@ -10,11 +10,11 @@ MOST_FIGURES = 6
 """Figures of one kind, each of its own place or model and trait."""
 MOST_TRADEOFFS = 4
 """Figures against the coefficient; that against coherence shows every window of a model."""
-MOST_PAIRS = 3
+MOST_PAIRS = 2
 """Figures of one kind, each of its own model and trait."""
-MOST_PANELS = 12
+MOST_PANELS = 6
 """Panels of one figure."""
-MOST_ROWS = 6
+MOST_ROWS = 3
 """Rows of panels in one figure, each of its own model and trait."""
 
 

@@ -13,11 +13,11 @@ from typing import Any, Protocol, TypeVar
 
 from massact.config import Experiment
 from massact.domain import Direction, Group
-from massact.errors import UsageError
 from massact.query import Answers, CoefficientsAnswer, Point
 from massact.query.evaluations import group_of
 from massact.query.selection import Stratum, natural_order, slices, strata
 from massact.query.uncertainty import NOTHING, Believed, Standing, believe, standings
+from massact.report.currency import currency
 from massact.report.facts import CosineMatrix, Provenance, Sample, SampleRow, VectorFact, sample_rows
 from massact.schema import EvaluationRow, PublishedRow
 from massact.vectors.massive import Calibration
@@ -115,9 +115,7 @@ class Evidence:
         return cls(
             experiment=experiment,
             answers=replace(answers, groups=experiment.groups()),
-            strata={
-                place: max(some, key=lambda s: _currency(experiment, s)) for place, some in found.items()
-            },
+            strata={place: max(some, key=lambda s: currency(experiment, s)) for place, some in found.items()},
             evaluated=frozenset(
                 group for group, parts in by_group.items() if any(len(p.points) for p in parts)
             ),
@@ -160,7 +158,16 @@ class Evidence:
     def places(self) -> tuple[Place, ...]:
         """Every place declared, in the file's order, then any other where something was run."""
         declared = (Place(group.model, group.trait, group.position) for group in self.answers.groups)
-        return tuple(dict.fromkeys([*declared, *sorted(self.strata, key=_naturally)]))
+        return tuple(
+            dict.fromkeys(
+                [
+                    *declared,
+                    *sorted(
+                        self.strata, key=lambda p: [natural_order(n) for n in (p.model, p.trait, p.position)]
+                    ),
+                ]
+            )
+        )
 
     def labels(self, place: Place) -> tuple[str, ...]:
         """Every label declared or run at a place, the declared ones first and in the file's order."""
@@ -247,11 +254,6 @@ class Evidence:
         return f"`massact {step} --experiment {shlex.quote(str(self.experiment.file))}`"
 
 
-def _naturally(place: Place) -> list[list[str | int]]:
-    """`response[:5]` before `response[:10]`."""
-    return [natural_order(name) for name in (place.model, place.trait, place.position)]
-
-
 def gain(delta: float, direction: Direction) -> float:
     """Delta in the direction that is wanted: the larger, the better."""
     return -delta if direction == "negative" else delta
@@ -274,29 +276,6 @@ def listed(words: Iterable[str], limit: int = 4) -> str:
 def counted(count: int, noun: str, plural: str | None = None) -> str:
     """`1 group`, `2 groups`."""
     return f"{count} {noun if count == 1 else plural or noun + 's'}"
-
-
-def _currency(experiment: Experiment, stratum: Stratum) -> tuple[bool, int, str]:
-    last = max((part.last for part in stratum.slices.values()), default=-1)
-    return (_agrees(experiment, stratum.sample), last, stratum.setting or "")
-
-
-def _agrees(experiment: Experiment, row: EvaluationRow | None) -> bool:
-    """Whether a row was evaluated as the file says, as far as the file alone can tell."""
-    if row is None:
-        return False
-    try:
-        direction = experiment.trait(row.trait).direction
-    except UsageError:
-        return False
-    wanted = experiment.generation
-    return (row.judge, row.subset, row.max_new_tokens, row.temperature, row.direction) == (
-        experiment.judge.name,
-        experiment.subset,
-        wanted.max_new_tokens,
-        wanted.temperature,
-        direction,
-    )
 
 
 def _group(row: EvaluationRow) -> Group:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MOST_LABELS, FEWER_LABELS = 6, 3
 """Panels in the report: of the place with the best result of a model and trait, and of its other places."""
+MANY_PLACES = 12
+"""Of more places than that each has few panels."""
 _PER_ROW = 3
 _SHADES = 16
 """Of the scale: so few that a bar of them is drawn as shapes, which a page may hold without an image."""
@@ -85,6 +87,12 @@ def key_labels(evidence: Evidence, place: Place) -> tuple[str, ...]:
     ]
 
 
+def _how_many(evidence: Evidence) -> str:
+    if len(evidence.strata) > MANY_PLACES:
+        return f"{FEWER_LABELS}"
+    return f"{MOST_LABELS} at the best window of a model and {FEWER_LABELS} at others,"
+
+
 def _is_key(evidence: Evidence, place: Place) -> bool:
     """Whether no other place of the model and trait has a better result; of equal ones the first."""
     mine = [one for one in evidence.places() if (one.model, one.trait) == (place.model, place.trait)]
@@ -115,7 +123,7 @@ def heat_text(evidence: Evidence) -> tuple[str, ...]:
         return (text,)
     left = (
         f"Drawn are {n_drawn} of {counted(n_labels, 'map')}: the best label of each method and those of the first "
-        f"phase, {MOST_LABELS} at most at the best window of a model, {FEWER_LABELS} at others, {MOST_FIGURES} places. "
+        f"phase, {_how_many(evidence)} at {MOST_FIGURES} places at most. "
         'Any other: `massact.plot.heat_map("NAME", only=massact.Filters(labels=("LABEL",)))`.'
     )
     return (text, left)
