@@ -21,7 +21,9 @@ def render_html(document: Document) -> str:
     def inline(text: str) -> Markup:
         """Escaped text, `code` in backticks as such; options and percentages are not broken over two lines."""
         safe = re.sub(
-            r"`([^`]+)`", r"<code>\1</code>", str(escape(text)).replace(" %", "\N{NO-BREAK SPACE}%")
+            r"`([^`]+)`",
+            r"<code>\1</code>",
+            str(escape(text)).replace(" %", "\N{NO-BREAK SPACE}%").replace(" n ", " n\N{NO-BREAK SPACE}"),
         )
         return Markup(re.sub(r"(?<!\S)(--[a-z][a-z-]*)", r'<span class="whole">\1</span>', safe))  # noqa: S704
 
