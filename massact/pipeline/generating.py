@@ -1,4 +1,4 @@
-"""Generating the responses of a batch of cells; what fails is tried again by halves, so that one bad cell fails alone."""
+"""Generating the responses of a batch of cells; what fails is tried again by halves, so that a bad cell fails alone."""
 
 import time
 from collections.abc import Iterator, Sequence
