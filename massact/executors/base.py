@@ -7,17 +7,19 @@ from collections.abc import Callable, Sequence
 from collections.abc import Generator as Iteration
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from massact.config import AdapterConfig, JudgeConfig, LoadConfig
 from massact.domain import JudgeIdentity
-from massact.models.identity import Description
 from massact.pipeline.evaluate import Evaluation, FailedCell, Part, PlannedCell
 from massact.pipeline.progress import Progress
 from massact.pipeline.remembering import RememberingJudge
 from massact.pipeline.screening import StoppedCell
 from massact.tracking.tracker import OpenRun
 from massact.tracking.whole_run import WholeRun
+
+if TYPE_CHECKING:  # workers that load no model need no torch
+    from massact.models.identity import Description
 
 Result = Evaluation | FailedCell
 Finished = Evaluation | FailedCell | StoppedCell
@@ -68,7 +70,7 @@ class Work:
 class Loaded:
     """What a loaded model says of itself."""
 
-    description: Description
+    description: "Description"
     attention: str
     """How it computes attention, such as `eager`."""
 

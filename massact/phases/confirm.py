@@ -11,9 +11,9 @@ from dataclasses import replace
 from massact.domain import QuestionSet
 from massact.errors import MassactError, MissingPrerequisiteError
 from massact.keys import cell_key
+from massact.phases.accounting import counted_work
 from massact.phases.confirm_plan import Chosen, ConfirmPlan, plan_confirm
 from massact.phases.grid import load_answers
-from massact.phases.judged import counted_judging
 from massact.phases.preflight import check_experiment
 from massact.phases.recast import Subject, stored_plan
 from massact.phases.session import Session
@@ -54,7 +54,7 @@ def run_confirm(session: Session, parent: OpenRun | None = None) -> Tally:
         return tally
     params = {**phase_params(session), "confirm_share": f"{session.experiment.confirm_share:g}"}
     phase_run = session.tracker.phase(PHASE, parent=parent, params=params)
-    with phase_run as run, counted_judging(session, run):
+    with phase_run as run, counted_work(session, run):
         for subject in plan.by_subject:
             _Confirming(session, run, subject, plan, tally).run()
         session.settle()

@@ -17,6 +17,7 @@ from massact.schema.names import (
     Kind,
     MlflowTag,
     Tag,
+    WorkerMetric,
 )
 from massact.schema.point_text import decode_points, encode_point, point_tag
 from massact.schema.points import Place, Points, RunText, StoredPoint, point_of
@@ -53,6 +54,7 @@ __all__ = [
     "StageRow",
     "StoredPoint",
     "Tag",
+    "WorkerMetric",
     "decode_evaluation",
     "decode_many_scores",
     "decode_points",

@@ -67,7 +67,7 @@ class Run:
         self._held: list[Result] = []
         self._failure: BaseException | None = None
         self._n_losses = 0
-        self._is_stopping = False
+        self._is_stopping = self._is_gone = False
         self._turned = time.monotonic()
 
     @property
@@ -123,7 +123,9 @@ class Run:
         """Nobody waits for results any more: what is in hand is finished for nothing, and frees its worker."""
         self._count_presence()
         self._tools.keeping.flush()
-        for task in self._tasks:
+        self._is_gone = True
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
             if task in task.member.tasks:
                 task.member.tasks.remove(task)
             self._tools.cluster.ray.cancel(task.account)
@@ -254,6 +256,8 @@ class Run:
         self._n_judging -= 1
         try:
             results, told = ray.get(ref)
+        except ray.exceptions.RayError if self._is_gone else ():
+            return
         except ray.exceptions.RayTaskError as error:
             self._not_judged(task, getattr(error, "cause", error), span)
             return
@@ -266,7 +270,7 @@ class Run:
             self._judge_again(task, span, reason(error))
             return
         self._tools.desks.heard(self._use, told)
-        for one in results:
+        for one in () if self._is_gone else results:
             self._receive(task, one)
 
     def _not_judged(self, task: Task, error: BaseException, span: tuple[int, int, int]) -> None:
