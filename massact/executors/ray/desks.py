@@ -1,7 +1,7 @@
 """The judges of a command, beside its workers."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from massact.domain import JudgeIdentity
@@ -26,8 +26,10 @@ class Desk:
     actor: Any
     node: str | None
     """Id of the machine that it was meant for; `None`: any."""
-    n_open: int = 0
-    """Shards that it has in hand."""
+    open: list[object] = field(default_factory=list)
+    """What it has in hand, the one that it works on first."""
+    culprit: object = None
+    """What it worked on when it ended."""
 
 
 class Desks:
@@ -64,12 +66,13 @@ class Desks:
         there = [one for one in self._desks if one.node == node] or self._desks
         if not there:
             return self._open(None)
-        return min(there, key=lambda one: one.n_open)
+        return min(there, key=lambda one: len(one.open))
 
     def lose(self, desk: Desk, error: BaseException) -> None:
         """A desk has ended; another is opened when it is needed."""
         if desk in self._desks:
             self._desks.remove(desk)
+            desk.culprit = desk.open[0] if desk.open else None
             self._cluster.ray.kill(desk.actor)
             self._cluster.forget_nodes()
             self._say(f"a judge's process is lost ({reason(error)})")

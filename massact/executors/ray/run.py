@@ -46,6 +46,22 @@ class Task:
     pieces: Any
 
 
+@dataclass(eq=False, slots=True)
+class Judging:
+    """A part of a shard, from `first` up to `last`, that a judge has in hand."""
+
+    task: Task
+    first: int
+    last: int
+    times_lost: int = 0
+    """How often a judge was lost over it."""
+
+    @property
+    def shard(self) -> Shard:
+        """Its cells, to be generated again."""
+        return replace(self.task.shard, cells=self.task.shard.cells[self.first : self.last])
+
+
 class Run:
     """The state of a sweep, moved on by `go_on` and by what the cluster answers."""
 
@@ -207,7 +223,7 @@ class Run:
         member.cells += len(task.cells)
         member.tokens += account.n_tokens
         member.busy_seconds += account.seconds
-        self._judge(task, 0, len(task.cells), 0)
+        self._judge(Judging(task, 0, len(task.cells)))
 
     def _done_with(self, task: Task) -> None:
         self._tasks.remove(task)
@@ -240,58 +256,60 @@ class Run:
         for i in self._queue.lost(shard, avoids=avoids):
             self._deliver(i, FailedCell(self._cells[i], why))
 
-    def _judge(self, task: Task, first: int, last: int, times_lost: int) -> None:
-        about = task.member.about
-        node = about.node if about else None
-        desk = self._tools.desks.near(node)
-        desk.n_open += 1
+    def _judge(self, part: Judging) -> None:
+        task, about = part.task, part.task.member.about
+        desk = self._tools.desks.near(about.node if about else None)
+        desk.open.append(part)
         self._n_judging += 1
-        ref = desk.actor.judge.remote(self._use, self._part, task.cells, task.pieces, first, last)
-        span = (first, last, times_lost)
-        self._tools.events.when(ref, lambda ref: self._judged(task, desk, span, ref))
+        ref = desk.actor.judge.remote(self._use, self._part, task.cells, task.pieces, part.first, part.last)
+        self._tools.events.when(ref, lambda ref: self._judged(part, desk, ref))
 
-    def _judged(self, task: Task, desk: Desk, span: tuple[int, int, int], ref: Any) -> None:
+    def _judged(self, part: Judging, desk: Desk, ref: Any) -> None:
         ray = self._tools.cluster.ray
-        desk.n_open -= 1
         self._n_judging -= 1
         try:
             results, told = ray.get(ref)
-        except ray.exceptions.RayError if self._is_gone else ():
-            return
         except ray.exceptions.RayTaskError as error:
-            self._not_judged(task, getattr(error, "cause", error), span)
-            return
+            desk.open.remove(part)
+            self._not_judged(part, getattr(error, "cause", error))
         except ray.exceptions.ObjectLostError as error:
-            # its machine went before the judge had read it
-            self._lost_shard(replace(task.shard, cells=task.shard.cells[span[0] : span[1]]), reason(error))
-            return
+            desk.open.remove(part)
+            self._lost_pieces(part, error)
         except ray.exceptions.RayError as error:
             self._tools.desks.lose(desk, error)
-            self._judge_again(task, span, reason(error))
-            return
-        self._tools.desks.heard(self._use, told)
-        for one in () if self._is_gone else results:
-            self._receive(task, one)
+            self._judge_again(part, reason(error), is_culprit=desk.culprit is part)
+        else:
+            desk.open.remove(part)
+            self._tools.desks.heard(self._use, told)
+            for one in () if self._is_gone else results:
+                self._receive(part.task, one)
 
-    def _not_judged(self, task: Task, error: BaseException, span: tuple[int, int, int]) -> None:
+    def _not_judged(self, part: Judging, error: BaseException) -> None:
         if isinstance(error, self._tools.cluster.ray.exceptions.ObjectLostError):
-            self._lost_shard(replace(task.shard, cells=task.shard.cells[span[0] : span[1]]), reason(error))
+            self._lost_pieces(part, error)
         elif isinstance(error, JudgeError | MassactError):
             self._fail(error)
         else:
-            self._judge_again(task, span, f"{type(error).__name__}: {error}")
+            self._judge_again(part, f"{type(error).__name__}: {error}", is_culprit=True)
 
-    def _judge_again(self, task: Task, span: tuple[int, int, int], why: str) -> None:
-        """A judge was lost over a part of a shard: it is judged elsewhere, in halves, each cell a few times."""
-        first, last, times_lost = span
-        if last - first > 1:
-            middle = (first + last) // 2
-            self._judge(task, first, middle, 0)
-            self._judge(task, middle, last, 0)
-        elif times_lost + 1 < ATTEMPTS:
-            self._judge(task, first, last, times_lost + 1)
+    def _lost_pieces(self, part: Judging, error: BaseException) -> None:
+        """What was generated went with its machine before a judge had read it."""
+        self._lost_shard(part.shard, reason(error))
+
+    def _judge_again(self, part: Judging, why: str, *, is_culprit: bool) -> None:
+        """A judge was lost: what it worked on is judged elsewhere in halves, each cell a few times."""
+        if self._is_gone:
+            return
+        if not is_culprit:
+            self._judge(part)
+        elif part.last - part.first > 1:
+            middle = (part.first + part.last) // 2
+            self._judge(Judging(part.task, part.first, middle))
+            self._judge(Judging(part.task, middle, part.last))
+        elif part.times_lost + 1 < ATTEMPTS:
+            self._judge(replace(part, times_lost=part.times_lost + 1))
         else:
-            i = task.shard.cells[first]
+            i = part.task.shard.cells[part.first]
             self._deliver(i, FailedCell(self._cells[i], f"its judge was lost {ATTEMPTS} times: {why}"))
 
     def _receive(self, task: Task, one: Judged) -> None:
