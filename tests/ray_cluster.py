@@ -13,6 +13,8 @@ from massact.pipeline.evaluate import Part
 from massact.pipeline.remembering import RememberingJudge
 from tests.ray_stand_ins import IDENTITY, PART, Engine, Judge
 
+# on loopback, for seconds; and no token is left in the home of whoever runs the tests
+os.environ["RAY_AUTH_MODE"] = "disabled"
 USE = ModelUse("tiny", None, None, LoadConfig())
 ROOT = Path(__file__).resolve().parent.parent
 
