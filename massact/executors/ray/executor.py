@@ -11,8 +11,9 @@ from massact.executors.ray.cluster import Cluster, Events, require_ray
 from massact.executors.ray.crew import Crew, Member
 from massact.executors.ray.desks import Desks, RemoteJudge
 from massact.executors.ray.keeping import Keeping, Vectors
-from massact.executors.ray.run import Run, Tools
+from massact.executors.ray.run import Run
 from massact.executors.ray.site import Site
+from massact.executors.ray.tasks import Tools
 from massact.executors.ray.worker import model_engine
 from massact.pipeline.evaluate import PlannedCell
 from massact.pipeline.progress import Progress
@@ -105,7 +106,7 @@ class RayExecutor:
         self._batch_rows = work.batch_rows
         if not cells:
             return
-        run = self._run = Run(self.tools, work, cells, say=self._say)
+        run = self._run = Run(self.tools, work, cells)
         try:
             with progress("evaluating cells", len(cells)) as advance:
                 while not run.is_over:

@@ -2,17 +2,18 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
-from massact.errors import ExecutorError, JudgeError, MassactError
+from massact.errors import ExecutorError, MassactError
 from massact.executors.base import Result, Work
-from massact.executors.ray.cluster import Cluster, Events, reason
-from massact.executors.ray.crew import Crew, Member
-from massact.executors.ray.desks import ATTEMPTS, Desk, Desks, RemoteJudge
-from massact.executors.ray.keeping import Keeping, Vectors
+from massact.executors.ray.cluster import reason
+from massact.executors.ray.crew import Member
+from massact.executors.ray.desks import RemoteJudge
 from massact.executors.ray.messages import Account, BrokenDeviceError, Judged
+from massact.executors.ray.scoring import Listener, Scoring
+from massact.executors.ray.tasks import Judging, Task, Tools
 from massact.executors.shards import Shard, ShardQueue
 from massact.pipeline.evaluate import Evaluation, FailedCell, PlannedCell
 
@@ -22,74 +23,33 @@ LOSSES_IN_A_ROW = 12
 """Losses, beside two for each worker, without a shard finished between them, at which all is given up."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What an executor works with."""
-
-    cluster: Cluster
-    events: Events
-    vectors: Vectors
-    crew: Crew
-    desks: Desks
-    keeping: Keeping
-
-
-@dataclass(eq=False, slots=True)
-class Task:
-    """A shard that a worker has in hand."""
-
-    shard: Shard
-    member: Member
-    cells: list[PlannedCell]
-    account: Any
-    """Reference to what it cost, and to the pieces that were generated."""
-    pieces: Any
-
-
-@dataclass(eq=False, slots=True)
-class Judging:
-    """A part of a shard, from `first` up to `last`, that a judge has in hand."""
-
-    task: Task
-    first: int
-    last: int
-    times_lost: int = 0
-    """How often a judge was lost over it."""
-
-    @property
-    def shard(self) -> Shard:
-        """Its cells, to be generated again."""
-        return replace(self.task.shard, cells=self.task.shard.cells[self.first : self.last])
-
-
 class Run:
     """The state of a sweep, moved on by `go_on` and by what the cluster answers."""
 
-    def __init__(
-        self, tools: Tools, work: Work, cells: Sequence[PlannedCell], *, say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, tools: Tools, work: Work, cells: Sequence[PlannedCell]) -> None:
         remote = work.judge.within
         if not isinstance(remote, RemoteJudge):
             raise TypeError("a judge of this process cannot judge on a cluster")
-        self._tools, self._work, self._cells, self._use, self._say = tools, work, cells, remote.use, say
+        self._tools, self._work, self._cells = tools, work, cells
         self._model = (work.model, work.batch_rows)
         self._part = tools.cluster.ray.put(work.part)
         self._unsteered = {i for i, one in enumerate(cells) if one.cell.steering is None}
         self._queue: ShardQueue | None = None
         self._tasks: list[Task] = []
         """With workers, oldest first."""
-        self._n_judging = 0
+        listener = Listener(self._receive, self._lost_shard, self._give_up, self._fail)
+        self._scoring = Scoring(tools, remote.use, self._part, listener)
         self._results: deque[Result] = deque()
         self._held: list[Result] = []
         self._failure: BaseException | None = None
         self._n_losses = 0
-        self._is_stopping = self._is_gone = False
+        self._is_stopping = False
         self._turned = time.monotonic()
 
     @property
     def is_over(self) -> bool:
         """Whether nothing is in hand and nothing is left to hand out."""
-        if self._tasks or self._n_judging or self._results:
+        if self._tasks or self._scoring.n_open or self._results:
             return False
         return self._is_stopping or (self._queue is not None and not self._queue.n_waiting)
 
@@ -139,7 +99,7 @@ class Run:
         """Nobody waits for results any more: what is in hand is finished for nothing, and frees its worker."""
         self._count_presence()
         self._tools.keeping.flush()
-        self._is_gone = True
+        self._scoring.let_go()
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             if task in task.member.tasks:
@@ -180,7 +140,7 @@ class Run:
     def _assign(self, members: Sequence[Member]) -> Task | None:
         """Hand out one shard, to the worker with the least in hand; `None` where there is none to hand out."""
         queue, tools = self._queue, self._tools
-        if queue is None or tools.keeping.is_full or self._n_judging > AHEAD * len(members) + 2:
+        if queue is None or tools.keeping.is_full or self._scoring.n_open > AHEAD * len(members) + 2:
             return None
         # towards the end a second shard would only wait behind the first, with others idle
         depth = AHEAD if queue.n_waiting > AHEAD * len(members) else 1
@@ -223,7 +183,7 @@ class Run:
         member.cells += len(task.cells)
         member.tokens += account.n_tokens
         member.busy_seconds += account.seconds
-        self._judge(Judging(task, 0, len(task.cells)))
+        self._scoring.put(Judging(task, 0, len(task.cells)))
 
     def _done_with(self, task: Task) -> None:
         self._tasks.remove(task)
@@ -254,63 +214,10 @@ class Run:
         if self._is_stopping:
             return
         for i in self._queue.lost(shard, avoids=avoids):
-            self._deliver(i, FailedCell(self._cells[i], why))
+            self._give_up(i, why)
 
-    def _judge(self, part: Judging) -> None:
-        task, about = part.task, part.task.member.about
-        desk = self._tools.desks.near(about.node if about else None)
-        desk.open.append(part)
-        self._n_judging += 1
-        ref = desk.actor.judge.remote(self._use, self._part, task.cells, task.pieces, part.first, part.last)
-        self._tools.events.when(ref, lambda ref: self._judged(part, desk, ref))
-
-    def _judged(self, part: Judging, desk: Desk, ref: Any) -> None:
-        ray = self._tools.cluster.ray
-        self._n_judging -= 1
-        try:
-            results, told = ray.get(ref)
-        except ray.exceptions.RayTaskError as error:
-            desk.open.remove(part)
-            self._not_judged(part, getattr(error, "cause", error))
-        except ray.exceptions.ObjectLostError as error:
-            desk.open.remove(part)
-            self._lost_pieces(part, error)
-        except ray.exceptions.RayError as error:
-            self._tools.desks.lose(desk, error)
-            self._judge_again(part, reason(error), is_culprit=desk.culprit is part)
-        else:
-            desk.open.remove(part)
-            self._tools.desks.heard(self._use, told)
-            for one in () if self._is_gone else results:
-                self._receive(part.task, one)
-
-    def _not_judged(self, part: Judging, error: BaseException) -> None:
-        if isinstance(error, self._tools.cluster.ray.exceptions.ObjectLostError):
-            self._lost_pieces(part, error)
-        elif isinstance(error, JudgeError | MassactError):
-            self._fail(error)
-        else:
-            self._judge_again(part, f"{type(error).__name__}: {error}", is_culprit=True)
-
-    def _lost_pieces(self, part: Judging, error: BaseException) -> None:
-        """What was generated went with its machine before a judge had read it."""
-        self._lost_shard(part.shard, reason(error))
-
-    def _judge_again(self, part: Judging, why: str, *, is_culprit: bool) -> None:
-        """A judge was lost: what it worked on is judged elsewhere in halves, each cell a few times."""
-        if self._is_gone:
-            return
-        if not is_culprit:
-            self._judge(part)
-        elif part.last - part.first > 1:
-            middle = (part.first + part.last) // 2
-            self._judge(Judging(part.task, part.first, middle))
-            self._judge(Judging(part.task, middle, part.last))
-        elif part.times_lost + 1 < ATTEMPTS:
-            self._judge(replace(part, times_lost=part.times_lost + 1))
-        else:
-            i = part.task.shard.cells[part.first]
-            self._deliver(i, FailedCell(self._cells[i], f"its judge was lost {ATTEMPTS} times: {why}"))
+    def _give_up(self, number: int, why: str) -> None:
+        self._deliver(number, FailedCell(self._cells[number], why))
 
     def _receive(self, task: Task, one: Judged) -> None:
         i = task.shard.cells[one.number]
