@@ -183,7 +183,8 @@ def _stop(session: "Session", text: str) -> NoReturn:
             session.close()
         except KeyboardInterrupt:
             session.abandon()
-    click.echo(text or "interrupted: what was finished is kept", err=True)
+    # Ray raises an interruption of its own, without our text
+    click.echo(text or "interrupted: what was finished is kept; run the same command again to go on", err=True)
     code = 128 + session.interruption.signal
     for thread in threading.enumerate():
         if thread.name == THREAD:
