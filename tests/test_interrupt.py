@@ -144,7 +144,7 @@ def test_the_first_finishes_the_cells_in_hand(
     assert "Traceback" not in errors
     assert "interrupted: finishing the cells in hand; once more stops at once" in errors
     found = place.n_found
-    assert 0 < found < N_CELLS
+    assert 0 < found < N_CELLS, errors
     assert f"interrupted: {found} of {N_CELLS} cells finished; run the same command again to go on" in errors
     assert place.phase_status() == "KILLED"
     assert not list((place.folder / ".massact/spool").iterdir()), "everything was sent"

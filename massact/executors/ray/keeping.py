@@ -240,7 +240,8 @@ class Keeping:
         """A scribe has ended, and perhaps its machine: what it had not sent is sent from here, once all the same."""
         if node not in self._scribes:
             return
-        del self._scribes[node]
+        # one that only does not answer must not send what is sent from here
+        self._cluster.ray.kill(self._scribes.pop(node))
         self._no_scribe.add(node)
         self._cluster.forget_nodes()
         mine = [id_ for id_, one in self._unsent.items() if one.node == node]
