@@ -184,7 +184,9 @@ def _stop(session: "Session", text: str) -> NoReturn:
         except KeyboardInterrupt:
             session.abandon()
     # Ray raises an interruption of its own, without our text
-    click.echo(text or "interrupted: what was finished is kept; run the same command again to go on", err=True)
+    click.echo(
+        text or "interrupted: what was finished is kept; run the same command again to go on", err=True
+    )
     code = 128 + session.interruption.signal
     for thread in threading.enumerate():
         if thread.name == THREAD:

@@ -177,7 +177,8 @@ class Crew:
         make = self._cluster.ray.remote(Worker).options(
             num_cpus=0 if gpus else 1, num_gpus=gpus, max_restarts=0, max_task_retries=0
         )
-        member = Member(self._n_hired, make.remote(self._site.environment(), self._engine))
+        actor = make.remote(self._site.environment(), self._engine, has_gpu=gpus > 0)
+        member = Member(self._n_hired, actor)
         self._n_hired += 1
         self.members.append(member)
         self._events.when(member.actor.about.remote(), lambda ref: self._started(member, ref))

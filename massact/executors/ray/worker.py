@@ -1,5 +1,6 @@
 """A worker: a process with a GPU, or a part of one, that generates. It is a plain class: Ray makes an actor of it."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -29,8 +30,17 @@ def model_engine() -> "Engine":
 class Worker:
     """Generates, with one model in memory."""
 
-    def __init__(self, environment: Environment, engine: "Callable[[], Engine]" = model_engine) -> None:
+    def __init__(
+        self, environment: Environment, engine: "Callable[[], Engine]" = model_engine, *, has_gpu: bool = True
+    ) -> None:
+        """
+        Args:
+            engine: makes what it generates with.
+            has_gpu: whether it was given one; without, it must not see those of others.
+        """
         environment.set()
+        if not has_gpu:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
         self._make, self._engine = engine, None  # type: tuple[Callable[[], Engine], Engine | None]
         self._vectors: dict[str, Any] = {}
 
