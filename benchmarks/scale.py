@@ -165,7 +165,9 @@ def measure(asked: argparse.Namespace, n_workers: int, folder: Path) -> dict[str
     started = start(executor, n_workers)
     work.judge.prepare()
     # the first sweep of a process imports what it needs, and opens the judges' desks
-    list(executor.evaluate(work, plan(n_workers), progress=silent, should_stop=lambda: False))
+    list(
+        executor.evaluate(work, plan(n_workers * asked.per_batch), progress=silent, should_stop=lambda: False)
+    )
     seen = {one.number: one for one in executor.reports}
     tracker = Tracker(uri, "scale", floor=68.0) if asked.keep else None
     before, began = processor_seconds(), time.perf_counter()

@@ -1,7 +1,10 @@
 """What a worker does with a model: load it, and generate the responses of cells."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Protocol
+
+import torch
 
 from massact.executors.base import Loaded, ModelUse
 from massact.models.generate import Generator
@@ -20,7 +23,11 @@ class Engine(Protocol):
         ...
 
     def generate(self, cells: Sequence[PlannedCell], part: Part) -> Iterator[Generated]:
-        """The responses of a batch: in one piece, or in several where some cell cannot be generated."""
+        """The responses of a batch: in one piece, or in several where some cell cannot be generated.
+
+        Args:
+            cells: their vectors are in numpy, as they have travelled.
+        """
         ...
 
 
@@ -60,4 +67,7 @@ class ModelEngine:
             raise RuntimeError("no model is loaded")
         if self._cells is None or self._cells[0] != part:
             self._cells = (part, CellGenerator(self._model, part, self._generator))
-        return self._cells[1].run(cells)
+        whole = [
+            one if one.vector is None else replace(one, vector=torch.as_tensor(one.vector)) for one in cells
+        ]
+        return self._cells[1].run(whole)

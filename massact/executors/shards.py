@@ -42,7 +42,7 @@ class ShardQueue:
             first: how many cells, from the first on, all others wait for; they are a shard of their own unless
                 `is_fixed`.
         """
-        self._next, self._n_cells, self._per_batch = 0, n_cells, max(1, per_batch)
+        self._next, self._n_cells, self.per_batch = 0, n_cells, max(1, per_batch)
         self._is_fixed, self._first = is_fixed, first
         self._again: deque[Shard] = deque()
 
@@ -92,12 +92,12 @@ class ShardQueue:
 
     def _cut(self, n_workers: int) -> Shard:
         left = self._n_cells - self._next
-        size = self._per_batch
+        size = self.per_batch
         if not self._is_fixed:
             if self._next < self._first:
                 left = size = self._first - self._next
             share = -(-left // (_TAIL * max(1, n_workers)))
-            size = min(size, max(share, -(-self._per_batch // _SMALLEST)))
+            size = min(size, max(share, -(-self.per_batch // _SMALLEST)))
         shard = Shard(tuple(range(self._next, self._next + min(size, left))))
         self._next += len(shard.cells)
         return shard

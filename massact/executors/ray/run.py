@@ -143,7 +143,7 @@ class Run:
         if queue is None or tools.keeping.is_full or self._scoring.n_open > AHEAD * len(members) + 2:
             return None
         # towards the end a second shard would only wait behind the first, with others idle
-        depth = AHEAD if queue.n_waiting > AHEAD * len(members) else 1
+        depth = AHEAD if queue.n_waiting > AHEAD * len(members) * queue.per_batch else 1
         for member in sorted(members, key=lambda one: len(one.tasks)):
             if len(member.tasks) >= depth:
                 return None

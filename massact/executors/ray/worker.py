@@ -79,16 +79,15 @@ class Worker:
         return Account(time.perf_counter() - began, n_tokens), tuple(pieces)
 
     def _vector(self, planned: PlannedCell, ref: Any) -> Any:
-        """A cell's vector: it is fetched from the store of this machine once, and kept."""
+        """A cell's vector, in numpy: it is fetched from the store of this machine once, and kept."""
         steering = planned.cell.steering
         digest = steering.vector_digest if steering else ""
         if digest not in self._vectors:
             import ray
-            import torch
 
             if len(self._vectors) >= _VECTORS_KEPT:
                 self._vectors.clear()
-            self._vectors[digest] = torch.from_numpy(ray.get(ref).copy())
+            self._vectors[digest] = ray.get(ref).copy()  # what it gives is the store's, and read-only
         return self._vectors[digest]
 
 
