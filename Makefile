@@ -28,7 +28,7 @@ docs: $(READY)
 	$(BIN)/python tools/json_contract.py > docs/json.md
 
 ui: $(READY)
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 --backend-store-uri sqlite:///$(CURDIR)/mlflow.db
+	$(BIN)/massact serve
 
 # what is installed is exactly requirements.lock, and massact itself in place
 $(READY): requirements.lock pyproject.toml
@@ -44,6 +44,8 @@ lock: $(READY)
 	  echo '# torch is the build that pip finds: on Linux the registry has the CUDA one.'; \
 	  $(BIN)/python -m pip freeze --all --exclude-editable --exclude pip | sed 's/+cpu$$//' ) > requirements.lock.new
 	mv requirements.lock.new requirements.lock
+	$(BIN)/python tools/server_requirements.py > docker/requirements-server.txt.new
+	mv docker/requirements-server.txt.new docker/requirements-server.txt
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -8,7 +8,8 @@ Run from the project's root, on a store that benchmarks/make_store.py made:
     python benchmarks/query.py --tracking-uri sqlite:////tmp/bench.db --rest
 
 Several stores are measured one after the other and stand in one table. With --rest a tracking server with
-MLflow's default settings is started over the database, and both ways ask the server. Each way runs in a
+MLflow's default settings is started over the database, and both ways ask the server; with --app massact it
+has the query API. Each way runs in a
 process of its own, which has imported what it needs before the clock starts; ours runs --repeat times (the
 store is opened anew each time), the pandas way --pandas-repeat times. The least and the median are given, and
 the least processor time of this side, which other work on the machine changes less. Both ways must name the
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("--tracking-uri", required=True, action="append", help="repeatable")
     parser.add_argument("--experiment", default="made-to-measure")
     parser.add_argument("--rest", action="store_true", help="ask a tracking server over the database")
+    parser.add_argument("--app", help="with --rest: the server's app, such as massact")
     parser.add_argument("--repeat", type=int, default=5, help="runs of our way")
     parser.add_argument("--pandas-repeat", type=int, default=1, help="runs of the pandas way")
     parser.add_argument("--only", choices=("ours", "pandas"), help="measure one way alone")
@@ -70,8 +72,9 @@ def measure_at(uri: str, args: argparse.Namespace) -> bool:
     """A store, or a server over it. Returns whether both ways agree."""
     if not args.rest:
         return measure(uri, uri.partition(":")[0], args)
-    with tracking_server(uri) as address:
-        return measure(address, f"server over {uri.partition(':')[0]}", args)
+    with tracking_server(uri, args.app) as address:
+        name = f"server ({args.app or 'no app'}) over {uri.partition(':')[0]}"
+        return measure(address, name, args)
 
 
 def measure(uri: str, name: str, args: argparse.Namespace) -> bool:
@@ -217,13 +220,13 @@ def versions() -> str:
 
 
 @contextmanager
-def tracking_server(database_uri: str) -> Iterator[str]:
-    """A tracking server with MLflow's default settings."""
+def tracking_server(database_uri: str, app: str | None, options: tuple[str, ...] = ()) -> Iterator[str]:
+    """A tracking server with MLflow's default settings, or with other options."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database_uri]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
+    command += ["--host", "127.0.0.1", "--port", str(port), *(["--app-name", app] if app else []), *options]
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "server.log").open("w") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True)
         try:

@@ -1,12 +1,14 @@
 """massact: activation-steering experiments on MLflow, with answers that can be trusted a month later.
 
-The questions are functions here; see `massact.asking`. Nothing is loaded before it is used.
+The questions are functions here; see `massact.asking`, and `massact.plot` for figures. Nothing is loaded before it is
+used.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from massact import plot as plot
     from massact.asking import (
         best as best,
     )
@@ -65,14 +67,17 @@ _HOMES = {
     "load_experiment": "massact.config",
     "open_store": "massact.store",
 }
-__all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604  # the names above
+_MODULES = ("plot",)
+__all__ = ["__version__", *sorted((*_HOMES, *_MODULES))]  # noqa: PLE0604  # the names above
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"massact.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_HOMES]
+    return [*globals(), *_HOMES, *_MODULES]

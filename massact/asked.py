@@ -4,17 +4,17 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-from massact.config import Experiment, load_experiment
 from massact.domain import DEFAULT_COHERENCE_FLOOR
-from massact.errors import ConfigError, UsageError
+from massact.errors import ConfigError, NoMatrixError, StoreError, UnknownExperimentError, UsageError
 from massact.labels import normalise_label
 from massact.query import Answer, Answers, Filters
-from massact.schema import PublishedRow
+from massact.schema import Declared, PublishedRow
 from massact.store import RunStore, open_store
 from massact.vectors.positions import parse_position
 
+AnswerT_co = TypeVar("AnswerT_co", bound=Answer[Any], covariant=True)
 AnswerT = TypeVar("AnswerT", bound=Answer[Any])
 DEFAULT_STORE = "mlflow.db"
 EVERYTHING = Filters()
@@ -41,7 +41,7 @@ class Asked:
     """Whether the scores by question are read too, which intervals and tests need."""
     needs_all_scores: bool = False
     """Whether those of incoherent evaluations are needed too."""
-    needs_file: bool = False
+    needs_matrix: bool = False
     """Whether the question is about what an experiment file declares."""
 
 
@@ -51,21 +51,54 @@ class Loaded:
 
     answers: Answers
     floor: float
-    file: Experiment | None
-    """`None` where only the store knows the experiment."""
+    declared: Declared | None
+    """`None` where neither a file nor the store says what should be there."""
     published: tuple[PublishedRow, ...]
     """Only where they were asked for."""
     notes: tuple[str, ...]
 
 
-def ask(asked: Asked, question: Callable[[Loaded], AnswerT]) -> AnswerT:
+@dataclass(frozen=True, slots=True)
+class Posed(Generic[AnswerT_co]):
+    """A question with what it is asked about; `massact.posing` makes them."""
+
+    asked: Asked
+    question: Callable[[Loaded], AnswerT_co]
+
+
+def ask(posed: Posed[AnswerT]) -> AnswerT:
     """Read the store once, ask, and add to the answer's notes what was left out of it.
 
     Raises:
         UsageError: the file, the store or a filter is wrong.
     """
-    loaded = _load(asked)
-    answer = question(loaded)
+    declared = _declared_by_file(posed.asked)
+    name = declared.experiment if declared else str(posed.asked.experiment)
+    try:
+        store = open_store(resolve_tracking_uri(posed.asked.tracking_uri))
+    except StoreError as error:
+        if declared:
+            raise
+        path = find_experiment_file(name)
+        raise StoreError(f"no experiment file {path} (pass --experiment FILE), and {error}") from error
+    try:
+        loaded = _load(store, name, posed.asked, declared)
+    finally:
+        store.close()
+    return _answered(posed, loaded)
+
+
+def ask_store(store: RunStore, posed: Posed[AnswerT]) -> AnswerT:
+    """The same of a store that is open, which alone knows the experiment: no file is looked for.
+
+    Raises:
+        UsageError: the store or a filter is wrong.
+    """
+    return _answered(posed, _load(store, str(posed.asked.experiment), posed.asked, None))
+
+
+def _answered(posed: Posed[AnswerT], loaded: Loaded) -> AnswerT:
+    answer = posed.question(loaded)
     notes = (*loaded.notes, *answer.notes)
     if not answer.rows and not notes:
         notes = (*notes, "neither the experiment file nor the run store has anything to answer this with")
@@ -76,12 +109,20 @@ def resolve_tracking_uri(value: str | None) -> str:
     """A tracking URI as given, else MLFLOW_TRACKING_URI, else SQLite in the working directory.
 
     Raises:
-        ConfigError: it is no URI.
+        ConfigError: it is no URI, or a tracking server's with a login in it.
     """
     value = value or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / DEFAULT_STORE}"
     if "://" not in value:
         raise ConfigError(
             f"tracking URI {value!r} has no scheme: write sqlite:///FILE, postgresql://… or http(s)://…"
+        )
+    scheme, _, rest = value.partition("://")
+    _, is_login, address = rest.partition("/")[0].rpartition("@")
+    if scheme.lower() in ("http", "https") and is_login:
+        # MLflow would write it into messages and links
+        raise ConfigError(
+            f"the tracking URI of {scheme}://{address} holds a login: write it without, and set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or ~/.mlflow/credentials (docs/access.md)"
         )
     return value
 
@@ -92,47 +133,46 @@ def find_experiment_file(value: str | Path) -> Path:
     return path if path.suffix or path.is_file() else Path("experiments") / f"{value}.yaml"
 
 
-def _load(asked: Asked) -> Loaded:
-    file = _experiment_file(asked)
-    name = file.name if file else str(asked.experiment)
-    declared = file.coherence_floor if file else DEFAULT_COHERENCE_FLOOR
-    floor = declared if asked.floor is None else _checked(asked.floor)
-    store = open_store(resolve_tracking_uri(asked.tracking_uri))
-    try:
-        ranges = {m.name: m.coefficient_range for m in file.models if m.coefficient_range} if file else {}
-        groups = file.groups(asked.phase) if file else ()
-        answers = Answers.from_store(store, name, groups=groups, coefficient_ranges=ranges)
-        published = tuple(one.row for one in store.published(name)) if asked.with_published else ()
-        notes = _notes(store, name, answers)
-        if file is None and not (answers.evaluations or answers.failures or published):
-            raise UsageError(
-                f"no experiment file {find_experiment_file(name)}, and the run store holds no evaluation of an "
-                f"experiment {name!r}: pass --experiment FILE, or the name of one that the store holds"
-            )
-        answers = answers.only(normalised(asked.only))
-        if asked.with_scores:
-            answers = answers.with_scores(store, name, 0.0 if asked.needs_all_scores else floor)
-        if asked.with_confirmations:
-            answers = answers.with_confirmations(store, name, floor)
-    finally:
-        store.close()
-    return Loaded(
-        answers=answers,
-        floor=floor,
-        file=file,
-        published=published,
-        notes=notes,
-    )
-
-
-def _experiment_file(asked: Asked) -> Experiment | None:
-    path = find_experiment_file(asked.experiment)
-    is_bare_name = path != Path(asked.experiment) and not path.is_file()
-    if is_bare_name and asked.needs_file:
-        raise UsageError(
-            f"no experiment file {path}, which would declare what should be there: pass --experiment FILE"
+def _load(store: RunStore, name: str, asked: Asked, by_file: Declared | None) -> Loaded:
+    declared = by_file or store.declared(name)
+    own_floor = declared.floor if declared else DEFAULT_COHERENCE_FLOOR
+    floor = own_floor if asked.floor is None else _checked(asked.floor)
+    groups = declared.groups(asked.phase) if declared else ()
+    ranges = declared.coefficient_ranges if declared else {}
+    answers = Answers.from_store(store, name, groups=groups, coefficient_ranges=ranges)
+    published = tuple(one.row for one in store.published(name)) if asked.with_published else ()
+    notes = _notes(store, name, answers)
+    if declared is None and not (answers.evaluations or answers.failures or published):
+        raise UnknownExperimentError(
+            f"no experiment file {find_experiment_file(name)}, and the run store holds no evaluation of an "
+            f"experiment {name!r}: pass --experiment FILE, or the name of one that the store holds"
         )
-    return None if is_bare_name else load_experiment(path)
+    if declared is None and (asked.needs_matrix or asked.phase is not None):
+        raise NoMatrixError(_no_matrix(name))
+    answers = answers.only(normalised(asked.only))
+    if asked.with_scores:
+        answers = answers.with_scores(store, name, 0.0 if asked.needs_all_scores else floor)
+    if asked.with_confirmations:
+        answers = answers.with_confirmations(store, name, floor)
+    return Loaded(answers=answers, floor=floor, declared=declared, published=published, notes=notes)
+
+
+def _declared_by_file(asked: Asked) -> Declared | None:
+    path = find_experiment_file(asked.experiment)
+    if path != Path(asked.experiment) and not path.is_file():
+        return None  # a bare name: perhaps one that only the store knows
+    from massact.config import load_experiment
+    from massact.config.declared import declared_by
+
+    return declared_by(load_experiment(path))
+
+
+def _no_matrix(name: str) -> str:
+    return (
+        f"no experiment file {find_experiment_file(name)}, which would declare what should be there, and the run "
+        f"store does not say what {name!r} declares: pass --experiment FILE, or run a phase of its file once "
+        "(massact evaluate, phase1 to phase3 or main), which keeps that in the store"
+    )
 
 
 def _notes(store: RunStore, name: str, answers: Answers) -> tuple[str, ...]:
@@ -147,6 +187,7 @@ def _notes(store: RunStore, name: str, answers: Answers) -> tuple[str, ...]:
 
 
 def normalised(only: Filters) -> Filters:
+    """The filters with positions and labels in their one spelling."""
     return replace(
         only,
         positions=tuple(str(parse_position(text)) for text in only.positions),

@@ -10,11 +10,22 @@ frozen rows. None loads torch, transformers or mlflow.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from massact.asked import EVERYTHING, Asked, Loaded, ask, normalised
+from massact.asked import EVERYTHING, Asked, ask
 from massact.domain import Scope, When
+from massact.posing import (
+    pose_best,
+    pose_coefficients,
+    pose_compare,
+    pose_compare_published,
+    pose_confirmations,
+    pose_curve,
+    pose_gaps,
+    pose_judges,
+    pose_runs,
+    pose_sensitivity,
+)
 from massact.query import (
     Answer,
     BestRow,
@@ -31,7 +42,6 @@ from massact.query import (
     SortBy,
 )
 from massact.query.floor_sensitivity import FLOORS
-from massact.query.published import admits_figure
 
 
 def gaps(
@@ -45,9 +55,9 @@ def gaps(
     """Which declared groups have no result at or above the floor; see `massact.query.gaps`.
 
     Raises:
-        UsageError: the file, the store or a filter is wrong, or there is no file to declare groups.
+        UsageError: the file, the store or a filter is wrong, or neither a file nor the store declares groups.
     """
-    return ask_gaps(Asked(experiment, tracking_uri, only, floor, phase))
+    return ask(pose_gaps(Asked(experiment, tracking_uri, only, floor, phase)))
 
 
 def best(
@@ -63,8 +73,7 @@ def best(
     Args:
         intervals: whether every best gets its interval and its standing; a large store answers faster without.
     """
-    asked = Asked(experiment, tracking_uri, only, floor, with_scores=intervals)
-    return ask(asked, lambda it: it.answers.best(it.floor))
+    return ask(pose_best(Asked(experiment, tracking_uri, only, floor), intervals=intervals))
 
 
 def compare(
@@ -76,8 +85,7 @@ def compare(
     floor: float | None = None,
 ) -> Answer[ComparisonRow]:
     """Pairs of labels side by side; without pairs, clean-before against clean-after."""
-    asked = Asked(experiment, tracking_uri, only, floor, with_scores=True)
-    return ask(asked, lambda it: it.answers.compare(it.floor, pairs=pairs))
+    return ask(pose_compare(Asked(experiment, tracking_uri, only, floor), pairs=pairs))
 
 
 def compare_published(
@@ -88,7 +96,7 @@ def compare_published(
     floor: float | None = None,
 ) -> Answer[PublishedComparison]:
     """Published figures beside ours; see `massact.query.compare_published`."""
-    return ask_published(Asked(experiment, tracking_uri, only, floor))
+    return ask(pose_compare_published(Asked(experiment, tracking_uri, only, floor)))
 
 
 def curve(
@@ -103,7 +111,7 @@ def curve(
 ) -> Answer[CurveRow]:
     """The best delta against the number of cleaned dims; see `massact.query.curve`."""
     asked = Asked(experiment, tracking_uri, only, floor)
-    return ask(asked, lambda it: it.answers.curve(it.floor, method=method, when=when, scope=scope))
+    return ask(pose_curve(asked, method=method, when=when, scope=scope))
 
 
 def coefficients(
@@ -114,7 +122,7 @@ def coefficients(
     floor: float | None = None,
 ) -> CoefficientsAnswer:
     """Where the best coefficients lie and what follows; see `massact.query.coefficients`."""
-    return ask(Asked(experiment, tracking_uri, only, floor), lambda it: it.answers.coefficients(it.floor))
+    return ask(pose_coefficients(Asked(experiment, tracking_uri, only, floor)))
 
 
 def confirmations(
@@ -125,7 +133,7 @@ def confirmations(
     floor: float | None = None,
 ) -> ConfirmationsAnswer:
     """Winners on questions that took no part in choosing them; see `massact.query.confirmations`."""
-    return ask_confirmations(Asked(experiment, tracking_uri, only, floor))
+    return ask(pose_confirmations(Asked(experiment, tracking_uri, only, floor)))
 
 
 def sensitivity(
@@ -136,8 +144,7 @@ def sensitivity(
     only: Filters = EVERYTHING,
 ) -> SensitivityAnswer:
     """The winner at every floor and where it flips; see `massact.query.sensitivity`."""
-    asked = Asked(experiment, tracking_uri, only, with_scores=True, needs_all_scores=True)
-    return ask(asked, lambda it: it.answers.sensitivity(floors, floor=it.floor))
+    return ask(pose_sensitivity(Asked(experiment, tracking_uri, only), floors=floors))
 
 
 def judges(
@@ -148,7 +155,7 @@ def judges(
     floor: float | None = None,
 ) -> JudgesAnswer:
     """Winners under two judges of the same responses, and where they flip; see `massact.query.judges`."""
-    return ask(Asked(experiment, tracking_uri, only, floor), lambda it: it.answers.judges(it.floor))
+    return ask(pose_judges(Asked(experiment, tracking_uri, only, floor)))
 
 
 def runs(
@@ -161,39 +168,4 @@ def runs(
     floor: float | None = None,
 ) -> Answer[RunRow]:
     """The evaluations one by one; see `massact.query.runs`."""
-    asked = Asked(experiment, tracking_uri, only, floor)
-    return ask(asked, lambda it: it.answers.runs(it.floor, sort=sort, limit=limit))
-
-
-def ask_gaps(asked: Asked) -> GapsAnswer:
-    """`gaps`, which needs the experiment file: only it declares what should be there."""
-
-    return ask(replace(asked, needs_file=True), lambda it: it.answers.gaps(it.floor))
-
-
-def ask_confirmations(asked: Asked) -> ConfirmationsAnswer:
-    """`confirmations`, with what the experiment file says of its questions, if there is one."""
-
-    def question(loaded: Loaded) -> ConfirmationsAnswer:
-        is_split = loaded.file is not None and loaded.file.confirm_share is not None
-        return loaded.answers.confirmations(loaded.floor, is_split=is_split)
-
-    return ask(replace(asked, with_confirmations=True), question)
-
-
-def ask_published(asked: Asked) -> Answer[PublishedComparison]:
-    """`compare_published` with the experiment file's names for the printed models."""
-
-    def question(loaded: Loaded) -> Answer[PublishedComparison]:
-        models = loaded.file.models if loaded.file else ()
-        names = {
-            printed: model.name
-            for model in models
-            for printed in (model.base.reference, model.instruct.reference, model.name)
-        }
-        names |= {name: name for name in loaded.answers.models if name not in names}
-        only = normalised(asked.only)
-        figures = [one for one in loaded.published if admits_figure(only, one, names)]
-        return loaded.answers.compare_published(figures, loaded.floor, model_names=names)
-
-    return ask(replace(asked, with_published=True), question)
+    return ask(pose_runs(Asked(experiment, tracking_uri, only, floor), sort=sort, limit=limit))

@@ -17,6 +17,18 @@ class UsageError(MassactError):
     exit_code = 2
 
 
+class UnknownNameError(UsageError):
+    """A name that the experiment asked about does not have: nothing is wrong with the question itself."""
+
+
+class UnknownExperimentError(UnknownNameError):
+    """An experiment that neither a file declares nor the run store holds."""
+
+
+class NoMatrixError(UsageError):
+    """A question about what should be there, where nothing declares it."""
+
+
 class ConfigError(UsageError):
     """The experiment file is wrong; the message names the file, the line and the key."""
 

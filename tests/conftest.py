@@ -5,10 +5,14 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.postgres_server import PostgresServer, postgres_server
+
+if TYPE_CHECKING:
+    from tests.access_server import World
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -58,6 +62,15 @@ def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL of this process's own; `postgres.fresh()` is the tracking URI of a new database in it."""
     with postgres_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator["World"]:
+    """A tracking server with logins, a user of each role, and an experiment of the owner's."""
+    from tests.access_server import World, access_server
+
+    with access_server(tmp_path_factory.mktemp("access")) as server:
+        yield World(server)
 
 
 @pytest.fixture

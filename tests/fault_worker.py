@@ -1,6 +1,7 @@
 """Runs commands of massact in processes that begin at once and can be killed: a parent that has imported all.
 
-Reads one JSON a line, `{"arguments": [...], "folder": ..., "kill_after": seconds or null}`, runs the command in
+Reads one JSON a line, `{"arguments": [...], "folder": ..., "kill_after": seconds or null}` and perhaps an
+`"environment"` beside the process's own, runs the command in
 a fork of itself, kills it with -9 after that time, and answers with its exit code (-9 where it was killed).
 """
 
@@ -30,6 +31,7 @@ def main() -> None:
 def _run(request: dict[str, object]) -> None:
     """In the child: the command, with its output in a file, and no return."""
     os.chdir(str(request["folder"]))
+    os.environ.update(request.get("environment", {}))  # type: ignore[call-overload]
     log = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)

@@ -28,6 +28,11 @@ class PostgresServer:
         self._names = count(1)
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def programs(self) -> Path:
+        """Folder of pg_dump, psql and the like."""
+        return self._programs
+
     def uri(self, database: str, user: str = ADMINISTRATOR) -> str:
         """The tracking URI of a database; `user` may hold a password, as in `ada:secret`."""
         return f"postgresql://{user}@/{database}?host={quote(str(self._folder), safe='')}"
@@ -70,6 +75,19 @@ class PostgresServer:
                     log_text = (self._folder / "log").read_text()
                     raise RuntimeError(f"PostgreSQL did not start:\n{log_text[-3000:]}") from None
                 time.sleep(0.02)
+
+    def kill(self) -> None:
+        """End all its processes at once, as a failing machine would."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(30)
+            self._process = None
+
+    @property
+    def pid(self) -> int:
+        """The process that all connections' processes are children of."""
+        assert self._process is not None
+        return self._process.pid
 
     def stop(self) -> None:
         """Break off what clients are at, and end."""

@@ -9,7 +9,7 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -188,8 +188,18 @@ def point_tags(row: EvaluationRow) -> dict[str, str]:
 
 
 @contextmanager
-def tracking_server(database_uri: str, folder: Path) -> Iterator[str]:
-    """A real MLflow server on loopback over a database; gives its address."""
+def tracking_server(
+    database_uri: str,
+    folder: Path,
+    *,
+    app: str | None = None,
+    settings: Mapping[str, str] | None = None,
+    prefix: str = "",
+) -> Iterator[str]:
+    """A real MLflow server on loopback over a database; gives its address.
+
+    `app` is one of massact's (None: MLflow's own), `settings` more of its environment, `prefix` begins all paths.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -211,17 +221,20 @@ def tracking_server(database_uri: str, folder: Path) -> Iterator[str]:
         "--artifacts-destination",
         str(folder / "artifacts"),
     ]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    command += ["--app-name", app] if app else []
+    command += ["--static-prefix", prefix] if prefix else []
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **(settings or {})}
     with (folder / "server.log").open("w") as log:
         server = subprocess.Popen(
             command, stdout=log, stderr=log, env=environment, cwd=folder, start_new_session=True
         )
     try:
-        address = f"http://127.0.0.1:{port}"
+        address = f"http://127.0.0.1:{port}{prefix}"
         _wait_for(f"{address}/health", server, folder / "server.log")
         yield address
     finally:
-        os.killpg(server.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):  # it ended already
+            os.killpg(server.pid, signal.SIGTERM)
         server.wait(30)
 
 

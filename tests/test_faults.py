@@ -10,11 +10,12 @@ import random
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -69,21 +70,27 @@ SWEEP = (
 class Worker:
     """The process of `tests/fault_worker.py`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
         self._folder = folder
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        own = {"MLFLOW_TRACKING_URI": uri(folder), **(environment or {})}
         self._process = subprocess.Popen(
             [sys.executable, str(ROOT / "tests" / "fault_worker.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=environment | {"MLFLOW_TRACKING_URI": uri(folder)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **own},
             text=True,
         )
         assert self._read() == "ready"
 
-    def run(self, *arguments: str, kill_after: float | None = None) -> int:
+    def run(
+        self,
+        *arguments: str,
+        kill_after: float | None = None,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> int:
         """The exit code of a command; -9 where it was killed."""
         request = {"arguments": arguments, "folder": str(self._folder), "kill_after": kill_after}
+        request |= {"environment": dict(environment)}
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()

@@ -35,16 +35,25 @@ FORBIDDEN: dict[str, set[str]] = {
         "massact.phases", "massact.cli", "massact.executors",
     },
     "tracking": {"click", "massact.store", "massact.query", "massact.phases", "massact.cli", "massact.executors"},
+    "login": {"massact.config", "massact.schema", "massact.store", "massact.tracking", "torch", "mlflow", "click",
+              "sqlalchemy"},
     "store": {"torch", "transformers", "mlflow", "click", "massact.tracking", "massact.pipeline", "massact.query",
-              "massact.phases", "massact.cli"},
+              "massact.server", "massact.phases", "massact.cli"},
     "query": {"torch", "transformers", "mlflow", "click", "massact.tracking", "massact.pipeline", "massact.phases",
-              "massact.cli"},
+              "massact.server", "massact.cli"},
     "report": {"torch", "transformers", "mlflow", "click", "massact.tracking", "massact.pipeline", "massact.phases",
                "massact.cli"},
+    "plot": {"torch", "transformers", "mlflow", "click", "massact.pipeline", "massact.phases", "massact.cli"},
     "transfer": {"click", "torch", "transformers", "massact.query", "massact.models", "massact.judges",
                  "massact.pipeline", "massact.phases", "massact.cli"},
     "executors": {"click", "mlflow", "sqlalchemy", "transformers", "massact.store", "massact.query", "massact.report",
                   "massact.phases", "massact.cli"},
+    "server": {"torch", "transformers", "click", "massact.tracking", "massact.pipeline", "massact.models",
+               "massact.judges", "massact.phases", "massact.transfer", "massact.cli"},
+    "server/answering": {"mlflow", "flask"},
+    "server/worker": {"mlflow", "flask"},
+    "service": {"click", "torch", "transformers", "massact.config", "massact.query", "massact.models",
+                "massact.judges", "massact.pipeline", "massact.phases", "massact.transfer", "massact.cli"},
     "phases": {"click", "mlflow", "sqlalchemy", "massact.cli"},
     "doctor": {"click", "sqlalchemy", "transformers", "massact.config", "massact.query", "massact.models",
                "massact.judges", "massact.transfer", "massact.phases", "massact.cli"},
@@ -107,7 +116,16 @@ def _module_name(path: Path) -> str:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["gaps", "--help"], ["gaps"], ["best"], ["status"], ["doctor", "--help"], ["doctor"]],
+    [
+        ["--help"],
+        ["serve", "--help"],
+        ["gaps", "--help"],
+        ["gaps"],
+        ["best"],
+        ["status"],
+        ["doctor", "--help"],
+        ["doctor"],
+    ],
     ids=" ".join,
 )
 def test_quick_commands_load_nothing_heavy(arguments: list[str], tmp_path: Path, root: Path) -> None:
@@ -124,6 +142,15 @@ def test_quick_commands_load_nothing_heavy(arguments: list[str], tmp_path: Path,
     )
     assert "LOADED []" in done.stdout, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_answers_the_questions_of_a_server_loads_nothing_heavy() -> None:
+    heavy = ("torch", "transformers", "mlflow", "flask", "pandas", "click")
+    code = f"import sys, massact.server.worker\nprint([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "[]\n"
 
 
 def _where(arguments: list[str], root: Path, folder: Path) -> list[str]:

@@ -75,8 +75,8 @@ def test_a_comparison_that_was_evaluated_once_is_not_complete(rows: Rows) -> Non
     once = "probe_preclean and probe_cleaned were evaluated once, as probe_cleaned: cosine 0.9850"
     assert f"toy-gemma-2, response[:5]: {once}" in before.detail
     assert "--alike off compares them" in before.detail
-    texts = {cell.text for row in gap_matrices(found)[0].rows for cell in row}
-    assert any(text.endswith(", as probe_cleaned") for text in texts)
+    details = {cell.detail for row in gap_matrices(found)[0].rows for cell in row}
+    assert any(text.endswith(", as probe_cleaned") for text in details)
     assert "not evaluated apart" in phase_markdown("phase2", experiment(), found.answers)
 
 

@@ -43,6 +43,20 @@ def rest(sqlite: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pl
 
 
 @pytest.fixture(scope="module")
+def served(sqlite: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """A tracking server with the query API before the SQLite file."""
+    with tracking_server(sqlite.uri, tmp_path_factory.mktemp("server"), app="massact") as address:
+        yield Place(address, sqlite.filled)
+
+
+@pytest.fixture(scope="module")
+def served_postgresql(postgresql: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """The same before PostgreSQL."""
+    with tracking_server(postgresql.uri, tmp_path_factory.mktemp("server"), app="massact") as address:
+        yield Place(address, postgresql.filled)
+
+
+@pytest.fixture(scope="module")
 def rest_postgresql(postgresql: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """A tracking server before PostgreSQL."""
     with tracking_server(postgresql.uri, tmp_path_factory.mktemp("server")) as address:
@@ -55,6 +69,7 @@ def rest_postgresql(postgresql: Place, tmp_path_factory: pytest.TempPathFactory)
         "sqlite",
         pytest.param("postgresql", marks=pytest.mark.slow),
         pytest.param("rest", marks=pytest.mark.slow),
+        pytest.param("served", marks=pytest.mark.slow),
     ],
 )
 def place(request: pytest.FixtureRequest) -> Place:
@@ -301,7 +316,7 @@ def test_every_reader_gives_the_very_same(
         monkeypatch.setattr("massact.store.sql._ROWS_PER_FETCH", 2)
         monkeypatch.setattr("massact.store.sql._FEW", 0)
         monkeypatch.setattr("massact.store.sql._MANY", 0)
-    names = ("sqlite", "postgresql", "rest", "rest_postgresql")
+    names = ("sqlite", "postgresql", "rest", "rest_postgresql", "served", "served_postgresql")
     first, *others = (request.getfixturevalue(name) for name in names)
     expected = answers(first.uri, first.filled)
     for place in others:

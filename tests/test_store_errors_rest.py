@@ -4,12 +4,16 @@ import json
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from massact.errors import StoreError
+from massact.login import find_login
 from massact.store import open_store
 from tests.store_errors import gaps, refusal
 
@@ -87,14 +91,21 @@ def listening() -> Iterator[tuple[str, Callable[[bytes], None]]]:
 def test_a_server_that_is_down() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    assert refusal(f"http://user:secret@127.0.0.1:{port}") == (
+    assert refusal(f"http://127.0.0.1:{port}") == (
         f"the tracking server http://127.0.0.1:{port} does not answer (Connection refused): "
         "start it or pass another --tracking-uri"
     )
 
 
+@pytest.mark.parametrize("login", ["user:secret", "user", "user:se@secret"])
+def test_an_address_with_a_login_in_it(login: str) -> None:
+    assert refusal(f"http://{login}@host:5000/prefix").startswith(
+        "the tracking URI of http://host:5000 holds a login: write it without, and set MLFLOW_TRACKING_USERNAME"
+    )
+
+
 def test_a_name_that_no_host_has() -> None:
-    message = refusal("http://user:se@secret@nowhere.invalid:5000")
+    message = refusal("http://nowhere.invalid:5000")
     assert message.startswith("the tracking server http://nowhere.invalid:5000 does not answer (")
     assert message.endswith("): start it or pass another --tracking-uri")
     assert "name" in message.lower()  # the resolver's own words
@@ -260,6 +271,60 @@ def test_the_login_is_mlflows(
         monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", value)
     open_store(address).evaluations("toy")
     assert set(handler.authorizations) == {sent}
+
+
+FILE = "[mlflow]\nmlflow_tracking_username = ada\nMLFLOW_TRACKING_PASSWORD = lo%%ve\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "environment"),
+    [
+        (FILE, {}),
+        (FILE, {"TOKEN": "t0ken"}),
+        (FILE, {"USERNAME": "grace"}),
+        (FILE, {"PASSWORD": "other"}),
+        (FILE, {"USERNAME": "grace", "PASSWORD": "other"}),
+        ("[mlflow]\nmlflow_tracking_username = ada\n", {"TOKEN": "t0ken"}),
+        ("[DEFAULT]\nmlflow_tracking_username = ada\n[mlflow]\nmlflow_tracking_password = love\n", {}),
+        ("[other]\nmlflow_tracking_username = ada\nmlflow_tracking_password = love\n", {}),
+        ("", {"TOKEN": "t0ken"}),
+    ],
+)
+def test_the_reader_and_the_writer_find_the_same_login(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str, environment: dict[str, str]
+) -> None:
+    from mlflow.utils.credentials import get_default_host_creds
+
+    (tmp_path / ".mlflow").mkdir()
+    (tmp_path / ".mlflow/credentials").write_text(content)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name, value in environment.items():
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", value)
+    theirs = get_default_host_creds("http://h")
+    ours = find_login()
+    assert (ours.username, ours.password, ours.token) == (theirs.username, theirs.password, theirs.token)
+    assert "lo%ve" not in repr(ours)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "mlflow_tracking_password = hush",
+        "[mlflow]\nmlflow_tracking_password = hush%\n",
+        "[mlflow]\nhush",
+        "\0[x",
+    ],
+)
+def test_a_credentials_file_that_cannot_be_read_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str
+) -> None:
+    (tmp_path / ".mlflow").mkdir()
+    (tmp_path / ".mlflow/credentials").write_text(content)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(StoreError, match="not MLflow's credentials file") as caught:
+        open_store("http://127.0.0.1:1")
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "hush" not in shown
 
 
 @pytest.mark.parametrize("token", ["secret\nsecret", "secret ż"])

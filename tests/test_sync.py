@@ -180,7 +180,7 @@ def test_a_store_that_takes_nothing_is_asked_once_and_the_others_are_served(
     monkeypatch.setattr("massact.tracking.spool.sending.open_writer", down)
     for name in ("one", "two"):
         _leave(tmp_path / "spool", "http://h", name)
-    done = _sync("--spool", "spool", "--tracking-uri", "http://ada:secret@h")
+    done = _sync("--spool", "spool", "--tracking-uri", "http://h")
     assert (done.exit_code, asked) == (1, ["http://h"])
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
@@ -223,6 +223,9 @@ def test_a_password_comes_from_the_tracking_uri_for_the_same_place(
     assert done.exit_code == 1
     assert "password" in done.stdout
     done = _sync("--spool", "spool", "--tracking-uri", with_password)
+    assert (done.exit_code, "hush" in done.stdout + done.stderr) == (2, False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", with_password)
+    done = _sync("--spool", "spool")
     assert (done.exit_code, "hush" in done.stdout + done.stderr) == (0, False)
     assert names(uri) == ["a run"]
 

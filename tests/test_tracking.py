@@ -224,6 +224,25 @@ def test_the_run_of_mlflow_run_is_the_phases_run(tracker: Tracker, monkeypatch: 
     assert any(key.startswith("mlflow.sharedViewState.") for key in experiment.tags)
 
 
+def test_an_experiments_description_leads_to_its_views_and_keeps_what_people_wrote(tracker: Tracker) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=tracker.tracking_uri)
+
+    def described() -> str:
+        with tracker.phase("phase1", params={}):
+            pass
+        return str(client.get_experiment(tracker.experiment_id).tags[MlflowTag.NOTE])
+
+    first = described()
+    assert first.startswith("Open [evaluations by delta above the floor](#/experiments/")
+    assert "viewStateShareKey=phases)" in first
+    client.set_experiment_tag(tracker.experiment_id, MlflowTag.NOTE, f"mine\n\n{first}")
+    assert described() == f"mine\n\n{first}"
+    client.set_experiment_tag(tracker.experiment_id, MlflowTag.NOTE, "mine alone")
+    assert described() == first.split("\n\n")[0] + "\n\nmine alone"
+
+
 def test_a_baseline_is_found_as_one(tracker: Tracker, store: RunStore) -> None:
     with tracker.phase("phase1", params={}) as phase:
         log_evaluation(tracker, phase, PLACE, _evaluation(steered=False), baseline=None, keep_responses=True)

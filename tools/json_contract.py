@@ -11,15 +11,15 @@ import types
 import typing
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 import massact
 from massact import asking
-from massact.cli.output import OUTPUT_SCHEMA_VERSION as _VERSION
+from massact.docstrings import docstrings, field_docstrings, first_paragraph
 from massact.query import Answer, confirmation_rows, listing
 from massact.query import rows as answer_rows
+from massact.query.as_json import OUTPUT_SCHEMA_VERSION as _VERSION
 
 _UNLIKE_ITS_FUNCTION = {"compare_published": ("compare --published", "published")}
 """A question's command, and its name in the JSON, where they are not the function's name."""
@@ -117,7 +117,10 @@ def page() -> str:
 
 def documented(cls: type[Any], left_out: Iterable[str] = ()) -> list[tuple[str, str, str]]:
     """Name, JSON type and meaning of each field."""
-    hints, meanings = typing.get_type_hints(cls), _field_docstrings(cls)
+    hints, meanings = (
+        typing.get_type_hints(cls),
+        {name: _as_markdown(text) for name, text in field_docstrings(cls).items()},
+    )
     names = [field.name for field in fields(cls) if field.name not in left_out]
     return [(name, json_type(hints[name]), meanings.get(name, "")) for name in names]
 
@@ -155,38 +158,14 @@ def _dataclasses(hint: Any) -> Iterator[type[Any]]:
         yield from _dataclasses(inner)
 
 
-def _field_docstrings(cls: type[Any]) -> dict[str, str]:
-    """The text under each field, which only the source holds."""
-    found: dict[str, str] = {}
-    for base in reversed(cls.__mro__):
-        if is_dataclass(base):
-            (node,) = ast.parse(inspect.getsource(base)).body
-            assert isinstance(node, ast.ClassDef)
-            found.update(_docstrings(node.body))
-    return found
-
-
-def _docstrings(body: list[ast.stmt]) -> Iterator[tuple[str, str]]:
-    """The name and text of each assignment with a text under it."""
-    for node, below in pairwise(body):
-        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
-        text = below.value.value if _is_constant(below) else None
-        if isinstance(target, ast.Name) and isinstance(text, str):
-            yield target.id, _as_markdown(text)
-
-
-def _is_constant(node: ast.stmt) -> typing.TypeGuard[Any]:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-
-
 def _alias(module: types.ModuleType, name: str) -> str:
     """The text under the name of a type in a module."""
     source = Path(str(module.__file__)).read_text(encoding="utf-8")
-    return dict(_docstrings(ast.parse(source).body))[name]
+    return _as_markdown(dict(docstrings(ast.parse(source).body))[name])
 
 
 def _first_lines(cls: type[Any]) -> str:
-    return _as_markdown((cls.__doc__ or "").split("\n\n")[0])
+    return _as_markdown(first_paragraph(cls))
 
 
 def _as_markdown(text: str) -> str:

@@ -101,6 +101,14 @@ COMMANDS: dict[str, Entry] = {
         "Score stored responses with another judge, without generating any again.",
     ),
     "sync": Entry("sync", "sync", "Send finished evaluations that wait in the spool to the run store."),
+    "users": Entry(
+        "users", "users", "Who may use a tracking server with logins: readers, writers and administrators."
+    ),
+    "serve": Entry(
+        "serve",
+        "serve",
+        "Start the tracking server and UI: database, artifacts and, with --auth, users.",
+    ),
     "toy": Entry("toy", "toy", "The embedded toy models."),
     "import": Entry(
         "transfer",

@@ -10,11 +10,11 @@ import click
 
 from massact.asked import find_experiment_file
 from massact.cli.options import asked_experiment_option, tracking_uri_option
-from massact.cli.output import OUTPUT_SCHEMA_VERSION
 from massact.cli.session import LOG_SECONDS
 from massact.cli.sync import spool_option
 from massact.config import load_experiment
 from massact.errors import UsageError
+from massact.query.as_json import OUTPUT_SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from massact.doctor import Outcome

@@ -1,9 +1,11 @@
 """Options that several commands share, and how a command's group hands its defaults down."""
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from massact.asked import find_experiment_file, resolve_tracking_uri
 from massact.errors import UsageError
@@ -18,8 +20,19 @@ def resolve_experiment(_ctx: click.Context, _param: click.Parameter, value: str)
     return str(find_experiment_file(value))
 
 
-def _resolve_tracking_uri(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str:
-    return resolve_tracking_uri(value)
+_PASSWORD = re.compile(r"://[^:@/]*:[^@]+@|[?&][a-z]*password=", re.IGNORECASE)
+"""In a database's URI: before its host, or in its query."""
+
+
+def _resolve_tracking_uri(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
+    uri = resolve_tracking_uri(value)
+    is_typed = ctx.get_parameter_source(str(param.name)) is ParameterSource.COMMANDLINE
+    if is_typed and not uri.startswith(("http://", "https://")) and _PASSWORD.search(uri):
+        raise UsageError(
+            "--tracking-uri holds a password, which everybody on this machine can read on a command line: "
+            "set MLFLOW_TRACKING_URI instead, or leave it out and use PGPASSWORD or ~/.pgpass (docs/access.md)"
+        )
+    return uri
 
 
 def experiment_option(command: F) -> F:

@@ -3,23 +3,21 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
-from massact.cli.column import Column
-from massact.cli.columns import COLUMNS, CONFIRMED_COLUMNS, HALVES_COLUMNS, RATIO_COLUMNS, WINNER_COLUMNS
 from massact.errors import UsageError
-from massact.query import Answer, ConfirmationsAnswer, JudgesAnswer, PublishedComparison, SensitivityAnswer
-from massact.query.coefficient_patterns import CoefficientsAnswer
+from massact.query import Answer
+from massact.query.as_json import to_json
+from massact.query.column import Column
 from massact.query.rows import flatten, to_mapping
+from massact.query.tables import answer_lines, answer_tables, printed
 
 Format = Literal["table", "json", "csv", "markdown"]
 FORMATS = ("table", "json", "csv", "markdown")
-OUTPUT_SCHEMA_VERSION = 1
 TABLE_WIDTH = 120
 _GAP = "  "
 
@@ -27,30 +25,13 @@ _GAP = "  "
 def render(answer: Answer[Any], output_format: Format) -> str:
     """An answer as text, ending in a line break."""
     if output_format == "json":
-        return _json(answer)
+        return to_json(answer)
     if output_format == "csv":
         return _csv(answer)
     draw = _table if output_format == "table" else _markdown
-    parts = [draw(COLUMNS[answer.question], answer.rows)]
-    if isinstance(answer, CoefficientsAnswer):
-        parts += [draw(RATIO_COLUMNS, (*answer.method_ratios, *answer.cleaning_shifts))]
-        parts += ["".join(f"- {line}\n" for line in answer.recommendations)]
-    if isinstance(answer, SensitivityAnswer):
-        parts += [draw(HALVES_COLUMNS, answer.halves)]
-    if isinstance(answer, JudgesAnswer):
-        parts += [draw(WINNER_COLUMNS, answer.winners)]
-    if isinstance(answer, ConfirmationsAnswer):
-        parts += [draw(CONFIRMED_COLUMNS, answer.places)]
-    parts += ["".join(f"- {line}\n" for line in _flags(answer.rows))]
+    parts = [draw(table.columns, table.rows) for table in answer_tables(answer)]
+    parts += ["".join(f"- {line}\n" for line in answer_lines(answer))]
     return "\n".join(part for part in parts if part)
-
-
-def _flags(rows: Iterable[object]) -> Iterator[str]:
-    """What does not add up in published figures: too long for a column."""
-    for row in rows:
-        if isinstance(row, PublishedComparison):
-            name = f"{row.source}, {row.model}, {row.trait}, {row.position}, {row.label}"
-            yield from (f"{name}: {flag}" for flag in row.flags)
 
 
 def write(text: str, output: Path | None) -> None:
@@ -68,21 +49,6 @@ def write(text: str, output: Path | None) -> None:
         raise UsageError(
             f"cannot write {output}: {error.strerror}. Name a file in a folder that exists"
         ) from error
-
-
-def _json(answer: Answer[Any]) -> str:
-    head = {
-        "schema_version": OUTPUT_SCHEMA_VERSION,
-        "question": answer.question,
-        "floor": answer.floor,
-        "rows": to_mapping(answer.rows),
-        "notes": list(answer.notes),
-    }
-    own = {field.name: to_mapping(getattr(answer, field.name)) for field in fields(answer)}
-    return (
-        json.dumps({**head, **{k: v for k, v in own.items() if k not in head}}, indent=2, allow_nan=False)
-        + "\n"
-    )
 
 
 def _csv(answer: Answer[Any]) -> str:
@@ -105,26 +71,30 @@ def _csv_value(value: object) -> object:
 def _table(columns: Sequence[Column], rows: Sequence[object]) -> str:
     if not rows:
         return ""
-    cells = {column: [column.text(row) for row in rows] for column in columns}
-    shown = [column for column in columns if any(cells[column])]
-    shared = [c for c in shown if c.is_shared and len({*cells[c]} - {""}) == 1]
-    shown = [column for column in shown if column not in shared]
-    widths = {c: max(len(c.header), *map(len, cells[c])) for c in shown}
-    while sum(widths[c] for c in shown) + len(_GAP) * (len(shown) - 1) > TABLE_WIDTH:
-        optional = [column for column in shown if column.is_optional]
+    found = printed(columns, rows)
+    indices = list(range(len(found.columns)))
+    widths = [
+        max(len(column.header), *(len(cells[index]) for cells in found.cells))
+        for index, column in enumerate(found.columns)
+    ]
+    while sum(widths[i] for i in indices) + len(_GAP) * (len(indices) - 1) > TABLE_WIDTH:
+        optional = [index for index in indices if found.columns[index].is_optional]
         if not optional:
             break
-        shown.remove(optional[-1])
-    head = [", ".join(f"{c.header} {max(cells[c])}" for c in shared), ""] if shared else []
-    lines = [_line(shown, widths, [column.header for column in shown])]
-    lines += [_line(shown, widths, [cells[c][index] for c in shown]) for index in range(len(rows))]
+        indices.remove(optional[-1])
+    shown, kept = [found.columns[i] for i in indices], [widths[i] for i in indices]
+    head = (
+        [", ".join(f"{header} {value}" for header, value in found.shared.items()), ""] if found.shared else []
+    )
+    lines = [_line(shown, kept, [column.header for column in shown])]
+    lines += [_line(shown, kept, [cells[i] for i in indices]) for cells in found.cells]
     return "\n".join([*head, *lines]) + "\n"
 
 
-def _line(columns: Sequence[Column], widths: dict[Column, int], cells: Sequence[str]) -> str:
+def _line(columns: Sequence[Column], widths: Sequence[int], cells: Sequence[str]) -> str:
     padded = (
-        cell.rjust(widths[column]) if column.is_number else cell.ljust(widths[column])
-        for column, cell in zip(columns, cells, strict=True)
+        cell.rjust(width) if column.is_number else cell.ljust(width)
+        for column, width, cell in zip(columns, widths, cells, strict=True)
     )
     return _GAP.join(padded).rstrip()
 

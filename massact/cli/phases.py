@@ -172,18 +172,25 @@ def confirm(experiment_file: str, tracking_uri: str, *, dry_run: bool, **workloa
 @experiment_option
 @tracking_uri_option
 @output_option
-def report(experiment_file: str, tracking_uri: str, output: Path) -> None:
+@click.option(
+    "--findings",
+    type=click.Path(dir_okay=False),  # empty, as `mlflow run` gives what is not said: none
+    help="File whose marked section is written anew with the findings, the rest left alone; the section is added at "
+    "the end of a file that has none.",
+)
+def report(experiment_file: str, tracking_uri: str, output: Path, findings: str | None) -> None:
     """Write the report of everything the store holds, as HTML and Markdown.
 
     \b
-    Example:
+    Examples:
       massact report --experiment experiments/toy.yaml --output reports
+      massact report --findings docs/research_findings.md
     """
     from massact.phases.report import run_report
 
     session = open_session(experiment_file, tracking_uri)
     with working(session):
-        session.show(run_report(session, output).summary)
+        session.show(run_report(session, output, findings=Path(findings) if findings else None).summary)
         _say_next(session)
 
 

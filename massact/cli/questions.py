@@ -9,7 +9,6 @@ from typing import Any, TypeVar, get_args
 import click
 
 from massact.asked import Asked, ask
-from massact.asking import ask_confirmations, ask_gaps, ask_published
 from massact.cli.options import (
     FILTER_OPTIONS,
     asked_experiment_option,
@@ -21,6 +20,18 @@ from massact.cli.output import FORMATS, Format, render, write
 from massact.collector import collector_paused
 from massact.domain import METHODS, Scope, When
 from massact.errors import UsageError
+from massact.posing import (
+    pose_best,
+    pose_coefficients,
+    pose_compare,
+    pose_compare_published,
+    pose_confirmations,
+    pose_curve,
+    pose_gaps,
+    pose_judges,
+    pose_runs,
+    pose_sensitivity,
+)
 from massact.query import Answer, Filters, SortBy
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -103,7 +114,7 @@ def gaps(ctx: click.Context, wanted: Wanted, phase: str | None) -> None:
     Example:
       massact gaps --experiment experiments/toy.yaml --phase phase1 --floor 68
     """
-    answer = ask_gaps(replace(wanted.asked, phase=phase))
+    answer = ask(pose_gaps(replace(wanted.asked, phase=phase)))
     _show(wanted, answer)
     n_remaining = len(answer.remaining)
     n_groups = sum(row.is_current for row in answer.rows)
@@ -133,8 +144,7 @@ def best(wanted: Wanted, *, intervals: bool) -> None:
     Example:
       massact best --experiment experiments/toy.yaml --label probe --label mean_diff --format json
     """
-    asked = replace(wanted.asked, with_scores=intervals)
-    _show(wanted, ask(asked, lambda it: it.answers.best(it.floor)))
+    _show(wanted, ask(pose_best(wanted.asked, intervals=intervals)))
 
 
 @click.command()
@@ -170,10 +180,9 @@ def compare(wanted: Wanted, pairs: tuple[tuple[str, str], ...], published: bool)
     if published and pairs:
         raise UsageError("--published sets figures beside ours, --pair two labels: ask for one of the two")
     if published:
-        _show(wanted, ask_published(wanted.asked))
+        _show(wanted, ask(pose_compare_published(wanted.asked)))
     else:
-        asked = replace(wanted.asked, with_scores=True)
-        _show(wanted, ask(asked, lambda it: it.answers.compare(it.floor, pairs=pairs or None)))
+        _show(wanted, ask(pose_compare(wanted.asked, pairs=pairs or None)))
 
 
 @click.command()
@@ -202,13 +211,7 @@ def curve(wanted: Wanted, method: str, when: When, scope: Scope) -> None:
     Example:
       massact curve --method mean_diff --position 'response[:5]' --format markdown
     """
-    _show(
-        wanted,
-        ask(
-            wanted.asked,
-            lambda it: it.answers.curve(it.floor, method=method, when=when, scope=scope),
-        ),
-    )
+    _show(wanted, ask(pose_curve(wanted.asked, method=method, when=when, scope=scope)))
 
 
 @click.command()
@@ -220,7 +223,7 @@ def coefficients(wanted: Wanted) -> None:
     Example:
       massact coefficients --experiment experiments/toy.yaml
     """
-    _show(wanted, ask(wanted.asked, lambda it: it.answers.coefficients(it.floor)))
+    _show(wanted, ask(pose_coefficients(wanted.asked)))
 
 
 @click.command()
@@ -245,8 +248,7 @@ def sensitivity(wanted: Wanted, floors: tuple[float, ...]) -> None:
     """
     if wanted.asked.floor is not None:
         raise UsageError("sensitivity asks at many floors: give --floors FIRST-LAST instead of --floor")
-    asked = replace(wanted.asked, with_scores=True, needs_all_scores=True)
-    _show(wanted, ask(asked, lambda it: it.answers.sensitivity(floors, floor=it.floor)))
+    _show(wanted, ask(pose_sensitivity(wanted.asked, floors=floors)))
 
 
 @click.command()
@@ -261,7 +263,7 @@ def judges(wanted: Wanted) -> None:
     Example:
       massact judges --judge openai:gpt-4.1-mini --judge hf:./judge
     """
-    _show(wanted, ask(wanted.asked, lambda it: it.answers.judges(it.floor)))
+    _show(wanted, ask(pose_judges(wanted.asked)))
 
 
 @click.command()
@@ -273,7 +275,7 @@ def confirmations(wanted: Wanted) -> None:
     Example:
       massact confirmations --experiment my-experiment.yaml --position 'response[:5]'
     """
-    _show(wanted, ask_confirmations(wanted.asked))
+    _show(wanted, ask(pose_confirmations(wanted.asked)))
 
 
 @click.command()
@@ -295,4 +297,4 @@ def runs(wanted: Wanted, sort: SortBy, limit: int | None) -> None:
     Example:
       massact runs --label probe --sort delta --limit 10
     """
-    _show(wanted, ask(wanted.asked, lambda it: it.answers.runs(it.floor, sort=sort, limit=limit)))
+    _show(wanted, ask(pose_runs(wanted.asked, sort=sort, limit=limit)))

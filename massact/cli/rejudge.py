@@ -12,6 +12,7 @@ from massact.cli.output import render
 from massact.cli.session import open_session, working
 from massact.cli.sync import spool_option
 from massact.labels import normalise_label
+from massact.posing import pose_judges
 from massact.query import Filters
 from massact.vectors.positions import parse_position
 
@@ -101,7 +102,7 @@ def _only(chosen: dict[str, tuple[Any, ...]]) -> Filters:
 
 
 def _show_flips(experiment_file: str, tracking_uri: str, only: Filters) -> None:
-    answer = ask(Asked(experiment_file, tracking_uri, only), lambda it: it.answers.judges(it.floor))
+    answer = ask(pose_judges(Asked(experiment_file, tracking_uri, only)))
     click.echo(render(answer, "table"), nl=False)
     for note in answer.notes:
         click.echo(f"note: {note}", err=True)

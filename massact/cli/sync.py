@@ -33,14 +33,14 @@ def spool_option(command: F) -> F:
 def sync(ctx: click.Context, spool: Path, tracking_uri: str) -> None:
     """Send finished evaluations that wait in the spool to the run store.
 
-    Each goes to the store that it was meant for, once, however often this is run; --tracking-uri and
-    MLFLOW_TRACKING_URI only add the password, which the spool does not hold. What a process at work
+    Each goes to the store that it was meant for, once, however often this is run; MLFLOW_TRACKING_URI
+    only adds the password of a database, which the spool does not hold. What a process at work
     has in hand is left alone. Exit code 1 when something is left or was lost.
 
     \b
     Examples:
       massact sync
-      massact sync --spool /scratch/spool --tracking-uri postgresql://me:secret@host/mlflow
+      massact sync --spool /scratch/spool
     """
     is_given = ctx.get_parameter_source("spool") is click.core.ParameterSource.COMMANDLINE
     if is_given and not spool.is_dir():

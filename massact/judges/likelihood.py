@@ -68,6 +68,7 @@ class LikelihoodJudge:
         Raises:
             JudgeError: `folder` does not hold a fitted judge, or its language model is missing.
         """
+        from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
         try:
@@ -75,7 +76,7 @@ class LikelihoodJudge:
             arrays = load_file(folder / "judge.safetensors")
             self._model_folder = (folder / description["language_model"]).resolve()
             self._identity = _identity(folder, self._model_folder, trait_definition)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise JudgeError(
                 f"no fitted likelihood judge in {folder}: {error}; make one with `massact toy build`"
             ) from error

@@ -9,6 +9,7 @@ import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from massact.config import AdapterConfig
@@ -73,6 +74,11 @@ def attach(model: Any, adapter: FoundAdapter) -> Any:
             # peft only warns of layers for which the file has no weights, and they do nothing
             warnings.filterwarnings("error", message=".*missing adapter keys.*")
             wrapped = PeftModel.from_pretrained(model, adapter.source, **revision)
+    except UnpicklingError as error:
+        raise ModelError(
+            f"adapter {adapter.source!r}: its weights file (*.bin) holds more than tensors and is not opened. Use a "
+            "revision with safetensors, or convert the file where you trust it"
+        ) from error
     except (OSError, ValueError, RuntimeError, KeyError, UserWarning) as error:
         reason = str(error).strip().splitlines()[0]
         shown = reason if len(reason) <= _LONGEST else f"{reason[:_LONGEST]}…"

@@ -1,14 +1,14 @@
 """Where a person looks next: the command that starts the UI, and links that open it where the results are."""
 
+import os
 import shlex
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from massact.asked import resolve_tracking_uri
 from massact.phases.session import Session
 from massact.tracking.views import EVALUATIONS, PHASES, UI_ADDRESS, view_link
-
-UI_ENVIRONMENT = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false"
-"""Without it MLflow's server starts a job runner that nothing here uses, and takes half a minute."""
 
 
 def next_lines(session: Session) -> list[str]:
@@ -16,8 +16,7 @@ def next_lines(session: Session) -> list[str]:
     uri = session.tracking_uri
     is_server = uri.startswith(("http://", "https://"))
     address = uri.rstrip("/") if is_server else UI_ADDRESS
-    start = f"{UI_ENVIRONMENT} {_python()} -m mlflow ui --workers 1 --backend-store-uri {shlex.quote(uri)}"
-    lines = [] if is_server else [f"UI:          {start}"]
+    lines = [] if is_server else [f"UI:          {_start(uri)}"]
     experiment_id = session.tracker.shown_experiment_id
     return [
         *lines,
@@ -26,7 +25,17 @@ def next_lines(session: Session) -> list[str]:
     ]
 
 
+def _start(uri: str) -> str:
+    """The command that serves a database; one with a password is to be handed over by the environment."""
+    command = f"{_python()} -m massact serve"
+    if uri == resolve_tracking_uri(None) and "MLFLOW_TRACKING_URI" not in os.environ:
+        return command
+    if urlsplit(uri).password:
+        return f"MLFLOW_BACKEND_STORE_URI=… {command}"
+    return f"{command} --backend-store-uri {shlex.quote(uri)}"
+
+
 def _python() -> str:
-    """This interpreter, as it is called from here: `mlflow` need not be on the PATH."""
+    """This interpreter, as it is called from here: `massact` need not be on the PATH."""
     path = Path(sys.executable)
     return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from massact.phases.grid import load_answers
 from massact.phases.session import Session
+from massact.report.phase_figures import phase_figures
 from massact.report.tables import PhaseName, phase_markdown, phase_verdicts
 from massact.schema import MlflowTag, StoredPoint, Tag
 from massact.tracking.tracker import OpenRun, Step
@@ -27,6 +28,9 @@ def log_outcome(
     tracker.log(run, steps=curve_steps(mine))
     with tracker.artifacts(run) as folder:
         (folder / f"{phase}.md").write_text(text + "\n", encoding="utf-8")
+        for name, png in phase_figures(phase, session.experiment, answers, cosines).items():
+            (folder / "figures").mkdir(exist_ok=True)
+            (folder / "figures" / f"{name}.png").write_bytes(png)
     session.show(text)
 
 

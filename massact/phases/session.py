@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from massact.config import Experiment, ModelConfig, TraitConfig, VariantConfig
+from massact.config.declared import declared_by
 from massact.domain import QuestionSet
 from massact.errors import MassactError, MissingPrerequisiteError, NothingToConfirmError, StoreError
 from massact.executors.base import Executor, Loaded, ModelUse
@@ -84,6 +85,8 @@ class Session:
             description=self.experiment.description,
             floor=self.experiment.coherence_floor,
             patience=self.patience,
+            declared=declared_by(self.experiment),
+            say=self.say,
         )
 
     @property
@@ -213,14 +216,10 @@ class Session:
             self._loaded = (use, load_use(use))
         return self._loaded[1]
 
-    def let_go(self) -> None:
-        """Give back the memory of the model in this process, for whoever evaluates beside it."""
-        self._loaded = None
-
     def loaded(self, config: ModelConfig, variant: VariantConfig) -> Loaded:
         """What a variant says of itself where cells are evaluated, once it is loaded there."""
         if self.workload.ray is not None:
-            self.let_go()  # the workers may share its device
+            self._loaded = None  # the workers may share its device
         found = self.executor.loaded(self.model_use(config, variant))
         self._described[config.name, variant.name] = found.description
         return found

@@ -17,6 +17,7 @@ from massact.query.gap_analysis import GapRow, GapsAnswer, gaps
 from massact.query.judge_comparison import JudgesAnswer, JudgesRow, JudgesWinner, judges
 from massact.query.ladder import Bracket
 from massact.query.listing import RunRow, SortBy, runs
+from massact.query.notebook import answer_html
 from massact.query.published import PublishedComparison, compare_published
 from massact.query.recommendations import CoefficientRatio
 from massact.query.rows import Answer, Point, Status
@@ -61,3 +62,5 @@ __all__ = [
     "runs",
     "sensitivity",
 ]
+
+Answer.as_html = answer_html

@@ -236,9 +236,13 @@ class Answers:
         places = (one for one in found.places if (one.model, one.trait, one.position, one.setting) in left)
         return replace(found, rows=rows, places=tuple(places))
 
-    def runs(self, floor: float, *, sort: SortBy = "finished", limit: int | None = None) -> Answer[RunRow]:
+    def runs(
+        self, floor: float, *, sort: SortBy = "finished", limit: int | None = None, offset: int = 0
+    ) -> Answer[RunRow]:
         """See `massact.query.runs`."""
-        return runs(self.evaluations, failures=self.failures, floor=floor, sort=sort, limit=limit)
+        return runs(
+            self.evaluations, failures=self.failures, floor=floor, sort=sort, limit=limit, offset=offset
+        )
 
     def compare_published(
         self, published: Iterable[PublishedRow], floor: float, *, model_names: Mapping[str, str]

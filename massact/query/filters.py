@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from massact.domain import Group
-from massact.errors import UsageError
+from massact.errors import UnknownNameError
 from massact.query.evaluations import Evaluations, group_of
 from massact.query.selection import natural_order
 from massact.schema import EvaluationRow, Place
@@ -55,7 +55,7 @@ class Filters:
         """Refuse a name that nothing has, so that a typing error is not taken for an answer.
 
         Raises:
-            UsageError: a filter names what the experiment does not have, or together they admit nothing.
+            UnknownNameError: a filter names what the experiment does not have, or together they admit nothing.
         """
         failures = list(failures)
         groups = [
@@ -72,7 +72,9 @@ class Filters:
         if layers:
             _check_known("evaluated layer", map(str, self.layers), {str(layer) for layer in layers})
         if groups and not any(map(self.admits_group, groups)):
-            raise UsageError("no group of this experiment has all that is asked for: drop one of the filters")
+            raise UnknownNameError(
+                "no group of this experiment has all that is asked for: drop one of the filters"
+            )
 
     def _named(self, group: Group) -> tuple[tuple[str, tuple[str, ...], str], ...]:
         return (
@@ -87,7 +89,7 @@ def _check_known(name: str, wanted: Iterable[str], known: Collection[str]) -> No
     for value in wanted:
         if value not in known:
             there = ", ".join(sorted(known, key=natural_order)) or "none"
-            raise UsageError(f"no {name} {value!r} in this experiment; there is {there}")
+            raise UnknownNameError(f"no {name} {value!r} in this experiment; there is {there}")
 
 
 def _failed_group(failure: Failure) -> Group:

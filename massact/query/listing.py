@@ -56,6 +56,8 @@ class RunRow:
     """Label whose result it was taken over from, since their vectors are alike; `None`: it was evaluated itself."""
     same_as_cosine: float | None = None
     """How alike the two vectors are: their cosine, or less where they differ more outside the massive dims."""
+    relative_strength: float | None = None
+    """coefficient x |v without massive dims| / mean |h without massive dims|; `None` where the store does not tell."""
 
 
 def runs(
@@ -65,6 +67,7 @@ def runs(
     floor: float,
     sort: SortBy = "finished",
     limit: int | None = None,
+    offset: int = 0,
 ) -> Answer[RunRow]:
     """The evaluations, finished and failed, each key once.
 
@@ -75,6 +78,7 @@ def runs(
         sort: `finished` (the newest first), `delta` (the better first, by direction), `coherence` (the
             highest first), `coefficient` or `layer` (the lowest first). What lacks the value comes last.
         limit: how many rows at most; `None` is all.
+        offset: how many are passed over before them.
 
     Raises:
         UsageError: no such order, or a limit below 1.
@@ -88,11 +92,14 @@ def runs(
     found.sort(key=_place)
     # Python's sort keeps the order of what is equal, so ties stay in the order of the place
     found.sort(key=_ORDERS[sort])
-    shown = found[:limit]
+    shown = found[offset:][:limit]
     notes = setting_notes(by_group)
     if len(shown) < len(found):
         left_out = len(found) - len(shown)
-        notes += (f"{left_out} of {len(found)} evaluations are left out by the limit of {limit}",)
+        passed_over = f" and the offset of {offset}" if offset else ""
+        notes += (
+            f"{left_out} of {len(found)} evaluations are left out by the limit of {limit}{passed_over}",
+        )
     return Answer(question="runs", floor=floor, rows=tuple(_row(one, floor) for one in shown), notes=notes)
 
 
@@ -145,6 +152,7 @@ def _row(one: _Listed, floor: float) -> RunRow:
         run_id=point.run_id,
         same_as=point.same_as,
         same_as_cosine=point.same_as_cosine,
+        relative_strength=point.relative_strength,
     )
 
 

@@ -16,6 +16,7 @@ from massact.schema import PublishedRow
 
 SAME_DIRECTION_POINTS = Decimal("0.1")
 """Published deltas of one direction that lie further apart are two figures for one thing."""
+SAME_DIRECTION = "are the same direction by algebra"
 _TRAIT_IN_NOTE = re.compile(
     r"\btrait(?:[ _](?:mean|score))?(?:\s+of\s+|\s*[=:]?\s*)(\d+(?:\.\d+)?)", re.IGNORECASE
 )
@@ -141,8 +142,8 @@ def _apart(a: PublishedRow, b: PublishedRow) -> str | None:
     if a.coefficient is not None and b.coefficient is not None and a.coefficient != b.coefficient:
         at = f", at coefficients {a.coefficient:g} and {b.coefficient:g}"
     return (
-        f"{a.label} ({_signed(deltas[0])}) and {b.label} ({_signed(deltas[1])}) are the same direction by "
-        f"algebra, printed {distance} apart{at}"
+        f"{a.label} ({_signed(deltas[0])}) and {b.label} ({_signed(deltas[1])}) {SAME_DIRECTION}, "
+        f"printed {distance} apart{at}"
     )
 
 

@@ -1,8 +1,8 @@
 """What every answer is made of: points of the grid, and an answer that prints and becomes a DataFrame."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from massact.schema import StoredPoint
 
@@ -54,6 +54,12 @@ class Answer(Generic[RowT_co]):
     floor: float
     rows: tuple[RowT_co, ...]
     notes: tuple[str, ...] = ()
+    as_html: ClassVar[Callable[["Answer[Any]"], str]]
+    """Set by `massact.query`: the tables know the rows of every question, so the rows cannot know the tables."""
+
+    def _repr_html_(self) -> str:
+        """The answer as a notebook shows it."""
+        return type(self).as_html(self)
 
     def to_frame(self) -> "pd.DataFrame":
         """The rows as a DataFrame; points within a row become columns such as `best_layer`."""

@@ -4,17 +4,23 @@ Neither torch, transformers nor mlflow is imported; matplotlib and jinja2 only w
 """
 
 from massact.report.build import Report, build_report
-from massact.report.contents import Provenance, ReportInput, Sample
+from massact.report.contents import ReportInput
 from massact.report.criteria import Criterion
+from massact.report.facts import Commit, CosineMatrix, Judging, Provenance, Sample, SampleRole, VectorFact
 from massact.report.tables import PhaseName, phase_markdown, phase_verdicts
 
 __all__ = [
+    "Commit",
+    "CosineMatrix",
     "Criterion",
+    "Judging",
     "PhaseName",
     "Provenance",
     "Report",
     "ReportInput",
     "Sample",
+    "SampleRole",
+    "VectorFact",
     "build_report",
     "phase_markdown",
     "phase_verdicts",

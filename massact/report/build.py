@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from massact.report.contents import ReportInput
 from massact.report.criteria import Criterion
 from massact.report.document import make_document
+from massact.report.findings import render_findings
 from massact.report.html import render_html
 from massact.report.markdown import render_markdown
 from massact.report.summary import ShortAnswer
@@ -18,6 +19,8 @@ class Report:
     markdown: str
     html: str
     """One page that needs nothing else."""
+    findings: str
+    """What a findings document takes of it, as Markdown."""
     figures: Mapping[str, bytes]
     """PNG by name; the Markdown report looks for each at `figures/<name>.png`."""
     criteria: tuple[Criterion, ...]
@@ -34,6 +37,7 @@ def build_report(given: ReportInput) -> Report:
     return Report(
         markdown=render_markdown(document),
         html=render_html(document),
+        findings=render_findings(document),
         figures={picture.name: picture.png for picture in document.pictures},
         criteria=document.criteria,
         sanity=document.sanity,

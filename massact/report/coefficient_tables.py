@@ -28,7 +28,7 @@ class Spread:
 
 def current_ratios(evidence: Evidence) -> tuple[list[CoefficientRatio], list[CoefficientRatio]]:
     """mean_diff over probe, and top dim cleaned over none, each in its place's setting."""
-    answer = evidence.answers.coefficients(evidence.floor)
+    answer = evidence.coefficients()
     order = {place: index for index, place in enumerate(evidence.places())}
     ratios, shifts = (
         sorted((row for row in rows if evidence.is_current(row)), key=lambda row: order[place_of(row)])
@@ -41,7 +41,7 @@ def effective_bests(evidence: Evidence) -> list[BestRow]:
     """Bests with an effect: where steering did nothing, the best coefficient teaches nothing."""
     gains = [
         (row, evidence.gain(place_of(row), row.delta))
-        for row in evidence.answers.coefficients(evidence.floor).rows
+        for row in evidence.coefficients().rows
         if evidence.is_current(row) and row.label != RANDOM and row.delta is not None
     ]
     most: dict[Place, float] = {}
@@ -53,7 +53,9 @@ def effective_bests(evidence: Evidence) -> list[BestRow]:
 def spreads(evidence: Evidence) -> list[Spread]:
     """Per model, and for all models together where there is more than one."""
     bests = effective_bests(evidence)
-    by_model = [(m.name, [row for row in bests if row.model == m.name]) for m in evidence.experiment.models]
+    declared = [model.name for model in evidence.experiment.models]
+    models = dict.fromkeys([*declared, *sorted({row.model for row in bests})])
+    by_model = [(model, [row for row in bests if row.model == model]) for model in models]
     every = [("all models", bests)] if len({row.model for row in bests}) > 1 else []
     return [_spread(name, rows) for name, rows in (*by_model, *every) if rows]
 

@@ -2,20 +2,23 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Literal
 
 from massact.labels import format_label, parse_label
 from massact.query import ComparisonRow
 from massact.query.comparison import SAME_VECTOR_COSINE
-from massact.report.contents import TIE_POINTS, Evidence, place_of
+from massact.report.contents import TIE_POINTS, Evidence, Place, counted, place_of
 from massact.report.result_tables import group_at, group_cell
 from massact.report.table import Cell, Table, cells, columns
 
+Outcome = Literal["same", "a", "b", "tied", "untested", "unknown"]
+SIGNIFICANT = 0.05
+"""A corrected p above it is chance."""
 _LACKS = {
     "below_floor": "is below the floor everywhere",
     "missing": "has no scored evaluation",
     "failed": "failed",
 }
-
 
 _BOTH_LACK = {
     "ok": "a delta is missing",
@@ -27,6 +30,10 @@ _BOTH_LACK = {
 
 def comparisons(evidence: Evidence) -> list[ComparisonRow]:
     """Clean-before against clean-after wherever clean-before is declared or was run."""
+    return evidence.once("comparisons", lambda: _comparisons(evidence))
+
+
+def _comparisons(evidence: Evidence) -> list[ComparisonRow]:
     declared = set(evidence.answers.groups)
     order = {place: index for index, place in enumerate(evidence.places())}
     rows = [
@@ -36,6 +43,13 @@ def comparisons(evidence: Evidence) -> list[ComparisonRow]:
         and (row.status_a != "missing" or group_at(place_of(row), row.label_a) in declared)
     ]
     return sorted(rows, key=lambda row: order[place_of(row)])
+
+
+def uncleaned_comparisons(evidence: Evidence) -> dict[Place, ComparisonRow]:
+    """Probe against mean difference, both uncleaned, where it was evaluated."""
+    pairs = (("probe", "mean_diff"),)
+    rows = evidence.answers.compare(evidence.floor, pairs=pairs, cosines=evidence.cosines).rows
+    return {place_of(row): row for row in rows if evidence.is_current(row)}
 
 
 def before_after_table(evidence: Evidence) -> Table:
@@ -61,29 +75,49 @@ def before_after_table(evidence: Evidence) -> Table:
     return Table("Clean-before against clean-after", columns(*headers), tuple(rows))
 
 
-def comparison_verdict(evidence: Evidence, row: ComparisonRow) -> str:
-    """What a comparison says: one vector, tied, ahead by how much, or that it cannot say and why."""
+def comparison_outcome(evidence: Evidence, row: ComparisonRow) -> Outcome:
+    """What a comparison comes to; `a` and `b` are ahead by more than chance gives."""
+    if same_vector(evidence, row):
+        return "same"
+    if row.difference is None:
+        return "unknown"
+    if row.difference_low is None or row.difference_high is None or row.p_corrected is None:
+        return "tied" if abs(row.difference) < TIE_POINTS or row.better is None else "untested"
+    if row.better is None or row.difference_low <= 0 <= row.difference_high or row.p_corrected > SIGNIFICANT:
+        return "tied"
+    return "a" if row.better == row.label_a else "b"
+
+
+def comparison_verdict(
+    evidence: Evidence, row: ComparisonRow, names: tuple[str, str] = ("before", "after")
+) -> str:
+    """What a comparison says: one vector, tied, ahead by how much, or that it cannot say and why.
+
+    Args:
+        names: what A and B are called.
+    """
     same = same_vector(evidence, row)
     if same:
         return same
     if row.difference is None:
-        if row.status_a == row.status_b:
-            return f"cannot say: {_BOTH_LACK[row.status_a]}"
-        lacking = [
-            f"{label} {_LACKS[status]}"
-            for label, status in ((row.label_a, row.status_a), (row.label_b, row.status_b))
-            if status != "ok"
-        ]
-        return f"cannot say: {' and '.join(lacking)}"
+        return f"cannot say: {_lacking(row)}"
     if abs(row.difference) < TIE_POINTS or row.better is None:
         return "tied"
-    ahead = f"{'before' if row.better == row.label_a else 'after'} ahead by {abs(row.difference):.1f}"
+    ahead = f"{names[row.better != row.label_a]} ahead by {abs(row.difference):.1f}"
     if row.difference_low is None or row.difference_high is None or row.p_corrected is None:
-        return ahead
+        return f"{ahead} (not tested: no scores by question)"
     sign = 1 if row.difference > 0 else -1
     low, high = sorted((sign * row.difference_low, sign * row.difference_high))
-    lead = "cannot be told apart: " if low <= 0 else ""
-    return f"{lead}{ahead} (95 %: {low:.1f} to {high:.1f}, p {row.p_corrected:.2g})"
+    lead = "cannot be told apart: " if comparison_outcome(evidence, row) == "tied" else ""
+    n = f", {counted(row.n_questions, 'question')}" if row.n_questions else ""
+    return f"{lead}{ahead} (95 %: {low:.1f} to {high:.1f}, p {row.p_corrected:.2g}{n})"
+
+
+def _lacking(row: ComparisonRow) -> str:
+    if row.status_a == row.status_b:
+        return _BOTH_LACK[row.status_a]
+    pairs = ((row.label_a, row.status_a), (row.label_b, row.status_b))
+    return " and ".join(f"{label} {_LACKS[status]}" for label, status in pairs if status != "ok")
 
 
 def same_vector(evidence: Evidence, row: ComparisonRow) -> str | None:

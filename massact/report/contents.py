@@ -6,20 +6,23 @@ in one of them and never mixes two: the newest that agrees with the experiment f
 
 import shlex
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from massact.config import Experiment
 from massact.domain import Direction, Group
-from massact.errors import UsageError
-from massact.query import Answers, Point
+from massact.query import Answers, CoefficientsAnswer, Point
 from massact.query.evaluations import group_of
-from massact.query.selection import Stratum, slices, strata
-from massact.schema import EvaluationRow
+from massact.query.selection import Stratum, natural_order, slices, strata
+from massact.query.uncertainty import NOTHING, Believed, Standing, believe, standings
+from massact.report.currency import currency
+from massact.report.facts import CosineMatrix, Provenance, Sample, SampleRow, VectorFact, sample_rows
+from massact.schema import EvaluationRow, PublishedRow
 from massact.vectors.massive import Calibration
 
+T = TypeVar("T")
 EFFECT_POINTS = 30.0
 """A delta of at least so many points in the trait's direction is an effect that steering surely had."""
 PATTERN_POINTS, PATTERN_SHARE = 10.0, 0.5
@@ -27,32 +30,6 @@ PATTERN_POINTS, PATTERN_SHARE = 10.0, 0.5
 largest at its place."""
 TIE_POINTS = 0.05
 """Deltas that differ by less print the same: the report calls them tied."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """A response shown in the report."""
-
-    title: str
-    question: str
-    response: str
-    trait: float | None
-    """Judge's trait score, 0 to 100; `None` where unscored."""
-    coherence: float | None
-    """Judge's coherence score, 0 to 100; `None` where unscored."""
-    run_id: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Provenance:
-    """Where the numbers come from."""
-
-    n_evaluations: int
-    total_seconds: float | None = None
-    """Generating and judging, all evaluations together."""
-    git_commit: str | None = None
-    versions: Mapping[str, str] = field(default_factory=dict)
-    """Package to version."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +51,15 @@ class ReportInput:
     """Whether any model is an embedded toy: the report then says what its numbers are about."""
     same_vector_cosines: Mapping[tuple[str, str], float] = field(default_factory=dict)
     """Cosine of two vectors by their digests, as `Answers.compare` takes it."""
+    published: tuple[PublishedRow, ...] = ()
+    """Figures that somebody printed."""
+    vectors: tuple[VectorFact, ...] = ()
+    cosines: tuple[CosineMatrix, ...] = ()
+
+    @property
+    def sample_rows(self) -> tuple[SampleRow, ...]:
+        """The samples that stand side by side."""
+        return sample_rows(self.samples)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -109,6 +95,10 @@ class Evidence:
     evaluated: frozenset[Group]
     """Groups with an evaluation in any setting."""
     cosines: Mapping[tuple[str, str], float]
+    _beliefs: dict[tuple[Place, str], Believed] = field(default_factory=dict, repr=False, compare=False)
+    """What `belief` has found so far: several parts of a report ask for the same."""
+    _done: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What `once` has worked out; a copy with other evidence starts anew."""
 
     @classmethod
     def of(
@@ -125,9 +115,7 @@ class Evidence:
         return cls(
             experiment=experiment,
             answers=replace(answers, groups=experiment.groups()),
-            strata={
-                place: max(some, key=lambda s: _currency(experiment, s)) for place, some in found.items()
-            },
+            strata={place: max(some, key=lambda s: currency(experiment, s)) for place, some in found.items()},
             evaluated=frozenset(
                 group for group, parts in by_group.items() if any(len(p.points) for p in parts)
             ),
@@ -155,6 +143,7 @@ class Evidence:
             self,
             answers=replace(self.answers, evaluations=evaluations, failures=tuple(failures), groups=groups),
             strata={place: stratum for place, stratum in parts.items() if stratum.slices},
+            _beliefs=self._beliefs,
         )
 
     def declares(self, phase: str) -> bool:
@@ -169,7 +158,16 @@ class Evidence:
     def places(self) -> tuple[Place, ...]:
         """Every place declared, in the file's order, then any other where something was run."""
         declared = (Place(group.model, group.trait, group.position) for group in self.answers.groups)
-        return tuple(dict.fromkeys([*declared, *sorted(self.strata)]))
+        return tuple(
+            dict.fromkeys(
+                [
+                    *declared,
+                    *sorted(
+                        self.strata, key=lambda p: [natural_order(n) for n in (p.model, p.trait, p.position)]
+                    ),
+                ]
+            )
+        )
 
     def labels(self, place: Place) -> tuple[str, ...]:
         """Every label declared or run at a place, the declared ones first and in the file's order."""
@@ -181,6 +179,51 @@ class Evidence:
         """The best at or above the floor."""
         stratum = self.strata.get(place)
         return stratum.best(label, self.floor) if stratum else None
+
+    def once(self, what: str, work: Callable[[], T]) -> T:
+        """Work that several parts of a report need, done for the first of them alone.
+
+        Args:
+            what: names the work; the same name must always mean the same.
+        """
+        if what not in self._done:
+            self._done[what] = work()
+        found: T = self._done[what]
+        return found
+
+    def coefficients(self) -> CoefficientsAnswer:
+        """Where the best coefficients lie, at the floor."""
+        return self.once("coefficients", lambda: self.answers.coefficients(self.floor))
+
+    def belief(self, place: Place, label: str) -> Believed:
+        """The interval of a label's best, its having been picked allowed for; empty where nothing tells."""
+        best, scores = self.best(place, label), self.answers.scores
+        if best is None or scores is None:
+            return NOTHING
+        known = self._beliefs.get((place, label))
+        if known is None:
+            known = believe(self.strata[place].slices[label], best, self.floor, scores)
+            self._beliefs[place, label] = known
+        return known
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether any best has an interval: imported means have no scores by question to make one from."""
+        some = ((place, label) for place in self.strata for label in self.labels(place))
+        return any(self.belief(place, label).delta_low is not None for place, label in some)
+
+    def standings(self, place: Place, labels: Collection[str] | None = None) -> Mapping[str, Standing]:
+        """Which of the labels has the best delta and which cannot be told from it; empty where nothing tells.
+
+        Among all labels that have a best, or among some alone.
+        """
+        stratum, scores = self.strata.get(place), self.answers.scores
+        if stratum is None or scores is None:
+            return {}
+        if labels is not None:
+            some = {label: part for label, part in stratum.slices.items() if label in labels}
+            stratum = replace(stratum, slices=some)
+        return standings(stratum, self.floor, scores)
 
     def status(self, place: Place, label: str) -> str:
         """`ok`, `below_floor`, `missing` or `failed`, and `unscored`: evaluated, but without a score."""
@@ -233,29 +276,6 @@ def listed(words: Iterable[str], limit: int = 4) -> str:
 def counted(count: int, noun: str, plural: str | None = None) -> str:
     """`1 group`, `2 groups`."""
     return f"{count} {noun if count == 1 else plural or noun + 's'}"
-
-
-def _currency(experiment: Experiment, stratum: Stratum) -> tuple[bool, int, str]:
-    last = max((part.last for part in stratum.slices.values()), default=-1)
-    return (_agrees(experiment, stratum.sample), last, stratum.setting or "")
-
-
-def _agrees(experiment: Experiment, row: EvaluationRow | None) -> bool:
-    """Whether a row was evaluated as the file says, as far as the file alone can tell."""
-    if row is None:
-        return False
-    try:
-        direction = experiment.trait(row.trait).direction
-    except UsageError:
-        return False
-    wanted = experiment.generation
-    return (row.judge, row.subset, row.max_new_tokens, row.temperature, row.direction) == (
-        experiment.judge.name,
-        experiment.subset,
-        wanted.max_new_tokens,
-        wanted.temperature,
-        direction,
-    )
 
 
 def _group(row: EvaluationRow) -> Group:

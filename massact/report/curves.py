@@ -1,14 +1,14 @@
 """The cleaning curve: the best delta against the number of cleaned dims."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from massact.domain import AllDims, Scope, When
 from massact.query import CurveRow
 from massact.query.selection import recipe_of
 from massact.report.contents import Evidence, Place, place_of
 from massact.report.result_tables import group_cell
-from massact.report.table import Cell, Table, cells, columns, result, where
+from massact.report.table import Cell, Table, cells, columns, where
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -45,6 +45,10 @@ class Curve:
 
 def cleaning_curves(evidence: Evidence) -> list[Curve]:
     """The curves of each place where a method has at least two cleaned steps declared or run."""
+    return evidence.once("curves", lambda: _cleaning_curves(evidence))
+
+
+def _cleaning_curves(evidence: Evidence) -> list[Curve]:
     labels = {place: set(evidence.labels(place)) for place in evidence.places()}
     found: dict[Place, dict[CurveKind, tuple[CurveRow, ...]]] = {place: {} for place in labels}
     for kind in _kinds(label for some in labels.values() for label in some):
@@ -97,4 +101,5 @@ def _curve_cell(evidence: Evidence, place: Place, row: CurveRow | None) -> Cell:
         return Cell("")
     if row.best is None:
         return group_cell(evidence, place, row.label)
-    return Cell(f"{result(row.best)} ({where(row.best)})", row.best.run_id, "ok")
+    shown = group_cell(evidence, place, row.label)
+    return replace(shown, detail=", ".join(part for part in (where(row.best), shown.detail) if part))

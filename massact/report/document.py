@@ -6,7 +6,8 @@ from massact.report.contents import Evidence, ReportInput, counted, listed
 from massact.report.criteria import Criterion, success_criteria
 from massact.report.pictures import Picture, report_pictures
 from massact.report.sanity import sanity_checks
-from massact.report.sections import Section, report_sections
+from massact.report.section import Section
+from massact.report.sections import report_sections
 from massact.report.summary import ShortAnswer, answers_in_short, caveat
 
 TOY_BANNER = (
@@ -37,7 +38,7 @@ def make_document(given: ReportInput) -> Document:
     return Document(
         given=given,
         banner=TOY_BANNER if given.toy else "",
-        about=_about(given),
+        about=_about(given, evidence),
         caveat=caveat(evidence),
         answers=answers_in_short(evidence),
         criteria=success_criteria(evidence),
@@ -47,12 +48,14 @@ def make_document(given: ReportInput) -> Document:
     )
 
 
-def _about(given: ReportInput) -> tuple[str, ...]:
+def _about(given: ReportInput, evidence: Evidence) -> tuple[str, ...]:
     experiment = given.experiment
+    judges = sorted({s.sample.judge for s in evidence.strata.values() if s.sample is not None})
+    judged = f"{'Judge' if len(judges) < 2 else 'Judges'}: {listed(judges)}. " if judges else ""
     models = listed([model.name for model in experiment.models], limit=8)
     traits = listed([f"{trait.name} ({trait.direction})" for trait in experiment.traits], limit=8)
     facts = (
-        f"Models: {models}. Traits: {traits}. Coherence floor: {experiment.coherence_floor:g}. "
+        f"Models: {models}. Traits: {traits}. {judged}Coherence floor: {experiment.coherence_floor:g}. "
         f"{counted(given.provenance.n_evaluations, 'evaluation')} in the store; "
         f"written {given.generated_at.isoformat(' ', 'minutes')}."
     )

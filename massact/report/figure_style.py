@@ -12,6 +12,7 @@ from io import BytesIO, StringIO
 from typing import TYPE_CHECKING, Any
 
 from massact.labels import parse_label
+from massact.query.selection import recipe_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,6 +28,7 @@ SERIES = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)
 MARKERS = ("o", "s", "^", "D", "v", "P")
 WIDTH = 9.0
 """Inches; the report shows a figure about as wide as it was drawn."""
+PANELS_PER_ROW = 3
 _DIMS_COLOURS: dict[int | str, str] = {
     0: INK,
     1: ORANGE,
@@ -103,9 +105,30 @@ def label_style(label: str) -> LabelStyle:
     return LabelStyle(colour, dashes, marker, f"{name} {cleaning.when}{own}")
 
 
+def method_of(label: str) -> str:
+    """The method of a label; one that this version does not know stands for itself."""
+    recipe = recipe_of(label)
+    return recipe.method if recipe else label
+
+
+def legend_order(label: str) -> tuple[int, bool, bool, int]:
+    """Labels in the order of a legend: uncleaned, then after and before, by the number of dims."""
+    recipe = recipe_of(label)
+    if recipe is None:
+        return (0, False, False, 0)
+    n_dims = recipe.cleaning.n_dims
+    rank = {"none": 0, "after": 1, "before": 2}[recipe.cleaning.when]
+    return (rank, recipe.cleaning.scope == "layer", n_dims == "all", n_dims if isinstance(n_dims, int) else 0)
+
+
 def method_colour(method: str) -> str:
     """The colour of a method where methods share one set of axes."""
     return _METHOD_COLOURS.get(method, QUIET)
+
+
+def ink_on(colour: Sequence[float]) -> str:
+    """Black or white, whichever reads better on a colour (red, green and blue, 0 to 1)."""
+    return "#000000" if 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 0.5 else "#ffffff"
 
 
 @contextmanager
@@ -113,7 +136,10 @@ def style() -> Iterator[None]:
     """Matplotlib's settings for drawing and saving; the caller's own come back afterwards."""
     import matplotlib as mpl
 
-    settings: Any = {**mpl.rcParamsDefault, "backend": "agg"} | _STYLE
+    wanted: dict[Any, Any] = {**dict(dict.items(mpl.rcParamsDefault)), "backend": "agg"} | _STYLE
+    known: dict[Any, Any] = dict(dict.items(mpl.rcParams))
+    # each setting is checked when it is set, which for all of them takes as long as a small figure
+    settings: Any = {name: value for name, value in wanted.items() if known.get(name) != value}
     with mpl.rc_context(settings):
         yield
 
@@ -126,19 +152,33 @@ def new_figure(shape: tuple[int, int], size: tuple[float, float], **options: Any
     return figure, figure.subplots(*shape, squeeze=False, **options)
 
 
+def panel_grid(count: int, height: float) -> "tuple[Figure, list[Any]]":
+    """So many panels with one y axis in rows of `PANELS_PER_ROW`; the rest of the last row is empty."""
+    n_columns = min(count, PANELS_PER_ROW)
+    n_rows = math.ceil(count / n_columns)
+    width = WIDTH if n_columns > 1 else WIDTH * 0.62
+    figure, axes = new_figure((n_rows, n_columns), (width, height * n_rows + 0.4), sharey=True)
+    flat = list(axes.flat)
+    for empty in flat[count:]:
+        empty.set_axis_off()
+    return figure, flat[:count]
+
+
 def fixed(figure: "Figure") -> "Figure":
     """The figure laid out once and for all: each saving would lay it out anew, which takes longest."""
     with style():
-        figure.draw_without_rendering()
+        engine = figure.get_layout_engine()
+        if engine is not None:
+            engine.execute(figure)
     figure.set_layout_engine("none")
     return figure
 
 
 def save_png(figure: "Figure") -> bytes:
-    """The figure as PNG on white, at twice the density of the page."""
+    """The figure as PNG on white, dense enough to print."""
     data = BytesIO()
     with style():
-        figure.savefig(data, format="png", dpi=160, facecolor="white")
+        figure.savefig(data, format="png", dpi=130, facecolor="white", pil_kwargs={"compress_level": 4})
     return data.getvalue()
 
 

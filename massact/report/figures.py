@@ -21,7 +21,9 @@ from massact.report.figure_style import (
     floor_line,
     label_style,
     legend_below,
+    legend_order,
     log_coefficients,
+    method_of,
     new_figure,
     style,
 )
@@ -45,7 +47,7 @@ def tradeoff_figure(evidence: Evidence, place: Place) -> "Figure | None":
     with style():
         figure, axes = _tradeoff_axes(len(methods))
         for column, method in enumerate(methods):
-            mine = {label: pts for label, pts in lines.items() if _method(label) == method}
+            mine = {label: pts for label, pts in lines.items() if method_of(label) == method}
             for label, points in sorted(mine.items(), key=lambda line: _layering(line[0])):
                 _draw(axes[:, column], points, evidence.floor, look=label_style(label).line, x_of=_size)
             axes[0, column].set_title(method)
@@ -74,7 +76,7 @@ def strength_figure(evidence: Evidence) -> "Figure | None":
     with style():
         figure, axes = _tradeoff_axes(len(methods))
         for place, label, points in drawn:
-            column, model = methods.index(_method(label)), models.index(place.model) % len(SERIES)
+            column, model = methods.index(method_of(label)), models.index(place.model) % len(SERIES)
             look = {"color": SERIES[model], "alpha": 0.35, "linewidth": 1.0}
             _draw(axes[:, column], points, evidence.floor, look=look, x_of=_strength, with_points=False)
         for column, method in enumerate(methods):
@@ -83,8 +85,8 @@ def strength_figure(evidence: Evidence) -> "Figure | None":
             floor_line(axes[1, column], evidence.floor, with_name=column == 0)
         log_coefficients(axes[1, 0], values)
         _mark_bests(evidence, axes, methods, models)
-        _mark_median(evidence, axes)
-        legend_below(figure, _model_handles(models), len(models))
+        handles = [*_model_handles(models), *_mark_median(evidence, axes)]
+        legend_below(figure, handles, min(len(handles), 3))
     return figure
 
 
@@ -98,24 +100,19 @@ def drawn_layers(stratum: Stratum, floor: float) -> dict[str, int]:
     return found
 
 
+def label_lines(stratum: Stratum, floor: float) -> dict[str, list[StoredPoint]]:
+    """Per label the steered points of the layer that it is drawn at, by rising |coefficient|."""
+    return _lines(stratum, floor, _size)
+
+
 def _lines(stratum: Stratum, floor: float, x_of: XValue) -> dict[str, list[StoredPoint]]:
     """Per label the points of its layer that can be drawn, by rising x."""
     found = {}
-    for label, layer in sorted(drawn_layers(stratum, floor).items(), key=lambda item: _order(item[0])):
+    for label, layer in sorted(drawn_layers(stratum, floor).items(), key=lambda item: legend_order(item[0])):
         points = [p for p in stratum.slices[label].points if p.layer == layer and x_of(p) is not None]
         if points:
             found[label] = sorted(points, key=lambda p: x_of(p) or 0.0)
     return found
-
-
-def _order(label: str) -> tuple[int, bool, bool, int]:
-    """Labels in the order of a legend: uncleaned, then after and before, by the number of dims."""
-    recipe = recipe_of(label)
-    if recipe is None:
-        return (0, False, False, 0)
-    n_dims = recipe.cleaning.n_dims
-    rank = {"none": 0, "after": 1, "before": 2}[recipe.cleaning.when]
-    return (rank, recipe.cleaning.scope == "layer", n_dims == "all", n_dims if isinstance(n_dims, int) else 0)
 
 
 def _layering(label: str) -> int:
@@ -132,19 +129,14 @@ def _strength(point: AnyPoint) -> float | None:
     return None if point.relative_strength is None else abs(point.relative_strength) or None
 
 
-def _method(label: str) -> str:
-    recipe = recipe_of(label)
-    return recipe.method if recipe else label
-
-
 def _methods(labels: Iterable[str]) -> list[str]:
-    present = {_method(label) for label in labels}
+    present = {method_of(label) for label in labels}
     # the plan's order: probe beside mean_diff, the random direction last
     return [method for method in METHODS if method in present]
 
 
 def _tradeoff_axes(n_columns: int) -> "tuple[Figure, Any]":
-    size = (WIDTH, 5.4) if n_columns > 1 else (WIDTH * 0.62, 5.4)
+    size = (WIDTH, 4.6) if n_columns > 1 else (WIDTH * 0.62, 4.6)
     figure, axes = new_figure((2, n_columns), size, sharex=True, sharey="row")
     axes[0, 0].set_ylabel("delta (trait, points)")
     axes[1, 0].set_ylabel("coherence")
@@ -183,7 +175,7 @@ def _draw(
 def _legend_of_labels(figure: "Figure", lines: dict[str, list[StoredPoint]]) -> None:
     from matplotlib.lines import Line2D
 
-    styles = dict.fromkeys(label_style(label) for label in sorted(lines, key=_order))
+    styles = dict.fromkeys(label_style(label) for label in sorted(lines, key=legend_order))
     handles: list[Any] = [Line2D([], [], label=one.name, **one.line) for one in styles]
     point: dict[str, Any] = {"linestyle": "", "marker": "o", "color": INK}
     handles += [
@@ -209,23 +201,19 @@ def _mark_bests(evidence: Evidence, axes: Any, methods: list[str], models: list[
             panel.plot(abs(row.relative_strength), y, alpha=0.85, markeredgewidth=0.6, **look)
 
 
-def _mark_median(evidence: Evidence, axes: Any) -> None:
-    """Where the bests lie, all models together: what one value for every vector would be."""
+def _mark_median(evidence: Evidence, axes: Any) -> list[Any]:
+    """Where the bests lie, all models together: what one value for every vector would be. Its legend."""
+    from matplotlib.lines import Line2D
+
     strength = spreads(evidence)[-1].strength if spreads(evidence) else None
     if strength is None:
-        return
+        return []
+    dots: Any = (0, (1, 2))
     for panel in axes.flat:
-        panel.axvline(strength, color=INK, linestyle=(0, (1, 2)), linewidth=0.9, zorder=1)
-    axes[0, 0].annotate(
-        f"median {strength:.2f}",
-        (strength, 0.98),
-        xycoords=("data", "axes fraction"),
-        xytext=(-4, 0),
-        textcoords="offset points",
-        ha="right",
-        va="top",
-        fontsize=8,
-    )
+        panel.axvline(strength, color=INK, linestyle=dots, linewidth=0.9, zorder=1)
+    return [
+        Line2D([], [], color=INK, linestyle=dots, linewidth=0.9, label=f"median of the bests, {strength:.2f}")
+    ]
 
 
 def _model_handles(models: list[str]) -> list[Any]:

@@ -3,10 +3,11 @@
 import re
 from collections.abc import Sequence
 
-from massact.report.contents import ReportInput, Sample
+from massact.report.contents import ReportInput
 from massact.report.criteria import Criterion
 from massact.report.document import Document
-from massact.report.sections import Section
+from massact.report.facts import SampleRow
+from massact.report.section import Section
 from massact.report.table import escape_markdown, number
 
 _MARKS = {"yes": "[x]", "no": "[ ]", "cannot say": "[ ]"}
@@ -22,16 +23,17 @@ def render_markdown(document: Document) -> str:
     parts.append("## Answers in short")
     parts.append(escape_markdown(document.caveat))
     for answer in document.answers:
-        parts.append(f"**{answer.question}**")
+        parts += [f"**{answer.question}**", escape_markdown(answer.verdict)]
         parts.append("\n".join(f"- {escape_markdown(line)}" for line in answer.lines))
-    parts += ["## Success criteria", _checklist(document.criteria)]
-    parts += ["## Is the store sane?", _checklist(document.sanity)]
+    parts += ["## Success criteria", checklist(document.criteria)]
+    parts += ["## Is the store sane?", checklist(document.sanity)]
     for section in document.sections:
         parts += _section(document, section)
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _checklist(criteria: Sequence[Criterion]) -> str:
+def checklist(criteria: Sequence[Criterion]) -> str:
+    """Criteria as a list with boxes, each with its verdict and the reason."""
     return "\n".join(
         f"- {_MARKS[one.verdict]} {escape_markdown(one.text)}: **{one.verdict}**. {escape_markdown(one.reason)}"
         for one in criteria
@@ -49,19 +51,24 @@ def _section(document: Document, section: Section) -> list[str]:
     for table in section.tables:
         parts += [f"**{escape_markdown(table.caption)}**", table.markdown(given.run_link)]
     if section.key == "samples":
-        parts += [part for sample in given.samples for part in _sample(given, sample)]
+        parts += [part for row in given.sample_rows for part in _samples(given, row)]
     return parts
 
 
-def _sample(given: ReportInput, sample: Sample) -> list[str]:
-    run = sample.run_id
-    shown = f"[run]({given.run_link(run)})" if given.run_link else f"run `{run}`"
-    scores = f"trait {_score(sample.trait)}, coherence {_score(sample.coherence)}"
-    return [
-        f"### {escape_markdown(sample.title)}",
-        f"{scores}; {shown}",
-        fenced(f"{sample.question}\n\n{sample.response}"),
-    ]
+def _samples(given: ReportInput, row: SampleRow) -> list[str]:
+    """Samples of one place, one below the other: Markdown has no columns that may hold any text."""
+    parts = [f"### {escape_markdown(row.place)}"] if row.place else []
+    for sample in row.samples:
+        run = sample.run_id
+        shown = f"[run]({given.run_link(run)})" if given.run_link else f"run `{run}`"
+        judge = f", judge {escape_markdown(sample.judge)}" if sample.judge else ""
+        scores = f"trait {_score(sample.trait)}, coherence {_score(sample.coherence)}{judge}"
+        parts += [
+            f"{'####' if row.place else '###'} {escape_markdown(sample.title)}",
+            f"{scores}; {shown}",
+            fenced(f"{sample.question}\n\n{sample.response}"),
+        ]
+    return parts
 
 
 def _score(value: float | None) -> str:

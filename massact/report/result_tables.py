@@ -1,13 +1,13 @@
 """Tables of results: the gap matrix, the best of each group, before against after, random directions."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from massact.domain import Cleaning, Group, Recipe
 from massact.labels import format_label
 from massact.query import Point
-from massact.query.uncertainty import believe, standings
 from massact.report.contents import Evidence, Place, place_of
-from massact.report.table import MISSING, Cell, Table, cells, columns, number, result
+from massact.report.table import MISSING, Cell, Table, believed, cells, columns, number, result
 from massact.schema import EvaluationRow
 
 RANDOM = "random_baseline"
@@ -46,8 +46,7 @@ def group_cell(evidence: Evidence, place: Place, label: str) -> Cell:
     """What the store says of one group: its best, or its state."""
     best = evidence.best(place, label)
     if best is not None:
-        taken = f", as {best.same_as}" if best.same_as else ""
-        return Cell(result(best) + taken, best.run_id, "ok")
+        return Cell(result(best), best.run_id, "ok", _small_print(evidence, place, label, best), best.delta)
     status = evidence.status(place, label)
     miss = _nearest_miss(evidence, place, label)
     if miss is not None:
@@ -55,6 +54,13 @@ def group_cell(evidence: Evidence, place: Place, label: str) -> Cell:
     if status == "missing" and group_at(place, label) in evidence.evaluated:
         return Cell(f"{MISSING} (not in this setting)", state=status)
     return Cell(MISSING if status == "missing" else status, state=status)
+
+
+def _small_print(evidence: Evidence, place: Place, label: str, best: Point) -> str:
+    """The interval of a best, how many questions it rests on, and whose result it is."""
+    interval = believed(evidence.belief(place, label))
+    taken = f"as {best.same_as}" if best.same_as else ""
+    return ", ".join(part for part in (interval, f"n {best.n_scored}", taken) if part)
 
 
 def best_tables(evidence: Evidence) -> tuple[Table, ...]:
@@ -65,33 +71,11 @@ def best_tables(evidence: Evidence) -> tuple[Table, ...]:
 def _best_table(evidence: Evidence, place: Place) -> Table:
     ranked = [(label, evidence.best(place, label)) for label in evidence.labels(place)]
     ranked.sort(key=lambda pair: _rank(evidence, place, pair[1]))
-    headers = ["label", "delta @ coherence", "#layer", "#coefficient", "#relative strength", "#scored"]
-    rows = [_best_row(evidence, place, label, best) for label, best in ranked]
-    scores = evidence.answers.scores
-    if scores is not None and place in evidence.strata:
-        standing = standings(evidence.strata[place], evidence.floor, scores)
-        headers[2:2] = ["95 % of delta", "standing"]
-        rows = [
-            (
-                *row[:2],
-                _interval(evidence, place, label, best),
-                Cell(standing.get(label) or MISSING),
-                *row[2:],
-            )
-            for row, (label, best) in zip(rows, ranked, strict=True)
-        ]
+    headers = ("label", "delta @ coherence", "95 % of delta", "standing", "#layer", "#coefficient",
+               "#relative strength", "#scored")  # fmt: skip
+    standing = evidence.standings(place)
+    rows = [_best_row(evidence, place, label, best, standing.get(label)) for label, best in ranked]
     return Table(evidence.name(place), columns(*headers), tuple(rows))
-
-
-def _interval(evidence: Evidence, place: Place, label: str, best: Point | None) -> Cell:
-    """Where the true delta of a best lies, its having been picked allowed for."""
-    scores = evidence.answers.scores
-    if best is None or scores is None:
-        return Cell(MISSING)
-    found = believe(evidence.strata[place].slices[label], best, evidence.floor, scores)
-    if found.delta_low is None or found.delta_high is None:
-        return Cell(MISSING)
-    return Cell(f"{found.delta_low:+.1f} to {found.delta_high:+.1f}")
 
 
 def _rank(evidence: Evidence, place: Place, best: Point | None) -> tuple[bool, float]:
@@ -99,13 +83,17 @@ def _rank(evidence: Evidence, place: Place, best: Point | None) -> tuple[bool, f
     return (delta is None, 0.0 if delta is None else -evidence.gain(place, delta))
 
 
-def _best_row(evidence: Evidence, place: Place, label: str, best: Point | None) -> tuple[Cell, ...]:
-    cell = group_cell(evidence, place, label)
+def _best_row(
+    evidence: Evidence, place: Place, label: str, best: Point | None, standing: str | None
+) -> tuple[Cell, ...]:
+    shown = group_cell(evidence, place, label)
     if best is None:
-        return cells(label, cell, None, None, None, None)
+        return cells(label, shown, None, None, None, None, None, None)
     return cells(
         label,
-        cell,
+        replace(shown, detail=f"as {best.same_as}" if best.same_as else ""),
+        believed(evidence.belief(place, label)),
+        standing,
         str(best.layer),
         f"{best.coefficient:g}",
         number(best.relative_strength, ".2f"),

@@ -1,7 +1,5 @@
 """The report's sections, once for Markdown, HTML and the notes of the phases' runs."""
 
-from dataclasses import dataclass
-
 from massact.query import GapRow
 from massact.query.selection import setting_notes, slices
 from massact.query.taken_over import taken_over_note
@@ -20,30 +18,22 @@ from massact.report.contents import (
     Evidence,
     ReportInput,
     counted,
-    listed,
     place_of,
 )
 from massact.report.curves import curve_tables
+from massact.report.heat_maps import heat_text
+from massact.report.positions import window_tables, windows
+from massact.report.provenance_section import provenance_section
+from massact.report.published_section import published_section
 from massact.report.result_tables import (
     baseline_table,
-    baselines_in_use,
     best_tables,
     gap_matrices,
     random_table,
 )
-from massact.report.table import MISSING, Table, cells, columns, number
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """One part of the report."""
-
-    key: str
-    """Names its place in the page, and its figures."""
-    title: str
-    text: tuple[str, ...] = ()
-    tables: tuple[Table, ...] = ()
-    bullets: tuple[str, ...] = ()
+from massact.report.section import Section
+from massact.report.table import Table, cells, columns, number
+from massact.report.vector_figures import cosine_text_lines, energy_lines, energy_tables
 
 
 def gaps_section(evidence: Evidence) -> Section:
@@ -116,7 +106,7 @@ def curve_section(evidence: Evidence) -> Section:
 
 def coefficient_section(evidence: Evidence) -> Section:
     """Phase 4's question."""
-    answer = evidence.answers.coefficients(evidence.floor)
+    answer = evidence.coefficients()
     text = (
         "Relative strength is coefficient × ‖v without massive dims‖ / mean ‖h without massive dims‖. How "
         "well it predicts the best coefficient is measured below on the groups with an effect (a delta of "
@@ -136,12 +126,15 @@ def controls_section(evidence: Evidence, baselines: Table | None = None) -> Sect
     return Section("controls", "Baselines and random directions", text, filled)
 
 
-def massive_section(given: ReportInput) -> Section:
-    """What the calibrations found."""
+def massive_section(given: ReportInput, evidence: Evidence) -> Section:
+    """What the calibrations found, and where the vectors lie."""
     models = [model.name for model in given.experiment.models]
     lines = tuple(uniform_line(model, given.calibrations.get(model)) for model in models)
     planted = ("These dims were planted when the toys were made, not discovered.",) if given.toy else ()
-    return Section("massive", "Massive dims", planted, massive_tables(given.calibrations, models), lines)
+    text = (*planted, *energy_lines(given.vectors), *cosine_text_lines(given.cosines))
+    text = text if given.vectors else planted
+    tables = (*massive_tables(given.calibrations, models), *energy_tables(evidence, given.vectors))
+    return Section("massive", "Massive dims", text, tables, lines)
 
 
 def confirmed_section(evidence: Evidence) -> Section | None:
@@ -166,18 +159,31 @@ _BEST_TEXT = (
 def report_sections(given: ReportInput, evidence: Evidence) -> tuple[Section, ...]:
     """All sections but the responses."""
     baselines = baseline_table(evidence, given.baselines)
-    confirmed = confirmed_section(evidence)
+    confirmed, published = confirmed_section(evidence), published_section(evidence, given.published)
     return (
         gaps_section(evidence),
         Section("tradeoff", "Trade-off between trait and coherence", (_tradeoff_text(evidence),)),
+        Section("heat-maps", "Layer and coefficient", heat_text(evidence)),
+        Section("positions", "Position windows", window_text(evidence), window_tables(evidence)),
         before_after_section(evidence),
         curve_section(evidence),
+        *(() if published is None else (published,)),
         coefficient_section(evidence),
         controls_section(evidence, baselines),
-        massive_section(given),
+        massive_section(given, evidence),
         Section("best", "Best of every group", _BEST_TEXT, _filled(best_tables(evidence))),
         *(() if confirmed is None else (confirmed,)),
-        _provenance_section(given, evidence),
+        provenance_section(given, evidence),
+    )
+
+
+def window_text(evidence: Evidence) -> tuple[str, ...]:
+    """How the windows are read."""
+    if not windows(evidence):
+        return ("No label was evaluated at two position windows.",)
+    return (
+        "Vectors of one label from another window of tokens. Each has its own best layer and coefficient; bars are "
+        "95 % intervals that allow for the best having been picked.",
     )
 
 
@@ -185,38 +191,10 @@ def _tradeoff_text(evidence: Evidence) -> str:
     if not evidence.strata:
         return "Nothing was evaluated."
     return (
-        "Each label is drawn at the layer of its best, or of its nearest miss. Hollow points lie below the "
-        f"floor of {evidence.floor:g} and do not count."
+        "Delta against coherence along the coefficient, then both against the coefficient. Each label is drawn at the "
+        f"layer of its best, or of its nearest miss. Hollow points lie below the floor of {evidence.floor:g} and do "
+        "not count."
     )
-
-
-def _provenance_section(given: ReportInput, evidence: Evidence) -> Section:
-    facts = given.provenance
-    total = facts.total_seconds
-    judges = sorted({row.judge for row in evidence.answers.evaluations.samples.values()})
-    used = baselines_in_use(evidence, given.baselines)
-    models = sorted(
-        {f"{row.model_id}@{(row.model_revision or '?')[:12]} ({row.dtype or '?'})" for row in used}
-    )
-    versions = [f"{name} {version}" for name, version in sorted(facts.versions.items())]
-    pairs = [
-        ("experiment file", str(given.experiment.file)),
-        ("generated", given.generated_at.isoformat(" ", "minutes")),
-        ("evaluations", str(facts.n_evaluations)),
-        ("generating and judging", MISSING if total is None else _duration(total)),
-        ("judge", listed(judges) or MISSING),
-        ("models", listed(models, limit=12) or MISSING),
-        ("git commit", facts.git_commit or MISSING),
-        ("versions", listed(versions, limit=99) or MISSING),
-    ]
-    table = Table("Provenance", columns("what", "value"), tuple(cells(*pair) for pair in pairs))
-    return Section("provenance", "Where the numbers come from", (), (table,))
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _filled(tables: tuple[Table, ...]) -> tuple[Table, ...]:

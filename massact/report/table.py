@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from massact.query import Point
+from massact.query.uncertainty import Believed
 
 MISSING = "\N{EM DASH}"
 RunLink = Callable[[str], str]
@@ -18,6 +19,10 @@ class Cell:
     run_id: str | None = None
     state: str = ""
     """What `Evidence.status` says where the cell tells of a group; empty otherwise."""
+    detail: str = ""
+    """What stands below the text in small print, such as an interval."""
+    value: float | None = None
+    """What a column is sorted by, where the text does not start with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +75,22 @@ def number(value: float | None, spec: str) -> str:
     return MISSING if value is None else format(value, spec)
 
 
+def signed(value: float, digits: int = 1) -> str:
+    """A delta with its sign; what rounds to nothing is `+0.0`, never `-0.0`."""
+    text = f"{value:+.{digits}f}"
+    return text.replace("-", "+") if not text.strip("+-0.") else text
+
+
 def result(point: Point) -> str:
     """Delta and coherence, such as `+93.1 @ 97`."""
     return f"{number(point.delta, '+.1f')} @ {number(point.coherence_mean, '.0f')}"
+
+
+def believed(found: Believed) -> str:
+    """The interval of a best's delta, such as `+90.2 to +95.0`; empty where there is none."""
+    if found.delta_low is None or found.delta_high is None:
+        return ""
+    return f"{found.delta_low:+.1f} to {found.delta_high:+.1f}"
 
 
 def where(point: Point) -> str:
@@ -88,4 +106,5 @@ def escape_markdown(text: str) -> str:
 
 def _markdown_cell(cell: Cell, run_link: RunLink | None) -> str:
     text = escape_markdown(cell.text)
-    return f"[{text}]({run_link(cell.run_id)})" if run_link and cell.run_id else text
+    shown = f"[{text}]({run_link(cell.run_id)})" if run_link and cell.run_id else text
+    return f"{shown} ({escape_markdown(cell.detail)})" if cell.detail else shown

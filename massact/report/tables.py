@@ -12,8 +12,8 @@ from massact.report.comparisons import comparison_verdict, comparisons
 from massact.report.confirmed import find_confirmations, mean_shrinkages
 from massact.report.contents import Evidence, counted, place_of
 from massact.report.criteria import Criterion, success_criteria, top2_shape
+from massact.report.section import Section
 from massact.report.sections import (
-    Section,
     before_after_section,
     coefficient_section,
     confirmed_section,

@@ -6,8 +6,17 @@ and metrics for people, per question as stepped metrics, whole as one compact JS
 (`rows`), its scores in another (`scores`), and the little that questions rank by in a third (`points`).
 """
 
+from massact.schema.declared import (
+    Declared,
+    DeclaredPhase,
+    declared_prefix,
+    declared_tag,
+    decode_declared,
+    encode_declared,
+)
 from massact.schema.names import (
     COHERENCE_SCORE,
+    POINT_KEYS,
     POINT_TAG,
     SCHEMA_VERSION,
     TAG_LIMIT,
@@ -37,11 +46,14 @@ from massact.schema.scores import Scores, decode_many_scores, decode_scores, enc
 
 __all__ = [
     "COHERENCE_SCORE",
+    "POINT_KEYS",
     "POINT_TAG",
     "SCHEMA_VERSION",
     "TAG_LIMIT",
     "TRAIT_SCORE",
     "Artifact",
+    "Declared",
+    "DeclaredPhase",
     "EvaluationRow",
     "JudgeMetric",
     "Kind",
@@ -55,12 +67,16 @@ __all__ = [
     "StoredPoint",
     "Tag",
     "WorkerMetric",
+    "declared_prefix",
+    "declared_tag",
+    "decode_declared",
     "decode_evaluation",
     "decode_many_scores",
     "decode_points",
     "decode_published",
     "decode_scores",
     "decode_stage",
+    "encode_declared",
     "encode_point",
     "encode_row",
     "encode_scores",

@@ -119,8 +119,16 @@ class Artifact(StrEnum):
     REPORT_MARKDOWN = "report.md"
 
 
+DECLARED_TAG = "massact.declared"
+"""Prefix of the tags of an MLflow experiment that hold what a file declares; see `massact.schema.declared`."""
+EXPERIMENT_TAG_LIMIT = 5000
+"""Characters of an experiment tag's value that every version of MLflow keeps."""
+
 POINT_TAG = "massact.point"
 """Prefix of the tag that holds an evaluation's point; `massact.schema.point_tag` gives the whole key."""
+POINT_KEYS = (f"{POINT_TAG}.", f"{POINT_TAG}g")
+"""All keys of points lie from the first on and before the second, in every collation: what follows the full stop
+is hexadecimal. (A slash is next to it in ASCII, and before it in the usual order of PostgreSQL on Linux.)"""
 
 TRAIT_SCORE, COHERENCE_SCORE = "trait_score", "coherence_score"
 """Per-question metrics, stepped by the question's index; an unscored question has no step."""

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from massact.schema.points import Numbers
 
 POINT_VERSION = 1
+POINT_LIMIT = 2000
+"""Of a point's text, in bytes: a row of an index in PostgreSQL holds 2,700 (docs/service.md, tuning)."""
 _RECORD = struct.Struct("<B6d2i")
 """Version, `NUMBERS` (NaN where missing), `COUNTS`: 57 bytes, so that base64 needs no padding."""
 _WIDTH = _RECORD.size // 3 * 4
@@ -40,11 +42,18 @@ _LENGTHS = {len(_HEAD_TYPES), len(_HEAD_TYPES) - len(MARKS)}
 @cache
 def point_tag(experiment: str) -> str:
     """Key of the tag that holds the points of an experiment's evaluations."""
-    return f"{POINT_TAG}.{hashlib.sha256(experiment.encode()).hexdigest()[:12]}"
+    return f"{POINT_TAG}.{experiment_digest(experiment)}"
+
+
+def experiment_digest(experiment: str) -> str:
+    """What stands for an experiment's name in keys of tags, which are too short for some names."""
+    return hashlib.sha256(experiment.encode()).hexdigest()[:12]
 
 
 def encode_point(row: EvaluationRow) -> str | None:
-    """The tag's text for an evaluation; `None` for a row that is not a point of the grid.
+    """The tag's text for an evaluation; `None` for a row that is not a point of the grid, or has names too long.
+
+    A run without a point is read from its row.
 
     Raises:
         ValueError: a number that is NaN or infinite.
@@ -60,7 +69,8 @@ def encode_point(row: EvaluationRow) -> str | None:
     if row.same_as is None:
         del head[-len(MARKS) :]  # as every version wrote it
     lines = (base64.b64encode(record).decode(), row.key, json.dumps(head, separators=(",", ":")))
-    return "\n".join(lines)
+    text = "\n".join(lines)
+    return text if len(text.encode()) <= POINT_LIMIT else None
 
 
 def decode_points(experiment: str, found: Sequence[RunText]) -> tuple[Points, list[str]]:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from massact.schema import EvaluationRow, Kind, Points, PublishedRow, RunText, Scores, StageRow
+from massact.schema import Declared, EvaluationRow, Kind, Points, PublishedRow, RunText, Scores, StageRow
 
 RowT = TypeVar("RowT", EvaluationRow, StageRow, PublishedRow)
 
@@ -62,6 +62,9 @@ class RunStore(Protocol):
     @property
     def warnings(self) -> list[str]:
         """What was left out of the answers so far, and why."""
+
+    def declared(self, experiment: str) -> Declared | None:
+        """What the experiment's file declared when a phase of it last ran; `None` where the store does not say."""
 
     def points(self, experiment: str) -> Points:
         """The finished evaluations as questions see them, one per key, in no order."""
@@ -186,6 +189,9 @@ class RunSource(Protocol):
 
     def last_child_ends(self, run_ids: Collection[str]) -> dict[str, int]:
         """When the last of a run's children ended (ms since 1970); absent where none has."""
+
+    def experiment_tags(self, prefix: str) -> list[dict[str, str]]:
+        """Of each MLflow experiment that has such, its tags whose keys begin with a prefix."""
 
     def points(self, experiment: str) -> RawPoints:
         """The evaluations of an experiment: of the finished ones no more than their points."""

@@ -35,8 +35,11 @@ OLDER_SCHEMA_VERSIONS = (
 """The versions that MLflow's schema had before, the oldest first."""
 
 
-def open_database(uri: str) -> tuple[sa.Engine, str]:
+def open_database(uri: str, *, statement_seconds: float | None = None) -> tuple[sa.Engine, str]:
     """An engine that only reads, and the database's name as messages show it, without a password.
+
+    Args:
+        statement_seconds: how long PostgreSQL works on one statement at most; SQLite works in this process.
 
     Raises:
         StoreError: the URI cannot be parsed, there is no such file, or its driver is not installed.
@@ -50,7 +53,7 @@ def open_database(uri: str) -> tuple[sa.Engine, str]:
             "the tracking URI of the database cannot be parsed; write sqlite:///PATH or "
             "postgresql://USER@HOST:PORT/DATABASE, and in a password %40 for @ and %2F for /"
         ) from error
-    return _open_sqlite(url) if backend == "sqlite" else _open_postgresql(url)
+    return _open_sqlite(url) if backend == "sqlite" else _open_postgresql(url, statement_seconds)
 
 
 def check_schema(engine: sa.Engine, name: str, tables: Iterable[str]) -> None:
@@ -133,7 +136,7 @@ def _locked(name: str) -> str:
     return f"{name} stayed locked by a writer for {LOCK_TIMEOUT_SECONDS:g} s: try again when it is done"
 
 
-def _open_postgresql(url: sa.URL) -> tuple[sa.Engine, str]:
+def _open_postgresql(url: sa.URL, statement_seconds: float | None) -> tuple[sa.Engine, str]:
     secrets = {key: "***" for key in ("password", "sslpassword") if key in url.query}
     name = url.update_query_dict(secrets).render_as_string(hide_password=True)
     # a timeout in the URI is the user's own
@@ -147,13 +150,13 @@ def _open_postgresql(url: sa.URL) -> tuple[sa.Engine, str]:
         )
     except ImportError as error:
         raise StoreError(f"reading {name} needs psycopg: pip install 'massact[postgres]'") from error
-    sa.event.listen(engine, "begin", _limit_waiting)
+    limits_set = {"lock_timeout": LOCK_TIMEOUT_SECONDS, "statement_timeout": statement_seconds}
+    # for the transaction only: behind a pool of connections a setting would reach other clients
+    statement = "; ".join(
+        f"SET LOCAL {name} = {int(seconds * 1000)}" for name, seconds in limits_set.items() if seconds
+    )
+    sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(statement))
     return engine, name
-
-
-def _limit_waiting(connection: sa.Connection) -> None:
-    # for this transaction only: behind a pool of connections a setting would reach other clients
-    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {int(LOCK_TIMEOUT_SECONDS * 1000)}")
 
 
 def _open_sqlite(url: sa.URL) -> tuple[sa.Engine, str]:

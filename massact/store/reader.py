@@ -7,6 +7,7 @@ from massact.errors import StoreError
 from massact.schema import (
     COHERENCE_SCORE,
     TRAIT_SCORE,
+    Declared,
     EvaluationRow,
     Kind,
     Points,
@@ -14,6 +15,8 @@ from massact.schema import (
     Scores,
     StageRow,
     Tag,
+    declared_prefix,
+    decode_declared,
     decode_evaluation,
     decode_many_scores,
     decode_points,
@@ -44,15 +47,31 @@ class StoreReader:
         self._source = source
         self._unreadable: dict[str, None] = {}
         self._n_foreign: dict[str, int] = {}
+        self._undeclared: dict[str, None] = {}
 
     @property
     def warnings(self) -> list[str]:
         """What was left out of the answers so far, and why."""
         count = len(self._unreadable)
         if not count:
-            return []
+            return list(self._undeclared)
         runs = "1 run holds" if count == 1 else f"{count} runs hold"
-        return [f"{runs} a row that cannot be read, left out (first: {next(iter(self._unreadable))})"]
+        said = f"{runs} a row that cannot be read, left out (first: {next(iter(self._unreadable))})"
+        return [said, *self._undeclared]
+
+    def declared(self, experiment: str) -> Declared | None:
+        """What the experiment's file declared when a phase of it last ran; `None` where the store does not say."""
+        _check_named(experiment)
+        found: list[tuple[int, Declared]] = []
+        for tags in self._source.experiment_tags(declared_prefix(experiment)):
+            try:
+                one = decode_declared(experiment, tags)
+            except ValueError as error:
+                said = f"what the store keeps of the experiment file cannot be read ({error}): run a phase of it again"
+                self._undeclared[said] = None
+            else:
+                found += [one] if one else []
+        return max(found, key=lambda one: one[0])[1] if found else None
 
     def points(self, experiment: str) -> Points:
         """The finished evaluations as questions see them, one per key, in no order.

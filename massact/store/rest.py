@@ -19,7 +19,7 @@ _HISTORY_PAGE = 25000  # the most that MLflow gives
 _IDS_PER_QUERY = 100  # the server's filter parser slows down with the length of the list
 _Taken = tuple[RawRun, str | None, str | None, str]
 """A run, the texts of its point and of its scores, and its MLflow experiment."""
-_RUN_ID = re.compile(r"[0-9A-Za-z_-]+")
+RUN_ID = re.compile(r"[0-9A-Za-z_-]+")
 
 
 class RestSource:
@@ -68,7 +68,7 @@ class RestSource:
     def last_child_ends(self, run_ids: Collection[str]) -> dict[str, int]:
         """When the last of a run's children ended (ms since 1970); absent where none has."""
         found = {}
-        for run_id in filter(_RUN_ID.fullmatch, run_ids):
+        for run_id in filter(RUN_ID.fullmatch, run_ids):
             query = f"tags.`{Tag.PARENT}` = '{run_id}' AND attributes.end_time > 0"
             body = {
                 "experiment_ids": self._experiment_ids(),
@@ -79,6 +79,14 @@ class RestSource:
             for run in self._server.ask("POST", "runs/search", body).get("runs", ()):
                 found[run_id] = int(run["info"]["end_time"])
         return found
+
+    def experiment_tags(self, prefix: str) -> list[dict[str, str]]:
+        """Of each MLflow experiment that has such, its tags whose keys begin with a prefix."""
+        tags = [
+            {tag["key"]: tag.get("value", "") for tag in one.get("tags", ()) if tag["key"].startswith(prefix)}
+            for one in self._experiments()
+        ]
+        return [one for one in tags if one]
 
     def points(self, experiment: str) -> RawPoints:
         """The evaluations of an experiment: of the finished ones no more than their points.
@@ -137,7 +145,7 @@ class RestSource:
     def finished_runs(self, run_ids: Sequence[str], *, tags: Sequence[str]) -> list[RawRun]:
         """Those of the runs that are finished."""
         found = []
-        sound = [run_id for run_id in run_ids if _RUN_ID.fullmatch(run_id)]  # no other can exist
+        sound = [run_id for run_id in run_ids if RUN_ID.fullmatch(run_id)]  # no other can exist
         for start in range(0, len(sound), _IDS_PER_QUERY):
             chunk = ", ".join(f"'{run_id}'" for run_id in sound[start : start + _IDS_PER_QUERY])
             query = f"attributes.run_id IN ({chunk}) AND attributes.status = '{FINISHED}'"
@@ -165,9 +173,12 @@ class RestSource:
         self._server.close()
 
     def _experiment_ids(self) -> list[str]:
+        return [one["experiment_id"] for one in self._experiments()]
+
+    def _experiments(self) -> list[Mapping[str, Any]]:
         body = {"max_results": _EXPERIMENTS_PAGE, "view_type": "ACTIVE_ONLY"}
         pages = self._pages("POST", "experiments/search", body)
-        return [one["experiment_id"] for page in pages for one in page.get("experiments", ())]
+        return [one for page in pages for one in page.get("experiments", ())]
 
     def _search(
         self, query: str, experiments: Sequence[str] | None = None, n_pages: int | None = None

@@ -15,6 +15,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from massact.errors import StoreError
+from massact.login import log_in
 
 TIMEOUT_SECONDS = (10.0, 300.0)
 """To connect, and for a whole answer: a page of 5,000 runs takes a busy server a while."""
@@ -26,9 +27,9 @@ _BROKEN_OFF = "broke off its answer: see its log, try again"
 class TrackingServer:
     """What answers at an address under MLflow's REST API.
 
-    Honours MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or else MLFLOW_TRACKING_TOKEN; and
-    MLFLOW_TRACKING_SERVER_CERT_PATH and MLFLOW_TRACKING_INSECURE_TLS, as MLflow's own client does; and
-    MLFLOW_HTTP_REQUEST_TIMEOUT, the seconds for a whole answer.
+    Honours MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD or MLflow's credentials file, or else
+    MLFLOW_TRACKING_TOKEN; and the MLFLOW_TRACKING_ variables for TLS, as MLflow's own client does
+    (`massact.login`); and MLFLOW_HTTP_REQUEST_TIMEOUT, the seconds for a whole answer.
     """
 
     def __init__(self, uri: str) -> None:
@@ -39,7 +40,7 @@ class TrackingServer:
         once_more = Retry(total=None, connect=0, read=1, status=0, other=0, allowed_methods=None)
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, HTTPAdapter(max_retries=once_more))
-        self._log_in()
+        log_in(self._session)
 
     def ask(self, verb: str, path: str, query: Mapping[str, Any]) -> Mapping[str, Any]:
         """The answer to one question, such as `POST`, `runs/search`.
@@ -47,10 +48,30 @@ class TrackingServer:
         Raises:
             StoreError: the server does not answer in time, refuses the login, or is not MLflow's.
         """
-        limit = _time_limit()
-        connecting = min(TIMEOUT_SECONDS[0], limit)
         url, is_get = f"{self._url}/api/2.0/mlflow/{path}", verb == "GET"
         params, body = (query, None) if is_get else (None, query)
+        return self._read(self._send(verb, url, params, body), verb, path)
+
+    def fetch(
+        self,
+        verb: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> requests.Response:
+        """Whatever the server answers at a path of its own, such as `massact/v1/gaps`.
+
+        Raises:
+            StoreError: the server does not answer in time.
+        """
+        return self._send(verb, f"{self._url}/{path}", query, body)
+
+    def _send(
+        self, verb: str, url: str, params: Mapping[str, Any] | None, body: Mapping[str, Any] | None
+    ) -> requests.Response:
+        limit = _time_limit()
+        connecting = min(TIMEOUT_SECONDS[0], limit)
         answered: Future[requests.Response] = Future()
 
         def send() -> None:
@@ -69,25 +90,13 @@ class TrackingServer:
         # requests only limits the time between two bytes, and a server may trickle for ever
         Thread(target=send, daemon=True).start()
         try:
-            answer = answered.result(limit)
+            return answered.result(limit)
         except (OSError, ValueError) as error:  # requests' own errors are OSErrors
             raise StoreError(self._unanswered(error, connecting, limit)) from error
-        return self._read(answer, verb, path)
 
     def close(self) -> None:
         """Let go of connections."""
         self._session.close()
-
-    def _log_in(self) -> None:
-        username, password = (os.environ.get(f"MLFLOW_TRACKING_{name}") for name in ("USERNAME", "PASSWORD"))
-        token = os.environ.get("MLFLOW_TRACKING_TOKEN")
-        if username and password:
-            # as MLflow's client encodes them; requests alone would write Latin-1
-            self._session.auth = requests.auth.HTTPBasicAuth(username.encode(), password.encode())
-        elif token:
-            self._session.headers["Authorization"] = f"Bearer {token}"
-        is_insecure = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1")
-        self._session.verify = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or not is_insecure
 
     def _unanswered(self, error: Exception, connecting: float, limit: float) -> str:
         cause = _cause(error)

@@ -33,9 +33,9 @@ def open_source(tracking_uri: str) -> RunSource:
         return SqlSource(tracking_uri.strip())
     scheme = scheme_of(tracking_uri)
     if scheme in ("http", "https"):
-        from massact.store.rest import RestSource
+        from massact.store.served import ServedSource
 
-        return RestSource(tracking_uri.strip())
+        return ServedSource(tracking_uri.strip())
     # the rest of an unknown URI may hold a password
     shown = f"{scheme}:..." if scheme and "@" in tracking_uri else tracking_uri
     raise StoreError(f"tracking URI {shown!r} names no run store that can be read; write {_ALLOWED}")

@@ -8,16 +8,19 @@ from typing import Any
 import sqlalchemy as sa
 
 from massact.errors import StoreError
-from massact.schema import COHERENCE_SCORE, POINT_TAG, TRAIT_SCORE, Kind, Tag, point_tag
+from massact.schema import COHERENCE_SCORE, POINT_KEYS, TRAIT_SCORE, Kind, Tag, point_tag
 from massact.store.base import FAILED, FINISHED, UNENDED, RawPoints, RawRun, ScoreStep
 from massact.store.database import check_schema, explain, open_database
 from massact.store.tables import (
+    EXPERIMENT_TAGS,
     METADATA,
     METRICS,
     RUN_COLUMNS,
     RUNS,
     TAGS,
+    Readable,
     active,
+    active_experiments,
     having_tag,
     having_tag_key,
     select_ended,
@@ -34,12 +37,20 @@ _ROWS_PER_FETCH = 1000
 class SqlSource:
     """A `RunSource` over a tracking database.
 
+    Args:
+        readable: the MLflow experiments that exist for whoever asks; `None`: all. Of others nothing is told:
+            no run, no tag, no count, no name.
+        statement_seconds: how long PostgreSQL works on one statement at most; `None`: as long as it takes.
+
     Raises:
         StoreError: there is no such database, or it is not MLflow's.
     """
 
-    def __init__(self, uri: str) -> None:
-        self._engine, self._name = open_database(uri)
+    def __init__(
+        self, uri: str, *, readable: Readable = None, statement_seconds: float | None = None
+    ) -> None:
+        self._readable = readable
+        self._engine, self._name = open_database(uri, statement_seconds=statement_seconds)
         with self._explained():
             check_schema(self._engine, self._name, METADATA.tables)
 
@@ -50,14 +61,14 @@ class SqlSource:
         if kind != Kind.EVALUATION and len(others := self._without_point(statuses)) <= _MANY:
             mine = _of_kind(experiment, kind, self._tags_of(others, (Tag.KIND, Tag.EXPERIMENT)))
             return self._runs_by_id(mine, statuses, tags)
-        query = having_tag(having_tag(select_runs(tags), Tag.EXPERIMENT, experiment), Tag.KIND, kind.value)
+        query = self._select_kind(experiment, kind, tags)
         if statuses:
             query = query.where(RUNS.c.status.in_(statuses))
         return [_raw_run(found, tags) for found in self._fetch(query)]
 
     def stream(self, experiment: str, kind: Kind, *, tags: Sequence[str]) -> Iterator[RawRun]:
         """The finished runs of a kind, superseded ones too, in constant memory and no order."""
-        query = having_tag(having_tag(select_runs(tags), Tag.EXPERIMENT, experiment), Tag.KIND, kind.value)
+        query = self._select_kind(experiment, kind, tags)
         query = query.where(RUNS.c.status == FINISHED).execution_options(yield_per=_ROWS_PER_FETCH)
         with self._explained(), self._engine.connect() as connection:
             for found in connection.execute(query).mappings():
@@ -68,7 +79,7 @@ class SqlSource:
     ) -> Iterator[list[RawRun]]:
         """The finished runs of some kinds, superseded ones too, a page at a time, in constant memory."""
         keys = {str(key) for key in (*tags, Tag.KIND, Tag.EXPERIMENT)}
-        query = active(sa.select(*RUN_COLUMNS)).where(RUNS.c.status == FINISHED)
+        query = active(sa.select(*RUN_COLUMNS), self._readable).where(RUNS.c.status == FINISHED)
         query, last = query.order_by(RUNS.c.run_uuid).limit(_ROWS_PER_FETCH), ""
         while runs := self._fetch_raw(query.where(RUNS.c.run_uuid > last)):
             last = runs[-1][0]
@@ -82,7 +93,7 @@ class SqlSource:
 
     def unended(self, experiment: str, *, tags: Sequence[str]) -> list[RawRun]:
         """The runs of any kind that have no end: at work, or left by a process that died."""
-        query = having_tag(select_runs(tags), Tag.EXPERIMENT, experiment)
+        query = having_tag(select_runs(tags, self._readable), Tag.EXPERIMENT, experiment)
         query = having_tag_key(query, Tag.KIND).where(RUNS.c.status.in_(UNENDED))
         return [_raw_run(found, tags) for found in self._fetch(query)]
 
@@ -93,18 +104,32 @@ class SqlSource:
         query: sa.Select[Any] = sa.select(parent, last_end).join_from(
             TAGS, RUNS, TAGS.c.run_uuid == RUNS.c.run_uuid
         )
-        query = active(query).where(TAGS.c.key == str(Tag.PARENT), RUNS.c.end_time.is_not(None))
+        query = active(query, self._readable).where(
+            TAGS.c.key == str(Tag.PARENT), RUNS.c.end_time.is_not(None)
+        )
         found: dict[str, int] = {}
         for chunk in _chunks(list(run_ids)):
             found.update(dict(self._fetch_raw(query.where(parent.in_(chunk)).group_by(parent))))
         return found
+
+    def experiment_tags(self, prefix: str) -> list[dict[str, str]]:
+        """Of each MLflow experiment that has such, its tags whose keys begin with a prefix."""
+        columns = EXPERIMENT_TAGS.c
+        query = sa.select(columns.experiment_id, columns.key, columns.value).where(
+            columns.key.startswith(prefix, autoescape=True),
+            columns.experiment_id.in_(active_experiments(self._readable)),
+        )
+        found: dict[int, dict[str, str]] = {}
+        for home, key, value in self._fetch_raw(query):
+            found.setdefault(home, {})[key] = value or ""
+        return list(found.values())
 
     def points(self, experiment: str) -> RawPoints:
         """The evaluations of an experiment: of the finished ones no more than their points.
 
         Runs and tags are read apart and joined here: that takes half the time of the join in SQL.
         """
-        ended = self._fetch_raw(select_ended())
+        ended = self._fetch_raw(select_ended(self._readable))
         rest = {run[0]: run for run in ended if run[3] == FINISHED}
         failed = [run[0] for run in ended if run[3] == FAILED]
         tagged, homes = [], set()
@@ -132,12 +157,16 @@ class SqlSource:
 
     def _without_point(self, statuses: Sequence[str]) -> list[str]:
         """Runs that are no evaluations of a grid: few, where a look through every tag would come to all."""
-        query = active(sa.select(RUNS.c.run_uuid))
+        query = active(sa.select(RUNS.c.run_uuid), self._readable)
         if statuses:
             query = query.where(RUNS.c.status.in_(statuses))
         found = dict.fromkeys(run_id for (run_id,) in self._fetch_raw(query))
         self._drop_pointed(found)
         return list(found)
+
+    def _select_kind(self, experiment: str, kind: Kind, tags: Sequence[str]) -> sa.Select[Any]:
+        mine = having_tag(select_runs(tags, self._readable), Tag.EXPERIMENT, experiment)
+        return having_tag(mine, Tag.KIND, kind.value)
 
     def _select_tag(self, key: str) -> sa.Select[Any]:
         """Run id and value of a tag that very many runs have."""
@@ -150,7 +179,7 @@ class SqlSource:
 
     def _drop_pointed(self, runs: dict[str, Any]) -> None:
         """Leave out evaluations of any experiment, told by the tag's key alone: an index holds it."""
-        first, beyond = f"{POINT_TAG}.", f"{POINT_TAG}/"  # the slash follows the full stop
+        first, beyond = POINT_KEYS
         query = sa.select(TAGS.c.run_uuid).where(TAGS.c.key >= first, TAGS.c.key < beyond)
         for (run_id,) in self._fetch_raw(query):
             runs.pop(run_id, None)
@@ -183,7 +212,7 @@ class SqlSource:
         if len(run_ids) <= _FEW or len(run_ids) * _ROWS_PER_LOOKUP < self._count_tag(tag):
             found = self.finished_runs(run_ids, tags=(tag,))
             return {run.run_id: run.tags[tag] for run in found if tag in run.tags}
-        is_finished = active(sa.select(RUNS.c.run_uuid)).where(RUNS.c.status == FINISHED)
+        is_finished = active(sa.select(RUNS.c.run_uuid), self._readable).where(RUNS.c.status == FINISHED)
         meant = set(run_ids).intersection(run_id for (run_id,) in self._fetch_raw(is_finished))
         values = self._fetch_raw(self._select_tag(tag))
         return {run_id: value for run_id, value in values if run_id in meant and value is not None}
@@ -195,7 +224,7 @@ class SqlSource:
     def _runs_by_id(
         self, run_ids: Sequence[str], statuses: Sequence[str], tags: Sequence[str]
     ) -> list[RawRun]:
-        query = select_runs(tags)
+        query = select_runs(tags, self._readable)
         if statuses:
             query = query.where(RUNS.c.status.in_(statuses))
         return [
@@ -206,7 +235,7 @@ class SqlSource:
 
     def score_steps(self, run_ids: Sequence[str]) -> dict[str, list[ScoreStep]]:
         """The per-question metrics of runs, NaN and infinite ones left out; a step's newest value counts."""
-        columns = METRICS.c
+        columns, kept = METRICS.c, active(sa.select(RUNS.c.run_uuid), self._readable)
         query = (
             sa.select(columns.run_uuid, columns.key, columns.step, columns.value)
             .where(columns.key.in_((TRAIT_SCORE, COHERENCE_SCORE)), columns.is_nan.is_(False))
@@ -215,7 +244,8 @@ class SqlSource:
         )
         newest: dict[str, dict[tuple[str, int], ScoreStep]] = {}
         for chunk in _chunks(run_ids):
-            for found in self._fetch(query.where(columns.run_uuid.in_(chunk))):
+            own = kept.where(RUNS.c.run_uuid.in_(chunk))
+            for found in self._fetch(query.where(columns.run_uuid.in_(own))):
                 if (
                     math.isfinite(found["value"]) and abs(found["value"]) < 1e300
                 ):  # MLflow's infinity: 1.8e308

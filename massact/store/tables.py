@@ -42,15 +42,26 @@ METRICS = sa.Table(
     sa.Column("step", sa.BigInteger),
     sa.Column("is_nan", sa.Boolean),
 )
+EXPERIMENT_TAGS = sa.Table(
+    "experiment_tags",
+    METADATA,
+    sa.Column("experiment_id", sa.Integer),
+    sa.Column("key", sa.String),
+    sa.Column("value", sa.String),
+)
 
 RUN_COLUMNS = (
     RUNS.c.run_uuid, RUNS.c.status, RUNS.c.start_time, RUNS.c.end_time, RUNS.c.artifact_uri
 )  # fmt: skip
 
 
-def select_runs(tags: Sequence[str]) -> sa.Select[Any]:
+Readable = frozenset[int] | None
+"""The MLflow experiments that may be read; `None`: all."""
+
+
+def select_runs(tags: Sequence[str], readable: Readable) -> sa.Select[Any]:
     """Runs that are not deleted, with the values of tags in columns `tag_0`, `tag_1`, ..."""
-    query = active(sa.select(*RUN_COLUMNS).select_from(RUNS))
+    query = active(sa.select(*RUN_COLUMNS).select_from(RUNS), readable)
     for index, key in enumerate(tags):
         tag = TAGS.alias(f"wanted_{index}")
         query = query.outerjoin(tag, sa.and_(tag.c.run_uuid == RUNS.c.run_uuid, tag.c.key == str(key)))
@@ -58,16 +69,28 @@ def select_runs(tags: Sequence[str]) -> sa.Select[Any]:
     return query
 
 
-def select_ended() -> sa.Select[Any]:
+def select_ended(readable: Readable) -> sa.Select[Any]:
     """Id, end, MLflow experiment and status of the runs that finished or failed."""
-    query = active(sa.select(RUNS.c.run_uuid, RUNS.c.end_time, RUNS.c.experiment_id, RUNS.c.status))
+    query = active(sa.select(RUNS.c.run_uuid, RUNS.c.end_time, RUNS.c.experiment_id, RUNS.c.status), readable)
     return query.where(RUNS.c.status.in_((FINISHED, FAILED)))
 
 
-def active(query: sa.Select[Any]) -> sa.Select[Any]:
-    """Only runs that are not deleted, nor their experiment."""
-    kept = sa.select(EXPERIMENTS.c.experiment_id).where(EXPERIMENTS.c.lifecycle_stage == "active")
-    return query.where(RUNS.c.lifecycle_stage == "active", RUNS.c.experiment_id.in_(kept))
+def active(query: sa.Select[Any], readable: Readable) -> sa.Select[Any]:
+    """Only runs that are not deleted, nor their experiment, of experiments that may be read."""
+    return query.where(
+        RUNS.c.lifecycle_stage == "active", RUNS.c.experiment_id.in_(active_experiments(readable))
+    )
+
+
+def active_experiments(readable: Readable) -> sa.Select[Any]:
+    """The ids of MLflow experiments that are not deleted and may be read."""
+    columns = EXPERIMENTS.c
+    query = sa.select(columns.experiment_id).where(columns.lifecycle_stage == "active")
+    if readable is None:
+        return query
+    # written into the statement: there may be more of them than it may have variables
+    ids = sa.bindparam("readable", sorted(readable), sa.Integer, expanding=True, literal_execute=True)
+    return query.where(columns.experiment_id.in_(ids))
 
 
 def having_tag(query: sa.Select[Any], key: str, value: str) -> sa.Select[Any]:

@@ -3,9 +3,10 @@
 import logging
 import os
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from massact.errors import StoreError
+from massact.login import find_login
 
 _ENVIRONMENT = {
     "GIT_PYTHON_REFRESH": "quiet",
@@ -26,6 +27,8 @@ def connect(tracking_uri: str) -> Any:
         StoreError: it cannot be reached or is no tracking store.
     """
     set_up_client()
+    if tracking_uri.startswith(("http://", "https://")):
+        find_login()  # MLflow's own error about a credentials file quotes it
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -33,8 +36,10 @@ def connect(tracking_uri: str) -> Any:
         client = MlflowClient(tracking_uri=tracking_uri)
         client.search_experiments(max_results=1)
     except Exception as error:
-        # MLflow lets SQLAlchemy's, requests' and its own errors through here; anything else is a bug of ours
-        if not isinstance(error, MlflowException | OSError) and "sqlalchemy" not in type(error).__module__:
+        # MLflow lets SQLAlchemy's, requests' and its own errors through here, and a driver's that is not installed;
+        # anything else is a bug of ours
+        is_known = isinstance(error, MlflowException | OSError | ImportError)
+        if not is_known and "sqlalchemy" not in type(error).__module__:
             raise
         raise StoreError(
             f"tracking store {shown_uri(tracking_uri)} cannot be used: {without_password(error, tracking_uri)} "
@@ -56,16 +61,22 @@ def set_up_client() -> None:
 
 
 def shown_uri(tracking_uri: str) -> str:
-    """The URI without the password that it may hold."""
-    password = urlsplit(tracking_uri).password
-    return tracking_uri.replace(f":{password}@", ":***@") if password else tracking_uri
+    """The URI without the passwords that it may hold."""
+    return _hide(tracking_uri, tracking_uri)
 
 
 def without_password(error: Exception, tracking_uri: str) -> str:
-    """The first line of an error, without the password that the URI may hold."""
-    password = urlsplit(tracking_uri).password
-    line = first_line(error)
-    return line.replace(password, "***") if password else line
+    """The first line of an error, without the passwords that the URI may hold."""
+    return _hide(first_line(error), tracking_uri)
+
+
+def _hide(text: str, tracking_uri: str) -> str:
+    parts = urlsplit(tracking_uri)
+    secrets = [value for name, value in parse_qsl(parts.query) if "password" in name.lower()]
+    for secret in filter(None, (parts.password, *secrets)):
+        for form in sorted({secret, unquote(secret), quote(secret, safe="")}, key=len, reverse=True):
+            text = text.replace(form, "***")
+    return text
 
 
 def first_line(error: Exception) -> str:

@@ -45,7 +45,24 @@ def read_tensor(path: Path, name: str) -> torch.Tensor:
             tensor: torch.Tensor = file.get_tensor(name)
             return tensor
     except (OSError, SafetensorError) as error:
-        raise DataError(f"{path}: not a readable safetensors file with {name!r} ({error})") from error
+        reason = _other_format(path) or error
+        raise DataError(f"{path}: not a readable safetensors file with {name!r} ({reason})") from error
+
+
+def _other_format(path: Path) -> str | None:
+    """What a file is that is not opened, whatever its name: reading it could run what is in it."""
+    try:
+        with path.open("rb") as file:
+            begin = file.read(8)
+    except OSError:
+        return None
+    kinds = {
+        b"\x80": "a pickle",
+        b"PK": "a zip archive, as torch.save and numpy write",
+        b"\x93NUMPY": "a numpy file",
+    }
+    found = next((kind for magic, kind in kinds.items() if begin.startswith(magic)), None)
+    return found and f"it is {found}: only safetensors are opened"
 
 
 def write_activations(folder: Path, activations: Activations, metadata: Mapping[str, object]) -> None:

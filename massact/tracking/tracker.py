@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from massact.errors import StoreError
-from massact.schema import EvaluationRow, Kind, MlflowTag, StageRow, Tag
+from massact.schema import Declared, EvaluationRow, Kind, MlflowTag, StageRow, Tag
 from massact.tracking.connection import connect, first_line, shown_uri, without_password
 from massact.tracking.creation import Creation
+from massact.tracking.declaring import keep_declared
 from massact.tracking.fetching import fetch_from
 from massact.tracking.holding import held_back, uninterrupted
 from massact.tracking.patience import Patience, StoreLostError, is_outage
 from massact.tracking.process import process_tag
 from massact.tracking.tags import fit_tag, parent_tags, row_tags, run_tags
-from massact.tracking.views import view_tags
+from massact.tracking.views import view_tags, with_view_links
 
 T = TypeVar("T")
 _MAX_METRICS, _MAX_PARAMS = 1000, 100
@@ -56,6 +57,8 @@ class Tracker:
         description: str = "",
         floor: float,
         patience: Patience | None = None,
+        declared: Declared | None = None,
+        say: Callable[[str], None] = lambda _line: None,
     ) -> None:
         """Connect, and create the MLflow experiment where it does not exist.
 
@@ -63,6 +66,8 @@ class Tracker:
             description: of the experiment, for the UI.
             floor: the coherence floor that the UI's views show.
             patience: with a store that is down once a phase was begun; `None`: none.
+            declared: what the experiment file declares, which phases keep in the store; `None`: no file does.
+            say: told in one line what could not be kept.
 
         Raises:
             StoreError: the store cannot be reached or its experiment of that name was deleted.
@@ -71,6 +76,7 @@ class Tracker:
         self.experiment = experiment
         self._floor = floor
         self._patience = patience or Patience(0)
+        self._declared, self._say = declared, say
         self._client = connect(tracking_uri)
         self.experiment_id = self._ensure_experiment(description)
         self.shown_experiment_id = self.experiment_id
@@ -107,9 +113,21 @@ class Tracker:
         """Something that may be asked twice: the second time changes nothing."""
         return self._patience.ask(uninterrupted(attempt), is_outage=is_outage)
 
-    def _show_views(self, experiment_id: str) -> None:
-        for key, value in view_tags(self._floor).items():
+    def _describe(self, experiment_id: str) -> None:
+        """Its views, and what the file declares."""
+
+        def set_tag(key: str, value: str) -> None:
             self._ask(partial(self._client.set_experiment_tag, experiment_id, key, value))
+
+        tags = view_tags(self._floor)
+        note = self._ask(partial(self._client.get_experiment, experiment_id)).tags.get(MlflowTag.NOTE, "")
+        linked = with_view_links(note, experiment_id)
+        if linked != note:
+            tags[MlflowTag.NOTE] = linked
+        for key, value in tags.items():
+            set_tag(key, value)
+        if self._declared is not None:
+            keep_declared(self._declared, set_tag, self._say)
 
     @contextmanager
     def phase(
@@ -126,7 +144,7 @@ class Tracker:
         """
         with self._writing(lambda: self._open_phase(name, kind, parent)) as run:
             if parent is None:
-                self._show_views(run.experiment_id)
+                self._describe(run.experiment_id)
                 self.shown_experiment_id = run.experiment_id
             self._patience.begin()
             self.log_params(run, params)
@@ -221,6 +239,10 @@ class Tracker:
         self._ask(
             lambda: log_in_batches(self._client, run.run_id, params or {}, [*values, *steps], timestamp=now)
         )
+
+    def metrics(self, run_id: str) -> dict[str, float]:
+        """The last value of each metric of a run."""
+        return dict(self._ask(lambda: self._client.get_run(run_id)).data.metrics)
 
     def set_tag(self, run: OpenRun, key: str, value: str) -> None:
         """Set a tag; a text longer than MLflow keeps is cut where a line ends, and says so."""

@@ -27,9 +27,24 @@ def view_tags(floor: float) -> dict[str, str]:
 
 def view_link(address: str, experiment_id: str, view: str) -> str:
     """A link that opens the runs table in a view."""
-    return (
-        f"{address}/#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={view}"
-    )
+    return f"{address}/{_place(experiment_id, view)}"
+
+
+def with_view_links(note: str, experiment_id: str) -> str:
+    """An experiment's description with links to the views, once; what people wrote there stays.
+
+    They come first: the UI shows one line of a description unless it is unfolded. They hold no address, so
+    that they lead to the server that shows them.
+    """
+    evaluations, phases = _place(experiment_id, EVALUATIONS), _place(experiment_id, PHASES)
+    if f"({evaluations})" in note:
+        return note
+    links = f"Open [evaluations by delta above the floor]({evaluations}) or [phases]({phases})."
+    return f"{links}\n\n{note}" if note.strip() else links
+
+
+def _place(experiment_id: str, view: str) -> str:
+    return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={view}"
 
 
 def _tag(view: str) -> str:

@@ -7,7 +7,7 @@ from massact.domain import Response
 from massact.errors import DataError
 from massact.transfer.lines import ResultLine
 from massact.transfer.responses import disagreement, read_responses_file
-from massact.transfer.tree import BASELINE_RESPONSES, RESPONSES, find_responses
+from massact.transfer.tree import BASELINE_RESPONSES, RESPONSES, find_responses, is_within
 
 
 class ResponsesFolder:
@@ -16,6 +16,7 @@ class ResponsesFolder:
     def __init__(self, results: Path, note: Callable[[str], None]) -> None:
         self._results = results
         self._folder = results.parent / RESPONSES
+        self._root = results.parent.resolve()
         self._is_there = self._folder.is_dir()
         self._note = note
         self._claimed: set[str] = set()
@@ -31,7 +32,10 @@ class ResponsesFolder:
 
     def claim_name(self, name: str | None) -> str | None:
         """The file of that name, where it is there."""
-        if name is None or not (self._folder / name).is_file():
+        if name is None or not _is_file(self._folder / name):
+            return None
+        if not is_within(self._folder / name, self._root):
+            self._note(f"not used: {self._folder / name} leads to a file elsewhere")
             return None
         self._claimed.add(name)
         return name
@@ -61,3 +65,10 @@ class ResponsesFolder:
             self._note(
                 f"not imported: {len(left)} files below {self._folder} that belong to no line (first: {left[0]})"
             )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except ValueError:  # a name with a null byte
+        return False

@@ -75,6 +75,7 @@ class Importer:
             file = FileReport(str(source.path), source.kind)
             report.files.append(file)
             try:
+                _check_place(source)
                 # a file that vanished, or may not be read, does not stop the others
                 if source.kind == "calibration":
                     self._import_calibration(source, file)
@@ -187,3 +188,10 @@ class Importer:
     def _flush(self) -> None:
         chunk, self._chunk, self._chunk_bytes = self._chunk, [], 0
         self._sink.write(chunk)
+
+
+def _check_place(source: Source) -> None:
+    if source.leads_out:
+        raise DataError(
+            f"{source.path}: a link to a file elsewhere; if it is meant, import it by its own path"
+        )

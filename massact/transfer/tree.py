@@ -9,7 +9,7 @@ inference/{variant}/massive_activations/calibration.json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -36,6 +36,8 @@ class Source:
     position: str | None = None
     """Position window of the folder, such as `response[:5]`."""
     prompt_set: str | None = None
+    leads_out: bool = False
+    """Whether it is a link to a file that lies outside the folder that was asked for."""
 
 
 def find_sources(path: Path) -> list[Source]:
@@ -45,7 +47,8 @@ def find_sources(path: Path) -> list[Source]:
         DataError: there is no such path, it cannot be read, or nothing lies below it.
     """
     if path.is_dir():
-        found = [_source(one) for one in _walk(path)]
+        root = path.resolve()
+        found = [replace(_source(one), leads_out=not is_within(one, root)) for one in _walk(path)]
         if not found:
             raise DataError(
                 f"{path}: nothing to import. Looked below it for steering/TRAIT/VARIANT/POSITION/PROMPT_SET/"
@@ -55,6 +58,14 @@ def find_sources(path: Path) -> list[Source]:
     if not path.is_file():
         raise DataError(f"{path}: no such file or folder; pass a {RESULTS} or an experiments/ folder")
     return [_source(path)]
+
+
+def is_within(path: Path, folder: Path) -> bool:
+    """Whether a path, its links followed, lies below a folder; the folder has been resolved."""
+    try:
+        return path.resolve().is_relative_to(folder)
+    except (OSError, RuntimeError, ValueError):  # links in a circle, or no name for a file
+        return False
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -2,14 +2,20 @@
 
 from collections.abc import Callable
 
-from massact.cli.column import Column
-from massact.cli.column import interval as _interval
-from massact.cli.column import number as _number
-from massact.cli.column import point as _point
-from massact.cli.column import text as _text
-from massact.query import BestRow, ComparisonRow, ConfirmationRow, CurveRow, GapRow, RunRow, SensitivityRow
+from massact.query.cleaning_curve import CurveRow
+from massact.query.column import Column
+from massact.query.column import interval as _interval
+from massact.query.column import number as _number
+from massact.query.column import point as _point
+from massact.query.column import text as _text
+from massact.query.comparison import ComparisonRow
+from massact.query.confirmation_rows import ConfirmationRow
+from massact.query.floor_sensitivity import SensitivityRow
+from massact.query.gap_analysis import GapRow
+from massact.query.listing import RunRow
 from massact.query.recommendations import CoefficientRatio
 from massact.query.taken_over import ONCE, taken_over_words
+from massact.query.winners import BestRow
 
 _SAME_AS = Column("same as", lambda row: taken_over_words(row).replace("cosine ", ""))
 

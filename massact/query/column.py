@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from massact.query import Point
+from massact.query.rows import Point
 
 
 @dataclass(frozen=True, slots=True)

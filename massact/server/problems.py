@@ -1,0 +1,113 @@
+"""Errors as problem details (RFC 9457): what went wrong and what to do, for programs and people."""
+
+import json
+from dataclasses import dataclass
+
+from massact.errors import MassactError, NoMatrixError, StoreError, UnknownExperimentError, UnknownNameError
+
+PROBLEM_TYPE = "application/problem+json"
+ABOUT = "https://massact.invalid/problems/"
+"""What problem types begin with: names, which nothing has to answer at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of problem: its status, its name at the end of the type, and its title."""
+
+    status: int
+    name: str
+    title: str
+
+
+BAD_PARAMETER = Kind(400, "bad-parameter", "A parameter is not as the description says")
+BAD_BODY = Kind(400, "bad-body", "The request's body is not as the description says")
+NOT_LOGGED_IN = Kind(401, "not-logged-in", "The login is missing or refused")
+FORBIDDEN = Kind(403, "forbidden", "This may not be read")
+UNKNOWN_EXPERIMENT = Kind(404, "unknown-experiment", "No experiment of that name that you may read")
+UNKNOWN_NAME = Kind(404, "unknown-name", "The experiment has nothing of that name")
+NOT_FOUND = Kind(404, "not-found", "There is nothing at this address")
+NOT_ALLOWED = Kind(405, "method-not-allowed", "This address is not asked in that way")
+NO_MATRIX = Kind(422, "no-matrix", "Nothing declares what should be there")
+UNANSWERABLE = Kind(422, "unanswerable", "The question cannot be answered as it is asked")
+TOO_LARGE = Kind(422, "answer-too-large", "The answer is larger than this server gives")
+BODY_TOO_LARGE = Kind(413, "body-too-large", "The request's body is too large")
+FAILED = Kind(500, "failed", "The server failed; its log says why")
+NO_DATABASE = Kind(501, "no-database", "This server's runs are not in a database that can be read")
+BUSY = Kind(503, "busy", "Too many questions at once")
+STORE_DOWN = Kind(503, "store-down", "The run store cannot be read now")
+TOO_LONG = Kind(504, "too-long", "The question took longer than this server works on one")
+
+KINDS = (
+    BAD_PARAMETER, BAD_BODY, NOT_LOGGED_IN, FORBIDDEN, UNKNOWN_EXPERIMENT, UNKNOWN_NAME, NOT_FOUND, NOT_ALLOWED,
+    NO_MATRIX, UNANSWERABLE, TOO_LARGE, BODY_TOO_LARGE, FAILED, NO_DATABASE, BUSY, STORE_DOWN, TOO_LONG,
+)  # fmt: skip
+_QUERY_CANCELED = "57014"
+"""PostgreSQL's state."""
+_BY_STATUS = {401: NOT_LOGGED_IN, 403: FORBIDDEN, 404: NOT_FOUND, 405: NOT_ALLOWED, 413: BODY_TOO_LARGE}
+
+
+class ProblemError(Exception):
+    """A request that is refused, or cannot be answered."""
+
+    def __init__(self, kind: Kind, detail: str, *, retry_after: int | None = None) -> None:
+        """
+        Args:
+            detail: what is wrong here, and what to do.
+            retry_after: seconds after which it may go well.
+        """
+        super().__init__(detail)
+        self.kind, self.detail, self.retry_after = kind, detail, retry_after
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the answer's head says beside its type."""
+        return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+
+    def body(self) -> bytes:
+        """The problem as JSON."""
+        return problem_body(self.kind, self.detail)
+
+
+def problem_body(kind: Kind, detail: str) -> bytes:
+    """A problem as JSON."""
+    content = {"type": ABOUT + kind.name, "title": kind.title, "status": kind.status, "detail": detail}
+    return (json.dumps(content) + "\n").encode()
+
+
+def kind_of_status(status: int) -> Kind:
+    """The kind of an error that something else than the questions answered with."""
+    return _BY_STATUS.get(status) or Kind(status, "refused", "The server refuses this request")
+
+
+def problem_of(error: MassactError, experiment: str) -> ProblemError:
+    """An error of ours, as a problem. Messages that speak of files are said anew: the server reads none."""
+    if isinstance(error, UnknownExperimentError):
+        return ProblemError(
+            UNKNOWN_EXPERIMENT,
+            f"no experiment {experiment!r} with evaluations that you may read: give the name that its file declares",
+        )
+    if isinstance(error, UnknownNameError):
+        return ProblemError(UNKNOWN_NAME, str(error))
+    if isinstance(error, NoMatrixError):
+        return ProblemError(
+            NO_MATRIX,
+            f"nothing that you may read says what the experiment {experiment!r} declares: run a phase of its file "
+            "once (massact evaluate, phase1 to phase3 or main), which keeps it in the store, or ask with the file "
+            "(massact gaps --experiment FILE)",
+        )
+    if isinstance(error, StoreError):
+        if _is_given_up(error):
+            return ProblemError(
+                TOO_LONG, "the database was given up on after this server's limit: ask for less"
+            )
+        # the message names the database, which is nobody's business
+        return ProblemError(
+            STORE_DOWN, "the run store cannot be read now; the server's log says why", retry_after=5
+        )
+    return ProblemError(UNANSWERABLE, str(error))
+
+
+def _is_given_up(error: StoreError) -> bool:
+    """Whether PostgreSQL broke off a statement that took too long."""
+    cause = getattr(error.__cause__, "orig", None)
+    return getattr(cause, "sqlstate", None) == _QUERY_CANCELED

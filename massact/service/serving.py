@@ -1,0 +1,162 @@
+"""Start a service, say how to use it, watch over it, and stop it."""
+
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from massact.service import users_file
+from massact.service.preparing import Task, prepare
+from massact.service.process import REQUEST_SECONDS, Server
+from massact.service.secrets import ADMIN_PASSWORD, DATABASE_URI, SECRET_KEY
+from massact.service.settings import (
+    LOOPBACK_HOSTS,
+    Settings,
+    check,
+    check_database,
+    is_loopback,
+    local_folder,
+)
+
+APP, APP_WITH_USERS = "massact", "massact-auth"
+"""Names of the apps of `massact.server`, as MLflow's entry points have them."""
+_DEFAULTS = {
+    # a job runner that nothing here uses: half a minute at the start, and half the memory
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "PYTHONWARNINGS": "ignore:starlette.middleware.wsgi is deprecated",  # MLflow's business, said by each process
+}
+"""Of the server's environment; what the user has set stays."""
+_NOT_HANDED_ON = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", ADMIN_PASSWORD)
+"""What a client's environment may hold and the server must not see. The administrator is made before it starts."""
+
+Say = Callable[[str], None]
+
+
+def serve(settings: Settings, environment: Mapping[str, str], say: Say) -> None:
+    """Serve until SIGINT or SIGTERM. `environment` has its secrets resolved.
+
+    Raises:
+        UsageError: nothing was started.
+        MassactError: the server died.
+    """
+    check(settings)
+    with _signals() as stopped, _users_file(settings) as users:
+        own = _environment(settings, environment, users)
+        folder = local_folder(settings.artifacts)
+        task = Task(settings.database, str(users) if users else None, str(folder) if folder else None)
+        for note in prepare(task, own):
+            say(note)
+        if stopped():
+            return
+        for name in _NOT_HANDED_ON:
+            own.pop(name, None)
+        server = Server(_command(settings), own)
+        try:
+            server.wait_until_healthy(settings.local_address, stopped)
+            if not stopped():
+                for line in introduction(settings):
+                    say(line)
+            server.watch(stopped)
+        finally:
+            server.end()
+
+
+def tune(database: str, environment: Mapping[str, str], say: Say) -> None:
+    """Set the database up where it is new, and make it quicker to read; a service on it may go on.
+
+    Raises:
+        MassactError: it could not be done.
+    """
+    check_database(database)
+    for note in prepare(Task(database, tune=True), environment):
+        say(note)
+
+
+def introduction(settings: Settings) -> list[str]:
+    """What a person needs to know once the service answers."""
+    address = settings.local_address
+    lines = [f"artifacts in {settings.artifacts}", f"UI:      {address}"]
+    clients = [f"export MLFLOW_TRACKING_URI={address}"]
+    if settings.auth:
+        clients.append(
+            "export MLFLOW_TRACKING_USERNAME=… MLFLOW_TRACKING_PASSWORD=…   # or ~/.mlflow/credentials"
+        )
+    clients.append("massact main --experiment experiments/toy.yaml")
+    lines += [f"{'clients:' if line is clients[0] else '':<9}{line}" for line in clients]
+    if not is_loopback(settings.host):
+        lines.append("         (from other machines: this machine's name instead of the address)")
+        if settings.auth:
+            lines.append(
+                "note: passwords and data cross the network as they are: put a proxy with TLS in front, or a VPN"
+            )
+    return [*lines, "stop:    Ctrl-C"]
+
+
+def allowed_hosts(given: tuple[str, ...]) -> str:
+    """MLflow's list of Host headers: a name counts with every port, and this machine itself always passes."""
+    named = [host for name in given for host in ((name,) if set(name) & set(":*") else (name, f"{name}:*"))]
+    return ",".join(dict.fromkeys([*named, *LOOPBACK_HOSTS]))
+
+
+def _command(settings: Settings) -> list[str]:
+    app = APP_WITH_USERS if settings.auth else APP
+    where = ["--host", settings.host, "--port", str(settings.port), "--workers", str(settings.workers)]
+    return [sys.executable, "-m", "mlflow", "server", "--app-name", app, *where]
+
+
+def _environment(settings: Settings, given: Mapping[str, str], users: Path | None) -> dict[str, str]:
+    own = {**_DEFAULTS, **given}
+    own[DATABASE_URI] = settings.database
+    own["MLFLOW_ARTIFACTS_DESTINATION"] = settings.artifacts
+    if settings.allowed_hosts:
+        own["MLFLOW_SERVER_ALLOWED_HOSTS"] = allowed_hosts(settings.allowed_hosts)
+    if settings.cors_allowed_origins:
+        own["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"] = ",".join(settings.cors_allowed_origins)
+    options = [f"--timeout-graceful-shutdown {REQUEST_SECONDS}", given.get("MLFLOW_UVICORN_OPTS", "")]
+    if not settings.access_log:
+        options.insert(0, "--no-access-log")
+    own["MLFLOW_UVICORN_OPTS"] = " ".join(filter(None, options))
+    if users is not None:
+        own.update(users_file.AUTH_ENVIRONMENT)
+        own["MLFLOW_AUTH_CONFIG_PATH"] = str(users)
+        # all workers need the same; a new one at each start only makes forms that were open be sent again
+        own.setdefault(SECRET_KEY, secrets.token_hex(32))
+    return own
+
+
+@contextmanager
+def _users_file(settings: Settings) -> Iterator[Path | None]:
+    """The configuration of MLflow's auth app, as long as the service runs."""
+    if not settings.auth:
+        yield None
+        return
+    folder = Path(tempfile.mkdtemp(prefix="massact-serve-"))  # for its owner alone
+    try:
+        path = folder / "auth.ini"
+        users_file.write(path, settings.users_database, "NO_PERMISSIONS" if settings.private else "READ")
+        yield path
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def _signals() -> Iterator[Callable[[], bool]]:
+    """Whether the service was told to stop. A signal only notes that: what runs is ended in order."""
+    seen: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        seen.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(seen)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

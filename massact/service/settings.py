@@ -1,0 +1,175 @@
+"""What a service is started with, checked before anything is started."""
+
+import ipaddress
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import sqlalchemy as sa
+
+from massact.errors import UsageError
+from massact.service.secrets import DATABASE_URI
+
+DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 5000
+DEFAULT_DATABASE, DEFAULT_ARTIFACTS = "mlflow.db", "mlartifacts"
+USERS_DATABASE = "mlflow-users.db"
+"""The user database, beside the run store's where that is SQLite."""
+LOOPBACK_HOSTS = ("127.0.0.1", "127.0.0.1:*", "localhost", "localhost:*", "[[]::1]:*")
+"""Host headers that always pass, as MLflow's patterns: health checks and people on the machine itself."""
+ANYWHERE = ("0.0.0.0", "::", "")  # noqa: S104  # compared with, not bound to
+PASSWORD_PARTS = ("password", "sslpassword")
+"""Parts of a URI's query that are passwords."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A service. The database's URI may hold a password: it is handed on by the environment alone."""
+
+    database: str
+    """SQLAlchemy URI of the run store, `sqlite:///…` or `postgresql://…`."""
+    artifacts: str
+    """Where proxied artifacts lie: a folder, or `s3://BUCKET/PREFIX`."""
+    host: str = DEFAULT_HOST
+    port: int = DEFAULT_PORT
+    workers: int = 1
+    auth: bool = False
+    private: bool = False
+    """Whether users see only what they were given rights to; otherwise each may read everything."""
+    allow_no_auth: bool = False
+    """Whether strangers on the network may read and write without a password."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Host headers beside those of the machine itself; none: MLflow's default."""
+    cors_allowed_origins: tuple[str, ...] = ()
+    access_log: bool = False
+
+    @property
+    def users_database(self) -> str:
+        """URI of the database that users are kept in."""
+        path = sqlite_path(self.database)
+        return self.database if path is None else f"sqlite:///{path.parent / USERS_DATABASE}"
+
+    @property
+    def local_address(self) -> str:
+        """The service's address, as this machine itself comes to it."""
+        host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+
+def check(settings: Settings) -> None:
+    """Make sure that a service can be started so.
+
+    Raises:
+        UsageError: the database is none that MLflow keeps runs in here, the address is open to the network
+            without passwords, or it is taken.
+    """
+    check_database(settings.database)
+    if settings.private and not settings.auth:
+        raise UsageError("--private is about users, and without --auth there are none: add --auth")
+    if not (is_loopback(settings.host) or settings.auth or settings.allow_no_auth):
+        raise UsageError(
+            f"{settings.host or 'every address'} can be reached from the network, and without --auth whoever reaches "
+            "it may read, change and delete everything: add --auth, or leave out --host, or, where nothing but "
+            "trusted machines can connect, add --allow-no-auth"
+        )
+    _check_free(settings)
+
+
+def check_database(uri: str) -> None:
+    """Make sure that a URI names a database of a kind that is served.
+
+    Raises:
+        UsageError: it does not.
+    """
+    scheme = urlsplit(uri).scheme.partition("+")[0]
+    if scheme not in ("sqlite", "postgresql", "postgres"):
+        raise UsageError(
+            f"{hidden(uri)} is no database that can be served: write sqlite:///PATH or "
+            "postgresql://USER@HOST:PORT/DATABASE"
+        )
+    path = sqlite_path(uri)
+    if path is not None and not path.parent.is_dir():
+        raise UsageError(f"there is no folder {path.parent} to keep the database in: make it first")
+
+
+def without_password(uri: str, option: str) -> str:
+    """A URI that was given on a command line, where everybody on the machine can read it.
+
+    Raises:
+        UsageError: it holds a password.
+    """
+    parts = urlsplit(uri)
+    if parts.password or any(f"{name}=" in parts.query for name in PASSWORD_PARTS):
+        raise UsageError(
+            f"{option} holds a password, and a command line can be read by everybody on the machine: put the URI "
+            f"into {DATABASE_URI} or into a file that {DATABASE_URI}_FILE names, or leave the password out of it and "
+            "put it into PGPASSWORD or PGPASSWORD_FILE"
+        )
+    return uri
+
+
+def hidden(uri: str) -> str:
+    """A URI as messages show it: without passwords."""
+    try:
+        url = sa.make_url(uri)
+    except (sa.exc.ArgumentError, ValueError):
+        return uri.partition(":")[0] + ":…"
+    secrets = {name: "***" for name in PASSWORD_PARTS if name in url.query}
+    return url.update_query_dict(secrets).render_as_string(hide_password=True)
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The file of a SQLite database, absolute; `None` for another database.
+
+    Raises:
+        UsageError: the database is in memory, where the server's processes cannot share it.
+    """
+    if not uri.lower().startswith("sqlite"):
+        return None
+    name = sa.make_url(uri).database
+    if not name or name == ":memory:":
+        raise UsageError("a database in memory cannot be served: write sqlite:///PATH")
+    return Path(os.path.abspath(name))
+
+
+def local_folder(artifacts: str) -> Path | None:
+    """The folder that artifacts are kept in; `None` where it is an object store."""
+    parts = urlsplit(artifacts)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    return None if parts.scheme else Path(artifacts)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine itself can reach an address. A name counts as all that it stands for."""
+    if host in ANYWHERE:
+        return False
+    try:
+        found = {entry[4][0] for entry in socket.getaddrinfo(host, None)}
+    except OSError as error:
+        raise UsageError(f"--host {host!r} is no address of this machine: {error}") from error
+    return all(ipaddress.ip_address(str(one).partition("%")[0]).is_loopback for one in found)
+
+
+def free_port(host: str) -> int:
+    """A port of an address that nobody listens on."""
+    with _socket(host) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def _check_free(settings: Settings) -> None:
+    with _socket(settings.host) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server itself does
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise UsageError(
+                f"cannot listen on {settings.host}, port {settings.port}: {error.strerror}. Pass another --port, such "
+                f"as {settings.port + 1}, or stop what listens there (`ss -ltnp` shows it)"
+            ) from error
+
+
+def _socket(host: str) -> socket.socket:
+    return socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
