@@ -61,6 +61,10 @@ class JudgeError(MassactError):
     """The judge as a whole cannot be used (one response that it cannot score is not an error)."""
 
 
+class ExecutorError(MassactError):
+    """Cells cannot be run any more: their workers are lost, or none can be started."""
+
+
 class SpoolError(MassactError):
     """The spool's folder can no longer be written to; what was written there before is safe."""
 

@@ -13,8 +13,9 @@ from mlflow import MlflowClient
 
 import massact
 from massact.cli.app import cli
+from massact.executors import local
 from massact.labels import format_label
-from massact.phases import evaluate, sweeping
+from massact.phases import evaluate
 from massact.pipeline.evaluate import FailedCell, PlannedCell
 from massact.schema import EvaluationRow, Kind, MlflowTag, Tag
 from massact.store import open_store
@@ -92,13 +93,13 @@ def copies(folder: Path) -> list[Stored[EvaluationRow]]:
 def generated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The labels of the cells that are generated, as they come."""
     found: list[str] = []
-    real: Callable[..., Any] = sweeping.evaluate_cells
+    real: Callable[..., Any] = local.evaluate_cells
 
     def spy(model: object, cells: Sequence[PlannedCell], *args: Any, **kwargs: Any) -> Any:
         found.extend(format_label(c.cell.steering.recipe) for c in cells if c.cell.steering)
         return real(model, cells, *args, **kwargs)
 
-    monkeypatch.setattr(sweeping, "evaluate_cells", spy)
+    monkeypatch.setattr(local, "evaluate_cells", spy)
     return found
 
 
@@ -190,9 +191,9 @@ def test_failed_or_interrupted_before_the_copies_the_next_run_makes_them_without
             is_source = one.planned.cell.steering and one.planned.cell.steering.recipe.method == "mean_diff"
             yield FailedCell(one.planned, "out of memory") if is_source else one
 
-    sweep = sweeping.evaluate_cells
+    sweep = local.evaluate_cells
     with monkeypatch.context() as patch:
-        patch.setattr(sweeping, "evaluate_cells", fail)
+        patch.setattr(local, "evaluate_cells", fail)
         result = run(place, *SWEEP, code=1)
     assert f"{2 * N_SAME} failed" in result.stderr, "what would take over a result fails with it"
     store = open_store(f"sqlite:///{place}/mlflow.db")

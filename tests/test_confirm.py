@@ -188,7 +188,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         raise AssertionError("weights were loaded")
 
     with monkeypatch.context() as patched:
-        patched.setattr("massact.phases.session.load_model", load)
+        patched.setattr("massact.executors.engine.load_model", load)
         yield
 
 

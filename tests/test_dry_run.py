@@ -92,7 +92,7 @@ def test_it_follows_the_store_and_loads_no_weights(empty: Path, monkeypatch: pyt
     def load(*_: object, **__: object) -> None:
         raise AssertionError("weights were loaded")
 
-    monkeypatch.setattr("massact.phases.session.load_model", load)
+    monkeypatch.setattr("massact.executors.engine.load_model", load)
     before = _tree(empty)
     one, two, three = _forecasts(empty)
     assert _tree(empty) == before
@@ -107,6 +107,9 @@ def test_it_follows_the_store_and_loads_no_weights(empty: Path, monkeypatch: pyt
     shown = _run(empty, "main", "--dry-run", "--alike", "off").output
     assert "(from 4 evaluations)" in shown
     assert f"{N_CELLS - 4} cells to do, about " in shown
+    on_ray = _run(empty, "main", "--dry-run", "--alike", "off", "--executor", "ray", "--workers", "4").output
+    assert f"{N_CELLS - 4} cells to do, about " in on_ray
+    assert "one worker like those that the figures come from: 4 workers of that kind take about " in on_ray
 
     # a sweep that has nothing to do loads none either
     again = _run(empty, "phase1", "--max-rounds", "0")

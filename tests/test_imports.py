@@ -32,9 +32,9 @@ FORBIDDEN: dict[str, set[str]] = {
     },
     "pipeline": {
         "mlflow", "sqlalchemy", "click", "massact.config", "massact.tracking", "massact.store", "massact.query",
-        "massact.phases", "massact.cli",
+        "massact.phases", "massact.cli", "massact.executors",
     },
-    "tracking": {"click", "massact.store", "massact.query", "massact.phases", "massact.cli"},
+    "tracking": {"click", "massact.store", "massact.query", "massact.phases", "massact.cli", "massact.executors"},
     "login": {"massact.config", "massact.schema", "massact.store", "massact.tracking", "torch", "mlflow", "click",
               "sqlalchemy"},
     "store": {"torch", "transformers", "mlflow", "click", "massact.tracking", "massact.pipeline", "massact.query",
@@ -46,6 +46,8 @@ FORBIDDEN: dict[str, set[str]] = {
     "plot": {"torch", "transformers", "mlflow", "click", "massact.pipeline", "massact.phases", "massact.cli"},
     "transfer": {"click", "torch", "transformers", "massact.query", "massact.models", "massact.judges",
                  "massact.pipeline", "massact.phases", "massact.cli"},
+    "executors": {"click", "mlflow", "sqlalchemy", "transformers", "massact.store", "massact.query", "massact.report",
+                  "massact.phases", "massact.cli"},
     "server": {"torch", "transformers", "click", "massact.tracking", "massact.pipeline", "massact.models",
                "massact.judges", "massact.phases", "massact.transfer", "massact.cli"},
     "server/answering": {"mlflow", "flask"},
@@ -127,7 +129,7 @@ def _module_name(path: Path) -> str:
     ids=" ".join,
 )
 def test_quick_commands_load_nothing_heavy(arguments: list[str], tmp_path: Path, root: Path) -> None:
-    heavy = ("torch", "transformers", "mlflow", "sklearn", "pandas", "matplotlib")
+    heavy = ("torch", "transformers", "mlflow", "sklearn", "pandas", "matplotlib", "ray")
     code = (
         "import sys\n"
         "from massact.cli.app import cli\n"

@@ -88,6 +88,7 @@ class Place:
             "MLFLOW_TRACKING_URI": f"sqlite:///{self.folder}/mlflow.db",
             "OMP_NUM_THREADS": "1",
             "OPENAI_API_KEY": "none",
+            "RAY_AUTH_MODE": "disabled",
             "PYTHONPATH": str(ROOT),
         }
         return subprocess.Popen(
@@ -102,11 +103,11 @@ class Place:
     def store(self) -> RunStore:
         return open_store(f"sqlite:///{self.folder}/mlflow.db")
 
-    def sweep(self) -> "subprocess.Popen[str]":
+    def sweep(self, *executor: str) -> "subprocess.Popen[str]":
         """Phase 1, a cell a batch, once the judge has been asked."""
         n_before = len(self.asked)
-        process = self.start("phase1", "--batch-rows", "2", "--max-rounds", "0")
-        deadline = time.monotonic() + 60
+        process = self.start("phase1", "--batch-rows", "2", "--max-rounds", "0", *executor)
+        deadline = time.monotonic() + 150
         while len(self.asked) <= n_before + 4 and time.monotonic() < deadline:
             time.sleep(0.02)
         assert process.poll() is None
@@ -123,20 +124,27 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         yield Place(tmp_path_factory.mktemp("interrupt"), judge)
 
 
+ON_RAY = ("--executor", "ray", "--workers", "2")
+
+
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["int", "term"]
+    ("grid", "number", "code", "executor"),
+    [(2, signal.SIGINT, 130, ()), (3, signal.SIGTERM, 143, ()), (4, signal.SIGTERM, 143, ON_RAY)],
+    ids=["int", "term", "ray"],
 )
-def test_the_first_finishes_the_cells_in_hand(place: Place, number: signal.Signals, code: int) -> None:
-    place.use_grid(int(number))
+def test_the_first_finishes_the_cells_in_hand(
+    place: Place, grid: int, number: signal.Signals, code: int, executor: tuple[str, ...]
+) -> None:
+    place.use_grid(grid)
     place.seconds = 0.3
-    process = place.sweep()
+    process = place.sweep(*executor)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=150)
     assert process.returncode == code, errors
     assert "Traceback" not in errors
     assert "interrupted: finishing the cells in hand; once more stops at once" in errors
     found = place.n_found
-    assert 0 < found < N_CELLS
+    assert 0 < found < N_CELLS, errors
     assert f"interrupted: {found} of {N_CELLS} cells finished; run the same command again to go on" in errors
     assert place.phase_status() == "KILLED"
     assert not list((place.folder / ".massact/spool").iterdir()), "everything was sent"
@@ -149,10 +157,13 @@ def test_the_first_finishes_the_cells_in_hand(place: Place, number: signal.Signa
     assert place.n_found == N_CELLS
 
 
-def test_the_second_stops_at_once_and_loses_nothing_that_was_finished(place: Place) -> None:
-    place.use_grid(1)
+@pytest.mark.parametrize(("grid", "executor"), [(1, ()), (5, ON_RAY)], ids=["local", "ray"])
+def test_the_second_stops_at_once_and_loses_nothing_that_was_finished(
+    place: Place, grid: int, executor: tuple[str, ...]
+) -> None:
+    place.use_grid(grid)
     place.seconds = 0.3
-    process = place.sweep()
+    process = place.sweep(*executor)
     place.seconds = 30.0  # the judge hangs
     n_asked, deadline = len(place.asked), time.monotonic() + 60
     while len(place.asked) == n_asked and time.monotonic() < deadline:

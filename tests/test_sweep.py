@@ -8,9 +8,9 @@ import pytest
 from massact.domain import Cell, Generation, JudgeIdentity, ModelIdentity, Recipe, Setting, Steering
 from massact.errors import JudgeError
 from massact.judges.base import Exchange, Verdict
-from massact.pipeline import sweep
 from massact.pipeline.evaluate import Evaluation, FailedCell, PlannedCell
-from massact.pipeline.judging import AHEAD, THREAD
+from massact.pipeline.generating import CellGenerator
+from massact.pipeline.judging import AHEAD, THREAD, Generated
 from massact.pipeline.remembering import RememberingJudge
 from massact.pipeline.sweep import evaluate_cells
 from tests.tiny import tiny_model, unit
@@ -50,14 +50,14 @@ class Spy:
         self, monkeypatch: pytest.MonkeyPatch, before: Callable[[int], None] = lambda _n: None
     ) -> None:
         self.count = 0
-        real = sweep._Generator._generate
+        real = CellGenerator._generate
 
-        def generate(generator: sweep._Generator, batch: Sequence[PlannedCell]) -> sweep.Generated:
+        def generate(generator: CellGenerator, batch: Sequence[PlannedCell]) -> Generated:
             before(self.count)
             self.count += 1
             return real(generator, batch)
 
-        monkeypatch.setattr(sweep._Generator, "_generate", generate)
+        monkeypatch.setattr(CellGenerator, "_generate", generate)
 
 
 def _wait(event: threading.Event) -> None:
@@ -153,14 +153,14 @@ def test_what_was_generated_before_a_fault_of_ours_is_judged(monkeypatch: pytest
 
 def test_a_cell_that_cannot_be_generated_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     bad = cells(5)[3]
-    real = sweep._Generator._generate
+    real = CellGenerator._generate
 
-    def generate(generator: sweep._Generator, batch: Sequence[PlannedCell]) -> sweep.Generated:
+    def generate(generator: CellGenerator, batch: Sequence[PlannedCell]) -> Generated:
         if any(one.cell == bad.cell for one in batch):
             raise RuntimeError("out of memory")
         return real(generator, batch)
 
-    monkeypatch.setattr(sweep._Generator, "_generate", generate)
+    monkeypatch.setattr(CellGenerator, "_generate", generate)
     results = list(evaluate_cells(tiny_model("llama"), cells(5), QUESTIONS, Judge(), batch_rows=10))
     assert [type(one) for one in results] == [Evaluation, Evaluation, Evaluation, FailedCell, Evaluation]
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
+from massact.cli.executor import EXECUTOR, executor_options, ray_options
 from massact.cli.sync import spool_option
 from massact.config import load_experiment
 from massact.config.extraction import with_validation_split
@@ -26,8 +27,8 @@ QUIET_SECONDS = 2.0
 """Work shorter than this shows no bar."""
 LOG_SECONDS = 15.0
 """How often a bar writes a line where stderr is no terminal."""
-WORKLOAD = ("save_responses", "batch_rows", "alike", "spool", "store_timeout")
-"""Names of `workload_options`, as `massact.phases.session.Workload` has them."""
+WORKLOAD = ("save_responses", "batch_rows", "alike", "spool", "store_timeout", *EXECUTOR)
+"""Names of `workload_options`, as `open_session` takes them."""
 OFF = "off"
 """What switches `--alike` off."""
 _PARTING_SECONDS = 1.0
@@ -63,7 +64,7 @@ def evaluating_options(command: F) -> F:
         metavar="SECONDS",
         help="How long to wait for a run store that went down during the work.",
     )
-    return save_responses(batch_rows(spool_option(store_timeout(command))))
+    return save_responses(batch_rows(spool_option(store_timeout(executor_options(command)))))
 
 
 def alike_option(command: F) -> F:
@@ -130,6 +131,7 @@ def open_session(
     **workload: Any,
 ) -> "Session":
     """A session that shows its work to a person; `judge` and `val_split` stand in place of the file's."""
+    ray = ray_options({name: workload.pop(name) for name in EXECUTOR if name in workload})
     experiment = with_validation_split(load_experiment(experiment_file), val_split)
     if judge is not None:
         experiment = replace(experiment, judge=judge_like(experiment.judge, judge))
@@ -144,7 +146,7 @@ def open_session(
     return Session(
         experiment,
         tracking_uri,
-        workload=Workload(**workload),
+        workload=Workload(**workload, ray=ray),
         progress=show_bar,
         say=lambda line: click.echo(line, err=True),
         show=lambda text: click.echo(text + "\n"),
@@ -181,7 +183,10 @@ def _stop(session: "Session", text: str) -> NoReturn:
             session.close()
         except KeyboardInterrupt:
             session.abandon()
-    click.echo(text or "interrupted: what was finished is kept", err=True)
+    # Ray raises an interruption of its own, without our text
+    click.echo(
+        text or "interrupted: what was finished is kept; run the same command again to go on", err=True
+    )
     code = 128 + session.interruption.signal
     for thread in threading.enumerate():
         if thread.name == THREAD:

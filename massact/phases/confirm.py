@@ -11,9 +11,9 @@ from dataclasses import replace
 from massact.domain import QuestionSet
 from massact.errors import MassactError, MissingPrerequisiteError
 from massact.keys import cell_key
+from massact.phases.accounting import counted_work
 from massact.phases.confirm_plan import Chosen, ConfirmPlan, plan_confirm
 from massact.phases.grid import load_answers
-from massact.phases.judged import counted_judging
 from massact.phases.preflight import check_experiment
 from massact.phases.recast import Subject, stored_plan
 from massact.phases.session import Session
@@ -22,8 +22,8 @@ from massact.phases.sweeping import Tally, stop_if_asked, sweeping
 from massact.pipeline.evaluate import Evaluation, FailedCell, PlannedCell
 from massact.report.tables import confirm_markdown, confirm_verdicts
 from massact.schema import MlflowTag, Tag
-from massact.tracking.evaluations import evaluation_whole_run, failure_whole_run
-from massact.tracking.rows import Baseline, Place
+from massact.tracking.making import RunMaker
+from massact.tracking.rows import Baseline, Place, baseline_of
 from massact.tracking.tracker import PROJECT_RUN, OpenRun
 
 PHASE = "confirm"
@@ -54,7 +54,7 @@ def run_confirm(session: Session, parent: OpenRun | None = None) -> Tally:
         return tally
     params = {**phase_params(session), "confirm_share": f"{session.experiment.confirm_share:g}"}
     phase_run = session.tracker.phase(PHASE, parent=parent, params=params)
-    with phase_run as run, counted_judging(session, run):
+    with phase_run as run, counted_work(session, run):
         for subject in plan.by_subject:
             _Confirming(session, run, subject, plan, tally).run()
         session.settle()
@@ -135,42 +135,35 @@ class _Confirming:
             model.name,
             model.instruct.name,
             len(questions.questions),
-            attention=session.model(model, model.instruct).attention,
+            attention=session.loaded(model, model.instruct).attention,
             confirm_share=session.experiment.confirm_share,
         )
 
     def _put_baseline(self, place: Place, result: Evaluation | FailedCell, confirms: str) -> Baseline:
-        spool, home = self._session.spool, self._parent.experiment_id
+        self._keep(result, RunMaker(place=place, parent=self._parent, confirms=confirms))
         if isinstance(result, FailedCell):
-            failure = failure_whole_run(place, result, parent=self._parent, confirms=confirms)
-            spool.put(failure, experiment_id=home)
             raise MissingPrerequisiteError(
                 f"the baseline of {self._subject.model.name} could not be evaluated: {result.error}"
             )
-        run, row = evaluation_whole_run(
-            place, result, baseline=None, keep_responses=True, parent=self._parent, confirms=confirms
-        )
-        spool.put(run, experiment_id=home)
-        return Baseline(row.key, row.trait_mean)
+        return baseline_of(result)
 
     def _put(
         self, place: Place, result: Evaluation | FailedCell, baseline: Baseline | None, confirms: str
     ) -> None:
-        spool, home = self._session.spool, self._parent.experiment_id
         if isinstance(result, FailedCell):
             self._tally.failed += 1
             self._session.say(f"failed: {result.error}")
-            failure = failure_whole_run(place, result, parent=self._parent, confirms=confirms)
-            spool.put(failure, experiment_id=home)
-            return
-        run, _ = evaluation_whole_run(
-            place,
-            result,
+        else:
+            self._tally.evaluated += 1
+        maker = RunMaker(
+            place=place,
+            parent=self._parent,
             baseline=baseline,
             # each of them is the best of its group, or was
             keep_responses=self._session.workload.save_responses != "none",
-            parent=self._parent,
             confirms=confirms,
         )
-        spool.put(run, experiment_id=home)
-        self._tally.evaluated += 1
+        self._keep(result, maker)
+
+    def _keep(self, result: Evaluation | FailedCell, maker: RunMaker) -> None:
+        self._session.executor.keep(result, maker, home=self._parent)

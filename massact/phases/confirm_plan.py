@@ -138,7 +138,7 @@ class _Planning:
             return _OTHER_QUESTIONS
         if cell.setting.model != setting.model and not self._session.is_dry:
             # what the weights say counts; the files of some models tell it otherwise
-            self._session.model(subject.model, subject.model.instruct)
+            self._session.loaded(subject.model, subject.model.instruct)
             del self._settings[subject]
             setting, questions = self._current(subject)
         if (

@@ -17,8 +17,9 @@ from massact.phases.sweeping import Tally, screened, stop_if_asked, sweeping
 from massact.pipeline.evaluate import Evaluation, FailedCell, PlannedCell
 from massact.pipeline.screening import Screening, StoppedCell
 from massact.schema import EvaluationRow
-from massact.tracking.evaluations import evaluation_whole_run, failure_whole_run, screening_whole_run
-from massact.tracking.rows import Baseline, Place
+from massact.tracking.evaluations import failure_whole_run
+from massact.tracking.making import RunMaker
+from massact.tracking.rows import Baseline, Place, baseline_of
 from massact.tracking.taking_over import taken_over_run
 from massact.tracking.tracker import OpenRun
 
@@ -90,7 +91,7 @@ class Evaluator:
         """
         found = self._find_baseline()
         if found is None:
-            self._session.model(self._config, self._config.instruct)
+            self._session.loaded(self._config, self._config.instruct)
             self._sweep([], Tally())
             found = self._find_baseline()
         if found is None:
@@ -110,8 +111,8 @@ class Evaluator:
         described = self._planner.description
         tally, plan = self._plan(requests)
         if plan.todo:
-            model = self._session.model(self._config, self._config.instruct)
-            self._place = replace(self._place, attention=model.attention)
+            loaded = self._session.loaded(self._config, self._config.instruct)
+            self._place = replace(self._place, attention=loaded.attention)
             if self._planner.description != described:
                 # what the weights say counts; the files of some models tell it otherwise
                 tally, plan = self._plan(requests)
@@ -177,40 +178,29 @@ class Evaluator:
         return next((one.row for one in baselines if one.row.key == key), None)
 
     def _put_baseline(self, result: Evaluation | FailedCell) -> Baseline:
-        spool, home = self._session.spool, self._parent.experiment_id
+        self._keep(result, RunMaker(place=self._place, parent=self._parent))
         if isinstance(result, FailedCell):
-            spool.put(failure_whole_run(self._place, result, parent=self._parent), experiment_id=home)
             raise MissingPrerequisiteError(
                 f"the baseline of {self._config.name} could not be evaluated: {result.error}"
             )
-        run, row = evaluation_whole_run(
-            self._place, result, baseline=None, keep_responses=True, parent=self._parent
-        )
-        spool.put(run, experiment_id=home)
-        return Baseline(row.key, row.trait_mean)
+        return baseline_of(result)
 
     def _put(self, result: Evaluation | FailedCell | StoppedCell, baseline: Baseline, tally: Tally) -> None:
-        spool, home = self._session.spool, self._parent.experiment_id
+        keeps = True
         if isinstance(result, StoppedCell):
             tally.stopped += 1
-            stopped = screening_whole_run(self._place, result, baseline=baseline, parent=self._parent)
-            spool.put(stopped, experiment_id=home)
-            return
-        if isinstance(result, FailedCell):
+        elif isinstance(result, FailedCell):
             tally.failed += 1
             self._failed[cell_key(result.planned.cell)] = result.error
             self._session.say(f"failed: {result.error}")
-            spool.put(failure_whole_run(self._place, result, parent=self._parent), experiment_id=home)
-            return
-        run, _ = evaluation_whole_run(
-            self._place,
-            result,
-            baseline=baseline,
-            keep_responses=self._keeps_responses(result, baseline),
-            parent=self._parent,
-        )
-        spool.put(run, experiment_id=home)
-        tally.evaluated += 1
+        else:
+            tally.evaluated += 1
+            keeps = self._keeps_responses(result, baseline)
+        maker = RunMaker(place=self._place, parent=self._parent, baseline=baseline, keep_responses=keeps)
+        self._keep(result, maker)
+
+    def _keep(self, result: Evaluation | FailedCell | StoppedCell, maker: RunMaker) -> None:
+        self._session.executor.keep(result, maker, home=self._parent)
 
     def _keeps_responses(self, result: Evaluation, baseline: Baseline) -> bool:
         keep = self._session.workload.save_responses

@@ -6,7 +6,7 @@ from pathlib import Path
 from massact.config import Experiment, JudgeConfig, ModelConfig, TraitConfig
 from massact.config.judge import CACHE_OFF
 from massact.errors import ConfigError
-from massact.judges import Subject, Usage, open_judge
+from massact.judges import Judge, Subject, Usage, open_judge
 from massact.judges.cache import CACHE_FILE, JudgeCache
 from massact.judges.canaries import (
     CANARIES_VERSION,
@@ -21,6 +21,8 @@ from massact.pipeline.dataset import TraitDataset
 from massact.pipeline.remembering import RememberingJudge, identity_digest
 
 Say = Callable[[str], None]
+Elsewhere = Callable[[Judge, JudgeConfig, Subject, ModelConfig | None, Path | None], Judge]
+"""Puts another process in the place of a judge, for its subject, the model it judges and its cache's file."""
 
 
 class Judges:
@@ -34,13 +36,16 @@ class Judges:
         dataset: Callable[[TraitConfig], TraitDataset],
         steered: Callable[[ModelConfig], ModelSource],
         say: Say,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         """
         Args:
             folder: where the judge cache lies unless the file names another place.
             dataset: reads a trait's dataset.
             steered: the model that is steered, for the judge `self`.
+            elsewhere: puts another process in the place of a judge; `None`: it judges in this one.
         """
+        self._elsewhere = elsewhere
         self._experiment, self._folder, self._dataset = experiment, folder, dataset
         self._steered, self._say = steered, say
         self._open: dict[tuple[JudgeConfig, str, str], RememberingJudge] = {}
@@ -70,7 +75,10 @@ class Judges:
                 steered=self._steered(model) if model else None,
                 resolve=self._experiment.resolve,
             )
-            self._open[wanted] = RememberingJudge(open_judge(config, subject), self._cache(config))
+            judge = open_judge(config, subject)
+            if self._elsewhere is not None:
+                judge = self._elsewhere(judge, config, subject, model, self._cache_path(config))
+            self._open[wanted] = RememberingJudge(judge, self._cache(config))
         return self._open[wanted]
 
     @property
@@ -129,16 +137,19 @@ class Judges:
         return model or self._experiment.models[0]
 
     def _cache(self, config: JudgeConfig) -> JudgeCache | None:
-        if config.cache == CACHE_OFF:
+        path = self._cache_path(config)
+        if path is None:
             return None
-        path = (
-            Path(self._experiment.resolve(config.cache)).expanduser()
-            if config.cache
-            else self._folder / CACHE_FILE
-        )
         if path not in self._caches:
             self._caches[path] = JudgeCache(path, say=self._say)
         return self._caches[path]
+
+    def _cache_path(self, config: JudgeConfig) -> Path | None:
+        if config.cache == CACHE_OFF:
+            return None
+        if config.cache:
+            return Path(self._experiment.resolve(config.cache)).expanduser()
+        return self._folder / CACHE_FILE
 
 
 def _check_digest(judge: RememberingJudge) -> str:

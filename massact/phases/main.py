@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from massact.errors import NothingToConfirmError
+from massact.phases.accounting import counted_work
 from massact.phases.confirm import run_confirm
-from massact.phases.judged import counted_judging
 from massact.phases.preflight import check_experiment
 from massact.phases.report import run_report
 from massact.phases.session import Session
@@ -21,7 +21,7 @@ def run_main(session: Session, output: Path) -> tuple[str, Tally]:
     """
     check_experiment(session, judges=True)
     with session.tracker.phase("main", params=phase_params(session)) as run:
-        with counted_judging(session, run, say=False):
+        with counted_work(session, run, say=False):
             tally = run_phases(session, run)
             if session.experiment.confirm_share is not None:
                 tally.add(_confirm(session, run))

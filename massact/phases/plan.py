@@ -123,6 +123,11 @@ def forecast_text(session: Session, forecasts: Sequence[Forecast]) -> str:
         ("at least ", f"about {calls} judge calls") if is_least else ("", f"{calls} judge calls at most")
     )
     lines += ["", f"{at_least}{todo} cells to do{time}, {about}{_cost(session)}."]
+    ray = session.workload.ray
+    if ray is not None and time:
+        n = ray.workers
+        shared = f"{n} workers of that kind take {_span(sum(known) / n)}" if n else "n workers an n-th of it"
+        lines.append(f"The time is of one worker like those that the figures come from: {shared}.")
     lines += dict.fromkeys(f"{one.model}, {one.trait}: {one.note}" for one in forecasts if one.note)
     if session.workload.alike is not None and any(one.note for one in forecasts):
         lines.append(

@@ -3,20 +3,23 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from massact.config import Experiment, ModelConfig, TraitConfig, VariantConfig
 from massact.config.declared import declared_by
-from massact.domain import DEFAULT_ALIKE, DEFAULT_BUDGET, QuestionSet
+from massact.domain import QuestionSet
 from massact.errors import MassactError, MissingPrerequisiteError, NothingToConfirmError, StoreError
+from massact.executors.base import Executor, Loaded, ModelUse
+from massact.executors.engine import load_use
 from massact.judges.source import ModelSource
 from massact.models.identity import Description, describe, read_description
-from massact.models.load import SteerableModel, load_model
+from massact.models.load import SteerableModel
+from massact.phases.executing import open_executor, remote_judge
 from massact.phases.interrupt import Interruption
 from massact.phases.judges import Judges
 from massact.phases.store import artifact_places, open_patient_store
+from massact.phases.workload import Workload
 from massact.pipeline.dataset import TraitDataset, load_trait
 from massact.pipeline.dataset_checks import dataset_warnings
 from massact.pipeline.progress import Progress, silent
@@ -24,30 +27,16 @@ from massact.pipeline.remembering import RememberingJudge
 from massact.store import RunStore
 from massact.tracking.fetching import fetch_from
 from massact.tracking.patience import Patience, StoreLostError
-from massact.tracking.spool import DEFAULT_SPOOL, Spool, send_leftovers
+from massact.tracking.spool import Spool, send_leftovers
 from massact.tracking.tracker import Tracker
 
+__all__ = ["Session", "Workload"]
+
 Say = Callable[[str], None]
+PARTING_SECONDS = 10.0
+"""How long an ending command waits for the spools of other machines."""
 FEW_CONFIRMING = 5
 """Fewer questions than these say little about a winner."""
-
-
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """How work is done; none of it but `alike` changes a result."""
-
-    batch_rows: int = 0
-    """Responses generated side by side at most; 0: as many as are of use and fit in memory."""
-    save_responses: str = "all"
-    """`all`, `best` (those that were the best of their group when they were made) or `none`."""
-    max_rounds: int = DEFAULT_BUDGET
-    """Rounds of the search with which a phase fills its gaps: coefficients tried at one layer of a gap."""
-    spool: Path = Path(DEFAULT_SPOOL)
-    """Folder where finished evaluations are kept until the run store has them."""
-    store_timeout: float = 3600
-    """Seconds that a run store which is down is waited for, once work is under way."""
-    alike: float | None = DEFAULT_ALIKE
-    """Labels whose vectors are more alike than this are evaluated once; `None`: each is evaluated itself."""
 
 
 class Session:
@@ -80,6 +69,7 @@ class Session:
         """Whether nothing is to be written, and no weights loaded."""
         self._places: dict[str, str] | None = None
         self._spool: Spool | None = None
+        self._executor: Executor | None = None
         self._has_sent_leftovers = False
         self._loaded: tuple[object, SteerableModel] | None = None
         self._described: dict[tuple[str, str], Description] = {}
@@ -119,7 +109,7 @@ class Session:
         if self._has_sent_leftovers:
             return
         reports = send_leftovers(self.workload.spool, self.tracking_uri, say=self.say, only_here=True)
-        left = sum(one.left - len(one.refused) for one in reports)
+        left = sum(one.left - len(one.refused) for one in reports) + self.executor.send_leftovers()
         if left > 0:
             raise StoreError(
                 f"{left} evaluations of earlier commands wait in {self.workload.spool} and cannot be sent now: see "
@@ -133,11 +123,11 @@ class Session:
         Raises:
             StoreLostError: it did not take all of it in time.
         """
-        if self._spool is None:
-            return
         timeout = self.workload.store_timeout
         began = time.monotonic()
-        left = self._spool.flush(timeout)
+        left = 0 if self._executor is None else self._executor.settle(timeout)
+        if self._spool is not None:
+            left += self._spool.flush(max(0.0, timeout - (time.monotonic() - began)))
         # what the store refused is left too, but not waited for; the spool tells of it when it is closed
         if left and time.monotonic() - began >= timeout:
             raise StoreLostError(
@@ -147,7 +137,12 @@ class Session:
 
     def close(self) -> int:
         """Send what can be sent in a few seconds, and let go of the spool. Returns how many evaluations wait there."""
-        return 0 if self._spool is None else self._spool.close()
+        left = 0
+        try:
+            left = 0 if self._executor is None else self._executor.close(PARTING_SECONDS)
+        finally:
+            left += 0 if self._spool is None else self._spool.close()
+        return left
 
     def close_after(self, _error: BaseException) -> None:
         """The same after an error, which what goes wrong now must not hide."""
@@ -157,7 +152,9 @@ class Session:
             self.say(f"error: {second}")
 
     def abandon(self) -> None:
-        """Let go of the spool at once: what was evaluated is on the disk."""
+        """Let go of workers and of the spool at once: what was evaluated is on the disk."""
+        if self._executor is not None:
+            self._executor.abandon()
         if self._spool is not None:
             self._spool.abandon()
 
@@ -185,35 +182,59 @@ class Session:
         finally:
             store.close()
 
-    def model(self, config: ModelConfig, variant: VariantConfig) -> SteerableModel:
-        """A loaded variant. One is kept in memory: asking for another lets the first go."""
-        wanted = (config.name, variant.name)
-        if self._loaded is None or self._loaded[0] != wanted:
-            self._loaded = None
-            self.say(f"loading {variant.reference}")
-            model = load_model(
-                self.experiment.resolve(variant.reference),
-                revision=variant.revision,
-                adapter=self.experiment.resolve_adapter(variant),
-                options=config.load,
+    @property
+    def executor(self) -> Executor:
+        """Who runs cells; nothing is started before cells are to be run."""
+        if self._executor is None:
+            self._executor = open_executor(
+                self.workload,
+                self.tracking_uri,
+                self.experiment,
+                load=self.load,
+                spool=lambda: self.spool,
+                say=self.say,
             )
-            self._loaded = (wanted, model)
-            self._described[wanted] = describe(model)
+        return self._executor
+
+    def model_use(self, config: ModelConfig, variant: VariantConfig) -> ModelUse:
+        """A variant as it is loaded."""
+        resolve = self.experiment.resolve
+        adapter = self.experiment.resolve_adapter(variant)
+        return ModelUse(resolve(variant.reference), variant.revision, adapter, config.load)
+
+    def model(self, config: ModelConfig, variant: VariantConfig) -> SteerableModel:
+        """A variant, loaded in this process."""
+        model = self.load(self.model_use(config, variant))
+        self._described[config.name, variant.name] = describe(model)
+        return model
+
+    def load(self, use: ModelUse) -> SteerableModel:
+        """A model in this process. One is kept in memory: asking for another lets the first go."""
+        if self._loaded is None or self._loaded[0] != use:
+            self._loaded = None
+            self.say(f"loading {use.reference}")
+            self._loaded = (use, load_use(use))
         return self._loaded[1]
+
+    def loaded(self, config: ModelConfig, variant: VariantConfig) -> Loaded:
+        """What a variant says of itself where cells are evaluated, once it is loaded there."""
+        if self.workload.ray is not None:
+            self._loaded = None  # the workers may share its device
+        found = self.executor.loaded(self.model_use(config, variant))
+        self._described[config.name, variant.name] = found.description
+        return found
 
     def description(self, config: ModelConfig, variant: VariantConfig) -> Description:
         """What identifies a variant, without loading it where its files tell."""
         wanted = (config.name, variant.name)
         if wanted not in self._described:
+            use = self.model_use(config, variant)
             found = read_description(
-                self.experiment.resolve(variant.reference),
-                revision=variant.revision,
-                adapter=self.experiment.resolve_adapter(variant),
-                options=config.load,
+                use.reference, revision=use.revision, adapter=use.adapter, options=use.options
             )
             if found is None and self.is_dry:
                 raise MissingPrerequisiteError(f"only the weights of {variant.reference} tell its dtype")
-            self._described[wanted] = found or describe(self.model(config, variant))
+            self._described[wanted] = found or self.loaded(config, variant).description
         return self._described[wanted]
 
     def dataset(self, trait: TraitConfig) -> TraitDataset:
@@ -270,6 +291,7 @@ class Session:
                 lambda: self.description(config, config.instruct), lambda: self.model(config, config.instruct)
             ),
             say=self.say,
+            elsewhere=remote_judge(self.executor, self.model_use),
         )
 
     def judge(self, trait: TraitConfig, model: ModelConfig | None = None) -> RememberingJudge:

@@ -7,12 +7,12 @@ from massact.config import ModelConfig, TraitConfig
 from massact.domain import Recipe
 from massact.labels import format_label
 from massact.layers import parse_layers
+from massact.phases.accounting import counted_work
 from massact.phases.evaluate import Evaluator, GridRequest, Overrides
 from massact.phases.extraction import extract_model
 from massact.phases.gap_filling import Found, SearchPlan, fill_gaps, fill_phase, search_bests
 from massact.phases.geometry import pair_cosines
 from massact.phases.grid import load_answers, phase_gaps
-from massact.phases.judged import counted_judging
 from massact.phases.outcome import log_outcome
 from massact.phases.preflight import check_experiment
 from massact.phases.prepare import calibrate_model
@@ -63,7 +63,7 @@ def run_extract(session: Session, parent: OpenRun | None = None) -> None:
     check_experiment(session, judges=session.experiment.extraction.vetting is not None)
     _require(session, "extract")
     phase_run = session.tracker.phase("extract", parent=parent, params=phase_params(session))
-    with phase_run as run, counted_judging(session, run):
+    with phase_run as run, counted_work(session, run):
         lines = ["| model | trait | windows extracted now |", "|---|---|---|"]
         for model in session.experiment.models:
             calibrated = calibrate_model(session, run, model)
@@ -89,7 +89,7 @@ def run_evaluate(session: Session, request: Request, parent: OpenRun | None = No
     }
     with (
         session.tracker.phase("evaluate", parent=parent, params=params) as run,
-        counted_judging(session, run),
+        counted_work(session, run),
     ):
         evaluator = Evaluator(session, run, request.model, request.trait, request.overrides)
         tally = evaluator.run(
@@ -112,7 +112,7 @@ def run_grid_phase(session: Session, name: PhaseName, parent: OpenRun | None = N
     _require(session, name)
     phase = session.experiment.phase(name)
     phase_run = session.tracker.phase(name, parent=parent, params=phase_params(session))
-    with phase_run as run, counted_judging(session, run):
+    with phase_run as run, counted_work(session, run):
         tally = fill_phase(session, run, phase)
         cosines = pair_cosines(session, load_answers(session, name)) if name == "phase2" else {}
         log_outcome(session, run, name, cosines)
@@ -141,7 +141,7 @@ def _run_search(
     _require(session, "phase1")
     own = ("mode", "budget", "tolerance", "screen", "confidence")
     params = {**phase_params(session), **{name: getattr(plan, name) for name in own}}
-    with session.tracker.phase(name, parent=parent, params=params) as run, counted_judging(session, run):
+    with session.tracker.phase(name, parent=parent, params=params) as run, counted_work(session, run):
         found = search(session, run, plan)
         session.settle()
         n_gaps = len(phase_gaps(session).remaining)

@@ -4,14 +4,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
+from massact.executors.base import Work
 from massact.keys import cell_key
 from massact.phases.interrupt import Interrupted
 from massact.phases.judged import ready_judge
 from massact.phases.recast import Subject
 from massact.phases.session import Session
-from massact.pipeline.evaluate import Evaluation, FailedCell, PlannedCell
+from massact.pipeline.evaluate import Evaluation, FailedCell, Part, PlannedCell
 from massact.pipeline.screening import Screening, StoppedCell, joined, stop_reason
-from massact.pipeline.sweep import Part, evaluate_cells
 from massact.tracking.tracker import OpenRun
 
 
@@ -59,14 +59,14 @@ def sweeping(
     """
     interruption = session.interruption
     judge = ready_judge(session, parent, subject.trait, subject.model)
-    results = evaluate_cells(
-        session.model(subject.model, subject.model.instruct),
-        cells,
-        questions,
+    work = Work(
+        session.model_use(subject.model, subject.model.instruct),
         judge,
-        batch_rows=session.workload.batch_rows or None,
-        progress=session.progress,
-        should_stop=lambda: interruption.is_requested,
+        questions if isinstance(questions, Part) else Part(questions),
+        session.workload.batch_rows or None,
+    )
+    results = session.executor.evaluate(
+        work, cells, progress=session.progress, should_stop=lambda: interruption.is_requested
     )
     session.spool  # noqa: B018  opened before anything is spent on what it could not take
     with interruption.finishing(), closing(results):

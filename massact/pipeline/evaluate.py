@@ -3,10 +3,12 @@
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from massact.domain import Cell, Geometry, Response, Timing
+
+if TYPE_CHECKING:  # what a cell is can be said, and sent about, without torch
+    import torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,10 +16,19 @@ class PlannedCell:
     """A cell to be evaluated, with the vector it steers by."""
 
     cell: Cell
-    vector: torch.Tensor | None
+    vector: "torch.Tensor | None"
     """Unit vector `[d_model]`, float32; `None` for the baseline."""
     geometry: Geometry | None = None
     n_dims_cleaned: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some of a question set's questions, one after the other."""
+
+    questions: Sequence[str]
+    first: int = 0
+    """Number of the first of them in the set: a sampled response hangs on it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ class JudgeThread:
     def _work(self) -> None:
         while (batch := self._next()) is not None:
             try:
-                results = list(_judge(self._judge, batch))
+                results = list(judged(self._judge, batch))
             except BaseException as error:  # raised again where the results are waited for
                 with self._changed:
                     self._error = error
@@ -113,7 +113,7 @@ class JudgeThread:
             return self._waiting.popleft()
 
 
-def _judge(judge: Judge, batch: Generated) -> Iterator[Result]:
+def judged(judge: Judge, batch: Generated) -> Iterator[Result]:
     """Score a batch; one that the judge trips over is tried again by halves, so that one cell fails alone."""
     if batch.error is not None:
         yield from (FailedCell(one, batch.error) for one in batch.cells)
@@ -128,7 +128,7 @@ def _judge(judge: Judge, batch: Generated) -> Iterator[Result]:
             return
         middle = len(batch.cells) // 2
         for some in (slice(None, middle), slice(middle, None)):
-            yield from _judge(judge, _part(batch, some))
+            yield from judged(judge, _part(batch, some))
 
 
 def _score(judge: Judge, batch: Generated) -> list[Evaluation]:

@@ -37,7 +37,8 @@ class RememberingJudge:
     @property
     def usage(self) -> Usage:
         """That of the judge within, and how many exchanges it was not asked about."""
-        return replace(self.within.usage, cached=self._n_known)
+        used = self.within.usage
+        return replace(used, cached=used.cached + self._n_known)
 
     def prepare(self) -> None:
         """Load what the judge within needs."""

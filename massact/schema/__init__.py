@@ -26,6 +26,7 @@ from massact.schema.names import (
     Kind,
     MlflowTag,
     Tag,
+    WorkerMetric,
 )
 from massact.schema.point_text import decode_points, encode_point, point_tag
 from massact.schema.points import Place, Points, RunText, StoredPoint, point_of
@@ -65,6 +66,7 @@ __all__ = [
     "StageRow",
     "StoredPoint",
     "Tag",
+    "WorkerMetric",
     "declared_prefix",
     "declared_tag",
     "decode_declared",

@@ -56,6 +56,8 @@ class Tag(StrEnum):
     """Of an evaluation that was taken over from another label's, whose vector is alike: the key of that one."""
     JUDGE_CHECK = "massact.judge_check"
     """Of a phase's run: `passed`, or which canaries its judge fails."""
+    EXECUTOR = "massact.executor"
+    """Of a phase's run whose cells other processes evaluated: which, in words."""
     VERDICT = "massact.verdict"
     """Prefix of a phase's verdicts: `massact.verdict.<name>`."""
 
@@ -83,6 +85,20 @@ class JudgeMetric(StrEnum):
     """Responses whose verdict was known."""
     COST = "judge_cost_usd"
     """At the experiment file's prices."""
+
+
+class WorkerMetric(StrEnum):
+    """Metrics of a phase's run whose cells other processes evaluated: a step is a worker, by its number from 0."""
+
+    WORKERS = "workers"
+    """How many there were, over the whole phase; not stepped."""
+    CELLS = "worker_cells"
+    CELL_RATE = "worker_cells_per_second"
+    SPEED = "worker_tokens_per_second"
+    UTILISATION = "worker_utilisation"
+    """Share of the time, while cells were evaluated and it was there with its model, in which it generated: 0 to 1."""
+    LOST = "worker_lost"
+    """1 where it ended before its work did."""
 
 
 class Artifact(StrEnum):

@@ -58,11 +58,16 @@ def _computed(place: Place) -> dict[str, str]:
 
 
 def failure_whole_run(
-    place: Place, failed: FailedCell, *, parent: OpenRun, confirms: str | None = None
+    place: Place,
+    failed: FailedCell,
+    *,
+    parent: OpenRun,
+    confirms: str | None = None,
+    finished_at: int | None = None,
 ) -> WholeRun:
     """The failed run of a cell that could not be evaluated."""
     row = failed_row(place, failed, confirms=confirms)
-    name, now = run_name(row), _now()
+    name, now = run_name(row), _now() if finished_at is None else finished_at
     own = row_tags(row) | label_tags(row) | {Tag.ERROR.value: failed.error[:_ERROR_LIMIT]}
     return WholeRun(
         name=name,
@@ -75,7 +80,12 @@ def failure_whole_run(
 
 
 def screening_whole_run(
-    place: Place, stopped: StoppedCell, *, baseline: Baseline, parent: OpenRun
+    place: Place,
+    stopped: StoppedCell,
+    *,
+    baseline: Baseline,
+    parent: OpenRun,
+    finished_at: int | None = None,
 ) -> WholeRun:
     """The run of a cell that was given up on a part of its questions: its reason and its scores.
 
@@ -86,7 +96,7 @@ def screening_whole_run(
     row = evaluation_row(place, evaluation, baseline)
     n_asked = len(evaluation.responses)
     row = replace(row, kind=Kind.SCREENING, key=screening_key(row.key), n_questions=n_asked)
-    end = _now()
+    end = _now() if finished_at is None else finished_at
     return evaluation_run(
         row,
         evaluation_scores(evaluation),

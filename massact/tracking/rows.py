@@ -31,6 +31,11 @@ class Baseline:
     trait_mean: float | None
 
 
+def baseline_of(evaluation: Evaluation) -> Baseline:
+    """A baseline's result as what evaluations are compared with."""
+    return Baseline(cell_key(evaluation.planned.cell), _rounded(evaluation.summary.trait_mean))
+
+
 def evaluation_row(
     place: Place, evaluation: Evaluation, baseline: Baseline | None, *, confirms: str | None = None
 ) -> EvaluationRow:

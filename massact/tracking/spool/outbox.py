@@ -39,7 +39,13 @@ class Spool:
     """Takes finished runs and sees to it that the tracking store gets them, now or later."""
 
     def __init__(
-        self, folder: Path, tracking_uri: str, experiment: str, *, say: Callable[[str], None] = _silent
+        self,
+        folder: Path,
+        tracking_uri: str,
+        experiment: str,
+        *,
+        say: Callable[[str], None] = _silent,
+        heard: Callable[[Outcome], None] = lambda _outcome: None,
     ) -> None:
         """Open a journal in the folder, which is made where it is not there.
 
@@ -49,10 +55,12 @@ class Spool:
             experiment: the experiment's name, for people who find the journal.
             say: told in one line, from any thread, when the store takes nothing, when it does again, and
                 what is left in the end.
+            heard: told, from the thread that sends, what came of records that were sent.
 
         Raises:
             SpoolFolderError: the folder cannot be made or written to.
         """
+        self._heard = heard
         self._folder, self._store, self._say = folder, stored_uri(tracking_uri), say
         now = int(time.time() * 1000)
         opening = encode(Opening(self._store, experiment, socket.gethostname(), os.getpid(), now))
@@ -72,18 +80,25 @@ class Spool:
         """How many runs the store does not have yet, refused ones included."""
         return self._queue.n_waiting
 
-    def put(self, run: WholeRun, *, experiment_id: str) -> str:
+    def put(
+        self, run: WholeRun, *, experiment_id: str, record_id: str | None = None, may_be_there: bool = False
+    ) -> str:
         """Hand a run over, for an MLflow experiment. Returns the id of its record, which it gets as a tag.
 
         It returns at once, whatever the disk and the store are doing.
+
+        Args:
+            record_id: 32 hexadecimal digits; `None`: new ones.
+            may_be_there: whether another spool may have sent this record: the store is asked first.
 
         Raises:
             SpoolError: the journal could not be written before.
             TypeError: the run holds what is no text, number or bytes.
         """
-        id_ = uuid.uuid4().hex
+        id_ = record_id or uuid.uuid4().hex
         tagged = replace(run, tags={**run.tags, Tag.SPOOL.value: id_})
-        self._queue.add(id_, experiment_id, encode(RunRecord(id_, Home(self._store, experiment_id), tagged)))
+        line = encode(RunRecord(id_, Home(self._store, experiment_id), tagged))
+        self._queue.add(id_, experiment_id, line, look=may_be_there)
         return id_
 
     def wait_written(self) -> None:
@@ -221,6 +236,7 @@ class Spool:
         if done := (*outcome.sent, *outcome.there):
             self._journal.mark(encode(Sent(done)))
         self._queue.settle(outcome)
+        self._heard(outcome)
         if self._journal.size > CUT_BACK_BYTES:
             self._queue.when_empty(lambda: self._journal.cut(self._opening_bytes))
 

@@ -44,8 +44,8 @@ class Queue:
         self._is_told = False
         self._is_closed = self._is_stopped = self._is_hurried = self._is_dead = False
 
-    def add(self, id_: str, experiment_id: str, line: bytes) -> None:
-        """Put a record.
+    def add(self, id_: str, experiment_id: str, line: bytes, *, look: bool = False) -> None:
+        """Put a record; with `look` it may have arrived already.
 
         Raises:
             SpoolError: the journal could not be written before.
@@ -55,7 +55,7 @@ class Queue:
             if self._is_closed:
                 raise RuntimeError("a run was put into a spool that is closed")
             self._n_put += 1
-            self._unwritten.append(Entry(id_, self._n_put, experiment_id, len(line), line))
+            self._unwritten.append(Entry(id_, self._n_put, experiment_id, len(line), line, look=look))
             self._changed.notify_all()
 
     def take_unwritten(self) -> list[Entry]:

@@ -1,0 +1,272 @@
+"""Keeping results: each is spooled on the machine where it was made, and the driver knows it until the store has it."""
+
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from massact.executors.base import Finished, MakeRun
+from massact.executors.ray.cluster import Cluster, Events, reason
+from massact.executors.ray.messages import Draft, News
+from massact.executors.ray.scribe import Scribe
+from massact.executors.ray.site import Environment, Site, reaches_anywhere
+from massact.keys import cell_key
+from massact.pipeline.evaluate import PlannedCell
+from massact.pipeline.screening import StoppedCell
+from massact.tracking.spool import Spool
+from massact.tracking.tracker import OpenRun
+
+FULL = 50_000
+"""Results that the store does not have yet, at which no more are made: a few kB of memory each."""
+_NEWS_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class _Kept:
+    draft: Draft
+    result: Finished
+    node: str
+    is_written: bool = False
+
+
+class Vectors:
+    """Vectors by digest, each put into Ray's store once, from where a machine gets it once."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._refs: dict[str, Any] = {}
+
+    def ref(self, planned: PlannedCell) -> Any:
+        """A reference to a cell's vector; `None` where it has none."""
+        steering = planned.cell.steering
+        if planned.vector is None or steering is None:
+            return None
+        digest = steering.vector_digest
+        if digest not in self._refs:
+            array = planned.vector.to(dtype=torch.float32).contiguous().numpy()
+            self._refs[digest] = self._cluster.ray.put(array)
+        return self._refs[digest]
+
+
+class Keeping:
+    """Hands results to scribes, and takes them back where a scribe is lost."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        events: Events,
+        site: Site,
+        vectors: Vectors,
+        *,
+        spool: Callable[[], Spool],
+        say: Callable[[str], None],
+    ) -> None:
+        """
+        Args:
+            spool: of the driver, for what no other machine keeps.
+        """
+        self._cluster, self._events, self._site, self._vectors = cluster, events, site, vectors
+        self._spool, self._say = spool, say
+        self._made_on: dict[str, str] = {}
+        self._new: dict[str, list[_Kept]] = {}
+        self._unsent: dict[str, _Kept] = {}
+        self._scribes: dict[str, Any] = {}
+        self._no_scribe: set[str] = set()
+        self._n_refused = 0
+        self._has_told = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits for the store that nothing more should be made."""
+        return len(self._unsent) >= FULL
+
+    @property
+    def n_waiting(self) -> int:
+        """Runs on other machines' disks, and those refused, that the store does not have."""
+        return len(self._unsent) + self._n_refused
+
+    def made(self, planned: PlannedCell, node: str) -> None:
+        """A cell's result was made on a node."""
+        self._made_on[cell_key(planned.cell)] = node
+
+    def keep(self, result: Finished, make: MakeRun, home: OpenRun) -> None:
+        """Keep a result where it was made, or here."""
+        id_, planned = uuid.uuid4().hex, _planned(result)
+        node = self._made_on.pop(cell_key(planned.cell), None)
+        if node is None or not self._can_write(node, home):
+            self._spool().put(make(result), experiment_id=home.experiment_id, record_id=id_)
+            return
+        vector = self._vectors.ref(planned)
+        draft = Draft(id_, _without_vector(result), vector, make, home.experiment_id)
+        kept = self._unsent[id_] = _Kept(draft, result, node)
+        self._new.setdefault(node, []).append(kept)
+
+    def flush(self) -> None:
+        """Hand over what is new; does not wait."""
+        new, self._new = self._new, {}
+        for node, some in new.items():
+            if node in self._no_scribe:  # found out since it was kept
+                self._take_back([one.draft.id for one in some])
+                continue
+            ref = self._scribe(node).write.remote([one.draft for one in some])
+            self._events.when(ref, lambda ref, node=node, some=some: self._written(node, some, ref))  # type: ignore[misc]
+
+    def settle(self, seconds: float) -> int:
+        """Wait until the store has everything that others keep. Returns how many runs it does not have."""
+        self.flush()
+        for scribe in self._scribes.values():
+            self._events.when(scribe.hurry.remote(), lambda _ref: None)
+        deadline = time.monotonic() + seconds
+        while self._unsent and time.monotonic() < deadline:
+            self._events.turn(min(0.2, max(0.0, deadline - time.monotonic())))
+            self.flush()
+        return self.n_waiting
+
+    def send_leftovers(self) -> int:
+        """Send what earlier commands left on other machines. Returns how many runs are left there."""
+        left = 0
+        for node in self._cluster.nodes().values():
+            if self._cluster.is_here(node.id) or not reaches_anywhere(
+                self._site.tracking_uri, "mlflow-artifacts:"
+            ):
+                continue
+            try:
+                n, news = self._cluster.ray.get(self._scribe(node.id).leftovers.remote())
+            except self._cluster.ray.exceptions.RayError as error:
+                self._say(
+                    f"warning: what earlier commands left on {node.host} cannot be sent ({reason(error)})"
+                )
+                self._give_up(node.id)
+                continue
+            left += n
+            self._hear(news)
+        return left
+
+    def close(self, seconds: float) -> int:
+        """Send what can be sent within some seconds, and end the scribes. Returns how many runs wait elsewhere."""
+        began = time.monotonic()
+        self.settle(seconds)
+        for node, scribe in list(self._scribes.items()):
+            left = max(0.5, seconds - (time.monotonic() - began))
+            try:
+                self._hear(self._cluster.ray.get(scribe.close.remote(left), timeout=left + 5))
+            except self._cluster.ray.exceptions.RayError as error:
+                self._lost(node, error)
+        self._scribes.clear()
+        return self.n_waiting
+
+    def abandon(self) -> None:
+        """What is not known to be on a disk is put on this one."""
+        self._take_back([id_ for id_, one in self._unsent.items() if not one.is_written])
+        self._scribes.clear()
+
+    def _can_write(self, node: str, home: OpenRun) -> bool:
+        if node in self._no_scribe:
+            return False
+        if self._cluster.is_here(node) or reaches_anywhere(self._site.tracking_uri, home.artifact_uri):
+            return True
+        if not self._has_told:
+            self._has_told = True
+            self._say(
+                "results of other machines are spooled on this one: the run store, or its artifacts, are files here; "
+                "a tracking server takes them from everywhere (docs/scale.md)"
+            )
+        return False
+
+    def _scribe(self, node: str) -> Any:
+        if node not in self._scribes:
+            from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+            make = self._cluster.ray.remote(Scribe).options(
+                num_cpus=0, max_restarts=0, max_task_retries=0, max_concurrency=4,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+            )  # fmt: skip
+            uri = Environment({"MLFLOW_TRACKING_URI": self._site.tracking_uri})
+            scribe = make.remote(self._site.environment(), self._site.spool, uri, self._site.experiment)
+            self._scribes[node] = scribe
+            self._ask_news(node, scribe)
+        return self._scribes[node]
+
+    def _ask_news(self, node: str, scribe: Any) -> None:
+        ref = scribe.news.remote(_NEWS_SECONDS)
+
+        def told(ref: Any) -> None:
+            if self._scribes.get(node) is not scribe:
+                return
+            try:
+                self._hear(self._cluster.ray.get(ref))
+            except self._cluster.ray.exceptions.RayError as error:
+                self._lost(node, error)
+            else:
+                self._ask_news(node, scribe)
+
+        self._events.when(ref, told)
+
+    def _hear(self, news: News) -> None:
+        for line in news.lines:
+            self._say(line)
+        for id_ in news.arrived:
+            self._unsent.pop(id_, None)
+        for id_ in news.refused:
+            if self._unsent.pop(id_, None) is not None:
+                self._n_refused += 1
+
+    def _written(self, node: str, some: list[_Kept], ref: Any) -> None:
+        exceptions = self._cluster.ray.exceptions
+        try:
+            self._cluster.ray.get(ref)
+        except exceptions.RayTaskError as error:
+            self._say(
+                f"the spool {self._site.spool} of a machine cannot be used ({reason(error)}): this one's is"
+            )
+            self._no_scribe.add(node)
+            self._take_back([one.draft.id for one in some])
+        except exceptions.RayError as error:
+            self._lost(node, error)
+        else:
+            for one in some:
+                one.is_written = True
+
+    def _give_up(self, node: str) -> None:
+        self._no_scribe.add(node)
+        scribe = self._scribes.pop(node, None)
+        if scribe is not None:
+            self._cluster.ray.kill(scribe)
+
+    def _lost(self, node: str, error: BaseException) -> None:
+        """A scribe has ended, and perhaps its machine: what it had not sent is sent from here, once all the same."""
+        if node not in self._scribes:
+            return
+        # one that only does not answer must not send what is sent from here
+        self._cluster.ray.kill(self._scribes.pop(node))
+        self._no_scribe.add(node)
+        self._cluster.forget_nodes()
+        mine = [id_ for id_, one in self._unsent.items() if one.node == node]
+        self._say(
+            f"a machine's spool is lost ({reason(error)})"
+            + (f": {len(mine)} results are sent from here" if mine else "")
+        )
+        self._take_back(mine)
+
+    def _take_back(self, ids: list[str]) -> None:
+        for id_ in ids:
+            kept = self._unsent.pop(id_, None)
+            if kept is not None:
+                draft = kept.draft
+                run = draft.make(kept.result)
+                self._spool().put(run, experiment_id=draft.experiment_id, record_id=id_, may_be_there=True)
+
+
+def _planned(result: Finished) -> PlannedCell:
+    return result.evaluation.planned if isinstance(result, StoppedCell) else result.planned
+
+
+def _without_vector(result: Finished) -> Finished:
+    if isinstance(result, StoppedCell):
+        evaluation = result.evaluation
+        bare = replace(evaluation, planned=replace(evaluation.planned, vector=None))
+        return replace(result, evaluation=bare)
+    return replace(result, planned=replace(result.planned, vector=None))
