@@ -10,8 +10,9 @@ TOY = Path(__file__).parent.parent / "experiments" / "toy.yaml"
 
 
 def gaps(uri: str, *options: str) -> Result:
-    """`massact gaps` on a tracking URI."""
-    return CliRunner().invoke(cli, ["gaps", "--experiment", str(TOY), "--tracking-uri", uri, *options])
+    """`massact gaps` on a tracking URI, which may hold a password: so from the environment."""
+    environment = {"MLFLOW_TRACKING_URI": uri}
+    return CliRunner().invoke(cli, ["gaps", "--experiment", str(TOY), *options], env=environment)
 
 
 def refusal(uri: str) -> str:
