@@ -17,6 +17,7 @@ from massact.cli.executor import ray_options
 from massact.errors import ExecutorError, ModelError, UsageError
 from massact.executors.base import ModelUse
 from massact.executors.options import RayOptions
+from massact.executors.ray import cluster as cluster_module
 from massact.executors.ray.cluster import require_ray
 from massact.executors.ray.run import Run
 from massact.executors.ray.site import Environment, Site, reaches_anywhere
@@ -361,6 +362,15 @@ def test_options_of_rays_without_it_are_refused() -> None:
         name = next(iter(given)).replace("_", "-")
         with pytest.raises(UsageError, match=f"--{name} says how Ray runs cells: add --executor ray"):
             ray_options({"executor": "local", **given})
+
+
+def test_an_address_where_nothing_answers_is_told_at_once() -> None:
+    began = time.monotonic()
+    with pytest.raises(UsageError, match=r"no cluster of Ray's at 127\.0\.0\.1:1: .*ray start --head"):
+        cluster_module._check_reachable("127.0.0.1:1")
+    assert time.monotonic() - began < 10
+    cluster_module._check_reachable("auto")
+    cluster_module._check_reachable("local")
 
 
 def test_rays_client_is_refused() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from massact.errors import UsageError
 from massact.executors.options import RayOptions
 
+_REACH_SECONDS = 5.0
 LOOK_SECONDS = 2.0
 """How often machines are looked for that have joined or left."""
 
@@ -93,19 +94,34 @@ def _connect(ray: Any, options: RayOptions) -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     address = options.address or os.environ.get("RAY_ADDRESS") or "local"
     settings: dict[str, Any] = {}
+    _check_reachable(address)
     if address == "local":
         # where workers need no GPU, as many are started as are wanted
         settings = {"include_dashboard": False, "num_cpus": max(os.cpu_count() or 1, options.workers)}
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **settings)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(f"no cluster of Ray's at {address}: {text}") from error
+        hint = "; where the cluster wants a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+        raise UsageError(f"no cluster of Ray's at {address}: {text}{hint}") from error
     finally:
         # Ray takes SIGTERM for itself; how a command ends is massact's
         if threading.current_thread() is threading.main_thread():
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself would ask for minutes, and write of it to our stderr."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(
+            f"no cluster of Ray's at {address}: {error}; start one with ray start --head (docs/scale.md)"
+        ) from error
 
 
 def _node(found: dict[str, Any]) -> Node | None:
