@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 
 from massact.errors import StoreError
 from massact.schema import Declared, EvaluationRow, Kind, MlflowTag, StageRow, Tag
-from massact.tracking.connection import connect, first_line, shown_uri, without_password
+from massact.tracking.connection import connect, first_line
 from massact.tracking.creation import Creation
 from massact.tracking.declaring import keep_declared
+from massact.tracking.experiments import ensure_experiment
 from massact.tracking.fetching import fetch_from
 from massact.tracking.holding import held_back, uninterrupted
 from massact.tracking.patience import Patience, StoreLostError, is_outage
@@ -78,36 +79,9 @@ class Tracker:
         self._patience = patience or Patience(0)
         self._declared, self._say = declared, say
         self._client = connect(tracking_uri)
-        self.experiment_id = self._ensure_experiment(description)
+        self.experiment_id = ensure_experiment(self._client, tracking_uri, experiment, description)
         self.shown_experiment_id = self.experiment_id
         """MLflow experiment of the last phase: under `mlflow run` the one that it chose."""
-
-    def _ensure_experiment(self, description: str) -> str:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            found = self._client.get_experiment_by_name(self.experiment)
-            if found is not None and found.lifecycle_stage != "active":
-                raise StoreError(
-                    f"the MLflow experiment {self.experiment!r} was deleted: restore it "
-                    f"(mlflow experiments restore --experiment-id {found.experiment_id}) or give the file another name"
-                )
-            return self._create_experiment(description) if found is None else str(found.experiment_id)
-        except MlflowException as error:
-            raise StoreError(
-                f"tracking store {shown_uri(self.tracking_uri)}: {without_password(error, self.tracking_uri)}"
-            ) from error
-
-    def _create_experiment(self, description: str) -> str:
-        note = {MlflowTag.NOTE.value: description} if description else {}
-        try:
-            return str(self._client.create_experiment(self.experiment, tags=note))
-        except Exception:
-            # another process that began at the same time may have been faster
-            made = self._client.get_experiment_by_name(self.experiment)
-            if made is None or made.lifecycle_stage != "active":
-                raise
-            return str(made.experiment_id)
 
     def _ask(self, attempt: Callable[[], T]) -> T:
         """Something that may be asked twice: the second time changes nothing."""
