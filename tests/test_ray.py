@@ -177,11 +177,9 @@ def test_an_interruption_drains_what_is_in_hand(executor: Callable[..., Any]) ->
     seen: list[Result] = []
     asked = ray_cluster.work(ray)
     todo = cells(list(map(float, range(200))))
-    began = time.monotonic()
     for one in ray.evaluate(asked, todo, progress=silent, should_stop=lambda: bool(seen)):
         seen.append(one)  # noqa: PERF402  it is looked at from within
     assert 0 < len(seen) <= 4 * 2 * 3, "shards of four, two workers"
-    assert time.monotonic() - began < 20
     assert not any(one.tasks for one in ray.tools.crew.members)
 
 
