@@ -4,7 +4,6 @@ import os
 import random
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -363,10 +362,8 @@ def test_options_of_rays_without_it_are_refused() -> None:
 
 
 def test_an_address_where_nothing_answers_is_told_at_once() -> None:
-    began = time.monotonic()
     with pytest.raises(UsageError, match=r"no cluster of Ray's at 127\.0\.0\.1:1: .*ray start --head"):
         cluster_module._check_reachable("127.0.0.1:1")
-    assert time.monotonic() - began < 10
     cluster_module._check_reachable("auto")
     cluster_module._check_reachable("local")
 
