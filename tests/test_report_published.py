@@ -40,9 +40,11 @@ def markdown(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("published")
     where = ["--experiment", str(ROOT / "experiments/massive-activations.yaml"),
              "--tracking-uri", f"sqlite:///{folder}/store.db"]  # fmt: skip
-    for arguments in (["import", "--published", str(DATA)], ["report", "--output", str(folder)]):
-        done = CliRunner().invoke(cli, [*arguments, *where])
-        assert done.exit_code == 0, done.output
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(folder)  # artifacts go there too
+        for arguments in (["import", "--published", str(DATA)], ["report", "--output", str(folder)]):
+            done = CliRunner().invoke(cli, [*arguments, *where])
+            assert done.exit_code == 0, done.output
     assert len(list(folder.glob("*/figures/*.png"))) == 1
     (html,) = folder.glob("*/report.html")
     assert html.read_text().count('<svg role="img" aria-label="Published deltas, a dot per source.') == 1
