@@ -1,6 +1,7 @@
 """Method labels: one place parses and prints them, and each recipe has one spelling."""
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -147,3 +148,18 @@ def test_a_contradictory_cleaning_cannot_be_built(when: str, scope: str | None, 
 def test_an_unknown_method_cannot_be_built() -> None:
     with pytest.raises(ValueError, match="'pca'; there are mean_diff, probe"):
         Recipe("pca")
+
+
+def test_the_glossary_says_what_each_label_cleans(root: Path) -> None:
+    text = (root / "docs/glossary.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z_0-9]+)` \| (.*?) \| (.*?) ?\|$", text, re.MULTILINE)
+    when = {"none": "nothing", "after": "the vector, after", "before": "the activations, before"}
+    assert len(rows) == 7
+    for label, cleaned, dims in rows:
+        cleaning = parse_label(label).cleaning
+        assert (format_label(parse_label(label)), when[cleaning.when]) == (label, cleaned)
+        assert ("own" in dims, "all" in dims, "two" in dims) == (
+            cleaning.scope == "layer",
+            cleaning.n_dims == "all",
+            cleaning.n_dims == 2,
+        )
