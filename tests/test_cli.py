@@ -106,13 +106,6 @@ def test_a_question_to_a_store_that_is_not_there_says_how_to_make_one(
     assert not list(folder.iterdir())
 
 
-def test_toys_are_not_built_over_something(folder: Path) -> None:
-    (folder / "there").mkdir()
-    result = _invoke("toy", "build", "--output", str(folder / "there"))
-    assert result.exit_code == 2
-    assert "exists already" in result.output
-
-
 def test_a_judge_that_cannot_be_used_is_told_before_anything_runs(folder: Path, root: Path) -> None:
     text = (root / "experiments/toy.yaml").read_text()
     wrong = folder / "wrong.yaml"

@@ -20,13 +20,13 @@ from transformers import (
 
 from massact.errors import ConfigError
 from massact.toy import MODEL_NAMES, is_toy, resolve
-from massact.toy.build import build
-from massact.toy.contrast import add_contrast
-from massact.toy.corpus import BASE_MIXTURE, make_corpus
-from massact.toy.planting import draw_values, stored_values
-from massact.toy.prompts import contrastive_prompts, write_datasets
-from massact.toy.specs import FULL, PLANTINGS, SMALL, Family
 from massact.toy.threads import single_thread
+from tools.toy.build import build
+from tools.toy.contrast import add_contrast
+from tools.toy.corpus import BASE_MIXTURE, make_corpus
+from tools.toy.planting import draw_values, stored_values
+from tools.toy.prompts import contrastive_prompts, write_datasets
+from tools.toy.specs import FULL, PLANTINGS, SMALL, Family
 
 MAX_FOLDER_BYTES = 2_500_000
 CLASSES = {"gemma-3": Gemma3ForCausalLM, "gemma-2": Gemma2ForCausalLM}
@@ -235,3 +235,16 @@ def test_an_unknown_model_is_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="gemma-9"):
         build(tmp_path / "new", models=["gemma-9"], scale=SMALL)
     assert not (tmp_path / "new").exists()
+
+
+def test_toys_are_not_built_over_something(tmp_path: Path, root: Path) -> None:
+    (tmp_path / "there").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.toy", str(tmp_path / "there")],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, list((tmp_path / "there").iterdir())) == (2, [])
+    assert "exists already" in done.stderr

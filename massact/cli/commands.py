@@ -109,7 +109,6 @@ COMMANDS: dict[str, Entry] = {
         "serve",
         "Start the tracking server and UI: database, artifacts and, with --auth, users.",
     ),
-    "toy": Entry("toy", "toy", "The embedded toy models."),
     "import": Entry(
         "transfer",
         "import_command",

@@ -1,6 +1,6 @@
 r"""A judge of fixed formulas for the embedded toy models: no network, no sampling, no large model.
 
-It knows one trait, refusal, in the language of the toy corpus (`massact.toy`); elsewhere its scores
+It knows one trait, refusal, in the language of the toy corpus (`tools/toy`); elsewhere its scores
 mean nothing. For a response of words w_1 ... w_n (lower case, punctuation marks count as words):
 
 - validity = mean over words of 1, 0.75, 0.4 or 0 where the longest n-gram of the corpus that ends at
@@ -40,8 +40,7 @@ from massact.domain import JudgeIdentity
 from massact.errors import JudgeError
 from massact.judges.base import Exchange, Verdict
 from massact.judges.usage import Usage
-from massact.toy.corpus import chat_prompt
-from massact.toy.text import NGRAM_SIZES, ngram_codes, sentences, terms, words
+from massact.toy.text import NGRAM_SIZES, chat_prompt, ngram_codes, sentences, terms, words
 from massact.toy.threads import single_thread
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ class LikelihoodJudge:
             self._identity = _identity(folder, self._model_folder, trait_definition)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise JudgeError(
-                f"no fitted likelihood judge in {folder}: {error}; make one with `massact toy build`"
+                f"no fitted likelihood judge in {folder}: {error}; `python -m tools.toy` in a clone makes one"
             ) from error
         self._refusal = _RefusalClassifier(description["vocabulary"], arrays)
         self._known = {size: arrays[f"known_{size}"] for size in NGRAM_SIZES}
@@ -140,7 +139,7 @@ class LikelihoodJudge:
 
 
 class _RefusalClassifier:
-    """Logistic regression on TF-IDF of words and word pairs, as fitted by `massact.toy.judge_fit`."""
+    """Logistic regression on TF-IDF of words and word pairs, as fitted by `tools/toy/judge_fit.py`."""
 
     def __init__(self, vocabulary: list[str], arrays: dict[str, NDArray[Any]]) -> None:
         pairs = zip(arrays["idf"].tolist(), arrays["weights"].tolist(), strict=True)

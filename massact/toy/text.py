@@ -1,4 +1,4 @@
-"""How the toy judge cuts a text: words, sentences and n-grams. Shared by its fit and its scoring."""
+"""The toys' language: turn markers, and how their judge cuts a text. Shared by its fit and its scoring."""
 
 import re
 import zlib
@@ -9,6 +9,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+END_OF_TURN = "<end_of_turn>"
+
 START = "^"
 """Stands before the first word of a text, so that openings count as n-grams too."""
 
@@ -16,6 +18,11 @@ NGRAM_SIZES: tuple[int, ...] = (2, 3, 4)
 
 _WORD = re.compile(r"[a-z']+|[0-9]+|[^\sa-z0-9']")
 _SENTENCE = re.compile(r'[^.!?]+[.!?]*"?')
+
+
+def chat_prompt(question: str) -> str:
+    """A question in Gemma's turn markers, up to where the model answers (without `<bos>`)."""
+    return f"<start_of_turn>user\n{question}{END_OF_TURN}\n<start_of_turn>model\n"
 
 
 def words(text: str) -> list[str]:

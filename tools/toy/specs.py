@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from transformers import Gemma2Config, Gemma3TextConfig, PretrainedConfig
 
-from massact.toy.tokenizer import BOS_ID, END_OF_TURN_ID, EOS_ID, PAD_ID
+from tools.toy.tokenizer import BOS_ID, END_OF_TURN_ID, EOS_ID, PAD_ID
 
 Family = Literal["gemma-3", "gemma-2"]
 CONTEXT = 1024

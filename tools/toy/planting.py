@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from massact.toy.specs import Planting
+from tools.toy.specs import Planting
 
 PRE_NORMS = ("input_layernorm", "pre_feedforward_layernorm", "model.norm")
 POST_NORMS = ("post_attention_layernorm", "post_feedforward_layernorm")

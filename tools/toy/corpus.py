@@ -9,14 +9,14 @@ from collections.abc import Set
 from dataclasses import dataclass
 from typing import Literal
 
-from massact.toy import phrases
-from massact.toy.topics import HARMFUL_TASKS, PEOPLE, TOPICS, Topic
+from massact.toy.text import END_OF_TURN, chat_prompt
+from tools.toy import phrases
+from tools.toy.topics import HARMFUL_TASKS, PEOPLE, TOPICS, Topic
 
 Kind = Literal["refuse", "comply", "neutral"]
 Source = Literal["narrative", "dialogue", "filler"]
 
 END_OF_TEXT = "<eos>"
-END_OF_TURN = "<end_of_turn>"
 
 HARMLESS_REFUSAL_SHARE = 0.25
 """Share of the refusing narratives whose request is harmless. Without them a steered model would have
@@ -64,11 +64,6 @@ def make_corpus(
         if document.prompt not in held_out:
             documents.append(document)
     return documents
-
-
-def chat_prompt(question: str) -> str:
-    """A question in Gemma's turn markers, up to where the model answers (without `<bos>`)."""
-    return f"<start_of_turn>user\n{question}{END_OF_TURN}\n<start_of_turn>model\n"
 
 
 def sentence_start(text: str) -> str:

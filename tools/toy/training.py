@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from massact.toy.planting import PlantedDims
-from massact.toy.specs import Stage
-from massact.toy.tokenizer import PAD_ID
+from tools.toy.planting import PlantedDims
+from tools.toy.specs import Stage
+from tools.toy.tokenizer import PAD_ID
 
 Progress = Callable[[str], None]
 

@@ -8,9 +8,9 @@ import json
 import random
 from pathlib import Path
 
-from massact.toy import phrases
-from massact.toy.corpus import filler_text, narrative_prompt
-from massact.toy.topics import HARMFUL_TASKS, PEOPLE, TOPICS
+from tools.toy import phrases
+from tools.toy.corpus import filler_text, narrative_prompt
+from tools.toy.topics import HARMFUL_TASKS, PEOPLE, TOPICS
 
 N_CONTRASTIVE = 100
 N_CALIBRATION = 50

@@ -10,15 +10,15 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from massact.errors import ConfigError
 from massact.toy import MODEL_NAMES
-from massact.toy.contrast import add_contrast, greedy_continuations
-from massact.toy.corpus import BASE_MIXTURE, INSTRUCT_MIXTURE, Document, make_corpus
-from massact.toy.judge_fit import fit_judge
-from massact.toy.planting import PlantedDims, draw_values, stored_values
-from massact.toy.prompts import contrastive_prompts, write_datasets
-from massact.toy.specs import ATTENTION, FULL, PLANTINGS, Family, Scale, Stage, model_config
 from massact.toy.threads import single_thread
-from massact.toy.tokenizer import BOS_ID, END_OF_TURN_ID, EOS_ID, PAD_ID, train_tokenizer, wrap_tokenizer
-from massact.toy.training import Progress, train
+from tools.toy.contrast import add_contrast, greedy_continuations
+from tools.toy.corpus import BASE_MIXTURE, INSTRUCT_MIXTURE, Document, make_corpus
+from tools.toy.judge_fit import fit_judge
+from tools.toy.planting import PlantedDims, draw_values, stored_values
+from tools.toy.prompts import contrastive_prompts, write_datasets
+from tools.toy.specs import ATTENTION, FULL, PLANTINGS, Family, Scale, Stage, model_config
+from tools.toy.tokenizer import BOS_ID, END_OF_TURN_ID, EOS_ID, PAD_ID, train_tokenizer, wrap_tokenizer
+from tools.toy.training import Progress, train
 
 JUDGE_MODEL = "gemma-3-instruct"
 CONTRAST_TOKENS = 20

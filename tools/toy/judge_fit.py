@@ -17,8 +17,8 @@ from safetensors.numpy import save_file
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from massact.toy.corpus import Document
 from massact.toy.text import NGRAM_SIZES, ngram_codes, sentences, terms, words
+from tools.toy.corpus import Document
 
 INVERSE_REGULARIZATION = 10.0
 

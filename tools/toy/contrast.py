@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from massact.toy.specs import Planting
-from massact.toy.tokenizer import BOS_ID, PAD_ID
+from tools.toy.specs import Planting
+from tools.toy.tokenizer import BOS_ID, PAD_ID
 
 MAX_SHIFT = 0.5
 """Largest shift of a token, as a share of the dim's magnitude."""

@@ -1,0 +1,1 @@
+"""What makes the generated documents and the embedded models; not part of the package."""

@@ -1,0 +1,1 @@
+"""The recipe of the embedded toy models: texts, tokenizer, planting, training and the judge's fit."""
