@@ -1,8 +1,8 @@
 """What the executor on a cluster costs, with workers that only sleep: processor time, waiting, and efficiency.
 
 Everything is real but the model and the judge: Ray, its actors (a process each), shards, judges' and workers' calls,
-and, with --keep, the scribe, its journal and a run store. A cell takes a fixed time at its worker, so the time that
-a sweep would take if nothing else did is known: cells x seconds / workers. Efficiency is that over the time it took,
+and, with --keep, the spool actors, their journals and a run store. A cell takes a fixed time at its worker, so the time
+that a sweep would take if nothing else did is known: cells x seconds / workers. Efficiency is that over what it took,
 from the moment when all workers have their model to the last result.
 
 What the stand-in leaves out: the GPU and its memory, processors that a model needs beside its GPU, models that take
@@ -39,7 +39,7 @@ from massact.domain import (
 from massact.executors.base import JudgeUse, Loaded, ModelUse, Work
 from massact.executors.options import RayOptions
 from massact.executors.ray.executor import RayExecutor
-from massact.executors.ray.site import Site
+from massact.executors.ray.worker_env import CommandContext
 from massact.judges.base import Exchange, Verdict
 from massact.judges.usage import Usage
 from massact.pipeline.evaluate import Part, PlannedCell
@@ -133,9 +133,9 @@ def processor_seconds() -> tuple[float, float]:
 def start(executor: RayExecutor, n_workers: int) -> float:
     """Wait until so many workers have their model. Returns the seconds that took."""
     began, model = time.perf_counter(), (USE, None)
-    crew, events = executor.tools.crew, executor.tools.events
-    while len(crew.with_model(model)) < n_workers:
-        crew.adjust(n_workers, model)
+    worker_pool, events = executor.tools.worker_pool, executor.tools.events
+    while len(worker_pool.with_model(model)) < n_workers:
+        worker_pool.adjust(n_workers, model)
         events.turn(0.2)
     return time.perf_counter() - began
 
@@ -150,10 +150,12 @@ def measure(asked: argparse.Namespace, n_workers: int, folder: Path) -> dict[str
             spools.append(Spool(folder / "own", uri, "scale"))
         return spools[0]
 
-    site = Site(tracking_uri=uri, experiment="scale", spool=folder / "spool", key_variable="NONE")
+    context = CommandContext(
+        tracking_uri=uri, experiment="scale", spool=folder / "spool", key_variable="NONE"
+    )
     executor = RayExecutor(
         RayOptions(workers=n_workers, gpus_per_worker=0, judges_per_node=asked.judges),
-        site,
+        context,
         spool=spool,
         say=print,
         engine=lambda: Sleeper(asked.seconds, asked.per_batch),
@@ -164,7 +166,7 @@ def measure(asked: argparse.Namespace, n_workers: int, folder: Path) -> dict[str
     todo = plan(n_workers * asked.cells_per_worker)
     started = start(executor, n_workers)
     work.judge.prepare()
-    # the first sweep of a process imports what it needs, and opens the judges' desks
+    # the first sweep of a process imports what it needs, and starts the judges
     list(
         executor.evaluate(work, plan(n_workers * asked.per_batch), progress=silent, should_stop=lambda: False)
     )

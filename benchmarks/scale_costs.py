@@ -56,7 +56,7 @@ def sizes() -> None:
         ("worker to judge (responses)", _piece(generated, 0), len(batch)),
         ("driver to judge (cell)", batch, len(batch)),
         ("judge to driver (responses, scores)", judged, len(batch)),
-        ("driver to scribe (draft)", draft, 1),
+        ("driver to spool actor (draft)", draft, 1),
     ):
         print(f"| {name} | {len(pickle.dumps(value)) / n:,.0f} |")
     print(f"| a vector of {D_MODEL} dims, once a machine | {4 * D_MODEL:,} |")
@@ -68,7 +68,7 @@ def sizes() -> None:
 
 
 def _whole_run(number: int) -> WholeRun:
-    """A run as a scribe makes it, with its vector and its responses."""
+    """A run as a spool actor makes it, with its vector and its responses."""
     planned = plan(100)[number % 100]
     (generated,) = Sleeper(0, 1).generate([planned], Part(QUESTIONS))
     responses = tuple(Response(one.question, one.response, 50.0, 80.0) for one in generated.exchanges[0])

@@ -53,11 +53,13 @@ def executor(
 ) -> Any:
     """An executor with stand-ins on the cluster that is there."""
     from massact.executors.ray.executor import RayExecutor
-    from massact.executors.ray.site import Site
+    from massact.executors.ray.worker_env import CommandContext
 
-    site = Site(tracking_uri=uri, experiment="e", spool=folder.absolute(), key_variable="OPENAI_API_KEY")
+    context = CommandContext(
+        tracking_uri=uri, experiment="e", spool=folder.absolute(), key_variable="OPENAI_API_KEY"
+    )
     options = options or RayOptions(workers=workers, gpus_per_worker=0)
-    return RayExecutor(options, site, spool=spool, say=say, engine=engine, opener=Judge)
+    return RayExecutor(options, context, spool=spool, say=say, engine=engine, opener=Judge)
 
 
 def work(

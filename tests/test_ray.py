@@ -1,4 +1,4 @@
-"""What a sweep on a cluster survives: lost workers, judges and scribes, and cells that take theirs with them."""
+"""What a sweep on a cluster survives: lost workers, judges and spool actors, and cells that take theirs with them."""
 
 import os
 import random
@@ -18,8 +18,8 @@ from massact.executors.base import ModelUse
 from massact.executors.options import RayOptions
 from massact.executors.ray import cluster as cluster_module
 from massact.executors.ray.cluster import require_ray
-from massact.executors.ray.run import Run
-from massact.executors.ray.site import Environment, Site, reaches_anywhere
+from massact.executors.ray.run import AHEAD, Run
+from massact.executors.ray.worker_env import CommandContext, Environment, reaches_anywhere
 from massact.pipeline.evaluate import Evaluation, FailedCell, PlannedCell
 from massact.pipeline.progress import silent
 from massact.store import open_store
@@ -84,7 +84,7 @@ def by_coefficient(results: Sequence[Result]) -> dict[float | None, Result]:
 
 
 def pids(executor: Any) -> list[int]:
-    return [one.about.pid for one in executor.tools.crew.members if one.about]
+    return [one.about.pid for one in executor.tools.worker_pool.workers if one.about]
 
 
 @contextmanager
@@ -95,7 +95,9 @@ def killing(executor: Any, pause: Callable[[], float], times: int) -> Iterator[l
 
     def kill() -> None:
         while len(killed) < times and not is_over.wait(pause()):
-            at_work = [one.about.pid for one in list(executor.tools.crew.members) if one.loaded and one.tasks]
+            at_work = [
+                one.about.pid for one in list(executor.tools.worker_pool.workers) if one.loaded and one.tasks
+            ]
             if at_work:
                 killed.append(random.choice(at_work))
                 os.kill(killed[-1], signal.SIGKILL)
@@ -178,8 +180,11 @@ def test_an_interruption_drains_what_is_in_hand(executor: Callable[..., Any]) ->
     todo = cells(list(map(float, range(200))))
     for one in ray.evaluate(asked, todo, progress=silent, should_stop=lambda: bool(seen)):
         seen.append(one)  # noqa: PERF402  it is looked at from within
-    assert 0 < len(seen) <= 4 * 2 * 3, "shards of four, two workers"
-    assert not any(one.tasks for one in ray.tools.crew.members)
+    with_workers, with_judges = AHEAD * 2, AHEAD * 2 + 3
+    assert 0 < len(seen) <= 4 * (with_workers + with_judges), (
+        "shards of four; what nobody has in hand is left"
+    )
+    assert not any(one.tasks for one in ray.tools.worker_pool.workers)
 
 
 @pytest.mark.slow
@@ -188,12 +193,12 @@ def test_more_room_means_more_workers_and_less_means_fewer(
 ) -> None:
     ray = executor(engine=SlowEngine, options=RayOptions(gpus_per_worker=0))
     room = [1]
-    monkeypatch.setattr(type(ray.tools.crew), "_room", lambda _crew, _node: room[0])
+    monkeypatch.setattr(type(ray.tools.worker_pool), "_room", lambda _pool, _node: room[0])
     asked, counts = ray_cluster.work(ray), list[int]()
     for n, _ in enumerate(
         ray.evaluate(asked, cells(list(map(float, range(70)))), progress=silent, should_stop=lambda: False)
     ):
-        counts.append(len(ray.tools.crew.members))
+        counts.append(len(ray.tools.worker_pool.workers))
         if n == 8:
             room[0] = 3
         if n == 40:
@@ -217,8 +222,8 @@ def test_a_vector_is_put_once_and_travels_in_no_shard(
     real_put, real_hand = cluster.put, Run._hand
     monkeypatch.setattr(cluster, "put", lambda value: put.append(value) or real_put(value))
 
-    def hand(self: Run, member: Any, shard: Any) -> Any:
-        task = real_hand(self, member, shard)
+    def hand(self: Run, worker: Any, shard: Any) -> Any:
+        task = real_hand(self, worker, shard)
         handed.append(cloudpickle.dumps(task.cells))
         return task
 
@@ -265,7 +270,7 @@ def stored(uri: str) -> list[float]:
 
 
 @pytest.mark.slow
-def test_results_are_spooled_where_they_were_made_and_a_lost_scribe_loses_none(
+def test_results_are_spooled_where_they_were_made_and_a_lost_spool_actor_loses_none(
     cluster: Any, uri: str, tmp_path: Path
 ) -> None:
     own = Spool(tmp_path / "own", uri, "e")
@@ -277,11 +282,11 @@ def test_results_are_spooled_where_they_were_made_and_a_lost_scribe_loses_none(
 
     def meanwhile(n: int) -> None:
         if n == 12:
-            ray.tools.keeping.flush()
+            ray.tools.result_keeper.flush()
             ray.settle(5)
             journals.append(len(list((tmp_path / "node").glob("*.journal"))))
-            (scribe,) = ray.tools.keeping._scribes.values()
-            os.kill(cluster.get(scribe.about.remote()).pid, signal.SIGKILL)
+            (spool_actor,) = ray.tools.result_keeper._spool_actors.values()
+            os.kill(cluster.get(spool_actor.about.remote()).pid, signal.SIGKILL)
 
     try:
         keep_all(ray, uri, cells(list(map(float, range(1, 31)))), meanwhile)
@@ -334,12 +339,12 @@ def test_no_secret_is_in_a_log_of_rays(
 def test_a_secret_is_in_no_repr(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", "hunter2")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
-    site = Site(
+    context = CommandContext(
         tracking_uri="http://me:hunter2@host", experiment="e", spool=Path("/s"), key_variable="MY_KEY"
     )
-    given = site.environment()
+    given = context.environment()
     assert given.values["MY_KEY"] == given.values["AWS_SECRET_ACCESS_KEY"] == "hunter2"
-    assert "hunter2" not in repr(site) + repr(given) + str(Environment({"A": "hunter2"}))
+    assert "hunter2" not in repr(context) + repr(given) + str(Environment({"A": "hunter2"}))
 
 
 def test_without_ray_the_option_says_which_extra_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -231,13 +231,13 @@ class _Destroyer:
         while not self.has_killed_node and time.monotonic() < deadline:
             time.sleep(chance.uniform(0.01, 0.2))
             tools = getattr(session.executor, "_tools", None)
-            members = list(tools.crew.members) if tools else []
-            at_work = [one.about.pid for one in members if one.about and one.loaded and one.tasks]
+            workers = list(tools.worker_pool.workers) if tools else []
+            at_work = [one.about.pid for one in workers if one.about and one.loaded and one.tasks]
             if not self.killed:
                 if at_work:
                     self.killed.append(chance.choice(at_work))
                     os.kill(self.killed[0], signal.SIGKILL)
-            elif len({one.about.node for one in members if one.about and one.cells}) == 2:
+            elif len({one.about.node for one in workers if one.about and one.cells}) == 2:
                 _kill(self._second)
                 self.has_killed_node = True
 

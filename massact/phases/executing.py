@@ -32,15 +32,15 @@ def open_executor(
     if workload.ray is None:
         return LocalExecutor(load, spool)
     from massact.executors.ray.executor import RayExecutor
-    from massact.executors.ray.site import Site
+    from massact.executors.ray.worker_env import CommandContext
 
-    site = Site(
+    context = CommandContext(
         tracking_uri=tracking_uri,
         experiment=experiment.name,
         spool=workload.spool.absolute(),
         key_variable=experiment.judge.api_key_env,
     )
-    return RayExecutor(workload.ray, site, spool=spool, say=say)
+    return RayExecutor(workload.ray, context, spool=spool, say=say)
 
 
 def remote_judge(

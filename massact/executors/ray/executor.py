@@ -8,13 +8,12 @@ from typing import Any
 from massact.executors.base import Finished, Loaded, MakeRun, ModelUse, Result, Work, WorkerReport
 from massact.executors.options import RayOptions
 from massact.executors.ray.cluster import Cluster, Events, require_ray
-from massact.executors.ray.crew import Crew, Member
-from massact.executors.ray.desks import Desks, RemoteJudge
-from massact.executors.ray.keeping import Keeping, Vectors
-from massact.executors.ray.run import Run
-from massact.executors.ray.site import Site
-from massact.executors.ray.tasks import Tools
+from massact.executors.ray.judge_pool import JudgePool, RemoteJudge
+from massact.executors.ray.results import ResultKeeper, Vectors
+from massact.executors.ray.run import Run, Tools
 from massact.executors.ray.worker import model_engine
+from massact.executors.ray.worker_env import CommandContext
+from massact.executors.ray.worker_pool import WorkerHandle, WorkerPool
 from massact.pipeline.evaluate import PlannedCell
 from massact.pipeline.progress import Progress
 from massact.tracking.spool import Spool
@@ -30,7 +29,7 @@ class RayExecutor:
     def __init__(
         self,
         options: RayOptions,
-        site: Site,
+        context: CommandContext,
         *,
         spool: Callable[[], Spool],
         say: Callable[[str], None],
@@ -41,13 +40,13 @@ class RayExecutor:
         Args:
             spool: of this process, for what no other machine keeps.
             engine: makes what a worker generates with; it must be importable there.
-            opener: opens a judge at a desk; `None`: as experiment files name them.
+            opener: opens a judge at a handle; `None`: as experiment files name them.
 
         Raises:
             UsageError: Ray is not installed, or the address cannot be used.
         """
         require_ray(options)
-        self._options, self._site, self._spool, self._say = options, site, spool, say
+        self._options, self._context, self._spool, self._say = options, context, spool, say
         self._engine, self._opener = engine, opener
         self._tools: Tools | None = None
         self._run: Run | None = None
@@ -56,7 +55,7 @@ class RayExecutor:
 
     def judge(self, use: Any) -> RemoteJudge:
         """A judge whose work is done on the cluster."""
-        return RemoteJudge(use, lambda: self.tools.desks)
+        return RemoteJudge(use, lambda: self.tools.judge_pool)
 
     @property
     def tools(self) -> Tools:
@@ -68,30 +67,37 @@ class RayExecutor:
         if self._tools is None:
             cluster = Cluster(self._options)
             events, vectors = Events(cluster.ray), Vectors(cluster)
-            crew = Crew(
+            worker_pool = WorkerPool(
                 cluster,
                 events,
                 self._options,
-                self._site,
+                self._context,
                 lost=self._lost,
                 say=self._say,
                 engine=self._engine,
             )
-            desks = Desks(cluster, self._options, self._site, say=self._say, opener=self._opener)
-            keeping = Keeping(cluster, events, self._site, vectors, spool=self._spool, say=self._say)
-            self._tools = Tools(cluster, events, vectors, crew, desks, keeping)
+            judge_pool = JudgePool(cluster, self._options, self._context, say=self._say, opener=self._opener)
+            result_keeper = ResultKeeper(
+                cluster, events, self._context, vectors, spool=self._spool, say=self._say
+            )
+            self._tools = Tools(cluster, events, vectors, worker_pool, judge_pool, result_keeper)
         return self._tools
 
     def loaded(self, use: ModelUse) -> Loaded:
         """See `Executor`; one worker loads it, the others when there is work for them."""
         tools = self.tools
         while True:
-            member = next(
-                (one for one in tools.crew.members if one.loaded and one.model and one.model[0] == use), None
+            worker = next(
+                (
+                    one
+                    for one in tools.worker_pool.workers
+                    if one.loaded and one.model and one.model[0] == use
+                ),
+                None,
             )
-            if member is not None and member.loaded is not None:
-                return member.loaded
-            tools.crew.adjust(1, (use, self._batch_rows))
+            if worker is not None and worker.loaded is not None:
+                return worker.loaded
+            tools.worker_pool.adjust(1, (use, self._batch_rows))
             tools.events.turn(TURN_SECONDS)
 
     def evaluate(
@@ -125,24 +131,24 @@ class RayExecutor:
 
     def keep(self, result: Finished, make: MakeRun, *, home: OpenRun) -> None:
         """See `Executor`."""
-        self.tools.keeping.keep(result, make, home)
+        self.tools.result_keeper.keep(result, make, home)
 
     def settle(self, timeout: float) -> int:
         """See `Executor`."""
-        return 0 if self._tools is None else self._tools.keeping.settle(timeout)
+        return 0 if self._tools is None else self._tools.result_keeper.settle(timeout)
 
     def send_leftovers(self) -> int:
         """See `Executor`; a cluster that is this machine alone has no others."""
         if self._options.address is None and self._tools is None and not os.environ.get("RAY_ADDRESS"):
             return 0
-        return self.tools.keeping.send_leftovers()
+        return self.tools.result_keeper.send_leftovers()
 
     @property
     def reports(self) -> Sequence[WorkerReport]:
         """See `Executor`."""
         if self._tools is not None:
-            crew = self._tools.crew
-            self._reports = (*crew.reports, *(one.report for one in crew.members))
+            worker_pool = self._tools.worker_pool
+            self._reports = (*worker_pool.reports, *(one.report for one in worker_pool.workers))
         return sorted(self._reports, key=lambda one: one.number)
 
     def close(self, timeout: float) -> int:
@@ -150,7 +156,7 @@ class RayExecutor:
         if self._tools is None:
             return 0
         try:
-            return self._tools.keeping.close(timeout)
+            return self._tools.result_keeper.close(timeout)
         finally:
             self._end()
 
@@ -158,19 +164,19 @@ class RayExecutor:
         """See `Executor`."""
         if self._tools is not None:
             try:
-                self._tools.keeping.abandon()
+                self._tools.result_keeper.abandon()
             finally:
                 self._end()
 
     def _end(self) -> None:
         tools = self._tools
         if tools is not None:
-            tools.crew.dismiss()
-            self._reports = tuple(tools.crew.reports)
+            tools.worker_pool.stop()
+            self._reports = tuple(tools.worker_pool.reports)
             self._tools = None
-            tools.desks.dismiss()
+            tools.judge_pool.stop()
             tools.cluster.disconnect()
 
-    def _lost(self, member: Member, error: BaseException) -> None:
+    def _lost(self, worker: WorkerHandle, error: BaseException) -> None:
         if self._run is not None:
-            self._run.lost(member, error)
+            self._run.lost(worker, error)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from massact.executors.ray.messages import About, Account, BrokenDeviceError, Piece, about
-from massact.executors.ray.site import Environment
+from massact.executors.ray.worker_env import Environment
 from massact.pipeline.evaluate import Part, PlannedCell
 from massact.pipeline.judging import Generated
 

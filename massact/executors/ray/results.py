@@ -1,4 +1,4 @@
-"""Keeping results: each is spooled on the machine where it was made, and the driver knows it until the store has it."""
+"""Keep results: each is spooled on the machine where it was made, and the driver knows it until the store has it."""
 
 import time
 import uuid
@@ -11,8 +11,8 @@ import torch
 from massact.executors.base import Finished, MakeRun
 from massact.executors.ray.cluster import Cluster, Events, reason
 from massact.executors.ray.messages import Draft, News
-from massact.executors.ray.scribe import Scribe
-from massact.executors.ray.site import Environment, Site, reaches_anywhere
+from massact.executors.ray.spool_actor import SpoolActor
+from massact.executors.ray.worker_env import CommandContext, Environment, reaches_anywhere
 from massact.keys import cell_key
 from massact.pipeline.evaluate import PlannedCell
 from massact.pipeline.screening import StoppedCell
@@ -51,14 +51,14 @@ class Vectors:
         return self._refs[digest]
 
 
-class Keeping:
-    """Hands results to scribes, and takes them back where a scribe is lost."""
+class ResultKeeper:
+    """Hands results to the machines' spool actors, and takes them back where one is lost."""
 
     def __init__(
         self,
         cluster: Cluster,
         events: Events,
-        site: Site,
+        context: CommandContext,
         vectors: Vectors,
         *,
         spool: Callable[[], Spool],
@@ -68,13 +68,13 @@ class Keeping:
         Args:
             spool: of the driver, for what no other machine keeps.
         """
-        self._cluster, self._events, self._site, self._vectors = cluster, events, site, vectors
+        self._cluster, self._events, self._context, self._vectors = cluster, events, context, vectors
         self._spool, self._say = spool, say
         self._made_on: dict[str, str] = {}
         self._new: dict[str, list[_Kept]] = {}
         self._unsent: dict[str, _Kept] = {}
-        self._scribes: dict[str, Any] = {}
-        self._no_scribe: set[str] = set()
+        self._spool_actors: dict[str, Any] = {}
+        self._no_spool_actor: set[str] = set()
         self._n_refused = 0
         self._has_told = False
 
@@ -108,17 +108,17 @@ class Keeping:
         """Hand over what is new; does not wait."""
         new, self._new = self._new, {}
         for node, some in new.items():
-            if node in self._no_scribe:  # found out since it was kept
+            if node in self._no_spool_actor:  # found out since it was kept
                 self._take_back([one.draft.id for one in some])
                 continue
-            ref = self._scribe(node).write.remote([one.draft for one in some])
+            ref = self._spool_actor(node).write.remote([one.draft for one in some])
             self._events.when(ref, lambda ref, node=node, some=some: self._written(node, some, ref))  # type: ignore[misc]
 
     def settle(self, seconds: float) -> int:
         """Wait until the store has everything that others keep. Returns how many runs it does not have."""
         self.flush()
-        for scribe in self._scribes.values():
-            self._events.when(scribe.hurry.remote(), lambda _ref: None)
+        for spool_actor in self._spool_actors.values():
+            self._events.when(spool_actor.hurry.remote(), lambda _ref: None)
         deadline = time.monotonic() + seconds
         while self._unsent and time.monotonic() < deadline:
             self._events.turn(min(0.2, max(0.0, deadline - time.monotonic())))
@@ -130,11 +130,11 @@ class Keeping:
         left = 0
         for node in self._cluster.nodes().values():
             if self._cluster.is_here(node.id) or not reaches_anywhere(
-                self._site.tracking_uri, "mlflow-artifacts:"
+                self._context.tracking_uri, "mlflow-artifacts:"
             ):
                 continue
             try:
-                n, news = self._cluster.ray.get(self._scribe(node.id).leftovers.remote())
+                n, news = self._cluster.ray.get(self._spool_actor(node.id).leftovers.remote())
             except self._cluster.ray.exceptions.RayError as error:
                 self._say(
                     f"warning: what earlier commands left on {node.host} cannot be sent ({reason(error)})"
@@ -146,27 +146,27 @@ class Keeping:
         return left
 
     def close(self, seconds: float) -> int:
-        """Send what can be sent within some seconds, and end the scribes. Returns how many runs wait elsewhere."""
+        """Send what can be sent within some seconds, and end the spool actors. Returns how many runs wait elsewhere."""
         began = time.monotonic()
         self.settle(seconds)
-        for node, scribe in list(self._scribes.items()):
+        for node, spool_actor in list(self._spool_actors.items()):
             left = max(0.5, seconds - (time.monotonic() - began))
             try:
-                self._hear(self._cluster.ray.get(scribe.close.remote(left), timeout=left + 5))
+                self._hear(self._cluster.ray.get(spool_actor.close.remote(left), timeout=left + 5))
             except self._cluster.ray.exceptions.RayError as error:
                 self._lost(node, error)
-        self._scribes.clear()
+        self._spool_actors.clear()
         return self.n_waiting
 
     def abandon(self) -> None:
         """What is not known to be on a disk is put on this one."""
         self._take_back([id_ for id_, one in self._unsent.items() if not one.is_written])
-        self._scribes.clear()
+        self._spool_actors.clear()
 
     def _can_write(self, node: str, home: OpenRun) -> bool:
-        if node in self._no_scribe:
+        if node in self._no_spool_actor:
             return False
-        if self._cluster.is_here(node) or reaches_anywhere(self._site.tracking_uri, home.artifact_uri):
+        if self._cluster.is_here(node) or reaches_anywhere(self._context.tracking_uri, home.artifact_uri):
             return True
         if not self._has_told:
             self._has_told = True
@@ -176,32 +176,34 @@ class Keeping:
             )
         return False
 
-    def _scribe(self, node: str) -> Any:
-        if node not in self._scribes:
+    def _spool_actor(self, node: str) -> Any:
+        if node not in self._spool_actors:
             from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-            make = self._cluster.ray.remote(Scribe).options(
+            make = self._cluster.ray.remote(SpoolActor).options(
                 num_cpus=0, max_restarts=0, max_task_retries=0, max_concurrency=4,
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
             )  # fmt: skip
-            uri = Environment({"MLFLOW_TRACKING_URI": self._site.tracking_uri})
-            scribe = make.remote(self._site.environment(), self._site.spool, uri, self._site.experiment)
-            self._scribes[node] = scribe
-            self._ask_news(node, scribe)
-        return self._scribes[node]
+            uri = Environment({"MLFLOW_TRACKING_URI": self._context.tracking_uri})
+            spool_actor = make.remote(
+                self._context.environment(), self._context.spool, uri, self._context.experiment
+            )
+            self._spool_actors[node] = spool_actor
+            self._ask_news(node, spool_actor)
+        return self._spool_actors[node]
 
-    def _ask_news(self, node: str, scribe: Any) -> None:
-        ref = scribe.news.remote(_NEWS_SECONDS)
+    def _ask_news(self, node: str, spool_actor: Any) -> None:
+        ref = spool_actor.news.remote(_NEWS_SECONDS)
 
         def told(ref: Any) -> None:
-            if self._scribes.get(node) is not scribe:
+            if self._spool_actors.get(node) is not spool_actor:
                 return
             try:
                 self._hear(self._cluster.ray.get(ref))
             except self._cluster.ray.exceptions.RayError as error:
                 self._lost(node, error)
             else:
-                self._ask_news(node, scribe)
+                self._ask_news(node, spool_actor)
 
         self._events.when(ref, told)
 
@@ -220,9 +222,9 @@ class Keeping:
             self._cluster.ray.get(ref)
         except exceptions.RayTaskError as error:
             self._say(
-                f"the spool {self._site.spool} of a machine cannot be used ({reason(error)}): this one's is"
+                f"the spool {self._context.spool} of a machine cannot be used ({reason(error)}): this one's is"
             )
-            self._no_scribe.add(node)
+            self._no_spool_actor.add(node)
             self._take_back([one.draft.id for one in some])
         except exceptions.RayError as error:
             self._lost(node, error)
@@ -231,18 +233,18 @@ class Keeping:
                 one.is_written = True
 
     def _give_up(self, node: str) -> None:
-        self._no_scribe.add(node)
-        scribe = self._scribes.pop(node, None)
-        if scribe is not None:
-            self._cluster.ray.kill(scribe)
+        self._no_spool_actor.add(node)
+        spool_actor = self._spool_actors.pop(node, None)
+        if spool_actor is not None:
+            self._cluster.ray.kill(spool_actor)
 
     def _lost(self, node: str, error: BaseException) -> None:
-        """A scribe has ended, and perhaps its machine: what it had not sent is sent from here, once all the same."""
-        if node not in self._scribes:
+        """A spool actor has ended, perhaps with its machine: what it had not sent is sent from here, still once."""
+        if node not in self._spool_actors:
             return
         # one that only does not answer must not send what is sent from here
-        self._cluster.ray.kill(self._scribes.pop(node))
-        self._no_scribe.add(node)
+        self._cluster.ray.kill(self._spool_actors.pop(node))
+        self._no_spool_actor.add(node)
         self._cluster.forget_nodes()
         mine = [id_ for id_, one in self._unsent.items() if one.node == node]
         self._say(

@@ -13,8 +13,8 @@ from massact.executors.base import Loaded, ModelUse, WorkerReport
 from massact.executors.options import RayOptions
 from massact.executors.ray.cluster import Cluster, Events, Node, reason
 from massact.executors.ray.messages import About
-from massact.executors.ray.site import Site
 from massact.executors.ray.worker import Worker, model_engine
+from massact.executors.ray.worker_env import CommandContext
 
 Model = tuple[ModelUse, int | None]
 """A model, and how many rows its batches have at most."""
@@ -27,7 +27,7 @@ IDLE_SECONDS = 60.0
 
 
 @dataclass(eq=False, slots=True)
-class Member:
+class WorkerHandle:
     """A worker, as the driver knows it."""
 
     number: int
@@ -58,7 +58,7 @@ class Member:
         return WorkerReport(self.number, host, *figures, self.is_lost)
 
 
-class Crew:
+class WorkerPool:
     """Starts workers and watches over them."""
 
     def __init__(
@@ -66,9 +66,9 @@ class Crew:
         cluster: Cluster,
         events: Events,
         options: RayOptions,
-        site: Site,
+        context: CommandContext,
         *,
-        lost: Callable[[Member, BaseException], None],
+        lost: Callable[[WorkerHandle, BaseException], None],
         say: Callable[[str], None],
         engine: Any = model_engine,
     ) -> None:
@@ -77,13 +77,13 @@ class Crew:
             lost: told of a worker that has ended, with its tasks still in hand.
             engine: makes what a worker generates with.
         """
-        self._cluster, self._events, self._options, self._site = cluster, events, options, site
+        self._cluster, self._events, self._options, self._context = cluster, events, options, context
         self._lost, self._say, self._engine = lost, say, engine
-        self.members: list[Member] = []
+        self.workers: list[WorkerHandle] = []
         """Those that are at work or being started."""
         self.reports: list[WorkerReport] = []
         """Of those that are gone."""
-        self._n_hired = self._n_unfit = self._n_failed_in_a_row = 0
+        self._n_started = self._n_unfit = self._n_failed_in_a_row = 0
         self._problem: BaseException | None = None
         self._loaded: dict[Model, Loaded] = {}
         self._alone_since = self._told = time.monotonic()
@@ -131,121 +131,121 @@ class Crew:
             MassactError: none can load the model; it is what the last of them said.
         """
         wanted = min(wanted, self.target())
-        while len(self.members) < wanted:
-            self._hire()
-        for one in sorted(self.members, key=lambda one: one.loaded is None)[:wanted]:
+        while len(self.workers) < wanted:
+            self._start()
+        for one in sorted(self.workers, key=lambda one: one.loaded is None)[:wanted]:
             if one.about is not None and one.model != model and not one.tasks:
                 self._load(one, model)
         self._check()
 
-    def with_model(self, model: Model) -> list[Member]:
+    def with_model(self, model: Model) -> list[WorkerHandle]:
         """Workers that can generate with a model at once."""
-        return [one for one in self.members if one.has(model)]
+        return [one for one in self.workers if one.has(model)]
 
-    def let_idle_go(self) -> None:
+    def release_idle(self) -> None:
         """Let workers go that have had nothing to do for long, all but one."""
         now = time.monotonic()
-        for one in list(self.members):
+        for one in list(self.workers):
             is_idle = one.loaded is not None and not one.tasks and now - one.idle_since > IDLE_SECONDS
-            if is_idle and len(self.members) > 1:
-                self._part(one)
+            if is_idle and len(self.workers) > 1:
+                self._release(one)
 
-    def lose(self, member: Member, error: BaseException) -> None:
+    def lose(self, worker: WorkerHandle, error: BaseException) -> None:
         """A worker has ended, or is of no use any more."""
-        if member not in self.members:
+        if worker not in self.workers:
             return
-        member.is_lost = True
-        self._part(member)
+        worker.is_lost = True
+        self._release(worker)
         self._cluster.forget_nodes()
-        where = f" on {member.about.host}" if member.about else ""
-        self._say(f"worker {member.number}{where} is lost ({reason(error)})")
-        self._lost(member, error)
+        where = f" on {worker.about.host}" if worker.about else ""
+        self._say(f"worker {worker.number}{where} is lost ({reason(error)})")
+        self._lost(worker, error)
 
-    def dismiss(self) -> None:
+    def stop(self) -> None:
         """Let all go."""
-        for one in list(self.members):
-            self._part(one)
+        for one in list(self.workers):
+            self._release(one)
 
-    def _part(self, member: Member) -> None:
-        self.members.remove(member)
-        self.reports.append(member.report)
-        self._cluster.ray.kill(member.actor)
+    def _release(self, worker: WorkerHandle) -> None:
+        self.workers.remove(worker)
+        self.reports.append(worker.report)
+        self._cluster.ray.kill(worker.actor)
 
-    def _hire(self) -> None:
+    def _start(self) -> None:
         gpus = self.gpus_per_worker
         # where there are GPUs, they alone decide how many workers a machine has
         make = self._cluster.ray.remote(Worker).options(
             num_cpus=0 if gpus else 1, num_gpus=gpus, max_restarts=0, max_task_retries=0
         )
-        actor = make.remote(self._site.environment(), self._engine, has_gpu=gpus > 0)
-        member = Member(self._n_hired, actor)
-        self._n_hired += 1
-        self.members.append(member)
-        self._events.when(member.actor.about.remote(), lambda ref: self._started(member, ref))
+        actor = make.remote(self._context.environment(), self._engine, has_gpu=gpus > 0)
+        worker = WorkerHandle(self._n_started, actor)
+        self._n_started += 1
+        self.workers.append(worker)
+        self._events.when(worker.actor.about.remote(), lambda ref: self._started(worker, ref))
 
-    def _started(self, member: Member, ref: Any) -> None:
-        if member not in self.members:
+    def _started(self, worker: WorkerHandle, ref: Any) -> None:
+        if worker not in self.workers:
             return
         try:
             about: About = self._cluster.ray.get(ref)
         except self._cluster.ray.exceptions.RayError as error:
-            self._failed(member, error)
+            self._failed(worker, error)
             return
         if about.version != __version__:
             text = f"{about.host} has massact {about.version}, the command {__version__}: install the same on both"
-            self._unfit(member, ExecutorError(text))
+            self._unfit(worker, ExecutorError(text))
             return
-        member.about, member.idle_since = about, time.monotonic()
+        worker.about, worker.idle_since = about, time.monotonic()
 
-    def _load(self, member: Member, model: Model) -> None:
-        member.model, member.loaded = model, None
-        self._events.when(member.actor.load.remote(*model), lambda ref: self._took(member, model, ref))
+    def _load(self, worker: WorkerHandle, model: Model) -> None:
+        worker.model, worker.loaded = model, None
+        self._events.when(worker.actor.load.remote(*model), lambda ref: self._took(worker, model, ref))
 
-    def _took(self, member: Member, model: Model, ref: Any) -> None:
-        if member not in self.members or member.model != model:
+    def _took(self, worker: WorkerHandle, model: Model, ref: Any) -> None:
+        if worker not in self.workers or worker.model != model:
             return
         try:
             loaded, batch_rows = self._cluster.ray.get(ref)
         except self._cluster.ray.exceptions.RayTaskError as error:
-            self._unfit(member, getattr(error, "cause", error))
+            self._unfit(worker, getattr(error, "cause", error))
             return
         except self._cluster.ray.exceptions.RayError as error:
-            self._failed(member, error)
+            self._failed(worker, error)
             return
         first = self._loaded.setdefault(model, loaded)
         if loaded.description != first.description:
-            where = member.about.host if member.about else ""
+            where = worker.about.host if worker.about else ""
             text = f"{where} has other weights of {model[0].reference} than the first machine: put the same there"
-            self._unfit(member, ExecutorError(text))
+            self._unfit(worker, ExecutorError(text))
             return
-        member.loaded, member.batch_rows = loaded, batch_rows
-        member.idle_since = time.monotonic()
+        worker.loaded, worker.batch_rows = loaded, batch_rows
+        worker.idle_since = time.monotonic()
         self._n_failed_in_a_row = 0
 
-    def _failed(self, member: Member, error: BaseException) -> None:
+    def _failed(self, worker: WorkerHandle, error: BaseException) -> None:
         """A worker ended before it had its model: another is started in its place, a few times."""
         self._n_failed_in_a_row += 1
         self._problem = error
-        self.lose(member, error)
+        self.lose(worker, error)
 
-    def _unfit(self, member: Member, error: BaseException) -> None:
+    def _unfit(self, worker: WorkerHandle, error: BaseException) -> None:
         """A worker that cannot be used, and would not be if it were started again: none takes its place."""
         self._n_unfit += 1
         self._problem = error
-        self.lose(member, error)
+        self.lose(worker, error)
 
     def _check(self) -> None:
         now = time.monotonic()
-        if any(one.about is not None for one in self.members):
+        if any(one.about is not None for one in self.workers):
             self._alone_since = now
         problem = self._problem
-        if not self.members and self._n_unfit:
+        if not self.workers and self._n_unfit:
             if isinstance(problem, MassactError):
                 raise problem
             raise ExecutorError(
                 f"no worker can be used: {reason(problem)}" if problem else "no worker can be used"
             )
-        if self._n_failed_in_a_row > 3 + 2 * len(self.members):
+        if self._n_failed_in_a_row > 3 + 2 * len(self.workers):
             text = reason(problem) if problem else "they end at once"
             raise ExecutorError(f"workers cannot be started: {text}; see Ray's logs on their machines")
         if now - self._alone_since > PATIENCE_SECONDS:

@@ -1,4 +1,4 @@
-"""A scribe: the process that keeps the spool of a machine: what was made there is written and sent there."""
+"""Keep the spool of a machine on a cluster: what was made there is written and sent there."""
 
 import socket
 import threading
@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from massact.executors.ray.messages import About, Draft, News, about
-from massact.executors.ray.site import Environment
+from massact.executors.ray.worker_env import Environment
 
 if TYPE_CHECKING:
     from massact.executors.base import Finished
     from massact.tracking.spool.sending import Outcome
 
 
-class Scribe:
+class SpoolActor:
     """Keeps the spool of a machine. Several threads may call it."""
 
     def __init__(

@@ -23,7 +23,7 @@ class Environment:
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class CommandContext:
     """The command's own place, as others need to know it."""
 
     tracking_uri: str = field(repr=False)
@@ -35,7 +35,7 @@ class Site:
     """Environment variable that holds the judge's key."""
 
     def environment(self) -> Environment:
-        """Logins, keys and tokens of this process that a worker, a judge or a scribe may need.
+        """Logins, keys and tokens of this process that a worker, a judge or a spool actor may need.
 
         Ray writes the variables of a `runtime_env` into its logs; arguments of an actor it does not.
         """
