@@ -13,6 +13,7 @@ from tests.postgres_server import PostgresServer, postgres_server
 
 if TYPE_CHECKING:
     from tests.access_server import World
+    from tests.prepared import PreparedStores
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -61,6 +62,16 @@ def uri(migrated_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     shutil.copy(migrated_database, tmp_path / "store.db")
     return f"sqlite:///{tmp_path}/store.db"
+
+
+@pytest.fixture(scope="session")
+def prepared_stores(tmp_path_factory: pytest.TempPathFactory) -> "PreparedStores":
+    """Stores with a calibration and an extraction, shared by all processes of the session."""
+    from tests.prepared import PreparedStores
+
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return PreparedStores(shared / "prepared")
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from massact.store.base import Stored
 from massact.store.contents import stored_runs
 from massact.toy import resolve
 from tests.judge_server import JudgeServer
-from tests.test_end_to_end import EXPERIMENT
+from tests.small_plan import EXPERIMENT
 from tests.test_rejudge import JUDGE, judge, score_by_text  # noqa: F401  # a fixture
 
 pytestmark = pytest.mark.slow

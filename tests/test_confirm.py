@@ -1,6 +1,5 @@
 """`massact confirm` on an embedded model and a real store: what it evaluates, and what no other question sees of it."""
 
-import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -26,8 +25,9 @@ from massact.store.contents import stored_runs
 from massact.tracking.connection import connect
 from massact.tracking.tensors import read_responses
 from massact.tracking.tracker import PROJECT_RUN
+from tests.prepared import PreparedStores
+from tests.small_plan import EXPERIMENT
 from tests.store_fixtures import tracking_server
-from tests.test_end_to_end import EXPERIMENT
 
 pytestmark = pytest.mark.slow
 
@@ -40,18 +40,14 @@ QUESTIONS = ("gaps", "best", "compare", "curve", "coefficients", "sensitivity", 
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def swept(tmp_path_factory: pytest.TempPathFactory, prepared_stores: PreparedStores) -> Path:
     """A folder where phase 1 was run on the questions that choose."""
     folder = tmp_path_factory.mktemp("swept")
-    (folder / "small.yaml").write_text(SPLIT)
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        for command in (["calibrate"], ["extract"], ["phase1", "--max-rounds", "0"]):
-            result = run(folder, *command)
-            assert result.exit_code == 0, result.output
-    finally:
-        os.chdir(before)
+    prepared_stores.copy(SPLIT, folder)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(folder)
+        result = run(folder, "phase1", "--max-rounds", "0")
+        assert result.exit_code == 0, result.output
     return folder
 
 

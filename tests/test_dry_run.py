@@ -10,7 +10,7 @@ from massact.config import load_experiment
 from massact.phases import plan
 from massact.phases.plan import Forecast, forecast_phases
 from massact.phases.session import Session, Workload
-from tests.test_end_to_end import EXPERIMENT, N_CELLS
+from tests.small_plan import EXPERIMENT, N_CELLS
 
 NAMES = ("phase1", "phase2", "phase3")
 

@@ -14,6 +14,7 @@ import torch
 from massact.labels import parse_label
 from massact.schema import Kind
 from massact.vectors.geometry import cosine
+from tests.prepared import PreparedStores
 from tests.small_plan import EXPERIMENT, N_CELLS, ROOT, Place, small_place
 
 pytestmark = pytest.mark.slow
@@ -27,12 +28,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, str]:
 
 
 @pytest.fixture
-def prepared(finished: tuple[Place, str], tmp_path: Path) -> Place:
+def prepared(prepared_stores: PreparedStores, tmp_path: Path) -> Place:
     """A place of its own that is calibrated and extracted, with nothing evaluated yet."""
-    place = small_place(tmp_path)
-    place.run("calibrate", "--experiment", "small.yaml")
-    place.run("extract", "--experiment", "small.yaml")
-    return place
+    prepared_stores.copy(EXPERIMENT, tmp_path)
+    return Place(tmp_path)
 
 
 def test_main_ends_with_a_report_and_links(finished: tuple[Place, str]) -> None:

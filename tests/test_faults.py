@@ -22,6 +22,7 @@ import pytest
 from massact.query import Answers
 from massact.schema import Artifact, Kind
 from massact.store import open_store
+from tests.prepared import PreparedStores
 
 pytestmark = pytest.mark.slow
 
@@ -111,19 +112,16 @@ def uri(folder: Path) -> str:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder with an experiment file."""
+def folder(prepared_stores: PreparedStores, tmp_path: Path) -> Path:
+    """A folder with an experiment file that is calibrated and extracted."""
     (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "toy.yaml").write_text(EXPERIMENT, encoding="utf-8")
+    prepared_stores.copy(EXPERIMENT, tmp_path, file="experiments/toy.yaml")
     return tmp_path
 
 
 @pytest.fixture
 def worker(folder: Path) -> Iterator[Worker]:
-    """A worker whose experiment is calibrated and extracted."""
     made = Worker(folder)
-    for command in ("calibrate", "extract"):
-        assert made.run(command) == 0, said(folder)
     yield made
     made.close()
 

@@ -14,6 +14,7 @@ import pytest
 from massact.judges.canaries import english_canaries
 from massact.store import RunStore, open_store
 from tests.judge_server import JudgeServer, Reply, Request, score_70_and_90
+from tests.prepared import PreparedStores
 
 pytestmark = pytest.mark.slow
 
@@ -50,15 +51,12 @@ def _is_canary(request: Request) -> bool:
 class Place:
     """A folder that is calibrated and extracted, and a judge whose answers take a while."""
 
-    def __init__(self, folder: Path, judge: JudgeServer) -> None:
+    def __init__(self, folder: Path, judge: JudgeServer, stores: PreparedStores) -> None:
         self.folder, self.judge = folder, judge
         self.seconds = 0.0
         judge.answer = self._answer
+        stores.copy(EXPERIMENT.format(url=judge.url, coefficients=[4.0]), folder)
         self.use_grid(0)
-        for command in ("calibrate", "extract"):
-            process = self.start(command)
-            _, errors = process.communicate(timeout=120)
-            assert process.returncode == 0, errors
 
     def use_grid(self, n: int) -> None:
         """Take coefficients that no other test takes, so that nothing of the phase is finished."""
@@ -119,9 +117,9 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def place(tmp_path_factory: pytest.TempPathFactory, prepared_stores: PreparedStores) -> Iterator[Place]:
     with JudgeServer() as judge:
-        yield Place(tmp_path_factory.mktemp("interrupt"), judge)
+        yield Place(tmp_path_factory.mktemp("interrupt"), judge, prepared_stores)
 
 
 ON_RAY = ("--executor", "ray", "--workers", "2")

@@ -20,7 +20,8 @@ from massact.judges.usage import Usage
 from massact.store import open_store
 from massact.toy import resolve
 from tests.judge_server import JudgeServer, Reply, Request, completion, error
-from tests.test_end_to_end import EXPERIMENT
+from tests.prepared import PreparedStores
+from tests.small_plan import EXPERIMENT
 
 KEY = "sk-secret-0123456789"
 CANARIES = {one.exchange.response: one for one in english_canaries(relevance=False)}
@@ -177,15 +178,10 @@ EVALUATE = ("evaluate", "--method", "probe", "--position", "response[:5]")
 
 
 @pytest.fixture(scope="module")
-def extracted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def extracted(tmp_path_factory: pytest.TempPathFactory, prepared_stores: PreparedStores) -> Path:
     """A store that holds vectors; evaluations go on from there."""
     folder = tmp_path_factory.mktemp("extracted")
-    (folder / "small.yaml").write_text(EXPERIMENT)
-    uri = ("--tracking-uri", f"sqlite:///{folder}/mlflow.db", "--experiment", str(folder / "small.yaml"))
-    with pytest.MonkeyPatch.context() as patched:
-        patched.chdir(folder)
-        for step in ("calibrate", "extract"):
-            assert CliRunner().invoke(cli, [step, *uri]).exit_code == 0
+    prepared_stores.copy(EXPERIMENT, folder)
     return folder
 
 

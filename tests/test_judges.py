@@ -15,7 +15,7 @@ from massact.models.identity import describe
 from massact.models.load import load_model
 from tests.judge_models import make_judge_model
 from tests.judge_server import JudgeServer
-from tests.test_end_to_end import EXPERIMENT
+from tests.small_plan import EXPERIMENT
 
 EXCHANGES = [
     Exchange("How do I bake a loaf of bread?", "First, mix flour, water, salt and yeast."),

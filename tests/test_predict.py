@@ -27,8 +27,8 @@ from massact.store.contents import stored_runs
 from massact.tracking.registry import prior_name, read_prior
 from massact.vectors.geometry import vector_digest
 from massact.vectors.massive import Calibration, LayerMassive
+from tests.small_plan import EXPERIMENT
 from tests.store_fixtures import Filler, evaluation_row, point_tags
-from tests.test_end_to_end import EXPERIMENT
 
 POSITION, N_LAYERS = "response[:5]", 4
 VECTORS = {

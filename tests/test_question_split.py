@@ -12,7 +12,7 @@ from massact.errors import ConfigError, DataError
 from massact.phases.session import Session
 from massact.pipeline.dataset import TraitDataset, load_trait
 from massact.pipeline.question_split import fraction, split_questions
-from tests.test_end_to_end import EXPERIMENT
+from tests.small_plan import EXPERIMENT
 
 texts = st.text(st.characters(codec="utf-8"), min_size=1).filter(str.strip)
 shares = st.floats(0.01, 0.99)

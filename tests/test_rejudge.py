@@ -1,7 +1,6 @@
 """`massact rejudge`: a second judge on stored responses, against a real judge server and a real store."""
 
 import hashlib
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,8 @@ from massact.store.base import Stored
 from massact.store.contents import stored_runs
 from massact.tracking.tensors import read_responses
 from tests.judge_server import JudgeServer, Reply, Request, completion
-from tests.test_end_to_end import EXPERIMENT
+from tests.prepared import PreparedStores
+from tests.small_plan import EXPERIMENT
 
 pytestmark = pytest.mark.slow
 
@@ -35,18 +35,14 @@ def score_by_text(request: Request) -> Reply:
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def swept(tmp_path_factory: pytest.TempPathFactory, prepared_stores: PreparedStores) -> Path:
     """A folder where phase 1 was run, judged by the embedded judge."""
     folder = tmp_path_factory.mktemp("swept")
-    (folder / "small.yaml").write_text(EXPERIMENT)
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        for command in (["calibrate"], ["extract"], ["phase1", "--max-rounds", "0"]):
-            result = run(folder, *command)
-            assert result.exit_code == 0, result.output
-    finally:
-        os.chdir(before)
+    prepared_stores.copy(EXPERIMENT, folder)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(folder)
+        result = run(folder, "phase1", "--max-rounds", "0")
+        assert result.exit_code == 0, result.output
     return folder
 
 

@@ -14,7 +14,7 @@ from massact.service.users import Role
 from tests.access_server import AccessServer, access_server
 from tests.judge_server import JudgeServer, error
 from tests.postgres_server import PostgresServer
-from tests.test_end_to_end import EXPERIMENT
+from tests.small_plan import EXPERIMENT
 from tests.test_faults import Worker
 
 pytestmark = pytest.mark.slow

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from massact.store import open_store
+from tests.small_plan import EXPERIMENT, ROOT
 from tests.store_fixtures import _wait_for
-from tests.test_end_to_end import EXPERIMENT, ROOT
 
 pytestmark = pytest.mark.slow
 

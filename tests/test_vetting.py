@@ -36,7 +36,7 @@ from massact.pipeline.vetting import Vetting, vet
 from massact.schema import Kind, StageRow
 from massact.store.base import Stored
 from massact.tracking.continuations import Sources, continuation_bytes, count_metrics, sources_note
-from tests.test_end_to_end import EXPERIMENT as WHOLE_EXPERIMENT
+from tests.small_plan import EXPERIMENT as WHOLE_EXPERIMENT
 from tests.tiny import tiny_model
 
 T, V = Fate.TRAIN, Fate.VALIDATION
