@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from massact.cli.options import tracking_uri_option
-from massact.cli.published import import_figures
+from massact.cli.published import claimed, import_figures
 from massact.cli.session import show_bar
 from massact.config import load_experiment
 from massact.errors import UsageError
@@ -148,11 +148,11 @@ def _import(
     sources = find_sources(path)
     params = {"path": str(path), "model": target.model, "trait": target.trait}
     n_bytes = sum(source.path.stat().st_size for source in sources if source.path.is_file())
-    sink = Sink() if dry_run else StoreSink(tracking_uri, target, params)
     with (
+        nullcontext() if dry_run else claimed(tracking_uri, target) as claim,
+        Sink() if claim is None else StoreSink(tracking_uri, target, params, claim.check) as sink,
         closing(Seen(stored_contents(tracking_uri, target.experiment))) as seen,
         show_bar("bytes imported", n_bytes) as advance,
-        sink,
     ):
         job = Importer(target, seen, sink, on_refusal=refusals.append, on_bytes=advance)
         report = job.run(sources)

@@ -244,8 +244,12 @@ def setting_notes(by_group: Mapping[Group, Sequence[Slice]]) -> tuple[str, ...]:
 
 def told_apart(answer: AnswerT, by_group: Mapping[Group, Sequence[Slice]]) -> AnswerT:
     """The answer with the fields in which the settings of its rows differ."""
-    samples, baselines = _samples(by_group)
-    return with_differences(answer, samples, [place[2] for place, some in baselines.items() if len(some) > 1])
+    baselines: dict[tuple[str, str, str, str], set[float | None]] = defaultdict(set)
+    for group, parts in by_group.items():
+        for part in parts:
+            baselines[group.model, group.trait, group.position, part.setting].add(part.baseline_trait_mean)
+    has_several = any(len(some) > 1 for some in baselines.values())
+    return with_differences(answer, _samples(by_group)[0], has_several_baselines=has_several)
 
 
 def _samples(

@@ -79,14 +79,14 @@ def shortened(values: Iterable[Any]) -> dict[Any, str]:
     return texts
 
 
-def with_differences(answer: AnswerT, samples: Samples, baselines: Collection[str] = ()) -> AnswerT:
+def with_differences(answer: AnswerT, samples: Samples, *, has_several_baselines: bool) -> AnswerT:
     """The answer with the fields in which the settings of its rows differ, in every row.
 
     Args:
-        baselines: settings that were evaluated against several baselines.
+        has_several_baselines: whether a place was evaluated against several of them in one setting.
     """
     names = _names(samples)
-    if baselines:
+    if has_several_baselines:
         names = (*names, "baseline_trait_mean")
     if not names:
         return answer

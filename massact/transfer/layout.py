@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from massact.errors import UsageError
+from massact.keys import digest_texts
 from massact.schema import EvaluationRow
 from massact.transfer.lines import OWN
 from massact.transfer.names import CONTEXT_FIELDS, DEFAULT_PROMPT_SET
@@ -40,6 +41,7 @@ class Family:
     prompt_set: str
     """The one wanted; where another family has it, the setting is added."""
     setting: str
+    """Digest of the setting; of an imported one that of its header."""
     header: str
     """The header as one line of JSON."""
 
@@ -102,9 +104,10 @@ class Files:
 
 def imported_family(row: EvaluationRow, line: ImportedLine) -> Family:
     """The family of an imported result: its file's header, with where the file lay beside it."""
-    header = {**(line.header or {"type": "header"}), OWN: line.context}
+    header = json.dumps({**(line.header or {"type": "header"}), OWN: line.context})
     prompt_set = str(line.context["prompt_set"])
-    return Family(row.trait, row.model_variant, prompt_set, row.setting, json.dumps(header))
+    # lines of several settings (judges, numbers of questions) go back into the one file they came from
+    return Family(row.trait, row.model_variant, prompt_set, digest_texts([header]), header)
 
 
 def measured_family(row: EvaluationRow) -> Family:
