@@ -1,16 +1,19 @@
 """What differs in a results file is never mixed: questions, components, directions, prompt sets; and NaN."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from massact.config import Experiment, load_experiment
+from massact.errors import DataError
 from massact.query import Answer, best, compare, curve, runs, sensitivity
 from massact.query.winners import BestRow
 from massact.schema import Kind
 from massact.store import Stored
 from massact.transfer.names import Target
+from massact.transfer.published import read_published
 from tests.transfer_files import (
     EXPERIMENT,
     PLACE,
@@ -22,6 +25,7 @@ from tests.transfer_files import (
     import_to_heap,
     imported,
     vector,
+    write_json,
     write_lines,
 )
 
@@ -218,3 +222,49 @@ def test_nan_is_a_missing_value_with_its_reason(tmp_path: Path) -> None:
     )
     report, _ = import_to_heap(path, heap)
     assert report.totals.imported == 0
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+
+
+def test_a_git_lfs_pointer_is_named_as_what_it_is(tmp_path: Path) -> None:
+    path = results(tmp_path, [base(16.0, 4), evaluation()])
+    (tmp_path / PLACE / "responses").mkdir()
+    (tmp_path / PLACE / "responses/baseline.json").write_bytes(POINTER)
+    other = tmp_path / "steering/chirp/refusal/lora/response__5/steering/results.jsonl"
+    calibration = tmp_path / "inference/instruct/massive_activations/calibration.json"
+    for file in (other, calibration):
+        file.parent.mkdir(parents=True)
+        file.write_bytes(POINTER)
+    heap = Heap()
+    report, refusals = import_to_heap(tmp_path, heap)
+    assert sorted(one.file for one in refusals) == sorted([str(other), str(calibration)])
+    assert all("a Git LFS pointer stands in place of the data" in one.reason for one in refusals)
+    assert len(heap.runs) == 2
+    [file] = [one for one in report.files if one.path == str(path)]
+    assert "baseline.json: a Git LFS pointer" in file.notes[0]
+
+
+def test_responses_may_have_nan_as_a_score_and_an_instruction_as_a_prompt(tmp_path: Path) -> None:
+    lines = [
+        base(16.0, 1),
+        evaluation(30.0, 80.0, result={"trait_mean": 30.0, "coherence_mean": 80.0, "n": 1}),
+    ]
+    path = results(tmp_path, lines)
+    answers = [
+        {"instruction": "q0", "response": "a0", "trait_score": 30.0, "coherence_score": 80.0},
+        {"prompt": "q1", "response": "a1", "trait_score": float("nan"), "coherence_score": float("nan")},
+    ]
+    name = "responses/residual/probe/L15_c1000.0_2026-01-11_09-08-38.json"
+    write_json(path.parent / name, answers)
+    run = imported(path).runs[1]
+    first, second = json.loads(run.files["responses.json"])["data"]
+    assert first[:4] == ["q0", "a0", 30.0, 80.0]
+    assert second[2:] == [None, None, "the file has NaN as trait_score and coherence_score"]
+
+
+def test_published_figures_that_git_lfs_holds_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "figures.csv"
+    path.write_bytes(POINTER)
+    with pytest.raises(DataError, match="a Git LFS pointer"):
+        read_published(path, EXPERIMENT)

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save, save_file
 
 from massact.domain import Response
-from massact.errors import DataError
+from massact.errors import LFS_ADVICE, LFS_POINTER, DataError
 from massact.pipeline.activations import Activations
 
 _COLUMNS = ("question", "response", "trait_score", "coherence_score", "unscored_because")
@@ -53,9 +53,11 @@ def _other_format(path: Path) -> str | None:
     """What a file is that is not opened, whatever its name: reading it could run what is in it."""
     try:
         with path.open("rb") as file:
-            begin = file.read(8)
+            begin = file.read(len(LFS_POINTER))
     except OSError:
         return None
+    if begin == LFS_POINTER.encode():
+        return LFS_ADVICE
     kinds = {
         b"\x80": "a pickle",
         b"PK": "a zip archive, as torch.save and numpy write",
