@@ -239,6 +239,7 @@ def _write_lines(path: Path, lines: "RefusalLog") -> None:
     help="Folder to write into; it is made where it is not there.",
 )
 @click.option("--no-responses", is_flag=True, help="Leave the responses out.")
+@click.option("--no-vectors", is_flag=True, help="Leave the vectors out.")
 @click.option(
     "--superseded", is_flag=True, help="Also results that a newer one of the same cell has replaced."
 )
@@ -249,10 +250,11 @@ def export_command(
     tracking_uri: str,
     output: Path,
     no_responses: bool,
+    no_vectors: bool,
     superseded: bool,
     overwrite: bool,
 ) -> None:
-    """Export results as results.jsonl files, with responses and calibrations, in trait-interp's layout.
+    """Export results as results.jsonl files, with responses, calibrations and vectors, in trait-interp's layout.
 
     Imported lines come out as they went in. Importing the export changes nothing.
 
@@ -263,13 +265,17 @@ def export_command(
     from massact.store.contents import is_absent
     from massact.transfer.exporter import Exporter, ExportOptions
 
-    name = find_target(experiment).experiment
+    target = find_target(experiment)
     if is_absent(tracking_uri):
         raise UsageError("there is no run store yet: run `massact main` or pass --tracking-uri")
-    options = ExportOptions(responses=not no_responses, superseded=superseded, overwrite=overwrite)
-    report = Exporter(tracking_uri, name, options).run(output)
+    options = ExportOptions(
+        responses=not no_responses, vectors=not no_vectors, superseded=superseded, overwrite=overwrite
+    )
+    datasets = {trait.name: trait.dataset for trait in (target.config.traits if target.config else ())}
+    report = Exporter(tracking_uri, target.experiment, options, datasets).run(output)
     for file in report.files:
         held = f"{file.n_evaluations} evaluations, {file.n_baselines} baselines, {file.n_responses} with responses"
-        click.echo(f"{file.path}: {held if file.n_evaluations + file.n_baselines else 'calibration'}")
+        other = f"vectors of {file.n_labels} labels" if file.n_labels else "calibration"
+        click.echo(f"{file.path}: {held if file.n_evaluations + file.n_baselines else other}")
     for note in report.notes:
         click.echo(f"note: {note}", err=True)
