@@ -1,19 +1,25 @@
 """What differs in a results file is never mixed: questions, components, directions, prompt sets; and NaN."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from massact.config import Experiment, load_experiment
+from massact.domain import TRAIT_INTERP_DIFFERS
 from massact.errors import DataError
 from massact.query import Answer, best, compare, curve, runs, sensitivity
 from massact.query.winners import BestRow
 from massact.schema import Kind
 from massact.store import Stored
+from massact.store.contents import StoredContent
+from massact.transfer.importer import Importer
 from massact.transfer.names import Target
 from massact.transfer.published import read_published
+from massact.transfer.seen import Seen
+from massact.transfer.tree import find_sources
 from tests.transfer_files import (
     EXPERIMENT,
     PLACE,
@@ -268,3 +274,12 @@ def test_published_figures_that_git_lfs_holds_are_named(tmp_path: Path) -> None:
     path.write_bytes(POINTER)
     with pytest.raises(DataError, match="a Git LFS pointer"):
         read_published(path, EXPERIMENT)
+
+
+def test_where_imported_results_meet_measured_ones_the_known_differences_are_said(tmp_path: Path) -> None:
+    path = results(tmp_path, MIXED)
+    measured = [StoredContent("a measured key", 1, None, Kind.EVALUATION)]
+    for contents, notes in ((measured, [TRAIT_INTERP_DIFFERS]), ([], [])):
+        with closing(Seen(contents)) as seen:
+            job = Importer(TARGET, seen, Heap(), on_refusal=lambda one: None, on_bytes=lambda n: None)
+            assert job.run(find_sources(path)).notes == notes

@@ -179,6 +179,7 @@ def _print_table(report: "ImportReport", *, dry_run: bool) -> None:
 
 def _remarks(report: "ImportReport") -> Iterator[str]:
     """Refusals and notes, the first ones of each file and how many there are."""
+    yield from (f"note: {note}" for note in report.notes)
     for file in report.files:
         for note in file.notes:
             yield f"note: {file.path}: {note}"
@@ -209,6 +210,7 @@ def _print_json(report: "ImportReport", refusals: "RefusalLog", *, dry_run: bool
         "schema_version": OUTPUT_SCHEMA_VERSION,
         "experiment": report.experiment,
         "dry_run": dry_run,
+        "notes": report.notes,
         "totals": {name: getattr(report.totals, name) for name in _COUNTS},
         "files": files,
     }

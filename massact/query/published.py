@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
-from massact.domain import Direction, Group
+from massact.domain import TRAIT_INTERP_DIFFERS, Direction, Group
 from massact.errors import UsageError
 from massact.labels import normalise_label
 from massact.query.evaluations import StoredEvaluations
@@ -88,6 +88,9 @@ def compare_published(
     ]
     n_several = sum(len(parts) > 1 for parts in parts_of.values())
     notes = (*_notes(found, groups_of, set(groups), floor), *_several_note(n_several))
+    measured = [parts[0] for parts in parts_of.values() if parts[0].sample.origin is None]
+    if measured:
+        notes += (TRAIT_INTERP_DIFFERS,)
     answer = Answer(question="published", floor=floor, rows=tuple(found), notes=notes)
     shown = {group: parts_of[key][:1] for key, group in groups_of.items() if group and key in parts_of}
     return told_apart(answer, shown)

@@ -7,6 +7,7 @@ is run again: what was written is found there by its content.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from massact.domain import TRAIT_INTERP_DIFFERS
 from massact.errors import DataError
 from massact.tracking.bulk import WholeRun
 from massact.transfer.beside import ResponsesFolder
@@ -66,6 +67,8 @@ class Importer:
         self._on_bytes = on_bytes
         self._chunk: list[WholeRun] = []
         self._chunk_bytes = 0
+        self._n_of_others = 0
+        """New results that massact did not measure."""
 
     def run(self, sources: Iterable[Source]) -> ImportReport:
         """Import files, one after the other.
@@ -87,6 +90,8 @@ class Importer:
             except DataError as error:
                 self._on_refusal(file.refuse(0, str(error)))
         self._flush()
+        if self._n_of_others and self._seen.has_measured:
+            report.notes.append(TRAIT_INTERP_DIFFERS)
         return report
 
     def _import_results(self, source: Source, report: FileReport) -> None:
@@ -164,6 +169,7 @@ class Importer:
             return imported_run(row, origin, responses, scores, content, at)
 
         is_new = self._add(file.report, content, build)
+        self._n_of_others += is_new
         file.n_ties += is_new and not self._seen.add(measured_identity(row.key, at))
         file.n_nan += is_new and row.unscored_because is not None
         if is_new and not line.is_baseline and row.baseline_trait_mean is None:
