@@ -102,4 +102,5 @@ def flatten(row: object) -> dict[str, Any]:
                 flat[f"{one.name}_{inner.name}"] = None if value is None else getattr(value, inner.name)
         else:
             flat[one.name] = value
-    return flat | flat.pop("differs", {})
+    differs: Mapping[str, Any] = flat.pop("differs", {})
+    return {**flat, **differs}

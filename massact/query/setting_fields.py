@@ -104,7 +104,7 @@ def with_differences(answer: AnswerT, samples: Samples, *, has_several_baselines
         }
         return replace(row, differs=values)  # type: ignore[type-var]  # rows are dataclasses
 
-    parts = {
+    parts: dict[str, Any] = {
         field.name: tuple(map(differing, value))
         for field in fields(answer)
         if isinstance(value := getattr(answer, field.name), tuple)

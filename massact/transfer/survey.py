@@ -78,9 +78,9 @@ def survey_file(source: Source, target: Target) -> Survey:
         return Survey(None, problem, {}, frozenset(), None)
     counts = frozenset(n for _, n in found.newest if n)
     baselines = {}
-    for (judge, _), (_, line) in sorted(found.newest.items(), key=lambda one: one[1][0]):
-        n = n_asked(context, line, counts)
-        baselines[judge, n] = FoundBaseline(cell_key(context, line, n), line.result.trait_mean)
+    for (judge, _), (_, baseline) in sorted(found.newest.items(), key=lambda one: one[1][0]):
+        n = n_asked(context, baseline, counts)
+        baselines[judge, n] = FoundBaseline(cell_key(context, baseline, n), baseline.result.trait_mean)
     last = max(found.newest.values(), key=lambda one: one[0], default=None)
     newest = content_digest(context, last[1]) if last else None
     return Survey(context, None, baselines, counts, newest)
