@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -132,3 +133,12 @@ def test_short_values_stay_distinct() -> None:
     assert shortened(ends) == {ends[0]: "xxxxxxxx...xxxxxxx1", ends[1]: "xxxxxxxx...xxxxxxx2"}
     middles = ["x" * 30 + one + "x" * 60 for one in "12"]
     assert shortened(middles) == {one: one for one in middles}
+
+
+def test_what_an_earlier_version_did_not_keep_parts_no_judges() -> None:
+    old, new = (
+        evaluated(key=judge, setting=judge, judge=judge, vector_digest="v") for judge in ("one", "two")
+    )
+    new = replace(new, row=replace(new.row, trait_digest="d", chat_template_digest="t"))
+    [row] = judges([old, new], floor=FLOOR).rows
+    assert (row.n_shared, {row.judge_a, row.judge_b}) == (1, {"one", "two"})
