@@ -43,6 +43,14 @@ STEERED_TOKENS = "all"
 """Which tokens are steered: every token of prompt and response."""
 
 
+TRAIT_INTERP_DIFFERS = (
+    "figures that trait-interp made differ from ours by procedure too: it makes tokens anew of prompt and stripped "
+    "continuation, so vectors of few tokens are others, and its batched generator goes on past the end of a turn "
+    "(docs/data.md, 'Beside figures of trait-interp')"
+)
+"""What is said where its figures and ours stand side by side."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Cleaning:
     """How massive dims are taken out of a vector."""

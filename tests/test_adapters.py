@@ -116,6 +116,24 @@ def test_what_is_no_lora_is_refused(base: Path, adapter: Path, tmp_path: Path) -
     refused(tmp_path, "no readable adapter_config.json")
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_a_folder_cloned_without_git_lfs_is_named_as_what_it_is(tmp_path: Path, name: str) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / name).write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+    )
+    for use in (load_model, read_description):
+        with pytest.raises(ModelError, match=rf"{name}: a Git LFS pointer.*git lfs pull"):
+            use(str(tmp_path), options=ON_CPU)  # type: ignore[operator]
+
+
+def test_an_adapter_cloned_without_git_lfs_is_named_too(base: Path, adapter: Path, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_bytes((adapter / "adapter_config.json").read_bytes())
+    (tmp_path / "adapter_model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(ModelError, match=r"adapter_model.safetensors: a Git LFS pointer"):
+        load_model(str(base), adapter=AdapterConfig(str(tmp_path)), options=ON_CPU)
+
+
 def test_an_adapter_in_the_place_of_a_model_is_told_apart(base: Path, adapter: Path) -> None:
     for use in (load_model, read_description):
         with pytest.raises(ModelError, match=r"holds an adapter.*as `adapter`"):

@@ -463,3 +463,67 @@ def test_json_lines_and_json_lists_hold_the_same(
     (tmp_path / "p.json").write_bytes((mark + json.dumps(items, ensure_ascii=ascii_only)).encode())
     wanted = tuple(Prompt(prompt, system if system and system.strip() else None) for prompt in prompts)
     assert read_prompt_file(tmp_path / "p.jsonl") == read_prompt_file(tmp_path / "p.json") == wanted
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_git_lfs_pointer_is_named_as_what_it_is(folder: Path, name: str) -> None:
+    (folder / name).write_text(POINTER, encoding="utf-8")
+    with pytest.raises(DataError, match=re.escape(name) + ": a Git LFS pointer .* `git lfs pull`"):
+        load_trait(str(folder))
+
+
+def test_pointers_on_both_sides_are_not_one_prompt(folder: Path) -> None:
+    for name in ("positive.txt", "negative.txt"):
+        (folder / name).write_text(POINTER, encoding="utf-8")
+    with pytest.raises(DataError, match=r"positive\.txt: a Git LFS pointer"):
+        load_trait(str(folder))
+
+
+@pytest.mark.parametrize("name", ["prompts.txt", "prompts.jsonl", "prompts.json"])
+def test_neutral_prompts_that_git_lfs_holds_are_named_too(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(POINTER, encoding="utf-8")
+    with pytest.raises(DataError, match="a Git LFS pointer"):
+        load_prompts(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["prompt", "text", "instruction"])
+@pytest.mark.parametrize("ending", ["jsonl", "json"])
+def test_a_prompt_goes_by_the_names_that_datasets_have(tmp_path: Path, name: str, ending: str) -> None:
+    items = [{name: f"Do {i}", "category": "x", "input": ""} for i in range(3)]
+    text = json.dumps(items) if ending == "json" else "\n".join(map(json.dumps, items))
+    path = tmp_path / f"positive.{ending}"
+    path.write_text(text, encoding="utf-8")
+    assert [prompt.text for prompt in read_prompt_file(path)] == ["Do 0", "Do 1", "Do 2"]
+    assert load_prompts(str(path)) == ("Do 0", "Do 1", "Do 2")
+
+
+def test_an_instruction_with_an_input_is_no_whole_prompt(tmp_path: Path) -> None:
+    path = tmp_path / "positive.jsonl"
+    path.write_text('{"instruction": "Translate", "input": "Hello"}', encoding="utf-8")
+    with pytest.raises(DataError, match='line 1: an "input" beside the "instruction"'):
+        read_prompt_file(path)
+
+
+def test_a_files_system_prompt_is_that_of_its_prompts(tmp_path: Path) -> None:
+    path = tmp_path / "positive.json"
+    prompts = ["Hello", {"prompt": "Bye", "system_prompt": "Be brief."}]
+    path.write_text(json.dumps({"system_prompt": "Be kind.", "prompts": prompts}), encoding="utf-8")
+    assert [prompt.system for prompt in read_prompt_file(path)] == ["Be kind.", "Be brief."]
+    with pytest.raises(DataError, match="neutral prompts have no system prompt"):
+        load_prompts(str(path))
+
+
+def test_line_separators_within_a_prompt_are_no_line_ends(folder: Path) -> None:
+    texts = [f"Prompt {i} says one thing\u2028and\u0085another\u000band\u2029end" for i in range(3)]
+    (folder / "positive.txt").unlink()
+    lines = (json.dumps({"prompt": text}, ensure_ascii=False) for text in texts)
+    (folder / "positive.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (folder / "negative.txt").write_text(
+        "\n".join(text.replace("P", "N") for text in texts), encoding="utf-8"
+    )
+    trait = load_trait(str(folder))
+    assert [prompt.text for prompt in trait.positive] == texts
+    assert [prompt.text for prompt in trait.negative] == [text.replace("P", "N") for text in texts]

@@ -1,13 +1,18 @@
 """gaps and best: what counts, what wins, what is said where nothing does."""
 
+import csv
+import io
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from massact.cli.output import render
 from massact.domain import Group
 from massact.query import BestRow, GapRow, best, gaps
+from massact.query.as_json import to_json
 from massact.schema import EvaluationRow, Kind
 from massact.store import Stored
 from tests.store_fixtures import evaluated, evaluation_row, failed, stored
@@ -198,11 +203,57 @@ def test_settings_are_answered_apart_and_said_in_words() -> None:
     )
 
 
-def test_a_difference_that_rows_do_not_hold_is_named_too() -> None:
-    rows = [evaluated(), evaluated(key="n", setting="setting-2")]
-    assert (
-        best(rows, floor=FLOOR).notes[0].endswith("they differ in the trait's dataset or the chat template")
-    )
+def test_a_difference_that_rows_do_not_hold_is_no_guess() -> None:
+    answer = best([evaluated(), evaluated(key="n", setting="setting-2")], floor=FLOOR)
+    assert "they differ in what the runs do not tell" in answer.notes[0]
+    assert {row.differs["setting"] for row in answer.rows} == {"setting-1", "setting-2"}
+
+
+@pytest.mark.parametrize(
+    ("field", "one", "other"),
+    [
+        ("trait_digest", "d1", "d2"),
+        ("chat_template_digest", "d1", "d2"),
+        ("model_variant", "instruct", "lora"),
+        ("n_questions", 5, 100),
+        ("prompt_set", "pv", "v3c"),
+        ("temperature", 0.0, 0.7),
+    ],
+)
+def test_the_field_that_differs_is_named_and_told_in_every_row(field: str, one: Any, other: Any) -> None:
+    rows = [evaluated(**{field: one}), evaluated(key="n", setting="setting-2", **{field: other})]
+    answer = best(rows, floor=FLOOR)
+    assert answer.notes[0].endswith(f"they differ in {field} ({one}, {other})".replace("0.0", "0"))
+    assert {row.differs[field] for row in answer.rows} == {one, other}
+    assert all(list(row.differs) == [field] for row in answer.rows)
+    assert sorted(answer.to_frame()[field]) == sorted([one, other])
+    assert {row[field] for row in json.loads(to_json(answer))["rows"]} == {one, other}
+    assert {row[field] for row in csv.DictReader(io.StringIO(render(answer, "csv")))} == {
+        str(one),
+        str(other),
+    }
+    header = {"n_questions": "questions"}.get(field, field.replace("_", " "))
+    assert header in render(answer, "table").splitlines()[2]
+    assert header in render(answer, "markdown").splitlines()[0]
+
+
+def test_an_adapter_is_told_from_the_weights_below_it() -> None:
+    commit = "a" * 40
+    rows = [
+        evaluated(model_revision=f"{commit}+adapter:{'b' * 64}"),
+        evaluated(key="m", setting="setting-2", model_revision=f"{commit}+adapter:{'b' * 63}c"),
+        evaluated(key="n", setting="setting-3", model_revision=commit),
+    ]
+    answer = best(rows, floor=FLOOR)
+    assert {row.differs["adapter"] for row in answer.rows} == {"b" * 64, "b" * 63 + "c", "none"}
+    assert "they differ in adapter (bbbbbbbb...bbbbbbbb, bbbbbbbb...bbbbbbbc, none)" in answer.notes[0]
+    assert len({line.split()[0] for line in render(answer, "table").splitlines()[3:]}) == 3
+
+
+def test_baselines_of_one_setting_tell_its_rows_apart() -> None:
+    answer = best([evaluated(), evaluated(key="n", baseline_trait_mean=12.0, delta=18.0)], floor=FLOOR)
+    assert {row.differs["baseline_trait_mean"] for row in answer.rows} == {10.0, 12.0}
+    assert "baseline" in render(answer, "table").splitlines()[2]
 
 
 @pytest.mark.parametrize(("old", "new", "n_remaining"), [(80.0, 30.0, 1), (30.0, 80.0, 0)])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from massact.domain import Group
+from massact.domain import TRAIT_INTERP_DIFFERS, Group
 from massact.query.published import PublishedComparison, compare_published, match_model
 from massact.query.rows import Answer
 from massact.schema import EvaluationRow, Kind, PublishedRow
@@ -244,10 +244,16 @@ def test_the_notes_count_what_is_flagged_alone_or_at_another_floor() -> None:
         "no model of the experiment matches lab/chirp-2b-it (1 of 6 published figures)",
         "no model of the experiment matches other/finch-8b (1 of 6 published figures)",
         "6 of 6 published figures were picked at another coherence floor (70) than 68",
+        TRAIT_INTERP_DIFFERS,
     )
     flagged = {row.label: len(row.flags) for row in answer.rows if row.flags}
     assert flagged == {"mean_diff_preclean": 1, "mean_diff_cleaned": 2, "mean_diff": 1}
-    assert asked([printed()], [evaluated("probe")]).notes == ("0 of 1 published figure flagged",)
+    assert asked([printed()], [evaluated("probe")]).notes == (
+        "0 of 1 published figure flagged",
+        TRAIT_INTERP_DIFFERS,
+    )
+    theirs = asked([printed()], [evaluated("probe", origin="imported")])
+    assert theirs.notes == ("0 of 1 published figure flagged",), "imported beside published: of one procedure"
     assert "massact import --published" in asked([]).notes[0]
 
 
@@ -259,7 +265,7 @@ def test_of_several_settings_the_one_run_last_is_shown_and_said() -> None:
     later = Stored("r", "FINISHED", 2000, rows[1].row)
     answer = asked([printed()], [rows[0], later])
     assert [(row.setting, row.difference) for row in answer.rows] == [("later", -13.0)]
-    assert answer.notes[-1].startswith(
+    assert answer.notes[-2].startswith(
         "ours were run in several settings or against several baselines beside 1"
     )
 

@@ -185,3 +185,10 @@ def test_damaged_responses_are_refused_by_name(tmp_path: Path, text: str) -> Non
 def test_missing_responses_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.json"):
         read_responses(tmp_path / "nowhere.json")
+
+
+def test_a_git_lfs_pointer_is_named_as_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "vector.safetensors"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n")
+    with pytest.raises(DataError, match=r"vector\.safetensors.*a Git LFS pointer.*git lfs pull"):
+        read_tensor(path, "vectors")

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save
 
+from massact.config import load_experiment
 from massact.errors import UsageError
 from massact.schema import EvaluationRow, Kind, Scores, StageRow, Tag, decode_stage
 from massact.store import open_store
@@ -334,3 +337,144 @@ def test_no_name_leads_out_of_the_exported_folder(trait: str, uri: str, tmp_path
     fill(uri, [evaluation_run(evaluation_row(trait=trait), None, name="run", started_at=1, finished_at=2)])
     with pytest.raises(UsageError, match="cannot be the name of a folder"):
         export(uri, tmp_path / "out")
+
+
+def test_results_over_several_numbers_of_questions_come_back_as_one_file(
+    uri: str, empty: str, tmp_path: Path
+) -> None:
+    lines = [
+        header(n_questions=None),
+        baseline(16.0, result={"trait_mean": 16.0, "n": 100}),
+        evaluation(35.0, result={"trait_mean": 35.0, "coherence_mean": 80.0, "n": 100}),
+        evaluation(
+            60.0, result={"trait_mean": 60.0, "coherence_mean": 80.0, "n": 5}, at="2026-01-12T00:00:00"
+        ),
+        '{"result": {"trait_mean": NaN, "coherence_mean": 0, "n": 0}, "config": {"vectors": ['
+        + json.dumps(vector(weight=9.0))
+        + "]}}",
+    ]
+    source = write_lines(tmp_path / "old" / PLACE / "results.jsonl", lines)
+    import_to_store(uri, tmp_path / "old")
+    report = export(uri, tmp_path / "out")
+    assert report.notes == []
+    came_out = (tmp_path / "out" / PLACE / "results.jsonl").read_bytes().splitlines()
+    assert sorted(came_out[1:]) == sorted(source.read_bytes().splitlines()[1:])
+    assert import_to_store(uri, tmp_path / "out").totals.imported == 0
+    import_to_store(empty, tmp_path / "out")
+    assert sorted(map(repr, rows_alone(empty))) == sorted(map(repr, rows_alone(uri)))
+
+
+def rows_alone(uri: str) -> list[EvaluationRow]:
+    return [row for row, _ in stored_lines(uri).values()]
+
+
+def test_a_trait_keeps_the_folder_that_it_came_from(uri: str, tmp_path: Path, root: Path) -> None:
+    config = load_experiment(root / "experiments" / "massive-activations.yaml")
+    target = Target(config.name, config)
+    write_lines(tmp_path / "old" / PLACE / "results.jsonl", [header(), baseline(), evaluation()])
+    import_to_store(uri, tmp_path / "old", target)
+    assert {row.trait for row, _ in stored_lines(uri, config.name).values()} == {"refusal"}
+    measured = evaluation_row(
+        experiment=config.name,
+        trait="refusal",
+        position="response[:5]",
+        model_variant="instruct",
+        model="gemma-3-4b",
+    )
+    write_runs(uri, [evaluation_run(measured, None, started_at=1, finished_at=2)], config.name)
+    export(uri, tmp_path / "out", config.name)
+    names = sorted(
+        str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("results.jsonl")
+    )
+    assert len(names) == 2
+    names.remove(f"{PLACE}/results.jsonl")
+    assert all(name.startswith("steering/chirp/refusal/instruct/response__5/steering") for name in names)
+    assert import_to_store(uri, tmp_path / "out", target).totals.imported == 0
+    own = json.loads((tmp_path / "out" / names[0]).read_text().splitlines()[0])
+    assert own["trait"] == own["vector_source"]["trait"] == "chirp/refusal"
+    assert own["prompts_file"] == "datasets/traits/chirp/refusal/steering.json"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "folder", "prompts"),
+    [
+        (
+            "/data/datasets/traits/chirp/refusal",
+            "chirp/refusal",
+            "/data/datasets/traits/chirp/refusal/steering.json",
+        ),
+        ("./chirp/refusal", "chirp/refusal", "chirp/refusal/steering.json"),
+        ("/data/refusal", "refusal", "/data/refusal/steering.json"),
+        ("toy:refusal", "refusal", "datasets/traits/refusal/steering.json"),
+    ],
+)
+def test_a_measured_trait_has_the_name_of_its_dataset(
+    dataset: str, folder: str, prompts: str, uri: str, tmp_path: Path
+) -> None:
+    write_runs(uri, [evaluation_run(evaluation_row(), None, started_at=1, finished_at=2)])
+    Exporter(uri, EXPERIMENT, ExportOptions(), {"refusal": dataset}).run(tmp_path / "out")
+    [path] = (tmp_path / "out").rglob("results.jsonl")
+    assert str(path.relative_to(tmp_path / "out")).startswith(f"steering/{folder}/instruct/")
+    head = json.loads(path.read_text().splitlines()[0])
+    assert (head["prompts_file"], head["questions_digest"]) == (prompts, "q1")
+
+
+def write_runs(uri: str, runs: list[WholeRun], experiment: str = EXPERIMENT) -> None:
+    with closing(open_writer(uri, Tracker(uri, experiment, floor=68.0).experiment_id)) as writer:
+        writer.write(runs)
+
+
+def write_extraction(uri: str, vectors: torch.Tensor, at: int = 2_000, **changes: Any) -> None:
+    values: dict[str, Any] = {
+        "kind": Kind.EXTRACTION, "experiment": EXPERIMENT, "key": "e1", "model": "gemma", "model_variant": "base",
+        "model_id": "google/gemma-3-4b-pt", "n_layers": len(vectors), "trait": "refusal",
+        "position": "response[:5]", "labels": ("mean_diff", "probe"),
+    }  # fmt: skip
+    row = StageRow(**{**values, **changes})
+    files = {
+        f"vectors/{label}.safetensors": save({"vectors": vectors * scale})
+        for label, scale in zip(row.labels, (1.0, 2.0), strict=False)
+    }
+    tags = run_tags(row.kind, EXPERIMENT, "e") | row_tags(row)
+    write_runs(uri, [WholeRun(name="e", tags=tags, started_at=at, finished_at=at, files=files)])
+
+
+def test_vectors_come_out_where_trait_interp_looks_for_them(uri: str, tmp_path: Path) -> None:
+    vectors = torch.tensor([[3.0, 4.0], [0.0, 1.0], [6.0, 8.0]])
+    write_extraction(uri, vectors)
+    write_runs(uri, [evaluation_run(evaluation_row(), None, started_at=1, finished_at=2)])
+    report = export(uri, tmp_path / "out")
+    assert report.notes == []
+    folder = tmp_path / "out/extraction/refusal/base/vectors/response__5/residual"
+    for layer in range(3):
+        found = torch.load(folder / "probe" / f"layer{layer}.pt", weights_only=True)
+        assert torch.equal(found, 2 * vectors[layer])
+    metadata = json.loads((folder / "mean_diff/metadata.json").read_text())
+    assert (metadata["model"], metadata["method"]) == ("google/gemma-3-4b-pt", "mean_diff")
+    assert metadata["layers"] == {"0": {"norm": 5.0}, "1": {"norm": 1.0}, "2": {"norm": 10.0}}
+    [path] = (tmp_path / "out").rglob("results.jsonl")
+    assert json.loads(path.read_text().splitlines()[0])["vector_source"]["model"] == "google/gemma-3-4b-pt"
+    assert import_to_store(uri, tmp_path / "out").totals.imported == 0
+    export(uri, tmp_path / "without", vectors=False)
+    assert not list((tmp_path / "without").rglob("*.pt"))
+
+
+def test_models_whose_variants_have_one_name_have_a_folder_each(uri: str, tmp_path: Path) -> None:
+    write_extraction(uri, torch.ones(1, 2))
+    write_extraction(uri, torch.zeros(1, 2), at=3_000, key="e2", model="gemma-2")
+    write_extraction(uri, torch.ones(1, 2), at=4_000, key="e3", model="gemma-2", labels=("probe",))
+    assert export(uri, tmp_path / "out").notes == []
+    found = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.pt"))
+    assert [name.partition("/vectors/")[2] for name in found] == [
+        "response__5/residual/mean_diff/layer0.pt", "response__5/residual/probe/layer0.pt",
+        "response__5/residual/probe/layer0.pt",
+    ]  # fmt: skip
+    assert found[2].startswith("extraction/refusal/base/"), "the newest keeps the plain name"
+
+
+def test_vectors_that_cannot_be_had_are_left_out_and_said(uri: str, tmp_path: Path) -> None:
+    write_extraction(uri, torch.ones(1, 2), labels=("mean_diff", "probe", "gradient"))
+    [note] = export(uri, tmp_path / "out").notes
+    assert "vectors left out: run" in note
+    assert "gradient" in note
+    assert len(list((tmp_path / "out").rglob("*.pt"))) == 2

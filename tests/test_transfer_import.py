@@ -122,7 +122,7 @@ def test_the_newest_baseline_of_a_lines_own_judge_counts(tmp_path: Path) -> None
     assert [row.judge for row in heap.evaluations()][1] == "logprob:gpt-4.1-mini:pv/refusal"
     assert report.totals.imported == 8
     assert report.files[0].notes == [
-        "no scored baseline of the trait judge 'none/such': evaluations have no delta"
+        "no scored baseline of the trait judge 'none/such': 1 evaluation has no delta"
     ]
     keys = {row.key for row in heap.rows() if row.kind is Kind.BASELINE}
     assert {row.baseline_key for row in heap.evaluations()} - {None} < keys

@@ -28,7 +28,8 @@ from tests.transfer_files import (
 BAD: dict[str, tuple[Any, str]] = {
     "not UTF-8": (b'{"result": "\xff"}', "not UTF-8 (byte 13"),
     "not JSON": ('{"result": ', "not JSON"),
-    "NaN": ('{"result": {"trait_mean": NaN}}', "NaN is not a number"),
+    "NaN as a weight": (json.dumps(evaluation(vectors=[vector(weight=float("nan"))])), "weight is NaN"),
+    "NaN as a count": (json.dumps(evaluation(result={"n": float("nan")})), "n nan is not a count"),
     "Infinity": ('{"result": {"trait_mean": -Infinity}}', "-Infinity is not a number"),
     "an infinity in digits": ('{"result": {"trait_mean": 1e999}}', "too large"),
     "not an object": ("[1, 2]", "not a JSON object"),

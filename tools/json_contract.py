@@ -20,6 +20,7 @@ from massact.docstrings import docstrings, field_docstrings, first_paragraph
 from massact.query import Answer, confirmation_rows, listing
 from massact.query import rows as answer_rows
 from massact.query.as_json import OUTPUT_SCHEMA_VERSION as _VERSION
+from massact.query.setting_fields import SETTING_FIELDS
 
 _UNLIKE_ITS_FUNCTION = {"compare_published": ("compare --published", "published")}
 """A question's command, and its name in the JSON, where they are not the function's name."""
@@ -65,6 +66,11 @@ such as `nearest_miss_layer`; in CSV a list is written as JSON. What the questio
 that is removed, or whose meaning changes, raises it. Texts for people (notes, warnings, flags, reasons, errors,
 recommendations) may be worded anew at any time: decide by the other fields."""
 
+_DIFFERING = f"""\
+Where the settings of one model and trait differ that an answer's rows are of, every row has these too, at its end: the
+fields in which they differ, of `{"`, `".join(SETTING_FIELDS)}`; `setting` where these do not tell them apart; and
+`baseline_trait_mean` where a setting has several baselines. They are `null` where a run does not tell."""
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -98,6 +104,7 @@ def page() -> str:
     all_questions = list(questions())
     parts = [_INTRODUCTION, "## The head", "What the object of every question holds.", _table(_HEAD)]
     parts += ["## Fields that many rows have", _table(_SHARED, ("field", "meaning"))]
+    parts += [_DIFFERING]
     for one in all_questions:
         parts += [f"## massact {one.command}", f'`"question": "{one.said}"`']
         if one.own_fields:
@@ -121,7 +128,7 @@ def documented(cls: type[Any], left_out: Iterable[str] = ()) -> list[tuple[str, 
         typing.get_type_hints(cls),
         {name: _as_markdown(text) for name, text in field_docstrings(cls).items()},
     )
-    names = [field.name for field in fields(cls) if field.name not in left_out]
+    names = [field.name for field in fields(cls) if field.name not in (*left_out, "differs")]
     return [(name, json_type(hints[name]), meanings.get(name, "")) for name in names]
 
 

@@ -117,6 +117,6 @@ COMMANDS: dict[str, Entry] = {
     "export": Entry(
         "transfer",
         "export_command",
-        "Export results as results.jsonl files, with responses and calibrations, in trait-interp's layout.",
+        "Export results as results.jsonl files, with responses, calibrations and vectors, in trait-interp's layout.",
     ),
 }

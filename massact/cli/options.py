@@ -9,7 +9,6 @@ from click.core import ParameterSource
 
 from massact.asked import find_experiment_file, resolve_tracking_uri
 from massact.errors import UsageError
-from massact.labels import normalise_label
 
 F = TypeVar("F", bound=Callable[..., Any])
 DEFAULT_EXPERIMENT = "experiments/toy.yaml"
@@ -128,7 +127,7 @@ def parse_pairs(
             raise UsageError(
                 f"pair {text!r} is not two labels: write A:B, such as probe_preclean:probe_cleaned"
             )
-        found.append((normalise_label(a), normalise_label(b)))
+        found.append((a, b))
     return tuple(found)
 
 

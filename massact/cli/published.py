@@ -1,11 +1,15 @@
 """`massact import --published`: the figures of a write-up, as a report of the import."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import click
 
 from massact.domain import DEFAULT_COHERENCE_FLOOR
 
 if TYPE_CHECKING:
+    from massact.transfer.claim import ImportClaim
     from massact.transfer.names import Target
     from massact.transfer.published import PublishedFile
     from massact.transfer.report import ImportReport, RefusalLog
@@ -21,8 +25,8 @@ def import_figures(
     """
     from massact.transfer.published import import_published, read_published
 
-    known = _known_keys(tracking_uri, target.experiment)
     if dry_run:
+        known = _known_keys(tracking_uri, target.experiment)
         file = read_published(path, target.experiment)
         imported = sum(row.key not in known for row in file.rows)
     else:
@@ -36,9 +40,20 @@ def import_figures(
             description=config.description if config else "",
             floor=config.coherence_floor if config else DEFAULT_COHERENCE_FLOOR,
         )
-        done = import_published(path, tracker=tracker, known_keys=known)
+        with claimed(tracking_uri, target):
+            known = _known_keys(tracking_uri, target.experiment)
+            done = import_published(path, tracker=tracker, known_keys=known)
         file, imported = done.file, len(done.imported)
     return _report(path, target.experiment, file, imported, refusals)
+
+
+def claimed(tracking_uri: str, target: "Target") -> "ImportClaim":
+    """The experiment for one import alone."""
+    from massact.transfer.claim import ImportClaim
+
+    description = target.config.description if target.config else ""
+    say = partial(click.echo, err=True)
+    return ImportClaim(tracking_uri, target.experiment, description=description, say=say)
 
 
 def _known_keys(tracking_uri: str, experiment: str) -> set[str]:

@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from massact.cli.options import tracking_uri_option
-from massact.cli.published import import_figures
+from massact.cli.published import claimed, import_figures
 from massact.cli.session import show_bar
 from massact.config import load_experiment
 from massact.errors import UsageError
@@ -148,11 +148,11 @@ def _import(
     sources = find_sources(path)
     params = {"path": str(path), "model": target.model, "trait": target.trait}
     n_bytes = sum(source.path.stat().st_size for source in sources if source.path.is_file())
-    sink = Sink() if dry_run else StoreSink(tracking_uri, target, params)
     with (
+        nullcontext() if dry_run else claimed(tracking_uri, target) as claim,
+        Sink() if claim is None else StoreSink(tracking_uri, target, params, claim.check) as sink,
         closing(Seen(stored_contents(tracking_uri, target.experiment))) as seen,
         show_bar("bytes imported", n_bytes) as advance,
-        sink,
     ):
         job = Importer(target, seen, sink, on_refusal=refusals.append, on_bytes=advance)
         report = job.run(sources)
@@ -179,6 +179,7 @@ def _print_table(report: "ImportReport", *, dry_run: bool) -> None:
 
 def _remarks(report: "ImportReport") -> Iterator[str]:
     """Refusals and notes, the first ones of each file and how many there are."""
+    yield from (f"note: {note}" for note in report.notes)
     for file in report.files:
         for note in file.notes:
             yield f"note: {file.path}: {note}"
@@ -209,6 +210,7 @@ def _print_json(report: "ImportReport", refusals: "RefusalLog", *, dry_run: bool
         "schema_version": OUTPUT_SCHEMA_VERSION,
         "experiment": report.experiment,
         "dry_run": dry_run,
+        "notes": report.notes,
         "totals": {name: getattr(report.totals, name) for name in _COUNTS},
         "files": files,
     }
@@ -239,6 +241,7 @@ def _write_lines(path: Path, lines: "RefusalLog") -> None:
     help="Folder to write into; it is made where it is not there.",
 )
 @click.option("--no-responses", is_flag=True, help="Leave the responses out.")
+@click.option("--no-vectors", is_flag=True, help="Leave the vectors out.")
 @click.option(
     "--superseded", is_flag=True, help="Also results that a newer one of the same cell has replaced."
 )
@@ -249,10 +252,11 @@ def export_command(
     tracking_uri: str,
     output: Path,
     no_responses: bool,
+    no_vectors: bool,
     superseded: bool,
     overwrite: bool,
 ) -> None:
-    """Export results as results.jsonl files, with responses and calibrations, in trait-interp's layout.
+    """Export results as results.jsonl files, with responses, calibrations and vectors, in trait-interp's layout.
 
     Imported lines come out as they went in. Importing the export changes nothing.
 
@@ -263,13 +267,17 @@ def export_command(
     from massact.store.contents import is_absent
     from massact.transfer.exporter import Exporter, ExportOptions
 
-    name = find_target(experiment).experiment
+    target = find_target(experiment)
     if is_absent(tracking_uri):
         raise UsageError("there is no run store yet: run `massact main` or pass --tracking-uri")
-    options = ExportOptions(responses=not no_responses, superseded=superseded, overwrite=overwrite)
-    report = Exporter(tracking_uri, name, options).run(output)
+    options = ExportOptions(
+        responses=not no_responses, vectors=not no_vectors, superseded=superseded, overwrite=overwrite
+    )
+    datasets = {trait.name: trait.dataset for trait in (target.config.traits if target.config else ())}
+    report = Exporter(tracking_uri, target.experiment, options, datasets).run(output)
     for file in report.files:
         held = f"{file.n_evaluations} evaluations, {file.n_baselines} baselines, {file.n_responses} with responses"
-        click.echo(f"{file.path}: {held if file.n_evaluations + file.n_baselines else 'calibration'}")
+        other = f"vectors of {file.n_labels} labels" if file.n_labels else "calibration"
+        click.echo(f"{file.path}: {held if file.n_evaluations + file.n_baselines else other}")
     for note in report.notes:
         click.echo(f"note: {note}", err=True)

@@ -15,7 +15,7 @@ from typing import Any
 from massact.config import AdapterConfig
 from massact.errors import ModelError
 from massact.models.extras import require
-from massact.models.source import digest_files, hub_file
+from massact.models.source import check_pointers, digest_files, hub_file
 
 _CONFIG, _WEIGHTS = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
 _LONGEST = 200
@@ -42,6 +42,7 @@ def find_adapter(adapter: AdapterConfig) -> FoundAdapter:
     """
     folder = Path(adapter.reference).expanduser()
     if folder.is_dir():
+        check_pointers(folder)
         weights = [folder / name for name in _WEIGHTS if (folder / name).is_file()]
         if not (folder / _CONFIG).is_file() or not weights:
             raise ModelError(

@@ -9,7 +9,7 @@ from typing import Any
 
 from massact.config import LoadConfig
 from massact.domain import ModelIdentity
-from massact.errors import ModelError
+from massact.errors import LFS_ADVICE, LFS_POINTER, ModelError
 from massact.toy import is_toy, resolve
 
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -31,12 +31,26 @@ def find_folder(reference: str) -> Path | None:
                 f"{reference}: this folder holds an adapter ({_ADAPTER_CONFIG}); give the model that it was trained on "
                 "as `model`, and the folder as `adapter`"
             )
+        check_pointers(path)
         return path
     if reference.startswith((".", "/", "~")):
         raise ModelError(
             f"{reference}: no such folder; give a folder with config.json and weights, or a hub id"
         )
     return None
+
+
+def check_pointers(folder: Path) -> None:
+    """Refuse a folder that was cloned without its large files.
+
+    Raises:
+        ModelError: Git LFS left a pointer in place of one.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            with path.open("rb") as file:
+                if file.read(len(LFS_POINTER)) == LFS_POINTER.encode():
+                    raise ModelError(f"{path}: {LFS_ADVICE}")
 
 
 def find_commit(reference: str, revision: str | None) -> str | None:

@@ -15,6 +15,7 @@ from massact.keys import digest, digest_texts
 from massact.pipeline.prompt_files import (
     Prompt,
     is_text,
+    prompt_text,
     read_json,
     read_prompt_file,
     read_side,
@@ -150,17 +151,16 @@ def load_prompts(reference: str) -> tuple[str, ...]:
         return read_prompts(path)
     document = read_json(path)
     items = document.get("prompts") if isinstance(document, dict) else document
-    found = [_prompt_text(item) for item in items] if isinstance(items, list) else []
+    listed = items if isinstance(items, list) else []
+    found = [prompt_text(item) if isinstance(item, dict) else item for item in listed]
     prompts = tuple(prompt for prompt in found if isinstance(prompt, str) and prompt.strip())
+    if any(isinstance(one, dict) and one.get("system_prompt") for one in (document, *listed)):
+        raise DataError(f"{path}: neutral prompts have no system prompt")
     if not prompts or len(prompts) < len(found):
         raise DataError(
             f'{path}: not a list of prompts; write ["…", …] or {{"prompts": [{{"text": "…"}}, …]}}'
         )
     return prompts
-
-
-def _prompt_text(item: object) -> object:
-    return item.get("text", item.get("prompt")) if isinstance(item, dict) else item
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:
@@ -196,7 +196,7 @@ def _questions(steering: dict[str, Any], folder: Path) -> tuple[str, ...]:
         raise DataError(f'{path}: "questions" is not a list of texts')
     questions: list[str] = []
     for number, one in enumerate(listed, 1):
-        question = one.get("question") if isinstance(one, dict) else one
+        question = one.get("question", prompt_text(one)) if isinstance(one, dict) else one
         if not isinstance(question, str) or not question.strip() or not is_text(question):
             raise DataError(f'{path}: "questions" is not a list of texts: question {number} is none')
         if question in questions:

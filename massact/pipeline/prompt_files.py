@@ -1,11 +1,11 @@
 """Files of prompts: one a line, JSON lines, or a JSON list; every complaint names the file and the line."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from massact.errors import DataError
+from massact.errors import LFS_ADVICE, LFS_POINTER, DataError
 
 PROMPT_FILES = (".txt", ".jsonl", ".json")
 """Endings of a side's file: a prompt a line, an object a line, or a list."""
@@ -77,6 +77,8 @@ def read_text(path: Path) -> str:
         line = _lines(content[: error.start].decode("utf-8", errors="replace")).count("\n") + 1
         raise DataError(f"{path}, line {line}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
     text = _lines(text)
+    if text.startswith(LFS_POINTER):
+        raise DataError(f"{path}: {LFS_ADVICE}")
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         raise DataError(f"{path}, line {line}: holds a zero byte, as UTF-16 does; save the file as UTF-8")
@@ -126,14 +128,20 @@ def _json_list(path: Path) -> Iterator[Prompt]:
     items = document.get("prompts") if isinstance(document, dict) else document
     if not isinstance(items, list):
         raise DataError(f"{path}: not a list of prompts; write {_EXPECTED['.json']}")
+    system = document.get("system_prompt") if isinstance(document, dict) else None
     for number, item in enumerate(items, 1):
-        yield _prompt(path, f"prompt {number}", item)
+        prompt = _prompt(path, f"prompt {number}", item)
+        yield prompt if prompt.system or not isinstance(system, str) else replace(prompt, system=system)
 
 
 def _prompt(path: Path, place: str, item: object) -> Prompt:
     """A prompt as JSON gives it: the text is taken as it stands, blanks at its ends too."""
     fields = item if isinstance(item, dict) else {"prompt": item}
-    text, system = fields.get("prompt", fields.get("text")), fields.get("system_prompt")
+    text, system = prompt_text(fields), fields.get("system_prompt")
+    if "prompt" not in fields and "instruction" in fields and fields.get("input"):
+        raise DataError(
+            f'{path}, {place}: an "input" beside the "instruction"; write both as they are to be read, as one "prompt"'
+        )
     if not isinstance(text, str) or not text.strip():
         raise DataError(f'{path}, {place}: "prompt" is missing, empty or not a text')
     if not isinstance(system, str | None):
@@ -141,6 +149,11 @@ def _prompt(path: Path, place: str, item: object) -> Prompt:
     if not is_text(text, system or ""):
         raise DataError(f"{path}, {place}: holds half of a surrogate pair, which is no character")
     return Prompt(text, system if system and system.strip() else None, place)
+
+
+def prompt_text(fields: Mapping[str, object]) -> object:
+    """What an object holds as its prompt, under one of the names that datasets have for it."""
+    return next((fields[name] for name in ("prompt", "text", "instruction") if name in fields), None)
 
 
 def is_text(*texts: str) -> bool:

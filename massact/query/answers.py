@@ -6,6 +6,7 @@ from itertools import chain
 
 from massact.collector import collector_paused
 from massact.domain import Group, Scope, When
+from massact.labels import format_label
 from massact.query.cleaning_curve import CurveRow, curve
 from massact.query.coefficient_patterns import CoefficientsAnswer, coefficients
 from massact.query.comparison import ComparisonRow, before_after_pairs, compare
@@ -22,7 +23,7 @@ from massact.query.listing import RunRow, SortBy, runs
 from massact.query.published import PublishedComparison, compare_published
 from massact.query.question_scores import QuestionScores
 from massact.query.rows import Answer
-from massact.query.selection import slices, strata
+from massact.query.selection import recipe_of, slices, strata, told_apart
 from massact.query.winners import BestRow, best
 from massact.schema import Points, PublishedRow
 from massact.store.base import Failure, RunStore
@@ -156,7 +157,7 @@ class Answers:
         """See `massact.query.compare`; without pairs, clean-before against clean-after."""
         shown = set(self.labels_shown)
         wanted = before_after_pairs(self._side_by_side_labels) if pairs is None else tuple(pairs)
-        kept = tuple(pair for pair in wanted if not shown or shown.issuperset(pair))
+        kept = tuple(pair for pair in wanted if not shown or shown.issuperset(map(_one_spelling, pair)))
         found = compare(
             self._side_by_side,
             pairs=kept,
@@ -207,8 +208,9 @@ class Answers:
         found = sensitivity(self.evaluations, floors=floors, groups=self.groups)
         if self.scores is None or floor is None:
             return found
-        rows = halves(strata(slices(self.evaluations)), floor=floor, scores=self.scores)
-        return replace(found, halves=rows)
+        by_group = slices(self.evaluations)
+        rows = halves(strata(by_group), floor=floor, scores=self.scores)
+        return told_apart(replace(found, halves=rows), by_group)
 
     def judges(self, floor: float) -> JudgesAnswer:
         """See `massact.query.judges`."""
@@ -251,6 +253,11 @@ class Answers:
         return compare_published(
             published, self.evaluations, floor=floor, groups=self.groups, model_names=model_names
         )
+
+
+def _one_spelling(label: str) -> str:
+    recipe = recipe_of(label)
+    return label if recipe is None else format_label(recipe)
 
 
 def _with_samples(store: RunStore, points: Points) -> Evaluations:

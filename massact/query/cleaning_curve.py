@@ -7,15 +7,15 @@ from massact.domain import METHODS, NO_CLEANING, AllDims, Cleaning, Direction, G
 from massact.errors import UsageError
 from massact.labels import format_label, parse_label
 from massact.query.evaluations import StoredEvaluations
-from massact.query.rows import Answer, Point, Status
-from massact.query.selection import Stratum, recipe_of, setting_notes, slices, strata
+from massact.query.rows import Answer, Point, SettingRow, Status
+from massact.query.selection import Stratum, recipe_of, setting_notes, slices, strata, told_apart
 
 N_DIMS: tuple[int | AllDims, ...] = (0, 1, 2, 3, 5, 10, "all")
 """The curve's points; others that were evaluated join them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CurveRow:
+class CurveRow(SettingRow):
     """One point of the cleaning curve of a model, trait and position, in one setting."""
 
     model: str
@@ -89,7 +89,8 @@ def curve(
         for stratum in strata(by_group, declared)
         for n_dims in _steps(stratum)
     ]
-    return Answer(question="curve", floor=floor, rows=tuple(found), notes=setting_notes(by_group))
+    answer = Answer(question="curve", floor=floor, rows=tuple(found), notes=setting_notes(by_group))
+    return told_apart(answer, by_group)
 
 
 def _steps(stratum: Stratum) -> list[int | AllDims]:

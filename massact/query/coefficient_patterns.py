@@ -8,7 +8,7 @@ from massact.domain import METHODS
 from massact.query.evaluations import StoredEvaluations
 from massact.query.recommendations import CoefficientRatio, Findings, recommend
 from massact.query.rows import Answer
-from massact.query.selection import Stratum, setting_notes, slices, strata
+from massact.query.selection import Stratum, setting_notes, slices, strata, told_apart
 from massact.query.winners import BestRow, best_row
 
 
@@ -45,7 +45,7 @@ def coefficients(
     findings = Findings(bests, ratios, shifts, floor)
     n_without = len(found) - len(bests)
     dropped = (f"{n_without} of {len(found)} groups have no best and are left out",) if n_without else ()
-    return CoefficientsAnswer(
+    answer = CoefficientsAnswer(
         question="coefficients",
         floor=floor,
         rows=bests,
@@ -55,6 +55,7 @@ def coefficients(
         relative_strength=statistics.median(strengths) if strengths else None,
         recommendations=recommend(all_strata, findings, labels),
     )
+    return told_apart(answer, by_group)
 
 
 def _ratios(

@@ -3,15 +3,15 @@
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from massact.domain import Direction, Group, Recipe
+from massact.domain import Direction, Group
 from massact.errors import UsageError
-from massact.labels import format_label, parse_label
+from massact.labels import format_label, normalise_label
 from massact.query.evaluations import StoredEvaluations
 from massact.query.matched import at_matched_coherence
 from massact.query.paired import holm, paired_test
 from massact.query.question_scores import QuestionScores
-from massact.query.rows import Answer, Point, Status
-from massact.query.selection import Stratum, recipe_of, setting_notes, slices, strata
+from massact.query.rows import Answer, Point, SettingRow, Status
+from massact.query.selection import Stratum, recipe_of, setting_notes, slices, strata, told_apart
 from massact.query.taken_over import ONCE, evaluated_once, taken_over_words
 
 SAME_VECTOR_COSINE = 0.9999
@@ -21,7 +21,7 @@ COHERENCE_WARNING_POINTS = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ComparisonRow:
+class ComparisonRow(SettingRow):
     """Two labels on one model, trait and position in one setting."""
 
     model: str
@@ -85,18 +85,18 @@ def compare(
     """
     by_group = slices(rows)
     declared = set(groups)
-    all_recipes = [_recipes(pair) for pair in pairs]
+    known = {group.label for group in by_group}
+    all_pairs = [_labels(pair, known) for pair in pairs]
     found = [
-        _tested(_row(stratum, recipes, floor, cosines or {}), stratum, scores)
+        _tested(_row(stratum, labels, floor, cosines or {}), stratum, scores)
         for stratum in strata(by_group, groups)
-        for recipes in all_recipes
-        if any(_is_known(stratum, format_label(recipe), declared) for recipe in recipes)
+        for labels in all_pairs
+        if any(_is_known(stratum, label, declared) for label in labels)
     ]
     corrected = holm([row.p_value for row in found])
     found = [replace(row, p_corrected=p) for row, p in zip(found, corrected, strict=True)]
-    return Answer(
-        question="compare", floor=floor, rows=tuple(found), notes=(*setting_notes(by_group), *_notes(found))
-    )
+    notes = (*setting_notes(by_group), *_notes(found))
+    return told_apart(Answer(question="compare", floor=floor, rows=tuple(found), notes=notes), by_group)
 
 
 def _notes(rows: Iterable[ComparisonRow]) -> Iterator[str]:
@@ -126,10 +126,11 @@ def before_after_pairs(labels: Iterable[str]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(pairs))
 
 
-def _recipes(pair: tuple[str, str]) -> tuple[Recipe, Recipe]:
-    a, b = (parse_label(label) for label in pair)
+def _labels(pair: tuple[str, str], known: Container[str]) -> tuple[str, str]:
+    """Labels in their one spelling; those of imported results, which are none of ours, as they are stored."""
+    a, b = (label if label in known else normalise_label(label) for label in pair)
     if a == b:
-        raise UsageError(f"{pair[0]!r} and {pair[1]!r} are one label ({format_label(a)}): name two")
+        raise UsageError(f"{pair[0]!r} and {pair[1]!r} are one label ({a}): name two")
     return a, b
 
 
@@ -140,18 +141,17 @@ def _is_known(stratum: Stratum, label: str, declared: Container[Group]) -> bool:
 
 def _row(
     stratum: Stratum,
-    recipes: tuple[Recipe, Recipe],
+    labels: tuple[str, str],
     floor: float,
     cosines: Mapping[tuple[str, str], float],
 ) -> ComparisonRow:
-    labels = [format_label(recipe) for recipe in recipes]
     a, b = (stratum.best(label, floor) for label in labels)
     difference = better = same = None
     warnings: tuple[str, ...] = ()
     if a and b and a.delta is not None and b.delta is not None:
         difference = round(a.delta - b.delta, 6)
         better = _better(labels, difference, stratum)
-        same = _same_vector(recipes, a, b, cosines) or evaluated_once((labels[0], labels[1]), a, b)
+        same = _same_vector(labels, a, b, cosines) or evaluated_once(labels, a, b)
         warnings = _warnings(a, b) if same else (*_warnings(a, b), *_taken_over(labels, (a, b)))
     return ComparisonRow(
         **stratum.fields(),
@@ -204,7 +204,7 @@ def _better(labels: Sequence[str], difference: float, stratum: Stratum) -> str |
 
 
 def _same_vector(
-    recipes: tuple[Recipe, Recipe], a: Point, b: Point, cosines: Mapping[tuple[str, str], float]
+    labels: tuple[str, str], a: Point, b: Point, cosines: Mapping[tuple[str, str], float]
 ) -> str | None:
     if a.layer != b.layer:
         return None
@@ -216,14 +216,15 @@ def _same_vector(
         if cosine is not None:
             # what was measured outweighs the algebra, which supposes one list of dims
             return f"same vector: cosine {cosine:.6f}" if cosine > SAME_VECTOR_COSINE else None
-    return "same direction by algebra" if _is_algebra(recipes, a, b) else None
+    return "same direction by algebra" if _is_algebra(labels, a, b) else None
 
 
-def _is_algebra(recipes: tuple[Recipe, Recipe], a: Point, b: Point) -> bool:
+def _is_algebra(labels: tuple[str, str], a: Point, b: Point) -> bool:
     """Zeroing dims is linear, so of a difference of means it may come first or last."""
-    first, second = (recipe.cleaning for recipe in recipes)
-    if any(recipe.method != "mean_diff" for recipe in recipes):
+    recipes = [recipe for label in labels if (recipe := recipe_of(label)) and recipe.method == "mean_diff"]
+    if len(recipes) < 2:
         return False
+    first, second = (recipe.cleaning for recipe in recipes)
     if {first.when, second.when} != {"before", "after"} or first.scope != second.scope:
         return False
     if a.n_dims_cleaned is not None and b.n_dims_cleaned is not None:

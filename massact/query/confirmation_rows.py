@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from massact.domain import Direction
-from massact.query.rows import Answer
+from massact.query.rows import Answer, SettingRow
 from massact.query.uncertainty import Standing
 
 ConfirmationStatus = Literal["confirmed", "unconfirmed", "unscored", "outdated"]
@@ -13,7 +13,7 @@ ConfirmationStatus = Literal["confirmed", "unconfirmed", "unscored", "outdated"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConfirmationRow:
+class ConfirmationRow(SettingRow):
     """One cell that won or is tied with the winner, as it was selected and as it was confirmed."""
 
     model: str
@@ -66,7 +66,7 @@ class ConfirmationRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConfirmedPlace:
+class ConfirmedPlace(SettingRow):
     """One model, trait and position: whether its winner wins on other questions too."""
 
     model: str

@@ -16,7 +16,7 @@ from massact.query.confirmed import Confirmed
 from massact.query.evaluations import StoredEvaluations
 from massact.query.question_scores import QuestionScores
 from massact.query.rows import Point
-from massact.query.selection import Stratum, as_point, rank, setting_notes, slices, strata
+from massact.query.selection import Stratum, as_point, rank, setting_notes, slices, strata, told_apart
 from massact.query.ties import NEGLIGIBLE
 from massact.query.uncertainty import NOTHING, Standing, believe, standings
 from massact.schema import EvaluationRow
@@ -52,13 +52,14 @@ def confirmations(
     known = {key for place in found for key in place.repeated}
     notes = [*setting_notes(by_group), *(note for place in found for note in place.notes)]
     notes += _notes(answer_rows, is_split=is_split, n_lost=len(by_key.keys() - known))
-    return ConfirmationsAnswer(
+    answer = ConfirmationsAnswer(
         question="confirmations",
         floor=floor,
         rows=tuple(answer_rows),
         notes=tuple(notes),
         places=tuple(place.summary for place in found if place.summary is not None),
     )
+    return told_apart(answer, by_group)
 
 
 def _notes(rows: Sequence[ConfirmationRow], *, is_split: bool, n_lost: int) -> Iterator[str]:

@@ -9,15 +9,15 @@ from massact.domain import Direction, Group
 from massact.errors import UsageError
 from massact.query.evaluations import StoredEvaluations
 from massact.query.halves import HalvesRow
-from massact.query.rows import Answer, Point, Status
-from massact.query.selection import Slice, Stratum, rank, setting_notes, slices, strata
+from massact.query.rows import Answer, Point, SettingRow, Status
+from massact.query.selection import Slice, Stratum, rank, setting_notes, slices, strata, told_apart
 
 FLOORS = tuple(float(floor) for floor in range(60, 81))
 """Coherence, 0 to 100. Write-ups of one study have used 68, 70 and 77."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SensitivityRow:
+class SensitivityRow(SettingRow):
     """Consecutive floors at which one evaluation is the best of a model, trait and position.
 
     The fields from `label` to `run_id` are the winner's; `None` where nothing qualifies.
@@ -99,13 +99,14 @@ def sensitivity(
     all_strata = strata(by_group, declared)
     answered = [_runs(stratum, _wins(stratum, ladder)) for stratum in all_strata]
     named = zip(_names(all_strata), answered, strict=True)
-    return SensitivityAnswer(
+    answer = SensitivityAnswer(
         question="sensitivity",
         floor=ladder[0],
         rows=tuple(row for runs in answered for row in runs),
         notes=(*setting_notes(by_group), *(f"{name}: {_in_words(runs, ladder)}" for name, runs in named)),
         floors=ladder,
     )
+    return told_apart(answer, by_group)
 
 
 def _ladder(floors: Iterable[float]) -> tuple[float, ...]:

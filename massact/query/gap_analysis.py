@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass
 from massact.domain import Direction, Group
 from massact.query.evaluations import StoredEvaluations
 from massact.query.ladder import Bracket, brackets
-from massact.query.rows import Answer, Point, Status
-from massact.query.selection import Slice, setting_notes, slices, unscored_note
+from massact.query.rows import Answer, Point, SettingRow, Status
+from massact.query.selection import Slice, setting_notes, slices, told_apart, unscored_note
 from massact.store.base import Failure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GapRow:
+class GapRow(SettingRow):
     """One declared group, in one setting."""
 
     model: str
@@ -81,7 +81,7 @@ def gaps(
         allowed = (coefficient_ranges or {}).get(group.model)
         found += [_row(part, floor, allowed=allowed, is_current=part is parts[0]) for part in parts]
     notes = (*setting_notes(declared), *unscored_note(part for parts in declared.values() for part in parts))
-    return GapsAnswer(question="gaps", floor=floor, rows=tuple(found), notes=notes)
+    return told_apart(GapsAnswer(question="gaps", floor=floor, rows=tuple(found), notes=notes), declared)
 
 
 def _row(part: Slice, floor: float, *, allowed: tuple[float, float] | None, is_current: bool) -> GapRow:

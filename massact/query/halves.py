@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from massact.domain import Direction
 from massact.query.question_scores import QuestionScores
+from massact.query.rows import SettingRow
 from massact.query.selection import Stratum
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _SEED = 20_251_109
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HalvesRow:
+class HalvesRow(SettingRow):
     """One model, trait and position: which label wins on halves of its questions, everything picked anew."""
 
     model: str

@@ -9,15 +9,15 @@ from typing import Any
 from massact.domain import Direction, Group
 from massact.query.evaluations import StoredEvaluations
 from massact.query.judge_pairs import JudgedTwice, judged_twice
-from massact.query.rows import Answer, Point, Status
-from massact.query.selection import Slice, Stratum, natural_order, rank, slices, strata
+from massact.query.rows import Answer, Point, SettingRow, Status
+from massact.query.selection import Slice, Stratum, natural_order, rank, slices, strata, told_apart
 
 _LEAST_FOR_RANKS = 3
 """Evaluations below which a rank correlation says nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JudgesRow:
+class JudgesRow(SettingRow):
     """One group under two judges; only evaluations that both scored are looked at."""
 
     model: str
@@ -52,7 +52,7 @@ class JudgesRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JudgesWinner:
+class JudgesWinner(SettingRow):
     """Which label wins at one model, trait and position under two judges, over shared evaluations."""
 
     model: str
@@ -67,6 +67,8 @@ class JudgesWinner:
     best_b: Point | None = None
     flips: bool = False
     """Whether another label wins; a label against none is a flip too."""
+    setting_a: str | None = None
+    setting_b: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,13 +91,17 @@ def judges(rows: StoredEvaluations, *, floor: float) -> JudgesAnswer:
     pairs = [pair for parts in slices(rows).values() for pair in judged_twice(parts)]
     shared = [pair for pair in pairs if pair.scored_a]
     winners = _winners(shared, floor)
-    return JudgesAnswer(
+    answer = JudgesAnswer(
         question="judges",
         floor=floor,
         rows=tuple(sorted((_row(pair, floor) for pair in shared), key=_order)),
         notes=(*_notes(pairs), *map(_in_words, winners)),
         winners=winners,
     )
+    scored_last: dict[Group, list[Slice]] = defaultdict(list)
+    for pair in shared:
+        scored_last[pair.b.group].append(pair.b)
+    return told_apart(answer, scored_last)
 
 
 def _row(pair: JudgedTwice, floor: float) -> JudgesRow:
@@ -169,11 +175,11 @@ def _order(row: JudgesRow) -> list[Any]:
 
 def _winners(pairs: Sequence[JudgedTwice], floor: float) -> tuple[JudgesWinner, ...]:
     """By model, trait, position and pair of judges the label that each calls the best."""
-    by_judges: dict[tuple[str, str], list[JudgedTwice]] = defaultdict(list)
+    by_judges: dict[tuple[str, ...], list[JudgedTwice]] = defaultdict(list)
     for pair in pairs:
-        by_judges[pair.names].append(pair)
+        by_judges[(*pair.names, pair.a.setting, pair.b.setting)].append(pair)
     found = []
-    for (judge_a, judge_b), some in by_judges.items():
+    for (judge_a, judge_b, setting_a, setting_b), some in by_judges.items():
         of_a = _best_labels({pair.a.group: [pair.a] for pair in some}, floor)
         of_b = _best_labels({pair.b.group: [pair.b] for pair in some}, floor)
         for (model, trait, position), (label_a, best_a) in of_a.items():
@@ -190,9 +196,13 @@ def _winners(pairs: Sequence[JudgedTwice], floor: float) -> tuple[JudgesWinner, 
                     best_a=best_a,
                     best_b=best_b,
                     flips=label_a != label_b,
+                    setting_a=setting_a,
+                    setting_b=setting_b,
                 )
             )
-    return tuple(sorted(found, key=lambda one: (one.model, one.trait, one.position, one.judge_a)))
+    return tuple(
+        sorted(found, key=lambda one: (one.model, one.trait, one.position, one.judge_a, one.setting_b))
+    )
 
 
 def _best_labels(

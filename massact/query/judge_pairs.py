@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 
 from massact.query.evaluations import PointSet
 from massact.query.selection import Slice
+from massact.query.setting_fields import JUDGE_FIELDS, SETTING_FIELDS, setting_value
 from massact.schema import EvaluationRow, StoredPoint
 
-_BUT_THE_JUDGE = (
-    "direction", "question_set", "subset", "max_new_tokens", "temperature", "seed", "model_id", "model_revision",
-    "dtype",
-)  # fmt: skip
+_BUT_THE_JUDGE = tuple(name for name in SETTING_FIELDS if name not in JUDGE_FIELDS)
 """What two settings share that differ in the judge alone."""
+_KEPT_LATER = ("trait_digest", "chat_template_digest")
 
 Scored = dict[tuple[str | None, int, float], StoredPoint]
 """Points by what they were steered with: vector, layer and coefficient."""
@@ -46,8 +45,14 @@ class JudgedTwice:
 def judged_twice(parts: Iterable[Slice]) -> Iterator[JudgedTwice]:
     """Of the slices of a group, the one run last first, each earlier judge's with the last one's."""
     alike: dict[tuple[object, ...], list[Slice]] = defaultdict(list)
+    parts = list(parts)
+    # what earlier versions did not keep is no difference where all that keep it have one value
+    alone = {
+        name for name in _KEPT_LATER if len({setting_value(part.sample, name) for part in parts} - {None}) < 2
+    }
+    deciding = [name for name in _BUT_THE_JUDGE if name not in alone]
     for part in parts:
-        others = alike[tuple(getattr(part.sample, name) for name in _BUT_THE_JUDGE)]
+        others = alike[tuple(setting_value(part.sample, name) for name in deciding)]
         if len(part.points) and _judge_of(part) not in map(_judge_of, others):
             others.append(part)
     for last, *earlier in alike.values():

@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple, get_args
 from massact.domain import Direction
 from massact.errors import UsageError
 from massact.query.evaluations import StoredEvaluations
-from massact.query.rows import Answer
-from massact.query.selection import Slice, Stratum, setting_notes, slices, strata
+from massact.query.rows import Answer, SettingRow
+from massact.query.selection import Slice, Stratum, setting_notes, slices, strata, told_apart
 from massact.schema import StoredPoint, point_of
 from massact.store.base import Failure
 
@@ -24,7 +24,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunRow:
+class RunRow(SettingRow):
     """One evaluation: the newest finished run of its key, or the newest failed one."""
 
     model: str
@@ -100,7 +100,8 @@ def runs(
         notes += (
             f"{left_out} of {len(found)} evaluations are left out by the limit of {limit}{passed_over}",
         )
-    return Answer(question="runs", floor=floor, rows=tuple(_row(one, floor) for one in shown), notes=notes)
+    rows_shown = tuple(_row(one, floor) for one in shown)
+    return told_apart(Answer(question="runs", floor=floor, rows=rows_shown, notes=notes), by_group)
 
 
 def _place(one: "_Listed") -> tuple[str, str, str, str, int, float, str, str]:

@@ -5,14 +5,14 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
-from massact.domain import Direction, Group
+from massact.domain import TRAIT_INTERP_DIFFERS, Direction, Group
 from massact.errors import UsageError
 from massact.labels import normalise_label
 from massact.query.evaluations import StoredEvaluations
 from massact.query.filters import Filters
 from massact.query.published_flags import published_flags
-from massact.query.rows import Answer, Point, Status
-from massact.query.selection import Slice, slices
+from massact.query.rows import Answer, Point, SettingRow, Status
+from massact.query.selection import Slice, slices, told_apart
 from massact.schema import PublishedRow
 from massact.vectors.positions import parse_position
 
@@ -20,7 +20,7 @@ _VARIANT = re.compile(r"-(?:it|instruct|pt|base)\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PublishedComparison:
+class PublishedComparison(SettingRow):
     """One published figure, and our best of its group. The fields up to `note` are as printed."""
 
     source: str
@@ -88,7 +88,12 @@ def compare_published(
     ]
     n_several = sum(len(parts) > 1 for parts in parts_of.values())
     notes = (*_notes(found, groups_of, set(groups), floor), *_several_note(n_several))
-    return Answer(question="published", floor=floor, rows=tuple(found), notes=notes)
+    measured = [parts[0] for parts in parts_of.values() if parts[0].sample.origin is None]
+    if measured:
+        notes += (TRAIT_INTERP_DIFFERS,)
+    answer = Answer(question="published", floor=floor, rows=tuple(found), notes=notes)
+    shown = {group: parts_of[key][:1] for key, group in groups_of.items() if group and key in parts_of}
+    return told_apart(answer, shown)
 
 
 def admits_figure(only: Filters, one: PublishedRow, model_names: Mapping[str, str]) -> bool:

@@ -5,12 +5,13 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from massact.domain import Direction
+from massact.query.rows import SettingRow
 from massact.query.selection import Stratum
 from massact.query.winners import BestRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CoefficientRatio:
+class CoefficientRatio(SettingRow):
     """How one label's best coefficient relates to another's on one model, trait and position."""
 
     model: str

@@ -1,7 +1,7 @@
 """What every answer is made of: points of the grid, and an answer that prints and becomes a DataFrame."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from massact.schema import StoredPoint
@@ -42,6 +42,15 @@ class Point:
     """How alike the two vectors are: their cosine, or less where they differ more outside the massive dims."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingRow:
+    """What every row has that is of one setting."""
+
+    differs: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """The fields in which the settings of the answer's rows differ, with this row's values; see
+    `massact.query.setting_fields`. In JSON, CSV and DataFrames each is a field of the row."""
+
+
 AnyPoint = Point | StoredPoint
 """A point as an answer shows it, or as a store gives it: the same names."""
 
@@ -71,7 +80,8 @@ class Answer(Generic[RowT_co]):
 def to_mapping(value: object) -> Any:
     """A row as nested dicts and lists, for JSON."""
     if is_dataclass(value):
-        return {field.name: to_mapping(getattr(value, field.name)) for field in fields(value)}
+        named = {one.name: to_mapping(getattr(value, one.name)) for one in fields(value)}
+        return named | named.pop("differs", {})
     if isinstance(value, Mapping):
         return {str(key): to_mapping(one) for key, one in value.items()}
     if isinstance(value, tuple | list):
@@ -85,11 +95,12 @@ def flatten(row: object) -> dict[str, Any]:
     A point that is absent gives the same columns, each `None`, so that all rows have one shape.
     """
     flat: dict[str, Any] = {}
-    for field in fields(row):  # type: ignore[arg-type]  # rows are dataclasses
-        value = getattr(row, field.name)
-        if field.type in (Point, Point | None):
+    for one in fields(row):  # type: ignore[arg-type]  # rows are dataclasses
+        value = getattr(row, one.name)
+        if one.type in (Point, Point | None):
             for inner in fields(Point):
-                flat[f"{field.name}_{inner.name}"] = None if value is None else getattr(value, inner.name)
+                flat[f"{one.name}_{inner.name}"] = None if value is None else getattr(value, inner.name)
         else:
-            flat[field.name] = value
-    return flat
+            flat[one.name] = value
+    differs: Mapping[str, Any] = flat.pop("differs", {})
+    return {**flat, **differs}

@@ -10,7 +10,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from operator import attrgetter
 from typing import Any
 
 from massact.domain import Direction, Group, Recipe
@@ -24,13 +23,9 @@ from massact.query.evaluations import (
     no_points,
 )
 from massact.query.rows import AnyPoint, Point, Status
+from massact.query.setting_fields import AnswerT, differences, with_differences
 from massact.schema import EvaluationRow, StoredPoint
 from massact.store.base import Failure
-
-_SETTING_FIELDS = (
-    "direction", "judge", "judge_model", "judge_prompt", "question_set", "subset", "max_new_tokens",
-    "temperature", "seed", "model_id", "model_revision", "dtype",
-)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -231,16 +226,10 @@ def natural_order(name: str) -> list[str | int]:
 
 def setting_notes(by_group: Mapping[Group, Sequence[Slice]]) -> tuple[str, ...]:
     """In words, where a model and trait were evaluated in several settings and what differs."""
-    samples: dict[tuple[str, str], dict[str, EvaluationRow]] = defaultdict(dict)
-    baselines: dict[tuple[str, str, str], set[float | None]] = defaultdict(set)
-    for group, parts in by_group.items():
-        for part in parts:
-            samples[group.model, group.trait][part.setting] = part.sample
-            if len(part.points):
-                baselines[group.model, group.trait, part.setting].add(part.baseline_trait_mean)
+    samples, baselines = _samples(by_group)
     several = tuple(
         f"{model}, {trait}: evaluated in {len(settings)} settings, answered separately and never mixed; "
-        f"they differ in {_differences(settings.values())}"
+        f"they differ in {differences(settings.values())}"
         for (model, trait), settings in sorted(samples.items())
         if len(settings) > 1
     )
@@ -251,6 +240,30 @@ def setting_notes(by_group: Mapping[Group, Sequence[Slice]]) -> tuple[str, ...]:
         for (model, trait, setting), found in sorted(baselines.items())
         if len(found) > 1
     )
+
+
+def told_apart(answer: AnswerT, by_group: Mapping[Group, Sequence[Slice]]) -> AnswerT:
+    """The answer with the fields in which the settings of its rows differ."""
+    baselines: dict[tuple[str, str, str, str], set[float | None]] = defaultdict(set)
+    for group, parts in by_group.items():
+        for part in parts:
+            baselines[group.model, group.trait, group.position, part.setting].add(part.baseline_trait_mean)
+    has_several = any(len(some) > 1 for some in baselines.values())
+    return with_differences(answer, _samples(by_group)[0], has_several_baselines=has_several)
+
+
+def _samples(
+    by_group: Mapping[Group, Sequence[Slice]],
+) -> tuple[dict[tuple[str, str], dict[str, EvaluationRow]], dict[tuple[str, str, str], set[float | None]]]:
+    """A row of each setting by model and trait, and the baselines of each."""
+    samples: dict[tuple[str, str], dict[str, EvaluationRow]] = defaultdict(dict)
+    baselines: dict[tuple[str, str, str], set[float | None]] = defaultdict(set)
+    for group, parts in by_group.items():
+        for part in parts:
+            samples[group.model, group.trait][part.setting] = part.sample
+            if len(part.points):
+                baselines[group.model, group.trait, part.setting].add(part.baseline_trait_mean)
+    return samples, baselines
 
 
 def _baseline(trait_mean: float | None) -> str:
@@ -264,26 +277,6 @@ def unscored_note(parts: Iterable[Slice]) -> tuple[str, ...]:
         return ()
     lacking = "evaluation lacks" if count == 1 else "evaluations lack"
     return (f"{count} {lacking} a coherence or a delta: counted neither as coherent nor as a miss",)
-
-
-def _differences(samples: Iterable[EvaluationRow]) -> str:
-    rows = sorted(samples, key=attrgetter("setting"))
-    words = []
-    for name in _SETTING_FIELDS:
-        # what an imported file does not tell is no difference that anybody could act on
-        known = (getattr(row, name) for row in rows)
-        values = dict.fromkeys(_short(value) for value in known if value is not None)
-        if len(values) > 1:
-            words.append(f"{name} ({', '.join(values)})")
-    if len({row.origin for row in rows}) > 1:
-        words.append("some are imported")
-    # what a row does not hold itself but its setting's digest does
-    return "; ".join(words) or "the trait's dataset or the chat template"
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:12]}..."
 
 
 def as_point(found: StoredPoint) -> Point:

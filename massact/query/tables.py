@@ -1,6 +1,6 @@
 """An answer as tables and lines, whatever prints them: a terminal, Markdown, a notebook."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from massact.query.floor_sensitivity import SensitivityAnswer
 from massact.query.judge_comparison import JudgesAnswer
 from massact.query.published import PublishedComparison
 from massact.query.rows import Answer
+from massact.query.setting_fields import shortened, telling_apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,32 @@ def answer_tables(answer: Answer[Any]) -> list[AnswerTable]:
         found.append(AnswerTable(WINNER_COLUMNS, answer.winners))
     if isinstance(answer, ConfirmationsAnswer):
         found.append(AnswerTable(CONFIRMED_COLUMNS, answer.places))
-    return found
+    return [AnswerTable(_with_differences(table.columns, table.rows), table.rows) for table in found]
+
+
+def _with_differences(columns: tuple[Column, ...], rows: Sequence[object]) -> tuple[Column, ...]:
+    """The columns, and those of the fields in which the settings of the rows differ behind the place."""
+    fields = [getattr(row, "differs", {}) for row in rows]
+    if not any(fields):
+        return columns
+    needed = telling_apart(fields)
+    differing = tuple(_differing(name, fields, is_optional=name not in needed) for name in fields[0])
+    left = [one for one in columns if one.header not in {column.header for column in differing}]
+    n_places = next(
+        i for i, one in enumerate(left) if one.header not in ("source", "model", "trait", "position")
+    )
+    return (*left[:n_places], *differing, *left[n_places:])
+
+
+def _differing(name: str, rows: Sequence[Mapping[str, Any]], *, is_optional: bool) -> Column:
+    short = shortened(row[name] for row in rows)
+
+    def shown(row: Any) -> str:
+        value = row.differs[name]
+        return "" if value is None else short[value]
+
+    header = {"n_questions": "questions", "baseline_trait_mean": "baseline"}.get(name, name.replace("_", " "))
+    return Column(header, shown, is_shared=True, is_optional=is_optional)
 
 
 def answer_lines(answer: Answer[Any]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 from massact.domain import AllDims, Direction, Group
 from massact.query.evaluations import StoredEvaluations
 from massact.query.question_scores import QuestionScores
-from massact.query.rows import Answer, Point, Status
+from massact.query.rows import Answer, Point, SettingRow, Status
 from massact.query.selection import (
     Slice,
     natural_order,
@@ -15,6 +15,7 @@ from massact.query.selection import (
     setting_notes,
     slices,
     strata,
+    told_apart,
     unscored_note,
 )
 from massact.query.taken_over import taken_over_note
@@ -23,7 +24,7 @@ from massact.store.base import Failure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BestRow:
+class BestRow(SettingRow):
     """One group in one setting; the fields from `layer` to `run_id` are those of its best, if any."""
 
     model: str
@@ -112,7 +113,7 @@ def best(
     notes += taken_over_note(found, "best", "bests")
     if scores:
         notes += _without_interval(found)
-    return Answer(question="best", floor=floor, rows=tuple(found), notes=tuple(notes))
+    return told_apart(Answer(question="best", floor=floor, rows=tuple(found), notes=tuple(notes)), by_group)
 
 
 def _without_interval(rows: Iterable[BestRow]) -> list[str]:

@@ -121,6 +121,8 @@ class Artifact(StrEnum):
 
 DECLARED_TAG = "massact.declared"
 """Prefix of the tags of an MLflow experiment that hold what a file declares; see `massact.schema.declared`."""
+IMPORTING_TAG = "massact.importing"
+"""Prefix of the tags of an MLflow experiment by which imports wait for each other."""
 EXPERIMENT_TAG_LIMIT = 5000
 """Characters of an experiment tag's value that every version of MLflow keeps."""
 

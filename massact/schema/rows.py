@@ -32,6 +32,13 @@ class EvaluationRow:
     """Digest of the question set; of an imported row, the name of its file."""
     subset: int | None = None
     n_questions: int | None = None
+    prompt_set: str | None = None
+    """Of an imported row: the folder that its file lay in."""
+    trait_digest: str | None = None
+    """Of the trait's contrastive prompts and definition; `None` also where an older version measured."""
+    chat_template_digest: str | None = None
+    vector_source: str | None = None
+    """Of an imported row: what its header says of where the vectors are from."""
     max_new_tokens: int | None = None
     temperature: float | None = None
     seed: int | None = None
@@ -63,6 +70,8 @@ class EvaluationRow:
     coherence_std: float | None = None
     n_scored: int = 0
     n_unscored: int = 0
+    unscored_because: str | None = None
+    """Of an imported row: why a mean is missing that its file has a word for."""
     tokens_per_second: float | None = None
     generation_seconds: float | None = None
     judge_seconds: float | None = None
@@ -143,8 +152,9 @@ _NAMES = {cls: tuple(field.name for field in fields(cls)) for cls in (Evaluation
 _PARAMS = (
     "model", "model_variant", "model_id", "model_revision", "dtype", "trait", "position", "label", "method",
     "cleaning", "scope", "n_dims", "layer", "coefficient", "component", "direction", "steered_tokens",
-    "question_set", "subset", "n_questions", "max_new_tokens", "temperature", "seed", "judge", "judge_model",
-    "judge_prompt", "vector_digest", "origin", "n_vectors", "confirm_share", "confirms", "same_as", "same_as_key",
+    "question_set", "subset", "n_questions", "prompt_set", "max_new_tokens", "temperature", "seed", "judge",
+    "judge_model", "judge_prompt", "vector_digest", "origin", "n_vectors", "confirm_share", "confirms", "same_as",
+    "same_as_key", "unscored_because",
 )  # fmt: skip
 _METRICS = (
     "trait_mean", "coherence_mean", "delta", "baseline_trait_mean", "trait_std", "coherence_std", "n_scored",

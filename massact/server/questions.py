@@ -8,7 +8,6 @@ from typing import Any, get_args
 from massact.asked import Asked, Posed
 from massact.domain import METHODS
 from massact.errors import UsageError
-from massact.labels import normalise_label
 from massact.posing import (
     pose_best,
     pose_coefficients,
@@ -100,7 +99,7 @@ class Served:
 
 
 def _compare(asked: Asked, *, pairs: Sequence[Sequence[str]] | None = None) -> Posed[Answer[ComparisonRow]]:
-    wanted = [(normalise_label(a), normalise_label(b)) for a, b in pairs] if pairs else None
+    wanted = [(a, b) for a, b in pairs] if pairs else None
     return pose_compare(asked, pairs=wanted)
 
 

@@ -24,6 +24,7 @@ class StoredContent:
     """Milliseconds since 1970; `None` where the run has no end."""
     content: str | None
     """Digest of the line that it was imported from; `None` where massact measured it."""
+    kind: Kind | None = None
 
 
 def stored_contents(tracking_uri: str, experiment: str) -> Iterator[StoredContent]:
@@ -38,7 +39,7 @@ def stored_contents(tracking_uri: str, experiment: str) -> Iterator[StoredConten
         for run in stored_runs(tracking_uri, experiment, kind, tags=(Tag.KEY, Tag.CONTENT)):
             key = run.tags.get(Tag.KEY)
             if key is not None:
-                yield StoredContent(key, run.finished_at, run.tags.get(Tag.CONTENT))
+                yield StoredContent(key, run.finished_at, run.tags.get(Tag.CONTENT), kind)
 
 
 def stored_runs(tracking_uri: str, experiment: str, kind: Kind, *, tags: Sequence[str]) -> Iterator[RawRun]:

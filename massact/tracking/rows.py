@@ -149,6 +149,8 @@ def _identity_row(
         "question_set": setting.questions_digest,
         "subset": setting.subset,
         "n_questions": place.n_questions,
+        "trait_digest": setting.trait_digest,
+        "chat_template_digest": setting.chat_template_digest,
         "max_new_tokens": setting.generation.max_new_tokens,
         "temperature": setting.generation.temperature,
         "seed": setting.generation.seed,

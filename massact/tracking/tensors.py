@@ -1,5 +1,6 @@
 """Tensors and tables as files: safetensors with their provenance, MLflow's table format."""
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save, save_file
 
 from massact.domain import Response
-from massact.errors import DataError
+from massact.errors import LFS_ADVICE, LFS_POINTER, DataError
 from massact.pipeline.activations import Activations
 
 _COLUMNS = ("question", "response", "trait_score", "coherence_score", "unscored_because")
@@ -49,13 +50,22 @@ def read_tensor(path: Path, name: str) -> torch.Tensor:
         raise DataError(f"{path}: not a readable safetensors file with {name!r} ({reason})") from error
 
 
+def torch_file(tensor: torch.Tensor) -> bytes:
+    """A tensor as `torch.save` writes it, for programs that read nothing else; it holds no code to run."""
+    file = io.BytesIO()
+    torch.save(tensor.contiguous().clone(), file)
+    return file.getvalue()
+
+
 def _other_format(path: Path) -> str | None:
     """What a file is that is not opened, whatever its name: reading it could run what is in it."""
     try:
         with path.open("rb") as file:
-            begin = file.read(8)
+            begin = file.read(len(LFS_POINTER))
     except OSError:
         return None
+    if begin == LFS_POINTER.encode():
+        return LFS_ADVICE
     kinds = {
         b"\x80": "a pickle",
         b"PK": "a zip archive, as torch.save and numpy write",

@@ -39,6 +39,22 @@ class ArtifactReader:
             except DataError as error:
                 raise StoreError(str(error)) from error
 
+    def read_layers(self, run_id: str, label: str) -> tuple[list[float], list[bytes]]:
+        """A label's vectors of an extraction's run by layer: their norms, and each as a file of torch.
+
+        Raises:
+            StoreError: the run holds none, or they cannot be had.
+        """
+        from massact.tracking.tensors import read_tensor, torch_file  # loads torch
+
+        with tempfile.TemporaryDirectory(prefix="massact-") as folder:
+            try:
+                path = self._download(run_id, f"{Artifact.VECTORS}/{label}.safetensors", folder)
+                vectors = read_tensor(path, "vectors")
+            except DataError as error:
+                raise StoreError(str(error)) from error
+        return [float(one.norm()) for one in vectors], [torch_file(one) for one in vectors]
+
     def _download(self, run_id: str, name: str, folder: str) -> Path:
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException

@@ -5,7 +5,7 @@ import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from massact.errors import DataError
+from massact.errors import LFS_ADVICE, LFS_POINTER, DataError
 
 _RECORD_LINES = 50
 """Most lines that one record may take: a note may hold line breaks."""
@@ -18,9 +18,12 @@ def read_csv_lines(path: Path) -> list[bytes]:
         DataError: the file cannot be read.
     """
     try:
-        return path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()
+        content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
+    if content.startswith(LFS_POINTER.encode()):
+        raise DataError(f"{path}: {LFS_ADVICE}")
+    return content.splitlines()
 
 
 def csv_records(lines: Sequence[bytes], start: int, width: int) -> Iterator[tuple[int, list[str] | str]]:

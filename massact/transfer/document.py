@@ -5,6 +5,8 @@ import math
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from massact.errors import LFS_ADVICE, LFS_POINTER
+
 MAX_LINE_BYTES = 10_000_000
 """A longer line is refused unread: no result takes a hundredth of it."""
 _MAX_EXACT = 2.0**53
@@ -27,8 +29,11 @@ def read_lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
         yield number, (line.removeprefix(_BOM) if number == 1 else line) if is_whole else None
 
 
-def parse_document(line: bytes | None) -> dict[str, Any]:
+def parse_document(line: bytes | None, *, allow_nan: bool = False) -> dict[str, Any]:
     """The JSON object of a line, numbers in one spelling (`800.0` as 800).
+
+    Args:
+        allow_nan: whether NaN, numpy's mean of nothing, is let through.
 
     Raises:
         LineError: not UTF-8, not a JSON object, or with something that no store can hold.
@@ -39,8 +44,10 @@ def parse_document(line: bytes | None) -> dict[str, Any]:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
         raise LineError(f"not UTF-8 (byte {error.start + 1} of the line)") from error
+    if text.startswith(LFS_POINTER):
+        raise LineError(LFS_ADVICE)
     try:
-        document = json.loads(text, parse_constant=_refuse_constant)
+        document = json.loads(text, parse_constant=_constant if allow_nan else _refuse_constant)
         if "\\u" in text:
             _check_text(document)
         document = _one_spelling(document)
@@ -55,13 +62,19 @@ def parse_document(line: bytes | None) -> dict[str, Any]:
     return document
 
 
+def _constant(name: str) -> float:
+    return math.nan if name == "NaN" else _refuse_constant(name)
+
+
 def _refuse_constant(name: str) -> float:
     raise LineError(f"{name} is not a number that JSON has")
 
 
 def _one_spelling(value: Any) -> Any:
     if isinstance(value, float):
-        if not math.isfinite(value):  # Python reads 1e999 as infinity
+        if math.isnan(value):
+            return value
+        if math.isinf(value):  # Python reads 1e999 so
             raise LineError("a number is too large to be one")
         return int(value) if value.is_integer() and abs(value) < _MAX_EXACT else value
     if isinstance(value, dict):
@@ -69,6 +82,15 @@ def _one_spelling(value: Any) -> Any:
     if isinstance(value, list):
         return [_one_spelling(one) for one in value]
     return value
+
+
+def without_nan(value: Any) -> Any:
+    """A document with `None` for each NaN, which no digest and no other reader's JSON knows."""
+    if isinstance(value, dict):
+        return {key: without_nan(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [without_nan(one) for one in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _check_text(value: Any) -> None:

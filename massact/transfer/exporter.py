@@ -1,27 +1,30 @@
 """The export: what counts in the run store, written as trait-interp's layout of files.
 
 Imported lines come out as they went in. Measured results come out in the same format, each with its whole
-row in a `massact` object, so that importing them gives the same rows. Their vectors, activations and
-extractions are no part of the format and stay in the store.
+row in a `massact` object, so that importing them gives the same rows; their vectors come out beside them. The
+activations stay in the store.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
+from types import MappingProxyType
 
 from massact.errors import StoreError, UsageError
 from massact.schema import EvaluationRow, Kind, MlflowTag, Tag, decode_evaluation
 from massact.store.base import RawRun
 from massact.store.contents import stored_runs
+from massact.toy import is_toy
 from massact.transfer.artifacts import ArtifactReader
 from massact.transfer.export_calibrations import plan_calibrations
+from massact.transfer.export_vectors import PlannedVectors, newest_extractions, vector_folders
 from massact.transfer.files import check_free, write_whole
 from massact.transfer.layout import (
+    Family,
     Files,
     ImportedLine,
-    imported_family,
     imported_line,
     measured_family,
     slug_of,
@@ -46,6 +49,8 @@ class ExportedFile:
     n_evaluations: int = 0
     n_responses: int = 0
     """Responses files beside it."""
+    n_labels: int = 0
+    """Of a folder of vectors, the methods in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +58,7 @@ class ExportOptions:
     """What is exported."""
 
     responses: bool = True
+    vectors: bool = True
     superseded: bool = False
     """Also results that a newer one of the same cell has replaced."""
     overwrite: bool = False
@@ -70,12 +76,22 @@ class ExportReport:
 class Exporter:
     """One export of one experiment."""
 
-    def __init__(self, tracking_uri: str, experiment: str, options: ExportOptions) -> None:
+    def __init__(
+        self,
+        tracking_uri: str,
+        experiment: str,
+        options: ExportOptions,
+        datasets: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """`datasets` are the folders of traits by their names, where a file declares them."""
         self._tracking_uri = tracking_uri
         self._experiment = experiment
         self._options = options
         self._artifacts = ArtifactReader(tracking_uri)
         self._files = Files()
+        for trait, dataset in datasets.items():
+            self._name_trait(trait, PurePath(dataset))
+        self._extractions: list[PlannedVectors] = []
         self._files_by_baseline: dict[str, set[int]] = {}
         self._report = ExportReport()
 
@@ -86,6 +102,7 @@ class Exporter:
             UsageError: there is nothing to export, or a file is there already.
             StoreError: the store cannot be read.
         """
+        self._extractions = newest_extractions(self._tracking_uri, self._experiment)
         with closing(Shelf()) as shelf:
             n_unreadable = self._collect(shelf)
             self._place_all(shelf)
@@ -93,17 +110,23 @@ class Exporter:
             calibrations = plan_calibrations(
                 self._tracking_uri, self._experiment, superseded=self._options.superseded
             )
-            if not self._files.planned and not calibrations:
+            vectors = (
+                vector_folders(self._extractions, self._files.trait_folders) if self._options.vectors else {}
+            )
+            if not self._files.planned and not calibrations and not vectors:
                 raise UsageError(
                     f"the run store holds no result of the experiment {self._experiment!r}: nothing to export"
                 )
             if not self._options.overwrite:
-                check_free(output / path for path in (*self._paths(), *calibrations))
+                check_free(output / path for path in (*self._paths(), *calibrations, *vectors))
             for number in range(len(self._files.planned)):
                 self._write(shelf, number, output)
             for path, calibration in calibrations.items():
                 write_whole(output / path, [calibration.content(self._artifacts)])
                 self._report.files.append(ExportedFile(output / path))
+            for path, extraction in vectors.items():
+                self._report.notes += extraction.write(output / path, self._artifacts)
+                self._report.files.append(ExportedFile(output / path, n_labels=len(extraction.row.labels)))
         if n_unreadable:
             self._report.notes.append(f"{n_unreadable} runs hold a row that cannot be read: left out")
         self._note_what_stays()
@@ -165,7 +188,7 @@ class Exporter:
         for kept in shelf.runs(Kind.EVALUATION, superseded=superseded):
             row, line = decode_evaluation(kept.row), imported_line(kept.imported)
             position = row.position if line is None else line.context["position"] or row.position
-            family = measured_family(row) if line is None else imported_family(row, line)
+            family = self._measured(row) if line is None else self._files.add_imported(row, line)
             number = self._files.find(family, slug_of(position))
             if row.baseline_key is not None:
                 self._files_by_baseline.setdefault(row.baseline_key, set()).add(number)
@@ -179,12 +202,32 @@ class Exporter:
         if line is None:
             # its setting has no direction, the evaluations' has: the key is what they share
             return sorted(self._files_by_baseline.get(row.key, ())) or self._files.of_family(
-                measured_family(row)
+                self._measured(row)
             )
-        family = imported_family(row, line)
+        family = self._files.add_imported(row, line)
         if line.context["position"] is not None:
             return [self._files.find(family, slug_of(line.context["position"]))]
         return self._files.of_family(family)
+
+    def _name_trait(self, trait: str, dataset: PurePath) -> None:
+        """What the layout calls a trait: its folder below `traits/`, or a relative folder as it is written."""
+        if is_toy(str(dataset)):
+            return
+        parts = dataset.parts
+        below = parts[len(parts) - parts[::-1].index("traits") :] if "traits" in parts else ()
+        if not below and not dataset.is_absolute():
+            below = tuple(part for part in parts if part not in ("..", "~"))
+        if below:
+            self._files.trait_folders[trait] = "/".join(below)
+        self._files.prompt_files[trait] = str(dataset / "steering.json")
+
+    def _measured(self, row: EvaluationRow) -> Family:
+        models = (
+            one.row.model_id
+            for one in self._extractions
+            if (one.row.model, one.row.trait) == (row.model, row.trait)
+        )
+        return measured_family(row, next(models, None))
 
     def _place(self, shelf: Shelf, kept: Kept, line: ImportedLine | None, number: int) -> None:
         at = kept.finished_at if line is None or line.has_time else -1
@@ -198,7 +241,7 @@ class Exporter:
         writer = LineWriter(path, self._tracking_uri, self._artifacts if self._options.responses else None)
 
         def lines() -> Iterator[bytes]:
-            yield planned.family.header.encode() + b"\n"
+            yield self._files.header(planned.family).encode() + b"\n"
             for kept in shelf.lines(number):
                 yield writer.line(kept, imported_line(kept.imported))
 

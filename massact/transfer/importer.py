@@ -7,17 +7,18 @@ is run again: what was written is found there by its content.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from massact.domain import TRAIT_INTERP_DIFFERS
 from massact.errors import DataError
 from massact.tracking.bulk import WholeRun
 from massact.transfer.beside import ResponsesFolder
 from massact.transfer.calibrations import read_calibration_file
 from massact.transfer.document import LineError, parse_document, read_lines
 from massact.transfer.lines import ResultLine, parse_header, parse_result_line
-from massact.transfer.names import Context, Target
+from massact.transfer.names import Context, Target, direction_note
 from massact.transfer.native import is_native, parse_native
 from massact.transfer.report import FileReport, ImportReport, OnRefusal
 from massact.transfer.responses import scores_of
-from massact.transfer.rows import content_digest, imported_row
+from massact.transfer.rows import content_digest, imported_row, n_asked
 from massact.transfer.runs import Origin, imported_run, native_run
 from massact.transfer.seen import Seen, measured_identity
 from massact.transfer.survey import Survey, survey_file
@@ -39,7 +40,10 @@ class _File:
     responses: ResponsesFolder
     modified_at: int
     """Milliseconds since 1970."""
-    judges_without_baseline: set[str | None] = field(default_factory=set)
+    without_baseline: dict[str, int] = field(default_factory=dict)
+    """How many evaluations there are that each kind of baseline lacks for."""
+    n_nan: int = 0
+    """Results with NaN as a mean."""
     n_ties: int = 0
     """Lines of a cell and a time that another line has too."""
 
@@ -63,6 +67,8 @@ class Importer:
         self._on_bytes = on_bytes
         self._chunk: list[WholeRun] = []
         self._chunk_bytes = 0
+        self._n_of_others = 0
+        """New results that massact did not measure."""
 
     def run(self, sources: Iterable[Source]) -> ImportReport:
         """Import files, one after the other.
@@ -84,6 +90,8 @@ class Importer:
             except DataError as error:
                 self._on_refusal(file.refuse(0, str(error)))
         self._flush()
+        if self._n_of_others and self._seen.has_measured:
+            report.notes.append(TRAIT_INTERP_DIFFERS)
         return report
 
     def _import_results(self, source: Source, report: FileReport) -> None:
@@ -101,9 +109,14 @@ class Importer:
                         self._on_refusal(report.refuse(number, str(error)))
         except OSError as error:
             raise DataError(f"{source.path}: cannot be read ({error.strerror})") from error
-        for judge in sorted(file.judges_without_baseline, key=str)[:_JUDGES_NAMED]:
-            named = "" if judge is None else f" of the trait judge {judge!r}"
-            report.note(f"no scored baseline{named}: evaluations have no delta")
+        for named, count in sorted(file.without_baseline.items()):
+            have = "evaluation has" if count == 1 else "evaluations have"
+            report.note(f"no scored baseline{named}: {count} {have} no delta")
+        contradiction = survey.context and direction_note(survey.context, self._target)
+        if contradiction:
+            report.note(contradiction)
+        if file.n_nan:
+            report.note(f"NaN, numpy's mean of no scores, in {file.n_nan} results: kept as missing values")
         if file.n_ties:
             report.note(
                 f"{file.n_ties} results are of a cell and a time that another result has too: "
@@ -115,7 +128,7 @@ class Importer:
         if line is not None and not line.strip():
             file.report.counts.blank += 1
             return
-        document = parse_document(line)
+        document = parse_document(line, allow_nan=True)
         assert line is not None  # parse_document refuses it
         if document.get("type") == "header":
             parse_header(document)
@@ -141,8 +154,9 @@ class Importer:
         self._add(file.report, measured_identity(native.row.key, native.finished_at), build)
 
     def _import_result(self, file: _File, origin: Origin, context: Context, line: ResultLine) -> None:
-        baseline = None if line.is_baseline else file.survey.baselines.get(line.trait_judge)
-        row = imported_row(self._target.experiment, context, line, baseline)
+        n_questions = n_asked(context, line, file.survey.counts)
+        baseline = file.survey.baseline(line, n_questions)
+        row = imported_row(self._target.experiment, context, line, baseline, n_questions=n_questions)
         content = content_digest(context, line)
         at = file.modified_at if line.finished_at is None else line.finished_at
 
@@ -155,10 +169,11 @@ class Importer:
             return imported_run(row, origin, responses, scores, content, at)
 
         is_new = self._add(file.report, content, build)
+        self._n_of_others += is_new
         file.n_ties += is_new and not self._seen.add(measured_identity(row.key, at))
-        lacks = is_new and not line.is_baseline and row.baseline_trait_mean is None
-        if lacks and len(file.judges_without_baseline) < _JUDGES_NAMED:
-            file.judges_without_baseline.add(line.trait_judge)
+        file.n_nan += is_new and row.unscored_because is not None
+        if is_new and not line.is_baseline and row.baseline_trait_mean is None:
+            _count_without_baseline(file, line, n_questions)
 
     def _import_calibration(self, source: Source, report: FileReport) -> None:
         try:
@@ -188,6 +203,14 @@ class Importer:
     def _flush(self) -> None:
         chunk, self._chunk, self._chunk_bytes = self._chunk, [], 0
         self._sink.write(chunk)
+
+
+def _count_without_baseline(file: _File, line: ResultLine, n_questions: int | None) -> None:
+    named = "" if line.trait_judge is None else f" of the trait judge {line.trait_judge!r}"
+    if file.survey.has_other_baseline(line) and n_questions is not None:
+        named += f" over {n_questions} questions, and none over other numbers is taken in its place"
+    if named in file.without_baseline or len(file.without_baseline) < _JUDGES_NAMED:
+        file.without_baseline[named] = file.without_baseline.get(named, 0) + 1
 
 
 def _check_place(source: Source) -> None:

@@ -7,9 +7,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from massact.errors import UsageError
+from massact.keys import digest_texts
 from massact.schema import EvaluationRow
 from massact.transfer.lines import OWN
-from massact.transfer.names import CONTEXT_FIELDS, DEFAULT_PROMPT_SET
+from massact.transfer.names import CONTEXT_FIELDS, DEFAULT_PROMPT_SET, last_part
 from massact.transfer.tree import RESULTS
 from massact.vectors.positions import parse_position
 
@@ -40,6 +41,7 @@ class Family:
     prompt_set: str
     """The one wanted; where another family has it, the setting is added."""
     setting: str
+    """Digest of the setting; of an imported one that of header and judge."""
     header: str
     """The header as one line of JSON."""
 
@@ -62,6 +64,10 @@ class Files:
 
     by_place: dict[tuple[Family, str], int] = field(default_factory=dict)
     planned: list[PlannedFile] = field(default_factory=list)
+    trait_folders: dict[str, str] = field(default_factory=dict)
+    """The layout's names of traits, such as `chirp/refusal`, by ours."""
+    prompt_files: dict[str, str] = field(default_factory=dict)
+    """Where the questions of a trait lie, by our name."""
 
     def find(self, family: Family, slug: str) -> int:
         """The number of the file of a family at a position."""
@@ -74,6 +80,25 @@ class Files:
         """The files of a family, or one for no position in particular."""
         found = [number for (one, _), number in self.by_place.items() if one == family]
         return found or [self.find(family, ANY_POSITION)]
+
+    def add_imported(self, row: EvaluationRow, line: ImportedLine) -> Family:
+        """The family of an imported result; its trait keeps the folder that it came from."""
+        named = (line.header or {}).get("trait")
+        if isinstance(named, str) and last_part(named) == last_part(row.trait):
+            self.trait_folders[row.trait] = named
+        return imported_family(row, line)
+
+    def header(self, family: Family) -> str:
+        """The header as one line of JSON; of measured results with the layout's names of trait and questions."""
+        header = json.loads(family.header)
+        if OWN in header:
+            return family.header
+        folder = self.trait_folders.get(family.trait, family.trait)
+        header["trait"] = header["vector_source"]["trait"] = folder
+        header["prompts_file"] = self.prompt_files.get(
+            family.trait, f"datasets/traits/{folder}/steering.json"
+        )
+        return json.dumps(header)
 
     def name_files(self) -> None:
         """Give every file its path: settings never share one, the newest keeps the plain prompt set.
@@ -88,7 +113,10 @@ class Files:
         for file in order:
             family = file.family
             folder = PurePosixPath(
-                "steering", folder_name(family.trait), folder_name(family.variant), folder_name(file.slug)
+                "steering",
+                folder_name(self.trait_folders.get(family.trait, family.trait)),
+                folder_name(family.variant),
+                folder_name(file.slug),
             )
             endings = (
                 "",
@@ -102,22 +130,31 @@ class Files:
 
 def imported_family(row: EvaluationRow, line: ImportedLine) -> Family:
     """The family of an imported result: its file's header, with where the file lay beside it."""
-    header = {**(line.header or {"type": "header"}), OWN: line.context}
+    header = json.dumps({**(line.header or {"type": "header"}), OWN: line.context})
     prompt_set = str(line.context["prompt_set"])
-    return Family(row.trait, row.model_variant, prompt_set, row.setting, json.dumps(header))
+    # a judge each; what was asked over several numbers of questions goes back into the file it came from
+    return Family(row.trait, row.model_variant, prompt_set, digest_texts([header, row.judge]), header)
 
 
-def measured_family(row: EvaluationRow) -> Family:
-    """The family of a measured result: model, trait and setting."""
+def measured_family(row: EvaluationRow, vector_model: str | None) -> Family:
+    """The family of a measured result: model, trait and setting.
+
+    Args:
+        vector_model: the model that the vectors were extracted from; `None` where the store does not tell.
+    """
     header = {
         "type": "header",
         "trait": row.trait,
         "direction": row.direction or "positive",
         "steering_model": row.model_id,
         "steering_experiment": row.experiment,
-        "vector_source": {"model": "unknown", "experiment": row.experiment, "trait": row.trait},
+        "vector_source": {
+            "model": vector_model or "unknown",
+            "experiment": row.experiment,
+            "trait": row.trait,
+        },
         "eval": {"model": row.judge_model, "method": row.judge, "trait_judge": None},
-        "prompts_file": row.question_set,
+        "questions_digest": row.question_set,
         "n_questions": row.n_questions,
     }
     return Family(row.trait, row.model_variant, DEFAULT_PROMPT_SET, row.setting, json.dumps(header))

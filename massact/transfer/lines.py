@@ -14,7 +14,7 @@ from typing import Any
 from massact.domain import COMPONENT, Direction
 from massact.errors import UsageError
 from massact.labels import normalise_label
-from massact.transfer.document import LineError
+from massact.transfer.document import LineError, without_nan
 from massact.vectors.positions import parse_position
 
 OWN = "massact"
@@ -33,7 +33,7 @@ class Header:
     own: Mapping[str, Any] | None
     """Its `massact` object, in a file of our own export."""
     trait: str | None
-    direction: Direction
+    direction: Direction | None
     steering_model: str | None
     judge_model: str | None
     judge_method: str | None
@@ -67,6 +67,8 @@ class Result:
     trait_std: float | None
     n: int | None
     """How many responses have a trait score."""
+    reason: str | None = None
+    """Why a mean is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +98,13 @@ def parse_header(document: Mapping[str, Any]) -> Header:
     Raises:
         LineError: a field that decides where results belong is of the wrong type.
     """
-    direction = document.get("direction", "positive")  # files from before there was one are all positive
-    if direction not in ("positive", "negative"):
+    direction = document.get("direction")
+    if "direction" in document and direction not in ("positive", "negative"):
         raise LineError(f"header: direction {direction!r} is neither 'positive' nor 'negative'")
     judge = _mapping(document, "eval")
     own = document.get(OWN)
     return Header(
-        document={name: value for name, value in document.items() if name != OWN},
+        document=without_nan({name: value for name, value in document.items() if name != OWN}),
         own=own if isinstance(own, dict) else None,
         trait=_text(document, "trait"),
         direction=direction,
@@ -132,13 +134,13 @@ def parse_result_line(document: Mapping[str, Any]) -> ResultLine:
         vectors = _vectors(document)
         config = {name: value for name, value in document["config"].items() if name != "vectors"}
     return ResultLine(
-        document=document,
+        document=without_nan(document),
         result=_result(document["result"]),
         trait_judge=_text(_mapping(document, "eval"), "trait_judge"),
         timestamp=timestamp,
         finished_at=None if timestamp is None else milliseconds(timestamp),
         vectors=vectors,
-        config=config,
+        config=without_nan(config),
     )
 
 
@@ -165,10 +167,11 @@ def _vectors(document: Mapping[str, Any]) -> tuple[Vector, ...]:
         raise LineError("no `config.vectors`")
     if not vectors:
         raise LineError("`config.vectors` is empty: an evaluation is steered by a vector")
-    return tuple(_vector(one) for one in vectors)
+    component = _text(config, "component") if isinstance(config, dict) else None
+    return tuple(_vector(one, component or COMPONENT) for one in vectors)
 
 
-def _vector(fields: object) -> Vector:
+def _vector(fields: object, component: str) -> Vector:
     if not isinstance(fields, dict):
         raise LineError("`config.vectors` holds something that is not an object")
     layer, weight = fields.get("layer"), fields.get("weight")
@@ -180,12 +183,12 @@ def _vector(fields: object) -> Vector:
     position = _text(fields, "position")
     return Vector(
         layer=layer,
-        component=_text(fields, "component") or COMPONENT,
+        component=_text(fields, "component") or component,
         position=None if position is None else _position(position),
         method=method,
         label=_label(method),
         weight=_finite(weight, "weight") + 0.0,  # -0.0 and 0.0 are one coefficient
-        extra={name: value for name, value in fields.items() if name not in _VECTOR_FIELDS},
+        extra=without_nan({name: value for name, value in fields.items() if name not in _VECTOR_FIELDS}),
     )
 
 
@@ -204,13 +207,21 @@ def _position(text: str) -> str:
 
 
 def _result(fields: Mapping[str, Any]) -> Result:
+    names = ("trait_mean", "coherence_mean", "trait_std")
+    missing = [name for name in names[:2] if _is_nan(fields.get(name))]
+    fields = {**fields, **{name: None for name in names if _is_nan(fields.get(name))}}
     spread = fields.get("trait_std")
     return Result(
         trait_mean=_score(fields, "trait_mean"),
         coherence_mean=_score(fields, "coherence_mean"),
         trait_std=None if spread is None else _finite(spread, "trait_std"),
         n=_count(fields, "n"),
+        reason=f"the file has NaN, the mean of no scores, as {' and '.join(missing)}" if missing else None,
     )
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
 def _score(fields: Mapping[str, Any], name: str) -> float | None:
@@ -230,6 +241,8 @@ def _finite(value: object, name: str) -> float:
         number = float(value)
     except OverflowError:
         number = math.inf
+    if math.isnan(number):
+        raise LineError(f"{name} is NaN")
     if not math.isfinite(number):
         raise LineError(f"{name} is too large to be a number")
     return number

@@ -121,13 +121,31 @@ def _trait(target: Target, found: str | None) -> str | None:
 
 
 def _direction(own: Mapping[str, Any], header: Header | None, target: Target, trait: str) -> Direction | None:
-    if header is not None:
+    if header is not None and header.direction is not None:
         return header.direction
     if own:
         direction: Direction | None = own["direction"]
         return direction
-    declared = [one for one in (target.config.traits if target.config else ()) if one.name == trait]
-    return declared[0].direction if declared else None
+    declared = _declared_direction(target, trait)
+    if declared is not None:
+        return declared
+    return "positive" if header is not None else None  # headers without one are from before there were others
+
+
+def _declared_direction(target: Target, trait: str) -> Direction | None:
+    traits = target.config.traits if target.config else ()
+    return next((one.direction for one in traits if one.name == trait), None)
+
+
+def direction_note(context: Context, target: Target) -> str | None:
+    """What is to be said where header and experiment file steer a trait in different directions."""
+    declared = _declared_direction(target, context.trait)
+    if declared in (None, context.direction):
+        return None
+    return (
+        f"the header's direction is {context.direction!r}, the experiment file's {declared!r}: the header counts, and "
+        "these results are in a setting of their own"
+    )
 
 
 def _parse_own(own: Mapping[str, Any]) -> dict[str, Any]:

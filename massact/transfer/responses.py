@@ -1,6 +1,7 @@
 """Responses files: a JSON list of objects with `prompt`, `response` and the two scores."""
 
 import json
+import math
 import statistics
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from massact.domain import Response
-from massact.errors import DataError
+from massact.errors import LFS_ADVICE, LFS_POINTER, DataError
 from massact.schema import Artifact, Scores
 from massact.transfer.document import LineError, parse_document
 from massact.transfer.lines import Result
@@ -29,7 +30,10 @@ def read_responses_file(path: Path) -> tuple[Response, ...]:
         if path.stat().st_size > _MAX_BYTES:
             raise DataError(f"{path}: over {_MAX_BYTES // 1_000_000} MB, too large for responses")
         # wrapped, since only an object is a document
-        document = parse_document(b'{"responses":' + path.read_bytes() + b"}")
+        content = path.read_bytes()
+        if content.startswith(LFS_POINTER.encode()):
+            raise DataError(f"{path}: {LFS_ADVICE}")
+        document = parse_document(b'{"responses":' + content + b"}", allow_nan=True)
         return tuple(_response(one) for one in document["responses"])
     except (OSError, LineError, TypeError) as error:
         raise DataError(f"{path}: not a list of responses ({error})") from error
@@ -38,12 +42,15 @@ def read_responses_file(path: Path) -> tuple[Response, ...]:
 def _response(fields: Any) -> Response:
     if not isinstance(fields, dict):
         raise LineError("holds something that is not an object")
-    # `question` is how older files name the prompt
-    texts = (fields.get("prompt", fields.get("question")), fields.get("response"))
-    reason = fields.get(_REASON)
+    # older files, and those of others, have other names for the prompt
+    prompt = next((fields[name] for name in ("prompt", "question", "instruction") if name in fields), None)
+    texts = (prompt, fields.get("response"))
+    names = ("trait_score", "coherence_score")
+    nan = [name for name in names if isinstance(value := fields.get(name), float) and math.isnan(value)]
+    reason = fields.get(_REASON) or (f"the file has NaN as {' and '.join(nan)}" if nan else None)
     if not all(isinstance(text, str) for text in texts) or not isinstance(reason, str | None):
         raise LineError("a response without a prompt or a text")
-    trait, coherence = (_score(fields.get(name)) for name in ("trait_score", "coherence_score"))
+    trait, coherence = (None if name in nan else _score(fields.get(name)) for name in names)
     return Response(str(texts[0]), str(texts[1]), trait, coherence, reason)
 
 

@@ -4,6 +4,7 @@ import hashlib
 import sqlite3
 from collections.abc import Iterable
 
+from massact.schema import Kind
 from massact.store.contents import StoredContent
 
 
@@ -17,7 +18,10 @@ class Seen:
             self._connection.execute(f"PRAGMA {setting}")
         self._connection.execute("CREATE TABLE seen (digest BLOB PRIMARY KEY) WITHOUT ROWID")
         self._connection.execute("BEGIN")
+        self.has_measured = False
+        """Whether the store holds evaluations that massact measured."""
         for one in stored:
+            self.has_measured |= one.kind is Kind.EVALUATION and one.content is None
             if one.content is not None:
                 self.add(one.content)
             self.add(measured_identity(one.key, one.finished_at))

@@ -30,7 +30,7 @@ class LineWriter:
         self._artifacts = artifacts
         self._taken: set[str] = set()
         self.n_baselines = self.n_evaluations = self.n_responses = 0
-        self._newest_baseline: dict[str, tuple[str, float | None]] = {}
+        self._newest_baseline: dict[tuple[str, int | None], tuple[str, float | None]] = {}
         self.n_other_baseline = 0
         """Imported evaluations whose baseline is not the newest of their file: it was deleted, or came later."""
         self.notes: list[str] = []
@@ -63,12 +63,11 @@ class LineWriter:
     def _compare_baselines(self, row: EvaluationRow) -> None:
         """Count the lines whose delta an import of this file would compute in another way."""
         if row.kind is Kind.BASELINE:
-            self._newest_baseline[row.judge] = (row.key, row.trait_mean)
-        elif self._newest_baseline.get(row.judge, (None, None)) != (
-            row.baseline_key,
-            row.baseline_trait_mean,
-        ):
-            self.n_other_baseline += 1
+            self._newest_baseline[row.judge, row.n_questions] = (row.key, row.trait_mean)
+            return
+        without_number = self._newest_baseline.get((row.judge, None), (None, None))
+        newest = self._newest_baseline.get((row.judge, row.n_questions), without_number)
+        self.n_other_baseline += newest != (row.baseline_key, row.baseline_trait_mean)
 
     def _responses(self, kept: Kept) -> tuple[Response, ...]:
         if self._artifacts is None or not kept.has_responses:

@@ -1,6 +1,6 @@
 """Where an import writes: runs under one parent, which exists only where there is something to write."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from types import TracebackType
@@ -32,10 +32,18 @@ class Sink(AbstractContextManager["Sink"]):
 class StoreSink(Sink):
     """Writes into the run store, as children of one run of the phase `import`."""
 
-    def __init__(self, tracking_uri: str, target: Target, params: Mapping[str, object]) -> None:
+    def __init__(
+        self,
+        tracking_uri: str,
+        target: Target,
+        params: Mapping[str, object],
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`check` raises where another import writes into the experiment too."""
         self._tracking_uri = tracking_uri
         self._target = target
         self._params = params
+        self._check = check
         self._stack = ExitStack()
         self._opened: tuple[Tracker, OpenRun, RunWriter] | None = None
 
@@ -52,6 +60,7 @@ class StoreSink(Sink):
         """
         if not runs:
             return
+        self._check()
         _, parent, writer = self._opened = self._opened or self._open()
         tags = parent_tags(parent.run_id)
         writer.write([replace(run, tags={**run.tags, **tags}) for run in runs])
