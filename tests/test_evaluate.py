@@ -1,12 +1,15 @@
 """Evaluating a batch of cells: each keeps its own result, and a bad one fails alone."""
 
 from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 
 from massact.domain import Cell, Generation, JudgeIdentity, ModelIdentity, Recipe, Setting, Steering
 from massact.errors import JudgeError
 from massact.judges.base import Exchange, Verdict
+from massact.models.load import SteerableModel
 from massact.pipeline.evaluate import Evaluation, FailedCell, PlannedCell
 from massact.pipeline.sweep import evaluate_cells
 from tests.tiny import tiny_model, unit
@@ -64,6 +67,31 @@ def test_a_poisoned_cell_fails_alone_with_its_reason() -> None:
         assert isinstance(before, Evaluation)
         assert isinstance(after, Evaluation)
         assert after.responses == before.responses
+
+
+@pytest.mark.parametrize("batch_rows", [1, 15])
+def test_a_cell_that_overflows_fails_with_layer_and_coefficient_and_the_others_count(batch_rows: int) -> None:
+    half = deepcopy(tiny_model("llama"))
+    model = SteerableModel(half.model.half(), half.tokenizer, replace(half.identity, dtype="float16"))
+    cells = _cells()
+    expected = list(evaluate_cells(model, cells, QUESTIONS, Judge(), batch_rows=batch_rows))
+    too_strong = [_with_coefficient(cells[2], one) for one in (1e6, -1e6)]
+    mixed = [*cells[:2], *too_strong, *cells[2:]]
+    results = list(evaluate_cells(model, mixed, QUESTIONS, Judge(), batch_rows=batch_rows))
+    assert [one.planned.cell for one in results] == [one.cell for one in mixed]
+    for failed, coefficient in zip(results[2:4], ("1e+06", "-1e+06"), strict=True):
+        assert isinstance(failed, FailedCell)
+        assert failed.error.startswith(f"not finite in float16 at layer 1, coefficient {coefficient}: ")
+    for before, after in zip(expected, [*results[:2], *results[4:]], strict=True):
+        assert isinstance(before, Evaluation)
+        assert isinstance(after, Evaluation)
+        assert after.responses == before.responses
+
+
+def _with_coefficient(planned: PlannedCell, coefficient: float) -> PlannedCell:
+    assert planned.cell.steering is not None
+    steering = replace(planned.cell.steering, coefficient=coefficient)
+    return replace(planned, cell=replace(planned.cell, steering=steering))
 
 
 def test_a_judge_that_cannot_be_used_at_all_stops_the_sweep() -> None:

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from massact.domain import Generation
 from massact.errors import ModelError
-from massact.models.generate import Generator, Push, Row, generate
+from massact.models.generate import Generator, NotFiniteError, Push, Row, generate
 from massact.models.hooks import steer
 from massact.models.load import SteerableModel
 from massact.models.memory import measure_memory
@@ -339,3 +341,52 @@ def test_one_token_and_no_rows_are_enough() -> None:
     model = tiny_model("gemma2")
     assert generate(model, [], GREEDY) == []
     assert max(lengths(generate(model, grid(), Generation(1)))) == 1
+
+
+# what overflows
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("how", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+def test_a_row_that_overflows_is_told_and_the_others_say_what_they_say_without_it(
+    recorded: bool, how: Generation
+) -> None:
+    half = deepcopy(tiny_model("llama"))
+    half.model.half()
+    model = SteerableModel(half.model, half.tokenizer, replace(half.identity, dtype="float16"))
+    fine = [Row(prompt(3), push(1, 4.0)), Row(prompt(9)), Row(prompt(4), push(2, -3.0), 1)]
+    rows = [fine[0], Row(prompt(5), push(2, 1e6)), *fine[1:]]
+    expected = Generator(model, recorded=recorded).generate(fine, how)
+    with pytest.raises(
+        NotFiniteError, match=r"not finite in float16 at layer 2, coefficient 1e\+06: its logits"
+    ) as error:
+        Generator(model, recorded=recorded).generate(rows, how)
+    assert error.value.said == [expected[0], None, *expected[1:]]
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_logits_that_stop_being_finite_later_fail_their_row_and_none_that_has_ended(
+    recorded: bool, value: float
+) -> None:
+    model = deepcopy(tiny_model("llama"))
+    rows = [Row(prompt(length)) for length in (3, 5, 7, 9)]
+    said = generate(model, rows, GREEDY)
+    at = len(rows[1].prompt) + 2  # the third token that this row says is read there
+
+    def spoil(_module: object, _args: object, kwargs: dict[str, torch.Tensor], output: Any) -> Any:
+        where = (kwargs["position_ids"] == at).expand(output.logits.shape[0], -1)[:, -1]
+        output.logits[where, -1] = value
+        return output
+
+    model.model.register_forward_hook(spoil, with_kwargs=True)
+    # a row is spoiled in the step that reads its token at that place, unless it has ended before
+    fails = [
+        len(row.prompt) <= at + 1 <= len(row.prompt) + len(tokens)
+        for row, tokens in zip(rows, said, strict=True)
+    ]
+    assert True in fails
+    assert False in fails
+    with pytest.raises(NotFiniteError, match="not finite in float32 unsteered") as error:
+        Generator(model, recorded=recorded).generate(rows, GREEDY)
+    assert error.value.said == [None if fail else tokens for fail, tokens in zip(fails, said, strict=True)]

@@ -118,7 +118,7 @@ def test_a_folder_without_weights_and_one_with_half_of_them(tmp_path: Path) -> N
     weights = folder / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ModelError, match=r"cannot be loaded: .*incomplete.* Check its files"):
+    with pytest.raises(ModelError, match=r"cannot be loaded: .*[Ii]ncomplete.* Check its files"):
         load_model(str(folder), options=ON_CPU)
     weights.unlink()
     with pytest.raises(ModelError, match=r"cannot be loaded: .*no file named model\.safetensors"):
@@ -209,7 +209,7 @@ def test_the_attention_that_is_asked_for_is_what_computes(tmp_path: Path) -> Non
     assert eager.identity == _load(folder).identity  # how attention is computed is no part of it
     with pytest.raises(ModelError, match=r"attention sdpa was asked for .* computes with eager"):
         check_attention(eager.model, LoadConfig(attention="sdpa"))
-    with pytest.raises(ModelError, match="FlashAttention2"):
+    with pytest.raises(ModelError, match=r"Flash ?Attention ?2"):
         _load(folder, attention="flash_attention_2")
 
 

@@ -73,6 +73,8 @@ class Loaded:
     description: "Description"
     attention: str
     """How it computes attention, such as `eager`."""
+    unused_settings: str = ""
+    """What its checkpoint asks of generation that is not obeyed, such as `top_p=0.8`."""
 
 
 @dataclass(frozen=True, slots=True)

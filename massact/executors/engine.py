@@ -59,7 +59,8 @@ class ModelEngine:
             self._generator, self._cells = Generator(self._model, batch_rows=batch_rows), None
         self._use = (use, batch_rows)
         assert self._model is not None
-        return Loaded(describe(self._model), self._model.attention), self._generator.batch_rows
+        loaded = Loaded(describe(self._model), self._model.attention, self._model.unused_settings)
+        return loaded, self._generator.batch_rows
 
     def generate(self, cells: Sequence[PlannedCell], part: Part) -> Iterator[Generated]:
         """See `Engine`."""

@@ -27,7 +27,7 @@ class LocalExecutor:
     def loaded(self, use: ModelUse) -> Loaded:
         """See `Executor`."""
         model = self._load(use)
-        return Loaded(describe(model), model.attention)
+        return Loaded(describe(model), model.attention, model.unused_settings)
 
     def evaluate(
         self,

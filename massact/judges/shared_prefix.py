@@ -13,6 +13,7 @@ import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from massact.models.blocks import text_config
+from massact.models.cache import with_cache
 from massact.models.load import SteerableModel
 
 Tokens = tuple[int, ...]
@@ -28,7 +29,7 @@ class Prefix:
         if tokens:
             cache = _Cache(model, capacity=len(tokens))
             ids = torch.tensor([tokens], device=model.device)
-            model.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            model.model(input_ids=ids, **with_cache(model.model, cache))
             self.layers = [(layer.keys, layer.values) for layer in cache.rows]
 
 
@@ -78,9 +79,7 @@ class Prompts:
             input_ids=ids,
             attention_mask=(own >= 0).long(),
             position_ids=own[:, begin:].clamp_min(0),
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=1,
+            **with_cache(self._model.model, self._cache),
         )
         return torch.softmax(output.logits[:, -1].float(), dim=-1)
 

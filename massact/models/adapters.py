@@ -15,7 +15,7 @@ from typing import Any
 from massact.config import AdapterConfig
 from massact.errors import ModelError
 from massact.models.extras import require
-from massact.models.source import check_pointers, digest_files, hub_file
+from massact.models.source import check_pointers, digest_files, hub_file, others_digest
 
 _CONFIG, _WEIGHTS = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
 _LONGEST = 200
@@ -49,7 +49,8 @@ def find_adapter(adapter: AdapterConfig) -> FoundAdapter:
                 f"{adapter.reference}: no adapter in this folder; peft saves {_CONFIG} and {_WEIGHTS[0]}"
             )
         _check_kind(adapter.reference, folder / _CONFIG)
-        return FoundAdapter(str(folder), None, digest_files([folder / _CONFIG, weights[0]]))
+        identity = digest_files([folder / _CONFIG, weights[0]], folder) + others_digest(folder)
+        return FoundAdapter(str(folder), None, identity)
     if adapter.reference.startswith((".", "/", "~")):
         raise ModelError(
             f"{adapter.reference}: no such folder; give an adapter's folder as peft saves it, or a hub id"

@@ -3,6 +3,8 @@
 transformers' own dynamic cache copies everything at each token and at each row that leaves.
 """
 
+import inspect
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -129,6 +131,17 @@ class _RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     def get_max_length(self) -> int:
         """How many can be kept."""
         return self._capacity
+
+
+def with_cache(model: Any, cache: Cache) -> dict[str, Any]:
+    """The arguments with which a model reads and writes a cache, and gives the logits of the last token alone."""
+    return {_cache_argument(type(model)): cache, "use_cache": True, "logits_to_keep": 1}
+
+
+@lru_cache
+def _cache_argument(model: type) -> str:
+    """`cache` since transformers 5.24; `past_key_values` before, and in code of a repository's own."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def check_cacheable(model: Any) -> None:

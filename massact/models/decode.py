@@ -10,12 +10,14 @@ from dataclasses import dataclass
 import torch
 
 from massact.domain import Generation
-from massact.models.cache import RowCache
+from massact.models.cache import RowCache, with_cache
 from massact.models.hooks import steer
 from massact.models.load import SteerableModel
 from massact.models.prefill import branching, plan_branching
 from massact.models.rows import Row
 
+NOT_FINITE = -2
+"""Stands for a token where the logits are NaN or infinite, and ends the row."""
 _STEPS_PER_LOOK = 8
 """How often the host looks at a GPU for rows that have ended: a look waits for all work in flight."""
 
@@ -42,7 +44,7 @@ class Batch:
     draws: torch.Tensor | None
     """`[n_rows, max_new_tokens]`, uniform in 0 to 1; `None`: greedy."""
     written: torch.Tensor
-    """`[n_rows, max_new_tokens]`: the responses so far, -1 where nothing is written."""
+    """`[n_rows, max_new_tokens]`: the responses so far, -1 where nothing is written; see also `NOT_FINITE`."""
     width: int
     """Tokens of the longest prompt."""
 
@@ -75,9 +77,7 @@ def begin(model: SteerableModel, rows: Sequence[Row], settings: Generation, cach
             input_ids=tokens,
             attention_mask=mask,
             position_ids=(mask.cumsum(-1) - 1).clamp_min(0),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
+            **with_cache(model.model, cache),
         )
     prompts = {prompt: place for place, prompt in enumerate(plan.prompts)}
     mask = mask[torch.tensor([prompts[row.prompt] for row in rows], device=device)]
@@ -113,12 +113,10 @@ def finish(model: SteerableModel, batch: Batch, settings: Generation) -> None:
                     break
             batch.positions = batch.positions + 1
             output = model.model(
-                input_ids=batch.chosen[:, None],
+                input_ids=batch.chosen[:, None].clamp_min(0),
                 attention_mask=batch.valid[:, : batch.width + step],
                 position_ids=batch.positions,
-                past_key_values=batch.cache,
-                use_cache=True,
-                logits_to_keep=1,
+                **with_cache(model.model, batch.cache),
             )
             drawn = None if batch.draws is None else batch.draws[batch.live]
             batch.chosen = choose(output.logits, drawn, settings, torch.tensor([step], device=model.device))
@@ -126,19 +124,21 @@ def finish(model: SteerableModel, batch: Batch, settings: Generation) -> None:
             done = done | is_end(batch.chosen, ends)
 
 
-def responses(model: SteerableModel, batch: Batch) -> list[tuple[int, ...]]:
-    """What the rows said, without the tokens that ended them."""
-    found = []
+def responses(model: SteerableModel, batch: Batch) -> list[tuple[int, ...] | None]:
+    """What the rows said, without the tokens that ended them; `None` of rows whose logits were not finite."""
+    found: list[tuple[int, ...] | None] = []
     for tokens in batch.written.tolist():
-        end = next((i for i, token in enumerate(tokens) if token < 0 or token in model.end_tokens), None)
-        found.append(tuple(tokens[:end]))
+        end = next(
+            (i for i, token in enumerate(tokens) if token < 0 or token in model.end_tokens), len(tokens)
+        )
+        found.append(None if tokens[end : end + 1] == [NOT_FINITE] else tuple(tokens[:end]))
     return found
 
 
 def choose(
     logits: torch.Tensor, draws: torch.Tensor | None, settings: Generation, step: torch.Tensor
 ) -> torch.Tensor:
-    """The next token of each row, `[n]`.
+    """The next token of each row, `[n]`; `NOT_FINITE` where the largest logit is NaN or infinite.
 
     Args:
         logits: `[n, 1, vocabulary]`.
@@ -147,16 +147,18 @@ def choose(
     """
     last = logits[:, -1].float()
     if draws is None:
-        return last.argmax(-1)
+        largest, chosen = last.max(-1)
+        return chosen.where(largest.isfinite(), NOT_FINITE)
     # inverse of the cumulative distribution: one uniform draw per row and step, whatever the batch
     cumulative = (last / settings.temperature).softmax(-1).cumsum(-1)
-    draw = draws.index_select(1, step) * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, draw).flatten().clamp_max(last.shape[-1] - 1)
+    total = cumulative[:, -1:]
+    chosen = torch.searchsorted(cumulative, draws.index_select(1, step) * total).clamp_max(last.shape[-1] - 1)
+    return chosen.where(total.isfinite(), NOT_FINITE).flatten()
 
 
 def end_tokens(model: SteerableModel) -> torch.Tensor:
-    """The tokens that end a response, on the model's device."""
-    return torch.tensor(sorted(model.end_tokens), dtype=torch.long, device=model.device)
+    """The tokens that end a response, on the model's device, and what stands for one that is not finite."""
+    return torch.tensor([NOT_FINITE, *sorted(model.end_tokens)], dtype=torch.long, device=model.device)
 
 
 def is_end(chosen: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:

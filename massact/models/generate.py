@@ -18,13 +18,35 @@ from massact.models.memory import is_out_of_memory, measure_memory
 from massact.models.recorded import Recorder, can_record, padded_rows
 from massact.models.rows import Push, Row, distinct_rows
 
-__all__ = ["Generator", "Push", "Row", "generate"]
+__all__ = ["Generator", "NotFiniteError", "Push", "Row", "generate"]
 
 Progress = Callable[[int], None]
+Responses = list[tuple[int, ...] | None]
+"""Tokens of each row; `None` where its logits were not finite."""
 _MANY_ROWS, _FEW_ROWS = 1024, 256
 """Beyond these a batch is hardly faster: only its memory grows, and what a crash would lose."""
 _SMALL_MODEL = 20_000_000
 """Parameters below which a CPU spends more time between its calculations than in them."""
+
+
+class NotFiniteError(ModelError):
+    """The logits of some rows were NaN or infinite; what the others said is kept."""
+
+    def __init__(self, model: SteerableModel, rows: Sequence[Row], said: Responses) -> None:
+        """
+        Args:
+            rows: what was generated.
+            said: tokens of each row, `None` where its logits were not finite.
+        """
+        self.said, self._dtype, self._rows = said, model.identity.dtype, rows
+        super().__init__(f"{model.identity.id}: {self.reason(said.index(None))}")
+
+    def reason(self, row: int) -> str:
+        """What is wrong with a row, and what to do."""
+        push = self._rows[row].push
+        where = "unsteered" if push is None else f"at layer {push.layer}, coefficient {push.coefficient:g}"
+        advice = "another dtype (bfloat16 or float32)" + ("" if push is None else " or a smaller coefficient")
+        return f"not finite in {self._dtype} {where}: its logits are NaN or infinite; use {advice}"
 
 
 class Generator:
@@ -73,11 +95,12 @@ class Generator:
             progress: called with the number of rows that were finished.
 
         Raises:
+            NotFiniteError: the logits of some rows were not finite; it has what the others said.
             ModelError: the memory does not suffice for one row.
         """
         kept, places = distinct_rows(rows, settings)
         like = _count(places, len(kept))
-        found: list[tuple[int, ...]] = [()] * len(kept)
+        found: Responses = [()] * len(kept)
         # rows of one prompt side by side share its reading; rows of one length need no padding
         order = sorted(range(len(kept)), key=lambda i: (len(kept[i].prompt), kept[i].prompt))
         start = 0
@@ -92,14 +115,18 @@ class Generator:
             start += len(batch)
             if progress is not None:
                 progress(sum(like[i] for i in batch))
-        return [found[place] for place in places]
+        all_said = [found[place] for place in places]
+        said = [tokens for tokens in all_said if tokens is not None]
+        if len(said) < len(all_said):
+            raise NotFiniteError(self._model, rows, all_said)
+        return said
 
     def _fitting(self, rows: Sequence[Row], settings: Generation) -> int:
         """How many of the rows, from the first on, fit in the memory side by side."""
         memory = measure_memory(self._model, self._memory, held=self._cache)
         return max(1, memory.fitting(rows, settings.max_new_tokens))
 
-    def _batch(self, rows: Sequence[Row], settings: Generation) -> list[tuple[int, ...]] | None:
+    def _batch(self, rows: Sequence[Row], settings: Generation) -> Responses | None:
         try:
             return self._run(rows, settings)
         except (RuntimeError, MemoryError) as error:
@@ -116,7 +143,7 @@ class Generator:
         return None
 
     @torch.inference_mode()
-    def _run(self, rows: Sequence[Row], settings: Generation) -> list[tuple[int, ...]]:
+    def _run(self, rows: Sequence[Row], settings: Generation) -> Responses:
         capacity = max(len(row.prompt) for row in rows) + settings.max_new_tokens
         batch = begin(self._model, rows, settings, self._room(len(rows), capacity))
         if settings.max_new_tokens > 1:

@@ -1,6 +1,7 @@
 """Loading a model for steering: an embedded toy, a local folder or a hub id, with its options and adapter."""
 
 import json
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -71,6 +72,33 @@ class SteerableModel:
         ids = [] if ids is None else ids if isinstance(ids, list) else [ids]
         own = self.tokenizer.eos_token_id
         return frozenset([*ids, *([] if own is None else [own])])
+
+    @property
+    def unused_settings(self) -> str:
+        """What its generation_config.json asks for beyond the end tokens, such as `top_p=0.8`: none of it is obeyed."""
+        asked = self.model.generation_config.to_diff_dict()
+        return ", ".join(
+            f"{name}={value}" if isinstance(value, int | float | str) else name
+            for name, value in sorted(asked.items())
+            if not _changes_nothing(name, value)
+        )
+
+
+_NO_SETTINGS = re.compile(
+    r"(eos|bos|pad|decoder_start)_token_id|transformers_version|max_(length|new_tokens)|use_cache|(output|return)_.*|"
+    r".*(cache|compile|batching).*|num_return_sequences|_.*|(assistant|target|prompt_lookup|num_assistant)_.*|use_mtp"
+)
+"""Of a generation configuration: what is obeyed, what the experiment file says itself, and what changes no token."""
+
+
+def _changes_nothing(name: str, value: Any) -> bool:
+    """Whether a setting of a generation configuration leaves greedy and sampled tokens as they are."""
+    if value is None or _NO_SETTINGS.fullmatch(name):
+        return True
+    if name.endswith("_token_id"):
+        return False
+    is_factor = name.endswith(("temperature", "_p", "penalty", "num_beams", "beam_groups"))
+    return value in (False, [], {}) or (is_factor and value == 1)
 
 
 def read_shape(reference: str, revision: str | None = None, *, options: LoadConfig = _DEFAULT) -> ModelShape:

@@ -15,7 +15,7 @@ import torch
 
 from massact.domain import Generation
 from massact.models.blocks import text_config
-from massact.models.cache import RowCache
+from massact.models.cache import RowCache, with_cache
 from massact.models.decode import Batch, choose, end_tokens, finish, is_end
 from massact.models.hooks import steer
 from massact.models.load import SteerableModel
@@ -196,12 +196,10 @@ class Recorder:
         cache.n_live, cache.n_attended = n_places, window
         with steer(self._model.blocks, {layer: one[:n_places] for layer, one in buffers.additions.items()}):
             output = self._model.model(
-                input_ids=chosen[:, None],
+                input_ids=chosen[:, None].clamp_min(0),
                 attention_mask=self._masks(buffers.valid[:n_places, :window], buffers.place),
                 position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
+                **with_cache(self._model.model, cache),
             )
         drawn = None if buffers.draws is None else buffers.draws.index_select(0, live)
         chosen.copy_(choose(output.logits, drawn, settings, buffers.step))

@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import re
 from functools import lru_cache
 from pathlib import Path
 from pickle import UnpicklingError
@@ -13,6 +14,24 @@ from massact.errors import LFS_ADVICE, LFS_POINTER, ModelError
 from massact.toy import is_toy, resolve
 
 _WEIGHTS = ("*.safetensors", "*.bin")
+_TEXT = (
+    "*.json",  # generation settings, tokenizers, their templates, indices of shards
+    "*.jinja",
+    "additional_chat_templates/*.jinja",
+    "*.model",
+    "*.model.v*",  # Mistral's
+    "*.spm",
+    "*.tiktoken",
+    "*vocab*",
+    "merges.txt",
+)
+"""What beside weights and configuration decides which tokens a prompt is and where a response ends."""
+_TRAINING = re.compile(
+    r"(trainer_state|.*_results|(pre|image_|video_)*processor_config)\.json|(training_args|optimizer|scheduler).*\.bin"
+)
+"""What lies among these files and decides nothing about texts."""
+_OTHER_FILES = "+files:"
+"""Stands in a local folder's revision between the digest of its weights and that of its other files."""
 _ADAPTER_CONFIG = "adapter_config.json"
 
 
@@ -165,7 +184,12 @@ def identify(
         adapter: identity of the adapter on it, if there is one.
     """
     folder = find_folder(reference)
-    found = str(commit) if folder is None else weights_digest(folder, with_code=options.trust_remote_code)
+    if folder is None:
+        found = str(commit)
+    else:
+        found = weights_digest(folder, with_code=options.trust_remote_code)
+        if not is_toy(reference):  # those are what they were when their keys were made
+            found += others_digest(folder)
     return ModelIdentity(
         id=reference if folder is None or is_toy(reference) else folder.name,
         revision=found if adapter is None else f"{found}+adapter:{adapter}",
@@ -182,26 +206,48 @@ def weights_digest(folder: Path, *, with_code: bool = False) -> str:
     Raises:
         ModelError: there are no weights.
     """
-    patterns = (*_WEIGHTS, "config.json", *(("*.py",) if with_code else ()))
-    files = sorted(path for pattern in patterns for path in folder.glob(pattern))
+    files = _files(folder, (*_WEIGHTS, "config.json"))
     if not any(path.match(pattern) for path in files for pattern in _WEIGHTS):
         raise ModelError(f"{folder}: no weights (*.safetensors) in this folder")
-    return digest_files(files)
+    if with_code:
+        files = sorted({*files, *folder.rglob("*.py")})
+    return digest_files(files, folder)
 
 
-def digest_files(files: list[Path]) -> str:
-    """SHA-256, in hex, of files and their names."""
-    return _digest_of(tuple((path, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in files))
+def others_digest(folder: Path) -> str:
+    """`+files:` and the digest of a folder's other files that decide what is read and where a response ends.
+
+    Empty where there are none: an adapter seldom has any.
+    """
+    files = _files(folder, _TEXT, but=("config.json", _ADAPTER_CONFIG))
+    return f"{_OTHER_FILES}{digest_files(files, folder)}" if files else ""
 
 
-@lru_cache(maxsize=16)
-def _digest_of(files: tuple[tuple[Path, int, int], ...]) -> str:
-    # a plan asks for it and so does loading: gigabytes need not be read twice while they stay as they are
+def former_revision(revision: str) -> str:
+    """The revision that a local folder had when only its weights and configuration counted."""
+    return re.sub(rf"{re.escape(_OTHER_FILES)}[0-9a-f]*", "", revision)
+
+
+def _files(folder: Path, patterns: tuple[str, ...], but: tuple[str, ...] = ()) -> list[Path]:
+    seen = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    return sorted(path for path in seen if path.name not in but and not _TRAINING.fullmatch(path.name))
+
+
+def digest_files(files: list[Path], folder: Path) -> str:
+    """SHA-256, in hex, of files of a folder and their names in it."""
     total = hashlib.sha256()
-    for path, _size, _changed in files:
-        with path.open("rb") as stream:
-            total.update(f"{path.name}:{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    for path in files:
+        stat = path.stat()
+        digest = _digest_of(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        total.update(f"{path.relative_to(folder).as_posix()}:{digest}\n".encode())
     return total.hexdigest()
+
+
+@lru_cache(maxsize=512)
+def _digest_of(path: Path, *_as_it_is: int) -> str:
+    # a plan asks for it and so does loading: gigabytes need not be read twice while they stay as they are
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def cannot_load(reference: str, error: Exception) -> ModelError:

@@ -130,12 +130,14 @@ class _Confirming:
 
     def _place(self, questions: QuestionSet) -> Place:
         session, model = self._session, self._subject.model
+        loaded = session.loaded(model, model.instruct)
         return Place(
             session.experiment.name,
             model.name,
             model.instruct.name,
             len(questions.questions),
-            attention=session.loaded(model, model.instruct).attention,
+            attention=loaded.attention,
+            unused_settings=loaded.unused_settings,
             confirm_share=session.experiment.confirm_share,
         )
 

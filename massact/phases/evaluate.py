@@ -112,7 +112,9 @@ class Evaluator:
         tally, plan = self._plan(requests)
         if plan.todo:
             loaded = self._session.loaded(self._config, self._config.instruct)
-            self._place = replace(self._place, attention=loaded.attention)
+            self._place = replace(
+                self._place, attention=loaded.attention, unused_settings=loaded.unused_settings
+            )
             if self._planner.description != described:
                 # what the weights say counts; the files of some models tell it otherwise
                 tally, plan = self._plan(requests)

@@ -15,6 +15,7 @@ from massact.executors.engine import load_use
 from massact.judges.source import ModelSource
 from massact.models.identity import Description, describe, read_description
 from massact.models.load import SteerableModel
+from massact.models.source import former_revision
 from massact.phases.executing import open_executor, remote_judge
 from massact.phases.interrupt import Interruption
 from massact.phases.judges import Judges
@@ -24,7 +25,9 @@ from massact.pipeline.dataset import TraitDataset, load_trait
 from massact.pipeline.dataset_checks import dataset_warnings
 from massact.pipeline.progress import Progress, silent
 from massact.pipeline.remembering import RememberingJudge
+from massact.schema import Kind
 from massact.store import RunStore
+from massact.store.contents import is_absent
 from massact.tracking.fetching import fetch_from
 from massact.tracking.patience import Patience, StoreLostError
 from massact.tracking.spool import Spool, send_leftovers
@@ -206,6 +209,7 @@ class Session:
         """A variant, loaded in this process."""
         model = self.load(self.model_use(config, variant))
         self._described[config.name, variant.name] = describe(model)
+        self._note_former_results(config.name, model.identity.revision)
         return model
 
     def load(self, use: ModelUse) -> SteerableModel:
@@ -222,6 +226,12 @@ class Session:
             self._loaded = None  # the workers may share its device
         found = self.executor.loaded(self.model_use(config, variant))
         self._described[config.name, variant.name] = found.description
+        if found.unused_settings and config.name not in self._warned_of:
+            self._warned_of.add(config.name)
+            self.say(
+                f"note: {config.name}: its generation_config.json asks for {found.unused_settings}, which is not used: "
+                "`generation` in the experiment file alone says how responses are generated (temperature 0 is greedy)"
+            )
         return found
 
     def description(self, config: ModelConfig, variant: VariantConfig) -> Description:
@@ -235,7 +245,34 @@ class Session:
             if found is None and self.is_dry:
                 raise MissingPrerequisiteError(f"only the weights of {variant.reference} tell its dtype")
             self._described[wanted] = found or self.loaded(config, variant).description
+            self._note_former_results(config.name, self._described[wanted].identity.revision)
         return self._described[wanted]
+
+    def _note_former_results(self, name: str, revision: str) -> None:
+        """Say, once, where the store has results from when less of a local folder identified its model.
+
+        Args:
+            name: the model's in the experiment file, or the judge's.
+            revision: that of the model, or of the judge's.
+        """
+        former = former_revision(revision)
+        if former == revision or revision in self._warned_of or is_absent(self.tracking_uri):
+            return
+        self._warned_of.add(revision)
+        experiment = self.experiment.name
+        with self.store() as store:
+            stages = [
+                one for kind in (Kind.CALIBRATION, Kind.EXTRACTION) for one in store.stages(kind, experiment)
+            ]
+            stored = {one.row.model_revision for one in stages}
+            for one in store.baselines(experiment):
+                stored |= {one.row.model_revision, one.row.judge_model}
+        if former in stored:
+            self.say(
+                f"note: {name}: the store has results of these weights from before generation settings, tokenizer and "
+                "templates of a local folder counted as well. Nothing tells whether those files were the same then, so "
+                "that they are kept, apart, as another setting's (docs/design/cell-identity.md)"
+            )
 
     def dataset(self, trait: TraitConfig) -> TraitDataset:
         """A trait's dataset, read once."""
@@ -296,4 +333,6 @@ class Session:
 
     def judge(self, trait: TraitConfig, model: ModelConfig | None = None) -> RememberingJudge:
         """The experiment's judge for a trait and the model whose responses it judges; see `Judges.of`."""
-        return self.judges.of(self.experiment.judge, trait, model)
+        judge = self.judges.of(self.experiment.judge, trait, model)
+        self._note_former_results(judge.identity.id, judge.identity.model)
+        return judge

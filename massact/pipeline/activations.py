@@ -135,7 +135,9 @@ def window_means(
                 for i, window in enumerate(rows):
                     if len(window):
                         mean = stream[i, window.start : window.stop].float().mean(0).cpu()
-                        means[p, start + i, layer] = _finite(mean, layer, model)
+                        # NaN marks windows without a token, so an overflow must not look like one
+                        check_finite(mean, layer, model)
+                        means[p, start + i, layer] = mean
 
         return read
 
@@ -146,14 +148,17 @@ def window_means(
     return means
 
 
-def _finite(mean: torch.Tensor, layer: int, model: SteerableModel) -> torch.Tensor:
-    """The mean itself: NaN marks windows without a token, so an overflow must not look like one."""
+def check_finite(mean: torch.Tensor, layer: int, model: SteerableModel) -> None:
+    """See that the mean of a layer's activations is finite.
+
+    Raises:
+        DataError: it is not; the model overflows in its dtype.
+    """
     if not torch.isfinite(mean).all():
         raise DataError(
             f"activations of layer {layer} are not finite: {model.identity.id} overflows in {model.identity.dtype}; "
             "use another dtype (bfloat16 or float32)"
         )
-    return mean
 
 
 def split_sides(

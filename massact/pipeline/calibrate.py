@@ -7,7 +7,7 @@ import torch
 from massact.errors import DataError
 from massact.models.load import SteerableModel
 from massact.models.prompting import encode_question
-from massact.pipeline.activations import Continued, StreamReader, continue_prompts, read_streams
+from massact.pipeline.activations import Continued, StreamReader, check_finite, continue_prompts, read_streams
 from massact.pipeline.progress import Progress, silent
 from massact.vectors.massive import Calibration, LayerMassive, uniform_dims
 
@@ -38,10 +38,8 @@ def calibrate(
     sums = _Sums(model)
     _read(model, texts, sums.add, "finding massive dims", progress)
     means = sums.stream / n_tokens
-    if not torch.isfinite(means).all():
-        raise DataError(
-            f"calibration: activations are not finite in {model.identity.dtype}; use another dtype"
-        )
+    for layer, mean in enumerate(means):
+        check_finite(mean, layer, model)
     top = [tuple(mean.abs().topk(min(n_top, len(mean))).indices.tolist()) for mean in means]
     without = _NormsWithout(model, uniform_dims(top))
     _read(model, texts, without.add, "measuring norms without massive dims", progress)

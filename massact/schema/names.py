@@ -32,6 +32,8 @@ class Tag(StrEnum):
     KEY = "massact.key"
     ATTENTION = "massact.attention"
     """Of an evaluation: how the model computed attention, such as `eager`; no part of its key."""
+    UNUSED_SETTINGS = "massact.unused_settings"
+    """Of an evaluation: what the model's generation_config.json asks for that was not obeyed, such as `top_p=0.8`."""
     LABEL = "massact.label"
     SCHEMA = "massact.schema_version"
     ROW = "massact.row"

@@ -54,7 +54,8 @@ def evaluation_whole_run(
 
 
 def _computed(place: Place) -> dict[str, str]:
-    return {} if place.attention is None else {Tag.ATTENTION.value: place.attention}
+    tags = {Tag.ATTENTION.value: place.attention, Tag.UNUSED_SETTINGS.value: place.unused_settings}
+    return {name: value for name, value in tags.items() if value}
 
 
 def failure_whole_run(

@@ -19,6 +19,8 @@ class Place:
     n_questions: int
     attention: str | None = None
     """How the model computed attention, such as `eager`; `None` where nothing was computed."""
+    unused_settings: str = ""
+    """What the model's checkpoint asks of generation that was not obeyed, such as `top_p=0.8`."""
     confirm_share: float | None = None
     """Share of the trait's questions that take no part in choosing winners; `None`: all of them do."""
 
