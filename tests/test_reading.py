@@ -242,6 +242,14 @@ def test_hidden_thoughts_are_told_by_their_count() -> None:
     assert "still thinking" in str(read_completion({"choices": [choice], "usage": usage}).reading.reason)
 
 
+def test_one_token_of_several_digits_was_not_cut() -> None:
+    for finish in ("stop", "length"):
+        assert _completion("85", [("85", WHOLE)], finish=finish).reading.score == pytest.approx(80)
+    assert read_answer("85", list(WHOLE.items()), is_cut=True).score == pytest.approx(80)
+    for text, first in (("8", {"8": 1.0}), ("85", {"8": 1.0}), ("1", {"1": 0.9, "10": 0.1})):
+        assert read_answer(text, list(first.items()), is_cut=True).score is None
+
+
 def test_probabilities_that_are_no_numbers_are_no_score() -> None:
     top = [{"token": "85", "logprob": float("nan")}]
     choice = {"message": {"content": "85"}, "logprobs": {"content": [{"token": "85", "top_logprobs": top}]}}

@@ -149,13 +149,13 @@ def read_answer(text: str, top: Sequence[tuple[str, float]] | None, *, is_cut: b
         top: Token and probability, 0 to 1, at the answer's first position; `None` where not given.
         is_cut: The answer ended because it reached its length limit.
     """
-    number = _find_number(text, is_cut=is_cut)
     if not top:
-        return _of_text(number)
+        return _of_text(_find_number(text, is_cut=is_cut))
     token = max(top, key=lambda pair: pair[1])[0]
+    number = _find_number(text, is_cut=is_cut and not _is_whole(text, token))
     if isinstance(number, Reading):
-        # where no more than the first token is known of an answer, its probabilities are all that there is
-        is_all = text.strip(BLANKS) == token.strip(BLANKS)
+        # where no more than a first word is known of an answer, its probabilities are all that there is
+        is_all = text.strip(BLANKS) == token.strip(BLANKS) and not re.search("[0-9]", text)
         return read_weights(text, top) if is_all else _unscored(text, top, number)
     if not re.match("[0-9]", _core(token)):
         return Reading(float(number.value))
@@ -216,7 +216,7 @@ def _read(
         return Reading(None, f"the judge refused: {_excerpt(message.refusal)}"), None
     if not text.strip(BLANKS) and message.has_thoughts:
         return Reading(None, _only_thoughts(is_cut=is_cut)), None
-    number = _find_number(text, is_cut=is_cut)
+    number = _find_number(text, is_cut=is_cut and not (tokens and _is_whole(text, tokens[-1])))
     if isinstance(number, Reading):
         first = _position(text, len(text) - len(text.lstrip(BLANKS)), tokens)
         return _unscored(text, tops[first] if first is not None else (), number), None
@@ -281,6 +281,11 @@ def _top(position: Mapping[str, Any]) -> list[tuple[str, float]]:
 def _core(token: str) -> str:
     """A token without blanks, quotes and asterisks before it."""
     return token.strip(BLANKS).lstrip(_DECORATION + BLANKS)
+
+
+def _is_whole(text: str, token: str) -> bool:
+    """Whether an answer is one token of several digits: no limit has cut it."""
+    return len(_core(token)) > 1 and _core(token) == text.strip(BLANKS) and _core(token).isdecimal()
 
 
 def _integer_weights(top: Iterable[tuple[str, float]]) -> dict[int, float]:
