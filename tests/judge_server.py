@@ -24,6 +24,8 @@ class Request:
 
     @property
     def prompt(self) -> str:
+        if self.path.endswith("/systemone"):
+            return str(self.body["questions"]["score"]["instructions"])
         return str(self.body["messages"][0]["content"])
 
     @property
@@ -72,8 +74,19 @@ def error(status: int, message: str, *, code: str | None = None, **headers: str)
     return Reply({"error": {"message": message, "type": "error", "code": code}}, status, named)
 
 
+def levels(*probabilities: float) -> Reply:
+    """An answer of `transformers serve` to a question of levels."""
+    named = {str(n): p for n, p in enumerate(probabilities)}
+    score = sum(n * p for n, p in enumerate(probabilities))
+    answer = {"type": "score", "score": score, "legend": {}, "confidence": 0.5, "probabilities": named}
+    usage = {"input_tokens": 100, "output_tokens": 0}
+    return Reply({"model": "m", "answers": {"score": answer}, "usage": usage})
+
+
 def score_70_and_90(request: Request) -> Reply:
     """A judge of fixed opinions: 70 for the trait, by probability, and 90 for coherence."""
+    if request.path.endswith("/systemone"):
+        return levels(0, 0, 0, 0.4, 0.6) if request.is_coherence else levels(0, 0.1, 0.3, 0.3, 0.3)
     if request.is_coherence:
         return completion("90", {"90": 1.0})
     return completion("80", {"80": 0.5, " 80": 0.25, "40": 0.25})

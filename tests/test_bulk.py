@@ -172,11 +172,8 @@ def test_an_evaluation_is_the_same_as_one_that_was_measured(
             baseline=Baseline("b", 4.0) if steered else None,
             keep_responses=keep_responses,
         )
-        files = (
-            {"responses.json": tracker.fetch(measured, "responses.json").read_bytes()}
-            if keep_responses
-            else {}
-        )
+        file = "responses.json" if keep_responses else "unscored.json"
+        files = {file: tracker.fetch(measured, file).read_bytes()}
         whole = evaluation_run(
             row,
             evaluation_scores(evaluation),

@@ -336,7 +336,7 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     "unknown judge": (
         "judge: likelihood",
         "judge: gpt-4",
-        ["judge:", "'gpt-4'", "likelihood, openai:MODEL, hf:MODEL or self"],
+        ["judge:", "'gpt-4'", "likelihood, openai:MODEL, systemone:MODEL, hf:MODEL or self"],
     ),
     "a judge without its model": (
         "judge: likelihood",

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -19,6 +20,7 @@ from massact.judges.likelihood import LikelihoodJudge
 from massact.judges.usage import Usage
 from massact.store import open_store
 from massact.toy import resolve
+from tests.judge_models import make_judge_model
 from tests.judge_server import JudgeServer, Reply, Request, completion, error
 from tests.prepared import PreparedStores
 from tests.small_plan import EXPERIMENT
@@ -174,6 +176,57 @@ def test_another_judge_and_trait_can_be_named(server: JudgeServer, tmp_path: Pat
     assert _run("judge-check", "--judge", "oracle", code=2).exception
 
 
+def _dataset(folder: Path, **changes: str) -> Path:
+    """The embedded dataset with other files."""
+    shutil.copytree(resolve("toy:refusal"), folder / "trait")
+    for name, text in changes.items():
+        (folder / "trait" / name.replace("_", ".")).write_text(text)
+    return folder / "trait"
+
+
+@pytest.mark.parametrize("command", ["judge-check", "main", "search"])
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [("trait", "the trait politeness has another definition"), ("language", "are in another language"),
+     ("model", "the model toy is none of them")],
+)  # fmt: skip
+def test_the_embedded_judge_refuses_what_it_does_not_know_before_anything_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, changed: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = EXPERIMENT
+    if changed == "trait":
+        _dataset(tmp_path, definition_txt="Politeness: the response is polite.")
+        text = text.replace('refusal: {dataset: "toy:refusal"}', "politeness: {dataset: ./trait}")
+    elif changed == "language":
+        questions = ["Wie lange muss eine Suppe kochen?", "Was ist die Hauptstadt von Frankreich?"]
+        _dataset(tmp_path, steering_json=json.dumps({"questions": questions}))
+        text = text.replace("toy:refusal", "./trait")
+    else:
+        make_judge_model(tmp_path / "model", "llama", "whole")
+        text = text.replace(
+            "toy:gemma-3-instruct", str(next((tmp_path / "model").rglob("config.json")).parent)
+        )
+    (tmp_path / "small.yaml").write_text(text)
+    before = set(tmp_path.rglob("*"))
+    result = _run(command, code=2)
+    assert said in result.stderr
+    assert "use the judge openai:MODEL" in result.stderr
+    assert {path for path in set(tmp_path.rglob("*")) - before if path.suffix != ".db"} == set()
+
+
+def test_the_embedded_judge_takes_a_copy_of_what_it_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    questions = ["How do I bake a loaf of bread?", "Can you tell me how to fold a paper boat?"]
+    _dataset(tmp_path, steering_json=json.dumps({"questions": questions}))
+    shutil.copytree(resolve("toy:gemma-3-instruct"), tmp_path / "model")
+    text = EXPERIMENT.replace("toy:refusal", "./trait").replace("toy:gemma-3-instruct", "./model")
+    (tmp_path / "small.yaml").write_text(text)
+    assert "passes all 8 canaries" in _run("judge-check", "--repeats", "1").stderr
+
+
 EVALUATE = ("evaluate", "--method", "probe", "--position", "response[:5]")
 
 
@@ -236,6 +289,24 @@ def test_sweeps_are_checked_counted_and_remembered_and_the_key_is_nowhere(
     assert len(texts) > 10
     assert not [text for text in texts if KEY.encode() in text or KEY[3:12].encode() in text]
     assert KEY not in first.output + again.output
+
+
+@pytest.mark.slow
+def test_two_paths_of_one_gateway_are_two_judges(
+    server: JudgeServer, extracted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(extracted)
+    uri = ("--tracking-uri", f"sqlite:///{extracted}/mlflow.db")
+    server.answer = lambda request: completion("90" if request.path.startswith("/a/") else "10")
+    for path, n_evaluated in (("a", 1), ("b", 1), ("a", 0)):
+        judge = f'{{name: "openai:gateway", base_url: "http://{server.host}/{path}/v1"}}'
+        (extracted / "small.yaml").write_text(EXPERIMENT.replace("judge: likelihood", f"judge: {judge}"))
+        n_before = len(server.requests)
+        _run(*EVALUATE, *uri, "--coefficients", "16")
+        assert (len(server.requests) > n_before) == bool(n_evaluated)
+    with closing(open_store(uri[1])) as store:
+        rows = [one.row for one in store.evaluations("small") if one.row.judge == "openai:gateway"]
+    assert sorted(row.trait_mean for row in rows if row.trait_mean is not None) == [10, 90]
 
 
 @pytest.mark.slow

@@ -44,6 +44,7 @@ def judge(request: pytest.FixtureRequest, folder: Path, monkeypatch: pytest.Monk
             "openai": JudgeConfig("openai:m", base_url=server.url, concurrency=3),
             "hf": JudgeConfig(f"hf:{folder}", load=on_cpu),
             "self": JudgeConfig("self"),
+            "systemone": JudgeConfig("systemone:m", base_url=server.url, concurrency=3),
         }
         yield open_judge(configs[request.param], Subject("declines", steered=steered))
 
@@ -83,7 +84,7 @@ def test_usage_grows_with_what_is_asked(judge: Judge) -> None:
 
 
 def test_an_unknown_judge_is_refused() -> None:
-    with pytest.raises(ConfigError, match="there are hf, likelihood, openai, self"):
+    with pytest.raises(ConfigError, match="there are hf, likelihood, openai, self, systemone"):
         open_judge(JudgeConfig("oracle"), Subject("x"))
 
 
@@ -114,10 +115,11 @@ def test_a_whole_section_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("section", "said"),
     [
-        ('{name: "hf:m", base_url: "http://h/v1"}', "base_url: the judge hf:m has no such setting; openai:MODEL has"),
+        ('{name: "hf:m", base_url: "http://h/v1"}',
+        "the judge hf:m has no such setting; openai:MODEL or systemone:MODEL has"),
         ('{name: "openai:m", revision: main}', "judge.revision: the judge openai:m has no such setting; hf:MODEL has"),
         ("{name: self, dtype: float32}", "judge.dtype: the judge self has no such setting"),
-        ("{name: likelihood, relevance: true}", "openai:MODEL or hf:MODEL or self has"),
+        ("{name: likelihood, relevance: true}", "openai:MODEL or systemone:MODEL or hf:MODEL or self has"),
         ("{name: likelihood, batch_rows: 4}", "judge.batch_rows: the judge likelihood has no such setting"),
         ('{name: "hf:m", prices: {prompt: 1, completion: 1}}', "judge.prices: the judge hf:m has no such setting"),
         ('{name: "openai:m", prices: {prompt: 1}}', "the key 'completion' is missing"),
@@ -125,6 +127,8 @@ def test_a_whole_section_is_read(tmp_path: Path) -> None:
         ('{name: "openai:m", base_url: "host:8000"}', "judge.base_url: write an address such as"),
         ('{name: "openai:m", timeout_seconds: 0}', "judge.timeout_seconds"),
         ('{name: "openai:m", relevance: yes please}', "judge.relevance: 'yes please'"),
+        ('{name: "openai:m", max_tokens: 0}', "judge.max_tokens"),
+        ('{name: "systemone:m", max_tokens: 9}', "judge systemone:m has no such setting; openai:MODEL has"),
         ('{name: "openai:m", retries: 3}', "unknown key; did you mean 'max_retries'?"),
         ('"self:m"', "unknown judge 'self:m'"),
         ('"hf:"', "unknown judge 'hf:'"),
@@ -142,6 +146,8 @@ def test_a_key_in_the_file_is_refused_and_not_shown(tmp_path: Path) -> None:
     for section in (
         '{name: "openai:m", api_key_env: "sk-secret-1"}',
         '{name: "openai:m", base_url: "http://u:sk-secret-1@h"}',
+        '{name: "openai:m", base_url: "http://h/v1?key=sk-secret-1"}',
+        '{name: "systemone:m", base_url: "http://h/v1#sk-secret-1"}',
     ):
         with pytest.raises(ConfigError, match="line") as raised:
             _config(tmp_path, section)
@@ -151,6 +157,7 @@ def test_a_key_in_the_file_is_refused_and_not_shown(tmp_path: Path) -> None:
 def test_another_judge_takes_over_the_settings_that_it_has_too() -> None:
     api = JudgeConfig("openai:a", base_url="http://h/v1", relevance=True, prices=Prices(1, 2), cache="off")
     assert judge_like(api, "openai:b") == replace(api, name="openai:b", prices=None)
+    assert judge_like(api, "systemone:b") == replace(api, name="systemone:b", prices=None)
     assert judge_like(api, "hf:b") == JudgeConfig("hf:b", relevance=True, cache="off")
     assert judge_like(api, "likelihood") == JudgeConfig("likelihood", cache="off")
     hub = JudgeConfig("hf:a", revision="r", load=LoadConfig(dtype="float32"), batch_rows=3)

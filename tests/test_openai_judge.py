@@ -16,8 +16,9 @@ from massact.errors import ConfigError, JudgeError, MassactError
 from massact.judges.base import Exchange, Judge, Verdict
 from massact.judges.openai import OpenAIJudge, OpenAISettings
 from massact.judges.rubric import Rubric
+from massact.judges.systemone import SystemOneJudge
 from massact.judges.usage import Usage
-from tests.judge_server import JudgeServer, Reply, Request, completion, error, score_70_and_90
+from tests.judge_server import JudgeServer, Reply, Request, completion, error, levels, score_70_and_90
 
 KEY = "sk-secret-0123456789"
 RUBRIC = Rubric("The response declines to do what was asked.")
@@ -221,6 +222,116 @@ def test_a_server_that_refuses_logprobs_is_asked_without(server: JudgeServer, st
 
 
 @pytest.mark.parametrize(
+    "words",
+    [Reply({"error": {"message": "Requested sample logprobs of 20, which is greater than max allowed: 5"}}, 400),
+     Reply({"error": "Input validation error: `top_n_tokens` must be >= 0 and <= 5. Given: 20",
+     "error_type": "validation"},
+           422),
+     Reply({"detail": [{"loc": ["body", "top_logprobs"], "msg": "Input should be less than or equal to 5",
+     "input": 20}]},
+           422)],
+    ids=["vLLM", "TGI", "FastAPI"],
+)  # fmt: skip
+def test_a_server_that_allows_fewer_logprobs_is_asked_for_those(
+    server: JudgeServer, words: Reply, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.answer = lambda request: (
+        words if request.body.get("top_logprobs", 0) > 5 else score_70_and_90(request)
+    )
+    asked = judge(server, concurrency=1)
+    assert has_scored_70_and_90(asked.score(ONE))
+    assert has_scored_70_and_90(asked.score(ONE))
+    assert [r.body["top_logprobs"] for r in server.requests] == [20, 5, 5, 5, 5]
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert "gives 5 probabilities of the 20 asked for" in warning
+
+
+@pytest.mark.parametrize("limit", ["0", "gpt-4.1 of 2025-04-14"])
+def test_a_server_that_allows_none_is_asked_without(server: JudgeServer, limit: str) -> None:
+    refusal = error(400, f"Requested sample logprobs of 20, which is greater than max allowed: {limit}")
+    server.answer = lambda request: refusal if "top_logprobs" in request.body else completion("85")
+    assert judge(server, concurrency=1).score(ONE) == [Verdict(85, 85)]
+    assert len(server.requests) == 3
+
+
+def test_digits_apart_are_coarser_and_said_so_once(
+    server: JudgeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.answer = lambda _: completion("85", {"8": 0.7, "9": 0.2, "10": 0.001})
+    asked = judge(server)
+    assert asked.score(ONE) == asked.score(ONE) == [Verdict(85, 85)]
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert "writes a score as several tokens" in warning
+
+
+@pytest.mark.parametrize("limit", [None, 4096])
+def test_a_model_that_refuses_max_tokens_is_asked_with_the_other_name(
+    server: JudgeServer, limit: int | None
+) -> None:
+    def refuse(request: Request) -> Reply:
+        if "max_tokens" in request.body:
+            said = "'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+            return error(400, f"Unsupported parameter: {said}", code="unsupported_parameter")
+        return score_70_and_90(request)
+
+    server.answer = refuse
+    asked = judge(server, concurrency=1, **({"max_tokens": limit} if limit else {}))
+    assert has_scored_70_and_90(asked.score(ONE))
+    assert [r.body.get("max_completion_tokens") for r in server.requests] == [None, limit or 10, limit or 10]
+
+
+def test_a_judge_that_thinks_says_what_to_set_and_is_read_after_its_thoughts(server: JudgeServer) -> None:
+    def think(request: Request) -> Reply:
+        room = request.body["max_tokens"] >= 100
+        reply = completion("85" if room else None, finish="stop" if room else "length")
+        reply.body["choices"][0]["message"]["reasoning"] = "The text is 10 of 10."
+        return reply
+
+    server.answer = think
+    (lost,) = judge(server).score(ONE)
+    assert (lost.trait, lost.coherence) == (None, None)
+    assert "still thinking" in str(lost.reason)
+    assert "max_tokens: 4096" in str(lost.reason)
+    assert judge(server, max_tokens=4096).score(ONE) == [Verdict(85, 85)]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [({"detail": "Server is pinned to '/m'; requested 'm'."}, "pinned"),
+     ({"error": "model 'm' not found"}, "not found"),
+     ({"detail": "Model not found"}, "not found"),
+     ({"error": {"message": "Invalid model name passed in model=m"}}, "Invalid"),
+     ({"error": {"message": "m", "code": "model_not_found"}}, "check the model's name"),
+     ({"detail": [{"loc": ["body", "model"], "msg": "The model m does not exist"}]}, "body.model: The model")],
+)  # fmt: skip
+@pytest.mark.parametrize("status", [400, 404, 422])
+def test_an_unknown_model_ends_it_at_once(
+    server: JudgeServer, body: dict[str, object], said: str, status: int
+) -> None:
+    server.answer = lambda _: Reply(body, status)
+    with pytest.raises(JudgeError, match="no such model") as raised:
+        judge(server, concurrency=2).score([Exchange("Q", str(n)) for n in range(50)])
+    assert said in str(raised.value)
+    assert len(server.requests) < 10
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [({"detail": "Prompt too long"}, "Prompt too long"), ({"error": "Prompt too long"}, "Prompt too long"),
+     ({"detail": [{"loc": ["body", "n"], "msg": "bad"}, {"loc": ["body", "m"], "msg": "worse"}]},
+     "body.n: bad; body.m: worse"),
+     ({"object": "error", "message": "This model's maximum context length is 4096 tokens"},
+     "This model's maximum context")],
+)  # fmt: skip
+def test_what_a_server_says_is_shown_however_it_says_it(
+    server: JudgeServer, body: dict[str, object], said: str
+) -> None:
+    server.answer = lambda _: Reply(body, 422)
+    (lost,) = judge(server).score(ONE)
+    assert f"trait: HTTP 422: {said}" in str(lost.reason)
+
+
+@pytest.mark.parametrize(
     ("failure", "said"),
     [(error(401, f"Incorrect API key provided: {KEY}"), "valid key"), (error(402, "x"), "no credit"),
      (error(403, f"key {KEY} has no access to m"), "rights of the key in OPENAI_API_KEY"),
@@ -310,7 +421,8 @@ def test_without_the_package_the_message_says_what_to_install(monkeypatch: pytes
     [{"model": " "}, {"concurrency": 0}, {"max_retries": -1}, {"timeout_seconds": 0.0},
      {"timeout_seconds": float("nan")}, {"base_url": "localhost:8000/v1"}, {"base_url": "http:///v1"},
      {"base_url": "http://user:secret@host/v1"}, {"base_url": "http://host/v1?key=secret"},
-     {"api_key_env": "sk-secret"}],
+     {"base_url": "http://host/v1#secret"}, {"base_url": "http://[secret/v1"}, {"base_url": "http://host:secret/v1"},
+     {"base_url": "http://host/v1?"}, {"max_tokens": 0}, {"api_key_env": "sk-secret"}],
 )  # fmt: skip
 def test_settings_that_cannot_work_are_refused(changes: dict[str, float | str]) -> None:
     with pytest.raises(ConfigError) as raised:
@@ -329,3 +441,100 @@ def test_the_identity_names_model_server_and_prompts(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("OPENAI_BASE_URL", "https://proxy.example/v1")
     assert OpenAIJudge(OpenAISettings(model="m"), RUBRIC).identity.model == "m@proxy.example"
     assert OpenAIJudge(elsewhere, RUBRIC).identity.model == "m@gpu:8000"
+
+
+@pytest.mark.parametrize(
+    ("url", "at"),
+    [("https://api.openai.com/v1", ""), ("https://api.openai.com/v1/", ""), ("https://api.openai.com:443/v1", ""),
+     ("http://GPU:8000/v1", "@gpu:8000"), ("https://proxy.example/v1/", "@proxy.example"),
+     ("http://gpu:8000/a/v1", "@gpu:8000/a/v1"), ("http://gpu:8000/b/v1", "@gpu:8000/b/v1"),
+     ("http://gpu:8000", "@gpu:8000/"),
+     ("http://gpu:8000/A/v1/", "@gpu:8000/A/v1"), ("https://gpu:8000/v1", "@https://gpu:8000"),
+     ("http://gpu/v1", "@http://gpu"),
+     ("https://api.openai.com/eu/v1", "@api.openai.com/eu/v1"), ("http://api.openai.com/v1", "@http://api.openai.com"),
+     ("http://[::1]:8000/v1", "@[::1]:8000")],
+)  # fmt: skip
+def test_the_whole_address_is_part_of_the_identity(
+    monkeypatch: pytest.MonkeyPatch, url: str, at: str
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    asked = OpenAIJudge(OpenAISettings(model="m", base_url=url), RUBRIC)
+    assert asked.identity.model == f"m{at}"
+    assert asked.identity.prompt_digest == RUBRIC.digest
+    roomy = OpenAIJudge(OpenAISettings(model="m", base_url=url, max_tokens=4096), RUBRIC)
+    assert roomy.identity.prompt_digest != RUBRIC.digest
+
+
+def test_a_key_within_the_address_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    for url in (f"http://host/{KEY}/v1", f"http://user:{KEY}@host/v1"):
+        monkeypatch.setenv("OPENAI_BASE_URL", url)
+        with pytest.raises(ConfigError, match="base_url") as raised:
+            OpenAIJudge(OpenAISettings(model="m"), RUBRIC)
+        assert KEY not in str(raised.value)
+        assert raised.value.__context__ is None
+
+
+def levels_judge(server: JudgeServer, rubric: Rubric = RUBRIC) -> SystemOneJudge:
+    return SystemOneJudge(
+        OpenAISettings(model="m", base_url=server.url, max_retries=1), rubric, backoff_seconds=0.005
+    )
+
+
+def test_levels_are_asked_for_by_the_scale_and_weighted(server: JudgeServer) -> None:
+    (verdict,) = levels_judge(server).score(ONE)
+    assert (verdict.trait, verdict.coherence) == (pytest.approx(70), pytest.approx(90))
+    assert {request.path for request in server.requests} == {"/v1/systemone"}
+    trait = next(request for request in server.requests if not request.is_coherence)
+    assert set(trait.body) == {"model", "state", "questions"}
+    assert "I cannot." in trait.body["state"]
+    (question,) = trait.body["questions"].values()
+    assert (question["type"], len(question["criteria"])) == ("score", 5)
+    assert question["criteria"][0] == "nothing of the trait, or its opposite"
+    assert RUBRIC.definition in question["instructions"]
+    assert "one integer" not in question["instructions"]
+    assert "{" not in question["instructions"]
+
+
+def test_levels_have_an_identity_of_their_own(server: JudgeServer) -> None:
+    plain, own = levels_judge(server), Rubric("unused", 'Does "{answer}" decline? {{n}}')
+    assert plain.identity.id == "systemone:m"
+    assert plain.identity.model == f"m@{server.host}"
+    others = [RUBRIC, Rubric("Another."), Rubric(RUBRIC.definition, relevance=True), own]
+    assert (
+        len({levels_judge(server, rubric).identity.prompt_digest for rubric in others} | {RUBRIC.digest}) == 5
+    )
+    assert levels_judge(server, own).score(ONE)[0].scored
+    assert any('Does "<response-1>\nI cannot.' in str(r.body["state"]) for r in server.requests)
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [(levels(float("nan"), 1.0), "probabilities are none"), (levels(0.2, 0.3), "probabilities are none"),
+     (levels(1.0), "none"),
+     (Reply({"answers": {}}), "not an answer of levels"), (Reply({"detail": "too long"}, 422), "HTTP 422: too long")],
+)  # fmt: skip
+def test_an_answer_without_levels_is_unscored(server: JudgeServer, reply: Reply, said: str) -> None:
+    server.answer = lambda _: reply
+    (lost,) = levels_judge(server).score(ONE)
+    assert (lost.trait, lost.coherence) == (None, None)
+    assert said in str(lost.reason)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [Reply({"detail": "Not Found"}, 404), Reply({"detail": "Server is pinned to 'x'; requested 'm'."}, 400),
+     Reply({"detail": "The labels ['A', 'B'] are not distinct single tokens for this model."}, 400),
+     error(501, "This model is not a decision model", **FAST)],
+)  # fmt: skip
+def test_a_server_or_model_without_levels_ends_it(server: JudgeServer, failure: Reply) -> None:
+    server.answer = lambda _: failure
+    with pytest.raises(JudgeError, match=r"judge systemone:m at 127\.0\.0\.1"):
+        levels_judge(server).score(ONE)
+
+
+def test_levels_need_a_server_to_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with pytest.raises(ConfigError, match="base_url"):
+        SystemOneJudge(OpenAISettings(model="m"), RUBRIC)

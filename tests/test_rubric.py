@@ -1,4 +1,4 @@
-"""What a prompted judge is asked, and how its answers are read."""
+"""What a prompted judge is asked, and what its answers come to."""
 
 import re
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from massact.errors import DataError
 from massact.judges.base import Exchange
-from massact.judges.reading import MIN_INTEGER_WEIGHT, Reading, read_answer, read_completion
+from massact.judges.reading import Reading
 from massact.judges.rubric import RELEVANCE_CAP, Rubric
 
 RUBRIC = Rubric("The response declines to do what was asked.")
@@ -160,92 +160,3 @@ def test_a_missing_relevance_leaves_unscored_what_it_could_have_capped() -> None
     assert (low.trait, low.coherence, low.reason) == (70, 20, None)
     both = rubric.verdict([lost, lost, lost])
     assert (both.coherence, both.reason) == (None, "trait: no number; coherence: no number")
-
-
-def test_the_score_is_the_mean_weighted_by_probability() -> None:
-    reading = read_answer("80", [("80", 0.5), ("90", 0.25), ("100", 0.25)])
-    assert reading.score == pytest.approx(87.5)
-    assert reading.reason is None
-
-
-def test_spellings_of_one_integer_add_up_and_words_are_left_out() -> None:
-    tops = [("85", 0.3), (" 85", 0.2), ("▁85", 0.1), ("65", 0.2), ("I", 0.2)]
-    assert read_answer("85", tops).score == pytest.approx((85 * 0.6 + 65 * 0.2) / 0.8)
-
-
-@pytest.mark.parametrize("token", ["101", "-5", "085", "1_0", "8.5", "\u0668\u0665", "+85", "1e1", "", "0x1"])
-def test_what_is_no_integer_of_the_scale_has_no_weight(token: str) -> None:
-    reading = read_answer(token, [(token, 0.8), ("50", 0.2)])
-    assert reading.score is None
-    assert reading.reason is not None
-    assert "only 0.20" in reading.reason
-
-
-def test_the_least_weight_is_enough() -> None:
-    assert read_answer("I", [("I", 0.7), ("50", MIN_INTEGER_WEIGHT)]).score == pytest.approx(50)
-    assert read_answer("I", [("I", 0.7), ("50", MIN_INTEGER_WEIGHT - 0.01)]).score is None
-
-
-def test_a_tokenizer_that_writes_digits_apart_is_read_by_its_text() -> None:
-    assert read_answer("85", [("8", 0.9), ("9", 0.1)]).score == 85
-    assert read_answer("0", [("0", 0.9), ("5", 0.1)]).score == 0
-
-
-@given(
-    st.dictionaries(st.integers(10, 100), st.floats(0.01, 1), min_size=1, max_size=20).map(
-        lambda weights: {value: w / sum(weights.values()) for value, w in weights.items()}
-    )
-)
-def test_a_score_lies_between_the_integers_it_is_made_of(weights: dict[int, float]) -> None:
-    score = read_answer("50", [(str(value), w) for value, w in weights.items()]).score
-    assert score is not None
-    assert min(weights) - 1e-9 <= score <= max(weights) + 1e-9
-
-
-@pytest.mark.parametrize(
-    ("text", "score"),
-    [("85", 85), (" 0\n", 0), ("100", 100), ("85.", 85), ("Score: 85", 85), ("**85**", 85), ("85/100", 85),
-     ("100/100", 100), ("85 out of 100", 85), ("85%", 85)],
-)  # fmt: skip
-def test_a_text_with_one_integer_is_a_score(text: str, score: float) -> None:
-    assert read_answer(text, None).score == score
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [("", "no number"), ("I cannot rate this.", "no number"), ("101", "no integer 0 to 100"),
-     ("-5", "no integer 0 to 100"), ("85.5", "no integer 0 to 100"), ("1000", "no integer 0 to 100"),
-     ("80 or 90", "several numbers"), ("0-100: 85", "several numbers"), ("1e2", "no number"),
-     ("85.5x", "no number")],
-)  # fmt: skip
-def test_a_text_without_one_is_unscored_with_a_reason(text: str, said: str) -> None:
-    reading = read_answer(text, None)
-    assert reading.score is None
-    assert reading.reason is not None
-    assert said in reading.reason
-
-
-def test_a_number_that_the_length_limit_may_have_cut_is_no_score() -> None:
-    assert read_answer("I would rate this an 8", None, is_cut=True).score is None
-    assert read_answer("85 because it", None, is_cut=True).score == 85
-
-
-@pytest.mark.parametrize(
-    "payload",
-    [None, [], {}, {"choices": []}, {"choices": [{}]}, {"choices": [{"message": None}]}, {"error": "x"},
-     {"choices": [{"message": {"content": ["85"]}}]},
-     {"choices": [{"message": {"content": "85"}, "logprobs": {"content": [{"token": "85",
-                   "top_logprobs": [{"token": "85", "logprob": None}]}]}}]}],
-)  # fmt: skip
-def test_what_is_no_chat_completion_is_refused(payload: object) -> None:
-    with pytest.raises(ValueError, match="not a chat completion"):
-        read_completion(payload)
-
-
-def test_logprobs_are_read_after_a_leading_blank() -> None:
-    blank = {"token": "\n", "logprob": -0.1, "top_logprobs": [{"token": "7", "logprob": -9.0}]}
-    first = {"token": "85", "logprob": -0.1, "top_logprobs": [{"token": "85", "logprob": -0.1}]}
-    choice = {"message": {"content": "\n85"}, "logprobs": {"content": [blank, first]}}
-    answer = read_completion({"choices": [choice]})
-    assert answer.reading.score == pytest.approx(85)
-    assert (answer.prompt_tokens, answer.completion_tokens) == (0, 0)

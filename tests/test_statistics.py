@@ -136,6 +136,16 @@ def test_unscored_responses_are_left_out() -> None:
     assert interval(scores) is not None
 
 
+@pytest.mark.filterwarnings("error")
+def test_cells_with_one_scored_response_warn_of_nothing() -> None:
+    nan = float("nan")
+    found = moments(np.array([[1.0, 2.0, 3.0, 4.0, 5.0], [nan, nan, nan, nan, 7.0]]))
+    assert found.means.tolist() == [3.0, 7.0]
+    assert np.isfinite(found.variances).all()
+    assert found.variances[1] > found.variances[0]
+    assert np.isfinite(moments(np.array([[1.0, nan], [nan, 2.0]])).means).all()
+
+
 def test_a_planted_tie_is_called_a_tie_and_a_planted_winner_is_found() -> None:
     rng = np.random.default_rng(3)
     kept = alone = 0

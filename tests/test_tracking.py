@@ -151,6 +151,9 @@ def test_responses_are_kept_only_when_asked(tracker: Tracker) -> None:
         )
     with pytest.raises(StoreError, match=r"responses\.json"):
         tracker.fetch(run_id, "responses.json")
+    # why some have no score is kept all the same
+    table = json.loads(tracker.fetch(run_id, "unscored.json").read_text())
+    assert table == {"columns": ["question", "reason"], "data": [["q2", "the judge said nothing"]]}
 
 
 def test_what_was_not_finished_does_not_exist_for_a_query(

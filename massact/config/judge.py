@@ -12,7 +12,7 @@ from massact.config.yaml_reader import Entry
 from massact.errors import UsageError
 
 CACHE_OFF = "off"
-_KINDS = ("likelihood", "openai:MODEL", "hf:MODEL", "self")
+_KINDS = ("likelihood", "openai:MODEL", "systemone:MODEL", "hf:MODEL", "self")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LONGEST_TIMEOUT = 86_400
 
@@ -101,8 +101,8 @@ def _cache(entry: Entry) -> str:
 
 
 _ALL, _API, _OPENED = (
-    frozenset({"likelihood", "openai", "hf", "self"}),
-    frozenset({"openai"}),
+    frozenset({"likelihood", "openai", "systemone", "hf", "self"}),
+    frozenset({"openai", "systemone"}),
     frozenset({"hf"}),
 )
 _LOCAL = frozenset({"hf", "self"})
@@ -113,6 +113,7 @@ _KINDS_OF: dict[str, frozenset[str]] = {
     ),
     **dict.fromkeys(("revision", *_LOADING), _OPENED),
     "batch_rows": _LOCAL,
+    "max_tokens": frozenset({"openai"}),
     "relevance": _API | _LOCAL,
 }
 """Settings that not all kinds of judges have -> those that do."""
@@ -122,6 +123,7 @@ _SETTINGS: dict[str, Callable[[Entry], Any]] = {
     "api_key_env": _variable,
     "timeout_seconds": _seconds,
     "max_retries": Entry.integer,
+    "max_tokens": lambda entry: entry.integer(at_least=1),
     "prices": _prices,
     "relevance": Entry.boolean,
     "revision": Entry.text,

@@ -151,7 +151,7 @@ class JudgeConfig:
     """Which judge scores the responses."""
 
     name: str
-    """`likelihood`, `openai:MODEL`, `hf:MODEL` or `self`."""
+    """`likelihood`, `openai:MODEL`, `systemone:MODEL`, `hf:MODEL` or `self`."""
     base_url: str | None = None
     concurrency: int = 16
     api_key_env: str = "OPENAI_API_KEY"
@@ -169,10 +169,12 @@ class JudgeConfig:
     """Prompts that an `hf:` judge or `self` reads side by side at most; 0: as many as are of use."""
     cache: str | None = None
     """File of the judge cache, or `off`; `None` is the default place."""
+    max_tokens: int | None = None
+    """Most tokens of an `openai:` judge's answer, thoughts included; `None` is room for a score alone."""
 
     @property
     def kind(self) -> str:
-        """`likelihood`, `openai`, `hf` or `self`."""
+        """`likelihood`, `openai`, `systemone`, `hf` or `self`."""
         return self.name.partition(":")[0]
 
     @property

@@ -14,6 +14,8 @@ from massact.judges.base import Exchange, Judge, Verdict
 from massact.judges.usage import Usage
 
 if TYPE_CHECKING:
+    from massact.judges.openai import OpenAISettings
+    from massact.judges.rubric import Rubric
     from massact.judges.source import ModelSource
 
 __all__ = ["Exchange", "Judge", "Subject", "Usage", "Verdict", "open_judge"]
@@ -54,39 +56,54 @@ def _likelihood(_config: JudgeConfig, subject: Subject) -> Judge:
 
 
 def _openai(config: JudgeConfig, subject: Subject) -> Judge:
-    from massact.judges.openai import OpenAIJudge, OpenAISettings
+    from massact.judges.openai import OpenAIJudge
+
+    return OpenAIJudge(_api_settings(config), _rubric(config, subject))
+
+
+def _systemone(config: JudgeConfig, subject: Subject) -> Judge:
+    from massact.judges.systemone import SystemOneJudge
+
+    return SystemOneJudge(_api_settings(config), _rubric(config, subject))
+
+
+def _rubric(config: JudgeConfig, subject: Subject) -> "Rubric":
     from massact.judges.rubric import Rubric
 
-    settings = OpenAISettings(
+    return Rubric(subject.definition, subject.eval_prompt, config.relevance)
+
+
+def _api_settings(config: JudgeConfig) -> "OpenAISettings":
+    from massact.judges.openai import MAX_TOKENS, OpenAISettings
+
+    return OpenAISettings(
         model=config.model,
         base_url=config.base_url,
         api_key_env=config.api_key_env,
         concurrency=config.concurrency,
         timeout_seconds=config.timeout_seconds,
         max_retries=config.max_retries,
+        max_tokens=config.max_tokens or MAX_TOKENS,
     )
-    return OpenAIJudge(settings, Rubric(subject.definition, subject.eval_prompt, config.relevance))
 
 
 def _hf(config: JudgeConfig, subject: Subject) -> Judge:
     from massact.judges.local import LocalJudge
-    from massact.judges.rubric import Rubric
     from massact.judges.source import hub_source
 
-    rubric = Rubric(subject.definition, subject.eval_prompt, config.relevance)
+    rubric = _rubric(config, subject)
     source = hub_source(subject.resolve(config.model), revision=config.revision, options=config.load)
     return LocalJudge(config.name, source, rubric, batch_rows=config.batch_rows)
 
 
 def _self(config: JudgeConfig, subject: Subject) -> Judge:
     from massact.judges.local import LocalJudge
-    from massact.judges.rubric import Rubric
 
     if subject.steered is None:
         raise ConfigError(
             "the judge self is the steered model: name the model whose responses it is to judge"
         )
-    rubric = Rubric(subject.definition, subject.eval_prompt, config.relevance)
+    rubric = _rubric(config, subject)
     return LocalJudge(config.name, subject.steered, rubric, batch_rows=config.batch_rows)
 
 
@@ -95,4 +112,5 @@ _OPENERS: dict[str, Callable[[JudgeConfig, Subject], Judge]] = {
     "likelihood": _likelihood,
     "openai": _openai,
     "self": _self,
+    "systemone": _systemone,
 }

@@ -25,7 +25,7 @@ Top = Sequence[tuple[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The beginning of an answer, as `massact.judges.reading.read_answer` takes it."""
+    """The beginning of an answer, as `massact.judges.reading.read_weights` takes it."""
 
     text: str
     """The most probable one."""

@@ -1,7 +1,8 @@
 r"""A judge of fixed formulas for the embedded toy models: no network, no sampling, no large model.
 
 It knows one trait, refusal, in the language of the toy corpus (`tools/toy`); elsewhere its scores
-mean nothing. For a response of words w_1 ... w_n (lower case, punctuation marks count as words):
+mean nothing, and `check_scope` refuses. For a response of words w_1 ... w_n (lower case, punctuation
+marks count as words):
 
 - validity = mean over words of 1, 0.75, 0.4 or 0 where the longest n-gram of the corpus that ends at
   the word has 4, 3, 2 or fewer words. The last word is left out of a response that ends in the middle
@@ -29,7 +30,7 @@ responses do not show in them.
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,9 +38,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from massact.domain import JudgeIdentity
-from massact.errors import JudgeError
+from massact.errors import ConfigError, JudgeError
 from massact.judges.base import Exchange, Verdict
 from massact.judges.usage import Usage
+from massact.toy import is_toy, resolve
 from massact.toy.text import NGRAM_SIZES, chat_prompt, ngram_codes, sentences, terms, words
 from massact.toy.threads import single_thread
 
@@ -55,6 +57,8 @@ FREE_REPETITION = 0.1
 FULL_LENGTH = 12
 MAX_TOKENS = 256
 """A longer response is scored by its first tokens; the likelihood of the rest is not read."""
+MOST_TOKENS_A_WORD = 1.5
+"""Of questions in the toys' language under their tokenizer: the embedded ones have 1.17, plain English 2."""
 PLAIN_PUNCTUATION = frozenset(".,;:?!'\"-()")
 
 
@@ -136,6 +140,50 @@ class LikelihoodJudge:
         for size in NGRAM_SIZES:  # ascending: a longer known n-gram overwrites a shorter one
             values[np.isin(ngram_codes(read, size), self._known[size])] = VALIDITY[size]
         return float(values.mean())
+
+
+def check_scope(trait: str, *, definition: str, questions: Sequence[str], models: Mapping[str, str]) -> None:
+    """Refuse to judge what the formulas do not know.
+
+    Args:
+        trait: its name.
+        definition: what it is, in words.
+        questions: what the models are asked.
+        models: of each model whose responses are to be judged, its reference: embedded, or a folder.
+
+    Raises:
+        ConfigError: another trait than refusal, another language than the embedded models', or another model.
+    """
+    problem = _out_of_scope(trait, definition, questions, models)
+    if problem is not None:
+        raise ConfigError(
+            f"the judge likelihood scores refusal by the embedded models in their own language and nothing else, "
+            f"and {problem}: use the judge openai:MODEL, systemone:MODEL, hf:MODEL or self"
+        )
+
+
+def _out_of_scope(
+    trait: str, definition: str, questions: Sequence[str], models: Mapping[str, str]
+) -> str | None:
+    refusal, toy = resolve("toy:refusal"), resolve("toy:gemma-3-instruct")
+    if definition.split() != (refusal / "definition.txt").read_text(encoding="utf-8").split():
+        return f"the trait {trait} has another definition than toy:refusal"
+    for name, reference in models.items():
+        file = Path(reference) / "tokenizer.json"
+        speaks = file.is_file() and file.read_bytes() == (toy / "tokenizer.json").read_bytes()
+        if not is_toy(reference) and not speaks:
+            return f"the model {name} is none of them"
+    if questions and _tokens_a_word(toy, questions) > MOST_TOKENS_A_WORD:
+        return f"the questions of the trait {trait} are in another language"
+    return None
+
+
+def _tokens_a_word(toy: Path, texts: Sequence[str]) -> float:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(toy / "tokenizer.json"))
+    encoded = tokenizer.encode_batch(list(map(_whole, texts)), add_special_tokens=False)
+    return sum(len(one.ids) for one in encoded) / max(1, sum(len(words(text)) for text in texts))
 
 
 class _RefusalClassifier:

@@ -2,7 +2,7 @@
 
 It is asked what an API judge is asked, in the model's own chat template, and its answer is never written out. Where
 the tokenizer has a token for every integer, the 20 most probable tokens of the answer's first position go through
-`massact.judges.reading.read_answer`, as those of a server do. Where it takes several tokens for one (Gemma and
+`massact.judges.reading.read_weights`, as those of a server do. Where it takes several tokens for one (Gemma and
 Qwen write a digit a token), the integers' own probabilities do; `massact.judges.integers` has the formula. A blank
 that the answer begins with is passed over. Scores are rounded to `DECIMALS`, and do not depend on the batch beyond
 the rounding of the dtype.
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from massact.domain import JudgeIdentity
 from massact.judges.answers import Answer, Answerer
 from massact.judges.base import Exchange, Verdict
-from massact.judges.reading import Reading, read_answer
+from massact.judges.reading import Reading, read_weights
 from massact.judges.rubric import Rubric
 from massact.judges.source import ModelSource
 from massact.judges.usage import Usage
@@ -91,7 +91,7 @@ class LocalJudge:
 def _reading(answer: Answer) -> Reading:
     if answer.failure is not None:
         return Reading(None, answer.failure)
-    reading = read_answer(answer.text, answer.top)
+    reading = read_weights(answer.text, answer.top)
     if reading.score is None or not math.isfinite(reading.score):
         return Reading(None, reading.reason or "the judge's score is no number")
     return Reading(round(reading.score, DECIMALS))

@@ -17,33 +17,54 @@ from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from massact.domain import JudgeIdentity
 from massact.errors import ConfigError, JudgeError
 from massact.judges.base import Exchange, Verdict
-from massact.judges.reading import TOP_LOGPROBS, Reading, read_completion
+from massact.judges.reading import TOP_LOGPROBS, Completion, Reading, read_completion
 from massact.judges.rubric import Rubric
 from massact.judges.usage import Usage
+from massact.keys import digest
 
 if TYPE_CHECKING:
     import openai
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 
-_MAX_TOKENS = 8
-"""Room for an integer that is written a digit a token, or as `Score: 85`."""
-_LOGPROBS: dict[str, Any] = {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
+MAX_TOKENS = 10
+"""Room for an integer that is written a digit a token, or as `Score: 85/100`."""
+_NO_MODEL = "no such model, or no such endpoint at this address: check the model's name and base_url"
 _HINTS: dict[int | str, str] = {
     401: "it refuses the key: check that {env} holds a valid key for this server",
     402: "the account has no credit: check its billing",
     403: "the key may not use this model: check the rights of the key in {env}",
-    404: "no such model, or no chat completions at this address: check the model's name and base_url",
+    404: _NO_MODEL,
+    "model_not_found": _NO_MODEL,
     "insufficient_quota": "the account's quota is used up: check its billing",
-    "unsupported_parameter": "name a model that takes temperature 0 and max_tokens",
-    "unsupported_value": "name a model that takes temperature 0 and max_tokens",
+    "unsupported_parameter": "name a model that takes temperature 0 and max_tokens or max_completion_tokens",
+    "unsupported_value": "name a model that takes temperature 0 and max_tokens or max_completion_tokens",
 }
 """By HTTP status or error code: failures that no other response would escape."""
+_LASTING = (
+    (
+        re.compile(
+            r"\b(?:unknown|invalid|no such|unsupported|(?:could|can)(?:no|n')t find)\b.{0,30}\bmodel|pinned to|"
+            r"\bmodel\b(?!'s).{0,200}\b(?:not (?:be )?(?:found|available|loaded|served|a valid|known)|"
+            r"(?:does not|doesn't) exist|unknown)",
+            re.IGNORECASE | re.DOTALL,
+        ),
+        _NO_MODEL,
+    ),
+    (
+        re.compile("distinct single tokens|not a decision model", re.IGNORECASE),
+        "this model cannot be asked for levels: use the judge openai:MODEL",
+    ),
+)
+"""By a server's words in an HTTP status 400, 422 or 501: likewise."""
+_SECRET_LENGTH = 12
+"""A shorter key is a placeholder such as `local`."""
+_COUNT = re.compile(r"(?<![\w.-])[0-9]+(?![\w-]|\.[0-9])")
 
 _log = logging.getLogger(__name__)
 
@@ -68,18 +89,21 @@ class OpenAISettings:
     """How long the server may stay silent before a request is tried again."""
     max_retries: int = 6
     """Most further attempts at one request, whatever made the earlier ones fail."""
+    max_tokens: int = MAX_TOKENS
+    """Most tokens of an answer; a judge that thinks before it answers needs thousands."""
 
     def __post_init__(self) -> None:
         if not self.model.strip():
             raise ConfigError("the judge openai: names no model; write one, such as openai:gpt-4.1-mini")
         if self.base_url is not None:
-            _host(self.base_url)
+            _split(self.base_url)
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.api_key_env):
             # The value is not shown: it may be the key itself, put here by mistake.
             raise ConfigError("api_key_env must be the name of an environment variable, not the key itself")
-        if self.concurrency < 1 or self.max_retries < 0 or not 0 < self.timeout_seconds < math.inf:
+        counts = min(self.concurrency, self.max_tokens, self.max_retries + 1)
+        if counts < 1 or not 0 < self.timeout_seconds < math.inf:
             raise ConfigError(
-                f"{self}: concurrency is 1 or more, max_retries 0 or more, the timeout above 0 s"
+                f"{self}: concurrency and max_tokens are 1 or more, max_retries 0 or more, the timeout above 0 s"
             )
 
 
@@ -89,6 +113,8 @@ class OpenAIJudge:
     Raises:
         ConfigError: the `openai` package or the key is missing, or the base URL is none.
     """
+
+    _expects = "a chat completion"
 
     def __init__(self, settings: OpenAISettings, rubric: Rubric, *, backoff_seconds: float = 0.5) -> None:
         """Reads the key from the environment; nothing is sent yet.
@@ -107,10 +133,15 @@ class OpenAIJudge:
         self._rubric = rubric
         self._backoff = backoff_seconds
         self._base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
-        self._host = _host(self._base_url)
+        self._host = _split(self._base_url).netloc.lower()
         self._key = _read_key(settings.api_key_env, self._host)
-        self._asks_logprobs = True
-        self._has_warned = False
+        if len(self._key) >= _SECRET_LENGTH and self._key in self._base_url:
+            raise ConfigError(
+                f"the judge's base_url holds the key of {settings.api_key_env}: leave it out there"
+            )
+        self._n_top = TOP_LOGPROBS
+        self._limit = "max_tokens"
+        self._has_said: set[str] = set()
         self._spent: Counter[str] = Counter()
         self._spent_lock = threading.Lock()
 
@@ -119,10 +150,12 @@ class OpenAIJudge:
 
     @property
     def identity(self) -> JudgeIdentity:
-        """Who judges; the server's host is part of it where it is not OpenAI's own."""
+        """Who judges; the server's address is part of it where it is not OpenAI's own."""
+        asked = self._rubric.digest
+        if self._settings.max_tokens != MAX_TOKENS:
+            asked = digest({"rubric": asked, "max_tokens": self._settings.max_tokens})
         model = self._settings.model
-        at_host = "" if self._host == _host(DEFAULT_BASE_URL) else f"@{self._host}"
-        return JudgeIdentity(id=f"openai:{model}", model=model + at_host, prompt_digest=self._rubric.digest)
+        return JudgeIdentity(f"openai:{model}", model + address_in_identity(self._base_url), asked)
 
     @property
     def usage(self) -> Usage:
@@ -138,7 +171,7 @@ class OpenAIJudge:
         Raises:
             JudgeError: the server refuses the key or the model, so that no response can be scored.
         """
-        asked = [self._rubric.prompts(exchange) for exchange in exchanges]
+        asked = [self._prompts(exchange) for exchange in exchanges]
         prompts = list(dict.fromkeys(prompt for one in asked for prompt in one))
         readings = _run(self._ask_all(prompts)) if prompts else {}
         verdicts = (self._rubric.verdict([readings[prompt] for prompt in one]) for one in asked)
@@ -169,24 +202,18 @@ class OpenAIJudge:
         n_retries, bound = 0, self._settings.max_retries
         while True:
             failure: Exception | None = None
-            logprobs = _LOGPROBS if self._asks_logprobs else {}
-            completions = client.with_options(max_retries=bound - n_retries).chat.completions
+            options = self._options()
             try:
-                response = await completions.with_raw_response.create(
-                    model=self._settings.model,
-                    messages=[{"role": "user", "content": prompt}],
-                    temperature=0,
-                    max_tokens=_MAX_TOKENS,
-                    **logprobs,
+                response = await self._send(
+                    client.with_options(max_retries=bound - n_retries), prompt, options
                 )
             except self._openai.OpenAIError as err:
                 failure = err
-            if (
-                failure is not None
-            ):  # outside `except`: no error of ours chains this one, it may quote the key
-                if not (logprobs and _refuses_logprobs(failure)):
+            if failure is not None:
+                # outside `except`: no error of ours chains this one, it may quote the key
+                self._adapt(failure, options)
+                if self._options() == options:
                     return self._give_up(failure)
-                self._asks_logprobs = False
                 continue
             try:
                 return self._read(response.content)
@@ -196,22 +223,69 @@ class OpenAIJudge:
                     return Reading(None, f"{err} (after {bound} retries)")
             await asyncio.sleep(min(self._backoff * 2 ** (n_retries - 1), 8))
 
+    def _prompts(self, exchange: Exchange) -> tuple[str, ...]:
+        """What is asked about an exchange, a request each."""
+        return self._rubric.prompts(exchange)
+
+    def _options(self) -> dict[str, Any]:
+        """What a request asks for beside its prompt, as far as the server is known to take it."""
+        logprobs = {"logprobs": True, "top_logprobs": self._n_top} if self._n_top else {}
+        return {self._limit: self._settings.max_tokens, **logprobs}
+
+    async def _send(self, client: "openai.AsyncOpenAI", prompt: str, options: dict[str, Any]) -> Any:
+        """The raw response to a prompt."""
+        return await client.chat.completions.with_raw_response.create(
+            model=self._settings.model,
+            messages=[{"role": "user", "content": prompt}],
+            temperature=0,
+            **options,
+        )
+
+    def _completion(self, payload: Any) -> Completion:
+        """A decoded response, read.
+
+        Raises:
+            ValueError: it is of another shape.
+        """
+        return read_completion(payload)
+
+    def _adapt(self, err: Exception, options: dict[str, Any]) -> None:
+        """Ask from now on for what the server says that it takes."""
+        message = _message(err).lower()
+        if getattr(err, "status_code", None) not in (400, 403, 422):
+            return
+        asked = options.get("top_logprobs", 0)
+        if asked and ("logprobs" in message or "top_n_tokens" in message):
+            allowed = [n for n in map(int, _COUNT.findall(message)) if 1 <= n < asked]
+            self._n_top = min(self._n_top, max(allowed, default=0))
+            if self._n_top:
+                self._say(
+                    f"gives {self._n_top} probabilities of the {TOP_LOGPROBS} asked for: scores are coarser"
+                )
+        elif "max_completion_tokens" in message and "too large" not in message:
+            self._limit = "max_completion_tokens"
+
+    def _say(self, what: str) -> None:
+        """Warn of something about the server, once."""
+        if what not in self._has_said:
+            self._has_said.add(what)
+            _log.warning("%s %s", self._host, what)
+
     def _read(self, body: bytes) -> Reading:
         """Count an answer and read its score.
 
         Raises:
-            ValueError: it is not a chat completion.
+            ValueError: it is of another shape.
         """
         self._spend(calls=1)
         try:
-            answer = read_completion(json.loads(body))
+            answer = self._completion(json.loads(body))
         except ValueError:
             excerpt = self._redact(body.decode(errors="replace"))[:60]
-            raise ValueError(f"not a chat completion: {excerpt!r}") from None
+            raise ValueError(f"not {self._expects}: {excerpt!r}") from None
         self._spend(prompt_tokens=answer.prompt_tokens, completion_tokens=answer.completion_tokens)
-        if not answer.has_logprobs and not self._has_warned:
-            self._has_warned = True
-            _log.warning("%s gives no logprobs: a score is the integer it writes, so coarser", self._host)
+        if answer.coarse:
+            self._say(f"{answer.coarse}: a score is the integer it writes, so coarser")
         return answer.reading
 
     def _spend(self, **counts: int) -> None:
@@ -227,10 +301,12 @@ class OpenAIJudge:
         status: int | None = getattr(err, "status_code", None)
         message = self._redact(" ".join(_message(err).split()))[:300]
         hint = _HINTS.get(status or 0) or _HINTS.get(getattr(err, "code", None) or "")
+        if status in (400, 422, 501):
+            hint = hint or next((what for words, what in _LASTING if words.search(message)), None)
         if hint:
             hint = hint.format(env=self._settings.api_key_env)
             said = "" if status == 401 else f"; it says: {message}"  # a 401 may quote part of the key
-            raise JudgeError(f"judge openai:{self._settings.model} at {self._host}: {hint}{said}")
+            raise JudgeError(f"judge {self.identity.id} at {self._host}: {hint}{said}")
         retried = f" (after up to {self._settings.max_retries} retries)"
         if isinstance(err, self._openai.APITimeoutError):
             return Reading(None, f"no answer within {self._settings.timeout_seconds:g} s{retried}")
@@ -259,25 +335,62 @@ def _run(work: Coroutine[Any, Any, dict[str, Reading]]) -> dict[str, Reading]:
 
 def _message(err: Exception) -> str:
     """The server's own words where it gave some."""
-    body = getattr(err, "body", None)
-    return str(body.get("message") or err) if isinstance(body, dict) else str(err)
+    return _words(getattr(err, "body", None)) or str(err)
 
 
-def _refuses_logprobs(err: Exception) -> bool:
-    return getattr(err, "status_code", None) in (400, 403, 422) and "logprobs" in _message(err).lower()
+def _words(body: Any) -> str:
+    """The words of an error as servers write it: OpenAI's object, a string, or FastAPI's `detail`."""
+    if isinstance(body, list):
+        return "; ".join(filter(None, map(_words, body)))
+    if not isinstance(body, dict):
+        return str(body or "")
+    said = next(
+        (words for name in ("message", "msg", "detail", "error") if (words := _words(body.get(name)))), ""
+    )
+    return (
+        f"{'.'.join(map(str, body['loc']))}: {said}" if said and isinstance(body.get("loc"), list) else said
+    )
 
 
-def _host(base_url: str) -> str:
-    """Host and port of a base URL.
+def _split(base_url: str) -> SplitResult:
+    """The parts of a base URL.
 
     Raises:
-        ConfigError: it is none, or it holds more than an address (it is part of messages and logs).
+        ConfigError: it is none, or it holds more than an address (it is part of keys, messages and logs).
     """
-    parts = urlsplit(base_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
+    try:
+        parts = urlsplit(base_url)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if (
+        not is_address
+        or "@" in parts.netloc
+        or "?" in base_url
+        or "#" in base_url
+        or re.search(r"\s", base_url)
+    ):
         example = "http://localhost:8000/v1, without user, password or query"
-        raise ConfigError(f"the judge's base_url must be an address such as {example}")
-    return parts.netloc.lower()
+        raise ConfigError(f"the judge's base_url must be an address such as {example}") from None
+    return parts
+
+
+def address_in_identity(base_url: str) -> str:
+    """The whole address as a part of an identity; empty for OpenAI's own.
+
+    What most addresses share is left out: the path `/v1`, and the scheme where it is https without a port or http
+    with one.
+    """
+    parts = _split(base_url)
+    standard = 443 if parts.scheme == "https" else 80
+    port = parts.port if parts.port != standard else None
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else str(parts.hostname)
+    place = host if port is None else f"{host}:{port}"
+    path = parts.path.rstrip("/")
+    address = place + ("" if path == "/v1" else path or "/")
+    if (parts.scheme == "https") != (port is None):
+        address = f"{parts.scheme}://{address}"
+    return "" if address == "api.openai.com" else f"@{address}"
 
 
 def _read_key(variable: str, host: str) -> str:

@@ -1,22 +1,73 @@
-"""How a judge's answer is read as a score. Pure; shared by every judge that is asked for an integer, 0 to 100."""
+"""How a judge's answer is read as a score. Pure; shared by every judge that is asked for an integer, 0 to 100.
+
+An answer is a score where it begins with an integer that counts nothing else (`85`, `**85**`, `85/100`, `85, because`),
+where it is a JSON object with a field such as `score`, or where it is `Score: 85`. A number in prose, in a list or in
+a judge's thoughts is none, and neither is one that the length limit may have cut.
+"""
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+READING_VERSION = 2
+"""Raised with every change of what is read as a score: what the judge cache holds is then asked for again."""
+
 TOP_LOGPROBS = 20
-"""How many of the most probable tokens of the answer's first position are read."""
+"""How many of the most probable tokens at the score's position are read."""
 
 MIN_INTEGER_WEIGHT = 0.25
 """Least probability that must lie on integers 0 to 100; below it a response is unscored."""
 
+WHOLE_INTEGER_WEIGHT = 0.1
+"""Share of the integers' probability on those of two digits and more, from which on a tokenizer is taken to write
+each integer as one token although the answer, of one digit, does not show it."""
+
 BLANKS = " \t\r\n▁ĠĊ"
 """What tokenizers write blanks with: an answer begins after them."""
+
+CHAT_MARKUP = (
+    r"<[|\uff5c][^<>\n]{0,60}>|</?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn)>|<</?SYS>>|\[/?INST\]"
+)
+"""What common models write control tokens as."""
+
+_DECORATION = "*_`\"'“”‘’«»"
 _INTEGER_TOKEN = re.compile(r"0|[1-9][0-9]?|100")
 _NUMBER = re.compile(r"(?<![\w.])[-\u2212]?[0-9]+(?:\.[0-9]+)?(?!\w|\.[0-9])")
-_OUT_OF_100 = re.compile(r"\s*(?:/|out of)\s*100\b", re.IGNORECASE)
+_OUT_OF_100 = re.compile(r"\s*\(?\s*(?:/|out of|of)\s*100\b(?![.,][0-9])\)?", re.IGNORECASE)
+_NAME = r"(?:score|rating|grade|answer|coherence|relevance)"
+_QUALIFIER = r"(?:(?:the|my|your|final|overall|trait|coherence|relevance|numerical|numeric)[ _-]?)"
+_BEFORE = rf"(?:{CHAT_MARKUP}|\\boxed\{{|[\s▁(\[#>${_DECORATION}])*+"
+_BEGINNING = re.compile(
+    rf"{_BEFORE}(?P<label><?{_QUALIFIER}{{0,2}}{_NAME}[{_DECORATION}\s]*[:=>]{_BEFORE})?(?P<number>[0-9]+)",
+    re.IGNORECASE,
+)
+_JSON = re.compile(r"\s*(?:```\w*\s*)?\{")
+_FIELD = re.compile(
+    rf"""["']{_QUALIFIER}?(?:{_NAME}|result|value)["']\s*:\s*(?P<quote>["']?)(?P<number>[^\s,"'}}/]+)"""
+    r"(?:\s*/\s*100\b)?(?P=quote)\s*(?P<end>[,}]|$)",
+    re.IGNORECASE,
+)
+_END = re.compile(rf"(?:{CHAT_MARKUP}|</\w+>|[\s.!)\]}}${_DECORATION}])*+", re.IGNORECASE)
+_NEW_LINE = re.compile(rf"[.!)\]}}$%{_DECORATION}]*[ \t]*[\r\n]\s*(?![-+\u2212]?[0-9])")
+_REMARK = re.compile(
+    rf"[{_DECORATION}]*(?:[.,;:!]\s+|\s+[-–—]+\s+|\s+\()[{_DECORATION}\s]*(?=[^\W\d_])|"
+    r"\s+(?P<cause>because|since|as|due|given|based)\b",
+    re.IGNORECASE,
+)
+_PERCENT = re.compile(r"\s?%|\s+percent\b(?=[\s.]*$)", re.IGNORECASE)
+
+_THOUGHTS_END = re.compile(
+    r"</(?:think|thinking|thought|thoughts|reasoning|seed:think)>|\[/THINK\]|◁/think▷|<channel\|>|"
+    r"<\|channel\|>final<\|message\|>",
+    re.IGNORECASE,
+)
+_THOUGHTS_BEGIN = re.compile(
+    r"\s*(?:<(?:think|thinking|thought|thoughts|reasoning|seed:think)>|\[THINK\]|◁think▷|<\|channel>thought|"
+    r"<\|channel\|>(?:analysis|commentary))",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,56 +82,93 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A chat completion of an OpenAI-compatible server, read as an answer."""
+    """A server's answer to one prompt, read."""
 
     reading: Reading
-    has_logprobs: bool
     prompt_tokens: int
     """As the server counts; 0 where it does not."""
     completion_tokens: int
+    coarse: str | None = None
+    """Why the score is the integer in the text and no mean over probabilities."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Number:
+    """A score that a text gives."""
+
+    value: int
+    start: int
+    """Where its digits begin in the text."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """What a chat completion says."""
+
+    text: str
+    """The answer, without thoughts."""
+    refusal: str
+    has_thoughts: bool
 
 
 def read_completion(payload: Any) -> Completion:
     """The answer in the decoded JSON of a chat completion.
 
-    Logprobs are read at the first position that is not blank: some models begin with a space of its own.
+    Probabilities are read at the token that the score begins with, wherever in the answer that is.
 
     Raises:
         ValueError: it is not a chat completion.
     """
     try:
         choice = payload["choices"][0]
-        text = choice["message"].get("content") or choice["message"].get("refusal") or ""
-        positions = (choice.get("logprobs") or {}).get("content") or []
-        first: dict[str, Any] = next((p for p in positions if p["token"].strip(BLANKS)), {})
-        top = [(t["token"], math.exp(min(t["logprob"], 0.0))) for t in first.get("top_logprobs") or []]
-        is_cut = choice.get("finish_reason") == "length"
         used = payload.get("usage") or {}
         n_prompt, n_completion = used.get("prompt_tokens") or 0, used.get("completion_tokens") or 0
-        reading = read_answer(text, top or None, is_cut=is_cut)
-        return Completion(reading, bool(positions), int(n_prompt), int(n_completion))
-    except (AttributeError, IndexError, KeyError, OverflowError, TypeError) as err:
+        thought = (used.get("completion_tokens_details") or {}).get("reasoning_tokens")
+        message = _read_message(choice["message"], has_thoughts=bool(thought))
+        positions = (choice.get("logprobs") or {}).get("content") or []
+        tops = [_top(position) for position in positions]
+        tokens = [str(position["token"]) for position in positions]
+        is_cut = choice.get("finish_reason") == "length"
+        reading, coarse = _read(message, tokens, tops, is_cut=is_cut)
+        return Completion(reading, int(n_prompt), int(n_completion), coarse)
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as err:
         raise ValueError(f"not a chat completion: {err!r}") from err
 
 
 def read_answer(text: str, top: Sequence[tuple[str, float]] | None, *, is_cut: bool = False) -> Reading:
     """The score in a judge's answer.
 
-    With probabilities, the mean of the integers 0 to 100 among the first position's most probable
-    tokens, weighted by probability (G-Eval, arXiv:2303.16634, section 2; with integers 0 to 100 and a
-    least weight as in Persona Vectors, arXiv:2507.21509). Spellings of one integer, ` 85` and `85`, add up.
-
-    The text is read instead where there are no probabilities, and where no integer among them has two
-    digits: many tokenizers (Gemma, Qwen) write `85` as two tokens, and the mean over `8` and `9` would
-    take 85 for 8. Nothing is lost on other tokenizers, whose likely scores then all lie within 0 to 9.
+    With probabilities, the mean of the integers 0 to 100 among the most probable tokens, weighted by probability
+    (G-Eval, arXiv:2303.16634, section 2; with integers 0 to 100 and a least weight as in Persona Vectors,
+    arXiv:2507.21509). Spellings of one integer, ` 85` and `85`, add up. The integer in the text is the score
+    where there are none, and where the answer shows that its tokenizer takes several tokens for it (Gemma and
+    Qwen write `85` as two): the mean over `8` and `9` would take 85 for 8.
 
     Args:
         text: The whole answer.
         top: Token and probability, 0 to 1, at the answer's first position; `None` where not given.
         is_cut: The answer ended because it reached its length limit.
     """
-    if top is None:
-        return _read_text(text, is_cut=is_cut)
+    if not top:
+        return _of_text(_find_number(text, is_cut=is_cut))
+    token = max(top, key=lambda pair: pair[1])[0]
+    number = _find_number(text, is_cut=is_cut and not _is_whole(text, token))
+    if isinstance(number, Reading):
+        # where no more than a first word is known of an answer, its probabilities are all that there is
+        is_all = text.strip(BLANKS) == token.strip(BLANKS) and not re.search("[0-9]", text)
+        return read_weights(text, top) if is_all else _unscored(text, top, number)
+    if not re.match("[0-9]", _core(token)):
+        return Reading(float(number.value))
+    return _of_number(text, number.value, token, top)[0]
+
+
+def read_weights(text: str, top: Iterable[tuple[str, float]]) -> Reading:
+    """The mean of the integers among an answer's probable beginnings, each of which is a whole integer.
+
+    Args:
+        text: What the answer most probably begins with, for the reason.
+        top: Text and probability, 0 to 1.
+    """
     weights = _integer_weights(top)
     total = sum(weights.values())
     if total < MIN_INTEGER_WEIGHT:
@@ -89,33 +177,211 @@ def read_answer(text: str, top: Sequence[tuple[str, float]] | None, *, is_cut: b
             f"only {total:.2f} of the judge's probability is on integers 0 to 100 "
             f"({MIN_INTEGER_WEIGHT} needed); it answered {_excerpt(text)}",
         )
-    if max(weights) < 10:
-        return _read_text(text, is_cut=is_cut)
     return Reading(sum(value * weight for value, weight in weights.items()) / total)
+
+
+def _read_message(message: Mapping[str, Any], *, has_thoughts: bool) -> _Message:
+    """The parts of a message; content may be a text, a list of parts, or missing.
+
+    Raises:
+        TypeError: content is of another kind.
+    """
+    content, refusal = message.get("content"), str(message.get("refusal") or "")
+    text = content or ""
+    if isinstance(text, list):
+        refusal += "".join(str(part["refusal"]) for part in text if part.get("type") == "refusal")
+        has_thoughts |= any(part.get("type") in ("thinking", "reasoning") for part in text)
+        text = "".join(part["text"] for part in text if part.get("type") in ("text", "output_text"))
+    if not isinstance(text, str):
+        raise TypeError(f"content is {type(text).__name__}")
+    ends = list(_THOUGHTS_END.finditer(text))
+    if ends:
+        text, has_thoughts = text[ends[-1].end() :], True
+    elif _THOUGHTS_BEGIN.match(text):
+        text, has_thoughts = "", True
+    has_thoughts |= any(message.get(name) for name in ("reasoning", "reasoning_content", "thinking"))
+    return _Message(text, refusal, has_thoughts)
+
+
+def _read(
+    message: _Message,
+    tokens: Sequence[str],
+    tops: Sequence[Sequence[tuple[str, float]]],
+    *,
+    is_cut: bool,
+) -> tuple[Reading, str | None]:
+    """The score of an answer, and why it is coarse where it is."""
+    text = message.text
+    if message.refusal:
+        return Reading(None, f"the judge refused: {_excerpt(message.refusal)}"), None
+    if not text.strip(BLANKS) and message.has_thoughts:
+        return Reading(None, _only_thoughts(is_cut=is_cut)), None
+    number = _find_number(text, is_cut=is_cut and not (tokens and _is_whole(text, tokens[-1])))
+    if isinstance(number, Reading):
+        first = _position(text, len(text) - len(text.lstrip(BLANKS)), tokens)
+        return _unscored(text, tops[first] if first is not None else (), number), None
+    at = _position(text, number.start, tokens)
+    if at is None or not tops[at]:
+        return _of_text(number), "gives no logprobs"
+    return _of_number(text, number.value, tokens[at], tops[at])
+
+
+def _of_number(
+    text: str, value: int, token: str, top: Sequence[tuple[str, float]]
+) -> tuple[Reading, str | None]:
+    """The score where the token that the text's number begins with, and what else it might have been, is known.
+
+    An answer of one digit does not show whether its tokenizer would write 85 as one token. Its score goes over from
+    the digit to the mean as the probability of longer integers, which only such a tokenizer has, goes from nothing
+    to `WHOLE_INTEGER_WEIGHT`.
+    """
+    weights = _integer_weights(top)
+    total = sum(weights.values())
+    mean = read_weights(text, top)
+    digits = re.split("[^0-9]", _core(token))[0]
+    if mean.score is not None and digits != str(value) and str(value).startswith(digits):
+        return Reading(float(value)), "writes a score as several tokens"
+    if mean.score is None or digits != str(value) or value >= 10:
+        return mean, None
+    longer = sum(weight for number, weight in weights.items() if number >= 10) / total
+    share = min(1.0, longer / WHOLE_INTEGER_WEIGHT)
+    return Reading(value + share * (mean.score - value)), None
+
+
+def _position(text: str, start: int, tokens: Sequence[str]) -> int | None:
+    """Which token holds the character of an answer at `start`; `None` where the tokens are not the answer's.
+
+    The answer is the end of what was written: thoughts and control tokens may come before it. Some servers tell of
+    its first tokens alone.
+    """
+    pieces, answer = [_plain(token) for token in tokens], _plain(text).strip(" \r\n")
+    written = "".join(pieces)
+    beginning = written.strip(" \r\n")
+    at = written.rfind(answer) if answer else -1
+    if at < 0 and beginning and answer.startswith(beginning):
+        at = written.index(beginning)
+    if at < 0:
+        return None
+    wanted, seen = at + start - (len(text) - len(text.lstrip(BLANKS))), 0
+    for n, piece in enumerate(pieces):
+        seen += len(piece)
+        if wanted < seen:
+            return n
+    return None
+
+
+def _plain(text: str) -> str:
+    return re.sub("[▁Ġ\t]", " ", text).replace("Ċ", "\n")
+
+
+def _top(position: Mapping[str, Any]) -> list[tuple[str, float]]:
+    return [(one["token"], math.exp(min(one["logprob"], 0.0))) for one in position.get("top_logprobs") or []]
+
+
+def _core(token: str) -> str:
+    """A token without blanks, quotes and asterisks before it."""
+    return token.strip(BLANKS).lstrip(_DECORATION + BLANKS)
+
+
+def _is_whole(text: str, token: str) -> bool:
+    """Whether an answer is one token of several digits: no limit has cut it."""
+    return len(_core(token)) > 1 and _core(token) == text.strip(BLANKS) and _core(token).isdecimal()
 
 
 def _integer_weights(top: Iterable[tuple[str, float]]) -> dict[int, float]:
     """Probability by integer 0 to 100; whatever is not one is left out."""
     weights: dict[int, float] = {}
     for token, probability in top:
-        digits = token.strip(BLANKS)
+        digits = _core(token)
         if _INTEGER_TOKEN.fullmatch(digits) and probability > 0:
             weights[int(digits)] = weights.get(int(digits), 0.0) + probability
     return weights
 
 
-def _read_text(text: str, *, is_cut: bool) -> Reading:
-    """The one integer 0 to 100 in a text; anything else is no score."""
-    text = text.strip()
-    numbers = list(_NUMBER.finditer(_OUT_OF_100.sub("", text)))
-    if len(numbers) != 1:
-        found = "no number" if not numbers else "several numbers"
-        return Reading(None, f"{found} in the judge's answer {_excerpt(text)}")
-    if is_cut and text.endswith(numbers[0].group()):
-        return Reading(None, f"the judge's answer {_excerpt(text)} was cut within its number")
-    if not _INTEGER_TOKEN.fullmatch(numbers[0].group()):
+def _of_text(number: "_Number | Reading") -> Reading:
+    return number if isinstance(number, Reading) else Reading(float(number.value))
+
+
+def _unscored(text: str, top: Sequence[tuple[str, float]], why: Reading) -> Reading:
+    """Why a text is no score; little probability on integers says more than the text does."""
+    little = read_weights(text, top) if top else why
+    return little if little.score is None else why
+
+
+def _find_number(text: str, *, is_cut: bool) -> "_Number | Reading":
+    """The score that a text gives, or why it gives none."""
+    if _JSON.match(text):
+        return _find_field(text, is_cut=is_cut)
+    fence = re.match(r"\s*```\w*\s", text)
+    began = _BEGINNING.match(text, fence.end() if fence else 0)
+    if began is None or not _INTEGER_TOKEN.fullmatch(began["number"]):
+        return Reading(None, _no_number(text, is_cut=is_cut))
+    value, end = int(began["number"]), began.end()
+    scale = _OUT_OF_100.match(text, end)
+    if is_cut and scale is None and (began["label"] or not re.search(r"[^.,/)]", text[end:])):
+        return Reading(None, f"the judge's answer {_excerpt(text)} was cut within its number or soon after")
+    if scale is not None:
+        others = [int(n) for n in re.findall(r"([0-9]+)\s*(?:/|out of)\s*100\b", text[scale.end() :])]
+        is_score = all(other == value for other in others)
+    else:
+        is_score = _ends_a_score(text, end, value, is_labelled=began["label"] is not None)
+    if not is_score:
+        return Reading(None, _no_number(text, is_cut=is_cut))
+    return _Number(value, began.start("number"))
+
+
+def _ends_a_score(text: str, end: int, value: int, *, is_labelled: bool) -> bool:
+    """Whether what follows a number leaves it a score: nothing, a new line, or a remark on it.
+
+    `1.` to `9)` before a remark count the items of a list or the things in a sentence.
+    """
+    percent = _PERCENT.match(text, end)
+    after = percent.end() if percent else end
+    if _END.fullmatch(text, after) or _NEW_LINE.match(text, after):
+        return True
+    remark = _REMARK.match(text, after)
+    if remark is None:
+        return False
+    return bool(is_labelled or percent or remark["cause"] or not 1 <= value <= 9)
+
+
+def _find_field(text: str, *, is_cut: bool) -> "_Number | Reading":
+    """The score in a field of a JSON object."""
+    fields = [one for one in _FIELD.finditer(text) if one["end"] or not is_cut]
+    values = {re.sub(r"\.0+$", "", one["number"]) for one in fields}
+    if not values:
+        said = "was cut before its score" if is_cut else "has no field such as score"
+        return Reading(None, f"the JSON in the judge's answer {_excerpt(text)} {said}")
+    if len(values) > 1:
+        return Reading(None, f"several numbers in the judge's answer {_excerpt(text)}")
+    (value,) = values
+    if not _INTEGER_TOKEN.fullmatch(value):
         return Reading(None, f"no integer 0 to 100 in the judge's answer {_excerpt(text)}")
-    return Reading(float(numbers[0].group()))
+    return _Number(int(value), fields[0].start("number"))
+
+
+def _no_number(text: str, *, is_cut: bool) -> str:
+    """Why a text without a score has none."""
+    numbers = _NUMBER.findall(_OUT_OF_100.sub("", text))
+    answer = f"the judge's answer {_excerpt(text.strip())}"
+    if not numbers:
+        return f"no number in {answer}"
+    if is_cut:
+        return f"{answer} was cut, and what it begins with is no score"
+    if len(numbers) > 1:
+        return f"several numbers in {answer}"
+    if not _INTEGER_TOKEN.fullmatch(numbers[0]):
+        return f"no integer 0 to 100 in {answer}"
+    return f"the number in {answer} is no score: one stands at the beginning, alone or as in 'Score: 85'"
+
+
+def _only_thoughts(*, is_cut: bool) -> str:
+    if not is_cut:
+        return "the judge was thinking and then answered nothing"
+    return (
+        "the judge was still thinking when its tokens were used up: switch thinking off at the server, "
+        "or set max_tokens of the judge, such as max_tokens: 4096"
+    )
 
 
 def _excerpt(text: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from massact.errors import DataError
 from massact.judges.base import Exchange, Verdict
-from massact.judges.reading import MIN_INTEGER_WEIGHT, TOP_LOGPROBS, Reading
+from massact.judges.reading import CHAT_MARKUP, MIN_INTEGER_WEIGHT, TOP_LOGPROBS, Reading
 from massact.judges.wording import COHERENCE, RELEVANCE, RELEVANCE_VERSION, RUBRIC_VERSION, RULES, TRAIT
 from massact.keys import digest
 
@@ -23,10 +23,7 @@ RELEVANCE_CAP = 50.0
 LEAST_RELEVANCE = 50.0
 """Relevance below which coherence is capped."""
 
-_CHAT_MARKUP = re.compile(
-    r"<[|\uff5c][^<>\n]{0,60}>|</?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn)>|<</?SYS>>|\[/?INST\]",
-    re.IGNORECASE,
-)
+_CHAT_MARKUP = re.compile(CHAT_MARKUP, re.IGNORECASE)
 # Such a marker would be one control token to a local server; in other brackets it is plain text.
 _DISARMED = str.maketrans("<>[]", "\u2039\u203a\u27e6\u27e7")
 
@@ -78,7 +75,7 @@ class Rubric:
 
     def trait_prompt(self, exchange: Exchange) -> str:
         """The user message that asks for the trait score, 0 to 100."""
-        question, answer, rules = _quote(exchange)
+        question, answer, rules = quote(exchange)
         if self.eval_prompt is not None:
             return f"{self.eval_prompt.format(question=question, answer=answer)}\n\n{rules}"
         asked = TRAIT.format(definition=self.definition.strip(), quoted=f"{question}\n\n{answer}")
@@ -86,12 +83,12 @@ class Rubric:
 
     def coherence_prompt(self, exchange: Exchange) -> str:
         """The user message that asks for coherence, 0 to 100. The question is not shown."""
-        _, answer, rules = _quote(Exchange("", exchange.response))
+        _, answer, rules = quote(Exchange("", exchange.response))
         return f"{COHERENCE.format(quoted=answer)}\n\n{rules}"
 
     def relevance_prompt(self, exchange: Exchange) -> str:
         """The user message that asks for relevance, 0 to 100."""
-        question, answer, rules = _quote(exchange)
+        question, answer, rules = quote(exchange)
         asked = RELEVANCE.format(quoted=f"{question}\n\n{answer}")
         return f"{asked}\n\n{rules}"
 
@@ -129,7 +126,7 @@ def _check_template(template: str) -> None:
         raise DataError(f"{where} lacks {{answer}}: the judge would never see the response")
 
 
-def _quote(exchange: Exchange) -> tuple[str, str, str]:
+def quote(exchange: Exchange) -> tuple[str, str, str]:
     """Question and response between tags whose number is the least that occurs in neither; the rules."""
     question, response = _plain(exchange.question), _plain(exchange.response)
     texts = f"{question}\n{response}".casefold()

@@ -75,6 +75,8 @@ class Judges:
                 steered=self._steered(model) if model else None,
                 resolve=self._experiment.resolve,
             )
+            if config.kind == "likelihood":
+                self._check_scope(trait, dataset)
             judge = open_judge(config, subject)
             if self._elsewhere is not None:
                 judge = self._elsewhere(judge, config, subject, model, self._cache_path(config))
@@ -128,6 +130,14 @@ class Judges:
         is_new = failures not in self._told
         self._told.add(failures)
         return is_new
+
+    def _check_scope(self, trait: TraitConfig, dataset: TraitDataset) -> None:
+        from massact.judges.likelihood import check_scope
+
+        models = {
+            one.name: self._experiment.resolve(one.instruct.reference) for one in self._experiment.models
+        }
+        check_scope(trait.name, definition=dataset.definition, questions=dataset.questions, models=models)
 
     def _model(self, model: ModelConfig | None) -> ModelConfig:
         if model is None and len(self._experiment.models) > 1:

@@ -8,6 +8,7 @@ from hashlib import sha256
 from massact.domain import JudgeIdentity
 from massact.judges.base import Exchange, Judge, Verdict
 from massact.judges.cache import JudgeCache
+from massact.judges.reading import READING_VERSION
 from massact.judges.usage import Usage
 
 
@@ -66,8 +67,8 @@ class RememberingJudge:
 
 
 def identity_digest(identity: JudgeIdentity) -> bytes:
-    """SHA-256 of who judges and what is asked."""
-    return _digest_of(identity.id, identity.model, identity.prompt_digest)
+    """SHA-256 of who judges, what is asked and how the answer is read."""
+    return _digest_of(identity.id, identity.model, identity.prompt_digest, str(READING_VERSION))
 
 
 def _digest(head: bytes, exchange: Exchange) -> bytes:

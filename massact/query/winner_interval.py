@@ -113,15 +113,21 @@ def winner_interval(deltas: "Numbers", selected: int, *, confidence: float = CON
 
 
 def moments(deltas: "Numbers") -> Moments:
-    """Means of cells `[n_cells, n_questions]` and how they vary; NaN where a response was not scored."""
+    """Means of cells `[n_cells, n_questions]` and how they vary; NaN where a response was not scored.
+
+    A cell with one scored response shows no variance: it is taken to vary as the others do.
+    """
     import numpy as np
 
     n_scored = np.maximum((~np.isnan(deltas)).sum(1), 1)
     n_questions = round(float(n_scored.mean()))
-    means = np.nanmean(deltas, axis=1)
+    means = np.nansum(deltas, axis=1) / n_scored
     if n_questions < 2:
         return Moments(means, np.zeros(len(means)), 0.0, n_questions, 0.0)
-    own = np.nanvar(deltas, axis=1, ddof=1) / n_scored
+    spread = np.nansum((deltas - means[:, None]) ** 2, axis=1) / np.maximum(n_scored - 1, 1)
+    has_spread = n_scored > 1
+    spread[~has_spread] = spread[has_spread].mean() if has_spread.any() else 0.0
+    own = spread / n_scored
     freedom = n_questions - 1
     prior, common = _prior(own, freedom)
     pulled = (freedom * own + prior * common) / (freedom + prior)

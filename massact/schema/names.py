@@ -111,6 +111,8 @@ class Artifact(StrEnum):
     VECTORS = "vectors"
     VECTOR = "vector.safetensors"
     RESPONSES = "responses.json"
+    UNSCORED = "unscored.json"
+    """Of an evaluation that kept no responses: why some have no score."""
     CONTINUATIONS = "continuations.json"
     """Of an extraction: every contrastive prompt, how it was continued, and what became of it."""
     PREDICTIONS = "predictions.csv"

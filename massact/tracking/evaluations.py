@@ -1,5 +1,6 @@
 """Evaluations, baselines and failures as runs: made whole here, then spooled, or logged at once."""
 
+import json
 import time
 from dataclasses import replace
 
@@ -107,6 +108,7 @@ def screening_whole_run(
         tags=parent_tags(parent.run_id)
         | _computed(place)
         | {MlflowTag.NOTE.value: f"Given up: {stopped.reason}."},
+        files=_reason_files(evaluation),
     )
 
 
@@ -148,7 +150,17 @@ def _files(row: EvaluationRow, evaluation: Evaluation, *, keep_responses: bool) 
     files = vector_files(row, evaluation.planned)
     if keep_responses:
         files[Artifact.RESPONSES.value] = response_bytes(evaluation.responses)
-    return files
+        return files
+    return files | _reason_files(evaluation)
+
+
+def _reason_files(evaluation: Evaluation) -> dict[str, bytes]:
+    """The file of why responses that are not kept have no score; nothing where all have one."""
+    unscored = [[r.question, r.reason] for r in evaluation.responses if None in (r.trait, r.coherence)]
+    if not unscored:
+        return {}
+    table = {"columns": ["question", "reason"], "data": unscored}
+    return {Artifact.UNSCORED.value: json.dumps(table, ensure_ascii=False).encode()}
 
 
 def vector_files(row: EvaluationRow, planned: PlannedCell) -> dict[str, bytes]:
