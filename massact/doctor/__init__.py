@@ -61,6 +61,8 @@ def open_patient(asked: Asked, *, say: Callable[[str], None] = lambda _line: Non
         StoreError: the run store cannot be read.
     """
     source = open_source(asked.tracking_uri)
+    for note in source.notes:
+        say(note)
     try:
         yield Patient(
             tracking_uri=asked.tracking_uri,

@@ -26,6 +26,8 @@ class Task:
     artifacts: str | None = None
     """Folder for artifacts, where they are kept in one."""
     tune: bool = False
+    upgrade: bool = False
+    """Whether a database of an older MLflow is migrated."""
 
 
 def prepare(task: Task, environment: Mapping[str, str]) -> list[str]:
@@ -59,7 +61,7 @@ def prepare(task: Task, environment: Mapping[str, str]) -> list[str]:
 def _work(task: Task) -> list[str]:
     from massact.service import database
 
-    notes = [database.set_up(task.database)]
+    notes = database.set_up(task.database, upgrade=task.upgrade)
     if task.artifacts is not None:
         _make_folder(Path(task.artifacts))
     if task.tune:

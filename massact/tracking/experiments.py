@@ -1,7 +1,9 @@
 """The MLflow experiment that an experiment file's runs lie in."""
 
+from pathlib import Path
 from typing import Any
 
+from massact.addresses import check_path, is_database
 from massact.errors import StoreError
 from massact.schema import MlflowTag
 from massact.tracking.connection import shown_uri, without_password
@@ -26,6 +28,8 @@ def ensure_experiment(client: Any, tracking_uri: str, name: str, description: st
                 f"the MLflow experiment {name!r} was deleted: restore it "
                 f"(mlflow experiments restore --experiment-id {found.experiment_id}) or give the file another name"
             )
+        if found is None and is_database(tracking_uri):
+            check_path(Path.cwd(), "the working directory, where artifacts would go,")
         return _create(client, name, description) if found is None else str(found.experiment_id)
     except MlflowException as error:
         raise StoreError(
