@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import Any, Literal
 
-from massact.addresses import local_folder
+from massact.addresses import local_folder, moved_folder
 from massact.errors import MassactError
 from massact.tracking.connection import first_line, set_up_client
 
@@ -40,8 +40,8 @@ class RunFiles:
         Raises:
             ArtifactError: it was not read; its state says why.
         """
-        folder = local_folder(artifact_uri)
-        place = _place(artifact_uri)
+        folder = moved_folder(artifact_uri, self._tracking_uri) or local_folder(artifact_uri)
+        place = place_of(artifact_uri)
         if place not in self.unreachable:
             try:
                 return (
@@ -86,7 +86,7 @@ class RunFiles:
         return name in {one.path for one in found}
 
 
-def _place(artifact_uri: str) -> str:
+def place_of(artifact_uri: str) -> str:
     """Where the runs of one MLflow experiment keep their files: the URI without run and `artifacts`."""
     return artifact_uri.rstrip("/").rsplit("/", 2)[0]
 

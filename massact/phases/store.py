@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from massact.schema import Kind
-from massact.store import RunStore, StoreReader, open_store
+from massact.store import RunStore, open_store
 from massact.store.base import NoRuns
 from massact.store.contents import is_absent, stored_runs
+from massact.store.reader import StoreReader
 from massact.tracking.holding import uninterrupted
 from massact.tracking.patience import Patience, is_unreadable
 

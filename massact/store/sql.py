@@ -52,7 +52,7 @@ class SqlSource:
         self._engine, self._name = open_database(uri, statement_seconds=statement_seconds)
         with self._explained():
             unknown = check_schema(self._engine, self._name, METADATA.tables.values())
-        self.notes = (unknown,) if unknown else ()
+        self.notes: tuple[str, ...] = (unknown,) if unknown else ()
 
     def runs(
         self, experiment: str, *, kind: Kind, statuses: Sequence[str], tags: Sequence[str]

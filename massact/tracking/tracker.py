@@ -95,9 +95,10 @@ class Tracker:
         try:
             yield
         except Exception as error:
-            if isinstance(error, MassactError) or of_database(error) is None or is_outage(error):
+            cause = of_database(error)
+            if isinstance(error, MassactError) or cause is None or is_outage(error):
                 raise
-            why = without_password(error, self.tracking_uri)
+            why = without_password(getattr(cause, "orig", None) or error, self.tracking_uri)
             raise UnusableStoreError(f"tracking store {shown_uri(self.tracking_uri)}: {why}") from error
 
     def _describe(self, experiment_id: str) -> None:
@@ -265,7 +266,8 @@ class Tracker:
         except (MlflowException, StoreError) as error:
             if isinstance(error, StoreLostError):
                 raise
-            raise StoreError(f"run {run_id} has no artifact {path!r}: {first_line(error)}") from error
+            why = error if isinstance(error, StoreError) else first_line(error)
+            raise StoreError(f"run {run_id} has no artifact {path!r}: {why}") from error
 
     def _is_down(self) -> bool:
         """A server answers 500 where an artifact is missing, as it does when it is broken."""
