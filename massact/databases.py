@@ -58,6 +58,8 @@ def is_hollow(connection: sa.Connection, tables: Collection[str]) -> bool:
         query = sa.select(sa.literal(1)).select_from(sa.table(name)).limit(1)
         if name in _SEEDS:
             column, value = _SEEDS[name]
+            if column not in {one["name"] for one in sa.inspect(connection).get_columns(name)}:
+                return False
             query = query.where(sa.column(column) != value)
         if not name.startswith("alembic_version") and connection.execute(query).first() is not None:
             return False
