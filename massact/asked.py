@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from massact.addresses import plain_sqlite, scheme_of, sqlite_uri
 from massact.domain import DEFAULT_COHERENCE_FLOOR
 from massact.errors import ConfigError, NoMatrixError, StoreError, UnknownExperimentError, UsageError
 from massact.labels import normalise_label
@@ -110,12 +111,15 @@ def resolve_tracking_uri(value: str | None) -> str:
 
     Raises:
         ConfigError: it is no URI, or a tracking server's with a login in it.
+        UnusableStoreError: it names a file that MLflow would take for another one.
     """
-    value = value or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / DEFAULT_STORE}"
+    value = value or os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(Path(DEFAULT_STORE))
     if "://" not in value:
         raise ConfigError(
             f"tracking URI {value!r} has no scheme: write sqlite:///FILE, postgresql://… or http(s)://…"
         )
+    if scheme_of(value) == "sqlite":
+        return plain_sqlite(value)
     scheme, _, rest = value.partition("://")
     _, is_login, address = rest.partition("/")[0].rpartition("@")
     if scheme.lower() in ("http", "https") and is_login:

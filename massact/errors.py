@@ -51,6 +51,10 @@ class StoreError(UsageError):
     """The run store cannot be reached, or what it holds is not a store of ours."""
 
 
+class UnusableStoreError(StoreError):
+    """The run store cannot be used from here, however long one waits: nothing that passes by itself."""
+
+
 class RunRefusedError(StoreError):
     """A run store takes no such run, whenever it is asked; others it does."""
 

@@ -1,16 +1,25 @@
 """Waiting for a store that went away, and for nothing else."""
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+import sqlalchemy as sa
 
-from massact.errors import RunRefusedError, StoreError
+from massact.databases import passes_by_itself
+from massact.errors import RunRefusedError, StoreError, UnusableStoreError
 from massact.phases.store import open_patient_store
 from massact.schema import Tag
 from massact.tracking import patience as module
+from massact.tracking.bulk import evaluation_run
 from massact.tracking.connection import connect
 from massact.tracking.patience import Patience, StoreLostError, is_outage
+from massact.tracking.spool import Spool
 from massact.tracking.tracker import Tracker
+from tests.store_fixtures import evaluation_row
 
 
 @pytest.fixture(autouse=True)
@@ -149,6 +158,71 @@ def test_a_reading_is_tried_again(uri: str, monkeypatch: pytest.MonkeyPatch) -> 
     store.close()
 
 
-def test_a_store_that_cannot_be_read_at_the_start_is_not_waited_for(tmp_path: Any) -> None:
-    with pytest.raises(StoreError):
-        open_patient_store(f"sqlite:///{tmp_path}/none.db", Patience(60))
+def test_a_store_that_is_not_there_holds_nothing_before_work_is_under_way(tmp_path: Path) -> None:
+    uri, patience = f"sqlite:///{tmp_path}/none.db", Patience(60)
+    assert open_patient_store(uri, patience).finished_keys("study") == {}
+    assert list(tmp_path.iterdir()) == []
+    patience.begin()
+    with pytest.raises(UnusableStoreError, match="no run store at"):
+        open_patient_store(uri, patience)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("DROP TABLE experiment_tags", "no table 'experiment_tags'"),
+        ("ALTER TABLE tags RENAME COLUMN value TO text", "no column 'value'"),
+    ],
+)
+def test_a_store_that_no_longer_fits_is_not_waited_for(uri: str, change: str, said: str) -> None:
+    patience, lines = Patience(60, say=[].append), []
+    tracker = Tracker(uri, "study", floor=68.0, patience=patience, say=lines.append)
+    with tracker.phase("phase1", params={}):
+        pass
+    with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as database:
+        database.execute(change)
+    with pytest.raises(UnusableStoreError, match=said):
+        open_patient_store(uri, patience)
+    with (
+        pytest.raises(UnusableStoreError, match=r"no such table|no column"),
+        tracker.phase("phase2", params={}),
+    ):
+        pass
+    assert lines == []
+
+
+def test_a_spool_whose_store_never_takes_anything_says_so_at_once(uri: str, tmp_path: Path) -> None:
+    tracker = Tracker(uri, "study", floor=68.0)
+    spool = Spool(tmp_path / "spool", uri, "study")
+    with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as database:
+        database.execute("ALTER TABLE tags RENAME COLUMN value TO text")
+    row = evaluation_row()
+    spool.put(
+        evaluation_run(row, None, name="one", started_at=1, finished_at=2),
+        experiment_id=tracker.experiment_id,
+    )
+    with pytest.raises(UnusableStoreError, match="no run was written"):
+        spool.flush(60)
+    assert spool.close() == 1, "it is kept on the disk"
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (psycopg.errors.AdminShutdown("terminating connection"), True),
+        (psycopg.errors.LockNotAvailable("locked"), True),
+        (psycopg.OperationalError("connection refused"), True),
+        (psycopg.errors.UndefinedColumn("column does not exist"), False),
+        (psycopg.errors.InsufficientPrivilege("permission denied"), False),
+        (psycopg.OperationalError('FATAL: password authentication failed for user "ada"'), False),
+        (psycopg.OperationalError('FATAL: database "runs" does not exist'), False),
+    ],
+    ids=str,
+)
+def test_what_of_a_database_passes_by_itself(error: Exception, passes: bool) -> None:
+    assert passes_by_itself(error) is passes
+    wrapped = sa.exc.DBAPIError("SELECT 1", {}, error)
+    assert passes_by_itself(wrapped) is passes
+    outer = StoreError("said")
+    outer.__cause__ = wrapped
+    assert is_outage(outer) is passes

@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from massact.service.settings import free_port
-from massact.store.database import SCHEMA_VERSION
+from massact.tracking.database import _head
 from tests.composed import ROOT, descendants
 
 PASSWORD = "correct-horse-battery"
@@ -143,12 +143,13 @@ def test_users_are_there_before_the_first_worker_and_a_weak_password_is_refused(
 def test_an_older_schema_is_refused_with_what_to_do(folder: Path, option: str) -> None:
     with sqlite3.connect(folder / "mlflow.db") as database:
         database.execute("UPDATE alembic_version SET version_num = '75868b020152'")
+        database.execute("INSERT INTO experiments (experiment_id, name) VALUES (7, 'old')")
     before = (folder / "mlflow.db").read_bytes()
     done = Served(folder, option)
     assert done.process.wait(60) == 2
     said = done.errors.read_text()
     assert "mlflow db upgrade" in said
-    assert "back it up" in said
+    assert "Back it up" in said
     assert (folder / "mlflow.db").read_bytes() == before
 
 
@@ -165,11 +166,11 @@ def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
 def test_ctrl_c_while_the_first_tables_are_made_leaves_whole_ones(tmp_path: Path) -> None:
     made = Served(tmp_path)
     deadline = time.monotonic() + 60
-    while not (tmp_path / "mlflow.db").exists():
+    while not (tmp_path / "mlflow.db.new").exists():
         assert time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(0.005)
     os.killpg(made.process.pid, signal.SIGINT)  # as a terminal does
     assert made.process.wait(60) == 0
     assert "UI:" not in made.out.read_text()
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
-        assert database.execute("SELECT version_num FROM alembic_version").fetchall() == [(SCHEMA_VERSION,)]
+        assert database.execute("SELECT version_num FROM alembic_version").fetchall() == [(_head(),)]

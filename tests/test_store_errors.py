@@ -4,14 +4,10 @@ import json
 import re
 import sqlite3
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 
-from massact.store import database
 from tests.store_errors import gaps, refusal
 
 
@@ -51,40 +47,6 @@ def test_an_empty_store_is_an_answer(uri: str) -> None:
     assert {row["status"] for row in json.loads(result.stdout)["rows"]} == {"missing"}
 
 
-def test_the_pinned_mlflow_has_the_schema_that_is_known() -> None:
-    import mlflow.store.db_migrations as migrations
-
-    config = Config()
-    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
-    newest_first = [one.revision for one in ScriptDirectory.from_config(config).walk_revisions()]
-    known = [*database.OLDER_SCHEMA_VERSIONS.split(), database.SCHEMA_VERSION]
-    assert newest_first[::-1] == known, (
-        "see what the new migrations change, then extend massact.store.database"
-    )
-    assert version("mlflow") == database.MLFLOW_VERSION
-
-
-@pytest.mark.parametrize("older", [database.OLDER_SCHEMA_VERSIONS.split()[i] for i in (0, -1)])
-def test_an_older_schema_is_to_be_upgraded(uri: str, older: str) -> None:
-    set_version(uri, older)
-    assert refusal(uri) == (
-        f"{path_of(uri)} has the schema of an older MLflow ('{older}'); massact reads that of MLflow 3.17.2 "
-        "('dc11669786a5'): back it up and run `mlflow db upgrade` with this tracking URI"
-    )
-
-
-@pytest.mark.parametrize(
-    ("versions", "shown"),
-    [(["0123456789ab"], "'0123456789ab'"), ([], "none"), (["a", "dc11669786a5"], "'a', 'dc11669786a5'")],
-)
-def test_an_unknown_schema_is_said(uri: str, versions: list[str], shown: str) -> None:
-    set_version(uri, *versions)
-    assert refusal(uri) == (
-        f"{path_of(uri)} has a schema version that this massact does not know ({shown}); it was tested with "
-        "MLflow 3.17.2 ('dc11669786a5'): upgrade massact, or pass the http:// address of its tracking server"
-    )
-
-
 def test_a_database_with_its_own_versions_is_not_mlflows(tmp_path: Path) -> None:
     path = tmp_path / "shop.db"
     with sqlite3.connect(path) as connection:
@@ -93,13 +55,3 @@ def test_a_database_with_its_own_versions_is_not_mlflows(tmp_path: Path) -> None
     assert re.match(
         rf"{path} is a database, but not MLflow's \(it has no table '\w+'\)", refusal(f"sqlite:///{path}")
     )
-
-
-def set_version(uri: str, *versions: str) -> None:
-    with sqlite3.connect(path_of(uri)) as connection:
-        connection.execute("DELETE FROM alembic_version")
-        connection.executemany("INSERT INTO alembic_version VALUES (?)", [(one,) for one in versions])
-
-
-def path_of(uri: str) -> str:
-    return uri.removeprefix("sqlite:///")

@@ -32,7 +32,9 @@ def store(server: PostgresServer) -> str:
     tables.METADATA.create_all(engine)
     with engine.begin() as connection:
         connection.execute(sa.text("CREATE TABLE alembic_version (version_num VARCHAR(32))"))
-        connection.execute(sa.text(f"INSERT INTO alembic_version VALUES ('{database.SCHEMA_VERSION}')"))
+        connection.execute(
+            sa.text(f"INSERT INTO alembic_version VALUES ('{next(iter(database.TESTED_SCHEMAS))}')")
+        )
     engine.dispose()
     return uri
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from massact.addresses import plain_sqlite, scheme_of, sqlite_uri
+
 
 class _Names(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases of click
     """Names with commas between them, as a tuple."""
@@ -96,6 +98,12 @@ class _Names(click.ParamType):  # type: ignore[type-arg]  # generic only in newe
     is_flag=True,
     help="Instead of serving: make the database quicker to read, also while a service runs on it, and end.",
 )
+@click.option(
+    "--upgrade",
+    is_flag=True,
+    help="Instead of serving: migrate a run store of an older MLflow to the schema of the one that is installed, which "
+    "older ones then refuse, and end; a copy of a SQLite file is kept beside it.",
+)
 @click.pass_context
 def serve(
     ctx: click.Context,
@@ -112,6 +120,7 @@ def serve(
     workers: int,
     access_log: bool,
     tune: bool,
+    upgrade: bool,
 ) -> None:
     """Start the tracking server and UI: database, artifacts and, with --auth, users.
 
@@ -125,10 +134,11 @@ def serve(
       massact serve                                           this machine's, on mlflow.db
       massact serve --backend-store-uri postgresql://ada@db/runs --host 0.0.0.0 --auth
       massact serve --tune                                    an index and statistics for readers
+      massact serve --upgrade                                 after an upgrade of MLflow
     """
     from massact.service.secrets import DATABASE_URI, with_secrets
+    from massact.service.serving import maintain
     from massact.service.serving import serve as start
-    from massact.service.serving import tune as tune_database
     from massact.service.settings import (
         DEFAULT_ARTIFACTS,
         DEFAULT_DATABASE,
@@ -139,13 +149,13 @@ def serve(
     )
 
     environment = with_secrets(os.environ)
-    database = (
-        backend_store_uri or environment.get(DATABASE_URI) or f"sqlite:///{Path(DEFAULT_DATABASE).absolute()}"
-    )
+    database = backend_store_uri or environment.get(DATABASE_URI) or sqlite_uri(Path(DEFAULT_DATABASE))
+    if scheme_of(database) == "sqlite":
+        database = plain_sqlite(database)
     if ctx.get_parameter_source("backend_store_uri") is click.core.ParameterSource.COMMANDLINE:
         without_password(database, "--backend-store-uri")
-    if tune:
-        tune_database(database, environment, _say)
+    if tune or upgrade:
+        maintain(database, environment, _say, tune=tune, upgrade=upgrade)
         return
     file = sqlite_path(database)
     beside = Path.cwd() if file is None else file.parent

@@ -15,7 +15,7 @@ from massact.doctor.duplicates import DuplicateKeys
 from massact.doctor.examination import Outcome, State, examine
 from massact.doctor.files import RunFiles
 from massact.doctor.leftovers import SpoolLeftovers
-from massact.doctor.reach import Reach
+from massact.doctor.reach import Moved, Reach
 from massact.doctor.responses import Responses
 from massact.doctor.rows import UnreadableRows
 from massact.doctor.taken_over import TakenOver
@@ -32,7 +32,7 @@ CHECKS: tuple[Callable[[Patient], Check], ...] = (
     DuplicateKeys,
     TakenOver,
 )
-FILE_CHECKS: tuple[Callable[[Patient], Check], ...] = (Vectors, Responses, Reach)
+FILE_CHECKS: tuple[Callable[[Patient], Check], ...] = (Moved, Vectors, Responses, Reach)
 """Those that read artifacts, which takes time and a way to the artifacts."""
 
 
@@ -61,6 +61,8 @@ def open_patient(asked: Asked, *, say: Callable[[str], None] = lambda _line: Non
         StoreError: the run store cannot be read.
     """
     source = open_source(asked.tracking_uri)
+    for note in source.notes:
+        say(note)
     try:
         yield Patient(
             tracking_uri=asked.tracking_uri,

@@ -4,8 +4,8 @@ import tempfile
 from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
 
+from massact.addresses import local_folder, moved_folder
 from massact.errors import MassactError
 from massact.tracking.connection import first_line, set_up_client
 
@@ -40,8 +40,8 @@ class RunFiles:
         Raises:
             ArtifactError: it was not read; its state says why.
         """
-        folder = _local_folder(artifact_uri)
-        place = _place(artifact_uri)
+        folder = moved_folder(artifact_uri, self._tracking_uri) or local_folder(artifact_uri)
+        place = place_of(artifact_uri)
         if place not in self.unreachable:
             try:
                 return (
@@ -86,15 +86,7 @@ class RunFiles:
         return name in {one.path for one in found}
 
 
-def _local_folder(artifact_uri: str) -> Path | None:
-    """The folder that a URI names on this machine, or would name."""
-    parts = urlsplit(artifact_uri)
-    if parts.scheme == "file":
-        return Path(unquote(parts.path))
-    return None if parts.scheme else Path(artifact_uri)
-
-
-def _place(artifact_uri: str) -> str:
+def place_of(artifact_uri: str) -> str:
     """Where the runs of one MLflow experiment keep their files: the URI without run and `artifacts`."""
     return artifact_uri.rstrip("/").rsplit("/", 2)[0]
 
@@ -103,7 +95,7 @@ def _read_local(folder: Path, place: str, name: str) -> bytes:
     try:
         return (folder / name).read_bytes()
     except FileNotFoundError:
-        root = _local_folder(place)
+        root = local_folder(place)
         if root is None or not root.is_dir():
             raise ArtifactError("unreachable", "there is no such folder on this machine") from None
         raise ArtifactError("missing", "the run holds no such file") from None

@@ -41,7 +41,6 @@ def run_confirm(session: Session, parent: OpenRun | None = None) -> Tally:
     for trait in session.experiment.traits:
         session.confirming_questions(trait)
     check_experiment(session, judges=True)
-    session.tracker  # noqa: B018  opening the tracker makes the store where there is none
     session.send_leftovers()
     plan = plan_confirm(session)
     if plan.left_out:

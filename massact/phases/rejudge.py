@@ -59,7 +59,6 @@ def run_rejudge(session: Session, only: Filters, parent: OpenRun | None = None) 
         JudgeError: the judge as a whole cannot be used.
     """
     params = {**phase_params(session), "scored_by": ",".join(only.judges) or "any other judge"}
-    session.tracker  # noqa: B018  opening the tracker makes the store where there is none
     session.send_leftovers()
     plan = plan_rejudge(session, only)
     session.say(f"rejudge: {plan}")

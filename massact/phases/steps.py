@@ -20,6 +20,7 @@ from massact.phases.prerequisites import require
 from massact.phases.search_text import search_text
 from massact.phases.session import Session
 from massact.phases.sweeping import Tally
+from massact.phases.vectors import StoredVectors
 from massact.report.tables import PhaseName
 from massact.schema import MlflowTag
 from massact.tracking.tracker import OpenRun
@@ -78,6 +79,9 @@ def run_evaluate(session: Session, request: Request, parent: OpenRun | None = No
     shape = check_experiment(session, judges=True)[request.model.name]
     session.questions(request.trait, request.overrides.subset)
     layers = parse_layers(request.layers, shape.n_layers)
+    vectors = StoredVectors(session, request.model, request.trait)
+    for position in request.positions:
+        vectors.check(position)
     params = {
         **phase_params(session),
         "model": request.model.name,
@@ -168,7 +172,6 @@ def run_phases(session: Session, parent: OpenRun) -> Tally:
 
 
 def _require(session: Session, step: str) -> None:
-    session.tracker  # noqa: B018  opening the tracker makes the store where there is none
     with session.store() as store:
         require(session.experiment, store, step)
 

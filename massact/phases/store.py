@@ -5,7 +5,9 @@ from typing import Any, cast
 
 from massact.schema import Kind
 from massact.store import RunStore, open_store
-from massact.store.contents import stored_runs
+from massact.store.base import NoRuns
+from massact.store.contents import is_absent, stored_runs
+from massact.store.reader import StoreReader
 from massact.tracking.holding import uninterrupted
 from massact.tracking.patience import Patience, is_unreadable
 
@@ -45,12 +47,13 @@ class _PatientStore:
 
     def _open(self) -> RunStore:
         if self._store is None:
-            self._store = open_store(self._uri)
+            is_none = not self._patience.is_under_way and is_absent(self._uri)
+            self._store = StoreReader(NoRuns()) if is_none else open_store(self._uri)
         return self._store
 
 
 def open_patient_store(tracking_uri: str, patience: Patience) -> RunStore:
-    """The run store at a tracking URI, read with patience.
+    """The run store at a tracking URI, read with patience; one that is not there yet holds nothing.
 
     Raises:
         StoreError: as `massact.store.open_store`.

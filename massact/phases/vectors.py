@@ -68,6 +68,14 @@ class StoredVectors:
             )
         return self._activations[position]
 
+    def check(self, position: str) -> None:
+        """Make sure that vectors can be had at a position, without reading any.
+
+        Raises:
+            MissingPrerequisiteError: as `of`.
+        """
+        self._extraction(position)
+
     def _extraction(self, position: str) -> Stored[StageRow]:
         found = self._extractions.get(position)
         if found is None:

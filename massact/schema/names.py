@@ -7,7 +7,13 @@ TAG_LIMIT = 8000
 """Characters of a tag's value that MLflow keeps; it cuts longer ones without a word."""
 
 
-class Kind(StrEnum):
+class Name(StrEnum):
+    """A name that shows as itself in every message, also where that quotes it."""
+
+    __repr__ = str.__repr__
+
+
+class Kind(Name):
     """`massact.kind` of a run."""
 
     PHASE = "phase"
@@ -24,7 +30,7 @@ class Kind(StrEnum):
     """A figure that somebody printed; never mixed with what was measured."""
 
 
-class Tag(StrEnum):
+class Tag(Name):
     """Tags that massact sets. Those of MLflow's own that it sets too are in `MlflowTag`."""
 
     KIND = "massact.kind"
@@ -64,7 +70,7 @@ class Tag(StrEnum):
     """Prefix of a phase's verdicts: `massact.verdict.<name>`."""
 
 
-class MlflowTag(StrEnum):
+class MlflowTag(Name):
     """Tags that MLflow gives a meaning."""
 
     PARENT = "mlflow.parentRunId"
@@ -77,7 +83,7 @@ class MlflowTag(StrEnum):
     TABLES = "mlflow.loggedArtifacts"
 
 
-class JudgeMetric(StrEnum):
+class JudgeMetric(Name):
     """Metrics of a phase's run: what its judge was asked."""
 
     CALLS = "judge_calls"
@@ -89,7 +95,7 @@ class JudgeMetric(StrEnum):
     """At the experiment file's prices."""
 
 
-class WorkerMetric(StrEnum):
+class WorkerMetric(Name):
     """Metrics of a phase's run whose cells other processes evaluated: a step is a worker, by its number from 0."""
 
     WORKERS = "workers"
@@ -103,7 +109,7 @@ class WorkerMetric(StrEnum):
     """1 where it ended before its work did."""
 
 
-class Artifact(StrEnum):
+class Artifact(Name):
     """Paths of artifacts within a run."""
 
     CALIBRATION = "calibration.json"

@@ -6,10 +6,10 @@ from typing import Any
 
 from flask import Flask
 
+from massact.addresses import is_database
 from massact.server.limits import limits_of
 from massact.server.processes import Processes
 from massact.server.routes import mount
-from massact.store.sources import is_database
 
 _log = logging.getLogger(__name__)
 WHICH_SERVER = "_MLFLOW_SGI_NAME"

@@ -13,6 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from massact.errors import MassactError, UsageError
+from massact.service.secrets import ADMIN_PASSWORD
+from massact.service.settings import USERS_DATABASE, sqlite_path
+
+PASSWORD_LENGTH = 12
+"""The least that MLflow takes."""
+_PASSWORD_WANTED = (
+    f"Set {ADMIN_PASSWORD}, or {ADMIN_PASSWORD}_FILE to a file that holds it, to at least "
+    f"{PASSWORD_LENGTH} characters"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +35,8 @@ class Task:
     artifacts: str | None = None
     """Folder for artifacts, where they are kept in one."""
     tune: bool = False
+    upgrade: bool = False
+    """Whether a database of an older MLflow is migrated."""
 
 
 def prepare(task: Task, environment: Mapping[str, str]) -> list[str]:
@@ -59,9 +70,14 @@ def prepare(task: Task, environment: Mapping[str, str]) -> list[str]:
 def _work(task: Task) -> list[str]:
     from massact.service import database
 
-    notes = [database.set_up(task.database)]
-    if task.artifacts is not None:
-        _make_folder(Path(task.artifacts))
+    _check_first_admin(task)
+    made = task.artifacts is not None and _make_folder(Path(task.artifacts))
+    try:
+        notes = database.set_up(task.database, upgrade=task.upgrade)
+    except MassactError:
+        if made and task.artifacts is not None:
+            Path(task.artifacts).rmdir()
+        raise
     if task.tune:
         from massact.service.tuning import tuned
 
@@ -77,7 +93,9 @@ def _work(task: Task) -> list[str]:
     return notes
 
 
-def _make_folder(path: Path) -> None:
+def _make_folder(path: Path) -> bool:
+    """Returns whether it was made."""
+    is_new = not path.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -86,6 +104,16 @@ def _make_folder(path: Path) -> None:
         raise UsageError(
             f"cannot write into {path}, the folder for artifacts: give it to the user who runs this"
         )
+    return is_new
+
+
+def _check_first_admin(task: Task) -> None:
+    """Before anything is made: where no user is there yet, the first one needs a password."""
+    path = sqlite_path(task.database) if task.users_file is not None else None
+    if path is None or (path.parent / USERS_DATABASE).exists():
+        return
+    if len(os.environ.get(ADMIN_PASSWORD, "")) < PASSWORD_LENGTH:
+        raise UsageError(f"the first administrator cannot be made: {_PASSWORD_WANTED}")
 
 
 def _set_up_users() -> None:
@@ -99,10 +127,7 @@ def _set_up_users() -> None:
         bootstrap_admin_user()
     except MlflowException as error:
         reason = str(error).partition(" Set ")[0]
-        raise UsageError(
-            f"the first administrator cannot be made: {reason} Set MLFLOW_AUTH_ADMIN_PASSWORD, or "
-            "MLFLOW_AUTH_ADMIN_PASSWORD_FILE to a file that holds it, to at least 12 characters"
-        ) from error
+        raise UsageError(f"the first administrator cannot be made: {reason} {_PASSWORD_WANTED}") from error
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from massact.addresses import local_folder
 from massact.service import users_file
 from massact.service.preparing import Task, prepare
 from massact.service.process import REQUEST_SECONDS, Server
@@ -20,7 +21,6 @@ from massact.service.settings import (
     check,
     check_database,
     is_loopback,
-    local_folder,
 )
 
 APP, APP_WITH_USERS = "massact", "massact-auth"
@@ -68,14 +68,20 @@ def serve(settings: Settings, environment: Mapping[str, str], say: Say) -> None:
             server.end()
 
 
-def tune(database: str, environment: Mapping[str, str], say: Say) -> None:
-    """Set the database up where it is new, and make it quicker to read; a service on it may go on.
+def maintain(
+    database: str, environment: Mapping[str, str], say: Say, *, tune: bool = False, upgrade: bool = False
+) -> None:
+    """Instead of serving, set the database up where it is new, and tune or migrate it.
+
+    Args:
+        tune: make it quicker to read; a service on it may go on.
+        upgrade: migrate it to the schema of the MLflow that is installed; of a SQLite file a copy is kept.
 
     Raises:
         MassactError: it could not be done.
     """
     check_database(database)
-    for note in prepare(Task(database, tune=True), environment):
+    for note in prepare(Task(database, tune=tune, upgrade=upgrade), environment):
         say(note)
 
 

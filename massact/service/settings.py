@@ -5,10 +5,11 @@ import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 
+from massact.addresses import check_path
 from massact.errors import UsageError
 from massact.service.secrets import DATABASE_URI
 
@@ -65,6 +66,8 @@ def check(settings: Settings) -> None:
             without passwords, or it is taken.
     """
     check_database(settings.database)
+    if "://" not in settings.artifacts:
+        check_path(Path(settings.artifacts), "the folder for artifacts")
     if settings.private and not settings.auth:
         raise UsageError("--private is about users, and without --auth there are none: add --auth")
     if not (is_loopback(settings.host) or settings.auth or settings.allow_no_auth):
@@ -131,14 +134,6 @@ def sqlite_path(uri: str) -> Path | None:
     if not name or name == ":memory:":
         raise UsageError("a database in memory cannot be served: write sqlite:///PATH")
     return Path(os.path.abspath(name))
-
-
-def local_folder(artifacts: str) -> Path | None:
-    """The folder that artifacts are kept in; `None` where it is an object store."""
-    parts = urlsplit(artifacts)
-    if parts.scheme == "file":
-        return Path(unquote(parts.path))
-    return None if parts.scheme else Path(artifacts)
 
 
 def is_loopback(host: str) -> bool:

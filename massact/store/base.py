@@ -168,6 +168,9 @@ class RawPoints:
 class RunSource(Protocol):
     """Where raw runs come from. Runs and MLflow experiments that were deleted never do."""
 
+    notes: tuple[str, ...]
+    """What there is to say of it beside its runs."""
+
     def runs(
         self, experiment: str, *, kind: Kind, statuses: Sequence[str], tags: Sequence[str]
     ) -> list[RawRun]:
@@ -207,3 +210,46 @@ class RunSource(Protocol):
 
     def close(self) -> None:
         """Let go of connections."""
+
+
+class NoRuns(RunSource):
+    """What there is before a run store was made."""
+
+    notes = ()
+
+    def runs(self, *_: object, **__: object) -> list[RawRun]:
+        """None."""
+        return []
+
+    unended = finished_runs = runs
+
+    def stream(self, *_: object, **__: object) -> Iterator[RawRun]:
+        """None."""
+        return iter(())
+
+    def pages(self, *_: object, **__: object) -> Iterator[list[RawRun]]:
+        """None."""
+        return iter(())
+
+    def experiment_tags(self, *_: object) -> list[dict[str, str]]:
+        """None."""
+        return []
+
+    def points(self, *_: object) -> RawPoints:
+        """None."""
+        return RawPoints([], [], [], 0)
+
+    def last_child_ends(self, *_: object) -> dict[str, int]:
+        """None."""
+        return {}
+
+    def finished_values(self, *_: object) -> dict[str, str]:
+        """None."""
+        return {}
+
+    def score_steps(self, *_: object) -> dict[str, list[ScoreStep]]:
+        """None."""
+        return {}
+
+    def close(self) -> None:
+        """Nothing to let go of."""

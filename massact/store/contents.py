@@ -6,11 +6,13 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from massact.errors import StoreError
+from massact.addresses import is_database
+from massact.databases import is_hollow
 from massact.schema import Kind, Tag
 from massact.store.base import RawRun
-from massact.store.database import explain, open_database
-from massact.store.sources import is_database, open_source
+from massact.store.database import explained, open_database
+from massact.store.sources import open_source
+from massact.store.tables import METADATA
 
 _CONTENT_KINDS = (Kind.EVALUATION, Kind.BASELINE, Kind.CALIBRATION, Kind.PUBLISHED)
 
@@ -56,7 +58,7 @@ def stored_runs(tracking_uri: str, experiment: str, kind: Kind, *, tags: Sequenc
 
 
 def is_absent(tracking_uri: str) -> bool:
-    """Whether there is no store yet: no SQLite file, or a database without any table.
+    """Whether there is no store yet: no SQLite file, a database without any table, or one half made.
 
     Raises:
         StoreError: the database cannot be reached.
@@ -69,8 +71,10 @@ def is_absent(tracking_uri: str) -> bool:
         return True
     engine, name = open_database(uri)
     try:
-        return not sa.inspect(engine).get_table_names()
+        tables = sa.inspect(engine).get_table_names()
+        with engine.connect() as connection:
+            return not tables or (bool(METADATA.tables.keys() - tables) and is_hollow(connection, tables))
     except sa.exc.SQLAlchemyError as error:
-        raise StoreError(explain(error, name)) from error
+        raise explained(error, name) from error
     finally:
         engine.dispose()

@@ -2,13 +2,16 @@
 
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
-from massact.errors import StoreError
+from massact.databases import is_hollow, passes_by_itself
+from massact.errors import StoreError, UnusableStoreError
 
 LOCK_TIMEOUT_SECONDS = 20.0
 """How long a read waits for a writer's lock; MLflow's own writers wait as long."""
@@ -17,22 +20,8 @@ CONNECT_TIMEOUT_SECONDS = 10
 _LOCK_NOT_AVAILABLE, _INSUFFICIENT_PRIVILEGE = "55P03", "42501"  # PostgreSQL's
 
 _VERSIONS = sa.table("alembic_version")
-MLFLOW_VERSION = "3.17.2"
-"""The MLflow whose schema is read."""
-SCHEMA_VERSION = "dc11669786a5"
-OLDER_SCHEMA_VERSIONS = (
-    "451aebb31d03 90e64c465722 181f10493468 df50e92ffc5e 7ac759974ad8 89d4b8295536 2b4d017a5e9b "
-    "cfd24bdc0731 0a8213491aaa 728d730b5ebd 27a6a02d2cf1 84291f40a231 a8c4a736bde6 39d1c3be5f05 "
-    "c48cb773bb87 bd07f7e963c5 0c779009ac13 cc1f77228345 97727af70f4d 3500859a5d39 7f2a7d5fae7d "
-    "2d6e25af4d3e acf3f17fdcc7 867495a8f9d4 5b0e9adcef9c 4465047574b1 f5a4f2784254 0584bdc529eb "
-    "400f98739977 6953534de441 bda7b8c39065 cbc13b556ace 770bee3ae1dd a1b2c3d4e5f6 de4033877273 "
-    "1a0cddfcaa16 534353b11cbc 71994744cf8e 3da73c924c2f bf29a5ff90ea 1bd49d398cd23 b7c8d9e0f1a2 "
-    "5d2d30f0abce c9d4e5f6a7b8 2c33131f4dae d3e4f5a6b7c8 d0e1f2a3b4c5 c8d9e0f1a2b3 1b5f0d9ad7c1 "
-    "e1f2a3b4c5d6 76601a5f987d c3d6457b6d8a a5b4c3d2e1f0 ae8bbe7743c9 7d34483879f0 da6fb0208061 "
-    "89d3d66ed43f b7e4c1a90f23 a8b9c0d1e2f3 c1d2e3f4a5b6 c3d9e7f1a2b4 6f8d9c3b2a1e 1971f2d9a75b "
-    "17e22815139b b7e2c1a4d9f3 75868b020152"
-)
-"""The versions that MLflow's schema had before, the oldest first."""
+TESTED_SCHEMAS = {"dc11669786a5": "3.17", "f4a9b2c7d1e6": "3.18"}
+"""MLflow's releases that massact was tested with, by the version of their schema."""
 
 
 def open_database(uri: str, *, statement_seconds: float | None = None) -> tuple[sa.Engine, str]:
@@ -49,46 +38,91 @@ def open_database(uri: str, *, statement_seconds: float | None = None) -> tuple[
     try:
         url = sa.make_url(f"{backend}:{place}")
     except (sa.exc.ArgumentError, ValueError) as error:
-        raise StoreError(
+        raise UnusableStoreError(
             "the tracking URI of the database cannot be parsed; write sqlite:///PATH or "
             "postgresql://USER@HOST:PORT/DATABASE, and in a password %40 for @ and %2F for /"
         ) from error
     return _open_sqlite(url) if backend == "sqlite" else _open_postgresql(url, statement_seconds)
 
 
-def check_schema(engine: sa.Engine, name: str, tables: Iterable[str]) -> None:
-    """Make sure that a database has the tables and the schema version of the MLflow that is known.
+def check_schema(engine: sa.Engine, name: str, tables: Collection[sa.Table]) -> str | None:
+    """Make sure that a database has the tables and columns that are read, of the types that are expected.
+
+    Returns:
+        A line where its schema is none that massact was tested with, though what is read is as expected.
 
     Raises:
-        StoreError: it is not MLflow's, or of an MLflow whose schema is another one.
+        UnusableStoreError: it is not MLflow's, or of an MLflow that keeps runs otherwise.
         SQLAlchemyError: it cannot be read.
     """
-    present = set(sa.inspect(engine).get_table_names())
-    missing = [table for table in (*tables, _VERSIONS.name) if table not in present]
-    if missing:
-        raise StoreError(
-            f"{name} is a database, but not MLflow's (it has no table {missing[0]!r}): "
+    inspector = sa.inspect(engine)
+    present = set(inspector.get_table_names())
+    if not present:
+        raise UnusableStoreError(f"no run store at {name} yet, only an empty database: run `massact main`")
+    wanted = [table.name for table in tables if table.name not in present]
+    columns = inspector.get_multi_columns(filter_names=[table.name for table in tables])
+    found = {table: {one["name"]: one["type"] for one in each} for (_, table), each in columns.items()}
+    misfits = [text for table in tables for text in _misfits(table, found.get(table.name, {}))]
+    if misfits:
+        with engine.connect() as connection:
+            if is_hollow(connection, present):
+                raise UnusableStoreError(
+                    f"no run store at {name} yet: the command that was making it was cut off. Run `massact main`, "
+                    "which makes it anew"
+                )
+    if wanted:
+        raise UnusableStoreError(
+            f"{name} is a database, but not MLflow's (it has no table {wanted[0]!r}): "
             "pass the tracking URI that `massact main` wrote to"
         )
+    versions = _schema_versions(engine, present)
+    shown = ", ".join(map(repr, versions)) or "none"
+    if misfits:
+        raise UnusableStoreError(
+            f"{name} keeps runs otherwise than massact reads them: {'; '.join(misfits)} (schema version {shown}; "
+            f"tested with {_tested()}). Upgrade massact, or pass the http:// address of its tracking server"
+        )
+    if len(versions) == 1 and versions[0] in TESTED_SCHEMAS:
+        return None
+    return (
+        f"{name} has schema version {shown}, which this massact was not tested with ({_tested()}); "
+        "the tables that it reads are as it knows them"
+    )
+
+
+def _tested() -> str:
+    return "MLflow " + ", ".join(f"{release} ({version!r})" for version, release in TESTED_SCHEMAS.items())
+
+
+def _misfits(table: sa.Table, found: Mapping[str, sa.types.TypeEngine[Any]]) -> Iterator[str]:
+    for column in table.columns:
+        kind = found.get(column.name)
+        if kind is None:
+            yield f"the table {table.name!r} has no column {column.name!r}"
+        elif _python_type(kind) is not _python_type(column.type):
+            yield f"{table.name}.{column.name} is {kind}, not {column.type}"
+
+
+def _python_type(kind: sa.types.TypeEngine[Any]) -> type | None:
+    try:
+        found = kind.python_type
+    except NotImplementedError:
+        return None
+    return float if found is Decimal else found
+
+
+def _schema_versions(engine: sa.Engine, present: Collection[str]) -> list[str]:
+    if _VERSIONS.name not in present:
+        return []
     version = sa.column("version_num", sa.String)
     with engine.connect() as connection:
-        _check_version(name, sorted(connection.execute(sa.select(version).select_from(_VERSIONS)).scalars()))
+        return sorted(connection.execute(sa.select(version).select_from(_VERSIONS)).scalars())
 
 
-def _check_version(name: str, versions: Sequence[str]) -> None:
-    if versions == [SCHEMA_VERSION]:
-        return
-    shown = ", ".join(map(repr, versions)) or "none"
-    known = f"MLflow {MLFLOW_VERSION} ({SCHEMA_VERSION!r})"
-    if versions and set(versions) <= set(OLDER_SCHEMA_VERSIONS.split()):
-        raise StoreError(
-            f"{name} has the schema of an older MLflow ({shown}); massact reads that of {known}: "
-            "back it up and run `mlflow db upgrade` with this tracking URI"
-        )
-    raise StoreError(
-        f"{name} has a schema version that this massact does not know ({shown}); it was tested with {known}: "
-        "upgrade massact, or pass the http:// address of its tracking server"
-    )
+def explained(error: sa.exc.SQLAlchemyError, name: str) -> StoreError:
+    """An error of a database as ours, in one line; which of the two says whether it may pass by itself."""
+    kind = StoreError if passes_by_itself(error) else UnusableStoreError
+    return kind(explain(error, name))
 
 
 def explain(error: sa.exc.SQLAlchemyError, name: str) -> str:
@@ -149,7 +183,7 @@ def _open_postgresql(url: sa.URL, statement_seconds: float | None) -> tuple[sa.E
             execution_options={"postgresql_readonly": True},
         )
     except ImportError as error:
-        raise StoreError(f"reading {name} needs psycopg: pip install 'massact[postgres]'") from error
+        raise UnusableStoreError(f"reading {name} needs psycopg: pip install 'massact[postgres]'") from error
     limits_set = {"lock_timeout": LOCK_TIMEOUT_SECONDS, "statement_timeout": statement_seconds}
     # for the transaction only: behind a pool of connections a setting would reach other clients
     statement = "; ".join(
@@ -161,16 +195,18 @@ def _open_postgresql(url: sa.URL, statement_seconds: float | None) -> tuple[sa.E
 
 def _open_sqlite(url: sa.URL) -> tuple[sa.Engine, str]:
     if not url.database or url.database == ":memory:":
-        raise StoreError("a run store in memory cannot be read by another process; write sqlite:///PATH")
+        raise UnusableStoreError(
+            "a run store in memory cannot be read by another process; write sqlite:///PATH"
+        )
     path = Path(url.database).absolute()
     try:
         is_file, is_folder = path.is_file(), path.is_dir()
     except OSError as error:
-        raise StoreError(f"cannot open the run store {path}: {error.strerror}") from error
+        raise UnusableStoreError(f"cannot open the run store {path}: {error.strerror}") from error
     if is_folder:
-        raise StoreError(f"{path} is a folder, not a database: write sqlite:///FILE")
+        raise UnusableStoreError(f"{path} is a folder, not a database: write sqlite:///FILE")
     if not is_file:
-        raise StoreError(f"no run store at {path} yet: run `massact main` or pass --tracking-uri")
+        raise UnusableStoreError(f"no run store at {path} yet: run `massact main` or pass --tracking-uri")
     return sa.create_engine("sqlite://", creator=lambda: _connect(path), poolclass=NullPool), str(path)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from massact.collector import collector_paused
-from massact.errors import StoreError
+from massact.errors import UnusableStoreError
 from massact.schema import (
     COHERENCE_SCORE,
     TRAIT_SCORE,
@@ -52,12 +52,13 @@ class StoreReader:
     @property
     def warnings(self) -> list[str]:
         """What was left out of the answers so far, and why."""
+        others = [*self._source.notes, *self._undeclared]
         count = len(self._unreadable)
         if not count:
-            return list(self._undeclared)
+            return others
         runs = "1 run holds" if count == 1 else f"{count} runs hold"
         said = f"{runs} a row that cannot be read, left out (first: {next(iter(self._unreadable))})"
-        return [said, *self._undeclared]
+        return [said, *others]
 
     def declared(self, experiment: str) -> Declared | None:
         """What the experiment's file declared when a phase of it last ran; `None` where the store does not say."""
@@ -232,7 +233,7 @@ class StoreReader:
 
 def _check_named(experiment: str) -> None:
     if not experiment:
-        raise StoreError("no experiment named: give the name that the experiment file declares")
+        raise UnusableStoreError("no experiment named: give the name that the experiment file declares")
 
 
 def _start(run: RawRun) -> tuple[int, str]:

@@ -31,6 +31,8 @@ class RestSource:
         StoreError: the server does not answer, refuses the login, or is not MLflow's.
     """
 
+    notes: tuple[str, ...] = ()
+
     def __init__(self, uri: str) -> None:
         self._server = TrackingServer(uri)
         self._scores: dict[str, str | None] = {}

@@ -14,13 +14,16 @@ from requests import exceptions
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
-from massact.errors import StoreError
+from massact.errors import StoreError, UnusableStoreError
 from massact.login import log_in
 
 TIMEOUT_SECONDS = (10.0, 300.0)
 """To connect, and for a whole answer: a page of 5,000 runs takes a busy server a while."""
 _TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 _LONGEST_SECONDS = 86400
+_PASSING = (requests.Timeout, TimeoutError, exceptions.ChunkedEncodingError, exceptions.ContentDecodingError)
+_LATER = (408, 425, 429)
+"""HTTP statuses below 500 that ask the caller to come back."""
 _BROKEN_OFF = "broke off its answer: see its log, try again"
 
 
@@ -92,7 +95,12 @@ class TrackingServer:
         try:
             return answered.result(limit)
         except (OSError, ValueError) as error:  # requests' own errors are OSErrors
-            raise StoreError(self._unanswered(error, connecting, limit)) from error
+            is_down = isinstance(error, _PASSING) or (
+                isinstance(error, requests.ConnectionError)
+                and not isinstance(error, exceptions.SSLError | exceptions.ProxyError)
+            )
+            kind = StoreError if is_down else UnusableStoreError
+            raise kind(self._unanswered(error, connecting, limit)) from error
 
     def close(self) -> None:
         """Let go of connections."""
@@ -129,7 +137,9 @@ class TrackingServer:
         # a redirect may turn POST into GET, whose answer would be to another question
         if answer.ok and answer.request.method == verb and _is_answer(content, path):
             return dict(content)
-        raise StoreError(self._refusal(answer, content, path))
+        said = self._refusal(answer, content, path)
+        is_down = answer.status_code >= 500 or answer.status_code in _LATER or said.endswith(_BROKEN_OFF)
+        raise (StoreError if is_down else UnusableStoreError)(said)
 
     def _refusal(self, answer: requests.Response, content: object, path: str) -> str:
         status, codes = answer.status_code, requests.codes
@@ -166,7 +176,7 @@ def _time_limit() -> float:
     except ValueError:
         seconds = math.nan
     if not 0 < seconds <= _LONGEST_SECONDS:
-        raise StoreError(
+        raise UnusableStoreError(
             f"{_TIMEOUT_VARIABLE} is {text!r}: write a number of seconds up to {_LONGEST_SECONDS}"
         )
     return seconds

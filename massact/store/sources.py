@@ -1,23 +1,10 @@
 """Which source of raw runs a tracking URI names."""
 
-import re
-
-from massact.errors import StoreError
+from massact.addresses import is_database, scheme_of
+from massact.errors import UnusableStoreError
 from massact.store.base import RunSource
 
 _ALLOWED = "sqlite:///PATH, postgresql://USER@HOST/DATABASE, http://HOST:PORT or https://HOST"
-_DATABASES = ("sqlite", "postgresql", "postgres")
-
-
-def scheme_of(tracking_uri: str) -> str:
-    """The scheme without a driver, in lower case: `postgresql` of `postgresql+psycopg://HOST`."""
-    match = re.match(r"([a-z][a-z0-9]*)(?:\+[a-z0-9]+)?:", tracking_uri.strip(), re.IGNORECASE)
-    return match[1].lower() if match else ""
-
-
-def is_database(tracking_uri: str) -> bool:
-    """Whether the URI names a database that is read by SQL."""
-    return scheme_of(tracking_uri) in _DATABASES
 
 
 def open_source(tracking_uri: str) -> RunSource:
@@ -38,4 +25,4 @@ def open_source(tracking_uri: str) -> RunSource:
         return ServedSource(tracking_uri.strip())
     # the rest of an unknown URI may hold a password
     shown = f"{scheme}:..." if scheme and "@" in tracking_uri else tracking_uri
-    raise StoreError(f"tracking URI {shown!r} names no run store that can be read; write {_ALLOWED}")
+    raise UnusableStoreError(f"tracking URI {shown!r} names no run store that can be read; write {_ALLOWED}")

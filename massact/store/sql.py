@@ -7,10 +7,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from massact.errors import StoreError
 from massact.schema import COHERENCE_SCORE, POINT_KEYS, TRAIT_SCORE, Kind, Tag, point_tag
 from massact.store.base import FAILED, FINISHED, UNENDED, RawPoints, RawRun, ScoreStep
-from massact.store.database import check_schema, explain, open_database
+from massact.store.database import check_schema, explained, open_database
 from massact.store.tables import (
     EXPERIMENT_TAGS,
     METADATA,
@@ -52,7 +51,8 @@ class SqlSource:
         self._readable = readable
         self._engine, self._name = open_database(uri, statement_seconds=statement_seconds)
         with self._explained():
-            check_schema(self._engine, self._name, METADATA.tables)
+            unknown = check_schema(self._engine, self._name, METADATA.tables.values())
+        self.notes: tuple[str, ...] = (unknown,) if unknown else ()
 
     def runs(
         self, experiment: str, *, kind: Kind, statuses: Sequence[str], tags: Sequence[str]
@@ -266,7 +266,7 @@ class SqlSource:
         try:
             yield
         except sa.exc.SQLAlchemyError as error:
-            raise StoreError(explain(error, self._name)) from error
+            raise explained(error, self._name) from error
 
 
 def _of_kind(experiment: str, kind: Kind, tags: Mapping[str, Mapping[str, str]]) -> list[str]:

@@ -5,8 +5,8 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from massact.addresses import local_folder
 from massact.errors import RunRefusedError, StoreError
 from massact.tracking.connection import shown_uri, without_password
 
@@ -28,7 +28,7 @@ def write_files(files_by_place: Iterable[tuple[str, Files]], tracking_uri: str) 
     written: list[Path] = []
     with explained(tracking_uri):
         for place, files in files_by_place:
-            folder = _local_folder(place)
+            folder = local_folder(place)
             if folder is not None:
                 written += _write_local(folder, files)
             elif files:
@@ -39,15 +39,6 @@ def write_files(files_by_place: Iterable[tuple[str, Files]], tracking_uri: str) 
         # after all are written: the first sync then carries most of the others with it
         for path in written:
             _sync(path)
-
-
-def _local_folder(artifact_uri: str) -> Path | None:
-    """The folder that MLflow's local repository would write to; `None` where it would not be that one."""
-    from mlflow.utils.file_utils import local_file_uri_to_path
-
-    parts = urlsplit(artifact_uri)
-    is_local = not parts.scheme or (parts.scheme == "file" and not parts.netloc)
-    return Path(local_file_uri_to_path(artifact_uri)) if is_local else None  # type: ignore[no-untyped-call]
 
 
 def _write_local(folder: Path, files: Files) -> list[Path]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from massact.errors import RunRefusedError, StoreError
+from massact.databases import passes_by_itself
+from massact.errors import RunRefusedError, StoreError, UnusableStoreError
 from massact.tracking.tracker import Step
 
 LOCK_TIMEOUT_SECONDS = 20.0
@@ -104,8 +105,9 @@ class Database:
         try:
             yield
         except self._errors as error:
-            refused = isinstance(error, self._refusals)
-            raise (RunRefusedError if refused else StoreError)(_explain(error, self._name)) from error
+            kind: type[StoreError] = StoreError if passes_by_itself(error) else UnusableStoreError
+            kind = RunRefusedError if isinstance(error, self._refusals) else kind
+            raise kind(_explain(error, self._name)) from error
 
 
 def probe(uri: str) -> None:

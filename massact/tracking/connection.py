@@ -2,11 +2,15 @@
 
 import logging
 import os
+from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from massact.errors import StoreError
+from massact.addresses import is_database
+from massact.errors import StoreError, UnusableStoreError
 from massact.login import find_login
+from massact.tracking.database import TrackingDatabase
 
 _ENVIRONMENT = {
     "GIT_PYTHON_REFRESH": "quiet",
@@ -20,8 +24,11 @@ _ENVIRONMENT = {
 """Defaults for MLflow's client; what the user has set stays."""
 
 
-def connect(tracking_uri: str) -> Any:
-    """MLflow's client of a tracking store that answers.
+def connect(tracking_uri: str, *, say: Callable[[str], None] = lambda _line: None) -> Any:
+    """MLflow's client of a tracking store that answers; a database that is not there is made.
+
+    Args:
+        say: told in one line that a half-made database was set aside.
 
     Raises:
         StoreError: it cannot be reached or is no tracking store.
@@ -29,6 +36,9 @@ def connect(tracking_uri: str) -> Any:
     set_up_client()
     if tracking_uri.startswith(("http://", "https://")):
         find_login()  # MLflow's own error about a credentials file quotes it
+    elif is_database(tracking_uri):
+        with closing(TrackingDatabase(tracking_uri, shown_uri(tracking_uri))) as database:
+            database.make_ready(None, say)
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -41,7 +51,7 @@ def connect(tracking_uri: str) -> Any:
         is_known = isinstance(error, MlflowException | OSError | ImportError)
         if not is_known and "sqlalchemy" not in type(error).__module__:
             raise
-        raise StoreError(
+        raise (UnusableStoreError if isinstance(error, ImportError) else StoreError)(
             f"tracking store {shown_uri(tracking_uri)} cannot be used: {without_password(error, tracking_uri)} "
             "Check --tracking-uri or MLFLOW_TRACKING_URI, and that the server runs"
         ) from error

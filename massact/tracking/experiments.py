@@ -1,8 +1,10 @@
 """The MLflow experiment that an experiment file's runs lie in."""
 
+from pathlib import Path
 from typing import Any
 
-from massact.errors import StoreError
+from massact.addresses import check_path, is_database, moved_folder
+from massact.errors import StoreError, UnusableStoreError
 from massact.schema import MlflowTag
 from massact.tracking.connection import shown_uri, without_password
 
@@ -26,6 +28,10 @@ def ensure_experiment(client: Any, tracking_uri: str, name: str, description: st
                 f"the MLflow experiment {name!r} was deleted: restore it "
                 f"(mlflow experiments restore --experiment-id {found.experiment_id}) or give the file another name"
             )
+        if found is None and is_database(tracking_uri):
+            check_path(Path.cwd(), "the working directory, where artifacts would go,")
+        if found is not None:
+            _check_in_place(client, tracking_uri, found)
         return _create(client, name, description) if found is None else str(found.experiment_id)
     except MlflowException as error:
         raise StoreError(
@@ -43,3 +49,18 @@ def _create(client: Any, name: str, description: str) -> str:
         if made is None or made.lifecycle_stage != "active":
             raise
         return str(made.experiment_id)
+
+
+def _check_in_place(client: Any, tracking_uri: str, experiment: Any) -> None:
+    """New artifacts must not go to where the store was before it was moved."""
+    place = moved_folder(str(experiment.artifact_location), tracking_uri)
+    if place is None:
+        return
+    runs = client.search_runs([experiment.experiment_id], max_results=100)
+    if any((place / run.info.run_id).is_dir() for run in runs):
+        raise UnusableStoreError(
+            f"the run store was moved: it says that artifacts of {experiment.name!r} are in "
+            f"{experiment.artifact_location}, which is not there; they are in {place}. Run `massact doctor "
+            f"--experiment {experiment.name} --fix`, which writes the new place into the store, or move it back; "
+            "questions about it need neither"
+        )

@@ -1,12 +1,24 @@
 """Small repairs of runs that are there: an end, a tag, a file. Nothing is ever deleted."""
 
+import sqlite3
+from contextlib import closing
 from functools import cached_property
 from typing import Any
 
+from massact.errors import StoreError
 from massact.schema import Tag
 from massact.tracking.bulk_files import explained, write_files
 from massact.tracking.connection import connect, set_up_client
+from massact.tracking.database import LOCK_TIMEOUT_SECONDS
 
+_MOVE_EXPERIMENTS = (
+    "UPDATE experiments SET artifact_location = ? || substr(artifact_location, ?) "
+    "WHERE artifact_location = ? OR substr(artifact_location, 1, ?) = ?"
+)
+_MOVE_RUNS = (
+    "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) "
+    "WHERE artifact_uri = ? OR substr(artifact_uri, 1, ?) = ?"
+)
 _UNENDED = ("RUNNING", "SCHEDULED")
 
 
@@ -43,6 +55,21 @@ class Mender:
         """Write an artifact of a run, in place of one of that name."""
         set_up_client()
         write_files([(artifact_uri, {name: content})], self._tracking_uri)
+
+    def move(self, old: str, new: str) -> int:
+        """Say of the artifacts under a URI that they lie in another folder, in a SQLite store.
+
+        Returns:
+            Of how many runs.
+        """
+        path = self._tracking_uri.partition(":///")[2].partition("?")[0]
+        values = (new, len(old) + 1, old, len(old) + 1, f"{old}/")
+        try:
+            with closing(sqlite3.connect(path, timeout=LOCK_TIMEOUT_SECONDS)) as database, database:
+                database.execute(_MOVE_EXPERIMENTS, values)
+                return database.execute(_MOVE_RUNS, values).rowcount
+        except sqlite3.Error as error:
+            raise StoreError(f"no place was changed in {path}: {error}") from error
 
     @cached_property
     def _client(self) -> Any:

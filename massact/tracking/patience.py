@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from massact.errors import MassactError, StoreError
+from massact.databases import of_database, passes_by_itself
+from massact.errors import MassactError, RunRefusedError, StoreError, UnusableStoreError
 
 T = TypeVar("T")
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
@@ -31,6 +32,11 @@ class Patience:
         self.seconds = seconds
         self._say = say
         self._is_under_way = False
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether there is work that a failure would cost."""
+        return self._is_under_way
 
     def begin(self) -> None:
         """From now on there is work that a failure would cost."""
@@ -91,7 +97,10 @@ def is_outage(error: Exception) -> bool:
 
     if isinstance(error, MassactError):
         cause = error.__cause__
-        return isinstance(error, StoreError) and isinstance(cause, Exception) and is_outage(cause)
+        is_refusal = isinstance(error, UnusableStoreError) or not isinstance(error, StoreError)
+        return not is_refusal and isinstance(cause, Exception) and is_outage(cause)
+    if (of_store := of_database(error)) is not None:
+        return passes_by_itself(of_store)  # MLflow calls each of them an outage
     if isinstance(error, MlflowException):
         status = int(error.get_http_status_code())  # type: ignore[no-untyped-call]
         return status >= 500 or status in _LATER
@@ -104,8 +113,8 @@ def is_outage(error: Exception) -> bool:
 
 
 def is_unreadable(error: Exception) -> bool:
-    """Whether a reading failed that had gone well before: what has changed since may change back."""
-    return isinstance(error, StoreError)
+    """Whether a reading failed for a reason that may pass by itself."""
+    return isinstance(error, StoreError) and not isinstance(error, UnusableStoreError | RunRefusedError)
 
 
 def _line(error: Exception) -> str:

@@ -10,9 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from massact.errors import StoreError
+from massact.databases import of_database
+from massact.errors import MassactError, StoreError, UnusableStoreError
 from massact.schema import Declared, EvaluationRow, Kind, MlflowTag, StageRow, Tag
-from massact.tracking.connection import connect, first_line
+from massact.tracking.connection import connect, first_line, shown_uri, without_password
 from massact.tracking.creation import Creation
 from massact.tracking.declaring import keep_declared
 from massact.tracking.experiments import ensure_experiment
@@ -78,14 +79,27 @@ class Tracker:
         self._floor = floor
         self._patience = patience or Patience(0)
         self._declared, self._say = declared, say
-        self._client = connect(tracking_uri)
+        self._client = connect(tracking_uri, say=say)
         self.experiment_id = ensure_experiment(self._client, tracking_uri, experiment, description)
         self.shown_experiment_id = self.experiment_id
         """MLflow experiment of the last phase: under `mlflow run` the one that it chose."""
 
     def _ask(self, attempt: Callable[[], T]) -> T:
         """Something that may be asked twice: the second time changes nothing."""
-        return self._patience.ask(uninterrupted(attempt), is_outage=is_outage)
+        with self._explained():
+            return self._patience.ask(uninterrupted(attempt), is_outage=is_outage)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """A database that refuses for good, in one line."""
+        try:
+            yield
+        except Exception as error:
+            cause = of_database(error)
+            if isinstance(error, MassactError) or cause is None or is_outage(error):
+                raise
+            why = without_password(getattr(cause, "orig", None) or error, self.tracking_uri)
+            raise UnusableStoreError(f"tracking store {shown_uri(self.tracking_uri)}: {why}") from error
 
     def _describe(self, experiment_id: str) -> None:
         """Its views, and what the file declares."""
@@ -184,9 +198,10 @@ class Tracker:
 
     def _create(self, experiment_id: str, tags: Mapping[str, str], name: str) -> OpenRun:
         creation = Creation(self._client, self.tracking_uri, experiment_id, name=name, tags=tags)
-        run_id, artifact_uri = self._patience.ask(
-            uninterrupted(creation.make), is_outage=is_outage, before_again=uninterrupted(creation.find)
-        )
+        with self._explained():
+            run_id, artifact_uri = self._patience.ask(
+                uninterrupted(creation.make), is_outage=is_outage, before_again=uninterrupted(creation.find)
+            )
         return OpenRun(run_id, experiment_id, artifact_uri)
 
     def _tags(self, kind: Kind, *, name: str, parent: OpenRun | None) -> dict[str, str]:
@@ -251,7 +266,8 @@ class Tracker:
         except (MlflowException, StoreError) as error:
             if isinstance(error, StoreLostError):
                 raise
-            raise StoreError(f"run {run_id} has no artifact {path!r}: {first_line(error)}") from error
+            why = error if isinstance(error, StoreError) else first_line(error)
+            raise StoreError(f"run {run_id} has no artifact {path!r}: {why}") from error
 
     def _is_down(self) -> bool:
         """A server answers 500 where an artifact is missing, as it does when it is broken."""

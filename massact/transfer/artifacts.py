@@ -2,7 +2,9 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
+from massact.addresses import moved_folder
 from massact.domain import Response
 from massact.errors import DataError, StoreError
 from massact.schema import Artifact
@@ -14,7 +16,7 @@ class ArtifactReader:
 
     def __init__(self, tracking_uri: str) -> None:
         self._tracking_uri = tracking_uri
-        self._is_connected = False
+        self._client: Any = None
 
     def read(self, run_id: str, name: str) -> bytes:
         """An artifact's content.
@@ -59,10 +61,12 @@ class ArtifactReader:
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
 
-        if not self._is_connected:
-            connect(self._tracking_uri)  # sets MLflow's client up, and says clearly where it cannot
-            self._is_connected = True
+        if self._client is None:
+            self._client = connect(self._tracking_uri)  # sets MLflow up, and says clearly where it cannot
         try:
+            moved = moved_folder(self._client.get_run(run_id).info.artifact_uri, self._tracking_uri)
+            if moved is not None and (moved / name).is_file():
+                return moved / name
             found = download_artifacts(
                 run_id=run_id, artifact_path=name, dst_path=folder, tracking_uri=self._tracking_uri
             )

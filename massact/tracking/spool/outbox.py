@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 
-from massact.errors import SpoolError, StoreError
+from massact.errors import SpoolError, StoreError, UnusableStoreError
 from massact.schema import Tag
 from massact.tracking.spool.journal import create_journal, explain
 from massact.tracking.spool.places import stored_uri
@@ -186,7 +186,7 @@ class Spool:
         bug = None
         try:
             self._send_all()
-        except Exception as error:  # raised again where the results are waited for
+        except Exception as error:  # a fault of ours, or of the store for good: raised where it is waited for
             bug = error
         finally:
             self._queue.end(bug)
@@ -202,6 +202,9 @@ class Spool:
         while entries := self._queue.take_ready(self._courier.at_once, avoid=avoid):
             try:
                 outcome = self._attempt(entries)
+            except UnusableStoreError as error:
+                self._tell(error)
+                raise
             except StoreError as error:
                 self._queue.doubt(entries)
                 self._tell(error)

@@ -1,0 +1,93 @@
+"""Addresses of run stores and of artifact folders, and the paths of this machine that they hold.
+
+An address quotes: `%20` in it is a space, and a `?` ends the path. MLflow writes the paths of this machine into
+addresses as they are, and reads them quoted: a folder whose name looks quoted would be taken for another one.
+"""
+
+import re
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from massact.errors import UnusableStoreError
+
+_DATABASES = ("sqlite", "postgresql", "postgres")
+_WAY_OUT = (
+    "rename the folder (a name without % and ?), work in another one, or write to a tracking server "
+    "(--tracking-uri http://HOST:PORT)"
+)
+
+
+def scheme_of(tracking_uri: str) -> str:
+    """The scheme without a driver, in lower case: `postgresql` of `postgresql+psycopg://HOST`."""
+    match = re.match(r"([a-z][a-z0-9]*)(?:\+[a-z0-9]+)?:", tracking_uri.strip(), re.IGNORECASE)
+    return match[1].lower() if match else ""
+
+
+def is_database(tracking_uri: str) -> bool:
+    """Whether the URI names a database that is read by SQL."""
+    return scheme_of(tracking_uri) in _DATABASES
+
+
+def check_path(path: Path, what: str) -> Path:
+    """A path of this machine that MLflow takes for the same when it is written into an address.
+
+    Args:
+        what: of the error, such as `the working directory`.
+
+    Raises:
+        UnusableStoreError: MLflow would read or write elsewhere.
+    """
+    text = str(path)
+    read = unquote(text.partition("?")[0])
+    if read != text:
+        raise UnusableStoreError(f"{what} is {text}, which MLflow would take for {read}: {_WAY_OUT}")
+    return path
+
+
+def sqlite_uri(path: Path) -> str:
+    """The address of a SQLite file.
+
+    Raises:
+        UnusableStoreError: it would be read as another file's.
+    """
+    return f"sqlite:///{check_path(path.absolute(), 'the place of the run store')}"
+
+
+def plain_sqlite(uri: str) -> str:
+    """A SQLite URI whose path has nothing quoted in it: MLflow makes folders by what stands there.
+
+    Raises:
+        UnusableStoreError: no such URI names the file.
+    """
+    scheme, _, rest = uri.strip().partition(":///")
+    path, mark, query = rest.partition("?")
+    if path in ("", ":memory:") or path.startswith("file:"):  # the last: a URI of SQLite's own
+        return uri
+    if mark and "=" not in query:
+        check_path(Path(rest), "the file of the tracking URI")
+    if Path(path).absolute().parent.is_dir():
+        check_path(Path(path), "the file of the tracking URI")
+    check_path(Path(unquote(path)), "the file of the tracking URI")
+    return f"{scheme}:///{unquote(path)}{mark}{query}"
+
+
+def local_folder(artifact_uri: str) -> Path | None:
+    """The folder of this machine that MLflow means by an artifact URI; `None` where it is another kind of place."""
+    parts = urlsplit(artifact_uri)
+    if parts.scheme == "file" and not parts.netloc:
+        return Path(unquote(parts.path))
+    return None if parts.scheme else Path(unquote(artifact_uri))
+
+
+def moved_folder(artifact_uri: str, tracking_uri: str) -> Path | None:
+    """Where a folder of artifacts lies now that its SQLite file and what lies beside it were moved.
+
+    MLflow keeps whole paths. `None` where the folder is in its place, or nothing of its name lies beside the file.
+    """
+    folder = local_folder(artifact_uri)
+    if folder is None or scheme_of(tracking_uri) != "sqlite" or folder.is_dir():
+        return None
+    beside = Path(tracking_uri.strip().partition(":///")[2].partition("?")[0]).absolute().parent
+    parts = folder.parts
+    places = (beside.joinpath(*parts[start:]) for start in range(1, len(parts) - 1))
+    return next((place for place in places if place.is_dir()), None)
