@@ -12,9 +12,9 @@ from massact.domain import METHODS
 from massact.query.selection import is_at_floor
 from massact.report.chosen import MOST_FIGURES, key_places, top_gain
 from massact.report.contents import Evidence, Place, counted
-from massact.report.figure_style import INK, VERMILLION, ink_on, method_of, new_figure, style
+from massact.report.figure_style import INK, VERMILLION, ink_on, mark_grid_end, method_of, new_figure, style
 from massact.report.result_tables import RANDOM
-from massact.report.table import signed
+from massact.report.table import at_coefficient, signed
 from massact.schema import StoredPoint
 
 if TYPE_CHECKING:
@@ -187,6 +187,7 @@ def _draw(panel: "Axes", evidence: Evidence, place: Place, grid: HeatGrid, scale
     if best is not None:
         corner = (grid.coefficients.index(best.coefficient) - 0.5, grid.layers.index(best.layer) - 0.5)
         panel.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=VERMILLION, linewidth=2.2, zorder=5))
+        mark_grid_end(panel, best, corner[0] + 0.5, corner[1] + 0.5)
     panel.set_xlim(-0.5, len(grid.coefficients) - 0.5)
     panel.set_ylim(-0.5, len(grid.layers) - 0.5)
     panel.grid(visible=False)
@@ -216,7 +217,7 @@ def heat_alt(evidence: Evidence, place: Place, labels: Sequence[str]) -> str:
         said = (
             "nothing at the floor"
             if best is None or best.delta is None
-            else f"best {signed(best.delta)} at layer {best.layer}, coefficient {best.coefficient:g}"
+            else f"best {signed(best.delta)} at layer {best.layer}, coefficient {at_coefficient(best)}"
         )
         words.append(f"{grid.label}: {said}; {n_below} of {counted(len(grid.cells), 'cell')} below the floor")
     return f"Delta by layer and coefficient on {evidence.name(place)}. {'. '.join(words)}."
