@@ -13,7 +13,7 @@ from massact.report.figure_style import legend_order, method_of
 from massact.report.figures import label_lines
 from massact.report.positions import interval_text
 from massact.report.result_figures import bars
-from massact.report.table import at_coefficient, number, signed
+from massact.report.table import number, signed
 from massact.vectors.massive import Calibration
 
 _MOST_LABELS = 8
@@ -30,13 +30,14 @@ def tradeoff_alt(evidence: Evidence, place: Place) -> str:
         said = (
             "no result at the floor"
             if best is None or best.delta is None
-            else f"best {signed(best.delta)} at layer {best.layer}, coefficient {at_coefficient(best)}"
+            else f"best {signed(best.delta)} at layer {best.layer}, coefficient {best.coefficient:g}"
         )
         sizes = [abs(point.coefficient) for point in points if is_below_floor(point, evidence.floor)]
         last = max((abs(p.coefficient) for p in points if not is_below_floor(p, evidence.floor)), default=0.0)
         beyond = [size for size in sizes if size > last]
         cliff = f", below the floor from {min(beyond):g} on" if beyond else ""
-        words.append(f"{label}: {said}{cliff}")
+        end = ", its best at the end of the grid" if best is not None and best.at_grid_end else ""
+        words.append(f"{label}: {said}{cliff}{end}")
     return (
         f"Delta and coherence against the coefficient on {evidence.name(place)}, floor {evidence.floor:g}. "
         f"{_some(words)}."

@@ -231,6 +231,6 @@ def legend_below(figure: "Figure", handles: Sequence[Any], n_columns: int) -> No
 
 
 def mark_grid_end(axes: "Axes", best: Point, x: float, y: float) -> None:
-    """Write `end` beside a best that lies at the end of its grid: a better one may lie beyond it."""
+    """Draw a small arrowhead over a best that lies at the end of its grid: a better one may lie beyond it."""
     if best.at_grid_end:
-        axes.annotate("end", (x, y), xytext=(4, -7), textcoords="offset points", fontsize=6, color=INK)
+        axes.scatter([x], [y], marker=">", s=12, color=INK, linewidths=0, zorder=6, gid="end of grid")

@@ -12,9 +12,9 @@ from massact.domain import METHODS
 from massact.query.selection import is_at_floor
 from massact.report.chosen import MOST_FIGURES, key_places, top_gain
 from massact.report.contents import Evidence, Place, counted
-from massact.report.figure_style import INK, VERMILLION, ink_on, mark_grid_end, method_of, new_figure, style
+from massact.report.figure_style import INK, VERMILLION, ink_on, method_of, new_figure, style
 from massact.report.result_tables import RANDOM
-from massact.report.table import at_coefficient, signed
+from massact.report.table import signed
 from massact.schema import StoredPoint
 
 if TYPE_CHECKING:
@@ -186,8 +186,9 @@ def _draw(panel: "Axes", evidence: Evidence, place: Place, grid: HeatGrid, scale
     panel.plot(cross_x, cross_y, color=INK, linewidth=0.8)
     if best is not None:
         corner = (grid.coefficients.index(best.coefficient) - 0.5, grid.layers.index(best.layer) - 0.5)
-        panel.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=VERMILLION, linewidth=2.2, zorder=5))
-        mark_grid_end(panel, best, corner[0] + 0.5, corner[1] + 0.5)
+        # dashed where the grid ends at the best, so that a better one may lie beyond it
+        frame = {"edgecolor": VERMILLION, "linewidth": 2.2, "linestyle": "--" if best.at_grid_end else "-"}
+        panel.add_patch(Rectangle(corner, 1, 1, fill=False, zorder=5, **frame))
     panel.set_xlim(-0.5, len(grid.coefficients) - 0.5)
     panel.set_ylim(-0.5, len(grid.layers) - 0.5)
     panel.grid(visible=False)
@@ -217,7 +218,9 @@ def heat_alt(evidence: Evidence, place: Place, labels: Sequence[str]) -> str:
         said = (
             "nothing at the floor"
             if best is None or best.delta is None
-            else f"best {signed(best.delta)} at layer {best.layer}, coefficient {at_coefficient(best)}"
+            else f"best {signed(best.delta)} at layer {best.layer}, coefficient {best.coefficient:g}"
         )
-        words.append(f"{grid.label}: {said}; {n_below} of {counted(len(grid.cells), 'cell')} below the floor")
+        end = ", its best at the end of the grid" if best is not None and best.at_grid_end else ""
+        cells_below = f"{n_below} of {counted(len(grid.cells), 'cell')} below the floor"
+        words.append(f"{grid.label}: {said}; {cells_below}{end}")
     return f"Delta by layer and coefficient on {evidence.name(place)}. {'. '.join(words)}."
