@@ -187,8 +187,11 @@ def _draw(panel: "Axes", evidence: Evidence, place: Place, grid: HeatGrid, scale
     if best is not None:
         corner = (grid.coefficients.index(best.coefficient) - 0.5, grid.layers.index(best.layer) - 0.5)
         # dashed where the grid ends at the best, so that a better one may lie beyond it
-        frame = {"edgecolor": VERMILLION, "linewidth": 2.2, "linestyle": "--" if best.at_grid_end else "-"}
-        panel.add_patch(Rectangle(corner, 1, 1, fill=False, zorder=5, **frame))
+        ends = "--" if best.at_grid_end else "-"
+        look = Rectangle(
+            corner, 1, 1, fill=False, edgecolor=VERMILLION, linewidth=2.2, linestyle=ends, zorder=5
+        )
+        panel.add_patch(look)
     panel.set_xlim(-0.5, len(grid.coefficients) - 0.5)
     panel.set_ylim(-0.5, len(grid.layers) - 0.5)
     panel.grid(visible=False)
