@@ -2,18 +2,29 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from massact.addresses import plain_sqlite, scheme_of, sqlite_uri
-from massact.domain import DEFAULT_COHERENCE_FLOOR
-from massact.errors import ConfigError, NoMatrixError, StoreError, UnknownExperimentError, UsageError
+from massact.domain import DEFAULT_COHERENCE_FLOOR, DEFAULT_LEAST_SCORED
+from massact.errors import (
+    ConfigError,
+    MassactError,
+    NoMatrixError,
+    StoreError,
+    UnknownExperimentError,
+    UsageError,
+)
 from massact.labels import normalise_label
 from massact.query import Answer, Answers, Filters
 from massact.schema import Declared, PublishedRow
 from massact.store import RunStore, open_store
 from massact.vectors.positions import parse_position
+
+if TYPE_CHECKING:
+    from massact.config import Experiment
 
 AnswerT_co = TypeVar("AnswerT_co", bound=Answer[Any], covariant=True)
 AnswerT = TypeVar("AnswerT", bound=Answer[Any])
@@ -35,6 +46,8 @@ class Asked:
     """Least `coherence_mean` that counts, 0 to 100; `None`: the experiment file's."""
     phase: str | None = None
     """Only the groups that this phase declares."""
+    least_scored: float | None = None
+    """Share of its responses that an evaluation must have scores of to count, 0 to 1; `None`: the experiment file's."""
     with_published: bool = False
     with_confirmations: bool = False
     """Whether what was confirmed is read too, and the scores that winners were chosen by."""
@@ -103,7 +116,7 @@ def _answered(posed: Posed[AnswerT], loaded: Loaded) -> AnswerT:
     notes = (*loaded.notes, *answer.notes)
     if not answer.rows and not notes:
         notes = (*notes, "neither the experiment file nor the run store has anything to answer this with")
-    return replace(answer, notes=notes)
+    return replace(answer, notes=notes, least_scored=loaded.answers.least_scored)
 
 
 def resolve_tracking_uri(value: str | None) -> str:
@@ -143,7 +156,15 @@ def _load(store: RunStore, name: str, asked: Asked, by_file: Declared | None) ->
     floor = own_floor if asked.floor is None else _checked(asked.floor)
     groups = declared.groups(asked.phase) if declared else ()
     ranges = declared.coefficient_ranges if declared else {}
-    answers = Answers.from_store(store, name, groups=groups, coefficient_ranges=ranges)
+    told = declared.least_scored if declared else DEFAULT_LEAST_SCORED
+    answers = Answers.from_store(
+        store,
+        name,
+        groups=groups,
+        coefficient_ranges=ranges,
+        setting=declared.setting if declared else None,
+        least_scored=told if asked.least_scored is None else _checked_share(asked.least_scored),
+    )
     published = tuple(one.row for one in store.published(name)) if asked.with_published else ()
     notes = _notes(store, name, answers)
     if declared is None and not (answers.evaluations or answers.failures or published):
@@ -155,7 +176,7 @@ def _load(store: RunStore, name: str, asked: Asked, by_file: Declared | None) ->
         raise NoMatrixError(_no_matrix(name))
     answers = answers.only(normalised(asked.only))
     if asked.with_scores:
-        answers = answers.with_scores(store, name, 0.0 if asked.needs_all_scores else floor)
+        answers = answers.with_scores(store, 0.0 if asked.needs_all_scores else floor)
     if asked.with_confirmations:
         answers = answers.with_confirmations(store, name, floor)
     return Loaded(answers=answers, floor=floor, declared=declared, published=published, notes=notes)
@@ -166,9 +187,36 @@ def _declared_by_file(asked: Asked) -> Declared | None:
     if path != Path(asked.experiment) and not path.is_file():
         return None  # a bare name: perhaps one that only the store knows
     from massact.config import load_experiment
-    from massact.config.declared import declared_by
 
-    return declared_by(load_experiment(path))
+    return declared_by_data(load_experiment(path))
+
+
+def read_answers(store: RunStore, experiment: "Experiment", phase: str | None = None) -> Answers:
+    """What a store holds, with the declared matrix of one phase or of all, in the setting that the file declares."""
+    declared = declared_by_data(experiment)
+    return Answers.from_store(
+        store,
+        experiment.name,
+        groups=experiment.groups(phase),
+        coefficient_ranges=declared.coefficient_ranges,
+        setting=declared.setting,
+        least_scored=declared.least_scored,
+    )
+
+
+def declared_by_data(experiment: "Experiment") -> Declared:
+    """What an experiment file declares, with what the datasets that it names tell of its setting."""
+    from massact.config.declared import declared_by
+    from massact.pipeline.dataset import load_trait
+
+    declared, digests = declared_by(experiment), {}
+    for trait in experiment.traits:
+        with suppress(MassactError):  # nothing that is asked of the store needs the dataset
+            dataset = load_trait(experiment.resolve(trait.dataset))
+            asked = dataset.question_set(experiment.subset, confirm_share=experiment.confirm_share)
+            digests[trait.name] = asked.digest
+    setting = declared.setting and replace(declared.setting, question_sets=digests)
+    return replace(declared, setting=setting)
 
 
 def _no_matrix(name: str) -> str:
@@ -187,7 +235,7 @@ def _notes(store: RunStore, name: str, answers: Answers) -> tuple[str, ...]:
     if n_foreign:
         runs_lie = "1 run of another tool lies" if n_foreign == 1 else f"{n_foreign} runs of other tools lie"
         found.append(f"{runs_lie} in the same MLflow experiment, left out")
-    return (*found, *store.warnings)
+    return (*found, *answers.baseline_notes, *store.warnings)
 
 
 def normalised(only: Filters) -> Filters:
@@ -210,3 +258,9 @@ def _checked(floor: float) -> float:
     if not 0 <= floor <= 100:
         raise UsageError(f"coherence floor {floor:g}: coherence runs from 0 to 100")
     return floor
+
+
+def _checked_share(share: float) -> float:
+    if not 0 <= share <= 1:
+        raise UsageError(f"least_scored {share:g}: a share of the responses runs from 0 to 1")
+    return share

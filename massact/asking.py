@@ -6,7 +6,9 @@
     answer.rows[0].coefficient, answer.to_frame()
 
 Each takes an experiment file (or a bare name, as the commands do), reads the store once, and gives
-frozen rows. None loads torch, transformers or mlflow.
+frozen rows. `floor` is the least `coherence_mean` that counts, `least_scored` the share of its responses that an
+evaluation must have scores of to count; unsaid they are the experiment file's. None loads torch, transformers or
+mlflow.
 """
 
 from collections.abc import Iterable, Sequence
@@ -50,6 +52,7 @@ def gaps(
     tracking_uri: str | None = None,
     only: Filters = EVERYTHING,
     floor: float | None = None,
+    least_scored: float | None = None,
     phase: str | None = None,
 ) -> GapsAnswer:
     """Which declared groups have no result at or above the floor; see `massact.query.gaps`.
@@ -57,7 +60,7 @@ def gaps(
     Raises:
         UsageError: the file, the store or a filter is wrong, or neither a file nor the store declares groups.
     """
-    return ask(pose_gaps(Asked(experiment, tracking_uri, only, floor, phase)))
+    return ask(pose_gaps(Asked(experiment, tracking_uri, only, floor, phase, least_scored)))
 
 
 def best(
@@ -66,6 +69,7 @@ def best(
     tracking_uri: str | None = None,
     only: Filters = EVERYTHING,
     floor: float | None = None,
+    least_scored: float | None = None,
     intervals: bool = True,
 ) -> Answer[BestRow]:
     """The best result of each group at or above the floor; see `massact.query.best`.
@@ -73,7 +77,11 @@ def best(
     Args:
         intervals: whether every best gets its interval and its standing; a large store answers faster without.
     """
-    return ask(pose_best(Asked(experiment, tracking_uri, only, floor), intervals=intervals))
+    return ask(
+        pose_best(
+            Asked(experiment, tracking_uri, only, floor, least_scored=least_scored), intervals=intervals
+        )
+    )
 
 
 def compare(
@@ -83,9 +91,12 @@ def compare(
     tracking_uri: str | None = None,
     only: Filters = EVERYTHING,
     floor: float | None = None,
+    least_scored: float | None = None,
 ) -> Answer[ComparisonRow]:
     """Pairs of labels side by side; without pairs, clean-before against clean-after."""
-    return ask(pose_compare(Asked(experiment, tracking_uri, only, floor), pairs=pairs))
+    return ask(
+        pose_compare(Asked(experiment, tracking_uri, only, floor, least_scored=least_scored), pairs=pairs)
+    )
 
 
 def compare_published(
@@ -94,12 +105,15 @@ def compare_published(
     tracking_uri: str | None = None,
     only: Filters = EVERYTHING,
     floor: float | None = None,
+    least_scored: float | None = None,
 ) -> Answer[PublishedComparison]:
     """Published figures beside ours; see `massact.query.compare_published`."""
-    return ask(pose_compare_published(Asked(experiment, tracking_uri, only, floor)))
+    return ask(
+        pose_compare_published(Asked(experiment, tracking_uri, only, floor, least_scored=least_scored))
+    )
 
 
-def curve(
+def curve(  # noqa: PLR0913  three of its own beside those that every question has
     experiment: str | Path,
     *,
     method: str = "mean_diff",
@@ -108,9 +122,10 @@ def curve(
     tracking_uri: str | None = None,
     only: Filters = EVERYTHING,
     floor: float | None = None,
+    least_scored: float | None = None,
 ) -> Answer[CurveRow]:
     """The best delta against the number of cleaned dims; see `massact.query.curve`."""
-    asked = Asked(experiment, tracking_uri, only, floor)
+    asked = Asked(experiment, tracking_uri, only, floor, least_scored=least_scored)
     return ask(pose_curve(asked, method=method, when=when, scope=scope))
 
 
@@ -120,9 +135,10 @@ def coefficients(
     tracking_uri: str | None = None,
     only: Filters = EVERYTHING,
     floor: float | None = None,
+    least_scored: float | None = None,
 ) -> CoefficientsAnswer:
     """Where the best coefficients lie and what follows; see `massact.query.coefficients`."""
-    return ask(pose_coefficients(Asked(experiment, tracking_uri, only, floor)))
+    return ask(pose_coefficients(Asked(experiment, tracking_uri, only, floor, least_scored=least_scored)))
 
 
 def confirmations(
@@ -131,9 +147,10 @@ def confirmations(
     tracking_uri: str | None = None,
     only: Filters = EVERYTHING,
     floor: float | None = None,
+    least_scored: float | None = None,
 ) -> ConfirmationsAnswer:
     """Winners on questions that took no part in choosing them; see `massact.query.confirmations`."""
-    return ask(pose_confirmations(Asked(experiment, tracking_uri, only, floor)))
+    return ask(pose_confirmations(Asked(experiment, tracking_uri, only, floor, least_scored=least_scored)))
 
 
 def sensitivity(
@@ -142,9 +159,12 @@ def sensitivity(
     floors: Iterable[float] = FLOORS,
     tracking_uri: str | None = None,
     only: Filters = EVERYTHING,
+    least_scored: float | None = None,
 ) -> SensitivityAnswer:
     """The winner at every floor and where it flips; see `massact.query.sensitivity`."""
-    return ask(pose_sensitivity(Asked(experiment, tracking_uri, only), floors=floors))
+    return ask(
+        pose_sensitivity(Asked(experiment, tracking_uri, only, least_scored=least_scored), floors=floors)
+    )
 
 
 def judges(
@@ -153,9 +173,10 @@ def judges(
     tracking_uri: str | None = None,
     only: Filters = EVERYTHING,
     floor: float | None = None,
+    least_scored: float | None = None,
 ) -> JudgesAnswer:
     """Winners under two judges of the same responses, and where they flip; see `massact.query.judges`."""
-    return ask(pose_judges(Asked(experiment, tracking_uri, only, floor)))
+    return ask(pose_judges(Asked(experiment, tracking_uri, only, floor, least_scored=least_scored)))
 
 
 def runs(
@@ -166,6 +187,11 @@ def runs(
     tracking_uri: str | None = None,
     only: Filters = EVERYTHING,
     floor: float | None = None,
+    least_scored: float | None = None,
 ) -> Answer[RunRow]:
     """The evaluations one by one; see `massact.query.runs`."""
-    return ask(pose_runs(Asked(experiment, tracking_uri, only, floor), sort=sort, limit=limit))
+    return ask(
+        pose_runs(
+            Asked(experiment, tracking_uri, only, floor, least_scored=least_scored), sort=sort, limit=limit
+        )
+    )

@@ -18,6 +18,15 @@ METHODS = ("mean_diff", "probe", "gradient", "random_baseline")
 DEFAULT_COHERENCE_FLOOR = 68.0
 """The least `coherence_mean` at which a result counts, unless a question is asked with another."""
 
+DEFAULT_LEAST_SCORED = 0.8
+"""The least share of its responses that an evaluation or a baseline must have scores of to count, 0 to 1. What a judge
+leaves unscored is no random part: of text that it cannot read it says nothing. Where a fifth is missing, 68 of the rest
+still is 54 of all; where half is, it may be 34."""
+
+LEAST_EFFECT = 10.0
+"""Points of delta in the wanted direction from which on steering has an effect: below it a best coefficient is no more
+than the luckiest of those that did nothing."""
+
 SearchMode = Literal["search", "scan"]
 SEARCH_MODES: tuple[SearchMode, ...] = ("search", "scan")
 """`search`: only what the search asks for. `scan`: the declared coefficients first, so that a curve that is not

@@ -262,7 +262,9 @@ def compare(
             difference = better = None
             if a and b:
                 difference = a["delta"] - b["delta"]
-                better = None if difference == 0 else pair[_loss(b) < _loss(a)]
+                # one direction by algebra, at every layer: what differs is noise
+                is_same = set(pair) == {"mean_diff_preclean", "mean_diff_cleaned"}
+                better = None if difference == 0 or is_same else pair[_loss(b) < _loss(a)]
             statuses = [status_of(parts.get(label), floor) for label in pair]
             rows.append((*where, *pair, *statuses, id_of(a), id_of(b), difference, better))
     return rows

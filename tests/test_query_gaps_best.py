@@ -307,7 +307,9 @@ def test_the_answer_keeps_the_order_of_the_matrix_and_counts_what_remains() -> N
         ("gradient", "below_floor"),
     ]
     assert [row.label for row in answer.remaining] == ["probe", "gradient"]
-    assert answer.rows[1].brackets[0].try_next == ()
+    assert answer.rows[1].brackets[0].try_next == (250, 397, 630, 1260, 1590, 2000), (
+        "its grid has one coefficient"
+    )
 
 
 def test_a_gap_says_which_baseline_it_was_compared_with() -> None:

@@ -48,11 +48,25 @@ def test_between_a_coherent_and_an_incoherent_coefficient() -> None:
     assert (found.low, found.high, found.try_next) == (1000, 2000, (1190, 1410, 1680))
 
 
-def test_a_group_that_has_a_best_shows_its_bracket_and_suggests_nothing() -> None:
-    (found,) = brackets((15, 1000, 70.0), (15, 1200, 75.0), (15, 2000, 60.0))
+def test_a_group_that_has_a_best_inside_its_grid_shows_its_bracket_and_suggests_nothing() -> None:
+    (found,) = brackets((15, 800, 40.0), (15, 1000, 70.0), (15, 1200, 75.0), (15, 2000, 60.0))
     assert (found.low, found.high, found.try_next, found.reason) == (1200, 2000, (), None)
     (open_ended,) = brackets((15, 1000, 70.0))
     assert (open_ended.low, open_ended.high) == (1000, None)
+
+
+def test_a_best_at_the_end_of_its_grid_is_widened_beyond_it_within_the_models_range() -> None:
+    (largest,) = brackets((15, 60, 97.0), (15, 30, 40.0))
+    assert largest.try_next == (75.6, 95.2, 120), "steps of 2 ** (1/3)"
+    (bounded,) = brackets((15, 60, 97.0), (15, 30, 40.0), allowed=(4, 80))
+    assert bounded.try_next == (66, 72.7, 80)
+    (shut,) = brackets((15, 60, 97.0), (15, 30, 40.0), allowed=(4, 60))
+    assert (shut.try_next, shut.reason) == (
+        (),
+        "nothing between 60 and 151.191 lies within the allowed 4 to 60",
+    )
+    (below,) = brackets((15, -60, 97.0), (15, -120, 40.0))
+    assert below.try_next == (-15, -23.8, -37.8)
 
 
 def test_negative_coefficients_keep_their_sign_and_side() -> None:

@@ -1,5 +1,6 @@
 """compare, curve and coefficients; the facade that loads a store once; DataFrames."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +18,9 @@ from massact.query import (
     compare,
     curve,
 )
-from tests.store_fixtures import evaluated, failed
+from massact.schema import EvaluationRow
+from massact.store.base import Stored
+from tests.store_fixtures import evaluated, failed, stored
 
 FLOOR = 68.0
 
@@ -67,10 +70,9 @@ def test_mean_diff_cleaned_before_and_after_is_one_direction_by_algebra() -> Non
     for other in ("mean_diff_top2", "mean_diff_postclean_la2", "probe_cleaned", "mean_diff_preclean_u2"):
         assert comparison(evaluated("mean_diff_preclean"), evaluated(other)).same_vector is None
     assert comparison(evaluated("probe_preclean"), evaluated("probe_cleaned")).same_vector is None
-    assert (
-        comparison(evaluated("mean_diff_preclean", 14), evaluated("mean_diff_cleaned", 15)).same_vector
-        is None
-    )
+    row = comparison(evaluated("mean_diff_preclean", 14), evaluated("mean_diff_cleaned", 15, delta=30.0))
+    assert (row.same_vector, row.difference) == (f"{same} at every layer", -10.0)
+    assert row.better is None, "noise alone decides at which layer one vector has its best"
 
 
 def test_equal_digests_and_cosines_tell_one_vector() -> None:
@@ -194,16 +196,32 @@ def test_a_curve_is_of_a_method(method: str) -> None:
         curve([], method=method, floor=FLOOR)
 
 
+def inside_a_grid(*bests: Stored[EvaluationRow]) -> list[Stored[EvaluationRow]]:
+    """Bests with a weaker coefficient below each, and a broken one beyond."""
+    found = list(bests)
+    for one in bests:
+        row, size = one.row, one.row.coefficient or 0.0
+        weaker, broken = (
+            {"coefficient": size / 2, "delta": 1.0},
+            {"coefficient": size * 2, "coherence_mean": 20.0},
+        )
+        found += [
+            stored(replace(row, key=f"{row.key}-{name}", **changes), run_id=f"{one.run_id}-{name}")
+            for name, changes in (("weaker", weaker), ("broken", broken))
+        ]
+    return found
+
+
 def test_coefficient_patterns_and_what_they_advise() -> None:
     long: dict[str, Any] = {"position": "response[:10]"}
-    rows = [
+    rows = inside_a_grid(
         evaluated("probe", 15, 1000.0, relative_strength=0.8),
         evaluated("probe", 15, 1200.0, key="p10", relative_strength=0.9, **long),
         evaluated("mean_diff", 15, 2500.0, relative_strength=1.0),
         evaluated("mean_diff", 16, 1800.0, key="m10", **long),
         evaluated("mean_diff_top1", 15, 1000.0),
-        evaluated("gradient", coherence_mean=10.0),
-    ]
+        evaluated("gradient", coherence_mean=10.0, delta=1.0),
+    )
     answer = coefficients(rows, floor=FLOOR)
     assert [(one.position, one.ratio) for one in answer.method_ratios] == [
         ("response[:5]", 2.5),
@@ -226,6 +244,65 @@ def test_coefficient_patterns_and_what_they_advise() -> None:
     )
 
 
+def test_nothing_is_advised_from_the_end_of_a_grid_or_from_what_did_nothing() -> None:
+    ends, idle = evaluated("mean_diff", coefficient=60.0, delta=90.0), evaluated("gradient", delta=0.1)
+    answer = coefficients(
+        [*inside_a_grid(evaluated("probe", coefficient=20.0, delta=90.0)), ends, idle], floor=FLOOR
+    )
+    assert {row.label: row.at_grid_end for row in answer.rows} == {
+        "gradient": True, "mean_diff": True, "probe": False,
+    }  # fmt: skip
+    assert answer.method_ratios == ()
+    assert "start probe at 20 on gemma (layer 15; 1 position)" in answer.recommendations
+    assert any(
+        line.startswith(
+            "cannot say where to start mean_diff on gemma: nothing reaches coherence 68, inside its grid"
+        )
+        for line in answer.recommendations
+    )
+    assert answer.notes[-1].startswith(
+        "nothing is advised from 2 of 3 bests: 2 lie at the end of their grid, 0 have"
+    )
+    flat = coefficients(inside_a_grid(evaluated("gradient", delta=5.0)), floor=FLOOR)
+    assert flat.notes[-1].endswith("0 lie at the end of their grid, 1 have no effect (a delta of 10 points)")
+
+
+@pytest.mark.parametrize(
+    ("others", "is_end"),
+    [
+        ([(30.0, 80.0, 10.0)], True),  # nothing larger was tried
+        ([(30.0, 80.0, 10.0), (120.0, 40.0, 90.0)], False),  # it breaks beyond
+        ([(30.0, 80.0, 10.0), (120.0, 80.0, 15.0)], False),  # it falls beyond
+        ([(30.0, 80.0, 10.0), (120.0, None, None)], True),  # what lies beyond has no score
+        ([(120.0, 40.0, 90.0)], True),  # nothing smaller was tried
+        ([(-30.0, 80.0, 1.0), (-120.0, 40.0, 1.0)], True),  # of the other sign alone
+    ],
+)
+def test_a_best_at_the_end_of_its_grid_is_marked(
+    others: list[tuple[float, float | None, float | None]], is_end: bool
+) -> None:
+    rows = [evaluated("probe", coefficient=60.0, delta=20.0)]
+    rows += [evaluated("probe", coefficient=c, coherence_mean=h, delta=d) for c, h, d in others]
+    rows.append(evaluated("probe", 14, 500.0, coherence_mean=20.0))  # another layer says nothing of this one
+    (row,) = best(rows, floor=FLOOR).rows
+    assert (row.coefficient, row.at_grid_end) == (60.0, is_end)
+
+
+def test_a_step_of_the_curve_that_is_an_earlier_vector_says_so() -> None:
+    five, every = (evaluated(label, vector_digest="v") for label in ("mean_diff_top5", "mean_diff_cleaned"))
+    rows = curve([five, every], method="mean_diff", floor=FLOOR).rows
+    said = {row.label: row.same_vector for row in rows if row.best}
+    assert said == {"mean_diff_top5": None, "mean_diff_cleaned": "mean_diff_top5: same vector: equal digest"}
+
+
+def test_ratios_do_not_depend_on_what_is_shown() -> None:
+    rows = inside_a_grid(evaluated("probe", coefficient=20.0), evaluated("mean_diff", coefficient=50.0))
+    every = Answers(evaluations=Evaluations.of(rows), coefficient_ranges={})
+    shown = every.only(Filters(labels=("mean_diff",))).coefficients(FLOOR)
+    assert [row.label for row in shown.rows] == ["mean_diff"]
+    assert [one.ratio for one in shown.method_ratios] == [2.5]
+
+
 def test_advice_on_nothing_says_that_it_cannot() -> None:
     answer = coefficients([evaluated("probe", coherence_mean=10.0)], floor=FLOOR)
     assert answer.rows == ()
@@ -235,10 +312,10 @@ def test_advice_on_nothing_says_that_it_cannot() -> None:
 
 
 def test_advice_tells_settings_apart() -> None:
-    rows = [
+    rows = inside_a_grid(
         evaluated("probe", coefficient=1000.0),
         evaluated("probe", coefficient=500.0, setting="setting-2", judge="other"),
-    ]
+    )
     starts = [
         line for line in coefficients(rows, floor=FLOOR).recommendations if line.startswith("start probe")
     ]
@@ -302,13 +379,13 @@ def test_frames_have_one_column_per_field_and_point_field() -> None:
 
 
 def test_what_a_label_filter_leaves_out_is_not_called_missing() -> None:
-    rows = [
+    rows = inside_a_grid(
         evaluated("mean_diff", delta=30.0),
         evaluated("mean_diff_top1", coefficient=400.0, delta=20.0),
         evaluated("mean_diff_cleaned", delta=10.0),
         evaluated("mean_diff_preclean", delta=10.0),
         evaluated("probe", delta=25.0),
-    ]
+    )
     every = Answers(evaluations=Evaluations.of(rows), coefficient_ranges={})
     one = every.only(Filters(labels=("mean_diff",)))
     assert [(row.label, row.status) for row in one.curve(FLOOR, method="mean_diff").rows] == [

@@ -1,11 +1,12 @@
 """Intervals, standings and tests in the answers of `best` and `compare`."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from massact.domain import Group
-from massact.query import best, compare
+from massact.query import Answers, Evaluations, Filters, best, compare
 from massact.query.halves import HalvesRow, halves
 from massact.query.matched import at_matched_coherence
 from massact.query.question_scores import QuestionScores
@@ -227,3 +228,41 @@ def test_many_questions_are_split_at_random_and_always_alike() -> None:
 
 def test_without_scores_by_question_there_are_no_halves() -> None:
     assert halves(strata(slices(rows_of(GRID))), floor=FLOOR, scores=QuestionScores({}, {})) == ()
+
+
+def test_standings_are_among_all_labels_of_a_place_whatever_is_shown() -> None:
+    every = Answers(evaluations=Evaluations.of(rows_of(GRID)), scores=scores_of(GRID), coefficient_ranges={})
+    whole = {row.run_id: row.standing for row in every.best(FLOOR).rows}
+    for labels in (("mean_diff",), ("mean_diff_top1",), ("probe", "mean_diff_top1")):
+        answer = every.only(Filters(labels=labels)).best(FLOOR)
+        assert {row.run_id: row.standing for row in answer.rows} == {
+            row.run_id: whole[row.run_id] for row in answer.rows
+        }
+        is_told = any(
+            "the winner is not shown: gemma, refusal, response[:5]: probe" in one for one in answer.notes
+        )
+        assert is_told == ("probe" not in labels)
+
+
+def test_what_a_layer_filter_shows_is_set_beside_the_winner_of_the_place() -> None:
+    lower = scored("probe", 900, noisy(1, step=1.0))
+    lower = (replace(lower[0], row=replace(lower[0].row, layer=14)), lower[1])
+    grid = [*GRID, lower]
+    every = Answers(evaluations=Evaluations.of(rows_of(grid)), scores=scores_of(grid), coefficient_ranges={})
+    answer = every.only(Filters(layers=(14,))).best(FLOOR)
+    assert [(row.label, row.layer, row.standing) for row in answer.rows] == [("probe", 14, "behind")]
+    assert any("the winner is not shown" in note for note in answer.notes)
+
+
+def test_a_label_that_is_one_vector_with_the_winner_is_never_behind() -> None:
+    grid = [
+        scored("mean_diff_preclean", 1000, noisy(30)),
+        scored("mean_diff_cleaned", 1000, noisy(2, step=1.0)),
+        scored("probe", 1000, noisy(2, step=1.0)),
+    ]
+    answer = best(rows_of(grid), floor=FLOOR, scores=scores_of(grid))
+    assert {row.label: row.standing for row in answer.rows} == {
+        "mean_diff_preclean": "winner",
+        "mean_diff_cleaned": "tied",
+        "probe": "behind",
+    }

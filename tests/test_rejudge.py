@@ -150,10 +150,7 @@ def test_a_dry_run_asks_nobody_and_writes_nothing(place: Path, judge: JudgeServe
 
 
 def test_what_the_judge_left_unscored_is_scored_the_next_time(place: Path, judge: JudgeServer) -> None:
-    def half(request: Request) -> Reply:
-        return completion("I cannot say.") if request.is_coherence else score_by_text(request)
-
-    judge.answer = half
+    judge.answer = no_coherence
     assert run(place, "rejudge", "--judge", JUDGE).exit_code == 0
     assert {one.row.n_unscored for one in rows(place, JUDGE)} == {N_QUESTIONS}
     judge.answer = score_by_text
@@ -162,6 +159,56 @@ def test_what_the_judge_left_unscored_is_scored_the_next_time(place: Path, judge
     assert len(found) == N_CELLS
     assert {one.row.n_unscored for one in found} == {0}
     assert all(one.row.baseline_trait_mean is not None for one in found)
+
+
+def no_coherence(request: Request) -> Reply:
+    """An outage that leaves every response without one of its scores."""
+    return completion("I cannot say.") if request.is_coherence else score_by_text(request)
+
+
+def judged_by_the_second(place: Path) -> None:
+    file = place / "small.yaml"
+    file.write_text(file.read_text().replace("judge: likelihood", f'judge: "{JUDGE}"'))
+
+
+def test_a_sweep_has_judged_again_what_an_outage_left_without_scores(place: Path, judge: JudgeServer) -> None:
+    judge.answer = no_coherence
+    assert run(place, "rejudge", "--judge", JUDGE).exit_code == 0
+    judge.answer = score_by_text
+    judged_by_the_second(place)
+    dry = run(place, "phase1", "--max-rounds", "0", "--dry-run")
+    assert f"| phase1 | toy | refusal | {N_CELLS} | 0 |" in dry.stdout
+    result = run(place, "phase1", "--max-rounds", "0")
+    assert f"{N_CELLS} cells: 0 finished already, {N_CELLS} judged again, 0 evaluated" in result.stderr
+    found = rows(place, JUDGE)
+    assert {(one.row.n_scored, one.row.n_unscored) for one in found} == {(N_QUESTIONS, 0)}
+    assert all(one.row.delta is not None for one in found)
+    n_asked = len(judge.requests)
+    again = run(place, "phase1", "--max-rounds", "0")
+    assert f"{N_CELLS} cells: {N_CELLS} finished already, 0 evaluated" in again.stderr
+    assert len(judge.requests) == n_asked
+
+
+def test_a_baseline_without_scores_ends_a_sweep_and_is_judged_again_by_the_next(
+    place: Path, judge: JudgeServer
+) -> None:
+    judged_by_the_second(place)
+    judge.answer = no_coherence
+    result = run(place, "phase1", "--max-rounds", "0")
+    assert result.exit_code == 1
+    assert (
+        f"the baseline of toy lacks scores of {N_QUESTIONS} of its {N_QUESTIONS} responses" in result.stderr
+    )
+    assert rows(place, JUDGE) == []
+    status = run(place, "status")
+    assert "missing  baseline of toy, refusal: every response unscored" in status.stdout
+    judge.answer = score_by_text
+    assert run(place, "phase1", "--max-rounds", "0").exit_code == 0
+    assert {(one.row.n_scored, one.row.delta is None) for one in rows(place, JUDGE)} == {(N_QUESTIONS, False)}
+    store = open_store(f"sqlite:///{place}/mlflow.db")
+    (baseline,) = [one.row for one in store.baselines("small") if one.row.judge == JUDGE]
+    store.close()
+    assert baseline.n_scored == N_QUESTIONS
 
 
 def test_responses_of_a_changed_dataset_are_left_out_with_the_reason(place: Path, judge: JudgeServer) -> None:

@@ -193,7 +193,9 @@ def test_settings_are_never_mixed() -> None:
 
 def test_scatter_is_measured_on_groups_with_an_effect() -> None:
     rows = [
-        behaves(row(coefficient=c, label=label)) for c in (8.0, 10.0) for label in ("probe", "probe_top1")
+        behaves(row(coefficient=c, label=label))
+        for c in (4.0, 8.0, 10.0, 16.0)
+        for label in ("probe", "probe_top1")
     ]
     idle = scored(1.0, 95.0, label="probe_cleaned", coefficient=1.0, relative_strength=0.01)
     table = coefficient_section(evidence([*rows, idle])).tables[-1]
@@ -255,6 +257,8 @@ def test_with_scores_by_question_bests_have_intervals_and_differences_are_tested
     short = answers_in_short(found)
     assert short[0].verdict.startswith("At 1 of 6 places one label is ahead of all others.")
     assert "`probe_preclean`, +30.0 @ 80 (layer 2, 8; 95 %: +" in short[0].lines[0]
+    assert "That best lies at the end of its grid" in short[0].lines[0]
+    assert table.rows[0][5].text == "8, end of grid"
     assert short[1].verdict.startswith("Of 4 pairs: 1 ahead when cleaned before; ")
     (cell,) = (one[1] for one in gap_matrices(found)[0].rows if one[0].text == "probe_preclean")
     assert re.fullmatch(r"\+\d+\.\d to \+\d+\.\d, n 10", cell.detail)

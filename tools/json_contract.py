@@ -30,6 +30,7 @@ _HEAD = (
     ("floor", "number", "the least `coherence_mean` that counted, 0 to 100; of `sensitivity` the lowest asked at"),
     ("rows", "list of object", "the answer"),
     ("notes", "list of string", "what was left out, and what a reader must not miss"),
+    ("least_scored", "number", "the share of its responses that an evaluation had to have scores of to count, 0 to 1"),
 )  # fmt: skip
 _JSON_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", types.NoneType: "null"}
 _SHARED = (

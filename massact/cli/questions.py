@@ -59,6 +59,12 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         help="Least mean coherence that counts; default: the experiment file's.",
     ),
     click.option(
+        "--least-scored",
+        type=click.FloatRange(0, 1),
+        metavar="SHARE",
+        help="Share of its responses that an evaluation must have scores of to count; default: the experiment file's.",
+    ),
+    click.option(
         "--format",
         "output_format",
         type=click.Choice(FORMATS),
@@ -83,7 +89,8 @@ def question_options(command: F) -> F:
     @wraps(command)  # options that stand below this decorator are kept on the function
     def gathered(*args: Any, **options: Any) -> Any:
         only = Filters(**{name: options.pop(name) for name in _FILTERS})
-        asked = Asked(options.pop("experiment"), options.pop("tracking_uri"), only, options.pop("floor"))
+        names = ("experiment", "tracking_uri", "floor", "least_scored")
+        asked = Asked(only=only, **{name: options.pop(name) for name in names})
         wanted = Wanted(asked, options.pop("output_format"), options.pop("output"))
         with collector_paused():  # a question loads SQLAlchemy and answers; the process ends with it
             return command(*args, wanted=wanted, **options)

@@ -1,7 +1,7 @@
 """What of an experiment file questions ask for."""
 
 from massact.config.values import Experiment
-from massact.schema import Declared, DeclaredPhase
+from massact.schema import Declared, DeclaredPhase, DeclaredSetting
 
 
 def declared_by(experiment: Experiment) -> Declared:
@@ -24,5 +24,20 @@ def declared_by(experiment: Experiment) -> Declared:
             for model in experiment.models
             for printed in (model.base.reference, model.instruct.reference, model.name)
         },
+        setting=_setting(experiment),
+        least_scored=experiment.least_scored,
         source=str(experiment.file),
+    )
+
+
+def _setting(experiment: Experiment) -> DeclaredSetting:
+    return DeclaredSetting(
+        judge=experiment.judge.name,
+        subset=experiment.subset,
+        max_new_tokens=experiment.generation.max_new_tokens,
+        temperature=experiment.generation.temperature,
+        seed=experiment.generation.seed,
+        directions={trait.name: trait.direction for trait in experiment.traits},
+        weights={model.name: experiment.resolve(model.instruct.reference) for model in experiment.models},
+        confirm_share=experiment.confirm_share,
     )

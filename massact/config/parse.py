@@ -8,7 +8,7 @@ from massact.config.judge import parse_judge
 from massact.config.models import parse_grid, parse_model
 from massact.config.values import Experiment, ExtractionConfig, Grid, ModelConfig, PhaseConfig, TraitConfig
 from massact.config.yaml_reader import Entry, Section, read_yaml
-from massact.domain import DEFAULT_COHERENCE_FLOOR, Generation
+from massact.domain import DEFAULT_COHERENCE_FLOOR, DEFAULT_LEAST_SCORED, Generation
 from massact.errors import ConfigError
 from massact.labels import normalise_label
 
@@ -46,6 +46,7 @@ def load_experiment(path: str | Path) -> Experiment:
         subset=optional(top, "subset", Entry.integer, 0),
         phases=_phases(top.take("phases"), models, extraction),
         confirm_share=optional(top, "questions", _confirm_share, None),
+        least_scored=optional(top, "least_scored", lambda e: e.number(low=0, high=1), DEFAULT_LEAST_SCORED),
     )
     top.close()
     return experiment

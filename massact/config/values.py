@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from massact.domain import AllDims, Direction, Generation, Group
+from massact.domain import DEFAULT_LEAST_SCORED, AllDims, Direction, Generation, Group
 from massact.errors import UsageError
 
 
@@ -220,6 +220,8 @@ class Experiment:
     phases: tuple[PhaseConfig, ...]
     confirm_share: float | None = None
     """Share of the questions that confirm winners and take no part in choosing them; `None`: all questions choose."""
+    least_scored: float = DEFAULT_LEAST_SCORED
+    """Share of its responses that an evaluation must have scores of to count, 0 to 1."""
 
     def model(self, name: str) -> ModelConfig:
         """The model of that name.

@@ -3,16 +3,24 @@
 from collections import defaultdict
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 
+from massact.domain import DEFAULT_LEAST_SCORED
 from massact.labels import format_label, parse_label
 from massact.phases.planning import GridRequest, Planner
 from massact.phases.session import Session
 from massact.pipeline.evaluate import PlannedCell
-from massact.schema import Points, StoredPoint
-from massact.schema.points import HEAD
+from massact.schema import EvaluationRow, Points, StoredPoint, is_scored
+from massact.schema.points import HEAD, has_enough_scores
 from massact.vectors.alike import alike_groups, likeness
+
+if TYPE_CHECKING:
+    from massact.schema.points import Mask
+
+_SAME_MEAN = 1e-5
+"""Points by which two means differ at most that were rounded alike."""
 
 Spot = tuple[str, int, float]
 """Position, layer and coefficient."""
@@ -45,16 +53,30 @@ class Known:
         return key in self.evaluated or key in self.taken
 
 
-def known_results(points: Points, threshold: float | None, *, model: str, trait: str) -> Known:
+def known_results(
+    points: Points,
+    threshold: float | None,
+    *,
+    model: str,
+    trait: str,
+    least_scored: float = DEFAULT_LEAST_SCORED,
+    baseline: EvaluationRow | None = None,
+) -> Known:
     """What is finished, told apart by whether it was evaluated itself.
 
     A result that was taken over counts while its vector is alike enough for this command, and while the
     figures are still those of the evaluation that it came from: that one may have been deleted, or been
     evaluated again since.
 
+    What has scores of too few responses is not finished, nor is what was compared with another baseline than the
+    store's: one that was scored too little then, or none.
+
     Args:
         threshold: likeness that must be exceeded; `None`: nothing that was taken over counts.
+        least_scored: share of its responses that must have scores.
+        baseline: the store's; `None`: it has none.
     """
+    points = points.where(_is_finished(points, least_scored, baseline))
     heads = [dict(zip(HEAD, one, strict=True)) for one in points.heads]
     mine = [i for i, head in enumerate(heads) if (head["model"], head["trait"]) == (model, trait)]
     marked = {i for i in mine if heads[i]["same_as"] is not None}
@@ -74,6 +96,19 @@ def known_results(points: Points, threshold: float | None, *, model: str, trait:
         if is_alike and (_place(one._asdict(), one.same_as), _figures(one)) in figures:
             known.taken.add(one.key)
     return known
+
+
+def _is_finished(points: Points, least_scored: float, baseline: EvaluationRow | None) -> "Mask":
+    import numpy as np
+
+    numbers = points.numbers
+    finished = has_enough_scores(numbers["n_scored"], numbers["n_unscored"], least_scored)
+    if baseline is None:
+        return finished  # type: ignore[no-any-return]
+    if baseline.trait_mean is None or not is_scored(baseline, least_scored):
+        return np.zeros(len(points), dtype=bool)
+    compared = np.abs(numbers["baseline_trait_mean"] - baseline.trait_mean) < _SAME_MEAN
+    return finished & compared & ~np.isnan(numbers["delta"])  # type: ignore[no-any-return]
 
 
 def _with_heads(points: Points, heads: Container[int]) -> Iterator[StoredPoint]:

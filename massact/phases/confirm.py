@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from massact.domain import QuestionSet
-from massact.errors import MassactError, MissingPrerequisiteError
+from massact.errors import MassactError
 from massact.keys import cell_key
 from massact.phases.accounting import counted_work
 from massact.phases.confirm_plan import Chosen, ConfirmPlan, plan_confirm
@@ -19,11 +19,12 @@ from massact.phases.recast import Subject, stored_plan
 from massact.phases.session import Session
 from massact.phases.steps import phase_params
 from massact.phases.sweeping import Tally, stop_if_asked, sweeping
+from massact.phases.unscored import checked_baseline, is_short
 from massact.pipeline.evaluate import Evaluation, FailedCell, PlannedCell
 from massact.report.tables import confirm_markdown, confirm_verdicts
 from massact.schema import MlflowTag, Tag
 from massact.tracking.making import RunMaker
-from massact.tracking.rows import Baseline, Place, baseline_of
+from massact.tracking.rows import Baseline, Place
 from massact.tracking.tracker import PROJECT_RUN, OpenRun
 
 PHASE = "confirm"
@@ -142,11 +143,7 @@ class _Confirming:
 
     def _put_baseline(self, place: Place, result: Evaluation | FailedCell, confirms: str) -> Baseline:
         self._keep(result, RunMaker(place=place, parent=self._parent, confirms=confirms))
-        if isinstance(result, FailedCell):
-            raise MissingPrerequisiteError(
-                f"the baseline of {self._subject.model.name} could not be evaluated: {result.error}"
-            )
-        return baseline_of(result)
+        return checked_baseline(self._session, self._subject.model.name, result)
 
     def _put(
         self, place: Place, result: Evaluation | FailedCell, baseline: Baseline | None, confirms: str
@@ -156,6 +153,7 @@ class _Confirming:
             self._session.say(f"failed: {result.error}")
         else:
             self._tally.evaluated += 1
+            self._tally.short += is_short(self._session, result)
         maker = RunMaker(
             place=place,
             parent=self._parent,

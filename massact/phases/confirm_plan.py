@@ -12,7 +12,7 @@ from massact.phases.planning import make_setting
 from massact.phases.recast import Subject, recast, subject_of
 from massact.phases.session import Session
 from massact.query import BestRow
-from massact.schema import EvaluationRow
+from massact.schema import EvaluationRow, is_scored
 from massact.store.base import Stored
 from massact.store.contents import is_absent
 
@@ -78,7 +78,12 @@ def plan_confirm(session: Session) -> ConfirmPlan:
     winning = [row for row in bests if row.standing in ("winner", "tied")]
     with session.store() as store:
         rows = store.rows(row.run_id or "" for row in winning)
-        plan = ConfirmPlan(confirmed={one.row.key: one.row for one in store.confirmations(name)})
+        confirmed = [one.row for one in store.confirmations(name)]
+    least = session.experiment.least_scored
+    short = {row.key for row in confirmed if not is_scored(row, least)}
+    plan = ConfirmPlan(
+        confirmed={row.key: row for row in confirmed if not short & {row.key, row.baseline_key}}
+    )
     _Planning(session, plan).add([(row.run_id or "", rows.get(row.run_id or "")) for row in winning])
     if not plan.n_cells:
         raise NothingToConfirmError(f"nothing to confirm: {_why_nothing(session, bests, plan)}")

@@ -14,12 +14,14 @@ from massact.phases.recast import Subject
 from massact.phases.session import Session
 from massact.phases.sources import read_sources
 from massact.phases.sweeping import Tally, screened, stop_if_asked, sweeping
+from massact.phases.unscored import Again, checked_baseline, is_short, judged_again
 from massact.pipeline.evaluate import Evaluation, FailedCell, PlannedCell
 from massact.pipeline.screening import Screening, StoppedCell
-from massact.schema import EvaluationRow
-from massact.tracking.evaluations import failure_whole_run
+from massact.schema import EvaluationRow, Tag, is_scored
+from massact.store.base import Stored
+from massact.tracking.evaluations import evaluation_whole_run, failure_whole_run
 from massact.tracking.making import RunMaker
-from massact.tracking.rows import Baseline, Place, baseline_of
+from massact.tracking.rows import Baseline, Place
 from massact.tracking.taking_over import taken_over_run
 from massact.tracking.tracker import OpenRun
 
@@ -36,6 +38,8 @@ class _Plan:
     """Those that take over another's result, by key."""
     cells: Mapping[str, PlannedCell]
     """Both."""
+    stored: Mapping[str, str]
+    """Of those in `todo` that have a result which does not count, its run, by key."""
 
 
 class Evaluator:
@@ -89,14 +93,13 @@ class Evaluator:
         Raises:
             MissingPrerequisiteError: it could not be evaluated.
         """
-        found = self._find_baseline()
-        if found is None:
+        if self._stored_baseline() is None and self._baseline_again() is None:
             self._session.loaded(self._config, self._config.instruct)
             self._sweep([], Tally())
-            found = self._find_baseline()
+        found = self._find_baseline()
         if found is None:
             raise MissingPrerequisiteError(f"the baseline of {self._config.name} is not in the store")
-        return found
+        return found.row
 
     def run(self, requests: Iterable[GridRequest], screening: Screening | None = None) -> Tally:
         """Evaluate what the store does not hold of the requested cells, the baseline first.
@@ -110,6 +113,7 @@ class Evaluator:
         requests = list(requests)
         described = self._planner.description
         tally, plan = self._plan(requests)
+        plan = self._judge_again(plan, tally)
         if plan.todo:
             loaded = self._session.loaded(self._config, self._config.instruct)
             self._place = replace(
@@ -118,6 +122,7 @@ class Evaluator:
             if self._planner.description != described:
                 # what the weights say counts; the files of some models tell it otherwise
                 tally, plan = self._plan(requests)
+                plan = self._judge_again(plan, tally)
         for line in alike_lines(plan.same, plan.cells):
             self._session.say(f"{self._config.name}, {self._trait.name}, {line}")
         if plan.todo:
@@ -131,11 +136,63 @@ class Evaluator:
         wanted, session = self._planner.cells(requests), self._session
         with session.store() as store:
             points = store.points(session.experiment.name)
-        known = known_results(points, session.workload.alike, model=self._config.name, trait=self._trait.name)
+        baseline = self._find_baseline()
+        known = known_results(
+            points,
+            session.workload.alike,
+            model=self._config.name,
+            trait=self._trait.name,
+            least_scored=session.experiment.least_scored,
+            baseline=baseline.row if baseline else None,
+        )
         cells = {key: planned for key, planned in wanted.items() if not known.has(key)}
         same = self._alikeness.of(cells, known)
         todo = [planned for key, planned in cells.items() if key not in same]
-        return Tally(wanted=len(wanted), finished_before=len(wanted) - len(cells)), _Plan(todo, same, cells)
+        runs = zip(points.keys, points.run_ids, strict=True)
+        stored = {key: run_id for key, run_id in runs if key in cells and key not in same}
+        tally = Tally(wanted=len(wanted), finished_before=len(wanted) - len(cells))
+        return tally, _Plan(todo, same, cells, stored)
+
+    def _judge_again(self, plan: _Plan, tally: Tally) -> _Plan:
+        """Have stored responses judged that have no scores; what is left of the plan."""
+        if not plan.stored:
+            return plan
+        baseline = self._stored_baseline() or self._baseline_again()
+        if baseline is None:
+            return plan
+        stored = {run_id: plan.cells[key] for key, run_id in plan.stored.items()}
+        done = set()
+        for one in judged_again(*self._work, stored):
+            self._put_again(one, baseline)
+            done.add(cell_key(one.evaluation.planned.cell))
+            tally.again += 1
+            tally.short += is_short(self._session, one.evaluation)
+        stop_if_asked(self._session, tally)
+        return replace(plan, todo=[one for one in plan.todo if cell_key(one.cell) not in done])
+
+    def _baseline_again(self) -> Baseline | None:
+        """The stored baseline, its responses without scores judged again; `None` where there are none to judge.
+
+        Raises:
+            MissingPrerequisiteError: too few of them have scores still.
+        """
+        found = self._find_baseline()
+        stored = {} if found is None else {found.run_id: self._planner.baseline()}
+        for one in judged_again(*self._work, stored):
+            self._put_again(one, None)
+            return checked_baseline(self._session, self._config.name, one.evaluation)
+        return None
+
+    def _put_again(self, one: Again, baseline: Baseline | None) -> None:
+        whole, _ = evaluation_whole_run(
+            self._place, one.evaluation, baseline=baseline, keep_responses=True, parent=self._parent
+        )
+        tagged = replace(whole, tags={**whole.tags, Tag.REJUDGED.value: one.run_id})
+        self._session.spool.put(tagged, experiment_id=self._parent.experiment_id)
+
+    @property
+    def _work(self) -> tuple[Session, OpenRun, Subject]:
+        return (self._session, self._parent, Subject(self._config, self._trait))
 
     def _take_over(self, plan: _Plan, tally: Tally) -> None:
         """Write the results that are the same as another's, once the store has that one."""
@@ -154,8 +211,8 @@ class Evaluator:
             session.spool.put(run, experiment_id=home)
 
     def _sweep(self, todo: Sequence[PlannedCell], tally: Tally, screening: Screening | None = None) -> None:
-        baseline, questions = self._stored_baseline(), self._planner.questions.questions
-        work = (self._session, self._parent, Subject(self._config, self._trait))
+        baseline = self._stored_baseline() or self._baseline_again()
+        questions, work = self._planner.questions.questions, self._work
         if baseline is not None and screening is not None and screening.n_first < len(questions):
             for one in screened(*work, todo, questions, screening):
                 self._put(one, baseline, tally)
@@ -170,22 +227,21 @@ class Evaluator:
         stop_if_asked(self._session, tally)
 
     def _stored_baseline(self) -> Baseline | None:
+        """The stored baseline; `None` where there is none, or it has scores of too few responses."""
         found = self._find_baseline()
-        return None if found is None else Baseline(found.key, found.trait_mean)
+        if found is None or not is_scored(found.row, self._session.experiment.least_scored):
+            return None
+        return Baseline(found.row.key, found.row.trait_mean)
 
-    def _find_baseline(self) -> EvaluationRow | None:
+    def _find_baseline(self) -> Stored[EvaluationRow] | None:
         key = cell_key(self._planner.baseline().cell)
         with self._session.store() as store:
             baselines = store.baselines(self._session.experiment.name)
-        return next((one.row for one in baselines if one.row.key == key), None)
+        return next((one for one in baselines if one.row.key == key), None)
 
     def _put_baseline(self, result: Evaluation | FailedCell) -> Baseline:
         self._keep(result, RunMaker(place=self._place, parent=self._parent))
-        if isinstance(result, FailedCell):
-            raise MissingPrerequisiteError(
-                f"the baseline of {self._config.name} could not be evaluated: {result.error}"
-            )
-        return baseline_of(result)
+        return checked_baseline(self._session, self._config.name, result)
 
     def _put(self, result: Evaluation | FailedCell | StoppedCell, baseline: Baseline, tally: Tally) -> None:
         keeps = True
@@ -197,6 +253,7 @@ class Evaluator:
             self._session.say(f"failed: {result.error}")
         else:
             tally.evaluated += 1
+            tally.short += is_short(self._session, result)
             keeps = self._keeps_responses(result, baseline)
         maker = RunMaker(place=self._place, parent=self._parent, baseline=baseline, keep_responses=keeps)
         self._keep(result, maker)

@@ -11,7 +11,7 @@ from massact.phases.alike import Alikeness, Known, known_results
 from massact.phases.planning import GridRequest, Overrides, Planner
 from massact.phases.session import Session
 from massact.pipeline.evaluate import PlannedCell
-from massact.schema import Points
+from massact.schema import EvaluationRow, Points, is_scored
 
 Spot = tuple[object, ...]
 """Model, trait, position, label, layer and coefficient."""
@@ -35,8 +35,8 @@ class Ahead:
     """What the store holds, and what earlier phases of one command will have evaluated, by model and trait."""
 
     points: Points
-    baselines: frozenset[str]
-    """Keys."""
+    baselines: Mapping[str, EvaluationRow]
+    """By key."""
     planned: dict[tuple[str, str], Known] = field(default_factory=dict)
 
     def foresee(
@@ -49,12 +49,20 @@ class Ahead:
         """What of the requests is finished, and what takes over another's result; they are planned from then on."""
         try:
             planner = Planner(session, *subject, overrides)
-            needs_baseline = cell_key(planner.baseline().cell) not in self.baselines
+            baseline = self.baselines.get(cell_key(planner.baseline().cell))
         except MissingPrerequisiteError as error:
             return Foreseen(set(), set(), True, f"all to do, since cells have no vectors yet ({error})")
         cells, notes = _cells(planner, requests)
         names = (subject[0].name, subject[1].name)
-        held = known_results(self.points, session.workload.alike, model=names[0], trait=names[1])
+        least = session.experiment.least_scored
+        held = known_results(
+            self.points,
+            session.workload.alike,
+            model=names[0],
+            trait=names[1],
+            least_scored=least,
+            baseline=baseline,
+        )
         planned = self.planned.setdefault(names, Known())
         todo = {key: one for key, one in cells.items() if not held.has(key) and not planned.has(key)}
         both = Known(held.evaluated | planned.evaluated, labels=held.labels | planned.labels)
@@ -66,7 +74,7 @@ class Ahead:
         return Foreseen(
             done={_spot(names, one) for key, one in cells.items() if held.has(key)},
             same={_spot(names, todo[key]) for key in same},
-            needs_baseline=needs_baseline,
+            needs_baseline=baseline is None or not is_scored(baseline, least),
             note=f"cells without vectors count as to do ({note})" if note else "",
         )
 

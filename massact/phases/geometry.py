@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 from contextlib import suppress
 
+from massact.domain import DEFAULT_ALIKE
 from massact.errors import MissingPrerequisiteError
 from massact.labels import parse_label
 from massact.phases.session import Session
 from massact.phases.vectors import StoredVectors
 from massact.query import Answers, before_after_pairs
-from massact.query.comparison import SAME_VECTOR_COSINE
 from massact.vectors.geometry import cosine, vector_digest
 
 
@@ -41,7 +41,7 @@ def _of_place(
         first, second = (vectors.of(position, parse_label(label))[layer] for label in (a, b))
         found = cosine(first, second)
         cosines[vector_digest(first), vector_digest(second)] = found
-        if parse_label(a).method == "mean_diff" and found <= SAME_VECTOR_COSINE:
+        if parse_label(a).method == "mean_diff" and found <= DEFAULT_ALIKE:
             session.say(
                 f"warning: {a} and {b} on {model} at {position}, layer {layer}, have cosine {found:.4f}; zeroing is "
                 "linear, so they should be one direction: the extraction is wrong"

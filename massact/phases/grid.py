@@ -1,5 +1,6 @@
 """What the experiment file declares, and what the store holds of it."""
 
+from massact.asked import read_answers
 from massact.config import ModelConfig, PhaseConfig
 from massact.labels import parse_label
 from massact.layers import parse_layers
@@ -22,13 +23,10 @@ def load_answers(
         with_confirmations: also what was evaluated once more on other questions.
     """
     experiment = session.experiment
-    ranges = {model.name: model.coefficient_range for model in experiment.models if model.coefficient_range}
     with session.store() as store:
-        answers = Answers.from_store(
-            store, experiment.name, groups=experiment.groups(phase), coefficient_ranges=ranges
-        )
+        answers = read_answers(store, experiment, phase)
         if with_scores:
-            answers = answers.with_scores(store, experiment.name, experiment.coherence_floor)
+            answers = answers.with_scores(store, experiment.coherence_floor)
         if with_confirmations:
             answers = answers.with_confirmations(store, experiment.name, experiment.coherence_floor)
     return answers

@@ -154,7 +154,7 @@ def read_known(session: Session) -> Known:
         return Known()
     with session.store() as store:
         name = session.experiment.name
-        ahead = Ahead(store.points(name), frozenset(one.row.key for one in store.baselines(name)))
+        ahead = Ahead(store.points(name), {one.row.key: one.row for one in store.baselines(name)})
         rows = [one.row for one in store.evaluations(name)]
     return Known(ahead, rows)
 

@@ -6,11 +6,12 @@ Reads the run store only: no model is loaded.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from massact.asked import read_answers
 from massact.config import Experiment
 from massact.errors import MissingPrerequisiteError
 from massact.phases.stored_extractions import extract_command, newest_extractions, other_settings
 from massact.query import Answers
-from massact.schema import Kind, StageRow
+from massact.schema import Kind, StageRow, is_scored
 from massact.store import RunStore
 
 NEEDS: dict[str, tuple[str, ...]] = {
@@ -56,10 +57,9 @@ def list_prerequisites(
     found = [
         *_calibrations(experiment, store),
         *_extractions(experiment, store, any_settings=any_extraction),
-        *_baselines(experiment, store),
     ]
-    answers = Answers.from_store(store, experiment.name, groups=experiment.groups(), coefficient_ranges={})
-    found += [*_phases(experiment, answers), _patterns(experiment, store)]
+    answers = read_answers(store, experiment)
+    found += [*_baselines(experiment, answers), *_phases(experiment, answers), _patterns(experiment, store)]
     if confirmed and experiment.confirm_share is not None:
         found.append(_confirmations(experiment, store, answers))
     return found
@@ -123,21 +123,24 @@ def _extraction_detail(row: StageRow | None) -> str:
     return f"{len(row.labels)} labels at {row.n_layers} layers, {n_preclean} of them preclean"
 
 
-def _baselines(experiment: Experiment, store: RunStore) -> Iterator[Prerequisite]:
-    stored = {(one.row.model, one.row.trait): one.row for one in store.baselines(experiment.name)}
+def _baselines(experiment: Experiment, answers: Answers) -> Iterator[Prerequisite]:
+    stored = {(row.model, row.trait): row for row in answers.current_baselines}
     for model in experiment.models:
         for trait in experiment.traits:
             row = stored.get((model.name, trait.name))
             trait_mean, coherence = (row.trait_mean, row.coherence_mean) if row else (None, None)
+            is_whole = row is not None and is_scored(row, experiment.least_scored)
             scores = (
                 "every response unscored"
                 if trait_mean is None or coherence is None
                 else f"trait {trait_mean:.1f}, coherence {coherence:.1f}"
             )
+            if row is not None and trait_mean is not None and not is_whole:
+                scores = f"only {row.n_scored} of {row.n_scored + row.n_unscored} responses have scores"
             yield Prerequisite(
                 step="baseline",
                 what=f"baseline of {model.name}, {trait.name}",
-                ok=trait_mean is not None,
+                ok=trait_mean is not None and is_whole,
                 detail=scores if row else "not evaluated",
                 command=_command(experiment, "phase1"),
             )

@@ -170,6 +170,7 @@ class LadderSearch:
         session = self._session
         with session.store() as store:
             points, failures = store.points_and_failures(session.experiment.name)
+            points = points.counting(session.experiment.least_scored)
             stopped = [one.row for one in store.screenings(session.experiment.name)]
         floor = self._settings.floor
         stopped = [row for row in stopped if row.coherence_mean is not None and row.coherence_mean < floor]

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
+from massact.asked import declared_by_data
 from massact.config import Experiment, ModelConfig, TraitConfig, VariantConfig
-from massact.config.declared import declared_by
 from massact.domain import QuestionSet
 from massact.errors import MassactError, MissingPrerequisiteError, NothingToConfirmError, StoreError
 from massact.executors.base import Executor, Loaded, ModelUse
@@ -88,7 +88,7 @@ class Session:
             description=self.experiment.description,
             floor=self.experiment.coherence_floor,
             patience=self.patience,
-            declared=declared_by(self.experiment),
+            declared=declared_by_data(self.experiment),
             say=self.say,
         )
 

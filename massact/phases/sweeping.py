@@ -24,6 +24,10 @@ class Tally:
     same: int = 0
     """Cells that took over the result of another, since their vectors are alike."""
     evaluated: int = 0
+    again: int = 0
+    """Cells whose stored responses without scores were judged again."""
+    short: int = 0
+    """Cells, of both, that have scores of too few responses."""
     stopped: int = 0
     """Cells that were given up on a part of their questions; see `massact.pipeline.screening`."""
     failed: int = 0
@@ -33,6 +37,8 @@ class Tally:
         self.finished_before += other.finished_before
         self.same += other.same
         self.evaluated += other.evaluated
+        self.again += other.again
+        self.short += other.short
         self.stopped += other.stopped
         self.failed += other.failed
 
@@ -40,8 +46,10 @@ class Tally:
         failed = f", {self.failed} failed" if self.failed else ""
         stopped = f", {self.stopped} given up early" if self.stopped else ""
         same = f"{self.same} the same as another, " if self.same else ""
+        again = f"{self.again} judged again, " if self.again else ""
+        short = f", {self.short} with too few scores, to be judged again" if self.short else ""
         before = f"{self.wanted} cells: {self.finished_before} finished already"
-        return f"{before}, {same}{self.evaluated} evaluated{stopped}{failed}"
+        return f"{before}, {same}{again}{self.evaluated} evaluated{stopped}{failed}{short}"
 
 
 @contextmanager
@@ -81,7 +89,7 @@ def stop_if_asked(session: Session, tally: Tally) -> None:
     """
     if session.interruption.is_requested:
         session.close()
-        n_finished = tally.finished_before + tally.evaluated
+        n_finished = tally.finished_before + tally.evaluated + tally.again
         raise Interrupted(
             f"interrupted: {n_finished} of {tally.wanted} cells finished; run the same command again to go on"
         )

@@ -143,6 +143,8 @@ def _point(
     run_id = str(_value(record, f"{prefix}run_id", "/".join(map(str, (*place, layer, coefficient)))))
     numbers = ("trait_mean", "coherence_mean", "delta")
     trait_mean, coherence_mean, delta = (_value(record, prefix + name) for name in numbers)
+    if record.get("status") == "unscored":  # too few of its responses have scores
+        coherence_mean = delta = None
     return (
         StoredPoint(
             run_id=run_id,

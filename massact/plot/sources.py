@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from massact.asked import find_experiment_file, resolve_tracking_uri
+from massact.asked import declared_by_data, find_experiment_file, resolve_tracking_uri
 from massact.config import load_experiment
-from massact.domain import DEFAULT_COHERENCE_FLOOR, Direction
+from massact.domain import DEFAULT_COHERENCE_FLOOR, DEFAULT_LEAST_SCORED, Direction
 from massact.errors import UsageError
 from massact.plot.basis import Drawn, Given, admitted, undeclared
 from massact.plot.frames import as_frame, drawn_from_frame, facts_from_frame
@@ -49,12 +49,18 @@ def _of_store(source: str | Path, given: Given, *, with_rows: bool) -> Drawn:
     is_bare_name = path != Path(source) and not path.is_file()
     file = None if is_bare_name else load_experiment(path)
     name = file.name if file else str(source)
-    floor = (
-        given.floor if given.floor is not None else file.coherence_floor if file else DEFAULT_COHERENCE_FLOOR
-    )
     store = open_store(resolve_tracking_uri(given.tracking_uri))
     try:
-        answers = Answers.from_store(store, name, groups=file.groups() if file else ())
+        declared = declared_by_data(file) if file else store.declared(name)
+        told = declared.floor if declared and file else DEFAULT_COHERENCE_FLOOR
+        floor = told if given.floor is None else given.floor
+        answers = Answers.from_store(
+            store,
+            name,
+            groups=file.groups() if file else (),
+            setting=declared.setting if declared else None,
+            least_scored=declared.least_scored if declared else DEFAULT_LEAST_SCORED,
+        )
         published = tuple(one.row for one in store.published(name))
         if not (answers.evaluations or answers.failures or published):
             raise UsageError(
@@ -62,7 +68,7 @@ def _of_store(source: str | Path, given: Given, *, with_rows: bool) -> Drawn:
                 "store holds"
             )
         answers = admitted(answers, given.only)
-        answers = answers.with_scores(store, name, floor)
+        answers = answers.with_scores(store, floor)
         rows = _rows(store, answers, name) if with_rows else ()
         for warning in store.warnings:
             warnings.warn(warning, stacklevel=2)

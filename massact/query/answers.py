@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from massact.collector import collector_paused
-from massact.domain import Group, Scope, When
+from massact.domain import DEFAULT_LEAST_SCORED, Group, Scope, When
 from massact.labels import format_label
 from massact.query.cleaning_curve import CurveRow, curve
 from massact.query.coefficient_patterns import CoefficientsAnswer, coefficients
@@ -13,6 +13,7 @@ from massact.query.comparison import ComparisonRow, before_after_pairs, compare
 from massact.query.confirmation_rows import ConfirmationsAnswer
 from massact.query.confirmations import confirmations
 from massact.query.confirmed import Confirmed
+from massact.query.current import Currency
 from massact.query.evaluations import Evaluations
 from massact.query.filters import Filters
 from massact.query.floor_sensitivity import FLOORS, SensitivityAnswer, sensitivity
@@ -25,8 +26,8 @@ from massact.query.question_scores import QuestionScores
 from massact.query.rows import Answer
 from massact.query.selection import recipe_of, slices, strata, told_apart
 from massact.query.winners import BestRow, best
-from massact.schema import Points, PublishedRow
-from massact.store.base import Failure, RunStore
+from massact.schema import DeclaredSetting, EvaluationRow, Points, PublishedRow, is_scored
+from massact.store.base import Failure, RunStore, Stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,12 @@ class Answers:
     """By question, of all that may have won; `None`: nothing is to be confirmed."""
     coefficient_ranges: Mapping[str, tuple[float, float]]
     """Per model, the least and greatest |coefficient| that may be tried."""
+    currency: Currency = field(default_factory=Currency)
+    """Which setting is current, whatever the filters hide."""
+    baselines: Mapping[str, Stored[EvaluationRow]] = field(default_factory=dict)
+    """By key."""
+    least_scored: float = DEFAULT_LEAST_SCORED
+    """Share of its responses that an evaluation or a baseline must have scores of to count, 0 to 1."""
 
     @classmethod
     def from_store(
@@ -62,20 +69,57 @@ class Answers:
         *,
         groups: Sequence[Group] = (),
         coefficient_ranges: Mapping[str, tuple[float, float]] | None = None,
+        setting: DeclaredSetting | None = None,
+        least_scored: float = DEFAULT_LEAST_SCORED,
     ) -> "Answers":
         """Everything that the questions need of one experiment.
+
+        Args:
+            groups: the declared matrix.
+            coefficient_ranges: per model, the least and greatest |coefficient| that may be tried.
+            setting: what the file declares of it; `None`: what was run last is current.
+            least_scored: share of its responses that an evaluation or a baseline must have scores of to count.
 
         Raises:
             StoreError: the store cannot be read.
         """
         with collector_paused():
             points, failures = store.points_and_failures(experiment)
+            baselines = {one.row.key: one for one in store.baselines(experiment)}
+            samples = _samples(store, points)
+            poor = {key for key, one in baselines.items() if not is_scored(one.row, least_scored)}
+            alone = {setting for setting, row in samples.items() if row.baseline_key in poor}
             return cls(
-                evaluations=_with_samples(store, points),
+                evaluations=Evaluations.from_points(points.counting(least_scored, alone), samples),
                 failures=tuple(failures),
                 groups=tuple(groups),
                 coefficient_ranges=coefficient_ranges or {},
+                currency=Currency(setting),
+                baselines=baselines,
+                least_scored=least_scored,
             )
+
+    @property
+    def baseline_notes(self) -> tuple[str, ...]:
+        """Which baselines are none, since they have scores of too few responses."""
+        rows = (one.row for one in self.baselines.values())
+        return tuple(
+            f"{row.model}, {row.trait}: the baseline has scores of {row.n_scored} of {row.n_scored + row.n_unscored} "
+            f"responses, too few (less than {self.least_scored:g}): nothing is compared with it"
+            for row in rows
+            if not is_scored(row, self.least_scored)
+        )
+
+    @property
+    def current_baselines(self) -> list[EvaluationRow]:
+        """Of each model and trait the newest baseline in the setting that the file declares, if there is a file."""
+        declared, found = self.currency.declared, dict[tuple[str, str], EvaluationRow]()
+        for one in self.baselines.values():  # the oldest first
+            # a baseline has no direction: it serves either
+            row = replace(one.row, direction=declared.directions.get(one.row.trait) if declared else None)
+            if declared is None or declared.holds(row):
+                found[row.model, row.trait] = one.row
+        return list(found.values())
 
     def only(self, filters: Filters) -> "Answers":
         """The part that the filters admit.
@@ -90,18 +134,31 @@ class Answers:
             any_label=replace(filters, labels=()).evaluations(self.evaluations),
             any_cell=replace(filters, labels=(), layers=()).evaluations(self.evaluations),
             filters=filters,
+            currency=self._currency_of(filters),
             labels_shown=filters.labels,
             failures=filters.failures(self.failures),
             groups=tuple(group for group in self.groups if filters.admits_group(group)),
         )
 
-    def with_scores(self, store: RunStore, experiment: str, floor: float) -> "Answers":
+    def _currency_of(self, filters: Filters) -> Currency:
+        """What is current is told by all of a model and trait, whatever is shown of them; a judge may be asked for."""
+        if filters == Filters() or self.currency.declared is None:
+            return self.currency
+        declared = replace(self.currency.declared, judge="") if filters.judges else self.currency.declared
+        whole = Filters(models=filters.models, traits=filters.traits, judges=filters.judges)
+        by_group = slices(whole.evaluations(self.evaluations), whole.failures(self.failures))
+        return Currency(declared).over(by_group)
+
+    def with_scores(self, store: RunStore, floor: float) -> "Answers":
         """The same with the scores by question from a floor on, which intervals and tests rest on.
 
         Raises:
             StoreError: the store cannot be read.
         """
-        return replace(self, scores=QuestionScores.from_store(store, experiment, self._side_by_side, floor))
+        return replace(self, scores=self._scores(store, floor))
+
+    def _scores(self, store: RunStore, floor: float) -> QuestionScores:
+        return QuestionScores.from_store(store, self._whatever_the_cell, floor, self.baselines)
 
     def with_confirmations(self, store: RunStore, experiment: str, floor: float) -> "Answers":
         """The same with what was confirmed, and the scores by question that winners were chosen by, from a floor on.
@@ -109,12 +166,12 @@ class Answers:
         Raises:
             StoreError: the store cannot be read.
         """
-        confirmed, evaluations = Confirmed.from_store(store, experiment), self._whatever_the_cell
+        confirmed = Confirmed.from_store(store, experiment, self.least_scored)
+        evaluations = self._whatever_the_cell
         is_split = any(row.confirm_share is not None for row in evaluations.samples.values())
         scores = None
         if confirmed.cells or is_split:
-            scores = self.scores if self.any_cell is None else None
-            scores = scores or QuestionScores.from_store(store, experiment, evaluations, floor)
+            scores = self.scores or self._scores(store, floor)
         return replace(self, confirmed=confirmed, choosing_scores=scores)
 
     @property
@@ -138,13 +195,20 @@ class Answers:
                 groups=self.groups,
                 floor=floor,
                 coefficient_ranges=self.coefficient_ranges,
+                currency=self.currency,
             )
 
     def best(self, floor: float) -> Answer[BestRow]:
         """See `massact.query.best`."""
         with collector_paused():
             return best(
-                self.evaluations, groups=self.groups, failures=self.failures, floor=floor, scores=self.scores
+                self.evaluations,
+                groups=self.groups,
+                failures=self.failures,
+                floor=floor,
+                scores=self.scores,
+                among=self.any_cell if self.filters.labels or self.filters.layers else None,
+                currency=self.currency,
             )
 
     def compare(
@@ -206,6 +270,9 @@ class Answers:
     ) -> SensitivityAnswer:
         """See `massact.query.sensitivity`; with scores by question also halves of the questions, at `floor`."""
         found = sensitivity(self.evaluations, floors=floors, groups=self.groups)
+        if self.labels_shown:
+            alone = "only the labels asked for compete: others may be ahead of them"
+            found = replace(found, notes=(*found.notes, alone))
         if self.scores is None or floor is None:
             return found
         by_group = slices(self.evaluations)
@@ -251,7 +318,12 @@ class Answers:
     ) -> Answer[PublishedComparison]:
         """See `massact.query.compare_published`."""
         return compare_published(
-            published, self.evaluations, floor=floor, groups=self.groups, model_names=model_names
+            published,
+            self.evaluations,
+            floor=floor,
+            groups=self.groups,
+            model_names=model_names,
+            currency=self.currency,
         )
 
 
@@ -260,8 +332,8 @@ def _one_spelling(label: str) -> str:
     return label if recipe is None else format_label(recipe)
 
 
-def _with_samples(store: RunStore, points: Points) -> Evaluations:
-    """Points with a whole row of each setting.
+def _samples(store: RunStore, points: Points) -> dict[str, EvaluationRow]:
+    """A whole row of each setting.
 
     Where a row cannot be read others of the setting are tried; a setting without any is left out,
     which the store's warnings count.
@@ -276,4 +348,4 @@ def _with_samples(store: RunStore, points: Points) -> Evaluations:
         setting: next((rows[run_id] for run_id in run_ids if run_id in rows), None)
         for setting, run_ids in candidates.items()
     }
-    return Evaluations.from_points(points, {s: row for s, row in found.items() if row is not None})
+    return {setting: row for setting, row in found.items() if row is not None}

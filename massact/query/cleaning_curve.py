@@ -1,14 +1,24 @@
 """The best delta against the number of cleaned dims."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from massact.domain import METHODS, NO_CLEANING, AllDims, Cleaning, Direction, Group, Recipe, Scope, When
 from massact.errors import UsageError
 from massact.labels import format_label, parse_label
 from massact.query.evaluations import StoredEvaluations
 from massact.query.rows import Answer, Point, SettingRow, Status
-from massact.query.selection import Stratum, recipe_of, setting_notes, slices, strata, told_apart
+from massact.query.same_vector import Side, same_vector
+from massact.query.selection import (
+    Stratum,
+    all_parts,
+    recipe_of,
+    setting_notes,
+    short_note,
+    slices,
+    strata,
+    told_apart,
+)
 
 N_DIMS: tuple[int | AllDims, ...] = (0, 1, 2, 3, 5, 10, "all")
 """The curve's points; others that were evaluated join them."""
@@ -32,6 +42,8 @@ class CurveRow(SettingRow):
     setting: str | None = None
     baseline_trait_mean: float | None = None
     """Of the baseline that deltas are taken against, 0 to 100."""
+    same_vector: str | None = None
+    """Earlier step whose vector this one is, and why: what differs between the two bests is noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +96,29 @@ def curve(
     kind = _Kind(recipe.method, when, scope)
     by_group = {group: parts for group, parts in slices(rows).items() if kind.covers(group.label)}
     declared = [group for group in groups if kind.covers(group.label)]
-    found = [
-        _row(stratum, kind, n_dims, floor)
-        for stratum in strata(by_group, declared)
-        for n_dims in _steps(stratum)
-    ]
-    answer = Answer(question="curve", floor=floor, rows=tuple(found), notes=setting_notes(by_group))
-    return told_apart(answer, by_group)
+    found = [row for stratum in strata(by_group, declared) for row in _rows(stratum, kind, floor)]
+    notes = (*setting_notes(by_group), *short_note(all_parts(by_group)))
+    return told_apart(Answer(question="curve", floor=floor, rows=tuple(found), notes=notes), by_group)
 
 
 def _steps(stratum: Stratum) -> list[int | AllDims]:
     steps = {*N_DIMS, *(parse_label(label).cleaning.n_dims for label in stratum.slices)}
     numbers = sorted(step for step in steps if isinstance(step, int))
     return [*numbers, "all"]
+
+
+def _rows(stratum: Stratum, kind: _Kind, floor: float) -> Iterator[CurveRow]:
+    """The steps of one curve; one whose vector is that of an earlier step says so."""
+    sides: list[Side] = []
+    for n_dims in _steps(stratum):
+        row = _row(stratum, kind, n_dims, floor)
+        if row.best is not None:
+            side = Side(row.label, row.best, stratum.slices[row.label].points)
+            reasons = ((one.label, same_vector(one, side)) for one in sides)
+            same = next((f"{label}: {why}" for label, why in reasons if why), None)
+            row = replace(row, same_vector=same)
+            sides.append(side)
+        yield row
 
 
 def _row(stratum: Stratum, kind: _Kind, n_dims: int | AllDims, floor: float) -> CurveRow:

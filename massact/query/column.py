@@ -6,6 +6,9 @@ from typing import Any
 
 from massact.query.rows import Point
 
+GRID_END = " end"
+"""Stands behind the coefficient of a best at the end of its grid; see `Point.at_grid_end`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -52,7 +55,10 @@ def point(name: str, status: str | None = None) -> Callable[[Any], str]:
         point: Point | None = getattr(row, name)
         if point is None or point.delta is None:
             return str(getattr(row, status)) if status else ""
-        return f"{_unsigned_zero(format(point.delta, '+.1f'))} (layer {point.layer}, {point.coefficient:g})"
+        end = GRID_END if point.at_grid_end else ""
+        return (
+            f"{_unsigned_zero(format(point.delta, '+.1f'))} (layer {point.layer}, {point.coefficient:g}{end})"
+        )
 
     return shown
 

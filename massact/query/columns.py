@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from massact.query.cleaning_curve import CurveRow
-from massact.query.column import Column
+from massact.query.column import GRID_END, Column
 from massact.query.column import interval as _interval
 from massact.query.column import number as _number
 from massact.query.column import point as _point
@@ -14,7 +14,7 @@ from massact.query.floor_sensitivity import SensitivityRow
 from massact.query.gap_analysis import GapRow
 from massact.query.listing import RunRow
 from massact.query.recommendations import CoefficientRatio
-from massact.query.taken_over import ONCE, taken_over_words
+from massact.query.same_vector import ONCE, taken_over_words
 from massact.query.winners import BestRow
 
 _SAME_AS = Column("same as", lambda row: taken_over_words(row).replace("cosine ", ""))
@@ -33,13 +33,14 @@ def _miss(row: GapRow | BestRow | CurveRow | SensitivityRow) -> str:
 
 
 def _try_next(row: GapRow) -> str:
-    """What to try at the nearest miss's layer, and how many other layers have something to try."""
+    """What to try at the layer of the nearest miss, or of a best at the end of its grid, and at how many others."""
     brackets = [bracket for bracket in row.brackets if bracket.try_next]
-    if row.nearest_miss is None:
+    near = row.nearest_miss or row.best
+    if near is None:
         return ""
     if not brackets:
         return next((bracket.reason for bracket in row.brackets if bracket.reason), "")
-    layer = row.nearest_miss.layer
+    layer = near.layer
     first = next((bracket for bracket in brackets if bracket.layer == layer), brackets[0])
     n_others = len(brackets) - 1
     more = f" (+{n_others} more)" if n_others else ""
@@ -89,6 +90,19 @@ def _yes_or_no(name: str) -> Callable[[object], str]:
     return shown
 
 
+def _coefficient(row: object) -> str:
+    """With a mark where it lies at the end of its grid."""
+    value = getattr(row, "coefficient", None)
+    return "" if value is None else f"{value:g}{GRID_END if getattr(row, 'at_grid_end', False) else ''}"
+
+
+def _scored(row: BestRow | RunRow) -> str:
+    """Of how many responses, where some have no score."""
+    if row.n_scored is None:
+        return ""
+    return f"{row.n_scored}" + (f" of {row.n_scored + row.n_unscored}" if row.n_unscored else "")
+
+
 def _ratio(row: CoefficientRatio) -> str:
     return f"{row.label} / {row.reference}"
 
@@ -105,7 +119,7 @@ _SETTING = (
 _MISS = Column("miss: coherence", _miss)
 _POINT_COLUMNS = (
     Column("layer", _number("layer", "d"), is_number=True),
-    Column("coefficient", _number("coefficient", "g"), is_number=True),
+    Column("coefficient", _coefficient, is_number=True),
     Column("delta", _number("delta", "+.1f"), is_number=True),
     Column("coherence", _number("coherence_mean", ".1f"), is_number=True),
 )
@@ -129,7 +143,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("95 % of delta", _interval("delta_low", "delta_high"), is_optional=True),
         Column("standing", _text("standing"), is_optional=True),
         Column("trait mean", _number("trait_mean", ".1f"), is_number=True, is_optional=True),
-        Column("scored", _number("n_scored", "d"), is_number=True, is_optional=True),
+        Column("scored", _scored, is_number=True, is_optional=True),
         _SAME_AS,
         _MISS,
         *_SETTING,
@@ -203,7 +217,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         _LABEL,
         *_POINT_COLUMNS,
         Column("trait mean", _number("trait_mean", ".1f"), is_number=True, is_optional=True),
-        Column("scored", _number("n_scored", "d"), is_number=True, is_optional=True),
+        Column("scored", _scored, is_number=True, is_optional=True),
         _STATUS,
         Column("run", _text("run_id")),
         _SAME_AS,

@@ -1,6 +1,6 @@
 """Pairs of labels side by side: the best of each, their difference, and whether they are one vector."""
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from massact.domain import Direction, Group
@@ -11,11 +11,18 @@ from massact.query.matched import at_matched_coherence
 from massact.query.paired import holm, paired_test
 from massact.query.question_scores import QuestionScores
 from massact.query.rows import Answer, Point, SettingRow, Status
-from massact.query.selection import Stratum, recipe_of, setting_notes, slices, strata, told_apart
-from massact.query.taken_over import ONCE, evaluated_once, taken_over_words
+from massact.query.same_vector import ONCE, Cosines, Side, evaluated_once, same_vector, taken_over_words
+from massact.query.selection import (
+    Stratum,
+    all_parts,
+    recipe_of,
+    setting_notes,
+    short_note,
+    slices,
+    strata,
+    told_apart,
+)
 
-SAME_VECTOR_COSINE = 0.9999
-"""Two vectors with a greater cosine are one vector: a difference between them is noise."""
 COHERENCE_WARNING_POINTS = 3.0
 """Bests whose coherence differs by more are not compared at like coherence."""
 
@@ -36,7 +43,7 @@ class ComparisonRow(SettingRow):
     difference: float | None = None
     """Delta of A minus delta of B; `None` where one has no best."""
     better: str | None = None
-    """The label with the better delta, by direction; `None` where equal, or one has no best."""
+    """The label with the better delta, by direction; `None` where equal or one vector, or where one has no best."""
     same_vector: str | None = None
     """Why the two bests are one vector, or one evaluation for both; `None` where they are not known to be."""
     warnings: tuple[str, ...] = ()
@@ -67,7 +74,7 @@ def compare(
     pairs: Sequence[tuple[str, str]],
     floor: float,
     groups: Sequence[Group] = (),
-    cosines: Mapping[tuple[str, str], float] | None = None,
+    cosines: Cosines | None = None,
     scores: QuestionScores | None = None,
 ) -> Answer[ComparisonRow]:
     """The best of each label of each pair, wherever one of the two was evaluated or is declared.
@@ -95,7 +102,7 @@ def compare(
     ]
     corrected = holm([row.p_value for row in found])
     found = [replace(row, p_corrected=p) for row, p in zip(found, corrected, strict=True)]
-    notes = (*setting_notes(by_group), *_notes(found))
+    notes = (*setting_notes(by_group), *short_note(all_parts(by_group)), *_notes(found))
     return told_apart(Answer(question="compare", floor=floor, rows=tuple(found), notes=notes), by_group)
 
 
@@ -143,15 +150,19 @@ def _row(
     stratum: Stratum,
     labels: tuple[str, str],
     floor: float,
-    cosines: Mapping[tuple[str, str], float],
+    cosines: Cosines,
 ) -> ComparisonRow:
     a, b = (stratum.best(label, floor) for label in labels)
     difference = better = same = None
     warnings: tuple[str, ...] = ()
     if a and b and a.delta is not None and b.delta is not None:
         difference = round(a.delta - b.delta, 6)
-        better = _better(labels, difference, stratum)
-        same = _same_vector(labels, a, b, cosines) or evaluated_once(labels, a, b)
+        first, second = (
+            Side(label, best, stratum.slices[label].points)
+            for label, best in zip(labels, (a, b), strict=True)
+        )
+        same = same_vector(first, second, cosines) or evaluated_once((labels[0], labels[1]), a, b)
+        better = None if same else _better(labels, difference, stratum)
         warnings = _warnings(a, b) if same else (*_warnings(a, b), *_taken_over(labels, (a, b)))
     return ComparisonRow(
         **stratum.fields(),
@@ -201,35 +212,6 @@ def _better(labels: Sequence[str], difference: float, stratum: Stratum) -> str |
         return None
     is_first = (difference < 0) == (stratum.fields()["direction"] == "negative")
     return labels[0] if is_first else labels[1]
-
-
-def _same_vector(
-    labels: tuple[str, str], a: Point, b: Point, cosines: Mapping[tuple[str, str], float]
-) -> str | None:
-    if a.layer != b.layer:
-        return None
-    if a.vector_digest is not None and a.vector_digest == b.vector_digest:
-        return "same vector: equal digest"
-    if a.vector_digest is not None and b.vector_digest is not None:
-        digests = (a.vector_digest, b.vector_digest)
-        cosine = cosines.get(digests, cosines.get(digests[::-1]))
-        if cosine is not None:
-            # what was measured outweighs the algebra, which supposes one list of dims
-            return f"same vector: cosine {cosine:.6f}" if cosine > SAME_VECTOR_COSINE else None
-    return "same direction by algebra" if _is_algebra(labels, a, b) else None
-
-
-def _is_algebra(labels: tuple[str, str], a: Point, b: Point) -> bool:
-    """Zeroing dims is linear, so of a difference of means it may come first or last."""
-    recipes = [recipe for label in labels if (recipe := recipe_of(label)) and recipe.method == "mean_diff"]
-    if len(recipes) < 2:
-        return False
-    first, second = (recipe.cleaning for recipe in recipes)
-    if {first.when, second.when} != {"before", "after"} or first.scope != second.scope:
-        return False
-    if a.n_dims_cleaned is not None and b.n_dims_cleaned is not None:
-        return a.n_dims_cleaned == b.n_dims_cleaned
-    return first.n_dims == second.n_dims
 
 
 def _taken_over(labels: Sequence[str], bests: Sequence[Point]) -> tuple[str, ...]:

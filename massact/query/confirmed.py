@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from massact.query.filters import Filters
 from massact.query.paired import LEAST_QUESTIONS, mean_interval
-from massact.schema import EvaluationRow, Scores
+from massact.schema import EvaluationRow, Scores, is_scored
 from massact.store.base import RunStore, Stored
 
 _LARGEST = 100.0
@@ -31,14 +31,21 @@ class Confirmed:
         return cls(cells, {one.row.key: one for one in rows if one.row.layer is None}, scores)
 
     @classmethod
-    def from_store(cls, store: RunStore, experiment: str) -> "Confirmed":
-        """Everything that was confirmed.
+    def from_store(cls, store: RunStore, experiment: str, least_scored: float) -> "Confirmed":
+        """Everything that was confirmed; what has scores of too few responses has no figures.
 
         Raises:
             StoreError: the store cannot be read.
         """
         rows = store.confirmations(experiment)
-        return cls.of(rows, store.scores([one.run_id for one in rows]))
+        short = {one.row.key for one in rows if not is_scored(one.row, least_scored)}
+        counted = [
+            replace(one, row=replace(one.row, coherence_mean=None, delta=None))
+            if short & {one.row.key, one.row.baseline_key}
+            else one
+            for one in rows
+        ]
+        return cls.of(counted, store.scores([one.run_id for one in rows if one.row.key not in short]))
 
     def only(self, filters: Filters) -> "Confirmed":
         """Those cells that a filter admits."""

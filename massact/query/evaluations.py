@@ -3,14 +3,25 @@
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from massact.domain import Direction, Group
+from massact.domain import DEFAULT_LEAST_SCORED, Direction, Group
 from massact.schema import EvaluationRow, Kind, Place, Points, StoredPoint, point_of
+from massact.schema.points import HEAD
 from massact.store.base import FINISHED, Stored
 
 if TYPE_CHECKING:
     from massact.schema.points import Indices, Mask, Numbers
+
+
+class Vector(NamedTuple):
+    """What a store tells of a vector at one layer."""
+
+    digest: str | None
+    same_as: str | None
+    """Label whose result was taken over there."""
+    cosine: float | None
+    """How alike the two are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +53,37 @@ class PointSet:
         import numpy as np
 
         return int((np.isnan(self._column("coherence_mean")) | np.isnan(self._column("delta"))).sum())
+
+    @property
+    def n_short(self) -> int:
+        """Those of them that have scores of too few responses."""
+        return 0 if self.all.short is None else int(self.all.short[self.indices].sum())
+
+    def told(self) -> Iterator[StoredPoint]:
+        """One by one as the store tells them, also what is scored too little to count."""
+        return map((self.all.told or self.all).at, self.indices.tolist())
+
+    def is_at_grid_end(self, point: StoredPoint, floor: float) -> bool:
+        """Whether the curve of a best was not seen to fall or to break beyond it.
+
+        So it is where no larger coefficient of its sign and layer was scored, or no smaller one: its own is the
+        largest coherent one, or the smallest, and what lies beyond is not known.
+        """
+        import numpy as np
+
+        coefficients, coherence = self._column("coefficient"), self._column("coherence_mean")
+        is_seen = (coherence < floor) | ((coherence >= floor) & ~np.isnan(self._column("delta")))
+        here = is_seen & (self._column("layer") == point.layer) & (coefficients * point.coefficient > 0)
+        sizes = np.abs(coefficients[here])
+        return bool(len(sizes)) and not sizes.min() < abs(point.coefficient) < sizes.max()
+
+    def vectors(self) -> dict[int, "Vector"]:
+        """By layer what is known of the vector; of several the last."""
+        heads = (self.all.heads[head] for head in dict.fromkeys(self.all.head[self.indices].tolist()))
+        named = (dict(zip(HEAD, head, strict=True)) for head in heads)
+        return {
+            one["layer"]: Vector(one["vector_digest"], one["same_as"], one["same_as_cosine"]) for one in named
+        }
 
     def best(self, floor: float, direction: Direction | None) -> StoredPoint | None:
         """The best delta at or above the floor; ties to the smaller |coefficient|, lower layer, key."""
@@ -150,7 +192,9 @@ class Evaluations:
     """A whole row of each setting: it tells what the setting is."""
 
     @classmethod
-    def of(cls, rows: Iterable[Stored[EvaluationRow]]) -> "Evaluations":
+    def of(
+        cls, rows: Iterable[Stored[EvaluationRow]], least_scored: float = DEFAULT_LEAST_SCORED
+    ) -> "Evaluations":
         """From whole rows. Of a key with several finished runs the newest counts."""
         points, samples = [], {}
         for one in rows:
@@ -160,11 +204,11 @@ class Evaluations:
             if point is not None:
                 points.append(point)
                 samples[point.setting] = one.row
-        return cls.from_points(Points.of(points).newest(), samples)
+        return cls.from_points(Points.of(points).newest().counting(least_scored), samples)
 
     @classmethod
     def from_points(cls, points: Points, samples: Mapping[str, EvaluationRow]) -> "Evaluations":
-        """Those points whose setting has a sample."""
+        """Those points whose setting has a sample; `Points.counting` says which figures of them count."""
         places = points.by_place().items()
         return cls({p: PointSet(points, indices) for p, indices in places if p[0] in samples}, samples)
 

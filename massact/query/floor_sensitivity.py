@@ -10,7 +10,17 @@ from massact.errors import UsageError
 from massact.query.evaluations import StoredEvaluations
 from massact.query.halves import HalvesRow
 from massact.query.rows import Answer, Point, SettingRow, Status
-from massact.query.selection import Slice, Stratum, rank, setting_notes, slices, strata, told_apart
+from massact.query.selection import (
+    Slice,
+    Stratum,
+    all_parts,
+    rank,
+    setting_notes,
+    short_note,
+    slices,
+    strata,
+    told_apart,
+)
 
 FLOORS = tuple(float(floor) for floor in range(60, 81))
 """Coherence, 0 to 100. Write-ups of one study have used 68, 70 and 77."""
@@ -42,6 +52,8 @@ class SensitivityRow(SettingRow):
     run_id: str | None = None
     flips: bool = False
     """Whether another label won at the floors just below."""
+    at_grid_end: bool = False
+    """Whether no larger, or no smaller, coefficient was scored at its layer, so that one may be better."""
     winner: Point | None = None
     nearest_miss: Point | None = None
     """The most coherent evaluation below the first floor; only where nothing qualifies."""
@@ -103,7 +115,11 @@ def sensitivity(
         question="sensitivity",
         floor=ladder[0],
         rows=tuple(row for runs in answered for row in runs),
-        notes=(*setting_notes(by_group), *(f"{name}: {_in_words(runs, ladder)}" for name, runs in named)),
+        notes=(
+            *setting_notes(by_group),
+            *short_note(all_parts(by_group)),
+            *(f"{name}: {_in_words(runs, ladder)}" for name, runs in named),
+        ),
         floors=ladder,
     )
     return told_apart(answer, by_group)
@@ -176,6 +192,7 @@ def _row(stratum: Stratum, win: _Win, floor_to: float, label_below: str | None) 
         run_id=point.run_id if point else None,
         # that no label is coherent any more is told by the status: nothing took the winner's place
         flips=None not in (win.label, label_below) and win.label != label_below,
+        at_grid_end=point is not None and point.at_grid_end,
         winner=point,
         nearest_miss=miss,
         nearest_miss_label=miss_label,

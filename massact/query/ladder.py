@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from massact.query.evaluations import PointSet
@@ -14,6 +14,8 @@ N_RUNGS = 3
 """How many coefficients are suggested per bracket."""
 START_FRACTION = 0.25
 """Where the ladder starts, as a fraction of the upper end, if nothing but the baseline is coherent."""
+WIDENING = 2 ** ((N_RUNGS + 1) / N_RUNGS)
+"""How far beyond the largest coefficient a grid is widened: the last of the rungs inside is twice as large."""
 SIGNIFICANT_DIGITS = 3
 
 
@@ -48,6 +50,36 @@ def brackets(
             for side in sides
         )
     return tuple(_with_rungs(side, allowed) for side in sides)
+
+
+def widened(bracket: Bracket, size: float, points: PointSet, allowed: tuple[float, float] | None) -> Bracket:
+    """The bracket of a best that lies at the end of its grid, with coefficients beyond it to try.
+
+    Args:
+        size: of the best's coefficient.
+        points: of the group.
+    """
+    import numpy as np
+
+    layers, coefficients, _ = points.steered_grid()
+    sign = -1.0 if (bracket.low or bracket.high or 0.0) < 0 else 1.0
+    tried = np.abs(coefficients[(layers == bracket.layer) & (coefficients * sign > 0)]).tolist()
+    ends: list[tuple[float | None, float]] = []
+    if size <= min(tried):
+        ends.append((None, size))
+    if size >= max(tried):
+        ends.append((size, size * WIDENING))
+    rungs: list[float] = []
+    reason = None
+    for end in ends:
+        some, why = _ladder(end, tried=tried, allowed=allowed)
+        rungs += some
+        reason = reason or why
+    return replace(
+        bracket,
+        try_next=tuple(sign * rung for rung in sorted(rungs)),
+        reason=None if rungs else reason,
+    )
 
 
 class _Side(NamedTuple):

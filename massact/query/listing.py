@@ -9,14 +9,23 @@ from massact.domain import Direction
 from massact.errors import UsageError
 from massact.query.evaluations import StoredEvaluations
 from massact.query.rows import Answer, SettingRow
-from massact.query.selection import Slice, Stratum, setting_notes, slices, strata, told_apart
+from massact.query.selection import (
+    Slice,
+    Stratum,
+    all_parts,
+    setting_notes,
+    short_note,
+    slices,
+    strata,
+    told_apart,
+)
 from massact.schema import StoredPoint, point_of
 from massact.store.base import Failure
 
 RunStatus = Literal["ok", "below_floor", "unscored", "failed"]
 """`ok`: at or above the floor, and compared with a baseline; `below_floor`; `unscored`: it lacks a
-coherence, or is coherent and lacks a delta, so that no question can rank it; `failed`: the run failed
-and the evaluation was not finished since."""
+coherence, is coherent and lacks a delta, or has scores of too few responses, so that no question can rank it;
+`failed`: the run failed and the evaluation was not finished since."""
 
 SortBy = Literal["finished", "delta", "coherence", "coefficient", "layer"]
 SORTS: tuple[str, ...] = get_args(SortBy)
@@ -93,7 +102,7 @@ def runs(
     # Python's sort keeps the order of what is equal, so ties stay in the order of the place
     found.sort(key=_ORDERS[sort])
     shown = found[offset:][:limit]
-    notes = setting_notes(by_group)
+    notes = (*setting_notes(by_group), *short_note(all_parts(by_group)))
     if len(shown) < len(found):
         left_out = len(found) - len(shown)
         passed_over = f" and the offset of {offset}" if offset else ""
@@ -115,17 +124,20 @@ class _Listed(NamedTuple):
 
     point: StoredPoint
     part: Slice
+    counted: StoredPoint
+    """The same without figures that do not count, since too few of its responses have scores."""
     error: str | None = None
     """Of a failed run; empty where the run holds none."""
 
 
 def _listed(stratum: Stratum) -> Iterator[_Listed]:
     for part in stratum.slices.values():
-        yield from (_Listed(point, part) for point in part.points)
+        both = zip(part.points.told(), part.points, strict=True)
+        yield from (_Listed(told, part, counted) for told, counted in both)
         for failure in part.failures:
             point = point_of(failure.row, failure.run_id, failure.finished_at)
             if point is not None:
-                yield _Listed(point, part, failure.error)
+                yield _Listed(point, part, point, failure.error)
 
 
 def _row(one: _Listed, floor: float) -> RunRow:
@@ -137,7 +149,7 @@ def _row(one: _Listed, floor: float) -> RunRow:
         label=point.label,
         layer=point.layer,
         coefficient=point.coefficient,
-        status=_status(point, floor) if one.error is None else "failed",
+        status=_status(one.counted, floor) if one.error is None else "failed",
         trait_mean=point.trait_mean,
         coherence_mean=point.coherence_mean,
         delta=point.delta,
@@ -176,12 +188,12 @@ def _iso(milliseconds: int) -> str | None:
 
 
 def _by_delta(one: _Listed) -> tuple[bool, float]:
-    delta = one.point.delta or 0.0
-    return (one.point.delta is None, delta if one.part.sample.direction == "negative" else -delta)
+    delta = one.counted.delta or 0.0
+    return (one.counted.delta is None, delta if one.part.sample.direction == "negative" else -delta)
 
 
 def _by_coherence(one: _Listed) -> tuple[bool, float]:
-    return (one.point.coherence_mean is None, -(one.point.coherence_mean or 0.0))
+    return (one.counted.coherence_mean is None, -(one.counted.coherence_mean or 0.0))
 
 
 _ORDERS: dict[str, Callable[[_Listed], tuple[bool, float] | float]] = {

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from massact.domain import TRAIT_INTERP_DIFFERS, Direction, Group
 from massact.errors import UsageError
 from massact.labels import normalise_label
+from massact.query.current import Currency
 from massact.query.evaluations import StoredEvaluations
 from massact.query.filters import Filters
 from massact.query.published_flags import published_flags
@@ -65,11 +66,12 @@ def compare_published(
     floor: float,
     groups: Sequence[Group] = (),
     model_names: Mapping[str, str],
+    currency: Currency | None = None,
 ) -> Answer[PublishedComparison]:
     """Each published figure with our group's best, their difference, and what does not add up.
 
-    A group that was run in several settings, or against several baselines, is answered with the one
-    that was run last, and a note says so.
+    A group that was run in several settings, or against several baselines, is answered in the current one, and a note
+    says so.
 
     Args:
         published: figures in any order; each key counts once.
@@ -77,15 +79,18 @@ def compare_published(
         floor: least `coherence_mean` that counts for ours, 0 to 100.
         groups: the declared matrix: which of the published figures the experiment sets out to measure.
         model_names: the experiment's name of a model by any name that it may be printed under.
+        currency: which setting is current; `None`: the one run last.
     """
     by_group = slices(rows)
     figures = sorted({one.key: one for one in published}.values(), key=_order)
     flags = published_flags(figures)
     groups_of = {one.key: _our_group(one, model_names) for one in figures}
     parts_of = {key: by_group[group] for key, group in groups_of.items() if group and group in by_group}
-    found = [
-        _row(one, groups_of[one.key], parts_of.get(one.key, ()), floor, flags[one.key]) for one in figures
-    ]
+    rule = (currency or Currency()).over(by_group)
+    current = {
+        key: rule.part(group, parts_of[key]) for key, group in groups_of.items() if group and key in parts_of
+    }
+    found = [_row(one, groups_of[one.key], current.get(one.key), floor, flags[one.key]) for one in figures]
     n_several = sum(len(parts) > 1 for parts in parts_of.values())
     notes = (*_notes(found, groups_of, set(groups), floor), *_several_note(n_several))
     measured = [parts[0] for parts in parts_of.values() if parts[0].sample.origin is None]
@@ -136,9 +141,8 @@ def _our_group(one: PublishedRow, model_names: Mapping[str, str]) -> Group | Non
 
 
 def _row(
-    one: PublishedRow, group: Group | None, parts: Sequence[Slice], floor: float, flags: tuple[str, ...]
+    one: PublishedRow, group: Group | None, part: Slice | None, floor: float, flags: tuple[str, ...]
 ) -> PublishedComparison:
-    part = parts[0] if parts else None
     printed = {field.name: getattr(one, field.name) for field in fields(one)}
     ours = part.best(floor) if part else None
     status: Status = part.status(floor) if part else "missing"
@@ -197,5 +201,5 @@ def _several_note(count: int) -> tuple[str, ...]:
         return ()
     return (
         f"ours were run in several settings or against several baselines beside {count} of them: shown is "
-        "the one run last, massact best shows all",
+        "the current one, massact best shows all",
     )

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from massact.query.evaluations import Evaluations
 from massact.query.selection import Slice
-from massact.schema import Scores
-from massact.store.base import RunStore
+from massact.schema import EvaluationRow, Scores
+from massact.store.base import RunStore, Stored
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,15 +30,22 @@ class QuestionScores:
 
     @classmethod
     def from_store(
-        cls, store: RunStore, experiment: str, evaluations: Evaluations, floor: float
+        cls,
+        store: RunStore,
+        evaluations: Evaluations,
+        floor: float,
+        baselines: Mapping[str, Stored[EvaluationRow]],
     ) -> "QuestionScores":
         """The scores of evaluations at or above the floor, and of the baselines that they name.
+
+        Args:
+            baselines: those of the experiment, by key.
 
         Raises:
             StoreError: the store cannot be read.
         """
         wanted = {row.baseline_key for row in evaluations.samples.values()}
-        runs = {one.row.key: one.run_id for one in store.baselines(experiment) if one.row.key in wanted}
+        runs = {key: one.run_id for key, one in baselines.items() if key in wanted}
         of_baselines = store.scores(runs.values())
         return cls(
             evaluations=store.scores(

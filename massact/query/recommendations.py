@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from massact.domain import Direction
+from massact.domain import LEAST_EFFECT, Direction
 from massact.query.rows import SettingRow
 from massact.query.selection import Stratum
 from massact.query.winners import BestRow
@@ -37,9 +37,18 @@ class Findings:
     """What advice is drawn from; each over all models and settings."""
 
     bests: Sequence[BestRow]
+    """Those that tell where coefficients should lie."""
     ratios: Sequence[CoefficientRatio]
     shifts: Sequence[CoefficientRatio]
     floor: float
+    silent: Sequence[BestRow] = ()
+    """Bests that do not tell: at the end of their grid, or without an effect."""
+
+    def why_not(self, scope: "_Scope", *labels: str) -> str:
+        """Why labels (empty: all) have nothing to advise from."""
+        if not any(scope.holds(row) and row.label in (labels or (row.label,)) for row in self.silent):
+            return ""
+        return f", inside its grid and with an effect of {LEAST_EFFECT:g} points"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -100,7 +109,8 @@ def _start(method: str, scope: _Scope, name: str, findings: Findings) -> str:
     here = [row for row in findings.bests if scope.holds(row) and row.label == method]
     values = sorted(row.coefficient for row in here if row.coefficient is not None)
     if not values:
-        return f"cannot say where to start {method} on {name}: nothing reaches coherence {findings.floor:g}"
+        why = f"nothing reaches coherence {findings.floor:g}{findings.why_not(scope, method)}"
+        return f"cannot say where to start {method} on {name}: {why}"
     layers = ", ".join(str(layer) for layer in sorted({row.layer for row in here if row.layer is not None}))
     return f"start {method} at {_span(values)} on {name} (layer {layers}; {_positions(len(values))})"
 
@@ -110,7 +120,7 @@ def _method_ratio(scope: _Scope, name: str, findings: Findings) -> str:
     if not here:
         return (
             f"cannot say how mean_diff's coefficient relates to probe's on {name}: no position has both at "
-            f"or above coherence {findings.floor:g}"
+            f"or above coherence {findings.floor:g}{findings.why_not(scope, 'probe', 'mean_diff')}"
         )
     return f"mean_diff takes {_factor(here)} times probe's coefficient on {name} ({_basis(here)})"
 
@@ -121,6 +131,7 @@ def _cleaning_shift(method: str, scope: _Scope, name: str, findings: Findings) -
         return (
             f"cannot say how cleaning the top dim shifts {method}'s coefficient on {name}: no position has "
             f"both {method} and {method}_top1 at or above coherence {findings.floor:g}"
+            f"{findings.why_not(scope, method, f'{method}_top1')}"
         )
     return (
         f"cleaning the top dim takes {method}'s coefficient times {_factor(here)} on {name} ({_basis(here)})"
@@ -131,7 +142,8 @@ def _strength(scope: _Scope, name: str, findings: Findings) -> str:
     here = [row for row in findings.bests if scope.holds(row)]
     values = sorted(row.relative_strength for row in here if row.relative_strength is not None)
     if not values:
-        return f"cannot say at which relative strength to start on {name}: no result with one has a best"
+        why = f"no result with one has a best{findings.why_not(scope)}"
+        return f"cannot say at which relative strength to start on {name}: {why}"
     spread = f"{values[0]:.2f} to {values[-1]:.2f}, {len(values)} groups" if len(values) > 1 else "1 group"
     return f"start any other vector at relative strength {statistics.median(values):.2f} on {name} ({spread})"
 

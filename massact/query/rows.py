@@ -4,14 +4,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
+from massact.domain import DEFAULT_LEAST_SCORED
 from massact.schema import StoredPoint
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Status = Literal["ok", "below_floor", "missing", "failed"]
-"""`ok`: there is a best at or above the floor; `below_floor`: coherent nowhere, the nearest miss is
-given; `missing`: nothing that counts was evaluated; `failed`: nor that, and a run failed."""
+"""`ok`: there is a best at or above the floor; `below_floor`: coherent nowhere, the nearest miss is given; `missing`:
+nothing that counts was evaluated, or too few of its responses have scores; `failed`: nor that, and a run failed."""
 
 RowT_co = TypeVar("RowT_co", covariant=True)
 
@@ -40,6 +41,8 @@ class Point:
     """Label whose result it was taken over from, since their vectors are alike; `None`: it was evaluated itself."""
     same_as_cosine: float | None = None
     """How alike the two vectors are: their cosine, or less where they differ more outside the massive dims."""
+    at_grid_end: bool = False
+    """Of a best: whether no larger, or no smaller, coefficient was scored at its layer, so that one may be better."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +66,8 @@ class Answer(Generic[RowT_co]):
     floor: float
     rows: tuple[RowT_co, ...]
     notes: tuple[str, ...] = ()
+    least_scored: float = DEFAULT_LEAST_SCORED
+    """Share of its responses that an evaluation had to have scores of to count, 0 to 1."""
     as_html: ClassVar[Callable[["Answer[Any]"], str]]
     """Set by `massact.query`: the tables know the rows of every question, so the rows cannot know the tables."""
 

@@ -45,7 +45,9 @@ class Slice:
     def best(self, floor: float) -> Point | None:
         """The best delta at or above the floor; ties to the smaller |coefficient|, lower layer, key."""
         found = self.points.best(floor, self.sample.direction)
-        return None if found is None else as_point(found)
+        if found is None:
+            return None
+        return as_point(found, at_grid_end=self.points.is_at_grid_end(found, floor))
 
     def nearest_miss(self, floor: float) -> Point | None:
         """The most coherent point below the floor; ties to the better delta, then as `best`."""
@@ -272,16 +274,36 @@ def _baseline(trait_mean: float | None) -> str:
 
 def unscored_note(parts: Iterable[Slice]) -> tuple[str, ...]:
     """How many evaluations could not count, if any."""
-    count = sum(part.n_unscored for part in parts)
+    parts = list(parts)
+    count = sum(part.n_unscored - part.points.n_short for part in parts)
+    lacking = "evaluation lacks" if count == 1 else "evaluations lack"
+    note = (f"{count} {lacking} a coherence or a delta: counted neither as coherent nor as a miss",)
+    return (*(note if count else ()), *short_note(parts))
+
+
+def short_note(parts: Iterable[Slice]) -> tuple[str, ...]:
+    """How many evaluations have scores of too few responses, if any."""
+    count = sum(part.points.n_short for part in parts)
     if not count:
         return ()
-    lacking = "evaluation lacks" if count == 1 else "evaluations lack"
-    return (f"{count} {lacking} a coherence or a delta: counted neither as coherent nor as a miss",)
+    have = "evaluation has" if count == 1 else "evaluations have"
+    return (
+        f"{count} {have} scores of too few responses (less than the share least_scored): no result; the next sweep, or "
+        "massact rejudge, has the others judged",
+    )
 
 
-def as_point(found: StoredPoint) -> Point:
+def all_parts(by_group: Mapping[Group, Sequence[Slice]]) -> list[Slice]:
+    """The slices of all groups."""
+    return [part for parts in by_group.values() for part in parts]
+
+
+_STORED_FIELDS = tuple(one.name for one in fields(Point) if one.name in StoredPoint._fields)
+
+
+def as_point(found: StoredPoint, *, at_grid_end: bool = False) -> Point:
     """A point of the store as an answer shows it."""
-    return Point(**{field.name: getattr(found, field.name) for field in fields(Point)})
+    return Point(**{name: getattr(found, name) for name in _STORED_FIELDS}, at_grid_end=at_grid_end)
 
 
 def _ended(finished_at: int | None) -> int:

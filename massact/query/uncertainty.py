@@ -1,12 +1,13 @@
 """How far each best can be believed: its interval, and whether its label can be told from the winner."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from massact.query.question_scores import QuestionScores
 from massact.query.rows import Point
-from massact.query.selection import Slice, Stratum, rank
+from massact.query.same_vector import Cosines, Side, same_vector
+from massact.query.selection import Slice, Stratum, as_point, rank
 from massact.query.ties import tied_with_winner
 from massact.query.winner_interval import winner_interval
 
@@ -25,6 +26,8 @@ class Believed:
 
 
 NOTHING = Believed()
+_MOST_NAMED = 6
+"""Places that a note names."""
 _LARGEST = 100.0
 """Points of delta: scores run from 0 to 100."""
 
@@ -46,34 +49,94 @@ def believe(part: Slice, point: Point, floor: float, scores: QuestionScores) -> 
     return Believed(delta_low=low, delta_high=high, delta_unbiased=estimate)
 
 
-def standings(stratum: Stratum, floor: float, scores: QuestionScores) -> dict[str, Standing]:
-    """The standing of every label that has a best; empty where the scores by question do not tell."""
-    import numpy as np
+def standings(
+    stratum: Stratum, floor: float, scores: QuestionScores, cosines: Cosines | None = None
+) -> dict[str, Standing]:
+    """The standing of every label that has a best; empty where the scores by question do not tell.
 
-    direction = stratum.sample.direction if stratum.sample else None
-    found = ((label, stratum.best(label, floor)) for label in stratum.slices)
-    bests = sorted(
-        ((label, best) for label, best in found if best is not None), key=lambda one: rank(one, direction)
-    )
-    rows = [scores.deltas(stratum.slices[label], [best.run_id]) for label, best in bests]
-    known = [row for row in rows if row is not None]
-    if not bests or len(known) < len(bests):
-        return {}
-    tied = tied_with_winner(np.concatenate(known), 0)
+    A label that is one vector with the winner is tied with it, whatever its noise.
+    """
+    bests = _ranked(stratum, floor)
+    tied = _tied(stratum, bests, scores)
     if tied is None:
         return {}
-    others: dict[str, Standing] = {
-        label: "tied" if index in tied else "behind" for index, (label, _) in enumerate(bests)
-    }
-    return {**others, bests[0][0]: "winner"}
+    first = _side(stratum, bests[0])
+    found: dict[str, Standing] = {bests[0][0]: "winner"}
+    for index, entry in enumerate(bests[1:], 1):
+        is_tied = index in tied or same_vector(first, _side(stratum, entry), cosines) is not None
+        found[entry[0]] = "tied" if is_tied else "behind"
+    return found
 
 
-def all_standings(
-    all_strata: Iterable[Stratum], floor: float, scores: QuestionScores
-) -> dict[tuple[str, str, str, str, str | None, float | None], Standing]:
-    """Standings by model, trait, position, label, setting and baseline."""
-    return {
-        (one.model, one.trait, one.position, label, one.setting, one.baseline_trait_mean): standing
-        for one in all_strata
-        for label, standing in standings(one, floor, scores).items()
-    }
+def _ranked(stratum: Stratum, floor: float) -> list[tuple[str, Point]]:
+    """The bests of all labels, the winner's first."""
+    direction = stratum.sample.direction if stratum.sample else None
+    found = ((label, stratum.best(label, floor)) for label in stratum.slices)
+    bests = [(label, best) for label, best in found if best is not None]
+    return sorted(bests, key=lambda one: rank(one, direction))
+
+
+def _side(stratum: Stratum, entry: tuple[str, Point]) -> Side:
+    return Side(*entry, stratum.slices[entry[0]].points)
+
+
+def _tied(stratum: Stratum, entries: list[tuple[str, Point]], scores: QuestionScores) -> list[int] | None:
+    """Which of the evaluations cannot be told from the first; `None` where the scores do not tell."""
+    import numpy as np
+
+    rows = [scores.deltas(stratum.slices[label], [point.run_id]) for label, point in entries]
+    known = [row for row in rows if row is not None]
+    return tied_with_winner(np.concatenate(known), 0) if rows and len(known) == len(rows) else None
+
+
+class Standings:
+    """How evaluations stand among all labels of their model, trait and position in one setting, whatever is shown."""
+
+    def __init__(self, places: Iterable[Stratum], floor: float, scores: QuestionScores) -> None:
+        self._places = {_place_of(one): one for one in places}
+        self._floor, self._scores = floor, scores
+        self._known: dict[tuple[Any, ...], dict[str, Standing]] = {}
+
+    def of(self, part: Slice, run_id: str | None) -> Standing | None:
+        """The standing of a group's best among what is shown; `None` where it has none, or nothing tells."""
+        key = (
+            part.group.model,
+            part.group.trait,
+            part.group.position,
+            part.setting,
+            part.baseline_trait_mean,
+        )
+        stratum = self._places.get(key)
+        if stratum is None or run_id is None:
+            return None
+        if key not in self._known:
+            self._known[key] = standings(stratum, self._floor, self._scores)
+        found = self._known[key]
+        best = stratum.best(part.group.label, self._floor)
+        if not found or best is None or best.run_id == run_id:
+            return found.get(part.group.label)
+        # a filter hides the label's best: what is shown of it is set beside the bests of the place
+        shown = as_point(next(point for point in part.points if point.run_id == run_id))
+        bests = _ranked(stratum, self._floor)
+        tied = _tied(stratum, [*bests, (part.group.label, shown)], self._scores)
+        return None if tied is None else "tied" if len(bests) in tied else "behind"
+
+    def hidden(self, shown: Collection[str | None]) -> list[str]:
+        """Where the winner is not among the runs that are shown, in words."""
+        found = []
+        for key, standing in self._known.items():
+            label = next((label for label, one in standing.items() if one == "winner"), None)
+            best = self._places[key].best(label, self._floor) if label else None
+            if best is not None and best.run_id not in shown:
+                found.append(f"{', '.join(key[:3])}: {label} (layer {best.layer}, {best.coefficient:g})")
+        more = f"; and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+        named = "; ".join(found[:_MOST_NAMED])
+        return (
+            [f"standings are among all labels of a place; the winner is not shown: {named}{more}"]
+            if found
+            else []
+        )
+
+
+def _place_of(one: Stratum) -> tuple[Any, ...]:
+    return (one.model, one.trait, one.position, one.setting, one.baseline_trait_mean)

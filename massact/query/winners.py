@@ -1,15 +1,18 @@
 """The best evaluation of each group at or above the coherence floor."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, astuple, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from massact.domain import AllDims, Direction, Group
+from massact.query.current import Currency
 from massact.query.evaluations import StoredEvaluations
 from massact.query.question_scores import QuestionScores
 from massact.query.rows import Answer, Point, SettingRow, Status
+from massact.query.same_vector import taken_over_note
 from massact.query.selection import (
     Slice,
+    all_parts,
     natural_order,
     recipe_of,
     setting_notes,
@@ -18,8 +21,7 @@ from massact.query.selection import (
     told_apart,
     unscored_note,
 )
-from massact.query.taken_over import taken_over_note
-from massact.query.uncertainty import NOTHING, Standing, all_standings, believe
+from massact.query.uncertainty import NOTHING, Standing, Standings, believe
 from massact.store.base import Failure
 
 
@@ -72,6 +74,10 @@ class BestRow(SettingRow):
     """Label whose result it was taken over from, since their vectors are alike; `None`: it was evaluated itself."""
     same_as_cosine: float | None = None
     """How alike the two vectors are: their cosine, or less where they differ more outside the massive dims."""
+    at_grid_end: bool = False
+    """Whether no larger, or no smaller, coefficient was scored at its layer, so that one may be better."""
+    is_current: bool = True
+    """Whether it is of the current setting, as in `gaps`."""
 
 
 def best(
@@ -81,6 +87,8 @@ def best(
     failures: Iterable[Failure] = (),
     floor: float,
     scores: QuestionScores | None = None,
+    among: StoredEvaluations | None = None,
+    currency: Currency | None = None,
 ) -> Answer[BestRow]:
     """Per group and setting the best delta at or above the floor, or the nearest miss and no best.
 
@@ -90,9 +98,13 @@ def best(
         failures: evaluations that failed and were not finished since.
         floor: least `coherence_mean` that counts, 0 to 100.
         scores: by question; with them every best has an interval and a standing.
+        among: everything of the places asked about, whatever label or layer is shown: what standings are among.
+        currency: which setting is current; `None`: the one run last.
     """
     by_group = slices(rows, failures)
-    standing = all_standings(strata(by_group), floor, scores) if scores else {}
+    currency = (currency or Currency()).over(by_group)
+    places = strata(by_group if among is None else slices(among)) if scores else []
+    standing = Standings(places, floor, scores) if scores else None
     declared = dict.fromkeys(groups)
     order = [*declared, *sorted((group for group in by_group if group not in declared), key=_natural)]
     found = []
@@ -101,11 +113,12 @@ def best(
         parts = by_group.get(group, [])
         if not parts:
             found.append(_empty_row(group))
+        current = currency.part(group, parts)
         for part in parts:
             row = best_row(part, floor, is_declared=is_declared, scores=scores)
-            place = (*astuple(group), row.setting, row.baseline_trait_mean)
-            found.append(replace(row, standing=standing.get(place)))
-    notes = [*setting_notes(by_group), *unscored_note(part for parts in by_group.values() for part in parts)]
+            own = standing.of(part, row.run_id) if standing else None
+            found.append(replace(row, standing=own, is_current=part is current))
+    notes = [*setting_notes(by_group), *currency.notes, *unscored_note(all_parts(by_group))]
     n_others = len(order) - len(declared)
     if declared and n_others:
         groups_are = "group is" if n_others == 1 else "groups are"
@@ -113,6 +126,8 @@ def best(
     notes += taken_over_note(found, "best", "bests")
     if scores:
         notes += _without_interval(found)
+    if standing and among is not None:
+        notes += standing.hidden({row.run_id for row in found})
     return told_apart(Answer(question="best", floor=floor, rows=tuple(found), notes=tuple(notes)), by_group)
 
 

@@ -36,7 +36,8 @@ def tradeoff_alt(evidence: Evidence, place: Place) -> str:
         last = max((abs(p.coefficient) for p in points if not is_below_floor(p, evidence.floor)), default=0.0)
         beyond = [size for size in sizes if size > last]
         cliff = f", below the floor from {min(beyond):g} on" if beyond else ""
-        words.append(f"{label}: {said}{cliff}")
+        end = ", its best at the end of the grid" if best is not None and best.at_grid_end else ""
+        words.append(f"{label}: {said}{cliff}{end}")
     return (
         f"Delta and coherence against the coefficient on {evidence.name(place)}, floor {evidence.floor:g}. "
         f"{_some(words)}."

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from massact.query import BestRow, CoefficientRatio
-from massact.report.contents import PATTERN_POINTS, PATTERN_SHARE, Evidence, Place, place_of
+from massact.query.coefficient_patterns import tells
+from massact.report.contents import Evidence, Place, place_of
 from massact.report.result_tables import RANDOM
 from massact.report.table import MISSING, Cell, Table, cells, columns, number
 from massact.vectors.massive import UNIFORM_LAYERS, UNIFORM_TOP, Calibration
@@ -38,16 +39,9 @@ def current_ratios(evidence: Evidence) -> tuple[list[CoefficientRatio], list[Coe
 
 
 def effective_bests(evidence: Evidence) -> list[BestRow]:
-    """Bests with an effect: where steering did nothing, the best coefficient teaches nothing."""
-    gains = [
-        (row, evidence.gain(place_of(row), row.delta))
-        for row in evidence.coefficients().rows
-        if evidence.is_current(row) and row.label != RANDOM and row.delta is not None
-    ]
-    most: dict[Place, float] = {}
-    for row, gain in gains:
-        most[place_of(row)] = max(gain, most.get(place_of(row), gain))
-    return [row for row, gain in gains if gain >= max(PATTERN_POINTS, PATTERN_SHARE * most[place_of(row)])]
+    """Bests that say where coefficients should lie; see `massact.query.coefficient_patterns.tells`."""
+    rows = evidence.coefficients().rows
+    return [row for row in rows if evidence.is_current(row) and row.label != RANDOM and tells(row)]
 
 
 def spreads(evidence: Evidence) -> list[Spread]:
@@ -176,7 +170,8 @@ def _coefficient(evidence: Evidence, place: Place, label: str) -> Cell:
     best = evidence.best(place, label)
     if best is None:
         return Cell(MISSING, state=evidence.status(place, label))
-    return Cell(f"{best.coefficient:g} (layer {best.layer})", best.run_id, "ok")
+    end = ", end of grid" if best.at_grid_end else ""
+    return Cell(f"{best.coefficient:g} (layer {best.layer}{end})", best.run_id, "ok")
 
 
 def _ratio(row: CoefficientRatio | None) -> str:

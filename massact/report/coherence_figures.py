@@ -12,6 +12,7 @@ from massact.report.figure_style import (
     label_style,
     legend_below,
     legend_order,
+    mark_grid_end,
     method_of,
     new_figure,
     style,
@@ -102,6 +103,7 @@ def _draw(panel: "Axes", evidence: Evidence, place: Place, lines: Lines) -> None
         if best is not None and best.delta is not None and best.coherence_mean is not None:
             panel.plot(best.coherence_mean, best.delta, "o", color=look.colour, markersize=7, markeredgecolor=INK,
                        markeredgewidth=0.8)  # fmt: skip
+            mark_grid_end(panel, best, best.coherence_mean, best.delta)
 
 
 def _name_floor(panel: "Axes", floor: float) -> None:

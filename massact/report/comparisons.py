@@ -1,12 +1,9 @@
 """Clean-before against clean-after: which is ahead, or why that cannot be said."""
 
-from collections.abc import Iterator
-from dataclasses import replace
 from typing import Literal
 
 from massact.labels import format_label, parse_label
 from massact.query import ComparisonRow
-from massact.query.comparison import SAME_VECTOR_COSINE
 from massact.report.contents import TIE_POINTS, Evidence, Place, counted, place_of
 from massact.report.result_tables import group_at, group_cell
 from massact.report.table import Cell, Table, cells, columns
@@ -65,7 +62,7 @@ def before_after_table(evidence: Evidence) -> Table:
                 group_cell(evidence, place, plain),
                 group_cell(evidence, place, row.label_b),
                 group_cell(evidence, place, row.label_a),
-                comparison_verdict(evidence, row),
+                comparison_verdict(row),
                 Cell("; ".join(row.warnings)),
             )
         )
@@ -75,9 +72,9 @@ def before_after_table(evidence: Evidence) -> Table:
     return Table("Clean-before against clean-after", columns(*headers), tuple(rows))
 
 
-def comparison_outcome(evidence: Evidence, row: ComparisonRow) -> Outcome:
+def comparison_outcome(row: ComparisonRow) -> Outcome:
     """What a comparison comes to; `a` and `b` are ahead by more than chance gives."""
-    if same_vector(evidence, row):
+    if row.same_vector:
         return "same"
     if row.difference is None:
         return "unknown"
@@ -88,17 +85,14 @@ def comparison_outcome(evidence: Evidence, row: ComparisonRow) -> Outcome:
     return "a" if row.better == row.label_a else "b"
 
 
-def comparison_verdict(
-    evidence: Evidence, row: ComparisonRow, names: tuple[str, str] = ("before", "after")
-) -> str:
+def comparison_verdict(row: ComparisonRow, names: tuple[str, str] = ("before", "after")) -> str:
     """What a comparison says: one vector, tied, ahead by how much, or that it cannot say and why.
 
     Args:
         names: what A and B are called.
     """
-    same = same_vector(evidence, row)
-    if same:
-        return same
+    if row.same_vector:
+        return row.same_vector
     if row.difference is None:
         return f"cannot say: {_lacking(row)}"
     if abs(row.difference) < TIE_POINTS or row.better is None:
@@ -108,7 +102,7 @@ def comparison_verdict(
         return f"{ahead} (not tested: no scores by question)"
     sign = 1 if row.difference > 0 else -1
     low, high = sorted((sign * row.difference_low, sign * row.difference_high))
-    lead = "cannot be told apart: " if comparison_outcome(evidence, row) == "tied" else ""
+    lead = "cannot be told apart: " if comparison_outcome(row) == "tied" else ""
     n = f", {counted(row.n_questions, 'question')}" if row.n_questions else ""
     return f"{lead}{ahead} (95 %: {low:.1f} to {high:.1f}, p {row.p_corrected:.2g}{n})"
 
@@ -118,42 +112,3 @@ def _lacking(row: ComparisonRow) -> str:
         return _BOTH_LACK[row.status_a]
     pairs = ((row.label_a, row.status_a), (row.label_b, row.status_b))
     return " and ".join(f"{label} {_LACKS[status]}" for label, status in pairs if status != "ok")
-
-
-def same_vector(evidence: Evidence, row: ComparisonRow) -> str | None:
-    """Why a difference between the two would be noise, if it would.
-
-    The query tells of two bests at one layer. Where labels give one vector at every layer, noise alone
-    decides at which layer each has its best, so bests at different layers are no better a comparison.
-    """
-    if row.same_vector or row.best_a is None or row.best_b is None or row.best_a.layer == row.best_b.layer:
-        return row.same_vector
-    measured = list(_cosines(evidence, row, {row.best_a.layer, row.best_b.layer}))
-    if measured:
-        is_same = len(measured) > 1 and min(measured) > SAME_VECTOR_COSINE
-        return f"same vector at both layers: cosine {min(measured):.6f}" if is_same else None
-    return "same direction by algebra at every layer" if _is_algebra(row) else None
-
-
-def _cosines(evidence: Evidence, row: ComparisonRow, layers: set[int]) -> Iterator[float]:
-    """The cosine of the two labels' vectors at each of the layers where it is known."""
-    slices = evidence.strata[place_of(row)].slices
-    for layer in sorted(layers):
-        a, b = (
-            next(
-                (p.vector_digest for p in slices[label].points if p.layer == layer and p.vector_digest), None
-            )
-            for label in (row.label_a, row.label_b)
-        )
-        if a is None or b is None:
-            continue
-        cosine = 1.0 if a == b else evidence.cosines.get((a, b), evidence.cosines.get((b, a)))
-        if cosine is not None:
-            yield cosine
-
-
-def _is_algebra(row: ComparisonRow) -> bool:
-    """Zeroing dims is linear, so of a difference of means it may come first or last."""
-    before, after = parse_label(row.label_a), parse_label(row.label_b)
-    is_pair = before.cleaning.when == "before" and replace(before.cleaning, when="after") == after.cleaning
-    return is_pair and before.method == after.method == "mean_diff"

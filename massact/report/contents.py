@@ -1,7 +1,7 @@
 """What a report is made from, and the evidence that its text, tables and figures are computed from.
 
 A place (model, trait, position) may have been evaluated in several settings. A report answers each place
-in one of them and never mixes two: the newest that agrees with the experiment file, or else the newest.
+in the current one (`massact.query.current`) and never mixes two.
 """
 
 import shlex
@@ -12,12 +12,13 @@ from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
 from massact.config import Experiment
+from massact.config.declared import declared_by
 from massact.domain import Direction, Group
 from massact.query import Answers, CoefficientsAnswer, Point
+from massact.query.current import Currency
 from massact.query.evaluations import group_of
 from massact.query.selection import Stratum, natural_order, slices, strata
 from massact.query.uncertainty import NOTHING, Believed, Standing, believe, standings
-from massact.report.currency import currency
 from massact.report.facts import CosineMatrix, Provenance, Sample, SampleRow, VectorFact, sample_rows
 from massact.schema import EvaluationRow, PublishedRow
 from massact.vectors.massive import Calibration
@@ -25,9 +26,6 @@ from massact.vectors.massive import Calibration
 T = TypeVar("T")
 EFFECT_POINTS = 30.0
 """A delta of at least so many points in the trait's direction is an effect that steering surely had."""
-PATTERN_POINTS, PATTERN_SHARE = 10.0, 0.5
-"""A best tells where coefficients should lie if its delta is so large, and so large a share of the
-largest at its place."""
 TIE_POINTS = 0.05
 """Deltas that differ by less print the same: the report calls them tied."""
 
@@ -92,6 +90,8 @@ class Evidence:
     answers: Answers
     strata: Mapping[Place, Stratum]
     """Only places where something was run."""
+    whole: Mapping[Place, Stratum]
+    """The same whatever phase is looked at: what standings are among."""
     evaluated: frozenset[Group]
     """Groups with an evaluation in any setting."""
     cosines: Mapping[tuple[str, str], float]
@@ -109,13 +109,19 @@ class Evidence:
     ) -> "Evidence":
         """The evidence of a whole experiment, whatever groups the answers were loaded with."""
         by_group = slices(answers.evaluations, answers.failures)
+        currency = answers.currency
+        if currency.declared is None and experiment.name:
+            currency = Currency(declared_by(experiment).setting)
+        currency = currency.over(by_group)
         found: dict[Place, list[Stratum]] = defaultdict(list)
         for stratum in strata(by_group):
             found[place_of(stratum)].append(stratum)
+        current = {place: one for place, some in found.items() if (one := currency.stratum(some)) is not None}
         return cls(
             experiment=experiment,
-            answers=replace(answers, groups=experiment.groups()),
-            strata={place: max(some, key=lambda s: currency(experiment, s)) for place, some in found.items()},
+            answers=replace(answers, groups=experiment.groups(), currency=currency),
+            strata=current,
+            whole=current,
             evaluated=frozenset(
                 group for group, parts in by_group.items() if any(len(p.points) for p in parts)
             ),
@@ -215,15 +221,15 @@ class Evidence:
     def standings(self, place: Place, labels: Collection[str] | None = None) -> Mapping[str, Standing]:
         """Which of the labels has the best delta and which cannot be told from it; empty where nothing tells.
 
-        Among all labels that have a best, or among some alone.
+        Among all labels of the place, whatever phase is looked at; or among some alone, as those of a curve.
         """
-        stratum, scores = self.strata.get(place), self.answers.scores
+        stratum, scores = self.whole.get(place), self.answers.scores
         if stratum is None or scores is None:
             return {}
         if labels is not None:
             some = {label: part for label, part in stratum.slices.items() if label in labels}
             stratum = replace(stratum, slices=some)
-        return standings(stratum, self.floor, scores)
+        return standings(stratum, self.floor, scores, self.cosines)
 
     def status(self, place: Place, label: str) -> str:
         """`ok`, `below_floor`, `missing` or `failed`, and `unscored`: evaluated, but without a score."""

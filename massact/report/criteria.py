@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from massact.domain import Group
 from massact.labels import parse_label
 from massact.query import before_after_pairs
-from massact.query.taken_over import ONCE
+from massact.query.same_vector import ONCE
 from massact.report.coefficient_tables import current_ratios
 from massact.report.comparisons import comparisons
 from massact.report.contents import TIE_POINTS, Evidence, Place, counted, listed, place_of

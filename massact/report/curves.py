@@ -102,4 +102,5 @@ def _curve_cell(evidence: Evidence, place: Place, row: CurveRow | None) -> Cell:
     if row.best is None:
         return group_cell(evidence, place, row.label)
     shown = group_cell(evidence, place, row.label)
-    return replace(shown, detail=", ".join(part for part in (where(row.best), shown.detail) if part))
+    end = "end of grid" if row.best.at_grid_end else ""
+    return replace(shown, detail=", ".join(part for part in (where(row.best), shown.detail, end) if part))

@@ -12,6 +12,7 @@ from io import BytesIO, StringIO
 from typing import TYPE_CHECKING, Any
 
 from massact.labels import parse_label
+from massact.query import Point
 from massact.query.selection import recipe_of
 
 if TYPE_CHECKING:
@@ -227,3 +228,9 @@ def legend_below(figure: "Figure", handles: Sequence[Any], n_columns: int) -> No
     """One legend for all panels, under them."""
     if handles:
         figure.legend(handles=handles, loc="outside lower center", ncols=max(1, n_columns))
+
+
+def mark_grid_end(axes: "Axes", best: Point, x: float, y: float) -> None:
+    """Draw a small arrowhead over a best that lies at the end of its grid: a better one may lie beyond it."""
+    if best.at_grid_end:
+        axes.scatter([x], [y], marker=">", s=12, color=INK, linewidths=0, zorder=6, gid="end of grid")

@@ -186,7 +186,12 @@ def _draw(panel: "Axes", evidence: Evidence, place: Place, grid: HeatGrid, scale
     panel.plot(cross_x, cross_y, color=INK, linewidth=0.8)
     if best is not None:
         corner = (grid.coefficients.index(best.coefficient) - 0.5, grid.layers.index(best.layer) - 0.5)
-        panel.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=VERMILLION, linewidth=2.2, zorder=5))
+        # dashed where the grid ends at the best, so that a better one may lie beyond it
+        ends = "--" if best.at_grid_end else "-"
+        look = Rectangle(
+            corner, 1, 1, fill=False, edgecolor=VERMILLION, linewidth=2.2, linestyle=ends, zorder=5
+        )
+        panel.add_patch(look)
     panel.set_xlim(-0.5, len(grid.coefficients) - 0.5)
     panel.set_ylim(-0.5, len(grid.layers) - 0.5)
     panel.grid(visible=False)
@@ -218,5 +223,7 @@ def heat_alt(evidence: Evidence, place: Place, labels: Sequence[str]) -> str:
             if best is None or best.delta is None
             else f"best {signed(best.delta)} at layer {best.layer}, coefficient {best.coefficient:g}"
         )
-        words.append(f"{grid.label}: {said}; {n_below} of {counted(len(grid.cells), 'cell')} below the floor")
+        end = ", its best at the end of the grid" if best is not None and best.at_grid_end else ""
+        cells_below = f"{n_below} of {counted(len(grid.cells), 'cell')} below the floor"
+        words.append(f"{grid.label}: {said}; {cells_below}{end}")
     return f"Delta by layer and coefficient on {evidence.name(place)}. {'. '.join(words)}."

@@ -16,6 +16,7 @@ from massact.report.figure_style import (
     label_style,
     legend_below,
     legend_order,
+    mark_grid_end,
     method_of,
     new_figure,
     style,
@@ -144,6 +145,8 @@ def _draw(panel: "Axes", evidence: Evidence, one: Windows, labels: Sequence[str]
         panel.plot(xs, heights, marker=look.marker, **look.line)
         for x, position, best in zip(xs, one.positions, bests, strict=True):
             reach = error_bar(evidence, one.place(position), label, best) if best else None
+            if best is not None:
+                mark_grid_end(panel, best, x, best.delta or 0.0)
             if best is not None and reach is not None:
                 panel.errorbar(x, best.delta or 0.0, yerr=[[reach[0]], [reach[1]]], fmt="none", ecolor=look.colour,
                                elinewidth=0.9, capsize=1.5, alpha=0.7)  # fmt: skip

@@ -12,7 +12,7 @@ from massact.domain import AllDims
 from massact.labels import format_label, parse_label
 from massact.query import ComparisonRow, CurveRow, Point
 from massact.report.chosen import key_places
-from massact.report.comparisons import comparisons, same_vector
+from massact.report.comparisons import comparisons
 from massact.report.contents import Evidence, Place, place_of
 from massact.report.curves import Curve, CurveKind, cleaning_curves
 from massact.report.figure_style import (
@@ -22,6 +22,7 @@ from massact.report.figure_style import (
     ORANGE,
     QUIET,
     legend_below,
+    mark_grid_end,
     method_colour,
     panel_grid,
     style,
@@ -118,7 +119,8 @@ def _draw_curve(
 def draw_interval(
     axes: "Axes", evidence: Evidence, group: tuple[Place, str], best: Point, x: float, colour: str
 ) -> None:
-    """The 95 % interval of a best as a bar, where one is known."""
+    """The 95 % interval of a best as a bar, where one is known, and whether its grid ends there."""
+    mark_grid_end(axes, best, x, best.delta or 0.0)
     reach = error_bar(evidence, *group, best)
     if reach is not None and best.delta is not None:
         axes.errorbar(
@@ -186,7 +188,7 @@ def before_after_figure(evidence: Evidence, most: int | None = None) -> "Figure 
             for index, row in enumerate(rows):
                 _draw_bars(axes, evidence, row, index)
             axes.set_title(evidence.name(place))
-            axes.set_xticks(range(len(rows)), [_pair_name(evidence, row) for row in rows])
+            axes.set_xticks(range(len(rows)), [_pair_name(row) for row in rows])
             axes.tick_params(axis="x", length=0)
             axes.grid(visible=False, axis="x")
             axes.axhline(0, color=INK, linewidth=0.8)
@@ -226,7 +228,7 @@ def _draw_bars(axes: "Axes", evidence: Evidence, row: ComparisonRow, index: int)
                           ha="center", va="bottom", fontsize=8, color=INK)  # fmt: skip
             continue
         # two bars of one vector are not there to be compared
-        is_twin = same_vector(evidence, row) is not None and offset >= 0
+        is_twin = row.same_vector is not None and offset >= 0
         axes.bar(x, best.delta, width=0.25, color=colour, alpha=0.45 if is_twin else 1.0)
         draw_interval(axes, evidence, (place, label), best, x, INK)
         side = 1 if best.delta >= 0 else -1
@@ -237,11 +239,11 @@ def _draw_bars(axes: "Axes", evidence: Evidence, row: ComparisonRow, index: int)
                       va="bottom" if side > 0 else "top", fontsize=7.5, color=INK)  # fmt: skip
 
 
-def _pair_name(evidence: Evidence, row: ComparisonRow) -> str:
+def _pair_name(row: ComparisonRow) -> str:
     recipe = parse_label(row.label_a)
     dims = "all dims" if recipe.cleaning.n_dims == "all" else f"top {recipe.cleaning.n_dims}"
     own = ", own dims" if recipe.cleaning.scope == "layer" else ""
-    same = same_vector(evidence, row)
+    same = row.same_vector
     same = "\n" + re.split(r":| by | at ", same)[0] if same else ""
     return f"{recipe.method}\n{dims}{own}{same}"
 

@@ -7,7 +7,17 @@ from massact.domain import Cleaning, Group, Recipe
 from massact.labels import format_label
 from massact.query import Point
 from massact.report.contents import Evidence, Place, place_of
-from massact.report.table import MISSING, Cell, Table, believed, cells, columns, number, result
+from massact.report.table import (
+    MISSING,
+    Cell,
+    Table,
+    at_coefficient,
+    believed,
+    cells,
+    columns,
+    number,
+    result,
+)
 from massact.schema import EvaluationRow
 
 RANDOM = "random_baseline"
@@ -60,7 +70,12 @@ def _small_print(evidence: Evidence, place: Place, label: str, best: Point) -> s
     """The interval of a best, how many questions it rests on, and whose result it is."""
     interval = believed(evidence.belief(place, label))
     taken = f"as {best.same_as}" if best.same_as else ""
-    return ", ".join(part for part in (interval, f"n {best.n_scored}", taken) if part)
+    return ", ".join(part for part in (interval, f"n {_scored(best)}", taken) if part)
+
+
+def _scored(best: Point) -> str:
+    """Of how many responses, where some have no score."""
+    return f"{best.n_scored}" + (f" of {best.n_scored + best.n_unscored}" if best.n_unscored else "")
 
 
 def best_tables(evidence: Evidence) -> tuple[Table, ...]:
@@ -95,7 +110,7 @@ def _best_row(
         believed(evidence.belief(place, label)),
         standing,
         str(best.layer),
-        f"{best.coefficient:g}",
+        at_coefficient(best),
         number(best.relative_strength, ".2f"),
         f"{best.n_scored} of {best.n_scored + best.n_unscored}",
     )

@@ -1,8 +1,9 @@
 """The report's sections, once for Markdown, HTML and the notes of the phases' runs."""
 
+from massact.domain import LEAST_EFFECT
 from massact.query import GapRow
+from massact.query.same_vector import taken_over_note
 from massact.query.selection import setting_notes, slices
-from massact.query.taken_over import taken_over_note
 from massact.report.coefficient_tables import (
     massive_tables,
     ratio_table,
@@ -13,8 +14,6 @@ from massact.report.coefficient_tables import (
 from massact.report.comparisons import before_after_table
 from massact.report.confirmed import confirmed_table, confirmed_text, find_confirmations, place_lines
 from massact.report.contents import (
-    PATTERN_POINTS,
-    PATTERN_SHARE,
     Evidence,
     ReportInput,
     counted,
@@ -110,8 +109,8 @@ def coefficient_section(evidence: Evidence) -> Section:
     text = (
         "Relative strength is coefficient × ‖v without massive dims‖ / mean ‖h without massive dims‖. How "
         "well it predicts the best coefficient is measured below on the groups with an effect (a delta of "
-        f"{PATTERN_POINTS:g} or more and at least {PATTERN_SHARE:.0%} of the largest at its place): the nearer "
-        "a factor is to 1, the better one value would serve all groups.",
+        f"{LEAST_EFFECT:g} or more) whose best does not lie at the end of its grid: the nearer a factor is to 1, the "
+        "better one value would serve all groups.",
     )
     tables = (ratio_table(evidence), shift_table(evidence), spread_table(evidence))
     advice = answer.recommendations or ("cannot say: nothing was evaluated",)

@@ -112,7 +112,7 @@ def _winner(evidence: Evidence, place: Place, plain: ComparisonRow | None) -> tu
         why = f"nothing reaches coherence {evidence.floor:g}" if is_run else "nothing was evaluated"
         return "none", f"{name}: cannot say, {why}."
     first = max(bests, key=lambda label: evidence.gain(place, bests[label].delta or 0.0))
-    standing = evidence.standings(place, bests)
+    standing = evidence.standings(place)
     kind = "untold" if len(bests) > 1 else "only"
     rest = f"; {_UNTOLD}" if len(bests) > 1 else ""
     if standing and len(bests) > 1:
@@ -121,16 +121,25 @@ def _winner(evidence: Evidence, place: Place, plain: ComparisonRow | None) -> tu
             [label for label, one in standing.items() if one == wanted] for wanted in ("tied", "behind")
         )
         kind = "tied" if tied else "alone"
-        everyone = f"all {counted(len(tied), 'other label')}" if len(tied) > 9 and not behind else _code(tied)
+        # that a random direction is behind goes without saying
+        told = [label for label in behind if label != RANDOM]
+        but = f" but `{RANDOM}`" if RANDOM in behind else ""
+        everyone = (
+            f"all {counted(len(tied), 'other label')}{but}" if len(tied) > 9 and not told else _code(tied)
+        )
         rest = f"; tied with it: {everyone}" if tied else ", ahead of every other label"
-        rest += f"; behind: {_code(behind)}" if tied and behind else ""
+        rest += f"; behind: {_code(told)}" if tied and told else ""
     n_missing = len(found) - len(bests)
     lack = f" {counted(n_missing, 'label')} without a result." if n_missing else ""
     uncleaned = ""
     if plain is not None and plain.best_a and plain.best_b:  # the plan's own comparison
-        said = comparison_verdict(evidence, plain, ("probe", "mean_diff"))
+        said = comparison_verdict(plain, ("probe", "mean_diff"))
         uncleaned = f" Uncleaned, probe against mean_diff: {said}."
-    return kind, f"{name}: {_told(evidence, place, first, bests[first])}{rest}.{uncleaned}{lack}"
+    best = evidence.whole[place].best(first, evidence.floor) or bests[first]
+    end = (
+        " That best lies at the end of its grid: a better one may lie beyond it." if best.at_grid_end else ""
+    )
+    return kind, f"{name}: {_told(evidence, place, first, best)}{rest}.{end}{uncleaned}{lack}"
 
 
 def _told(evidence: Evidence, place: Place, label: str, best: Point) -> str:
@@ -143,7 +152,7 @@ def _told(evidence: Evidence, place: Place, label: str, best: Point) -> str:
 
 def _before_or_after(evidence: Evidence) -> ShortAnswer:
     rows = comparisons(evidence)
-    counts = Counter(comparison_outcome(evidence, row) for row in rows)
+    counts = Counter(comparison_outcome(row) for row in rows)
     words: dict[Outcome, str] = {
         "same": "one vector before and after, nothing to compare",
         "a": "ahead when cleaned before",
@@ -156,10 +165,10 @@ def _before_or_after(evidence: Evidence) -> ShortAnswer:
     verdict = f"Of {counted(len(rows), 'pair')}: {'; '.join(parts)}." if rows else _NOT_EVALUATED
     lines = []
     for row in rows:
-        is_unlike = row.warnings and comparison_outcome(evidence, row) != "same"
+        is_unlike = row.warnings and comparison_outcome(row) != "same"
         warned = f" Unlike: {'; '.join(row.warnings)}." if is_unlike else ""
         place = evidence.name(place_of(row))
-        said = comparison_verdict(evidence, row)
+        said = comparison_verdict(row)
         lines.append(f"`{row.label_a}` against `{row.label_b}` on {place}: {said}.{warned}")
     return ShortAnswer("Does cleaning before extraction differ from after?", verdict, tuple(lines))
 

@@ -98,6 +98,11 @@ def where(point: Point) -> str:
     return f"layer {point.layer}, {point.coefficient:g}"
 
 
+def at_coefficient(point: Point) -> str:
+    """The coefficient of a best, marked where it lies at the end of its grid, such as `60, end of grid`."""
+    return f"{point.coefficient:g}{', end of grid' if point.at_grid_end else ''}"
+
+
 def escape_markdown(text: str) -> str:
     """Text from outside, such as an error or a model's name, so that no HTML, link or table comes of it."""
     safe = re.sub(r"\s*\n\s*", " ", text).replace("&", "&amp;").replace("<", "&lt;")

@@ -121,7 +121,7 @@ def _comparisons(part: Evidence) -> dict[str, str]:
     found: dict[str, list[str]] = {}
     for row in comparisons(part):
         place = part.name(place_of(row))
-        found.setdefault(row.label_a, []).append(f"{place}: {comparison_verdict(part, row)}")
+        found.setdefault(row.label_a, []).append(f"{place}: {comparison_verdict(row)}")
     return {label: "; ".join(lines) for label, lines in found.items()}
 
 

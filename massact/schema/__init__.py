@@ -9,6 +9,7 @@ and metrics for people, per question as stepped metrics, whole as one compact JS
 from massact.schema.declared import (
     Declared,
     DeclaredPhase,
+    DeclaredSetting,
     declared_prefix,
     declared_tag,
     decode_declared,
@@ -29,7 +30,7 @@ from massact.schema.names import (
     WorkerMetric,
 )
 from massact.schema.point_text import decode_points, encode_point, point_tag
-from massact.schema.points import Place, Points, RunText, StoredPoint, point_of
+from massact.schema.points import Place, Points, RunText, StoredPoint, is_scored, point_of
 from massact.schema.rows import (
     EvaluationRow,
     PublishedRow,
@@ -54,6 +55,7 @@ __all__ = [
     "Artifact",
     "Declared",
     "DeclaredPhase",
+    "DeclaredSetting",
     "EvaluationRow",
     "JudgeMetric",
     "Kind",
@@ -83,6 +85,7 @@ __all__ = [
     "evaluation_metrics",
     "evaluation_params",
     "format_param",
+    "is_scored",
     "point_of",
     "point_tag",
 ]

@@ -12,14 +12,14 @@ import json
 import math
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from massact.domain import Group
+from massact.domain import DEFAULT_LEAST_SCORED, Direction, Group
 from massact.errors import UnknownNameError
 from massact.schema.names import DECLARED_TAG, EXPERIMENT_TAG_LIMIT
 from massact.schema.point_text import experiment_digest
-from massact.schema.rows import refuse_constant
+from massact.schema.rows import EvaluationRow, refuse_constant
 
 DECLARED_VERSION = 1
 MAX_PARTS = 100
@@ -38,6 +38,53 @@ class DeclaredPhase:
 
 
 @dataclass(frozen=True, slots=True)
+class DeclaredSetting:
+    """What a file alone tells of the setting that its cells are evaluated in."""
+
+    judge: str
+    """Such as `openai:gpt-4.1-mini`; empty: any, as where a question asks for a judge by name."""
+    subset: int
+    max_new_tokens: int
+    temperature: float
+    seed: int
+    directions: Mapping[str, Direction]
+    """By trait."""
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """References of the steered weights, by the file's name of the model."""
+    confirm_share: float | None = None
+    question_sets: Mapping[str, str] = field(default_factory=dict)
+    """Digests by trait, where the dataset can be read."""
+
+    def holds(self, row: EvaluationRow) -> bool:
+        """Whether a row was evaluated as the file says. What an imported row does not tell is no disagreement."""
+        pairs: list[tuple[object, object]] = [
+            (row.direction, self.directions.get(row.trait)),
+            (row.subset, self.subset),
+            (row.max_new_tokens, self.max_new_tokens),
+            (row.temperature, self.temperature),
+            (row.seed, self.seed if self.temperature else row.seed),  # greedy text does not depend on it
+            (row.confirm_share, self.confirm_share),
+        ]
+        if row.origin == "imported":
+            pairs = [(told, wanted) for told, wanted in pairs if told is not None]
+        elif not self._is_model(row):
+            return False
+        return self._is_judge(row) and all(told == wanted for told, wanted in pairs)
+
+    def _is_model(self, row: EvaluationRow) -> bool:
+        reference = self.weights.get(row.model)
+        # a local folder is known by its name, wherever it lies
+        return reference is None or row.model_id in (reference, reference.rstrip("/").rpartition("/")[2])
+
+    def _is_judge(self, row: EvaluationRow) -> bool:
+        if not self.judge or row.judge == self.judge:
+            return True
+        # an imported file may tell the judging model and not how it was asked
+        model = self.judge.partition(":")[2]
+        return row.origin == "imported" and (row.judge_model or model) == model
+
+
+@dataclass(frozen=True, slots=True)
 class Declared:
     """The part of an experiment file that questions need."""
 
@@ -52,6 +99,10 @@ class Declared:
     """Share of the questions that confirm winners; `None`: all questions choose."""
     printed_models: Mapping[str, str] = field(default_factory=dict)
     """References of weights to the file's names for them; the store does not keep these."""
+    setting: DeclaredSetting | None = None
+    """`None` where an older version kept it."""
+    least_scored: float = DEFAULT_LEAST_SCORED
+    """Share of its responses that an evaluation must have scores of to count, 0 to 1."""
     source: str = "the run store"
     """Where it was read, for messages."""
 
@@ -103,6 +154,8 @@ def encode_declared(declared: Declared, *, at: int) -> dict[str, str]:
         "phases": phases,
         "ranges": {model: list(ends) for model, ends in declared.coefficient_ranges.items()},
         "confirm": declared.confirm_share,
+        "least_scored": declared.least_scored,
+        "setting": None if declared.setting is None else asdict(declared.setting),
     }
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
     packed = base64.b64encode(zlib.compress(text.encode(), 9)).decode()
@@ -156,8 +209,24 @@ def _declared(experiment: str, content: Any) -> Declared:
         phases=tuple(_phase(one) for one in _list(content["phases"])),
         coefficient_ranges={_text(model): _range(ends) for model, ends in dict(content["ranges"]).items()},
         confirm_share=None if share is None else _number(share, 0, 1),
+        setting=_setting(content.get("setting")),
+        least_scored=_number(content.get("least_scored", DEFAULT_LEAST_SCORED), 0, 1),
         source=f"what the run store keeps of {experiment!r}'s file",
     )
+
+
+def _setting(value: Any) -> DeclaredSetting | None:
+    if not isinstance(value, dict):
+        return None
+    known = {one.name: value[one.name] for one in fields(DeclaredSetting) if one.name in value}
+    for name in ("subset", "max_new_tokens", "temperature", "seed"):
+        _number(known.get(name), -math.inf, math.inf)
+    maps = [dict(known.get(name, {})) for name in ("directions", "weights", "question_sets")]
+    for text in (known.get("judge"), *(text for one in maps for text in (*one, *one.values()))):
+        _text(text)
+    if not set(maps[0].values()) <= {"positive", "negative"}:
+        raise ValueError("a direction that is none")
+    return DeclaredSetting(**known)
 
 
 def _phase(value: Any) -> DeclaredPhase:

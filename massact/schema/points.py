@@ -5,8 +5,8 @@ four million table rows; a point takes some 350 characters (`massact.schema.poin
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import compress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -92,6 +92,10 @@ class Points:
     """Of each point, the index of its head."""
     numbers: dict[str, "Numbers"]
     """`NUMBERS`, `COUNTS` and `layer` by name; NaN where missing."""
+    told: "Points | None" = None
+    """The same as the store tells it, where `counting` took figures out."""
+    short: "Mask | None" = None
+    """Which of them have scores of too few responses; `None`: none has."""
 
     @classmethod
     def of(cls, points: Iterable[StoredPoint]) -> "Points":
@@ -160,16 +164,36 @@ class Points:
         for indices in several.values():
             is_newest[indices] = False
             is_newest[max(indices, key=self._age)] = True
-        return self._where(is_newest)
+        return self.where(is_newest)
 
     def joined(self, others: Sequence[StoredPoint]) -> "Points":
         """These and others."""
         return Points.of([*self, *others]) if others else self
 
+    def counting(self, least_scored: float, without_baseline: Container[str] = ()) -> "Points":
+        """The same as questions count it: what is scored too little has no figure, and without a baseline no delta.
+
+        Args:
+            least_scored: share of its responses that must have scores, 0 to 1.
+            without_baseline: settings whose baseline is scored too little.
+        """
+        import numpy as np
+
+        numbers = self.numbers
+        short = ~has_enough_scores(numbers["n_scored"], numbers["n_unscored"], least_scored)
+        alone = np.array([one[0] in without_baseline for one in self.heads], dtype=bool)[self.head]
+        if not (short | alone).any():
+            return self
+        coherence = np.where(short, np.nan, numbers["coherence_mean"])
+        delta = np.where(short | alone, np.nan, numbers["delta"])
+        counted = {**numbers, "coherence_mean": coherence, "delta": delta}
+        return replace(self, numbers=counted, told=self, short=short)
+
     def _age(self, index: int) -> tuple[int, str]:
         return (int(self.finished_at[index]), self.run_ids[index])
 
-    def _where(self, mask: "Mask") -> "Points":
+    def where(self, mask: "Mask") -> "Points":
+        """Those that a mask admits."""
         flags = mask.tolist()
         return Points(
             list(compress(self.run_ids, flags)),
@@ -179,6 +203,19 @@ class Points:
             self.head[mask],
             {name: column[mask] for name, column in self.numbers.items()},
         )
+
+
+def has_enough_scores(n_scored: Any, n_unscored: Any, least_scored: float) -> Any:
+    """Whether so many of the responses have scores; of numbers, or of whole columns.
+
+    Where neither is counted, as in some imported files, a result is taken as it is told.
+    """
+    return n_scored >= least_scored * (n_scored + n_unscored) - 1e-9
+
+
+def is_scored(row: EvaluationRow, least_scored: float) -> bool:
+    """Whether a row has scores of enough of its responses to be a result."""
+    return bool(has_enough_scores(row.n_scored, row.n_unscored, least_scored))
 
 
 def or_nan(value: float | None) -> float:

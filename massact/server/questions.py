@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from massact.asked import Asked, Posed
-from massact.domain import METHODS
+from massact.domain import DEFAULT_LEAST_SCORED, METHODS
 from massact.errors import UsageError
 from massact.posing import (
     pose_best,
@@ -38,6 +38,13 @@ FILTERS = (
     text("judge", "only what this judge scored", is_repeated=True, argument="judges"),
 )
 FLOOR = number("floor", "least mean coherence that counts; unsaid: the experiment file's, else 68", 0, 100)
+LEAST_SCORED = number(
+    "least_scored",
+    "share of its responses that an evaluation must have scores of to count; unsaid: the experiment file's, else "
+    f"{DEFAULT_LEAST_SCORED:g}",
+    0,
+    1,
+)
 PHASE = text("phase", "only the groups that this phase declares")
 
 
@@ -71,7 +78,7 @@ class Served:
     @property
     def parameters(self) -> tuple[Parameter, ...]:
         """All that may be given."""
-        return (EXPERIMENT, *FILTERS, *((FLOOR,) if self.has_floor else ()), *self.own)
+        return (EXPERIMENT, *FILTERS, *((FLOOR,) if self.has_floor else ()), LEAST_SCORED, *self.own)
 
     @property
     def answer(self) -> type[Any]:
@@ -94,7 +101,9 @@ class Served:
         """
         own = {one.key for one in self.own} - {"phase"}
         filters = Filters(**{one.key: tuple(given.get(one.key, ())) for one in FILTERS})
-        asked = Asked(given["experiment"], only=filters, floor=given.get("floor"), phase=given.get("phase"))
+        floor, phase = given.get("floor"), given.get("phase")
+        least_scored = given.get("least_scored")
+        asked = Asked(given["experiment"], only=filters, floor=floor, phase=phase, least_scored=least_scored)
         return self.pose(asked, **{key: given[key] for key in own if key in given})
 
 

@@ -34,6 +34,7 @@ class Schemas:
                 "items": {"type": "string"},
                 "description": "What was left out, and what a reader must not miss.",
             },
+            "least_scored": {"type": "number", "minimum": 0, "maximum": 1},
         }
         own = self._properties(served.answer, left_out={field.name for field in fields(Answer)})
         name = f"{served.name.capitalize()}Answer"

@@ -4,9 +4,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from massact.domain import LEAST_EFFECT
 from massact.pipeline.search.curves import Observation
 
-MOVES = 10.0
+MOVES = LEAST_EFFECT
 """A trait that changed by fewer points than this has not moved."""
 
 

@@ -1,0 +1,140 @@
+"""Whether two labels are one vector, which every answer tells by the same rule, and whose result was taken over.
+
+What was measured comes first: equal digests, a cosine above `DEFAULT_ALIKE`, the likeness that a result was taken over
+at. Where nothing was measured the algebra tells: zeroing dims is linear, so of a difference of means it may come before
+or after. Labels whose bests lie at two layers must be one vector at both.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import NamedTuple, Protocol
+
+from massact.domain import DEFAULT_ALIKE, Recipe
+from massact.query.evaluations import PointSet
+from massact.query.rows import Point
+from massact.query.selection import recipe_of
+
+Cosines = Mapping[tuple[str, str], float]
+"""Cosine of two vectors by their digests, in either order."""
+
+ONCE = "evaluated once"
+"""How the reason of two labels that share an evaluation begins."""
+
+
+class HasMark(Protocol):
+    """A row or a point that may have been taken over."""
+
+    @property
+    def same_as(self) -> str | None: ...
+    @property
+    def same_as_cosine(self) -> float | None: ...
+
+
+def taken_over_words(one: HasMark) -> str:
+    """Whose result it is and how alike the vectors are, such as `probe (cosine 0.9843)`; empty where it is its own."""
+    if one.same_as is None:
+        return ""
+    # rounded down, so that nothing is said to be more alike than it is
+    cosine = (
+        "" if one.same_as_cosine is None else f" (cosine {int(one.same_as_cosine * 10_000) / 10_000:.4f})"
+    )
+    return f"{one.same_as}{cosine}"
+
+
+def taken_over_note(rows: Iterable[HasMark], what: str, plural: str) -> tuple[str, ...]:
+    """How many of the rows were not evaluated themselves, if any."""
+    n = sum(row.same_as is not None for row in rows)
+    if not n:
+        return ()
+    are = f"1 {what} is" if n == 1 else f"{n} {plural} are"
+    return (
+        f"{are} taken over from another label, whose vector is alike, and not evaluated apart: --alike off does that",
+    )
+
+
+def evaluated_once(labels: tuple[str, str], a: Point, b: Point) -> str | None:
+    """Why the bests of two labels are one evaluation; `None` where they are two."""
+    if (a.layer, a.coefficient) != (b.layer, b.coefficient):
+        return None
+    lenders = (a.same_as or labels[0], b.same_as or labels[1])
+    if lenders[0] != lenders[1] or (a.same_as is None and b.same_as is None):
+        return None
+    cosines = [one.same_as_cosine for one in (a, b) if one.same_as_cosine is not None]
+    words = " and ".join(f"{int(cosine * 10_000) / 10_000:.4f}" for cosine in cosines)
+    return f"{ONCE}, as {lenders[0]}: cosine {words}"
+
+
+class Side(NamedTuple):
+    """A label with its best and all its evaluations in one setting."""
+
+    label: str
+    best: Point
+    points: PointSet
+
+
+def same_vector(a: Side, b: Side, cosines: Cosines | None = None) -> str | None:
+    """Why the vectors of two labels are one, at the layers of their bests; `None` where they are not known to be."""
+    layers = sorted({a.best.layer, b.best.layer})
+    measured = list(_measured(a, b, layers, cosines or {}))
+    if any(cosine <= DEFAULT_ALIKE for _, cosine in measured):
+        return None  # what was measured outweighs the algebra, which supposes one list of dims
+    if len(measured) < len(layers) and _is_algebra(a, b):
+        return "same direction by algebra" + (" at every layer" if len(layers) > 1 else "")
+    measured = measured if len(measured) == len(layers) else list(_lent(a, b, layers))
+    if len(measured) < len(layers):
+        return None
+    reason, cosine = min(measured, key=lambda one: one[1])
+    return (
+        f"same vector: {reason}" if len(layers) == 1 else f"same vector at both layers: cosine {cosine:.6f}"
+    )
+
+
+def one_direction(recipe: Recipe) -> Recipe:
+    """The recipe that stands for all whose vector has the same direction by algebra."""
+    if recipe.method != "mean_diff" or recipe.cleaning.when != "before":
+        return recipe
+    return replace(recipe, cleaning=replace(recipe.cleaning, when="after"))
+
+
+def _measured(a: Side, b: Side, layers: Iterable[int], cosines: Cosines) -> Iterator[tuple[str, float]]:
+    """At each layer where it is known how alike the two are: in words, and the cosine."""
+    vectors_a, vectors_b = a.points.vectors(), b.points.vectors()
+    for layer in layers:
+        one, other = vectors_a.get(layer), vectors_b.get(layer)
+        if one is None or other is None:
+            continue
+        first, second = _digest(a, layer, one.digest), _digest(b, layer, other.digest)
+        if first is None or second is None:
+            continue
+        cosine = cosines.get((first, second), cosines.get((second, first)))
+        if first == second:
+            yield "equal digest", 1.0
+        elif cosine is not None:
+            yield f"cosine {cosine:.6f}", cosine
+
+
+def _lent(a: Side, b: Side, layers: Iterable[int]) -> Iterator[tuple[str, float]]:
+    """The same from results that one of the two took over from the other; how alike they were may be the less."""
+    for layer in layers:
+        pairs = ((a.points.vectors().get(layer), b.label), (b.points.vectors().get(layer), a.label))
+        found = [
+            one.cosine for one, label in pairs if one and one.same_as == label and one.cosine is not None
+        ]
+        yield from ((f"cosine {cosine:.6f}", cosine) for cosine in found[:1] if cosine > DEFAULT_ALIKE)
+
+
+def _digest(side: Side, layer: int, of_layer: str | None) -> str | None:
+    return side.best.vector_digest if layer == side.best.layer else of_layer
+
+
+def _is_algebra(a: Side, b: Side) -> bool:
+    recipes = (recipe_of(a.label), recipe_of(b.label))
+    if recipes[0] is None or recipes[1] is None or {one.method for one in recipes if one} != {"mean_diff"}:
+        return False
+    first, second = recipes[0].cleaning, recipes[1].cleaning
+    if {first.when, second.when} != {"before", "after"} or first.scope != second.scope:
+        return False
+    n_dims = (a.best.n_dims_cleaned, b.best.n_dims_cleaned)
+    if None not in n_dims and a.best.layer == b.best.layer:
+        return n_dims[0] == n_dims[1]
+    return one_direction(recipes[0]) == one_direction(recipes[1])
