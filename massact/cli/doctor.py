@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import click
 
 from massact.asked import find_experiment_file
-from massact.cli.options import asked_experiment_option, tracking_uri_option
+from massact.cli.options import Number, asked_experiment, asked_experiment_option, tracking_uri_option
 from massact.cli.session import LOG_SECONDS
 from massact.cli.sync import spool_option
 from massact.config import load_experiment
@@ -30,7 +30,7 @@ SHOWN = 10
 @click.option(
     "--stale-after",
     "stale_after",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=48,
     show_default=True,
     metavar="HOURS",
@@ -50,7 +50,7 @@ SHOWN = 10
 @click.pass_context
 def doctor(
     ctx: click.Context,
-    experiment: str,
+    experiment: str | None,
     tracking_uri: str,
     *,
     fix: bool,
@@ -74,7 +74,7 @@ def doctor(
 
     if ctx.get_parameter_source("spool") is click.core.ParameterSource.COMMANDLINE and not spool.is_dir():
         raise UsageError(f"there is no folder {spool}: name the one that --spool named before")
-    name, seed = _named(experiment)
+    name, seed = _named(asked_experiment(experiment, tracking_uri))
     asked = Asked(tracking_uri, name, spool=spool, stale_after_hours=stale_after, seed=seed)
     checks = CHECKS if no_artifacts else (*CHECKS, *FILE_CHECKS)
     shown: _Shown = _Lines() if output_format == "table" else _Document(name, fix=fix)

@@ -97,7 +97,7 @@ def _n_dims(entry: Entry) -> int | AllDims:
 
 
 def parse_window(entry: Entry) -> str:
-    return entry.checked(lambda value: str(parse_position(str(value))))
+    return entry.checked(lambda _: str(parse_position(entry.spelled())))
 
 
 def parse_calibration(section: Section) -> CalibrationConfig:

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from massact.asked import find_experiment_file, resolve_tracking_uri
+from massact.asked import find_experiment_file
 from massact.config import load_experiment
 from massact.errors import DataError, UsageError
 from massact.schema import Artifact, Kind
 from massact.store import open_store
 from massact.store.contents import stored_runs
+from massact.uris import resolve_tracking_uri
 from massact.vectors.massive import Calibration, parse_calibration
 
 

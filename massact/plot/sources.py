@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from massact.asked import find_experiment_file, resolve_tracking_uri
+from massact.asked import find_experiment_file
 from massact.config import load_experiment
 from massact.domain import DEFAULT_COHERENCE_FLOOR, Direction
 from massact.errors import UsageError
@@ -16,6 +16,7 @@ from massact.report.contents import Evidence
 from massact.report.facts import VectorFact
 from massact.schema import EvaluationRow
 from massact.store import RunStore, open_store
+from massact.uris import resolve_tracking_uri
 
 if TYPE_CHECKING:
     import pandas as pd

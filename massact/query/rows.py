@@ -54,6 +54,10 @@ class Answer(Generic[RowT_co]):
     floor: float
     rows: tuple[RowT_co, ...]
     notes: tuple[str, ...] = ()
+    experiment: str = ""
+    """The name of the experiment that was asked about."""
+    store: str | None = None
+    """The run store that was asked, without passwords; `None`: the server's that answers."""
     as_html: ClassVar[Callable[["Answer[Any]"], str]]
     """Set by `massact.query`: the tables know the rows of every question, so the rows cannot know the tables."""
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from massact.errors import RunRefusedError, StoreError
-from massact.tracking.connection import shown_uri, without_password
+from massact.tracking.connection import without_password
+from massact.uris import shown_uri
 
 Files = Mapping[str, bytes]
 """Content by path within the run."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from massact.errors import StoreError
 from massact.schema import MlflowTag, Tag
-from massact.tracking.connection import shown_uri
+from massact.uris import shown_uri
 
 _PLACE = "/api/2.0/mlflow/runs/create"
 

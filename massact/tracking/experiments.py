@@ -4,7 +4,8 @@ from typing import Any
 
 from massact.errors import StoreError
 from massact.schema import MlflowTag
-from massact.tracking.connection import shown_uri, without_password
+from massact.tracking.connection import without_password
+from massact.uris import shown_uri
 
 
 def ensure_experiment(client: Any, tracking_uri: str, name: str, description: str) -> str:

@@ -8,9 +8,10 @@ from typing import Any
 from massact import __version__
 from massact.errors import StoreError
 from massact.schema import Artifact
-from massact.tracking.connection import connect, first_line, shown_uri, without_password
+from massact.tracking.connection import connect, first_line, without_password
 from massact.tracking.fetching import fetch_from
 from massact.tracking.tracker import OpenRun, Tracker
+from massact.uris import shown_uri
 
 ALIAS = "prior"
 """Of the version that a search starts from."""
