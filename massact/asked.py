@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 from massact.domain import DEFAULT_COHERENCE_FLOOR, floor_warning
 from massact.errors import NoMatrixError, StoreError, UnknownExperimentError, UsageError
 from massact.labels import normalise_label
-from massact.names import shown
+from massact.names import check_name, shown
 from massact.query import Answer, Answers, Filters
 from massact.schema import Declared, PublishedRow
 from massact.store import RunStore, open_store
@@ -75,7 +75,7 @@ def ask(posed: Posed[AnswerT]) -> AnswerT:
         UsageError: the file, the store or a filter is wrong.
     """
     declared = _declared_by_file(posed.asked)
-    name = declared.experiment if declared else str(posed.asked.experiment)
+    name = declared.experiment if declared else check_name(str(posed.asked.experiment), "experiment")
     uri = resolve_tracking_uri(posed.asked.tracking_uri)
     near = (Path(declared.source).parent,) if declared else ()
     try:
@@ -130,7 +130,9 @@ def _answered(posed: Posed[AnswerT], loaded: Loaded) -> AnswerT:
 def find_experiment_file(value: str | Path) -> Path:
     """A file as given, or a bare name (as the plan writes it) as `experiments/NAME.yaml`."""
     path = Path(value)
-    return path if path.suffix or path.is_file() else Path("experiments") / f"{value}.yaml"
+    return (
+        path if path.suffix in (".yaml", ".yml") or path.is_file() else Path("experiments") / f"{value}.yaml"
+    )
 
 
 def _load(store: RunStore, name: str, asked: Asked, by_file: Declared | None) -> Loaded:

@@ -34,7 +34,7 @@ def check_name(name: str, what: str = "name", *, may_be_path: bool = False) -> s
     text = unicodedata.normalize("NFC", name.strip())
     if not text:
         raise UsageError(f"the {what} is empty: write a name")
-    if len(text) > LONGEST_NAME:
+    if len(text) > LONGEST_NAME and not may_be_path:
         raise UsageError(
             f"the {what} {shown(text)} has {len(text)} characters; a name has {LONGEST_NAME} at most"
         )

@@ -15,6 +15,7 @@ from massact import __version__
 from massact.cli.commands import COMMANDS
 from massact.collector import collector_paused
 from massact.errors import MassactError, UsageError
+from massact.names import visible
 
 INTERRUPTED, TERMINATED = 130, 143
 
@@ -23,7 +24,8 @@ class _Shown(click.ClickException):
     """A mistake or failure that a person reads without a traceback."""
 
     def show(self, file: Any = None) -> None:
-        click.echo(f"error: {self.message}", file=file or sys.stderr)
+        lines = (visible(line) for line in self.message.split("\n"))
+        click.echo("error: " + "\n".join(lines), file=file or sys.stderr)
 
 
 class _Misused(_Shown):

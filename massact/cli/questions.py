@@ -103,7 +103,7 @@ def _show(wanted: Wanted, answer: Answer[Any]) -> None:
     click.echo(f"experiment {visible(answer.experiment)}, store {answer.store}", err=True)
     write(render(answer, wanted.output_format), wanted.output)
     for note in answer.notes:
-        click.echo(f"note: {note}", err=True)
+        click.echo(f"note: {visible(note)}", err=True)
 
 
 @click.command()

@@ -69,8 +69,8 @@ def rejudge(
 
     \b
     Examples:
-      massact rejudge --judge openai:gpt-4.1 --dry-run
-      massact rejudge --judge hf:./judge --label probe --label mean_diff
+      massact rejudge --experiment my.yaml --judge openai:gpt-4.1 --dry-run
+      massact rejudge --experiment my.yaml --judge hf:./judge --label probe --label mean_diff
     """
     from massact.phases.rejudge import run_rejudge
     from massact.phases.rescoring import plan_rejudge

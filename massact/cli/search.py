@@ -66,7 +66,7 @@ def search(experiment_file: str, tracking_uri: str, **options: Any) -> None:
 
     \b
     Example:
-      massact search --method probe,mean_diff_cleaned --position "response[:5]" --layers 1-5
+      massact search --experiment my.yaml --method probe,mean_diff_cleaned --position "response[:5]" --layers 1-5
     """
     from massact.phases.steps import run_search
 
@@ -84,7 +84,7 @@ def fill_gaps(experiment_file: str, tracking_uri: str, **options: Any) -> None:
 
     \b
     Example:
-      massact fill-gaps --model toy-gemma-3 --budget 12
+      massact fill-gaps --experiment experiments/toy.yaml --model toy-gemma-3 --budget 12
     """
     from massact.phases.steps import run_fill_gaps
 
