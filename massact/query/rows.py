@@ -1,7 +1,7 @@
 """What every answer is made of: points of the grid, and an answer that prints and becomes a DataFrame."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from massact.schema import StoredPoint
@@ -56,7 +56,7 @@ class Answer(Generic[RowT_co]):
     notes: tuple[str, ...] = ()
     experiment: str = ""
     """The name of the experiment that was asked about."""
-    store: str | None = None
+    store: str | None = field(default=None, compare=False)
     """The run store that was asked, without passwords; `None`: the server's that answers."""
     as_html: ClassVar[Callable[["Answer[Any]"], str]]
     """Set by `massact.query`: the tables know the rows of every question, so the rows cannot know the tables."""
@@ -75,7 +75,7 @@ class Answer(Generic[RowT_co]):
 def to_mapping(value: object) -> Any:
     """A row as nested dicts and lists, for JSON."""
     if is_dataclass(value):
-        return {field.name: to_mapping(getattr(value, field.name)) for field in fields(value)}
+        return {one.name: to_mapping(getattr(value, one.name)) for one in fields(value)}
     if isinstance(value, Mapping):
         return {str(key): to_mapping(one) for key, one in value.items()}
     if isinstance(value, tuple | list):
@@ -89,11 +89,11 @@ def flatten(row: object) -> dict[str, Any]:
     A point that is absent gives the same columns, each `None`, so that all rows have one shape.
     """
     flat: dict[str, Any] = {}
-    for field in fields(row):  # type: ignore[arg-type]  # rows are dataclasses
-        value = getattr(row, field.name)
-        if field.type in (Point, Point | None):
+    for one in fields(row):  # type: ignore[arg-type]  # rows are dataclasses
+        value = getattr(row, one.name)
+        if one.type in (Point, Point | None):
             for inner in fields(Point):
-                flat[f"{field.name}_{inner.name}"] = None if value is None else getattr(value, inner.name)
+                flat[f"{one.name}_{inner.name}"] = None if value is None else getattr(value, inner.name)
         else:
-            flat[field.name] = value
+            flat[one.name] = value
     return flat
