@@ -14,7 +14,9 @@ from massact.cli.session import LOG_SECONDS
 from massact.cli.sync import spool_option
 from massact.config import load_experiment
 from massact.errors import UsageError
+from massact.names import visible
 from massact.query.as_json import OUTPUT_SCHEMA_VERSION
+from massact.uris import shown_uri
 
 if TYPE_CHECKING:
     from massact.doctor import Outcome
@@ -83,6 +85,7 @@ def doctor(
         for outcome in examine(patient, checks, fix=fix, looked_at=looked.add):
             looked.states[outcome.state] += 1
             shown.add(outcome)
+    click.echo(f"experiment {visible(name)}, store {shown_uri(tracking_uri)}", err=True)
     if seed is None and not looked.n_runs and not looked.states:
         raise _unknown(name)
     shown.end(looked)
