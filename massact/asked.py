@@ -1,16 +1,14 @@
 """Reading what a question is asked about: an experiment file, and its part of the run store."""
 
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from massact.addresses import plain_sqlite, scheme_of, sqlite_uri
-from massact.domain import DEFAULT_COHERENCE_FLOOR, DEFAULT_LEAST_SCORED
+from massact.addresses import resolve_tracking_uri, shown_uri, store_elsewhere
+from massact.domain import DEFAULT_COHERENCE_FLOOR, DEFAULT_LEAST_SCORED, floor_warning
 from massact.errors import (
-    ConfigError,
     MassactError,
     NoMatrixError,
     StoreError,
@@ -18,6 +16,7 @@ from massact.errors import (
     UsageError,
 )
 from massact.labels import normalise_label
+from massact.names import check_name, shown
 from massact.query import Answer, Answers, Filters
 from massact.schema import Declared, PublishedRow
 from massact.store import RunStore, open_store
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 AnswerT_co = TypeVar("AnswerT_co", bound=Answer[Any], covariant=True)
 AnswerT = TypeVar("AnswerT", bound=Answer[Any])
-DEFAULT_STORE = "mlflow.db"
 EVERYTHING = Filters()
 
 
@@ -70,6 +68,8 @@ class Loaded:
     published: tuple[PublishedRow, ...]
     """Only where they were asked for."""
     notes: tuple[str, ...]
+    is_empty: bool = False
+    """Whether the store holds no result of the experiment, whatever the filters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +87,38 @@ def ask(posed: Posed[AnswerT]) -> AnswerT:
         UsageError: the file, the store or a filter is wrong.
     """
     declared = _declared_by_file(posed.asked)
-    name = declared.experiment if declared else str(posed.asked.experiment)
+    name = declared.experiment if declared else check_name(str(posed.asked.experiment), "experiment")
+    uri = resolve_tracking_uri(posed.asked.tracking_uri)
+    near = (Path(declared.source).parent,) if declared else ()
     try:
-        store = open_store(resolve_tracking_uri(posed.asked.tracking_uri))
+        store = open_store(uri)
     except StoreError as error:
-        if declared:
-            raise
-        path = find_experiment_file(name)
-        raise StoreError(f"no experiment file {path} (pass --experiment FILE), and {error}") from error
+        elsewhere = store_elsewhere(uri, near)
+        path = (
+            ""
+            if declared
+            else f"no experiment file {find_experiment_file(name)} (pass --experiment FILE), and "
+        )
+        raise StoreError(f"{path}{error}{elsewhere}") from error
     try:
         loaded = _load(store, name, posed.asked, declared)
+        if declared and loaded.is_empty:
+            _check_held(store, name, shown_uri(uri), store_elsewhere(uri, near))
     finally:
         store.close()
-    return _answered(posed, loaded)
+    return replace(_answered(posed, loaded), experiment=name, store=shown_uri(uri))
+
+
+def _check_held(store: RunStore, name: str, place: str, elsewhere: str) -> None:
+    """Refuse a question about an experiment that a store of others does not hold: everything would read as missing.
+
+    A store that holds nothing yet is an answer.
+    """
+    held = store.experiments()
+    if held and name not in held:
+        raise UnknownExperimentError(
+            f"no experiment {name!r} in {place}; it has {', '.join(map(shown, held))}{elsewhere}"
+        )
 
 
 def ask_store(store: RunStore, posed: Posed[AnswerT]) -> AnswerT:
@@ -108,7 +127,8 @@ def ask_store(store: RunStore, posed: Posed[AnswerT]) -> AnswerT:
     Raises:
         UsageError: the store or a filter is wrong.
     """
-    return _answered(posed, _load(store, str(posed.asked.experiment), posed.asked, None))
+    name = str(posed.asked.experiment)
+    return replace(_answered(posed, _load(store, name, posed.asked, None)), experiment=name)
 
 
 def _answered(posed: Posed[AnswerT], loaded: Loaded) -> AnswerT:
@@ -119,35 +139,12 @@ def _answered(posed: Posed[AnswerT], loaded: Loaded) -> AnswerT:
     return replace(answer, notes=notes, least_scored=loaded.answers.least_scored)
 
 
-def resolve_tracking_uri(value: str | None) -> str:
-    """A tracking URI as given, else MLFLOW_TRACKING_URI, else SQLite in the working directory.
-
-    Raises:
-        ConfigError: it is no URI, or a tracking server's with a login in it.
-        UnusableStoreError: it names a file that MLflow would take for another one.
-    """
-    value = value or os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(Path(DEFAULT_STORE))
-    if "://" not in value:
-        raise ConfigError(
-            f"tracking URI {value!r} has no scheme: write sqlite:///FILE, postgresql://… or http(s)://…"
-        )
-    if scheme_of(value) == "sqlite":
-        return plain_sqlite(value)
-    scheme, _, rest = value.partition("://")
-    _, is_login, address = rest.partition("/")[0].rpartition("@")
-    if scheme.lower() in ("http", "https") and is_login:
-        # MLflow would write it into messages and links
-        raise ConfigError(
-            f"the tracking URI of {scheme}://{address} holds a login: write it without, and set "
-            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or ~/.mlflow/credentials (docs/access.md)"
-        )
-    return value
-
-
 def find_experiment_file(value: str | Path) -> Path:
     """A file as given, or a bare name (as the plan writes it) as `experiments/NAME.yaml`."""
     path = Path(value)
-    return path if path.suffix or path.is_file() else Path("experiments") / f"{value}.yaml"
+    return (
+        path if path.suffix in (".yaml", ".yml") or path.is_file() else Path("experiments") / f"{value}.yaml"
+    )
 
 
 def _load(store: RunStore, name: str, asked: Asked, by_file: Declared | None) -> Loaded:
@@ -166,8 +163,10 @@ def _load(store: RunStore, name: str, asked: Asked, by_file: Declared | None) ->
         least_scored=told if asked.least_scored is None else _checked_share(asked.least_scored),
     )
     published = tuple(one.row for one in store.published(name)) if asked.with_published else ()
-    notes = _notes(store, name, answers)
-    if declared is None and not (answers.evaluations or answers.failures or published):
+    warning = floor_warning(floor)
+    notes = (*([warning] if warning else []), *_notes(store, name, answers))
+    is_empty = not (answers.evaluations or answers.failures or published)
+    if declared is None and is_empty:
         raise UnknownExperimentError(
             f"no experiment file {find_experiment_file(name)}, and the run store holds no evaluation of an "
             f"experiment {name!r}: pass --experiment FILE, or the name of one that the store holds"
@@ -179,7 +178,7 @@ def _load(store: RunStore, name: str, asked: Asked, by_file: Declared | None) ->
         answers = answers.with_scores(store, 0.0 if asked.needs_all_scores else floor)
     if asked.with_confirmations:
         answers = answers.with_confirmations(store, name, floor)
-    return Loaded(answers=answers, floor=floor, declared=declared, published=published, notes=notes)
+    return Loaded(answers, floor, declared, published, notes, is_empty)
 
 
 def _declared_by_file(asked: Asked) -> Declared | None:

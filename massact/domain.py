@@ -27,6 +27,17 @@ LEAST_EFFECT = 10.0
 """Points of delta in the wanted direction from which on steering has an effect: below it a best coefficient is no more
 than the luckiest of those that did nothing."""
 
+
+def floor_warning(floor: float) -> str | None:
+    """What is to be said of a coherence floor that is probably meant as a share; `None`: nothing."""
+    if not 0 < floor <= 1:
+        return None
+    return (
+        f"coherence floor {floor:g}: coherence runs from 0 to 100, so that this lets nearly everything through; "
+        f"if a share is meant, write {floor * 100:g}"
+    )
+
+
 SearchMode = Literal["search", "scan"]
 SEARCH_MODES: tuple[SearchMode, ...] = ("search", "scan")
 """`search`: only what the search asks for. `scan`: the declared coefficients first, so that a curve that is not

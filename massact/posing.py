@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from massact.asked import Asked, Loaded, Posed, normalised
-from massact.domain import Scope, When
+from massact.domain import Scope, When, floor_warning
 from massact.query import (
     Answer,
     BestRow,
@@ -55,8 +55,14 @@ def pose_coefficients(asked: Asked) -> Posed[CoefficientsAnswer]:
 
 def pose_sensitivity(asked: Asked, *, floors: Iterable[float] = FLOORS) -> Posed[SensitivityAnswer]:
     """See `massact.query.sensitivity`."""
-    wanted = replace(asked, with_scores=True, needs_all_scores=True)
-    return Posed(wanted, lambda it: it.answers.sensitivity(floors, floor=it.floor))
+    wanted, many = replace(asked, with_scores=True, needs_all_scores=True), tuple(floors)
+
+    def question(loaded: Loaded) -> SensitivityAnswer:
+        answer = loaded.answers.sensitivity(many, floor=loaded.floor)
+        warning = floor_warning(max(many, default=0.0))
+        return replace(answer, notes=(warning, *answer.notes)) if warning else answer
+
+    return Posed(wanted, question)
 
 
 def pose_judges(asked: Asked) -> Posed[JudgesAnswer]:

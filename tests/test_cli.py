@@ -29,6 +29,17 @@ def _invoke(*arguments: str) -> Result:
         (["--layers", "9"], "the model has 8 layers, 0 to 7"),
         (["--coefficients", "8,ten"], "'ten' is not a number"),
         (["--coefficients", "8,nan"], "'nan' is not a number"),
+        (["--coefficients", "8,0"], "coefficient 0 steers nothing: that is the baseline"),
+        (["--coefficients", "8,1e13"], "not a number from -1e+12 to 1e+12"),
+        (["--layers", "8-4"], "the range '8-4' runs backwards"),
+        (["--max-new-tokens", "1000000000"], "the model reads 1024 tokens at most"),
+        (["--store-timeout", "nan"], "'nan' is not a finite number"),
+        (["--store-timeout", "inf"], "'inf' is not a finite number"),
+        (["--val-split", "nan"], "--val-split"),
+        (["--alike", "nan"], "is no cosine"),
+        (["--layers", "1", "--layers", "2"], "--layers given 2 times, of which one counts"),
+        (["--model", "toy-gemma-3", "--model=toy-gemma-2"], "--model given 2 times"),
+        (["--experiment", "other.yaml"], "--experiment given 2 times"),
         (["--model", "gemma"], "--model 'gemma' is not in"),
         (["--model-variant", "x"], "--model-variant 'x' is not in"),
         (["--model", "toy-gemma-3", "--extraction-variant", "gemma2_base"], "name different models"),
@@ -126,3 +137,129 @@ def test_a_phase_with_failed_cells_ends_with_1_and_says_so(
     result = _invoke("phase1", "--experiment", str(root / "experiments/toy.yaml"))
     assert result.exit_code == 1
     assert "2 cells failed" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["best", "--floor", "60", "--floor", "70"], "--floor"),
+        (["best", "--intervals", "--no-intervals"], "--intervals and --no-intervals"),
+        (["users", "add", "ada", "--role", "writer", "--role", "reader"], "--role"),
+        (["toy", "build", "--output", "a", "--output", "b"], "--output"),
+        (["serve", "--port", "1", "--port", "2"], "--port"),
+        (["import", "old", "--experiment", "a", "--experiment", "b"], "--experiment"),
+    ],
+    ids=" ".join,
+)
+def test_an_option_that_takes_one_value_is_not_given_two(
+    arguments: list[str], option: str, folder: Path
+) -> None:
+    result = _invoke(*arguments)
+    assert result.exit_code == 2
+    assert f"{option} given 2 times, of which one counts: write it once" in result.output
+    assert not list(folder.iterdir())
+
+
+def test_what_may_be_repeated_and_values_that_look_like_options_are_left_alone(folder: Path) -> None:
+    for arguments in (
+        ["best", "--experiment", "x", "--label", "probe", "--label", "probe"],
+        ["best", "--experiment", "--experiment"],  # the second is the value
+        ["doctor", "--experiment", "x", "--fix", "--fix"],
+    ):
+        assert "of which one counts" not in _invoke(*arguments).output
+
+
+@pytest.mark.parametrize(
+    "command", ["main", "evaluate", "report", "status", "best", "gaps", "doctor", "judge-check"]
+)
+def test_a_command_asks_for_its_experiment(command: str, folder: Path, root: Path) -> None:
+    options = MINIMAL_OPTIONS if command == "evaluate" else []
+    result = _invoke(command, *options)
+    assert result.exit_code == 2
+    assert "which experiment? write --experiment FILE, or set MASSACT_EXPERIMENT" in result.output
+    text = (root / "experiments/toy.yaml").read_text()
+    (folder / "experiments").mkdir()
+    for name in ("one.yaml", "experiments/two.yml"):
+        (folder / name).write_text(text)
+    (folder / "other.yaml").write_text("name: not an experiment\n")
+    result = _invoke(command, *options)
+    assert result.exit_code == 2
+    assert "experiment files here: experiments/two.yml, one.yaml" in result.output
+    assert not (folder / "mlflow.db").exists()
+
+
+def test_the_only_experiment_file_here_is_meant_and_said(folder: Path, root: Path) -> None:
+    (folder / "mine.yaml").write_text((root / "experiments/toy.yaml").read_text())
+    result = _invoke("evaluate", *MINIMAL_OPTIONS, "--layers", "99")
+    assert result.exit_code == 2
+    assert "experiment mine.yaml: the only experiment file here" in result.stderr
+    assert "name layer 99, but the model has 8 layers" in result.stderr
+
+
+@pytest.mark.parametrize("value", ["", " "])
+def test_an_empty_experiment_is_none(value: str, folder: Path) -> None:
+    for command in ("gaps", "status"):
+        result = _invoke(command, "--experiment", value)
+        assert (result.exit_code, "--experiment is empty" in result.output) == (2, True)
+
+
+def test_the_environment_says_which_experiment(
+    folder: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASSACT_EXPERIMENT", str(root / "experiments/toy.yaml"))
+    assert "no run store at" in _invoke("gaps").output
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "{max_new_tokens: 64, ",
+            "{max_new_tokens: 1000000000, ",
+            "generation.max_new_tokens: toy-gemma-3: 1000000000",
+        ),
+        (
+            "  max_new_tokens: 20",
+            "  max_new_tokens: 1024",
+            "extraction.max_new_tokens: toy-gemma-3: 1024 tokens",
+        ),
+        (
+            "max_new_tokens: 32",
+            "max_new_tokens: 5000",
+            "calibration.max_new_tokens: toy-gemma-3: 5000 tokens",
+        ),
+    ],
+)
+def test_more_tokens_than_a_model_reads_are_refused(
+    old: str, new: str, said: str, folder: Path, root: Path
+) -> None:
+    text = (root / "experiments/toy.yaml").read_text()
+    assert text.count(old) == 1
+    (folder / "long.yaml").write_text(text.replace(old, new))
+    result = _invoke("phase1", "--experiment", "long.yaml")
+    assert result.exit_code == 2
+    assert said in result.output
+    assert "the model reads 1024 tokens at most" in result.output
+    assert not (folder / "mlflow.db").exists()
+
+
+def test_a_matrix_beyond_use_is_refused_with_its_count(folder: Path, root: Path) -> None:
+    many = ",".join(str(n / 10_000) for n in range(1, 4001))
+    labels = ",".join(f"{method}_top{n}" for method in ("probe", "mean_diff") for n in range(1, 160))
+    result = _invoke(
+        "evaluate", "--experiment", str(root / "experiments/toy.yaml"), "--position", "response[:5]",
+        "--method", labels, "--coefficients", many, "--layers", "all",
+    )  # fmt: skip
+    assert result.exit_code == 2
+    assert "massact evaluate: 10,176,000 cells" in result.output
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("floor", ["0.68", "1", "0.01"])
+def test_a_floor_that_is_probably_a_share_is_warned_of(floor: str, folder: Path, root: Path) -> None:
+    text = (root / "experiments/toy.yaml").read_text()
+    (folder / "share.yaml").write_text(text.replace("coherence_floor: 68", f"coherence_floor: {floor}"))
+    result = _invoke("judge-check", "--experiment", "share.yaml", "--repeats", "1")
+    assert f"warning: share.yaml: coherence floor {float(floor):g}" in result.stderr
+    assert f"if a share is meant, write {float(floor) * 100:g}" in result.stderr
+    assert "warning" not in _invoke("judge-check", "--experiment", str(root / "experiments/toy.yaml")).stderr

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +202,99 @@ def test_runs_are_listed_in_the_order_asked_for(uri: str) -> None:
 def test_a_judge_that_scored_nothing_is_refused(uri: str) -> None:
     result = ask(questions.best, uri, "--judge", "nobody")
     assert "no judge 'nobody' in this experiment; there is likelihood" in str(result.exception)
+
+
+def test_an_answer_says_which_experiment_and_store_it_is_about(uri: str) -> None:
+    result = ask(questions.best, uri, "--format", "json")
+    name = load_experiment(str(TOY)).name
+    assert result.stderr.splitlines()[0] == f"experiment {name}, store {uri}"
+    answer = json.loads(result.stdout)
+    assert (answer["experiment"], answer["store"]) == (name, uri)
+
+
+def test_passwords_are_not_said() -> None:
+    from massact.addresses import shown_uri
+
+    assert (
+        shown_uri("postgresql://ada:secret@db/runs?password=other")
+        == "postgresql://ada:***@db/runs?password=***"
+    )
+
+
+@pytest.mark.parametrize("floor", ["0.68", "1", "0.01"])
+def test_a_floor_that_is_probably_a_share_is_noted(
+    floor: str, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import massact
+
+    said = f"if a share is meant, write {float(floor) * 100:g}"
+    assert said in ask(questions.best, uri, "--floor", floor).stderr
+    assert said not in ask(questions.best, uri, "--floor", "0").stderr
+    assert any(said in note for note in massact.gaps(TOY, tracking_uri=uri, floor=float(floor)).notes)
+    monkeypatch.setenv("MASSACT_BEST_FLOOR", floor)
+    from massact.cli.app import cli
+
+    result = CliRunner().invoke(cli, ["best", "--experiment", str(TOY), "--tracking-uri", uri])
+    assert f"note: coherence floor {float(floor):g}" in result.stderr
+    assert any(
+        said in note for note in massact.sensitivity(TOY, tracking_uri=uri, floors=(float(floor),)).notes
+    )
+
+
+def test_a_store_of_other_experiments_is_refused_with_what_it_has(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(TOY.read_text().replace("name: massive-activations-toy", "name: another"))
+    result = CliRunner().invoke(questions.gaps, ["--experiment", str(other), "--tracking-uri", uri])
+    assert isinstance(result.exception, UsageError)
+    assert str(result.exception) == f"no experiment 'another' in {uri}; it has 'massive-activations-toy'"
+
+
+def test_a_store_in_another_folder_is_pointed_to(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from shutil import copy
+
+    copy(uri.removeprefix("sqlite:///"), tmp_path / "mlflow.db")
+    (tmp_path / "notes").mkdir()
+    monkeypatch.chdir(tmp_path / "notes")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    result = CliRunner().invoke(questions.gaps, ["--experiment", str(TOY)])
+    assert isinstance(result.exception, MassactError)
+    assert "a store lies in ../mlflow.db: --tracking-uri sqlite:///../mlflow.db" in str(result.exception)
+
+
+def test_the_only_experiment_in_the_store_is_meant_and_said(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MASSACT_EXPERIMENT", raising=False)
+    name = load_experiment(str(TOY)).name
+    result = CliRunner().invoke(questions.best, ["--tracking-uri", uri])
+    assert (result.exit_code, result.stderr.splitlines()[0]) == (
+        0,
+        f"experiment {name}: {name!r} is the only experiment in {uri}",
+    )
+    (tmp_path / "mine.yaml").write_text(TOY.read_text())  # the file that declares it says more than the store
+    result = CliRunner().invoke(questions.gaps, ["--tracking-uri", uri])
+    assert result.exit_code == 1
+    assert f"experiment mine.yaml: {name!r} is the only experiment in" in result.stderr
+
+
+def test_names_of_a_store_that_others_wrote_are_printed_in_one_line(
+    uri: str, tmp_path: Path, groups: tuple[Group, ...]
+) -> None:
+    filler = Filler(f"sqlite:///{tmp_path}/foreign.db")
+    home = filler.client.create_experiment("home")
+    for index, model in enumerate(("a\nb", "a\u202eb", "a\x1b[31mb", "a|b")):
+        row = _row(replace(groups[0], model=model), coherence_mean=90.0, delta=10.0)
+        filler.run(str(index), home, tags=row_tags(row))
+    name = load_experiment(str(TOY)).name
+    for output_format in ("table", "markdown", "csv", "json"):
+        arguments = ["--experiment", name, "--tracking-uri", filler.filled.uri, "--format", output_format]
+        result = CliRunner().invoke(questions.runs, arguments, catch_exceptions=False)
+        assert result.exit_code == 0
+        if output_format in ("table", "markdown"):
+            assert all(text in result.stdout for text in ("a\\nb", "a\\u202eb", "a\\x1b[31mb"))
+            assert result.stdout.isascii()

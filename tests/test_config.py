@@ -525,6 +525,134 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
         '"": float32',
         ["models.toy-gemma-2: a key is empty"],
     ),
+    "octal layers": (
+        'layers: "2-3"\n    coefficients: [4, 6, 8, 10, 12, 14',
+        "layers: 010\n    coefficients: [4, 6, 8, 10, 12, 14",
+        [
+            "models.toy-gemma-2.layers",
+            "010 is a number that YAML and people read differently",
+            '"010" in quotes',
+        ],
+    ),
+    "octal of YAML 1.2": ("subset: 0 ", "subset: 0o10 ", ["subset", "0o10 is a number that YAML"]),
+    "a leading zero": ("subset: 0 ", "subset: 08 ", ["subset", "08 is a number that YAML"]),
+    "hexadecimal": ("subset: 0 ", "subset: 0x1F ", ["subset", "0x1F is a number that YAML"]),
+    "base 60": (
+        'layers: "2-3"\n    coefficients: [4, 6, 8, 10, 12, 14',
+        "layers: 3:20\n    coefficients: [4, 6, 8, 10, 12, 14",
+        ["models.toy-gemma-2.layers", "3:20 is a number that YAML"],
+    ),
+    "underscores": (
+        "coefficients: [4, 6, 8, 10, 12, 14, 16, 20]",
+        "coefficients: [1_000]",
+        ["models.toy-gemma-2.coefficients[0]", "1_000 is a number that YAML"],
+    ),
+    "a number in quotes": (
+        "coefficients: [4, 6, 8, 10, 12, 14, 16, 20]",
+        "coefficients: ['1e3']",
+        ["models.toy-gemma-2.coefficients[0]", "'1e3' is a text in quotes and is not a number"],
+    ),
+    "no for a name": (
+        "name: massive-activations-toy",
+        "name: no",
+        ["name: no is not a text: YAML reads a truth value", '"no", in quotes'],
+    ),
+    "a number for a name": (
+        "name: massive-activations-toy",
+        "name: 1e3",
+        ["name: 1e3 is not a text: YAML reads a number"],
+    ),
+    "a date for a name": (
+        "name: massive-activations-toy",
+        "name: 2024-01-02",
+        ["name: 2024-01-02 is not a text: YAML reads a date"],
+    ),
+    "a truth value for a revision": (
+        'variant: base, model: "toy:gemma-3-base"',
+        'variant: base, revision: on, model: "toy:gemma-3-base"',
+        ["models.toy-gemma-3.base.revision", "on is not a text: YAML reads a truth value"],
+    ),
+    "a floor without a value": (
+        "coherence_floor: 68",
+        "coherence_floor: null",
+        ["coherence_floor: the key 'coherence_floor' is missing its value"],
+    ),
+    "a subset without a value": (
+        "subset: 0 ",
+        "subset: ~ ",
+        ["subset: the key 'subset' is missing its value"],
+    ),
+    "a merge key": (
+        "generation: {max_new_tokens: 64,",
+        "generation: {<<: {max_new_tokens: 64}, max_new_tokens: 64,",
+        ["generation: merge keys (<<) are not read"],
+    ),
+    "a key that is null": ("subset: 0 ", "~: 0 ", ["a key is empty"]),
+    "coefficient zero": (
+        "coefficients: [4, 6, 8, 10, 12, 14, 16, 20]",
+        "coefficients: [4, -0.0]",
+        ["models.toy-gemma-2.coefficients[1]", "coefficient 0 steers nothing: that is the baseline"],
+    ),
+    "too many coefficients": (
+        "coefficients: [4, 6, 8, 10, 12, 14, 16, 20]",
+        f"coefficients: {[*range(1, 1002)]}",
+        ["models.toy-gemma-2.coefficients: 1001 coefficients; a grid has 1000 at most"],
+    ),
+    "a range of nothing": (
+        "coefficient_range: [2, 32]",
+        "coefficient_range: [0, 0]",
+        ["such as [800, 2500]"],
+    ),
+    "a window without a token": (
+        '["response[:5]", "response[:10]", "response[:20]"]\n  methods',
+        '["response[:5]", "response[5:2]", "response[:20]"]\n  methods',
+        ["extraction.positions[1]", "no text has a token in response[5:2]"],
+    ),
+    "a temperature next to nothing": (
+        "max_new_tokens: 64, temperature: 0}",
+        "max_new_tokens: 64, temperature: 1e-9}",
+        ["generation.temperature", "write 0 for greedy"],
+    ),
+    "a name that leads elsewhere": (
+        "name: massive-activations-toy",
+        "name: ../../../home/me/report",
+        ["name: the experiment '../../../home/me/report' leads through a folder"],
+    ),
+    "a name with a bidi control": (
+        "name: massive-activations-toy",
+        'name: "a\\u202eb"',
+        ["name: the experiment 'a\\u202eb' holds the character U+202E"],
+    ),
+    "a name with a line break": (
+        "name: massive-activations-toy",
+        'name: "a\\nb"',
+        ["name: the experiment 'a\\nb' holds the character U+000A"],
+    ),
+    "half a character in a text": (
+        "name: massive-activations-toy",
+        'name: "a\\ud800"',
+        ["name: 'a\\ud800' holds the character U+D800"],
+    ),
+    "a model's name that does not show": (
+        "  toy-gemma-2:  ",
+        '  "toy\\0":  ',
+        ["the name 'toy\\x00' holds the character U+0000"],
+    ),
+    "names that differ in case": (
+        "  toy-gemma-2:  ",
+        "  TOY-gemma-3:  ",
+        ["differ in upper and lower case alone"],
+    ),
+    "a variant's name": (
+        'variant: base, model: "toy:gemma-3-base"',
+        'variant: "..", model: "toy:gemma-3-base"',
+        ["models.toy-gemma-3.base.variant", "leads through a folder"],
+    ),
+    "a crowd of requests": (
+        "judge: likelihood",
+        "judge: {name: openai:x, concurrency: 1000000}",
+        ["judge.concurrency", "1000000 is not a whole number from 1 to 1000"],
+    ),
     "not YAML": ("judge: likelihood", "judge: [likelihood", ["not YAML"]),
     "a tab": ("judge: likelihood", "\tjudge: likelihood", ["not YAML"]),
 }
@@ -612,6 +740,65 @@ def test_a_missing_key_is_named_with_the_section_that_lacks_it(tmp_path: Path, p
     with pytest.raises(ConfigError, match=re.escape(f"the key '{last}' is missing")) as caught:
         load_experiment(_written(tmp_path, yaml.safe_dump(document)))
     assert (".".join(above) or "the file") + ":" in str(caught.value)
+
+
+NUMBERS = {
+    "1e3": 1000.0,
+    "1.5e3": 1500.0,
+    ".5": 0.5,
+    "-.5": -0.5,
+    "+12": 12.0,
+    "1E+2": 100.0,
+    "5.": 5.0,
+    "0.5": 0.5,
+}
+
+
+@pytest.mark.parametrize("text", NUMBERS)
+def test_a_number_is_read_as_people_mean_it(tmp_path: Path, text: str) -> None:
+    experiment = load_experiment(_written(tmp_path, SMALL.replace("[-5, 0.5]", f"[{text}]")))
+    assert experiment.models[0].grid.coefficients == (NUMBERS[text],)
+
+
+@pytest.mark.parametrize("key", ["questions", "description"])
+def test_no_value_is_nothing_where_nothing_is_the_default(tmp_path: Path, key: str) -> None:
+    file = _written(tmp_path, f"{SMALL}{key}: ~\n")
+    if key == "questions":
+        assert load_experiment(file).confirm_share is None
+    else:
+        with pytest.raises(ConfigError, match="is missing its value"):
+            load_experiment(file)
+
+
+def test_the_faults_of_all_sections_are_told_at_once(tmp_path: Path) -> None:
+    text = SMALL.replace("layers: 3", "layers: 9-3").replace("max_new_tokens: 20", "max_new_tokens: 0")
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(_written(tmp_path, f"{text}subset: -1\nwandb: yes\n"))
+    keys = [line.split(": ")[1] for line in str(caught.value).splitlines()]
+    assert keys == ["models.gemma.layers", "generation.max_new_tokens", "subset", "wandb"]
+
+
+def test_aliases_within_aliases_are_counted_and_not_walked(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 5)]  # 100,000 values
+    with pytest.raises(ConfigError, match=r"more than 20,000 values"):
+        load_experiment(_written(tmp_path, "\n".join(lines)))
+
+
+def test_a_large_file_is_not_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"larger than 256 KiB"):
+        load_experiment(_written(tmp_path, SMALL + "#" * 300_000))
+
+
+def test_what_multiplies_beyond_use_is_refused_with_its_count(tmp_path: Path) -> None:
+    labels = ", ".join(f"probe_top{n}" for n in range(1, 4001))
+    windows = ", ".join(f"'response[:{n}]'" for n in range(1, 31))
+    text = SMALL.replace('["response[:7]", "prompt[-1]", "response[ : 5 ]"]', f"[{windows}, 'prompt[-1]']").replace(
+        'phase1: {labels: [probe_postclean_u2], positions: ["response[:05]"]}',
+        f"phase1: {{labels: [{labels}], positions: [{windows}]}}",
+    ).replace("max_new_tokens: 20", "max_new_tokens: 30")  # fmt: skip
+    with pytest.raises(ConfigError, match=r"phases: declares 120,002 groups"):
+        load_experiment(_written(tmp_path, text))
 
 
 def test_an_empty_value_is_as_good_as_missing(tmp_path: Path) -> None:

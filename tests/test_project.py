@@ -69,6 +69,9 @@ def test_an_entry_points_defaults_are_its_commands_defaults(project: dict[str, A
     options = _options(_command(name))
     for parameter, declared in project["entry_points"][name]["parameters"].items():
         option = options[parameter]
+        if parameter == "experiment":  # the project's folder holds two files, so it says which
+            assert declared["default"] == "experiments/toy.yaml"
+            continue
         if declared == "string":
             assert option.required, f"{name}: {parameter} has no default in MLproject"
             continue

@@ -15,7 +15,7 @@ from massact.report.coherence_figures import coherence_alt, coherence_figure
 from massact.report.contents import Evidence, Place
 from massact.report.figure_style import save_svg
 from massact.report.heat_maps import FEWER_LABELS, heat_alt, heat_figure, heat_places, heat_text, key_labels
-from massact.report.phase_figures import phase_figures
+from massact.report.phase_figures import phase_figures, safe_name
 from massact.report.positions import window_alt, window_figure, window_tables
 from massact.report.vector_figures import (
     cosine_alt,
@@ -36,6 +36,16 @@ FEW = [
     scored(70.0, 30.0, coefficient=38.0, layer=3),
     scored(5.0, 10.0, coefficient=48.0, layer=3),
 ]
+
+
+def test_figures_never_share_a_file() -> None:
+    names = ["a-response[:5]", "a-response[5:]", "A-response[5]", "x" * 300, "x" * 301, "../../y", "é"]
+    made: list[str] = []
+    for name in names:
+        made.append(safe_name(name, made))
+    assert made[0] == "a-response-5"
+    assert len({one.lower() for one in made}) == len(names)
+    assert all(re.fullmatch(r"[A-Za-z0-9.-]{1,130}", one) and not one.startswith(".") for one in made)
 
 
 @pytest.fixture(scope="module")

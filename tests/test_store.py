@@ -178,6 +178,10 @@ def test_another_experiment_is_not_mixed_in(store: RunStore, filled: Filled) -> 
     assert store.warnings == []
 
 
+def test_the_experiments_of_a_store_are_known_by_name(store: RunStore) -> None:
+    assert store.experiments() == sorted([EXPERIMENT, "other"])
+
+
 def test_points_are_evaluations_of_the_grid(store: RunStore, filled: Filled) -> None:
     found = {one.key: one for one in store.points(EXPERIMENT)}
     assert sorted(found) == ["k1", "k2", "k7", "p1", "p5", "p6", "s1", "s2", "s3", "s4"]

@@ -75,6 +75,35 @@ def test_a_refused_header_is_named_as_the_reason(tmp_path: Path) -> None:
     assert "the header in line 1 is refused" in refusals[1].reason
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"trait": "re\u202efusal"}, "U+202E"),
+        ({"trait": "re\nfusal"}, "U+000A"),
+        ({"trait": "re\ud800"}, "half a surrogate pair"),
+        ({"trait": "../refusal"}, "leads through a folder"),
+        ({"steering_model": "x\0"}, "a NUL"),
+        ({"steering_model": "y" * 201}, "201 characters"),
+    ],
+    ids=ascii,
+)
+def test_what_is_no_name_is_refused_with_the_reason(
+    change: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    alone = write_lines(tmp_path / "results.jsonl", [header(**change), evaluation()])
+    heap = Heap()
+    _, refusals = import_to_heap(alone, heap)
+    assert not heap.runs
+    assert any(said in one.reason for one in refusals)
+
+
+def test_a_name_in_two_of_unicodes_forms_is_one(tmp_path: Path) -> None:
+    for form in ("caf\u00e9", "cafe\u0301"):
+        alone = write_lines(tmp_path / form / "results.jsonl", [header(trait=form), evaluation()])
+        [row] = imported(alone).rows()
+        assert row.trait == "caf\u00e9"
+
+
 def test_names_of_the_experiment_file_are_used(tmp_path: Path, toy: Experiment) -> None:
     target = Target(EXPERIMENT, toy)
     by_variant = header(steering_model="/data/some/gemma")

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from massact.domain import METHODS, NO_CLEANING, Cleaning, Recipe
 from massact.errors import DataError, UsageError
+from massact.labels import parse_label
 from massact.vectors import methods
 from massact.vectors.cleaning import normalise, zero_dims
 from massact.vectors.geometry import cosine, massive_energy, relative_strength, separation, vector_digest
@@ -24,6 +25,7 @@ from massact.vectors.massive import (
     Calibration,
     LayerMassive,
     calibration_json,
+    check_cleaning,
     parse_calibration,
     uniform_dims,
 )
@@ -391,6 +393,19 @@ def test_a_cleaning_names_its_dims(cleaning: Cleaning, at_layer: int, dims: tupl
 def test_more_of_a_layers_own_dims_than_were_kept_are_refused() -> None:
     with pytest.raises(UsageError, match=r"7 dims of each layer .* kept 6: raise calibration\.n_top"):
         CALIBRATION.dims(Cleaning("before", "layer", 7), 0)
+
+
+@pytest.mark.parametrize("label", ["probe_top3", "probe_preclean_u99", "mean_diff_top10"])
+def test_a_label_that_says_more_dims_than_there_are_is_refused(label: str) -> None:
+    recipe = parse_label(label)
+    with pytest.raises(
+        UsageError, match=rf"{label} asks for \d+ massive dims, the model's uniform list has 2"
+    ) as caught:
+        check_cleaning(recipe, 2)
+    every = "probe_preclean" if "pre" in label else f"{recipe.method}_cleaned"
+    assert f"write {every}, which cleans all" in str(caught.value)
+    for allowed in ("probe", "probe_top2", "probe_cleaned", "probe_preclean_u1", "probe_preclean_la5"):
+        check_cleaning(parse_label(allowed), 2)
 
 
 def test_a_calibration_survives_its_file() -> None:

@@ -28,6 +28,8 @@ _HEAD = (
     ("schema_version", "integer", f"{_VERSION}; above stands what it promises"),
     ("question", "string", "which question is answered; below it stands under each command"),
     ("floor", "number", "the least `coherence_mean` that counted, 0 to 100; of `sensitivity` the lowest asked at"),
+    ("experiment", "string", "the name of the experiment that was asked about"),
+    ("store", "string or null", "the run store that was asked, without passwords; `null`: the answering server's"),
     ("rows", "list of object", "the answer"),
     ("notes", "list of string", "what was left out, and what a reader must not miss"),
     ("least_scored", "number", "the share of its responses that an evaluation had to have scores of to count, 0 to 1"),

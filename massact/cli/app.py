@@ -3,6 +3,8 @@
 import gc
 import signal
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from importlib import import_module
 from types import FrameType
 from typing import Any
@@ -12,7 +14,8 @@ import click
 from massact import __version__
 from massact.cli.commands import COMMANDS
 from massact.collector import collector_paused
-from massact.errors import MassactError
+from massact.errors import MassactError, UsageError
+from massact.names import visible
 
 INTERRUPTED, TERMINATED = 130, 143
 
@@ -21,7 +24,8 @@ class _Shown(click.ClickException):
     """A mistake or failure that a person reads without a traceback."""
 
     def show(self, file: Any = None) -> None:
-        click.echo(f"error: {self.message}", file=file or sys.stderr)
+        lines = (visible(line) for line in self.message.split("\n"))
+        click.echo("error: " + "\n".join(lines), file=file or sys.stderr)
 
 
 class _Misused(_Shown):
@@ -44,6 +48,14 @@ class Group(click.Group):
             self.commands[cmd_name] = getattr(module, entry.attribute)
         return self.commands.get(cmd_name)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        found = super().resolve_command(ctx, args)
+        if found[1] is not None and not ctx.resilient_parsing:
+            refuse_repeated(found[1], found[2])
+        return found
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         names = self.list_commands(ctx)
         room = formatter.width - 6 - max(map(len, names))
@@ -65,6 +77,41 @@ class Group(click.Group):
             ctx.exit(INTERRUPTED)
 
 
+def refuse_repeated(command: click.Command, arguments: Sequence[str]) -> None:
+    """Refuse an option that takes one value and is given two: the second would replace the first in silence.
+
+    Raises:
+        UsageError: one is.
+    """
+    given: Counter[click.Option] = Counter()
+    written: dict[click.Option, set[str]] = {}
+    options = {
+        name: one
+        for one in command.params
+        if isinstance(one, click.Option)
+        for name in (*one.opts, *one.secondary_opts)
+    }
+    rest = iter(arguments)
+    for argument in rest:
+        if argument == "--":
+            break
+        name, is_joined, _ = argument.partition("=")
+        option = options.get(name)
+        if option is None:
+            if isinstance(command, click.Group) and argument in command.commands:
+                return refuse_repeated(command.commands[argument], list(rest))
+            continue
+        given[option] += 1
+        written.setdefault(option, set()).add(name)
+        for _ in range(0 if is_joined or option.is_flag or option.count else option.nargs):
+            next(rest, None)
+    for option, times in given.items():
+        if times > 1 and not option.multiple and (not option.is_flag or len(written[option]) > 1):
+            names = " and ".join(sorted(written[option]))
+            raise UsageError(f"{names} given {times} times, of which one counts: write it once")
+    return None
+
+
 @click.group(
     cls=Group,
     context_settings={
@@ -80,7 +127,7 @@ def cli() -> None:
     \b
     Examples:
       massact main --experiment experiments/toy.yaml     run the whole plan
-      massact gaps                                       what is still missing
+      massact gaps                                       what is still missing, of the store's only experiment
       massact best --label probe                         the best coefficient at the coherence floor
     """
 

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import click
 
+from massact.addresses import shown_uri
 from massact.asked import find_experiment_file
-from massact.cli.options import asked_experiment_option, tracking_uri_option
+from massact.cli.options import Number, asked_experiment, asked_experiment_option, tracking_uri_option
 from massact.cli.session import LOG_SECONDS
 from massact.cli.sync import spool_option
 from massact.config import load_experiment
 from massact.errors import UsageError
+from massact.names import visible
 from massact.query.as_json import OUTPUT_SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ SHOWN = 10
 @click.option(
     "--stale-after",
     "stale_after",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=48,
     show_default=True,
     metavar="HOURS",
@@ -50,7 +52,7 @@ SHOWN = 10
 @click.pass_context
 def doctor(
     ctx: click.Context,
-    experiment: str,
+    experiment: str | None,
     tracking_uri: str,
     *,
     fix: bool,
@@ -74,7 +76,7 @@ def doctor(
 
     if ctx.get_parameter_source("spool") is click.core.ParameterSource.COMMANDLINE and not spool.is_dir():
         raise UsageError(f"there is no folder {spool}: name the one that --spool named before")
-    name, seed = _named(experiment)
+    name, seed = _named(asked_experiment(experiment, tracking_uri))
     asked = Asked(tracking_uri, name, spool=spool, stale_after_hours=stale_after, seed=seed)
     checks = CHECKS if no_artifacts else (*CHECKS, *FILE_CHECKS)
     shown: _Shown = _Lines() if output_format == "table" else _Document(name, fix=fix)
@@ -83,6 +85,7 @@ def doctor(
         for outcome in examine(patient, checks, fix=fix, looked_at=looked.add):
             looked.states[outcome.state] += 1
             shown.add(outcome)
+    click.echo(f"experiment {visible(name)}, store {shown_uri(tracking_uri)}", err=True)
     if seed is None and not looked.n_runs and not looked.states:
         raise _unknown(name)
     shown.end(looked)

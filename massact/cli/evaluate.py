@@ -1,5 +1,6 @@
 """`massact evaluate`: the plan's own command line."""
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,7 @@ import click
 from massact.cli.options import OrFile, experiment_option, tracking_uri_option, val_split_option
 from massact.cli.session import WORKLOAD, dry_run_option, open_session, working, workload_options
 from massact.config import Experiment, ModelConfig, TraitConfig, load_experiment
+from massact.config.models import check_coefficient
 from massact.errors import UsageError
 from massact.labels import parse_label
 from massact.layers import check_layers
@@ -47,8 +49,8 @@ def evaluate(experiment_file: str, tracking_uri: str, *, dry_run: bool, **option
 
     \b
     Example:
-      massact evaluate --method probe_preclean --position "response[:5]" --layers "30%-60%" \\
-        --coefficients 8,10 --max-new-tokens 64 --direction positive --subset 0 --save-responses best
+      massact evaluate --experiment experiments/toy.yaml --method probe_preclean --position "response[:5]" \\
+        --layers "30%-60%" --coefficients 8,10 --max-new-tokens 64 --direction positive --subset 0 --save-responses best
     """
     from massact.phases.plan import show_request
     from massact.phases.steps import run_evaluate
@@ -86,10 +88,8 @@ def parse_coefficients(text: str) -> tuple[float, ...]:
     """Coefficients from a comma-separated list, each once.
 
     Raises:
-        UsageError: an element is not a finite number.
+        UsageError: an element is no number that a vector can be steered with.
     """
-    import math
-
     values = []
     for part in text.split(","):
         try:
@@ -100,7 +100,10 @@ def parse_coefficients(text: str) -> tuple[float, ...]:
             raise UsageError(
                 f"--coefficients {text!r}: {part.strip()!r} is not a number; write 800,1000,1200"
             )
-        values.append(value)
+        try:
+            values.append(check_coefficient(value))
+        except UsageError as error:
+            raise UsageError(f"--coefficients {text!r}: {error}") from error
     return tuple(dict.fromkeys(values))
 
 

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import click
 
-from massact.cli.options import OrFile
+from massact.cli.options import Number, OrFile
 from massact.errors import UsageError
 from massact.executors import EXECUTORS
 from massact.executors.options import RayOptions
@@ -33,11 +33,11 @@ def executor_options(command: F) -> F:
             help="Workers on the cluster; 0: as many as it has room for, more when it grows.",
         ),
         click.option(
-            "--gpus-per-worker", type=OrFile(click.FloatRange(0)), metavar="NUMBER",
+            "--gpus-per-worker", type=OrFile(Number(0)), metavar="NUMBER",
             help="GPUs of each worker, or a part of one; default: 1 where the cluster has GPUs, else none.",
         ),
         click.option(
-            "--gpus-per-judge", type=click.FloatRange(0), default=0, show_default=True, metavar="NUMBER",
+            "--gpus-per-judge", type=Number(0), default=0, show_default=True, metavar="NUMBER",
             help="GPUs of each judge that is a local model; 0: it computes on processors.",
         ),
         click.option(

@@ -1,22 +1,117 @@
-"""Options that several commands share, and how a command's group hands its defaults down."""
+"""Options that several commands share, and which experiment a command is about."""
 
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
-from massact.asked import find_experiment_file, resolve_tracking_uri
-from massact.errors import UsageError
+from massact.addresses import resolve_tracking_uri, shown_uri
+from massact.asked import find_experiment_file
+from massact.errors import StoreError, UsageError
+from massact.names import shown
 
 F = TypeVar("F", bound=Callable[..., Any])
-DEFAULT_EXPERIMENT = "experiments/toy.yaml"
+_TO_SAY = "write --experiment FILE, or set MASSACT_EXPERIMENT"
+_SECTIONS = [re.compile(rf"^{key}[ ]*:", re.MULTILINE) for key in ("name", "models", "phases")]
+_NAME = re.compile(r"^name[ ]*:[ ]*(?P<name>.*?)[ ]*(?:[ ]#.*)?$", re.MULTILINE)
+_LOOKED_AT = 256 * 1024  # characters of a file that may be an experiment's
 
 
-def resolve_experiment(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
-    """A file as given, or a bare name (as the plan writes it) as `experiments/NAME.yaml`."""
-    return str(find_experiment_file(value))
+def resolve_experiment(ctx: click.Context, _param: click.Parameter, value: str | None) -> str:
+    """A file as given, or a bare name (as the plan writes it) as `experiments/NAME.yaml`; else the only file here.
+
+    Raises:
+        UsageError: none is given, and there is not exactly one.
+    """
+    if value is not None:
+        return str(find_experiment_file(_not_empty(value)))
+    if ctx.resilient_parsing:
+        return ""
+    files = experiment_files()
+    if len(files) != 1:
+        raise UsageError(f"which experiment? {_TO_SAY}; {_listed('experiment files here', list(files))}")
+    (file,) = files
+    click.echo(f"experiment {file}: the only experiment file here", err=True)
+    return file
+
+
+def asked_experiment(value: str | None, tracking_uri: str) -> str:
+    """The experiment that a question is about: as given, else the only one in the store, else the only file here.
+
+    Raises:
+        UsageError: none is given, and neither settles it.
+    """
+    if value is not None:
+        return _not_empty(value)
+    files, held = experiment_files(), _experiments_in(tracking_uri)
+    if len(held) == 1:
+        declaring = [file for file, name in files.items() if name == held[0]]
+        chosen, why = (
+            (declaring[0] if len(declaring) == 1 else held[0]),
+            f"{shown(held[0])} is the only experiment in",
+        )
+        click.echo(f"experiment {chosen}: {why} {shown_uri(tracking_uri)}", err=True)
+        return chosen
+    if len(files) == 1:
+        (file,) = files
+        click.echo(f"experiment {file}: the only experiment file here", err=True)
+        return file
+    raise UsageError(
+        f"which experiment? {_TO_SAY}, or the name of one in the store; "
+        f"{_listed(f'experiments in {shown_uri(tracking_uri)}', held)}; {_listed('experiment files here', list(files))}"
+    )
+
+
+def experiment_files() -> dict[str, str]:
+    """Experiment files of the working directory and of experiments/, with the name that each declares."""
+    found = {}
+    for path in sorted(one for folder in (Path(), Path("experiments")) for one in folder.glob("*.y*ml")):
+        try:
+            with path.open(encoding="utf-8", errors="replace") as file:
+                text = file.read(_LOOKED_AT)
+        except OSError:
+            continue
+        if path.suffix in (".yaml", ".yml") and all(key.search(text) for key in _SECTIONS):
+            name = _NAME.search(text)
+            found[str(path)] = name["name"].strip("'\"") if name else ""
+    return found
+
+
+def _experiments_in(tracking_uri: str) -> list[str]:
+    from massact.store import open_store
+
+    try:
+        store = open_store(tracking_uri)
+    except StoreError:
+        return []  # whoever asks it says why it cannot be read
+    try:
+        return store.experiments()
+    finally:
+        store.close()
+
+
+def _listed(what: str, names: Sequence[str]) -> str:
+    return f"{what}: {', '.join(map(str, names)) or 'none'}"
+
+
+def _not_empty(value: str) -> str:
+    if not value.strip():
+        raise UsageError(f"--experiment is empty: {_TO_SAY}")
+    return value
+
+
+class Number(click.FloatRange):
+    """A number in a range: neither NaN, which is in every range, nor infinite."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
 
 
 _PASSWORD = re.compile(r"://[^:@/]*:[^@]+@|[?&][a-z]*password=", re.IGNORECASE)
@@ -39,23 +134,22 @@ def experiment_option(command: F) -> F:
     return click.option(
         "--experiment",
         "experiment_file",
-        default=DEFAULT_EXPERIMENT,
-        show_default=True,
+        default=None,
         envvar="MASSACT_EXPERIMENT",
         callback=resolve_experiment,
-        help="Experiment file, or its bare name under experiments/.",
+        help="Experiment file, or its bare name under experiments/; default: MASSACT_EXPERIMENT, else the only "
+        "experiment file in the working directory or in experiments/.",
     )(command)
 
 
 def asked_experiment_option(command: F) -> F:
-    """`--experiment` of a question: the experiment may also be one that only the store knows."""
+    """`--experiment` of a question, for `asked_experiment`: it may also be one that only the store knows."""
     return click.option(
         "--experiment",
-        default=DEFAULT_EXPERIMENT,
-        show_default=True,
+        default=None,
         envvar="MASSACT_EXPERIMENT",
         help="Experiment file, or its bare name under experiments/; without such a file, an experiment's "
-        "name in the store.",
+        "name in the store; default: MASSACT_EXPERIMENT, else the only experiment in the store, else the only file.",
     )(command)
 
 
@@ -109,7 +203,7 @@ def val_split_option(command: F) -> F:
     """`--val-split`, of every command that makes an extraction or has to find it again."""
     return click.option(
         "--val-split",
-        type=OrFile(click.FloatRange(0, 0.5)),
+        type=OrFile(Number(0, 0.5)),
         metavar="SHARE",
         help="Share of each side of the contrastive prompts that is kept for validation; default: the file's. "
         "Commands that use an extraction want the one made with it.",

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import click
 
 from massact.errors import UsageError
+from massact.names import visible
 from massact.query import Answer
 from massact.query.as_json import to_json
 from massact.query.column import Column
@@ -40,6 +41,9 @@ def write(text: str, output: Path | None) -> None:
     Raises:
         UsageError: the file cannot be written.
     """
+    text = text.encode(
+        "utf-8", "backslashreplace"
+    ).decode()  # half of a character, in a store that others wrote
     if output is None:
         click.echo(text, nl=False)
         return
@@ -104,5 +108,5 @@ def _markdown(columns: Sequence[Column], rows: Sequence[object]) -> str:
         return ""
     lines = [[column.header for column in columns]]
     lines.append(["---:" if column.is_number else "---" for column in columns])
-    lines += [[column.text(row).replace("|", "\\|") for column in columns] for row in rows]
+    lines += [[visible(column.text(row)).replace("|", "\\|") for column in columns] for row in rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

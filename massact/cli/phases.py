@@ -184,7 +184,7 @@ def report(experiment_file: str, tracking_uri: str, output: Path, findings: str 
     \b
     Examples:
       massact report --experiment experiments/toy.yaml --output reports
-      massact report --findings docs/research_findings.md
+      massact report --experiment experiments/toy.yaml --findings docs/research_findings.md
     """
     from massact.phases.report import run_report
 

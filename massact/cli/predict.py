@@ -2,8 +2,9 @@
 
 import click
 
-from massact.cli.options import OrFile, experiment_option, tracking_uri_option
+from massact.cli.options import Number, OrFile, experiment_option, tracking_uri_option
 from massact.cli.session import open_session, working
+from massact.domain import floor_warning
 
 
 @click.command()
@@ -11,7 +12,7 @@ from massact.cli.session import open_session, working
 @tracking_uri_option
 @click.option(
     "--floor",
-    type=OrFile(click.FloatRange(0, 100)),
+    type=OrFile(Number(0, 100)),
     metavar="COHERENCE",
     help="Least mean coherence that counts; default: the file's. At another one nothing is registered.",
 )
@@ -30,6 +31,9 @@ def predict(experiment_file: str, tracking_uri: str, floor: float | None, *, dry
     from massact.phases.predict import run_predict, show_prediction
 
     session = open_session(experiment_file, tracking_uri)
+    warning = None if floor is None else floor_warning(floor)
+    if warning:
+        click.echo(f"warning: --floor: {warning}", err=True)
     with working(session):
         if dry_run:
             session.is_dry = True

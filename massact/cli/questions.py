@@ -11,6 +11,8 @@ import click
 from massact.asked import Asked, ask
 from massact.cli.options import (
     FILTER_OPTIONS,
+    Number,
+    asked_experiment,
     asked_experiment_option,
     parse_floors,
     parse_pairs,
@@ -20,6 +22,7 @@ from massact.cli.output import FORMATS, Format, render, write
 from massact.collector import collector_paused
 from massact.domain import METHODS, Scope, When
 from massact.errors import UsageError
+from massact.names import visible
 from massact.posing import (
     pose_best,
     pose_coefficients,
@@ -55,12 +58,12 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     ),
     click.option(
         "--floor",
-        type=click.FloatRange(0, 100),
+        type=Number(0, 100),
         help="Least mean coherence that counts; default: the experiment file's.",
     ),
     click.option(
         "--least-scored",
-        type=click.FloatRange(0, 1),
+        type=Number(0, 1),
         metavar="SHARE",
         help="Share of its responses that an evaluation must have scores of to count; default: the experiment file's.",
     ),
@@ -89,8 +92,10 @@ def question_options(command: F) -> F:
     @wraps(command)  # options that stand below this decorator are kept on the function
     def gathered(*args: Any, **options: Any) -> Any:
         only = Filters(**{name: options.pop(name) for name in _FILTERS})
-        names = ("experiment", "tracking_uri", "floor", "least_scored")
-        asked = Asked(only=only, **{name: options.pop(name) for name in names})
+        names = ("tracking_uri", "floor", "least_scored")
+        given = {name: options.pop(name) for name in names}
+        name = asked_experiment(options.pop("experiment"), given["tracking_uri"])
+        asked = Asked(experiment=name, only=only, **given)
         wanted = Wanted(asked, options.pop("output_format"), options.pop("output"))
         with collector_paused():  # a question loads SQLAlchemy and answers; the process ends with it
             return command(*args, wanted=wanted, **options)
@@ -103,9 +108,10 @@ def question_options(command: F) -> F:
 
 def _show(wanted: Wanted, answer: Answer[Any]) -> None:
     """Print an answer, and say on stderr what has to be said about it."""
+    click.echo(f"experiment {visible(answer.experiment)}, store {answer.store}", err=True)
     write(render(answer, wanted.output_format), wanted.output)
     for note in answer.notes:
-        click.echo(f"note: {note}", err=True)
+        click.echo(f"note: {visible(note)}", err=True)
 
 
 @click.command()

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from massact.asked import Asked, ask
-from massact.cli.options import FILTER_OPTIONS, experiment_option, tracking_uri_option
+from massact.cli.options import FILTER_OPTIONS, Number, experiment_option, tracking_uri_option
 from massact.cli.output import render
 from massact.cli.session import open_session, working
 from massact.cli.sync import spool_option
@@ -38,7 +38,7 @@ def _filters(command: Any) -> Any:
 @spool_option
 @click.option(
     "--store-timeout",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=3600,
     show_default=True,
     metavar="SECONDS",
@@ -69,8 +69,8 @@ def rejudge(
 
     \b
     Examples:
-      massact rejudge --judge openai:gpt-4.1 --dry-run
-      massact rejudge --judge hf:./judge --label probe --label mean_diff
+      massact rejudge --experiment my.yaml --judge openai:gpt-4.1 --dry-run
+      massact rejudge --experiment my.yaml --judge hf:./judge --label probe --label mean_diff
     """
     from massact.phases.rejudge import run_rejudge
     from massact.phases.rescoring import plan_rejudge

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from massact.cli.options import OrFile, experiment_option, tracking_uri_option, val_split_option
+from massact.cli.options import Number, OrFile, experiment_option, tracking_uri_option, val_split_option
 from massact.cli.session import open_session, working, workload_options
 from massact.config import Experiment
 from massact.domain import DEFAULT_BUDGET, DEFAULT_CONFIDENCE, DEFAULT_SCREEN, DEFAULT_TOLERANCE, SEARCH_MODES
@@ -38,7 +38,7 @@ def search_options(command: F) -> F:
             help="Evaluations of one label at one layer at most.",
         ),
         click.option(
-            "--tolerance", type=click.FloatRange(0, min_open=True), default=DEFAULT_TOLERANCE, show_default=True,
+            "--tolerance", type=Number(0, min_open=True), default=DEFAULT_TOLERANCE, show_default=True,
             help="A coefficient that is expected to gain fewer points of delta than this is not tried.",
         ),
         click.option(
@@ -46,7 +46,7 @@ def search_options(command: F) -> F:
             help="A doubtful cell is asked so many questions first and given up where it is hopeless; 0: all at once.",
         ),
         click.option(
-            "--confidence", type=click.FloatRange(0.5, 1, max_open=True), default=DEFAULT_CONFIDENCE, show_default=True,
+            "--confidence", type=Number(0.5, 1, max_open=True), default=DEFAULT_CONFIDENCE, show_default=True,
             help="Chance that a cell which could still reach the floor is not given up.",
         ),
     )  # fmt: skip
@@ -66,7 +66,7 @@ def search(experiment_file: str, tracking_uri: str, **options: Any) -> None:
 
     \b
     Example:
-      massact search --method probe,mean_diff_cleaned --position "response[:5]" --layers 1-5
+      massact search --experiment my.yaml --method probe,mean_diff_cleaned --position "response[:5]" --layers 1-5
     """
     from massact.phases.steps import run_search
 
@@ -84,7 +84,7 @@ def fill_gaps(experiment_file: str, tracking_uri: str, **options: Any) -> None:
 
     \b
     Example:
-      massact fill-gaps --model toy-gemma-3 --budget 12
+      massact fill-gaps --experiment experiments/toy.yaml --model toy-gemma-3 --budget 12
     """
     from massact.phases.steps import run_fill_gaps
 

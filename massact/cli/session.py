@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from massact.cli.executor import EXECUTOR, executor_options, ray_options
+from massact.cli.options import Number
 from massact.cli.sync import spool_option
 from massact.config import load_experiment
 from massact.config.extraction import with_validation_split
 from massact.config.judge import judge_like
-from massact.domain import DEFAULT_ALIKE, DEFAULT_BUDGET
+from massact.domain import DEFAULT_ALIKE, DEFAULT_BUDGET, floor_warning
 from massact.toy import is_toy
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def evaluating_options(command: F) -> F:
     )
     store_timeout = click.option(
         "--store-timeout",
-        type=click.FloatRange(0),
+        type=Number(0),
         default=3600,
         show_default=True,
         metavar="SECONDS",
@@ -133,6 +134,9 @@ def open_session(
     """A session that shows its work to a person; `judge` and `val_split` stand in place of the file's."""
     ray = ray_options({name: workload.pop(name) for name in EXECUTOR if name in workload})
     experiment = with_validation_split(load_experiment(experiment_file), val_split)
+    warning = floor_warning(experiment.coherence_floor)
+    if warning:
+        click.echo(f"warning: {experiment.file}: {warning}", err=True)
     if judge is not None:
         experiment = replace(experiment, judge=judge_like(experiment.judge, judge))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

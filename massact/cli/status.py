@@ -2,6 +2,7 @@
 
 import click
 
+from massact.addresses import shown_uri
 from massact.cli.options import experiment_option, tracking_uri_option
 from massact.config import load_experiment
 from massact.phases.prerequisites import Prerequisite, list_prerequisites
@@ -24,6 +25,7 @@ def status(ctx: click.Context, experiment_file: str, tracking_uri: str) -> None:
     experiment = load_experiment(experiment_file)
     store = open_store(tracking_uri)
     try:
+        click.echo(f"experiment {experiment.name}, store {shown_uri(tracking_uri)}", err=True)
         found = list_prerequisites(experiment, store, confirmed=True)
         for warning in store.warnings:
             click.echo(f"warning: {warning}", err=True)

@@ -13,6 +13,7 @@ from massact.cli.published import claimed, import_figures
 from massact.cli.session import show_bar
 from massact.config import load_experiment
 from massact.errors import UsageError
+from massact.names import check_name
 
 if TYPE_CHECKING:
     from massact.transfer.names import Target
@@ -126,7 +127,8 @@ def find_target(experiment: str, *, model: str | None = None, trait: str | None 
     if not file.is_file() and file.suffix not in (".yaml", ".yml"):
         file = Path("experiments", f"{experiment}.yaml")
         if not file.is_file():
-            return Target(experiment, model=model, trait=trait)
+            named = (None if one is None else check_name(one) for one in (model, trait))
+            return Target(check_name(experiment, "experiment"), None, *named)
     config = load_experiment(file)
     if model is not None:
         config.model(model)

@@ -97,7 +97,12 @@ def _n_dims(entry: Entry) -> int | AllDims:
 
 
 def parse_window(entry: Entry) -> str:
-    return entry.checked(lambda value: str(parse_position(str(value))))
+    position = entry.checked(lambda _: parse_position(entry.spelled()))
+    if position.is_empty:
+        raise entry.error(
+            f"no text has a token in {position}: write the lower end first, such as response[2:5]"
+        )
+    return str(position)
 
 
 def parse_calibration(section: Section) -> CalibrationConfig:

@@ -4,12 +4,14 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from massact.config.yaml_reader import Entry, Section
+from massact.names import shown
 
 T = TypeVar("T")
 
 
 def optional(section: Section, key: str, parse: Callable[[Entry], T], default: T) -> T:
-    entry = section.find(key)
+    """The value of a key, or its default; where the default is nothing, no value (`null`) says the same."""
+    entry = section.find(key, may_be_empty=default is None)
     return default if entry is None else parse(entry)
 
 
@@ -18,6 +20,6 @@ def unique(entry: Entry, parse: Callable[[Entry], T]) -> tuple[T, ...]:
     for item in entry.items():
         value = parse(item)
         if value in values:
-            raise item.error(f"{value!r} stands twice in the list")
+            raise item.error(f"{shown(value)} stands twice in the list")
         values.append(value)
     return tuple(values)

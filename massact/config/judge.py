@@ -10,11 +10,13 @@ from massact.config.models import parse_load
 from massact.config.values import JudgeConfig, Prices
 from massact.config.yaml_reader import Entry
 from massact.errors import UsageError
+from massact.names import check_name
 
 CACHE_OFF = "off"
 _KINDS = ("likelihood", "openai:MODEL", "systemone:MODEL", "hf:MODEL", "self")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LONGEST_TIMEOUT = 86_400
+_MOST_AT_ONCE, _MOST_RETRIES = 1000, 100
 
 
 def parse_judge(entry: Entry) -> JudgeConfig:
@@ -24,7 +26,7 @@ def parse_judge(entry: Entry) -> JudgeConfig:
     name = section.take("name")
     judge = JudgeConfig(name.checked(judge_name))
     for key, kinds in _KINDS_OF.items():
-        given = section.find(key)
+        given = section.find(key, may_be_empty=True)
         if given is not None and judge.kind not in kinds:
             of = " or ".join(one for one in _KINDS if one.partition(":")[0] in kinds)
             raise given.error(f"the judge {judge.name} has no such setting; {of} has")
@@ -46,7 +48,7 @@ def judge_name(value: object) -> str:
     wanted = f"{kind}:MODEL" if colon else kind
     if wanted not in _KINDS or (colon and not model.strip()):
         raise UsageError(f"unknown judge {value!r}; write {', '.join(_KINDS[:-1])} or {_KINDS[-1]}")
-    return str(name)
+    return check_name(str(name), "judge")
 
 
 def judge_like(config: JudgeConfig, name: str) -> JudgeConfig:
@@ -119,10 +121,10 @@ _KINDS_OF: dict[str, frozenset[str]] = {
 """Settings that not all kinds of judges have -> those that do."""
 _SETTINGS: dict[str, Callable[[Entry], Any]] = {
     "base_url": _address,
-    "concurrency": lambda entry: entry.integer(at_least=1),
+    "concurrency": lambda entry: entry.integer(at_least=1, at_most=_MOST_AT_ONCE),
     "api_key_env": _variable,
     "timeout_seconds": _seconds,
-    "max_retries": Entry.integer,
+    "max_retries": lambda entry: entry.integer(at_most=_MOST_RETRIES),
     "max_tokens": lambda entry: entry.integer(at_least=1),
     "prices": _prices,
     "relevance": Entry.boolean,

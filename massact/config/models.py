@@ -3,6 +3,7 @@
 from massact.config.helpers import optional, unique
 from massact.config.values import AdapterConfig, Grid, LoadConfig, ModelConfig, VariantConfig
 from massact.config.yaml_reader import Entry, Section
+from massact.errors import UsageError
 from massact.layers import check_layers
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -10,6 +11,7 @@ DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 ATTENTION = ("auto", "eager", "sdpa", "flash_attention_2")
 QUANTIZATION = ("8bit", "4bit")
 _LARGEST = 1e12
+_MOST_COEFFICIENTS = 1000
 
 
 def parse_model(name: str, entry: Entry) -> ModelConfig:
@@ -28,7 +30,7 @@ def parse_model(name: str, entry: Entry) -> ModelConfig:
 
 def parse_load(section: Section) -> LoadConfig:
     """The keys that say how weights are loaded, of a section that has others too."""
-    device_map = section.find("device_map")
+    device_map = section.find("device_map", may_be_empty=True)
     if device_map is not None and section.find("device") is not None:
         raise device_map.error("the key 'device' stands beside it; write one of them")
     return LoadConfig(
@@ -43,7 +45,7 @@ def parse_load(section: Section) -> LoadConfig:
 
 def _variant(section: Section) -> VariantConfig:
     variant = VariantConfig(
-        name=section.take("variant").text(),
+        name=section.take("variant").name("variant"),
         reference=section.take("model").text(),
         revision=optional(section, "revision", Entry.text, None),
         adapter=_adapter(section),
@@ -53,7 +55,8 @@ def _variant(section: Section) -> VariantConfig:
 
 
 def _adapter(section: Section) -> AdapterConfig | None:
-    adapter, revision = section.find("adapter"), section.find("adapter_revision")
+    adapter = section.find("adapter", may_be_empty=True)
+    revision = section.find("adapter_revision", may_be_empty=True)
     if adapter is None:
         if revision is not None:
             raise revision.error(
@@ -64,18 +67,40 @@ def _adapter(section: Section) -> AdapterConfig | None:
 
 
 def parse_grid(section: Section) -> Grid:
+    layers = section.take("layers")
+    coefficients = section.take("coefficients")
+    if len(coefficients.items()) > _MOST_COEFFICIENTS:
+        raise coefficients.error(
+            f"{len(coefficients.items())} coefficients; a grid has {_MOST_COEFFICIENTS} at most"
+        )
     return Grid(
-        layers=section.take("layers").checked(lambda value: check_layers(str(value))),
-        coefficients=unique(section.take("coefficients"), _coefficient),
+        layers=layers.checked(lambda _: check_layers(layers.spelled())),
+        coefficients=unique(coefficients, _coefficient),
     )
 
 
 def _coefficient(entry: Entry) -> float:
-    return entry.number(low=-_LARGEST, high=_LARGEST)
+    value = entry.number(low=-_LARGEST, high=_LARGEST)
+    return entry.checked(lambda _: check_coefficient(value))
+
+
+def check_coefficient(value: float) -> float:
+    """A coefficient that can be evaluated.
+
+    Raises:
+        UsageError: it is 0, which is the baseline, or beyond any use.
+    """
+    if not abs(value) <= _LARGEST:  # nor is NaN
+        raise UsageError(f"coefficient {value:g} is not a number from {-_LARGEST:g} to {_LARGEST:g}")
+    if value == 0:
+        raise UsageError(
+            "coefficient 0 steers nothing: that is the baseline, which every setting gets by itself"
+        )
+    return value
 
 
 def _range(entry: Entry) -> tuple[float, float]:
     bounds = [item.number(low=0, high=_LARGEST) for item in entry.items()]
-    if len(bounds) != 2 or bounds[0] > bounds[1]:
+    if len(bounds) != 2 or bounds[0] > bounds[1] or bounds[1] == 0:
         raise entry.error("write the least and the greatest absolute coefficient, such as [800, 2500]")
     return bounds[0], bounds[1]

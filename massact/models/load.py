@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -27,6 +27,8 @@ class ModelShape:
 
     n_layers: int
     d_model: int
+    max_positions: int | None = field(default=None, compare=False)
+    """Tokens that it was made to read at most, prompt and response together; `None`: its configuration does not say."""
 
 
 @dataclass(frozen=True)
@@ -115,11 +117,17 @@ def read_shape(reference: str, revision: str | None = None, *, options: LoadConf
             raise ModelError(f"{reference}: no readable config.json in {folder} ({error})") from error
         document = document.get("text_config", document)
         try:
-            return ModelShape(int(document["num_hidden_layers"]), int(document["hidden_size"]))
+            n_layers, d_model = int(document["num_hidden_layers"]), int(document["hidden_size"])
+            return ModelShape(n_layers, d_model, _positions(document.get("max_position_embeddings")))
         except KeyError:
             pass  # an architecture with other names for them: transformers knows them
     config = read_config(reference, revision=revision, options=options).get_text_config(decoder=True)
-    return ModelShape(int(config.num_hidden_layers), int(config.hidden_size))
+    limit = _positions(getattr(config, "max_position_embeddings", None))
+    return ModelShape(int(config.num_hidden_layers), int(config.hidden_size), limit)
+
+
+def _positions(value: object) -> int | None:
+    return value if isinstance(value, int) and value > 0 else None
 
 
 def load_model(

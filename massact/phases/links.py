@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from massact.asked import resolve_tracking_uri
+from massact.addresses import resolve_tracking_uri
 from massact.phases.session import Session
 from massact.tracking.views import EVALUATIONS, PHASES, UI_ADDRESS, view_link
 

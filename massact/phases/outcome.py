@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from massact.names import file_name
 from massact.phases.grid import load_answers
 from massact.phases.session import Session
 from massact.report.phase_figures import phase_figures
@@ -44,7 +45,7 @@ def curve_steps(points: Iterable[StoredPoint]) -> list[Step]:
     by = f"by_coefficient_x{scale}" if scale > 1 else "by_coefficient"
     steps = []
     for point in usable:
-        place = f"{point.model}/{parse_position(point.position).slug}/layer_{point.layer}/{point.label}"
+        place = f"{file_name(point.model)}/{parse_position(point.position).slug}/layer_{point.layer}/{point.label}"
         figures = (("delta", point.delta), ("coherence", point.coherence_mean))
         steps += [
             Step(f"{name}_{by}/{place}", value, round(point.coefficient * scale))

@@ -6,13 +6,12 @@ from itertools import product
 
 from massact.config import JudgeConfig, ModelConfig, TraitConfig
 from massact.labels import format_label
-from massact.layers import parse_layers
 from massact.phases.foreseen import Ahead, Foreseen, Spot
 from massact.phases.grid import declared_requests
 from massact.phases.planning import NO_OVERRIDES, GridRequest, Overrides
 from massact.phases.preflight import check_experiment
 from massact.phases.session import Session
-from massact.phases.steps import Request
+from massact.phases.steps import Request, request_layers
 from massact.schema import EvaluationRow
 from massact.store.contents import is_absent
 
@@ -92,8 +91,7 @@ def forecast_request(session: Session, request: Request) -> Forecast:
         UsageError: the request cannot be run as it is, or the store cannot be read.
     """
     session.is_dry = True
-    shape = check_experiment(session, judges=True)[request.model.name]
-    layers = parse_layers(request.layers, shape.n_layers)
+    layers = request_layers(session, request)
     requests = [
         GridRequest(position, recipe, layers, request.coefficients)
         for position, recipe in product(request.positions, request.recipes)

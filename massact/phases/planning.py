@@ -16,7 +16,7 @@ from massact.phases.session import Session
 from massact.phases.vectors import StoredVectors
 from massact.pipeline.evaluate import PlannedCell
 from massact.vectors.geometry import cosine, massive_energy, relative_strength, vector_digest
-from massact.vectors.massive import Calibration
+from massact.vectors.massive import Calibration, check_cleaning
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +90,11 @@ class Planner:
         Raises:
             MissingPrerequisiteError: nothing was extracted at a position.
             DataError: the vectors are of another model.
+            UsageError: a label asks for more massive dims than there are.
         """
-        setting = self._setting()
+        requests, setting = list(requests), self._setting()
+        for recipe in {request.recipe for request in requests}:
+            check_cleaning(recipe, len(self.massive_dims))
         wanted = {cell_key(one.cell): one for request in requests for one in self._cells(request, setting)}
         return dict(sorted(wanted.items(), key=lambda item: _kinship(item[1])))
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from massact.names import file_name
 from massact.phases.geometry import pair_cosines
 from massact.phases.grid import load_answers
 from massact.phases.report_facts import label_cosines, provenance, vector_facts
@@ -55,7 +56,7 @@ def run_report(
     with tracker.phase("report", kind=Kind.REPORT, parent=parent, params=phase_params(session)) as run:
         session.say("writing the report")
         report = build_report(_collect(session, run))
-        folder = output / session.experiment.name
+        folder = output / _folder_name(output, session.experiment.name)
         written = WrittenReport(
             report, folder / Artifact.REPORT_HTML, folder / Artifact.REPORT_MARKDOWN, findings
         )
@@ -72,11 +73,17 @@ def run_report(
     return written
 
 
+def _folder_name(output: Path, experiment: str) -> str:
+    """The folder of an experiment's report: within `output`, and no other experiment's."""
+    return file_name(experiment, [one.name for one in output.iterdir()] if output.is_dir() else ())
+
+
 def _write(report: Report, folder: Path) -> None:
     """The page, the Markdown, and the figures that the Markdown shows."""
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    (folder / Artifact.REPORT_HTML).write_text(report.html, encoding="utf-8")
-    (folder / Artifact.REPORT_MARKDOWN).write_text(report.markdown, encoding="utf-8")
+    for page, text in ((Artifact.REPORT_HTML, report.html), (Artifact.REPORT_MARKDOWN, report.markdown)):
+        # a store that others wrote may hold characters that no file can
+        (folder / page).write_text(text, encoding="utf-8", errors="backslashreplace")
     for name, png in report.figures.items():
         (folder / "figures" / f"{name}.png").write_bytes(png)
 

@@ -14,7 +14,7 @@ from massact.phases.gap_filling import Found, SearchPlan, fill_gaps, fill_phase,
 from massact.phases.geometry import pair_cosines
 from massact.phases.grid import load_answers, phase_gaps
 from massact.phases.outcome import log_outcome
-from massact.phases.preflight import check_experiment
+from massact.phases.preflight import check_cells, check_dims, check_experiment, check_length
 from massact.phases.prepare import calibrate_model
 from massact.phases.prerequisites import require
 from massact.phases.search_text import search_text
@@ -68,17 +68,31 @@ def run_extract(session: Session, parent: OpenRun | None = None) -> None:
         lines = ["| model | trait | windows extracted now |", "|---|---|---|"]
         for model in session.experiment.models:
             calibrated = calibrate_model(session, run, model)
+            check_dims(session.experiment, model, len(calibrated.calibration.uniform_dims))
             for trait in session.experiment.traits:
                 count = extract_model(session, run, model, trait, calibrated)
                 lines.append(f"| {model.name} | {trait.name} | {count} |")
         _note(session, run, "\n".join(lines))
 
 
-def run_evaluate(session: Session, request: Request, parent: OpenRun | None = None) -> Tally:
-    """Evaluate the cells of a command line that the store does not hold yet."""
+def request_layers(session: Session, request: Request) -> tuple[int, ...]:
+    """The layers that a command line asks for, once all that models and datasets can tell of it is checked.
+
+    Raises:
+        UsageError: something is wrong; nothing was written.
+    """
     shape = check_experiment(session, judges=True)[request.model.name]
     session.questions(request.trait, request.overrides.subset)
     layers = parse_layers(request.layers, shape.n_layers)
+    n_grids = len(request.positions) * len(request.recipes)
+    check_cells(n_grids * len(layers) * len(request.coefficients), "massact evaluate")
+    check_length(request.overrides.max_new_tokens or 1, shape, f"--max-new-tokens: {request.model.name}")
+    return layers
+
+
+def run_evaluate(session: Session, request: Request, parent: OpenRun | None = None) -> Tally:
+    """Evaluate the cells of a command line that the store does not hold yet."""
+    layers = request_layers(session, request)
     vectors = StoredVectors(session, request.model, request.trait)
     for position in request.positions:
         vectors.check(position)

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from massact.asked import find_experiment_file, resolve_tracking_uri
+from massact.addresses import resolve_tracking_uri
+from massact.asked import find_experiment_file
 from massact.config import load_experiment
 from massact.errors import DataError, UsageError
 from massact.schema import Artifact, Kind

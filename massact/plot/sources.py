@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from massact.asked import declared_by_data, find_experiment_file, resolve_tracking_uri
+from massact.addresses import resolve_tracking_uri
+from massact.asked import declared_by_data, find_experiment_file
 from massact.config import load_experiment
 from massact.domain import DEFAULT_COHERENCE_FLOOR, DEFAULT_LEAST_SCORED, Direction
 from massact.errors import UsageError

@@ -15,6 +15,8 @@ def to_json(answer: Answer[Any]) -> str:
         "schema_version": OUTPUT_SCHEMA_VERSION,
         "question": answer.question,
         "floor": answer.floor,
+        "experiment": answer.experiment,
+        "store": answer.store,
         "rows": to_mapping(answer.rows),
         "notes": list(answer.notes),
     }

@@ -17,7 +17,10 @@ MOST_ROWS = 60
 def answer_html(answer: Answer[Any]) -> str:
     """The whole answer as one HTML element."""
     rows = "1 row" if len(answer.rows) == 1 else f"{len(answer.rows)} rows"
-    parts = [f"<p><strong>{escape(answer.question)}</strong>, coherence floor {answer.floor:g}: {rows}</p>"]
+    of = f" of {escape(answer.experiment)}" if answer.experiment else ""
+    parts = [
+        f"<p><strong>{escape(answer.question)}</strong>{of}, coherence floor {answer.floor:g}: {rows}</p>"
+    ]
     parts += [_table(table) for table in answer_tables(answer) if table.rows]
     parts += [_list(answer_lines(answer)), _list(answer.notes, "Notes")]
     return f"<div>{''.join(parts)}</div>"

@@ -68,6 +68,10 @@ class Answer(Generic[RowT_co]):
     notes: tuple[str, ...] = ()
     least_scored: float = DEFAULT_LEAST_SCORED
     """Share of its responses that an evaluation had to have scores of to count, 0 to 1."""
+    experiment: str = ""
+    """The name of the experiment that was asked about."""
+    store: str | None = field(default=None, compare=False)
+    """The run store that was asked, without passwords; `None`: the server's that answers."""
     as_html: ClassVar[Callable[["Answer[Any]"], str]]
     """Set by `massact.query`: the tables know the rows of every question, so the rows cannot know the tables."""
 

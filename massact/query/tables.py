@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from massact.names import visible
 from massact.query.coefficient_patterns import CoefficientsAnswer
 from massact.query.column import Column
 from massact.query.columns import COLUMNS, CONFIRMED_COLUMNS, HALVES_COLUMNS, RATIO_COLUMNS, WINNER_COLUMNS
@@ -88,7 +89,7 @@ class PrintedTable:
 
 def printed(columns: Sequence[Column], rows: Sequence[object]) -> PrintedTable:
     """The texts of some rows."""
-    texts = {column: [column.text(row) for row in rows] for column in columns}
+    texts = {column: [visible(column.text(row)) for row in rows] for column in columns}
     filled = [column for column in columns if any(texts[column])]
     shared = [column for column in filled if column.is_shared and len({*texts[column]} - {""}) == 1]
     shown = tuple(column for column in filled if column not in shared)

@@ -1,7 +1,8 @@
 """The figures that the run of a phase shows: those of its own question, as PNG."""
 
+import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from massact.config import Experiment
@@ -15,6 +16,8 @@ from massact.report.tables import PhaseName
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_LONGEST = 120  # characters of a figure's file name
 
 
 def phase_figures(
@@ -31,11 +34,12 @@ def phase_figures(
     """
     whole = Evidence.of(experiment, answers, cosines)
     evidence = whole if phase == "phase4" else whole.of_phase(phase)
-    return {
-        safe_name(name): save_png(fixed(figure))
-        for name, draw in _figures(phase, evidence)
-        if (figure := draw()) is not None
-    }
+    made: dict[str, bytes] = {}
+    for name, draw in _figures(phase, evidence):
+        figure = draw()
+        if figure is not None:
+            made[safe_name(name, made)] = save_png(fixed(figure))
+    return made
 
 
 def _figures(phase: PhaseName, evidence: Evidence) -> "Iterator[tuple[str, Callable[[], Figure | None]]]":
@@ -51,6 +55,10 @@ def _figures(phase: PhaseName, evidence: Evidence) -> "Iterator[tuple[str, Calla
         yield "relative-strength", lambda: strength_figure(evidence)
 
 
-def safe_name(name: str) -> str:
-    """A figure's name as that of a file, and of an id in a page."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")
+def safe_name(name: str, taken: Iterable[str] = ()) -> str:
+    """A figure's name as that of a file, and of an id in a page; none of those that are taken, whatever their case."""
+    text = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")
+    if text and len(text) <= _LONGEST and text.lower() not in {other.lower() for other in taken}:
+        return text
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{text[:_LONGEST]}-{digest}" if text else digest

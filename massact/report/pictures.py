@@ -1,7 +1,7 @@
 """The report's figures with their captions and the words that stand for them."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from massact.report.alt_texts import before_after_alt, curve_alt, massive_alt, strength_alt, tradeoff_alt
@@ -62,7 +62,10 @@ class Picture:
 
 def report_pictures(given: ReportInput, evidence: Evidence) -> tuple[Picture, ...]:
     """Every figure that has something to show, in the report's order."""
-    return tuple(_pictures(given, evidence))
+    pictures: list[Picture] = []
+    for one in _pictures(given, evidence):
+        pictures.append(replace(one, name=safe_name(one.name, (other.name for other in pictures))))
+    return tuple(pictures)
 
 
 def _pictures(given: ReportInput, evidence: Evidence) -> Iterator[Picture]:
@@ -189,7 +192,7 @@ def _drawn(
     figure = draw()
     if figure is not None:
         figure = fixed(figure)
-        yield Picture(section, safe_name(name), caption, alt(), save_png(figure), save_svg(figure))
+        yield Picture(section, name, caption, alt(), save_png(figure), save_svg(figure))
 
 
 def _rest(of: int, most: int, function: str) -> str:

@@ -28,6 +28,8 @@ class Schemas:
             "schema_version": {"const": OUTPUT_SCHEMA_VERSION},
             "question": {"const": served.name},
             "floor": {"type": "number", "minimum": 0, "maximum": 100},
+            "experiment": {"type": "string", "description": "The experiment that was asked about."},
+            "store": {"type": "null", "description": "Which run store: this server's."},
             "rows": {"type": "array", "items": self._reference(served.row)},
             "notes": {
                 "type": "array",

@@ -63,6 +63,9 @@ class RunStore(Protocol):
     def warnings(self) -> list[str]:
         """What was left out of the answers so far, and why."""
 
+    def experiments(self) -> list[str]:
+        """The names of the experiments that it holds runs of, sorted."""
+
     def declared(self, experiment: str) -> Declared | None:
         """What the experiment's file declared when a phase of it last ran; `None` where the store does not say."""
 
@@ -196,6 +199,9 @@ class RunSource(Protocol):
     def experiment_tags(self, prefix: str) -> list[dict[str, str]]:
         """Of each MLflow experiment that has such, its tags whose keys begin with a prefix."""
 
+    def experiments(self) -> list[str]:
+        """The names of the experiments that there are runs of, in no order."""
+
     def points(self, experiment: str) -> RawPoints:
         """The evaluations of an experiment: of the finished ones no more than their points."""
 
@@ -232,6 +238,10 @@ class NoRuns(RunSource):
         return iter(())
 
     def experiment_tags(self, *_: object) -> list[dict[str, str]]:
+        """None."""
+        return []
+
+    def experiments(self) -> list[str]:
         """None."""
         return []
 

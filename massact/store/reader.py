@@ -60,6 +60,10 @@ class StoreReader:
         said = f"{runs} a row that cannot be read, left out (first: {next(iter(self._unreadable))})"
         return [said, *others]
 
+    def experiments(self) -> list[str]:
+        """The names of the experiments that it holds runs of, sorted."""
+        return sorted(self._source.experiments())
+
     def declared(self, experiment: str) -> Declared | None:
         """What the experiment's file declared when a phase of it last ran; `None` where the store does not say."""
         _check_named(experiment)

@@ -90,6 +90,24 @@ class RestSource:
         ]
         return [one for one in tags if one]
 
+    def experiments(self) -> list[str]:
+        """The names of the experiments that there are runs of, in no order: a run of each that is not known yet."""
+        tag, homes = f"tags.`{Tag.EXPERIMENT}`", self._experiment_ids()
+        found: list[str] = []
+        while True:
+            others = [f"{tag} != '{name}'" for name in found]
+            body = {
+                "experiment_ids": homes,
+                "filter": " AND ".join([f"{tag} LIKE '%'", *others]),
+                "run_view_type": "ACTIVE_ONLY",
+                "max_results": 1,
+            }
+            runs = self._server.ask("POST", "runs/search", body).get("runs", ()) if homes else ()
+            names = {_tags_of(run).get(Tag.EXPERIMENT, "") for run in runs} - {"", *found}
+            found += names
+            if not names or any("'" in name for name in names):  # which no filter can leave out
+                return found
+
     def points(self, experiment: str) -> RawPoints:
         """The evaluations of an experiment: of the finished ones no more than their points.
 

@@ -124,6 +124,14 @@ class SqlSource:
             found.setdefault(home, {})[key] = value or ""
         return list(found.values())
 
+    def experiments(self) -> list[str]:
+        """The names of the experiments that there are runs of, in no order."""
+        query: sa.Select[Any] = sa.select(TAGS.c.value).join_from(
+            TAGS, RUNS, TAGS.c.run_uuid == RUNS.c.run_uuid
+        )
+        named = active(query, self._readable).where(TAGS.c.key == str(Tag.EXPERIMENT)).distinct()
+        return [name for (name,) in self._fetch_raw(named) if name]
+
     def points(self, experiment: str) -> RawPoints:
         """The evaluations of an experiment: of the finished ones no more than their points.
 

@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from massact.addresses import shown_uri
 from massact.errors import StoreError
 from massact.schema import (
     COHERENCE_SCORE,
@@ -23,7 +24,7 @@ from massact.schema import (
 from massact.tracking.bulk_client import ClientWriter
 from massact.tracking.bulk_files import explained, write_files
 from massact.tracking.bulk_sql import COLUMNS, Database, Tables, database_uri, metric_rows, probe
-from massact.tracking.connection import connect, shown_uri
+from massact.tracking.connection import connect
 from massact.tracking.tags import row_tags, run_tags
 from massact.tracking.tracker import Step
 from massact.tracking.whole_run import WholeRun, check_runs

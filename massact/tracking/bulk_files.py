@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from massact.addresses import local_folder
+from massact.addresses import local_folder, shown_uri
 from massact.errors import RunRefusedError, StoreError
-from massact.tracking.connection import shown_uri, without_password
+from massact.tracking.connection import without_password
 
 Files = Mapping[str, bytes]
 """Content by path within the run."""

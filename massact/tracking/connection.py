@@ -5,9 +5,8 @@ import os
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from massact.addresses import is_database
+from massact.addresses import hide_passwords, is_database, shown_uri
 from massact.errors import StoreError, UnusableStoreError
 from massact.login import find_login
 from massact.tracking.database import TrackingDatabase
@@ -70,23 +69,9 @@ def set_up_client() -> None:
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # every retry; what came of them is raised
 
 
-def shown_uri(tracking_uri: str) -> str:
-    """The URI without the passwords that it may hold."""
-    return _hide(tracking_uri, tracking_uri)
-
-
 def without_password(error: Exception, tracking_uri: str) -> str:
     """The first line of an error, without the passwords that the URI may hold."""
-    return _hide(first_line(error), tracking_uri)
-
-
-def _hide(text: str, tracking_uri: str) -> str:
-    parts = urlsplit(tracking_uri)
-    secrets = [value for name, value in parse_qsl(parts.query) if "password" in name.lower()]
-    for secret in filter(None, (parts.password, *secrets)):
-        for form in sorted({secret, unquote(secret), quote(secret, safe="")}, key=len, reverse=True):
-            text = text.replace(form, "***")
-    return text
+    return hide_passwords(first_line(error), tracking_uri)
 
 
 def first_line(error: Exception) -> str:

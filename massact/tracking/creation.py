@@ -4,9 +4,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from massact.addresses import shown_uri
 from massact.errors import StoreError
 from massact.schema import MlflowTag, Tag
-from massact.tracking.connection import shown_uri
 
 _PLACE = "/api/2.0/mlflow/runs/create"
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from massact.addresses import check_path, is_database, moved_folder
+from massact.addresses import check_path, is_database, moved_folder, shown_uri
 from massact.errors import StoreError, UnusableStoreError
 from massact.schema import MlflowTag
-from massact.tracking.connection import shown_uri, without_password
+from massact.tracking.connection import without_password
 
 
 def ensure_experiment(client: Any, tracking_uri: str, name: str, description: str) -> str:

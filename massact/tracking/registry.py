@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from massact import __version__
+from massact.addresses import shown_uri
 from massact.errors import StoreError
 from massact.schema import Artifact
-from massact.tracking.connection import connect, first_line, shown_uri, without_password
+from massact.tracking.connection import connect, first_line, without_password
 from massact.tracking.fetching import fetch_from
 from massact.tracking.tracker import OpenRun, Tracker
 

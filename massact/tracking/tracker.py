@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from massact.addresses import shown_uri
 from massact.databases import of_database
 from massact.errors import MassactError, StoreError, UnusableStoreError
 from massact.schema import Declared, EvaluationRow, Kind, MlflowTag, StageRow, Tag
-from massact.tracking.connection import connect, first_line, shown_uri, without_password
+from massact.tracking.connection import connect, first_line, without_password
 from massact.tracking.creation import Creation
 from massact.tracking.declaring import keep_declared
 from massact.tracking.experiments import ensure_experiment

@@ -14,7 +14,7 @@ from massact.tracking.tags import row_tags, run_tags
 from massact.tracking.tracker import Step
 from massact.transfer.document import LineError, parse_document
 from massact.transfer.lines import OWN
-from massact.transfer.names import NO_VARIANT, Target, last_part, match_model
+from massact.transfer.names import NO_VARIANT, Target, checked_name, last_part, match_model
 from massact.transfer.native import Times, own_document, parse_native_stage
 from massact.transfer.rows import VERSION
 from massact.transfer.seen import measured_identity
@@ -155,14 +155,16 @@ def _row(
     model_id = reference or target.model
     if model is None or model_id is None:
         raise LineError("neither the file nor its path names the model: pass --model")
-    fields = {"model_id": model_id, "model_variant": variant or NO_VARIANT, "content": document}
+    model, variant = checked_name(model, "model"), checked_name(variant or NO_VARIANT, "variant")
+    model_id = checked_name(model_id, "model's reference", may_be_path=True)
+    fields = {"model_id": model_id, "model_variant": variant, "content": document}
     return StageRow(
         kind=Kind.CALIBRATION,
         experiment=target.experiment,
         # a file without a time cannot supersede another, so its content is part of its key
         key=digest({"kind": "imported calibration", "version": VERSION, **fields}),
         model=model,
-        model_variant=variant or NO_VARIANT,
+        model_variant=variant,
         model_id=model_id,
         n_layers=len(dims),
         origin="imported",

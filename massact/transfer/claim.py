@@ -15,9 +15,10 @@ from threading import Event, Thread
 from types import TracebackType
 from typing import TypeVar
 
+from massact.addresses import shown_uri
 from massact.errors import StoreError
 from massact.schema.names import IMPORTING_TAG
-from massact.tracking.connection import connect, shown_uri, without_password
+from massact.tracking.connection import connect, without_password
 from massact.tracking.experiments import ensure_experiment
 from massact.tracking.patience import Patience, is_outage
 from massact.tracking.process import is_alive, process_tag, read_process

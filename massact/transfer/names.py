@@ -7,6 +7,7 @@ from typing import Any
 from massact.config import Experiment, ModelConfig, VariantConfig
 from massact.domain import Direction
 from massact.errors import UsageError
+from massact.names import check_name
 from massact.transfer.document import LineError
 from massact.transfer.lines import Header
 from massact.transfer.tree import Source
@@ -74,15 +75,29 @@ def resolve_context(source: Source, header: Header | None, target: Target) -> Co
     if trait is None:
         raise LineError("neither a header nor the path names the trait: pass --trait")
     return Context(
-        model=model,
-        model_id=model_id,
-        model_variant=variant or (known.instruct.name if known else NO_VARIANT),
-        trait=trait,
+        model=checked_name(model, "model"),
+        model_id=checked_name(model_id, "steering_model", may_be_path=True),
+        model_variant=checked_name(variant or (known.instruct.name if known else NO_VARIANT), "variant"),
+        trait=checked_name(trait, "trait"),
         direction=_direction(own, header, target, trait),
         position=own["position"] if own else source.position,
-        prompt_set=own.get("prompt_set") or source.prompt_set or DEFAULT_PROMPT_SET,
+        prompt_set=checked_name(
+            own.get("prompt_set") or source.prompt_set or DEFAULT_PROMPT_SET, "prompt set"
+        ),
         header=header,
     )
+
+
+def checked_name(name: str, what: str, *, may_be_path: bool = False) -> str:
+    """A name that a file gives, as it is stored; see `massact.names`.
+
+    Raises:
+        LineError: it may not be a name.
+    """
+    try:
+        return check_name(name, what, may_be_path=may_be_path)
+    except UsageError as error:
+        raise LineError(str(error)) from error
 
 
 def match_model(

@@ -6,11 +6,12 @@ Language Models" (2024); the uniform list is the plan's: top 5 at three layers o
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from massact.domain import AllDims, Cleaning
+from massact.domain import AllDims, Cleaning, Recipe
 from massact.errors import DataError, UsageError
+from massact.labels import format_label
 
 UNIFORM_TOP, UNIFORM_LAYERS = 5, 3
 """The uniform list: dims in the top `UNIFORM_TOP` at `UNIFORM_LAYERS` layers or more."""
@@ -65,6 +66,24 @@ class Calibration:
                 "raise calibration.n_top in the experiment file and calibrate again"
             )
         return own[:n_dims]
+
+
+def check_cleaning(recipe: Recipe, n_uniform: int) -> None:
+    """Refuse a label that says more dims than are cleaned.
+
+    Args:
+        n_uniform: dims of the model's uniform list.
+
+    Raises:
+        UsageError: the recipe cleans more dims than the list has.
+    """
+    cleaning = recipe.cleaning
+    if cleaning.scope == "uniform" and cleaning.n_dims != "all" and cleaning.n_dims > n_uniform:
+        every = format_label(replace(recipe, cleaning=replace(cleaning, n_dims="all")))
+        raise UsageError(
+            f"{format_label(recipe)} asks for {cleaning.n_dims} massive dims, the model's uniform list has "
+            f"{n_uniform}: write {every}, which cleans all of them, or a smaller number"
+        )
 
 
 def uniform_dims(top_dims_by_layer: Sequence[Sequence[int]]) -> tuple[int, ...]:

@@ -42,6 +42,14 @@ class Position:
             return self.start + 1 if self.start is not None and self.start >= 0 else None
         return self.stop if self.stop is not None and self.stop >= 0 else None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no text has a token in it, such as `response[5:2]`."""
+        if self.is_index or self.stop is None:
+            return False
+        start = self.start or 0
+        return self.stop == 0 or ((start < 0) == (self.stop < 0) and start >= self.stop)
+
     def tokens(self, n_prompt: int, n_total: int) -> range:
         """Indices, within a sequence of `n_total` tokens, that the window covers; it may be empty."""
         low, high = {"prompt": (0, n_prompt), "response": (n_prompt, n_total), "all": (0, n_total)}[

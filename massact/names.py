@@ -1,0 +1,107 @@
+"""What a name may be, and the file name that is made from one.
+
+Experiments, models, variants, traits, judges and users are named by people, by files of others and by stores that
+others wrote. Their names become MLflow names, tags, folders and cells of tables, so one rule holds for all.
+"""
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterable
+
+from massact.errors import UsageError
+
+LONGEST_NAME = 200
+"""Characters of a name."""
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode categories that no name holds: control, format (bidi) and surrogate characters, separators of lines."""
+_LONGEST_FILE = 120  # bytes; file systems take 255, and endings come on top
+_PLAIN = re.compile(r"\w(?:[\w .-]*[\w-])?")
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d|conin\$|conout\$)\s*(\..*)?", re.IGNORECASE)
+"""Windows takes these for devices, whatever their ending."""
+
+
+def check_name(name: str, what: str = "name", *, may_be_path: bool = False) -> str:
+    """The name in Unicode's composed form (NFC), without white space around it.
+
+    Args:
+        what: what is named, for the message.
+        may_be_path: whether it may lead through folders: the reference of a model does.
+
+    Raises:
+        UsageError: it is empty, too long, holds characters that do not show, or leads through a folder.
+    """
+    text = unicodedata.normalize("NFC", name.strip())
+    if not text:
+        raise UsageError(f"the {what} is empty: write a name")
+    if len(text) > LONGEST_NAME and not may_be_path:
+        raise UsageError(
+            f"the {what} {shown(text)} has {len(text)} characters; a name has {LONGEST_NAME} at most"
+        )
+    hidden = next((c for c in text if unicodedata.category(c) in _INVISIBLE), None)
+    if hidden is not None:
+        raise UsageError(
+            f"the {what} {shown(text)} holds the character U+{ord(hidden):04X}, which does not show: write a name of "
+            "letters, digits and signs that do"
+        )
+    if not may_be_path and any(part in (".", "..") for part in re.split(r"[/\\]", text)):
+        raise UsageError(
+            f"the {what} {shown(text)} leads through a folder: write a name without . or .. as a part"
+        )
+    return text
+
+
+def check_distinct(names: Iterable[str], what: str) -> None:
+    """Refuse names that a file system or a person would take for one another.
+
+    Raises:
+        UsageError: two differ in upper and lower case or in Unicode's forms alone.
+    """
+    known: dict[str, str] = {}
+    for name in names:
+        other = known.setdefault(folded(name), name)
+        if other != name:
+            raise UsageError(
+                f"the {what} {shown(name)} and {shown(other)} differ in upper and lower case alone"
+            )
+
+
+def folded(name: str) -> str:
+    """The same text for names that differ in case or in Unicode's forms alone."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def file_name(name: str, taken: Iterable[str] = ()) -> str:
+    """A name for one file or folder, on any system: the name itself where it can be, else a part of it and a digest.
+
+    Args:
+        taken: names beside it; where one of them differs in case alone, a digest tells the two apart.
+    """
+    text = unicodedata.normalize("NFC", name)
+    is_plain = (
+        _PLAIN.fullmatch(text) and not _RESERVED.fullmatch(text) and len(text.encode()) <= _LONGEST_FILE
+    )
+    if is_plain and all(one == text or folded(one) != folded(text) for one in taken):
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    stem = re.sub(r"[^\w-]+", "_", text).strip("_")
+    while len(stem.encode()) > _LONGEST_FILE - len(digest) - 1:
+        stem = stem[:-1]
+    return f"{stem}-{digest}" if stem else digest
+
+
+def visible(text: str) -> str:
+    """A text that a terminal and any file can show in one line: what does not show is written as an escape."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escaped(c) if unicodedata.category(c) in _INVISIBLE else c for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def shown(value: object, longest: int = 80) -> str:
+    """A value as messages quote it: short, and in one line."""
+    text = repr(value)
+    return visible(text if len(text) <= longest else f"{text[:longest]}…")
