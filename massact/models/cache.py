@@ -135,11 +135,12 @@ class _RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 
 def with_cache(model: Any, cache: Cache) -> dict[str, Any]:
     """The arguments with which a model reads and writes a cache, and gives the logits of the last token alone."""
-    return {_cache_argument(type(model)): cache, "use_cache": True, "logits_to_keep": 1}
+    kind: Any = type(model)
+    return {_cache_argument(kind): cache, "use_cache": True, "logits_to_keep": 1}
 
 
 @lru_cache
-def _cache_argument(model: type) -> str:
+def _cache_argument(model: Any) -> str:
     """`cache` since transformers 5.24; `past_key_values` before, and in code of a repository's own."""
     return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 

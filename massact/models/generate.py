@@ -100,7 +100,7 @@ class Generator:
         """
         kept, places = distinct_rows(rows, settings)
         like = _count(places, len(kept))
-        found: Responses = [()] * len(kept)
+        found: Responses = [() for _ in kept]
         # rows of one prompt side by side share its reading; rows of one length need no padding
         order = sorted(range(len(kept)), key=lambda i: (len(kept[i].prompt), kept[i].prompt))
         start = 0
@@ -116,10 +116,10 @@ class Generator:
             if progress is not None:
                 progress(sum(like[i] for i in batch))
         all_said = [found[place] for place in places]
-        said = [tokens for tokens in all_said if tokens is not None]
-        if len(said) < len(all_said):
+        finite = [tokens for tokens in all_said if tokens is not None]
+        if len(finite) < len(all_said):
             raise NotFiniteError(self._model, rows, all_said)
-        return said
+        return finite
 
     def _fitting(self, rows: Sequence[Row], settings: Generation) -> int:
         """How many of the rows, from the first on, fit in the memory side by side."""
