@@ -247,3 +247,26 @@ def test_a_first_command_in_such_a_folder_works_exactly_or_is_refused(tmp_path: 
     assert [one.name for one in tmp_path.iterdir()] == [name]
     assert done.returncode == (2 if name in MISREAD else 0), done.stderr
     assert {one.name for one in folder.iterdir()} == (set() if name in MISREAD else {"mlflow.db", "mlruns"})
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["extract"],
+        ["phase1"],
+        ["phase4"],
+        ["search"],
+        ["fill-gaps"],
+        ["evaluate", "--method", "probe", "--position", "response[:5]"],
+        ["rejudge"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_command_that_cannot_begin_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli, [*arguments, "--experiment", str(TOY)])
+    assert result.exit_code in (1, 2)
+    assert "error: " in result.stderr
+    assert list(tmp_path.iterdir()) == []
