@@ -50,8 +50,9 @@ def _is_canary(request: Request) -> bool:
 class Place:
     """A folder that is calibrated and extracted, and a judge whose answers take a while."""
 
-    def __init__(self, folder: Path, judge: JudgeServer) -> None:
+    def __init__(self, folder: Path, judge: JudgeServer, uri: str = "") -> None:
         self.folder, self.judge = folder, judge
+        self.uri = uri or f"sqlite:///{folder}/mlflow.db"
         self.seconds = 0.0
         judge.answer = self._answer
         self.use_grid(0)
@@ -85,7 +86,7 @@ class Place:
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         environment = {
             **os.environ,
-            "MLFLOW_TRACKING_URI": f"sqlite:///{self.folder}/mlflow.db",
+            "MLFLOW_TRACKING_URI": self.uri,
             "OMP_NUM_THREADS": "1",
             "OPENAI_API_KEY": "none",
             "RAY_AUTH_MODE": "disabled",
@@ -101,7 +102,7 @@ class Place:
         )
 
     def store(self) -> RunStore:
-        return open_store(f"sqlite:///{self.folder}/mlflow.db")
+        return open_store(self.uri)
 
     def sweep(self, *executor: str) -> "subprocess.Popen[str]":
         """Phase 1, a cell a batch, once the judge has been asked."""

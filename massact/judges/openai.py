@@ -6,7 +6,6 @@ is in no identity, message, log record or repr.
 
 import asyncio
 import importlib
-import json
 import logging
 import math
 import os
@@ -21,6 +20,7 @@ from urllib.parse import urlsplit
 
 from massact.domain import JudgeIdentity
 from massact.errors import ConfigError, JudgeError
+from massact.json_text import parse_json
 from massact.judges.base import Exchange, Verdict
 from massact.judges.reading import TOP_LOGPROBS, Reading, read_completion
 from massact.judges.rubric import Rubric
@@ -204,7 +204,7 @@ class OpenAIJudge:
         """
         self._spend(calls=1)
         try:
-            answer = read_completion(json.loads(body))
+            answer = read_completion(parse_json(body))
         except ValueError:
             excerpt = self._redact(body.decode(errors="replace"))[:60]
             raise ValueError(f"not a chat completion: {excerpt!r}") from None

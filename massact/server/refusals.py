@@ -109,8 +109,9 @@ def _may_read_proxied(username: str, paths: Iterator[str]) -> bool:
 
     if _is_admin(username):
         return True
-    experiments = {experiment_of(path) for path in paths}
-    if not experiments or None in experiments:
+    found = [experiment_of(path) for path in paths]
+    experiments = {one for one in found if one is not None}
+    if not found or None in found:
         return False
     store: Any = _get_tracking_store()
     try:
@@ -201,7 +202,7 @@ def _moves_a_trace() -> bool:
     if isinstance(body, str):  # MLflow takes JSON within JSON too
         try:
             body = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return False  # MLflow cannot read it either
     written = json.dumps(body, ensure_ascii=False)  # however the request spelt it
     return any(f'"{tag}"' in written for tag in _TRACE_LOCATIONS)

@@ -5,13 +5,13 @@ row in a `massact` object, so that importing them gives the same rows. Their vec
 extractions are no part of the format and stay in the store.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from massact.errors import StoreError, UsageError
+from massact.json_text import parse_json
 from massact.schema import EvaluationRow, Kind, MlflowTag, Tag, decode_evaluation
 from massact.store.base import RawRun
 from massact.store.contents import stored_runs
@@ -152,8 +152,11 @@ class Exporter:
 
     def _imported(self, run_id: str, tag: str | None) -> str | None:
         """The text of the tag `massact.imported`, from the artifact where the line is too long for it."""
-        if tag is None or IMPORTED_FILE not in tag or "artifact" not in json.loads(tag):
-            return tag
+        try:
+            if tag is None or IMPORTED_FILE not in tag or "artifact" not in parse_json(tag):
+                return tag
+        except (ValueError, TypeError):
+            return None  # damaged: the row tells all that is known
         try:
             return self._artifacts.read(run_id, IMPORTED_FILE).decode()
         except StoreError as error:
@@ -166,7 +169,12 @@ class Exporter:
             row, line = decode_evaluation(kept.row), imported_line(kept.imported)
             position = row.position if line is None else line.context["position"] or row.position
             family = measured_family(row) if line is None else imported_family(row, line)
-            number = self._files.find(family, slug_of(position))
+            try:
+                slug = slug_of(position)
+            except UsageError as error:
+                self._report.notes.append(f"not exported: run {kept.run_id}: {error}")
+                continue
+            number = self._files.find(family, slug)
             if row.baseline_key is not None:
                 self._files_by_baseline.setdefault(row.baseline_key, set()).add(number)
             self._place(shelf, kept, line, number)

@@ -15,7 +15,7 @@ from massact.executors.ray.messages import Account, BrokenDeviceError, Judged
 from massact.executors.ray.scoring import Listener, Scoring
 from massact.executors.ray.tasks import Judging, Task, Tools
 from massact.executors.shards import Shard, ShardQueue
-from massact.pipeline.evaluate import Evaluation, FailedCell, PlannedCell
+from massact.pipeline.evaluate import Evaluation, FailedCell, PlannedCell, Take
 
 AHEAD = 2
 """Shards that a worker has in hand at most: one that it works on, and one so that it need not wait for the next."""
@@ -26,11 +26,11 @@ LOSSES_IN_A_ROW = 12
 class Run:
     """The state of a sweep, moved on by `go_on` and by what the cluster answers."""
 
-    def __init__(self, tools: Tools, work: Work, cells: Sequence[PlannedCell]) -> None:
+    def __init__(self, tools: Tools, work: Work, cells: Sequence[PlannedCell], take: Take) -> None:
         remote = work.judge.within
         if not isinstance(remote, RemoteJudge):
             raise TypeError("a judge of this process cannot judge on a cluster")
-        self._tools, self._work, self._cells = tools, work, cells
+        self._tools, self._work, self._cells, self._take = tools, work, cells, take
         self._model = (work.model, work.batch_rows)
         self._part = tools.cluster.ray.put(work.part)
         self._unsteered = {i for i, one in enumerate(cells) if one.cell.steering is None}
@@ -147,10 +147,17 @@ class Run:
         for member in sorted(members, key=lambda one: len(one.tasks)):
             if len(member.tasks) >= depth:
                 return None
-            shard = queue.take(member.number, len(members))
-            if shard is not None:
-                return self._hand(member, shard)
+            while (shard := queue.take(member.number, len(members))) is not None:
+                if mine := self._not_taken(shard):
+                    return self._hand(member, mine)
         return None
+
+    def _not_taken(self, shard: Shard) -> Shard | None:
+        """A shard without the cells that another sweep has; what comes after it may be taken along."""
+        wished = [self._cells[i] for i in shard.cells]
+        taken = set(map(id, self._take([*wished, *self._cells[shard.cells[-1] + 1 :]], len(wished))))
+        mine = tuple(i for i in shard.cells if id(self._cells[i]) in taken)
+        return replace(shard, cells=mine) if mine else None
 
     def _hand(self, member: Member, shard: Shard) -> Task:
         whole = [self._cells[i] for i in shard.cells]
