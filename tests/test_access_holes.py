@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from massact.server.refusals import experiment_of
 from tests.access_server import ADMIN, FILE, NAMES, World
 
 pytestmark = pytest.mark.slow
@@ -54,6 +55,68 @@ def test_nothing_shows_of_what_is_hidden(world: World) -> None:
             "{}",
             '{"data":{"mlflowGetRun":null},"errors":null}\n',
         )
+
+
+@pytest.mark.parametrize("path", ["7", "7/", "0/run/artifacts/a b.txt", "7/run/artifacts/100%/x", "7/%61/x"])
+def test_the_experiment_of_a_plain_path(path: str) -> None:
+    assert experiment_of(path) == path[0]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["", "/", "x", "x/7", "/7/run", "7//run", "./7", "7/.", "7/./run", "7/run/..", "7/../8", "07/run", "\uff17/run",
+     "+7", "7 ", "7\n", "-7", "7;/run", "%37/run", "%2537/run", "7%2frun", "7/%2e%2e/8", "7/%252e/x", "a/7"],
+)  # fmt: skip
+def test_a_path_that_is_not_plain_lies_in_no_experiment(path: str) -> None:
+    assert experiment_of(path) is None
+
+
+def test_the_proxy_takes_plain_paths_of_readable_experiments_only(world: World) -> None:
+    hidden = world.make_experiment(name := next(NAMES))
+    run = world.make_run(hidden)
+    rita, walt = world.people["reader"], world.people["writer"]
+    with world.server.users() as known:
+        for user in ("rita", "walt"):
+            known.grant(user, name, "nothing")
+    place = f"{hidden}/{run}/artifacts/text.txt"
+    for who in (rita, walt):
+        for root in ("/api/2.0/mlflow-artifacts", "/ajax-api/2.0/mlflow-artifacts"):
+            for path in (place, f"./{place}", f"0{place}", f"%2e/{place}", "999999/x", f"/{place}"):
+                requests = [
+                    ("GET", "artifacts"),
+                    ("HEAD", "artifacts"),
+                    ("PUT", "artifacts"),
+                    ("DELETE", "artifacts"),
+                ]
+                requests += [("GET", "presigned"), ("POST", "mpu/create"), ("POST", "mpu/abort")]
+                for verb, family in requests:
+                    answer = world.server.ask(who, verb, f"{root}/{family}/{path}", data=b"{}")
+                    # a doubled slash is redirected, to an address that is refused
+                    assert answer.status_code in (403, 308), (verb, family, path)
+                assert world.server.ask(who, "GET", f"{root}/artifacts?path={path}").status_code == 403
+            for query, body in (("", None), ("?path=", None), ("?other=1", None), ("", {"path": hidden})):
+                answer = world.server.ask(who, "GET", f"{root}/artifacts{query}", json=body)
+                assert answer.status_code == 403, query
+            double = f"{root}/artifacts?path={world.experiment}&path={hidden}"
+            assert world.server.ask(who, "GET", double).status_code == 403
+        shown = world.server.ask(who, "GET", f"/api/2.0/mlflow-artifacts/artifacts?path={world.experiment}")
+        assert world.run in shown.text
+        assert world.server.ask(who, "GET", world.file()).content == FILE
+    assert world.server.ask(world.owner, "GET", world.file(run, hidden)).content == FILE
+
+
+def test_no_answer_to_head_tells_of_what_is_hidden(world: World) -> None:
+    experiment = world.make_experiment(name := next(NAMES))
+    made = world.post(world.owner, "logged-models", experiment_id=experiment, name="m").json()
+    model = made["model"]["info"]["model_id"]
+    with world.server.users() as known:
+        known.grant("rita", name, "nothing")
+    for path in (
+        f"/ajax-api/2.0/mlflow/logged-models/{model}/artifacts/files?artifact_file_path=x", f"logged-models/{model}",
+        f"logged-models/{model}/artifacts/directories", f"experiments/get?experiment_id={experiment}",
+        "/get-artifact?run_uuid=x&path=x", "/ajax-api/3.0/mlflow/get-trace-artifact?request_id=x",
+    ):  # fmt: skip
+        assert world.server.ask(world.people["reader"], "HEAD", path).status_code == 403, path
 
 
 def test_no_request_of_a_reader_changes_anything(world: World) -> None:

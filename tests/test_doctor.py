@@ -238,7 +238,7 @@ def test_a_lost_or_damaged_vector_is_rebuilt_with_its_header(
 
 def test_a_vector_that_cannot_be_written_remains(made: Made) -> None:
     _folder(made.file("probe L0"))
-    assert told(look(made.uri)) == [("found", "vectors")]
+    assert told(look(made.uri)) == [("remains", "vectors")], "a promise that could not be kept"
     (outcome,) = look(made.uri, fix=True)
     assert outcome.state == "remains"
     assert "could not be written" in outcome.said
@@ -267,6 +267,8 @@ def test_a_vector_that_nothing_gives_is_beyond_mending(made: Made) -> None:
     evaluate(made, "of elsewhere", torch.eye(8)[0], label="probe", layer=1)
     path = made.file("of elsewhere")
     _missing(path)
+    (outcome,) = look(made.uri)
+    assert outcome.state == "remains", "a promise that could not be kept"
     (outcome,) = look(made.uri, fix=True)
     assert outcome.state == "remains"
     assert "give other vectors" in outcome.said

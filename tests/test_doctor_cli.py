@@ -59,7 +59,7 @@ def test_findings_exit_with_1_until_they_are_mended(made: Made) -> None:
     )
     assert second == (
         f"found    vectors     run {made.runs['probe L0']}: evaluation probe L0 c=1000 has no vector; the result "
-        "itself is unharmed  ->  --fix rebuilds it from an extraction, where one gives the very same vector"
+        f"itself is unharmed  ->  --fix writes it anew from the vectors of extraction {made.runs['extraction']}"
     )
     assert (blank, last) == ("", "9 finished runs looked at: 2 can be mended with --fix")
     mended = doctor(made, "--fix")

@@ -120,6 +120,22 @@ def test_each_cell_comes_once_and_says_what_one_process_would(make: Make) -> Non
     assert not results
 
 
+def test_what_another_sweep_has_taken_is_left_out(make: Make) -> None:
+    executor, work = make()
+    todo = plan(*map(float, range(11)))
+    theirs = set(map(id, todo[2:7]))
+    taken: list[PlannedCell] = []
+
+    def take(left: Sequence[PlannedCell], n: int) -> Sequence[PlannedCell]:
+        mine = [one for one in left if id(one) not in theirs][:n]
+        taken.extend(mine)
+        return mine
+
+    results = executor.evaluate(work, todo, progress=silent, should_stop=lambda: False, take=take)
+    assert sorted(coefficient(one.planned) for one in results) == [0.0, 1.0, 7.0, 8.0, 9.0, 10.0]
+    assert not theirs & set(map(id, taken))
+
+
 def test_the_unsteered_cell_comes_first_although_another_is_planned_before_it(make: Make) -> None:
     executor, work = make()
     results = run(executor, work, [*cells([None]), *plan(1.0, 2.0, 3.0, 4.0, 5.0, 6.0)])

@@ -51,12 +51,19 @@ def _is_canary(request: Request) -> bool:
 class Place:
     """A folder that is calibrated and extracted, and a judge whose answers take a while."""
 
-    def __init__(self, folder: Path, judge: JudgeServer, stores: PreparedStores) -> None:
+    def __init__(self, folder: Path, judge: JudgeServer, stores: PreparedStores, uri: str = "") -> None:
         self.folder, self.judge = folder, judge
+        self.uri = uri or f"sqlite:///{folder}/mlflow.db"
         self.seconds = 0.0
         judge.answer = self._answer
-        stores.copy(EXPERIMENT.format(url=judge.url, coefficients=[4.0]), folder)
         self.use_grid(0)
+        if not uri:
+            stores.copy((folder / "small.yaml").read_text(), folder)
+            return
+        for command in ("calibrate", "extract"):
+            process = self.start(command)
+            _, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors
 
     def use_grid(self, n: int) -> None:
         """Take coefficients that no other test takes, so that nothing of the phase is finished."""
@@ -83,7 +90,7 @@ class Place:
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         environment = {
             **os.environ,
-            "MLFLOW_TRACKING_URI": f"sqlite:///{self.folder}/mlflow.db",
+            "MLFLOW_TRACKING_URI": self.uri,
             "OMP_NUM_THREADS": "1",
             "OPENAI_API_KEY": "none",
             "RAY_AUTH_MODE": "disabled",
@@ -99,7 +106,7 @@ class Place:
         )
 
     def store(self) -> RunStore:
-        return open_store(f"sqlite:///{self.folder}/mlflow.db")
+        return open_store(self.uri)
 
     def sweep(self, *executor: str) -> "subprocess.Popen[str]":
         """Phase 1, a cell a batch, once the judge has been asked."""

@@ -33,8 +33,8 @@ from massact.schema import (
 from massact.schema import rows as schema_rows
 
 TEXT = st.text(max_size=8)
-NUMBER = st.floats(allow_nan=False, allow_infinity=False)
-WHOLE = st.integers(0, 2**40)
+NUMBER = st.floats(-1e15, 1e15)
+WHOLE = st.integers(0, 1_000_000)
 BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     Kind: st.sampled_from(Kind),
     str: TEXT,

@@ -56,6 +56,28 @@ def test_one_that_dies_before_it_answers_is_told_with_its_last_lines(
     assert "line 0\n" in capfd.readouterr().err  # the whole log
 
 
+@pytest.mark.parametrize(
+    ("code", "said", "words"),
+    [
+        (-9, "", "was ended by the signal SIGKILL, by itself: by the system for want of memory"),
+        (-15, "", "was ended by the signal SIGTERM"),
+        (137, "", "was ended by the signal SIGKILL"),
+        (1, "Non-zero exit code: -9", "ended since one of its processes was ended by the signal SIGKILL"),
+        (0, "", "ended by itself (exit code 0), as it does when it is told to by a signal from outside"),
+        (3, "", "ended by itself (exit code 3)"),
+    ],
+)
+def test_how_it_ended_names_a_signal(code: int, said: str, words: str) -> None:
+    assert words in process._ended(code, "by itself", said)
+
+
+def test_one_that_is_killed_later_is_told_by_the_signal() -> None:
+    server = _server("import os\nos.kill(os.getpid(), 9)")
+    with pytest.raises(MassactError, match="the signal SIGKILL"):
+        server.watch(lambda: False)
+    server.end()
+
+
 def test_one_that_dies_later_is_noticed() -> None:
     server = _server("import time\ntime.sleep(0.5)\nprint('no space left')")
     with pytest.raises(MassactError, match=r"by itself(.|\n)*no space left"):

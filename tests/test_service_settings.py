@@ -15,7 +15,15 @@ from massact.errors import UsageError
 from massact.service import users_file
 from massact.service.secrets import with_secrets
 from massact.service.serving import _command, _environment, allowed_hosts, introduction
-from massact.service.settings import Settings, check, hidden, is_loopback, sqlite_path, without_password
+from massact.service.settings import (
+    Settings,
+    artifacts_shown,
+    check,
+    hidden,
+    is_loopback,
+    sqlite_path,
+    without_password,
+)
 
 
 def serve(*options: str, **environment: str) -> Result:
@@ -68,6 +76,30 @@ def test_a_password_on_the_command_line_is_refused_and_not_repeated(uri: str) ->
     assert "PGPASSWORD" in done.output
     assert "hunter2" not in done.output
     assert "hunter2" not in hidden(uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("mlartifacts", "mlartifacts"),
+        ("/srv/a@b?c", "/srv/a@b?c"),
+        ("s3://bucket/prefix", "s3://bucket/prefix"),
+        ("s3://KEY:s3cret@bucket/prefix", "s3://***@bucket/prefix"),
+        ("sftp://ada@host/place", "sftp://***@host/place"),
+        ("wasbs://box@host/p?sig=s3cret&v=s3cret", "wasbs://***@host/p?sig=***&v=***"),
+        ("https://host/p#s3cret", "https://host/p"),
+    ],
+)
+def test_a_place_of_artifacts_is_shown_without_its_secrets(uri: str, shown: str) -> None:
+    settings = Settings("sqlite:///mlflow.db", uri)
+    assert artifacts_shown(uri) == shown
+    assert f"artifacts in {shown}" in introduction(settings)
+    assert "s3cret" not in "\n".join(_command(settings))
+    if shown != uri:
+        result = CliRunner().invoke(cli, ["serve", "--artifacts-destination", uri])
+        assert result.exit_code == 2
+        assert "everybody on the machine" in result.output
+        assert "s3cret" not in result.output
 
 
 def test_a_password_in_the_environment_reaches_the_server_by_the_environment_alone() -> None:

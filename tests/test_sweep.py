@@ -121,7 +121,7 @@ def test_no_new_batch_is_begun_once_it_should_stop(monkeypatch: pytest.MonkeyPat
             QUESTIONS,
             Judge(),
             batch_rows=2,
-            should_stop=lambda: spy.count == 3,
+            take=lambda left, n: left[:n] if spy.count < 3 else (),
         )
     )
     assert len(results) == 3, "what was begun is finished, and nothing more"

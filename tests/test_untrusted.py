@@ -26,9 +26,12 @@ from massact.doctor.vectors import digest_in
 from massact.errors import DataError, JudgeError, ModelError, StoreError
 from massact.judges import likelihood
 from massact.models.load import load_model
+from massact.schema import encode_row
 from massact.tracking.fetching import fetch_from
 from massact.tracking.tensors import read_activations, read_responses, read_tensor
+from tests.doctor_store import make_store
 from tests.saved import save_adapter, save_model
+from tests.store_fixtures import EXPERIMENT, evaluation_row
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ["v.safetensors", "v.pt", "v.bin", "v.npy", "v.npz", "v.joblib", "v"]
@@ -109,6 +112,21 @@ def test_no_pickle_is_loaded_as_an_adapter(tmp_path: Path, write: Callable[[Cana
             str(base), adapter=AdapterConfig(str(tmp_path / "adapter")), options=LoadConfig(device="cpu")
         )
     assert not canary.place.exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no tensors at all", b"\x10\0\0\0\0\0\0\0{"], ids=["empty", "text", "cut"]
+)
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_model.bin"])
+def test_weights_of_an_adapter_that_are_none(tmp_path: Path, name: str, content: bytes) -> None:
+    base = save_model(tmp_path / "base", "llama")
+    save_adapter(tmp_path / "adapter", base)
+    (tmp_path / "adapter/adapter_model.safetensors").unlink()
+    (tmp_path / "adapter" / name).write_bytes(content)
+    with pytest.raises(ModelError, match="adapter"):
+        load_model(
+            str(base), adapter=AdapterConfig(str(tmp_path / "adapter")), options=LoadConfig(device="cpu")
+        )
 
 
 @pytest.mark.parametrize("write", WAYS)
@@ -256,3 +274,58 @@ def test_a_server_cannot_place_files_outside_a_download(
     made = set(tmp_path.rglob("*")) - before
     assert all(path.is_relative_to(downloads) for path in made), made
     assert ([path.name for path in made if path.is_file()] == ["inside"]) == (name == "inside"), made
+
+
+HOSTILE = [
+    "[" * 5000, '{"a":' * 1500, "", "null", "5", "[]", "{}", '{"kind": "evaluation"}', "1" * 4500, "NaN",
+    '{"kind": "evaluation", "key": "\\ud800"}', '{"kind": "evaluation", "kind": "baseline"}',
+]  # fmt: skip
+ROWS = [
+    {"key": []}, {"label": {}}, {"layer": "x"}, {"coefficient": None}, {"coefficient": 1e308}, {"n_questions": 2**62},
+    {"position": "x"}, {"label": "\x1b[31m"}, {"delta": None}, {"trait_mean": -1e14}, {"judge": None}, {"model": ""},
+]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_tags_that_others_wrote_stop_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    made = make_store(uri)
+    place = made.phase.experiment_id
+
+    def run(status: str, **tags: str) -> None:
+        named = {f"massact.{name}": text for name, text in tags.items()} | {"massact.experiment": EXPERIMENT}
+        made_run = made.client.create_run(place, tags=named, start_time=1)
+        if status != "RUNNING":
+            made.client.set_terminated(made_run.info.run_id, status=status, end_time=2)
+
+    for i, text in enumerate(HOSTILE):
+        for kind in ("evaluation", "baseline", "calibration", "published"):
+            run("FINISHED", kind=kind, row=text, key=f"{kind}-{i}")
+        run("FAILED", kind="evaluation", row=text, error=text)
+        run("RUNNING", kind="phase", phase="p", process=text, sweep=text)
+        row = evaluation_row(key=f"good-{i}", coefficient=i + 5.0)
+        run(
+            "FINISHED",
+            kind="evaluation",
+            row=encode_row(row),
+            key=row.key,
+            scores=text,
+            imported=text,
+            same_as=text,
+        )
+    for i, changes in enumerate(ROWS):
+        fields = {**json.loads(encode_row(evaluation_row(key=f"row-{i}", coefficient=i + 50.0))), **changes}
+        run("FINISHED", kind="evaluation", row=json.dumps(fields), key=f"row-{i}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.chdir(tmp_path)
+    for command in (
+        ("best", "--format", "json"), ("runs",), ("sensitivity",), ("coefficients",), ("judges",), ("doctor",),
+        ("export", "--output", "out"),
+    ):  # fmt: skip
+        result = CliRunner().invoke(cli, [*command, "--experiment", EXPERIMENT])
+        assert result.exception is None or isinstance(result.exception, SystemExit), (
+            command,
+            result.exception,
+        )
+        assert result.exit_code in (0, 1), (command, result.output)
+    assert len(list((tmp_path / "out").rglob("results.jsonl"))) > 0

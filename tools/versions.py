@@ -14,8 +14,10 @@ import sys
 import sysconfig
 import tomllib
 import venv
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -85,13 +87,13 @@ def make(kind: str) -> Path:
 
 def pip(python: Path, *wanted: str) -> None:
     """Install; see `make`."""
-    command = [python, "-m", "pip", "install", "-qq", "--disable-pip-version-check", *wanted]
+    command = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", *wanted]
     subprocess.run(command, check=True)
 
 
 def installed(python: Path, names: list[str]) -> dict[str, str]:
     """The versions that an interpreter imports, by name."""
-    command = [python, "-c", _VERSIONS, *names]
+    command = [str(python), "-c", _VERSIONS, *names]
     found = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     return dict(zip(names, found, strict=True))
 
@@ -100,7 +102,18 @@ def passes(python: Path, kind: str) -> bool:
     """Run the suite and the small `massact main`; with the newest a name that is about to go is a failure too."""
     strict = ["-W", "error::FutureWarning", "-W", f"default:{_NOT_OURS}:FutureWarning"]
     chosen = [*(strict if kind == "newest" else []), "-m", "not slow", *SUITE]
-    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "2", "--dist", "loadfile"]
+    command: list[str | Path] = [
+        python,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-n",
+        "2",
+        "--dist",
+        "loadfile",
+    ]
     done = [subprocess.run([*command, *some], cwd=ROOT, check=False).returncode for some in (chosen, [MAIN])]
     return not any(done)
 
@@ -109,7 +122,11 @@ def table(tried: dict[str, dict[str, str]]) -> str:
     """The versions of every dependency, by environment, as the table of docs/versions.md."""
     lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
     locked = {canonicalize_name(line.partition("==")[0]): line.partition("==")[2] for line in lines}
-    columns = {"lowest": tried.get("lowest", {}), "locked": locked, "newest": tried.get("newest", {})}
+    columns: dict[str, Mapping[Any, str]] = {
+        "lowest": tried.get("lowest", {}),
+        "locked": locked,
+        "newest": tried.get("newest", {}),
+    }
     rows = [["dependency", *columns], ["---"] * 4]
     rows += [[name, *(column.get(name, "") for column in columns.values())] for name in sorted(declared())]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

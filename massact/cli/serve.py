@@ -143,6 +143,7 @@ def serve(
         DEFAULT_ARTIFACTS,
         DEFAULT_DATABASE,
         Settings,
+        check_artifacts,
         free_port,
         sqlite_path,
         without_password,
@@ -159,6 +160,10 @@ def serve(
         return
     file = sqlite_path(database)
     beside = Path.cwd() if file is None else file.parent
+    is_command_line = (
+        ctx.get_parameter_source("artifacts_destination") is click.core.ParameterSource.COMMANDLINE
+    )
+    check_artifacts(artifacts_destination or "", is_on_command_line=is_command_line)
     artifacts = artifacts_destination or str(beside / DEFAULT_ARTIFACTS)
     settings = Settings(
         database,

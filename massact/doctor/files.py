@@ -1,5 +1,6 @@
 """Artifacts of runs, read where they lie or downloaded; what is missing is told from what cannot be reached."""
 
+import os
 import tempfile
 from pathlib import Path, PurePosixPath
 from threading import Lock
@@ -55,6 +56,17 @@ class RunFiles:
         with self._lock:
             self.n_unseen[place] = self.n_unseen.get(place, 0) + 1
         raise ArtifactError("unreachable", self.unreachable[place])
+
+    def why_not_written(self, artifact_uri: str, name: str) -> str | None:
+        """Why a file cannot be put into a folder of this machine; `None` where nothing is known against it."""
+        folder = local_folder(artifact_uri)
+        path = None if folder is None else folder / name
+        if path is None or not (path.exists() or path.is_symlink() or path.parent.exists()):
+            return None
+        if path.exists() and not path.is_file():
+            return f"{path} is no file"
+        place = path if path.exists() else path.parent
+        return None if os.access(place, os.W_OK) else f"{place} may not be written to"
 
     def _download(self, artifact_uri: str, name: str) -> bytes:
         with self._lock:  # imports MLflow the first time

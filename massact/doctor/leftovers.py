@@ -45,19 +45,19 @@ class SpoolLeftovers(Check):
             finally:
                 journal.close()
         except OSError as error:
-            return self._finding(path, f"cannot be read ({error.strerror})")
+            return self._finding(path, f"cannot be read ({error.strerror})", is_sendable=False)
         if not (contents.waiting or contents.damaged or contents.other_format):
             return None
-        return self._finding(path, _inside(contents))
+        return self._finding(path, _inside(contents), is_sendable=contents.other_format is None)
 
-    def _finding(self, path: Path, what: str) -> Finding:
+    def _finding(self, path: Path, what: str, *, is_sendable: bool) -> Finding:
         return Finding(
             check=self.name,
             run_id=None,
             what=f"{path} of an ended process {what}",
             advice="see that its store can be reached, and run massact sync",
-            remedy="sends what it holds, as massact sync does",
-            mend=lambda: self._mend(path),
+            remedy="sends what it holds, as massact sync does" if is_sendable else None,
+            mend=(lambda: self._mend(path)) if is_sendable else None,
         )
 
     def _mend(self, path: Path) -> str:

@@ -1,6 +1,5 @@
 """Making an evaluation's vector again, from what extractions keep. What gives another digest is not used."""
 
-import json
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from massact.doctor.base import CannotMendError, Patient, decode_row
 from massact.doctor.files import ArtifactError
 from massact.errors import MassactError
+from massact.json_text import parse_object
 from massact.labels import parse_label
 from massact.schema import Artifact, EvaluationRow, Kind, StageRow, Tag
 from massact.store.base import RawRun
@@ -109,9 +109,7 @@ class Donors:
         calibration = self._unfolded(
             calibrated.run,
             (Artifact.CALIBRATION,),
-            lambda folder: parse_calibration(
-                json.loads((folder / Artifact.CALIBRATION).read_text(encoding="utf-8"))
-            ),
+            lambda folder: parse_calibration(parse_object((folder / Artifact.CALIBRATION).read_bytes())),
         )
         names = tuple(f"{Artifact.ACTIVATIONS}/{name}" for name in _ACTIVATIONS)
         activations = self._unfolded(

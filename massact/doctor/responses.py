@@ -1,10 +1,10 @@
 """Response tables that a run announces: there, and readable."""
 
-import json
 from collections.abc import Iterator
 
 from massact.doctor.base import Check, Finding, FinishedRun, Patient
 from massact.doctor.files import ArtifactError
+from massact.json_text import parse_json
 from massact.schema import Artifact, Kind, MlflowTag, Tag
 
 _N_COLUMNS = 5
@@ -47,7 +47,7 @@ class Responses(Check):
 
 def _announces(text: str | None) -> bool:
     try:
-        return any(one["path"] == Artifact.RESPONSES for one in json.loads(text or "[]"))
+        return any(one["path"] == Artifact.RESPONSES for one in parse_json(text or "[]"))
     except (ValueError, KeyError, TypeError):
         return False
 
@@ -58,7 +58,7 @@ def _check_table(content: bytes) -> None:
     Raises:
         ValueError: it is not.
     """
-    table = json.loads(content)
+    table = parse_json(content)
     rows = table.get("data") if isinstance(table, dict) else None
     if not isinstance(rows, list) or not all(
         isinstance(row, list) and len(row) == _N_COLUMNS for row in rows

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from massact.doctor.base import Check, Finding, FinishedRun, Patient
-from massact.schema import EvaluationRow, Kind, Tag
+from massact.schema import EvaluationRow, Kind, Tag, format_param
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class TakenOver(Check):
             yield Finding(
                 check=self.name,
                 run_id=one.run_id,
-                what=f"evaluation {row.label} L{row.layer} c={row.coefficient:g} took over the result of "
+                what=f"evaluation {row.label} L{row.layer} c={format_param(row.coefficient)} took over the result of "
                 f"{row.same_as}, which {state}; questions count it as it was",
                 advice="run its phase again, which evaluates it or takes over the new result, or delete it "
                 f"(mlflow runs delete --run-id {one.run_id})",

@@ -1,13 +1,14 @@
 """Vectors of finished evaluations: there, readable, and the one that the row names."""
 
+import threading
 from collections.abc import Iterator
 from hashlib import sha256
 
 from massact.doctor.base import CannotMendError, Check, Finding, FinishedRun, Patient
 from massact.doctor.files import ArtifactError
-from massact.doctor.rebuild import Donors
+from massact.doctor.rebuild import Donors, Rebuilt
 from massact.errors import StoreError
-from massact.schema import Artifact, EvaluationRow, Kind, Tag
+from massact.schema import Artifact, EvaluationRow, Kind, Tag, format_param
 
 _UNHARMED = "the result itself is unharmed"
 
@@ -22,7 +23,7 @@ class Vectors(Check):
 
     def __init__(self, patient: Patient) -> None:
         self._patient = patient
-        self._donors = Donors(patient)
+        self._donors, self._lock = Donors(patient), threading.Lock()
 
     def see(self, run: FinishedRun) -> Iterator[Finding]:
         """Its vector, where it has one: an imported evaluation has none by nature."""
@@ -47,18 +48,30 @@ class Vectors(Check):
         yield self._finding(run, row, wrong)
 
     def _finding(self, run: FinishedRun, row: EvaluationRow, wrong: str) -> Finding:
-        what = f"{run.kind} {row.label} L{row.layer} c={row.coefficient:g} {wrong}; {_UNHARMED}"
+        what = f"{run.kind} {row.label} L{row.layer} c={format_param(row.coefficient)} {wrong}; {_UNHARMED}"
+        advice = f"bring back a copy of its file, or leave it: {_UNHARMED}"
+        try:
+            made = self._rebuilt(run, row)
+        except CannotMendError as error:
+            return Finding(check=self.name, run_id=run.run_id, what=what, advice=f"{error}; {advice}")
         return Finding(
             check=self.name,
             run_id=run.run_id,
             what=what,
-            advice="bring back a copy of its file, or leave it: " + _UNHARMED,
-            remedy="rebuilds it from an extraction, where one gives the very same vector",
-            mend=lambda: self._mend(run, row),
+            advice=advice,
+            remedy=f"writes it anew from {made.source}",
+            mend=lambda: self._mend(run, row, made),
         )
 
-    def _mend(self, run: FinishedRun, row: EvaluationRow) -> str:
-        made = self._donors.vector_file(row)
+    def _rebuilt(self, run: FinishedRun, row: EvaluationRow) -> Rebuilt:
+        """The vector's file as it would be written: only what was tried is promised."""
+        with self._lock:
+            made = self._donors.vector_file(row)
+        if why := self._patient.files.why_not_written(run.raw.artifact_uri, Artifact.VECTOR):
+            raise CannotMendError(f"could not be written: {why}")
+        return made
+
+    def _mend(self, run: FinishedRun, row: EvaluationRow, made: Rebuilt) -> str:
         place = run.raw.artifact_uri
         try:
             self._patient.mender.put(place, Artifact.VECTOR, made.content)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from massact.config import AdapterConfig, JudgeConfig, LoadConfig
 from massact.domain import JudgeIdentity
-from massact.pipeline.evaluate import Evaluation, FailedCell, Part, PlannedCell
+from massact.pipeline.evaluate import Evaluation, FailedCell, Part, PlannedCell, Take, first_cells
 from massact.pipeline.progress import Progress
 from massact.pipeline.remembering import RememberingJudge
 from massact.pipeline.screening import StoppedCell
@@ -114,8 +114,12 @@ class Executor(Protocol):
         *,
         progress: Progress,
         should_stop: Callable[[], bool],
+        take: Take = first_cells,
     ) -> Iteration[Result, None, None]:
         """Evaluate cells and yield each once, when it is judged, in any order but the unsteered ones first.
+
+        Args:
+            take: asked before cells are begun. What others have taken is left out.
 
         A cell that cannot be evaluated is a `FailedCell`; it costs no other. Once `should_stop` says so, what
         was begun is finished and nothing else is yielded.

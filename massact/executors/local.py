@@ -6,7 +6,7 @@ from collections.abc import Generator as Iteration
 from massact.executors.base import Finished, Loaded, MakeRun, ModelUse, Result, Work, WorkerReport
 from massact.models.identity import describe
 from massact.models.load import SteerableModel
-from massact.pipeline.evaluate import PlannedCell
+from massact.pipeline.evaluate import PlannedCell, Take, first_cells
 from massact.pipeline.progress import Progress
 from massact.pipeline.sweep import evaluate_cells
 from massact.tracking.spool import Spool
@@ -36,6 +36,7 @@ class LocalExecutor:
         *,
         progress: Progress,
         should_stop: Callable[[], bool],
+        take: Take = first_cells,
     ) -> Iteration[Result, None, None]:
         """See `Executor`; results come in the order of the cells."""
         return evaluate_cells(
@@ -45,7 +46,7 @@ class LocalExecutor:
             work.judge,
             batch_rows=work.batch_rows,
             progress=progress,
-            should_stop=should_stop,
+            take=lambda left, n: () if should_stop() else take(left, n),
         )
 
     def keep(self, result: Finished, make: MakeRun, *, home: OpenRun) -> None:

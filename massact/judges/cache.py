@@ -18,7 +18,7 @@ from massact.judges.base import Verdict
 
 T = TypeVar("T")
 CACHE_FILE = "judge-cache.sqlite"
-"""Its name, in the folder that the spool lies in."""
+"""Its name, in the folder `.massact`."""
 _VERSION, _APPLICATION = 1, 0x6D617363
 _BUSY_SECONDS = 10.0
 _AT_ONCE = 500

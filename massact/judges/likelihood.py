@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 
 from massact.domain import JudgeIdentity
 from massact.errors import ConfigError, JudgeError
+from massact.json_text import parse_object
 from massact.judges.base import Exchange, Verdict
 from massact.judges.usage import Usage
 from massact.toy import is_toy, resolve
@@ -75,7 +76,7 @@ class LikelihoodJudge:
         from safetensors.numpy import load_file
 
         try:
-            description = json.loads((folder / "judge.json").read_text(encoding="utf-8"))
+            description = parse_object((folder / "judge.json").read_bytes())
             arrays = load_file(folder / "judge.safetensors")
             self._model_folder = (folder / description["language_model"]).resolve()
             self._identity = _identity(folder, self._model_folder, trait_definition)

@@ -6,7 +6,6 @@ is in no identity, message, log record or repr.
 
 import asyncio
 import importlib
-import json
 import logging
 import math
 import os
@@ -21,6 +20,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from massact.domain import JudgeIdentity
 from massact.errors import ConfigError, JudgeError
+from massact.json_text import parse_json
 from massact.judges.base import Exchange, Verdict
 from massact.judges.reading import TOP_LOGPROBS, Completion, Reading, read_completion
 from massact.judges.rubric import Rubric
@@ -279,7 +279,7 @@ class OpenAIJudge:
         """
         self._spend(calls=1)
         try:
-            answer = self._completion(json.loads(body))
+            answer = self._completion(parse_json(body))
         except ValueError:
             excerpt = self._redact(body.decode(errors="replace"))[:60]
             raise ValueError(f"not {self._expects}: {excerpt!r}") from None

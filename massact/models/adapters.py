@@ -5,7 +5,6 @@ take it at all. peft puts its layers in the place of the model's linear ones, an
 its decoder blocks and its cache stay what they are.
 """
 
-import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from massact.config import AdapterConfig
 from massact.errors import ModelError
+from massact.json_text import parse_object
 from massact.models.extras import require
 from massact.models.source import check_pointers, digest_files, hub_file, others_digest
 
@@ -69,6 +69,7 @@ def attach(model: Any, adapter: FoundAdapter) -> Any:
     """
     require("peft", "adapters", "an adapter")
     from peft import PeftModel
+    from safetensors import SafetensorError
 
     revision: dict[str, Any] = {} if adapter.commit is None else {"revision": adapter.commit}
     try:
@@ -81,8 +82,13 @@ def attach(model: Any, adapter: FoundAdapter) -> Any:
             f"adapter {adapter.source!r}: its weights file (*.bin) holds more than tensors and is not opened. Use a "
             "revision with safetensors, or convert the file where you trust it"
         ) from error
-    except (OSError, ValueError, RuntimeError, KeyError, UserWarning) as error:
-        reason = str(error).strip().splitlines()[0]
+    except SafetensorError as error:
+        raise ModelError(
+            f"adapter {adapter.source!r}: {_WEIGHTS[0]} is no readable safetensors file ({error}): it is damaged, cut "
+            "off or of another kind; get it again"
+        ) from error
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, EOFError, UserWarning) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         shown = reason if len(reason) <= _LONGEST else f"{reason[:_LONGEST]}…"
         raise ModelError(
             f"adapter {adapter.source!r} does not fit {type(model).__name__}: {shown} Give the model that it was "
@@ -93,8 +99,8 @@ def attach(model: Any, adapter: FoundAdapter) -> Any:
 
 def _check_kind(reference: str, path: Path) -> None:
     try:
-        kind = json.loads(path.read_text(encoding="utf-8")).get("peft_type")
-    except (OSError, ValueError, AttributeError) as error:
+        kind = parse_object(path.read_bytes()).get("peft_type")
+    except (OSError, ValueError) as error:
         raise ModelError(f"{reference}: no readable {_CONFIG} ({error})") from error
     if kind != "LORA":
         raise ModelError(f"{reference}: an adapter of type {kind}; only LORA can be loaded")

@@ -18,7 +18,7 @@ from massact.phases.preflight import check_experiment
 from massact.phases.recast import Subject, stored_plan
 from massact.phases.session import Session
 from massact.phases.steps import phase_params
-from massact.phases.sweeping import Tally, stop_if_asked, sweeping
+from massact.phases.sweeping import Tally, stop_if_asked, sweeping, taking
 from massact.phases.unscored import checked_baseline, is_short
 from massact.pipeline.evaluate import Evaluation, FailedCell, PlannedCell
 from massact.report.tables import confirm_markdown, confirm_verdicts
@@ -88,20 +88,48 @@ class _Confirming:
     ) -> None:
         self._session, self._parent, self._subject = session, parent, subject
         self._plan, self._tally = plan, tally
+        self._sharing = session.sharing(parent)
+        self._came: set[str] = set()
+        """Keys that this command came to an end with."""
 
     def run(self) -> None:
         """Evaluate what is not confirmed yet, the baseline on the same questions first."""
+        wanted = self._plan.todo(self._subject)
+        if self._sharing.look():
+            self._read_confirmed(wanted)
+        todo = self._ready([one for one in wanted if one.key not in self._came])
+        while todo:
+            self._sweep(todo)
+            todo = [one for one in todo if one[0].key not in self._came]
+            if todo:
+                self._sharing.wait([one.key for one, _ in todo])
+                self._read_confirmed([one for one, _ in todo])
+                todo = [one for one in todo if one[0].key not in self._came]
+
+    def _read_confirmed(self, wanted: Sequence[Chosen]) -> None:
+        """Look again what was confirmed, since another sweep is at work."""
+        with self._session.store() as store:
+            rows = store.confirmations(self._session.experiment.name)
+        self._plan.confirmed |= {one.row.key: one.row for one in rows}
+        done = {key for key in (one.key for one in wanted) if self._sharing.ended_elsewhere(key)}
+        done |= {one.key for one in wanted if one.key in self._plan.confirmed}
+        self._tally.elsewhere += len(done - self._came)
+        self._came |= done
+
+    def _sweep(self, todo: Sequence[tuple[Chosen, PlannedCell]]) -> None:
         session, subject = self._session, self._subject
-        todo = self._ready(self._plan.todo(subject))
         questions = session.confirming_questions(subject.trait)
-        if not todo:
-            return
         baseline, cells = self._baseline(todo[0][0]), [planned for _, planned in todo]
         sources = {one.key: one.source.row.key for one, _ in todo}
-        unsteered = replace(todo[0][1].cell, steering=None)
+        unsteered = PlannedCell(replace(todo[0][1].cell, steering=None), None)
+        key, take = cell_key(unsteered.cell), taking(self._sharing, [unsteered])
+        while baseline is None and not take([unsteered], 1):
+            self._sharing.wait([key])
+            self._read_confirmed(())
+            baseline = self._baseline(todo[0][0])
         if baseline is None:
-            cells = [PlannedCell(unsteered, None), *cells]
-            sources[cell_key(unsteered)] = todo[0][0].source.row.baseline_key or ""
+            cells = [unsteered, *cells]
+            sources[key] = todo[0][0].source.row.baseline_key or ""
         place = self._place(questions)
         with sweeping(session, self._parent, subject, cells, questions.questions) as results:
             for result in results:
@@ -148,8 +176,10 @@ class _Confirming:
     def _put(
         self, place: Place, result: Evaluation | FailedCell, baseline: Baseline | None, confirms: str
     ) -> None:
+        self._came.add(cell_key(result.planned.cell))
         if isinstance(result, FailedCell):
             self._tally.failed += 1
+            self._sharing.release(cell_key(result.planned.cell))
             self._session.say(f"failed: {result.error}")
         else:
             self._tally.evaluated += 1

@@ -1,6 +1,7 @@
 """Evaluating cells of one model and trait: what the store holds is skipped, the rest is generated and spooled."""
 
 import math
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,7 +14,7 @@ from massact.phases.planning import NO_OVERRIDES, GridRequest, Overrides, Planne
 from massact.phases.recast import Subject
 from massact.phases.session import Session
 from massact.phases.sources import read_sources
-from massact.phases.sweeping import Tally, screened, stop_if_asked, sweeping
+from massact.phases.sweeping import Tally, screened, stop_if_asked, sweeping, taking
 from massact.phases.unscored import Again, checked_baseline, is_short, judged_again
 from massact.pipeline.evaluate import Evaluation, FailedCell, PlannedCell
 from massact.pipeline.screening import Screening, StoppedCell
@@ -68,6 +69,9 @@ class Evaluator:
         self._alikeness = Alikeness(self._planner, session)
         self._failed: dict[str, str] = {}
         """Error by key."""
+        self._came: set[str] = set()
+        """Keys that `run` came to an end with."""
+        self._planning_seconds = 0.0
 
     @property
     def n_layers(self) -> int:
@@ -93,7 +97,7 @@ class Evaluator:
         Raises:
             MissingPrerequisiteError: it could not be evaluated.
         """
-        if self._stored_baseline() is None and self._baseline_again() is None:
+        if self._known_baseline() is None:
             self._session.loaded(self._config, self._config.instruct)
             self._sweep([], Tally())
         found = self._find_baseline()
@@ -110,8 +114,9 @@ class Evaluator:
         Raises:
             Interrupted: somebody asked to stop; the cells in hand were finished.
         """
-        requests = list(requests)
+        requests, self._came = list(requests), set()
         described = self._planner.description
+        self._session.sharing(self._parent).look()
         tally, plan = self._plan(requests)
         plan = self._judge_again(plan, tally)
         if plan.todo:
@@ -125,15 +130,20 @@ class Evaluator:
                 plan = self._judge_again(plan, tally)
         for line in alike_lines(plan.same, plan.cells):
             self._session.say(f"{self._config.name}, {self._trait.name}, {line}")
-        if plan.todo:
-            self._sweep(plan.todo, tally, screening)
-        if plan.same:
-            self._take_over(plan, tally)
+        self._go_through(plan, tally, screening)
+        while left := [key for key in plan.cells if key not in self._came]:
+            plan = self._judge_again(self._without_others(requests, left), tally)
+            self._go_through(plan, tally, screening)
+        n_here = (
+            tally.finished_before + tally.same + tally.again + tally.evaluated + tally.stopped + tally.failed
+        )
+        tally.elsewhere = tally.wanted - n_here
         self._session.say(f"{self._config.name}, {self._trait.name}: {tally}")
         return tally
 
     def _plan(self, requests: Sequence[GridRequest]) -> tuple[Tally, _Plan]:
-        wanted, session = self._planner.cells(requests), self._session
+        began, session = time.monotonic(), self._session
+        wanted = self._planner.cells(requests)
         with session.store() as store:
             points = store.points(session.experiment.name)
         baseline = self._find_baseline()
@@ -150,25 +160,33 @@ class Evaluator:
         todo = [planned for key, planned in cells.items() if key not in same]
         runs = zip(points.keys, points.run_ids, strict=True)
         stored = {key: run_id for key, run_id in runs if key in cells and key not in same}
+        self._planning_seconds = time.monotonic() - began
         tally = Tally(wanted=len(wanted), finished_before=len(wanted) - len(cells))
         return tally, _Plan(todo, same, cells, stored)
 
     def _judge_again(self, plan: _Plan, tally: Tally) -> _Plan:
         """Have stored responses judged that have no scores; what is left of the plan."""
-        if not plan.stored:
-            return plan
-        baseline = self._stored_baseline() or self._baseline_again()
+        baseline = self._known_baseline() if plan.stored else None
         if baseline is None:
             return plan
-        stored = {run_id: plan.cells[key] for key, run_id in plan.stored.items()}
-        done = set()
-        for one in judged_again(*self._work, stored):
+        mine = self._session.sharing(self._parent).take(plan.stored, len(plan.stored))
+        for one in judged_again(*self._work, {plan.stored[key]: plan.cells[key] for key in mine}):
             self._put_again(one, baseline)
-            done.add(cell_key(one.evaluation.planned.cell))
+            self._came.add(cell_key(one.evaluation.planned.cell))
             tally.again += 1
             tally.short += is_short(self._session, one.evaluation)
         stop_if_asked(self._session, tally)
-        return replace(plan, todo=[one for one in plan.todo if cell_key(one.cell) not in done])
+        return replace(plan, todo=[one for one in plan.todo if cell_key(one.cell) not in self._came])
+
+    def _known_baseline(self) -> Baseline | None:
+        """The stored baseline, completed where it lacks scores; `None` where it is this sweep's to evaluate."""
+        unsteered, sharing = self._planner.baseline(), self._session.sharing(self._parent)
+        take, key = taking(sharing, [unsteered]), cell_key(unsteered.cell)
+        baseline = self._stored_baseline()
+        while baseline is None and not take([unsteered], 1):
+            sharing.wait([key])
+            baseline = self._stored_baseline()
+        return baseline or self._baseline_again()
 
     def _baseline_again(self) -> Baseline | None:
         """The stored baseline, its responses without scores judged again; `None` where there are none to judge.
@@ -194,11 +212,37 @@ class Evaluator:
     def _work(self) -> tuple[Session, OpenRun, Subject]:
         return (self._session, self._parent, Subject(self._config, self._trait))
 
+    def _go_through(self, plan: _Plan, tally: Tally, screening: Screening | None) -> None:
+        if plan.todo:
+            self._sweep(plan.todo, tally, screening)
+        if plan.same:
+            self._take_over(plan, tally)
+
+    def _without_others(self, requests: Sequence[GridRequest], left: Sequence[str]) -> _Plan:
+        """What is left to do once a moment has passed in which other sweeps went on with these cells."""
+        sharing, is_free = self._session.sharing(self._parent), False
+        while left and not is_free:
+            is_free = sharing.wait(left, 10 * self._planning_seconds)
+            plan = self._plan(requests)[1]
+            done = self._came | {key for key in left if sharing.ended_elsewhere(key)}
+            left = [key for key in plan.cells if key not in done]
+        return _Plan(
+            [plan.cells[key] for key in left if key not in plan.same],
+            {key: plan.same[key] for key in left if key in plan.same},
+            {key: plan.cells[key] for key in left},
+            {key: plan.stored[key] for key in left if key in plan.stored},
+        )
+
     def _take_over(self, plan: _Plan, tally: Tally) -> None:
         """Write the results that are the same as another's, once the store has that one."""
         session, home = self._session, self._parent.experiment_id
-        sources = read_sources(session, {one.key for one in plan.same.values()})
-        for key, one in plan.same.items():
+        waited_for = {key for key in plan.cells if key not in plan.same} - self._came
+        mine = [key for key, one in plan.same.items() if one.key not in waited_for]
+        mine = session.sharing(self._parent).take(mine, len(mine)) if mine else []
+        sources = read_sources(session, {plan.same[key].key for key in mine})
+        for key in mine:
+            one = plan.same[key]
+            self._came.add(key)
             planned, source = plan.cells[key], sources.get(one.key)
             if source is not None:
                 run = taken_over_run(self._place, planned, source, one.likeness, parent=self._parent)
@@ -211,13 +255,14 @@ class Evaluator:
             session.spool.put(run, experiment_id=home)
 
     def _sweep(self, todo: Sequence[PlannedCell], tally: Tally, screening: Screening | None = None) -> None:
-        baseline = self._stored_baseline() or self._baseline_again()
+        baseline = self._known_baseline()
         questions, work = self._planner.questions.questions, self._work
+        unsteered = self._planner.baseline()
         if baseline is not None and screening is not None and screening.n_first < len(questions):
             for one in screened(*work, todo, questions, screening):
                 self._put(one, baseline, tally)
         else:
-            cells = todo if baseline else [self._planner.baseline(), *todo]
+            cells = todo if baseline else [unsteered, *todo]
             with sweeping(*work, cells, questions) as results:
                 for result in results:
                     if baseline is None:
@@ -244,12 +289,16 @@ class Evaluator:
         return checked_baseline(self._session, self._config.name, result)
 
     def _put(self, result: Evaluation | FailedCell | StoppedCell, baseline: Baseline, tally: Tally) -> None:
-        keeps = True
+        planned = result.evaluation.planned if isinstance(result, StoppedCell) else result.planned
+        keeps, key = True, cell_key(planned.cell)
+        self._came.add(key)
+        if not isinstance(result, Evaluation):
+            self._session.sharing(self._parent).release(key)
         if isinstance(result, StoppedCell):
             tally.stopped += 1
         elif isinstance(result, FailedCell):
             tally.failed += 1
-            self._failed[cell_key(result.planned.cell)] = result.error
+            self._failed[key] = result.error
             self._session.say(f"failed: {result.error}")
         else:
             tally.evaluated += 1

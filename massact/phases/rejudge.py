@@ -5,7 +5,7 @@ this judge left responses of unscored is scored again, and the newer run counts.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from massact.domain import Response, Timing
@@ -30,6 +30,8 @@ from massact.tracking.tracker import OpenRun
 
 RESPONSES_AT_ONCE = 256
 """Responses that the judge is given at a time, in whole evaluations."""
+_TAKEN_AT_ONCE = 16
+"""Evaluations that no other sweep begins from then on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,13 @@ def run_rejudge(session: Session, only: Filters, parent: OpenRun | None = None) 
     with session.tracker.phase("rejudge", parent=parent, params=params) as run:
         with counted_judging(session, run):
             rejudging = _Rejudging(session, run, plan)
-            rejudging.run()
+            if session.sharing(run).look():
+                rejudging.go_on(plan_rejudge(session, only))
+            else:
+                rejudging.run()
+            while left := rejudging.left:
+                session.sharing(run).wait(left)
+                rejudging.go_on(plan_rejudge(session, only))
             rejudging.take_over()
         session.settle()
     return plan
@@ -78,17 +86,35 @@ class _Rejudging:
 
     def __init__(self, session: Session, parent: OpenRun, plan: RejudgePlan) -> None:
         self._session, self._parent, self._plan = session, parent, plan
+        self._sharing = session.sharing(parent)
+        self._todo = [*plan.baselines, *plan.evaluations]
+        self._came: set[str] = set()
+        """Keys that this command came to an end with."""
+        self._begun: set[str] = set()
         self._n_done = 0
         self._baselines = dict(plan.known_baselines)
 
+    @property
+    def left(self) -> list[str]:
+        """Keys that other sweeps have, or whose baseline they have."""
+        return [one.key for one in self._todo if one.key not in self._came]
+
+    def go_on(self, plan: RejudgePlan) -> None:
+        """Score what other sweeps have let go of, by what the store holds now."""
+        self._baselines |= plan.known_baselines
+        self._todo = [*plan.baselines, *plan.evaluations]
+        self._came |= {one.key for one in plan.evaluations if self._sharing.ended_elsewhere(one.key)}
+        self.run()
+
     def run(self) -> None:
-        session, plan = self._session, self._plan
+        """Score what no other sweep has, the baselines first."""
+        session = self._session
         session.spool  # noqa: B018  opened before anything is spent on what it could not take
-        todo = [*plan.baselines, *plan.evaluations]
+        todo = [one for one in self._todo if one.key not in self._came]
         for subject in dict.fromkeys(one.subject for one in todo):
             ready_judge(session, self._parent, subject.trait, subject.model)
         with session.interruption.finishing(), session.progress("scoring responses", len(todo)) as advance:
-            for batch in self._batches(todo):
+            for batch in self._batches(self._taken(todo)):
                 if session.interruption.is_requested:
                     break
                 self._score(batch)
@@ -105,7 +131,11 @@ class _Rejudging:
         if not plan.following:
             return
         sources = read_sources(session, {one.lender_key for one in plan.following})
+        keys = [cell_key(one.cell) for one in plan.following]
+        mine = set(self._sharing.take(keys, len(keys)))
         for one in plan.following:
+            if cell_key(one.cell) not in mine:  # another sweep writes it
+                continue
             row, source = one.source.row, sources.get(one.lender_key)
             if source is None:
                 plan.left_out[f"the same as {row.same_as}, which could not be scored"] += 1
@@ -120,12 +150,29 @@ class _Rejudging:
             whole = taken_over_run(place, planned, source, row.same_as_cosine or 0.0, parent=self._parent)
             session.spool.put(whole, experiment_id=self._parent.experiment_id)
 
-    def _batches(self, todo: Sequence[Rescoring]) -> Iterator[list[_Read]]:
+    def _taken(self, todo: Sequence[Rescoring]) -> Iterator[Rescoring]:
+        """Results that no other sweep has, one after the other, each once its baseline was scored."""
+        for is_baseline in (True, False):
+            left = {one.key: one for one in todo if (one.source.row.layer is None) == is_baseline}
+            if not is_baseline:
+                left = {key: one for key, one in left.items() if self._has_baseline(one)}
+            while taken := self._sharing.take(left, _TAKEN_AT_ONCE):
+                self._begun |= set(taken)
+                yield from [left.pop(key) for key in taken]
+
+    def _has_baseline(self, one: Rescoring) -> bool:
+        """Whether the baseline was scored, or is being scored here and comes first."""
+        key = cell_key(replace(one.cell, steering=None))
+        return key in self._baselines or key in self._begun
+
+    def _batches(self, todo: Iterable[Rescoring]) -> Iterator[list[_Read]]:
         """Results with their responses, of one trait and model a batch, the baselines by themselves."""
         batch: list[_Read] = []
         for one in todo:
             read = self._read(one)
             if read is None:
+                self._came.add(one.key)
+                self._sharing.release(one.key)
                 continue
             is_full = sum(len(held.responses) for held in batch) + len(read.responses) > RESPONSES_AT_ONCE
             if batch and (is_full or _kin(batch[0]) != _kin(read)):
@@ -162,6 +209,7 @@ class _Rejudging:
 
     def _put(self, read: _Read, evaluation: Evaluation) -> None:
         row = read.todo.source.row
+        self._came.add(read.todo.key)
         baseline = None
         if row.layer is not None:
             key = cell_key(replace(read.todo.cell, steering=None))

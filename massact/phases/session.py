@@ -19,6 +19,7 @@ from massact.models.source import former_revision
 from massact.phases.executing import open_executor, remote_judge
 from massact.phases.interrupt import Interruption
 from massact.phases.judges import Judges
+from massact.phases.sharing import Sharing
 from massact.phases.store import artifact_places, open_patient_store
 from massact.phases.workload import Workload
 from massact.pipeline.dataset import TraitDataset, load_trait
@@ -30,8 +31,8 @@ from massact.store import RunStore
 from massact.store.contents import is_absent
 from massact.tracking.fetching import fetch_from
 from massact.tracking.patience import Patience, StoreLostError
-from massact.tracking.spool import Spool, send_leftovers
-from massact.tracking.tracker import Tracker
+from massact.tracking.spool import DEFAULT_SPOOL, Spool, send_leftovers
+from massact.tracking.tracker import OpenRun, Tracker
 
 __all__ = ["Session", "Workload"]
 
@@ -73,6 +74,7 @@ class Session:
         self._places: dict[str, str] | None = None
         self._spool: Spool | None = None
         self._executor: Executor | None = None
+        self._sharing: Sharing | None = None
         self._has_sent_leftovers = False
         self._loaded: tuple[object, SteerableModel] | None = None
         self._described: dict[tuple[str, str], Description] = {}
@@ -102,6 +104,17 @@ class Session:
         if self._spool is None:
             self._spool = Spool(self.workload.spool, self.tracking_uri, self.experiment.name, say=self.say)
         return self._spool
+
+    def sharing(self, run: OpenRun) -> Sharing:
+        """What this command and others at once have taken, under the run of the phase that is at work."""
+        if self._sharing is None or self._sharing.run_id != run.run_id:
+            self._end_sharing()
+            self._sharing = Sharing(self.tracker, run, patience=self.patience, say=self.say)
+        return self._sharing
+
+    def _end_sharing(self) -> None:
+        if self._sharing is not None:
+            self._sharing.close()
 
     def send_leftovers(self) -> None:
         """Send what earlier commands left in the spool for this store, so that it is not evaluated again.
@@ -141,6 +154,7 @@ class Session:
     def close(self) -> int:
         """Send what can be sent in a few seconds, and let go of the spool. Returns how many evaluations wait there."""
         left = 0
+        self._end_sharing()
         try:
             left = 0 if self._executor is None else self._executor.close(PARTING_SECONDS)
         finally:
@@ -156,6 +170,7 @@ class Session:
 
     def abandon(self) -> None:
         """Let go of workers and of the spool at once: what was evaluated is on the disk."""
+        self._end_sharing()
         if self._executor is not None:
             self._executor.abandon()
         if self._spool is not None:
@@ -322,7 +337,7 @@ class Session:
         """The judges of this command."""
         return Judges(
             self.experiment,
-            folder=self.workload.spool.parent,
+            folder=Path(DEFAULT_SPOOL).parent,
             dataset=self.dataset,
             steered=lambda config: ModelSource(
                 lambda: self.description(config, config.instruct), lambda: self.model(config, config.instruct)

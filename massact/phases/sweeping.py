@@ -10,7 +10,8 @@ from massact.phases.interrupt import Interrupted
 from massact.phases.judged import ready_judge
 from massact.phases.recast import Subject
 from massact.phases.session import Session
-from massact.pipeline.evaluate import Evaluation, FailedCell, Part, PlannedCell
+from massact.phases.sharing import Sharing
+from massact.pipeline.evaluate import Evaluation, FailedCell, Part, PlannedCell, Take
 from massact.pipeline.screening import Screening, StoppedCell, joined, stop_reason
 from massact.tracking.tracker import OpenRun
 
@@ -31,6 +32,8 @@ class Tally:
     stopped: int = 0
     """Cells that were given up on a part of their questions; see `massact.pipeline.screening`."""
     failed: int = 0
+    elsewhere: int = 0
+    """Cells that another sweep, at work at the same time, came to an end with."""
 
     def add(self, other: "Tally") -> None:
         self.wanted += other.wanted
@@ -41,6 +44,7 @@ class Tally:
         self.short += other.short
         self.stopped += other.stopped
         self.failed += other.failed
+        self.elsewhere += other.elsewhere
 
     def __str__(self) -> str:
         failed = f", {self.failed} failed" if self.failed else ""
@@ -48,8 +52,9 @@ class Tally:
         same = f"{self.same} the same as another, " if self.same else ""
         again = f"{self.again} judged again, " if self.again else ""
         short = f", {self.short} with too few scores, to be judged again" if self.short else ""
+        elsewhere = f", {self.elsewhere} by another sweep" if self.elsewhere else ""
         before = f"{self.wanted} cells: {self.finished_before} finished already"
-        return f"{before}, {same}{again}{self.evaluated} evaluated{stopped}{failed}{short}"
+        return f"{before}, {same}{again}{self.evaluated} evaluated{elsewhere}{stopped}{failed}{short}"
 
 
 @contextmanager
@@ -61,6 +66,8 @@ def sweeping(
     questions: Sequence[str] | Part,
 ) -> Iterator[Iterator[Evaluation | FailedCell]]:
     """The results of cells, one by one as they are judged; an interruption lets those in hand be finished.
+
+    Cells that another sweep has taken have no result here.
 
     Raises:
         JudgeError: the judge as a whole cannot be used.
@@ -74,11 +81,26 @@ def sweeping(
         session.workload.batch_rows or None,
     )
     results = session.executor.evaluate(
-        work, cells, progress=session.progress, should_stop=lambda: interruption.is_requested
+        work,
+        cells,
+        progress=session.progress,
+        should_stop=lambda: interruption.is_requested,
+        take=taking(session.sharing(parent), cells),
     )
     session.spool  # noqa: B018  opened before anything is spent on what it could not take
     with interruption.finishing(), closing(results):
         yield results
+
+
+def taking(sharing: Sharing, cells: Sequence[PlannedCell]) -> Take:
+    """Takes cells by their keys, each of which is worked out once."""
+    keys = {id(one): cell_key(one.cell) for one in cells}
+
+    def take(wanted: Sequence[PlannedCell], n: int) -> Sequence[PlannedCell]:
+        by_key = {keys[id(one)]: one for one in wanted}
+        return [by_key[key] for key in sharing.take(by_key, n)]
+
+    return take
 
 
 def stop_if_asked(session: Session, tally: Tally) -> None:

@@ -1,7 +1,7 @@
 """What a cell is before it is evaluated and after it, and how its responses are summed up."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,15 @@ class PlannedCell:
     """Unit vector `[d_model]`, float32; `None` for the baseline."""
     geometry: Geometry | None = None
     n_dims_cleaned: int | None = None
+
+
+Take = Callable[[Sequence[PlannedCell], int], Sequence[PlannedCell]]
+"""Takes the first cells that nobody else has taken, so many at most; none where others have all of them."""
+
+
+def first_cells(cells: Sequence[PlannedCell], n: int) -> Sequence[PlannedCell]:
+    """A `Take` where nobody else is at work."""
+    return cells[:n]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,13 @@
 """A sweep: batches of cells are generated one after the other, each judged while the next is generated."""
 
-from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Generator as Iteration
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 from massact.judges.base import Judge
 from massact.models.generate import Generator
 from massact.models.load import SteerableModel
-from massact.pipeline.evaluate import Evaluation, FailedCell, Part, PlannedCell
+from massact.pipeline.evaluate import Evaluation, FailedCell, Part, PlannedCell, Take, first_cells
 from massact.pipeline.generating import CellGenerator
 from massact.pipeline.judging import JudgeThread
 from massact.pipeline.progress import Progress, silent
@@ -23,7 +23,7 @@ def evaluate_cells(
     *,
     batch_rows: int | None = None,
     progress: Progress = silent,
-    should_stop: Callable[[], bool] = lambda: False,
+    take: Take = first_cells,
 ) -> Iteration[Evaluation | FailedCell, None, None]:
     """Evaluate cells, several side by side, and yield each, in order, when it is judged.
 
@@ -34,32 +34,34 @@ def evaluate_cells(
         questions: the steering questions, in order, or a part of them.
         batch_rows: responses generated side by side at most; `None` leaves it to the generator. The judge
             gets as many at a time, in whole cells.
-        should_stop: asked before each batch; the batches that were begun are finished.
+        take: asked for each batch; where it gives none, the batches that were begun are finished.
 
     Raises:
         JudgeError: the judge as a whole cannot be used; nothing after it would be scored.
     """
     part = questions if isinstance(questions, Part) else Part(questions)
     generator = CellGenerator(model, part, Generator(model, batch_rows=batch_rows))
-    size = generator.n_cells
-    batches = (cells[start : start + size] for start in range(0, len(cells), size))
+    batches = _batches(cells, generator.n_cells, take)
     with progress("evaluating cells", len(cells)) as advance, closing(JudgeThread(judge)) as judging:
-        for result in _through(generator, judging, batches, should_stop):
+        for result in _through(generator, judging, batches):
             yield result
             advance(1)
 
 
+def _batches(cells: Sequence[PlannedCell], size: int, take: Take) -> Iterator[Sequence[PlannedCell]]:
+    left = list(cells)
+    while left and (batch := take(left, size)):
+        taken = set(map(id, batch))
+        left = [one for one in left if id(one) not in taken]
+        yield batch
+
+
 def _through(
-    generator: CellGenerator,
-    judging: JudgeThread,
-    batches: Iterator[Sequence[PlannedCell]],
-    should_stop: Callable[[], bool],
+    generator: CellGenerator, judging: JudgeThread, batches: Iterator[Sequence[PlannedCell]]
 ) -> Iterator[Evaluation | FailedCell]:
     failure = None
     try:
         for batch in batches:
-            if should_stop():
-                break
             for generated in generator.run(batch):
                 judging.put(generated)
                 yield from judging.ready()

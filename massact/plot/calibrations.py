@@ -1,6 +1,5 @@
 """The calibrations that a figure of massive dims is drawn from."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from massact.addresses import resolve_tracking_uri
 from massact.asked import find_experiment_file
 from massact.config import load_experiment
 from massact.errors import DataError, UsageError
+from massact.json_text import parse_json
 from massact.schema import Artifact, Kind
 from massact.store import open_store
 from massact.store.contents import stored_runs
@@ -59,7 +59,7 @@ def _read(path: Path) -> Calibration:
 
 def _document(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: no calibration can be read from it ({error})") from error
     if not isinstance(document, dict):

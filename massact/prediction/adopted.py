@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from massact.errors import DataError
+from massact.json_text import parse_json
 from massact.prediction.features import METHOD, NAMES
 from massact.prediction.forms import RIDGE, STRENGTH, by_strength
 from massact.prediction.prior import Expectation, VectorFacts
@@ -88,7 +89,7 @@ def parse_prior(text: str, source: str) -> AdoptedPrior:
         DataError: it is anything else, down to a key too many or a number that is not finite.
     """
     try:
-        found = _object(json.loads(text, parse_constant=_refuse), "the prior")
+        found = _object(parse_json(text), "the prior")
         _take(found, "format", lambda value, _what: _one_of(value, FORMAT))
         prior = AdoptedPrior(
             experiment=_take(found, "experiment", _text),
@@ -188,10 +189,6 @@ def _one_of(value: object, *choices: str) -> str:
     if value not in choices:
         raise ValueError(f"{_shown(value)} is not {' or '.join(choices)}")
     return str(value)
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is not a finite number")
 
 
 def _shown(value: object) -> str:

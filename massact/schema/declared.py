@@ -17,9 +17,10 @@ from typing import Any
 
 from massact.domain import DEFAULT_LEAST_SCORED, Direction, Group
 from massact.errors import UnknownNameError
+from massact.json_text import parse_json
 from massact.schema.names import DECLARED_TAG, EXPERIMENT_TAG_LIMIT
 from massact.schema.point_text import experiment_digest
-from massact.schema.rows import EvaluationRow, refuse_constant
+from massact.schema.rows import EvaluationRow
 
 DECLARED_VERSION = 1
 MAX_PARTS = 100
@@ -188,7 +189,7 @@ def decode_declared(experiment: str, tags: Mapping[str, str]) -> tuple[int, Decl
         text = unpacking.decompress(base64.b64decode(packed, validate=True), _MAX_TEXT)
         if not unpacking.eof:
             raise ValueError("it is cut off or too large")
-        return int(at), _declared(experiment, json.loads(text, parse_constant=refuse_constant))
+        return int(at), _declared(experiment, parse_json(text))
     except KeyError as error:
         raise ValueError(f"part {error} is missing") from error
     except (binascii.Error, zlib.error, TypeError, RecursionError) as error:

@@ -66,6 +66,9 @@ class Tag(Name):
     """Of a phase's run: `passed`, or which canaries its judge fails."""
     EXECUTOR = "massact.executor"
     """Of a phase's run whose cells other processes evaluated: which, in words."""
+    SWEEP = "massact.sweep"
+    """Of a phase's run that evaluates cells: its sign of life as JSON; prefix of the tags that tell which cells it has
+    taken. See `massact.phases.sharing`."""
     VERDICT = "massact.verdict"
     """Prefix of a phase's verdicts: `massact.verdict.<name>`."""
 

@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from massact.json_text import parse_json
 from massact.schema.names import POINT_TAG
 from massact.schema.points import COUNTS, HEAD, MARKS, NUMBERS, Points, RunText, is_point, or_nan
-from massact.schema.rows import EvaluationRow, refuse_constant
+from massact.schema.rows import EvaluationRow
 
 if TYPE_CHECKING:
     from massact.schema.points import Numbers
@@ -131,7 +132,7 @@ def _numbers(records: bytes) -> dict[str, "Numbers"]:
 
 
 def _parse_heads(experiment: str, texts: Sequence[str]) -> list[list[Any]]:
-    parsed = json.loads(f"[{','.join(texts)}]", parse_constant=refuse_constant)
+    parsed = parse_json(f"[{','.join(texts)}]")
     if len(parsed) != len(texts) or set(map(type, parsed)) != {list}:
         raise ValueError("not one list a line")
     if not set(map(len, parsed)) <= _LENGTHS:

@@ -2,9 +2,12 @@
 
 import json
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from functools import cache
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from massact.domain import AllDims, Direction
+from massact.json_text import parse_json
 from massact.schema.names import TAG_LIMIT, Kind
 
 
@@ -207,9 +210,6 @@ def decode_evaluation(text: str) -> EvaluationRow:
         ValueError, TypeError: not such a row.
     """
     values = _known_fields(EvaluationRow, text)
-    for name in _METRICS:
-        if not isinstance(values.get(name, 0), int | float | None):
-            raise TypeError(f"{name} is no number: {values[name]!r}")
     return EvaluationRow(**{**values, "kind": Kind(values["kind"])})
 
 
@@ -220,9 +220,6 @@ def decode_stage(text: str) -> StageRow:
         ValueError, TypeError: not such a row.
     """
     values = _known_fields(StageRow, text)
-    for name in ("labels", "massive_dims"):
-        if name in values:
-            values[name] = tuple(values[name])
     return StageRow(**{**values, "kind": Kind(values["kind"])})
 
 
@@ -237,12 +234,42 @@ def decode_published(text: str) -> PublishedRow:
 
 
 def _known_fields(cls: type[Any], text: str) -> dict[str, Any]:
-    values = json.loads(text, parse_constant=refuse_constant)
+    values = parse_json(text)
     if not isinstance(values, dict) or "kind" not in values:
         raise ValueError(f"not a row of ours: {text[:80]!r}")
-    return {name: value for name, value in values.items() if name in _NAMES[cls]}
+    expected = _expected(cls)  # type: ignore[arg-type]  # a class can be hashed
+    known = {name: value for name, value in values.items() if name in expected}
+    for name, value in known.items():
+        types, texts, item = expected[name]
+        if type(value) is list and item is not None and set(map(type, value)) <= {item}:
+            known[name] = tuple(value)
+        elif type(value) not in types and not (type(value) is str and value in texts):
+            raise TypeError(f"{name} is of the wrong type: {str(value)[:80]!r}")
+        elif name.startswith("n_") and type(value) is int and not 0 <= value <= _MOST:
+            raise ValueError(f"{name} is no count: {value}")
+        elif type(value) is float and abs(value) > _LARGEST:
+            raise ValueError(f"{name} is beyond measure: {value}")
+    return known
 
 
-def refuse_constant(name: str) -> float:
-    # Python reads NaN where JSON has none; a mean of NaN would be neither above nor below a floor
-    raise ValueError(f"{name} is no number of JSON's")
+_LARGEST = 1e15
+"""Of a number: sums and squares of larger ones end up infinite."""
+_MOST = 1_000_000
+"""No count of a row is larger: neither questions nor layers, dims or vectors."""
+
+
+@cache
+def _expected(cls: type[Any]) -> dict[str, tuple[set[Any], set[Any], Any]]:
+    """Of each field the types that JSON may give it, the texts that it may be, and the type of a list's items."""
+    found = {}
+    for name, hint in get_type_hints(cls).items():
+        types, texts, item = set[Any](), set[Any](), None
+        for one in get_args(hint) if isinstance(hint, UnionType) or get_origin(hint) is Union else (hint,):
+            if get_origin(one) is Literal:
+                texts |= set(get_args(one))
+            elif get_origin(one) is tuple:
+                item = get_args(one)[0]
+            else:
+                types |= {int, float} if one is float else {str} if one is Kind else {one}
+        found[name] = (types, texts, item)
+    return found

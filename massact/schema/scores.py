@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
+from massact.json_text import parse_json
 from massact.schema.names import TAG_LIMIT
-from massact.schema.rows import refuse_constant
 
 _TEXTS_AT_ONCE = 1000
 
@@ -32,7 +32,7 @@ def decode_scores(text: str) -> Scores:
     Raises:
         ValueError, TypeError, KeyError: not such scores.
     """
-    values = json.loads(text, parse_constant=refuse_constant)
+    values = parse_json(text)
     if not isinstance(values, dict):
         raise TypeError(f"not per-question scores: {text[:80]!r}")
     trait, coherence = _score_list(values["trait"]), _score_list(values["coherence"])
@@ -54,7 +54,7 @@ def decode_many_scores(texts: Sequence[str]) -> list[Scores | None]:
 
 
 def _decode_together(texts: Sequence[str]) -> list[Scores]:
-    parsed = json.loads(f"[{','.join(texts)}]", parse_constant=refuse_constant)
+    parsed = parse_json(f"[{','.join(texts)}]")
     if len(parsed) != len(texts) or set(map(type, parsed)) != {dict}:
         raise TypeError("not one object a text")
     pairs = [(one["trait"], one["coherence"]) for one in parsed]

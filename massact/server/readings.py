@@ -1,10 +1,10 @@
 """What massact's own reader may ask for, as requests: their parameters and bodies. `answering` answers them."""
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from massact.json_text import parse_json
 from massact.schema import Kind
 from massact.server.parameters import ANY_TEXT, Parameter, choice, text
 from massact.server.problems import BAD_BODY, ProblemError
@@ -54,8 +54,8 @@ def read_body(name: str, data: bytes) -> dict[str, Any]:
     """
     _, schemas = BY_POST[name]
     try:
-        body = json.loads(data)
-    except (ValueError, RecursionError):
+        body = parse_json(data)
+    except ValueError:
         raise ProblemError(
             BAD_BODY, f"the body is no JSON: write an object with {', '.join(schemas)}"
         ) from None

@@ -6,8 +6,11 @@ writer here too: only that it counts is added. Nothing is allowed here that MLfl
 """
 
 import json
+import re
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import unquote
 
 _FORBIDDEN = HTTPStatus.FORBIDDEN
 WRITERS_ONLY = "creating needs the role of a writer: ask an administrator (massact users role NAME writer)"
@@ -15,10 +18,21 @@ ADMINS_ONLY = "only administrators may use this"
 NO_SOURCE = "only administrators may register what lies outside a run: give the run's id and a source in its artifacts"
 NO_LOCATION = "only administrators may say where an experiment's artifacts lie: leave artifact_location out"
 
+NOT_READABLE = (
+    "no artifacts of an experiment that you may read: give the path as EXPERIMENT_ID/RUN_ID/artifacts/…"
+)
+NO_HEAD = "only administrators may ask with HEAD: ask with GET"
+
 NO_TRACE_LOCATION = "only administrators may say where a trace's files lie: leave the tag out"
 
 _TRACE_LOCATIONS = ("mlflow.artifactLocation", "mlflow.trace.archiveLocation")
 """Tags that MLflow's client never changes, and its server changes for whoever asks: it reads files there."""
+_PROXY = re.compile(
+    r"/mlflow-artifacts(?:/(?:artifacts|presigned|mpu/[^/]+))?(?:/(?P<path>.*))?\Z", re.DOTALL
+)
+"""Routes of the artifact proxy, wherever a server has them, and the path that is asked for."""
+_NATIVE_PROXY = re.compile(r"/(?:ajax-)?api/2\.0/mlflow-artifacts/artifacts/(?P<path>.*)", re.DOTALL)
+_EXPERIMENT_ID = re.compile(r"0|[1-9][0-9]*")
 _CHECKED_SCHEMES = ("runs", "models", "mlflow-artifacts", "file")
 
 
@@ -74,14 +88,68 @@ def _is_admin(username: str) -> bool:
     return bool(auth.store.get_user(username).is_admin)
 
 
+def experiment_of(path: str) -> str | None:
+    """The id of the experiment that a path of the artifact proxy lies in; `None` where it is not plainly spelt.
+
+    Rights are decided by that id alone, whatever else a spelling may stand for.
+    """
+    decoded = path
+    while (further := unquote(decoded)) != decoded:
+        decoded = further
+    first, *others = decoded.removesuffix("/").split("/")
+    is_plain = _EXPERIMENT_ID.fullmatch(first) is not None and path.split("/", maxsplit=1)[0] == first
+    return first if is_plain and not {"", ".", ".."} & set(others) else None
+
+
+def _may_read_proxied(username: str, paths: Iterator[str]) -> bool:
+    """Whether all paths of a request to the artifact proxy lie in experiments that a user may read."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.server import auth
+    from mlflow.server.handlers import _get_tracking_store
+
+    if _is_admin(username):
+        return True
+    found = [experiment_of(path) for path in paths]
+    experiments = {one for one in found if one is not None}
+    if not found or None in found:
+        return False
+    store: Any = _get_tracking_store()
+    try:
+        for experiment in experiments:
+            store.get_experiment(experiment)  # rights may be granted on what is not there
+    except MlflowException:
+        return False
+    return all(auth._get_experiment_permission(one, username).can_read for one in experiments)
+
+
+def _proxied_paths(in_address: str | None) -> Iterator[str]:
+    """Every path that MLflow may read a request to the artifact proxy as: of the address, the query and the body."""
+    from flask import request
+    from mlflow.protos.mlflow_artifacts_pb2 import ListArtifacts
+    from mlflow.server.handlers import _get_request_message
+
+    if in_address:
+        yield in_address
+    yield from request.args.getlist("path")
+    if not in_address:
+        message: Any = _get_request_message(ListArtifacts())  # type: ignore[no-untyped-call]
+        yield str(message.path)
+
+
 def _refuse_in_flask() -> Any:
     """Flask's hook: a refusal, or nothing where the request may go on."""
     from flask import Response, g, request
 
     username = getattr(g, "mlflow_authenticated_user", None)
+    proxied = _PROXY.search(request.path)
     if username is None:  # a page that needs no login
-        return None
-    reason = _reason(request.path, request.method, username)
+        return Response(NOT_READABLE, status=_FORBIDDEN) if proxied else None
+    if proxied and not _may_read_proxied(username, _proxied_paths(proxied["path"])):
+        reason: str | None = NOT_READABLE
+    elif request.method == "HEAD" and not _is_admin(username):
+        reason = NO_HEAD
+    else:
+        reason = _reason(request.path, request.method, username)
     return Response(reason, status=_FORBIDDEN, mimetype="text/plain") if reason else None
 
 
@@ -134,7 +202,7 @@ def _moves_a_trace() -> bool:
     if isinstance(body, str):  # MLflow takes JSON within JSON too
         try:
             body = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return False  # MLflow cannot read it either
     written = json.dumps(body, ensure_ascii=False)  # however the request spelt it
     return any(f'"{tag}"' in written for tag in _TRACE_LOCATIONS)
@@ -184,13 +252,19 @@ async def _reason_natively(scope: Any) -> str | None:
     from mlflow.server.mcp_server_api import is_mcp_server_api_path
     from starlette.requests import Request
 
-    path = _strip_static_prefix(get_routed_asgi_path(Request(scope)))
+    path = get_routed_asgi_path(Request(scope))
+    username = scope.get("state", {}).get("username")
+    proxied = _NATIVE_PROXY.fullmatch(path) if scope["method"] in ("GET", "PUT") else None
+    if proxied:  # at other addresses and methods the request is Flask's
+        asked = iter([proxied["path"]])
+        is_read = username is not None and await to_thread.run_sync(_may_read_proxied, username, asked)
+        return None if is_read else NOT_READABLE
+    path = _strip_static_prefix(path)
     is_for_admins = path.startswith(("/ajax-api/3.0/mlflow/assistant", "/ajax-api/3.0/jobs"))
     is_changing = scope["method"] not in ("GET", "HEAD", "OPTIONS")
     is_for_writers = is_changing and is_mcp_server_api_path(path)
     if not (is_for_admins or is_for_writers):
         return None
-    username = scope.get("state", {}).get("username")
     ask = _is_admin if is_for_admins else may_create
     if username is not None and await to_thread.run_sync(ask, username):
         return None

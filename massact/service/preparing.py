@@ -59,9 +59,8 @@ def prepare(task: Task, environment: Mapping[str, str]) -> list[str]:
     try:
         answer = json.loads(done.stdout)
     except ValueError:
-        raise MassactError(
-            f"setting up the service ended with exit code {done.returncode}; see above"
-        ) from None
+        how = f"exit code {done.returncode}" if done.returncode >= 0 else f"the signal {-done.returncode}"
+        raise MassactError(f"setting up the service ended with {how}; see above") from None
     if "error" in answer:
         raise (UsageError if answer["exit_code"] == UsageError.exit_code else MassactError)(answer["error"])
     return list(answer["notes"])

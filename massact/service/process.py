@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -86,9 +87,7 @@ class Server:
             return
         self._relay.join(1)
         said = "".join(self._lines) or "(nothing)\n"
-        raise MassactError(
-            f"the server ended {when} (exit code {code}). The last that it said:\n{said.rstrip()}"
-        )
+        raise MassactError(f"the server {_ended(code, when, said)}. The last that it said:\n{said.rstrip()}")
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -110,6 +109,22 @@ class Server:
             ):  # nobody reads any more; the server must not block on that
                 sys.stderr.write(line)
                 sys.stderr.flush()
+
+
+def _ended(code: int, when: str, said: str) -> str:
+    """How a process ended, in words: a signal is named, also one that a child of it says it got."""
+    number = -code if code < 0 else code - 128 if code > 128 else 0
+    told = re.findall(r"[Ee]xit code:? -(\d+)", said)
+    what = "was ended" if number else "ended"
+    if not number and code and told:
+        number, what = int(told[-1]), "ended since one of its processes was ended"
+    if number in set(signal.Signals):
+        name = signal.Signals(number).name
+        why = ": by the system for want of memory, or by somebody" if number == signal.SIGKILL else ""
+        return f"{what} by the signal {name}, {when}{why}"
+    if code == 0:
+        return f"ended {when} (exit code 0), as it does when it is told to by a signal from outside"
+    return f"ended {when} (exit code {code})"
 
 
 def _answers(url: str) -> bool:

@@ -18,6 +18,7 @@ from massact.service.secrets import ADMIN_PASSWORD, DATABASE_URI, SECRET_KEY
 from massact.service.settings import (
     LOOPBACK_HOSTS,
     Settings,
+    artifacts_shown,
     check,
     check_database,
     is_loopback,
@@ -88,7 +89,7 @@ def maintain(
 def introduction(settings: Settings) -> list[str]:
     """What a person needs to know once the service answers."""
     address = settings.local_address
-    lines = [f"artifacts in {settings.artifacts}", f"UI:      {address}"]
+    lines = [f"artifacts in {artifacts_shown(settings.artifacts)}", f"UI:      {address}"]
     clients = [f"export MLFLOW_TRACKING_URI={address}"]
     if settings.auth:
         clients.append(

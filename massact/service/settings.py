@@ -21,7 +21,7 @@ LOOPBACK_HOSTS = ("127.0.0.1", "127.0.0.1:*", "localhost", "localhost:*", "[[]::
 """Host headers that always pass, as MLflow's patterns: health checks and people on the machine itself."""
 ANYWHERE = ("0.0.0.0", "::", "")  # noqa: S104  # compared with, not bound to
 PASSWORD_PARTS = ("password", "sslpassword")
-"""Parts of a URI's query that are passwords."""
+"""Parts of a database's URI's query that are passwords."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +120,32 @@ def hidden(uri: str) -> str:
         return uri.partition(":")[0] + ":…"
     secrets = {name: "***" for name in PASSWORD_PARTS if name in url.query}
     return url.update_query_dict(secrets).render_as_string(hide_password=True)
+
+
+def artifacts_shown(uri: str) -> str:
+    """Where artifacts lie, as messages show it: without a login, and of a query the names alone."""
+    parts = urlsplit(uri)
+    if not parts.scheme:
+        return uri
+    place = parts.netloc.rpartition("@")
+    query = "&".join(f"{one.partition('=')[0]}=***" for one in parts.query.split("&") if one)
+    return parts._replace(
+        netloc=f"***@{place[2]}" if place[1] else parts.netloc, query=query, fragment=""
+    ).geturl()
+
+
+def check_artifacts(uri: str, *, is_on_command_line: bool) -> None:
+    """Make sure that nobody reads a secret in the place of artifacts.
+
+    Raises:
+        UsageError: it was given on a command line, which everybody on the machine can read, and holds a login or keys.
+    """
+    if is_on_command_line and artifacts_shown(uri) != uri:
+        raise UsageError(
+            f"--artifacts-destination {artifacts_shown(uri)} holds a login or keys, and a command line can be read by "
+            "everybody on the machine: leave them out of it and put them into AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY or their _FILE variables, or give the whole in MLFLOW_ARTIFACTS_DESTINATION"
+        )
 
 
 def sqlite_path(uri: str) -> Path | None:

@@ -246,7 +246,7 @@ def _place(grant: Mapping[str, Any]) -> tuple[str, str]:
 def _content(answer: requests.Response) -> Mapping[str, Any]:
     try:
         content = answer.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -126,7 +126,7 @@ def _pause(answer: requests.Response) -> float:
 def _detail(answer: requests.Response) -> str:
     try:
         return str(answer.json()["detail"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return f"it answers {answer.status_code}"
 
 

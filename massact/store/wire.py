@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from massact.json_text import parse_json
 from massact.schema import RunText
 from massact.store.base import RawPoints, RawRun, ScoreStep
 
@@ -169,7 +170,7 @@ def _parted(data: bytes) -> tuple[dict[str, Any], list[bytes]]:
     try:
         (length,) = _LENGTH.unpack_from(data)
         start = _LENGTH.size + length
-        rest = json.loads(data[_LENGTH.size : start])
+        rest = parse_json(data[_LENGTH.size : start])
         blobs = []
         for size in rest.get("lengths", ()):
             blobs.append(data[start : start + size])

@@ -66,6 +66,8 @@ def set_up_client() -> None:
     # they tell of every migration step and download
     for chatty in ("mlflow", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    # every attempt to reach a database, with SQLAlchemy's whole text; what came of them is raised
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # every retry; what came of them is raised
 
 

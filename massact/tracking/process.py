@@ -8,6 +8,8 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
+from massact.json_text import parse_json
+
 _PROC = Path("/proc")
 _ENDED = ("Z", "X", "x")
 """States of a process that runs no more: one that nobody has waited for yet, and dead ones."""
@@ -44,7 +46,7 @@ def this_process() -> Process:
 def read_process(text: str | None) -> Process | None:
     """The process in a tag's text; `None` where there is none or it cannot be read."""
     try:
-        values = json.loads(text or "")
+        values = parse_json(text or "")
         texts = {name: str(values[name]) for name in ("host", "machine", "boot", "space")}
         started = values["started"]
         return Process(**texts, pid=int(values["pid"]), started=None if started is None else int(started))

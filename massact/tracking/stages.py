@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from massact.errors import DataError
+from massact.json_text import parse_object
 from massact.pipeline.activations import Activations
 from massact.pipeline.extract import LabelVectors, validation_metrics
 from massact.schema import Artifact, MlflowTag, StageRow, format_param
@@ -54,7 +55,7 @@ def read_calibration(path: Path) -> Calibration:
         DataError: the file is not one of ours.
     """
     try:
-        return parse_calibration(json.loads(path.read_text(encoding="utf-8")))
+        return parse_calibration(parse_object(path.read_bytes()))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error}); run massact calibrate") from error
 

@@ -11,6 +11,7 @@ from safetensors.torch import save, save_file
 
 from massact.domain import Response
 from massact.errors import LFS_ADVICE, LFS_POINTER, DataError
+from massact.json_text import parse_json
 from massact.pipeline.activations import Activations
 
 _COLUMNS = ("question", "response", "trait_score", "coherence_score", "unscored_because")
@@ -101,7 +102,7 @@ def read_activations(folder: Path) -> Activations:
         DataError: a file is missing or damaged.
     """
     try:
-        metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
+        metadata = parse_json((folder / "metadata.json").read_bytes())
         return Activations(
             train=read_tensor(folder / "train.safetensors", "activations"),
             validation=read_tensor(folder / "validation.safetensors", "activations"),
@@ -124,6 +125,16 @@ def response_bytes(responses: Sequence[Response]) -> bytes:
     return json.dumps({"columns": _COLUMNS, "data": data}, ensure_ascii=False).encode()
 
 
+def _response(
+    question: object, response: object, trait: object, coherence: object, reason: object
+) -> Response:
+    if not (isinstance(question, str) and isinstance(response, str) and isinstance(reason, str | None)):
+        raise TypeError("a text of the wrong type")
+    if not (isinstance(trait, int | float | None) and isinstance(coherence, int | float | None)):
+        raise TypeError("a score of the wrong type")
+    return Response(question, response, trait, coherence, reason)
+
+
 def read_responses(path: Path) -> tuple[Response, ...]:
     """The responses that `write_responses` wrote.
 
@@ -131,7 +142,7 @@ def read_responses(path: Path) -> tuple[Response, ...]:
         DataError: the file is missing or damaged.
     """
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["data"]
-        return tuple(Response(*row) for row in rows)
+        rows = parse_json(path.read_bytes())["data"]
+        return tuple(_response(*row) for row in rows)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not a table of responses ({error!r})") from error

@@ -238,6 +238,16 @@ class Tracker:
         """Set a tag; a text longer than MLflow keeps is cut where a line ends, and says so."""
         self._ask(lambda: self._client.set_tag(run.run_id, key, fit_tag(value)))
 
+    def set_tags(self, run: OpenRun, tags: Mapping[str, str]) -> None:
+        """Set tags in one request, which is made once: whoever asks for it knows whether it may wait."""
+        from mlflow.entities import RunTag
+
+        self._client.log_batch(run.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    def status(self, run_id: str) -> str:
+        """MLflow's status of a run, such as `FINISHED`."""
+        return str(self._client.get_run(run_id).info.status)
+
     @contextmanager
     def artifacts(self, run: OpenRun) -> Iterator[Path]:
         """A folder whose files become the run's artifacts when the block ends."""

@@ -1,10 +1,10 @@
 """Stored calibrations as files: one of each variant keeps the plain name."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from massact.errors import StoreError
+from massact.json_text import parse_object
 from massact.keys import digest
 from massact.schema import Artifact, Kind, StageRow, Tag, decode_stage
 from massact.store.contents import stored_runs
@@ -34,7 +34,7 @@ class PlannedCalibration:
             StoreError: the run's artifact cannot be had.
         """
         try:
-            document = json.loads(artifacts.read(self.run_id, Artifact.CALIBRATION))
+            document = parse_object(artifacts.read(self.run_id, Artifact.CALIBRATION))
         except ValueError as error:
             raise StoreError(f"run {self.run_id}: its {Artifact.CALIBRATION} is not JSON") from error
         return calibration_file(document, self.row, self.times)

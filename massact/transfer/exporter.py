@@ -5,7 +5,6 @@ row in a `massact` object, so that importing them gives the same rows; their vec
 activations stay in the store.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from pathlib import Path, PurePath
 from types import MappingProxyType
 
 from massact.errors import StoreError, UsageError
+from massact.json_text import parse_json
 from massact.schema import EvaluationRow, Kind, MlflowTag, Tag, decode_evaluation
 from massact.store.base import RawRun
 from massact.store.contents import stored_runs
@@ -175,8 +175,11 @@ class Exporter:
 
     def _imported(self, run_id: str, tag: str | None) -> str | None:
         """The text of the tag `massact.imported`, from the artifact where the line is too long for it."""
-        if tag is None or IMPORTED_FILE not in tag or "artifact" not in json.loads(tag):
-            return tag
+        try:
+            if tag is None or IMPORTED_FILE not in tag or "artifact" not in parse_json(tag):
+                return tag
+        except (ValueError, TypeError):
+            return None  # damaged: the row tells all that is known
         try:
             return self._artifacts.read(run_id, IMPORTED_FILE).decode()
         except StoreError as error:
@@ -189,7 +192,12 @@ class Exporter:
             row, line = decode_evaluation(kept.row), imported_line(kept.imported)
             position = row.position if line is None else line.context["position"] or row.position
             family = self._measured(row) if line is None else self._files.add_imported(row, line)
-            number = self._files.find(family, slug_of(position))
+            try:
+                slug = slug_of(position)
+            except UsageError as error:
+                self._report.notes.append(f"not exported: run {kept.run_id}: {error}")
+                continue
+            number = self._files.find(family, slug)
             if row.baseline_key is not None:
                 self._files_by_baseline.setdefault(row.baseline_key, set()).add(number)
             self._place(shelf, kept, line, number)

@@ -167,7 +167,7 @@ def imported_line(tag: str | None) -> ImportedLine | None:
         context = {name: values[name] for name in CONTEXT_FIELDS}
         line = ImportedLine(context, values["header"], values["line"])
         return line if isinstance(json.loads(line.text), dict) else None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

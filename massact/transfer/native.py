@@ -1,12 +1,10 @@
 """Lines of our own export: in the format like all others, with the whole row in a `massact` object."""
 
 import json
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cache
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 from massact.schema import (
     EvaluationRow,
@@ -55,7 +53,6 @@ def parse_native(line: bytes, experiment: str) -> NativeLine:
         scores = None if own.get("scores") is None else decode_scores(json.dumps(own["scores"]))
     except (ValueError, TypeError, KeyError) as error:
         raise LineError(f"its `massact` object holds no row of ours: {error}") from error
-    _check_types(row)
     is_baseline = document.get("type") == "baseline"
     if row.kind is not (Kind.BASELINE if is_baseline else Kind.EVALUATION):
         raise LineError(f"its `massact` row is of kind {row.kind}")
@@ -109,7 +106,6 @@ def parse_native_stage(document: Mapping[str, Any], experiment: str) -> tuple[St
         row = decode_stage(json.dumps(own["row"]))
     except (ValueError, TypeError, KeyError) as error:
         raise LineError(f"its `massact` object holds no row of ours: {error}") from error
-    _check_types(row)
     if row.kind is not Kind.CALIBRATION:
         raise LineError(f"its `massact` row is of kind {row.kind}")
     return replace(row, experiment=experiment), _times(own)
@@ -148,30 +144,6 @@ def _check_agrees(document: Mapping[str, Any], row: EvaluationRow) -> None:
                 f"{name} is {said.get(name)!r}, in its `massact` row {value!r}: export again, or remove "
                 "the `massact` object to import the line as it is written"
             )
-
-
-def _check_types(row: EvaluationRow | StageRow) -> None:
-    for name, hint in _hints(type(row).__name__).items():
-        value = getattr(row, name)
-        if not _fits(value, hint):
-            raise LineError(f"its `massact` row has {name} {str(value)[:80]!r}")
-
-
-@cache
-def _hints(name: str) -> dict[str, Any]:
-    return get_type_hints({cls.__name__: cls for cls in (EvaluationRow, StageRow)}[name])
-
-
-def _fits(value: object, hint: Any) -> bool:
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if get_origin(hint) is tuple:
-        return isinstance(value, tuple) and all(_fits(one, get_args(hint)[0]) for one in value)
-    if isinstance(hint, types.UnionType) or get_args(hint):
-        return any(_fits(value, one) for one in get_args(hint))
-    if isinstance(value, bool):
-        return False
-    return isinstance(value, int | float if hint is float else hint)
 
 
 def _is_inside(path: object) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from massact.domain import Response
@@ -103,8 +103,9 @@ class LineWriter:
 
     def _scores(self, kept: Kept) -> Scores | None:
         if kept.scores is not None:
-            return decode_scores(kept.scores)
-        # too many for a tag: the stepped metrics hold them
+            with suppress(ValueError, TypeError, KeyError):  # damaged: the stepped metrics hold them too
+                return decode_scores(kept.scores)
+        # too many for a tag
         with closing(open_store(self._tracking_uri)) as store:
             scores = store.scores([kept.run_id]).get(kept.run_id)
         has_any = scores is not None and any(one is not None for one in (*scores.trait, *scores.coherence))

@@ -14,7 +14,7 @@ from massact.executors.ray.run import Run, Tools
 from massact.executors.ray.worker import model_engine
 from massact.executors.ray.worker_env import CommandContext
 from massact.executors.ray.worker_pool import WorkerHandle, WorkerPool
-from massact.pipeline.evaluate import PlannedCell
+from massact.pipeline.evaluate import PlannedCell, Take, first_cells
 from massact.pipeline.progress import Progress
 from massact.tracking.spool import Spool
 from massact.tracking.tracker import OpenRun
@@ -107,12 +107,13 @@ class RayExecutor:
         *,
         progress: Progress,
         should_stop: Callable[[], bool],
+        take: Take = first_cells,
     ) -> Iteration[Result, None, None]:
         """See `Executor`; results come in whatever order workers finish in."""
         self._batch_rows = work.batch_rows
         if not cells:
             return
-        run = self._run = Run(self.tools, work, cells)
+        run = self._run = Run(self.tools, work, cells, take)
         try:
             with progress("evaluating cells", len(cells)) as advance:
                 while not run.is_over:

@@ -14,7 +14,7 @@ from massact.executors.ray.messages import Account, BrokenDeviceError, Judged
 from massact.executors.ray.results import ResultKeeper, Vectors
 from massact.executors.ray.worker_pool import WorkerHandle, WorkerPool
 from massact.executors.shards import Shard, ShardQueue
-from massact.pipeline.evaluate import Evaluation, FailedCell, PlannedCell
+from massact.pipeline.evaluate import Evaluation, FailedCell, PlannedCell, Take
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +153,11 @@ LOSSES_IN_A_ROW = 12
 class Run:
     """The state of a sweep, moved on by `go_on` and by what the cluster answers."""
 
-    def __init__(self, tools: Tools, work: Work, cells: Sequence[PlannedCell]) -> None:
+    def __init__(self, tools: Tools, work: Work, cells: Sequence[PlannedCell], take: Take) -> None:
         remote = work.judge.within
         if not isinstance(remote, RemoteJudge):
             raise TypeError("a judge of this process cannot judge on a cluster")
-        self._tools, self._work, self._cells = tools, work, cells
+        self._tools, self._work, self._cells, self._take = tools, work, cells, take
         self._model = (work.model, work.batch_rows)
         self._part = tools.cluster.ray.put(work.part)
         self._unsteered = {i for i, one in enumerate(cells) if one.cell.steering is None}
@@ -274,10 +274,17 @@ class Run:
         for worker in sorted(workers, key=lambda one: len(one.tasks)):
             if len(worker.tasks) >= depth:
                 return None
-            shard = queue.take(worker.number, len(workers))
-            if shard is not None:
-                return self._hand(worker, shard)
+            while (shard := queue.take(worker.number, len(workers))) is not None:
+                if mine := self._not_taken(shard):
+                    return self._hand(worker, mine)
         return None
+
+    def _not_taken(self, shard: Shard) -> Shard | None:
+        """A shard without the cells that another sweep has; what comes after it may be taken along."""
+        wished = [self._cells[i] for i in shard.cells]
+        taken = set(map(id, self._take([*wished, *self._cells[shard.cells[-1] + 1 :]], len(wished))))
+        mine = tuple(i for i in shard.cells if id(self._cells[i]) in taken)
+        return replace(shard, cells=mine) if mine else None
 
     def _hand(self, worker: WorkerHandle, shard: Shard) -> Task:
         whole = [self._cells[i] for i in shard.cells]

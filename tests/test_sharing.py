@@ -1,0 +1,183 @@
+"""What two sweeps tell each other through the store, with one process in both places."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from massact.phases import sharing
+from massact.phases.sharing import Sharing
+from massact.schema import Tag
+from massact.tracking.patience import Patience
+from massact.tracking.process import Process, process_tag
+from massact.tracking.tracker import OpenRun, Tracker
+
+KEYS = [f"{number:064x}"[::-1] for number in range(1, 13)]
+Start = Callable[[], Sharing]
+
+
+class Store:
+    """A store, and sweeps that are at work on it."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.tracker = Tracker(f"sqlite:///{folder}/mlflow.db", name, floor=68)
+        self.said: list[str] = []
+        self._n = 0
+
+    def start(self) -> Sharing:
+        self._n += 1
+        run = self.tracker._open_phase(f"phase{self._n}", sharing.Kind.PHASE, None)
+        return Sharing(self.tracker, run, patience=Patience(0), say=self.said.append)
+
+    def end(self, one: Sharing, status: str = "FINISHED") -> None:
+        one.close()
+        self.tracker._client.set_terminated(one.run_id, status=status)
+
+    def tag(self, one: Sharing, key: str, value: str) -> None:
+        self.tracker._client.set_tag(one.run_id, key, value)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sharing")
+
+
+@pytest.fixture
+def store(folder: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setattr(sharing, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(sharing, "_YIELD_SECONDS", 0.0)
+    monkeypatch.setattr(sharing, "_CHUNK_SECONDS", 0.0)
+    return Store(folder, request.node.name[:60])
+
+
+def test_no_two_take_the_same(store: Store) -> None:
+    one, other = store.start(), store.start()
+    assert one.take(KEYS, 5) == KEYS[:5]
+    assert other.take(KEYS, 5) == KEYS[5:10]
+    assert one.take(KEYS[5:], 5) == KEYS[10:]
+    assert other.take([*KEYS[:5], *KEYS[10:]], 5) == []
+    assert one.take(KEYS[:3], 5) == KEYS[:3], "what one has it may go on with"
+    told = [line for line in store.said if "shared with it" in line]
+    assert len(told) == 2, "each of them says so once"
+
+
+def test_what_both_take_in_one_moment_only_one_keeps(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = store.start(), store.start()
+    taken: list[str] = []
+    write = one._write
+
+    def write_after_the_other() -> bool:
+        if not taken:
+            taken.extend(other.take(KEYS, 4))
+        return write()
+
+    monkeypatch.setattr(one, "_write", write_after_the_other)
+    assert taken == KEYS[:4] if taken else True
+    mine = one.take(KEYS, 4)
+    assert taken == KEYS[:4]
+    assert not set(mine) & set(taken)
+    assert mine
+
+
+def test_what_another_finished_is_read_before_it_is_taken(store: Store) -> None:
+    one, other = store.start(), store.start()
+    one.take(KEYS, 6)
+    assert other.look()
+    store.end(one)
+    assert other.take(KEYS, 12) == KEYS[6:], "the store may have the results of the first by now"
+    other.wait(KEYS[:6])
+    assert all(map(other.ended_elsewhere, KEYS[:6]))
+    assert other.take(KEYS[:6], 6) == KEYS[:6]
+
+
+def test_what_failed_elsewhere_is_known(store: Store) -> None:
+    one, other = store.start(), store.start()
+    one.take(KEYS, 3)
+    other.look()
+    one.release(KEYS[1])
+    one._keep()
+    assert other.wait(KEYS[:3])
+    assert [other.ended_elsewhere(key) for key in KEYS[:3]] == [False, True, False]
+
+
+def test_an_interrupted_sweep_leaves_its_cells_to_others(store: Store) -> None:
+    one, other = store.start(), store.start()
+    one.take(KEYS, 6)
+    other.look()
+    store.end(one, "KILLED")
+    assert other.wait(KEYS[:6])
+    assert not any(map(other.ended_elsewhere, KEYS))
+    assert other.take(KEYS, 12) == KEYS
+
+
+def test_a_process_that_is_gone_is_not_waited_for(store: Store) -> None:
+    one, other = store.start(), store.start()
+    one.take(KEYS, 6)
+    other.look()
+    gone = Process(**{**json.loads(process_tag()), "pid": 2**22 + 7, "started": 1})
+    store.tag(one, Tag.PROCESS, json.dumps({name: getattr(gone, name) for name in gone.__slots__}))
+    assert other.wait(KEYS[:6])
+    assert other.take(KEYS, 12) == KEYS
+    assert any("gives no sign of life any more" in line for line in store.said)
+
+
+def test_one_on_another_machine_lives_as_long_as_its_sign_changes(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = store.start(), store.start()
+    one.take(KEYS, 6)
+    elsewhere = {**json.loads(process_tag()), "host": "elsewhere"}
+    store.tag(one, Tag.PROCESS, json.dumps(elsewhere))
+    clock = [1000.0]
+    monkeypatch.setattr(sharing, "_monotonic", lambda: clock[0])
+    assert other.look()
+    for sign in range(3):
+        clock[0] += sharing.LEASE_SECONDS - 1
+        store.tag(
+            one, Tag.SWEEP, json.dumps({"since": 0, "sign": sign + 1})
+        )  # by a clock that is years behind
+        assert other.look()
+    clock[0] += sharing.LEASE_SECONDS - 1
+    assert other.look()
+    clock[0] += 2
+    assert not other.look()
+    assert other.wait(KEYS)
+    assert other.take(KEYS, 12) == KEYS
+    store.tag(one, Tag.SWEEP, json.dumps({"since": 0, "sign": 99}))
+    assert other.look(), "it was alive all the same"
+
+
+def test_one_that_was_taken_for_dead_asks_before_it_goes_on(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = store.start(), store.start()
+    one.take(KEYS, 6)
+    one._wrote_at = (one._wrote_at[0] - 2 * sharing.LEASE_SECONDS, one._wrote_at[1])  # it was suspended
+    other.take(KEYS, 2)
+    other._held = dict.fromkeys(key[: sharing._DIGITS] for key in KEYS[:4])
+    other._keep()
+    assert one.take(KEYS[:6], 6) == KEYS[4:6]
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 5000, "{}", "5", '{"since": "x", "sign": 1}', '{"since": 1e300, "sign": 1}', ""]
+)
+def test_tags_that_others_wrote_stop_nobody(store: Store, text: str) -> None:
+    one, other = store.start(), store.start()
+    for key in (Tag.SWEEP, Tag.PROCESS, sharing.ENDED_TAG, *sharing.KEY_TAGS[:2]):
+        store.tag(one, key, text)
+    assert other.take(KEYS, 3) == KEYS[:3]
+
+
+def test_while_the_store_is_down_a_sweep_that_is_alone_goes_on(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = store.start()
+
+    def down(_run: OpenRun, _tags: object) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr(store.tracker, "set_tags", down)
+    assert one.take(KEYS, 3) == KEYS[:3]
+    assert one.take(KEYS[3:], 3) == KEYS[3:6]

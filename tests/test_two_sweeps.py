@@ -1,0 +1,114 @@
+"""Two sweeps of one experiment at once: the cells are shared, a dead one is not waited for, and it is said."""
+
+import re
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from massact.schema import Kind, Tag
+from massact.store.contents import stored_runs
+from tests.judge_server import JudgeServer
+from tests.prepared import PreparedStores
+from tests.test_interrupt import N_CELLS, Place
+from tests.test_sweep_outage import Server
+
+pytestmark = pytest.mark.slow
+
+PHASE = ("phase1", "--batch-rows", "2", "--max-rounds", "0")
+
+
+@pytest.fixture(scope="module", params=["sqlite", "http"])
+def place(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, prepared_stores: PreparedStores
+) -> Iterator[Place]:
+    folder, uri = tmp_path_factory.mktemp("two"), ""
+    with ExitStack() as open_now:
+        if request.param == "http":
+            server = Server(folder)
+            server.start()
+            open_now.callback(server.kill)
+            uri = server.address
+        judge = open_now.enter_context(JudgeServer())
+        yield Place(folder, judge, prepared_stores, uri)
+
+
+def _keys(place: Place, kind: Kind) -> Counter[str]:
+    """How often each key was finished, straight from the store."""
+    runs = stored_runs(place.uri, "small", kind, tags=(Tag.KEY,))
+    return Counter(run.tags[Tag.KEY] for run in runs)
+
+
+def _ended(*processes: "subprocess.Popen[str]") -> list[str]:
+    """What each said, once it has ended well."""
+    said = []
+    for process in processes:
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors
+        said.append(errors)
+    return said
+
+
+def _evaluated(text: str) -> int:
+    """Of the line that sums up a sweep."""
+    found = re.search(r"(\d+) evaluated", text)
+    assert found is not None, text
+    return int(found[1])
+
+
+def test_two_equal_sweeps_do_everything_once(place: Place) -> None:
+    place.use_grid(1)
+    place.seconds = 0.2
+    before = _keys(place, Kind.EVALUATION)
+    said = _ended(place.start(*PHASE), place.start(*PHASE))
+    new = _keys(place, Kind.EVALUATION) - before
+    assert sorted(new.values()) == [1] * N_CELLS
+    assert list(_keys(place, Kind.BASELINE).values()) == [1]
+    assert sum(map(_evaluated, said)) == N_CELLS
+    assert min(map(_evaluated, said)) > 0, said
+    for text in said:
+        assert "at work on the same cells: they are shared with it" in text
+        assert "by another sweep" in text
+    assert len(place.asked) - place.n_asked <= 4 * (N_CELLS + 1)  # two questions, two prompts each
+
+
+@pytest.mark.parametrize(("grid", "number"), [(2, signal.SIGKILL), (3, signal.SIGINT)], ids=["kill", "int"])
+def test_the_other_does_what_is_left_when_one_ends_early(
+    place: Place, grid: int, number: signal.Signals
+) -> None:
+    place.use_grid(grid)
+    place.seconds = 0.2
+    before = _keys(place, Kind.EVALUATION)
+    first = place.sweep()
+    second = place.start(*PHASE)
+    _until(lambda: place.n_found > 6)
+    first.send_signal(number)
+    (said,) = _ended(second)
+    first.communicate(timeout=60)
+    new = _keys(place, Kind.EVALUATION) - before
+    assert len(new) == N_CELLS
+    n_twice = sum(new.values()) - N_CELLS
+    assert n_twice <= (4 if number == signal.SIGKILL else 0), "more than the cells in hand"
+    assert "shared with it" in said
+
+
+def test_two_rejudgings_pay_once(place: Place) -> None:
+    command = ("rejudge", "--judge", "openai:another")
+    before, n_before = _keys(place, Kind.EVALUATION), len(place.asked)
+    place.seconds = 0.05
+    _ended(place.start(*command), place.start(*command))
+    new = _keys(place, Kind.EVALUATION) - before
+    assert len(new) > N_CELLS
+    assert set(new.values()) == {1}
+    assert len(place.asked) - n_before <= 4 * (len(new) + 1)
+
+
+def _until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
