@@ -145,7 +145,6 @@ def test_a_phase_with_failed_cells_ends_with_1_and_says_so(
         (["best", "--floor", "60", "--floor", "70"], "--floor"),
         (["best", "--intervals", "--no-intervals"], "--intervals and --no-intervals"),
         (["users", "add", "ada", "--role", "writer", "--role", "reader"], "--role"),
-        (["toy", "build", "--output", "a", "--output", "b"], "--output"),
         (["serve", "--port", "1", "--port", "2"], "--port"),
         (["import", "old", "--experiment", "a", "--experiment", "b"], "--experiment"),
     ],

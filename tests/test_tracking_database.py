@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from massact.config import load_experiment
 from massact.errors import UnusableStoreError
 from massact.service.database import set_up
 from massact.store import open_store
@@ -49,8 +50,8 @@ def set_version(uri: str, *versions: str) -> None:
         database.executemany("INSERT INTO alembic_version VALUES (?)", [(one,) for one in versions])
 
 
-def add_run(uri: str) -> None:
-    Filler(uri).run("k1", "0", tags=row_tags(evaluation_row(key="k1")))
+def add_run(uri: str, experiment: str = EXPERIMENT) -> None:
+    Filler(uri).run("k1", "0", tags=row_tags(evaluation_row(key="k1", experiment=experiment)))
 
 
 def content(path: Path) -> list[str]:
@@ -78,7 +79,7 @@ def test_what_is_installed_is_read(uri: str) -> None:
     ids=["newer", "older", "none", "two"],
 )
 def test_a_version_that_is_not_known_is_read_with_one_line(uri: str, versions: list[str], shown: str) -> None:
-    add_run(uri)
+    add_run(uri, load_experiment(str(TOY)).name)
     set_version(uri, *versions)
     result = gaps(uri)
     assert result.exit_code == 1, result.stderr
