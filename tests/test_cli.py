@@ -107,7 +107,14 @@ def test_a_model_of_a_hub_that_cannot_be_reached_says_what_to_do(folder: Path, r
     assert not list(folder.iterdir())
 
 
-@pytest.mark.parametrize("command", ["gaps", "best", "status"])
+def test_the_status_without_a_store_says_what_to_begin_with(folder: Path, root: Path) -> None:
+    result = _invoke("status", "--experiment", str(root / "experiments/toy.yaml"))
+    assert (result.exit_code, "not made yet" in result.stderr) == (1, True)
+    assert "Next: massact calibrate" in result.stdout
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("command", ["gaps", "best"])
 def test_a_question_to_a_store_that_is_not_there_says_how_to_make_one(
     command: str, folder: Path, root: Path
 ) -> None:

@@ -7,6 +7,9 @@ from massact.cli.options import experiment_option, tracking_uri_option
 from massact.config import load_experiment
 from massact.phases.prerequisites import Prerequisite, list_prerequisites
 from massact.store import open_store
+from massact.store.base import NoRuns
+from massact.store.contents import is_absent
+from massact.store.reader import StoreReader
 
 
 @click.command()
@@ -23,9 +26,11 @@ def status(ctx: click.Context, experiment_file: str, tracking_uri: str) -> None:
       massact status --experiment experiments/toy.yaml
     """
     experiment = load_experiment(experiment_file)
-    store = open_store(tracking_uri)
+    is_none = is_absent(tracking_uri)
+    store = StoreReader(NoRuns()) if is_none else open_store(tracking_uri)
     try:
-        click.echo(f"experiment {experiment.name}, store {shown_uri(tracking_uri)}", err=True)
+        where = f"store {shown_uri(tracking_uri)}{', not made yet' if is_none else ''}"
+        click.echo(f"experiment {experiment.name}, {where}", err=True)
         found = list_prerequisites(experiment, store, confirmed=True)
         for warning in store.warnings:
             click.echo(f"warning: {warning}", err=True)

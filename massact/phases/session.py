@@ -37,7 +37,7 @@ from massact.tracking.tracker import OpenRun, Tracker
 __all__ = ["Session", "Workload"]
 
 Say = Callable[[str], None]
-PARTING_SECONDS = 10.0
+PARTING_SECONDS = 30.0
 """How long an ending command waits for the spools of other machines."""
 FEW_CONFIRMING = 5
 """Fewer questions than these say little about a winner."""

@@ -1,5 +1,6 @@
 """The entry points: calibrate, extract, evaluate, the four phases, and main, which runs them all."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ from massact.phases.sweeping import Tally
 from massact.phases.vectors import StoredVectors
 from massact.report.tables import PhaseName
 from massact.schema import MlflowTag
-from massact.tracking.tracker import OpenRun
+from massact.tracking.tracker import PROJECT_RUN, OpenRun
 
 GRID_PHASES: tuple[PhaseName, ...] = ("phase1", "phase2", "phase3")
 
@@ -94,8 +95,9 @@ def run_evaluate(session: Session, request: Request, parent: OpenRun | None = No
     """Evaluate the cells of a command line that the store does not hold yet."""
     layers = request_layers(session, request)
     vectors = StoredVectors(session, request.model, request.trait)
-    for position in request.positions:
-        vectors.check(position)
+    if PROJECT_RUN not in os.environ:  # which is there already, and is to say why it failed
+        for position in request.positions:
+            vectors.check(position)
     params = {
         **phase_params(session),
         "model": request.model.name,

@@ -52,7 +52,8 @@ class Schemas:
     def _properties(self, cls: type[Any], left_out: Collection[str] = ()) -> dict[str, Schema]:
         hints, meanings = typing.get_type_hints(cls), field_docstrings(cls)
         found = {}
-        for field in (one for one in fields(cls) if one.name not in left_out):
+        # what `differs` holds stands in the row itself, under names that depend on the answer
+        for field in (one for one in fields(cls) if one.name not in {*left_out, "differs"}):
             schema = self._of(hints[field.name])
             text = meanings.get(field.name)
             found[field.name] = {**schema, "description": text} if text else schema
