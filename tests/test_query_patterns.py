@@ -288,6 +288,20 @@ def test_a_best_at_the_end_of_its_grid_is_marked(
     assert (row.coefficient, row.at_grid_end) == (60.0, is_end)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scale", [1e-300, 1e300, -1e306])
+def test_the_end_of_a_grid_is_told_whatever_the_size_of_its_coefficients(scale: float) -> None:
+    inner = [
+        evaluated("probe", coefficient=c * scale, delta=d) for c, d in ((30, 1.0), (60, 20.0), (120, 2.0))
+    ]
+    outer = [evaluated("mean_diff", coefficient=c * scale, delta=d) for c, d in ((30, 1.0), (60, 20.0))]
+    rows = best([*inner, *outer], floor=FLOOR).rows
+    assert {row.label: (row.coefficient, row.at_grid_end) for row in rows} == {
+        "probe": (60 * scale, False),
+        "mean_diff": (60 * scale, True),
+    }
+
+
 def test_a_step_of_the_curve_that_is_an_earlier_vector_says_so() -> None:
     five, every = (evaluated(label, vector_digest="v") for label in ("mean_diff_top5", "mean_diff_cleaned"))
     rows = curve([five, every], method="mean_diff", floor=FLOOR).rows

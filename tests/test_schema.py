@@ -31,10 +31,11 @@ from massact.schema import (
     format_param,
 )
 from massact.schema import rows as schema_rows
+from massact.schema.rows import MOST
 
 TEXT = st.text(max_size=8)
-NUMBER = st.floats(-1e15, 1e15)
-WHOLE = st.integers(0, 1_000_000)
+NUMBER = st.floats(allow_nan=False, allow_infinity=False)
+WHOLE = st.integers(0, MOST)
 BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     Kind: st.sampled_from(Kind),
     str: TEXT,
@@ -225,6 +226,32 @@ def test_a_param_reads_as_it_was_written(value: object, text: str) -> None:
 def test_a_row_with_what_is_no_number_is_refused(value: float) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         encode_row(replace(ROW, trait_mean=value))
+
+
+@pytest.mark.parametrize("name", ["n_scored", "n_unscored", "n_questions", "n_dims", "n_vectors"])
+@pytest.mark.parametrize("value", [MOST + 1, 2**62, -1])
+def test_what_the_reader_refuses_is_not_written(name: str, value: int) -> None:
+    with pytest.raises(ValueError, match=f"{name} is no count from 0 to 2147483647: {value}"):
+        encode_row(replace(ROW, **{name: value}))
+    with pytest.raises(TypeError, match="layer is of the wrong type"):
+        encode_row(replace(ROW, layer=1.5))  # type: ignore[arg-type]  # on purpose
+
+
+# as the version of 2026-11-26 wrote them, in files of any numbers that it let through
+STORED_BEFORE = [
+    {"coefficient": 1e16}, {"coefficient": 2.0**62}, {"coefficient": -1.7976931348623157e308}, {"coefficient": 5e-324},
+    {"coefficient": 1e25}, {"coefficient": 7}, {"trait_std": 1e300}, {"trait_std": -1e308}, {"n_scored": 2**31 - 1},
+    {"n_questions": 2**31 - 1}, {"n_unscored": 2**31 - 1}, {"n_dims": 9_999_999}, {"layer": 100_000}, {"seed": 10**15},
+    {"label": "\ud7ff \x1b \u00e9" * 40}, {"trait_mean": 0}, {"relative_strength": 1e300},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("values", STORED_BEFORE, ids=str)
+def test_every_row_that_an_earlier_version_wrote_is_read(values: dict[str, Any]) -> None:
+    fields_then = {**json.loads(_tag()), "origin": "imported", **values}
+    row = decode_evaluation(json.dumps(fields_then, separators=(",", ":"), allow_nan=False))
+    assert row == replace(ROW, origin="imported", **values)
+    assert decode_evaluation(encode_row(row)) == row
 
 
 def test_a_row_as_long_as_a_tag_fits_and_one_character_more_does_not() -> None:

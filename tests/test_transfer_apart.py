@@ -2,6 +2,7 @@
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ from massact.domain import TRAIT_INTERP_DIFFERS
 from massact.errors import DataError
 from massact.query import Answer, best, compare, curve, runs, sensitivity
 from massact.query.winners import BestRow
-from massact.schema import Kind
+from massact.schema import EvaluationRow, Kind
 from massact.store import Stored
 from massact.store.contents import StoredContent
 from massact.transfer.importer import Importer
-from massact.transfer.names import Target
+from massact.transfer.names import Context, Target
 from massact.transfer.published import read_published
+from massact.transfer.rows import imported_row
 from massact.transfer.seen import Seen
 from massact.transfer.tree import find_sources
 from tests.transfer_files import (
@@ -88,6 +90,49 @@ def test_a_few_questions_neither_win_nor_replace_many(tmp_path: Path) -> None:
     assert sorted((row.differs["n_questions"], row.status) for row in shown.rows) == [
         (5, "unscored"), (5, "unscored"), (100, "ok"),
     ]  # fmt: skip
+
+
+def as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Import as the version of 2026-11-26 did: over the header's number of questions, the prompt set not kept."""
+
+    def told(context: Context, *_: Any) -> int | None:
+        return context.header.n_questions if context.header else None
+
+    def row(*args: Any, **options: Any) -> EvaluationRow:
+        return replace(imported_row(*args, **options), prompt_set=None)
+
+    monkeypatch.setattr("massact.transfer.survey.n_asked", told)
+    monkeypatch.setattr("massact.transfer.importer.n_asked", told)
+    monkeypatch.setattr("massact.transfer.importer.imported_row", row)
+
+
+def test_results_that_an_earlier_version_mixed_are_told_of(tmp_path: Path) -> None:
+    path, heap = results(tmp_path / "old", MIXED), Heap()
+    with pytest.MonkeyPatch.context() as patch:
+        as_before(patch)
+        import_to_heap(path, heap)
+        report, _ = import_to_heap(path, heap)
+        assert report.files[0].notes == []
+    answer = best(stored(heap), floor=FLOOR)
+    assert [(row.delta, row.coefficient) for row in answer.rows] == [(44.0, 7.0)]
+    [note] = [note for note in answer.notes if "earlier version" in note]
+    assert note.startswith(
+        "gemma-3-4b-it, chirp/refusal: imported by an earlier version, which compared results over"
+    )
+    assert note.endswith("import into a new experiment (massact export --superseded has all lines)")
+    for question in (runs, curve, sensitivity):
+        asked: Any = {"floors": (68.0, 70.0)} if question is sensitivity else {"floor": FLOOR}
+        asked |= {"method": "probe"} if question is curve else {}
+        assert note in question(stored(heap), **asked).notes  # type: ignore[operator]  # of three signatures
+    report, _ = import_to_heap(path, heap)
+    assert (report.totals.imported, report.totals.already_there) == (0, 4)
+    [note] = report.files[0].notes
+    assert note.startswith("4 results are in the store as of another number of questions than the file tells")
+    fresh = Heap()
+    import_to_heap(path, fresh)
+    assert not any("earlier version" in note for note in best(stored(fresh), floor=FLOOR).notes)
+    report, _ = import_to_heap(path, fresh)
+    assert report.files[0].notes == []
 
 
 def test_a_number_of_questions_has_a_baseline_of_its_own(tmp_path: Path) -> None:

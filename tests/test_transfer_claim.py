@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from massact.errors import StoreError
 from massact.schema import Kind
@@ -18,6 +20,7 @@ from massact.tracking.connection import connect
 from massact.tracking.experiments import ensure_experiment
 from massact.tracking.process import process_tag
 from massact.transfer.claim import ImportClaim
+from tests.postgres_server import PostgresServer
 from tests.store_fixtures import tracking_server
 from tests.transfer_files import (
     EXPERIMENT,
@@ -110,16 +113,27 @@ def test_a_claim_of_another_machine_is_void_when_it_is_silent(uri: str) -> None:
     ]
 
 
-def test_a_claim_that_another_has_removed_is_lost(uri: str) -> None:
+@pytest.mark.parametrize("can_delete", [True, False])
+def test_a_claim_that_another_has_removed_is_lost(
+    uri: str, monkeypatch: pytest.MonkeyPatch, can_delete: bool
+) -> None:
+    if not can_delete:  # as a server of an MLflow that is too old
+
+        def refuse(*_: object) -> None:
+            raise MlflowException("no such endpoint")
+
+        monkeypatch.setattr(MlflowClient, "delete_experiment_tag", refuse)
     with ImportClaim(uri, EXPERIMENT, beat_seconds=0.05) as claim:
         claim.check()
-        client = connect(uri)
         [key] = claims(uri)
-        client.delete_experiment_tag(client.get_experiment_by_name(EXPERIMENT).experiment_id, key)
+        other = ImportClaim(uri, EXPERIMENT)
+        other._client, other._experiment_id = claim._client, claim._experiment_id
+        other._remove(key)
         with pytest.raises(StoreError, match="another began in its place"):  # noqa: PT012  it notices at its next beat
-            while True:
+            for _ in range(1000):
                 claim.check()
                 time.sleep(0.01)
+        assert claims(uri) == {}, "it does not renew itself"
     assert claims(uri) == {}
 
 
@@ -157,6 +171,14 @@ def check_once(uri: str, outputs: list[str]) -> None:
 @pytest.mark.slow
 def test_three_imports_at_once_store_each_result_once(uri: str, tree: Path) -> None:
     check_once(uri, import_at_once(uri, tree, 3))
+
+
+@pytest.mark.slow
+def test_two_imports_at_once_into_postgresql(postgres: PostgresServer, tree: Path) -> None:
+    uri = postgres.fresh()
+    connect(uri)
+    check_once(uri, import_at_once(uri, tree, 2))
+    assert claims(uri) == {}
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from safetensors.torch import save
 
 from massact.config import load_experiment
 from massact.errors import UsageError
+from massact.query import Answers
 from massact.schema import EvaluationRow, Kind, Scores, StageRow, Tag, decode_stage
 from massact.store import open_store
 from massact.store.contents import stored_runs
@@ -123,6 +124,33 @@ def test_an_imported_tree_comes_back(uri: str, empty: str, tmp_path: Path) -> No
     assert answers(empty) == answers(uri)
     export(empty, tmp_path / "out2")
     assert files_of(tmp_path / "out2") == files_of(tmp_path / "out")
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_whatever_is_imported_can_be_read(uri: str, tmp_path: Path) -> None:
+    weights = [1e16, 2.0**62, 1e30, 1e308, -1.7e308, 5e-324, 10**25]
+    lines = [evaluation(30 + i, vectors=[vector(weight=weight)]) for i, weight in enumerate(weights)]
+    results: list[dict[str, Any]] = [
+        {"n": 2_000_000}, {"n": 2**31 - 1}, {"trait_std": 1e300}, {"n": 2**31}, {"n": 10**25}, {"n": 4, "more": 10**25},
+    ]  # fmt: skip
+    for i, result in enumerate(results):
+        lines.append(
+            evaluation(vectors=[vector(layer=i)], result={"trait_mean": 1, "coherence_mean": 90, **result})
+        )
+    write_lines(
+        tmp_path / "old" / PLACE / "results.jsonl", [header(n_questions=2**31 - 1), baseline(n=9), *lines]
+    )
+    report = import_to_store(uri, tmp_path / "old")
+    assert (report.totals.imported, report.totals.refused) == (12, 2)
+    assert len(stored_lines(uri)) == 12
+    with closing(open_store(uri)) as store:
+        assert len(answers(uri)[0]) == 12  # scores too, of which there are none, whatever number was asked
+        told = Answers.from_store(store, EXPERIMENT, least_scored=0.0)
+        told.with_scores(store, 0.0).best(68.0)
+        told.gaps(68.0)
+        assert store.warnings == []
+    export(uri, tmp_path / "out")
+    assert import_to_store(uri, tmp_path / "out").totals.imported == 0
 
 
 def test_superseded_results_come_back_too(uri: str, empty: str, tmp_path: Path) -> None:

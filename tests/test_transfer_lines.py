@@ -53,6 +53,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "mean above 100": (evaluation(trait=100.5), "trait_mean 100.5 is not within"),
     "coherence below 0": (evaluation(coherence=-1), "coherence_mean -1 is not within"),
     "n": (evaluation(result={"n": 1.5}), "n 1.5 is not a count"),
+    "huge n": (evaluation(result={"n": 2**31}), "n 2147483648 is not a count"),
     "position": (evaluation(vectors=[vector(position="response")]), "position 'response'"),
     "timestamp": (evaluation(at="yesterday"), "timestamp 'yesterday'"),
     "timestamp before 1970": (evaluation(at="1969-12-31T23:59:59"), "before 1970"),

@@ -73,7 +73,8 @@ class PointSet:
 
         coefficients, coherence = self._column("coefficient"), self._column("coherence_mean")
         is_seen = (coherence < floor) | ((coherence >= floor) & ~np.isnan(self._column("delta")))
-        here = is_seen & (self._column("layer") == point.layer) & (coefficients * point.coefficient > 0)
+        is_same_side = np.sign(coefficients) * np.sign(point.coefficient) > 0
+        here = is_seen & (self._column("layer") == point.layer) & is_same_side
         sizes = np.abs(coefficients[here])
         return bool(len(sizes)) and not sizes.min() < abs(point.coefficient) < sizes.max()
 

@@ -227,7 +227,7 @@ def natural_order(name: str) -> list[str | int]:
 
 
 def setting_notes(by_group: Mapping[Group, Sequence[Slice]]) -> tuple[str, ...]:
-    """In words, where a model and trait were evaluated in several settings and what differs."""
+    """In words, where a model and trait were evaluated in several settings, what differs, and what an import mixed."""
     samples, baselines = _samples(by_group)
     several = tuple(
         f"{model}, {trait}: evaluated in {len(settings)} settings, answered separately and never mixed; "
@@ -235,12 +235,22 @@ def setting_notes(by_group: Mapping[Group, Sequence[Slice]]) -> tuple[str, ...]:
         for (model, trait), settings in sorted(samples.items())
         if len(settings) > 1
     )
-    return several + tuple(
-        f"{model}, {trait}: evaluated against {len(found)} baselines "
-        f"({', '.join(_baseline(one) for one in sorted(found, key=_or_least))}) in setting {setting[:8]}, "
-        "answered separately and never mixed"
-        for (model, trait, setting), found in sorted(baselines.items())
-        if len(found) > 1
+    mixed = tuple(
+        f"{model}, {trait}: imported by an earlier version, which compared results over different numbers of questions "
+        "and other components of the model: import into a new experiment (massact export --superseded has all lines)"
+        for (model, trait), settings in sorted(samples.items())
+        if any(row.origin == "imported" and row.prompt_set is None for row in settings.values())
+    )
+    return (
+        several
+        + mixed
+        + tuple(
+            f"{model}, {trait}: evaluated against {len(found)} baselines "
+            f"({', '.join(_baseline(one) for one in sorted(found, key=_or_least))}) in setting {setting[:8]}, "
+            "answered separately and never mixed"
+            for (model, trait, setting), found in sorted(baselines.items())
+            if len(found) > 1
+        )
     )
 
 

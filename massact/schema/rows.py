@@ -191,7 +191,7 @@ def encode_row(row: EvaluationRow | StageRow | PublishedRow) -> str:
     """The compact JSON of a row, for the tag `massact.row`.
 
     Raises:
-        ValueError: longer than a tag may be, or with a number that JSON does not have.
+        ValueError, TypeError: longer than a tag may be, or with something that nobody could read back.
     """
     given = ((name, getattr(row, name)) for name in _NAMES[type(row)])  # asdict copies each value
     values = {name: value for name, value in given if value is not None}
@@ -200,6 +200,7 @@ def encode_row(row: EvaluationRow | StageRow | PublishedRow) -> str:
         raise ValueError(
             f"the row of {row.kind} {row.key[:12]} takes {len(text)} characters, {TAG_LIMIT} fit in a tag"
         )
+    _known_fields(type(row), text)
     return text
 
 
@@ -245,17 +246,13 @@ def _known_fields(cls: type[Any], text: str) -> dict[str, Any]:
             known[name] = tuple(value)
         elif type(value) not in types and not (type(value) is str and value in texts):
             raise TypeError(f"{name} is of the wrong type: {str(value)[:80]!r}")
-        elif name.startswith("n_") and type(value) is int and not 0 <= value <= _MOST:
-            raise ValueError(f"{name} is no count: {value}")
-        elif type(value) is float and abs(value) > _LARGEST:
-            raise ValueError(f"{name} is beyond measure: {value}")
+        elif name.startswith("n_") and type(value) is int and not 0 <= value <= MOST:
+            raise ValueError(f"{name} is no count from 0 to {MOST}: {value}")
     return known
 
 
-_LARGEST = 1e15
-"""Of a number: sums and squares of larger ones end up infinite."""
-_MOST = 1_000_000
-"""No count of a row is larger: neither questions nor layers, dims or vectors."""
+MOST = 2**31 - 1
+"""Of a count: what fits in the 32 bits that a point and a database have for it."""
 
 
 @cache

@@ -199,10 +199,9 @@ class StoreReader:
             found = {run_id: scores for run_id, scores in decoded if scores is not None}
         others = self._source.finished_runs([one for one in asked if one not in found], tags=(Tag.ROW,))
         rows = self._decoded(others, None, decode_evaluation)
-        n_questions = {stored.run_id: stored.row.n_questions for stored in rows}
-        steps = self._source.score_steps(list(n_questions)) if n_questions else {}
-        for run_id, length in n_questions.items():
-            found[run_id] = _stepped_scores(steps.get(run_id, []), length)
+        steps = self._source.score_steps([one.run_id for one in rows]) if rows else {}
+        for one in rows:
+            found[one.run_id] = _stepped_scores(steps.get(one.run_id, []), one.row)
         return found
 
     def close(self) -> None:
@@ -244,13 +243,20 @@ def _start(run: RawRun) -> tuple[int, str]:
     return (run.started_at if run.started_at is not None else -1, run.run_id)
 
 
-def _stepped_scores(steps: Sequence[ScoreStep], n_questions: int | None) -> Scores:
-    if n_questions is None:  # of an imported run: as many as have a score
+_MOST_QUESTIONS = 1_000_000
+"""No set of questions is larger, whatever a row or a step says; so many take 16 MB a run."""
+
+
+def _stepped_scores(steps: Sequence[ScoreStep], row: EvaluationRow) -> Scores:
+    steps = [step for step in steps if 0 <= step.question < _MOST_QUESTIONS]
+    n_questions = row.n_questions
+    if n_questions is None or n_questions > _MOST_QUESTIONS or (row.origin == "imported" and not steps):
+        # a file may claim any number, or none: as many as have a score
         n_questions = max((step.question + 1 for step in steps), default=0)
     values: dict[str, list[float | None]] = {
         metric: [None] * n_questions for metric in (TRAIT_SCORE, COHERENCE_SCORE)
     }
     for step in steps:
-        if 0 <= step.question < n_questions and step.metric in values:
+        if step.question < n_questions and step.metric in values:
             values[step.metric][step.question] = step.score
     return Scores(tuple(values[TRAIT_SCORE]), tuple(values[COHERENCE_SCORE]))

@@ -125,7 +125,7 @@ class ImportClaim(AbstractContextManager["ImportClaim"]):
     def _stands(self, key: str, text: str) -> bool:
         process = read_process(text)
         alive = None if process is None else is_alive(process)
-        if alive is not None:
+        if alive is not None:  # however silent: a long write to SQLite keeps its own sign of life out
             return alive
         now = time.monotonic()
         last, since = self._seen.get(key, ("", now))
@@ -142,7 +142,7 @@ class ImportClaim(AbstractContextManager["ImportClaim"]):
     def _beat(self) -> None:
         while not self._ended.wait(self._beat_seconds):
             with suppress(Exception):  # a store that is busy or down: the next beat tries again
-                if self._key not in self._client.get_experiment(self._experiment_id).tags:
+                if not self._client.get_experiment(self._experiment_id).tags.get(self._key):  # see `_remove`
                     self._is_lost = True
                     return
                 self._renew()

@@ -46,6 +46,8 @@ class _File:
     """Results with NaN as a mean."""
     n_ties: int = 0
     """Lines of a cell and a time that another line has too."""
+    n_otherwise: int = 0
+    """Lines that the store holds as of another number of questions."""
 
 
 class Importer:
@@ -122,6 +124,12 @@ class Importer:
                 f"{file.n_ties} results are of a cell and a time that another result has too: "
                 "which of them counts is left to chance, so delete the wrong runs"
             )
+        if file.n_otherwise:
+            report.note(
+                f"{file.n_otherwise} results are in the store as of another number of questions than the file tells "
+                "(an earlier version mixed them, or the file has grown), so they are compared with the wrong ones: "
+                "import it into a new experiment"
+            )
         file.responses.note_unclaimed()
 
     def _import_line(self, file: _File, number: int, line: bytes | None) -> None:
@@ -170,7 +178,9 @@ class Importer:
 
         is_new = self._add(file.report, content, build)
         self._n_of_others += is_new
-        file.n_ties += is_new and not self._seen.add(measured_identity(row.key, at))
+        identity = measured_identity(row.key, at)
+        file.n_otherwise += not is_new and line.finished_at is not None and identity not in self._seen
+        file.n_ties += is_new and not self._seen.add(identity)
         file.n_nan += is_new and row.unscored_because is not None
         if is_new and not line.is_baseline and row.baseline_trait_mean is None:
             _count_without_baseline(file, line, n_questions)

@@ -14,6 +14,7 @@ from typing import Any
 from massact.domain import COMPONENT, Direction
 from massact.errors import UsageError
 from massact.labels import normalise_label
+from massact.schema.rows import MOST
 from massact.transfer.document import LineError, without_nan
 from massact.vectors.positions import parse_position
 
@@ -252,7 +253,7 @@ def _count(fields: Mapping[str, Any], name: str) -> int | None:
     value = fields.get(name)
     if value is None:
         return None
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST:
         raise LineError(f"{name} {value!r} is not a count")
     return value
 

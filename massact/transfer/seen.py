@@ -31,6 +31,10 @@ class Seen:
         done = self._connection.execute("INSERT OR IGNORE INTO seen VALUES (?)", (_digest(identity),))
         return done.rowcount == 1
 
+    def __contains__(self, identity: str) -> bool:
+        asked = self._connection.execute("SELECT 1 FROM seen WHERE digest = ?", (_digest(identity),))
+        return asked.fetchone() is not None
+
     def discard(self, identity: str) -> None:
         """Take an identity out again: what it stands for could not be imported."""
         self._connection.execute("DELETE FROM seen WHERE digest = ?", (_digest(identity),))
