@@ -114,14 +114,10 @@ class Number(click.FloatRange):
         return number
 
 
-_PASSWORD = re.compile(r"://[^:@/]*:[^@]+@|[?&][a-z]*password=", re.IGNORECASE)
-"""In a database's URI: before its host, or in its query."""
-
-
 def _resolve_tracking_uri(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
     uri = resolve_tracking_uri(value)
     is_typed = ctx.get_parameter_source(str(param.name)) is ParameterSource.COMMANDLINE
-    if is_typed and not uri.startswith(("http://", "https://")) and _PASSWORD.search(uri):
+    if is_typed and not uri.startswith(("http://", "https://")) and shown_uri(uri) != uri:
         raise UsageError(
             "--tracking-uri holds a password, which everybody on this machine can read on a command line: "
             "set MLFLOW_TRACKING_URI instead, or leave it out and use PGPASSWORD or ~/.pgpass (docs/access.md)"
