@@ -47,7 +47,7 @@ def asked_experiment(value: str | None, tracking_uri: str) -> str:
     """
     if value is not None:
         return _not_empty(value)
-    files, held = experiment_files(), _experiments_in(tracking_uri)
+    files, held = experiment_files(), experiments_in(tracking_uri)
     if len(held) == 1:
         declaring = [file for file, name in files.items() if name == held[0]]
         chosen, why = (
@@ -81,7 +81,8 @@ def experiment_files() -> dict[str, str]:
     return found
 
 
-def _experiments_in(tracking_uri: str) -> list[str]:
+def experiments_in(tracking_uri: str) -> list[str]:
+    """The names of the experiments that a store holds; none where it cannot be read."""
     from massact.store import open_store
 
     try:
