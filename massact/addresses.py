@@ -8,12 +8,18 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit
 
 from massact.errors import ConfigError, UnusableStoreError
 
 DEFAULT_STORE = "mlflow.db"
 _DATABASES = ("sqlite", "postgresql", "postgres")
+_SCHEME = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_BUCKET = re.compile(r"[^:/?#@]*[/?#]")
+"""A host without a login or a port, and what ends it."""
+_SECRET_NAME = re.compile(r"pass(?!file)|pwd|token|key|secret|sig|credential|authori", re.IGNORECASE)
+_LEAST_SECRET = 3
+"""Characters of a secret that is looked for in the text of an error; a shorter one is in every other word."""
 _WAY_OUT = (
     "rename the folder (a name without % and ?), work in another one, or write to a tracking server "
     "(--tracking-uri http://HOST:PORT)"
@@ -106,7 +112,7 @@ def resolve_tracking_uri(value: str | None) -> str:
     value = value or os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(Path(DEFAULT_STORE))
     if "://" not in value:
         raise ConfigError(
-            f"tracking URI {value!r} has no scheme: write sqlite:///FILE, postgresql://… or http(s)://…"
+            f"tracking URI {shown_uri(value)!r} has no scheme: write sqlite:///FILE, postgresql://… or http(s)://…"
         )
     if scheme_of(value) == "sqlite":
         return plain_sqlite(value)
@@ -121,19 +127,81 @@ def resolve_tracking_uri(value: str | None) -> str:
     return value
 
 
-def shown_uri(tracking_uri: str) -> str:
-    """The URI without the passwords that it may hold."""
-    return hide_passwords(tracking_uri, tracking_uri)
+def shown_uri(uri: str) -> str:
+    """A URI as messages show it: `***` for the password of its login, and for the values in its query that are secret.
+
+    Whatever stands between the first `:` and the last `@` counts as the password, as people write theirs unquoted.
+    """
+    shown = uri
+    for start, end in reversed(_secret_spans(uri)):
+        shown = f"{shown[:start]}***{shown[end:]}"
+    return shown
 
 
-def hide_passwords(text: str, tracking_uri: str) -> str:
-    """A text without the passwords that a URI holds."""
-    parts = urlsplit(tracking_uri)
-    secrets = [value for name, value in parse_qsl(parts.query) if "password" in name.lower()]
-    for secret in filter(None, (parts.password, *secrets)):
-        for form in sorted({secret, unquote(secret), quote(secret, safe="")}, key=len, reverse=True):
-            text = text.replace(form, "***")
+def artifacts_shown(uri: str) -> str:
+    """Where artifacts lie, as messages show it: without a login, and of a query the names alone.
+
+    The user's name may be the identifier of a key, and the path of a folder is no URI.
+    """
+    scheme = _SCHEME.match(uri)
+    if scheme is None:
+        return uri
+    rest = uri[scheme.end() :]
+    if "@" in rest and not _BUCKET.match(rest):
+        rest = f"***@{rest.rpartition('@')[2]}"
+    place, mark, query = rest.partition("#")[0].partition("?")
+    names = [part.partition("=") for part in query.split("&") if part]
+    return (
+        scheme[0] + place + mark + "&".join(f"{name}=***" if is_pair else "***" for name, is_pair, _ in names)
+    )
+
+
+def hide_passwords(text: str, uri: str) -> str:
+    """The text of an error without the secrets that a URI holds, whole, in part or quoted."""
+    if uri:
+        text = text.replace(uri, shown_uri(uri))
+    parts: set[str] = set()
+    for start, end in _secret_spans(uri):
+        # a URI that is not quoted is cut at these by whoever reads it, and a part of the password is in the error
+        parts.update((uri[start:end], *re.split(r"[/?#@:&=]", uri[start:end])))
+    parts |= {plain for part in parts for plain in (unquote(part), unquote_plus(part))}
+    for part in sorted(parts, key=len, reverse=True):
+        if len(part) >= _LEAST_SECRET:
+            text = re.sub("".join(map(_spellings, part)), "***", text)
     return text
+
+
+def _spellings(character: str) -> str:
+    """A pattern of what a character is written as: itself, quoted for a URI, or as a literal of Python's."""
+    quoted = quote(character, safe="", errors="replace")
+    forms = {
+        character,
+        quoted,
+        quoted.lower(),
+        quote_plus(character, errors="replace"),
+        repr(character)[1:-1],
+    }
+    return f"(?:{'|'.join(map(re.escape, sorted(forms, key=len, reverse=True)))})"
+
+
+def _secret_spans(uri: str) -> list[tuple[int, int]]:
+    """Where in a URI its secrets begin and end, in order and apart."""
+    scheme = _SCHEME.match(uri)
+    begin = scheme.end() if scheme else 0
+    is_file = scheme_of(uri) in ("sqlite", "file") and uri[begin : begin + 1] == "/"
+    login, end = uri.find(":", begin) + 1, uri.rfind("@")
+    spans = [(login, end)] if 0 < login < end and not is_file else []
+    for part in re.finditer(r"[?&#]([^?&#=]*)=", uri):
+        if _SECRET_NAME.search(unquote(part[1])):
+            following = re.compile(r"&[\w.%-]+=").search(uri, part.end())
+            spans.append((part.end(), following.start() if following else len(uri)))
+    apart: list[tuple[int, int]] = []
+    for span in sorted(spans):
+        if apart and span[0] <= apart[-1][1]:
+            apart[-1] = (apart[-1][0], max(apart[-1][1], span[1]))
+        else:
+            apart.append(span)
+    return apart
 
 
 def store_elsewhere(tracking_uri: str, near: Iterable[Path] = ()) -> str:

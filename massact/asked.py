@@ -1,5 +1,6 @@
 """Reading what a question is asked about: an experiment file, and its part of the run store."""
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from massact.errors import (
     UsageError,
 )
 from massact.labels import normalise_label
-from massact.names import check_name, shown
+from massact.names import as_held, shown, visible
 from massact.query import Answer, Answers, Filters
 from massact.schema import Declared, PublishedRow
 from massact.store import RunStore, open_store
@@ -61,6 +62,8 @@ class Asked:
 class Loaded:
     """What the store and the experiment file have to answer with."""
 
+    experiment: str
+    """Its name as the store holds it."""
     answers: Answers
     floor: float
     declared: Declared | None
@@ -87,26 +90,22 @@ def ask(posed: Posed[AnswerT]) -> AnswerT:
         UsageError: the file, the store or a filter is wrong.
     """
     declared = _declared_by_file(posed.asked)
-    name = declared.experiment if declared else check_name(str(posed.asked.experiment), "experiment")
+    name = declared.experiment if declared else str(posed.asked.experiment)
     uri = resolve_tracking_uri(posed.asked.tracking_uri)
     near = (Path(declared.source).parent,) if declared else ()
     try:
         store = open_store(uri)
     except StoreError as error:
         elsewhere = store_elsewhere(uri, near)
-        path = (
-            ""
-            if declared
-            else f"no experiment file {find_experiment_file(name)} (pass --experiment FILE), and "
-        )
+        path = "" if declared else f"{_no_file(name)} (pass --experiment FILE), and "
         raise StoreError(f"{path}{error}{elsewhere}") from error
     try:
         loaded = _load(store, name, posed.asked, declared)
         if declared and loaded.is_empty:
-            _check_held(store, name, shown_uri(uri), store_elsewhere(uri, near))
+            _check_held(store, loaded.experiment, shown_uri(uri), store_elsewhere(uri, near))
     finally:
         store.close()
-    return replace(_answered(posed, loaded), experiment=name, store=shown_uri(uri))
+    return replace(_answered(posed, loaded), store=shown_uri(uri))
 
 
 def _check_held(store: RunStore, name: str, place: str, elsewhere: str) -> None:
@@ -127,8 +126,7 @@ def ask_store(store: RunStore, posed: Posed[AnswerT]) -> AnswerT:
     Raises:
         UsageError: the store or a filter is wrong.
     """
-    name = str(posed.asked.experiment)
-    return replace(_answered(posed, _load(store, name, posed.asked, None)), experiment=name)
+    return _answered(posed, _load(store, str(posed.asked.experiment), posed.asked, None))
 
 
 def _answered(posed: Posed[AnswerT], loaded: Loaded) -> AnswerT:
@@ -136,15 +134,26 @@ def _answered(posed: Posed[AnswerT], loaded: Loaded) -> AnswerT:
     notes = (*loaded.notes, *answer.notes)
     if not answer.rows and not notes:
         notes = (*notes, "neither the experiment file nor the run store has anything to answer this with")
-    return replace(answer, notes=notes, least_scored=loaded.answers.least_scored)
+    return replace(
+        answer, notes=notes, least_scored=loaded.answers.least_scored, experiment=loaded.experiment
+    )
 
 
 def find_experiment_file(value: str | Path) -> Path:
     """A file as given, or a bare name (as the plan writes it) as `experiments/NAME.yaml`."""
     path = Path(value)
-    return (
-        path if path.suffix in (".yaml", ".yml") or path.is_file() else Path("experiments") / f"{value}.yaml"
-    )
+    is_file = path.suffix in (".yaml", ".yml") or os.path.isfile(path)  # of a name that no file can have too
+    return path if is_file else Path("experiments") / f"{value}.yaml"
+
+
+def named_file(value: str | Path) -> Path | None:
+    """The file that an experiment is named by; `None` for a bare name without one: perhaps the store knows it."""
+    path = find_experiment_file(value)
+    return path if path == Path(value) or os.path.isfile(path) else None
+
+
+def _no_file(name: str) -> str:
+    return visible(f"no experiment file {find_experiment_file(name)}")
 
 
 def _load(store: RunStore, name: str, asked: Asked, by_file: Declared | None) -> Loaded:
@@ -166,9 +175,13 @@ def _load(store: RunStore, name: str, asked: Asked, by_file: Declared | None) ->
     warning = floor_warning(floor)
     notes = (*([warning] if warning else []), *_notes(store, name, answers))
     is_empty = not (answers.evaluations or answers.failures or published)
+    if is_empty and (other := as_held(name, store.experiments())) != name:
+        return _load(
+            store, other, asked, by_file
+        )  # written before names were composed, or under another's rule
     if declared is None and is_empty:
         raise UnknownExperimentError(
-            f"no experiment file {find_experiment_file(name)}, and the run store holds no evaluation of an "
+            f"{_no_file(name)}, and the run store holds no evaluation of an "
             f"experiment {name!r}: pass --experiment FILE, or the name of one that the store holds"
         )
     if declared is None and (asked.needs_matrix or asked.phase is not None):
@@ -178,13 +191,13 @@ def _load(store: RunStore, name: str, asked: Asked, by_file: Declared | None) ->
         answers = answers.with_scores(store, 0.0 if asked.needs_all_scores else floor)
     if asked.with_confirmations:
         answers = answers.with_confirmations(store, name, floor)
-    return Loaded(answers, floor, declared, published, notes, is_empty)
+    return Loaded(name, answers, floor, declared, published, notes, is_empty)
 
 
 def _declared_by_file(asked: Asked) -> Declared | None:
-    path = find_experiment_file(asked.experiment)
-    if path != Path(asked.experiment) and not path.is_file():
-        return None  # a bare name: perhaps one that only the store knows
+    path = named_file(asked.experiment)
+    if path is None:
+        return None
     from massact.config import load_experiment
 
     return declared_by_data(load_experiment(path))
@@ -220,7 +233,7 @@ def declared_by_data(experiment: "Experiment") -> Declared:
 
 def _no_matrix(name: str) -> str:
     return (
-        f"no experiment file {find_experiment_file(name)}, which would declare what should be there, and the run "
+        f"{_no_file(name)}, which would declare what should be there, and the run "
         f"store does not say what {name!r} declares: pass --experiment FILE, or run a phase of its file once "
         "(massact evaluate, phase1 to phase3 or main), which keeps that in the store"
     )

@@ -1,5 +1,6 @@
 """What a database of MLflow's is before it is read or written, and which of its errors pass by themselves."""
 
+import re
 import sqlite3
 from collections.abc import Collection
 
@@ -34,6 +35,12 @@ def passes_by_itself(error: BaseException) -> bool:
         return str(state).startswith(_POSTGRESQL)
     is_connection = type(cause).__name__ in ("OperationalError", "ConnectionTimeout", "TimeoutError")
     return is_connection and not any(text in str(cause) for text in _AT_THE_DOOR)
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of what a driver says, without what stands before an `@`: a password that holds one ends there."""
+    reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+    return re.sub(r"[^\s'\"]*@", "***@", reason)
 
 
 def of_database(error: BaseException) -> BaseException | None:

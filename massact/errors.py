@@ -4,11 +4,14 @@ The command line prints the message alone and exits with `exit_code`: 2 where th
 must be changed, 1 where the work itself failed or the answer is "no".
 """
 
-LFS_POINTER = "version https://git-lfs.github.com/spec/"
-"""What a file begins with that Git LFS put in place of a large one."""
-LFS_ADVICE = (
-    "a Git LFS pointer stands in place of the data: run `git lfs pull` in the repository that it is from"
-)
+
+def lfs_advice(begin: bytes) -> str | None:
+    """What to do about a file that begins so, where Git LFS put it in place of a large one."""
+    if not begin.startswith(b"version https://git-lfs.github.com/spec/"):
+        return None
+    return (
+        "a Git LFS pointer stands in place of the data: run `git lfs pull` in the repository that it is from"
+    )
 
 
 class MassactError(Exception):

@@ -13,26 +13,32 @@ class JsonError(ValueError):
     """A text that is no JSON, or holds what cannot be stored, counted or printed; it says what."""
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, *, allow_nan: bool = False) -> Any:
     """The value of a JSON text.
 
+    Args:
+        allow_nan: whether NaN and infinity, which Python and numpy write, are let through.
+
     Raises:
-        JsonError: it is no JSON (NaN and the like are none), is nested too deeply, names something twice, or holds a
+        JsonError: it is no JSON, is nested too deeply, names something twice, or holds a
             number beyond 64 bits or half of a character.
     """
     try:
         if isinstance(text, bytes):
             text = text.decode(json.detect_encoding(text))
+        constant = float if allow_nan else _constant
         if _SUSPECT.search(text) is None:
-            return json.loads(text, parse_constant=_constant, object_pairs_hook=_object)
+            return json.loads(text, parse_constant=constant, object_pairs_hook=_object)
         value = json.loads(
-            text, parse_constant=_constant, object_pairs_hook=_object, parse_int=_integer, parse_float=_float
+            text, parse_constant=constant, object_pairs_hook=_object, parse_int=_integer, parse_float=_float
         )
         json.dumps(value, ensure_ascii=False).encode()
     except RecursionError as error:
         raise JsonError("it is nested too deeply") from error
+    except UnicodeDecodeError as error:
+        raise JsonError(f"it is not UTF-8 (byte {error.start + 1})") from error
     except UnicodeError as error:
-        raise JsonError("it is no text: it holds half of a character, or is not UTF-8") from error
+        raise JsonError("it holds half of a surrogate pair, which is no character") from error
     except JsonError:
         raise
     except ValueError as error:
@@ -40,13 +46,13 @@ def parse_json(text: str | bytes) -> Any:
     return value
 
 
-def parse_object(text: str | bytes) -> dict[str, Any]:
+def parse_object(text: str | bytes, *, allow_nan: bool = False) -> dict[str, Any]:
     """The object of a JSON text.
 
     Raises:
         JsonError: as `parse_json`, or it is no object.
     """
-    value = parse_json(text)
+    value = parse_json(text, allow_nan=allow_nan)
     if not isinstance(value, dict):
         raise JsonError(f"it is no object: {str(value)[:80]!r}")
     return value

@@ -15,6 +15,8 @@ LONGEST_NAME = 200
 """Characters of a name."""
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories that no name holds: control, format (bidi) and surrogate characters, separators of lines."""
+_JOINERS = re.compile(r"(?<=[^\x00-\x7f])[\u200c\u200d](?=[^\x00-\x7f])")
+"""Zero-width joiners where scripts such as Persian and emoji need them; `folded` does not tell names apart by them."""
 _LONGEST_FILE = 120  # bytes; file systems take 255, and endings come on top
 _PLAIN = re.compile(r"\w(?:[\w .-]*[\w-])?")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d|conin\$|conout\$)\s*(\..*)?", re.IGNORECASE)
@@ -38,7 +40,7 @@ def check_name(name: str, what: str = "name", *, may_be_path: bool = False) -> s
         raise UsageError(
             f"the {what} {shown(text)} has {len(text)} characters; a name has {LONGEST_NAME} at most"
         )
-    hidden = next((c for c in text if unicodedata.category(c) in _INVISIBLE), None)
+    hidden = next((c for c in _JOINERS.sub("", text) if unicodedata.category(c) in _INVISIBLE), None)
     if hidden is not None:
         raise UsageError(
             f"the {what} {shown(text)} holds the character U+{ord(hidden):04X}, which does not show: write a name of "
@@ -49,6 +51,13 @@ def check_name(name: str, what: str = "name", *, may_be_path: bool = False) -> s
             f"the {what} {shown(text)} leads through a folder: write a name without . or .. as a part"
         )
     return text
+
+
+def as_held(name: str, held: Iterable[str]) -> str:
+    """The name as a store holds it, perhaps in another of Unicode's forms; the name itself where it holds none."""
+    composed, names = unicodedata.normalize("NFC", name.strip()), list(held)
+    alike = (one for one in names if unicodedata.normalize("NFC", one.strip()) == composed)
+    return name if name in names else next(alike, name)
 
 
 def check_distinct(names: Iterable[str], what: str) -> None:
@@ -62,13 +71,14 @@ def check_distinct(names: Iterable[str], what: str) -> None:
         other = known.setdefault(folded(name), name)
         if other != name:
             raise UsageError(
-                f"the {what} {shown(name)} and {shown(other)} differ in upper and lower case alone"
+                f"the {what} {shown(name)} and {shown(other)} differ in upper and lower case alone, "
+                "or in characters that do not show"
             )
 
 
 def folded(name: str) -> str:
     """The same text for names that differ in case or in Unicode's forms alone."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", _JOINERS.sub("", name)).casefold())
 
 
 def file_name(name: str, taken: Iterable[str] = ()) -> str:

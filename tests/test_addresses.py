@@ -8,12 +8,23 @@ import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
-from massact.addresses import check_path, local_folder, plain_sqlite, sqlite_uri
-from massact.asked import resolve_tracking_uri
+from massact.addresses import (
+    artifacts_shown,
+    check_path,
+    hide_passwords,
+    local_folder,
+    plain_sqlite,
+    resolve_tracking_uri,
+    shown_uri,
+    sqlite_uri,
+)
 from massact.cli.app import cli
 from massact.errors import StoreError, UnusableStoreError
 from massact.schema import Artifact, Kind, Tag, names
@@ -270,3 +281,80 @@ def test_a_command_that_cannot_begin_leaves_nothing(
     assert result.exit_code in (1, 2)
     assert "error: " in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("postgresql://ada:secret@db/runs?password=other", "postgresql://ada:***@db/runs?password=***"),
+        ("postgresql://u:pa#ss@db:1/d", "postgresql://u:***@db:1/d"),
+        ("postgresql://u:pa/s?s@db:1/d", "postgresql://u:***@db:1/d"),
+        ("postgresql+psycopg://u:p]w@[::1]:1/d", "postgresql+psycopg://u:***@[::1]:1/d"),
+        ("postgresql://u:p@s:s@db/d", "postgresql://u:***@db/d"),
+        ("postgresql://u:a@db/database", "postgresql://u:***@db/database"),
+        (
+            "postgresql://u@db/d?PassWord=a@b&sslmode=require",
+            "postgresql://u@db/d?PassWord=***&sslmode=require",
+        ),
+        (
+            "postgresql://u@db:5432/d?passfile=/x&sslpassword=y",
+            "postgresql://u@db:5432/d?passfile=/x&sslpassword=***",
+        ),
+        ("postgresql://db/d?pass%77ord=y&host=/tmp", "postgresql://db/d?pass%77ord=***&host=/tmp"),
+        ("http://h/x?access_token=y&X-Amz-Signature=z", "http://h/x?access_token=***&X-Amz-Signature=***"),
+        ("u:secret@h/d", "u:***@h/d"),
+        ("postgresql:u:secret@h/d", "postgresql:***@h/d"),
+        ("sqlite:////x/a:b@c/m.db?timeout=3", "sqlite:////x/a:b@c/m.db?timeout=3"),
+        ("http://h:5000", "http://h:5000"),
+        ("", ""),
+    ],
+)
+def test_a_uri_is_shown_without_what_is_secret_in_it(uri: str, shown: str) -> None:
+    assert shown_uri(uri) == shown
+    assert shown_uri(shown) == shown
+
+
+MARK = "Zq7"
+"""In every password, so that no part of the rest of a URI is taken for it."""
+PASSWORDS = st.builds("{}Zq7{}".format, st.text(max_size=12), st.text(max_size=12))
+
+
+@given(PASSWORDS, st.sampled_from(["postgresql", "mysql+x", "http", "s3", "wasbs", "unknown"]))
+def test_no_password_is_shown(password: str, scheme: str) -> None:
+    for text in (password, quote(password, safe="", errors="replace")):
+        login = f"{scheme}://ada:{text}@db:5432/runs?timeout=3"
+        assert shown_uri(login) == f"{scheme}://ada:***@db:5432/runs?timeout=3"
+        for uri in (login, f"ada:{text}@db/runs", f"{scheme}://ada@db:5432/runs?PASSWORD={text}"):
+            assert MARK not in shown_uri(uri)
+            error = f"{uri}: {text!r} of {password} ({quote(password, errors='replace')}) is wrong"
+            assert MARK not in hide_passwords(error, uri)
+        assert MARK not in artifacts_shown(login)
+        value = quote(password, safe="#?@/:", errors="replace")
+        assert MARK not in artifacts_shown(f"{scheme}://box/place?sig={value}")
+
+
+@given(st.text())
+def test_any_text_can_be_shown(uri: str) -> None:
+    assert isinstance(shown_uri(uri), str)
+    assert isinstance(artifacts_shown(uri), str)
+    assert isinstance(hide_passwords("text", uri), str)
+
+
+def test_a_short_password_leaves_an_error_readable() -> None:
+    uri = "postgresql://u:a@db/database"
+    assert hide_passwords(f"no database at {uri}", uri) == "no database at postgresql://u:***@db/database"
+
+
+@pytest.mark.parametrize("password", ["pa#sword", "pa/sword", "pa?sword", "pa]sword", "pa@sword", "sword@9"])
+def test_no_command_prints_a_password_however_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, password: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for scheme in ("postgresql", "mysql", "http"):
+        uri = f"{scheme}://u:{password}@127.0.0.1:1/db"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        for command in ("best", "status"):
+            result = CliRunner().invoke(cli, [command, "--experiment", "x"])
+            assert result.exit_code == 2, result.output
+            assert "sword" not in result.output
+            assert "error: " in result.output

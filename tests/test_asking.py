@@ -1,7 +1,9 @@
 """The questions as Python functions: the same answers as the commands, from a store that holds more than ours."""
 
+import json
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,3 +123,54 @@ def test_importing_massact_loads_nothing_heavy_and_a_wrong_name_says_so(store: s
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
     )
     assert "has no attribute 'worst'" in done.stderr, done.stderr
+
+
+HELD = [
+    "cafe\u0301",
+    "\u0645\u06cc\u200c\u062e",
+    "a\u200db",
+    "a\u202eb",
+    " study ",
+    "../study",
+    "x" * 280,
+]
+"""Names of experiments that an older version made, some of which may not be made now."""
+
+
+def test_an_experiment_of_any_name_that_a_store_holds_is_read(tmp_path: Path) -> None:
+    filler = Filler(f"sqlite:///{tmp_path}/mlflow.db")
+    for index, name in enumerate(HELD):
+        home, row = filler.client.create_experiment(name), evaluation_row(experiment=name, delta=float(index))
+        point = {point_tag(name): encode_point(row) or ""}
+        filler.run(f"r{index}", home, tags={**row_tags(row), **point})
+    uri = filler.filled.uri
+    for index, name in enumerate(HELD):
+        for asked in {name, unicodedata.normalize("NFC", name), name.strip()}:
+            answer = massact.best(asked, tracking_uri=uri)
+            assert ([row.delta for row in answer.rows], answer.experiment) == ([index], name)
+            place = ["--experiment", asked, "--tracking-uri", uri]
+            looked = CliRunner().invoke(cli, ["doctor", *place])
+            assert "1 finished run looked at" in looked.output
+            output = str(tmp_path / f"exported {index} {asked == name}")
+            done = CliRunner().invoke(cli, ["export", *place, "--output", output])
+            assert (done.exit_code, "1 evaluations" in done.output) == (0, True), done.output
+    file = tmp_path / "study.yaml"
+    file.write_text(TOY.read_text().replace(f"name: {NAME}", f"name: {HELD[0]}"))
+    answer = massact.runs(file, tracking_uri=uri)
+    assert (answer.experiment, len(answer.rows)) == (HELD[0], 1)
+
+
+def test_the_only_experiment_of_a_store_is_read_whatever_its_name_is(tmp_path: Path) -> None:
+    filler = Filler(f"sqlite:///{tmp_path}/mlflow.db")
+    row = evaluation_row(experiment=HELD[0])
+    filler.run("a", filler.client.create_experiment(HELD[0]), tags=row_tags(row))
+    done = CliRunner().invoke(cli, ["best", "--tracking-uri", filler.filled.uri, "--format", "json"])
+    assert json.loads(done.stdout)["experiment"] == HELD[0]
+
+
+def test_an_experiment_that_no_store_holds_is_named_in_one_line(store: str) -> None:
+    for name in ("a\x1b[31mb", "a\nb", "a\u202eb", "x" * 300, "a\0b"):
+        done = CliRunner().invoke(cli, ["best", "--experiment", name, "--tracking-uri", store])
+        assert (done.exit_code, "error: no experiment file" in done.stderr) == (2, True), done.output
+        assert len(done.stderr.splitlines()) == 1
+        assert done.stderr.strip().isprintable()

@@ -215,15 +215,6 @@ def test_an_answer_says_which_experiment_and_store_it_is_about(uri: str) -> None
     assert (answer["experiment"], answer["store"]) == (name, uri)
 
 
-def test_passwords_are_not_said() -> None:
-    from massact.addresses import shown_uri
-
-    assert (
-        shown_uri("postgresql://ada:secret@db/runs?password=other")
-        == "postgresql://ada:***@db/runs?password=***"
-    )
-
-
 @pytest.mark.parametrize("floor", ["0.68", "1", "0.01"])
 def test_a_floor_that_is_probably_a_share_is_noted(
     floor: str, uri: str, monkeypatch: pytest.MonkeyPatch

@@ -22,8 +22,8 @@ from tests.store_fixtures import evaluation_row
         ("9223372036854775808", "too large"),
         ("1e999", "too large"),
         ('{"a": 1, "b": 2, "a": 3}', "names 'a' twice"),
-        ('["\\ud800"]', "half of a character"),
-        (b'["\xff"]', "half of a character, or is not UTF-8"),
+        ('["\\ud800"]', "half of a surrogate pair"),
+        (b'["\xff"]', "not UTF-8 .byte 3"),
     ],
 )  # fmt: skip
 def test_what_is_refused(text: str | bytes, said: str) -> None:
@@ -57,6 +57,12 @@ def test_an_object_is_no_list() -> None:
     assert parse_object('{"a": 1}') == {"a": 1}
     with pytest.raises(JsonError, match="it is no object"):
         parse_object("[1]")
+
+
+def test_python_s_nan_is_read_where_it_is_allowed() -> None:
+    assert str(parse_object('{"a": [NaN, -Infinity]}', allow_nan=True)) == "{'a': [nan, -inf]}"
+    with pytest.raises(JsonError, match="names 'a' twice"):
+        parse_object('{"a": NaN, "a": 1}', allow_nan=True)
 
 
 @pytest.mark.parametrize(

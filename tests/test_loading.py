@@ -1,6 +1,7 @@
 """Loading: the options, what is refused with a reason, and that a plan without weights names the same model."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -304,3 +305,48 @@ def test_memory_that_does_not_suffice_is_told_with_what_helps(
         ModelError, match=r"does not fit in the memory of cpu: CUDA out of memory.*quantization: 4bit"
     ):
         load_model(str(folder), options=ON_CPU)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[" * 100_000, "no readable config.json"),
+        ("[]", "it is no object"),
+        ('"x"', "it is no object"),
+        ("{", "no readable config.json"),
+        (
+            '{"num_hidden_layers": null, "hidden_size": 8}',
+            "config.json: num_hidden_layers is None, not a whole",
+        ),
+        (
+            '{"num_hidden_layers": "abc", "hidden_size": 8}',
+            "config.json: num_hidden_layers is 'abc', not a whole",
+        ),
+        ('{"num_hidden_layers": 2, "hidden_size": []}', "config.json: hidden_size is [], not a whole number"),
+        (
+            '{"num_hidden_layers": 2, "hidden_size": 0}',
+            "config.json: hidden_size is 0, not a whole number from 1",
+        ),
+        ('{"num_hidden_layers": true, "hidden_size": 8}', "config.json: num_hidden_layers is True, not"),
+        ('{"text_config": 5}', "config.json: text_config is 5, no object"),
+        ('{"text_config": null}', "config.json: text_config is None, no object"),
+        (
+            '{"text_config": {"num_hidden_layers": 2.5, "hidden_size": 8}}',
+            "text_config.num_hidden_layers is 2.5",
+        ),
+    ],
+    ids=lambda value: value[:40],
+)
+def test_a_damaged_configuration_is_refused_with_its_file_and_key(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ModelError, match=re.escape(said)) as refused:
+        read_shape(str(tmp_path))
+    assert str(tmp_path) in str(refused.value)
+
+
+def test_infinity_in_a_configuration_is_passed_over(tmp_path: Path) -> None:
+    text = '{"time_step_limit": [0, Infinity], "num_hidden_layers": 2, "hidden_size": 8}'
+    (tmp_path / "config.json").write_text(text)
+    assert (read_shape(str(tmp_path)).n_layers, read_shape(str(tmp_path)).d_model) == (2, 8)

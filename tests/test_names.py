@@ -9,11 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from massact.errors import UsageError
-from massact.names import check_distinct, check_name, file_name, folded, visible
+from massact.names import as_held, check_distinct, check_name, file_name, folded, visible
 
 
 @pytest.mark.parametrize(
-    "name", ["gemma-3-4b", "refusal", "harm/refusal", "Qwen 2.5 (7B)", "é", "拒絶", "a.b", "aux"]
+    "name",
+    [
+        "gemma-3-4b",
+        "refusal",
+        "harm/refusal",
+        "Qwen 2.5 (7B)",
+        "é",
+        "拒絶",
+        "a.b",
+        "aux",
+        "می\u200cخواهم",
+        "👩\u200d🔬",
+    ],
 )
 def test_what_shows_is_a_name(name: str) -> None:
     assert check_name(f" {name} ") == name
@@ -30,6 +42,8 @@ def test_what_shows_is_a_name(name: str) -> None:
         ("a\u202eb", "U+202E"),
         ("a\u2066b", "U+2066"),
         ("a\u200bb", "U+200B"),
+        ("a\u200db", "U+200D"),
+        ("می\u200c", "U+200C"),
         ("a\u2028b", "U+2028"),
         ("a\ud800", "U+D800"),
         ("..", "leads through a folder"),
@@ -52,6 +66,16 @@ def test_forms_of_one_name_are_one_name() -> None:
         with pytest.raises(UsageError, match="differ in upper and lower case alone"):
             check_distinct(pair, "names")
     check_distinct(("toy", "toys"), "names")
+    with pytest.raises(UsageError, match="or in characters that do not show"):
+        check_distinct(("می\u200cخ", "میخ"), "names")
+
+
+def test_a_name_is_looked_up_as_it_stands_and_then_in_another_form() -> None:
+    composed, parts = "caf\u00e9", "cafe\u0301"
+    assert as_held(composed, [parts, "x"]) == parts
+    assert as_held(parts, [composed]) == composed
+    assert as_held(parts, [composed, parts]) == parts
+    assert as_held("cafe", [composed, parts]) == "cafe"
 
 
 PLAIN = ["massive-activations-toy", "gemma_3.4b", "my study", "é", "x" * 120]

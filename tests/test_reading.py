@@ -31,6 +31,8 @@ def test_what_is_no_integer_of_the_scale_has_no_weight(token: str) -> None:
 def test_the_least_weight_is_enough() -> None:
     assert read_answer("I", [("I", 0.7), ("50", MIN_INTEGER_WEIGHT)]).score == pytest.approx(50)
     assert read_answer("I", [("I", 0.7), ("50", MIN_INTEGER_WEIGHT - 0.01)]).score is None
+    assert read_answer("I cannot", [("I", 0.7), ("50", 0.3)]).score is None
+    assert read_answer("This is prose", [("50", 0.9)]).score is None
 
 
 def test_a_tokenizer_that_writes_digits_apart_is_read_by_its_text() -> None:
@@ -275,3 +277,26 @@ def test_logprobs_are_read_after_a_leading_blank() -> None:
     answer = read_completion({"choices": [choice]})
     assert answer.reading.score == pytest.approx(85)
     assert (answer.prompt_tokens, answer.completion_tokens) == (0, 0)
+
+
+@given(
+    st.sampled_from(
+        ["I", "85", "8", "85/100", "Score: 85", "No", "-5", "101", "85 because", "", '{"score": 85}']
+    ),
+    st.dictionaries(
+        st.sampled_from(["I", "85", "8", "9", "Score", "No", "{", "50"]), st.floats(0.01, 0.2), min_size=1
+    ),
+    st.booleans(),
+)
+def test_an_answer_is_read_as_the_completion_that_it_is_from(
+    text: str, top: dict[str, float], cut: bool
+) -> None:
+    begins = [token for token in top if text.startswith(token)]
+    token = max(begins, key=lambda one: top[one]) if begins else text
+    completion = _completion(text, [(token, top)], finish="length" if cut else "stop")
+    told = [(token, math.exp(math.log(weight))) for token, weight in top.items()]
+    assert read_answer(text, told, is_cut=cut) == completion.reading
+    assert (
+        read_answer(text, None, is_cut=cut)
+        == _completion(text, None, finish="length" if cut else "stop").reading
+    )

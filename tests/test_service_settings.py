@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from massact.addresses import artifacts_shown, shown_uri
 from massact.cli.app import cli
 from massact.errors import UsageError
 from massact.service import users_file
@@ -17,12 +18,10 @@ from massact.service.secrets import with_secrets
 from massact.service.serving import _command, _environment, allowed_hosts, introduction
 from massact.service.settings import (
     Settings,
-    artifacts_shown,
     check,
-    hidden,
+    check_shown,
     is_loopback,
     sqlite_path,
-    without_password,
 )
 
 
@@ -66,16 +65,18 @@ def test_a_secrets_file_that_is_no_use_is_refused(
         "postgresql://ada:hunter2@host/runs",
         "postgresql://host/runs?user=ada&password=hunter2",
         "postgresql+psycopg://host/runs?sslpassword=hunter2",
+        "postgresql://host/runs?PASSWORD=hunter2",
+        "postgresql://ada:hunter2#]/?@host/runs",
     ],
 )
 def test_a_password_on_the_command_line_is_refused_and_not_repeated(uri: str) -> None:
     with pytest.raises(UsageError, match="can be read by everybody"):
-        without_password(uri, "--backend-store-uri")
+        check_shown(uri, "--backend-store-uri")
     done = serve("--backend-store-uri", uri)
     assert done.exit_code == 2
     assert "PGPASSWORD" in done.output
     assert "hunter2" not in done.output
-    assert "hunter2" not in hidden(uri)
+    assert "hunter2" not in shown_uri(uri)
 
 
 @pytest.mark.parametrize(

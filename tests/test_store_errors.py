@@ -35,7 +35,7 @@ def test_postgresql_without_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     message = refusal("postgres://user:secret@127.0.0.1:1/mlflow?sslpassword=secret")
     assert message == (
-        "reading postgresql://user:***@127.0.0.1:1/mlflow?sslpassword=%2A%2A%2A needs psycopg: "
+        "reading postgres://user:***@127.0.0.1:1/mlflow?sslpassword=*** needs psycopg: "
         "pip install 'massact[postgres]'"
     )
 

@@ -80,7 +80,7 @@ def test_a_refused_header_is_named_as_the_reason(tmp_path: Path) -> None:
     [
         ({"trait": "re\u202efusal"}, "U+202E"),
         ({"trait": "re\nfusal"}, "U+000A"),
-        ({"trait": "re\ud800"}, "half a surrogate pair"),
+        ({"trait": "re\ud800"}, "half of a surrogate pair"),
         ({"trait": "../refusal"}, "leads through a folder"),
         ({"steering_model": "x\0"}, "a NUL"),
         ({"steering_model": "y" * 201}, "201 characters"),

@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import click
 
 from massact.addresses import shown_uri
-from massact.asked import find_experiment_file
-from massact.cli.options import Number, asked_experiment, asked_experiment_option, tracking_uri_option
+from massact.asked import find_experiment_file, named_file
+from massact.cli.options import (
+    Number,
+    asked_experiment,
+    asked_experiment_option,
+    experiments_in,
+    tracking_uri_option,
+)
 from massact.cli.session import LOG_SECONDS
 from massact.cli.sync import spool_option
 from massact.config import load_experiment
 from massact.errors import UsageError
-from massact.names import visible
+from massact.names import as_held, visible
 from massact.query.as_json import OUTPUT_SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -76,7 +82,8 @@ def doctor(
 
     if ctx.get_parameter_source("spool") is click.core.ParameterSource.COMMANDLINE and not spool.is_dir():
         raise UsageError(f"there is no folder {spool}: name the one that --spool named before")
-    name, seed = _named(asked_experiment(experiment, tracking_uri))
+    declared, seed = _named(asked_experiment(experiment, tracking_uri))
+    name = as_held(declared, experiments_in(tracking_uri))
     asked = Asked(tracking_uri, name, spool=spool, stale_after_hours=stale_after, seed=seed)
     checks = CHECKS if no_artifacts else (*CHECKS, *FILE_CHECKS)
     shown: _Shown = _Lines() if output_format == "table" else _Document(name, fix=fix)
@@ -95,8 +102,8 @@ def doctor(
 
 def _named(experiment: str) -> tuple[str, int | None]:
     """The experiment's name, and its extraction's seed where there is a file to say so."""
-    path = find_experiment_file(experiment)
-    if path != Path(experiment) and not path.is_file():
+    path = named_file(experiment)
+    if path is None:
         return experiment, None
     found = load_experiment(path)
     return found.name, found.extraction.seed
@@ -104,7 +111,7 @@ def _named(experiment: str) -> tuple[str, int | None]:
 
 def _unknown(name: str) -> UsageError:
     return UsageError(
-        f"no experiment file {find_experiment_file(name)}, and the run store holds no run of an "
+        f"{visible(f'no experiment file {find_experiment_file(name)}')}, and the run store holds no run of an "
         f"experiment {name!r}: pass --experiment FILE, or the name of one that the store holds"
     )
 

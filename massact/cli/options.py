@@ -47,7 +47,7 @@ def asked_experiment(value: str | None, tracking_uri: str) -> str:
     """
     if value is not None:
         return _not_empty(value)
-    files, held = experiment_files(), _experiments_in(tracking_uri)
+    files, held = experiment_files(), experiments_in(tracking_uri)
     if len(held) == 1:
         declaring = [file for file, name in files.items() if name == held[0]]
         chosen, why = (
@@ -81,7 +81,8 @@ def experiment_files() -> dict[str, str]:
     return found
 
 
-def _experiments_in(tracking_uri: str) -> list[str]:
+def experiments_in(tracking_uri: str) -> list[str]:
+    """The names of the experiments that a store holds; none where it cannot be read."""
     from massact.store import open_store
 
     try:
@@ -114,14 +115,10 @@ class Number(click.FloatRange):
         return number
 
 
-_PASSWORD = re.compile(r"://[^:@/]*:[^@]+@|[?&][a-z]*password=", re.IGNORECASE)
-"""In a database's URI: before its host, or in its query."""
-
-
 def _resolve_tracking_uri(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
     uri = resolve_tracking_uri(value)
     is_typed = ctx.get_parameter_source(str(param.name)) is ParameterSource.COMMANDLINE
-    if is_typed and not uri.startswith(("http://", "https://")) and _PASSWORD.search(uri):
+    if is_typed and not uri.startswith(("http://", "https://")) and shown_uri(uri) != uri:
         raise UsageError(
             "--tracking-uri holds a password, which everybody on this machine can read on a command line: "
             "set MLFLOW_TRACKING_URI instead, or leave it out and use PGPASSWORD or ~/.pgpass (docs/access.md)"

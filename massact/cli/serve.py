@@ -144,9 +144,9 @@ def serve(
         DEFAULT_DATABASE,
         Settings,
         check_artifacts,
+        check_shown,
         free_port,
         sqlite_path,
-        without_password,
     )
 
     environment = with_secrets(os.environ)
@@ -154,7 +154,7 @@ def serve(
     if scheme_of(database) == "sqlite":
         database = plain_sqlite(database)
     if ctx.get_parameter_source("backend_store_uri") is click.core.ParameterSource.COMMANDLINE:
-        without_password(database, "--backend-store-uri")
+        check_shown(database, "--backend-store-uri")
     if tune or upgrade:
         maintain(database, environment, _say, tune=tune, upgrade=upgrade)
         return

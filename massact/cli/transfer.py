@@ -1,19 +1,20 @@
 """`massact import` and `massact export`: results as files of trait-interp's layout."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from massact.cli.options import tracking_uri_option
+from massact.asked import named_file
+from massact.cli.options import experiments_in, tracking_uri_option
 from massact.cli.published import claimed, import_figures
 from massact.cli.session import show_bar
 from massact.config import load_experiment
 from massact.errors import UsageError
-from massact.names import check_name
+from massact.names import as_held, check_name
 
 if TYPE_CHECKING:
     from massact.transfer.names import Target
@@ -113,8 +114,13 @@ def import_command(
         ctx.exit(1)
 
 
-def find_target(experiment: str, *, model: str | None = None, trait: str | None = None) -> "Target":
+def find_target(
+    experiment: str, *, model: str | None = None, trait: str | None = None, held: Sequence[str] = ()
+) -> "Target":
     """What `--experiment` names: a file, or an experiment without one.
+
+    Args:
+        held: the experiments of a store that is only read; the name of one of them may be any.
 
     Raises:
         UsageError: no such file, or a name that its file does not declare.
@@ -123,18 +129,17 @@ def find_target(experiment: str, *, model: str | None = None, trait: str | None 
 
     if not experiment.strip():
         raise UsageError("--experiment is empty: give an experiment file or a name")
-    file = Path(experiment)
-    if not file.is_file() and file.suffix not in (".yaml", ".yml"):
-        file = Path("experiments", f"{experiment}.yaml")
-        if not file.is_file():
-            named = (None if one is None else check_name(one) for one in (model, trait))
-            return Target(check_name(experiment, "experiment"), None, *named)
+    file = named_file(experiment)
+    if file is None:
+        named = (None if one is None else check_name(one) for one in (model, trait))
+        name = as_held(experiment, held)
+        return Target(name if name in held else check_name(name, "experiment"), None, *named)
     config = load_experiment(file)
     if model is not None:
         config.model(model)
     if trait is not None:
         config.trait(trait)
-    return Target(config.name, config, model, trait)
+    return Target(as_held(config.name, held), config, model, trait)
 
 
 def _import(
@@ -269,7 +274,7 @@ def export_command(
     from massact.store.contents import is_absent
     from massact.transfer.exporter import Exporter, ExportOptions
 
-    target = find_target(experiment)
+    target = find_target(experiment, held=experiments_in(tracking_uri))
     if is_absent(tracking_uri):
         raise UsageError("there is no run store yet: run `massact main` or pass --tracking-uri")
     options = ExportOptions(

@@ -279,7 +279,7 @@ class OpenAIJudge:
         """
         self._spend(calls=1)
         try:
-            answer = self._completion(parse_json(body))
+            answer = self._completion(parse_json(body, allow_nan=True))
         except ValueError:
             excerpt = self._redact(body.decode(errors="replace"))[:60]
             raise ValueError(f"not {self._expects}: {excerpt!r}") from None

@@ -149,17 +149,12 @@ def read_answer(text: str, top: Sequence[tuple[str, float]] | None, *, is_cut: b
         top: Token and probability, 0 to 1, at the answer's first position; `None` where not given.
         is_cut: The answer ended because it reached its length limit.
     """
+    message = _Message(text, refusal="", has_thoughts=False)
     if not top:
-        return _of_text(_find_number(text, is_cut=is_cut))
-    token = max(top, key=lambda pair: pair[1])[0]
-    number = _find_number(text, is_cut=is_cut and not _is_whole(text, token))
-    if isinstance(number, Reading):
-        # where no more than a first word is known of an answer, its probabilities are all that there is
-        is_all = text.strip(BLANKS) == token.strip(BLANKS) and not re.search("[0-9]", text)
-        return read_weights(text, top) if is_all else _unscored(text, top, number)
-    if not re.match("[0-9]", _core(token)):
-        return Reading(float(number.value))
-    return _of_number(text, number.value, token, top)[0]
+        return _read(message, (), (), is_cut=is_cut)[0]
+    begins = [pair for pair in top if _core(text).startswith(_core(pair[0]))]
+    written = max(begins, key=lambda pair: pair[1])[0] if begins else text
+    return _read(message, [written], [top], is_cut=is_cut)[0]
 
 
 def read_weights(text: str, top: Iterable[tuple[str, float]]) -> Reading:
@@ -218,8 +213,15 @@ def _read(
         return Reading(None, _only_thoughts(is_cut=is_cut)), None
     number = _find_number(text, is_cut=is_cut and not (tokens and _is_whole(text, tokens[-1])))
     if isinstance(number, Reading):
-        first = _position(text, len(text) - len(text.lstrip(BLANKS)), tokens)
-        return _unscored(text, tops[first] if first is not None else (), number), None
+        answer = text.strip(BLANKS)
+        first = _position(text, len(text) - len(text.lstrip(BLANKS)), tokens) if answer else 0
+        if first is None or first >= len(tops):
+            return number, None
+        # where no more than a first word is known of an answer, its probabilities are all that there is
+        top = tops[first]
+        is_all = answer == tokens[first].strip(BLANKS) and answer in {token.strip(BLANKS) for token, _ in top}
+        is_first_word = is_all and not re.search("[0-9]", text)
+        return read_weights(text, top) if is_first_word else _unscored(text, top, number), None
     at = _position(text, number.start, tokens)
     if at is None or not tops[at]:
         return _of_text(number), "gives no logprobs"

@@ -99,7 +99,7 @@ def attach(model: Any, adapter: FoundAdapter) -> Any:
 
 def _check_kind(reference: str, path: Path) -> None:
     try:
-        kind = parse_object(path.read_bytes()).get("peft_type")
+        kind = parse_object(path.read_bytes(), allow_nan=True).get("peft_type")
     except (OSError, ValueError) as error:
         raise ModelError(f"{reference}: no readable {_CONFIG} ({error})") from error
     if kind != "LORA":

@@ -1,7 +1,7 @@
 """Loading a model for steering: an embedded toy, a local folder or a hub id, with its options and adapter."""
 
-import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -12,11 +12,13 @@ from torch import nn
 from massact.config import AdapterConfig, LoadConfig
 from massact.domain import ModelIdentity
 from massact.errors import ModelError
+from massact.json_text import JsonError, parse_object
 from massact.keys import digest
 from massact.models.adapters import attach, find_adapter
 from massact.models.blocks import find_decoder_blocks, text_config
 from massact.models.options import attention_of, check_attention, find_device, loading_arguments
 from massact.models.source import cannot_load, find_commit, find_folder, identify, read_config, read_tokenizer
+from massact.names import shown
 
 _DEFAULT = LoadConfig()
 
@@ -112,18 +114,31 @@ def read_shape(reference: str, revision: str | None = None, *, options: LoadConf
     folder = find_folder(reference)
     if folder is not None:
         try:
-            document = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            document = parse_object((folder / "config.json").read_bytes(), allow_nan=True)
+        except (OSError, JsonError) as error:
             raise ModelError(f"{reference}: no readable config.json in {folder} ({error})") from error
-        document = document.get("text_config", document)
-        try:
-            n_layers, d_model = int(document["num_hidden_layers"]), int(document["hidden_size"])
-            return ModelShape(n_layers, d_model, _positions(document.get("max_position_embeddings")))
-        except KeyError:
-            pass  # an architecture with other names for them: transformers knows them
+        place = f"{folder / 'config.json'}: "
+        if "text_config" in document:
+            document, place = document["text_config"], f"{place}text_config"
+            if not isinstance(document, dict):
+                raise ModelError(f"{place} is {shown(document)}, no object")
+            place += "."
+        if "num_hidden_layers" in document and "hidden_size" in document:
+            return _shape(document, place)
+        # an architecture with other names for them: transformers knows them
     config = read_config(reference, revision=revision, options=options).get_text_config(decoder=True)
-    limit = _positions(getattr(config, "max_position_embeddings", None))
-    return ModelShape(int(config.num_hidden_layers), int(config.hidden_size), limit)
+    return _shape({name: getattr(config, name, None) for name in _SHAPE}, f"{reference}: its ")
+
+
+_SHAPE = ("num_hidden_layers", "hidden_size", "max_position_embeddings")
+
+
+def _shape(config: Mapping[str, Any], place: str) -> ModelShape:
+    for name in _SHAPE[:2]:
+        value = config[name]
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ModelError(f"{place}{name} is {shown(value)}, not a whole number from 1")
+    return ModelShape(config[_SHAPE[0]], config[_SHAPE[1]], _positions(config.get(_SHAPE[2])))
 
 
 def _positions(value: object) -> int | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from massact.config import LoadConfig
 from massact.domain import ModelIdentity
-from massact.errors import LFS_ADVICE, LFS_POINTER, ModelError
+from massact.errors import ModelError, lfs_advice
 from massact.toy import is_toy, resolve
 
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -68,8 +68,8 @@ def check_pointers(folder: Path) -> None:
     for path in sorted(folder.iterdir()):
         if path.is_file():
             with path.open("rb") as file:
-                if file.read(len(LFS_POINTER)) == LFS_POINTER.encode():
-                    raise ModelError(f"{path}: {LFS_ADVICE}")
+                if advice := lfs_advice(file.read(100)):
+                    raise ModelError(f"{path}: {advice}")
 
 
 def find_commit(reference: str, revision: str | None) -> str | None:

@@ -4,9 +4,8 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from massact.addresses import resolve_tracking_uri
+from massact.addresses import resolve_tracking_uri, shown_uri
 from massact.phases.session import Session
 from massact.tracking.views import EVALUATIONS, PHASES, UI_ADDRESS, view_link
 
@@ -30,7 +29,7 @@ def _start(uri: str) -> str:
     command = f"{_python()} -m massact serve"
     if uri == resolve_tracking_uri(None) and "MLFLOW_TRACKING_URI" not in os.environ:
         return command
-    if urlsplit(uri).password:
+    if shown_uri(uri) != uri:
         return f"MLFLOW_BACKEND_STORE_URI=… {command}"
     return f"{command} --backend-store-uri {shlex.quote(uri)}"
 

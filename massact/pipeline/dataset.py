@@ -14,7 +14,6 @@ from massact.errors import DataError
 from massact.keys import digest, digest_texts
 from massact.pipeline.prompt_files import (
     Prompt,
-    is_text,
     prompt_text,
     read_json,
     read_prompt_file,
@@ -124,7 +123,7 @@ def load_trait(reference: str) -> TraitDataset:
     if not definition:
         raise DataError(f"{folder / 'definition.txt'} is empty: write in words what the trait is")
     eval_prompt = steering.get("eval_prompt")
-    if eval_prompt is not None and not (isinstance(eval_prompt, str) and is_text(eval_prompt)):
+    if eval_prompt is not None and not (isinstance(eval_prompt, str)):
         raise DataError(f"{folder / _STEERING}: eval_prompt is not a text")
     return TraitDataset(
         folder,
@@ -197,7 +196,7 @@ def _questions(steering: dict[str, Any], folder: Path) -> tuple[str, ...]:
     questions: list[str] = []
     for number, one in enumerate(listed, 1):
         question = one.get("question", prompt_text(one)) if isinstance(one, dict) else one
-        if not isinstance(question, str) or not question.strip() or not is_text(question):
+        if not isinstance(question, str) or not question.strip():
             raise DataError(f'{path}: "questions" is not a list of texts: question {number} is none')
         if question in questions:
             raise DataError(f'{path}: "questions" holds a question twice: {question!r}')

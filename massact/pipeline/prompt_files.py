@@ -1,11 +1,11 @@
 """Files of prompts: one a line, JSON lines, or a JSON list; every complaint names the file and the line."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from massact.errors import LFS_ADVICE, LFS_POINTER, DataError
+from massact.errors import DataError, lfs_advice
+from massact.json_text import JsonError, parse_json
 
 PROMPT_FILES = (".txt", ".jsonl", ".json")
 """Endings of a side's file: a prompt a line, an object a line, or a list."""
@@ -77,8 +77,8 @@ def read_text(path: Path) -> str:
         line = _lines(content[: error.start].decode("utf-8", errors="replace")).count("\n") + 1
         raise DataError(f"{path}, line {line}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
     text = _lines(text)
-    if text.startswith(LFS_POINTER):
-        raise DataError(f"{path}: {LFS_ADVICE}")
+    if advice := lfs_advice(content):
+        raise DataError(f"{path}: {advice}")
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         raise DataError(f"{path}, line {line}: holds a zero byte, as UTF-16 does; save the file as UTF-8")
@@ -92,8 +92,8 @@ def read_json(path: Path) -> object:
         DataError: it cannot be read or is not JSON.
     """
     try:
-        document: object = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
+        document: object = parse_json(read_text(path))
+    except JsonError as error:
         raise DataError(f"{path}: not JSON ({error})") from error
     return document
 
@@ -115,8 +115,8 @@ def _json_lines(path: Path) -> Iterator[Prompt]:
             continue
         place = f"line {number}"
         try:
-            item = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            item = parse_json(line)
+        except JsonError as error:
             raise DataError(f"{path}, {place}: not JSON ({error}); write {_EXPECTED['.jsonl']}") from error
         if not isinstance(item, dict):
             raise DataError(f"{path}, {place}: not an object; write {_EXPECTED['.jsonl']}")
@@ -146,23 +146,12 @@ def _prompt(path: Path, place: str, item: object) -> Prompt:
         raise DataError(f'{path}, {place}: "prompt" is missing, empty or not a text')
     if not isinstance(system, str | None):
         raise DataError(f'{path}, {place}: "system_prompt" is not a text')
-    if not is_text(text, system or ""):
-        raise DataError(f"{path}, {place}: holds half of a surrogate pair, which is no character")
     return Prompt(text, system if system and system.strip() else None, place)
 
 
 def prompt_text(fields: Mapping[str, object]) -> object:
     """What an object holds as its prompt, under one of the names that datasets have for it."""
     return next((fields[name] for name in ("prompt", "text", "instruction") if name in fields), None)
-
-
-def is_text(*texts: str) -> bool:
-    """Whether texts can be written as UTF-8; JSON's escapes also spell what cannot."""
-    try:
-        "".join(texts).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def texts_of(prompts: Iterable[Prompt]) -> tuple[str, ...]:

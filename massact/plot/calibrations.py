@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from massact.addresses import resolve_tracking_uri
-from massact.asked import find_experiment_file
+from massact.asked import named_file
 from massact.config import load_experiment
 from massact.errors import DataError, UsageError
 from massact.json_text import parse_json
+from massact.names import as_held
 from massact.schema import Artifact, Kind
 from massact.store import open_store
 from massact.store.contents import stored_runs
@@ -38,11 +39,12 @@ def calibrations_of(
 def _of_store(source: str | Path, tracking_uri: str | None) -> dict[str, Calibration]:
     from massact.tracking.fetching import fetch_from
 
-    path = find_experiment_file(source)
-    name = load_experiment(path).name if path == Path(source) or path.is_file() else str(source)
+    path = named_file(source)
+    name = load_experiment(path).name if path else str(source)
     uri = resolve_tracking_uri(tracking_uri)
     store = open_store(uri)
     try:
+        name = as_held(name, store.experiments())
         runs = {one.row.model: one.run_id for one in store.stages(Kind.CALIBRATION, name)}
     finally:
         store.close()

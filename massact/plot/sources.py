@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from massact.addresses import resolve_tracking_uri
-from massact.asked import declared_by_data, find_experiment_file
+from massact.asked import declared_by_data, named_file
 from massact.config import load_experiment
 from massact.domain import DEFAULT_COHERENCE_FLOOR, DEFAULT_LEAST_SCORED, Direction
 from massact.errors import UsageError
+from massact.names import as_held
 from massact.plot.basis import Drawn, Given, admitted, undeclared
 from massact.plot.frames import as_frame, drawn_from_frame, facts_from_frame
 from massact.query import Answer, Answers
@@ -46,12 +47,12 @@ def drawn_from(source: Source, given: Given, *, with_rows: bool = False) -> Draw
 
 
 def _of_store(source: str | Path, given: Given, *, with_rows: bool) -> Drawn:
-    path = find_experiment_file(source)
-    is_bare_name = path != Path(source) and not path.is_file()
-    file = None if is_bare_name else load_experiment(path)
+    path = named_file(source)
+    file = load_experiment(path) if path else None
     name = file.name if file else str(source)
     store = open_store(resolve_tracking_uri(given.tracking_uri))
     try:
+        name = as_held(name, store.experiments())
         declared = declared_by_data(file) if file else store.declared(name)
         told = declared.floor if declared and file else DEFAULT_COHERENCE_FLOOR
         floor = told if given.floor is None else given.floor

@@ -7,8 +7,8 @@ from contextlib import closing
 
 import sqlalchemy as sa
 
+from massact.addresses import shown_uri
 from massact.errors import UsageError
-from massact.service.settings import hidden
 from massact.tracking.connection import set_up_client
 from massact.tracking.database import TrackingDatabase
 
@@ -27,11 +27,11 @@ def set_up(uri: str, *, upgrade: bool = False) -> list[str]:
     """
     set_up_client()  # MLflow's chatter turned down
     notes: list[str] = []
-    with closing(TrackingDatabase(uri, hidden(uri))) as database:
+    with closing(TrackingDatabase(uri, shown_uri(uri))) as database:
         if upgrade:
             notes.append(database.upgrade(PROXIED_ARTIFACTS, notes.append))
         is_new = database.make_ready(PROXIED_ARTIFACTS, notes.append)
-    return [*notes, f"run store {hidden(uri)}" + (", new" if is_new else "")]
+    return [*notes, f"run store {shown_uri(uri)}" + (", new" if is_new else "")]
 
 
 def open_engine(uri: str) -> sa.Engine:
@@ -47,7 +47,7 @@ def open_engine(uri: str) -> sa.Engine:
         return sa.create_engine(url, poolclass=sa.pool.NullPool)
     except ImportError as error:
         raise UsageError(
-            f"serving {hidden(uri)} needs psycopg: pip install 'massact[server,postgres]'"
+            f"serving {shown_uri(uri)} needs psycopg: pip install 'massact[server,postgres]'"
         ) from error
     except (sa.exc.ArgumentError, ValueError) as error:
         raise UsageError("the database's URI cannot be parsed: write %40 for @ in a password") from error

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from massact.addresses import local_folder
+from massact.addresses import artifacts_shown, local_folder
 from massact.service import users_file
 from massact.service.preparing import Task, prepare
 from massact.service.process import REQUEST_SECONDS, Server
@@ -18,7 +18,6 @@ from massact.service.secrets import ADMIN_PASSWORD, DATABASE_URI, SECRET_KEY
 from massact.service.settings import (
     LOOPBACK_HOSTS,
     Settings,
-    artifacts_shown,
     check,
     check_database,
     is_loopback,

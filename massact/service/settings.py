@@ -5,11 +5,10 @@ import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 
-from massact.addresses import check_path
+from massact.addresses import artifacts_shown, check_path, scheme_of, shown_uri
 from massact.errors import UsageError
 from massact.service.secrets import DATABASE_URI
 
@@ -20,8 +19,6 @@ USERS_DATABASE = "mlflow-users.db"
 LOOPBACK_HOSTS = ("127.0.0.1", "127.0.0.1:*", "localhost", "localhost:*", "[[]::1]:*")
 """Host headers that always pass, as MLflow's patterns: health checks and people on the machine itself."""
 ANYWHERE = ("0.0.0.0", "::", "")  # noqa: S104  # compared with, not bound to
-PASSWORD_PARTS = ("password", "sslpassword")
-"""Parts of a database's URI's query that are passwords."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +82,9 @@ def check_database(uri: str) -> None:
     Raises:
         UsageError: it does not.
     """
-    scheme = urlsplit(uri).scheme.partition("+")[0]
-    if scheme not in ("sqlite", "postgresql", "postgres"):
+    if scheme_of(uri) not in ("sqlite", "postgresql", "postgres"):
         raise UsageError(
-            f"{hidden(uri)} is no database that can be served: write sqlite:///PATH or "
+            f"{shown_uri(uri)} is no database that can be served: write sqlite:///PATH or "
             "postgresql://USER@HOST:PORT/DATABASE"
         )
     path = sqlite_path(uri)
@@ -96,42 +92,18 @@ def check_database(uri: str) -> None:
         raise UsageError(f"there is no folder {path.parent} to keep the database in: make it first")
 
 
-def without_password(uri: str, option: str) -> str:
-    """A URI that was given on a command line, where everybody on the machine can read it.
+def check_shown(uri: str, option: str) -> None:
+    """Make sure that nobody reads a password in a URI that was given on a command line.
 
     Raises:
         UsageError: it holds a password.
     """
-    parts = urlsplit(uri)
-    if parts.password or any(f"{name}=" in parts.query for name in PASSWORD_PARTS):
+    if shown_uri(uri) != uri:
         raise UsageError(
             f"{option} holds a password, and a command line can be read by everybody on the machine: put the URI "
             f"into {DATABASE_URI} or into a file that {DATABASE_URI}_FILE names, or leave the password out of it and "
             "put it into PGPASSWORD or PGPASSWORD_FILE"
         )
-    return uri
-
-
-def hidden(uri: str) -> str:
-    """A URI as messages show it: without passwords."""
-    try:
-        url = sa.make_url(uri)
-    except (sa.exc.ArgumentError, ValueError):
-        return uri.partition(":")[0] + ":…"
-    secrets = {name: "***" for name in PASSWORD_PARTS if name in url.query}
-    return url.update_query_dict(secrets).render_as_string(hide_password=True)
-
-
-def artifacts_shown(uri: str) -> str:
-    """Where artifacts lie, as messages show it: without a login, and of a query the names alone."""
-    parts = urlsplit(uri)
-    if not parts.scheme:
-        return uri
-    place = parts.netloc.rpartition("@")
-    query = "&".join(f"{one.partition('=')[0]}=***" for one in parts.query.split("&") if one)
-    return parts._replace(
-        netloc=f"***@{place[2]}" if place[1] else parts.netloc, query=query, fragment=""
-    ).geturl()
 
 
 def check_artifacts(uri: str, *, is_on_command_line: bool) -> None:

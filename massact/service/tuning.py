@@ -4,10 +4,11 @@ import time
 
 import sqlalchemy as sa
 
+from massact.addresses import shown_uri
 from massact.errors import StoreError, UsageError
 from massact.schema import POINT_KEYS
 from massact.service.database import open_engine
-from massact.service.settings import hidden, sqlite_path
+from massact.service.settings import sqlite_path
 from massact.store.database import explain
 
 INDEX = "massact_points"
@@ -39,7 +40,7 @@ def tuned(uri: str) -> list[str]:
         with engine.connect() as connection:
             return _sqlite(connection) if sqlite_path(uri) else _postgresql(connection)
     except sa.exc.SQLAlchemyError as error:
-        raise StoreError(explain(error, hidden(uri))) from error
+        raise StoreError(explain(error, shown_uri(uri))) from error
     finally:
         engine.dispose()
 

@@ -10,7 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
-from massact.databases import is_hollow, passes_by_itself
+from massact.addresses import shown_uri
+from massact.databases import is_hollow, passes_by_itself, reason_of
 from massact.errors import StoreError, UnusableStoreError
 
 LOCK_TIMEOUT_SECONDS = 20.0
@@ -42,7 +43,9 @@ def open_database(uri: str, *, statement_seconds: float | None = None) -> tuple[
             "the tracking URI of the database cannot be parsed; write sqlite:///PATH or "
             "postgresql://USER@HOST:PORT/DATABASE, and in a password %40 for @ and %2F for /"
         ) from error
-    return _open_sqlite(url) if backend == "sqlite" else _open_postgresql(url, statement_seconds)
+    if backend == "sqlite":
+        return _open_sqlite(url)
+    return _open_postgresql(url, shown_uri(uri), statement_seconds), shown_uri(uri)
 
 
 def check_schema(engine: sa.Engine, name: str, tables: Collection[sa.Table]) -> str | None:
@@ -127,8 +130,7 @@ def explained(error: sa.exc.SQLAlchemyError, name: str) -> StoreError:
 
 def explain(error: sa.exc.SQLAlchemyError, name: str) -> str:
     """What went wrong with a database and what to do, in one line."""
-    cause = getattr(error, "orig", None)
-    reason = str(cause or error).strip().partition("\n")[0]
+    cause, reason = getattr(error, "orig", None), reason_of(error)
     state = getattr(cause, "sqlstate", None)
     if isinstance(cause, sqlite3.Error):
         return _explain_sqlite(getattr(cause, "sqlite_errorcode", 0), reason, name)
@@ -170,9 +172,7 @@ def _locked(name: str) -> str:
     return f"{name} stayed locked by a writer for {LOCK_TIMEOUT_SECONDS:g} s: try again when it is done"
 
 
-def _open_postgresql(url: sa.URL, statement_seconds: float | None) -> tuple[sa.Engine, str]:
-    secrets = {key: "***" for key in ("password", "sslpassword") if key in url.query}
-    name = url.update_query_dict(secrets).render_as_string(hide_password=True)
+def _open_postgresql(url: sa.URL, name: str, statement_seconds: float | None) -> sa.Engine:
     # a timeout in the URI is the user's own
     limits = {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_TIMEOUT_SECONDS}
     try:
@@ -190,7 +190,7 @@ def _open_postgresql(url: sa.URL, statement_seconds: float | None) -> tuple[sa.E
         f"SET LOCAL {name} = {int(seconds * 1000)}" for name, seconds in limits_set.items() if seconds
     )
     sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(statement))
-    return engine, name
+    return engine
 
 
 def _open_sqlite(url: sa.URL) -> tuple[sa.Engine, str]:

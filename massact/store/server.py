@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 from collections.abc import Mapping
 from concurrent.futures import Future
 from threading import Thread
@@ -14,6 +13,7 @@ from requests import exceptions
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
+from massact.addresses import shown_uri
 from massact.errors import StoreError, UnusableStoreError
 from massact.login import log_in
 
@@ -37,7 +37,7 @@ class TrackingServer:
 
     def __init__(self, uri: str) -> None:
         self._url = uri.rstrip("/")
-        self._name = re.sub(r"//.*@", "//", self._url)  # without a password
+        self._name = shown_uri(self._url)
         self._session = requests.Session()
         # a server may close a kept connection at the moment it is used again; asking twice changes nothing
         once_more = Retry(total=None, connect=0, read=1, status=0, other=0, allowed_methods=None)

@@ -1,6 +1,6 @@
 """Which source of raw runs a tracking URI names."""
 
-from massact.addresses import is_database, scheme_of
+from massact.addresses import is_database, scheme_of, shown_uri
 from massact.errors import UnusableStoreError
 from massact.store.base import RunSource
 
@@ -23,6 +23,6 @@ def open_source(tracking_uri: str) -> RunSource:
         from massact.store.served import ServedSource
 
         return ServedSource(tracking_uri.strip())
-    # the rest of an unknown URI may hold a password
-    shown = f"{scheme}:..." if scheme and "@" in tracking_uri else tracking_uri
-    raise UnusableStoreError(f"tracking URI {shown!r} names no run store that can be read; write {_ALLOWED}")
+    raise UnusableStoreError(
+        f"tracking URI {shown_uri(tracking_uri)!r} names no run store that can be read; write {_ALLOWED}"
+    )

@@ -8,7 +8,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from massact.databases import passes_by_itself
+from massact.addresses import shown_uri
+from massact.databases import passes_by_itself, reason_of
 from massact.errors import RunRefusedError, StoreError, UnusableStoreError
 from massact.tracking.tracker import Step
 
@@ -43,8 +44,7 @@ class Database:
     def __init__(self, uri: str) -> None:
         url = sa.make_url(uri)
         self._is_sqlite = url.get_backend_name() == "sqlite"
-        shown = url.set(query={}).render_as_string(hide_password=True)  # a query may hold a password too
-        self._name = str(url.database) if self._is_sqlite else shown
+        self._name = str(url.database) if self._is_sqlite else shown_uri(uri)
         arguments = {"timeout": LOCK_TIMEOUT_SECONDS} if self._is_sqlite else {}
         self._engine = sa.create_engine(url, pool_pre_ping=True, connect_args=arguments)
         driver = self._engine.dialect.loaded_dbapi
@@ -158,7 +158,7 @@ def database_uri(tracking_uri: str) -> str | None:
 
 
 def _explain(error: Exception, name: str) -> str:
-    reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+    reason = reason_of(error)
     if "locked" in reason:
         why = f"stayed locked by another writer for {LOCK_TIMEOUT_SECONDS:g} s: try again when it is done"
     elif "readonly" in reason or "read-only" in reason:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from massact.addresses import check_path
-from massact.databases import is_hollow, passes_by_itself
+from massact.databases import is_hollow, passes_by_itself, reason_of
 from massact.errors import StoreError, UnusableStoreError
 
 _VERSIONS = ("alembic_version", "alembic_version_auth")
@@ -219,10 +219,9 @@ class TrackingDatabase:
             raise UnusableStoreError(f"tracking store {self._name} cannot be used: {error}") from error
         except sa.exc.SQLAlchemyError as error:
             kind = StoreError if passes_by_itself(error) else UnusableStoreError
-            reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
             raise kind(
-                f"tracking store {self._name} cannot be used: {reason}. Check --tracking-uri or MLFLOW_TRACKING_URI, "
-                "the login, and that the database is up and may be written to"
+                f"tracking store {self._name} cannot be used: {reason_of(error)}. Check --tracking-uri or "
+                "MLFLOW_TRACKING_URI, the login, and that the database is up and may be written to"
             ) from error
 
 

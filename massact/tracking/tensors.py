@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save, save_file
 
 from massact.domain import Response
-from massact.errors import LFS_ADVICE, LFS_POINTER, DataError
+from massact.errors import DataError, lfs_advice
 from massact.json_text import parse_json
 from massact.pipeline.activations import Activations
 
@@ -62,11 +62,11 @@ def _other_format(path: Path) -> str | None:
     """What a file is that is not opened, whatever its name: reading it could run what is in it."""
     try:
         with path.open("rb") as file:
-            begin = file.read(len(LFS_POINTER))
+            begin = file.read(100)
     except OSError:
         return None
-    if begin == LFS_POINTER.encode():
-        return LFS_ADVICE
+    if advice := lfs_advice(begin):
+        return advice
     kinds = {
         b"\x80": "a pickle",
         b"PK": "a zip archive, as torch.save and numpy write",

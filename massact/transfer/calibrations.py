@@ -7,6 +7,7 @@ from typing import Any
 
 from massact.config import ModelConfig, VariantConfig
 from massact.errors import DataError
+from massact.json_text import parse_object
 from massact.keys import digest
 from massact.schema import Artifact, Kind, StageRow, Tag, format_param
 from massact.tracking.bulk import WholeRun
@@ -99,9 +100,9 @@ def read_calibration_file(source: Source, target: Target) -> ReadCalibration:
     dims = _top_dims(document)
     own = document.pop(OWN, {})
     if isinstance(own, dict) and "row" in own:
-        return _native(json.loads(content), target)
+        return _native(parse_object(content), target)
     if own:
-        content = _spelled({name: one for name, one in json.loads(content).items() if name != OWN})
+        content = _spelled({name: one for name, one in parse_object(content).items() if name != OWN})
     row = _row(source, document, dims, _own_names(own), target)
     identity = digest(
         {"version": VERSION, "model": row.model, "model_variant": row.model_variant, "calibration": document}

@@ -5,7 +5,7 @@ import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from massact.errors import LFS_ADVICE, LFS_POINTER, DataError
+from massact.errors import DataError, lfs_advice
 
 _RECORD_LINES = 50
 """Most lines that one record may take: a note may hold line breaks."""
@@ -21,8 +21,8 @@ def read_csv_lines(path: Path) -> list[bytes]:
         content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
-    if content.startswith(LFS_POINTER.encode()):
-        raise DataError(f"{path}: {LFS_ADVICE}")
+    if advice := lfs_advice(content):
+        raise DataError(f"{path}: {advice}")
     return content.splitlines()
 
 

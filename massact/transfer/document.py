@@ -1,11 +1,11 @@
 """One line of a file as a JSON document in one spelling, or the reason why it is none."""
 
-import json
 import math
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from massact.errors import LFS_ADVICE, LFS_POINTER
+from massact.errors import lfs_advice
+from massact.json_text import JsonError, parse_json
 
 MAX_LINE_BYTES = 10_000_000
 """A longer line is refused unread: no result takes a hundredth of it."""
@@ -40,42 +40,26 @@ def parse_document(line: bytes | None, *, allow_nan: bool = False) -> dict[str, 
     """
     if line is None:
         raise LineError(f"the line is longer than {MAX_LINE_BYTES // 1_000_000} MB")
+    if advice := lfs_advice(line):
+        raise LineError(advice)
     try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise LineError(f"not UTF-8 (byte {error.start + 1} of the line)") from error
-    if text.startswith(LFS_POINTER):
-        raise LineError(LFS_ADVICE)
-    try:
-        document = json.loads(text, parse_constant=_constant if allow_nan else _refuse_constant)
-        if "\\u" in text:
-            _check_text(document)
-        document = _one_spelling(document)
-    except LineError:
-        raise
-    except RecursionError as error:
-        raise LineError("not JSON: nested too deeply") from error
-    except ValueError as error:
+        document = parse_json(line, allow_nan=allow_nan)
+    except JsonError as error:
         raise LineError(f"not JSON: {error}") from error
     if not isinstance(document, dict):
         raise LineError("not a JSON object")
-    return document
-
-
-def _constant(name: str) -> float:
-    return math.nan if name == "NaN" else _refuse_constant(name)
-
-
-def _refuse_constant(name: str) -> float:
-    raise LineError(f"{name} is not a number that JSON has")
+    if b"\\u" in line:
+        _check_text(document)
+    spelled: dict[str, Any] = _one_spelling(document)
+    return spelled
 
 
 def _one_spelling(value: Any) -> Any:
     if isinstance(value, float):
         if math.isnan(value):
             return value
-        if math.isinf(value):  # Python reads 1e999 so
-            raise LineError("a number is too large to be one")
+        if math.isinf(value):
+            raise LineError(f"{'-' if value < 0 else ''}Infinity is not a number that JSON has")
         return int(value) if value.is_integer() and abs(value) < _MAX_EXACT else value
     if isinstance(value, dict):
         return {key: _one_spelling(one) for key, one in value.items()}
@@ -94,10 +78,10 @@ def without_nan(value: Any) -> Any:
 
 
 def _check_text(value: Any) -> None:
-    """Refuse what an escape can spell and no database keeps: half a surrogate pair, NUL."""
+    """Refuse what an escape can spell and no database keeps: NUL."""
     if isinstance(value, str):
-        if "\0" in value or (not value.isprintable() and any("\ud800" <= c <= "\udfff" for c in value)):
-            raise LineError("a text holds half a surrogate pair or a NUL, which no store can keep")
+        if "\0" in value:
+            raise LineError("a text holds a NUL, which no store can keep")
     elif isinstance(value, dict):
         for key, one in value.items():
             _check_text(key)

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from massact.errors import UsageError
+from massact.json_text import parse_object
 from massact.keys import digest_texts
 from massact.schema import EvaluationRow
 from massact.transfer.lines import OWN
@@ -29,7 +30,7 @@ class ImportedLine:
 
     @property
     def has_time(self) -> bool:
-        return json.loads(self.text).get("timestamp") is not None
+        return parse_object(self.text, allow_nan=True).get("timestamp") is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class Files:
 
     def header(self, family: Family) -> str:
         """The header as one line of JSON; of measured results with the layout's names of trait and questions."""
-        header = json.loads(family.header)
+        header = parse_object(family.header, allow_nan=True)
         if OWN in header:
             return family.header
         folder = self.trait_folders.get(family.trait, family.trait)
@@ -163,11 +164,11 @@ def measured_family(row: EvaluationRow, vector_model: str | None) -> Family:
 def imported_line(tag: str | None) -> ImportedLine | None:
     """The line that a tag `massact.imported` holds; `None` for a measured result, or where it is damaged."""
     try:
-        values = json.loads(tag or "null")
+        values = parse_object(tag or "null", allow_nan=True)
         context = {name: values[name] for name in CONTEXT_FIELDS}
-        line = ImportedLine(context, values["header"], values["line"])
-        return line if isinstance(json.loads(line.text), dict) else None
-    except (ValueError, KeyError, TypeError, RecursionError):
+        parse_object(values["line"], allow_nan=True)
+        return ImportedLine(context, values["header"], values["line"])
+    except (ValueError, KeyError, TypeError):
         return None
 
 

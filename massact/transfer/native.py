@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from massact.json_text import parse_object
 from massact.schema import (
     EvaluationRow,
     Kind,
@@ -46,7 +47,7 @@ def parse_native(line: bytes, experiment: str) -> NativeLine:
     Raises:
         LineError: the `massact` object is damaged, or does not say what the line says.
     """
-    document = json.loads(line)  # once more: a row's 800.0 stays 800.0
+    document = parse_object(line, allow_nan=True)  # once more: a row's 800.0 stays 800.0
     own = _own(document)
     try:
         row = decode_evaluation(json.dumps(own["row"]))

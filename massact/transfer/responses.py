@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from massact.domain import Response
-from massact.errors import LFS_ADVICE, LFS_POINTER, DataError
+from massact.errors import DataError, lfs_advice
 from massact.schema import Artifact, Scores
 from massact.transfer.document import LineError, parse_document
 from massact.transfer.lines import Result
@@ -31,8 +31,8 @@ def read_responses_file(path: Path) -> tuple[Response, ...]:
             raise DataError(f"{path}: over {_MAX_BYTES // 1_000_000} MB, too large for responses")
         # wrapped, since only an object is a document
         content = path.read_bytes()
-        if content.startswith(LFS_POINTER.encode()):
-            raise DataError(f"{path}: {LFS_ADVICE}")
+        if advice := lfs_advice(content):
+            raise DataError(f"{path}: {advice}")
         document = parse_document(b'{"responses":' + content + b"}", allow_nan=True)
         return tuple(_response(one) for one in document["responses"])
     except (OSError, LineError, TypeError) as error:

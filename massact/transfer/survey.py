@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from massact.errors import LFS_ADVICE, LFS_POINTER, DataError
+from massact.errors import DataError, lfs_advice
 from massact.keys import canonical_json
 from massact.transfer.document import LineError, parse_document, read_lines
 from massact.transfer.lines import Header, ResultLine, parse_header, parse_result_line
@@ -66,8 +66,8 @@ def survey_file(source: Source, target: Target) -> Survey:
     try:
         with source.path.open("rb") as file:
             for number, line in read_lines(file):
-                if number == 1 and line is not None and line.startswith(LFS_POINTER.encode()):
-                    raise DataError(f"{source.path}: {LFS_ADVICE}")
+                if number == 1 and line is not None and (advice := lfs_advice(line)):
+                    raise DataError(f"{source.path}: {advice}")
                 # a backslash may spell the word in another way
                 if line is not None and (b'"type"' in line or b"\\u" in line):
                     _look_at(number, line, found)

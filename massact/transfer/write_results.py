@@ -82,7 +82,7 @@ class LineWriter:
         """Under the name by which an import finds them again; of baselines, the newest keeps it."""
         if not responses:
             return
-        name = _name(parse_document(imported.text.encode()))
+        name = _name(parse_document(imported.text.encode(), allow_nan=True))
         if name is None or (name in self._taken and kept.kind is not Kind.BASELINE):
             self.notes.append(
                 f"responses of run {kept.run_id} left out: their file's name is taken or cannot be"
