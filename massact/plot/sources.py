@@ -53,7 +53,7 @@ def _of_store(source: str | Path, given: Given, *, with_rows: bool) -> Drawn:
     store = open_store(resolve_tracking_uri(given.tracking_uri))
     try:
         declared = declared_by_data(file) if file else store.declared(name)
-        told = declared.floor if declared and file else DEFAULT_COHERENCE_FLOOR
+        told = declared.floor if declared else DEFAULT_COHERENCE_FLOOR
         floor = told if given.floor is None else given.floor
         answers = Answers.from_store(
             store,
