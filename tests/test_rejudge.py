@@ -4,6 +4,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from click.testing import CliRunner, Result
 from massact.cli.app import cli
 from massact.config import load_experiment
 from massact.phases.recast import recast, subject_of
+from massact.phases.rejudge import _place
 from massact.phases.session import Session
 from massact.schema import Artifact, EvaluationRow, Kind, MlflowTag, Tag
 from massact.store import open_store
@@ -22,6 +24,7 @@ from massact.tracking.tensors import read_responses
 from tests.judge_server import JudgeServer, Reply, Request, completion
 from tests.prepared import PreparedStores
 from tests.small_plan import EXPERIMENT
+from tests.store_fixtures import evaluation_row
 
 pytestmark = pytest.mark.slow
 
@@ -328,3 +331,8 @@ def test_a_judge_that_there_is_not_is_refused(place: Path) -> None:
     result = run(place, "rejudge", "--judge", "nobody:x")
     assert result.exit_code == 2
     assert "unknown judge" in result.stderr
+
+
+def test_what_is_judged_again_or_follows_it_keeps_its_split_of_the_questions() -> None:
+    row = replace(evaluation_row(), confirm_share=0.2)
+    assert (_place(row, 4).confirm_share, _place(row, 4).n_questions) == (0.2, 4)
