@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,14 @@ from massact.phases import main
 from massact.phases.confirm import run_confirm
 from massact.phases.interrupt import Interrupted, Interruption
 from massact.phases.session import Session, Workload
+from massact.phases.sharing import Sharing
 from massact.phases.sweeping import Tally
 from massact.pipeline.question_split import split_questions
 from massact.schema import POINT_TAG, Artifact, EvaluationRow, Kind, MlflowTag, Tag
 from massact.store import open_store
 from massact.store.base import Stored
 from massact.store.contents import stored_runs
+from massact.store.reader import StoreReader
 from massact.tracking.connection import connect
 from massact.tracking.tensors import read_responses
 from massact.tracking.tracker import PROJECT_RUN
@@ -213,6 +216,36 @@ def test_an_interruption_keeps_what_was_confirmed(place: Path) -> None:
     assert {one.row.n_unscored for one in rows(place)} == {0}
     kept = stored_runs(uri(place), "small", Kind.CONFIRMATION, tags=(MlflowTag.TABLES,))
     assert [MlflowTag.TABLES in one.tags for one in kept].count(True) == 1, "the baseline's alone"
+
+
+def test_what_has_too_few_scores_is_confirmed_again_also_beside_another_sweep(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(place, "confirm").exit_code == 0
+    with closing(open_store(uri(place))) as store:
+        before = {one.run_id for one in store.confirmations("small")}
+    read = StoreReader.confirmations
+
+    def with_short(reader: StoreReader, name: str) -> list[Stored[EvaluationRow]]:
+        """What is there now as if the judge had been down for nearly all of it."""
+        return [
+            replace(one, row=replace(one.row, trait_mean=99.0, n_scored=1, n_unscored=19))
+            if one.run_id in before
+            else one
+            for one in read(reader, name)
+        ]
+
+    monkeypatch.setattr(StoreReader, "confirmations", with_short)
+    monkeypatch.setattr(Sharing, "look", lambda _: True)
+    session = Session(load_experiment(place / "small.yaml"), uri(place))
+    assert run_confirm(session) == Tally(wanted=2, evaluated=2)
+    found = rows(place)
+    assert not {one.run_id for one in found} & before
+    with closing(open_store(uri(place))) as store:
+        (baseline,) = [one for one in store.confirmations("small") if one.row.layer is None]
+    assert baseline.run_id not in before
+    assert {one.row.baseline_trait_mean for one in found} == {baseline.row.trait_mean}
+    assert baseline.row.trait_mean != 99
 
 
 def test_main_confirms_before_the_report(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,6 +76,24 @@ def test_the_winning_label_flips() -> None:
     )
 
 
+def test_another_label_of_the_same_vector_is_no_flip() -> None:
+    rows = [
+        *both("mean_diff_cleaned", 1000, (40.0, 90.0), (20.0, 90.0)),
+        *both("mean_diff_preclean", 1000, (30.0, 90.0), (30.0, 90.0)),
+    ]
+    answer = judges(rows, floor=FLOOR)
+    (winner,) = answer.winners
+    assert (winner.label_a, winner.label_b, winner.flips) == (
+        "mean_diff_cleaned",
+        "mean_diff_preclean",
+        False,
+    )
+    assert any(
+        "mean_diff_cleaned under A and mean_diff_preclean, of the same vector, under B" in note
+        for note in answer.notes
+    )
+
+
 def test_what_one_judge_alone_scored_does_not_count() -> None:
     rows = [
         *both("probe", 1000, (30.0, 90.0), (30.0, 90.0)),

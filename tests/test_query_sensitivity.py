@@ -68,6 +68,32 @@ def test_one_flip_is_told_in_words() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("labels", "digests", "flips"),
+    [
+        (("mean_diff_cleaned", "mean_diff_preclean"), ("a", "b"), False),
+        (("mean_diff_top1", "mean_diff_postclean_la1"), ("a", "a"), False),
+        (("mean_diff_top1", "mean_diff_postclean_la1"), ("a", "b"), True),
+    ],
+    ids=["algebra", "equal digest", "two vectors"],
+)
+def test_another_label_of_the_same_vector_is_no_flip(
+    labels: tuple[str, str], digests: tuple[str, str], flips: bool
+) -> None:
+    rows = [
+        evaluated(labels[0], delta=40.0, coherence_mean=69.5, vector_digest=digests[0]),
+        evaluated(labels[1], delta=39.0, coherence_mean=72.0, vector_digest=digests[1]),
+    ]
+    answer = sensitivity(rows, floors=(68, 70))
+    assert [(row.label, row.flips) for row in answer.rows] == [(labels[0], False), (labels[1], flips)]
+    words = (
+        f"the best label flips at floor 70 from {labels[0]} to {labels[1]}"
+        if flips
+        else f"no flip between 68 and 70; the best label is {labels[0]}, or {labels[1]} of the same vector"
+    )
+    assert answer.notes == (f"{PLACE}: {words}",)
+
+
 def test_another_evaluation_of_the_winning_label_is_a_row_but_no_flip() -> None:
     rows = [
         evaluated("probe", coefficient=1500, delta=40.0, coherence_mean=70.0),

@@ -204,6 +204,13 @@ def test_two_labels_that_share_the_questions_never_agree() -> None:
     assert row.share == pytest.approx(row.runner_up_share, abs=0.01)
 
 
+def test_halves_that_two_labels_of_one_vector_win_agree() -> None:
+    first = [40.0] * 5 + [0.0] * 5
+    row = halved([scored("mean_diff_cleaned", 1000, first), scored("mean_diff_preclean", 1000, first[::-1])])
+    assert (row.agreement, row.share, row.runner_up) == (1.0, 1.0, None)
+    assert row.winner in ("mean_diff_cleaned", "mean_diff_preclean")
+
+
 def test_each_half_looks_at_its_own_coherence() -> None:
     grid = [scored("probe", 1000, [50.0] * N_QUESTIONS)]
     one, of_one = grid[0]

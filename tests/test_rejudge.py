@@ -2,7 +2,9 @@
 
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,15 +13,18 @@ from click.testing import CliRunner, Result
 from massact.cli.app import cli
 from massact.config import load_experiment
 from massact.phases.recast import recast, subject_of
+from massact.phases.rejudge import _place
 from massact.phases.session import Session
-from massact.schema import Artifact, EvaluationRow, Tag
+from massact.schema import Artifact, EvaluationRow, Kind, MlflowTag, Tag
 from massact.store import open_store
 from massact.store.base import Stored
 from massact.store.contents import stored_runs
+from massact.tracking.connection import connect
 from massact.tracking.tensors import read_responses
 from tests.judge_server import JudgeServer, Reply, Request, completion
 from tests.prepared import PreparedStores
 from tests.small_plan import EXPERIMENT
+from tests.store_fixtures import evaluation_row
 
 pytestmark = pytest.mark.slow
 
@@ -150,7 +155,7 @@ def test_a_dry_run_asks_nobody_and_writes_nothing(place: Path, judge: JudgeServe
 
 
 def test_what_the_judge_left_unscored_is_scored_the_next_time(place: Path, judge: JudgeServer) -> None:
-    judge.answer = no_coherence
+    judge.answer = no_coherence_but(baseline_texts(place))
     assert run(place, "rejudge", "--judge", JUDGE).exit_code == 0
     assert {one.row.n_unscored for one in rows(place, JUDGE)} == {N_QUESTIONS}
     judge.answer = score_by_text
@@ -166,13 +171,112 @@ def no_coherence(request: Request) -> Reply:
     return completion("I cannot say.") if request.is_coherence else score_by_text(request)
 
 
+def no_coherence_but(texts: Sequence[str]) -> Callable[[Request], Reply]:
+    """An outage that spares some responses."""
+    return lambda asked: (score_by_text if any(map(asked.prompt.__contains__, texts)) else no_coherence)(
+        asked
+    )
+
+
+def no_coherence_of(texts: Sequence[str]) -> Callable[[Request], Reply]:
+    """An outage that strikes some responses alone."""
+    return lambda asked: (no_coherence if any(map(asked.prompt.__contains__, texts)) else score_by_text)(
+        asked
+    )
+
+
+def baselines(place: Path, judge: str) -> list[Stored[EvaluationRow]]:
+    with closing(open_store(f"sqlite:///{place}/mlflow.db")) as store:
+        return [one for one in store.baselines("small") if one.row.judge == judge]
+
+
+def baseline_texts(place: Path) -> list[str]:
+    """What the unsteered model said."""
+    session = Session(load_experiment(place / "small.yaml"), f"sqlite:///{place}/mlflow.db")
+    (first,) = baselines(place, "likelihood")
+    return [one.response for one in read_responses(session.fetch(first.run_id, Artifact.RESPONSES))]
+
+
+def assert_compared(place: Path) -> None:
+    """Every evaluation of the second judge has its delta against that judge's whole baseline."""
+    (baseline,) = baselines(place, JUDGE)
+    assert (baseline.row.n_scored, baseline.row.n_unscored) == (N_QUESTIONS, 0)
+    found = rows(place, JUDGE)
+    assert [one.row.n_scored for one in found] == [N_QUESTIONS] * N_CELLS
+    assert {one.row.baseline_trait_mean for one in found} == {baseline.row.trait_mean}
+    for one in found:
+        assert one.row.delta == pytest.approx(one.row.trait_mean - baseline.row.trait_mean)  # type: ignore[operator]
+
+
+def test_nothing_is_compared_with_a_baseline_that_has_too_few_scores(place: Path, judge: JudgeServer) -> None:
+    judge.answer = no_coherence_of(baseline_texts(place))
+    result = run(place, "rejudge", "--judge", JUDGE)
+    assert result.exit_code == 1, result.output
+    assert f"lacks scores of {N_QUESTIONS} of its {N_QUESTIONS} responses" in result.stderr
+    assert rows(place, JUDGE) == []
+    assert [one.row.n_scored for one in baselines(place, JUDGE)] == [0]
+    judge.answer = score_by_text
+    assert run(place, "rejudge", "--judge", JUDGE).exit_code == 0
+    assert_compared(place)
+
+
+@pytest.mark.parametrize("command", [("rejudge",), ("phase1", "--max-rounds", "0")], ids=["rejudge", "sweep"])
+@pytest.mark.parametrize("with_texts", [True, False], ids=["texts", "scores"])
+def test_deltas_are_taken_again_where_the_baseline_is_judged_again(
+    command: tuple[str, ...], with_texts: bool, place: Path, judge: JudgeServer
+) -> None:
+    judged_by_the_second(place)
+    file = place / "small.yaml"
+    whole = file.read_text()
+    file.write_text(whole + "\nleast_scored: 0.5\n")
+    judge.answer = no_coherence_of(baseline_texts(place)[:1])
+    assert run(place, "rejudge").exit_code == 0
+    assert [one.row.n_scored for one in baselines(place, JUDGE)] == [1]
+    before = {one.run_id for one in rows(place, JUDGE)}
+    judge.answer, n_asked = score_by_text, len(judge.requests)
+    file.write_text(whole)
+    if not with_texts:
+        drop_responses(place, before)
+    result = run(place, *command)
+    assert result.exit_code == 0, result.output
+    assert_compared(place)
+    assert not before & {one.run_id for one in rows(place, JUDGE)}
+    assert len(judge.requests) - n_asked <= 2, "the baseline's response that had no score"
+    if command != ("rejudge",):
+        assert f"{N_CELLS} judged again, 0 evaluated" in result.stderr
+
+
+def drop_responses(place: Path, run_ids: Collection[str]) -> None:
+    """As if the responses of some runs had not been kept."""
+    uri = f"sqlite:///{place}/mlflow.db"
+    client = connect(uri)
+    for run in list(stored_runs(uri, "small", Kind.EVALUATION, tags=())):
+        if run.run_id in run_ids:
+            (Path(run.artifact_uri.removeprefix("file://")) / Artifact.RESPONSES).unlink()
+            client.delete_tag(run.run_id, MlflowTag.TABLES)
+
+
+def test_how_a_text_came_about_is_told_of_what_is_judged_again(place: Path, judge: JudgeServer) -> None:
+    uri = f"sqlite:///{place}/mlflow.db"
+    (source, *_) = rows(place)
+    connect(uri).set_tag(source.run_id, Tag.UNUSED_SETTINGS, "top_p=0.8")
+    assert run(place, "rejudge", "--judge", JUDGE).exit_code == 0
+    tags = (Tag.ATTENTION, Tag.UNUSED_SETTINGS, Tag.REJUDGED)
+    found = {one.run_id: one.tags for one in stored_runs(uri, "small", Kind.EVALUATION, tags=tags)}
+    again = {of[Tag.REJUDGED]: of for of in found.values() if Tag.REJUDGED in of}
+    assert len(again) == N_CELLS
+    for run_id, of in again.items():
+        assert of[Tag.ATTENTION] == found[run_id][Tag.ATTENTION]
+        assert of.get(Tag.UNUSED_SETTINGS) == ("top_p=0.8" if run_id == source.run_id else None)
+
+
 def judged_by_the_second(place: Path) -> None:
     file = place / "small.yaml"
     file.write_text(file.read_text().replace("judge: likelihood", f'judge: "{JUDGE}"'))
 
 
 def test_a_sweep_has_judged_again_what_an_outage_left_without_scores(place: Path, judge: JudgeServer) -> None:
-    judge.answer = no_coherence
+    judge.answer = no_coherence_but(baseline_texts(place))
     assert run(place, "rejudge", "--judge", JUDGE).exit_code == 0
     judge.answer = score_by_text
     judged_by_the_second(place)
@@ -205,10 +309,7 @@ def test_a_baseline_without_scores_ends_a_sweep_and_is_judged_again_by_the_next(
     judge.answer = score_by_text
     assert run(place, "phase1", "--max-rounds", "0").exit_code == 0
     assert {(one.row.n_scored, one.row.delta is None) for one in rows(place, JUDGE)} == {(N_QUESTIONS, False)}
-    store = open_store(f"sqlite:///{place}/mlflow.db")
-    (baseline,) = [one.row for one in store.baselines("small") if one.row.judge == JUDGE]
-    store.close()
-    assert baseline.n_scored == N_QUESTIONS
+    assert [one.row.n_scored for one in baselines(place, JUDGE)] == [N_QUESTIONS]
 
 
 def test_responses_of_a_changed_dataset_are_left_out_with_the_reason(place: Path, judge: JudgeServer) -> None:
@@ -230,3 +331,8 @@ def test_a_judge_that_there_is_not_is_refused(place: Path) -> None:
     result = run(place, "rejudge", "--judge", "nobody:x")
     assert result.exit_code == 2
     assert "unknown judge" in result.stderr
+
+
+def test_what_is_judged_again_or_follows_it_keeps_its_split_of_the_questions() -> None:
+    row = replace(evaluation_row(), confirm_share=0.2)
+    assert (_place(row, 4).confirm_share, _place(row, 4).n_questions) == (0.2, 4)

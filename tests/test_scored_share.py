@@ -9,9 +9,13 @@ import pytest
 import massact
 from massact.domain import Group
 from massact.phases.alike import known_results
+from massact.plot.basis import Given
+from massact.plot.sources import drawn_from
 from massact.query import Evaluations, best, gaps, runs
 from massact.schema import Points, point_of
+from massact.schema.declared import Declared, encode_declared
 from massact.schema.points import has_enough_scores
+from massact.tracking.connection import connect
 from tests.store_fixtures import evaluated, evaluation_row
 
 FLOOR = 68.0
@@ -61,7 +65,10 @@ def test_one_of_twenty_scored_does_not_win(tmp_path: Path, monkeypatch: pytest.M
     answer = massact.best("x", tracking_uri=uri)
     assert [(one.status, one.coefficient, one.delta) for one in answer.rows] == [("ok", 6.0, 30.0)]
     assert answer.least_scored == 0.8
-    assert any(note.startswith("1 evaluation has scores of too few responses") for note in answer.notes)
+    (note,) = (
+        note for note in answer.notes if note.startswith("1 evaluation has scores of too few responses")
+    )
+    assert note.endswith("no result; imported, so that they cannot be judged here")
     (asked,) = massact.best("x", tracking_uri=uri, least_scored=0.05).rows
     assert (asked.coefficient, asked.delta) == (9.0, 85.0)
     listed = massact.runs("x", tracking_uri=uri, sort="coefficient").rows
@@ -85,6 +92,7 @@ def test_a_group_with_nothing_else_is_a_gap_that_says_so() -> None:
     (row,) = answer.rows
     assert (row.status, row.best, row.n_unscored, row.n_short) == ("missing", None, 1, 1)
     assert answer.remaining == (row,)
+    assert any("the next sweep, or massact rejudge, has the others judged" in note for note in answer.notes)
     assert best([short], floor=FLOOR).rows[0].status == "missing"
     (listed,) = runs([short], floor=FLOOR).rows
     assert (listed.status, listed.delta) == ("unscored", 85.0), "shown as it is stored"
@@ -107,3 +115,18 @@ def test_what_is_scored_too_little_is_not_finished() -> None:
     assert not finished(baseline_trait_mean=40.0), "compared with another baseline than the store's"
     baseline = replace(baseline, n_scored=1, n_unscored=3)
     assert not finished()
+
+
+def test_a_figure_of_a_bare_name_takes_the_floor_that_best_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    uri = imported(tmp_path)
+    client = connect(uri)
+    (home,) = [one for one in client.search_experiments() if one.name == "x"]
+    for key, value in encode_declared(Declared("x", 85.0, ("kind",), (), {}), at=1).items():
+        client.set_experiment_tag(home.experiment_id, key, value)
+    answer = massact.best("x", tracking_uri=uri)
+    assert (answer.floor, [row.status for row in answer.rows]) == (85.0, ["below_floor"])
+    assert drawn_from("x", Given(tracking_uri=uri)).evidence.floor == 85.0
+    assert drawn_from("x", Given(tracking_uri=uri, floor=70.0)).evidence.floor == 70.0

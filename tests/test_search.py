@@ -3,13 +3,19 @@
 import math
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from massact.labels import parse_label
+from massact.phases.search import LadderKey, LadderSearch
 from massact.pipeline.search import Done, Ladder, Observation, Settings, Try, next_steps
+from massact.schema import Points, point_of
+from tests.store_fixtures import evaluated, evaluation_row
 
 FLOOR = 68.0
 SETTINGS = Settings(FLOOR)
@@ -165,3 +171,26 @@ def test_after_a_scan_a_smaller_coefficient_that_works_is_refined() -> None:
     )
     found, _ = search({"a": world}, [ladder(observations=grid)])
     assert found[0].best_gain(FLOOR) >= 0.95 * 70
+
+
+def test_a_delta_against_another_baseline_than_the_stores_steers_nothing() -> None:
+    now = replace(evaluation_row(), key="baseline", trait_mean=10.0, n_scored=4, layer=None)
+    rows = [
+        evaluated("probe", coefficient=8.0, baseline_trait_mean=10.0, trait_mean=30.0, delta=20.0),
+        evaluated("probe", coefficient=9.0, baseline_trait_mean=99.0, trait_mean=35.0, delta=-64.0),
+    ]
+    points = Points.of([point_of(one.row, one.run_id, 1) for one in rows])
+    store = SimpleNamespace(points_and_failures=lambda _: (points, []), screenings=lambda _: [])
+    session = SimpleNamespace(
+        store=lambda: nullcontext(store), experiment=SimpleNamespace(name="x", least_scored=0.8)
+    )
+    evaluator = SimpleNamespace(
+        is_of=lambda *_: True,
+        planner=SimpleNamespace(direction="positive", cells=lambda _: {one.row.key: None for one in rows}),
+    )
+    key = LadderKey("response[:5]", "probe", 15, 1)
+    searching = LadderSearch(session, evaluator, SETTINGS, None)  # type: ignore[arg-type]
+    (seen,) = searching._observed(
+        {key: replace(ladder(), key=key)}, {"probe": parse_label("probe")}, now
+    ).values()
+    assert [(one.coefficient, one.gain) for one in seen.observations] == [(8.0, 20.0)]

@@ -14,9 +14,9 @@ from massact.schema import Kind, Tag
 from massact.store.base import UNENDED
 from massact.store.contents import stored_runs
 from massact.store.sources import open_source
-from tests.judge_server import JudgeServer
+from tests.judge_server import JudgeServer, Reply, Request, completion, score_70_and_90
 from tests.prepared import PreparedStores
-from tests.test_interrupt import N_CELLS, Place
+from tests.test_interrupt import N_CELLS, Place, _is_canary
 from tests.test_sweep_outage import Server
 
 pytestmark = pytest.mark.slow
@@ -113,6 +113,38 @@ def test_the_other_does_what_is_left_when_one_ends_early(
     n_twice = sum(new.values()) - N_CELLS
     assert n_twice <= (4 if number == signal.SIGKILL else 0), "more than the cells in hand"
     assert "shared with it" in said
+
+
+def test_what_an_outage_left_without_scores_is_judged_again_by_one_of_two(place: Place) -> None:
+    place.use_grid(4)
+
+    def outage(asked: Request) -> Reply:
+        """The baseline is judged, or where it was before some cells; of all others nothing is."""
+        is_spared = _is_canary(asked) or len(place.asked) - place.n_asked <= 4
+        return score_70_and_90(asked) if is_spared else completion("I cannot say.")
+
+    place.judge.answer = outage
+    try:
+        _ended(place.start(*PHASE))
+    finally:
+        place.judge.answer = place._answer
+    ours = {one.run_id: one.row for one in place.store().evaluations("small")}
+    short = {row.key: run_id for run_id, row in ours.items() if row.n_unscored}
+    assert len(short) > N_CELLS // 2
+    place.seconds = 0.2
+    before = _keys(place, Kind.EVALUATION)
+    said = _ended(place.start(*PHASE), place.start(*PHASE))
+    assert _keys(place, Kind.EVALUATION) - before == Counter(dict.fromkeys(short, 1))
+    assert sum(max(map(int, re.findall(r"(\d+) judged again", text)), default=0) for text in said) == len(
+        short
+    )
+    assert sum(map(_evaluated, said)) == 0
+    runs = stored_runs(place.uri, "small", Kind.EVALUATION, tags=(Tag.KEY, Tag.REJUDGED))
+    again = {run.tags[Tag.KEY]: run.tags[Tag.REJUDGED] for run in runs if Tag.REJUDGED in run.tags}
+    assert again == short
+    rows = [one.row for one in place.store().evaluations("small") if one.row.key in short]
+    (mean,) = {one.row.trait_mean for one in place.store().baselines("small")}
+    assert {(row.n_unscored, row.baseline_trait_mean) for row in rows} == {(0, mean)}
 
 
 def test_two_rejudgings_pay_once(place: Place) -> None:

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -99,16 +99,22 @@ def known_results(
 
 
 def _is_finished(points: Points, least_scored: float, baseline: EvaluationRow | None) -> "Mask":
-    import numpy as np
-
     numbers = points.numbers
     finished = has_enough_scores(numbers["n_scored"], numbers["n_unscored"], least_scored)
-    if baseline is None:
-        return finished  # type: ignore[no-any-return]
-    if baseline.trait_mean is None or not is_scored(baseline, least_scored):
-        return np.zeros(len(points), dtype=bool)
-    compared = np.abs(numbers["baseline_trait_mean"] - baseline.trait_mean) < _SAME_MEAN
-    return finished & compared & ~np.isnan(numbers["delta"])  # type: ignore[no-any-return]
+    if baseline is not None:
+        finished &= is_compared(numbers["baseline_trait_mean"], baseline, least_scored)
+        finished &= abs(numbers["delta"]) >= 0  # there is one
+    return finished  # type: ignore[no-any-return]
+
+
+def is_compared(means: Any, baseline: EvaluationRow, least_scored: float) -> Any:
+    """Whether results were compared with a baseline that counts, and as the store has it now.
+
+    Args:
+        means: the baseline's as the results have it, a number or a column; NaN where they have none.
+    """
+    counts = baseline.trait_mean is not None and is_scored(baseline, least_scored)
+    return abs(means - (baseline.trait_mean or 0.0)) < (_SAME_MEAN if counts else 0.0)
 
 
 def _with_heads(points: Points, heads: Container[int]) -> Iterator[StoredPoint]:

@@ -12,7 +12,7 @@ from massact.domain import QuestionSet
 from massact.errors import MassactError
 from massact.keys import cell_key
 from massact.phases.accounting import counted_work
-from massact.phases.confirm_plan import Chosen, ConfirmPlan, plan_confirm
+from massact.phases.confirm_plan import Chosen, ConfirmPlan, confirmed_rows, plan_confirm
 from massact.phases.grid import load_answers
 from massact.phases.preflight import check_experiment
 from massact.phases.recast import Subject, stored_plan
@@ -108,9 +108,7 @@ class _Confirming:
 
     def _read_confirmed(self, wanted: Sequence[Chosen]) -> None:
         """Look again what was confirmed, since another sweep is at work."""
-        with self._session.store() as store:
-            rows = store.confirmations(self._session.experiment.name)
-        self._plan.confirmed |= {one.row.key: one.row for one in rows}
+        self._plan.confirmed |= confirmed_rows(self._session)
         done = {key for key in (one.key for one in wanted) if self._sharing.ended_elsewhere(key)}
         done |= {one.key for one in wanted if one.key in self._plan.confirmed}
         self._tally.elsewhere += len(done - self._came)

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field, replace
 from massact.domain import Cell, QuestionSet, Setting
 from massact.errors import NothingToConfirmError
 from massact.keys import cell_key
+from massact.phases.alike import is_compared
 from massact.phases.grid import load_answers
 from massact.phases.planning import make_setting
 from massact.phases.recast import Subject, recast, subject_of
 from massact.phases.session import Session
 from massact.query import BestRow
 from massact.schema import EvaluationRow, is_scored
+from massact.schema.points import or_nan
 from massact.store.base import Stored
 from massact.store.contents import is_absent
 
@@ -40,7 +42,7 @@ class ConfirmPlan:
 
     by_subject: dict[Subject, list[Chosen]] = field(default_factory=dict)
     confirmed: dict[str, EvaluationRow] = field(default_factory=dict)
-    """Everything that was confirmed before, baselines too, by key."""
+    """What was confirmed before and counts, baselines too, by key."""
     left_out: Counter[str] = field(default_factory=Counter)
     """Winners and tied labels that cannot be confirmed, by the reason."""
 
@@ -73,21 +75,30 @@ def plan_confirm(session: Session) -> ConfirmPlan:
         raise NothingToConfirmError(
             f"nothing to confirm: no run store is there yet; {_evaluate_first(session)}"
         )
-    floor, name = session.experiment.coherence_floor, session.experiment.name
+    floor = session.experiment.coherence_floor
     bests = load_answers(session, with_scores=True).best(floor).rows
     winning = [row for row in bests if row.standing in ("winner", "tied")]
     with session.store() as store:
         rows = store.rows(row.run_id or "" for row in winning)
-        confirmed = [one.row for one in store.confirmations(name)]
-    least = session.experiment.least_scored
-    short = {row.key for row in confirmed if not is_scored(row, least)}
-    plan = ConfirmPlan(
-        confirmed={row.key: row for row in confirmed if not short & {row.key, row.baseline_key}}
-    )
+    plan = ConfirmPlan(confirmed=confirmed_rows(session))
     _Planning(session, plan).add([(row.run_id or "", rows.get(row.run_id or "")) for row in winning])
     if not plan.n_cells:
         raise NothingToConfirmError(f"nothing to confirm: {_why_nothing(session, bests, plan)}")
     return plan
+
+
+def confirmed_rows(session: Session) -> dict[str, EvaluationRow]:
+    """What was confirmed and counts, by key: it has scores of enough responses and is compared with what has too."""
+    least = session.experiment.least_scored
+    with session.store() as store:
+        rows = {one.row.key: one.row for one in store.confirmations(session.experiment.name)}
+
+    def counts(row: EvaluationRow) -> bool:
+        baseline = rows.get(row.baseline_key or "")
+        mean = or_nan(row.baseline_trait_mean)
+        return is_scored(row, least) and (baseline is None or bool(is_compared(mean, baseline, least)))
+
+    return {key: row for key, row in rows.items() if counts(row)}
 
 
 def _evaluate_first(session: Session) -> str:

@@ -15,12 +15,12 @@ from massact.phases.recast import Subject
 from massact.phases.session import Session
 from massact.phases.sources import read_sources
 from massact.phases.sweeping import Tally, screened, stop_if_asked, sweeping, taking
-from massact.phases.unscored import Again, checked_baseline, is_short, judged_again
+from massact.phases.unscored import checked_baseline, is_short, judged_again, put_again
 from massact.pipeline.evaluate import Evaluation, FailedCell, PlannedCell
 from massact.pipeline.screening import Screening, StoppedCell
-from massact.schema import EvaluationRow, Tag, is_scored
+from massact.schema import EvaluationRow, is_scored
 from massact.store.base import Stored
-from massact.tracking.evaluations import evaluation_whole_run, failure_whole_run
+from massact.tracking.evaluations import failure_whole_run
 from massact.tracking.making import RunMaker
 from massact.tracking.rows import Baseline, Place
 from massact.tracking.taking_over import taken_over_run
@@ -171,7 +171,7 @@ class Evaluator:
             return plan
         mine = self._session.sharing(self._parent).take(plan.stored, len(plan.stored))
         for one in judged_again(*self._work, {plan.stored[key]: plan.cells[key] for key in mine}):
-            self._put_again(one, baseline)
+            put_again(self._session, self._parent, self._place, one, baseline)
             self._came.add(cell_key(one.evaluation.planned.cell))
             tally.again += 1
             tally.short += is_short(self._session, one.evaluation)
@@ -197,16 +197,9 @@ class Evaluator:
         found = self._find_baseline()
         stored = {} if found is None else {found.run_id: self._planner.baseline()}
         for one in judged_again(*self._work, stored):
-            self._put_again(one, None)
+            put_again(self._session, self._parent, self._place, one, None)
             return checked_baseline(self._session, self._config.name, one.evaluation)
         return None
-
-    def _put_again(self, one: Again, baseline: Baseline | None) -> None:
-        whole, _ = evaluation_whole_run(
-            self._place, one.evaluation, baseline=baseline, keep_responses=True, parent=self._parent
-        )
-        tagged = replace(whole, tags={**whole.tags, Tag.REJUDGED.value: one.run_id})
-        self._session.spool.put(tagged, experiment_id=self._parent.experiment_id)
 
     @property
     def _work(self) -> tuple[Session, OpenRun, Subject]:

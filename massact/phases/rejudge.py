@@ -4,13 +4,10 @@ An evaluation that another judge scored becomes a second one under this judge, b
 this judge left responses of unscored is scored again, and the newer run counts.
 """
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from massact.domain import Response, Timing
 from massact.errors import MassactError
-from massact.judges import Exchange
 from massact.keys import cell_key
 from massact.phases.interrupt import Interrupted
 from massact.phases.judged import counted_judging, ready_judge
@@ -19,17 +16,22 @@ from massact.phases.rescoring import RejudgePlan, Rescoring, plan_rejudge
 from massact.phases.session import Session
 from massact.phases.sources import read_sources
 from massact.phases.steps import phase_params
-from massact.pipeline.evaluate import Evaluation, PlannedCell
+from massact.phases.unscored import (
+    RESPONSES_AT_ONCE,
+    Again,
+    checked_baseline,
+    judged,
+    put_again,
+    read_again,
+    size,
+    without_scores,
+)
 from massact.query import Filters
-from massact.schema import Artifact, EvaluationRow, Tag
-from massact.tracking.evaluations import evaluation_whole_run
-from massact.tracking.rows import Baseline, Place
+from massact.schema import EvaluationRow
+from massact.tracking.rows import Place
 from massact.tracking.taking_over import taken_over_run
-from massact.tracking.tensors import read_responses
 from massact.tracking.tracker import OpenRun
 
-RESPONSES_AT_ONCE = 256
-"""Responses that the judge is given at a time, in whole evaluations."""
 _TAKEN_AT_ONCE = 16
 """Evaluations that no other sweep begins from then on."""
 
@@ -39,12 +41,7 @@ class _Read:
     """A stored result with what its run keeps of it."""
 
     todo: Rescoring
-    responses: tuple[Response, ...]
-    planned: PlannedCell
-
-    @property
-    def exchanges(self) -> list[Exchange]:
-        return [Exchange(one.question, one.response) for one in self.responses]
+    held: Again
 
 
 def run_rejudge(session: Session, only: Filters, parent: OpenRun | None = None) -> RejudgePlan:
@@ -59,6 +56,7 @@ def run_rejudge(session: Session, only: Filters, parent: OpenRun | None = None) 
     Raises:
         Interrupted: somebody asked to stop; what was scored is kept.
         JudgeError: the judge as a whole cannot be used.
+        MissingPrerequisiteError: a baseline has scores of too few responses still.
     """
     params = {**phase_params(session), "scored_by": ",".join(only.judges) or "any other judge"}
     session.send_leftovers()
@@ -146,7 +144,7 @@ class _Rejudging:
                 plan.left_out["its vector cannot be read"] += 1
                 session.say(f"warning: run {one.source.run_id}: {error}")
                 continue
-            place = Place(row.experiment, row.model, row.model_variant, row.n_questions or 0)
+            place = _place(row, row.n_questions or 0)
             whole = taken_over_run(place, planned, source, row.same_as_cosine or 0.0, parent=self._parent)
             session.spool.put(whole, experiment_id=self._parent.experiment_id)
 
@@ -174,7 +172,7 @@ class _Rejudging:
                 self._came.add(one.key)
                 self._sharing.release(one.key)
                 continue
-            is_full = sum(len(held.responses) for held in batch) + len(read.responses) > RESPONSES_AT_ONCE
+            is_full = sum(size(one.held) for one in (*batch, read)) > RESPONSES_AT_ONCE
             if batch and (is_full or _kin(batch[0]) != _kin(read)):
                 yield batch
                 batch = []
@@ -186,60 +184,40 @@ class _Rejudging:
         """What the run keeps; `None`, and counted among what was left out, where it cannot be had."""
         session = self._session
         try:
-            responses = read_responses(session.fetch(one.source.run_id, Artifact.RESPONSES))
             planned = stored_plan(session, one.cell, one.source)
+            held = read_again(session, one.source.run_id, planned, one.source.row, needs_texts=not one.is_own)
         except MassactError as error:
             self._plan.left_out["its responses or its vector cannot be read"] += 1
             session.say(f"warning: run {one.source.run_id}: {error}")
             return None
-        return _Read(one, responses, planned)
+        return _Read(one, held if one.is_own else without_scores(held))
 
     def _score(self, batch: Sequence[_Read]) -> None:
-        subject = batch[0].todo.subject
-        judge = self._session.judge(subject.trait, subject.model)
-        began = time.perf_counter()
-        verdicts = iter(judge.score([exchange for read in batch for exchange in read.exchanges]))
-        seconds = (time.perf_counter() - began) / len(batch)
-        for read in batch:
-            responses = tuple(
-                Response(e.question, e.response, v.trait, v.coherence, v.reason)
-                for e, v in zip(read.exchanges, verdicts, strict=False)
-            )
-            self._put(read, Evaluation(read.planned, responses, _timing(read.todo.source.row, seconds)))
+        session, subject = self._session, batch[0].todo.subject
+        done = list(judged(session, self._parent, subject, [read.held for read in batch]))
+        for read, held in zip(batch, done, strict=True):
+            self._put(read.todo, held)
+        # all of them are written before one that is short ends this
+        if batch[0].todo.source.row.layer is None:
+            checked = [checked_baseline(session, subject.model.name, held.evaluation) for held in done]
+            self._baselines |= {one.key: one for one in checked}
 
-    def _put(self, read: _Read, evaluation: Evaluation) -> None:
-        row = read.todo.source.row
-        self._came.add(read.todo.key)
-        baseline = None
+    def _put(self, todo: Rescoring, held: Again) -> None:
+        row, baseline = todo.source.row, None
+        self._came.add(todo.key)
         if row.layer is not None:
-            key = cell_key(replace(read.todo.cell, steering=None))
-            baseline = self._baselines.get(key)
+            baseline = self._baselines.get(cell_key(replace(todo.cell, steering=None)))
             if baseline is None:
                 self._plan.left_out["its baseline could not be scored"] += 1
                 return
-        place = Place(
-            row.experiment,
-            row.model,
-            row.model_variant,
-            len(evaluation.responses),
-            confirm_share=row.confirm_share,
-        )
-        whole, made = evaluation_whole_run(
-            place, evaluation, baseline=baseline, keep_responses=True, parent=self._parent
-        )
-        if row.layer is None:
-            self._baselines[made.key] = Baseline(made.key, made.trait_mean)
-        tagged = replace(whole, tags={**whole.tags, Tag.REJUDGED.value: read.todo.source.run_id})
-        self._session.spool.put(tagged, experiment_id=self._parent.experiment_id)
+        put_again(self._session, self._parent, _place(row, len(held.evaluation.responses)), held, baseline)
         self._n_done += 1
+
+
+def _place(row: EvaluationRow, n_questions: int) -> Place:
+    return Place(row.experiment, row.model, row.model_variant, n_questions, confirm_share=row.confirm_share)
 
 
 def _kin(read: _Read) -> tuple[str, str, bool]:
     row = read.todo.source.row
     return (row.model, row.trait, row.layer is None)
-
-
-def _timing(row: EvaluationRow, judge_seconds: float) -> Timing:
-    """What the responses took when they were generated, and what the judge took now."""
-    seconds = row.generation_seconds or 0.0
-    return Timing(seconds, judge_seconds, round((row.tokens_per_second or 0.0) * seconds))

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field, replace
 
 from massact.domain import Cell
 from massact.keys import cell_key
+from massact.phases.alike import is_compared
 from massact.phases.recast import Subject, recast, subject_of, with_judge
 from massact.phases.session import Session
 from massact.query import Filters
-from massact.schema import EvaluationRow, Kind, MlflowTag
+from massact.schema import EvaluationRow, Kind, MlflowTag, is_scored
+from massact.schema.points import or_nan
 from massact.store.base import Stored
 from massact.store.contents import stored_runs
 from massact.tracking.rows import Baseline
@@ -25,6 +27,17 @@ class Rescoring:
     """Under the judge that is to score it."""
     key: str
     """Of that cell."""
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the same judge scored it, so that its scores stay and only what has none is asked about."""
+        return self.source.row.key == self.key
+
+    @property
+    def n_responses(self) -> int:
+        """Responses that the judge is asked about."""
+        row = self.source.row
+        return row.n_unscored if self.is_own else row.n_questions or 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +69,7 @@ class RejudgePlan:
     @property
     def n_responses(self) -> int:
         """Responses that the judge is asked about."""
-        return sum(one.source.row.n_questions or 0 for one in (*self.baselines, *self.evaluations))
+        return sum(one.n_responses for one in (*self.baselines, *self.evaluations))
 
     @property
     def n_left_out(self) -> int:
@@ -90,6 +103,7 @@ class _Planning:
         baselines: list[Stored[EvaluationRow]],
     ) -> None:
         self._session, self._evaluations = session, evaluations
+        self._least_scored = session.experiment.least_scored
         self._by_key = {one.row.key: one for one in evaluations}
         self._baselines = {one.row.key: one for one in baselines}
         self._with_responses = {
@@ -114,7 +128,7 @@ class _Planning:
             one = self._rescoring(stored)
             if isinstance(one, str):
                 plan.left_out[one] += 1
-            elif _is_whole(self._by_key.get(one.key)):
+            elif self._is_finished(one.key):
                 finished.add(one.key)
             else:
                 found[one.key] = one
@@ -133,6 +147,16 @@ class _Planning:
         plan.following = list(following.values())
         plan.n_finished = len(finished)
         return plan
+
+    def _is_finished(self, key: str) -> bool:
+        """Whether a result is there, has all its scores, and was compared with the baseline as it is now."""
+        if key not in self._by_key or (row := self._by_key[key].row).n_unscored:
+            return False
+        baseline = self._baselines.get(row.baseline_key or "")
+        if baseline is None:
+            return True
+        mean = or_nan(row.baseline_trait_mean)
+        return row.delta is not None and bool(is_compared(mean, baseline.row, self._least_scored))
 
     def _following(self, stored: Stored[EvaluationRow], scored: Collection[str]) -> Following | str:
         """A result that was taken over under the experiment's judge; else why it cannot be had."""
@@ -156,10 +180,14 @@ class _Planning:
         return known.row.same_as is None or _figures(known.row) == _figures(lender)
 
     def _add(self, plan: RejudgePlan, one: Rescoring) -> None:
-        """An evaluation, and its baseline where that is not scored yet."""
+        """An evaluation, and its baseline where that has too few scores: all deltas rest on one that counts."""
         key = cell_key(replace(one.cell, steering=None))
         known = self._baselines.get(key)
-        if known is not None and _is_whole(known):
+        if (
+            known is not None
+            and known.row.trait_mean is not None
+            and is_scored(known.row, self._least_scored)
+        ):
             plan.known_baselines[key] = Baseline(key, known.row.trait_mean)
         elif key not in {baseline.key for baseline in plan.baselines}:
             source = known or self._baselines.get(one.source.row.baseline_key or "")
@@ -178,9 +206,13 @@ class _Planning:
         moved = self._moved(row)
         if isinstance(moved, str):
             return moved
-        if stored.run_id not in self._with_responses:
+        one = Rescoring(stored, *moved, cell_key(moved[1]))
+        is_known = one.is_own and is_scored(
+            row, self._least_scored
+        )  # it can be compared anew, by its scores alone
+        if not is_known and stored.run_id not in self._with_responses:
             return "its responses were not kept (--save-responses)"
-        return Rescoring(stored, *moved, cell_key(moved[1]))
+        return one
 
     def _moved(self, row: EvaluationRow) -> tuple[Subject, Cell] | str:
         """A row's cell under the experiment's judge; else why it cannot be told."""
@@ -196,8 +228,3 @@ class _Planning:
 
 def _figures(row: EvaluationRow) -> tuple[object, ...]:
     return (row.trait_mean, row.coherence_mean, row.delta, row.n_scored, row.n_unscored)
-
-
-def _is_whole(stored: Stored[EvaluationRow] | None) -> bool:
-    """Whether a result is there, and every response of it has its scores."""
-    return stored is not None and not stored.row.n_unscored

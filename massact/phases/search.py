@@ -10,6 +10,7 @@ from massact.domain import Recipe
 from massact.errors import MissingPrerequisiteError
 from massact.keys import screening_key
 from massact.labels import format_label
+from massact.phases.alike import is_compared
 from massact.phases.evaluate import Evaluator, GridRequest
 from massact.phases.session import Session
 from massact.phases.sweeping import Tally
@@ -99,12 +100,13 @@ class LadderSearch:
             Interrupted: somebody asked to stop; the cells in hand were finished.
         """
         tally = Tally()
-        ladders = self._ladders(wanted, tuple(signs))
+        baseline = self._evaluator.baseline_row()
+        ladders = self._ladders(wanted, tuple(signs), baseline)
         recipes = {one.label: one.recipe for one in wanted}
         endings: dict[LadderKey, str] = {}
         round_number = 0
         while len(endings) < len(ladders):
-            ladders = self._observed(ladders, recipes)
+            ladders = self._observed(ladders, recipes, baseline)
             steps = next_steps(list(ladders.values()), self._settings)
             tries = {_key(key): step for key, step in steps.items() if isinstance(step, Try)}
             endings |= {_key(key): step.reason for key, step in steps.items() if isinstance(step, Done)}
@@ -125,8 +127,9 @@ class LadderSearch:
                 ladders[key] = replace(ladders[key], spent=ladders[key].spent + 1)
         return tally, [self._ending(ladders[key], endings[key]) for key in ladders]
 
-    def _ladders(self, wanted: Sequence[Wanted], signs: Sequence[int]) -> dict[LadderKey, Ladder]:
-        baseline = self._evaluator.baseline_row()
+    def _ladders(
+        self, wanted: Sequence[Wanted], signs: Sequence[int], baseline: EvaluationRow
+    ) -> dict[LadderKey, Ladder]:
         trait_mean, coherence = baseline.trait_mean, baseline.coherence_mean
         if trait_mean is None or coherence is None:
             raise MissingPrerequisiteError(
@@ -164,13 +167,14 @@ class LadderSearch:
         return ladders
 
     def _observed(
-        self, ladders: Mapping[LadderKey, Ladder], recipes: Mapping[str, Recipe]
+        self, ladders: Mapping[LadderKey, Ladder], recipes: Mapping[str, Recipe], baseline: EvaluationRow
     ) -> dict[LadderKey, Ladder]:
-        """The ladders with what the store holds of exactly their cells: same vector, questions, judge and all."""
-        session = self._session
+        """The ladders with what the store holds of exactly their cells: same vector, judge, baseline and all."""
+        session, least = self._session, self._session.experiment.least_scored
         with session.store() as store:
             points, failures = store.points_and_failures(session.experiment.name)
-            points = points.counting(session.experiment.least_scored)
+            points = points.counting(least)
+            points = points.where(is_compared(points.numbers["baseline_trait_mean"], baseline, least))
             stopped = [one.row for one in store.screenings(session.experiment.name)]
         floor = self._settings.floor
         stopped = [row for row in stopped if row.coherence_mean is not None and row.coherence_mean < floor]

@@ -54,7 +54,7 @@ def _of_store(source: str | Path, given: Given, *, with_rows: bool) -> Drawn:
     try:
         name = as_held(name, store.experiments())
         declared = declared_by_data(file) if file else store.declared(name)
-        told = declared.floor if declared and file else DEFAULT_COHERENCE_FLOOR
+        told = declared.floor if declared else DEFAULT_COHERENCE_FLOOR
         floor = told if given.floor is None else given.floor
         answers = Answers.from_store(
             store,

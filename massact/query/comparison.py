@@ -11,7 +11,7 @@ from massact.query.matched import at_matched_coherence
 from massact.query.paired import holm, paired_test
 from massact.query.question_scores import QuestionScores
 from massact.query.rows import Answer, Point, SettingRow, Status
-from massact.query.same_vector import ONCE, Cosines, Side, evaluated_once, same_vector, taken_over_words
+from massact.query.same_vector import ONCE, Cosines, Side, taken_over_words, why_one
 from massact.query.selection import (
     Stratum,
     all_parts,
@@ -161,7 +161,7 @@ def _row(
             Side(label, best, stratum.slices[label].points)
             for label, best in zip(labels, (a, b), strict=True)
         )
-        same = same_vector(first, second, cosines) or evaluated_once((labels[0], labels[1]), a, b)
+        same = why_one(first, second, cosines)
         better = None if same else _better(labels, difference, stratum)
         warnings = _warnings(a, b) if same else (*_warnings(a, b), *_taken_over(labels, (a, b)))
     return ComparisonRow(

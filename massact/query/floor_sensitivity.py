@@ -10,6 +10,7 @@ from massact.errors import UsageError
 from massact.query.evaluations import StoredEvaluations
 from massact.query.halves import HalvesRow
 from massact.query.rows import Answer, Point, SettingRow, Status
+from massact.query.same_vector import Side, is_one
 from massact.query.selection import (
     Slice,
     Stratum,
@@ -51,7 +52,7 @@ class SensitivityRow(SettingRow):
     key: str | None = None
     run_id: str | None = None
     flips: bool = False
-    """Whether another label won at the floors just below."""
+    """Whether another label won at the floors just below, of another vector."""
     at_grid_end: bool = False
     """Whether no larger, or no smaller, coefficient was scored at its layer, so that one may be better."""
     winner: Point | None = None
@@ -170,12 +171,12 @@ def _runs(stratum: Stratum, wins: Sequence[_Win]) -> list[SensitivityRow]:
         wins, key=lambda win: (win.label, win.point.key if win.point else None, win.status)
     ):
         first, *rest = same
-        below = found[-1].label if found else None
+        below = found[-1] if found else None
         found.append(_row(stratum, first, rest[-1].floor if rest else first.floor, below))
     return found
 
 
-def _row(stratum: Stratum, win: _Win, floor_to: float, label_below: str | None) -> SensitivityRow:
+def _row(stratum: Stratum, win: _Win, floor_to: float, below: SensitivityRow | None) -> SensitivityRow:
     point = win.point
     miss_label, miss = _nearest_miss(stratum, win.floor) if win.status == "below_floor" else (None, None)
     return SensitivityRow(
@@ -191,12 +192,21 @@ def _row(stratum: Stratum, win: _Win, floor_to: float, label_below: str | None) 
         key=point.key if point else None,
         run_id=point.run_id if point else None,
         # that no label is coherent any more is told by the status: nothing took the winner's place
-        flips=None not in (win.label, label_below) and win.label != label_below,
+        flips=_flips(stratum, below, win),
         at_grid_end=point is not None and point.at_grid_end,
         winner=point,
         nearest_miss=miss,
         nearest_miss_label=miss_label,
     )
+
+
+def _flips(stratum: Stratum, below: SensitivityRow | None, win: _Win) -> bool:
+    """Whether another label wins than at the floors below, and its vector is another."""
+    if below is None or below.label is None or below.winner is None or win.label is None or win.point is None:
+        return False
+    sides = ((below.label, below.winner), (win.label, win.point))
+    before, now = (Side(label, best, stratum.slices[label].points) for label, best in sides)
+    return not is_one(before, now)
 
 
 def _nearest_miss(stratum: Stratum, floor: float) -> tuple[str | None, Point | None]:
@@ -217,7 +227,9 @@ def _in_words(runs: Sequence[SensitivityRow], ladder: Sequence[float]) -> str:
         return f"{why}, {between}"
     flips = [f"at floor {b.floor_from:g} from {a.label} to {b.label}" for a, b in pairwise(runs) if b.flips]
     if not flips:
-        words = f"no flip {between}; the best label is {best}"
+        same = dict.fromkeys(run.label for run in runs if run.label not in (None, best))
+        also = "".join(f", or {label} of the same vector" for label in same)
+        words = f"no flip {between}; the best label is {best}{also}"
     elif len(flips) == 1:
         words = f"the best label flips {flips[0]}"
     else:

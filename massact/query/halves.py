@@ -1,7 +1,7 @@
 """Whether the winner is the same for one half of the questions and for the other."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from massact.domain import Direction
 from massact.query.question_scores import QuestionScores
 from massact.query.rows import SettingRow
+from massact.query.same_vector import Side, is_one
 from massact.query.selection import Stratum
 
 if TYPE_CHECKING:
@@ -81,6 +82,9 @@ def _row(stratum: Stratum, floor: float, scores: QuestionScores) -> HalvesRow | 
         _winners(labels, np.concatenate(deltas), np.concatenate(coherences), half, floor)
         for half in (first, ~first)
     ]
+    won = Counter(pairs[0] + pairs[1])
+    one = _of_one_vector(stratum, floor, [label for label, _ in won.most_common() if label is not None])
+    pairs = [[one.get(label, label) for label in half] for half in pairs]
     (winner, n), *rest = Counter(pairs[0] + pairs[1]).most_common(2)
     n_splits = len(first)
     return HalvesRow(
@@ -94,6 +98,18 @@ def _row(stratum: Stratum, floor: float, scores: QuestionScores) -> HalvesRow | 
         runner_up=rest[0][0] if rest else None,
         runner_up_share=rest[0][1] / (2 * n_splits) if rest else 0.0,
     )
+
+
+def _of_one_vector(stratum: Stratum, floor: float, labels: Sequence[str]) -> dict[str | None, str]:
+    """By label the first of those whose best is of the same vector."""
+    firsts: list[Side] = []
+    found: dict[str | None, str] = {}
+    for label in labels:
+        if (best := stratum.best(label, floor)) is not None:
+            side = Side(label, best, stratum.slices[label].points)
+            firsts.append(next((first for first in firsts if is_one(first, side)), side))
+            found[label] = firsts[-1].label
+    return found
 
 
 def _splits(n: int) -> Iterator[list[bool]]:

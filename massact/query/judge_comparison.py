@@ -10,6 +10,7 @@ from massact.domain import Direction, Group
 from massact.query.evaluations import StoredEvaluations
 from massact.query.judge_pairs import JudgedTwice, judged_twice
 from massact.query.rows import Answer, Point, SettingRow, Status
+from massact.query.same_vector import Side, is_one
 from massact.query.selection import Slice, Stratum, natural_order, rank, slices, strata, told_apart
 
 _LEAST_FOR_RANKS = 3
@@ -66,7 +67,7 @@ class JudgesWinner(SettingRow):
     best_a: Point | None = None
     best_b: Point | None = None
     flips: bool = False
-    """Whether another label wins; a label against none is a flip too."""
+    """Whether another label wins, of another vector; a label against none is a flip too."""
     setting_a: str | None = None
     setting_b: str | None = None
 
@@ -182,8 +183,8 @@ def _winners(pairs: Sequence[JudgedTwice], floor: float) -> tuple[JudgesWinner, 
     for (judge_a, judge_b, setting_a, setting_b), some in by_judges.items():
         of_a = _best_labels({pair.a.group: [pair.a] for pair in some}, floor)
         of_b = _best_labels({pair.b.group: [pair.b] for pair in some}, floor)
-        for (model, trait, position), (label_a, best_a) in of_a.items():
-            label_b, best_b = of_b[model, trait, position]
+        for (model, trait, position), first in of_a.items():
+            second = of_b[model, trait, position]
             found.append(
                 JudgesWinner(
                     model=model,
@@ -191,11 +192,11 @@ def _winners(pairs: Sequence[JudgedTwice], floor: float) -> tuple[JudgesWinner, 
                     position=position,
                     judge_a=judge_a,
                     judge_b=judge_b,
-                    label_a=label_a,
-                    label_b=label_b,
-                    best_a=best_a,
-                    best_b=best_b,
-                    flips=label_a != label_b,
+                    label_a=first.label if first else None,
+                    label_b=second.label if second else None,
+                    best_a=first.best if first else None,
+                    best_b=second.best if second else None,
+                    flips=bool(first or second) and not (first and second and is_one(first, second)),
                     setting_a=setting_a,
                     setting_b=setting_b,
                 )
@@ -207,20 +208,23 @@ def _winners(pairs: Sequence[JudgedTwice], floor: float) -> tuple[JudgesWinner, 
 
 def _best_labels(
     by_group: Mapping[Group, Sequence[Slice]], floor: float
-) -> dict[tuple[str, str, str], tuple[str | None, Point | None]]:
-    found: dict[tuple[str, str, str], tuple[str | None, Point | None]] = {}
+) -> dict[tuple[str, str, str], Side | None]:
+    found: dict[tuple[str, str, str], Side | None] = {}
     for stratum in strata(by_group):
         place = (stratum.model, stratum.trait, stratum.position)
-        if found.get(place, (None, None))[0] is None:  # of several baselines the first with a winner
+        if found.get(place) is None:  # of several baselines the first with a winner
             found[place] = _best_label(stratum, floor)
     return found
 
 
-def _best_label(stratum: Stratum, floor: float) -> tuple[str | None, Point | None]:
+def _best_label(stratum: Stratum, floor: float) -> Side | None:
     bests = ((label, stratum.best(label, floor)) for label in stratum.slices)
     rivals = [(label, best) for label, best in bests if best is not None]
     direction = stratum.sample.direction if stratum.sample else None
-    return min(rivals, key=lambda one: rank(one, direction), default=(None, None))
+    if not rivals:
+        return None
+    label, best = min(rivals, key=lambda one: rank(one, direction))
+    return Side(label, best, stratum.slices[label].points)
 
 
 def _notes(pairs: Sequence[JudgedTwice]) -> Iterator[str]:
@@ -238,5 +242,6 @@ def _in_words(one: JudgesWinner) -> str:
     place = f"{one.model}, {one.trait}, {one.position}"
     label_a, label_b = (label or "nothing at the floor" for label in (one.label_a, one.label_b))
     if not one.flips:
-        return f"{place}: {label_a} under {one.judge_a} and under {one.judge_b}"
+        same = "" if label_a == label_b else f"{label_b}, of the same vector, "
+        return f"{place}: {label_a} under {one.judge_a} and {same}under {one.judge_b}"
     return f"{place}: the winner flips from {label_a} under {one.judge_a} to {label_b} under {one.judge_b}"

@@ -89,6 +89,16 @@ def same_vector(a: Side, b: Side, cosines: Cosines | None = None) -> str | None:
     )
 
 
+def is_one(a: Side, b: Side) -> bool:
+    """Whether the bests of two labels are of one vector, so that none of them wins over the other."""
+    return a.label == b.label or why_one(a, b) is not None
+
+
+def why_one(a: Side, b: Side, cosines: Cosines | None = None) -> str | None:
+    """Why they are, or are one evaluation; `None` where they are not known to be."""
+    return same_vector(a, b, cosines) or evaluated_once((a.label, b.label), a.best, b.best)
+
+
 def one_direction(recipe: Recipe) -> Recipe:
     """The recipe that stands for all whose vector has the same direction by algebra."""
     if recipe.method != "mean_diff" or recipe.cleaning.when != "before":

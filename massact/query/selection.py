@@ -7,7 +7,7 @@ depends on the order in which rows arrive.
 
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -292,15 +292,20 @@ def unscored_note(parts: Iterable[Slice]) -> tuple[str, ...]:
 
 
 def short_note(parts: Iterable[Slice]) -> tuple[str, ...]:
-    """How many evaluations have scores of too few responses, if any."""
-    count = sum(part.points.n_short for part in parts)
-    if not count:
-        return ()
-    have = "evaluation has" if count == 1 else "evaluations have"
-    return (
-        f"{count} {have} scores of too few responses (less than the share least_scored): no result; the next sweep, or "
-        "massact rejudge, has the others judged",
+    """How many evaluations have scores of too few responses, if any, and what can be done about it."""
+    counts = Counter[bool]()
+    for part in parts:
+        counts[part.sample.origin is None] += part.points.n_short
+    return tuple(
+        f"{count} {'evaluation has' if count == 1 else 'evaluations have'} scores of too few responses (less than the "
+        f"share least_scored): no result; {_MENDED if is_ours else _UNMENDED}"
+        for is_ours, count in sorted(counts.items(), reverse=True)
+        if count
     )
+
+
+_MENDED = "the next sweep, or massact rejudge, has the others judged"
+_UNMENDED = "imported, so that they cannot be judged here"
 
 
 def all_parts(by_group: Mapping[Group, Sequence[Slice]]) -> list[Slice]:

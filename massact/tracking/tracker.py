@@ -234,6 +234,10 @@ class Tracker:
         """The last value of each metric of a run."""
         return dict(self._ask(lambda: self._client.get_run(run_id)).data.metrics)
 
+    def tags(self, run_id: str) -> dict[str, str]:
+        """The tags of a run."""
+        return dict(self._ask(lambda: self._client.get_run(run_id)).data.tags)
+
     def set_tag(self, run: OpenRun, key: str, value: str) -> None:
         """Set a tag; a text longer than MLflow keeps is cut where a line ends, and says so."""
         self._ask(lambda: self._client.set_tag(run.run_id, key, fit_tag(value)))
