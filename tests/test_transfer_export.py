@@ -128,10 +128,10 @@ def test_an_imported_tree_comes_back(uri: str, empty: str, tmp_path: Path) -> No
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_whatever_is_imported_can_be_read(uri: str, tmp_path: Path) -> None:
-    weights = [1e16, 2.0**62, 1e30, 1e308, -1.7e308, 5e-324, 10**25]
+    weights = [1e16, 2.0**62, 1e30, 1e308, -1.7e308, 5e-324]
     lines = [evaluation(30 + i, vectors=[vector(weight=weight)]) for i, weight in enumerate(weights)]
     results: list[dict[str, Any]] = [
-        {"n": 2_000_000}, {"n": 2**31 - 1}, {"trait_std": 1e300}, {"n": 2**31}, {"n": 10**25}, {"n": 4, "more": 10**25},
+        {"n": 2_000_000}, {"n": 2**31 - 1}, {"trait_std": 1e300}, {"n": 2**31}, {"n": 10**25},
     ]  # fmt: skip
     for i, result in enumerate(results):
         lines.append(
@@ -141,10 +141,10 @@ def test_whatever_is_imported_can_be_read(uri: str, tmp_path: Path) -> None:
         tmp_path / "old" / PLACE / "results.jsonl", [header(n_questions=2**31 - 1), baseline(n=9), *lines]
     )
     report = import_to_store(uri, tmp_path / "old")
-    assert (report.totals.imported, report.totals.refused) == (12, 2)
-    assert len(stored_lines(uri)) == 12
+    assert (report.totals.imported, report.totals.refused) == (10, 2)
+    assert len(stored_lines(uri)) == 10
     with closing(open_store(uri)) as store:
-        assert len(answers(uri)[0]) == 12  # scores too, of which there are none, whatever number was asked
+        assert len(answers(uri)[0]) == 10  # scores too, of which there are none, whatever number was asked
         told = Answers.from_store(store, EXPERIMENT, least_scored=0.0)
         told.with_scores(store, 0.0).best(68.0)
         told.gaps(68.0)
