@@ -80,6 +80,25 @@ def test_what_both_take_in_one_moment_only_one_keeps(store: Store, monkeypatch: 
     assert mine
 
 
+def test_what_was_kept_before_is_not_given_up_where_others_are_contested(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = store.start(), store.start()
+    assert one.take(KEYS[:1], 1) == KEYS[:1]
+    write = one._write
+
+    def write_after_the_other() -> bool:
+        """The other says that it has the first key too, before it sees that one kept it."""
+        if not other._held:
+            other._held |= dict.fromkeys(map(sharing._short, KEYS[:2]))
+            other._write()
+        return write()
+
+    monkeypatch.setattr(one, "_write", write_after_the_other)
+    assert KEYS[1] not in one.take(KEYS[1:3], 2)
+    assert one.take(KEYS[:1], 1) == KEYS[:1]
+
+
 def test_what_another_finished_is_read_before_it_is_taken(store: Store) -> None:
     one, other = store.start(), store.start()
     one.take(KEYS, 6)

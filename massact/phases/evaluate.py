@@ -188,6 +188,22 @@ class Evaluator:
             baseline = self._stored_baseline()
         return baseline or self._baseline_again()
 
+    def _baseline_of_another(self) -> Baseline:
+        """The baseline that another sweep has in hand, waited for.
+
+        Raises:
+            MissingPrerequisiteError: that sweep ended without it.
+        """
+        key, is_free = cell_key(self._planner.baseline().cell), False
+        while (baseline := self._stored_baseline()) is None:
+            if is_free:
+                raise MissingPrerequisiteError(
+                    f"the baseline of {self._config.name} was another sweep's, which ended without it: "
+                    "run the same command again"
+                )
+            is_free = self._session.sharing(self._parent).wait([key])
+        return baseline
+
     def _baseline_again(self) -> Baseline | None:
         """The stored baseline, its responses without scores judged again; `None` where there are none to judge.
 
@@ -258,9 +274,10 @@ class Evaluator:
             cells = todo if baseline else [unsteered, *todo]
             with sweeping(*work, cells, questions) as results:
                 for result in results:
-                    if baseline is None:
+                    if result.planned.cell.steering is None:
                         baseline = self._put_baseline(result)
                     else:
+                        baseline = baseline or self._baseline_of_another()
                         self._put(result, baseline, tally)
         stop_if_asked(self._session, tally)
 

@@ -7,7 +7,7 @@ its phase's run, with a sign of life that changes, and takes none that another h
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -186,13 +186,14 @@ class Sharing:
                 break
             time.sleep(_YIELD_SECONDS)
             self._read()
-        self._drop_theirs()
+        self._drop_theirs(set(map(_short, keys)))
         return [key for key in keys if _short(key) in self._held]
 
-    def _drop_theirs(self) -> None:
+    def _drop_theirs(self, among: Collection[str] | None = None) -> None:
+        """Let go of what others have too: of some shortened keys, or of all. What was kept before is not given up."""
         with self._lock:
             for other in self._alive():
-                for key in other.keys:
+                for key in other.keys if among is None else other.keys.intersection(among):
                     self._held.pop(key, None)
         self._write()
 
