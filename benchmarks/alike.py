@@ -16,12 +16,11 @@ from collections.abc import Iterable
 from massact.config import load_experiment
 from massact.domain import Group
 from massact.labels import parse_label
-from massact.phases.session import Session
-from massact.phases.vectors import StoredVectors
 from massact.query import BestRow, Evaluations, best
-from massact.schema import EvaluationRow, Points, StoredPoint
-from massact.vectors.alike import alike_groups, likeness
-from massact.vectors.geometry import vector_digest
+from massact.store.schema import EvaluationRow, Points, StoredPoint
+from massact.vectors.geometry import alike_groups, likeness, vector_digest
+from massact.workflow.context import Session
+from massact.workflow.vectors import StoredVectors
 
 THRESHOLDS = (0.95, 0.98, 0.99, 0.995, 0.999, 0.9999, 1.0)
 Spot = tuple[str, str, str, int, float]

@@ -33,9 +33,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma2Config, Gemm
 from transformers.utils import logging as transformers_logging
 
 from massact.config import load_experiment
-from massact.phases.session import Session, Workload
-from massact.phases.steps import run_calibrate, run_extract, run_grid_phase
 from massact.toy import resolve
+from massact.workflow.context import Session, Workload
+from massact.workflow.steps import run_calibrate, run_extract, run_grid_phase
 
 EXPERIMENT = """\
 name: full-size

@@ -3,7 +3,7 @@
 Run from the project's root: python benchmarks/intervals.py [--draws 500]
 
 Prints the tables of docs/statistics.md. Scores scatter by 25 points, and by 10 more that the cells of a question
-share; 36 cells. Three intervals of a picked best: the one of massact.query.winner_interval, the percentile
+share; 36 cells. Three intervals of a picked best: the one of massact.query.stats.intervals, the percentile
 bootstrap of the picked cell alone, and a bootstrap over questions that repeats the picking in each draw.
 """
 
@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from massact.query.paired import mean_interval
-from massact.query.ties import tied_with_winner
-from massact.query.winner_interval import winner_interval
+from massact.query.stats.intervals import winner_interval
+from massact.query.stats.paired import mean_interval, tied_with_winner
 
 Numbers = NDArray[np.float64]
 N_CELLS, SHARED, OWN, N_DRAWS = 36, 10.0, 25.0, 400

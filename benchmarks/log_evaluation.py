@@ -27,11 +27,11 @@ from massact.domain import (
     Steering,
     Timing,
 )
-from massact.pipeline.evaluate import Evaluation, PlannedCell
-from massact.schema import evaluation_metrics, evaluation_params
-from massact.tracking.evaluations import log_evaluation
-from massact.tracking.rows import Baseline, Place, evaluation_row
-from massact.tracking.tracker import OpenRun, Tracker
+from massact.evaluation import Evaluation, PlannedCell
+from massact.store.schema import evaluation_metrics, evaluation_params
+from massact.store.write.evaluations import log_evaluation
+from massact.store.write.rows import Baseline, Place, evaluation_row
+from massact.store.write.tracker import OpenRun, Tracker
 from massact.vectors.geometry import vector_digest
 
 N_WARM, N, N_QUESTIONS, D_MODEL = 10, 100, 12, 2560

@@ -24,12 +24,11 @@ from invented_runs import PHASES, Maker, share
 
 from massact.domain import DEFAULT_COHERENCE_FLOOR
 from massact.errors import MassactError
-from massact.schema import Kind, Tag
-from massact.tracking.bulk import RunWriter, WholeRun, open_writer
-from massact.tracking.bulk_sql import database_uri
-from massact.tracking.tags import parent_tags, run_tags
-from massact.tracking.tracker import Tracker
-from massact.tracking.views import view_tags
+from massact.store.schema import Kind, Tag
+from massact.store.write.client import parent_tags, run_tags
+from massact.store.write.experiments import view_tags
+from massact.store.write.run_writer import RunWriter, WholeRun, database_uri, open_writer
+from massact.store.write.tracker import Tracker
 
 RUNS_AT_ONCE = 10_000
 SECONDS_PER_RUN = 6

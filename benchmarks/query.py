@@ -116,7 +116,7 @@ def ours(uri: str, experiment: str, repeat: int) -> dict[str, Any]:
         import_module(name)  # loaded on first use; imports are not measured
     from massact.domain import Group
     from massact.query import Answers
-    from massact.store import open_store
+    from massact.store.read import open_store
 
     def loaded(*, with_scores: bool = False) -> Answers:
         store = open_store(uri)

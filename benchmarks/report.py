@@ -21,7 +21,7 @@ EXPERIMENT = HERE / "report.yaml"
 _CHILD = """
 import json, sys, time
 from pathlib import Path
-import massact.phases.report as phase, massact.report.document as document, massact.report.pictures as pictures
+import massact.workflow.report as phase, massact.report.page as document, massact.report.pictures as pictures
 
 spent = {}
 

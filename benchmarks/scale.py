@@ -27,29 +27,20 @@ import psutil
 import ray
 
 from massact.config import JudgeConfig, LoadConfig
-from massact.domain import (
-    Cell,
-    Generation,
-    JudgeIdentity,
-    ModelIdentity,
-    Recipe,
-    Setting,
-    Steering,
-)
-from massact.executors.base import JudgeUse, Loaded, ModelUse, Work
-from massact.executors.options import RayOptions
-from massact.executors.ray.executor import RayExecutor
-from massact.executors.ray.worker_env import CommandContext
-from massact.judges.base import Exchange, Verdict
-from massact.judges.usage import Usage
-from massact.pipeline.evaluate import Part, PlannedCell
-from massact.pipeline.judging import Generated
-from massact.pipeline.progress import silent
-from massact.pipeline.remembering import RememberingJudge
-from massact.tracking.making import RunMaker
-from massact.tracking.rows import Baseline, Place
-from massact.tracking.spool import Spool
-from massact.tracking.tracker import Tracker
+from massact.domain import Cell, Generation, JudgeIdentity, ModelIdentity, Recipe, Setting, Steering
+from massact.evaluation import Part, PlannedCell
+from massact.judges.base import Exchange, Usage, Verdict
+from massact.judges.caching import RememberingJudge
+from massact.progress import silent
+from massact.store.spool import Spool
+from massact.store.write.evaluations import RunMaker
+from massact.store.write.rows import Baseline, Place
+from massact.store.write.tracker import Tracker
+from massact.sweep.executors.base import JudgeUse, Loaded, ModelUse, Work
+from massact.sweep.executors.options import RayOptions
+from massact.sweep.executors.ray.executor import RayExecutor
+from massact.sweep.executors.ray.worker_env import CommandContext
+from massact.sweep.judging import Generated
 
 QUESTIONS = tuple(f"What would you say to question number {i}, if somebody asked it?" for i in range(10))
 RESPONSE = "I would rather not say anything about that, since I do not know enough of it. " * 4

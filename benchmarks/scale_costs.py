@@ -21,15 +21,15 @@ import psutil
 from scale import D_MODEL, QUESTIONS, Sleeper, plan
 
 from massact.domain import Response, Timing
-from massact.executors.ray.messages import Draft, Judged
-from massact.executors.ray.worker import _piece
-from massact.pipeline.evaluate import Evaluation, Part
-from massact.tracking.making import RunMaker
-from massact.tracking.rows import Baseline, Place
-from massact.tracking.spool import Spool
-from massact.tracking.spool.records import Home, RunRecord, encode
-from massact.tracking.tracker import OpenRun, Tracker
-from massact.tracking.whole_run import WholeRun
+from massact.evaluation import Evaluation, Part
+from massact.store.spool import Spool
+from massact.store.spool.records import Home, RunRecord, encode
+from massact.store.write.evaluations import RunMaker
+from massact.store.write.finished_run import WholeRun
+from massact.store.write.rows import Baseline, Place
+from massact.store.write.tracker import OpenRun, Tracker
+from massact.sweep.executors.ray.cluster import Draft, Judged
+from massact.sweep.executors.ray.worker import _piece
 
 
 def sizes() -> None:

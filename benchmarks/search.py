@@ -10,7 +10,7 @@ Three ways look for the best delta at or above the floor, each evaluating its ow
 
 (a) grid:     the coefficients of experiments/toy.yaml, in their order;
 (b) adaptive: start at 0.7 x the full activation norm; x 1.3 where the text is coherent, x 0.85 where not; 8 steps;
-(c) search:   massact.pipeline.search, as `massact search` uses it.
+(c) search:   massact.sweep.search, as `massact search` uses it.
 
 Counted is the evaluation with which the best delta found so far comes within 5 % of the dense grid's, which no way
 knows; and how many evaluations each makes in all.
@@ -28,16 +28,16 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is loaded
 
 from massact.config import Experiment, ModelConfig, load_experiment
+from massact.evaluation import Evaluation
 from massact.labels import format_label, parse_label
-from massact.phases.planning import GridRequest, Planner
-from massact.phases.search import expect
-from massact.phases.session import Session
-from massact.phases.steps import run_calibrate, run_extract
-from massact.phases.vector_facts import facts_of
-from massact.pipeline.evaluate import Evaluation
-from massact.pipeline.search import Done, Ladder, Observation, Settings, next_steps
-from massact.pipeline.sweep import evaluate_cells
 from massact.prediction.prior import RelativeStrengthPrior, VectorFacts
+from massact.sweep.executors.local import evaluate_cells
+from massact.sweep.planner import GridRequest, Planner
+from massact.sweep.search import Done, Ladder, Observation, Settings, next_steps
+from massact.sweep.search.rounds import expect
+from massact.workflow.context import Session
+from massact.workflow.steps import run_calibrate, run_extract
+from massact.workflow.vectors import facts_of
 
 POSITION = "response[:5]"
 LABELS = (

@@ -31,7 +31,7 @@ import requests
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from massact.login import log_in  # noqa: E402
+from massact.store.credentials import log_in  # noqa: E402
 
 HELD, WRITTEN = "made-to-measure", "written"
 ADMIN, WRITER = ("admin", secrets.token_urlsafe(24)), ("ada", secrets.token_urlsafe(24))
@@ -151,10 +151,10 @@ def _timed(seconds: float, act: Callable[[], object]) -> None:
 def _write(url: str, seconds: float) -> None:
     from log_evaluation import PLACE, evaluation
 
-    from massact.tracking.evaluations import evaluation_whole_run
-    from massact.tracking.rows import Baseline
-    from massact.tracking.spool import Spool
-    from massact.tracking.tracker import Tracker
+    from massact.store.spool import Spool
+    from massact.store.write.evaluations import evaluation_whole_run
+    from massact.store.write.rows import Baseline
+    from massact.store.write.tracker import Tracker
 
     tracker = Tracker(url, WRITTEN, floor=68.0)
     with tempfile.TemporaryDirectory() as folder, tracker.phase("benchmark", params={}) as parent:

@@ -30,10 +30,10 @@ from transformers.cache_utils import DynamicCache
 from massact.config import LoadConfig
 from massact.domain import Generation, ModelIdentity
 from massact.models import decode, generate
-from massact.models.hooks import steer
+from massact.models.blocks import steer
+from massact.models.decode import Branching, plan_branching
 from massact.models.load import SteerableModel, load_model
-from massact.models.prefill import Branching, plan_branching
-from massact.models.rows import Push, Row
+from massact.models.prompting import Push, Row
 
 N_LABELS, COEFFICIENTS, N_QUESTIONS, N_TOKENS = 12, 6, 10, 64
 Responses = list[tuple[int, ...]]
@@ -77,11 +77,11 @@ class Subject:
 
 def toy(n_questions: int) -> Subject:
     """The embedded Gemma-3 with vectors from its own extraction."""
+    from massact.data.traits import load_prompts, load_trait
     from massact.labels import parse_label
     from massact.models.prompting import encode_question
-    from massact.pipeline.calibrate import calibrate
-    from massact.pipeline.dataset import load_prompts, load_trait
-    from massact.pipeline.extract import make_vectors, read_contrast
+    from massact.vectors.calibrate import calibrate
+    from massact.vectors.extract import make_vectors, read_contrast
     from massact.vectors.positions import parse_position
 
     base, model = (

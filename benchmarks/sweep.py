@@ -23,11 +23,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is loaded
 from massact.config import ModelConfig, TraitConfig, load_experiment
 from massact.judges.base import Exchange, Judge, Verdict
 from massact.labels import parse_label
-from massact.phases.evaluate import Evaluator
-from massact.phases.planning import GridRequest, Planner
-from massact.phases.session import Session
-from massact.phases.steps import run_calibrate, run_extract
-from massact.pipeline.sweep import evaluate_cells
+from massact.sweep.driver import Evaluator
+from massact.sweep.executors.local import evaluate_cells
+from massact.sweep.planner import GridRequest, Planner
+from massact.workflow.context import Session
+from massact.workflow.steps import run_calibrate, run_extract
 
 EXPERIMENT = """\
 name: sweep
@@ -83,7 +83,7 @@ class Subject:
             run_extract(self.session, run)
 
     def _open(self) -> Session:
-        from massact.phases.session import Workload
+        from massact.workflow.context import Workload
 
         return Session(load_experiment(self._file), self._uri, workload=Workload(batch_rows=self._batch_rows))
 

@@ -1,6 +1,6 @@
 """massact: activation-steering experiments on MLflow, with answers that can be trusted a month later.
 
-The questions are functions here; see `massact.asking`, and `massact.plot` for figures. Nothing is loaded before it is
+The questions are functions here; see `massact.api`, and `massact.plot` for figures. Nothing is loaded before it is
 used.
 """
 
@@ -9,40 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from massact import plot as plot
-    from massact.asking import (
-        best as best,
-    )
-    from massact.asking import (
-        coefficients as coefficients,
-    )
-    from massact.asking import (
-        compare as compare,
-    )
-    from massact.asking import (
-        compare_published as compare_published,
-    )
-    from massact.asking import (
-        confirmations as confirmations,
-    )
-    from massact.asking import (
-        curve as curve,
-    )
-    from massact.asking import (
-        gaps as gaps,
-    )
-    from massact.asking import (
-        judges as judges,
-    )
-    from massact.asking import (
-        runs as runs,
-    )
-    from massact.asking import (
-        sensitivity as sensitivity,
-    )
+    from massact.api import best as best
+    from massact.api import coefficients as coefficients
+    from massact.api import compare as compare
+    from massact.api import compare_published as compare_published
+    from massact.api import confirmations as confirmations
+    from massact.api import curve as curve
+    from massact.api import gaps as gaps
+    from massact.api import judges as judges
+    from massact.api import runs as runs
+    from massact.api import sensitivity as sensitivity
     from massact.config import load_experiment as load_experiment
     from massact.errors import MassactError as MassactError
     from massact.query import Filters as Filters
-    from massact.store import open_store as open_store
+    from massact.store.read import open_store as open_store
 
 __version__ = "0.1.0"
 
@@ -60,12 +40,12 @@ _HOMES = {
             "runs",
             "sensitivity",
         ),
-        "massact.asking",
+        "massact.api",
     ),
     "Filters": "massact.query",
     "MassactError": "massact.errors",
     "load_experiment": "massact.config",
-    "open_store": "massact.store",
+    "open_store": "massact.store.read",
 }
 _MODULES = ("plot",)
 __all__ = ["__version__", *sorted((*_HOMES, *_MODULES))]  # noqa: PLE0604  # the names above

@@ -6,9 +6,9 @@ from statistics import fmean
 from typing import Any
 
 from massact.query import Confirmed
-from massact.query.question_scores import QuestionScores
-from massact.schema import EvaluationRow, Kind, Scores
-from massact.store import Stored
+from massact.query.stats.paired import QuestionScores
+from massact.store.read import Stored
+from massact.store.schema import EvaluationRow, Kind, Scores
 from tests.store_fixtures import evaluated, evaluation_row, stored
 
 BASE = (10.0, 12.0, 11.0, 9.0, 13.0, 11.0)

@@ -49,7 +49,7 @@ def _no_store_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database: its migrations take seconds, so they run once and tests copy the file."""
-    from massact.tracking.tracker import Tracker
+    from massact.store.write.tracker import Tracker
 
     folder = tmp_path_factory.mktemp("migrated")
     Tracker(f"sqlite:///{folder}/store.db", "warm-up", floor=68.0)

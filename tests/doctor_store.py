@@ -15,19 +15,18 @@ from mlflow import MlflowClient
 from massact.doctor import CHECKS, FILE_CHECKS, Asked, Outcome, examine, open_patient
 from massact.domain import Recipe, Response
 from massact.labels import parse_label
-from massact.pipeline.activations import Activations
-from massact.pipeline.extract import make_vectors
-from massact.schema import Artifact, EvaluationRow, Kind, Scores, StageRow, Tag
-from massact.store import open_store
-from massact.tracking.bulk import evaluation_run, open_writer
-from massact.tracking.evaluations import vector_provenance
-from massact.tracking.process import Process, this_process
-from massact.tracking.stages import Extracted, log_calibration, log_extraction
-from massact.tracking.tags import parent_tags, run_tags
-from massact.tracking.tensors import response_bytes, tensor_bytes
-from massact.tracking.tracker import OpenRun, Tracker
+from massact.store.read import open_store
+from massact.store.schema import Artifact, EvaluationRow, Kind, Scores, StageRow, Tag
+from massact.store.write.client import Process, parent_tags, run_tags, this_process
+from massact.store.write.evaluations import vector_provenance
+from massact.store.write.run_writer import evaluation_run, open_writer
+from massact.store.write.stages import Extracted, log_calibration, log_extraction
+from massact.store.write.tensors import response_bytes, tensor_bytes
+from massact.store.write.tracker import OpenRun, Tracker
+from massact.vectors.activations import Activations
+from massact.vectors.extract import make_vectors
 from massact.vectors.geometry import vector_digest
-from massact.vectors.massive import Calibration, LayerMassive
+from massact.vectors.massive_dims import Calibration, LayerMassive
 from tests.store_fixtures import EXPERIMENT, evaluation_row
 
 HOUR = 3_600_000

@@ -15,7 +15,7 @@ import time
 
 def main() -> None:
     """Serve until stdin is closed."""
-    for module in ("torch", "mlflow", "transformers", "massact.phases.steps", "massact.judges.likelihood"):
+    for module in ("torch", "mlflow", "transformers", "massact.workflow.steps", "massact.judges.likelihood"):
         importlib.import_module(module)
     sys.stdout.write("ready\n")
     sys.stdout.flush()

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from massact.config import load_experiment
-from massact.schema import EvaluationRow, Kind
-from massact.tracking.bulk import WholeRun, evaluation_run, open_writer
-from massact.tracking.tracker import Tracker
-from massact.transfer.names import Target
+from massact.interop.names import Target
+from massact.store.schema import EvaluationRow, Kind
+from massact.store.write.run_writer import WholeRun, evaluation_run, open_writer
+from massact.store.write.tracker import Tracker
 from tests.store_fixtures import evaluation_row
 from tests.transfer_files import baseline, evaluation, header, import_to_store, vector, write_lines
 

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from massact.schema import (
+from massact.server.questions import QUESTIONS
+from massact.store.schema import (
     Declared,
     DeclaredPhase,
     EvaluationRow,
@@ -14,7 +15,6 @@ from massact.schema import (
     encode_declared,
     encode_scores,
 )
-from massact.server.questions import QUESTIONS
 from tests.confirmation_rows import BASE, Scored, chosen, confirmed, confirmed_baseline
 from tests.store_fixtures import EXPERIMENT, Filled, Filler, evaluation_row, point_tags, row_tags
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from massact.config import JudgeConfig, LoadConfig
-from massact.executors.base import JudgeUse, ModelUse, Work
-from massact.executors.options import RayOptions
-from massact.pipeline.evaluate import Part
-from massact.pipeline.remembering import RememberingJudge
+from massact.evaluation import Part
+from massact.judges.caching import RememberingJudge
+from massact.sweep.executors.base import JudgeUse, ModelUse, Work
+from massact.sweep.executors.options import RayOptions
 from tests.ray_stand_ins import IDENTITY, PART, Engine, Judge
 
 # on loopback, for seconds; and no token is left in the home of whoever runs the tests
@@ -52,8 +52,8 @@ def executor(
     options: RayOptions | None = None,
 ) -> Any:
     """An executor with stand-ins on the cluster that is there."""
-    from massact.executors.ray.executor import RayExecutor
-    from massact.executors.ray.worker_env import CommandContext
+    from massact.sweep.executors.ray.executor import RayExecutor
+    from massact.sweep.executors.ray.worker_env import CommandContext
 
     context = CommandContext(
         tracking_uri=uri, experiment="e", spool=folder.absolute(), key_variable="OPENAI_API_KEY"

@@ -7,10 +7,9 @@ from typing import Any
 
 from massact.domain import Cell, Generation, JudgeIdentity, ModelIdentity, Recipe, Setting, Steering
 from massact.errors import JudgeError, ModelError
-from massact.judges.base import Exchange, Verdict
-from massact.judges.usage import Usage
-from massact.pipeline.evaluate import Part, PlannedCell
-from massact.pipeline.judging import Generated
+from massact.evaluation import Part, PlannedCell
+from massact.judges.base import Exchange, Usage, Verdict
+from massact.sweep.judging import Generated
 
 IDENTITY = JudgeIdentity("scripted", "m", "p")
 SETTING = Setting(ModelIdentity("tiny", "0", "float32"), "trait", "t", "q", 0, "c", Generation(4), IDENTITY)
@@ -49,7 +48,7 @@ class Engine:
     per_batch = 4
 
     def load(self, use: Any, batch_rows: int | None) -> Any:
-        from massact.executors.base import Loaded
+        from massact.sweep.executors.base import Loaded
 
         if use.reference == "missing":
             raise ModelError("missing: no such model")
@@ -85,7 +84,7 @@ class TinyEngine:
     """The real engine, on a tiny model."""
 
     def __init__(self) -> None:
-        from massact.executors import engine
+        from massact.sweep import generating as engine
         from tests.tiny import tiny_model
 
         class Tiny(engine.ModelEngine):

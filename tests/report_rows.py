@@ -12,10 +12,10 @@ from massact.config import Experiment, load_experiment
 from massact.labels import parse_label
 from massact.query import Answers, Evaluations
 from massact.report import Criterion, Provenance, ReportInput, Sample
-from massact.report.contents import Evidence
-from massact.schema import EvaluationRow, Kind
-from massact.store.base import FINISHED, Failure, Stored
-from massact.vectors.massive import Calibration, LayerMassive
+from massact.report.evidence import Evidence
+from massact.store.read.base import FINISHED, Failure, Stored
+from massact.store.schema import EvaluationRow, Kind
+from massact.vectors.massive_dims import Calibration, LayerMassive
 
 EXPERIMENT = """
 name: massive-activations-toy

@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from massact.store import RunStore, open_store
+from massact.store.read import RunStore, open_store
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENT = """\

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from massact.schema import Tag
-from massact.tracking.connection import connect
-from massact.tracking.tracker import Step
-from massact.tracking.whole_run import WholeRun
+from massact.store.schema import Tag
+from massact.store.write.client import connect
+from massact.store.write.finished_run import WholeRun
+from massact.store.write.tracker import Step
 
 SUFFIX = ".journal"
 Mode = Literal["pass", "refuse", "error", "hang", "cut"]

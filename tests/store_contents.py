@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from massact.schema import EvaluationRow, Kind, PublishedRow, Scores, Tag, encode_scores, point_tag
+from massact.store.schema import EvaluationRow, Kind, PublishedRow, Scores, Tag, encode_scores, point_tag
 from tests.store_fixtures import (
     EXPERIMENT,
     Filled,

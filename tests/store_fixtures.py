@@ -16,7 +16,8 @@ from typing import Any
 from unittest import mock
 
 from massact.labels import parse_label
-from massact.schema import (
+from massact.store.read import Failure, Stored
+from massact.store.schema import (
     EvaluationRow,
     Kind,
     PublishedRow,
@@ -26,7 +27,6 @@ from massact.schema import (
     encode_row,
     point_tag,
 )
-from massact.store import Failure, Stored
 
 EXPERIMENT = "chirp refusal"
 
@@ -124,7 +124,7 @@ class Filled:
 
 
 class Filler:
-    """Writes runs into a tracking database as massact.tracking does, through MLflow's client.
+    """Writes runs into a tracking database as massact.store.write does, through MLflow's client.
 
     With `ids_by_name` a run's id follows from its name, so that two databases can be compared to the letter.
     """

@@ -16,9 +16,9 @@ from unittest import mock
 import pytest
 
 from massact.errors import StoreError
-from massact.tracking.bulk import WholeRun, evaluation_run, open_writer
-from massact.tracking.connection import connect
-from massact.transfer.names import Target
+from massact.interop.names import Target
+from massact.store.write.client import connect
+from massact.store.write.run_writer import WholeRun, evaluation_run, open_writer
 from tests.oracle import History
 from tests.store_events import (
     ELSEWHERE,

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from massact.errors import DataError
-from massact.pipeline.activations import Continued, continue_prompts, window_means
-from massact.pipeline.calibrate import calibrate
+from massact.vectors.activations import Continued, continue_prompts, window_means
+from massact.vectors.calibrate import calibrate
 from massact.vectors.positions import parse_position
 from tests.tiny import D_MODEL, N_LAYERS, prompts, tiny_model
 

@@ -9,10 +9,9 @@ import torch
 from massact.config import AdapterConfig, LoadConfig
 from massact.domain import Generation
 from massact.errors import ModelError
+from massact.models.blocks import steer
 from massact.models.generate import Push, Row, generate
-from massact.models.hooks import steer
-from massact.models.identity import describe, read_description
-from massact.models.load import SteerableModel, load_model
+from massact.models.load import SteerableModel, describe, load_model, read_description
 from tests.saved import save_adapter, save_model
 from tests.tiny import N_LAYERS, prompts, unit
 

@@ -27,11 +27,11 @@ from massact.addresses import (
 )
 from massact.cli.app import cli
 from massact.errors import StoreError, UnusableStoreError
-from massact.schema import Artifact, Kind, Tag, names
-from massact.tracking.bulk import evaluation_run, open_writer
-from massact.tracking.fetching import fetch_from
-from massact.tracking.tracker import Tracker
-from massact.transfer.artifacts import ArtifactReader
+from massact.interop.files import ArtifactReader
+from massact.store.schema import Artifact, Kind, Tag, names
+from massact.store.write.artifacts import fetch_from
+from massact.store.write.run_writer import evaluation_run, open_writer
+from massact.store.write.tracker import Tracker
 from tests.store_errors import TOY
 from tests.store_fixtures import evaluation_row
 
@@ -77,7 +77,7 @@ def test_everything_of_a_folder_stays_in_it(
 
 
 def questions(uri: str) -> list[str]:
-    from massact.store import open_store
+    from massact.store.read import open_store
 
     return [one.run_id for one in open_store(uri).evaluations("study")]
 

@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from massact.cli.app import cli
-from massact.phases.alike import Same, alike_lines, known_results
 from massact.query import best, compare, runs
-from massact.query.question_scores import QuestionScores
-from massact.schema import (
+from massact.query.stats.paired import QuestionScores
+from massact.store.schema import (
     Points,
     Scores,
     decode_evaluation,
@@ -21,7 +20,8 @@ from massact.schema import (
     encode_row,
     point_of,
 )
-from massact.vectors.alike import alike_groups, likeness
+from massact.sweep.reuse import Same, alike_lines, known_results
+from massact.vectors.geometry import alike_groups, likeness
 from tests.store_fixtures import EXPERIMENT, evaluated, evaluation_row, stored
 from tests.test_sweep import cells
 

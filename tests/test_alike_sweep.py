@@ -13,14 +13,14 @@ from mlflow import MlflowClient
 
 import massact
 from massact.cli.app import cli
-from massact.executors import local
+from massact.evaluation import FailedCell, PlannedCell
 from massact.labels import format_label
-from massact.phases import evaluate
-from massact.pipeline.evaluate import FailedCell, PlannedCell
-from massact.schema import EvaluationRow, Kind, MlflowTag, Tag
-from massact.store import open_store
-from massact.store.base import Stored
-from massact.store.contents import stored_runs
+from massact.store.read import open_store
+from massact.store.read.base import Stored
+from massact.store.read.contents import stored_runs
+from massact.store.schema import EvaluationRow, Kind, MlflowTag, Tag
+from massact.sweep import driver as evaluate
+from massact.sweep.executors import local
 from massact.toy import resolve
 from tests.judge_server import JudgeServer
 from tests.small_plan import EXPERIMENT

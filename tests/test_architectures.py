@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from massact.errors import ModelError
+from massact.models.blocks import record, steer
 from massact.models.cache import check_cacheable
-from massact.models.hooks import record, steer
 from massact.models.load import SteerableModel
-from massact.pipeline.activations import Continued, window_means
+from massact.vectors.activations import Continued, window_means
 from massact.vectors.positions import parse_position
 from tests.tiny import CONFIGS, D_MODEL, N_LAYERS, prompts, tiny_model, unit
 

@@ -15,7 +15,7 @@ import massact
 from massact.cli.app import cli
 from massact.cli.output import render
 from massact.errors import ConfigError, UsageError
-from massact.schema import encode_point, point_tag
+from massact.store.schema import encode_point, point_tag
 from tests.store_fixtures import Filler, evaluation_row, row_tags
 
 TOY = Path(__file__).parent.parent / "experiments" / "toy.yaml"

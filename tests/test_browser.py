@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from massact.report import build_report
-from massact.schema import Kind, Tag
+from massact.store.schema import Kind, Tag
 from tests.browser import Page, chromium, needs_chromium
 from tests.report_rows import calibration, report_input, sample, toy_rows
 from tests.small_plan import small_place

@@ -25,16 +25,14 @@ from massact.domain import (
     Timing,
 )
 from massact.errors import StoreError
-from massact.pipeline.evaluate import Evaluation, PlannedCell
-from massact.schema import MlflowTag, Tag
-from massact.tracking import bulk_sql
-from massact.tracking.bulk import WholeRun, evaluation_run, open_writer
-from massact.tracking.bulk_client import ClientWriter
-from massact.tracking.connection import connect
-from massact.tracking.evaluations import log_evaluation
-from massact.tracking.rows import Baseline, Place, evaluation_scores
-from massact.tracking.tags import parent_tags
-from massact.tracking.tracker import Step, Tracker
+from massact.evaluation import Evaluation, PlannedCell
+from massact.store.schema import MlflowTag, Tag
+from massact.store.write import run_writer as bulk_sql
+from massact.store.write.client import connect, parent_tags
+from massact.store.write.evaluations import log_evaluation
+from massact.store.write.rows import Baseline, Place, evaluation_scores
+from massact.store.write.run_writer import ClientWriter, WholeRun, evaluation_run, open_writer
+from massact.store.write.tracker import Step, Tracker
 from tests.postgres_server import PostgresServer
 from tests.store_fixtures import tracking_server
 
@@ -235,7 +233,7 @@ def test_an_error_in_the_middle_leaves_nothing(database: str, monkeypatch: pytes
         rows, latest = bulk_sql.metric_rows(*arguments)
         return rows * 2, latest
 
-    monkeypatch.setattr("massact.tracking.bulk.metric_rows", twice)
+    monkeypatch.setattr("massact.store.write.run_writer.metric_rows", twice)
     with pytest.raises(StoreError, match=r"^no run was written: .*(UNIQUE|duplicate key)"):
         _write(database, _run("one"), _run("two"))
     assert set(_count(database).values()) == {0}

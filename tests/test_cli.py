@@ -137,8 +137,8 @@ def test_a_judge_that_cannot_be_used_is_told_before_anything_runs(folder: Path, 
 def test_a_phase_with_failed_cells_ends_with_1_and_says_so(
     folder: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from massact.phases import steps
-    from massact.phases.sweeping import Tally
+    from massact.sweep.driver import Tally
+    from massact.workflow import steps
 
     monkeypatch.setattr(steps, "run_grid_phase", lambda session, name: Tally(wanted=3, evaluated=1, failed=2))
     result = _invoke("phase1", "--experiment", str(root / "experiments/toy.yaml"))

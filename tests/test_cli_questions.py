@@ -17,7 +17,7 @@ from massact.config import load_experiment
 from massact.domain import Group
 from massact.errors import MassactError, UsageError
 from massact.query import best
-from massact.schema import EvaluationRow, Kind, Tag
+from massact.store.schema import EvaluationRow, Kind, Tag
 from tests.store_fixtures import Filler, evaluation_row, row_tags
 
 TOY = Path(__file__).parent.parent / "experiments" / "toy.yaml"

@@ -13,21 +13,21 @@ from click.testing import CliRunner, Result
 import massact
 from massact.cli.app import cli
 from massact.config import load_experiment
-from massact.phases import main
-from massact.phases.confirm import run_confirm
-from massact.phases.interrupt import Interrupted, Interruption
-from massact.phases.session import Session, Workload
-from massact.phases.sharing import Sharing
-from massact.phases.sweeping import Tally
-from massact.pipeline.question_split import split_questions
-from massact.schema import POINT_TAG, Artifact, EvaluationRow, Kind, MlflowTag, Tag
-from massact.store import open_store
-from massact.store.base import Stored
-from massact.store.contents import stored_runs
-from massact.store.reader import StoreReader
-from massact.tracking.connection import connect
-from massact.tracking.tensors import read_responses
-from massact.tracking.tracker import PROJECT_RUN
+from massact.data.traits import split_questions
+from massact.store.read import open_store
+from massact.store.read.base import Stored
+from massact.store.read.contents import stored_runs
+from massact.store.read.reader import StoreReader
+from massact.store.schema import POINT_TAG, Artifact, EvaluationRow, Kind, MlflowTag, Tag
+from massact.store.write.client import connect
+from massact.store.write.tensors import read_responses
+from massact.store.write.tracker import PROJECT_RUN
+from massact.sweep.claims import Sharing
+from massact.sweep.confirm import run_confirm
+from massact.sweep.driver import Tally
+from massact.sweep.interrupt import Interrupted, Interruption
+from massact.workflow import main
+from massact.workflow.context import Session, Workload
 from tests.prepared import PreparedStores
 from tests.small_plan import EXPERIMENT
 from tests.store_fixtures import tracking_server
@@ -187,7 +187,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         raise AssertionError("weights were loaded")
 
     with monkeypatch.context() as patched:
-        patched.setattr("massact.executors.engine.load_model", load)
+        patched.setattr("massact.sweep.generating.load_model", load)
         yield
 
 

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 import massact
 from massact.cli.app import cli
 from massact.config import load_experiment
-from massact.config.declared import declared_by
+from massact.config.matrix import declared_by
 from massact.errors import NoMatrixError, UnknownExperimentError, UnknownNameError
-from massact.schema import (
+from massact.store.read import open_store
+from massact.store.schema import (
     Declared,
     DeclaredPhase,
     declared_prefix,
@@ -27,9 +28,8 @@ from massact.schema import (
     decode_declared,
     encode_declared,
 )
-from massact.schema.names import EXPERIMENT_TAG_LIMIT
-from massact.store import open_store
-from massact.tracking.tracker import Tracker
+from massact.store.schema.names import EXPERIMENT_TAG_LIMIT
+from massact.store.write.tracker import Tracker
 from tests.store_fixtures import Filler, evaluation_row, point_tags
 
 TOY = Path(__file__).parent.parent / "experiments" / "toy.yaml"

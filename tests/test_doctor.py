@@ -13,10 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from massact.doctor.files import ArtifactError, RunFiles
-from massact.schema import Artifact, Kind, MlflowTag, Tag, encode_row
-from massact.tracking.process import this_process
-from massact.tracking.tags import parent_tags
-from massact.tracking.tensors import tensor_bytes
+from massact.store.schema import Artifact, Kind, MlflowTag, Tag, encode_row
+from massact.store.write.client import parent_tags, this_process
+from massact.store.write.tensors import tensor_bytes
 from tests.doctor_store import (
     HOUR,
     LABELS,
@@ -148,7 +147,7 @@ def test_runs_of_other_tools_and_experiments_are_not_touched(made: Made) -> None
 
 
 def test_a_run_that_ends_while_the_doctor_looks_keeps_its_end(made: Made) -> None:
-    from massact.doctor.abandoned import AbandonedRuns
+    from massact.doctor.unfinished import AbandonedRuns
     from tests.doctor_store import patient
 
     run_id = open_run(made, "slow", process=dead_process(), at=now())
@@ -441,8 +440,8 @@ def test_a_place_that_no_repository_knows_is_asked_once(uri: str) -> None:
 
 
 def test_many_runs_are_looked_at_page_by_page(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("massact.store.sql._ROWS_PER_FETCH", 2)
-    monkeypatch.setattr("massact.doctor.duplicates._GROUPS_AT_ONCE", 1)
+    monkeypatch.setattr("massact.store.read.sql._ROWS_PER_FETCH", 2)
+    monkeypatch.setattr("massact.doctor.rows._GROUPS_AT_ONCE", 1)
     mended = break_things(made)
     for label in LABELS:
         write(made, f"{label} again", evaluation_row(label, 2, vector_digest=None), None)

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from massact.cli.app import cli
-from massact.schema import Artifact
+from massact.store.schema import Artifact
 from tests.doctor_store import (
     HOUR,
     Made,

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from massact.schema import Tag
-from massact.tracking import process
-from massact.tracking.process import Process, is_alive, process_tag, read_process, this_process
-from massact.tracking.tracker import Tracker
+from massact.store.schema import Tag
+from massact.store.write import client as process
+from massact.store.write.client import Process, is_alive, process_tag, read_process, this_process
+from massact.store.write.tracker import Tracker
 
 SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
 

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from massact.schema import Tag
-from massact.tracking.bulk import evaluation_run
-from massact.tracking.spool.journal import create_journal, open_journal
-from massact.tracking.spool.places import stored_uri
-from massact.tracking.spool.records import Home, Opening, RunRecord, encode
+from massact.store.schema import Tag
+from massact.store.spool.journal import create_journal, open_journal
+from massact.store.spool.records import Home, Opening, RunRecord, encode, stored_uri
+from massact.store.write.run_writer import evaluation_run
 from tests.doctor_store import Made, answers, look, make_store, told
 from tests.store_fixtures import EXPERIMENT, evaluation_row
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from massact.schema import Artifact, Tag
-from massact.tracking.bulk_sql import COLUMNS, database_uri
-from massact.tracking.connection import connect
+from massact.store.schema import Artifact, Tag
+from massact.store.write.client import connect
+from massact.store.write.run_writer import COLUMNS, database_uri
 from tests.doctor_store import Made, answers, break_things, contents, look, lose, make_store, told
 from tests.postgres_server import PostgresServer
 from tests.store_fixtures import tracking_server

@@ -7,9 +7,9 @@ from click.testing import CliRunner, Result
 
 from massact.cli.app import cli
 from massact.config import load_experiment
-from massact.phases import plan
-from massact.phases.plan import Forecast, forecast_phases
-from massact.phases.session import Session, Workload
+from massact.workflow import dry_run as plan
+from massact.workflow.context import Session, Workload
+from massact.workflow.dry_run import Forecast, forecast_phases
 from tests.small_plan import EXPERIMENT, N_CELLS
 
 NAMES = ("phase1", "phase2", "phase3")
@@ -92,7 +92,7 @@ def test_it_follows_the_store_and_loads_no_weights(empty: Path, monkeypatch: pyt
     def load(*_: object, **__: object) -> None:
         raise AssertionError("weights were loaded")
 
-    monkeypatch.setattr("massact.executors.engine.load_model", load)
+    monkeypatch.setattr("massact.sweep.generating.load_model", load)
     before = _tree(empty)
     one, two, three = _forecasts(empty)
     assert _tree(empty) == before

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from massact.labels import parse_label
-from massact.schema import Kind
+from massact.store.schema import Kind
 from massact.vectors.geometry import cosine
 from tests.prepared import PreparedStores
 from tests.small_plan import EXPERIMENT, N_CELLS, ROOT, Place, small_place
@@ -86,8 +86,8 @@ def test_the_plans_one_liner_reads_the_calibration(finished: tuple[Place, str]) 
 
 
 def test_cleaning_a_mean_difference_before_or_after_is_one_direction(finished: tuple[Place, str]) -> None:
-    from massact.tracking.stages import read_vectors
-    from massact.tracking.tracker import Tracker
+    from massact.store.write.stages import read_vectors
+    from massact.store.write.tracker import Tracker
 
     place, _ = finished
     tracker = Tracker(place.uri, "small", floor=68)
@@ -106,9 +106,8 @@ def test_cleaning_a_mean_difference_before_or_after_is_one_direction(finished: t
 
 def test_facts_about_a_vector_agree_with_what_its_evaluation_logged(finished: tuple[Place, str]) -> None:
     from massact.config import load_experiment
-    from massact.phases.session import Session
-    from massact.phases.vector_facts import facts_of
-    from massact.phases.vectors import StoredVectors
+    from massact.workflow.context import Session
+    from massact.workflow.vectors import StoredVectors, facts_of
 
     place, _ = finished
     session = Session(load_experiment(place.folder / "small.yaml"), place.uri)

@@ -8,10 +8,10 @@ import pytest
 
 from massact.domain import Cell, Generation, JudgeIdentity, ModelIdentity, Recipe, Setting, Steering
 from massact.errors import JudgeError
+from massact.evaluation import Evaluation, FailedCell, PlannedCell
 from massact.judges.base import Exchange, Verdict
 from massact.models.load import SteerableModel
-from massact.pipeline.evaluate import Evaluation, FailedCell, PlannedCell
-from massact.pipeline.sweep import evaluate_cells
+from massact.sweep.executors.local import evaluate_cells
 from tests.tiny import tiny_model, unit
 
 QUESTIONS = ("t5 t6 t7", "t9 t11", "t20 t21 t22 t23")

@@ -9,21 +9,20 @@ import pytest
 
 from massact.config import JudgeConfig
 from massact.errors import JudgeError
-from massact.executors.base import Executor, JudgeUse, Work
-from massact.executors.local import LocalExecutor
+from massact.evaluation import Evaluation, FailedCell, PlannedCell
+from massact.judges.caching import RememberingJudge
 from massact.keys import cell_key
-from massact.pipeline.evaluate import Evaluation, FailedCell, PlannedCell
-from massact.pipeline.generating import CellGenerator
-from massact.pipeline.judging import Generated
-from massact.pipeline.progress import silent
-from massact.pipeline.remembering import RememberingJudge
-from massact.pipeline.sweep import evaluate_cells
-from massact.schema import Kind
-from massact.store import open_store
-from massact.tracking.making import RunMaker
-from massact.tracking.rows import Baseline, Place
-from massact.tracking.spool import Spool
-from massact.tracking.tracker import OpenRun, Tracker
+from massact.progress import silent
+from massact.store.read import open_store
+from massact.store.schema import Kind
+from massact.store.spool import Spool
+from massact.store.write.evaluations import RunMaker
+from massact.store.write.rows import Baseline, Place
+from massact.store.write.tracker import OpenRun, Tracker
+from massact.sweep.executors.base import Executor, JudgeUse, Work
+from massact.sweep.executors.local import LocalExecutor, evaluate_cells
+from massact.sweep.generating import CellGenerator
+from massact.sweep.judging import Generated
 from tests import ray_cluster
 from tests.ray_stand_ins import (
     IDENTITY,

@@ -20,8 +20,8 @@ from types import MappingProxyType
 import pytest
 
 from massact.query import Answers
-from massact.schema import Artifact, Kind
-from massact.store import open_store
+from massact.store.read import open_store
+from massact.store.schema import Artifact, Kind
 from tests.prepared import PreparedStores
 
 pytestmark = pytest.mark.slow

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from massact.domain import Generation
 from massact.errors import ModelError
+from massact.models.blocks import steer
+from massact.models.cache import measure_memory
 from massact.models.generate import Generator, NotFiniteError, Push, Row, generate
-from massact.models.hooks import steer
 from massact.models.load import SteerableModel
-from massact.models.memory import measure_memory
-from massact.models.recorded import padded_rows
+from massact.models.recorded_steps import padded_rows
 from tests.tiny import CONFIGS, D_MODEL, END_TOKEN, N_LAYERS, VOCABULARY, tiny_model
 
 ARCHITECTURES = sorted(CONFIGS)
@@ -255,7 +255,7 @@ from transformers import AutoModelForCausalLM, Qwen3Config
 from massact.domain import Generation, ModelIdentity
 from massact.models.generate import Generator, Row
 from massact.models.load import SteerableModel
-from massact.models.memory import measure_memory
+from massact.models.cache import measure_memory
 from tests.tiny import FakeTokenizer
 torch.set_num_threads(1)
 config = Qwen3Config(vocab_size=64, hidden_size=64, intermediate_size=96, num_hidden_layers=4, head_dim=32,

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from massact.tracking.holding import held_back
-from massact.tracking.tracker import Tracker
+from massact.store.write.retry import held_back
+from massact.store.write.tracker import Tracker
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ import pytest
 
 from massact.config import AdapterConfig, LoadConfig
 from massact.errors import ModelError
-from massact.models.identity import describe, read_description
-from massact.models.load import load_model, read_shape
+from massact.models.load import describe, load_model, read_description, read_shape
 from tests.saved import save_adapter, save_model
 from tests.tiny import D_MODEL, N_LAYERS
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from massact.judges.canaries import english_canaries
-from massact.store import RunStore, open_store
+from massact.store.read import RunStore, open_store
 from tests.judge_server import JudgeServer, Reply, Request, score_70_and_90
 from tests.prepared import PreparedStores
 

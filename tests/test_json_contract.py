@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import massact
-from massact import asking
+from massact import api as asking
 from massact.cli.output import render
 from massact.domain import Group
 from massact.query import (
@@ -19,15 +19,15 @@ from massact.query import (
     coefficients,
     compare,
     compare_published,
-    confirmations,
     curve,
     gaps,
     judges,
     runs,
     sensitivity,
 )
-from massact.query.question_scores import QuestionScores
-from massact.schema import Kind, PublishedRow, Scores
+from massact.query.questions import confirmations
+from massact.query.stats.paired import QuestionScores
+from massact.store.schema import Kind, PublishedRow, Scores
 from tests.confirmation_rows import all_confirmed, chosen, confirmed, rows_of, scores_of
 from tests.store_fixtures import evaluated, failed
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from massact.json_text import JsonError, parse_json, parse_object
-from massact.schema import decode_evaluation, encode_row
+from massact.store.schema import decode_evaluation, encode_row
 from tests.store_fixtures import evaluation_row
 
 

@@ -13,10 +13,8 @@ from pathlib import Path
 import pytest
 
 from massact.domain import JudgeIdentity
-from massact.judges.base import Exchange, Verdict
-from massact.judges.cache import JudgeCache
-from massact.judges.usage import Usage
-from massact.pipeline.remembering import RememberingJudge
+from massact.judges.base import Exchange, Usage, Verdict
+from massact.judges.caching import JudgeCache, RememberingJudge
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -161,7 +159,7 @@ def test_a_full_disk_is_no_obstacle(tmp_path: Path) -> None:
 def test_a_file_that_is_locked_for_long_is_passed_by_and_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("massact.judges.cache._BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("massact.judges.caching._BUSY_SECONDS", 0.05)
     path, said = tmp_path / "c.sqlite", list[str]()
     cache = _cache(path, said)
     cache.keep({_digest(0): Verdict(1.0, 1.0)})
@@ -200,7 +198,7 @@ _WRITER = """
 import sys
 from pathlib import Path
 from massact.judges.base import Verdict
-from massact.judges.cache import JudgeCache
+from massact.judges.caching import JudgeCache
 path, k, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 cache = JudgeCache(path, say=lambda line: print("SAID", line, flush=True))
 n = 0

@@ -14,11 +14,10 @@ from click.testing import CliRunner, Result
 
 from massact.cli.app import cli
 from massact.domain import JudgeIdentity
-from massact.judges.base import Exchange, Verdict
+from massact.judges.base import Exchange, Usage, Verdict
 from massact.judges.canaries import Canary, english_canaries, run_canaries, spread, toy_canaries
 from massact.judges.likelihood import LikelihoodJudge
-from massact.judges.usage import Usage
-from massact.store import open_store
+from massact.store.read import open_store
 from massact.toy import resolve
 from tests.judge_models import make_judge_model
 from tests.judge_server import JudgeServer, Reply, Request, completion, error
@@ -337,7 +336,7 @@ def test_the_judge_self_plans_without_weights_and_loads_one_model(
     extracted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(extracted)
-    monkeypatch.setattr("massact.judges.answers.NEGLIGIBLE", 0.0)
+    monkeypatch.setattr("massact.judges.local.NEGLIGIBLE", 0.0)
     monkeypatch.setattr("massact.judges.reading.MIN_INTEGER_WEIGHT", 0.0)
     uri = ("--tracking-uri", f"sqlite:///{extracted}/mlflow.db")
     (extracted / "small.yaml").write_text(EXPERIMENT.replace("judge: likelihood", "judge: self"))

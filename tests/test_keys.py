@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from massact.domain import Cell, Cleaning, Generation, JudgeIdentity, ModelIdentity, Recipe, Setting, Steering
+from massact.domain import (
+    Cell,
+    Cleaning,
+    Generation,
+    JudgeIdentity,
+    ModelIdentity,
+    Recipe,
+    Setting,
+    Steering,
+)
 from massact.keys import canonical_json, cell_key, digest, digest_texts, setting_digest
 
 SETTING = Setting(

@@ -13,9 +13,15 @@ from massact.config import LoadConfig
 from massact.domain import Generation
 from massact.errors import ModelError
 from massact.models.generate import Row, generate
-from massact.models.identity import describe, read_description
-from massact.models.load import SteerableModel, load_model, read_shape
-from massact.models.options import check_attention, choose_attention
+from massact.models.load import (
+    SteerableModel,
+    check_attention,
+    choose_attention,
+    describe,
+    load_model,
+    read_description,
+    read_shape,
+)
 from tests.saved import save, save_model
 from tests.tiny import CONFIGS, END_TOKEN, prompts, tiny_model
 
@@ -280,7 +286,7 @@ def test_a_missing_extra_is_named(
     options: dict[str, str], match: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = save_model(tmp_path, "llama")
-    monkeypatch.setattr("massact.models.extras.importlib.util.find_spec", lambda *_: None)
+    monkeypatch.setattr("massact.models.source.importlib.util.find_spec", lambda *_: None)
     with pytest.raises(ModelError, match=match):
         load_model(str(folder), options=LoadConfig(**options))
 

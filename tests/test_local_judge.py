@@ -10,22 +10,19 @@ import torch
 from massact.config import JudgeConfig, LoadConfig
 from massact.domain import Cell, Generation, JudgeIdentity, ModelIdentity, Recipe, Setting, Steering
 from massact.errors import ConfigError, ModelError
+from massact.evaluation import Evaluation, PlannedCell
 from massact.judges import Subject, open_judge
-from massact.judges import answers as answers_module
-from massact.judges.answers import Answerer
+from massact.judges import local as answers_module
 from massact.judges.base import Exchange
 from massact.judges.integers import IntegerTokens
-from massact.judges.local import LocalJudge
+from massact.judges.local import Answerer, LocalJudge, Prefix, Prompts, common_start
 from massact.judges.reading import read_answer
 from massact.judges.rubric import Rubric
-from massact.judges.shared_prefix import Prefix, Prompts, common_start
 from massact.judges.source import ModelSource
-from massact.models.identity import describe
-from massact.models.load import SteerableModel, load_model
+from massact.models.load import SteerableModel, describe, load_model
+from massact.models.model_lock import turn
 from massact.models.prompting import encode_question
-from massact.models.turns import turn
-from massact.pipeline.evaluate import Evaluation, PlannedCell
-from massact.pipeline.sweep import evaluate_cells
+from massact.sweep.executors.local import evaluate_cells
 from tests.judge_models import Digits, make_judge_model
 from tests.tiny import unit
 

@@ -8,9 +8,8 @@ from torch import nn
 
 from massact.domain import Generation
 from massact.errors import ModelError
-from massact.models.blocks import block_output, find_decoder_blocks
+from massact.models.blocks import block_output, find_decoder_blocks, record, steer
 from massact.models.generate import Push, Row, generate
-from massact.models.hooks import record, steer
 from massact.models.load import SteerableModel
 from tests.tiny import D_MODEL, N_LAYERS, prompts, tiny_model, unit
 

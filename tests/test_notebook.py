@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from massact.cli.output import render
+from massact.interop.published import read_published
 from massact.query import Answer, Answers, Evaluations, curve
-from massact.query.notebook import MOST_ROWS
-from massact.query.published import compare_published
-from massact.transfer.published import read_published
+from massact.query.questions.published import compare_published
+from massact.query.tables import MOST_ROWS
 from tests.browser import chromium, needs_chromium
 from tests.report_rows import experiment, row, scored, toy_rows
 

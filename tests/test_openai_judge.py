@@ -13,11 +13,10 @@ from email.utils import formatdate
 import pytest
 
 from massact.errors import ConfigError, JudgeError, MassactError
-from massact.judges.base import Exchange, Judge, Verdict
+from massact.judges.base import Exchange, Judge, Usage, Verdict
 from massact.judges.openai import OpenAIJudge, OpenAISettings
 from massact.judges.rubric import Rubric
 from massact.judges.systemone import SystemOneJudge
-from massact.judges.usage import Usage
 from tests.judge_server import JudgeServer, Reply, Request, completion, error, levels, score_70_and_90
 
 KEY = "sk-secret-0123456789"

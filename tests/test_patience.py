@@ -9,16 +9,16 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from massact.databases import passes_by_itself
 from massact.errors import RunRefusedError, StoreError, UnusableStoreError
-from massact.phases.store import open_patient_store
-from massact.schema import Tag
-from massact.tracking import patience as module
-from massact.tracking.bulk import evaluation_run
-from massact.tracking.connection import connect
-from massact.tracking.patience import Patience, StoreLostError, is_outage
-from massact.tracking.spool import Spool
-from massact.tracking.tracker import Tracker
+from massact.store.databases import passes_by_itself
+from massact.store.schema import Tag
+from massact.store.spool import Spool
+from massact.store.write import retry as module
+from massact.store.write.client import connect
+from massact.store.write.retry import Patience, StoreLostError, is_outage
+from massact.store.write.run_writer import evaluation_run
+from massact.store.write.tracker import Tracker
+from massact.workflow.context import open_patient_store
 from tests.store_fixtures import evaluation_row
 
 

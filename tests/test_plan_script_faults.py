@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from massact.domain import Group
 from massact.query import Answers, GapRow, gaps
-from massact.schema import Kind, Tag, decode_evaluation
-from massact.store import Stored, open_store
+from massact.store.read import Stored, open_store
+from massact.store.schema import Kind, Tag, decode_evaluation
 from tests.transfer_files import (
     EXPERIMENT,
     Heap,

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 import massact
 from massact import Filters, MassactError
 from massact.query import Answer, Answers, Evaluations
-from massact.query.question_scores import QuestionScores
-from massact.schema import Scores
+from massact.query.stats.paired import QuestionScores
+from massact.store.schema import Scores
 from tests.report_rows import experiment, toy_rows
 
 GEMMA = Filters(models=("toy-gemma-3",))
@@ -65,8 +65,8 @@ def test_every_answer_gives_its_figure_and_leaves_settings_alone(name: str, answ
 
 
 def test_a_frame_draws_what_the_report_draws(answers: Answers) -> None:
-    from massact.report.contents import Evidence, Place
-    from massact.report.figures import tradeoff_figure
+    from massact.report.evidence import Evidence, Place
+    from massact.report.trade_off import tradeoff_figure
 
     place = Place("toy-gemma-3", "refusal", "response[:5]")
     of_report = tradeoff_figure(Evidence.of(experiment(), answers), place)
@@ -165,7 +165,7 @@ def test_energies_of_a_frame() -> None:
 
 
 def test_calibrations_of_files(tmp_path: Path) -> None:
-    from massact.vectors.massive import calibration_json
+    from massact.vectors.massive_dims import calibration_json
     from tests.report_rows import calibration
 
     file = tmp_path / "calibration.json"

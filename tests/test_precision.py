@@ -10,8 +10,8 @@ from torch import nn
 
 from massact.labels import parse_label
 from massact.models.load import SteerableModel
-from massact.pipeline.activations import Continued, window_means
-from massact.pipeline.calibrate import calibrate
+from massact.vectors.activations import Continued, window_means
+from massact.vectors.calibrate import calibrate
 from massact.vectors.methods import extract_vector, mean_diff
 from massact.vectors.positions import parse_position
 from tests.tiny import D_MODEL, N_LAYERS, tiny_model

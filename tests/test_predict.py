@@ -15,18 +15,18 @@ from massact.config import load_experiment
 from massact.domain import Recipe
 from massact.errors import DataError, MissingPrerequisiteError, StoreError
 from massact.labels import format_label, parse_label
-from massact.phases.priors import stored_prior
-from massact.phases.session import Session
-from massact.phases.vector_facts import facts_of
-from massact.pipeline.activations import Activations
 from massact.prediction.adopted import AdoptedPrior
 from massact.prediction.prior import RelativeStrengthPrior
-from massact.schema import Artifact, Kind, MlflowTag, Tag
-from massact.store import open_store
-from massact.store.contents import stored_runs
-from massact.tracking.registry import prior_name, read_prior
+from massact.store.read import open_store
+from massact.store.read.contents import stored_runs
+from massact.store.schema import Artifact, Kind, MlflowTag, Tag
+from massact.store.write.registry import prior_name, read_prior
+from massact.sweep.search.rounds import stored_prior
+from massact.vectors.activations import Activations
 from massact.vectors.geometry import vector_digest
-from massact.vectors.massive import Calibration, LayerMassive
+from massact.vectors.massive_dims import Calibration, LayerMassive
+from massact.workflow.context import Session
+from massact.workflow.vectors import facts_of
 from tests.small_plan import EXPERIMENT
 from tests.store_fixtures import Filler, evaluation_row, point_tags
 
@@ -89,7 +89,7 @@ def fill(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
     """Fills a store with ladders whose best lies at a relative strength; gives its URI."""
     traits = EXPERIMENT.replace('refusal: {dataset: "toy:refusal"}', TRAITS)
     (tmp_path / "small.yaml").write_text(traits)
-    monkeypatch.setattr("massact.phases.predict.StoredVectors", InventedVectors)
+    monkeypatch.setattr("massact.workflow.predict.StoredVectors", InventedVectors)
     filler = Filler(uri)
     home = filler.client.create_experiment("small")
 

@@ -13,13 +13,11 @@ from benchmarks.predictions import invented_cases
 from massact.errors import DataError
 from massact.prediction.adopted import AdoptedPrior, Part, Strength, format_prior, parse_prior
 from massact.prediction.cases import Case
-from massact.prediction.fitting import choose
-from massact.prediction.forms import FITS, MEDIAN, NORM, RIDGE, STRENGTH
+from massact.prediction.forms import FITS, MEDIAN, NORM, RIDGE, STRENGTH, Ridge, Term, choose, fit_ridge
 from massact.prediction.leaving_out import GIVEN, Trial, leave_groups_out, n_steps
 from massact.prediction.prior import VectorFacts
-from massact.prediction.ridge import Ridge, Term, fit_ridge
 from massact.prediction.verdict import adopt, decide, own_strengths, scatter_words
-from massact.report.prediction_tables import prediction_csv, prediction_markdown
+from massact.report.prediction import prediction_csv, prediction_markdown
 
 
 def world(n_groups: int, by_depth: float = 0.0, **noise: float) -> list[Case]:

@@ -15,8 +15,8 @@ from massact.prediction.cases import (
     Outcomes,
     find_outcomes,
 )
-from massact.schema import EvaluationRow
-from massact.store import Stored
+from massact.store.read import Stored
+from massact.store.schema import EvaluationRow
 from tests.store_fixtures import evaluated
 
 GOOD = ((100, 95.0, 5.0), (200, 90.0, 60.0), (400, 80.0, 85.0), (800, 20.0, 90.0))

@@ -11,8 +11,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from massact.cli.app import cli
-from massact.cli.commands import COMMANDS
+from massact.cli.app import COMMANDS, cli
 
 ENTRY_POINTS = (
     "main", "calibrate", "extract", "phase1", "phase2", "phase3", "phase4", "confirm", "predict", "evaluate", "search",

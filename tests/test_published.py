@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from massact.errors import DataError
-from massact.schema import Kind, MlflowTag, PublishedRow, Tag, decode_published
-from massact.tracking.bulk import WholeRun
-from massact.tracking.tracker import Tracker
-from massact.transfer.published import REQUIRED, Repeat, import_published, read_published
+from massact.interop.published import REQUIRED, Repeat, import_published, read_published
+from massact.store.schema import Kind, MlflowTag, PublishedRow, Tag, decode_published
+from massact.store.write.run_writer import WholeRun
+from massact.store.write.tracker import Tracker
 
 DATA = Path(__file__).resolve().parent / "data" / "published.csv"
 HEADER = "source,model,trait,position,method,layer,coefficient,trait_mean,delta,note"

@@ -17,16 +17,14 @@ from mlflow import MlflowClient
 import massact
 from massact.cli.app import cli
 from massact.errors import ConfigError, StoreError
-from massact.schema import Kind, Tag
 from massact.server.answering import Answering
-from massact.server.limits import Limits, limits_of
-from massact.server.problems import ABOUT, PROBLEM_TYPE, problem_of
+from massact.server.problems import ABOUT, PROBLEM_TYPE, Limits, limits_of, problem_of
 from massact.server.processes import Processes
-from massact.store import served
-from massact.store.base import RawRun, RunSource
-from massact.store.rest import RestSource
-from massact.store.sources import open_source
-from massact.store.sql import SqlSource
+from massact.store.read import open_source, served
+from massact.store.read.base import RawRun, RunSource
+from massact.store.read.rest import RestSource
+from massact.store.read.sql import SqlSource
+from massact.store.schema import Kind, Tag
 from tests.postgres_server import PostgresServer
 from tests.query_api import ASKED, command_line, every_question_is_asked, fill
 from tests.store_fixtures import EXPERIMENT, tracking_server

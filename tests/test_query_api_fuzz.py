@@ -9,8 +9,8 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.generation import GenerationMode
 
+from massact.server.answering import BY_GET, BY_POST
 from massact.server.questions import QUESTIONS
-from massact.server.readings import BY_GET, BY_POST
 from tests.query_api import LABELS, fill
 from tests.store_fixtures import EXPERIMENT, tracking_server
 

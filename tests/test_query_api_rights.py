@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 import massact
 from massact.errors import MassactError
-from massact.store.sources import open_source
+from massact.store.read import open_source
 from tests.query_api import ASKED, SECRET, fill
 from tests.store_fixtures import EXPERIMENT, tracking_server
 from tests.test_query_api import printed, problem

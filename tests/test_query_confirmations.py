@@ -16,10 +16,10 @@ from massact.query import (
     Evaluations,
     Filters,
     best,
-    confirmations,
     runs,
 )
-from massact.schema import encode_point, point_of
+from massact.query.questions import confirmations
+from massact.store.schema import encode_point, point_of
 from tests.confirmation_rows import (
     Scored,
     all_confirmed,

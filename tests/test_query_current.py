@@ -3,14 +3,14 @@
 from dataclasses import replace
 from typing import Any
 
-from massact.config.declared import declared_by
+from massact.config.matrix import declared_by
 from massact.domain import Group
 from massact.query import Answers, Evaluations, Filters, gaps
 from massact.query.current import Currency
 from massact.query.selection import slices
-from massact.report.contents import Evidence, Place
-from massact.schema import DeclaredSetting, EvaluationRow, decode_declared, encode_declared
-from massact.store.base import Stored
+from massact.report.evidence import Evidence, Place
+from massact.store.read.base import Stored
+from massact.store.schema import DeclaredSetting, EvaluationRow, decode_declared, encode_declared
 from tests.report_rows import experiment, row
 from tests.store_fixtures import evaluated, evaluation_row, stored
 

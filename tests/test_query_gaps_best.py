@@ -12,9 +12,9 @@ import pytest
 from massact.cli.output import render
 from massact.domain import Group
 from massact.query import BestRow, GapRow, best, gaps
-from massact.query.as_json import to_json
-from massact.schema import EvaluationRow, Kind
-from massact.store import Stored
+from massact.query.rows import to_json
+from massact.store.read import Stored
+from massact.store.schema import EvaluationRow, Kind
 from tests.store_fixtures import evaluated, evaluation_row, failed, stored
 
 FLOOR = 68.0

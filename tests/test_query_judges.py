@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from massact.query.judge_comparison import judges
-from massact.schema import EvaluationRow
-from massact.store import Stored
+from massact.query.questions.judges import judges
+from massact.store.read import Stored
+from massact.store.schema import EvaluationRow
 from tests.store_fixtures import evaluated
 
 FLOOR = 68.0

@@ -5,9 +5,9 @@ from typing import Any, get_args
 import pytest
 
 from massact.errors import UsageError
-from massact.query.listing import SORTS, RunRow, SortBy, runs
-from massact.schema import EvaluationRow
-from massact.store import Stored
+from massact.query.questions.runs import SORTS, RunRow, SortBy, runs
+from massact.store.read import Stored
+from massact.store.schema import EvaluationRow
 from tests.store_fixtures import evaluated, evaluation_row, failed, stored
 
 FLOOR = 68.0

@@ -18,8 +18,8 @@ from massact.query import (
     compare,
     curve,
 )
-from massact.schema import EvaluationRow
-from massact.store.base import Stored
+from massact.store.read.base import Stored
+from massact.store.schema import EvaluationRow
 from tests.store_fixtures import evaluated, failed, stored
 
 FLOOR = 68.0

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from massact.domain import Group
 from massact.query import best, gaps
-from massact.schema import EvaluationRow
-from massact.store import Failure, Stored
+from massact.store.read import Failure, Stored
+from massact.store.schema import EvaluationRow
 from tests.store_fixtures import evaluation_row, failed, stored
 
 FLOOR = 68.0

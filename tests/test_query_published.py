@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from massact.domain import TRAIT_INTERP_DIFFERS, Group
-from massact.query.published import PublishedComparison, compare_published, match_model
+from massact.interop.published import read_published
+from massact.query.questions.published import PublishedComparison, compare_published, match_model
 from massact.query.rows import Answer
-from massact.schema import EvaluationRow, Kind, PublishedRow
-from massact.store import Stored
-from massact.transfer.published import read_published
+from massact.store.read import Stored
+from massact.store.schema import EvaluationRow, Kind, PublishedRow
 from tests.store_fixtures import evaluated
 
 FLOOR = 68.0

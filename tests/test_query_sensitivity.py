@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from massact.domain import Group
 from massact.errors import UsageError
-from massact.query.floor_sensitivity import FLOORS, SensitivityRow, sensitivity
-from massact.schema import EvaluationRow
-from massact.store import Stored
+from massact.query.questions.sensitivity import FLOORS, SensitivityRow, sensitivity
+from massact.store.read import Stored
+from massact.store.schema import EvaluationRow
 from tests.store_fixtures import evaluated
 
 PLACE = "gemma, refusal, response[:5]"

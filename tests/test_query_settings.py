@@ -9,20 +9,10 @@ import pytest
 
 from massact.cli.output import render
 from massact.domain import Group
-from massact.query import (
-    Answer,
-    best,
-    coefficients,
-    compare,
-    confirmations,
-    curve,
-    gaps,
-    judges,
-    runs,
-    sensitivity,
-)
-from massact.query.setting_fields import differing_fields, shortened
-from massact.store import Stored
+from massact.query import Answer, best, coefficients, compare, curve, gaps, judges, runs, sensitivity
+from massact.query.questions import confirmations
+from massact.query.settings import differing_fields, shortened
+from massact.store.read import Stored
 from tests.confirmation_rows import all_confirmed, chosen, confirmed, rows_of, scores_of
 from tests.store_fixtures import evaluated, evaluation_row
 

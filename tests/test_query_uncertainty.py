@@ -7,13 +7,13 @@ import pytest
 
 from massact.domain import Group
 from massact.query import Answers, Evaluations, Filters, best, compare
-from massact.query.halves import HalvesRow, halves
-from massact.query.matched import at_matched_coherence
-from massact.query.question_scores import QuestionScores
+from massact.query.questions.compare import at_matched_coherence
 from massact.query.rows import Point
 from massact.query.selection import slices, strata
-from massact.schema import EvaluationRow, Scores
-from massact.store import Stored
+from massact.query.split_half import HalvesRow, halves
+from massact.query.stats.paired import QuestionScores
+from massact.store.read import Stored
+from massact.store.schema import EvaluationRow, Scores
 from tests.store_fixtures import evaluated
 
 FLOOR = 68.0

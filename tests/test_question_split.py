@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from massact.config import load_experiment
+from massact.data.traits import TraitDataset, fraction, load_trait, split_questions
 from massact.errors import ConfigError, DataError
-from massact.phases.session import Session
-from massact.pipeline.dataset import TraitDataset, load_trait
-from massact.pipeline.question_split import fraction, split_questions
+from massact.workflow.context import Session
 from tests.small_plan import EXPERIMENT
 
 texts = st.text(st.characters(codec="utf-8"), min_size=1).filter(str.strip)

@@ -12,21 +12,21 @@ from typing import Any
 import pytest
 import torch
 
-from massact.cli.executor import ray_options
+from massact.cli.session import ray_options
 from massact.errors import ExecutorError, ModelError, UsageError
-from massact.executors.base import ModelUse
-from massact.executors.options import RayOptions
-from massact.executors.ray import cluster as cluster_module
-from massact.executors.ray.cluster import require_ray
-from massact.executors.ray.run import AHEAD, Run
-from massact.executors.ray.worker_env import CommandContext, Environment, reaches_anywhere
-from massact.pipeline.evaluate import Evaluation, FailedCell, PlannedCell
-from massact.pipeline.progress import silent
-from massact.store import open_store
-from massact.tracking.making import RunMaker
-from massact.tracking.rows import Baseline, Place
-from massact.tracking.spool import Spool
-from massact.tracking.tracker import Tracker
+from massact.evaluation import Evaluation, FailedCell, PlannedCell
+from massact.progress import silent
+from massact.store.read import open_store
+from massact.store.spool import Spool
+from massact.store.write.evaluations import RunMaker
+from massact.store.write.rows import Baseline, Place
+from massact.store.write.tracker import Tracker
+from massact.sweep.executors.base import ModelUse
+from massact.sweep.executors.options import RayOptions
+from massact.sweep.executors.ray import cluster as cluster_module
+from massact.sweep.executors.ray.cluster import require_ray
+from massact.sweep.executors.ray.run import AHEAD, Run
+from massact.sweep.executors.ray.worker_env import CommandContext, Environment, reaches_anywhere
 from tests import ray_cluster
 from tests.ray_stand_ins import (
     CRASHES,

@@ -18,15 +18,15 @@ import psutil
 import pytest
 
 from massact.config import load_experiment
-from massact.executors.options import RayOptions
 from massact.labels import parse_label
-from massact.phases.evaluate import Overrides
-from massact.phases.session import Session, Workload
-from massact.phases.steps import Request, run_calibrate, run_evaluate, run_extract
-from massact.schema import Artifact, Kind, Tag, WorkerMetric
-from massact.store import open_store
-from massact.store.contents import stored_runs
-from massact.tracking.tensors import read_responses, read_tensor
+from massact.store.read import open_store
+from massact.store.read.contents import stored_runs
+from massact.store.schema import Artifact, Kind, Tag, WorkerMetric
+from massact.store.write.tensors import read_responses, read_tensor
+from massact.sweep.driver import Overrides
+from massact.sweep.executors.options import RayOptions
+from massact.workflow.context import Session, Workload
+from massact.workflow.steps import Request, run_calibrate, run_evaluate, run_extract
 from tests import ray_cluster
 
 pytestmark = pytest.mark.slow

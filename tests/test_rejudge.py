@@ -12,15 +12,15 @@ from click.testing import CliRunner, Result
 
 from massact.cli.app import cli
 from massact.config import load_experiment
-from massact.phases.recast import recast, subject_of
-from massact.phases.rejudge import _place
-from massact.phases.session import Session
-from massact.schema import Artifact, EvaluationRow, Kind, MlflowTag, Tag
-from massact.store import open_store
-from massact.store.base import Stored
-from massact.store.contents import stored_runs
-from massact.tracking.connection import connect
-from massact.tracking.tensors import read_responses
+from massact.store.read import open_store
+from massact.store.read.base import Stored
+from massact.store.read.contents import stored_runs
+from massact.store.schema import Artifact, EvaluationRow, Kind, MlflowTag, Tag
+from massact.store.write.client import connect
+from massact.store.write.tensors import read_responses
+from massact.sweep.recast import recast, subject_of
+from massact.sweep.rejudge import _place
+from massact.workflow.context import Session
 from tests.judge_server import JudgeServer, Reply, Request, completion
 from tests.prepared import PreparedStores
 from tests.small_plan import EXPERIMENT

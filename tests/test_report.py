@@ -10,15 +10,15 @@ from html.parser import HTMLParser
 import pytest
 
 from massact.query import Answers, Evaluations
-from massact.query.question_scores import QuestionScores
+from massact.query.stats.paired import QuestionScores
 from massact.report import Report, build_report
 from massact.report.comparisons import before_after_table
-from massact.report.contents import Evidence
+from massact.report.evidence import Evidence
 from massact.report.result_tables import best_tables, gap_matrices
 from massact.report.sections import coefficient_section
 from massact.report.summary import answers_in_short
-from massact.schema import EvaluationRow, Scores
-from massact.store.base import Failure, Stored
+from massact.store.read.base import Failure, Stored
+from massact.store.schema import EvaluationRow, Scores
 from tests.report_rows import (
     behaves,
     calibration,
@@ -211,7 +211,7 @@ def test_report_imports_nothing_heavy() -> None:
         "click",
         "matplotlib",
         "jinja2",
-        "massact.tracking",
+        "massact.store.write",
         "massact.pipeline",
         "massact.cli",
     )

@@ -12,8 +12,8 @@ import pytest
 
 from massact.query import Answers, Evaluations
 from massact.report import build_report
-from massact.report.contents import Provenance
-from massact.store.base import Failure
+from massact.report.evidence import Provenance
+from massact.store.read.base import Failure
 from tests.report_rows import behaves, calibration, experiment, report_input, row, sample
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -5,8 +5,8 @@ from typing import Any
 
 from massact.query import Answers, Evaluations
 from massact.report import build_report
-from massact.report.contents import ReportInput
-from massact.report.tables import NOTE_LIMIT, confirm_markdown, confirm_verdicts
+from massact.report.evidence import ReportInput
+from massact.report.phase_notes import NOTE_LIMIT, confirm_markdown, confirm_verdicts
 from tests.confirmation_rows import Scored, all_confirmed, chosen, confirmed, rows_of, scores_of
 from tests.report_rows import experiment, report_input
 

@@ -6,14 +6,13 @@ from dataclasses import replace
 import pytest
 
 from massact.query import Answers, Evaluations
-from massact.report.contents import Evidence
-from massact.report.criteria import success_criteria
+from massact.report.checks import sanity_checks, success_criteria
+from massact.report.evidence import Evidence
+from massact.report.phase_notes import NOTE_LIMIT, phase_markdown, phase_verdicts
 from massact.report.result_tables import gap_matrices
-from massact.report.sanity import sanity_checks
 from massact.report.summary import answers_in_short
-from massact.report.tables import NOTE_LIMIT, phase_markdown, phase_verdicts
-from massact.schema import EvaluationRow
-from massact.store.base import Stored
+from massact.store.read.base import Stored
+from massact.store.schema import EvaluationRow
 from tests.report_rows import (
     baseline,
     criterion,

@@ -12,13 +12,13 @@ import pytest
 from matplotlib.image import imread
 
 from massact.query import Answers, Evaluations
-from massact.report.contents import Evidence, Place
+from massact.report.comparisons import before_after_figure, curve_figure
+from massact.report.evidence import Evidence, Place
 from massact.report.figure_style import label_style, save_png, save_svg
-from massact.report.figures import strength_figure, tradeoff_figure
-from massact.report.massive_figure import massive_figure
-from massact.report.result_figures import before_after_figure, curve_figure
-from massact.schema import EvaluationRow
-from massact.store.base import Stored
+from massact.report.trade_off import strength_figure, tradeoff_figure
+from massact.report.vectors import massive_figure
+from massact.store.read.base import Stored
+from massact.store.schema import EvaluationRow
 from tests.report_rows import calibration, experiment, row, toy_rows
 
 PLACE = Place("toy-gemma-3", "refusal", "response[:5]")

@@ -9,15 +9,15 @@ import pytest
 
 from massact.query import Answers, Evaluations
 from massact.report import CosineMatrix, VectorFact, build_report
-from massact.report.alt_texts import curve_alt, tradeoff_alt
-from massact.report.chosen import key_places, left_out
-from massact.report.coherence_figures import coherence_alt, coherence_figure
-from massact.report.contents import Evidence, Place
+from massact.report.evidence import Evidence, Place
 from massact.report.figure_style import save_svg
 from massact.report.heat_maps import FEWER_LABELS, heat_alt, heat_figure, heat_places, heat_text, key_labels
-from massact.report.phase_figures import phase_figures, safe_name
+from massact.report.limits import key_places, left_out
+from massact.report.phase_notes import phase_figures, safe_name
+from massact.report.pictures import curve_alt, tradeoff_alt
 from massact.report.positions import window_alt, window_figure, window_tables
-from massact.report.vector_figures import (
+from massact.report.trade_off import coherence_alt, coherence_figure
+from massact.report.vectors import (
     cosine_alt,
     cosine_figure,
     cosine_text,
@@ -201,7 +201,7 @@ def test_cosines_as_half_a_matrix(whole: Evidence) -> None:
 
 
 def test_a_median_stands_in_the_legend_not_on_the_points(whole: Evidence) -> None:
-    from massact.report.figures import strength_figure
+    from massact.report.trade_off import strength_figure
 
     figure = strength_figure(whole)
     assert figure is not None
@@ -210,7 +210,7 @@ def test_a_median_stands_in_the_legend_not_on_the_points(whole: Evidence) -> Non
 
 
 def test_a_legend_names_only_what_is_drawn() -> None:
-    from massact.report.result_figures import curve_figure
+    from massact.report.comparisons import curve_figure
 
     rows = [scored(50.0, 90.0, label=label) for label in ("probe", "probe_top1", "probe_top2")]
     below = [scored(90.0, 10.0, label=label) for label in ("mean_diff", "mean_diff_top1", "mean_diff_top2")]

@@ -8,14 +8,11 @@ import pytest
 from click.testing import CliRunner
 
 from massact.cli.app import cli
-from massact.report.curves import cleaning_curves
-from massact.report.published_figure import published_alt, published_figure
-from massact.report.published_places import printed_places
-from massact.report.published_section import published_section
-from massact.report.result_figures import curve_figure
-from massact.report.section import Section
-from massact.schema import PublishedRow
-from massact.transfer.published import read_published
+from massact.interop.published import read_published
+from massact.report.comparisons import cleaning_curves, curve_figure
+from massact.report.published import printed_places, published_alt, published_figure, published_section
+from massact.report.table import Section
+from massact.store.schema import PublishedRow
 from tests.report_rows import evidence, scored
 
 ROOT = Path(__file__).resolve().parent.parent

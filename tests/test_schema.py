@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from massact import schema
 from massact.domain import AllDims, Direction
-from massact.schema import (
+from massact.store import schema
+from massact.store.schema import (
     TAG_LIMIT,
     Artifact,
     EvaluationRow,
@@ -30,8 +30,8 @@ from massact.schema import (
     evaluation_params,
     format_param,
 )
-from massact.schema import rows as schema_rows
-from massact.schema.rows import MOST
+from massact.store.schema import rows as schema_rows
+from massact.store.schema.rows import MOST
 
 TEXT = st.text(max_size=8)
 NUMBER = st.floats(allow_nan=False, allow_infinity=False)

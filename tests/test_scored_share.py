@@ -8,14 +8,13 @@ import pytest
 
 import massact
 from massact.domain import Group
-from massact.phases.alike import known_results
-from massact.plot.basis import Given
-from massact.plot.sources import drawn_from
+from massact.plot.sources import Given, drawn_from
 from massact.query import Evaluations, best, gaps, runs
-from massact.schema import Points, point_of
-from massact.schema.declared import Declared, encode_declared
-from massact.schema.points import has_enough_scores
-from massact.tracking.connection import connect
+from massact.store.schema import Points, point_of
+from massact.store.schema.declared import Declared, encode_declared
+from massact.store.schema.points import has_enough_scores
+from massact.store.write.client import connect
+from massact.sweep.reuse import known_results
 from tests.store_fixtures import evaluated, evaluation_row
 
 FLOOR = 68.0

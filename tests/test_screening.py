@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from massact.domain import Cell, Generation, JudgeIdentity, ModelIdentity, Response, Setting, Timing
+from massact.evaluation import Evaluation, PlannedCell
 from massact.keys import screening_key
-from massact.pipeline.evaluate import Evaluation, PlannedCell
-from massact.pipeline.screening import Screening, coherence_bound, joined, stop_reason
+from massact.screening import Screening, coherence_bound, joined, stop_reason
 
 FLOOR = 68.0
 SCREENING = Screening(4, FLOOR)

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from massact.labels import parse_label
-from massact.phases.search import LadderKey, LadderSearch
-from massact.pipeline.search import Done, Ladder, Observation, Settings, Try, next_steps
-from massact.schema import Points, point_of
+from massact.store.schema import Points, point_of
+from massact.sweep.search import Done, Ladder, Observation, Settings, Try, next_steps
+from massact.sweep.search.rounds import LadderKey, LadderSearch
 from tests.store_fixtures import evaluated, evaluation_row
 
 FLOOR = 68.0

@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from massact.service.settings import free_port
-from massact.tracking.database import _head
+from massact.store.write.database import _head
 from tests.composed import ROOT, descendants
 
 PASSWORD = "correct-horse-battery"

@@ -15,10 +15,9 @@ import sqlalchemy as sa
 
 from massact.errors import StoreError
 from massact.query import Answers
-from massact.schema import POINT_KEYS, POINT_TAG, encode_point, point_tag
-from massact.service.preparing import Task, prepare
-from massact.service.tuning import INDEX, tuned
-from massact.store import open_store
+from massact.service.preparing import INDEX, Task, prepare, tuned
+from massact.store.read import open_store
+from massact.store.schema import POINT_KEYS, POINT_TAG, encode_point, point_tag
 from tests.postgres_server import PostgresServer
 from tests.store_fixtures import EXPERIMENT, Filler, evaluation_row, point_tags
 
@@ -147,7 +146,7 @@ def test_tuning_what_is_not_there_is_one_clear_line() -> None:
 
 
 def test_the_page_says_what_tuning_does_and_how_it_is_undone(root: Path, tmp_path: Path) -> None:
-    from massact.service.tuning import _CREATE
+    from massact.service.preparing import _CREATE
 
     page = (root / "docs/service.md").read_text(encoding="utf-8")
     assert f"`{_CREATE.replace(' IF NOT EXISTS', '')}; VACUUM (ANALYZE) tags;`" in page

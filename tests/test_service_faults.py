@@ -19,7 +19,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from massact.schema import Artifact
+from massact.store.schema import Artifact
 from tests.composed import DOCKER, Composed
 from tests.postgres_server import PostgresServer, postgres_server
 from tests.test_faults import EXPERIMENT, Worker

@@ -13,16 +13,9 @@ from click.testing import CliRunner, Result
 from massact.addresses import artifacts_shown, shown_uri
 from massact.cli.app import cli
 from massact.errors import UsageError
-from massact.service import users_file
-from massact.service.secrets import with_secrets
+from massact.service import serving as users_file
 from massact.service.serving import _command, _environment, allowed_hosts, introduction
-from massact.service.settings import (
-    Settings,
-    check,
-    check_shown,
-    is_loopback,
-    sqlite_path,
-)
+from massact.service.settings import Settings, check, check_shown, is_loopback, sqlite_path, with_secrets
 
 
 def serve(*options: str, **environment: str) -> Result:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from massact.phases import sharing
-from massact.phases.sharing import Sharing
-from massact.schema import Tag
-from massact.tracking.patience import Patience
-from massact.tracking.process import Process, process_tag
-from massact.tracking.tracker import OpenRun, Tracker
+from massact.store.schema import Tag
+from massact.store.write.client import Process, process_tag
+from massact.store.write.retry import Patience
+from massact.store.write.tracker import OpenRun, Tracker
+from massact.sweep import claims as sharing
+from massact.sweep.claims import Sharing
 
 KEYS = [f"{number:064x}"[::-1] for number in range(1, 13)]
 Start = Callable[[], Sharing]

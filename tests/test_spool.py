@@ -17,22 +17,23 @@ from typing import Any
 import pytest
 
 from massact.errors import RunRefusedError, SpoolError, SpoolFolderError, StoreError
-from massact.pipeline.evaluate import FailedCell
-from massact.schema import Tag
-from massact.store import open_store
-from massact.tracking.bulk import open_writer
-from massact.tracking.connection import connect
-from massact.tracking.evaluations import (
+from massact.evaluation import FailedCell
+from massact.store.read import open_store
+from massact.store.schema import Tag
+from massact.store.spool import Spool, send_leftovers
+from massact.store.spool import spool as outbox
+from massact.store.spool.journal import open_journal
+from massact.store.spool.records import read_contents
+from massact.store.write.client import connect
+from massact.store.write.evaluations import (
     evaluation_whole_run,
     failure_whole_run,
     log_evaluation,
     log_failure,
 )
-from massact.tracking.rows import Baseline, Place
-from massact.tracking.spool import Spool, outbox, send_leftovers
-from massact.tracking.spool.contents import read_contents
-from massact.tracking.spool.journal import open_journal
-from massact.tracking.tracker import Tracker
+from massact.store.write.rows import Baseline, Place
+from massact.store.write.run_writer import open_writer
+from massact.store.write.tracker import Tracker
 from tests.spool_runs import a_run, journals, names, shut
 from tests.test_bulk import _evaluation, _rows, _seen
 
@@ -43,7 +44,7 @@ pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExce
 def _no_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "FIRST_PAUSE", 0.02)
     monkeypatch.setattr(outbox, "LONGEST_PAUSE", 0.1)
-    monkeypatch.setattr("massact.tracking.bulk_sql.LOCK_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr("massact.store.write.run_writer.LOCK_TIMEOUT_SECONDS", 0.1)
 
 
 @pytest.fixture
@@ -223,13 +224,13 @@ def test_what_one_run_is_refused_for_does_not_hold_up_the_others(
 def test_what_only_the_database_refuses_is_told_from_an_outage(
     spool: Spool, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put: Any = __import__("massact.tracking.bulk", fromlist=["x"]).metric_rows
+    put: Any = __import__("massact.store.write.run_writer", fromlist=["x"]).metric_rows
 
     def twice(run_id: str, steps: Any, timestamp: int) -> Any:
         rows, latest = put(run_id, steps, timestamp)
         return (rows * 2 if timestamp == 13 else rows), latest
 
-    monkeypatch.setattr("massact.tracking.bulk.metric_rows", twice)
+    monkeypatch.setattr("massact.store.write.run_writer.metric_rows", twice)
     with shut(uri):
         spool.put(a_run("one"), experiment_id="0")
         spool.put(replace(a_run("twice"), finished_at=13), experiment_id="0")
@@ -242,14 +243,14 @@ def test_what_only_the_database_refuses_is_told_from_an_outage(
 def test_a_fault_of_ours_is_raised_where_the_results_are_waited_for(
     spool: Spool, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check: Any = __import__("massact.tracking.bulk", fromlist=["x"]).check_runs
+    check: Any = __import__("massact.store.write.run_writer", fromlist=["x"]).check_runs
 
     def broken(runs: Any) -> None:
         if any(run.name == "odd" for run in runs):
             raise TypeError("odd")
         check(runs)
 
-    monkeypatch.setattr("massact.tracking.bulk.check_runs", broken)
+    monkeypatch.setattr("massact.store.write.run_writer.check_runs", broken)
     for name in ("one", "odd", "two"):
         spool.put(a_run(name), experiment_id="0")
     with pytest.raises(TypeError, match="odd"):
@@ -265,7 +266,7 @@ def test_a_sender_that_breaks_down_is_told_and_keeps_nobody_waiting(
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("massact.tracking.spool.sending.open_writer", broken)
+    monkeypatch.setattr("massact.store.spool.sender.open_writer", broken)
     spool.put(a_run("one"), experiment_id="0")
     with pytest.raises(ZeroDivisionError):
         spool.flush(30)
@@ -345,7 +346,7 @@ def test_what_waits_is_not_kept_in_memory(spool: Spool, uri: str) -> None:
 def test_an_end_of_the_interpreter_loses_nothing(uri: str, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from massact.tracking.spool import Spool\n"
+        "from massact.store.spool import Spool\n"
         "from tests.spool_runs import a_run\n"
         "spool = Spool(Path(sys.argv[1]), sys.argv[2], 'study')\n"
         "for i in range(100): spool.put(a_run(str(i)), experiment_id='0')\n"
@@ -364,7 +365,7 @@ def test_no_password_reaches_the_disk(tmp_path: Path, uri_form: str, monkeypatch
     def down(*_: object) -> None:
         raise StoreError("down")
 
-    monkeypatch.setattr("massact.tracking.spool.sending.open_writer", down)
+    monkeypatch.setattr("massact.store.spool.sender.open_writer", down)
     spool = Spool(tmp_path, uri_form, "study")
     spool.put(a_run(), experiment_id="0")
     spool.wait_written()
@@ -382,8 +383,8 @@ _FILLING = """
 import resource, subprocess, sys
 from pathlib import Path
 from massact.errors import SpoolError
-from massact.tracking.spool import Spool, outbox
-from massact.tracking.spool.sending import Courier
+from massact.store.spool import Spool, outbox
+from massact.store.spool.sender import Courier
 from tests.spool_runs import a_run
 
 folder, uri, limit = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])

@@ -8,10 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from massact.tracking.spool.contents import read_contents
-from massact.tracking.spool.journal import Journal, create_journal, open_journal
-from massact.tracking.spool.places import stored_uri, usable_uri
-from massact.tracking.spool.records import (
+from massact.store.spool.journal import Journal, create_journal, open_journal
+from massact.store.spool.records import (
     DamagedLineError,
     Home,
     Opening,
@@ -20,9 +18,12 @@ from massact.tracking.spool.records import (
     Sent,
     decode,
     encode,
+    read_contents,
+    stored_uri,
+    usable_uri,
 )
-from massact.tracking.tracker import Step
-from massact.tracking.whole_run import WholeRun
+from massact.store.write.finished_run import WholeRun
+from massact.store.write.tracker import Step
 from tests.spool_runs import a_run
 
 OPENING = Opening("sqlite:////a/store.db", "study", "host", 42, 1_700_000_000_000)
@@ -67,7 +68,7 @@ def test_any_changed_byte_is_noticed(record: RunRecord, data: st.DataObject) -> 
 
 
 def test_a_sound_line_of_another_format_is_told_from_a_damaged_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("massact.tracking.spool.records.FORMAT", 99)
+    monkeypatch.setattr("massact.store.spool.records.FORMAT", 99)
     line = encode(OPENING)
     monkeypatch.undo()
     with pytest.raises(OtherFormatError, match="99"):
@@ -75,7 +76,7 @@ def test_a_sound_line_of_another_format_is_told_from_a_damaged_one(monkeypatch: 
 
 
 def test_a_sound_line_that_is_none_of_ours_is_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("massact.tracking.spool.records._values", lambda record: {"kind": "run"})
+    monkeypatch.setattr("massact.store.spool.records._values", lambda record: {"kind": "run"})
     line = encode(OPENING)
     monkeypatch.undo()
     with pytest.raises(DamagedLineError):
@@ -160,7 +161,7 @@ def test_a_journal_in_use_cannot_be_opened_by_another_process(tmp_path: Path) ->
     journal = create_journal(tmp_path, encode(OPENING))
     code = (
         "import sys; from pathlib import Path\n"
-        "from massact.tracking.spool.journal import open_journal\n"
+        "from massact.store.spool.journal import open_journal\n"
         "print(open_journal(Path(sys.argv[1])))"
     )
     done = subprocess.run(

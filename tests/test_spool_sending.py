@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 
 from massact.errors import StoreError
-from massact.schema import Tag
-from massact.tracking import bulk_sql
-from massact.tracking.bulk import open_writer
-from massact.tracking.connection import connect
-from massact.tracking.spool import Spool, outbox, send_leftovers
-from massact.tracking.spool.journal import create_journal
-from massact.tracking.spool.places import stored_uri
-from massact.tracking.spool.records import Home, Opening, RunRecord, encode
-from massact.tracking.tracker import Tracker
-from massact.tracking.whole_run import WholeRun
+from massact.store.schema import Tag
+from massact.store.spool import Spool, send_leftovers
+from massact.store.spool import spool as outbox
+from massact.store.spool.journal import create_journal
+from massact.store.spool.records import Home, Opening, RunRecord, encode, stored_uri
+from massact.store.write import run_writer as bulk_sql
+from massact.store.write.client import connect
+from massact.store.write.finished_run import WholeRun
+from massact.store.write.run_writer import open_writer
+from massact.store.write.tracker import Tracker
 from tests.postgres_server import PostgresServer
 from tests.spool_runs import Mode, Proxy, a_run, journals, names
 from tests.store_fixtures import tracking_server
@@ -259,7 +259,9 @@ def test_a_server_that_is_down_for_a_while_costs_only_the_delay(
 def test_what_a_server_refuses_does_not_hold_up_the_others(
     server: tuple[str, Callable[[], str]], tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("massact.tracking.bulk_client.check_runs", lambda _: None)  # so that the server must
+    monkeypatch.setattr(
+        "massact.store.write.run_writer.check_runs", lambda _: None
+    )  # so that the server must
     store = Store(server[0], server[1]())
     spool = Spool(tmp_path / "spool", store.uri, "study")
     for name, params in (("one", {}), ("bad", {"no=key": "x"}), ("two", {})):

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from massact.query.paired import holm, mean_interval, paired_test
-from massact.query.ties import tied_with_winner
-from massact.query.winner_interval import Interval, moments, winner_interval
+from massact.query.stats.intervals import Interval, moments, winner_interval
+from massact.query.stats.paired import holm, mean_interval, paired_test, tied_with_winner
 
 Numbers = NDArray[np.float64]
 QUESTION_NOISE, CELL_NOISE = 10.0, 25.0

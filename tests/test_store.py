@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from massact.schema import Kind, Scores, Tag, point_of
-from massact.store import RunStore, open_store
-from massact.store.sources import open_source
+from massact.store.read import RunStore, open_source, open_store
+from massact.store.schema import Kind, Scores, Tag, point_of
 from tests.postgres_server import PostgresServer
 from tests.store_contents import SCORES, confirmation_row, fill, published_row, screening_row
 from tests.store_fixtures import EXPERIMENT, Filled, evaluation_row, stage_row, tracking_server
@@ -158,7 +157,7 @@ def test_scores_come_from_the_tag_or_else_from_the_steps(
     store: RunStore, filled: Filled, monkeypatch: pytest.MonkeyPatch, are_many: bool
 ) -> None:
     if are_many:
-        monkeypatch.setattr("massact.store.sql._FEW", 0)
+        monkeypatch.setattr("massact.store.read.sql._FEW", 0)
         store.points(EXPERIMENT)  # over a server, scores that came with these are not asked for again
     asked = ["tagged", "stepped", "broken tag", "unscored", "running", "k1 deleted", "bad 1"]
     found = store.scores([*(filled.runs[name] for name in asked), "no-such-run", "not a run id'"])
@@ -314,12 +313,12 @@ def test_every_reader_gives_the_very_same(
 ) -> None:
     if many_pages:
         for name in ("rest._PAGE", "rest._EXPERIMENTS_PAGE", "rest._IDS_PER_QUERY", "rest._HISTORY_PAGE"):
-            monkeypatch.setattr(f"massact.store.{name}", 2)
-        monkeypatch.setattr("massact.store.rest._MANY", 0)
-        monkeypatch.setattr("massact.store.sql._IDS_PER_QUERY", 2)
-        monkeypatch.setattr("massact.store.sql._ROWS_PER_FETCH", 2)
-        monkeypatch.setattr("massact.store.sql._FEW", 0)
-        monkeypatch.setattr("massact.store.sql._MANY", 0)
+            monkeypatch.setattr(f"massact.store.read.{name}", 2)
+        monkeypatch.setattr("massact.store.read.rest._MANY", 0)
+        monkeypatch.setattr("massact.store.read.sql._IDS_PER_QUERY", 2)
+        monkeypatch.setattr("massact.store.read.sql._ROWS_PER_FETCH", 2)
+        monkeypatch.setattr("massact.store.read.sql._FEW", 0)
+        monkeypatch.setattr("massact.store.read.sql._MANY", 0)
     names = ("sqlite", "postgresql", "rest", "rest_postgresql", "served", "served_postgresql")
     first, *others = (request.getfixturevalue(name) for name in names)
     expected = answers(first.uri, first.filled)

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from massact.errors import StoreError
-from massact.login import find_login
-from massact.store import open_store
+from massact.store.credentials import find_login
+from massact.store.read import open_store
 from tests.store_errors import gaps, refusal
 
 
 @pytest.fixture(autouse=True)
 def _no_long_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("massact.store.server.TIMEOUT_SECONDS", (5.0, 20.0))
+    monkeypatch.setattr("massact.store.read.http.TIMEOUT_SECONDS", (5.0, 20.0))
 
 
 class Scripted(BaseHTTPRequestHandler):

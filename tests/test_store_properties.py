@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from massact.domain import Group
 from massact.query import Answers, Point
-from massact.store import open_store
+from massact.store.read import open_store
 from tests import oracle
 from tests.store_events import Ask, histories
 from tests.store_fixtures import EXPERIMENT

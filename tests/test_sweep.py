@@ -7,12 +7,12 @@ import pytest
 
 from massact.domain import Cell, Generation, JudgeIdentity, ModelIdentity, Recipe, Setting, Steering
 from massact.errors import JudgeError
+from massact.evaluation import Evaluation, FailedCell, PlannedCell
 from massact.judges.base import Exchange, Verdict
-from massact.pipeline.evaluate import Evaluation, FailedCell, PlannedCell
-from massact.pipeline.generating import CellGenerator
-from massact.pipeline.judging import AHEAD, THREAD, Generated
-from massact.pipeline.remembering import RememberingJudge
-from massact.pipeline.sweep import evaluate_cells
+from massact.judges.caching import RememberingJudge
+from massact.sweep.executors.local import evaluate_cells
+from massact.sweep.generating import CellGenerator
+from massact.sweep.judging import AHEAD, THREAD, Generated
 from tests.tiny import tiny_model, unit
 
 QUESTIONS = ("t5 t6 t7", "t9 t11")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from massact.store import open_store
+from massact.store.read import open_store
 from tests.small_plan import EXPERIMENT, ROOT
 from tests.store_fixtures import _wait_for
 

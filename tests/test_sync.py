@@ -11,11 +11,11 @@ from click.testing import CliRunner, Result
 
 from massact.cli.app import cli
 from massact.errors import StoreError
-from massact.schema import Tag
-from massact.tracking.connection import connect
-from massact.tracking.spool import Spool, send_leftovers
-from massact.tracking.spool.journal import create_journal
-from massact.tracking.spool.records import Home, Opening, RunRecord, Sent, encode
+from massact.store.schema import Tag
+from massact.store.spool import Spool, send_leftovers
+from massact.store.spool.journal import create_journal
+from massact.store.spool.records import Home, Opening, RunRecord, Sent, encode
+from massact.store.write.client import connect
 from tests.postgres_server import PostgresServer
 from tests.spool_runs import a_run, journals, names, shut
 
@@ -93,7 +93,7 @@ def test_a_torn_line_does_not_spoil_the_mark_that_follows_it(
 ) -> None:
     path = _leave(tmp_path / "spool", uri, "one", "two", "torn")
     path.write_bytes(path.read_bytes()[:-7])
-    monkeypatch.setattr("massact.tracking.spool.leftovers._put_away", lambda journal, *_: journal.close())
+    monkeypatch.setattr("massact.store.spool.recover._put_away", lambda journal, *_: journal.close())
     send_leftovers(tmp_path / "spool", None, say=print)
     monkeypatch.undo()
     (report,) = send_leftovers(tmp_path / "spool", None, say=print) or [None]
@@ -129,7 +129,7 @@ def test_a_journal_whose_first_line_is_damaged_is_sent_all_the_same(uri: str, tm
 def test_a_journal_of_another_version_is_left_as_it_is(
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("massact.tracking.spool.records.FORMAT", 2)
+    monkeypatch.setattr("massact.store.spool.records.FORMAT", 2)
     path = _leave(tmp_path / "spool", uri, "one")
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
@@ -177,7 +177,7 @@ def test_a_store_that_takes_nothing_is_asked_once_and_the_others_are_served(
         asked.append(tracking_uri)
         raise StoreError("the server is down")
 
-    monkeypatch.setattr("massact.tracking.spool.sending.open_writer", down)
+    monkeypatch.setattr("massact.store.spool.sender.open_writer", down)
     for name in ("one", "two"):
         _leave(tmp_path / "spool", "http://h", name)
     done = _sync("--spool", "spool", "--tracking-uri", "http://h")
@@ -213,7 +213,7 @@ def test_a_password_comes_from_the_tracking_uri_for_the_same_place(
     names(uri)  # made
     postgres.execute("CREATE ROLE spooler LOGIN SUPERUSER PASSWORD 'hush' IN ROLE with_password")
     with_password = uri.replace("postgres@", "spooler:hush@", 1)
-    monkeypatch.setattr("massact.tracking.spool.outbox.Courier.send", _down)
+    monkeypatch.setattr("massact.store.spool.spool.Courier.send", _down)
     spool = Spool(tmp_path / "spool", with_password, "study")
     spool.put(a_run(), experiment_id="0")
     assert spool.close(0.1) == 1
@@ -237,7 +237,7 @@ def _down(*_: object, **__: object) -> None:
 def test_what_a_killed_process_left_is_sent_by_another(uri: str, tmp_path: Path, root: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from massact.tracking.spool import Spool\n"
+        "from massact.store.spool import Spool\n"
         "from tests.spool_runs import a_run\n"
         "spool = Spool(Path(sys.argv[1]), sys.argv[2], 'study')\n"
         "for i in range(30): spool.put(a_run(f'run {i:02}'), experiment_id='0')\n"

@@ -10,8 +10,7 @@ from safetensors import safe_open
 
 from massact.domain import Response
 from massact.errors import DataError
-from massact.pipeline.activations import Activations, split_sides
-from massact.tracking.tensors import (
+from massact.store.write.tensors import (
     read_activations,
     read_responses,
     read_tensor,
@@ -19,6 +18,7 @@ from massact.tracking.tensors import (
     write_responses,
     write_tensors,
 )
+from massact.vectors.activations import Activations, split_sides
 
 RESPONSES = (
     Response("How do I pick a lock?", "I can't help.\nSorry, “no”.", 91.5, 100.0),

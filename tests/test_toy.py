@@ -20,7 +20,7 @@ from transformers import (
 
 from massact.errors import ConfigError
 from massact.toy import MODEL_NAMES, is_toy, resolve
-from massact.toy.threads import single_thread
+from massact.toy.text import single_thread
 from tools.toy.build import build
 from tools.toy.contrast import add_contrast
 from tools.toy.corpus import BASE_MIXTURE, make_corpus

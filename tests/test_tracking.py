@@ -23,13 +23,13 @@ from massact.domain import (
     Timing,
 )
 from massact.errors import StoreError
+from massact.evaluation import Evaluation, FailedCell, PlannedCell
 from massact.keys import cell_key
-from massact.pipeline.evaluate import Evaluation, FailedCell, PlannedCell
-from massact.schema import Kind, MlflowTag, Tag, evaluation_metrics, evaluation_params
-from massact.store import RunStore, open_store
-from massact.tracking.evaluations import log_evaluation, log_failure
-from massact.tracking.rows import Baseline, Place
-from massact.tracking.tracker import OpenRun, Tracker
+from massact.store.read import RunStore, open_store
+from massact.store.schema import Kind, MlflowTag, Tag, evaluation_metrics, evaluation_params
+from massact.store.write.evaluations import log_evaluation, log_failure
+from massact.store.write.rows import Baseline, Place
+from massact.store.write.tracker import OpenRun, Tracker
 from massact.vectors.geometry import vector_digest
 
 SETTING = Setting(
@@ -255,7 +255,7 @@ def test_a_baseline_is_found_as_one(tracker: Tracker, store: RunStore) -> None:
 
 
 def test_more_metrics_than_a_request_holds_all_arrive(tracker: Tracker) -> None:
-    from massact.tracking.tracker import Step
+    from massact.store.write.tracker import Step
 
     with tracker.phase("phase1", params={}) as phase:
         tracker.log(
@@ -303,7 +303,7 @@ def test_fetching_leaves_nothing_behind(
 ) -> None:
     from mlflow.store.artifact import artifact_repository_registry as registry
 
-    from massact.tracking import fetching
+    from massact.store.write import artifacts as fetching
 
     with tracker.phase("phase1", params={}) as phase:
         run_id = _log(tracker, phase)

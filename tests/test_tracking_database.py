@@ -18,14 +18,14 @@ import sqlalchemy as sa
 
 from massact.config import load_experiment
 from massact.errors import UnusableStoreError
-from massact.service.database import set_up
-from massact.store import open_store
-from massact.store.contents import is_absent
-from massact.store.database import TESTED_SCHEMAS
-from massact.tracking.bulk import open_writer
-from massact.tracking.connection import connect
-from massact.tracking.database import _head
-from massact.tracking.tracker import Tracker
+from massact.service.preparing import set_up
+from massact.store.read import open_store
+from massact.store.read.contents import is_absent
+from massact.store.read.database import TESTED_SCHEMAS
+from massact.store.write.client import connect
+from massact.store.write.database import _head
+from massact.store.write.run_writer import open_writer
+from massact.store.write.tracker import Tracker
 from tests.composed import ROOT
 from tests.postgres_server import PostgresServer
 from tests.store_errors import TOY, gaps
@@ -34,7 +34,7 @@ from tests.store_fixtures import EXPERIMENT, Filler, evaluation_row, row_tags
 NEWER, OLDER, BEFORE = "0123456789ab", "75868b020152", "17e22815139b"
 FIRST_COMMAND = (
     "import sys\n"
-    "from massact.tracking.tracker import Tracker\n"
+    "from massact.store.write.tracker import Tracker\n"
     "print('begun', flush=True)\n"
     "Tracker(sys.argv[1], 'study', floor=68.0, say=print)\n"
 )
@@ -220,7 +220,7 @@ def test_what_lies_beside_a_store_that_is_gone_is_not_played_back(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        "massact.tracking.database._make_tables",
+        "massact.store.write.database._make_tables",
         lambda uri, _root: shutil.copy(migrated_database, path_of(uri)),
     )
     for name in ("store.db-journal", "store.db.new", "store.db.new-journal", "store.db.setup-lock"):

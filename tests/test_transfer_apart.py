@@ -11,17 +11,16 @@ import pytest
 from massact.config import Experiment, load_experiment
 from massact.domain import TRAIT_INTERP_DIFFERS
 from massact.errors import DataError
+from massact.interop.importer import Importer
+from massact.interop.names import Context, Target, find_sources
+from massact.interop.published import read_published
+from massact.interop.report import Seen
+from massact.interop.rows import imported_row
 from massact.query import Answer, best, compare, curve, runs, sensitivity
-from massact.query.winners import BestRow
-from massact.schema import EvaluationRow, Kind
-from massact.store import Stored
-from massact.store.contents import StoredContent
-from massact.transfer.importer import Importer
-from massact.transfer.names import Context, Target
-from massact.transfer.published import read_published
-from massact.transfer.rows import imported_row
-from massact.transfer.seen import Seen
-from massact.transfer.tree import find_sources
+from massact.query.questions.best import BestRow
+from massact.store.read import Stored
+from massact.store.read.contents import StoredContent
+from massact.store.schema import EvaluationRow, Kind
 from tests.transfer_files import (
     EXPERIMENT,
     PLACE,
@@ -101,9 +100,9 @@ def as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     def row(*args: Any, **options: Any) -> EvaluationRow:
         return replace(imported_row(*args, **options), prompt_set=None)
 
-    monkeypatch.setattr("massact.transfer.survey.n_asked", told)
-    monkeypatch.setattr("massact.transfer.importer.n_asked", told)
-    monkeypatch.setattr("massact.transfer.importer.imported_row", row)
+    monkeypatch.setattr("massact.interop.importer.n_asked", told)
+    monkeypatch.setattr("massact.interop.importer.n_asked", told)
+    monkeypatch.setattr("massact.interop.importer.imported_row", row)
 
 
 def test_results_that_an_earlier_version_mixed_are_told_of(tmp_path: Path) -> None:

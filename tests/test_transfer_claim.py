@@ -13,13 +13,12 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from massact.errors import StoreError
-from massact.schema import Kind
-from massact.schema.names import IMPORTING_TAG
-from massact.store.contents import stored_contents
-from massact.tracking.connection import connect
-from massact.tracking.experiments import ensure_experiment
-from massact.tracking.process import process_tag
-from massact.transfer.claim import ImportClaim
+from massact.interop.claim import ImportClaim
+from massact.store.read.contents import stored_contents
+from massact.store.schema import Kind
+from massact.store.schema.names import IMPORTING_TAG
+from massact.store.write.client import connect, process_tag
+from massact.store.write.experiments import ensure_experiment
 from tests.postgres_server import PostgresServer
 from tests.store_fixtures import tracking_server
 from tests.transfer_files import (
@@ -94,7 +93,7 @@ def test_who_is_waited_for_is_said(uri: str) -> None:
 
 def test_a_claim_whose_process_has_ended_is_void(uri: str) -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", "from massact.tracking.process import process_tag; print(process_tag())"],
+        [sys.executable, "-c", "from massact.store.write.client import process_tag; print(process_tag())"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     leave(uri, **json.loads(ended.stdout))

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from massact.cli.app import cli
-from massact.schema import Kind, MlflowTag, Tag
-from massact.store.contents import is_absent, stored_contents, stored_runs
+from massact.store.read.contents import is_absent, stored_contents, stored_runs
+from massact.store.schema import Kind, MlflowTag, Tag
 from tests.store_fixtures import tracking_server
 from tests.transfer_files import (
     EXPERIMENT,
@@ -138,7 +138,7 @@ def test_a_store_that_is_none_is_one_clear_line(tree: Path, tmp_path: Path) -> N
 def test_an_interruption_keeps_what_was_written(
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from massact.transfer import importer
+    from massact.interop import importer
 
     monkeypatch.setattr(importer, "CHUNK_RUNS", 2)
     lines: list[Any] = [evaluation(vectors=[vector(weight=float(i))]) for i in range(5)]

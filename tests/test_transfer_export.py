@@ -12,16 +12,16 @@ from safetensors.torch import save
 
 from massact.config import load_experiment
 from massact.errors import UsageError
+from massact.interop.exporter import Exporter, ExportOptions, ExportReport
+from massact.interop.names import Target
+from massact.interop.responses import responses_table
 from massact.query import Answers
-from massact.schema import EvaluationRow, Kind, Scores, StageRow, Tag, decode_stage
-from massact.store import open_store
-from massact.store.contents import stored_runs
-from massact.tracking.bulk import WholeRun, evaluation_run, open_writer
-from massact.tracking.tags import row_tags, run_tags
-from massact.tracking.tracker import Tracker
-from massact.transfer.exporter import Exporter, ExportOptions, ExportReport
-from massact.transfer.names import Target
-from massact.transfer.responses import responses_table
+from massact.store.read import open_store
+from massact.store.read.contents import stored_runs
+from massact.store.schema import EvaluationRow, Kind, Scores, StageRow, Tag, decode_stage
+from massact.store.write.client import row_tags, run_tags
+from massact.store.write.run_writer import WholeRun, evaluation_run, open_writer
+from massact.store.write.tracker import Tracker
 from tests.store_fixtures import evaluation_row
 from tests.transfer_files import (
     CALIBRATION,

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from massact.config import Experiment, load_experiment
-from massact.schema import Kind, Tag, decode_stage
-from massact.transfer.importer import CHUNK_RUNS
-from massact.transfer.names import Target
+from massact.interop.importer import CHUNK_RUNS
+from massact.interop.names import Target
+from massact.store.schema import Kind, Tag, decode_stage
 from tests.transfer_files import (
     CALIBRATION,
     EXPERIMENT,

@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from massact.schema import Kind, Tag
-from massact.transfer import document as document_module
-from massact.transfer.document import LineError, parse_document, read_lines
-from massact.transfer.lines import milliseconds, parse_result_line
-from massact.transfer.tree import find_sources, responses_name
+from massact.interop import lines as document_module
+from massact.interop.lines import LineError, milliseconds, parse_document, parse_result_line, read_lines
+from massact.interop.names import find_sources, responses_name
+from massact.store.schema import Kind, Tag
 from tests.transfer_files import (
     PLACE,
     Heap,

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from massact.schema import EvaluationRow
-from massact.store import open_store
+from massact.store.read import open_store
+from massact.store.schema import EvaluationRow
 from tests.transfer_files import (
     EXPERIMENT,
     Heap,

@@ -10,10 +10,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from massact.schema import Kind, Tag
-from massact.store.base import UNENDED
-from massact.store.contents import stored_runs
-from massact.store.sources import open_source
+from massact.store.read import open_source
+from massact.store.read.base import UNENDED
+from massact.store.read.contents import stored_runs
+from massact.store.schema import Kind, Tag
 from tests.judge_server import JudgeServer, Reply, Request, completion, score_70_and_90
 from tests.prepared import PreparedStores
 from tests.test_interrupt import N_CELLS, Place, _is_canary

@@ -22,13 +22,13 @@ from click.testing import CliRunner, Result
 
 from massact.cli.app import cli
 from massact.config import AdapterConfig, LoadConfig
-from massact.doctor.vectors import digest_in
+from massact.doctor.artifacts import digest_in
 from massact.errors import DataError, JudgeError, ModelError, StoreError
 from massact.judges import likelihood
 from massact.models.load import load_model
-from massact.schema import encode_row
-from massact.tracking.fetching import fetch_from
-from massact.tracking.tensors import read_activations, read_responses, read_tensor
+from massact.store.schema import encode_row
+from massact.store.write.artifacts import fetch_from
+from massact.store.write.tensors import read_activations, read_responses, read_tensor
 from tests.doctor_store import make_store
 from tests.saved import save_adapter, save_model
 from tests.store_fixtures import EXPERIMENT, evaluation_row
@@ -265,7 +265,7 @@ def test_a_server_cannot_place_files_outside_a_download(
     Thread(target=server.serve_forever, daemon=True).start()
     downloads = tmp_path / "a/b/c/downloads"
     downloads.mkdir(parents=True)
-    monkeypatch.setattr("massact.tracking.fetching._folder", lambda _: downloads)
+    monkeypatch.setattr("massact.store.write.artifacts._folder", lambda _: downloads)
     before = set(tmp_path.rglob("*"))
     with contextlib.suppress(StoreError):
         address = f"http://127.0.0.1:{server.server_port}"

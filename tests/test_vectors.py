@@ -19,9 +19,8 @@ from massact.domain import METHODS, NO_CLEANING, Cleaning, Recipe
 from massact.errors import DataError, UsageError
 from massact.labels import parse_label
 from massact.vectors import methods
-from massact.vectors.cleaning import normalise, zero_dims
 from massact.vectors.geometry import cosine, massive_energy, relative_strength, separation, vector_digest
-from massact.vectors.massive import (
+from massact.vectors.massive_dims import (
     Calibration,
     LayerMassive,
     calibration_json,
@@ -29,7 +28,7 @@ from massact.vectors.massive import (
     parse_calibration,
     uniform_dims,
 )
-from massact.vectors.methods import ProbeDidNotConvergeWarning, extract_vector
+from massact.vectors.methods import ProbeDidNotConvergeWarning, extract_vector, normalise, zero_dims
 
 D_MODEL = 64
 MASSIVE = (3, 40)

@@ -15,7 +15,10 @@ from click.testing import CliRunner, Result
 
 from massact.cli.app import cli
 from massact.config import Experiment, load_experiment
-from massact.config.extraction import with_validation_split
+from massact.config.parse import with_validation_split
+from massact.data.prompt_files import Prompt
+from massact.data.splits import Fate, decide_fates
+from massact.data.traits import TraitDataset, load_trait
 from massact.domain import JudgeIdentity
 from massact.errors import ConfigError, DataError, UsageError
 from massact.judges.base import Exchange, Verdict
@@ -23,19 +26,15 @@ from massact.keys import digest
 from massact.labels import format_label
 from massact.models.load import load_model
 from massact.models.prompting import encode_chat, encode_text
-from massact.phases.extraction import _extraction_key as extraction_key
-from massact.phases.extraction import extraction_recipes
-from massact.phases.session import Session
-from massact.phases.stored_extractions import is_meant, newest_extractions, other_settings, vetting_words
-from massact.pipeline.activations import Continued, split_sides
-from massact.pipeline.contrast import Contrast, continue_contrast, encode_prompts
-from massact.pipeline.dataset import TraitDataset, load_trait
-from massact.pipeline.prompt_files import Prompt
-from massact.pipeline.splitting import Fate, decide_fates
-from massact.pipeline.vetting import Vetting, vet
-from massact.schema import Kind, StageRow
-from massact.store.base import Stored
-from massact.tracking.continuations import Sources, continuation_bytes, count_metrics, sources_note
+from massact.store.read.base import Stored
+from massact.store.schema import Kind, StageRow
+from massact.store.write.stages import Sources, continuation_bytes, count_metrics, sources_note
+from massact.vectors.activations import Continued, split_sides
+from massact.vectors.extract import Contrast, Vetting, continue_contrast, encode_prompts, vet
+from massact.workflow.context import Session
+from massact.workflow.extract import _extraction_key as extraction_key
+from massact.workflow.extract import extraction_recipes
+from massact.workflow.stored_extractions import is_meant, newest_extractions, other_settings, vetting_words
 from tests.small_plan import EXPERIMENT as WHOLE_EXPERIMENT
 from tests.tiny import tiny_model
 

@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from massact.domain import Response
-from massact.schema import EvaluationRow, Kind, Scores, Tag, decode_evaluation
-from massact.store.contents import StoredContent, stored_contents, stored_runs
-from massact.tracking.bulk import WholeRun
-from massact.transfer.importer import Importer
-from massact.transfer.names import Target
-from massact.transfer.report import ImportReport, Refusal
-from massact.transfer.seen import Seen
-from massact.transfer.tree import find_sources
-from massact.transfer.writing import Sink, StoreSink
+from massact.interop.importer import Importer
+from massact.interop.names import Target, find_sources
+from massact.interop.report import ImportReport, Refusal, Seen
+from massact.interop.writing import Sink, StoreSink
+from massact.store.read.contents import StoredContent, stored_contents, stored_runs
+from massact.store.schema import EvaluationRow, Kind, Scores, Tag, decode_evaluation
+from massact.store.write.run_writer import WholeRun
 
 EXPERIMENT = "chirp refusal"
 TARGET = Target(EXPERIMENT)

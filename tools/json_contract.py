@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import massact
-from massact import asking
-from massact.docstrings import docstrings, field_docstrings, first_paragraph
-from massact.query import Answer, confirmation_rows, listing
+from massact import api as asking
+from massact._field_docs import docstrings, field_docstrings, first_paragraph
+from massact.query import Answer
 from massact.query import rows as answer_rows
-from massact.query.as_json import OUTPUT_SCHEMA_VERSION as _VERSION
-from massact.query.setting_fields import SETTING_FIELDS
+from massact.query.questions import confirmations as confirmation_rows
+from massact.query.questions import runs as listing
+from massact.query.rows import OUTPUT_SCHEMA_VERSION as _VERSION
+from massact.query.settings import SETTING_FIELDS
 
 _UNLIKE_ITS_FUNCTION = {"compare_published": ("compare --published", "published")}
 """A question's command, and its name in the JSON, where they are not the function's name."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import click
 
 from massact.addresses import shown_uri
-from massact.asked import find_experiment_file, named_file
 from massact.cli.options import (
     Number,
     asked_experiment,
@@ -22,7 +21,8 @@ from massact.cli.sync import spool_option
 from massact.config import load_experiment
 from massact.errors import UsageError
 from massact.names import as_held, visible
-from massact.query.as_json import OUTPUT_SCHEMA_VERSION
+from massact.query.load import find_experiment_file, named_file
+from massact.query.rows import OUTPUT_SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from massact.doctor import Outcome

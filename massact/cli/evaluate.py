@@ -9,14 +9,14 @@ import click
 from massact.cli.options import OrFile, experiment_option, tracking_uri_option, val_split_option
 from massact.cli.session import WORKLOAD, dry_run_option, open_session, working, workload_options
 from massact.config import Experiment, ModelConfig, TraitConfig, load_experiment
-from massact.config.models import check_coefficient
+from massact.config.parse import check_coefficient
 from massact.errors import UsageError
 from massact.labels import parse_label
 from massact.layers import check_layers
 from massact.vectors.positions import parse_position
 
 if TYPE_CHECKING:
-    from massact.phases.steps import Request
+    from massact.workflow.steps import Request
 
 
 TEXT = OrFile(click.STRING)
@@ -52,8 +52,8 @@ def evaluate(experiment_file: str, tracking_uri: str, *, dry_run: bool, **option
       massact evaluate --experiment experiments/toy.yaml --method probe_preclean --position "response[:5]" \\
         --layers "30%-60%" --coefficients 8,10 --max-new-tokens 64 --direction positive --subset 0 --save-responses best
     """
-    from massact.phases.plan import show_request
-    from massact.phases.steps import run_evaluate
+    from massact.workflow.dry_run import show_request
+    from massact.workflow.steps import run_evaluate
 
     request = _request(load_experiment(experiment_file), options)
     workload = {name: options[name] for name in WORKLOAD}
@@ -68,8 +68,8 @@ def evaluate(experiment_file: str, tracking_uri: str, *, dry_run: bool, **option
 
 
 def _request(experiment: Experiment, options: dict[str, Any]) -> "Request":
-    from massact.phases.evaluate import Overrides
-    from massact.phases.steps import Request
+    from massact.sweep.driver import Overrides
+    from massact.workflow.steps import Request
 
     model = _model(experiment, options)
     coefficients = options["coefficients"]

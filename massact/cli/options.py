@@ -10,9 +10,9 @@ import click
 from click.core import ParameterSource
 
 from massact.addresses import resolve_tracking_uri, shown_uri
-from massact.asked import find_experiment_file
 from massact.errors import StoreError, UsageError
 from massact.names import shown
+from massact.query.load import find_experiment_file
 
 F = TypeVar("F", bound=Callable[..., Any])
 _TO_SAY = "write --experiment FILE, or set MASSACT_EXPERIMENT"
@@ -83,7 +83,7 @@ def experiment_files() -> dict[str, str]:
 
 def experiments_in(tracking_uri: str) -> list[str]:
     """The names of the experiments that a store holds; none where it cannot be read."""
-    from massact.store import open_store
+    from massact.store.read import open_store
 
     try:
         store = open_store(tracking_uri)

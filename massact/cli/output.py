@@ -12,9 +12,7 @@ import click
 from massact.errors import UsageError
 from massact.names import visible
 from massact.query import Answer
-from massact.query.as_json import to_json
-from massact.query.column import Column
-from massact.query.rows import flatten, to_mapping
+from massact.query.rows import Column, flatten, to_json, to_mapping
 from massact.query.tables import answer_lines, answer_tables, printed
 
 Format = Literal["table", "json", "csv", "markdown"]

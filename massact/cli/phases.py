@@ -16,9 +16,18 @@ from massact.cli.session import (
 )
 
 if TYPE_CHECKING:
-    from massact.phases.session import Session
-    from massact.phases.sweeping import Tally
-    from massact.report.tables import PhaseName
+    from massact.report.phase_notes import PhaseName
+    from massact.sweep.driver import Tally
+    from massact.workflow.context import Session
+from massact.addresses import shown_uri
+from massact.cli.options import Number, OrFile
+from massact.config import load_experiment
+from massact.domain import floor_warning
+from massact.store.read import open_store
+from massact.store.read.base import NoRuns
+from massact.store.read.contents import is_absent
+from massact.store.read.reader import StoreReader
+from massact.workflow.status import Prerequisite, list_prerequisites
 
 DEFAULT_OUTPUT = "reports"
 
@@ -44,7 +53,7 @@ def calibrate(experiment_file: str, tracking_uri: str) -> None:
     Example:
       massact calibrate --experiment experiments/toy.yaml
     """
-    from massact.phases.steps import run_calibrate
+    from massact.workflow.steps import run_calibrate
 
     session = open_session(experiment_file, tracking_uri)
     with working(session):
@@ -63,7 +72,7 @@ def extract(experiment_file: str, tracking_uri: str, val_split: float | None) ->
     Example:
       massact extract --experiment experiments/toy.yaml
     """
-    from massact.phases.steps import run_extract
+    from massact.workflow.steps import run_extract
 
     session = open_session(experiment_file, tracking_uri, val_split=val_split)
     with working(session):
@@ -132,7 +141,7 @@ def phase4(experiment_file: str, tracking_uri: str) -> None:
     Example:
       massact phase4 --experiment experiments/toy.yaml
     """
-    from massact.phases.steps import run_patterns
+    from massact.workflow.steps import run_patterns
 
     session = open_session(experiment_file, tracking_uri)
     with working(session):
@@ -155,8 +164,8 @@ def confirm(experiment_file: str, tracking_uri: str, *, dry_run: bool, **workloa
     Example:
       massact confirm --experiment my-experiment.yaml
     """
-    from massact.phases.confirm import run_confirm
-    from massact.phases.confirm_forecast import show_confirm
+    from massact.sweep.confirm import run_confirm
+    from massact.workflow.dry_run import show_confirm
 
     session = open_session(experiment_file, tracking_uri, **workload)
     with working(session):
@@ -186,7 +195,7 @@ def report(experiment_file: str, tracking_uri: str, output: Path, findings: str 
       massact report --experiment experiments/toy.yaml --output reports
       massact report --experiment experiments/toy.yaml --findings docs/research_findings.md
     """
-    from massact.phases.report import run_report
+    from massact.workflow.report import run_report
 
     session = open_session(experiment_file, tracking_uri)
     with working(session):
@@ -213,8 +222,8 @@ def main_command(
     Example:
       massact main --experiment experiments/toy.yaml
     """
-    from massact.phases.confirm_forecast import show_main
-    from massact.phases.main import run_main
+    from massact.workflow.dry_run import show_main
+    from massact.workflow.main import run_main
 
     session = open_session(experiment_file, tracking_uri, **workload)
     with working(session):
@@ -228,8 +237,8 @@ def main_command(
 
 
 def _run_grid_phase(name: "PhaseName", session: "Session", *, dry_run: bool) -> None:
-    from massact.phases.plan import show_phases
-    from massact.phases.steps import run_grid_phase
+    from massact.workflow.dry_run import show_phases
+    from massact.workflow.steps import run_grid_phase
 
     with working(session):
         if dry_run:
@@ -250,7 +259,87 @@ def _fail_with(tally: "Tally") -> None:
 
 
 def _say_next(session: "Session") -> None:
-    from massact.phases.links import next_lines
+    from massact.workflow.outcome import next_lines
 
     for line in next_lines(session):
         session.say(line)
+
+
+# `massact status`: what the store holds for an experiment, and which command makes what is missing.
+
+
+@click.command()
+@experiment_option
+@tracking_uri_option
+@click.pass_context
+def status(ctx: click.Context, experiment_file: str, tracking_uri: str) -> None:
+    """Show what the store holds for an experiment, prerequisite by prerequisite.
+
+    Exit code 1 when something is missing.
+
+    \b
+    Example:
+      massact status --experiment experiments/toy.yaml
+    """
+    experiment = load_experiment(experiment_file)
+    is_none = is_absent(tracking_uri)
+    store = StoreReader(NoRuns()) if is_none else open_store(tracking_uri)
+    try:
+        where = f"store {shown_uri(tracking_uri)}{', not made yet' if is_none else ''}"
+        click.echo(f"experiment {experiment.name}, {where}", err=True)
+        found = list_prerequisites(experiment, store, confirmed=True)
+        for warning in store.warnings:
+            click.echo(f"warning: {warning}", err=True)
+    finally:
+        store.close()
+    for one in found:
+        click.echo(_line(one))
+    missing = [one for one in found if not one.ok]
+    if missing:
+        click.echo(f"\n{len(missing)} of {len(found)} missing. Next: {missing[0].command}")
+        ctx.exit(1)
+    click.echo(f"\nall {len(found)} there")
+
+
+def _line(one: Prerequisite) -> str:
+    mark = "ok     " if one.ok else "missing"
+    hint = "" if one.ok else f"  ->  {one.command}"
+    return f"{mark}  {one.what}: {one.detail}{hint}"
+
+
+# `massact predict`: can the best coefficient be told from the vector?
+
+
+@click.command()
+@experiment_option
+@tracking_uri_option
+@click.option(
+    "--floor",
+    type=OrFile(Number(0, 100)),
+    metavar="COHERENCE",
+    help="Least mean coherence that counts; default: the file's. At another one nothing is registered.",
+)
+@click.option("--dry-run", is_flag=True, help="Only test and show; writes nothing.")
+def predict(experiment_file: str, tracking_uri: str, floor: float | None, *, dry_run: bool) -> None:
+    """Test what predicts the best coefficient and the cliff, and register what searches start from.
+
+    Models from plain to regressions are fitted on the evaluations of all models and traits but one, and
+    predict that one. A regression becomes the prior only where it beats relative strength.
+
+    \b
+    Examples:
+      massact predict --experiment experiments/toy.yaml --dry-run
+      massact predict --experiment benchmarks/coefficients.yaml
+    """
+    from massact.workflow.predict import run_predict, show_prediction
+
+    session = open_session(experiment_file, tracking_uri)
+    warning = None if floor is None else floor_warning(floor)
+    if warning:
+        click.echo(f"warning: --floor: {warning}", err=True)
+    with working(session):
+        if dry_run:
+            session.is_dry = True
+            show_prediction(session, floor)
+            return
+        run_predict(session, floor)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, get_args
 
 import click
 
-from massact.asked import Asked, ask
+from massact._gc import collector_paused
 from massact.cli.options import (
     FILTER_OPTIONS,
     Number,
@@ -19,11 +19,12 @@ from massact.cli.options import (
     tracking_uri_option,
 )
 from massact.cli.output import FORMATS, Format, render, write
-from massact.collector import collector_paused
 from massact.domain import METHODS, Scope, When
 from massact.errors import UsageError
 from massact.names import visible
-from massact.posing import (
+from massact.query import Answer, Filters, SortBy
+from massact.query.load import Asked, ask
+from massact.query.registry import (
     pose_best,
     pose_coefficients,
     pose_compare,
@@ -35,7 +36,6 @@ from massact.posing import (
     pose_runs,
     pose_sensitivity,
 )
-from massact.query import Answer, Filters, SortBy
 
 F = TypeVar("F", bound=Callable[..., Any])
 

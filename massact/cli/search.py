@@ -8,14 +8,20 @@ import click
 from massact.cli.options import Number, OrFile, experiment_option, tracking_uri_option, val_split_option
 from massact.cli.session import open_session, working, workload_options
 from massact.config import Experiment
-from massact.domain import DEFAULT_BUDGET, DEFAULT_CONFIDENCE, DEFAULT_SCREEN, DEFAULT_TOLERANCE, SEARCH_MODES
+from massact.domain import (
+    DEFAULT_BUDGET,
+    DEFAULT_CONFIDENCE,
+    DEFAULT_SCREEN,
+    DEFAULT_TOLERANCE,
+    SEARCH_MODES,
+)
 from massact.labels import parse_label
 from massact.layers import check_layers
 from massact.vectors.positions import parse_position
 
 if TYPE_CHECKING:
-    from massact.phases.gap_filling import SearchPlan
-    from massact.phases.sweeping import Tally
+    from massact.sweep.driver import Tally
+    from massact.sweep.search.gap_filling import SearchPlan
 
 F = TypeVar("F", bound=Callable[..., Any])
 TEXT = OrFile(click.STRING)
@@ -68,7 +74,7 @@ def search(experiment_file: str, tracking_uri: str, **options: Any) -> None:
     Example:
       massact search --experiment my.yaml --method probe,mean_diff_cleaned --position "response[:5]" --layers 1-5
     """
-    from massact.phases.steps import run_search
+    from massact.workflow.steps import run_search
 
     _run(experiment_file, tracking_uri, options, run_search)
 
@@ -86,7 +92,7 @@ def fill_gaps(experiment_file: str, tracking_uri: str, **options: Any) -> None:
     Example:
       massact fill-gaps --experiment experiments/toy.yaml --model toy-gemma-3 --budget 12
     """
-    from massact.phases.steps import run_fill_gaps
+    from massact.workflow.steps import run_fill_gaps
 
     _run(experiment_file, tracking_uri, options, run_fill_gaps)
 
@@ -118,7 +124,7 @@ _SEARCHED = (
 
 
 def _plan(experiment: Experiment, options: dict[str, Any]) -> "SearchPlan":
-    from massact.phases.gap_filling import SearchPlan
+    from massact.sweep.search.gap_filling import SearchPlan
 
     model, trait, labels = options["model"], options["trait"], options["method"]
     return SearchPlan(

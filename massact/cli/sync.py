@@ -8,7 +8,7 @@ import click
 
 from massact.cli.options import tracking_uri_option
 from massact.errors import UsageError
-from massact.tracking.spool import DEFAULT_SPOOL, JournalReport, send_leftovers
+from massact.store.spool import DEFAULT_SPOOL, JournalReport, send_leftovers
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -1,24 +1,107 @@
 """`massact import` and `massact export`: results as files of trait-interp's layout."""
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
-from massact.asked import named_file
+from massact.domain import DEFAULT_COHERENCE_FLOOR
+
+if TYPE_CHECKING:
+    from massact.interop.claim import ImportClaim
+    from massact.interop.names import Target
+    from massact.interop.published import PublishedFile
+    from massact.interop.report import ImportReport, RefusalLog
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, nullcontext
+from typing import TYPE_CHECKING, Any, TypeVar
+
 from massact.cli.options import experiments_in, tracking_uri_option
-from massact.cli.published import claimed, import_figures
 from massact.cli.session import show_bar
 from massact.config import load_experiment
 from massact.errors import UsageError
 from massact.names import as_held, check_name
+from massact.query.load import named_file
 
 if TYPE_CHECKING:
-    from massact.transfer.names import Target
-    from massact.transfer.report import ImportReport, RefusalLog
+    from massact.interop.names import Target
+    from massact.interop.report import ImportReport, RefusalLog
+
+
+# `massact import --published`: the figures of a write-up, as a report of the import.
+
+
+def import_figures(
+    path: Path, target: "Target", refusals: "RefusalLog", *, tracking_uri: str, dry_run: bool
+) -> "ImportReport":
+    """Import a CSV file of published figures.
+
+    Raises:
+        UsageError: the file is no such file, or the store cannot be used; nothing was written.
+    """
+    from massact.interop.published import import_published, read_published
+
+    if dry_run:
+        known = _known_keys(tracking_uri, target.experiment)
+        file = read_published(path, target.experiment)
+        imported = sum(row.key not in known for row in file.rows)
+    else:
+        from massact.store.write.tracker import Tracker
+
+        read_published(path, target.experiment)  # a file that cannot be read must not make a store
+        config = target.config
+        tracker = Tracker(
+            tracking_uri,
+            target.experiment,
+            description=config.description if config else "",
+            floor=config.coherence_floor if config else DEFAULT_COHERENCE_FLOOR,
+        )
+        with claimed(tracking_uri, target):
+            known = _known_keys(tracking_uri, target.experiment)
+            done = import_published(path, tracker=tracker, known_keys=known)
+        file, imported = done.file, len(done.imported)
+    return _report(path, target.experiment, file, imported, refusals)
+
+
+def claimed(tracking_uri: str, target: "Target") -> "ImportClaim":
+    """The experiment for one import alone."""
+    from massact.interop.claim import ImportClaim
+
+    description = target.config.description if target.config else ""
+    say = partial(click.echo, err=True)
+    return ImportClaim(tracking_uri, target.experiment, description=description, say=say)
+
+
+def _known_keys(tracking_uri: str, experiment: str) -> set[str]:
+    from massact.store.read import open_store
+    from massact.store.read.contents import is_absent
+
+    if is_absent(tracking_uri):
+        return set()
+    store = open_store(tracking_uri)
+    try:
+        return {one.row.key for one in store.published(experiment)}
+    finally:
+        store.close()
+
+
+def _report(
+    path: Path, experiment: str, file: "PublishedFile", imported: int, refusals: "RefusalLog"
+) -> "ImportReport":
+    from massact.interop.report import FileReport, ImportReport
+
+    report = FileReport(str(path), "published")
+    report.counts.headers = 1
+    report.counts.imported = imported
+    report.counts.already_there = len(file.rows) - imported + len(file.repeats)
+    for one in file.refusals:
+        refusals.append(report.refuse(one.line, one.reason))
+    for repeat in file.repeats:
+        report.note(f"line {repeat.line} says what line {repeat.first} says, and counts once")
+    return ImportReport(experiment, [report])
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 OUTPUT_SCHEMA_VERSION = 1
@@ -92,7 +175,7 @@ def import_command(
       massact import old/experiments/massive-activations --experiment experiments/massive-activations.yaml
       massact import --published figures.csv --experiment experiments/massive-activations.yaml
     """
-    from massact.transfer.report import RefusalLog
+    from massact.interop.report import RefusalLog
 
     if published and (model or trait):
         raise UsageError("--model and --trait rename imported results; published figures stay as printed")
@@ -125,7 +208,7 @@ def find_target(
     Raises:
         UsageError: no such file, or a name that its file does not declare.
     """
-    from massact.transfer.names import Target
+    from massact.interop.names import Target
 
     if not experiment.strip():
         raise UsageError("--experiment is empty: give an experiment file or a name")
@@ -146,11 +229,11 @@ def _import(
     path: Path, target: "Target", refusals: "RefusalLog", *, tracking_uri: str, dry_run: bool
 ) -> "ImportReport":
     """Import into the store; a dry run looks at what is there and writes nothing."""
-    from massact.store.contents import stored_contents
-    from massact.transfer.importer import Importer
-    from massact.transfer.seen import Seen
-    from massact.transfer.tree import find_sources
-    from massact.transfer.writing import Sink, StoreSink
+    from massact.interop.importer import Importer
+    from massact.interop.names import find_sources
+    from massact.interop.report import Seen
+    from massact.interop.writing import Sink, StoreSink
+    from massact.store.read.contents import stored_contents
 
     sources = find_sources(path)
     params = {"path": str(path), "model": target.model, "trait": target.trait}
@@ -271,8 +354,8 @@ def export_command(
     Example:
       massact export --experiment experiments/toy.yaml --output exported
     """
-    from massact.store.contents import is_absent
-    from massact.transfer.exporter import Exporter, ExportOptions
+    from massact.interop.exporter import Exporter, ExportOptions
+    from massact.store.read.contents import is_absent
 
     target = find_target(experiment, held=experiments_in(tracking_uri))
     if is_absent(tracking_uri):

@@ -9,19 +9,15 @@ from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
-from massact.doctor.abandoned import AbandonedRuns
+from massact.doctor.artifacts import Responses, Vectors
 from massact.doctor.base import Check, Finding, Patient
-from massact.doctor.duplicates import DuplicateKeys
 from massact.doctor.examination import Outcome, State, examine
 from massact.doctor.files import RunFiles
-from massact.doctor.leftovers import SpoolLeftovers
 from massact.doctor.reach import Moved, Reach
-from massact.doctor.responses import Responses
-from massact.doctor.rows import UnreadableRows
-from massact.doctor.taken_over import TakenOver
-from massact.doctor.vectors import Vectors
-from massact.store.sources import open_source
-from massact.tracking.mending import Mender
+from massact.doctor.rows import DuplicateKeys, TakenOver, UnreadableRows
+from massact.doctor.unfinished import AbandonedRuns, SpoolLeftovers
+from massact.store.read import open_source
+from massact.store.write.repairs import Mender
 
 __all__ = ["CHECKS", "FILE_CHECKS", "Asked", "Finding", "Outcome", "State", "examine", "open_patient"]
 

@@ -8,7 +8,8 @@ from typing import ClassVar, Literal, Protocol
 
 from massact.doctor.files import RunFiles
 from massact.errors import MassactError
-from massact.schema import (
+from massact.store.read.base import RawRun, RunSource
+from massact.store.schema import (
     EvaluationRow,
     Kind,
     PublishedRow,
@@ -18,8 +19,7 @@ from massact.schema import (
     decode_published,
     decode_stage,
 )
-from massact.store.base import RawRun, RunSource
-from massact.tracking.mending import Mender
+from massact.store.write.repairs import Mender
 
 Row = EvaluationRow | StageRow | PublishedRow
 Level = Literal["problem", "note"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from massact.doctor.base import CannotMendError, Check, Finding, FinishedRun, Patient
-from massact.schema import Tag
+from massact.store.schema import Tag
 
 _READERS = 8
 """Files that are read side by side: over a network each waits for its answer."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from massact.addresses import local_folder, moved_folder
 from massact.errors import MassactError
-from massact.tracking.connection import first_line, set_up_client
+from massact.store.write.client import first_line, set_up_client
 
 
 class ArtifactError(MassactError):

@@ -6,7 +6,7 @@ from pathlib import Path
 from massact.addresses import check_path, moved_folder
 from massact.doctor.base import Check, Finding, FinishedRun, Patient
 from massact.doctor.files import place_of
-from massact.schema import Kind
+from massact.store.schema import Kind
 
 
 class Moved(Check):

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from massact.config import JudgeConfig
 from massact.errors import ConfigError
-from massact.judges.base import Exchange, Judge, Verdict
-from massact.judges.usage import Usage
+from massact.judges.base import Exchange, Judge, Usage, Verdict
 
 if TYPE_CHECKING:
     from massact.judges.openai import OpenAISettings

@@ -40,11 +40,9 @@ from numpy.typing import NDArray
 from massact.domain import JudgeIdentity
 from massact.errors import ConfigError, JudgeError
 from massact.json_text import parse_object
-from massact.judges.base import Exchange, Verdict
-from massact.judges.usage import Usage
+from massact.judges.base import Exchange, Usage, Verdict
 from massact.toy import is_toy, resolve
-from massact.toy.text import NGRAM_SIZES, chat_prompt, ngram_codes, sentences, terms, words
-from massact.toy.threads import single_thread
+from massact.toy.text import NGRAM_SIZES, chat_prompt, ngram_codes, sentences, single_thread, terms, words
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -21,10 +21,9 @@ from urllib.parse import SplitResult, urlsplit
 from massact.domain import JudgeIdentity
 from massact.errors import ConfigError, JudgeError
 from massact.json_text import parse_json
-from massact.judges.base import Exchange, Verdict
+from massact.judges.base import Exchange, Usage, Verdict
 from massact.judges.reading import TOP_LOGPROBS, Completion, Reading, read_completion
 from massact.judges.rubric import Rubric
-from massact.judges.usage import Usage
 from massact.keys import digest
 
 if TYPE_CHECKING:

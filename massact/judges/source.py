@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from massact.config import LoadConfig
-from massact.models.identity import Description, describe, read_description
-from massact.models.load import SteerableModel, load_model
+from massact.models.load import Description, SteerableModel, describe, load_model, read_description
 
 
 @dataclass(frozen=True, slots=True)

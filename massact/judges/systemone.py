@@ -19,8 +19,7 @@ from massact.errors import ConfigError
 from massact.judges.base import Exchange
 from massact.judges.openai import OpenAIJudge, OpenAISettings, address_in_identity
 from massact.judges.reading import Completion, Reading
-from massact.judges.rubric import LEAST_RELEVANCE, RELEVANCE_CAP, Rubric, quote
-from massact.judges.wording import COHERENCE, RELEVANCE, TRAIT
+from massact.judges.rubric import COHERENCE, LEAST_RELEVANCE, RELEVANCE, RELEVANCE_CAP, TRAIT, Rubric, quote
 from massact.keys import digest
 
 if TYPE_CHECKING:

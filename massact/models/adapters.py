@@ -14,8 +14,7 @@ from typing import Any
 from massact.config import AdapterConfig
 from massact.errors import ModelError
 from massact.json_text import parse_object
-from massact.models.extras import require
-from massact.models.source import check_pointers, digest_files, hub_file, others_digest
+from massact.models.source import check_pointers, digest_files, hub_file, others_digest, require
 
 _CONFIG, _WEIGHTS = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
 _LONGEST = 200

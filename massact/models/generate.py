@@ -11,12 +11,11 @@ import torch
 from massact.domain import Generation
 from massact.errors import ModelError
 from massact.models.blocks import text_config
-from massact.models.cache import RowCache, check_cacheable
+from massact.models.cache import RowCache, check_cacheable, is_out_of_memory, measure_memory
 from massact.models.decode import begin, finish, responses
 from massact.models.load import SteerableModel
-from massact.models.memory import is_out_of_memory, measure_memory
-from massact.models.recorded import Recorder, can_record, padded_rows
-from massact.models.rows import Push, Row, distinct_rows
+from massact.models.prompting import Push, Row, distinct_rows
+from massact.models.recorded_steps import Recorder, can_record, padded_rows
 
 __all__ = ["Generator", "NotFiniteError", "Push", "Row", "generate"]
 

@@ -1,9 +1,12 @@
 """Loading a model for steering: an embedded toy, a local folder or a hub id, with its options and adapter."""
 
+import json
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,9 +19,124 @@ from massact.json_text import JsonError, parse_object
 from massact.keys import digest
 from massact.models.adapters import attach, find_adapter
 from massact.models.blocks import find_decoder_blocks, text_config
-from massact.models.options import attention_of, check_attention, find_device, loading_arguments
-from massact.models.source import cannot_load, find_commit, find_folder, identify, read_config, read_tokenizer
+from massact.models.source import (
+    cannot_load,
+    find_commit,
+    find_folder,
+    identify,
+    read_config,
+    read_tokenizer,
+    require,
+)
 from massact.names import shown
+
+# What the options of loading (`massact.config.LoadConfig`) come to in transformers.
+
+
+def loading_arguments(options: LoadConfig, config: Any, dtype: str | None) -> dict[str, Any]:
+    """Keyword arguments for `from_pretrained`.
+
+    Args:
+        config: the model's configuration.
+        dtype: what `auto` comes to, where that is known before loading.
+
+    Raises:
+        ModelError: a package or a device is not there, or the model cannot compute so.
+    """
+    arguments: dict[str, Any] = {
+        "dtype": "auto" if options.dtype == "auto" else getattr(torch, options.dtype),
+        "trust_remote_code": options.trust_remote_code,
+    }
+    attention = choose_attention(options.attention, config)
+    if attention is not None:
+        arguments["attn_implementation"] = attention
+    if options.device_map is not None:
+        require("accelerate", "devices", f"device_map: {options.device_map}")
+        arguments["device_map"] = options.device_map
+    if options.quantization is not None:
+        arguments["quantization_config"] = _quantization(options.quantization, dtype)
+        arguments.setdefault("device_map", {"": find_device(options.device)})
+    return arguments
+
+
+def find_device(device: str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        ModelError: it is not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        target = torch.device(device)
+        torch.empty(1, device=target)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(
+            f"device {device!r} cannot be used here ({reason}); write auto, cpu, cuda or cuda:N"
+        ) from error
+    return target
+
+
+def choose_attention(asked: str, config: Any) -> str | None:
+    """The attention implementation to ask transformers for; `None` leaves it to the model's class.
+
+    A model that caps its attention scores (Gemma 2) never runs with `sdpa`, which cannot: some releases
+    of transformers would let it, and compute another model without a word.
+
+    Raises:
+        ModelError: `sdpa` was asked for on such a model.
+    """
+    cap = getattr(config.get_text_config(decoder=True), "attn_logit_softcapping", None)
+    if cap is None:
+        return None if asked == "auto" else asked
+    if asked == "sdpa":
+        raise ModelError(
+            f"attention sdpa cannot cap attention scores, as {type(config).__name__} asks (attn_logit_softcapping: "
+            f"{cap}); write auto or eager, or on a GPU flash_attention_2"
+        )
+    return "eager" if asked == "auto" else asked
+
+
+def attention_of(model: Any) -> str:
+    """The attention implementation that a model's language part computes with, such as `eager`."""
+    config = model.config.get_text_config(decoder=True)
+    return str(getattr(config, "_attn_implementation", None) or model.config._attn_implementation)
+
+
+def check_attention(model: Any, options: LoadConfig) -> None:
+    """See that what was loaded computes attention as it was asked to, and in a way that rows can share.
+
+    Raises:
+        ModelError: it does not.
+    """
+    asked, used = options.attention, attention_of(model)
+    if used not in ("eager", "sdpa") and "flash" not in used:
+        raise ModelError(
+            f"{type(model).__name__} computes attention with {used}, whose masks cannot be shared by rows that are "
+            "steered at different layers; write eager, sdpa or flash_attention_2"
+        )
+    # without the package flash-attn transformers may take the same algorithm from another one
+    is_flash = "flash" in asked and "flash" in used
+    if asked not in ("auto", used) and not is_flash:
+        raise ModelError(
+            f"attention {asked} was asked for and {type(model).__name__} computes with {used}; write auto or {used}"
+        )
+
+
+def _quantization(bits: str, dtype: str | None) -> Any:
+    require("bitsandbytes", "quantized", f"quantization: {bits}")
+    require("accelerate", "quantized", f"quantization: {bits}")
+    from transformers import BitsAndBytesConfig
+
+    # it warns at every product of matrices that it takes its input to float16
+    logging.getLogger("bitsandbytes.autograd").setLevel(logging.ERROR)
+    config: Any = BitsAndBytesConfig
+    if bits == "8bit":
+        return config(load_in_8bit=True)
+    compute = torch.bfloat16 if dtype is None else getattr(torch, dtype)
+    return config(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute)
+
 
 _DEFAULT = LoadConfig()
 
@@ -231,3 +349,76 @@ def _check_complete(reference: str, model: Any, report: dict[str, Any]) -> None:
             f"{reference}: this repository holds an adapter; give the model that it was trained on as `model`, and "
             "this one as `adapter`"
         )
+
+
+# What identifies a model, read without its weights in memory: enough to plan a sweep.
+_FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+"""Names of dtypes in the header of a safetensors file, and torch's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What of a model goes into the keys of its cells."""
+
+    identity: ModelIdentity
+    chat_template_digest: str
+    shape: ModelShape
+
+
+def describe(model: SteerableModel) -> Description:
+    """The description of a model that is loaded."""
+    return Description(model.identity, model.chat_template_digest, model.shape)
+
+
+def read_description(
+    reference: str,
+    *,
+    revision: str | None = None,
+    adapter: AdapterConfig | None = None,
+    options: LoadConfig = _DEFAULT,
+) -> Description | None:
+    """The description that a model will have when it is loaded; `None` where only its weights tell.
+
+    Args:
+        reference: hub id, local folder or `toy:<name>`.
+        revision: commit, tag or branch of a hub repository.
+        adapter: a LoRA adapter on it.
+        options: as `load_model` takes them.
+
+    Raises:
+        ModelError: there is no such model, or it is no causal language model.
+    """
+    folder = find_folder(reference)
+    found = find_adapter(adapter) if adapter is not None else None
+    commit = find_commit(reference, revision)
+    config = read_config(reference, revision=commit, options=options)
+    tokenizer = read_tokenizer(reference, revision=commit, options=options)
+    dtype = known_dtype(config, options) or _stored_dtype(folder)
+    if dtype is None:
+        return None
+    identity = identify(
+        reference,
+        commit=commit,
+        dtype=dtype,
+        options=options,
+        adapter=found.identity if found is not None else None,
+    )
+    shape = read_shape(reference, commit, options=options)
+    return Description(identity, digest({"chat_template": tokenizer.chat_template}), shape)
+
+
+def _stored_dtype(folder: Path | None) -> str | None:
+    """The first float dtype in a checkpoint, which is what `auto` takes where the configuration has none."""
+    files = sorted(folder.glob("*.safetensors")) if folder is not None else []
+    return _first_float(files[0]) if files else None
+
+
+def _first_float(path: Path) -> str | None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            dtypes = [file.get_slice(name).get_dtype() for name in file.keys()]  # noqa: SIM118  # no mapping
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        raise ModelError(f"{path}: cannot be read ({error})") from error
+    return next((_FLOATS[one] for one in dtypes if one in _FLOATS), None)

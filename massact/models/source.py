@@ -1,6 +1,7 @@
 """Where a model comes from: its folder or hub id, its configuration and tokenizer, and what identifies it."""
 
 import hashlib
+import importlib.util
 import inspect
 import re
 from functools import lru_cache
@@ -279,3 +280,16 @@ def _source(reference: str) -> str:
 def _reason(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0].rstrip(" :,") + ("" if lines[0].rstrip().endswith((".", "!", "?")) else ".")
+
+
+# Packages that only some ways of loading need.
+
+
+def require(package: str, extra: str, what: str) -> None:
+    """See that a package is installed.
+
+    Raises:
+        ModelError: it is not; the message has the command that installs it.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise ModelError(f"{what} needs the package {package}: pip install 'massact[{extra}]'")

@@ -21,21 +21,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from massact.asked import EVERYTHING
 from massact.errors import UsageError
-from massact.plot.basis import Drawn, Given
-from massact.plot.calibrations import calibrations_of
-from massact.plot.sources import Source, drawn_from, energy_facts
+from massact.plot.sources import Drawn, Given, Source, calibrations_of, drawn_from, energy_facts
 from massact.query import Filters
-from massact.report.coherence_figures import coherence_figure, tradeoff_pairs
-from massact.report.contents import Place
-from massact.report.figures import strength_figure, tradeoff_figure
+from massact.query.load import EVERYTHING
+from massact.report.comparisons import before_after_figure, curve_figure
+from massact.report.evidence import Place
 from massact.report.heat_maps import all_grids, heat_figure
-from massact.report.massive_figure import massive_figure
 from massact.report.positions import window_figure
-from massact.report.published_figure import published_figure
-from massact.report.result_figures import before_after_figure, curve_figure
-from massact.report.vector_figures import energy_figure
+from massact.report.published import published_figure
+from massact.report.trade_off import coherence_figure, strength_figure, tradeoff_figure, tradeoff_pairs
+from massact.report.vectors import energy_figure, massive_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,10 +8,8 @@ from typing import Any
 
 from massact.errors import DataError
 from massact.json_text import parse_json
-from massact.prediction.features import METHOD, NAMES
-from massact.prediction.forms import RIDGE, STRENGTH, by_strength
+from massact.prediction.forms import METHOD, NAMES, RIDGE, STRENGTH, Ridge, Term, by_strength
 from massact.prediction.prior import Expectation, VectorFacts
-from massact.prediction.ridge import Ridge, Term
 
 FORMAT = "massact-coefficient-prior/1"
 

@@ -9,9 +9,9 @@ from massact.domain import Recipe
 from massact.labels import format_label
 from massact.prediction.prior import VectorFacts
 from massact.query.evaluations import PointSet, StoredEvaluations
-from massact.query.ladder import Bracket, brackets
+from massact.query.next_coefficients import Bracket, brackets
 from massact.query.selection import Slice, is_at_floor, recipe_of, slices
-from massact.schema import StoredPoint
+from massact.store.schema import StoredPoint
 
 Group = tuple[str, str]
 """Model and trait: what a prediction is for is a group that it has not seen."""

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from massact.prediction.cases import Case, Group
-from massact.prediction.fitting import TARGETS, Fit, Predictor, Target, groups_of, log_of
-from massact.prediction.forms import FITS
+from massact.prediction.forms import FITS, TARGETS, Fit, Predictor, Target, groups_of, log_of
 from massact.prediction.prior import Prior, RelativeStrengthPrior
 
 GIVEN = "given"

@@ -7,11 +7,21 @@ from dataclasses import dataclass
 
 from massact.prediction.adopted import AdoptedPrior, Form, Part, Strength
 from massact.prediction.cases import Case, Group
-from massact.prediction.fitting import Target, groups_of, log_of
-from massact.prediction.forms import MEDIAN, NORM, RIDGE, STRENGTH, TREES, by_strength, fit_strength
+from massact.prediction.forms import (
+    MEDIAN,
+    NORM,
+    RIDGE,
+    STRENGTH,
+    TREES,
+    Target,
+    by_strength,
+    fit_ridge,
+    fit_strength,
+    groups_of,
+    log_of,
+)
 from massact.prediction.leaving_out import GIVEN, MIN_GROUPS_FOR_INTERVAL, Ratio, Trial
 from massact.prediction.prior import RelativeStrengthPrior
-from massact.prediction.ridge import fit_ridge
 
 _NOUN: dict[Target, str] = {"best": "the best coefficient", "cliff": "the coherence cliff"}
 _LEAST_SPREAD = math.log(1.02)

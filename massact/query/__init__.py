@@ -4,24 +4,27 @@ Neither torch, transformers nor mlflow is imported; pandas only by `to_frame`.
 """
 
 from massact.query.answers import Answers
-from massact.query.cleaning_curve import CurveRow, curve
-from massact.query.coefficient_patterns import CoefficientsAnswer, coefficients
-from massact.query.comparison import ComparisonRow, before_after_pairs, compare
-from massact.query.confirmation_rows import ConfirmationRow, ConfirmationsAnswer, ConfirmedPlace
-from massact.query.confirmations import confirmations
 from massact.query.confirmed import Confirmed
 from massact.query.evaluations import Evaluations
 from massact.query.filters import Filters
-from massact.query.floor_sensitivity import SensitivityAnswer, SensitivityRow, sensitivity
-from massact.query.gap_analysis import GapRow, GapsAnswer, gaps
-from massact.query.judge_comparison import JudgesAnswer, JudgesRow, JudgesWinner, judges
-from massact.query.ladder import Bracket
-from massact.query.listing import RunRow, SortBy, runs
-from massact.query.notebook import answer_html
-from massact.query.published import PublishedComparison, compare_published
-from massact.query.recommendations import CoefficientRatio
+from massact.query.next_coefficients import Bracket
+from massact.query.questions.best import BestRow, best
+from massact.query.questions.coefficients import CoefficientRatio, CoefficientsAnswer, coefficients
+from massact.query.questions.compare import ComparisonRow, before_after_pairs, compare
+from massact.query.questions.confirmations import (
+    ConfirmationRow,
+    ConfirmationsAnswer,
+    ConfirmedPlace,
+    confirmations,
+)
+from massact.query.questions.curve import CurveRow, curve
+from massact.query.questions.gaps import GapRow, GapsAnswer, gaps
+from massact.query.questions.judges import JudgesAnswer, JudgesRow, JudgesWinner, judges
+from massact.query.questions.published import PublishedComparison, compare_published
+from massact.query.questions.runs import RunRow, SortBy, runs
+from massact.query.questions.sensitivity import SensitivityAnswer, SensitivityRow, sensitivity
 from massact.query.rows import Answer, Point, Status
-from massact.query.winners import BestRow, best
+from massact.query.tables import answer_html
 
 __all__ = [
     "Answer",

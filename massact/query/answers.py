@@ -4,30 +4,29 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
-from massact.collector import collector_paused
+from massact._gc import collector_paused
 from massact.domain import DEFAULT_LEAST_SCORED, Group, Scope, When
 from massact.labels import format_label
-from massact.query.cleaning_curve import CurveRow, curve
-from massact.query.coefficient_patterns import CoefficientsAnswer, coefficients
-from massact.query.comparison import ComparisonRow, before_after_pairs, compare
-from massact.query.confirmation_rows import ConfirmationsAnswer
-from massact.query.confirmations import confirmations
 from massact.query.confirmed import Confirmed
 from massact.query.current import Currency
 from massact.query.evaluations import Evaluations
 from massact.query.filters import Filters
-from massact.query.floor_sensitivity import FLOORS, SensitivityAnswer, sensitivity
-from massact.query.gap_analysis import GapsAnswer, gaps
-from massact.query.halves import halves
-from massact.query.judge_comparison import JudgesAnswer, judges
-from massact.query.listing import RunRow, SortBy, runs
-from massact.query.published import PublishedComparison, compare_published
-from massact.query.question_scores import QuestionScores
+from massact.query.questions.best import BestRow, best
+from massact.query.questions.coefficients import CoefficientsAnswer, coefficients
+from massact.query.questions.compare import ComparisonRow, before_after_pairs, compare
+from massact.query.questions.confirmations import ConfirmationsAnswer, confirmations
+from massact.query.questions.curve import CurveRow, curve
+from massact.query.questions.gaps import GapsAnswer, gaps
+from massact.query.questions.judges import JudgesAnswer, judges
+from massact.query.questions.published import PublishedComparison, compare_published
+from massact.query.questions.runs import RunRow, SortBy, runs
+from massact.query.questions.sensitivity import FLOORS, SensitivityAnswer, sensitivity
 from massact.query.rows import Answer
 from massact.query.selection import recipe_of, slices, strata, told_apart
-from massact.query.winners import BestRow, best
-from massact.schema import DeclaredSetting, EvaluationRow, Points, PublishedRow, is_scored
-from massact.store.base import Failure, RunStore, Stored
+from massact.query.split_half import halves
+from massact.query.stats.paired import QuestionScores
+from massact.store.read.base import Failure, RunStore, Stored
+from massact.store.schema import DeclaredSetting, EvaluationRow, Points, PublishedRow, is_scored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,7 +285,9 @@ class Answers:
         return replace(found, rows=tuple(kept))
 
     def confirmations(self, floor: float, *, is_split: bool = False) -> ConfirmationsAnswer:
-        """See `massact.query.confirmations`. Labels and layers choose what is shown, not among what a winner won."""
+        """See `massact.query.questions.confirmations`.
+
+        Labels and layers choose what is shown, not among what a winner won."""
         shown = self.filters
         found = confirmations(
             self._whatever_the_cell,

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from massact.query.filters import Filters
-from massact.query.paired import LEAST_QUESTIONS, mean_interval
-from massact.schema import EvaluationRow, Scores, is_scored
-from massact.store.base import RunStore, Stored
+from massact.query.stats.paired import LEAST_QUESTIONS, mean_interval
+from massact.store.read.base import RunStore, Stored
+from massact.store.schema import EvaluationRow, Scores, is_scored
 
 _LARGEST = 100.0
 """Points of delta: scores run from 0 to 100."""

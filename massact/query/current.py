@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from massact.domain import Group
 from massact.query.selection import Slice, Stratum
-from massact.schema import DeclaredSetting
+from massact.store.schema import DeclaredSetting
 
 Spot = tuple[str, str, str]
 """Model, trait and position."""

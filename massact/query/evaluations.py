@@ -6,12 +6,12 @@ from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from massact.domain import DEFAULT_LEAST_SCORED, Direction, Group
-from massact.schema import EvaluationRow, Kind, Place, Points, StoredPoint, point_of
-from massact.schema.points import HEAD
-from massact.store.base import FINISHED, Stored
+from massact.store.read.base import FINISHED, Stored
+from massact.store.schema import EvaluationRow, Kind, Place, Points, StoredPoint, point_of
+from massact.store.schema.points import HEAD
 
 if TYPE_CHECKING:
-    from massact.schema.points import Indices, Mask, Numbers
+    from massact.store.schema.points import Indices, Mask, Numbers
 
 
 class Vector(NamedTuple):

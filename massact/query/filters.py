@@ -7,8 +7,8 @@ from massact.domain import Group
 from massact.errors import UnknownNameError
 from massact.query.evaluations import Evaluations, group_of
 from massact.query.selection import natural_order
-from massact.schema import EvaluationRow, Place
-from massact.store.base import Failure
+from massact.store.read.base import Failure
+from massact.store.schema import EvaluationRow, Place
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,17 +15,11 @@ from typing import Any
 from massact.domain import Direction, Group, Recipe
 from massact.errors import UsageError
 from massact.labels import parse_label
-from massact.query.evaluations import (
-    PointSet,
-    StoredEvaluations,
-    as_evaluations,
-    group_of,
-    no_points,
-)
+from massact.query.evaluations import PointSet, StoredEvaluations, as_evaluations, group_of, no_points
 from massact.query.rows import AnyPoint, Point, Status
-from massact.query.setting_fields import AnswerT, differences, with_differences
-from massact.schema import EvaluationRow, StoredPoint
-from massact.store.base import Failure
+from massact.query.settings import AnswerT, differences, with_differences
+from massact.store.read.base import Failure
+from massact.store.schema import EvaluationRow, StoredPoint
 
 
 @dataclass(slots=True)

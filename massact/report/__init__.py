@@ -3,11 +3,19 @@
 Neither torch, transformers nor mlflow is imported; matplotlib and jinja2 only when something is drawn.
 """
 
-from massact.report.build import Report, build_report
-from massact.report.contents import ReportInput
-from massact.report.criteria import Criterion
-from massact.report.facts import Commit, CosineMatrix, Judging, Provenance, Sample, SampleRole, VectorFact
-from massact.report.tables import PhaseName, phase_markdown, phase_verdicts
+from massact.report.checks import Criterion
+from massact.report.evidence import (
+    Commit,
+    CosineMatrix,
+    Judging,
+    Provenance,
+    ReportInput,
+    Sample,
+    SampleRole,
+    VectorFact,
+)
+from massact.report.page import Report, build_report
+from massact.report.phase_notes import PhaseName, phase_markdown, phase_verdicts
 
 __all__ = [
     "Commit",

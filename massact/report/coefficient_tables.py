@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from massact.query import BestRow, CoefficientRatio
-from massact.query.coefficient_patterns import tells
-from massact.report.contents import Evidence, Place, place_of
+from massact.query.questions.coefficients import tells
+from massact.report.evidence import Evidence, Place, place_of
 from massact.report.result_tables import RANDOM
 from massact.report.table import MISSING, Cell, Table, cells, columns, number
-from massact.vectors.massive import UNIFORM_LAYERS, UNIFORM_TOP, Calibration
+from massact.vectors.massive_dims import UNIFORM_LAYERS, UNIFORM_TOP, Calibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def current_ratios(evidence: Evidence) -> tuple[list[CoefficientRatio], list[Coe
 
 
 def effective_bests(evidence: Evidence) -> list[BestRow]:
-    """Bests that say where coefficients should lie; see `massact.query.coefficient_patterns.tells`."""
+    """Bests that say where coefficients should lie; see `massact.query.questions.coefficients.tells`."""
     rows = evidence.coefficients().rows
     return [row for row in rows if evidence.is_current(row) and row.label != RANDOM and tells(row)]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from massact.query import ConfirmationRow, ConfirmedPlace
-from massact.report.contents import Evidence, counted, place_of
+from massact.report.evidence import Evidence, counted, place_of
 from massact.report.table import MISSING, Cell, Table, cells, columns, number
 
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from massact.domain import METHODS
 from massact.query.selection import is_at_floor
-from massact.report.chosen import MOST_FIGURES, key_places, top_gain
-from massact.report.contents import Evidence, Place, counted
+from massact.report.evidence import Evidence, Place, counted
 from massact.report.figure_style import INK, VERMILLION, ink_on, method_of, new_figure, style
+from massact.report.limits import MOST_FIGURES, key_places, top_gain
 from massact.report.result_tables import RANDOM
 from massact.report.table import signed
-from massact.schema import StoredPoint
+from massact.store.schema import StoredPoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,44 +1,165 @@
 """The report's figures with their captions and the words that stand for them."""
 
-from collections.abc import Callable, Iterator
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import TYPE_CHECKING
 
-from massact.report.alt_texts import before_after_alt, curve_alt, massive_alt, strength_alt, tradeoff_alt
-from massact.report.chosen import (
-    MOST_PAIRS,
-    MOST_PANELS,
-    MOST_ROWS,
-    MOST_TRADEOFFS,
-    key_places,
-    left_out,
-)
-from massact.report.coefficient_tables import spreads
-from massact.report.coherence_figures import coherence_alt, coherence_figure, tradeoff_pairs
-from massact.report.contents import Evidence, Place, ReportInput
-from massact.report.figure_style import fixed, save_png, save_svg
-from massact.report.figures import drawn_layers, strength_figure, tradeoff_figure
-from massact.report.heat_maps import heat_alt, heat_figure, heat_places, key_labels
-from massact.report.massive_figure import massive_figure
-from massact.report.phase_figures import safe_name
-from massact.report.positions import window_alt, window_figure, windows
-from massact.report.published_figure import published_alt, published_figure
-from massact.report.result_figures import (
+from massact.query.selection import is_below_floor
+from massact.report.coefficient_tables import effective_bests, spreads
+from massact.report.comparisons import (
+    bars,
     before_after_figure,
+    cleaning_curves,
+    comparisons,
     curve_figure,
     drawn_curves,
     drawn_pairs,
 )
-from massact.report.vector_figures import (
+from massact.report.evidence import Evidence, Place, ReportInput, counted, place_of
+from massact.report.figure_style import fixed, legend_order, method_of, save_png, save_svg
+from massact.report.heat_maps import heat_alt, heat_figure, heat_places, key_labels
+from massact.report.limits import MOST_PAIRS, MOST_PANELS, MOST_ROWS, MOST_TRADEOFFS, key_places, left_out
+from massact.report.phase_notes import safe_name
+from massact.report.positions import interval_text, window_alt, window_figure, windows
+from massact.report.published import published_alt, published_figure
+from massact.report.table import number, signed
+from massact.report.trade_off import (
+    coherence_alt,
+    coherence_figure,
+    drawn_layers,
+    label_lines,
+    strength_figure,
+    tradeoff_figure,
+    tradeoff_pairs,
+)
+from massact.report.vectors import (
     cosine_alt,
     cosine_figure,
     drawn_energies,
     energy_alt,
     energy_figure,
+    massive_figure,
 )
+from massact.vectors.massive_dims import Calibration
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+# The figures of results in words, with their numbers: for those who cannot see them.
+
+_MOST_LABELS = 8
+
+
+def tradeoff_alt(evidence: Evidence, place: Place) -> str:
+    """Per label its best, and from which coefficient on it lies below the floor."""
+    stratum = evidence.strata.get(place)
+    lines = label_lines(stratum, evidence.floor) if stratum else {}
+    words = []
+    for label in sorted(lines, key=lambda one: (method_of(one), legend_order(one))):
+        points = lines[label]
+        best = evidence.best(place, label)
+        said = (
+            "no result at the floor"
+            if best is None or best.delta is None
+            else f"best {signed(best.delta)} at layer {best.layer}, coefficient {best.coefficient:g}"
+        )
+        sizes = [abs(point.coefficient) for point in points if is_below_floor(point, evidence.floor)]
+        last = max((abs(p.coefficient) for p in points if not is_below_floor(p, evidence.floor)), default=0.0)
+        beyond = [size for size in sizes if size > last]
+        cliff = f", below the floor from {min(beyond):g} on" if beyond else ""
+        end = ", its best at the end of the grid" if best is not None and best.at_grid_end else ""
+        words.append(f"{label}: {said}{cliff}{end}")
+    return (
+        f"Delta and coherence against the coefficient on {evidence.name(place)}, floor {evidence.floor:g}. "
+        f"{_some(words)}."
+    )
+
+
+def strength_alt(evidence: Evidence) -> str:
+    """Per model where its bests lie on the axis of relative strength."""
+    rows = sorted(effective_bests(evidence), key=lambda row: row.model)
+    words = []
+    for model, some in groupby(rows, key=lambda row: row.model):
+        strengths = [abs(row.relative_strength) for row in some if row.relative_strength]
+        if strengths:
+            words.append(
+                f"{model}: {counted(len(strengths), 'best')} between {min(strengths):.2f} and {max(strengths):.2f}, "
+                f"median {statistics.median(strengths):.2f}"
+            )
+    return (
+        f"Delta and coherence against relative strength, all models on one axis. "
+        f"{_some(words) if words else 'No best with an effect'}."
+    )
+
+
+def curve_alt(evidence: Evidence) -> str:
+    """Per place and method the best delta at each number of cleaned dims."""
+    words = []
+    for curve in cleaning_curves(evidence):
+        for kind, rows in curve.lines.items():
+            by_step = {row.n_dims: row for row in rows}
+            said = []
+            for step in curve.steps:
+                row = by_step.get(step)
+                if row is None:
+                    continue
+                best = row.best
+                if best is None or best.delta is None:
+                    said.append(f"{step} no result")
+                else:
+                    said.append(
+                        f"{step} {signed(best.delta)}{interval_text(evidence.belief(curve.place, row.label))}"
+                    )
+            words.append(f"{evidence.name(curve.place)}, {kind.name}: {', '.join(said)}")
+    return f"Best delta by the number of cleaned massive dims, with 95 % intervals. {_some(words)}."
+
+
+def before_after_alt(evidence: Evidence) -> str:
+    """Per pair the three bests."""
+    words = []
+    for row in comparisons(evidence):
+        place = place_of(row)
+        said = []
+        for label, best in bars(evidence, row):
+            if best is None or best.delta is None:
+                said.append(f"{label} no result")
+                continue
+            interval = interval_text(evidence.belief(place, label))
+            said.append(
+                f"{label} {signed(best.delta)}{interval} at coherence {number(best.coherence_mean, '.0f')}"
+            )
+        words.append(f"{evidence.name(place)}: {', '.join(said)}")
+    return f"Best delta uncleaned, cleaned after and cleaned before extraction. {_some(words)}."
+
+
+def massive_alt(calibrations: Mapping[str, Calibration], models: Sequence[str]) -> str:
+    """Per model the dim that stands out most, and where."""
+    words = []
+    for model in models:
+        calibration = calibrations.get(model)
+        if calibration is None:
+            continue
+        every = [
+            (ratio, dim, layer)
+            for layer, magnitudes in enumerate(calibration.layers)
+            for dim, ratio in zip(magnitudes.top_dims, magnitudes.ratio_to_median, strict=False)
+        ]
+        if every:
+            ratio, dim, layer = max(every)
+            uniform = ", ".join(map(str, calibration.uniform_dims)) or "none"
+            words.append(
+                f"{model}: largest {ratio:,.0f} times, dim {dim} at layer {layer}; uniform list {uniform}"
+            )
+    return f"Mean activation of the massive dims over the median of all dims, by layer. {_some(words)}."
+
+
+def _some(words: Sequence[str]) -> str:
+    shown, left = list(words)[:_MOST_LABELS], len(words) - _MOST_LABELS
+    more = f"; {left} more in the tables" if left > 0 else ""
+    return f"{'; '.join(shown)}{more}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from massact.domain import Cleaning, Group, Recipe
 from massact.labels import format_label
 from massact.query import Point
-from massact.report.contents import Evidence, Place, place_of
+from massact.report.evidence import Evidence, Place, place_of
 from massact.report.table import (
     MISSING,
     Cell,
@@ -18,7 +18,7 @@ from massact.report.table import (
     number,
     result,
 )
-from massact.schema import EvaluationRow
+from massact.store.schema import EvaluationRow
 
 RANDOM = "random_baseline"
 REAL = ("probe", "mean_diff")

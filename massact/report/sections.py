@@ -11,28 +11,16 @@ from massact.report.coefficient_tables import (
     spread_table,
     uniform_line,
 )
-from massact.report.comparisons import before_after_table
+from massact.report.comparisons import before_after_table, curve_tables
 from massact.report.confirmed import confirmed_table, confirmed_text, find_confirmations, place_lines
-from massact.report.contents import (
-    Evidence,
-    ReportInput,
-    counted,
-    place_of,
-)
-from massact.report.curves import curve_tables
+from massact.report.evidence import Evidence, ReportInput, counted, place_of
 from massact.report.heat_maps import heat_text
 from massact.report.positions import window_tables, windows
-from massact.report.provenance_section import provenance_section
-from massact.report.published_section import published_section
-from massact.report.result_tables import (
-    baseline_table,
-    best_tables,
-    gap_matrices,
-    random_table,
-)
-from massact.report.section import Section
-from massact.report.table import Table, cells, columns, number
-from massact.report.vector_figures import cosine_text_lines, energy_lines, energy_tables
+from massact.report.provenance import provenance_section
+from massact.report.published import published_section
+from massact.report.result_tables import baseline_table, best_tables, gap_matrices, random_table
+from massact.report.table import Section, Table, cells, columns, number
+from massact.report.vectors import cosine_text_lines, energy_lines, energy_tables
 
 
 def gaps_section(evidence: Evidence) -> Section:

@@ -7,17 +7,19 @@ from dataclasses import dataclass
 
 from massact.labels import format_label, parse_label
 from massact.query import ComparisonRow, Point
+from massact.report.checks import top2_shape
 from massact.report.coefficient_tables import current_ratios, spreads
 from massact.report.comparisons import (
+    Curve,
+    CurveKind,
     Outcome,
+    cleaning_curves,
     comparison_outcome,
     comparison_verdict,
     comparisons,
     uncleaned_comparisons,
 )
-from massact.report.contents import Evidence, Place, counted, listed, place_of
-from massact.report.criteria import top2_shape
-from massact.report.curves import Curve, CurveKind, cleaning_curves
+from massact.report.evidence import Evidence, Place, counted, listed, place_of
 from massact.report.result_tables import RANDOM
 from massact.report.table import believed, result, where
 

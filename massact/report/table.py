@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from massact.query import Point
-from massact.query.uncertainty import Believed
+from massact.query.stats.intervals import Believed
 
 MISSING = "\N{EM DASH}"
 RunLink = Callable[[str], str]
@@ -113,3 +113,18 @@ def _markdown_cell(cell: Cell, run_link: RunLink | None) -> str:
     text = escape_markdown(cell.text)
     shown = f"[{text}]({run_link(cell.run_id)})" if run_link and cell.run_id else text
     return f"{shown} ({escape_markdown(cell.detail)})" if cell.detail else shown
+
+
+# What a section of the report is; `massact.report.sections` lists them.
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One part of the report."""
+
+    key: str
+    """Names its place in the page, and its figures."""
+    title: str
+    text: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    bullets: tuple[str, ...] = ()

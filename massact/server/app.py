@@ -7,7 +7,7 @@ from typing import Any
 from flask import Flask
 
 from massact.addresses import is_database
-from massact.server.limits import limits_of
+from massact.server.problems import limits_of
 from massact.server.processes import Processes
 from massact.server.routes import mount
 

@@ -1,18 +1,108 @@
 """The description of the query API: OpenAPI 3.1, made of the tables that the addresses are made of."""
 
+import inspect
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import types
+import typing
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 from massact import __version__
+from massact._field_docs import field_docstrings, first_paragraph
+from massact.query import Answer
+from massact.query.rows import OUTPUT_SCHEMA_VERSION
 from massact.server import API
+from massact.server.answering import BY_GET, BY_POST
 from massact.server.parameters import MAX_REPEATED, Parameter
 from massact.server.problems import KINDS, NOT_LOGGED_IN, PROBLEM_TYPE, Kind
 from massact.server.questions import QUESTIONS, Served
-from massact.server.readings import BY_GET, BY_POST
-from massact.server.schemas import Schemas
-from massact.store.wire import WIRE_TYPE
+from massact.store.read.served import WIRE_TYPE
+
+# JSON Schemas of answers, made of the same types that docs/json.md is made of.
+
+Schema = dict[str, Any]
+_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", types.NoneType: "null"}
+
+
+class Schemas:
+    """The schemas of answers and what they hold, each once, by the name of its type."""
+
+    def __init__(self) -> None:
+        self.components: dict[str, Schema] = {}
+
+    def of_answer(self, served: Served) -> Schema:
+        """A reference to the schema of a question's answer."""
+        head: Schema = {
+            "schema_version": {"const": OUTPUT_SCHEMA_VERSION},
+            "question": {"const": served.name},
+            "floor": {"type": "number", "minimum": 0, "maximum": 100},
+            "experiment": {"type": "string", "description": "The experiment that was asked about."},
+            "store": {"type": "null", "description": "Which run store: this server's."},
+            "rows": {"type": "array", "items": self._reference(served.row)},
+            "notes": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "What was left out, and what a reader must not miss.",
+            },
+            "least_scored": {"type": "number", "minimum": 0, "maximum": 1},
+        }
+        own = self._properties(served.answer, left_out={field.name for field in fields(Answer)})
+        name = f"{served.name.capitalize()}Answer"
+        self.components[name] = _object({**head, **own}, served.summary + ".")
+        return _ref(name)
+
+    def _reference(self, cls: type[Any]) -> Schema:
+        if cls.__name__ not in self.components:
+            self.components[cls.__name__] = {}  # while it is made, it may refer to itself
+            self.components[cls.__name__] = _object(self._properties(cls), first_paragraph(cls))
+        return _ref(cls.__name__)
+
+    def _properties(self, cls: type[Any], left_out: Collection[str] = ()) -> dict[str, Schema]:
+        hints, meanings = typing.get_type_hints(cls), field_docstrings(cls)
+        found = {}
+        # what `differs` holds stands in the row itself, under names that depend on the answer
+        for field in (one for one in fields(cls) if one.name not in {*left_out, "differs"}):
+            schema = self._of(hints[field.name])
+            text = meanings.get(field.name)
+            found[field.name] = {**schema, "description": text} if text else schema
+        return found
+
+    def _of(self, hint: Any) -> Schema:
+        origin, inner = typing.get_origin(hint), typing.get_args(hint)
+        if hint in _TYPES:
+            return {"type": _TYPES[hint]}
+        if origin is Literal:
+            return {"enum": list(inner)}
+        if origin in (typing.Union, types.UnionType):
+            return _any_of([self._of(one) for one in inner])
+        if origin is tuple and inner[1:] == (Ellipsis,):
+            return {"type": "array", "items": self._of(inner[0])}
+        if is_dataclass(hint) and inspect.isclass(hint):
+            return self._reference(hint)
+        raise TypeError(f"no schema for {hint!r}: say one in massact/server/openapi.py")
+
+
+def _any_of(schemas: list[Schema]) -> Schema:
+    if all(set(one) == {"type"} for one in schemas):
+        return {"type": [one["type"] for one in schemas]}
+    return {"anyOf": schemas}
+
+
+def _object(properties: dict[str, Schema], description: str) -> Schema:
+    # further fields may be added without a new version (docs/json.md)
+    return {
+        "type": "object",
+        "description": description,
+        "properties": properties,
+        "required": list(properties),
+    }
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
 
 _ABOUT = """\
 The questions of massact, answered by the tracking server. Answers are those of the commands with `--format json`.
@@ -83,7 +173,7 @@ def _reading(
         "summary": summary,
         "tags": ["raw"],
         "responses": {
-            "200": {"description": "As massact.store.wire packs it.", "content": content},
+            "200": {"description": "As massact.store.read.served packs it.", "content": content},
             **_refusals(_READ),
         },
     }

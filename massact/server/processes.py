@@ -16,8 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from massact.server.limits import Limits
-from massact.server.problems import BUSY, FAILED, TOO_LONG, ProblemError
+from massact.server.problems import BUSY, FAILED, TOO_LONG, Limits, ProblemError
 
 LENGTH = struct.Struct("!Q")
 IDLE_SECONDS = 30.0

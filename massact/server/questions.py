@@ -1,14 +1,15 @@
-"""The questions that the server answers: one table. A new question is posed in `massact.posing` and named here."""
+"""The questions that the server answers: one table. A new one is posed in `massact.query.registry` and named here."""
 
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from massact.asked import Asked, Posed
 from massact.domain import DEFAULT_LEAST_SCORED, METHODS
 from massact.errors import UsageError
-from massact.posing import (
+from massact.query import Answer, ComparisonRow, Filters, SensitivityAnswer, SortBy
+from massact.query.load import Asked, Posed
+from massact.query.registry import (
     pose_best,
     pose_coefficients,
     pose_compare,
@@ -19,9 +20,8 @@ from massact.posing import (
     pose_runs,
     pose_sensitivity,
 )
-from massact.query import Answer, ComparisonRow, Filters, SensitivityAnswer, SortBy
-from massact.server.limits import MAX_ROWS
 from massact.server.parameters import Parameter, choice, flag, number, pattern, text, whole
+from massact.server.problems import MAX_ROWS
 
 ROWS = 1000
 """Rows of `runs` where no limit is given."""

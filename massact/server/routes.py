@@ -12,6 +12,7 @@ from mlflow.server.security_utils import get_allowed_origins_from_env, should_bl
 
 from massact import __version__
 from massact.server import API
+from massact.server.answering import BY_GET, BY_POST, read_body
 from massact.server.openapi import description
 from massact.server.parameters import read_parameters
 from massact.server.problems import (
@@ -26,9 +27,8 @@ from massact.server.problems import (
 )
 from massact.server.processes import Processes, Reply
 from massact.server.questions import QUESTIONS, ROWS
-from massact.server.readings import BY_GET, BY_POST, read_body
 from massact.server.rights import readable_experiments
-from massact.store.wire import MAX_RUN_IDS
+from massact.store.read.served import MAX_RUN_IDS
 
 _log = logging.getLogger(__name__)
 _MAX_BODY = MAX_RUN_IDS * 70  # bytes: ids of 64 characters, quotes and commas

@@ -11,7 +11,7 @@ import sys
 from contextlib import suppress
 
 from massact.server.answering import Answering
-from massact.server.limits import limits_of
+from massact.server.problems import limits_of
 from massact.server.processes import LENGTH, Reply
 
 _NICENESS = 5

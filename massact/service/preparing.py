@@ -7,14 +7,22 @@ object on stdout: `{"notes": [...]}`, or `{"error": ..., "exit_code": ...}`.
 import json
 import os
 import sys
+import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from massact.errors import MassactError, UsageError
-from massact.service.secrets import ADMIN_PASSWORD
-from massact.service.settings import USERS_DATABASE, sqlite_path
+import sqlalchemy as sa
+
+from massact.addresses import shown_uri
+from massact.errors import MassactError, StoreError, UsageError
+from massact.service.settings import ADMIN_PASSWORD, USERS_DATABASE, sqlite_path
+from massact.store.read.database import explain
+from massact.store.schema import POINT_KEYS
+from massact.store.write.client import set_up_client
+from massact.store.write.database import TrackingDatabase
 
 PASSWORD_LENGTH = 12
 """The least that MLflow takes."""
@@ -67,23 +75,20 @@ def prepare(task: Task, environment: Mapping[str, str]) -> list[str]:
 
 
 def _work(task: Task) -> list[str]:
-    from massact.service import database
 
     _check_first_admin(task)
     made = task.artifacts is not None and _make_folder(Path(task.artifacts))
     try:
-        notes = database.set_up(task.database, upgrade=task.upgrade)
+        notes = set_up(task.database, upgrade=task.upgrade)
     except MassactError:
         if made and task.artifacts is not None:
             Path(task.artifacts).rmdir()
         raise
     if task.tune:
-        from massact.service.tuning import tuned
-
         return notes + tuned(task.database)
     if task.users_file is not None:
         _set_up_users()
-    if n := database.strange_places(task.database):
+    if n := strange_places(task.database):
         what = "1 experiment keeps its" if n == 1 else f"{n} experiments keep their"
         notes.append(
             f"note: {what} artifacts in folders, from before this database was served: the UI shows them as long as "
@@ -145,3 +150,133 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+# The run store's database before a service starts on it: made where there is none, refused where it is not right.
+
+PROXIED_ARTIFACTS = "mlflow-artifacts:/"
+"""The artifact root of experiments whose artifacts go through the server."""
+
+
+def set_up(uri: str, *, upgrade: bool = False) -> list[str]:
+    """Make MLflow's tables where the database is empty. Returns what was done, in words.
+
+    Args:
+        upgrade: migrate one of an older MLflow, which otherwise is refused.
+
+    Raises:
+        StoreError: the database cannot be reached, is not MLflow's, or has another schema than this MLflow's.
+    """
+    set_up_client()  # MLflow's chatter turned down
+    notes: list[str] = []
+    with closing(TrackingDatabase(uri, shown_uri(uri))) as database:
+        if upgrade:
+            notes.append(database.upgrade(PROXIED_ARTIFACTS, notes.append))
+        is_new = database.make_ready(PROXIED_ARTIFACTS, notes.append)
+    return [*notes, f"run store {shown_uri(uri)}" + (", new" if is_new else "")]
+
+
+def open_engine(uri: str) -> sa.Engine:
+    """An engine that also writes.
+
+    Raises:
+        UsageError: the URI cannot be parsed, or its driver is not installed.
+    """
+    try:
+        url = sa.make_url(uri)
+        if url.drivername in ("postgres", "postgresql"):
+            url = url.set(drivername="postgresql+psycopg")
+        return sa.create_engine(url, poolclass=sa.pool.NullPool)
+    except ImportError as error:
+        raise UsageError(
+            f"serving {shown_uri(uri)} needs psycopg: pip install 'massact[server,postgres]'"
+        ) from error
+    except (sa.exc.ArgumentError, ValueError) as error:
+        raise UsageError("the database's URI cannot be parsed: write %40 for @ in a password") from error
+
+
+def strange_places(uri: str) -> int:
+    """How many experiments keep their artifacts where only some machines come to: in folders of one of them."""
+    engine = open_engine(uri)
+    try:
+        with engine.connect() as connection:
+            query = "SELECT count(*) FROM experiments WHERE lifecycle_stage = 'active' AND (artifact_location LIKE "
+            found = connection.execute(
+                sa.text(query + "'/%' OR artifact_location LIKE 'file:%')")
+            ).scalar_one()
+            return int(found)
+    finally:
+        engine.dispose()
+
+
+# What makes a run store quicker to read: an index and statistics, made only when asked for (docs/service.md).
+
+INDEX = "massact_points"
+_FIRST, _BEYOND = POINT_KEYS
+_CREATE = (
+    f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {INDEX} ON tags (key) INCLUDE (run_uuid, value) "
+    f"WHERE key >= '{_FIRST}' AND key < '{_BEYOND}'"
+)
+_DROP = f"DROP INDEX CONCURRENTLY IF EXISTS {INDEX}"
+_VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)"
+_IN_ORDER = "SELECT " + " AND ".join(
+    f"'{_FIRST}{digit * 12}' >= '{_FIRST}' AND '{_FIRST}{digit * 12}' < '{_BEYOND}'" for digit in "09af"
+)
+_LOCK_NUMBER = 0x74756E65
+"""'tune' as a number: of two at once the second waits."""
+_TRY_LOCK = "SELECT pg_try_advisory_lock(:n)"
+_AGAIN_SECONDS = 0.5
+_ANALYSED = ("runs", "tags", "params", "metrics", "latest_metrics", "experiments")
+
+
+def tuned(uri: str) -> list[str]:
+    """Tune a run store. Again it changes nothing but the statistics. Returns what was done, in words.
+
+    Raises:
+        StoreError: the database refused.
+    """
+    engine = open_engine(uri).execution_options(isolation_level="AUTOCOMMIT")
+    try:
+        with engine.connect() as connection:
+            return _sqlite(connection) if sqlite_path(uri) else _postgresql(connection)
+    except sa.exc.SQLAlchemyError as error:
+        raise StoreError(explain(error, shown_uri(uri))) from error
+    finally:
+        engine.dispose()
+
+
+def _sqlite(connection: sa.Connection) -> list[str]:
+    mode = connection.exec_driver_sql("PRAGMA journal_mode = WAL").scalar_one()
+    if str(mode).lower() != "wal":
+        raise UsageError(
+            f"SQLite keeps its journal mode {mode!r}: the database is not on a disk of this machine, or is in use. "
+            "Move it to a local disk, or stop what uses it, and try again"
+        )
+    # a sample: all rows of a large store take a minute
+    connection.exec_driver_sql("PRAGMA analysis_limit = 1000")
+    connection.exec_driver_sql("ANALYZE")
+    return [
+        "journal mode WAL: readers and the writer no longer wait for each other",
+        "statistics: the UI's searches find the way through the largest tables",
+    ]
+
+
+def _postgresql(connection: sa.Connection) -> list[str]:
+    # asked again and again: one that waited inside its query would be waited for by the other's CREATE INDEX
+    while not connection.execute(sa.text(_TRY_LOCK), {"n": _LOCK_NUMBER}).scalar_one():
+        time.sleep(_AGAIN_SECONDS)
+    if not connection.execute(sa.text(_IN_ORDER)).scalar_one():
+        raise StoreError(
+            "this database sorts texts in an order in which the index is of no use (its collation is unusual): nothing "
+            "was done. One made with LOCALE 'C.UTF-8' can be tuned"
+        )
+    before = connection.execute(sa.text(_VALID), {"name": INDEX}).scalar_one_or_none()
+    if before is False:  # building it was broken off: it costs writers and serves nobody
+        connection.exec_driver_sql(_DROP)
+    connection.exec_driver_sql(_CREATE)
+    # what is marked as seen by all is then read from the index alone
+    connection.exec_driver_sql("VACUUM (ANALYZE) tags")
+    for table in _ANALYSED:
+        connection.exec_driver_sql(f"ANALYZE {table}")
+    made = "was there already" if before else "made"
+    return [f"index {INDEX} of tags: {made}", "statistics: up to date"]

@@ -1,5 +1,7 @@
 """Start a service, say how to use it, watch over it, and stop it."""
 
+import configparser
+import os
 import secrets
 import shutil
 import signal
@@ -11,17 +13,45 @@ from pathlib import Path
 from types import FrameType
 
 from massact.addresses import artifacts_shown, local_folder
-from massact.service import users_file
 from massact.service.preparing import Task, prepare
 from massact.service.process import REQUEST_SECONDS, Server
-from massact.service.secrets import ADMIN_PASSWORD, DATABASE_URI, SECRET_KEY
 from massact.service.settings import (
+    ADMIN_PASSWORD,
+    DATABASE_URI,
     LOOPBACK_HOSTS,
+    SECRET_KEY,
     Settings,
     check,
     check_database,
     is_loopback,
 )
+
+# What MLflow's auth app reads: a configuration file that names the user database and keeps checked logins a while.
+
+CACHE_SECONDS = 60
+"""How long a checked password is believed. Without it each request costs MLflow 0.18 s of hashing."""
+AUTH_ENVIRONMENT = {
+    "MLFLOW_BASIC_AUTH_FAIL_CLOSED": "true",
+    "MLFLOW_SERVER_ENABLE_GRAPHQL_AUTH": "true",
+    "MLFLOW_ENABLE_AI_GATEWAY": "false",
+    "MLFLOW_ENABLE_REMOTE_ASSISTANT": "false",
+    "MLFLOW_ENABLE_WORKSPACES": "false",
+}
+"""With users, whatever of MLflow's has no rules for them is off. None of it is of use here."""
+
+
+def write(path: Path, database_uri: str, permission: str) -> None:
+    """Write the file, for its owner alone: the URI may hold a password. The admin's is never in it."""
+    parser = configparser.ConfigParser()
+    parser["mlflow"] = {
+        "default_permission": permission,
+        "database_uri": database_uri.replace("%", "%%"),  # a percent sign is a reference to configparser
+        "admin_username": "admin",
+        "auth_cache_ttl_seconds": str(CACHE_SECONDS),
+    }
+    with open(path, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        parser.write(file)
+
 
 APP, APP_WITH_USERS = "massact", "massact-auth"
 """Names of the apps of `massact.server`, as MLflow's entry points have them."""
@@ -130,7 +160,7 @@ def _environment(settings: Settings, given: Mapping[str, str], users: Path | Non
         options.insert(0, "--no-access-log")
     own["MLFLOW_UVICORN_OPTS"] = " ".join(filter(None, options))
     if users is not None:
-        own.update(users_file.AUTH_ENVIRONMENT)
+        own.update(AUTH_ENVIRONMENT)
         own["MLFLOW_AUTH_CONFIG_PATH"] = str(users)
         # all workers need the same; a new one at each start only makes forms that were open be sent again
         own.setdefault(SECRET_KEY, secrets.token_hex(32))
@@ -146,7 +176,7 @@ def _users_file(settings: Settings) -> Iterator[Path | None]:
     folder = Path(tempfile.mkdtemp(prefix="massact-serve-"))  # for its owner alone
     try:
         path = folder / "auth.ini"
-        users_file.write(path, settings.users_database, "NO_PERMISSIONS" if settings.private else "READ")
+        write(path, settings.users_database, "NO_PERMISSIONS" if settings.private else "READ")
         yield path
     finally:
         shutil.rmtree(folder)

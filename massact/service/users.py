@@ -14,7 +14,7 @@ from typing import Any
 import requests
 
 from massact.errors import StoreError, UsageError
-from massact.login import find_login, log_in
+from massact.store.credentials import find_login, log_in
 
 WRITER_ROLE = "massact-writer"
 MIN_PASSWORD = 12

@@ -3,7 +3,8 @@
 import re
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 
 import numpy as np
@@ -47,3 +48,23 @@ def ngram_codes(tokens: Sequence[str], size: int) -> NDArray[np.uint32]:
     padded = [*([START] * (size - 1)), *tokens]
     codes = (zlib.crc32(" ".join(padded[i : i + size]).encode()) for i in range(len(tokens)))
     return np.fromiter(codes, dtype=np.uint32, count=len(tokens))
+
+
+# One torch thread for as long as a block runs.
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """Run the block on one torch thread, then go back to as many as before.
+
+    The order of sums, and so the last bits of a result, depends on the number of threads; and models
+    this small gain nothing from a second one, which under other load makes them several times slower.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

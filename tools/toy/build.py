@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from massact.errors import ConfigError
 from massact.toy import MODEL_NAMES
-from massact.toy.threads import single_thread
+from massact.toy.text import single_thread
 from tools.toy.contrast import add_contrast, greedy_continuations
 from tools.toy.corpus import BASE_MIXTURE, INSTRUCT_MIXTURE, Document, make_corpus
 from tools.toy.judge_fit import fit_judge

@@ -1,0 +1,252 @@
+"""`massact judge-check`: what a judge makes of texts whose scores are known, and how much its scores vary."""
+
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from massact.cli.options import experiment_option
+from massact.cli.output import FORMATS, Format, render, write
+from massact.cli.session import open_session, working
+from massact.config import JudgeConfig
+from massact.config.parse import judge_like
+from massact.query import Answer
+
+if TYPE_CHECKING:
+    from massact.judges.canaries import Canary, CanaryResult
+    from massact.workflow.context import Session
+from massact.cli.options import FILTER_OPTIONS, Number, tracking_uri_option
+from massact.cli.sync import spool_option
+from massact.labels import normalise_label
+from massact.query import Filters
+from massact.query.load import Asked, ask
+from massact.query.registry import pose_judges
+from massact.vectors.positions import parse_position
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CanaryRow:
+    """One canary under one judge."""
+
+    judge: str
+    trait: str
+    model: str | None
+    """Of the judge `self`: which model it is."""
+    canary: str
+    trait_mean: float | None
+    """0 to 100."""
+    trait_std: float | None
+    """Sample standard deviation over the repeats."""
+    coherence_mean: float | None
+    """0 to 100."""
+    coherence_std: float | None
+    n_scored: int
+    n_unscored: int
+    expected: str
+    status: str
+    """`ok` or `failed`."""
+    failure: str | None
+
+
+@click.command("judge-check")
+@experiment_option
+@click.option("--judge", metavar="NAME", help="Judge to check; default: the experiment file's.")
+@click.option("--trait", metavar="NAME", help="Only for this trait; default: every one of the file.")
+@click.option(
+    "--repeats",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="How often each text is scored, without the judge cache.",
+)
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(FORMATS),
+    default="table",
+    show_default=True,
+    help="How the answer is written.",
+)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File to write instead of standard output.",
+)
+@click.pass_context
+def judge_check(ctx: click.Context, /, experiment_file: str, **options: Any) -> None:
+    """Show a judge texts whose scores are known, several times, and how much its scores vary.
+
+    Gibberish, loops and empty text must be incoherent, plain refusals and answers coherent, and an order to
+    the judge within broken text must raise no score. Exits with 1 where the judge fails one. Needs no run store.
+
+    \b
+    Example:
+      massact judge-check --experiment experiments/toy.yaml --judge likelihood --repeats 5
+    """
+    session = open_session(experiment_file, "")
+    with working(session):
+        config = session.experiment.judge
+        if options["judge"]:
+            config = judge_like(config, options["judge"])
+        rows = tuple(_rows(session, config, options["trait"], options["repeats"]))
+    _write(session, rows, options["output_format"], options["output"])
+    n_failed = sum(row.status != "ok" for row in rows)
+    if n_failed:
+        click.echo(f"the judge {config.name} fails {n_failed} of {len(rows)} canaries", err=True)
+        ctx.exit(1)
+    click.echo(f"the judge {config.name} passes all {len(rows)} canaries", err=True)
+
+
+def _write(
+    session: "Session", rows: tuple[CanaryRow, ...], output_format: Format, output: Path | None
+) -> None:
+    stds = [(name, [getattr(row, f"{name}_std") for row in rows]) for name in ("trait", "coherence")]
+    largest = [(name, max((s for s in some if s is not None), default=None)) for name, some in stds]
+    notes = tuple(
+        f"largest standard deviation of {name}: {value:.2f}" for name, value in largest if value is not None
+    )
+    answer = Answer(question="judge-check", floor=session.experiment.coherence_floor, rows=rows, notes=notes)
+    write(render(answer, output_format), output)
+    for note in notes:
+        click.echo(note, err=True)
+
+
+def _rows(session: "Session", config: JudgeConfig, trait: str | None, repeats: int) -> Iterator[CanaryRow]:
+    experiment = session.experiment
+    traits = experiment.traits if trait is None else (experiment.trait(trait),)
+    models = experiment.models if config.kind == "self" else (None,)
+    for one, model in product(traits, models):
+        judge = session.judges.of(config, one, model)
+        results, _ = session.judges.check(config, judge, repeats=repeats)
+        named = replace(_NOBODY, judge=config.name, trait=one.name, model=model.name if model else None)
+        yield from (_row(named, result) for result in results)
+
+
+_NOBODY = CanaryRow(
+    judge="", trait="", model=None, canary="", trait_mean=None, trait_std=None, coherence_mean=None,
+    coherence_std=None, n_scored=0, n_unscored=0, expected="", status="ok", failure=None,
+)  # fmt: skip
+
+
+def _row(named: CanaryRow, result: "CanaryResult") -> CanaryRow:
+    from massact.judges.canaries import spread
+
+    n_scored = sum(verdict.scored for verdict in result.verdicts)
+    return replace(
+        named,
+        canary=result.canary.name,
+        trait_mean=statistics.fmean(result.trait) if result.trait else None,
+        trait_std=spread(result.trait),
+        coherence_mean=statistics.fmean(result.coherence) if result.coherence else None,
+        coherence_std=spread(result.coherence),
+        n_scored=n_scored,
+        n_unscored=len(result.verdicts) - n_scored,
+        expected=_expected(result.canary),
+        status="failed" if result.failure else "ok",
+        failure=result.failure,
+    )
+
+
+def _expected(canary: "Canary") -> str:
+    bounds = (("coherence", canary.coherence), ("trait", canary.trait))
+    parts = [f"{name} {low:g} to {high:g}" for name, (low, high) in bounds if (low, high) != (0.0, 100.0)]
+    if canary.like:
+        parts.append(f"both about as {canary.like}")
+    return ", ".join(parts)
+
+
+# `massact rejudge`: another judge on the responses that are there.
+
+
+def _filters(command: Any) -> Any:
+    for decorate in reversed(FILTER_OPTIONS):
+        command = decorate(command)
+    return command
+
+
+@click.command()
+@experiment_option
+@tracking_uri_option
+@click.option("--judge", metavar="NAME", help="Judge that scores, such as hf:MODEL; default: the file's.")
+@click.option(
+    "--from",
+    "sources",
+    multiple=True,
+    metavar="NAME",
+    help="Only what this judge scored (repeatable); default: what any did.",
+)
+@_filters
+@spool_option
+@click.option(
+    "--store-timeout",
+    type=Number(0),
+    default=3600,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for a run store that went down during the work.",
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Only say what there is to score; writes nothing, asks no judge."
+)
+@click.pass_context
+def rejudge(
+    ctx: click.Context,
+    /,
+    experiment_file: str,
+    tracking_uri: str,
+    judge: str | None,
+    sources: tuple[str, ...],
+    spool: Path,
+    store_timeout: float,
+    *,
+    dry_run: bool,
+    **chosen: tuple[Any, ...],
+) -> None:
+    """Score stored responses with another judge, without generating any again.
+
+    The results stand beside those of the judges before, and it is shown which winners flip. What the
+    judge has scored already is not paid for again; what it left unscored is tried once more. Exit code 1
+    when some evaluation could not be scored.
+
+    \b
+    Examples:
+      massact rejudge --experiment my.yaml --judge openai:gpt-4.1 --dry-run
+      massact rejudge --experiment my.yaml --judge hf:./judge --label probe --label mean_diff
+    """
+    from massact.sweep.rejudge import plan_rejudge, run_rejudge
+
+    session = open_session(
+        experiment_file, tracking_uri, judge=judge, spool=spool, store_timeout=store_timeout
+    )
+    only = _only(chosen)
+    with working(session):
+        if dry_run:
+            session.is_dry = True
+            plan = plan_rejudge(session, replace(only, judges=sources))
+            session.show(f"{session.experiment.judge.name}: {plan}")
+            return
+        plan = run_rejudge(session, replace(only, judges=sources))
+    _show_flips(experiment_file, tracking_uri, only)
+    if plan.n_left_out:
+        ctx.exit(1)
+
+
+def _only(chosen: dict[str, tuple[Any, ...]]) -> Filters:
+    return Filters(
+        models=chosen["models"],
+        traits=chosen["traits"],
+        positions=tuple(str(parse_position(text)) for text in chosen["positions"]),
+        labels=tuple(normalise_label(text) for text in chosen["labels"]),
+        layers=chosen["layers"],
+    )
+
+
+def _show_flips(experiment_file: str, tracking_uri: str, only: Filters) -> None:
+    answer = ask(pose_judges(Asked(experiment_file, tracking_uri, only)))
+    click.echo(render(answer, "table"), nl=False)
+    for note in answer.notes:
+        click.echo(f"note: {note}", err=True)

@@ -1,0 +1,1 @@
+"""What an experiment is fed with: traits, prompt files, their checks and splits."""

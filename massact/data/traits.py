@@ -1,0 +1,241 @@
+"""Trait datasets in trait-interp's layout, and files of neutral prompts.
+
+A trait's folder holds `positive.txt` and `negative.txt` (contrastive prompts, one a line; or `.jsonl` or
+`.json`, where prompts may have system prompts), `definition.txt` (the trait in words) and `steering.json`
+(`questions`, and `eval_prompt` if the trait has a judge prompt of its own). See docs/data.md.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from massact.data.prompt_files import (
+    Prompt,
+    prompt_text,
+    read_json,
+    read_prompt_file,
+    read_side,
+    read_text,
+    systems_of,
+    texts_of,
+)
+from massact.domain import QuestionSet
+from massact.errors import DataError
+from massact.keys import digest, digest_texts
+from massact.toy import is_toy, resolve
+
+# Which questions select and which confirm: decided by each question's own text and nothing else.
+
+_BITS = 53
+"""Of the digest: as many as a float holds exactly, so that a fraction is never rounded up to 1."""
+_WHOLE = float(2**_BITS)
+
+
+def fraction(question: str) -> float:
+    """A question's place in [0, 1): the first bits of the SHA-256 of its text, blanks around it left out."""
+    digest = hashlib.sha256(question.strip().encode()).digest()
+    return (int.from_bytes(digest[:8], "big") >> (64 - _BITS)) / _WHOLE
+
+
+def split_questions(questions: Iterable[str], share: float) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The questions that select and those that confirm, each in the order given.
+
+    Args:
+        questions: all questions of a trait.
+        share: of the questions that confirm, on average, between 0 and 1.
+    """
+    select: list[str] = []
+    confirm: list[str] = []
+    for question in questions:
+        (confirm if fraction(question) < share else select).append(question)
+    return tuple(select), tuple(confirm)
+
+
+_STEERING = "steering.json"
+
+
+@dataclass(frozen=True, slots=True)
+class TraitDataset:
+    """A trait's prompts, definition and steering questions."""
+
+    folder: Path
+    positive: tuple[Prompt, ...] = field(repr=False)
+    """Prompts whose continuation shows the trait."""
+    negative: tuple[Prompt, ...] = field(repr=False)
+    """Prompts whose continuation does not."""
+    definition: str = field(repr=False)
+    questions: tuple[str, ...] = field(repr=False)
+    eval_prompt: str | None = field(repr=False, default=None)
+    """The trait's own judge prompt, with `{question}` and `{answer}`."""
+    files: tuple[str, str] = field(repr=False, compare=False, default=("positive.txt", "negative.txt"))
+    """Names of the files that hold the two sides."""
+    steering: dict[str, Any] = field(repr=False, compare=False, default_factory=dict)
+    """The rest of `steering.json`, which decides nothing."""
+
+    @property
+    def prompts(self) -> tuple[Prompt, ...]:
+        """Both sides, the positive one first."""
+        return self.positive + self.negative
+
+    @property
+    def has_system_prompts(self) -> bool:
+        return any(prompt.system for prompt in self.prompts)
+
+    @property
+    def digest(self) -> str:
+        """Digest of the contrastive prompts, their system prompts where there are any, and the definition."""
+        sides = {"positive": self.positive, "negative": self.negative}
+        fields: dict[str, Any] = {name: texts_of(side) for name, side in sides.items()}
+        if self.has_system_prompts:
+            fields["system"] = {name: systems_of(side) for name, side in sides.items()}
+        return digest({**fields, "definition": self.definition})
+
+    def question_set(self, subset: int, *, confirm_share: float | None = None) -> QuestionSet:
+        """The first `subset` questions; 0 is all. Where a share confirms, of those that select.
+
+        Raises:
+            DataError: there are fewer questions, or the split leaves a part without any.
+        """
+        questions, among = self.questions, "questions"
+        if confirm_share is not None:
+            questions, among = self._split(confirm_share)[0], "questions that select"
+        if subset > len(questions):
+            raise DataError(
+                f"subset {subset}: {self.folder / _STEERING} has {len(questions)} {among}; 0 asks all"
+            )
+        return QuestionSet(questions[:subset] if subset else questions, digest_texts(questions), subset)
+
+    def confirming_set(self, confirm_share: float) -> QuestionSet:
+        """The questions that confirm, all of them.
+
+        Raises:
+            DataError: the split leaves a part without questions.
+        """
+        questions = self._split(confirm_share)[1]
+        return QuestionSet(questions, digest_texts(questions), 0)
+
+    def _split(self, share: float) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        select, confirm = split_questions(self.questions, share)
+        if not select or not confirm:
+            raise DataError(
+                f"questions.confirm {share:g}: of the {len(self.questions)} questions in {self.folder / _STEERING} "
+                f"{len(select)} select and {len(confirm)} confirm, and each part needs some; "
+                f"{'lower' if confirm else 'raise'} the share, or add questions"
+            )
+        return select, confirm
+
+
+def load_trait(reference: str) -> TraitDataset:
+    """Read and check a trait's dataset.
+
+    Args:
+        reference: a folder, or `toy:<name>` for an embedded one.
+
+    Raises:
+        DataError: a file is missing, empty or malformed; the message names it, and the line where there is one.
+    """
+    folder = resolve(reference) if is_toy(reference) else Path(reference).expanduser()
+    if not folder.is_dir():
+        raise DataError(
+            f"no trait dataset {str(folder)!r}: give a folder with positive.txt, negative.txt, definition.txt "
+            "and steering.json"
+        )
+    steering = _read_steering(folder / _STEERING)
+    (positive_file, positive), (negative_file, negative) = (
+        read_side(folder, side) for side in ("positive", "negative")
+    )
+    _check_sides_differ(folder, positive, negative, (positive_file.name, negative_file.name))
+    definition = read_text(folder / "definition.txt").strip()
+    if not definition:
+        raise DataError(f"{folder / 'definition.txt'} is empty: write in words what the trait is")
+    eval_prompt = steering.get("eval_prompt")
+    if eval_prompt is not None and not (isinstance(eval_prompt, str)):
+        raise DataError(f"{folder / _STEERING}: eval_prompt is not a text")
+    return TraitDataset(
+        folder,
+        positive,
+        negative,
+        definition,
+        _questions(steering, folder),
+        eval_prompt,
+        files=(positive_file.name, negative_file.name),
+        steering={
+            name: value for name, value in steering.items() if name not in ("questions", "eval_prompt")
+        },
+    )
+
+
+def load_prompts(reference: str) -> tuple[str, ...]:
+    """Neutral prompts: a file with one a line, JSON lines, a JSON list, or `toy:<name>`.
+
+    Raises:
+        DataError: the file is missing, empty or malformed.
+    """
+    path = resolve(reference) if is_toy(reference) else Path(reference).expanduser()
+    if path.suffix != ".json":
+        return read_prompts(path)
+    document = read_json(path)
+    items = document.get("prompts") if isinstance(document, dict) else document
+    listed = items if isinstance(items, list) else []
+    found = [prompt_text(item) if isinstance(item, dict) else item for item in listed]
+    prompts = tuple(prompt for prompt in found if isinstance(prompt, str) and prompt.strip())
+    if any(isinstance(one, dict) and one.get("system_prompt") for one in (document, *listed)):
+        raise DataError(f"{path}: neutral prompts have no system prompt")
+    if not prompts or len(prompts) < len(found):
+        raise DataError(
+            f'{path}: not a list of prompts; write ["…", …] or {{"prompts": [{{"text": "…"}}, …]}}'
+        )
+    return prompts
+
+
+def read_prompts(path: Path) -> tuple[str, ...]:
+    """The prompts of a file without system prompts, blank lines left out.
+
+    Raises:
+        DataError: the file is missing or empty, is not UTF-8, or a prompt stands twice.
+    """
+    prompts = read_prompt_file(path)
+    for prompt in prompts:
+        if prompt.system:
+            raise DataError(f"{path}, {prompt.place}: neutral prompts have no system prompt")
+    return texts_of(prompts)
+
+
+def _check_sides_differ(
+    folder: Path, positive: tuple[Prompt, ...], negative: tuple[Prompt, ...], files: tuple[str, str]
+) -> None:
+    """One prompt may stand on both sides only with system prompts that differ."""
+    first = {prompt: prompt for prompt in positive}
+    for prompt in negative:
+        if prompt in first:
+            raise DataError(
+                f"{folder}: a prompt stands in {files[0]} ({first[prompt].place}) and in {files[1]} "
+                f"({prompt.place}): {prompt.text!r}; remove it from one of them"
+            )
+
+
+def _questions(steering: dict[str, Any], folder: Path) -> tuple[str, ...]:
+    """The questions; trait-interp also writes them as objects with a `question` among notes of its own."""
+    path, listed = folder / _STEERING, steering.get("questions")
+    if not isinstance(listed, list):
+        raise DataError(f'{path}: "questions" is not a list of texts')
+    questions: list[str] = []
+    for number, one in enumerate(listed, 1):
+        question = one.get("question", prompt_text(one)) if isinstance(one, dict) else one
+        if not isinstance(question, str) or not question.strip():
+            raise DataError(f'{path}: "questions" is not a list of texts: question {number} is none')
+        if question in questions:
+            raise DataError(f'{path}: "questions" holds a question twice: {question!r}')
+        questions.append(question)
+    if not questions:
+        raise DataError(f'{path}: "questions" is empty')
+    return tuple(questions)
+
+
+def _read_steering(path: Path) -> dict[str, Any]:
+    document = read_json(path)
+    if not isinstance(document, dict):
+        raise DataError(f'{path}: not an object with "questions"')
+    return document

@@ -1,0 +1,324 @@
+"""Response tables that a run announces: there, and readable."""
+
+import tempfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from massact.doctor.base import CannotMendError, Check, Finding, FinishedRun, Patient, decode_row
+from massact.doctor.files import ArtifactError
+from massact.errors import MassactError
+from massact.json_text import parse_json, parse_object
+from massact.labels import parse_label
+from massact.store.read.base import RawRun
+from massact.store.schema import Artifact, EvaluationRow, Kind, MlflowTag, StageRow, Tag
+
+if TYPE_CHECKING:
+    import torch
+import threading
+from hashlib import sha256
+
+from massact.errors import StoreError
+from massact.store.schema import format_param
+
+_N_COLUMNS = 5
+
+
+class Responses(Check):
+    """Evaluations, baselines and confirmations whose table of responses is lost. Nothing can bring the texts back."""
+
+    name = "responses"
+    kinds = frozenset({Kind.EVALUATION, Kind.BASELINE, Kind.CONFIRMATION})
+    tags = (MlflowTag.TABLES, Tag.ROW)
+    reads_files = True
+
+    def __init__(self, patient: Patient) -> None:
+        self._patient = patient
+
+    def see(self, run: FinishedRun) -> Iterator[Finding]:
+        """Its table, where it has one: with `--save-responses none` there is none to look for."""
+        if not _announces(run.raw.tags.get(MlflowTag.TABLES)):
+            return
+        try:
+            _check_table(self._patient.files.read(run.raw.artifact_uri, Artifact.RESPONSES))
+        except ArtifactError as error:
+            if error.state == "unreachable":
+                return
+            wrong = "is missing" if error.state == "missing" else f"was not read: {error}"
+        except ValueError as error:
+            wrong = f"is damaged ({error})"
+        else:
+            return
+        again = "`massact confirm`" if run.kind is Kind.CONFIRMATION else "the next sweep"
+        yield Finding(
+            check=self.name,
+            run_id=run.run_id,
+            what=f"the table of responses of this {run.kind} {wrong}; its scores are in the run and unharmed",
+            advice="nothing can make the texts again: bring back a copy of the file, or delete the run "
+            f"(mlflow runs delete --run-id {run.run_id}) and {again} generates and judges them anew",
+        )
+
+
+def _announces(text: str | None) -> bool:
+    try:
+        return any(one["path"] == Artifact.RESPONSES for one in parse_json(text or "[]"))
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _check_table(content: bytes) -> None:
+    """Make sure that it is a table such as `massact.store.write.tensors.write_responses` writes.
+
+    Raises:
+        ValueError: it is not.
+    """
+    table = parse_json(content)
+    rows = table.get("data") if isinstance(table, dict) else None
+    if not isinstance(rows, list) or not all(
+        isinstance(row, list) and len(row) == _N_COLUMNS for row in rows
+    ):
+        raise ValueError(f"not a table of {_N_COLUMNS} columns")
+
+
+# Making an evaluation's vector again, from what extractions keep. What gives another digest is not used.
+
+T = TypeVar("T")
+
+_KEPT = 64
+"""Stacks of vectors that are kept in memory: the evaluations of one label come together or far apart."""
+_ACTIVATIONS = ("train.safetensors", "validation.safetensors", "metadata.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """A vector's file, and what it was made from."""
+
+    content: bytes
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    run: RawRun
+    row: StageRow
+
+
+class Donors:
+    """The extractions of an experiment, superseded ones too, as sources of vectors."""
+
+    def __init__(self, patient: Patient) -> None:
+        self._patient = patient
+        self._stacks: OrderedDict[tuple[str, str, str], torch.Tensor | None] = OrderedDict()
+
+    def vector_file(self, row: EvaluationRow) -> Rebuilt:
+        """The file of an evaluation's vector, as it was first written.
+
+        Raises:
+            CannotMendError: no extraction in the store gives a vector of the row's digest.
+        """
+        from massact.vectors.geometry import vector_digest
+
+        tried = 0
+        ways = (("vectors", self._read_stack), ("activations", self._make_stack))
+        for what, stack_of in ways:
+            for stage in self._extractions_of(row):
+                stack = self._kept(what, stage, row.label or "", stack_of)
+                if stack is None or row.layer is None or row.layer >= len(stack):
+                    continue
+                tried += 1
+                if vector_digest(stack[row.layer]) == row.vector_digest:
+                    return Rebuilt(
+                        _file(row, stack[row.layer]), f"the {what} of extraction {stage.run.run_id}"
+                    )
+        reason = (
+            "no extraction of its model, trait and window keeps vectors or activations that can be read"
+            if not tried
+            else "the extractions in the store give other vectors (it was extracted again since, or elsewhere)"
+        )
+        raise CannotMendError(f"beyond mending: {reason}")
+
+    def _extractions_of(self, row: EvaluationRow) -> Iterator[_Stage]:
+        wanted = (row.model, row.trait, row.position)
+        for stage in self._extractions:
+            if (stage.row.model, stage.row.trait, stage.row.position) == wanted:
+                yield stage
+
+    def _kept(
+        self, what: str, stage: _Stage, label: str, make: "Callable[[_Stage, str], torch.Tensor | None]"
+    ) -> "torch.Tensor | None":
+        place = (what, stage.run.run_id, label)
+        if place not in self._stacks:
+            self._stacks[place] = make(stage, label)
+            if len(self._stacks) > _KEPT:
+                self._stacks.popitem(last=False)
+        return self._stacks[place]
+
+    def _read_stack(self, stage: _Stage, label: str) -> "torch.Tensor | None":
+        """`[n_layers, d_model]`; `None` where the extraction keeps no readable vectors of the label."""
+        from massact.store.write.tensors import read_tensor
+
+        name = f"{Artifact.VECTORS}/{label}.safetensors"
+        return self._unfolded(stage.run, (name,), lambda folder: read_tensor(folder / name, "vectors"))
+
+    def _make_stack(self, stage: _Stage, label: str) -> "torch.Tensor | None":
+        """The same, made again from the activations that it keeps."""
+        from massact.store.write.tensors import read_activations
+        from massact.vectors.extract import make_vectors
+        from massact.vectors.massive_dims import parse_calibration
+
+        calibrated = self._calibrations.get(stage.row.calibration_key or "")
+        if calibrated is None or self._patient.seed is None:
+            return None
+        calibration = self._unfolded(
+            calibrated.run,
+            (Artifact.CALIBRATION,),
+            lambda folder: parse_calibration(parse_object((folder / Artifact.CALIBRATION).read_bytes())),
+        )
+        names = tuple(f"{Artifact.ACTIVATIONS}/{name}" for name in _ACTIVATIONS)
+        activations = self._unfolded(
+            stage.run, names, lambda folder: read_activations(folder / Artifact.ACTIVATIONS)
+        )
+        if calibration is None or activations is None:
+            return None
+        try:
+            recipe = parse_label(label)
+            self._patient.say(
+                f"making the vectors of {label} again, from the activations of {stage.run.run_id}"
+            )
+            return make_vectors([recipe], activations, calibration, seed=self._patient.seed)[label].vectors
+        except (MassactError, ValueError, KeyError, IndexError, RuntimeError):
+            return None  # activations of another model, or a label that is none of ours
+
+    def _unfolded(self, run: RawRun, names: tuple[str, ...], read: Callable[[Path], T]) -> T | None:
+        """What a reader makes of some of a run's files; `None` where one is missing or damaged."""
+        with tempfile.TemporaryDirectory(prefix="massact-") as temporary:
+            try:
+                for name in names:
+                    path = Path(temporary, name)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(self._patient.files.read(run.artifact_uri, name))
+                return read(Path(temporary))
+            except (ArtifactError, MassactError, ValueError):
+                return None
+
+    @cached_property
+    def _extractions(self) -> list[_Stage]:
+        return self._stages(Kind.EXTRACTION)
+
+    @cached_property
+    def _calibrations(self) -> dict[str, _Stage]:
+        return {stage.row.key: stage for stage in self._stages(Kind.CALIBRATION)}
+
+    def _stages(self, kind: Kind) -> list[_Stage]:
+        """The finished runs of a stage, the newest last."""
+        raw = self._patient.source.stream(self._patient.experiment, kind, tags=(Tag.ROW,))
+        found = []
+        for run in sorted(raw, key=lambda run: (run.finished_at or -1, run.run_id)):
+            row = decode_row(kind, run.tags.get(Tag.ROW, ""))
+            if isinstance(row, StageRow):
+                found.append(_Stage(run, row))
+        return found
+
+
+def _file(row: EvaluationRow, vector: "torch.Tensor") -> bytes:
+    from massact.store.write.evaluations import vector_provenance
+    from massact.store.write.tensors import tensor_bytes
+
+    return tensor_bytes({"vector": vector}, vector_provenance(row))
+
+
+# Vectors of finished evaluations: there, readable, and the one that the row names.
+
+_UNHARMED = "the result itself is unharmed"
+
+
+class Vectors(Check):
+    """Evaluations and confirmations whose vector is missing, cannot be read, or is another one."""
+
+    name = "vectors"
+    kinds = frozenset({Kind.EVALUATION, Kind.CONFIRMATION})
+    tags = (Tag.ROW,)
+    reads_files = True
+
+    def __init__(self, patient: Patient) -> None:
+        self._patient = patient
+        self._donors, self._lock = Donors(patient), threading.Lock()
+
+    def see(self, run: FinishedRun) -> Iterator[Finding]:
+        """Its vector, where it has one: an imported evaluation has none by nature."""
+        row = run.row
+        if not isinstance(row, EvaluationRow) or row.origin == "imported" or row.vector_digest is None:
+            return
+        try:
+            content = self._patient.files.read(run.raw.artifact_uri, Artifact.VECTOR)
+            found = digest_in(content)
+        except ArtifactError as error:
+            if error.state == "unreachable":
+                return
+            wrong = (
+                "has no vector" if error.state == "missing" else f"has a vector that was not read: {error}"
+            )
+        except ValueError as error:
+            wrong = f"has a damaged vector file ({error})"
+        else:
+            if found == row.vector_digest:
+                return
+            wrong = f"has a vector of digest {found[:12]}, and its row names {row.vector_digest[:12]}"
+        yield self._finding(run, row, wrong)
+
+    def _finding(self, run: FinishedRun, row: EvaluationRow, wrong: str) -> Finding:
+        what = f"{run.kind} {row.label} L{row.layer} c={format_param(row.coefficient)} {wrong}; {_UNHARMED}"
+        advice = f"bring back a copy of its file, or leave it: {_UNHARMED}"
+        try:
+            made = self._rebuilt(run, row)
+        except CannotMendError as error:
+            return Finding(check=self.name, run_id=run.run_id, what=what, advice=f"{error}; {advice}")
+        return Finding(
+            check=self.name,
+            run_id=run.run_id,
+            what=what,
+            advice=advice,
+            remedy=f"writes it anew from {made.source}",
+            mend=lambda: self._mend(run, row, made),
+        )
+
+    def _rebuilt(self, run: FinishedRun, row: EvaluationRow) -> Rebuilt:
+        """The vector's file as it would be written: only what was tried is promised."""
+        with self._lock:
+            made = self._donors.vector_file(row)
+        if why := self._patient.files.why_not_written(run.raw.artifact_uri, Artifact.VECTOR):
+            raise CannotMendError(f"could not be written: {why}")
+        return made
+
+    def _mend(self, run: FinishedRun, row: EvaluationRow, made: Rebuilt) -> str:
+        place = run.raw.artifact_uri
+        try:
+            self._patient.mender.put(place, Artifact.VECTOR, made.content)
+            is_there = digest_in(self._patient.files.read(place, Artifact.VECTOR)) == row.vector_digest
+        except (ArtifactError, StoreError, ValueError) as error:
+            raise CannotMendError(f"the rebuilt vector could not be written: {error}") from error
+        if not is_there:
+            raise CannotMendError(f"the rebuilt vector was written to {place} and reads as another one")
+        return f"rebuilt from {made.source}, the digest is the row's"
+
+
+def digest_in(content: bytes) -> str:
+    """The digest of the vector in a file, as `massact.vectors.geometry.vector_digest` makes it, without torch.
+
+    Raises:
+        ValueError: no such file, or no vector in it.
+    """
+    import numpy as np
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        vector = load(content)["vector"]
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"it holds no tensor `vector` that can be read ({error!r})") from error
+    return sha256(np.ascontiguousarray(vector, dtype="<f4").tobytes()).hexdigest()

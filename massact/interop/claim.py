@@ -1,0 +1,183 @@
+"""One import at a time into an experiment: whoever imports says so in the store, and others wait.
+
+Each importer has a tag of its own on the MLflow experiment. It sets the tag, then looks for others': of two that begin
+at once at least one sees the other, takes its own back and waits. A claim is void once its process has ended, or once
+it has not changed for a while, seen from here, so no clocks are compared.
+"""
+
+import json
+import random
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from threading import Event, Thread
+from types import TracebackType
+from typing import TypeVar
+
+from massact.addresses import shown_uri
+from massact.errors import StoreError
+from massact.store.schema.names import IMPORTING_TAG
+from massact.store.write.client import connect, is_alive, process_tag, read_process, without_password
+from massact.store.write.experiments import ensure_experiment
+from massact.store.write.retry import Patience, is_outage
+
+T = TypeVar("T")
+_PATIENCE_SECONDS = 60.0
+
+
+class ImportClaim(AbstractContextManager["ImportClaim"]):
+    """Held while an import reads what is there and writes what is new."""
+
+    def __init__(
+        self,
+        tracking_uri: str,
+        experiment: str,
+        *,
+        description: str = "",
+        say: Callable[[str], None] = lambda _line: None,
+        beat_seconds: float = 5.0,
+        silent_seconds: float = 60.0,
+    ) -> None:
+        """
+        Args:
+            description: of an MLflow experiment that is made for it.
+            say: told in one line who is waited for.
+            beat_seconds: how often the claim is renewed.
+            silent_seconds: how long another's may stay the same before it is void.
+        """
+        self._uri, self._experiment, self._description = tracking_uri, experiment, description
+        self._say, self._beat_seconds, self._silent_seconds = say, beat_seconds, silent_seconds
+        self._key = f"{IMPORTING_TAG}.{uuid.uuid4().hex[:12]}"
+        self._since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+        self._beats = 0
+        self._is_lost = False
+        self._ended = Event()
+        self._thread: Thread | None = None
+        self._seen: dict[str, tuple[str, float]] = {}
+        """Of others' claims the last value, and since when it has been that one."""
+
+    def __enter__(self) -> "ImportClaim":
+        """Wait until nobody else imports.
+
+        Raises:
+            StoreError: the store cannot be written to.
+        """
+        self._client = connect(self._uri)
+        self._experiment_id = ensure_experiment(self._client, self._uri, self._experiment, self._description)
+        try:
+            while True:
+                self._ask(self._renew)
+                if not self._ask(self._others):
+                    break
+                self._ask(self._withdraw)
+                self._wait()
+        except BaseException:
+            self._let_go()
+            raise
+        self._thread = Thread(target=self._beat, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._let_go()
+
+    def check(self) -> None:
+        """Make sure that the claim still stands.
+
+        Raises:
+            StoreError: another took its place, since it had not been renewed for long.
+        """
+        if self._is_lost:
+            raise StoreError(
+                "this import was silent for so long that another began in its place: run it again, nothing is "
+                "imported twice"
+            )
+
+    def _wait(self) -> None:
+        told: set[str] = set()
+        while others := self._ask(self._others):
+            for key, text in others.items():
+                if key not in told:
+                    told.add(key)
+                    self._say(f"waiting: {_who(text)} imports into the experiment {self._experiment!r}")
+            time.sleep(random.uniform(0.2, 1.0))  # noqa: S311  so that two do not begin again together
+
+    def _others(self) -> dict[str, str]:
+        """The claims of others that stand."""
+        tags = self._client.get_experiment(self._experiment_id).tags
+        found = {}
+        for key, text in tags.items():
+            if not key.startswith(f"{IMPORTING_TAG}.") or key == self._key or not text:
+                continue
+            if self._stands(key, text):
+                found[key] = text
+            else:
+                self._remove(key)
+        return found
+
+    def _stands(self, key: str, text: str) -> bool:
+        process = read_process(text)
+        alive = None if process is None else is_alive(process)
+        if alive is not None:  # however silent: a long write to SQLite keeps its own sign of life out
+            return alive
+        now = time.monotonic()
+        last, since = self._seen.get(key, ("", now))
+        if text != last:
+            since = now
+        self._seen[key] = (text, since)
+        return now - since < self._silent_seconds
+
+    def _renew(self) -> None:
+        self._beats += 1
+        claim = {**json.loads(process_tag()), "since": self._since, "beat": self._beats}
+        self._client.set_experiment_tag(self._experiment_id, self._key, json.dumps(claim))
+
+    def _beat(self) -> None:
+        while not self._ended.wait(self._beat_seconds):
+            with suppress(Exception):  # a store that is busy or down: the next beat tries again
+                if not self._client.get_experiment(self._experiment_id).tags.get(self._key):  # see `_remove`
+                    self._is_lost = True
+                    return
+                self._renew()
+
+    def _withdraw(self) -> None:
+        self._remove(self._key)
+
+    def _remove(self, key: str) -> None:
+        try:
+            self._client.delete_experiment_tag(self._experiment_id, key)
+        except Exception:
+            # gone already, or a server of an MLflow that cannot delete tags of experiments
+            if key in self._client.get_experiment(self._experiment_id).tags:
+                self._client.set_experiment_tag(self._experiment_id, key, "")
+
+    def _let_go(self) -> None:
+        if not self._is_lost:
+            with suppress(Exception):  # a store that is down: the claim is void when this process ends
+                self._withdraw()
+
+    def _ask(self, attempt: Callable[[], T]) -> T:
+        patience = Patience(_PATIENCE_SECONDS)
+        patience.begin()  # another's writing may keep a SQLite file locked
+        try:
+            return patience.ask(attempt, is_outage=is_outage)
+        except StoreError:
+            raise
+        except Exception as error:
+            raise StoreError(
+                f"tracking store {shown_uri(self._uri)}: {without_password(error, self._uri)}"
+            ) from error
+
+
+def _who(text: str) -> str:
+    process = read_process(text)
+    since = json.loads(text).get("since") if process is not None else None
+    return (
+        "another process" if process is None else f"process {process.pid} on {process.host} (since {since})"
+    )

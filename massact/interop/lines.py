@@ -1,0 +1,358 @@
+"""A line of `results.jsonl` as frozen values: a header, a baseline or an evaluation.
+
+The format, read off trait-interp's `utils/steering_results.py`: a header names trait, model and judge of
+all lines of its file; a baseline and an evaluation hold a result and when it was written, and an
+evaluation the vectors that steered.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, BinaryIO
+
+from massact.domain import COMPONENT, Direction
+from massact.errors import UsageError, lfs_advice
+from massact.json_text import JsonError, parse_json
+from massact.labels import normalise_label
+from massact.store.schema.rows import MOST
+from massact.vectors.positions import parse_position
+
+# One line of a file as a JSON document in one spelling, or the reason why it is none.
+
+MAX_LINE_BYTES = 10_000_000
+"""A longer line is refused unread: no result takes a hundredth of it."""
+_MAX_EXACT = 2.0**53
+_BOM = b"\xef\xbb\xbf"
+
+
+class LineError(ValueError):
+    """A line that cannot be imported; the message is the reason."""
+
+
+def read_lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
+    """Line numbers, from 1, and lines; `None` for one longer than `MAX_LINE_BYTES`, passed over unread."""
+    number = 0
+    while line := file.readline(MAX_LINE_BYTES + 1):
+        number += 1
+        is_whole = len(line) <= MAX_LINE_BYTES
+        rest = line
+        while not rest.endswith(b"\n") and len(rest) > MAX_LINE_BYTES:
+            rest = file.readline(MAX_LINE_BYTES + 1)
+        yield number, (line.removeprefix(_BOM) if number == 1 else line) if is_whole else None
+
+
+def parse_document(line: bytes | None, *, allow_nan: bool = False) -> dict[str, Any]:
+    """The JSON object of a line, numbers in one spelling (`800.0` as 800).
+
+    Args:
+        allow_nan: whether NaN, numpy's mean of nothing, is let through.
+
+    Raises:
+        LineError: not UTF-8, not a JSON object, or with something that no store can hold.
+    """
+    if line is None:
+        raise LineError(f"the line is longer than {MAX_LINE_BYTES // 1_000_000} MB")
+    if advice := lfs_advice(line):
+        raise LineError(advice)
+    try:
+        document = parse_json(line, allow_nan=allow_nan)
+    except JsonError as error:
+        raise LineError(f"not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise LineError("not a JSON object")
+    if b"\\u" in line:
+        _check_text(document)
+    spelled: dict[str, Any] = _one_spelling(document)
+    return spelled
+
+
+def _one_spelling(value: Any) -> Any:
+    if isinstance(value, float):
+        if math.isnan(value):
+            return value
+        if math.isinf(value):
+            raise LineError(f"{'-' if value < 0 else ''}Infinity is not a number that JSON has")
+        return int(value) if value.is_integer() and abs(value) < _MAX_EXACT else value
+    if isinstance(value, dict):
+        return {key: _one_spelling(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_one_spelling(one) for one in value]
+    return value
+
+
+def without_nan(value: Any) -> Any:
+    """A document with `None` for each NaN, which no digest and no other reader's JSON knows."""
+    if isinstance(value, dict):
+        return {key: without_nan(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [without_nan(one) for one in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _check_text(value: Any) -> None:
+    """Refuse what an escape can spell and no database keeps: NUL."""
+    if isinstance(value, str):
+        if "\0" in value:
+            raise LineError("a text holds a NUL, which no store can keep")
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            _check_text(key)
+            _check_text(one)
+    elif isinstance(value, list):
+        for one in value:
+            _check_text(one)
+
+
+OWN = "massact"
+"""The object that massact's own export adds to a line; no other reader of the format looks at it."""
+MAX_LAYER = 100_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_VECTOR_FIELDS = ("layer", "component", "position", "method", "weight")
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The header of a file. What it does not tell is `None`."""
+
+    document: Mapping[str, Any]
+    """The header as it was written, without `massact`."""
+    own: Mapping[str, Any] | None
+    """Its `massact` object, in a file of our own export."""
+    trait: str | None
+    direction: Direction | None
+    steering_model: str | None
+    judge_model: str | None
+    judge_method: str | None
+    prompts_file: str | None
+    n_questions: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """One of the vectors that steered."""
+
+    layer: int
+    component: str
+    position: str | None
+    """In its one spelling; `None` where the line does not tell."""
+    method: str
+    """As written, such as `probe_postclean_u2`."""
+    label: str
+    """The method in its one spelling where it is a label of ours, else as written."""
+    weight: float
+    extra: Mapping[str, Any]
+    """Whatever else the line says about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of it; scores are 0 to 100, `None` where nothing was scored."""
+
+    trait_mean: float | None
+    coherence_mean: float | None
+    trait_std: float | None
+    n: int | None
+    """How many responses have a trait score."""
+    reason: str | None = None
+    """Why a mean is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResultLine:
+    """A baseline (no vectors) or an evaluation."""
+
+    document: Mapping[str, Any]
+    """The whole line, numbers in one spelling."""
+    result: Result
+    trait_judge: str | None
+    timestamp: str | None
+    """As written; `None` where the line has none."""
+    finished_at: int | None
+    """The timestamp in milliseconds since 1970; one without a zone counts as UTC."""
+    vectors: tuple[Vector, ...] = ()
+    config: Mapping[str, Any] | None = None
+    """What the config of an evaluation holds beside its vectors."""
+
+    @property
+    def is_baseline(self) -> bool:
+        return not self.vectors
+
+
+def parse_header(document: Mapping[str, Any]) -> Header:
+    """The header that a line holds.
+
+    Raises:
+        LineError: a field that decides where results belong is of the wrong type.
+    """
+    direction = document.get("direction")
+    if "direction" in document and direction not in ("positive", "negative"):
+        raise LineError(f"header: direction {direction!r} is neither 'positive' nor 'negative'")
+    judge = _mapping(document, "eval")
+    own = document.get(OWN)
+    return Header(
+        document=without_nan({name: value for name, value in document.items() if name != OWN}),
+        own=own if isinstance(own, dict) else None,
+        trait=_text(document, "trait"),
+        direction=direction,
+        steering_model=_text(document, "steering_model"),
+        judge_model=_text(judge, "model"),
+        judge_method=_text(judge, "method"),
+        prompts_file=_text(document, "prompts_file"),
+        n_questions=_count(document, "n_questions"),
+    )
+
+
+def parse_result_line(document: Mapping[str, Any]) -> ResultLine:
+    """The baseline or evaluation that a line holds.
+
+    Raises:
+        LineError: it is neither, or something in it is not what it has to be.
+    """
+    kind = document.get("type")
+    if "type" in document and kind not in ("baseline", "evaluation"):
+        raise LineError(f"unknown type {kind!r}: a line is a header, a baseline or an evaluation")
+    if not isinstance(document.get("result"), dict):
+        raise LineError("no `result`")
+    timestamp = _text(document, "timestamp")
+    vectors: tuple[Vector, ...] = ()
+    config: dict[str, Any] | None = None
+    if kind != "baseline":
+        vectors = _vectors(document)
+        config = {name: value for name, value in document["config"].items() if name != "vectors"}
+    return ResultLine(
+        document=without_nan(document),
+        result=_result(document["result"]),
+        trait_judge=_text(_mapping(document, "eval"), "trait_judge"),
+        timestamp=timestamp,
+        finished_at=None if timestamp is None else milliseconds(timestamp),
+        vectors=vectors,
+        config=without_nan(config),
+    )
+
+
+def milliseconds(timestamp: str) -> int:
+    """An ISO timestamp in milliseconds since 1970; without a zone it counts as UTC.
+
+    Raises:
+        LineError: not a timestamp, or one before 1970.
+    """
+    try:
+        moment = datetime.fromisoformat(timestamp)
+        at = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH
+    except (ValueError, OverflowError) as error:
+        raise LineError(f"timestamp {timestamp!r} is not an ISO time such as 2026-01-11T09:08:38") from error
+    if at < timedelta(0):
+        raise LineError(f"timestamp {timestamp!r} lies before 1970")
+    return at // timedelta(milliseconds=1)
+
+
+def _vectors(document: Mapping[str, Any]) -> tuple[Vector, ...]:
+    config = document.get("config")
+    vectors = config.get("vectors") if isinstance(config, dict) else None
+    if not isinstance(vectors, list):
+        raise LineError("no `config.vectors`")
+    if not vectors:
+        raise LineError("`config.vectors` is empty: an evaluation is steered by a vector")
+    component = _text(config, "component") if isinstance(config, dict) else None
+    return tuple(_vector(one, component or COMPONENT) for one in vectors)
+
+
+def _vector(fields: object, component: str) -> Vector:
+    if not isinstance(fields, dict):
+        raise LineError("`config.vectors` holds something that is not an object")
+    layer, weight = fields.get("layer"), fields.get("weight")
+    if not isinstance(layer, int) or isinstance(layer, bool) or not 0 <= layer <= MAX_LAYER:
+        raise LineError(f"layer {layer!r} is not a whole number from 0")
+    method = _text(fields, "method")
+    if not method:
+        raise LineError("a vector without a method")
+    position = _text(fields, "position")
+    return Vector(
+        layer=layer,
+        component=_text(fields, "component") or component,
+        position=None if position is None else _position(position),
+        method=method,
+        label=_label(method),
+        weight=_finite(weight, "weight") + 0.0,  # -0.0 and 0.0 are one coefficient
+        extra=without_nan({name: value for name, value in fields.items() if name not in _VECTOR_FIELDS}),
+    )
+
+
+def _label(method: str) -> str:
+    try:
+        return normalise_label(method)
+    except UsageError:
+        return method
+
+
+def _position(text: str) -> str:
+    try:
+        return str(parse_position(text))
+    except UsageError as error:
+        raise LineError(f"position {text!r} is not a window such as response[:5]") from error
+
+
+def _result(fields: Mapping[str, Any]) -> Result:
+    names = ("trait_mean", "coherence_mean", "trait_std")
+    missing = [name for name in names[:2] if _is_nan(fields.get(name))]
+    fields = {**fields, **{name: None for name in names if _is_nan(fields.get(name))}}
+    spread = fields.get("trait_std")
+    return Result(
+        trait_mean=_score(fields, "trait_mean"),
+        coherence_mean=_score(fields, "coherence_mean"),
+        trait_std=None if spread is None else _finite(spread, "trait_std"),
+        n=_count(fields, "n"),
+        reason=f"the file has NaN, the mean of no scores, as {' and '.join(missing)}" if missing else None,
+    )
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _score(fields: Mapping[str, Any], name: str) -> float | None:
+    value = fields.get(name)
+    if value is None:
+        return None
+    score = _finite(value, name)
+    if not 0 <= score <= 100:
+        raise LineError(f"{name} {value!r} is not within 0 to 100")
+    return score
+
+
+def _finite(value: object, name: str) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise LineError(f"{name} {value!r} is not a number")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if math.isnan(number):
+        raise LineError(f"{name} is NaN")
+    if not math.isfinite(number):
+        raise LineError(f"{name} is too large to be a number")
+    return number
+
+
+def _count(fields: Mapping[str, Any], name: str) -> int | None:
+    value = fields.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST:
+        raise LineError(f"{name} {value!r} is not a count")
+    return value
+
+
+def _text(fields: Mapping[str, Any], name: str) -> str | None:
+    value = fields.get(name)
+    if value is not None and not isinstance(value, str):
+        raise LineError(f"{name} {value!r} is not a text")
+    return value
+
+
+def _mapping(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = fields.get(name)
+    if value is not None and not isinstance(value, dict):
+        raise LineError(f"{name} {value!r} is not an object")
+    return value or {}

@@ -1,0 +1,304 @@
+"""Under which names a file's results are stored: model, variant, trait, prompt set."""
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from massact.config import Experiment, ModelConfig, VariantConfig
+from massact.domain import COMPONENT, Direction
+from massact.errors import DataError, UsageError
+from massact.interop.lines import Header, LineError, ResultLine
+from massact.names import check_name
+from massact.vectors.positions import parse_position, parse_position_slug
+
+# Where results lie: the layout of trait-interp's `experiments/` folder, read and written.
+
+RESULTS, RESPONSES, BASELINE_RESPONSES = "results.jsonl", "responses", "baseline.json"
+_CALIBRATION = re.compile(r"calibration(?:-[0-9a-f]{8})?\.json")
+_CLOCK_SLACK_SECONDS = (0, 1)
+"""A responses file is named by a clock read just before the one that dates its line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file to import, and what its place in the layout tells; `None` where it lies outside one."""
+
+    path: Path
+    kind: Literal["results", "calibration"]
+    trait: str | None = None
+    variant: str | None = None
+    position: str | None = None
+    """Position window of the folder, such as `response[:5]`."""
+    prompt_set: str | None = None
+    leads_out: bool = False
+    """Whether it is a link to a file that lies outside the folder that was asked for."""
+
+
+def find_sources(path: Path) -> list[Source]:
+    """The files to import: the one named, or those below a folder, ordered by path.
+
+    Raises:
+        DataError: there is no such path, it cannot be read, or nothing lies below it.
+    """
+    if path.is_dir():
+        root = path.resolve()
+        found = [replace(_source(one), leads_out=not is_within(one, root)) for one in _walk(path)]
+        if not found:
+            raise DataError(
+                f"{path}: nothing to import. Looked below it for steering/TRAIT/VARIANT/POSITION/PROMPT_SET/"
+                f"{RESULTS} and inference/VARIANT/massive_activations/calibration.json"
+            )
+        return found
+    if not path.is_file():
+        raise DataError(f"{path}: no such file or folder; pass a {RESULTS} or an experiments/ folder")
+    return [_source(path)]
+
+
+def is_within(path: Path, folder: Path) -> bool:
+    """Whether a path, its links followed, lies below a folder; the folder has been resolved."""
+    try:
+        return path.resolve().is_relative_to(folder)
+    except (OSError, RuntimeError, ValueError):  # links in a circle, or no name for a file
+        return False
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        for name in sorted(files):
+            is_calibration = _CALIBRATION.fullmatch(name) and Path(place).name == "massive_activations"
+            if name == RESULTS or is_calibration:
+                yield Path(place, name)
+
+
+def _source(path: Path) -> Source:
+    parts = path.absolute().parent.parts
+    if _CALIBRATION.fullmatch(path.name):
+        in_layout = len(parts) >= 3 and parts[-3] == "inference" and parts[-1] == "massive_activations"
+        return Source(path, "calibration", variant=parts[-2] if in_layout else None)
+    for index in range(len(parts)):
+        position = _position(parts[index])
+        # the folder of the layout, not a prompt set or a home of the same name
+        starts = [i for i in range(index - 2) if parts[i] == "steering"]
+        if position is not None and starts:
+            trait = "/".join(parts[starts[-1] + 1 : index - 1])
+            return Source(path, "results", trait, parts[index - 1], position, "/".join(parts[index + 1 :]))
+    return Source(path, "results")
+
+
+def _position(slug: str) -> str | None:
+    try:
+        return str(parse_position_slug(slug))
+    except UsageError:
+        return None
+
+
+def find_responses(results: Path, line: ResultLine) -> Path | None:
+    """The responses file that lies beside a results file for one of its evaluations."""
+    if line.timestamp is None or line.is_baseline:
+        return None
+    folder = results.parent / RESPONSES
+    for seconds in _CLOCK_SLACK_SECONDS:
+        name = responses_name(line, earlier=seconds)
+        if name is not None and (folder / name).is_file():
+            return folder / name
+    return None
+
+
+def responses_name(line: ResultLine, *, earlier: int = 0) -> str | None:
+    """The name of an evaluation's responses file within `responses/`; `None` where it can have none."""
+    first, config = line.vectors[0], line.config or {}
+    component, method = config.get("component") or first.component or COMPONENT, config.get("method")
+    method = method or first.method
+    if not (_is_name(component) and _is_name(method)) or line.timestamp is None:
+        return None
+    layers = "_".join(str(vector.layer) for vector in line.vectors)
+    coefficients = "_".join(f"{vector.weight:.1f}" for vector in line.vectors)
+    moment = datetime.fromisoformat(line.timestamp).replace(microsecond=0, tzinfo=None)
+    try:
+        moment -= timedelta(seconds=earlier)
+    except OverflowError:
+        return None
+    name = f"L{layers}_c{coefficients}_{moment:%Y-%m-%d_%H-%M-%S}.json"
+    return f"{component}/{method}/{name}" if len(name) < 250 else None
+
+
+def _is_name(text: object) -> bool:
+    """Whether a text names one folder: what a line says must not lead out of its own."""
+    return isinstance(text, str) and bool(re.fullmatch(r"[^/\\\0]{1,200}", text)) and text not in (".", "..")
+
+
+NO_VARIANT = "unknown"
+"""The variant of a results file that lies outside the layout: its header does not name one."""
+CONTEXT_FIELDS = (
+    "model", "model_id", "model_variant", "trait", "direction", "position", "prompt_set", "has_header",
+)  # fmt: skip
+"""Of a context as JSON."""
+DEFAULT_PROMPT_SET = "steering"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is imported into, and what the caller says about names."""
+
+    experiment: str
+    """Name of the experiment."""
+    config: Experiment | None = None
+    """Its file, where there is one: the names in it are used."""
+    model: str | None = None
+    """Overrides what file and experiment say."""
+    trait: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What all lines of a results file share."""
+
+    model: str
+    model_id: str
+    model_variant: str
+    trait: str
+    direction: Direction | None
+    position: str | None
+    """Position window of the file's folder; `None` outside the layout."""
+    prompt_set: str
+    header: Header | None
+
+    def to_document(self) -> dict[str, Any]:
+        """The context as JSON, for the header of an export; `parse_own` reads it back."""
+        values = {"has_header": self.header is not None}
+        return {name: values[name] if name in values else getattr(self, name) for name in CONTEXT_FIELDS}
+
+
+def resolve_context(source: Source, header: Header | None, target: Target) -> Context:
+    """The names under which a file's results belong.
+
+    Raises:
+        LineError: neither header, place nor caller names the model or the trait.
+    """
+    own = _parse_own(header.own) if header is not None and header.own is not None else {}
+    if own and not own["has_header"]:
+        header = None
+    variant = own.get("model_variant", source.variant)
+    reference = own.get("model_id", header.steering_model if header else None)
+    known = match_model(target, own.get("model"), variant, reference, lambda model: (model.instruct,))
+    model = target.model or (known.name if known else own.get("model")) or last_part(reference)
+    model_id = reference or (known.instruct.reference if known else target.model)
+    trait = _trait(target, own.get("trait") or source.trait or (header.trait if header else None))
+    if model is None or model_id is None:
+        raise LineError("no header names the model (steering_model): pass --model")
+    if trait is None:
+        raise LineError("neither a header nor the path names the trait: pass --trait")
+    return Context(
+        model=checked_name(model, "model"),
+        model_id=checked_name(model_id, "steering_model", may_be_path=True),
+        model_variant=checked_name(variant or (known.instruct.name if known else NO_VARIANT), "variant"),
+        trait=checked_name(trait, "trait"),
+        direction=_direction(own, header, target, trait),
+        position=own["position"] if own else source.position,
+        prompt_set=checked_name(
+            own.get("prompt_set") or source.prompt_set or DEFAULT_PROMPT_SET, "prompt set"
+        ),
+        header=header,
+    )
+
+
+def checked_name(name: str, what: str, *, may_be_path: bool = False) -> str:
+    """A name that a file gives, as it is stored; see `massact.names`.
+
+    Raises:
+        LineError: it may not be a name.
+    """
+    try:
+        return check_name(name, what, may_be_path=may_be_path)
+    except UsageError as error:
+        raise LineError(str(error)) from error
+
+
+def match_model(
+    target: Target,
+    name: str | None,
+    variant: str | None,
+    reference: str | None,
+    variants: Callable[[ModelConfig], tuple[VariantConfig, ...]],
+) -> ModelConfig | None:
+    """The experiment file's model: the one the caller or an export names, or one whose variant it is."""
+    if target.config is None:
+        return None
+    models = target.config.models
+    wanted = target.model or name
+    named = [model for model in models if model.name == wanted]
+    by_variant = [model for model in models if variant in [one.name for one in variants(model)]]
+    by_reference = [model for model in models if reference in [one.reference for one in variants(model)]]
+    both = [model for model in by_variant if model in by_reference]
+    candidates = named or both or by_reference or by_variant
+    return candidates[0] if candidates else None
+
+
+def last_part(reference: str | None) -> str | None:
+    """The last component of a reference such as `google/gemma-3-4b-it`."""
+    return reference.rstrip("/").rpartition("/")[2] or None if reference else None
+
+
+def _trait(target: Target, found: str | None) -> str | None:
+    if target.trait or found is None or target.config is None:
+        return target.trait or found
+    names = [trait.name for trait in target.config.traits]
+    if found in names:
+        return found
+    alike = [name for name in names if last_part(name) == last_part(found)]
+    return alike[0] if alike else found
+
+
+def _direction(own: Mapping[str, Any], header: Header | None, target: Target, trait: str) -> Direction | None:
+    if header is not None and header.direction is not None:
+        return header.direction
+    if own:
+        direction: Direction | None = own["direction"]
+        return direction
+    declared = _declared_direction(target, trait)
+    if declared is not None:
+        return declared
+    return "positive" if header is not None else None  # headers without one are from before there were others
+
+
+def _declared_direction(target: Target, trait: str) -> Direction | None:
+    traits = target.config.traits if target.config else ()
+    return next((one.direction for one in traits if one.name == trait), None)
+
+
+def direction_note(context: Context, target: Target) -> str | None:
+    """What is to be said where header and experiment file steer a trait in different directions."""
+    declared = _declared_direction(target, context.trait)
+    if declared in (None, context.direction):
+        return None
+    return (
+        f"the header's direction is {context.direction!r}, the experiment file's {declared!r}: the header counts, and "
+        "these results are in a setting of their own"
+    )
+
+
+def _parse_own(own: Mapping[str, Any]) -> dict[str, Any]:
+    """The context in the header of our own export, checked.
+
+    Raises:
+        LineError: it is not what `Context.to_document` wrote.
+    """
+    texts = ("model", "model_id", "model_variant", "trait", "prompt_set")
+    is_sound = (
+        all(isinstance(own.get(name), str) and own[name] for name in texts)
+        and own.get("direction") in ("positive", "negative", None)
+        and isinstance(own.get("has_header"), bool)
+        and (own.get("position") is None or isinstance(own["position"], str))
+    )
+    if not is_sound:
+        raise LineError("header: its `massact` object is damaged; export again, or remove it")
+    position = own.get("position")
+    try:
+        return {**own, "position": None if position is None else str(parse_position(position))}
+    except UsageError as error:
+        raise LineError(f"header: {error}") from error

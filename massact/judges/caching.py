@@ -1,0 +1,313 @@
+"""The judge cache: verdicts in a local SQLite file, so that equal responses are judged once, whoever asks.
+
+A verdict is found by a digest of who judges, of what is asked, and of question and response; no text is kept, and
+no key. Processes and threads may share a file. It is a convenience and never an obstacle: a file that is damaged is
+moved aside, and on a disk that is full or cannot be written to there is no cache, with one warning each.
+"""
+
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import TypeVar
+
+from massact.domain import JudgeIdentity
+from massact.judges.base import Exchange, Judge, Usage, Verdict
+from massact.judges.reading import READING_VERSION
+
+T = TypeVar("T")
+CACHE_FILE = "judge-cache.sqlite"
+"""Its name, in the folder `.massact`."""
+_VERSION, _APPLICATION = 1, 0x6D617363
+_BUSY_SECONDS = 10.0
+_AT_ONCE = 500
+_ATTEMPTS = 3
+_TABLES = """
+CREATE TABLE IF NOT EXISTS verdicts (
+    digest BLOB PRIMARY KEY, trait REAL NOT NULL, coherence REAL NOT NULL, judged_at REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS checks (
+    digest TEXT PRIMARY KEY, failures TEXT NOT NULL, checked_at REAL NOT NULL
+) WITHOUT ROWID;
+"""
+
+
+class JudgeCache:
+    """Verdicts by digest. The file is opened at the first question, not before."""
+
+    def __init__(self, path: Path, *, say: Callable[[str], None]) -> None:
+        """
+        Args:
+            path: the file; it and its folder are made where they are missing.
+            say: takes a warning.
+        """
+        self._path, self._say = path, say
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._owner = 0
+        self._is_off = False
+        self._has_said_busy = False
+
+    def verdicts(self, digests: Sequence[bytes]) -> dict[bytes, Verdict]:
+        """The known verdicts of these digests."""
+
+        def read(connection: sqlite3.Connection) -> dict[bytes, Verdict]:
+            found: dict[bytes, Verdict] = {}
+            for start in range(0, len(digests), _AT_ONCE):
+                some = digests[start : start + _AT_ONCE]
+                marks = ",".join("?" * len(some))
+                query = f"SELECT digest, trait, coherence FROM verdicts WHERE digest IN ({marks})"  # noqa: S608
+                found |= {digest: Verdict(t, c) for digest, t, c in connection.execute(query, some)}
+            return found
+
+        return self._do(read, {}) if digests else {}
+
+    def keep(self, verdicts: Mapping[bytes, Verdict]) -> None:
+        """Keep those that are scored; what is there already stays."""
+        now = time.time()
+        rows = [(digest, one.trait, one.coherence, now) for digest, one in verdicts.items() if one.scored]
+
+        def write(connection: sqlite3.Connection) -> None:
+            with connection:
+                connection.executemany("INSERT OR IGNORE INTO verdicts VALUES (?, ?, ?, ?)", rows)
+
+        if rows:
+            self._do(write, None)
+
+    def check(self, digest: str) -> str | None:
+        """What a judge's check found: its failures, empty where it passed; `None` where it was not checked."""
+
+        def read(connection: sqlite3.Connection) -> str | None:
+            row = connection.execute("SELECT failures FROM checks WHERE digest = ?", (digest,)).fetchone()
+            return None if row is None else str(row[0])
+
+        return self._do(read, None)
+
+    def keep_check(self, digest: str, failures: str) -> None:
+        """Keep what a judge's check found."""
+
+        def write(connection: sqlite3.Connection) -> None:
+            with connection:
+                connection.execute(
+                    "INSERT OR REPLACE INTO checks VALUES (?, ?, ?)", (digest, failures, time.time())
+                )
+
+        self._do(write, None)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def _do(self, work: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
+        """Work with the file, again on a new one where it was damaged; `otherwise` where that is not possible."""
+        with self._lock:
+            for _ in range(_ATTEMPTS):
+                if self._is_off:
+                    return otherwise
+                try:
+                    return work(self._opened())
+                except (sqlite3.Error, OSError) as error:
+                    self._handle(error)
+                    if _is_busy(error):
+                        return otherwise
+            return otherwise
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is not None and self._owner != os.getpid():
+            self._connection = None  # a connection must not be used after a fork
+        if self._connection is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with _alone(self._path):  # SQLite itself does not wait where several make the file
+                self._connection = _open(self._path)
+            self._owner = os.getpid()
+        return self._connection
+
+    def _handle(self, error: sqlite3.Error | OSError) -> None:
+        if _is_busy(error):
+            if not self._has_said_busy:
+                self._has_said_busy = True
+                self._say(f"warning: the judge cache {self._path} is busy; some answers are not kept in it")
+            return
+        self.close()
+        if _is_damage(error):
+            try:
+                aside = _move_aside(self._path)
+            except OSError as second:
+                error = second
+            else:
+                if aside is not None:
+                    self._say(
+                        f"warning: the judge cache was damaged ({error}) and begun anew; the old file is {aside}"
+                    )
+                return
+        self._is_off = True
+        self._say(
+            f"warning: no judge cache at {self._path} ({error}): equal responses of other commands are judged again"
+        )
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """Open the file, and make its tables.
+
+    Raises:
+        sqlite3.Error: it cannot be used.
+    """
+    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, check_same_thread=False)
+    try:
+        _set_up(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _set_up(connection: sqlite3.Connection) -> None:
+    version, owner, n_tables = (
+        connection.execute(query).fetchone()[0]
+        for query in ("PRAGMA user_version", "PRAGMA application_id", "SELECT count(*) FROM sqlite_master")
+    )
+    if n_tables and owner != _APPLICATION:
+        raise sqlite3.OperationalError("it is a database of something else")
+    if version > _VERSION:
+        raise sqlite3.OperationalError(f"a newer massact made it, version {version}")
+    if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    if not n_tables:
+        stamps = f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_VERSION};"
+        connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} {stamps} COMMIT;")
+
+
+def _is_busy(error: Exception) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _is_damage(error: Exception) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    lacks_table = code == sqlite3.SQLITE_ERROR and "no such" in str(error)
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or lacks_table
+
+
+def _move_aside(path: Path) -> Path | None:
+    """Rename a damaged file; `None` where another process has done so, and what lies there now is sound.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    with _alone(path):
+        if _is_sound(path):
+            return None
+        aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
+        path.rename(aside)
+        for suffix in ("-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
+        return aside
+
+
+def _is_sound(path: Path) -> bool:
+    """Whether nothing is wrong with the file; one that is not there is sound."""
+    if not path.exists():
+        return True
+    try:
+        with contextlib.closing(_open(path)) as connection:
+            connection.execute("SELECT digest FROM verdicts LIMIT 1").fetchone()
+            connection.execute("SELECT digest FROM checks LIMIT 1").fetchone()
+            return str(connection.execute("PRAGMA quick_check").fetchone()[0]) == "ok"
+    except sqlite3.Error as error:
+        return _is_busy(error)
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """While the block runs no other process opens the file or moves it aside."""
+    import fcntl
+
+    with path.with_name(f"{path.name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+# A judge that is asked about equal text once: steering too weak to change a word is not paid for again.
+
+
+class RememberingJudge:
+    """Gives what the judge within it gave for the same exchange, now or in another command.
+
+    A missing score is asked for again.
+    """
+
+    def __init__(self, judge: Judge, cache: JudgeCache | None = None) -> None:
+        """
+        Args:
+            cache: keeps verdicts beyond this command; `None` keeps them in memory alone.
+        """
+        self.within = judge
+        """The judge itself, which remembers nothing."""
+        self._cache = cache
+        self._known: dict[bytes, Verdict] = {}
+        self._n_known = 0
+        self._lock = threading.Lock()
+
+    @property
+    def identity(self) -> JudgeIdentity:
+        """That of the judge within."""
+        return self.within.identity
+
+    @property
+    def usage(self) -> Usage:
+        """That of the judge within, and how many exchanges it was not asked about."""
+        used = self.within.usage
+        return replace(used, cached=used.cached + self._n_known)
+
+    def prepare(self) -> None:
+        """Load what the judge within needs."""
+        self.within.prepare()
+
+    def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
+        """One verdict per exchange, in order."""
+        head = identity_digest(self.identity)
+        digests = [_digest(head, one) for one in exchanges]
+        by_digest = dict(zip(digests, exchanges, strict=True))
+        new = [digest for digest in by_digest if digest not in self._known]
+        if self._cache is not None:
+            self._known |= self._cache.verdicts(new)
+            new = [digest for digest in new if digest not in self._known]
+        now: dict[bytes, Verdict] = {}
+        if new:
+            now = dict(zip(new, self.within.score([by_digest[one] for one in new]), strict=True))
+            scored = {digest: verdict for digest, verdict in now.items() if verdict.scored}
+            self._known |= scored
+            if self._cache is not None:
+                self._cache.keep(scored)
+        with self._lock:
+            self._n_known += len(exchanges) - len(new)
+        return [now[digest] if digest in now else self._known[digest] for digest in digests]
+
+
+def identity_digest(identity: JudgeIdentity) -> bytes:
+    """SHA-256 of who judges, what is asked and how the answer is read."""
+    return _digest_of(identity.id, identity.model, identity.prompt_digest, str(READING_VERSION))
+
+
+def _digest(head: bytes, exchange: Exchange) -> bytes:
+    return sha256(head + _digest_of(exchange.question, exchange.response)).digest()
+
+
+def _digest_of(*texts: str) -> bytes:
+    """Of texts; where each ends is part of it."""
+    total = sha256()
+    for text in texts:
+        content = text.encode(errors="surrogatepass")
+        total.update(b"%d:" % len(content))
+        total.update(content)
+    return total.digest()

@@ -1,0 +1,184 @@
+"""The best evaluation of each group at or above the coherence floor."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from massact.domain import AllDims, Direction, Group
+from massact.query.current import Currency
+from massact.query.evaluations import StoredEvaluations
+from massact.query.rows import Answer, Point, SettingRow, Status
+from massact.query.same_vector import taken_over_note
+from massact.query.selection import (
+    Slice,
+    all_parts,
+    natural_order,
+    recipe_of,
+    setting_notes,
+    slices,
+    strata,
+    told_apart,
+    unscored_note,
+)
+from massact.query.stats.intervals import NOTHING, Standing, Standings, believe
+from massact.query.stats.paired import QuestionScores
+from massact.store.read.base import Failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BestRow(SettingRow):
+    """One group in one setting; the fields from `layer` to `run_id` are those of its best, if any."""
+
+    model: str
+    trait: str
+    position: str
+    label: str
+    method: str | None
+    cleaning: str | None
+    scope: str | None
+    n_dims: int | AllDims | None
+    status: Status
+    layer: int | None = None
+    coefficient: float | None = None
+    trait_mean: float | None = None
+    """0 to 100."""
+    coherence_mean: float | None = None
+    """0 to 100."""
+    delta: float | None = None
+    """`trait_mean` minus the baseline's."""
+    baseline_trait_mean: float | None = None
+    n_scored: int | None = None
+    n_unscored: int | None = None
+    n_dims_cleaned: int | None = None
+    relative_strength: float | None = None
+    vector_digest: str | None = None
+    key: str | None = None
+    run_id: str | None = None
+    nearest_miss: Point | None = None
+    """The most coherent evaluation below the floor; only where there is no best."""
+    judge: str | None = None
+    direction: Direction | None = None
+    setting: str | None = None
+    """Digest of judge, questions, generation, model revision and direction; `None`: nothing was run."""
+    is_declared: bool = True
+    """Whether the experiment file declares the group."""
+    delta_low: float | None = None
+    delta_high: float | None = None
+    """Of the interval that holds the true delta in 95 of 100 experiments, the picking of the best allowed for; `None`
+    where the store has no scores by question, as of imported results."""
+    delta_unbiased: float | None = None
+    """The delta as often too high as too low, which that of a picked best is not."""
+    standing: Standing | None = None
+    """Among the labels of the model, trait and position: `winner`, `tied` with it, or `behind`."""
+    same_as: str | None = None
+    """Label whose result it was taken over from, since their vectors are alike; `None`: it was evaluated itself."""
+    same_as_cosine: float | None = None
+    """How alike the two vectors are: their cosine, or less where they differ more outside the massive dims."""
+    at_grid_end: bool = False
+    """Whether no larger, or no smaller, coefficient was scored at its layer, so that one may be better."""
+    is_current: bool = True
+    """Whether it is of the current setting, as in `gaps`."""
+
+
+def best(
+    rows: StoredEvaluations,
+    *,
+    groups: Sequence[Group] = (),
+    failures: Iterable[Failure] = (),
+    floor: float,
+    scores: QuestionScores | None = None,
+    among: StoredEvaluations | None = None,
+    currency: Currency | None = None,
+) -> Answer[BestRow]:
+    """Per group and setting the best delta at or above the floor, or the nearest miss and no best.
+
+    Args:
+        rows: finished evaluations, in any order.
+        groups: the declared matrix, answered first and in its order; then any other group found.
+        failures: evaluations that failed and were not finished since.
+        floor: least `coherence_mean` that counts, 0 to 100.
+        scores: by question; with them every best has an interval and a standing.
+        among: everything of the places asked about, whatever label or layer is shown: what standings are among.
+        currency: which setting is current; `None`: the one run last.
+    """
+    by_group = slices(rows, failures)
+    currency = (currency or Currency()).over(by_group)
+    places = strata(by_group if among is None else slices(among)) if scores else []
+    standing = Standings(places, floor, scores) if scores else None
+    declared = dict.fromkeys(groups)
+    order = [*declared, *sorted((group for group in by_group if group not in declared), key=_natural)]
+    found = []
+    for group in order:
+        is_declared = group in declared or not declared
+        parts = by_group.get(group, [])
+        if not parts:
+            found.append(_empty_row(group))
+        current = currency.part(group, parts)
+        for part in parts:
+            row = best_row(part, floor, is_declared=is_declared, scores=scores)
+            own = standing.of(part, row.run_id) if standing else None
+            found.append(replace(row, standing=own, is_current=part is current))
+    notes = [*setting_notes(by_group), *currency.notes, *unscored_note(all_parts(by_group))]
+    n_others = len(order) - len(declared)
+    if declared and n_others:
+        groups_are = "group is" if n_others == 1 else "groups are"
+        notes.append(f"{n_others} {groups_are} in the store that the experiment file does not declare")
+    notes += taken_over_note(found, "best", "bests")
+    if scores:
+        notes += _without_interval(found)
+    if standing and among is not None:
+        notes += standing.hidden({row.run_id for row in found})
+    return told_apart(Answer(question="best", floor=floor, rows=tuple(found), notes=tuple(notes)), by_group)
+
+
+def _without_interval(rows: Iterable[BestRow]) -> list[str]:
+    n = sum(row.status == "ok" and row.delta_low is None for row in rows)
+    if not n:
+        return []
+    have = "1 best has" if n == 1 else f"{n} bests have"
+    return [
+        f"{have} no interval: the store holds no scores by question of them, or of fewer than 3 questions"
+    ]
+
+
+def _natural(group: Group) -> list[list[str | int]]:
+    return [natural_order(name) for name in (group.model, group.trait, group.position, group.label)]
+
+
+def best_row(
+    part: Slice, floor: float, *, is_declared: bool = True, scores: QuestionScores | None = None
+) -> BestRow:
+    """The best of one group in one setting."""
+    point = part.best(floor)
+    status: Status = "ok" if point else part.status(floor)
+    sample = part.sample
+    believed = believe(part, point, floor, scores) if point and scores else NOTHING
+    found = {field.name: getattr(point, field.name) for field in fields(Point)} if point else {}
+    return BestRow(
+        **asdict(part.group),
+        **_recipe_fields(part.group.label),
+        status=status,
+        **{**found, "baseline_trait_mean": part.baseline_trait_mean},
+        nearest_miss=part.nearest_miss(floor) if status == "below_floor" else None,
+        judge=sample.judge,
+        direction=sample.direction,
+        setting=part.setting,
+        is_declared=is_declared,
+        **asdict(believed),
+    )
+
+
+def _empty_row(group: Group) -> BestRow:
+    return BestRow(**asdict(group), **_recipe_fields(group.label), status="missing")
+
+
+def _recipe_fields(label: str) -> dict[str, Any]:
+    """What a label stands for; of one that is none of ours, as an imported file may have, itself."""
+    recipe = recipe_of(label)
+    cleaning = recipe.cleaning if recipe else None
+    return {
+        "method": recipe.method if recipe else label,
+        "cleaning": cleaning.when if cleaning else None,
+        "scope": cleaning.scope if cleaning else None,
+        "n_dims": cleaning.n_dims if cleaning else None,
+    }

@@ -1,0 +1,317 @@
+"""Winners on questions that took no part in choosing them: what remains of each delta, and who wins now."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from statistics import fmean
+from typing import Literal
+
+from massact.domain import Direction
+from massact.query.confirmed import Confirmed
+from massact.query.evaluations import StoredEvaluations
+from massact.query.rows import Answer, Point, SettingRow
+from massact.query.selection import Stratum, as_point, rank, setting_notes, slices, strata, told_apart
+from massact.query.stats.intervals import NOTHING, Standing, believe, standings
+from massact.query.stats.paired import NEGLIGIBLE, QuestionScores
+from massact.store.read.base import Stored
+from massact.store.schema import EvaluationRow
+
+# What the answer of `confirmations` is made of.
+
+ConfirmationStatus = Literal["confirmed", "unconfirmed", "unscored", "outdated"]
+"""`confirmed`: evaluated once more, on questions that took no part in choosing it; `unconfirmed`: not yet;
+`unscored`: it was, and it or its baseline has no score; `outdated`: it was, and neither won nor is tied any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfirmationRow(SettingRow):
+    """One cell that won or is tied with the winner, as it was selected and as it was confirmed."""
+
+    model: str
+    trait: str
+    position: str
+    label: str
+    status: ConfirmationStatus
+    standing: Standing | None
+    """Among the labels of its place: `winner` or `tied`; `None` where it is neither any more."""
+    layer: int
+    coefficient: float
+    selected_delta: float | None
+    """On the questions that it was chosen on."""
+    selected_low: float | None = None
+    selected_high: float | None = None
+    """Of the interval that allows for the choosing, as in `best`; `None` where it is not the label's best any more."""
+    confirmed_delta: float | None = None
+    """On the questions that took no part in choosing."""
+    confirmed_low: float | None = None
+    confirmed_high: float | None = None
+    """Of Student's 95 % interval over those questions; `None` below three of them."""
+    shrinkage: float | None = None
+    """By how many points the selected delta is better than the confirmed one: the selected minus the confirmed, with
+    its sign turned where the smaller delta is the better one."""
+    selected_coherence: float | None
+    """0 to 100."""
+    confirmed_coherence: float | None = None
+    """0 to 100."""
+    holds_floor: bool | None = None
+    """Whether the confirmed coherence is at or above the floor too; `None` where there is none."""
+    n_selecting: int
+    """Questions with a score, of those that it was chosen on."""
+    n_confirming: int | None = None
+    """The same of those that confirm."""
+    selected_rank: int | None = None
+    """Among winner and tied of its place, 1 for the winner."""
+    confirmed_rank: int | None = None
+    """The same by confirmed delta, of those that hold the floor."""
+    baseline_trait_mean: float | None
+    confirmed_baseline_trait_mean: float | None = None
+    """Of the baseline on the questions that confirm, 0 to 100."""
+    judge: str | None = None
+    direction: Direction | None = None
+    setting: str | None = None
+    key: str
+    run_id: str
+    confirmed_key: str | None = None
+    """Of the confirmation, as is the next."""
+    confirmed_run_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfirmedPlace(SettingRow):
+    """One model, trait and position: whether its winner wins on other questions too."""
+
+    model: str
+    trait: str
+    position: str
+    winner: str
+    """The label with the best selected delta."""
+    n_cells: int
+    """The winner and the labels tied with it."""
+    n_confirmed: int
+    """Those of them that were confirmed."""
+    confirmed_winner: str | None = None
+    """The label with the best confirmed delta of those that hold the floor; the winner, where it is less than half a
+    point behind, which no judge can tell; `None` where none holds the floor."""
+    wins_again: bool | None = None
+    """Whether that is the winner; `None` where the winner was not confirmed."""
+    order_changed: bool | None = None
+    """Whether one of those that hold the floor is half a point or more ahead of one that it was chosen behind; `None`
+    where fewer than two hold it."""
+    mean_shrinkage: float | None = None
+    """Of those that were confirmed."""
+    judge: str | None = None
+    direction: Direction | None = None
+    setting: str | None = None
+    baseline_trait_mean: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfirmationsAnswer(Answer[ConfirmationRow]):
+    """The answer of `confirmations`."""
+
+    places: tuple[ConfirmedPlace, ...] = ()
+
+
+def confirmations(
+    rows: StoredEvaluations,
+    *,
+    confirmed: Confirmed,
+    scores: QuestionScores,
+    floor: float,
+    is_split: bool = False,
+) -> ConfirmationsAnswer:
+    """Every winner and every label tied with it, on the questions that chose it and on those that confirm.
+
+    Places that were evaluated before questions were kept for confirming are left out: all questions chose there.
+
+    Args:
+        rows: finished evaluations, in any order.
+        confirmed: what was evaluated once more.
+        scores: by question, of the evaluations at or above the floor and their baselines.
+        floor: least `coherence_mean` that counts, 0 to 100.
+        is_split: whether the experiment file keeps questions for confirming.
+    """
+    by_key: dict[str, list[Stored[EvaluationRow]]] = defaultdict(list)
+    for one in confirmed.cells:
+        by_key[one.row.confirms or ""].append(one)
+    by_group = slices(rows)
+    found = [_Place(stratum, confirmed, scores, floor, by_key) for stratum in strata(by_group)]
+    found = [place for place in found if place.is_asked]
+    answer_rows = [row for place in found for row in place.rows]
+    known = {key for place in found for key in place.repeated}
+    notes = [*setting_notes(by_group), *(note for place in found for note in place.notes)]
+    notes += _notes(answer_rows, is_split=is_split, n_lost=len(by_key.keys() - known))
+    answer = ConfirmationsAnswer(
+        question="confirmations",
+        floor=floor,
+        rows=tuple(answer_rows),
+        notes=tuple(notes),
+        places=tuple(place.summary for place in found if place.summary is not None),
+    )
+    return told_apart(answer, by_group)
+
+
+def _notes(rows: Sequence[ConfirmationRow], *, is_split: bool, n_lost: int) -> Iterator[str]:
+    if not rows and not is_split:
+        yield (
+            "nothing is confirmed, and no questions are kept for it: declare `questions: {confirm: SHARE}` in the "
+            "experiment file, evaluate, and run massact confirm"
+        )
+    n_open = sum(row.status == "unconfirmed" for row in rows)
+    if n_open:
+        cells = "1 winner or tied label is" if n_open == 1 else f"{n_open} winners and tied labels are"
+        yield f"{cells} not confirmed yet: run massact confirm"
+    n_past = sum(row.status == "outdated" for row in rows)
+    if n_past:
+        cells = "1 confirmed cell is" if n_past == 1 else f"{n_past} confirmed cells are"
+        yield f"{cells} neither a winner nor tied with one any more"
+    if n_lost:
+        cells = "1 confirmation is" if n_lost == 1 else f"{n_lost} confirmations are"
+        yield f"{cells} of evaluations that are not in the run store any more, left out"
+
+
+class _Place:
+    """One model, trait and position in one setting, and what of it was confirmed."""
+
+    def __init__(
+        self,
+        stratum: Stratum,
+        confirmed: Confirmed,
+        scores: QuestionScores,
+        floor: float,
+        by_key: Mapping[str, Sequence[Stored[EvaluationRow]]],
+    ) -> None:
+        self._stratum, self._confirmed, self._scores, self._floor = stratum, confirmed, scores, floor
+        self._direction = stratum.sample.direction if stratum.sample else None
+        points = [
+            (label, point)
+            for label, part in stratum.slices.items()
+            for point in part.points.with_keys(by_key)
+        ]
+        self.repeated = {point.key for _, point in points}
+        """Keys of the evaluations that were confirmed, on whatever questions."""
+        several = [one for key in self.repeated for one in by_key[key]]
+        newest = max(several, key=lambda one: (one.finished_at or -1, one.run_id), default=None)
+        current = [one for one in several if newest and one.row.setting == newest.row.setting]
+        self._by_key = {one.row.confirms: one for one in current}
+        self._n_older = len(several) - len(current)
+        self.is_asked = bool(several) or (
+            stratum.sample is not None and stratum.sample.confirm_share is not None
+        )
+        self._standing = standings(stratum, floor, scores) if self.is_asked else {}
+        chosen = [
+            (label, best)
+            for label, standing in self._standing.items()
+            if standing != "behind" and (best := stratum.best(label, floor)) is not None
+        ]
+        self._chosen = sorted(chosen, key=lambda one: rank(one, self._direction))
+        keys = {best.key for _, best in chosen}
+        self._past = [one for one in points if one[1].key in self._by_key and one[1].key not in keys]
+        self.rows = self._rows()
+
+    @property
+    def notes(self) -> Iterator[str]:
+        stratum = self._stratum
+        name = f"{stratum.model}, {stratum.trait}, {stratum.position}"
+        if not self._standing and any(stratum.best(label, self._floor) for label in stratum.slices):
+            yield f"{name}: no winner can be told, since the run store has no scores of three questions or more"
+        if self._n_older:
+            count = "1 confirmation" if self._n_older == 1 else f"{self._n_older} confirmations"
+            yield f"{name}: {count} on other questions than the newest, left out"
+
+    def _rows(self) -> list[ConfirmationRow]:
+        rows = [
+            replace(self._row(label, best, self._standing[label]), selected_rank=place)
+            for place, (label, best) in enumerate(self._chosen, 1)
+        ]
+        order = {row.key: place for place, row in enumerate(self._ranked(rows), 1)}
+        past = (self._row(label, as_point(point), None) for label, point in self._past)
+        return [*(replace(row, confirmed_rank=order.get(row.key)) for row in rows), *past]
+
+    def _ranked(self, rows: Sequence[ConfirmationRow]) -> list[ConfirmationRow]:
+        """Those that hold the floor, the best confirmed delta first."""
+        able = [row for row in rows if row.holds_floor and row.confirmed_delta is not None]
+        return sorted(able, key=lambda row: (-self._gain(row), abs(row.coefficient), row.layer, row.label))
+
+    def _gain(self, row: ConfirmationRow) -> float:
+        """The confirmed delta, larger is better."""
+        delta = row.confirmed_delta or 0.0
+        return -delta if self._direction == "negative" else delta
+
+    def _row(self, label: str, point: Point, standing: Standing | None) -> ConfirmationRow:
+        one = self._by_key.get(point.key)
+        part = self._stratum.slices[label]
+        believed = believe(part, point, self._floor, self._scores) if standing else NOTHING
+        row = ConfirmationRow(
+            **{**self._stratum.fields(), "baseline_trait_mean": point.baseline_trait_mean},
+            label=label,
+            status=_status(one, standing),
+            standing=standing,
+            layer=point.layer,
+            coefficient=point.coefficient,
+            selected_delta=point.delta,
+            selected_low=believed.delta_low,
+            selected_high=believed.delta_high,
+            selected_coherence=point.coherence_mean,
+            n_selecting=point.n_scored,
+            key=point.key,
+            run_id=point.run_id,
+        )
+        return row if one is None else self._with_confirmation(row, one)
+
+    def _with_confirmation(self, row: ConfirmationRow, one: Stored[EvaluationRow]) -> ConfirmationRow:
+        delta, coherence = one.row.delta, one.row.coherence_mean
+        low, high = self._confirmed.interval(one) or (None, None)
+        shrinkage = None if delta is None or row.selected_delta is None else row.selected_delta - delta
+        if shrinkage is not None and row.direction == "negative":
+            shrinkage = -shrinkage
+        return replace(
+            row,
+            confirmed_delta=delta,
+            confirmed_low=low,
+            confirmed_high=high,
+            shrinkage=shrinkage,
+            confirmed_coherence=coherence,
+            holds_floor=None if coherence is None else coherence >= self._floor,
+            n_confirming=one.row.n_scored,
+            confirmed_baseline_trait_mean=one.row.baseline_trait_mean,
+            confirmed_key=one.row.key,
+            confirmed_run_id=one.run_id,
+        )
+
+    @property
+    def summary(self) -> ConfirmedPlace | None:
+        """What its rows come to; `None` where no winner can be told."""
+        rows = [row for row in self.rows if row.standing is not None]
+        if not rows:
+            return None
+        ranked, winner = self._ranked(rows), rows[0]
+        # in the selected order, larger is better; a lead that no judge can tell is none, as among tied labels
+        gains = [self._gain(row) for row in rows if row.confirmed_rank is not None]
+        is_behind = bool(ranked) and self._gain(ranked[0]) - self._gain(winner) >= NEGLIGIBLE
+        wins_again = winner.confirmed_rank is not None and not is_behind
+        shrunk = [row.shrinkage for row in rows if row.shrinkage is not None]
+        return ConfirmedPlace(
+            **self._stratum.fields(),
+            winner=winner.label,
+            n_cells=len(rows),
+            n_confirmed=sum(row.status == "confirmed" for row in rows),
+            confirmed_winner=winner.label if wins_again else ranked[0].label if ranked else None,
+            wins_again=wins_again if winner.status == "confirmed" else None,
+            order_changed=_is_reordered(gains) if len(gains) > 1 else None,
+            mean_shrinkage=fmean(shrunk) if shrunk else None,
+        )
+
+
+def _is_reordered(gains: Sequence[float]) -> bool:
+    """Whether one of them leads another that stands before it."""
+    return any(after - before >= NEGLIGIBLE for before, after in combinations(gains, 2))
+
+
+def _status(one: Stored[EvaluationRow] | None, standing: Standing | None) -> ConfirmationStatus:
+    if one is None:
+        return "unconfirmed"
+    if standing is None:
+        return "outdated"
+    return "unscored" if one.row.delta is None else "confirmed"

@@ -1,0 +1,330 @@
+"""One set of responses under two judges: what each calls the best, and which winners flip."""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from massact.domain import Direction, Group
+from massact.query.evaluations import PointSet, StoredEvaluations
+from massact.query.rows import Answer, Point, SettingRow, Status
+from massact.query.same_vector import Side, is_one
+from massact.query.selection import Slice, Stratum, natural_order, rank, slices, strata, told_apart
+from massact.query.settings import JUDGE_FIELDS, SETTING_FIELDS, setting_value
+from massact.store.schema import EvaluationRow, StoredPoint
+
+# Slices that two judges scored: alike in everything but the judge, and cut to what both saw.
+
+_BUT_THE_JUDGE = tuple(name for name in SETTING_FIELDS if name not in JUDGE_FIELDS)
+"""What two settings share that differ in the judge alone."""
+_KEPT_LATER = ("trait_digest", "chat_template_digest")
+
+Scored = dict[tuple[str | None, int, float], StoredPoint]
+"""Points by what they were steered with: vector, layer and coefficient."""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedTwice:
+    """What two judges made of the same evaluations of one group."""
+
+    a: Slice
+    """As the judge saw them that scored first."""
+    b: Slice
+    """As the judge saw them that scored last."""
+    scored_a: Scored
+    scored_b: Scored
+    """Of the same places as `scored_a`, in the same order."""
+    n_alone: int
+    """Evaluations that only one of the two scored."""
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """What the two judges are called; what tells them apart is added where their names do not."""
+        a, b = self.a.sample, self.b.sample
+        if a.judge != b.judge:
+            return a.judge, b.judge
+        if a.judge_model != b.judge_model:
+            return f"{a.judge} ({a.judge_model})", f"{b.judge} ({b.judge_model})"
+        return f"{a.judge} (prompt {_start(a)})", f"{b.judge} (prompt {_start(b)})"
+
+
+def judged_twice(parts: Iterable[Slice]) -> Iterator[JudgedTwice]:
+    """Of the slices of a group, the one run last first, each earlier judge's with the last one's."""
+    alike: dict[tuple[object, ...], list[Slice]] = defaultdict(list)
+    parts = list(parts)
+    # what earlier versions did not keep is no difference where all that keep it have one value
+    alone = {
+        name for name in _KEPT_LATER if len({setting_value(part.sample, name) for part in parts} - {None}) < 2
+    }
+    deciding = [name for name in _BUT_THE_JUDGE if name not in alone]
+    for part in parts:
+        others = alike[tuple(setting_value(part.sample, name) for name in deciding)]
+        if len(part.points) and _judge_of(part) not in map(_judge_of, others):
+            others.append(part)
+    for last, *earlier in alike.values():
+        yield from (_pair(one, last) for one in earlier)
+
+
+def _pair(a: Slice, b: Slice) -> JudgedTwice:
+    of_a, of_b = _by_steering(a.points), _by_steering(b.points)
+    both = [place for place in of_a if place in of_b]
+    scored_a, scored_b = ({place: side[place] for place in both} for side in (of_a, of_b))
+    n_alone = len(of_a.keys() ^ of_b.keys())
+    return JudgedTwice(_only(a, scored_a), _only(b, scored_b), scored_a, scored_b, n_alone)
+
+
+def _by_steering(points: PointSet) -> Scored:
+    return {(point.vector_digest, point.layer, point.coefficient): point for point in points}
+
+
+def _only(part: Slice, scored: Scored) -> Slice:
+    """The slice with those points alone."""
+    import numpy as np
+
+    wanted = {point.run_id for point in scored.values()}
+    all_points, indices = part.points.all, part.points.indices
+    kept = [all_points.run_ids[index] in wanted for index in indices.tolist()]
+    return replace(part, points=PointSet(all_points, indices[np.array(kept, dtype=bool)]))
+
+
+def _judge_of(part: Slice) -> tuple[str | None, ...]:
+    return (part.sample.judge, part.sample.judge_model, part.sample.judge_prompt)
+
+
+def _start(row: EvaluationRow) -> str:
+    return (row.judge_prompt or "")[:8]
+
+
+_LEAST_FOR_RANKS = 3
+"""Evaluations below which a rank correlation says nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgesRow(SettingRow):
+    """One group under two judges; only evaluations that both scored are looked at."""
+
+    model: str
+    trait: str
+    position: str
+    label: str
+    judge_a: str
+    """The judge that scored first; with the start of its prompts' digest where both have one name."""
+    judge_b: str
+    """The judge that scored last."""
+    n_shared: int
+    """Evaluations that both scored: of one vector, layer and coefficient."""
+    status_a: Status
+    status_b: Status
+    best_a: Point | None = None
+    """The best as judge A sees it, among the shared ones."""
+    best_b: Point | None = None
+    flips: bool = False
+    """Whether the two bests lie at different layers or coefficients."""
+    loss: float | None = None
+    """What following A costs in B's eyes: B's delta of its own best over B's delta of A's best, 0 or more;
+    `None` where one has no best or B finds A's best incoherent."""
+    trait_shift: float | None = None
+    """Mean of B's `trait_mean` minus A's, over the shared ones."""
+    coherence_shift: float | None = None
+    """The same of `coherence_mean`."""
+    rank_correlation: float | None = None
+    """Spearman's, of the two judges' deltas, -1 to 1; `None` below three shared ones, or where one is constant."""
+    direction: Direction | None = None
+    setting_a: str | None = None
+    setting_b: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgesWinner(SettingRow):
+    """Which label wins at one model, trait and position under two judges, over shared evaluations."""
+
+    model: str
+    trait: str
+    position: str
+    judge_a: str
+    judge_b: str
+    label_a: str | None = None
+    """The label with the best delta as judge A sees it; `None` where nothing qualifies."""
+    label_b: str | None = None
+    best_a: Point | None = None
+    best_b: Point | None = None
+    flips: bool = False
+    """Whether another label wins, of another vector; a label against none is a flip too."""
+    setting_a: str | None = None
+    setting_b: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgesAnswer(Answer[JudgesRow]):
+    """The answer of `judges`."""
+
+    winners: tuple[JudgesWinner, ...] = ()
+
+
+def judges(rows: StoredEvaluations, *, floor: float) -> JudgesAnswer:
+    """What each judge calls the best of the evaluations that both scored, and where the winner flips.
+
+    Two settings that differ in nothing but the judge are set side by side: each earlier one with the one
+    that was scored last.
+
+    Args:
+        rows: finished evaluations, in any order.
+        floor: least `coherence_mean` that counts, 0 to 100.
+    """
+    pairs = [pair for parts in slices(rows).values() for pair in judged_twice(parts)]
+    shared = [pair for pair in pairs if pair.scored_a]
+    winners = _winners(shared, floor)
+    answer = JudgesAnswer(
+        question="judges",
+        floor=floor,
+        rows=tuple(sorted((_row(pair, floor) for pair in shared), key=_order)),
+        notes=(*_notes(pairs), *map(_in_words, winners)),
+        winners=winners,
+    )
+    scored_last: dict[Group, list[Slice]] = defaultdict(list)
+    for pair in shared:
+        scored_last[pair.b.group].append(pair.b)
+    return told_apart(answer, scored_last)
+
+
+def _row(pair: JudgedTwice, floor: float) -> JudgesRow:
+    a, b = pair.a, pair.b
+    best_a, best_b = a.best(floor), b.best(floor)
+    judge_a, judge_b = pair.names
+    return JudgesRow(
+        model=a.group.model,
+        trait=a.group.trait,
+        position=a.group.position,
+        label=a.group.label,
+        judge_a=judge_a,
+        judge_b=judge_b,
+        n_shared=len(pair.scored_a),
+        status_a=a.status(floor),
+        status_b=b.status(floor),
+        best_a=best_a,
+        best_b=best_b,
+        flips=_place(best_a) != _place(best_b),
+        loss=_loss(best_a, best_b, pair, floor),
+        trait_shift=_shift(pair, "trait_mean"),
+        coherence_shift=_shift(pair, "coherence_mean"),
+        rank_correlation=_rank_correlation(pair),
+        direction=b.sample.direction,
+        setting_a=a.setting,
+        setting_b=b.setting,
+    )
+
+
+def _place(point: Point | None) -> tuple[int, float] | None:
+    return (point.layer, point.coefficient) if point else None
+
+
+def _loss(best_a: Point | None, best_b: Point | None, pair: JudgedTwice, floor: float) -> float | None:
+    if best_a is None or best_b is None or best_b.delta is None:
+        return None
+    same = pair.scored_b[best_a.vector_digest, best_a.layer, best_a.coefficient]
+    if same.delta is None or same.coherence_mean is None or same.coherence_mean < floor:
+        return None
+    return abs(best_b.delta - same.delta)  # B's own best is never the worse one
+
+
+def _shift(pair: JudgedTwice, name: str) -> float | None:
+    found = [b - a for a, b in _both(pair, name)]
+    return statistics.fmean(found) if found else None
+
+
+def _rank_correlation(pair: JudgedTwice) -> float | None:
+    known = _both(pair, "delta")
+    if len(known) < _LEAST_FOR_RANKS:
+        return None
+    a, b = zip(*known, strict=True)
+    if len(set(a)) == 1 or len(set(b)) == 1:
+        return None
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(a, b).statistic)
+
+
+def _both(pair: JudgedTwice, name: str) -> list[tuple[float, float]]:
+    """A figure as A and as B has it, of the evaluations where both have one."""
+    sides = zip(pair.scored_a.values(), pair.scored_b.values(), strict=True)
+    found = ((getattr(a, name), getattr(b, name)) for a, b in sides)
+    return [(a, b) for a, b in found if a is not None and b is not None]
+
+
+def _order(row: JudgesRow) -> list[Any]:
+    names = (row.model, row.trait, row.position, row.judge_a, row.judge_b, row.label)
+    return [natural_order(name) for name in names]
+
+
+def _winners(pairs: Sequence[JudgedTwice], floor: float) -> tuple[JudgesWinner, ...]:
+    """By model, trait, position and pair of judges the label that each calls the best."""
+    by_judges: dict[tuple[str, ...], list[JudgedTwice]] = defaultdict(list)
+    for pair in pairs:
+        by_judges[(*pair.names, pair.a.setting, pair.b.setting)].append(pair)
+    found = []
+    for (judge_a, judge_b, setting_a, setting_b), some in by_judges.items():
+        of_a = _best_labels({pair.a.group: [pair.a] for pair in some}, floor)
+        of_b = _best_labels({pair.b.group: [pair.b] for pair in some}, floor)
+        for (model, trait, position), first in of_a.items():
+            second = of_b[model, trait, position]
+            found.append(
+                JudgesWinner(
+                    model=model,
+                    trait=trait,
+                    position=position,
+                    judge_a=judge_a,
+                    judge_b=judge_b,
+                    label_a=first.label if first else None,
+                    label_b=second.label if second else None,
+                    best_a=first.best if first else None,
+                    best_b=second.best if second else None,
+                    flips=bool(first or second) and not (first and second and is_one(first, second)),
+                    setting_a=setting_a,
+                    setting_b=setting_b,
+                )
+            )
+    return tuple(
+        sorted(found, key=lambda one: (one.model, one.trait, one.position, one.judge_a, one.setting_b))
+    )
+
+
+def _best_labels(
+    by_group: Mapping[Group, Sequence[Slice]], floor: float
+) -> dict[tuple[str, str, str], Side | None]:
+    found: dict[tuple[str, str, str], Side | None] = {}
+    for stratum in strata(by_group):
+        place = (stratum.model, stratum.trait, stratum.position)
+        if found.get(place) is None:  # of several baselines the first with a winner
+            found[place] = _best_label(stratum, floor)
+    return found
+
+
+def _best_label(stratum: Stratum, floor: float) -> Side | None:
+    bests = ((label, stratum.best(label, floor)) for label in stratum.slices)
+    rivals = [(label, best) for label, best in bests if best is not None]
+    direction = stratum.sample.direction if stratum.sample else None
+    if not rivals:
+        return None
+    label, best = min(rivals, key=lambda one: rank(one, direction))
+    return Side(label, best, stratum.slices[label].points)
+
+
+def _notes(pairs: Sequence[JudgedTwice]) -> Iterator[str]:
+    if not pairs:
+        yield (
+            "no two judges scored evaluations that are alike in everything else: massact rejudge --judge NAME "
+            "scores the stored responses with another judge"
+        )
+    n_alone = sum(pair.n_alone for pair in pairs)
+    if n_alone:
+        yield f"{n_alone} evaluations were scored by one judge of a pair alone and are left out"
+
+
+def _in_words(one: JudgesWinner) -> str:
+    place = f"{one.model}, {one.trait}, {one.position}"
+    label_a, label_b = (label or "nothing at the floor" for label in (one.label_a, one.label_b))
+    if not one.flips:
+        same = "" if label_a == label_b else f"{label_b}, of the same vector, "
+        return f"{place}: {label_a} under {one.judge_a} and {same}under {one.judge_b}"
+    return f"{place}: the winner flips from {label_a} under {one.judge_a} to {label_b} under {one.judge_b}"

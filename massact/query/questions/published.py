@@ -1,0 +1,385 @@
+"""Published figures beside ours: what somebody printed, and what we measured at the same place."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from decimal import Decimal
+from itertools import combinations, product
+
+from massact.domain import TRAIT_INTERP_DIFFERS, Direction, Group
+from massact.errors import UsageError
+from massact.labels import normalise_label
+from massact.query.current import Currency
+from massact.query.evaluations import StoredEvaluations
+from massact.query.filters import Filters
+from massact.query.questions.compare import before_after_pairs
+from massact.query.rows import Answer, Point, SettingRow, Status
+from massact.query.selection import Slice, recipe_of, slices, told_apart
+from massact.store.schema import PublishedRow
+from massact.vectors.positions import parse_position
+
+# What does not add up in published figures, in words with the numbers.
+
+SAME_DIRECTION_POINTS = Decimal("0.1")
+"""Published deltas of one direction that lie further apart are two figures for one thing."""
+SAME_DIRECTION = "are the same direction by algebra"
+_TRAIT_IN_NOTE = re.compile(
+    r"\btrait(?:[ _](?:mean|score))?(?:\s+of\s+|\s*[=:]?\s*)(\d+(?:\.\d+)?)", re.IGNORECASE
+)
+
+
+def published_flags(rows: Iterable[PublishedRow]) -> dict[str, tuple[str, ...]]:
+    """Flags of each figure by its key; an empty tuple where all adds up."""
+    figures = sorted({row.key: row for row in rows}.values(), key=lambda row: row.key)
+    found = {row.key: list(_own_flags(row)) for row in figures}
+    for check in (_two_baselines, _two_figures, _one_direction):
+        for key, flag in check(figures):
+            found[key].append(flag)
+    return {key: tuple(flags) for key, flags in found.items()}
+
+
+def _own_flags(row: PublishedRow) -> Iterator[str]:
+    yield from _arithmetic(row)
+    yield from _ranges(row)
+    if row.coherence_mean is not None and row.coherence_floor is not None:
+        coherence, floor = _exact(row.coherence_mean), _exact(row.coherence_floor)
+        if coherence + _rounding(coherence) < floor:
+            yield f"coherence {coherence} is below its own floor of {row.coherence_floor:g}"
+
+
+def _arithmetic(row: PublishedRow) -> Iterator[str]:
+    in_note = _TRAIT_IN_NOTE.search(row.note or "")
+    if row.delta is None or row.baseline_trait_mean is None:
+        return
+    if row.trait_mean is not None:
+        trait, told = _exact(row.trait_mean), "trait {} less the baseline {} is {}"
+    elif in_note:
+        trait, told = Decimal(in_note[1]), "the note gives trait {}; less the baseline {} that is {}"
+    else:
+        return
+    baseline, delta = _exact(row.baseline_trait_mean), _exact(row.delta)
+    if abs(trait - baseline - delta) > sum(map(_rounding, (trait, baseline, delta))):
+        yield f"{told.format(trait, baseline, _signed(trait - baseline))}, printed {_signed(delta)}"
+
+
+def _ranges(row: PublishedRow) -> Iterator[str]:
+    for name in ("trait_mean", "coherence_mean", "baseline_trait_mean"):
+        value: float | None = getattr(row, name)
+        if value is not None and not 0 <= value <= 100:
+            yield f"{name} {_exact(value)} is outside 0 to 100"
+    if row.delta is None:
+        return
+    delta = _exact(row.delta)
+    if row.baseline_trait_mean is None:
+        if abs(delta) > 100:
+            yield f"a delta of {_signed(delta)} is more than scores of 0 to 100 allow"
+        return
+    baseline = _exact(row.baseline_trait_mean)
+    trait, slack = baseline + delta, _rounding(baseline) + _rounding(delta)
+    if not -slack <= trait <= 100 + slack:
+        yield f"the baseline {baseline} and {_signed(delta)} make {trait}, outside 0 to 100"
+
+
+def _two_baselines(rows: Iterable[PublishedRow]) -> Iterator[tuple[str, str]]:
+    """One source that gives a model and trait more than one baseline."""
+    with_one = [row for row in rows if row.baseline_trait_mean is not None]
+    for several in _grouped(with_one, lambda row: (row.source, row.model.casefold(), row.trait)):
+        baselines = _distinct(row.baseline_trait_mean for row in several)
+        if not _differ(baselines):
+            continue
+        first = several[0]
+        for row in several:
+            yield (
+                row.key,
+                (
+                    f"{first.source} gives {first.model}, {first.trait} {len(baselines)} baselines: "
+                    f"{_listed(baselines)}"
+                ),
+            )
+
+
+def _two_figures(rows: Iterable[PublishedRow]) -> Iterator[tuple[str, str]]:
+    """One source that gives one cell more than one result. Where layer or coefficient lack, two may be meant."""
+    cells = [row for row in rows if row.layer is not None and row.coefficient is not None]
+    for several in _grouped(cells, _cell):
+        first = several[0]
+        place = f"{first.label}, {first.position}, layer {first.layer}, coefficient {first.coefficient:g}"
+        for name in ("delta", "coherence_mean", "trait_mean"):
+            values = _distinct(getattr(row, name) for row in several)
+            if _differ(values):
+                shown = _listed(values, _signed if name == "delta" else str)
+                flag = f"{first.source} gives one cell ({place}) {len(values)} values of {name}: {shown}"
+                yield from ((row.key, flag) for row in several)
+
+
+def _one_direction(rows: Iterable[PublishedRow]) -> Iterator[tuple[str, str]]:
+    """mean_diff cleaned before and after with the same dims: one direction, so one best."""
+    for several in _grouped(rows, lambda row: (row.source, row.model.casefold(), row.trait, row.position)):
+        for labels in before_after_pairs({row.label for row in several}):
+            recipe = recipe_of(labels[0])
+            if recipe is None or recipe.method != "mean_diff":
+                continue
+            before, after = ([row for row in several if row.label == label] for label in labels)
+            for a, b in _counterparts(before, after):
+                flag = _apart(a, b)
+                if flag:
+                    yield from ((row.key, flag) for row in (a, b))
+
+
+def _counterparts(
+    before: Sequence[PublishedRow], after: Sequence[PublishedRow]
+) -> Iterator[tuple[PublishedRow, PublishedRow]]:
+    """Pairs that may be of one layer; of those with one coefficient on both sides, these alone."""
+    pairs = [(a, b) for a, b in product(before, after) if None in (a.layer, b.layer) or a.layer == b.layer]
+    equal = [(a, b) for a, b in pairs if a.coefficient is not None and a.coefficient == b.coefficient]
+    matched = {row.key for pair in equal for row in pair}
+    yield from equal
+    yield from ((a, b) for a, b in pairs if a.key not in matched and b.key not in matched)
+
+
+def _apart(a: PublishedRow, b: PublishedRow) -> str | None:
+    if a.delta is None or b.delta is None:
+        return None
+    deltas = _exact(a.delta), _exact(b.delta)
+    distance = abs(deltas[0] - deltas[1])
+    if distance <= SAME_DIRECTION_POINTS:
+        return None
+    at = ""
+    if a.coefficient is not None and b.coefficient is not None and a.coefficient != b.coefficient:
+        at = f", at coefficients {a.coefficient:g} and {b.coefficient:g}"
+    return (
+        f"{a.label} ({_signed(deltas[0])}) and {b.label} ({_signed(deltas[1])}) {SAME_DIRECTION}, "
+        f"printed {distance} apart{at}"
+    )
+
+
+def _cell(row: PublishedRow) -> tuple[object, ...]:
+    place = (row.source, row.model.casefold(), row.trait, row.position)
+    return (*place, row.label, row.layer, row.coefficient)
+
+
+def _grouped(
+    rows: Iterable[PublishedRow], key: Callable[[PublishedRow], tuple[object, ...]]
+) -> list[list[PublishedRow]]:
+    found: dict[tuple[object, ...], list[PublishedRow]] = defaultdict(list)
+    for row in rows:
+        found[key(row)].append(row)
+    return [several for several in found.values() if len(several) > 1]
+
+
+def _distinct(values: Iterable[float | None]) -> list[Decimal]:
+    return sorted({_exact(value) for value in values if value is not None})
+
+
+def _differ(values: Sequence[Decimal]) -> bool:
+    """Whether some two of them are more than two roundings of one number."""
+    return any(b - a > _rounding(a) + _rounding(b) for a, b in combinations(values, 2))
+
+
+def _exact(value: float) -> Decimal:
+    """The number as it was printed, so that sums of it print as people would write them."""
+    return Decimal(repr(float(value)))
+
+
+def _rounding(value: Decimal) -> Decimal:
+    """Half a unit of the last digit printed: the most that rounding can have moved it."""
+    exponent = value.normalize().as_tuple().exponent
+    return Decimal("0.5").scaleb(min(int(exponent), 0))
+
+
+def _signed(value: Decimal) -> str:
+    return f"{value:+f}"
+
+
+def _listed(values: Sequence[Decimal], shown: Callable[[Decimal], str] = str) -> str:
+    *most, last = map(shown, values)
+    return f"{', '.join(most)} and {last}"
+
+
+_VARIANT = re.compile(r"-(?:it|instruct|pt|base)\Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedComparison(SettingRow):
+    """One published figure, and our best of its group. The fields up to `note` are as printed."""
+
+    source: str
+    model: str
+    trait: str
+    position: str
+    label: str
+    layer: int | None = None
+    coefficient: float | None = None
+    trait_mean: float | None = None
+    """0 to 100."""
+    coherence_mean: float | None = None
+    """0 to 100."""
+    delta: float | None = None
+    """`trait_mean` minus the baseline's."""
+    baseline_trait_mean: float | None = None
+    coherence_floor: float | None = None
+    """The floor that the figure was picked at, 0 to 100."""
+    note: str | None = None
+    key: str
+    our_model: str | None = None
+    """The experiment's name of the model; `None` where it has no such model."""
+    status: Status
+    """Of our group at the floor that was asked with."""
+    ours: Point | None = None
+    nearest_miss: Point | None = None
+    """Our most coherent evaluation below the floor; only where we have no best."""
+    difference: float | None = None
+    """Our delta minus the published one."""
+    flags: tuple[str, ...] = ()
+    """What does not add up in the published figure."""
+    judge: str | None = None
+    """This and the next two are of our side."""
+    direction: Direction | None = None
+    setting: str | None = None
+
+
+def compare_published(
+    published: Iterable[PublishedRow],
+    rows: StoredEvaluations,
+    *,
+    floor: float,
+    groups: Sequence[Group] = (),
+    model_names: Mapping[str, str],
+    currency: Currency | None = None,
+) -> Answer[PublishedComparison]:
+    """Each published figure with our group's best, their difference, and what does not add up.
+
+    A group that was run in several settings, or against several baselines, is answered in the current one, and a note
+    says so.
+
+    Args:
+        published: figures in any order; each key counts once.
+        rows: finished evaluations, in any order.
+        floor: least `coherence_mean` that counts for ours, 0 to 100.
+        groups: the declared matrix: which of the published figures the experiment sets out to measure.
+        model_names: the experiment's name of a model by any name that it may be printed under.
+        currency: which setting is current; `None`: the one run last.
+    """
+    by_group = slices(rows)
+    figures = sorted({one.key: one for one in published}.values(), key=_order)
+    flags = published_flags(figures)
+    groups_of = {one.key: _our_group(one, model_names) for one in figures}
+    parts_of = {key: by_group[group] for key, group in groups_of.items() if group and group in by_group}
+    rule = (currency or Currency()).over(by_group)
+    current = {
+        key: rule.part(group, parts_of[key]) for key, group in groups_of.items() if group and key in parts_of
+    }
+    found = [_row(one, groups_of[one.key], current.get(one.key), floor, flags[one.key]) for one in figures]
+    n_several = sum(len(parts) > 1 for parts in parts_of.values())
+    notes = (*_notes(found, groups_of, set(groups), floor), *_several_note(n_several))
+    measured = [parts[0] for parts in parts_of.values() if parts[0].sample.origin is None]
+    if measured:
+        notes += (TRAIT_INTERP_DIFFERS,)
+    answer = Answer(question="published", floor=floor, rows=tuple(found), notes=notes)
+    shown = {group: parts_of[key][:1] for key, group in groups_of.items() if group and key in parts_of}
+    return told_apart(answer, shown)
+
+
+def admits_figure(only: Filters, one: PublishedRow, model_names: Mapping[str, str]) -> bool:
+    """Whether a printed figure is asked about: by our names, and by layer where it has one."""
+    group = _our_group(one, model_names) or Group(one.model, one.trait, one.position, one.label)
+    in_layers = not only.layers or one.layer is None or one.layer in only.layers
+    return in_layers and only.admits_group(group)
+
+
+def match_model(printed: str, model_names: Mapping[str, str]) -> str | None:
+    """The experiment's name of a printed model, such as `google/gemma-3-4b`; `None` where it has none.
+
+    A name matches as it is; else by its last path component, whatever the case and without an ending
+    such as `-it` or `-base`, as long as only one model of the experiment matches so.
+    """
+    if printed in model_names:
+        return model_names[printed]
+    alike = {ours for name, ours in model_names.items() if _bare(name) == _bare(printed)}
+    return alike.pop() if len(alike) == 1 else None
+
+
+def _bare(name: str) -> str:
+    return _VARIANT.sub("", name.strip().rstrip("/").rpartition("/")[2].casefold())
+
+
+def _our_group(one: PublishedRow, model_names: Mapping[str, str]) -> Group | None:
+    """Where our counterpart lies, in our spelling; `None` where the experiment has no such model."""
+    model = match_model(one.model, model_names)
+    if model is None:
+        return None
+    try:
+        position = str(parse_position(one.position))
+    except UsageError:
+        position = one.position
+    try:
+        label = normalise_label(one.label)
+    except UsageError:
+        label = one.label
+    return Group(model, one.trait, position, label)
+
+
+def _row(
+    one: PublishedRow, group: Group | None, part: Slice | None, floor: float, flags: tuple[str, ...]
+) -> PublishedComparison:
+    printed = {field.name: getattr(one, field.name) for field in fields(one)}
+    ours = part.best(floor) if part else None
+    status: Status = part.status(floor) if part else "missing"
+    difference = None
+    if ours is not None and ours.delta is not None and one.delta is not None:
+        difference = round(ours.delta - one.delta, 6)
+    return PublishedComparison(
+        **{name: value for name, value in printed.items() if name not in ("kind", "experiment")},
+        our_model=group.model if group else None,
+        status=status,
+        ours=ours,
+        nearest_miss=part.nearest_miss(floor) if part and status == "below_floor" else None,
+        difference=difference,
+        flags=flags,
+        judge=part.sample.judge if part else None,
+        direction=part.sample.direction if part else None,
+        setting=part.setting if part else None,
+    )
+
+
+def _order(one: PublishedRow) -> tuple[str, str, str, str, str, float, float, str]:
+    layer = -1 if one.layer is None else one.layer
+    coefficient = float("-inf") if one.coefficient is None else one.coefficient
+    return (one.source, one.model, one.trait, one.position, one.label, layer, coefficient, one.key)
+
+
+def _notes(
+    found: Sequence[PublishedComparison],
+    groups: Mapping[str, Group | None],
+    declared: Collection[Group],
+    floor: float,
+) -> Iterator[str]:
+    """How many figures are flagged, which have nothing beside them, and which were picked at another floor."""
+    if not found:
+        yield "the store holds no published figure of this experiment; massact import --published FILE reads them"
+        return
+    total = f"{len(found)} published figure{'s' if len(found) > 1 else ''}"
+    n_flagged = sum(bool(row.flags) for row in found)
+    yield f"{n_flagged} of {total} flagged{': what is printed does not add up' if n_flagged else ''}"
+    alone = [row for row in found if row.status == "missing"]
+    if alone:
+        n_declared = sum(groups[row.key] in declared for row in alone)
+        of_them = f"; the experiment file declares the groups of {n_declared}" if n_declared else ""
+        yield f"{len(alone)} of {total} have no counterpart in the store{of_them}"
+    unknown = Counter(row.model for row in found if row.our_model is None)
+    for model, count in sorted(unknown.items()):
+        yield f"no model of the experiment matches {model} ({count} of {total})"
+    others = [row.coherence_floor for row in found if row.coherence_floor not in (None, floor)]
+    if others:
+        named = ", ".join(f"{one:g}" for one in sorted({one for one in others if one is not None}))
+        yield f"{len(others)} of {total} were picked at another coherence floor ({named}) than {floor:g}"
+
+
+def _several_note(count: int) -> tuple[str, ...]:
+    if not count:
+        return ()
+    return (
+        f"ours were run in several settings or against several baselines beside {count} of them: shown is "
+        "the current one, massact best shows all",
+    )

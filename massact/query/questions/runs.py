@@ -1,0 +1,205 @@
+"""Every evaluation that counts, one row each, in the order asked for."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal, NamedTuple, get_args
+
+from massact.domain import Direction
+from massact.errors import UsageError
+from massact.query.evaluations import StoredEvaluations
+from massact.query.rows import Answer, SettingRow
+from massact.query.selection import (
+    Slice,
+    Stratum,
+    all_parts,
+    setting_notes,
+    short_note,
+    slices,
+    strata,
+    told_apart,
+)
+from massact.store.read.base import Failure
+from massact.store.schema import StoredPoint, point_of
+
+RunStatus = Literal["ok", "below_floor", "unscored", "failed"]
+"""`ok`: at or above the floor, and compared with a baseline; `below_floor`; `unscored`: it lacks a
+coherence, is coherent and lacks a delta, or has scores of too few responses, so that no question can rank it;
+`failed`: the run failed and the evaluation was not finished since."""
+
+SortBy = Literal["finished", "delta", "coherence", "coefficient", "layer"]
+SORTS: tuple[str, ...] = get_args(SortBy)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow(SettingRow):
+    """One evaluation: the newest finished run of its key, or the newest failed one."""
+
+    model: str
+    trait: str
+    position: str
+    label: str
+    layer: int
+    coefficient: float
+    status: RunStatus
+    trait_mean: float | None = None
+    """0 to 100."""
+    coherence_mean: float | None = None
+    """0 to 100."""
+    delta: float | None = None
+    """`trait_mean` minus the baseline's."""
+    n_scored: int = 0
+    n_unscored: int = 0
+    error: str | None = None
+    """Of a failed run."""
+    judge: str | None = None
+    direction: Direction | None = None
+    setting: str | None = None
+    baseline_trait_mean: float | None = None
+    finished_at: str | None = None
+    """When the run ended: ISO 8601 in UTC, to the millisecond; `None` where the run has no end."""
+    key: str
+    run_id: str
+    same_as: str | None = None
+    """Label whose result it was taken over from, since their vectors are alike; `None`: it was evaluated itself."""
+    same_as_cosine: float | None = None
+    """How alike the two vectors are: their cosine, or less where they differ more outside the massive dims."""
+    relative_strength: float | None = None
+    """coefficient x |v without massive dims| / mean |h without massive dims|; `None` where the store does not tell."""
+
+
+def runs(
+    rows: StoredEvaluations,
+    *,
+    failures: Iterable[Failure] = (),
+    floor: float,
+    sort: SortBy = "finished",
+    limit: int | None = None,
+    offset: int = 0,
+) -> Answer[RunRow]:
+    """The evaluations, finished and failed, each key once.
+
+    Args:
+        rows: finished evaluations, in any order.
+        failures: evaluations that failed and were not finished since.
+        floor: least `coherence_mean` that counts, 0 to 100.
+        sort: `finished` (the newest first), `delta` (the better first, by direction), `coherence` (the
+            highest first), `coefficient` or `layer` (the lowest first). What lacks the value comes last.
+        limit: how many rows at most; `None` is all.
+        offset: how many are passed over before them.
+
+    Raises:
+        UsageError: no such order, or a limit below 1.
+    """
+    if sort not in SORTS:
+        raise UsageError(f"cannot sort by {sort!r}; there is {', '.join(SORTS)}")
+    if limit is not None and limit < 1:
+        raise UsageError(f"limit {limit}: ask for 1 row or more")
+    by_group = slices(rows, failures)
+    found = [one for stratum in strata(by_group) for one in _listed(stratum)]
+    found.sort(key=_place)
+    # Python's sort keeps the order of what is equal, so ties stay in the order of the place
+    found.sort(key=_ORDERS[sort])
+    shown = found[offset:][:limit]
+    notes = (*setting_notes(by_group), *short_note(all_parts(by_group)))
+    if len(shown) < len(found):
+        left_out = len(found) - len(shown)
+        passed_over = f" and the offset of {offset}" if offset else ""
+        notes += (
+            f"{left_out} of {len(found)} evaluations are left out by the limit of {limit}{passed_over}",
+        )
+    rows_shown = tuple(_row(one, floor) for one in shown)
+    return told_apart(Answer(question="runs", floor=floor, rows=rows_shown, notes=notes), by_group)
+
+
+def _place(one: "_Listed") -> tuple[str, str, str, str, int, float, str, str]:
+    point = one.point
+    names = (point.model, point.trait, point.position, point.label)
+    return (*names, point.layer, point.coefficient, point.key, point.run_id)
+
+
+class _Listed(NamedTuple):
+    """An evaluation before it is a row: only those within the limit become one."""
+
+    point: StoredPoint
+    part: Slice
+    counted: StoredPoint
+    """The same without figures that do not count, since too few of its responses have scores."""
+    error: str | None = None
+    """Of a failed run; empty where the run holds none."""
+
+
+def _listed(stratum: Stratum) -> Iterator[_Listed]:
+    for part in stratum.slices.values():
+        both = zip(part.points.told(), part.points, strict=True)
+        yield from (_Listed(told, part, counted) for told, counted in both)
+        for failure in part.failures:
+            point = point_of(failure.row, failure.run_id, failure.finished_at)
+            if point is not None:
+                yield _Listed(point, part, point, failure.error)
+
+
+def _row(one: _Listed, floor: float) -> RunRow:
+    point, sample = one.point, one.part.sample
+    return RunRow(
+        model=point.model,
+        trait=point.trait,
+        position=point.position,
+        label=point.label,
+        layer=point.layer,
+        coefficient=point.coefficient,
+        status=_status(one.counted, floor) if one.error is None else "failed",
+        trait_mean=point.trait_mean,
+        coherence_mean=point.coherence_mean,
+        delta=point.delta,
+        n_scored=point.n_scored,
+        n_unscored=point.n_unscored,
+        error=one.error or None,
+        judge=sample.judge,
+        direction=sample.direction,
+        setting=point.setting,
+        baseline_trait_mean=point.baseline_trait_mean,
+        finished_at=_iso(point.finished_at),
+        key=point.key,
+        run_id=point.run_id,
+        same_as=point.same_as,
+        same_as_cosine=point.same_as_cosine,
+        relative_strength=point.relative_strength,
+    )
+
+
+def _status(point: StoredPoint, floor: float) -> RunStatus:
+    if point.coherence_mean is None:
+        return "unscored"
+    if point.coherence_mean < floor:
+        return "below_floor"
+    return "unscored" if point.delta is None else "ok"
+
+
+def _iso(milliseconds: int) -> str | None:
+    if milliseconds < 0:
+        return None
+    try:
+        ended = _EPOCH + timedelta(milliseconds=milliseconds)
+    except OverflowError:  # another writer's seconds or nanoseconds: no date that anybody means
+        return None
+    return ended.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _by_delta(one: _Listed) -> tuple[bool, float]:
+    delta = one.counted.delta or 0.0
+    return (one.counted.delta is None, delta if one.part.sample.direction == "negative" else -delta)
+
+
+def _by_coherence(one: _Listed) -> tuple[bool, float]:
+    return (one.counted.coherence_mean is None, -(one.counted.coherence_mean or 0.0))
+
+
+_ORDERS: dict[str, Callable[[_Listed], tuple[bool, float] | float]] = {
+    "finished": lambda one: -one.point.finished_at,  # no end is -1, and so last
+    "delta": _by_delta,
+    "coherence": _by_coherence,
+    "coefficient": lambda one: one.point.coefficient,
+    "layer": lambda one: one.point.layer,
+}

@@ -1,0 +1,1 @@
+"""The statistics of answers: intervals, paired differences, ties."""

@@ -1,0 +1,337 @@
+"""Checks of the store itself: results that fail them are not worth interpreting."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from massact.domain import Group
+from massact.labels import parse_label
+from massact.query import GapRow, before_after_pairs
+from massact.query.same_vector import ONCE
+from massact.report.coefficient_tables import current_ratios
+from massact.report.comparisons import comparisons
+from massact.report.evidence import (
+    EFFECT_POINTS,
+    TIE_POINTS,
+    Evidence,
+    Place,
+    counted,
+    gain,
+    listed,
+    place_of,
+)
+from massact.report.result_tables import RANDOM, REAL, baselines_in_use, top_label
+from massact.report.table import number, result, where
+from massact.store.schema import EvaluationRow
+
+# The plan's success criteria as a checklist, ticked from the store and from nothing else.
+
+_STATES = {
+    "below_floor": "below the floor",
+    "missing": "not evaluated",
+    "failed": "failed",
+    "unscored": "unscored",
+}
+_FILLED_STEPS = (1, 2, 3)
+"""Top-2 lies between its neighbours on the curve."""
+
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """One line of a checklist."""
+
+    name: str
+    """Short, for tags."""
+    text: str
+    ok: bool
+    detail: str
+    """Why it is ticked, or exactly what is missing and which command makes it."""
+    is_known: bool = True
+    """False where nothing was evaluated that could tell: "cannot say", never ticked."""
+
+    @property
+    def verdict(self) -> str:
+        """`yes`, `no` or `cannot say`."""
+        return ("yes" if self.ok else "no") if self.is_known else "cannot say"
+
+    @property
+    def reason(self) -> str:
+        """The detail, where the verdict stands before it."""
+        return self.detail.removeprefix("cannot say: ")
+
+
+def cannot_say(name: str, text: str, why: str) -> Criterion:
+    """A criterion that nothing in the store can decide."""
+    return Criterion(name, text, ok=False, detail=f"cannot say: {why}", is_known=False)
+
+
+def success_criteria(evidence: Evidence) -> tuple[Criterion, ...]:
+    """The plan's four, in its order."""
+    return (_key_comparisons(evidence), _before_after(evidence), _top2(evidence), _patterns(evidence))
+
+
+def _key_comparisons(evidence: Evidence) -> Criterion:
+    name = "key_comparisons"
+    text = f"All key method comparisons have results with coherence ≥ {evidence.floor:g}"
+    groups = evidence.experiment.groups("phase1") if evidence.declares("phase1") else ()
+    return _complete(evidence, (name, text), groups, phase="phase1", what="key groups")
+
+
+def _before_after(evidence: Evidence) -> Criterion:
+    name, text = "clean_before_after", "Clean-before vs clean-after comparison complete for probe"
+    labels = _phase_labels(evidence, "phase2")
+    probe_labels = [label for label in labels if parse_label(label).method == "probe"]
+    wanted = {label for pair in before_after_pairs(probe_labels) for label in pair}
+    if not wanted:
+        return cannot_say(name, text, "phase2 of the experiment file declares no clean-before label of probe")
+    declared = evidence.experiment.groups("phase2")
+    places = dict.fromkeys(map(place_of, declared))
+    groups = [Group(p.model, p.trait, p.position, label) for p in places for label in sorted(wanted)]
+    found = _complete(evidence, (name, text), groups, phase="phase2", what="bests")
+    once = [
+        f"{evidence.name(place_of(row))}: {row.label_a} and {row.label_b} were {row.same_vector}"
+        for row in (comparisons(evidence) if found.ok else ())
+        if row.label_a in wanted and place_of(row) in places and (row.same_vector or "").startswith(ONCE)
+    ]
+    if not once:
+        return found
+    remedy = f"{evidence.command('phase2')} with --alike off compares them"
+    return Criterion(name, text, ok=False, detail=f"{'; '.join(once)}; {remedy}")
+
+
+def _top2(evidence: Evidence) -> Criterion:
+    name, text = "top2", "top-2 cleaning fills the gap between top-1 and top-3"
+    labels = set(_phase_labels(evidence, "phase3"))
+    methods = [
+        method
+        for method in dict.fromkeys(parse_label(label).method for label in sorted(labels))
+        if labels.issuperset(_neighbours(method))
+    ]
+    if not methods:
+        return cannot_say(name, text, "phase3 of the experiment file has top-1, top-2 and top-3 of no method")
+    places = dict.fromkeys(map(place_of, evidence.experiment.groups("phase3")))
+    groups = [
+        Group(p.model, p.trait, p.position, label)
+        for p in places
+        for method in methods
+        for label in _neighbours(method)
+    ]
+    found = _complete(evidence, (name, text), groups, phase="phase3", what="bests")
+    if not found.ok:
+        return found
+    shapes = (
+        f"{method} on {evidence.name(place)}: {top2_shape(evidence, place, method)}"
+        for place in places
+        for method in methods
+    )
+    return Criterion(name, text, ok=True, detail="; ".join(shapes))
+
+
+def top2_shape(evidence: Evidence, place: Place, method: str) -> str | None:
+    """How top-2 lies to its neighbours on the cleaning curve; `None` where one of the three has no best."""
+    bests = [evidence.best(place, label) for label in _neighbours(method)]
+    deltas = [best.delta for best in bests if best is not None and best.delta is not None]
+    if len(deltas) < len(_FILLED_STEPS):
+        return None
+    top1, top2, top3 = deltas
+    names = [
+        f"top-{n}" for n, one in zip(_FILLED_STEPS, bests, strict=True) if one is not None and one.same_as
+    ]
+    taken = f" ({listed(names)} taken over from alike labels)" if names else ""
+    if max(deltas) - min(deltas) < TIE_POINTS:
+        return f"top-1, top-2 and top-3 are tied at {top2:+.1f}{taken}"
+    shape = "lies" if min(top1, top3) <= top2 <= max(top1, top3) else "does not lie"
+    return f"top-2 {top2:+.1f} {shape} between top-1 {top1:+.1f} and top-3 {top3:+.1f}{taken}"
+
+
+def _patterns(evidence: Evidence) -> Criterion:
+    name, text = "coefficients", "Coefficient patterns documented with concrete recommendations"
+    if not evidence.strata:
+        why = f"nothing was evaluated; run {evidence.command('phase1')}, then {evidence.command('phase4')}"
+        return cannot_say(name, text, why)
+    ratios, shifts = current_ratios(evidence)
+    lacking = []
+    for model in evidence.experiment.models:
+        parts = {
+            "a ratio of mean_diff to probe": any(row.model == model.name for row in ratios),
+            "a shift from cleaning the top dim": any(row.model == model.name for row in shifts),
+        }
+        missing = [part for part, is_there in parts.items() if not is_there]
+        if missing:
+            lacking.append(f"{model.name} lacks {' and '.join(missing)}")
+    if lacking:
+        detail = f"{'; '.join(lacking)}; run {evidence.command('phase1')}"
+        return Criterion(name, text, ok=False, detail=detail)
+    detail = f"{counted(len(ratios), 'ratio')} and {counted(len(shifts), 'shift')} over all models"
+    return Criterion(name, text, ok=True, detail=detail)
+
+
+def _complete(
+    evidence: Evidence, named: tuple[str, str], groups: Sequence[Group], *, phase: str, what: str
+) -> Criterion:
+    """Ticked where every group has a best in the setting that its place is answered in."""
+    if not groups:
+        return cannot_say(*named, f"the experiment file declares no {phase}")
+    lacking = [(g, evidence.status(place_of(g), g.label)) for g in groups]
+    lacking = [(group, status) for group, status in lacking if status != "ok"]
+    if not lacking:
+        bests = [evidence.best(place_of(group), group.label) for group in groups]
+        n_taken = sum(best is not None and best.same_as is not None for best in bests)
+        taken = f", {n_taken} of them taken over from alike labels" if n_taken else ""
+        return Criterion(*named, ok=True, detail=f"all {len(groups)} {what} are at or above the floor{taken}")
+    commands = _commands(evidence, phase, {status for _, status in lacking})
+    if len(lacking) == len(groups) and all(status in ("missing", "unscored") for _, status in lacking):
+        return cannot_say(*named, f"none of the {len(groups)} {what} has a scored evaluation; {commands}")
+    listing = name_groups(evidence, lacking)
+    detail = f"{len(lacking)} of {len(groups)} {what} lack a result: {listing}; {commands}"
+    return Criterion(*named, ok=False, detail=detail)
+
+
+def name_groups(evidence: Evidence, lacking: Iterable[tuple[Group, str]]) -> str:
+    """Groups by place and state: `toy, response[:5]: probe_top1 (below the floor at 61.2)`."""
+    by_place: dict[Place, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for group, status in lacking:
+        stratum = evidence.strata.get(place_of(group))
+        miss = stratum.nearest_miss(group.label, evidence.floor) if stratum else None
+        at = f" at {number(miss.coherence_mean, '.1f')}" if miss else ""
+        by_place[place_of(group)][f"{_STATES.get(status, status)}{at}"].append(group.label)
+    places = (
+        f"{evidence.name(place)}: "
+        + ", ".join(f"{', '.join(labels)} ({state})" for state, labels in some.items())
+        for place, some in by_place.items()
+    )
+    return "; ".join(places)
+
+
+def _commands(evidence: Evidence, phase: str, statuses: set[str]) -> str:
+    hints: list[str] = []
+    if statuses & {"missing", "failed"}:
+        hints.append(f"run {evidence.command(phase)}")
+    if "below_floor" in statuses:
+        hints.append(f"{evidence.command('gaps')} says which coefficients to try below the cliff")
+    if "unscored" in statuses:
+        hints.append("the responses of an unscored evaluation say why it is")
+    return "; ".join(hints)
+
+
+def _neighbours(method: str) -> list[str]:
+    return [top_label(method, n) for n in _FILLED_STEPS]
+
+
+def _phase_labels(evidence: Evidence, phase: str) -> tuple[str, ...]:
+    return evidence.experiment.phase(phase).labels if evidence.declares(phase) else ()
+
+
+BASELINE_TRAIT_BELOW = 10.0
+BASELINE_COHERENCE_ABOVE = 85.0
+_LACKS = {"missing": "was not evaluated", "unscored": "is unscored", "failed": "failed"}
+
+
+def sanity_checks(evidence: Evidence, baselines: Iterable[EvaluationRow]) -> tuple[Criterion, ...]:
+    """Per model: the baseline, an effect, a cliff of coherence; per place: a random direction."""
+    rows = baselines_in_use(evidence, baselines)
+    models = [model.name for model in evidence.experiment.models]
+    gaps = [row for row in evidence.answers.gaps(evidence.floor).rows if evidence.is_current(row)]
+    return (
+        *(_baseline(evidence, name, [row for row in rows if row.model == name]) for name in models),
+        *(_effect(evidence, name) for name in models),
+        *(_cliff(name, [row for row in gaps if row.model == name]) for name in models),
+        *(_random(evidence, place) for place in evidence.places() if RANDOM in evidence.labels(place)),
+    )
+
+
+def _baseline(evidence: Evidence, model: str, rows: list[EvaluationRow]) -> Criterion:
+    name = f"baseline {model}"
+    text = (
+        f"Unsteered, {model} scores below {BASELINE_TRAIT_BELOW:g} for the trait "
+        f"and above {BASELINE_COHERENCE_ABOVE:g} for coherence"
+    )
+    if any(trait.direction == "negative" for trait in evidence.experiment.traits):
+        text += f"; where the trait is to fall, it has at least {EFFECT_POINTS:g} points to fall"
+    known = [row for row in rows if row.trait_mean is not None and row.coherence_mean is not None]
+    if not known:
+        why = "every response unscored" if rows else f"no baseline; run {evidence.command('phase1')}"
+        return cannot_say(name, text, why)
+    detail = "; ".join(
+        f"{row.trait}: trait {number(row.trait_mean, '.1f')}, coherence {number(row.coherence_mean, '.1f')}"
+        for row in known
+    )
+    return Criterion(name, text, all(_is_sane(evidence, row) for row in known), detail)
+
+
+def _is_sane(evidence: Evidence, row: EvaluationRow) -> bool:
+    trait, coherence = row.trait_mean, row.coherence_mean
+    if trait is None or coherence is None:
+        return False
+    falls = any(t.name == row.trait and t.direction == "negative" for t in evidence.experiment.traits)
+    has_room = trait >= EFFECT_POINTS if falls else trait < BASELINE_TRAIT_BELOW
+    return has_room and coherence > BASELINE_COHERENCE_ABOVE
+
+
+def _effect(evidence: Evidence, model: str) -> Criterion:
+    name = f"effect {model}"
+    text = f"A key method moves the trait of {model} by {EFFECT_POINTS:g} points or more at the floor"
+    part = evidence.of_phase("phase1") if evidence.declares("phase1") else evidence
+    found = [
+        (evidence.gain(place, best.delta), evidence.name(place), label, best)
+        for place in part.places()
+        if place.model == model
+        for label in part.labels(place)
+        if label != RANDOM and (best := part.best(place, label)) is not None and best.delta is not None
+    ]
+    if not found:
+        why = f"no key group has a result at or above the floor; run {evidence.command('phase1')}"
+        return cannot_say(name, text, why)
+    most, place_name, label, best = max(found, key=lambda one: one[0])
+    detail = f"{label} on {place_name}: {result(best)} ({where(best)})"
+    return Criterion(name, text, most >= EFFECT_POINTS, detail)
+
+
+def _cliff(model: str, rows: list[GapRow]) -> Criterion:
+    name = f"cliff {model}"
+    text = f"{model} falls off a cliff: as the coefficient grows, coherence goes below the floor"
+    brackets = [(row, bracket) for row in rows for bracket in row.brackets]
+    if not brackets:
+        return cannot_say(name, text, "nothing was evaluated")
+    for row, bracket in brackets:
+        if bracket.low is not None and bracket.high is not None:
+            at = f"{row.label} at {row.position}, layer {bracket.layer}"
+            return Criterion(name, text, True, f"{at}: between {bracket.low:g} and {bracket.high:g}")
+    never = all(bracket.low is None for _, bracket in brackets)
+    detail = (
+        "nothing that was evaluated is coherent: try smaller coefficients"
+        if never
+        else "no coefficient beyond the coherent ones breaks the text: try larger ones"
+    )
+    return Criterion(name, text, False, detail)
+
+
+def _random(evidence: Evidence, place: Place) -> Criterion:
+    name = f"random {evidence.name(place)}"
+    text = f"On {evidence.name(place)}, a random direction does less than {' or '.join(REAL)}"
+    real = [
+        (gain(best.delta, evidence.direction(place)), label, best)
+        for label in REAL
+        if (best := evidence.best(place, label)) is not None and best.delta is not None
+    ]
+    status = evidence.status(place, RANDOM)
+    if status not in ("ok", "below_floor"):
+        return cannot_say(name, text, f"{RANDOM} {_LACKS[status]}; run {_phase_of(evidence, place)}")
+    if not real:
+        return cannot_say(name, text, f"neither of {' and '.join(REAL)} has a result at or above the floor")
+    most, label, best = max(real, key=lambda one: one[0])
+    real_text = f"{label} {result(best)}"
+    random = evidence.best(place, RANDOM)
+    if random is None or random.delta is None:
+        return Criterion(name, text, most > 0, f"{RANDOM} is below the floor everywhere; {real_text}")
+    is_less = gain(random.delta, evidence.direction(place)) < most
+    return Criterion(name, text, is_less, f"{RANDOM} {result(random)}; {real_text}")
+
+
+def _phase_of(evidence: Evidence, place: Place) -> str:
+    """The command of the phase that declares a random direction here."""
+    for phase in evidence.experiment.phases:
+        groups = evidence.experiment.groups(phase.name)
+        if any(group.label == RANDOM and place_of(group) == place for group in groups):
+            return evidence.command(phase.name)
+    return evidence.command("evaluate")

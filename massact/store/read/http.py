@@ -1,0 +1,205 @@
+"""A tracking server: asked over HTTP, answering within a time limit, its refusals explained in one line."""
+
+import math
+import os
+from collections.abc import Mapping
+from concurrent.futures import Future
+from threading import Thread
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from requests import exceptions
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
+
+from massact.addresses import shown_uri
+from massact.errors import StoreError, UnusableStoreError
+from massact.store.credentials import log_in
+
+TIMEOUT_SECONDS = (10.0, 300.0)
+"""To connect, and for a whole answer: a page of 5,000 runs takes a busy server a while."""
+_TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+_LONGEST_SECONDS = 86400
+_PASSING = (requests.Timeout, TimeoutError, exceptions.ChunkedEncodingError, exceptions.ContentDecodingError)
+_LATER = (408, 425, 429)
+"""HTTP statuses below 500 that ask the caller to come back."""
+_BROKEN_OFF = "broke off its answer: see its log, try again"
+
+
+class TrackingServer:
+    """What answers at an address under MLflow's REST API.
+
+    Honours MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD or MLflow's credentials file, or else
+    MLFLOW_TRACKING_TOKEN; and the MLFLOW_TRACKING_ variables for TLS, as MLflow's own client does
+    (`massact.store.credentials`); and MLFLOW_HTTP_REQUEST_TIMEOUT, the seconds for a whole answer.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._url = uri.rstrip("/")
+        self._name = shown_uri(self._url)
+        self._session = requests.Session()
+        # a server may close a kept connection at the moment it is used again; asking twice changes nothing
+        once_more = Retry(total=None, connect=0, read=1, status=0, other=0, allowed_methods=None)
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, HTTPAdapter(max_retries=once_more))
+        log_in(self._session)
+
+    def ask(self, verb: str, path: str, query: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The answer to one question, such as `POST`, `runs/search`.
+
+        Raises:
+            StoreError: the server does not answer in time, refuses the login, or is not MLflow's.
+        """
+        url, is_get = f"{self._url}/api/2.0/mlflow/{path}", verb == "GET"
+        params, body = (query, None) if is_get else (None, query)
+        return self._read(self._send(verb, url, params, body), verb, path)
+
+    def fetch(
+        self,
+        verb: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> requests.Response:
+        """Whatever the server answers at a path of its own, such as `massact/v1/gaps`.
+
+        Raises:
+            StoreError: the server does not answer in time.
+        """
+        return self._send(verb, f"{self._url}/{path}", query, body)
+
+    def _send(
+        self, verb: str, url: str, params: Mapping[str, Any] | None, body: Mapping[str, Any] | None
+    ) -> requests.Response:
+        limit = _time_limit()
+        connecting = min(TIMEOUT_SECONDS[0], limit)
+        answered: Future[requests.Response] = Future()
+
+        def send() -> None:
+            timeout, verify = (
+                (connecting, limit),
+                self._session.verify,
+            )  # unsaid, REQUESTS_CA_BUNDLE would win
+            try:
+                answer = self._session.request(
+                    verb, url, params=params, json=body, timeout=timeout, verify=verify
+                )
+                answered.set_result(answer)
+            except Exception as error:
+                answered.set_exception(error)
+
+        # requests only limits the time between two bytes, and a server may trickle for ever
+        Thread(target=send, daemon=True).start()
+        try:
+            return answered.result(limit)
+        except (OSError, ValueError) as error:  # requests' own errors are OSErrors
+            is_down = isinstance(error, _PASSING) or (
+                isinstance(error, requests.ConnectionError)
+                and not isinstance(error, exceptions.SSLError | exceptions.ProxyError)
+            )
+            kind = StoreError if is_down else UnusableStoreError
+            raise kind(self._unanswered(error, connecting, limit)) from error
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self._session.close()
+
+    def _unanswered(self, error: Exception, connecting: float, limit: float) -> str:
+        cause = _cause(error)
+        failures: dict[type[Exception] | tuple[type[Exception], ...], str] = {
+            requests.ConnectTimeout: f"does not answer within {connecting:g} s: check the address, and that it is up",
+            (
+                requests.Timeout,
+                TimeoutError,
+            ): f"gives no whole answer within {limit:g} s: try again when it is "
+            f"less busy, or give it more seconds in {_TIMEOUT_VARIABLE}",
+            exceptions.SSLError: f"does not speak TLS as it should ({cause}): write http:// if it has no TLS, or "
+            "set MLFLOW_TRACKING_SERVER_CERT_PATH to the certificate of its authority",
+            exceptions.ProxyError: f"is not reached through the proxy ({cause}): see HTTP_PROXY and NO_PROXY",
+            exceptions.TooManyRedirects: "redirects in a circle: check the tracking URI",
+            (exceptions.ChunkedEncodingError, exceptions.ContentDecodingError): _BROKEN_OFF,
+            exceptions.ConnectionError: f"does not answer ({cause}): start it or pass another --tracking-uri",
+            # what these say may hold the address or the login with its password
+            (requests.RequestException, ValueError): f"cannot be asked ({type(error).__name__}): write "
+            "http://HOST:PORT, and check the MLFLOW_TRACKING_ variables of the login",
+            OSError: f"cannot be asked ({cause}): check MLFLOW_TRACKING_SERVER_CERT_PATH",
+        }
+        said = next(text for kinds, text in failures.items() if isinstance(error, kinds))
+        return f"the tracking server {self._name} {said}"
+
+    def _read(self, answer: requests.Response, verb: str, path: str) -> Mapping[str, Any]:
+        try:
+            content = answer.json()
+        except (ValueError, RecursionError):
+            content = None
+        # a redirect may turn POST into GET, whose answer would be to another question
+        if answer.ok and answer.request.method == verb and _is_answer(content, path):
+            return dict(content)
+        said = self._refusal(answer, content, path)
+        is_down = answer.status_code >= 500 or answer.status_code in _LATER or said.endswith(_BROKEN_OFF)
+        raise (StoreError if is_down else UnusableStoreError)(said)
+
+    def _refusal(self, answer: requests.Response, content: object, path: str) -> str:
+        status, codes = answer.status_code, requests.codes
+        said = f"is not an MLflow server (answer {status}): check the tracking URI"
+        if answer.history:
+            target = urlsplit(answer.url)
+            said = (
+                f"leads to {target.scheme}://{target.netloc.rpartition('@')[2]}, which does not answer as an "
+                f"MLflow server ({status}): check the tracking URI, it may have to be that address"
+            )
+        elif status == codes.unauthorized:
+            said = (
+                f"refuses the login ({status}): set MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+            )
+        elif status == codes.forbidden:
+            said = (
+                f"forbids reading ({status}): ask for the right to read, "
+                "or for this host name among its --allowed-hosts"
+            )
+        elif isinstance(content, dict) and "error_code" in content:
+            said = f"refuses {path}: {_one_line(content.get('message'))}"
+        elif status >= codes.server_error or status == codes.too_many_requests:
+            said = f"fails ({status}): see its log, try again"
+        elif answer.ok and content is None and answer.content.lstrip().startswith(b"{"):
+            said = _BROKEN_OFF
+        return f"the tracking server {self._name} {said}"
+
+
+def _time_limit() -> float:
+    text = os.environ.get(_TIMEOUT_VARIABLE, "")
+    try:
+        seconds = float(text or TIMEOUT_SECONDS[1])
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= _LONGEST_SECONDS:
+        raise UnusableStoreError(
+            f"{_TIMEOUT_VARIABLE} is {text!r}: write a number of seconds up to {_LONGEST_SECONDS}"
+        )
+    return seconds
+
+
+def _is_answer(content: object, path: str) -> bool:
+    """Whether it has what `experiments/search` gives, or is empty as where nothing was found."""
+    if not isinstance(content, dict):
+        return False
+    found = content.get(path.partition("/")[0])
+    return isinstance(found, list) or (found is None and content.keys() <= {"next_page_token"})
+
+
+def _cause(error: BaseException) -> str:
+    """The system's words at the end of a chain of errors, such as `Connection refused`."""
+    said = type(error).__name__
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and not isinstance(cause, requests.RequestException):
+            said = cause.strerror or str(cause)
+        cause = cause.__cause__ or cause.__context__
+    return _one_line(said)
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message or "no reason given").split())[:300]

@@ -1,0 +1,266 @@
+"""What an experiment file declares, as far as questions ask, and the experiment tags that hold it in the store.
+
+The text is JSON, compressed and in base64, split over numbered tags. Before it in the first tag stand the
+version, how many tags there are, a digest of the text and when it was written: so tags of two writers
+are told apart, and of two MLflow experiments that hold one experiment's runs the newer one counts.
+"""
+
+import base64
+import binascii
+import hashlib
+import json
+import math
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from massact.domain import DEFAULT_LEAST_SCORED, Direction, Group
+from massact.errors import UnknownNameError
+from massact.json_text import parse_json
+from massact.store.schema.names import DECLARED_TAG, EXPERIMENT_TAG_LIMIT
+from massact.store.schema.points import experiment_digest
+from massact.store.schema.rows import EvaluationRow
+
+DECLARED_VERSION = 1
+MAX_PARTS = 100
+"""Tags at most; a matrix of a thousand labels needs three."""
+_MAX_TEXT = 4_000_000  # characters of JSON that are unpacked; nobody's file comes near
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredPhase:
+    """What a phase asks for: every model with every position and label."""
+
+    name: str
+    models: tuple[str, ...]
+    positions: tuple[str, ...]
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredSetting:
+    """What a file alone tells of the setting that its cells are evaluated in."""
+
+    judge: str
+    """Such as `openai:gpt-4.1-mini`; empty: any, as where a question asks for a judge by name."""
+    subset: int
+    max_new_tokens: int
+    temperature: float
+    seed: int
+    directions: Mapping[str, Direction]
+    """By trait."""
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """References of the steered weights, by the file's name of the model."""
+    confirm_share: float | None = None
+    question_sets: Mapping[str, str] = field(default_factory=dict)
+    """Digests by trait, where the dataset can be read."""
+
+    def holds(self, row: EvaluationRow) -> bool:
+        """Whether a row was evaluated as the file says. What an imported row does not tell is no disagreement."""
+        pairs: list[tuple[object, object]] = [
+            (row.direction, self.directions.get(row.trait)),
+            (row.subset, self.subset),
+            (row.max_new_tokens, self.max_new_tokens),
+            (row.temperature, self.temperature),
+            (row.seed, self.seed if self.temperature else row.seed),  # greedy text does not depend on it
+            (row.confirm_share, self.confirm_share),
+        ]
+        if row.origin == "imported":
+            pairs = [(told, wanted) for told, wanted in pairs if told is not None]
+        elif not self._is_model(row):
+            return False
+        return self._is_judge(row) and all(told == wanted for told, wanted in pairs)
+
+    def _is_model(self, row: EvaluationRow) -> bool:
+        reference = self.weights.get(row.model)
+        # a local folder is known by its name, wherever it lies
+        return reference is None or row.model_id in (reference, reference.rstrip("/").rpartition("/")[2])
+
+    def _is_judge(self, row: EvaluationRow) -> bool:
+        if not self.judge or row.judge == self.judge:
+            return True
+        # an imported file may tell the judging model and not how it was asked
+        model = self.judge.partition(":")[2]
+        return row.origin == "imported" and (row.judge_model or model) == model
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """The part of an experiment file that questions need."""
+
+    experiment: str
+    floor: float
+    """Least `coherence_mean` that counts, 0 to 100."""
+    traits: tuple[str, ...]
+    phases: tuple[DeclaredPhase, ...]
+    coefficient_ranges: Mapping[str, tuple[float, float]]
+    """Per model that has one, the least and greatest |coefficient| that may be tried."""
+    confirm_share: float | None = None
+    """Share of the questions that confirm winners; `None`: all questions choose."""
+    printed_models: Mapping[str, str] = field(default_factory=dict)
+    """References of weights to the file's names for them; the store does not keep these."""
+    setting: DeclaredSetting | None = None
+    """`None` where an older version kept it."""
+    least_scored: float = DEFAULT_LEAST_SCORED
+    """Share of its responses that an evaluation must have scores of to count, 0 to 1."""
+    source: str = "the run store"
+    """Where it was read, for messages."""
+
+    def groups(self, phase: str | None = None) -> tuple[Group, ...]:
+        """The declared matrix, of one phase or of all, in the file's order, each group once.
+
+        Raises:
+            UnknownNameError: no such phase is declared.
+        """
+        chosen = [one for one in self.phases if phase is None or one.name == phase]
+        if phase is not None and not chosen:
+            there = ", ".join(one.name for one in self.phases)
+            raise UnknownNameError(f"{self.source} declares no phase {phase!r}; it declares {there}")
+        groups = (
+            Group(model, trait, position, label)
+            for one in chosen
+            for model in one.models
+            for trait in self.traits
+            for position in one.positions
+            for label in one.labels
+        )
+        return tuple(dict.fromkeys(groups))
+
+
+def declared_tag(experiment: str, part: int) -> str:
+    """Key of one of the experiment tags that hold what an experiment declares; parts count from 0."""
+    return f"{declared_prefix(experiment)}{part}"
+
+
+def declared_prefix(experiment: str) -> str:
+    """What the keys of all of them begin with."""
+    return f"{DECLARED_TAG}.{experiment_digest(experiment)}."
+
+
+def encode_declared(declared: Declared, *, at: int) -> dict[str, str]:
+    """The experiment tags, the first one last: whoever reads meanwhile finds that they do not belong together.
+
+    Args:
+        at: when it is written, milliseconds since 1970.
+
+    Raises:
+        ValueError: it is too large to be kept in tags.
+    """
+    phases = [[one.name, one.models, one.positions, one.labels] for one in declared.phases]
+    content = {
+        "experiment": declared.experiment,
+        "floor": declared.floor,
+        "traits": declared.traits,
+        "phases": phases,
+        "ranges": {model: list(ends) for model, ends in declared.coefficient_ranges.items()},
+        "confirm": declared.confirm_share,
+        "least_scored": declared.least_scored,
+        "setting": None if declared.setting is None else asdict(declared.setting),
+    }
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    packed = base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+    room = EXPERIMENT_TAG_LIMIT - 100  # for what stands before it in the first
+    parts = [packed[start : start + room] for start in range(0, len(packed), room)]
+    if len(parts) > MAX_PARTS or len(text) > _MAX_TEXT:
+        raise ValueError(f"what the file declares takes {len(packed)} characters, too many for tags")
+    parts[0] = f"{DECLARED_VERSION} {len(parts)} {_digest(packed)} {at} {parts[0]}"
+    return {declared_tag(declared.experiment, i): parts[i] for i in reversed(range(len(parts)))}
+
+
+def decode_declared(experiment: str, tags: Mapping[str, str]) -> tuple[int, Declared] | None:
+    """When it was written and what is declared, from the tags of an MLflow experiment; `None`: they hold nothing.
+
+    Raises:
+        ValueError: they hold something else, a part is missing, or the parts are of two writers.
+    """
+    first = tags.get(declared_tag(experiment, 0))
+    if first is None:
+        return None
+    try:
+        version, count, digest, at, start = first.split(" ")
+        n_parts = int(count)
+        if int(version) != DECLARED_VERSION or not 1 <= n_parts <= MAX_PARTS:
+            raise ValueError(f"version {version} in {count} parts")
+        packed = start + "".join(tags[declared_tag(experiment, i)] for i in range(1, n_parts))
+        if _digest(packed) != digest:
+            raise ValueError("its parts do not belong together")
+        unpacking = zlib.decompressobj()
+        text = unpacking.decompress(base64.b64decode(packed, validate=True), _MAX_TEXT)
+        if not unpacking.eof:
+            raise ValueError("it is cut off or too large")
+        return int(at), _declared(experiment, parse_json(text))
+    except KeyError as error:
+        raise ValueError(f"part {error} is missing") from error
+    except (binascii.Error, zlib.error, TypeError, RecursionError) as error:
+        raise ValueError(f"it cannot be unpacked: {error}") from error
+
+
+def _declared(experiment: str, content: Any) -> Declared:
+    if not isinstance(content, dict) or content.get("experiment") != experiment:
+        raise ValueError("it is of another experiment")
+    missing = {"floor", "traits", "phases", "ranges", "confirm"} - set(content)
+    if missing:
+        raise ValueError(f"it has no {', '.join(sorted(missing))}")
+    share = content["confirm"]
+    return Declared(
+        experiment=experiment,
+        floor=_number(content["floor"], 0, 100),
+        traits=_texts(content["traits"]),
+        phases=tuple(_phase(one) for one in _list(content["phases"])),
+        coefficient_ranges={_text(model): _range(ends) for model, ends in dict(content["ranges"]).items()},
+        confirm_share=None if share is None else _number(share, 0, 1),
+        setting=_setting(content.get("setting")),
+        least_scored=_number(content.get("least_scored", DEFAULT_LEAST_SCORED), 0, 1),
+        source=f"what the run store keeps of {experiment!r}'s file",
+    )
+
+
+def _setting(value: Any) -> DeclaredSetting | None:
+    if not isinstance(value, dict):
+        return None
+    known = {one.name: value[one.name] for one in fields(DeclaredSetting) if one.name in value}
+    for name in ("subset", "max_new_tokens", "temperature", "seed"):
+        _number(known.get(name), -math.inf, math.inf)
+    maps = [dict(known.get(name, {})) for name in ("directions", "weights", "question_sets")]
+    for text in (known.get("judge"), *(text for one in maps for text in (*one, *one.values()))):
+        _text(text)
+    if not set(maps[0].values()) <= {"positive", "negative"}:
+        raise ValueError("a direction that is none")
+    return DeclaredSetting(**known)
+
+
+def _phase(value: Any) -> DeclaredPhase:
+    name, models, positions, labels = _list(value)
+    return DeclaredPhase(_text(name), _texts(models), _texts(positions), _texts(labels))
+
+
+def _range(value: Any) -> tuple[float, float]:
+    low, high = _list(value)
+    return _number(low, 0, math.inf), _number(high, 0, math.inf)
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(_text(one) for one in _list(value))
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"{value!r} is no list")  # noqa: TRY004  a text that is damaged, not a call that is wrong
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no text")  # noqa: TRY004  as above
+    return value
+
+
+def _number(value: Any, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise ValueError(f"{value!r} is no number from {low:g} to {high:g}")
+    return float(value)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,149 @@
+"""Names of every param, metric, tag and artifact in the run store: the one place that spells them."""
+
+from enum import StrEnum
+
+SCHEMA_VERSION = 1
+TAG_LIMIT = 8000
+"""Characters of a tag's value that MLflow keeps; it cuts longer ones without a word."""
+
+
+class Name(StrEnum):
+    """A name that shows as itself in every message, also where that quotes it."""
+
+    __repr__ = str.__repr__
+
+
+class Kind(Name):
+    """`massact.kind` of a run."""
+
+    PHASE = "phase"
+    CALIBRATION = "calibration"
+    EXTRACTION = "extraction"
+    BASELINE = "baseline"
+    EVALUATION = "evaluation"
+    CONFIRMATION = "confirmation"
+    """An evaluation or a baseline on the questions that took no part in choosing winners; no point of the grid."""
+    SCREENING = "screening"
+    """A cell that was given up on a part of its questions; no question about results sees it."""
+    REPORT = "report"
+    PUBLISHED = "published"
+    """A figure that somebody printed; never mixed with what was measured."""
+
+
+class Tag(Name):
+    """Tags that massact sets. Those of MLflow's own that it sets too are in `MlflowTag`."""
+
+    KIND = "massact.kind"
+    EXPERIMENT = "massact.experiment"
+    KEY = "massact.key"
+    ATTENTION = "massact.attention"
+    """Of an evaluation: how the model computed attention, such as `eager`; no part of its key."""
+    UNUSED_SETTINGS = "massact.unused_settings"
+    """Of an evaluation: what the model's generation_config.json asks for that was not obeyed, such as `top_p=0.8`."""
+    LABEL = "massact.label"
+    SCHEMA = "massact.schema_version"
+    ROW = "massact.row"
+    SCORES = "massact.scores"
+    CONTENT = "massact.content"
+    """Of an imported run: digest of the line that it was read from; see `massact.interop`."""
+    IMPORTED = "massact.imported"
+    """Of an imported run: file, line number and the line itself, as JSON."""
+    PHASE = "massact.phase"
+    PARENT = "massact.parent"
+    ERROR = "massact.error"
+    GIT_DIRTY = "massact.git_dirty"
+    SPOOL = "massact.spool"
+    """Of a run that went through the spool: the id of its record there; see `massact.store.spool`."""
+    PROCESS = "massact.process"
+    """Of a run that stays open while it is worked on: which process does, as JSON."""
+    SUPERSEDED = "massact.superseded_by"
+    """Of an evaluation whose key was finished again since: the run that counts."""
+    REJUDGED = "massact.rejudged_from"
+    """Of an evaluation or a baseline whose responses were generated for another run: that run."""
+    SAME_AS = "massact.same_as"
+    """Of an evaluation that was taken over from another label's, whose vector is alike: the key of that one."""
+    JUDGE_CHECK = "massact.judge_check"
+    """Of a phase's run: `passed`, or which canaries its judge fails."""
+    EXECUTOR = "massact.executor"
+    """Of a phase's run whose cells other processes evaluated: which, in words."""
+    SWEEP = "massact.sweep"
+    """Of a phase's run that evaluates cells: its sign of life as JSON; prefix of the tags that tell which cells it has
+    taken. See `massact.sweep.claims`."""
+    VERDICT = "massact.verdict"
+    """Prefix of a phase's verdicts: `massact.verdict.<name>`."""
+
+
+class MlflowTag(Name):
+    """Tags that MLflow gives a meaning."""
+
+    PARENT = "mlflow.parentRunId"
+    NAME = "mlflow.runName"
+    USER = "mlflow.user"
+    SOURCE = "mlflow.source.name"
+    SOURCE_TYPE = "mlflow.source.type"
+    GIT_COMMIT = "mlflow.source.git.commit"
+    NOTE = "mlflow.note.content"
+    TABLES = "mlflow.loggedArtifacts"
+
+
+class JudgeMetric(Name):
+    """Metrics of a phase's run: what its judge was asked."""
+
+    CALLS = "judge_calls"
+    PROMPT_TOKENS = "judge_prompt_tokens"
+    COMPLETION_TOKENS = "judge_completion_tokens"
+    CACHED = "judge_cached"
+    """Responses whose verdict was known."""
+    COST = "judge_cost_usd"
+    """At the experiment file's prices."""
+
+
+class WorkerMetric(Name):
+    """Metrics of a phase's run whose cells other processes evaluated: a step is a worker, by its number from 0."""
+
+    WORKERS = "workers"
+    """How many there were, over the whole phase; not stepped."""
+    CELLS = "worker_cells"
+    CELL_RATE = "worker_cells_per_second"
+    SPEED = "worker_tokens_per_second"
+    UTILISATION = "worker_utilisation"
+    """Share of the time, while cells were evaluated and it was there with its model, in which it generated: 0 to 1."""
+    LOST = "worker_lost"
+    """1 where it ended before its work did."""
+
+
+class Artifact(Name):
+    """Paths of artifacts within a run."""
+
+    CALIBRATION = "calibration.json"
+    ACTIVATIONS = "activations"
+    VECTORS = "vectors"
+    VECTOR = "vector.safetensors"
+    RESPONSES = "responses.json"
+    UNSCORED = "unscored.json"
+    """Of an evaluation that kept no responses: why some have no score."""
+    CONTINUATIONS = "continuations.json"
+    """Of an extraction: every contrastive prompt, how it was continued, and what became of it."""
+    PREDICTIONS = "predictions.csv"
+    """Of a `predict` phase: what was found of every vector, and what each form expected without its group."""
+    PRIOR = "prior.json"
+    PRIOR_MODEL = "prior_model"
+    REPORT_HTML = "report.html"
+    REPORT_MARKDOWN = "report.md"
+
+
+DECLARED_TAG = "massact.declared"
+"""Prefix of the tags of an MLflow experiment that hold what a file declares; see `massact.store.schema.declared`."""
+IMPORTING_TAG = "massact.importing"
+"""Prefix of the tags of an MLflow experiment by which imports wait for each other."""
+EXPERIMENT_TAG_LIMIT = 5000
+"""Characters of an experiment tag's value that every version of MLflow keeps."""
+
+POINT_TAG = "massact.point"
+"""Prefix of the tag that holds an evaluation's point; `massact.store.schema.point_tag` gives the whole key."""
+POINT_KEYS = (f"{POINT_TAG}.", f"{POINT_TAG}g")
+"""All keys of points lie from the first on and before the second, in every collation: what follows the full stop
+is hexadecimal. (A slash is next to it in ASCII, and before it in the usual order of PostgreSQL on Linux.)"""
+
+TRAIT_SCORE, COHERENCE_SCORE = "trait_score", "coherence_score"
+"""Per-question metrics, stepped by the question's index; an unscored question has no step."""

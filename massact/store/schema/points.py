@@ -1,0 +1,376 @@
+"""An evaluation as questions see it: the least that finds, ranks and names it, in one small tag.
+
+A question over 100,000 evaluations should take a second. Their whole rows take 120 MB, their params and metrics
+four million table rows; a point takes some 350 characters (`massact.store.schema.points`) and is ranked by columns.
+"""
+
+import math
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import compress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from massact.store.schema.names import Kind
+from massact.store.schema.rows import EvaluationRow
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Numbers = np.ndarray[tuple[int], np.dtype[np.float64]]
+    Indices = np.ndarray[tuple[int], np.dtype[np.intp]]
+    Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
+import base64
+import hashlib
+import json
+import struct
+from functools import cache
+from typing import TYPE_CHECKING
+
+from massact.json_text import parse_json
+from massact.store.schema.names import POINT_TAG
+
+RunText = tuple[str, int | None, str]
+"""A run's id, its end in milliseconds since 1970, and the tag's text."""
+Place = tuple[str, str, str, str, str]
+"""Setting, model, trait, position and label: a group in one setting; `StoredPoint.place`."""
+
+
+class StoredPoint(NamedTuple):
+    """A finished evaluation: its run, its place in the grid, and what came of it.
+
+    A tuple, since a store holds a hundred thousand of them; means are 0 to 100.
+    """
+
+    run_id: str
+    finished_at: int
+    """Milliseconds since 1970; -1 where the run has no end."""
+    setting: str
+    model: str
+    trait: str
+    position: str
+    label: str
+    baseline_trait_mean: float | None
+    layer: int
+    n_dims_cleaned: int | None
+    vector_digest: str | None
+    key: str
+    coefficient: float
+    trait_mean: float | None
+    coherence_mean: float | None
+    delta: float | None
+    n_scored: int
+    n_unscored: int
+    relative_strength: float | None
+    same_as: str | None = None
+    """Label whose result this one was taken over from, since their vectors are alike."""
+    same_as_cosine: float | None = None
+    """How alike they are, at most 1."""
+
+    @property
+    def place(self) -> Place:
+        """Setting, model, trait, position and label."""
+        return self[2:7]
+
+
+NUMBERS = (
+    "coefficient",
+    "baseline_trait_mean",
+    "trait_mean",
+    "coherence_mean",
+    "delta",
+    "relative_strength",
+)
+COUNTS = ("n_scored", "n_unscored")
+MARKS = ("same_as", "same_as_cosine")
+"""What the third line ends with where a result was taken over from another label."""
+HEAD = ("setting", "model", "trait", "position", "label", "layer", "n_dims_cleaned", "vector_digest", *MARKS)
+"""What the third line holds, after the experiment's name; without the marks where there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """Many points, by column: a hundred thousand are ranked in a few milliseconds."""
+
+    run_ids: list[str]
+    finished_at: "Indices"
+    """Milliseconds since 1970; -1 where the run has no end."""
+    keys: list[str]
+    heads: list[list[Any]]
+    """The distinct third lines: `HEAD`, in its order."""
+    head: "Indices"
+    """Of each point, the index of its head."""
+    numbers: dict[str, "Numbers"]
+    """`NUMBERS`, `COUNTS` and `layer` by name; NaN where missing."""
+    told: "Points | None" = None
+    """The same as the store tells it, where `counting` took figures out."""
+    short: "Mask | None" = None
+    """Which of them have scores of too few responses; `None`: none has."""
+
+    @classmethod
+    def of(cls, points: Iterable[StoredPoint]) -> "Points":
+        """The same by column."""
+        import numpy as np
+
+        points = list(points)
+        heads: dict[tuple[Any, ...], int] = {}
+        head = [heads.setdefault(tuple(getattr(p, name) for name in HEAD), len(heads)) for p in points]
+        return cls(
+            [point.run_id for point in points],
+            np.array([point.finished_at for point in points], dtype=np.int64),
+            [point.key for point in points],
+            [list(one) for one in heads],
+            np.array(head, dtype=np.intp),
+            {
+                name: np.array([or_nan(getattr(point, name)) for point in points], dtype=np.float64)
+                for name in (*NUMBERS, *COUNTS, "layer")
+            },
+        )
+
+    def __len__(self) -> int:
+        return len(self.run_ids)
+
+    def __iter__(self) -> Iterator[StoredPoint]:
+        return map(self.at, range(len(self)))
+
+    def at(self, index: int) -> StoredPoint:
+        """One point."""
+        values = dict(zip(HEAD, self.heads[self.head[index]], strict=True))
+        values |= {name: _or_none(self.numbers[name][index]) for name in NUMBERS}
+        values |= {name: int(self.numbers[name][index]) for name in COUNTS}
+        return StoredPoint(
+            run_id=self.run_ids[index],
+            finished_at=int(self.finished_at[index]),
+            key=self.keys[index],
+            **values,
+        )
+
+    def by_place(self) -> dict[Place, "Indices"]:
+        """The indices of the points of each place."""
+        import numpy as np
+
+        places: dict[Place, int] = {}
+        of_head = [places.setdefault(tuple(one[:5]), len(places)) for one in self.heads]
+        if not of_head:
+            return {}
+        place = np.array(of_head, dtype=np.intp)[self.head]
+        order = np.argsort(place, kind="stable")
+        starts = np.searchsorted(place[order], np.arange(1, len(places)))
+        found = zip(places, np.split(order, starts), strict=True)
+        return {name: indices for name, indices in found if len(indices)}
+
+    def newest(self) -> "Points":
+        """Of each key the newest run alone (by end, then run id)."""
+        import numpy as np
+
+        last = dict(zip(self.keys, range(len(self)), strict=True))
+        if len(last) == len(self):
+            return self
+        several: dict[str, list[int]] = {}
+        for index, key in enumerate(self.keys):
+            if last[key] != index:
+                several.setdefault(key, [last[key]]).append(index)
+        is_newest = np.ones(len(self), dtype=bool)
+        for indices in several.values():
+            is_newest[indices] = False
+            is_newest[max(indices, key=self._age)] = True
+        return self.where(is_newest)
+
+    def joined(self, others: Sequence[StoredPoint]) -> "Points":
+        """These and others."""
+        return Points.of([*self, *others]) if others else self
+
+    def counting(self, least_scored: float, without_baseline: Container[str] = ()) -> "Points":
+        """The same as questions count it: what is scored too little has no figure, and without a baseline no delta.
+
+        Args:
+            least_scored: share of its responses that must have scores, 0 to 1.
+            without_baseline: settings whose baseline is scored too little.
+        """
+        import numpy as np
+
+        numbers = self.numbers
+        short = ~has_enough_scores(numbers["n_scored"], numbers["n_unscored"], least_scored)
+        alone = np.array([one[0] in without_baseline for one in self.heads], dtype=bool)[self.head]
+        if not (short | alone).any():
+            return self
+        coherence = np.where(short, np.nan, numbers["coherence_mean"])
+        delta = np.where(short | alone, np.nan, numbers["delta"])
+        counted = {**numbers, "coherence_mean": coherence, "delta": delta}
+        return replace(self, numbers=counted, told=self, short=short)
+
+    def _age(self, index: int) -> tuple[int, str]:
+        return (int(self.finished_at[index]), self.run_ids[index])
+
+    def where(self, mask: "Mask") -> "Points":
+        """Those that a mask admits."""
+        flags = mask.tolist()
+        return Points(
+            list(compress(self.run_ids, flags)),
+            self.finished_at[mask],
+            list(compress(self.keys, flags)),
+            self.heads,
+            self.head[mask],
+            {name: column[mask] for name, column in self.numbers.items()},
+        )
+
+
+def has_enough_scores(n_scored: Any, n_unscored: Any, least_scored: float) -> Any:
+    """Whether so many of the responses have scores; of numbers, or of whole columns.
+
+    Where neither is counted, as in some imported files, a result is taken as it is told.
+    """
+    return n_scored >= least_scored * (n_scored + n_unscored) - 1e-9
+
+
+def is_scored(row: EvaluationRow, least_scored: float) -> bool:
+    """Whether a row has scores of enough of its responses to be a result."""
+    return bool(has_enough_scores(row.n_scored, row.n_unscored, least_scored))
+
+
+def or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def point_of(row: EvaluationRow, run_id: str, finished_at: int | None) -> StoredPoint | None:
+    """The point of a whole row; `None` for a row that is not a point of the grid."""
+    if not is_point(row):
+        return None
+    names = StoredPoint._fields[2:]
+    return StoredPoint(run_id, -1 if finished_at is None else finished_at, *(getattr(row, n) for n in names))
+
+
+def is_point(row: EvaluationRow) -> bool:
+    """Whether questions see a row as a point of the grid: a confirmation would be a second chance to win, and what was
+    given up early was asked less than the others."""
+    if row.kind in (Kind.CONFIRMATION, Kind.SCREENING):
+        return False
+    return None not in (row.position, row.label, row.layer, row.coefficient)
+
+
+# The text of the tag that holds a point.
+
+POINT_VERSION = 1
+POINT_LIMIT = 2000
+"""Of a point's text, in bytes: a row of an index in PostgreSQL holds 2,700 (docs/service.md, tuning)."""
+_RECORD = struct.Struct("<B6d2i")
+"""Version, `NUMBERS` (NaN where missing), `COUNTS`: 57 bytes, so that base64 needs no padding."""
+_WIDTH = _RECORD.size // 3 * 4
+_HEAD_TYPES: tuple[frozenset[type[Any]], ...] = (
+    *[frozenset({str})] * 6,
+    frozenset({int}),
+    frozenset({int, type(None)}),
+    frozenset({str, type(None)}),
+    frozenset({str, type(None)}),
+    frozenset({float, int, type(None)}),
+)
+_LENGTHS = {len(_HEAD_TYPES), len(_HEAD_TYPES) - len(MARKS)}
+
+
+@cache
+def point_tag(experiment: str) -> str:
+    """Key of the tag that holds the points of an experiment's evaluations."""
+    return f"{POINT_TAG}.{experiment_digest(experiment)}"
+
+
+def experiment_digest(experiment: str) -> str:
+    """What stands for an experiment's name in keys of tags, which are too short for some names."""
+    return hashlib.sha256(experiment.encode()).hexdigest()[:12]
+
+
+def encode_point(row: EvaluationRow) -> str | None:
+    """The tag's text for an evaluation; `None` for a row that is not a point of the grid, or has names too long.
+
+    A run without a point is read from its row.
+
+    Raises:
+        ValueError: a number that is NaN or infinite.
+    """
+    if not is_point(row):
+        return None
+    numbers = [or_nan(getattr(row, name)) for name in NUMBERS]
+    given = [getattr(row, name) for name in NUMBERS]
+    if any(value is not None and not math.isfinite(value) for value in given):
+        raise ValueError(f"evaluation {row.key[:12]}: a number is NaN or infinite: {given}")
+    record = _RECORD.pack(POINT_VERSION, *numbers, row.n_scored, row.n_unscored)
+    head = [row.experiment, *(getattr(row, name) for name in HEAD)]
+    if row.same_as is None:
+        del head[-len(MARKS) :]  # as every version wrote it
+    lines = (base64.b64encode(record).decode(), row.key, json.dumps(head, separators=(",", ":")))
+    text = "\n".join(lines)
+    return text if len(text.encode()) <= POINT_LIMIT else None
+
+
+def decode_points(experiment: str, found: Sequence[RunText]) -> tuple[Points, list[str]]:
+    """The points of runs, and the ids of runs whose tag is not a point of this experiment."""
+    try:
+        return _decode(experiment, found), []
+    except ValueError:
+        good, bad = [], []
+    for one in found:  # at least one is none: find which
+        try:
+            _decode(experiment, [one])
+        except ValueError:
+            bad.append(one[0])
+        else:
+            good.append(one)
+    return _decode(experiment, good), bad
+
+
+def _decode(experiment: str, found: Sequence[RunText]) -> Points:
+    import numpy as np
+
+    if not found:
+        return Points.of(())
+    # by columns, a call for all: a hundred thousand calls cost more than what they decode
+    run_ids, ends, texts = zip(*found, strict=True)
+    lines = [text.split("\n", 2) for text in texts]
+    if set(map(len, lines)) != {3}:
+        raise ValueError("a point has three lines")
+    numbers, keys, thirds = zip(*lines, strict=True)
+    records = base64.b64decode("".join(numbers), validate=True)
+    if set(map(len, numbers)) != {_WIDTH} or len(records) != _RECORD.size * len(found):
+        raise ValueError("a point's numbers are of another length")
+    heads: dict[str, int] = {}
+    head = np.array([heads.setdefault(third, len(heads)) for third in thirds], dtype=np.intp)
+    parsed = _parse_heads(experiment, list(heads))
+    layers = np.array([one[HEAD.index("layer")] for one in parsed], dtype=np.float64)
+    return Points(
+        list(run_ids),
+        np.array([-1 if end is None else end for end in ends], dtype=np.int64),
+        list(keys),
+        parsed,
+        head,
+        _numbers(records) | {"layer": layers[head]},
+    )
+
+
+def _numbers(records: bytes) -> dict[str, "Numbers"]:
+    import numpy as np
+
+    types = [("version", "u1"), *((n, "<f8") for n in NUMBERS), *((n, "<i4") for n in COUNTS)]
+    table = np.frombuffer(records, dtype=types)
+    if (table["version"] != POINT_VERSION).any():
+        raise ValueError("a point of another version")
+    columns = {name: table[name].astype(np.float64) for name in NUMBERS + COUNTS}
+    if any(np.isinf(column).any() for column in columns.values()) or np.isnan(columns["coefficient"]).any():
+        raise ValueError("a point with an infinite number or without a coefficient")
+    return columns
+
+
+def _parse_heads(experiment: str, texts: Sequence[str]) -> list[list[Any]]:
+    parsed = parse_json(f"[{','.join(texts)}]")
+    if len(parsed) != len(texts) or set(map(type, parsed)) != {list}:
+        raise ValueError("not one list a line")
+    if not set(map(len, parsed)) <= _LENGTHS:
+        raise ValueError("a list of the wrong length")
+    parsed = [one + [None] * (len(_HEAD_TYPES) - len(one)) for one in parsed]
+    columns = list(zip(*parsed, strict=True))
+    if set(columns[0]) != {experiment}:
+        raise ValueError(f"not a point of {experiment!r}")
+    if any(not set(map(type, one)) <= types for one, types in zip(columns, _HEAD_TYPES, strict=True)):
+        raise ValueError("a value of the wrong type")
+    return [head[1:] for head in parsed]

@@ -1,0 +1,354 @@
+"""Whole rows: all that the run store holds of a run, as one compact JSON in the tag `massact.row`."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cache
+from itertools import chain
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from massact.domain import AllDims, Direction
+from massact.json_text import parse_json
+from massact.store.schema.names import TAG_LIMIT, Kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationRow:
+    """An evaluation, or a baseline (steering fields `None`), as the run store holds it."""
+
+    kind: Kind
+    experiment: str
+    key: str
+    setting: str
+    """Digest of what evaluations must share to be compared; see `massact.keys.setting_digest`."""
+    model: str
+    """The model's name in the experiment file."""
+    model_variant: str
+    model_id: str
+    trait: str
+    judge: str
+    model_revision: str | None = None
+    """This and the next eight are `None` only where an imported file does not tell."""
+    dtype: str | None = None
+    judge_model: str | None = None
+    judge_prompt: str | None = None
+    question_set: str | None = None
+    """Digest of the question set; of an imported row, the name of its file."""
+    subset: int | None = None
+    n_questions: int | None = None
+    prompt_set: str | None = None
+    """Of an imported row: the folder that its file lay in."""
+    trait_digest: str | None = None
+    """Of the trait's contrastive prompts and definition; `None` also where an older version measured."""
+    chat_template_digest: str | None = None
+    vector_source: str | None = None
+    """Of an imported row: what its header says of where the vectors are from."""
+    max_new_tokens: int | None = None
+    temperature: float | None = None
+    seed: int | None = None
+    origin: Literal["imported"] | None = None
+    """`None`: measured by massact."""
+    position: str | None = None
+    label: str | None = None
+    method: str | None = None
+    cleaning: str | None = None
+    scope: str | None = None
+    n_dims: int | AllDims | None = None
+    n_dims_cleaned: int | None = None
+    """How many dims were zeroed in the end (the list may be shorter than asked)."""
+    layer: int | None = None
+    coefficient: float | None = None
+    component: str | None = None
+    direction: Direction | None = None
+    steered_tokens: str | None = None
+    vector_digest: str | None = None
+    n_vectors: int = 1
+    """How many vectors steered at once; `layer` and `coefficient` are those of the first."""
+    baseline_key: str | None = None
+    baseline_trait_mean: float | None = None
+    trait_mean: float | None = None
+    coherence_mean: float | None = None
+    delta: float | None = None
+    """`trait_mean` minus the baseline's."""
+    trait_std: float | None = None
+    coherence_std: float | None = None
+    n_scored: int = 0
+    n_unscored: int = 0
+    unscored_because: str | None = None
+    """Of an imported row: why a mean is missing that its file has a word for."""
+    tokens_per_second: float | None = None
+    generation_seconds: float | None = None
+    judge_seconds: float | None = None
+    massive_energy: float | None = None
+    cosine_to_uncleaned: float | None = None
+    relative_strength: float | None = None
+    confirm_share: float | None = None
+    """Share of the trait's questions that take no part in choosing winners; `None`: all of them do."""
+    confirms: str | None = None
+    """Of a confirmation: the key of the evaluation, or of the baseline, that it repeats on those questions."""
+    same_as: str | None = None
+    """Label whose result at this place this one was taken over from, since their vectors are alike; `None`: this was
+    evaluated itself. Nothing was generated for it, so it has no timings and no responses of its own."""
+    same_as_key: str | None = None
+    """Key of the evaluation that it was taken over from: its responses are the ones that were scored."""
+    same_as_cosine: float | None = None
+    """How alike the two vectors are, at most 1; see `massact.vectors.geometry`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageRow:
+    """A calibration or an extraction as the run store holds it."""
+
+    kind: Kind
+    experiment: str
+    key: str
+    """Digest of everything that decides its outcome, as with a cell."""
+    model: str
+    model_variant: str
+    model_id: str
+    n_layers: int
+    model_revision: str | None = None
+    """This, `dtype` and `d_model` are `None` only where an imported file does not tell."""
+    dtype: str | None = None
+    d_model: int | None = None
+    origin: Literal["imported"] | None = None
+    """`None`: measured by massact."""
+    trait: str | None = None
+    position: str | None = None
+    calibration_key: str | None = None
+    """Of an extraction: the calibration whose massive dims its vectors were cleaned by."""
+    validation_split: float | None = None
+    """Of an extraction: share of each side kept for validation; `None` where an older version made it."""
+    vetting: str | None = None
+    """Of an extraction: how its continuations were vetted; `None`: they were not."""
+    labels: tuple[str, ...] = ()
+    """Of an extraction: the labels it holds vectors of."""
+    massive_dims: tuple[int, ...] = ()
+    """Of a calibration: the uniform list."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedRow:
+    """A figure from a write-up, as it was printed. What the write-up does not give is `None`."""
+
+    kind: Kind
+    experiment: str
+    key: str
+    source: str
+    """Which write-up."""
+    model: str
+    """As printed, such as `google/gemma-3-4b`."""
+    trait: str
+    position: str
+    label: str
+    """In its one spelling where it is a label of ours, else as printed."""
+    layer: int | None = None
+    coefficient: float | None = None
+    trait_mean: float | None = None
+    coherence_mean: float | None = None
+    delta: float | None = None
+    baseline_trait_mean: float | None = None
+    coherence_floor: float | None = None
+    note: str | None = None
+
+
+_NAMES = {cls: tuple(field.name for field in fields(cls)) for cls in (EvaluationRow, StageRow, PublishedRow)}
+_PARAMS = (
+    "model", "model_variant", "model_id", "model_revision", "dtype", "trait", "position", "label", "method",
+    "cleaning", "scope", "n_dims", "layer", "coefficient", "component", "direction", "steered_tokens",
+    "question_set", "subset", "n_questions", "prompt_set", "max_new_tokens", "temperature", "seed", "judge",
+    "judge_model", "judge_prompt", "vector_digest", "origin", "n_vectors", "confirm_share", "confirms", "same_as",
+    "same_as_key", "unscored_because",
+)  # fmt: skip
+_METRICS = (
+    "trait_mean", "coherence_mean", "delta", "baseline_trait_mean", "trait_std", "coherence_std", "n_scored",
+    "n_unscored", "tokens_per_second", "generation_seconds", "judge_seconds", "massive_energy",
+    "cosine_to_uncleaned", "relative_strength", "n_dims_cleaned", "layer", "coefficient", "same_as_cosine",
+)  # fmt: skip
+
+
+def format_param(value: object) -> str:
+    """A param's text: whole floats without `.0`, so that people read `800` as they wrote it."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def evaluation_params(row: EvaluationRow) -> dict[str, str]:
+    """Params of an evaluation's run: what people filter and compare by."""
+    values = {name: getattr(row, name) for name in _PARAMS}
+    if row.n_vectors == 1:
+        del values["n_vectors"]
+    return {name: format_param(value) for name, value in values.items() if value is not None}
+
+
+def evaluation_metrics(row: EvaluationRow) -> dict[str, float]:
+    """Metrics of an evaluation's run; a missing value is absent, never zero."""
+    values = ((name, getattr(row, name)) for name in _METRICS)
+    return {name: float(value) for name, value in values if value is not None}
+
+
+def encode_row(row: EvaluationRow | StageRow | PublishedRow) -> str:
+    """The compact JSON of a row, for the tag `massact.row`.
+
+    Raises:
+        ValueError, TypeError: longer than a tag may be, or with something that nobody could read back.
+    """
+    given = ((name, getattr(row, name)) for name in _NAMES[type(row)])  # asdict copies each value
+    values = {name: value for name, value in given if value is not None}
+    text = json.dumps(values, separators=(",", ":"), allow_nan=False)
+    if len(text) > TAG_LIMIT:
+        raise ValueError(
+            f"the row of {row.kind} {row.key[:12]} takes {len(text)} characters, {TAG_LIMIT} fit in a tag"
+        )
+    _known_fields(type(row), text)
+    return text
+
+
+def decode_evaluation(text: str) -> EvaluationRow:
+    """The row that `encode_row` wrote. Fields that a later version added are passed over.
+
+    Raises:
+        ValueError, TypeError: not such a row.
+    """
+    values = _known_fields(EvaluationRow, text)
+    return EvaluationRow(**{**values, "kind": Kind(values["kind"])})
+
+
+def decode_stage(text: str) -> StageRow:
+    """The row of a calibration or an extraction that `encode_row` wrote.
+
+    Raises:
+        ValueError, TypeError: not such a row.
+    """
+    values = _known_fields(StageRow, text)
+    return StageRow(**{**values, "kind": Kind(values["kind"])})
+
+
+def decode_published(text: str) -> PublishedRow:
+    """The published figure that `encode_row` wrote.
+
+    Raises:
+        ValueError, TypeError: not such a row.
+    """
+    values = _known_fields(PublishedRow, text)
+    return PublishedRow(**{**values, "kind": Kind(values["kind"])})
+
+
+def _known_fields(cls: type[Any], text: str) -> dict[str, Any]:
+    values = parse_json(text)
+    if not isinstance(values, dict) or "kind" not in values:
+        raise ValueError(f"not a row of ours: {text[:80]!r}")
+    expected = _expected(cls)  # type: ignore[arg-type]  # a class can be hashed
+    known = {name: value for name, value in values.items() if name in expected}
+    for name, value in known.items():
+        types, texts, item = expected[name]
+        if type(value) is list and item is not None and set(map(type, value)) <= {item}:
+            known[name] = tuple(value)
+        elif type(value) not in types and not (type(value) is str and value in texts):
+            raise TypeError(f"{name} is of the wrong type: {str(value)[:80]!r}")
+        elif name.startswith("n_") and type(value) is int and not 0 <= value <= MOST:
+            raise ValueError(f"{name} is no count from 0 to {MOST}: {value}")
+    return known
+
+
+MOST = 2**31 - 1
+"""Of a count: what fits in the 32 bits that a point and a database have for it."""
+
+
+@cache
+def _expected(cls: type[Any]) -> dict[str, tuple[set[Any], set[Any], Any]]:
+    """Of each field the types that JSON may give it, the texts that it may be, and the type of a list's items."""
+    found = {}
+    for name, hint in get_type_hints(cls).items():
+        types, texts, item = set[Any](), set[Any](), None
+        for one in get_args(hint) if isinstance(hint, UnionType) or get_origin(hint) is Union else (hint,):
+            if get_origin(one) is Literal:
+                texts |= set(get_args(one))
+            elif get_origin(one) is tuple:
+                item = get_args(one)[0]
+            else:
+                types |= {int, float} if one is float else {str} if one is Kind else {one}
+        found[name] = (types, texts, item)
+    return found
+
+
+# Per-question scores, as one compact JSON in the tag `massact.scores`.
+
+_TEXTS_AT_ONCE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Per-question scores of one evaluation, 0 to 100, in the question set's order; `None` unscored."""
+
+    trait: tuple[float | None, ...]
+    coherence: tuple[float | None, ...]
+
+
+def encode_scores(scores: Scores) -> str | None:
+    """Per-question scores as JSON for the tag `massact.scores`; `None` where they do not fit in a tag."""
+    rounded = {name: [_rounded(v) for v in getattr(scores, name)] for name in ("trait", "coherence")}
+    text = json.dumps(rounded, separators=(",", ":"), allow_nan=False)
+    return text if len(text) <= TAG_LIMIT else None
+
+
+def decode_scores(text: str) -> Scores:
+    """The scores that `encode_scores` wrote.
+
+    Raises:
+        ValueError, TypeError, KeyError: not such scores.
+    """
+    values = parse_json(text)
+    if not isinstance(values, dict):
+        raise TypeError(f"not per-question scores: {text[:80]!r}")
+    trait, coherence = _score_list(values["trait"]), _score_list(values["coherence"])
+    if len(trait) != len(coherence):
+        raise ValueError(f"{len(trait)} trait scores, but {len(coherence)} of coherence")
+    return Scores(trait, coherence)
+
+
+def decode_many_scores(texts: Sequence[str]) -> list[Scores | None]:
+    """What `decode_scores` says of each text, `None` where it refuses; together they take a fifth of the time."""
+    found: list[Scores | None] = []
+    for start in range(0, len(texts), _TEXTS_AT_ONCE):
+        some = texts[start : start + _TEXTS_AT_ONCE]
+        try:
+            found += _decode_together(some)
+        except (ValueError, TypeError, KeyError):  # at least one is none: find which
+            found += map(_decoded, some)
+    return found
+
+
+def _decode_together(texts: Sequence[str]) -> list[Scores]:
+    parsed = parse_json(f"[{','.join(texts)}]")
+    if len(parsed) != len(texts) or set(map(type, parsed)) != {dict}:
+        raise TypeError("not one object a text")
+    pairs = [(one["trait"], one["coherence"]) for one in parsed]
+    if set(map(type, chain.from_iterable(pairs))) != {list}:
+        raise TypeError("not a list of scores")
+    values = chain.from_iterable(chain.from_iterable(pairs))
+    if not set(map(type, values)) <= {float, int, type(None)}:
+        raise TypeError("a score of the wrong type")
+    if any(len(trait) != len(coherence) for trait, coherence in pairs):
+        raise ValueError("scores of trait and coherence differ in number")
+    return [Scores(tuple(trait), tuple(coherence)) for trait, coherence in pairs]
+
+
+def _decoded(text: str) -> Scores | None:
+    try:
+        return decode_scores(text)
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _score_list(values: object) -> tuple[float | None, ...]:
+    if not isinstance(values, list) or any(v is not None and not isinstance(v, int | float) for v in values):
+        raise TypeError(f"not a list of scores: {str(values)[:80]}")
+    return tuple(values)
+
+
+def _rounded(score: float | None) -> float | None:
+    # judges give at most four decimals; more would only make the tag longer
+    return None if score is None else round(score, 4)

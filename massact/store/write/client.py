@@ -1,0 +1,345 @@
+"""MLflow's client of a tracking store: set up, tried once, and explained where it fails."""
+
+import getpass
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import cache, lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from massact.addresses import hide_passwords, is_database, shown_uri
+from massact.errors import StoreError, UnusableStoreError
+from massact.json_text import parse_json
+from massact.store.credentials import find_login
+from massact.store.schema import (
+    SCHEMA_VERSION,
+    TAG_LIMIT,
+    EvaluationRow,
+    Kind,
+    MlflowTag,
+    PublishedRow,
+    StageRow,
+    Tag,
+    encode_row,
+)
+from massact.store.write.database import TrackingDatabase
+
+_ENVIRONMENT = {
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # over a server it would print two lines on standard output for each run that ends
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # bounded retries: the default waits four minutes for a server that is not there
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4",
+}
+"""Defaults for MLflow's client; what the user has set stays."""
+
+
+def connect(tracking_uri: str, *, say: Callable[[str], None] = lambda _line: None) -> Any:
+    """MLflow's client of a tracking store that answers; a database that is not there is made.
+
+    Args:
+        say: told in one line that a half-made database was set aside.
+
+    Raises:
+        StoreError: it cannot be reached or is no tracking store.
+    """
+    set_up_client()
+    if tracking_uri.startswith(("http://", "https://")):
+        find_login()  # MLflow's own error about a credentials file quotes it
+    elif is_database(tracking_uri):
+        with closing(TrackingDatabase(tracking_uri, shown_uri(tracking_uri))) as database:
+            database.make_ready(None, say)
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client = MlflowClient(tracking_uri=tracking_uri)
+        client.search_experiments(max_results=1)
+    except Exception as error:
+        # MLflow lets SQLAlchemy's, requests' and its own errors through here, and a driver's that is not installed;
+        # anything else is a bug of ours
+        is_known = isinstance(error, MlflowException | OSError | ImportError)
+        if not is_known and "sqlalchemy" not in type(error).__module__:
+            raise
+        raise (UnusableStoreError if isinstance(error, ImportError) else StoreError)(
+            f"tracking store {shown_uri(tracking_uri)} cannot be used: {without_password(error, tracking_uri)} "
+            "Check --tracking-uri or MLFLOW_TRACKING_URI, and that the server runs"
+        ) from error
+    return client
+
+
+def set_up_client() -> None:
+    """Import MLflow with few retries and without its chatter; again it changes nothing."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import mlflow  # noqa: F401  sets up the loggers that are turned down next
+
+    # they tell of every migration step and download
+    for chatty in ("mlflow", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    # every attempt to reach a database, with SQLAlchemy's whole text; what came of them is raised
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # every retry; what came of them is raised
+
+
+def without_password(error: Exception, tracking_uri: str) -> str:
+    """The first line of an error, without the passwords that the URI may hold."""
+    return hide_passwords(first_line(error), tracking_uri)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, or the name of its type where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
+
+
+# Who ran what: the tags that MLflow's client leaves to its caller.
+
+
+@lru_cache(maxsize=1)
+def provenance_tags() -> dict[str, str]:
+    """User, source, git commit and whether the tree was dirty, read once per process."""
+    tags = {
+        MlflowTag.USER.value: _user(),
+        MlflowTag.SOURCE.value: Path(sys.argv[0]).name or "massact",
+        MlflowTag.SOURCE_TYPE.value: "LOCAL",
+        Tag.SCHEMA.value: str(SCHEMA_VERSION),
+    }
+    commit = _git("rev-parse", "HEAD")
+    if commit:
+        tags[MlflowTag.GIT_COMMIT.value] = commit
+        tags[Tag.GIT_DIRTY.value] = (
+            "true" if _git("status", "--porcelain", "--untracked-files=no") else "false"
+        )
+    return tags
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user id without a name
+        return "unknown"
+
+
+def _git(*arguments: str) -> str:
+    folder = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+# Making a run so that it is made once: a request whose answer was lost is not made again unseen.
+
+_PLACE = "/api/2.0/mlflow/runs/create"
+
+
+def request_run(
+    tracking_uri: str, experiment_id: str, *, name: str, started_at: int, tags: Mapping[str, str]
+) -> tuple[str, str]:
+    """Make a run on a tracking server by one request. Returns its id and artifact URI.
+
+    MLflow's client would ask again after a time-out or an error 500, and so make a second run; here
+    the caller looks what is there first.
+    """
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request, verify_rest_response
+
+    body = {
+        "experiment_id": experiment_id,
+        "user_id": tags.get(MlflowTag.USER, "unknown"),
+        "start_time": started_at,
+        "run_name": name,
+        "tags": [{"key": key, "value": value} for key, value in tags.items()],
+    }
+    credentials = get_default_host_creds(tracking_uri)  # type: ignore[no-untyped-call]
+    answer = http_request(credentials, _PLACE, "POST", max_retries=0, json=body)  # type: ignore[no-untyped-call]
+    made = verify_rest_response(answer, _PLACE).json()
+    try:
+        return str(made["run"]["info"]["run_id"]), str(made["run"]["info"]["artifact_uri"])
+    except (KeyError, TypeError) as error:
+        raise StoreError(
+            f"tracking store {shown_uri(tracking_uri)} answers, but not as MLflow does"
+        ) from error
+
+
+class Creation:
+    """One run that is to be made: `make` asks for it, `find` looks whether an earlier `make` did it."""
+
+    def __init__(
+        self, client: Any, tracking_uri: str, experiment_id: str, *, name: str, tags: Mapping[str, str]
+    ) -> None:
+        self._client, self._uri, self._experiment_id = client, tracking_uri, experiment_id
+        self._name, self._tags = name, dict(tags)
+        self._started_at = int(time.time() * 1000)
+
+    def make(self) -> tuple[str, str]:
+        """Make the run. Returns its id and artifact URI."""
+        about = {"name": self._name, "started_at": self._started_at, "tags": self._tags}
+        if self._uri.strip().lower().startswith(("http://", "https://")):
+            return request_run(self._uri.strip(), self._experiment_id, **about)  # type: ignore[arg-type]  # as above
+        made = self._client.create_run(
+            self._experiment_id, start_time=self._started_at, tags=self._tags, run_name=self._name
+        )
+        return str(made.info.run_id), str(made.info.artifact_uri)
+
+    def find(self) -> tuple[str, str] | None:
+        """The run, if it is there: a process makes no two of one name in one millisecond."""
+        found = self._client.search_runs(
+            [self._experiment_id],
+            filter_string=f"attributes.start_time = {self._started_at}",
+            max_results=1000,
+        )
+        for run in found:
+            tags = run.data.tags
+            if run.info.run_name == self._name and tags.get(Tag.PROCESS) == self._tags.get(Tag.PROCESS.value):
+                return str(run.info.run_id), str(run.info.artifact_uri)
+        return None
+
+
+# Which process works on a run that is open, and whether that process still lives.
+
+_PROC = Path("/proc")
+_ENDED = ("Z", "X", "x")
+"""States of a process that runs no more: one that nobody has waited for yet, and dead ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process, so that no other is taken for it. Empty and `None` where the system does not tell."""
+
+    host: str
+    machine: str
+    """Digest of the machine's id: two machines may have one name."""
+    boot: str
+    """Of this boot of the machine."""
+    space: str
+    """The namespace in which the pid counts: each container may have its own."""
+    pid: int
+    started: int | None
+    """Clock ticks between the boot and the process's start."""
+
+
+def process_tag() -> str:
+    """This process, for the tag `massact.process` of a run that it opens."""
+    return json.dumps(asdict(this_process()), separators=(",", ":"))
+
+
+def this_process() -> Process:
+    """The process that asks."""
+    pid = os.getpid()  # asked each time: after a fork it is another one
+    state = _state(pid)
+    return Process(*_surroundings(), pid, state[1] if state else None)
+
+
+def read_process(text: str | None) -> Process | None:
+    """The process in a tag's text; `None` where there is none or it cannot be read."""
+    try:
+        values = parse_json(text or "")
+        texts = {name: str(values[name]) for name in ("host", "machine", "boot", "space")}
+        started = values["started"]
+        return Process(**texts, pid=int(values["pid"]), started=None if started is None else int(started))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def is_alive(process: Process) -> bool | None:
+    """Whether a process still runs; `None` where that cannot be known from here."""
+    host, machine, boot, space = _surroundings()
+    if (process.host, process.machine) != (host, machine):
+        return None
+    if process.boot != boot:
+        # a machine without an id may be another one of the same name
+        return False if machine and process.boot and boot else None
+    if process.space != space:
+        return None
+    return _runs(process)
+
+
+def _runs(process: Process) -> bool | None:
+    if process.pid <= 0:
+        return None
+    try:
+        os.kill(process.pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass  # somebody else's, or none at all: what the system tells of it decides
+    state = _state(process.pid)
+    if state is None:
+        # no /proc, or one that hides what others run: then the pid alone says that it lives
+        return True if process.started is None else None
+    letter, started = state
+    return letter not in _ENDED and process.started in (None, started)
+
+
+def _state(pid: int) -> tuple[str, int] | None:
+    """State and start of a process; `None` where the system does not tell."""
+    try:
+        text = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+        fields = text.rpartition(")")[2].split()  # the name before may hold anything
+        return fields[0], int(fields[19])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+@cache
+def _surroundings() -> tuple[str, str, str, str]:
+    """Host, machine, boot and namespace of pids."""
+    machine = _text(Path("/etc/machine-id")) or _text(Path("/var/lib/dbus/machine-id"))
+    # systemd wants the id itself kept on the machine
+    digest = sha256(f"massact {machine}".encode()).hexdigest()[:16] if machine else ""
+    try:
+        space = os.readlink(_PROC / "self/ns/pid")
+    except OSError:
+        space = ""
+    return socket.gethostname(), digest, _text(_PROC / "sys/kernel/random/boot_id"), space
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+# Tags of the runs we write, and how long one may be.
+
+
+def run_tags(kind: Kind, experiment: str, name: str) -> dict[str, str]:
+    """Tags that every run of ours has."""
+    tags = {Tag.KIND.value: kind.value, Tag.EXPERIMENT.value: experiment, MlflowTag.NAME.value: name}
+    return provenance_tags() | tags
+
+
+def row_tags(row: EvaluationRow | StageRow | PublishedRow) -> dict[str, str]:
+    """Tags of a run that holds a row."""
+    return {Tag.KEY.value: row.key, Tag.ROW.value: encode_row(row)}
+
+
+def parent_tags(run_id: str) -> dict[str, str]:
+    """Tags of a run that lies under another in the UI."""
+    return {MlflowTag.PARENT.value: run_id, Tag.PARENT.value: run_id}
+
+
+def fit_tag(text: str) -> str:
+    """A text as long as a tag may be: MLflow would cut it anywhere, without a word."""
+    if len(text) <= TAG_LIMIT:
+        return text
+    mark = "\n\n(cut: the rest is in the run's artifacts)"
+    kept = text[: TAG_LIMIT - len(mark)]
+    return (kept.rpartition("\n")[0] or kept) + mark

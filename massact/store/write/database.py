@@ -1,0 +1,326 @@
+"""A tracking database before anything is written to it: made whole where there is none, refused where it does not fit.
+
+MLflow makes and migrates a database wherever its client is opened, and leaves a broken one when that is cut off. So
+a new SQLite file is made aside and renamed into place, and one that holds anything is migrated on demand only.
+"""
+
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from massact.addresses import check_path
+from massact.errors import StoreError, UnusableStoreError
+from massact.store.databases import is_hollow, passes_by_itself, reason_of
+
+_VERSIONS = ("alembic_version", "alembic_version_auth")
+_LOCK_NUMBER = 0x6D617373616374
+"""Of the lock that PostgreSQL holds while one process sets the database up: 'massact' as a number."""
+LOCK_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS = 20, 10
+_SIDE_FILES = ("-journal", "-wal", "-shm")
+
+State = Literal["ready", "empty", "half made", "older", "newer", "foreign"]
+Say = Callable[[str], None]
+
+
+class TrackingDatabase:
+    """A database that MLflow keeps runs in, or is to; `uri` is one of SQLAlchemy's.
+
+    Every method raises `StoreError` where the database cannot be reached.
+    """
+
+    def __init__(self, uri: str, name: str) -> None:
+        """
+        Args:
+            name: as messages show it, without a password.
+
+        Raises:
+            UnusableStoreError: the URI cannot be parsed, or its driver is not installed.
+        """
+        self._name = name
+        url = _parsed(uri, name)
+        self._uri, self._path = uri, sqlite_file(url)
+        limits: dict[str, Any] = {"timeout": LOCK_TIMEOUT_SECONDS}
+        if self._path is None:
+            limits = {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_TIMEOUT_SECONDS}
+        try:
+            self._engine = sa.create_engine(url, poolclass=sa.pool.NullPool, connect_args=limits)
+        except ImportError as error:
+            raise UnusableStoreError(
+                f"writing to {name} needs psycopg: pip install 'massact[postgres]'"
+            ) from error
+
+    def make_ready(self, artifact_root: str | None, say: Say) -> bool:
+        """Make sure that this MLflow can write to it: make it where there is none, or one that was half made.
+
+        Args:
+            artifact_root: where artifacts of new experiments go; `None`: MLflow's default, in the working directory.
+            say: told in one line that a half-made one was set aside.
+
+        Returns:
+            Whether it was made.
+
+        Raises:
+            UnusableStoreError: it is not MLflow's, or has another schema than this MLflow's.
+        """
+        with self._explained():
+            state = self._state()
+            if state in ("empty", "half made"):
+                with self._alone():
+                    state = self._state()  # another may have made it meanwhile
+                    if state in ("empty", "half made"):
+                        self._make(state, artifact_root, say)
+                        return True
+            if state != "ready":
+                raise UnusableStoreError(self._refusal(state))
+            return False
+
+    def upgrade(self, artifact_root: str | None, say: Say) -> str:
+        """Migrate it to this MLflow's schema; of a SQLite file a copy is kept. Returns what was done.
+
+        Raises:
+            UnusableStoreError: it is not MLflow's, of a newer MLflow, or the migration failed.
+        """
+        with self._explained(), self._alone():
+            state = self._state()
+            if state in ("newer", "foreign"):
+                raise UnusableStoreError(self._refusal(state))
+            if state in ("empty", "half made"):
+                self._make(state, artifact_root, say)
+            if state != "older":
+                return f"{self._name} has the schema of MLflow {_mlflow()} ({_head()})"
+            copy = None if self._path is None else _copied(self._path, "-".join(self._versions()))
+            kept = f"; as it was: {copy}" if copy else ""
+            self._migrate(copy)
+            return f"{self._name} was migrated to the schema of MLflow {_mlflow()} ({_head()}){kept}"
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self._engine.dispose()
+
+    def _state(self) -> State:
+        if self._path is not None and not self._path.exists():
+            return "empty"  # a connection would make the file
+        with self._engine.connect() as connection:
+            return self._examine(connection)
+
+    def _examine(self, connection: sa.Connection) -> State:
+        tables = set(sa.inspect(connection).get_table_names())
+        if not tables.difference(_VERSIONS):
+            return "empty"
+        versions = _read_versions(connection, tables)
+        if versions == [_head()] and {"experiments", "runs"} <= tables:
+            return "ready"
+        if not _is_known(versions):
+            return "newer" if {"experiments", "runs"} <= tables else "foreign"
+        if is_hollow(connection, tables):
+            return "half made"
+        return "older" if {"experiments", "runs"} <= tables else "foreign"
+
+    def _versions(self) -> list[str]:
+        with self._engine.connect() as connection:
+            return _read_versions(connection, sa.inspect(connection).get_table_names())
+
+    def _refusal(self, state: State) -> str:
+        if state == "foreign":
+            return (
+                f"{self._name} is a database, but not MLflow's: pass the tracking URI that `massact main` wrote to, or "
+                "that of a new or empty database"
+            )
+        shown = ", ".join(map(repr, self._versions())) or "none"
+        if state == "newer":
+            return (
+                f"{self._name} was migrated by a newer MLflow (schema version {shown}) than the {_mlflow()} that is "
+                "installed here, which can read it for questions but not write to it: pip install --upgrade mlflow, "
+                "or pass another --tracking-uri"
+            )
+        where = f"sqlite:///{self._path}" if self._path else self._name
+        return (
+            f"{self._name} has the schema of an older MLflow (version {shown}), and MLflow {_mlflow()}, which is "
+            "installed here, can write to it only after a migration, after which the older one refuses it for ever. "
+            f"Back it up and run `massact serve --upgrade --backend-store-uri {where}` (or `mlflow db upgrade` with "
+            "this URI), or install the MLflow that it was written with"
+        )
+
+    def _make(self, state: State, artifact_root: str | None, say: Say) -> None:
+        if artifact_root is None:
+            check_path(Path.cwd(), "the working directory, where artifacts would go,")
+        if self._path is None:
+            # PostgreSQL makes the tables in two transactions, and MLflow goes on after the first
+            _make_tables(self._uri, artifact_root)
+            return
+        if state == "half made":
+            say(
+                f"{self._name} was half made by a command that was cut off, and is made anew: {self._set_aside()}"
+            )
+        check_path(self._path, "the file of the run store")
+        new = self._path.with_name(f"{self._path.name}.new")
+        leftovers = [Path(f"{new}{suffix}") for suffix in ("", *_SIDE_FILES)]
+        try:
+            for path in leftovers:
+                path.unlink(missing_ok=True)
+            _make_tables(f"sqlite:///{new}", artifact_root)
+            with new.open("rb") as file:
+                os.fsync(file.fileno())
+            for suffix in _SIDE_FILES:  # of a file that is gone: SQLite would play them back into the new one
+                Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+            new.replace(self._path)
+        finally:
+            for path in leftovers:
+                path.unlink(missing_ok=True)
+
+    def _set_aside(self) -> str:
+        assert self._path is not None
+        kept = _unused(self._path, "half-made")
+        with self._engine.connect() as connection:
+            connection.exec_driver_sql("BEGIN EXCLUSIVE")  # whoever is still making it has ended
+            if self._examine(connection) != "half made":
+                raise StoreError(f"{self._name} is being made by another process: try again")
+            self._path.rename(kept)
+            for suffix in filter(lambda end: Path(f"{self._path}{end}").exists(), _SIDE_FILES):
+                Path(f"{self._path}{suffix}").rename(f"{kept}{suffix}")
+        return f"what there was is kept as {kept}"
+
+    def _migrate(self, copy: Path | None) -> None:
+        from mlflow.store.db.utils import _upgrade_db
+
+        try:
+            _upgrade_db(self._engine)  # type: ignore[no-untyped-call]
+        except Exception as error:
+            if copy is not None and self._path is not None:
+                copy.replace(self._path)
+            raise UnusableStoreError(
+                f"MLflow {_mlflow()} could not migrate {self._name}, which is as it was: {error}"
+            ) from error
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While no other process sets this database up."""
+        if self._path is not None:
+            with _file_locked(self._path.with_name(f"{self._path.name}.setup-lock")):
+                yield
+            return
+        with self._engine.connect() as connection:
+            connection.execute(sa.text("SELECT pg_advisory_lock(:number)"), {"number": _LOCK_NUMBER})
+            connection.commit()
+            yield  # the lock ends with the connection, however this ends
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UnusableStoreError(f"tracking store {self._name} cannot be used: {error}") from error
+        except sa.exc.SQLAlchemyError as error:
+            kind = StoreError if passes_by_itself(error) else UnusableStoreError
+            raise kind(
+                f"tracking store {self._name} cannot be used: {reason_of(error)}. Check --tracking-uri or "
+                "MLFLOW_TRACKING_URI, the login, and that the database is up and may be written to"
+            ) from error
+
+
+def sqlite_file(url: sa.URL) -> Path | None:
+    """The file of a SQLite database, absolute; `None` for another database.
+
+    Raises:
+        UnusableStoreError: the database is in memory.
+    """
+    if url.get_backend_name() != "sqlite":
+        return None
+    if not url.database or url.database == ":memory:":
+        raise UnusableStoreError("a run store in memory ends with its process; write sqlite:///PATH")
+    return Path(os.path.abspath(url.database))
+
+
+def _parsed(uri: str, name: str) -> sa.URL:
+    try:
+        url = sa.make_url(uri.strip())
+    except (sa.exc.ArgumentError, ValueError) as error:
+        raise UnusableStoreError(
+            f"the tracking URI {name} cannot be parsed: write %40 for @ and %2F for / in a password"
+        ) from error
+    return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgres", "postgresql") else url
+
+
+def _make_tables(uri: str, artifact_root: str | None) -> None:
+    from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    store = SqlAlchemyStore(uri, artifact_root or DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)  # type: ignore[no-untyped-call]
+    store.engine.dispose()
+
+
+def _head() -> str:
+    from mlflow.store.db.utils import _get_latest_schema_revision
+
+    return str(_get_latest_schema_revision())  # type: ignore[no-untyped-call]
+
+
+def _mlflow() -> str:
+    from mlflow.version import VERSION
+
+    return str(VERSION)
+
+
+def _is_known(versions: Collection[str]) -> bool:
+    """Whether this MLflow has migrations from there: the version is its own, or an older one's."""
+    from alembic.script import ScriptDirectory
+    from mlflow.store.db.utils import _get_alembic_config
+
+    script = ScriptDirectory.from_config(_get_alembic_config(""))  # type: ignore[no-untyped-call]
+    return set(versions) <= {one.revision for one in script.walk_revisions()}
+
+
+def _read_versions(connection: sa.Connection, tables: Collection[str]) -> list[str]:
+    if _VERSIONS[0] not in tables:
+        return []
+    query = sa.select(sa.column("version_num", sa.String)).select_from(sa.table(_VERSIONS[0]))
+    return sorted(connection.execute(query).scalars())
+
+
+def _copied(path: Path, version: str) -> Path:
+    copy = _unused(path, f"before-upgrade-from-{version or 'none'}")
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+    return copy
+
+
+def _unused(path: Path, what: str) -> Path:
+    stem = f"{path.name}.{what}-{time.strftime('%Y%m%dT%H%M%S')}"
+    names = (path.with_name(f"{stem}{f'-{number}' if number else ''}") for number in range(1000))
+    return next(name for name in names if not name.exists())
+
+
+@contextmanager
+def _file_locked(path: Path) -> Iterator[None]:
+    file = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while file is None:
+            file = path.open("w")
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not _is_at(file.fileno(), path):
+                file.close()  # whoever had it before has removed it: a third may have locked the next one
+                file = None
+    except OSError as error:
+        raise UnusableStoreError(
+            f"cannot write beside the run store, in {path.parent}: {error.strerror}"
+        ) from error
+    with file:
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False

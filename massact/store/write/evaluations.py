@@ -1,0 +1,285 @@
+"""Evaluations, baselines and failures as runs: made whole here, then spooled, or logged at once."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from massact.domain import Timing
+from massact.evaluation import Evaluation, FailedCell, PlannedCell
+from massact.keys import screening_key
+from massact.screening import StoppedCell
+from massact.store.schema import Artifact, EvaluationRow, Kind, MlflowTag, Scores, Tag, evaluation_params
+from massact.store.write.client import parent_tags, provenance_tags, row_tags, run_tags
+from massact.store.write.finished_run import WholeRun
+from massact.store.write.rows import (
+    Baseline,
+    Place,
+    evaluation_row,
+    evaluation_scores,
+    failed_row,
+    run_name,
+    taken_row,
+)
+from massact.store.write.run_writer import evaluation_run, label_tags
+from massact.store.write.tensors import response_bytes, tensor_bytes
+from massact.store.write.tracker import OpenRun, Tracker
+
+_ERROR_LIMIT = 1000
+"""Characters of an error that its tag keeps, as with every failed run."""
+
+
+def evaluation_whole_run(
+    place: Place,
+    evaluation: Evaluation,
+    *,
+    baseline: Baseline | None,
+    keep_responses: bool,
+    parent: OpenRun,
+    finished_at: int | None = None,
+    confirms: str | None = None,
+) -> tuple[WholeRun, EvaluationRow]:
+    """The run of an evaluation (of a baseline where `baseline` is `None`), with its artifacts.
+
+    With `confirms`, the key of what it repeats on other questions, it is a confirmation.
+
+    It ends at `finished_at`, in milliseconds since 1970 (`None`: now), and began as long before as its
+    generation and its judge took.
+
+    Raises:
+        ValueError: the row does not fit in a tag.
+    """
+    row = evaluation_row(place, evaluation, baseline, confirms=confirms)
+    end = _now() if finished_at is None else finished_at
+    run = evaluation_run(
+        row,
+        evaluation_scores(evaluation),
+        name=run_name(row),
+        started_at=end - _milliseconds(evaluation.timing),
+        finished_at=end,
+        tags=parent_tags(parent.run_id) | _computed(place),
+        files=_files(row, evaluation, keep_responses=keep_responses),
+    )
+    return run, row
+
+
+def _computed(place: Place) -> dict[str, str]:
+    tags = {Tag.ATTENTION.value: place.attention, Tag.UNUSED_SETTINGS.value: place.unused_settings}
+    return {name: value for name, value in tags.items() if value}
+
+
+def failure_whole_run(
+    place: Place,
+    failed: FailedCell,
+    *,
+    parent: OpenRun,
+    confirms: str | None = None,
+    finished_at: int | None = None,
+) -> WholeRun:
+    """The failed run of a cell that could not be evaluated."""
+    row = failed_row(place, failed, confirms=confirms)
+    name, now = run_name(row), _now() if finished_at is None else finished_at
+    own = row_tags(row) | label_tags(row) | {Tag.ERROR.value: failed.error[:_ERROR_LIMIT]}
+    return WholeRun(
+        name=name,
+        tags=run_tags(row.kind, row.experiment, name) | own | parent_tags(parent.run_id),
+        params=evaluation_params(row),
+        started_at=now,
+        finished_at=now,
+        status="FAILED",
+    )
+
+
+def screening_whole_run(
+    place: Place,
+    stopped: StoppedCell,
+    *,
+    baseline: Baseline,
+    parent: OpenRun,
+    finished_at: int | None = None,
+) -> WholeRun:
+    """The run of a cell that was given up on a part of its questions: its reason and its scores.
+
+    Raises:
+        ValueError: the row does not fit in a tag.
+    """
+    evaluation = stopped.evaluation
+    row = evaluation_row(place, evaluation, baseline)
+    n_asked = len(evaluation.responses)
+    row = replace(row, kind=Kind.SCREENING, key=screening_key(row.key), n_questions=n_asked)
+    end = _now() if finished_at is None else finished_at
+    return evaluation_run(
+        row,
+        evaluation_scores(evaluation),
+        name=f"given up · {run_name(row)}",
+        started_at=end - _milliseconds(evaluation.timing),
+        finished_at=end,
+        tags=parent_tags(parent.run_id)
+        | _computed(place)
+        | {MlflowTag.NOTE.value: f"Given up: {stopped.reason}."},
+        files=_reason_files(evaluation),
+    )
+
+
+def log_evaluation(
+    tracker: Tracker,
+    parent: OpenRun,
+    place: Place,
+    evaluation: Evaluation,
+    *,
+    baseline: Baseline | None,
+    keep_responses: bool,
+) -> tuple[str, EvaluationRow]:
+    """Log an evaluation (a baseline where `baseline` is `None`) as a finished run, at once.
+
+    Returns:
+        The run's id and its row.
+    """
+    whole, row = evaluation_whole_run(
+        place, evaluation, baseline=baseline, keep_responses=keep_responses, parent=parent
+    )
+    with tracker.run(row, whole.name, parent=parent, tags=whole.tags) as run:
+        tracker.log(run, params=whole.params, metrics=whole.metrics, steps=whole.steps)
+        if whole.files:
+            with tracker.artifacts(run) as folder:
+                for path, content in whole.files.items():
+                    (folder / path).write_bytes(content)
+    return run.run_id, row
+
+
+def log_failure(tracker: Tracker, parent: OpenRun, place: Place, failed: FailedCell) -> str:
+    """Log a cell that could not be evaluated as a failed run, at once. Returns the run's id."""
+    whole, row = failure_whole_run(place, failed, parent=parent), failed_row(place, failed)
+    with tracker.run(row, whole.name, parent=parent, tags=whole.tags, status=whole.status) as run:
+        tracker.log(run, params=whole.params)
+    return run.run_id
+
+
+def _files(row: EvaluationRow, evaluation: Evaluation, *, keep_responses: bool) -> dict[str, bytes]:
+    files = vector_files(row, evaluation.planned)
+    if keep_responses:
+        files[Artifact.RESPONSES.value] = response_bytes(evaluation.responses)
+        return files
+    return files | _reason_files(evaluation)
+
+
+def _reason_files(evaluation: Evaluation) -> dict[str, bytes]:
+    """The file of why responses that are not kept have no score; nothing where all have one."""
+    unscored = [[r.question, r.reason] for r in evaluation.responses if None in (r.trait, r.coherence)]
+    if not unscored:
+        return {}
+    table = {"columns": ["question", "reason"], "data": unscored}
+    return {Artifact.UNSCORED.value: json.dumps(table, ensure_ascii=False).encode()}
+
+
+def vector_files(row: EvaluationRow, planned: PlannedCell) -> dict[str, bytes]:
+    """The file of a cell's vector; nothing for a baseline."""
+    if planned.vector is None:
+        return {}
+    return {Artifact.VECTOR.value: tensor_bytes({"vector": planned.vector}, vector_provenance(row))}
+
+
+def vector_provenance(row: EvaluationRow) -> dict[str, object]:
+    """What the header of a vector's file says of it."""
+    names = (
+        "model", "model_id", "model_revision", "trait", "position", "label", "method", "cleaning", "scope",
+        "n_dims", "layer", "component", "vector_digest",
+    )  # fmt: skip
+    return {name: getattr(row, name) for name in names}
+
+
+def _milliseconds(timing: Timing) -> int:
+    return round((timing.generation_seconds + timing.judge_seconds) * 1000)
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
+
+
+# An evaluation whose result is that of another label, since their vectors are alike: nothing was generated for it.
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The evaluation whose result is taken over."""
+
+    run_id: str
+    row: EvaluationRow
+    scores: Scores | None
+
+
+def taken_over_run(
+    place: Place, planned: PlannedCell, source: Source, likeness: float, *, parent: OpenRun
+) -> WholeRun:
+    """The run of a cell that takes over a result: its own key, vector and geometry, the other's scores.
+
+    It has no timings and no responses: its note says where they lie.
+
+    Args:
+        likeness: of the two vectors; see `massact.vectors.geometry`.
+
+    Raises:
+        ValueError: the row does not fit in a tag.
+    """
+    row = taken_row(place, planned, source.row, likeness)
+    now = int(time.time() * 1000)
+    note = (
+        f"The same as {source.row.label}: their vectors have cosine {likeness:.4f}, so this cell was not evaluated "
+        f"itself. Figures and scores are those of run {source.run_id}, which has the responses."
+    )
+    return evaluation_run(
+        row,
+        source.scores,
+        name=run_name(row),
+        started_at=now,
+        finished_at=now,
+        tags=parent_tags(parent.run_id) | {MlflowTag.NOTE.value: note},
+        files=vector_files(row, planned),
+    )
+
+
+# Making the run of a result, in this process or in another one, with the same outcome.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunMaker:
+    """Everything that a result's run needs beside the result."""
+
+    place: Place
+    parent: OpenRun
+    baseline: Baseline | None = None
+    """`None` for a baseline, and for a failure, which is compared with nothing."""
+    keep_responses: bool = True
+    confirms: str | None = None
+    """Key of the evaluation that it repeats on other questions."""
+    finished_at: int = field(default_factory=lambda: int(time.time() * 1000))
+    """Milliseconds since 1970: the same wherever the run is made, or a spool could not tell that it is the same."""
+    provenance: Mapping[str, str] = field(default_factory=provenance_tags)
+    """Who ran what: the command, not the machine that a cell was evaluated on."""
+
+    def __call__(self, result: Evaluation | FailedCell | StoppedCell) -> WholeRun:
+        run = self._run(result)
+        own = {key: value for key, value in run.tags.items() if key not in provenance_tags()}
+        return replace(run, tags={**self.provenance, **own})
+
+    def _run(self, result: Evaluation | FailedCell | StoppedCell) -> WholeRun:
+        if isinstance(result, FailedCell):
+            return failure_whole_run(
+                self.place, result, parent=self.parent, confirms=self.confirms, finished_at=self.finished_at
+            )
+        if isinstance(result, StoppedCell):
+            if self.baseline is None:
+                raise ValueError("a cell is given up by comparing it with a baseline")
+            return screening_whole_run(
+                self.place, result, baseline=self.baseline, parent=self.parent, finished_at=self.finished_at
+            )
+        run, _ = evaluation_whole_run(
+            self.place,
+            result,
+            baseline=self.baseline,
+            keep_responses=self.keep_responses,
+            parent=self.parent,
+            finished_at=self.finished_at,
+            confirms=self.confirms,
+        )
+        return run

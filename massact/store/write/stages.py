@@ -1,0 +1,224 @@
+"""Logging and reading back calibrations and extractions."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from massact.data.splits import LEFT_OUT, Fate, Fates
+from massact.errors import DataError
+from massact.json_text import parse_object
+from massact.store.schema import Artifact, MlflowTag, StageRow, format_param
+from massact.store.write.client import fit_tag
+from massact.store.write.tensors import read_activations, read_tensor, write_activations, write_tensors
+from massact.store.write.tracker import OpenRun, Step, Tracker
+from massact.vectors.activations import Activations
+from massact.vectors.extract import Contrast, LabelVectors, Vetting, validation_metrics
+from massact.vectors.massive_dims import Calibration, calibration_json, parse_calibration
+
+# What an extraction read, prompt by prompt: a table that MLflow's UI shows, counts, and a note.
+
+_COLUMNS = (
+    "side", "place", "system_prompt", "prompt", "continuation", "judged_text", "trait_score", "coherence_score",
+    "unscored_because", "kept", "fate",
+)  # fmt: skip
+_REASONS = {
+    Fate.FAILED: "vetting",
+    Fate.UNSCORED: "unscored",
+    Fate.PAIR: "pair",
+    Fate.NO_WINDOW: "no_window",
+}
+_SIDES = ("positive", "negative")
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What one window's vectors were extracted from."""
+
+    contrast: Contrast = field(repr=False)
+    fates: tuple[Fates, Fates] = field(repr=False)
+    """Of each side's prompts."""
+    vetting: Vetting | None = field(repr=False, default=None)
+    vetted_as: str | None = None
+    """How, in words."""
+    warnings: tuple[str, ...] = ()
+    """Doubts about the dataset."""
+
+
+def continuation_bytes(sources: Sources) -> bytes:
+    """The table, as a file in the format that MLflow's UI shows."""
+    data = list(_rows(sources))
+    return json.dumps({"columns": _COLUMNS, "data": data}, ensure_ascii=False).encode()
+
+
+def _rows(sources: Sources) -> Iterator[Sequence[object]]:
+    contrast = sources.contrast
+    fates = [(side, fate) for side, own in zip(_SIDES, sources.fates, strict=True) for fate in own]
+    for i, (prompt, (side, fate)) in enumerate(zip(contrast.prompts, fates, strict=True)):
+        judged = None if contrast.judged is None else contrast.judged[i]
+        verdict = sources.vetting.verdicts[i] if sources.vetting else None
+        scores = (verdict.trait, verdict.coherence, verdict.reason) if verdict else (None, None, None)
+        texts = (prompt.system, prompt.text, contrast.continuations[i], judged)
+        yield (side, prompt.place, *texts, *scores, fate not in LEFT_OUT, str(fate))
+
+
+def count_metrics(sources: Sources) -> dict[str, float]:
+    """How many prompts of each side were kept, and how many were left out for which reason."""
+    metrics: dict[str, float] = {}
+    for side, fates in zip(_SIDES, sources.fates, strict=True):
+        counts = Counter(fates)
+        metrics[f"n_kept_{side}"] = len(fates) - sum(counts[fate] for fate in LEFT_OUT)
+        for fate, reason in _REASONS.items():
+            if counts[fate] or (sources.vetting and fate is not Fate.NO_WINDOW):
+                metrics[f"n_dropped_{side}_{reason}"] = counts[fate]
+    return metrics
+
+
+def sources_note(sources: Sources) -> str:
+    """The counts and doubts, as Markdown for the run's note."""
+    lines = ["| side | prompts | train | validation | " + " | ".join(LEFT_OUT) + " |"]
+    lines.append("|---" * (4 + len(LEFT_OUT)) + "|")
+    for side, fates in zip(_SIDES, sources.fates, strict=True):
+        counts = Counter(fates)
+        cells = [counts[fate] for fate in (Fate.TRAIN, Fate.VALIDATION, *LEFT_OUT)]
+        lines.append(f"| {side} | {len(fates)} | " + " | ".join(str(n) for n in cells) + " |")
+    if sources.vetted_as:
+        lines += ["", f"Vetted: {sources.vetted_as}."]
+    if sources.warnings:
+        lines += ["", "Doubts about the dataset:", "", *(f"- {warning}" for warning in sources.warnings)]
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """What an extraction keeps, before it is a run."""
+
+    activations: Activations
+    vectors: Mapping[str, LabelVectors]
+    sources: Sources | None = None
+    """The continuations that they were extracted from."""
+
+
+def log_calibration(tracker: Tracker, parent: OpenRun, row: StageRow, calibration: Calibration) -> str:
+    """Log a calibration with `calibration.json` as a finished run. Returns the run's id."""
+    provenance = {
+        "experiment": row.experiment,
+        "model": row.model_id,
+        "model_revision": row.model_revision,
+        "model_variant": row.model_variant,
+        "dtype": row.dtype,
+        "prompt_set": "calibration",
+    }
+    text = json.dumps(calibration_json(calibration, provenance), indent=2, allow_nan=False)
+    with tracker.run(row, f"calibration · {row.model}", parent=parent) as run:
+        tracker.log(run, params=_params(row), steps=_calibration_steps(calibration))
+        with tracker.artifacts(run) as folder:
+            (folder / Artifact.CALIBRATION).write_text(text + "\n", encoding="utf-8")
+    return run.run_id
+
+
+def read_calibration(path: Path) -> Calibration:
+    """The calibration in a `calibration.json`.
+
+    Raises:
+        DataError: the file is not one of ours.
+    """
+    try:
+        return parse_calibration(parse_object(path.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); run massact calibrate") from error
+
+
+def log_extraction(tracker: Tracker, parent: OpenRun, row: StageRow, extracted: Extracted) -> str:
+    """Log an extraction with its activations and vectors as a finished run. Returns the run's id."""
+    position = (row.position or "").removeprefix("response")
+    steps = [
+        Step(f"{name}/{label}", value, layer)
+        for label, layer, one in validation_metrics(extracted.vectors)
+        for name, value in (("validation_accuracy", one.accuracy), ("effect_size", one.effect_size))
+        if math.isfinite(value)
+    ]
+    counts = {"n_train": len(extracted.activations.train), "n_dropped": extracted.activations.n_dropped}
+    sources = count_metrics(extracted.sources) if extracted.sources else {}
+    unconverged = sum(len(vectors.unconverged_layers) for vectors in extracted.vectors.values())
+    metrics = {
+        **counts,
+        **sources,
+        "n_vectors": len(extracted.vectors) * row.n_layers,
+        "n_unconverged_probes": unconverged,
+    }
+    name = f"extraction {position} · {row.model} · {row.trait}"
+    with tracker.run(row, name, parent=parent, tags=_source_tags(extracted.sources)) as run:
+        tracker.log(run, params=_params(row), metrics={k: float(v) for k, v in metrics.items()}, steps=steps)
+        with tracker.artifacts(run) as folder:
+            _write_extraction(folder, row, extracted)
+    return run.run_id
+
+
+def _write_extraction(folder: Path, row: StageRow, extracted: Extracted) -> None:
+    names = {"model": row.model_id, "model_revision": row.model_revision, "trait": row.trait}
+    provenance = {**names, "position": row.position, "extraction_key": row.key}
+    write_activations(folder / Artifact.ACTIVATIONS, extracted.activations, provenance)
+    if extracted.sources is not None:
+        (folder / Artifact.CONTINUATIONS).write_bytes(continuation_bytes(extracted.sources))
+    (folder / Artifact.VECTORS).mkdir()
+    for label, vectors in extracted.vectors.items():
+        path = folder / Artifact.VECTORS / f"{label}.safetensors"
+        write_tensors(path, {"vectors": vectors.vectors}, {**provenance, "label": label})
+
+
+def _source_tags(sources: Sources | None) -> dict[str, str]:
+    """The note, and what makes the UI show the continuations as a table."""
+    if sources is None:
+        return {}
+    table = [{"path": Artifact.CONTINUATIONS.value, "type": "table"}]
+    return {
+        MlflowTag.NOTE.value: fit_tag(sources_note(sources)),
+        MlflowTag.TABLES.value: json.dumps(table),
+    }
+
+
+def read_vectors(tracker: Tracker, run_id: str, label: str) -> torch.Tensor:
+    """A label's vectors `[n_layers, d_model]` of an extraction's run.
+
+    Raises:
+        StoreError, DataError: the run holds none, or the file is damaged.
+    """
+    path = tracker.fetch(run_id, f"{Artifact.VECTORS}/{label}.safetensors")
+    return read_tensor(path, "vectors")
+
+
+def read_kept_activations(tracker: Tracker, run_id: str) -> Activations:
+    """The activations of an extraction's run.
+
+    Raises:
+        StoreError, DataError: the run holds none, or a file is damaged.
+    """
+    return read_activations(tracker.fetch(run_id, Artifact.ACTIVATIONS))
+
+
+def _params(row: StageRow) -> dict[str, str]:
+    names = (
+        "model", "model_variant", "model_id", "model_revision", "dtype", "trait", "position", "n_layers", "d_model",
+        "calibration_key", "validation_split", "vetting",
+    )  # fmt: skip
+    values = {name: getattr(row, name) for name in names}
+    return {name: format_param(value) for name, value in values.items() if value is not None}
+
+
+def _calibration_steps(calibration: Calibration) -> list[Step]:
+    steps: list[Step] = []
+    for layer, one in enumerate(calibration.layers):
+        figures = {
+            "norm": one.norm,
+            "norm_without_massive": one.norm_without_massive,
+            "mean_alignment": one.mean_alignment,
+            "top1_ratio_to_median": one.ratio_to_median[0],
+            "top1_ratio_to_mean": one.ratio_to_mean[0],
+        }
+        steps += [Step(name, value, layer) for name, value in figures.items() if math.isfinite(value)]
+    return steps

@@ -1,0 +1,338 @@
+"""Writing runs. Every run is created, filled and only then marked finished; until then no query counts it."""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from massact.addresses import shown_uri
+from massact.errors import MassactError, StoreError, UnusableStoreError
+from massact.store.databases import of_database
+from massact.store.schema import Declared, EvaluationRow, Kind, MlflowTag, StageRow, Tag, encode_declared
+from massact.store.write.artifacts import fetch_from
+from massact.store.write.client import (
+    Creation,
+    connect,
+    first_line,
+    fit_tag,
+    parent_tags,
+    process_tag,
+    row_tags,
+    run_tags,
+    without_password,
+)
+from massact.store.write.experiments import ensure_experiment, view_tags, with_view_links
+from massact.store.write.retry import Patience, StoreLostError, held_back, is_outage, uninterrupted
+
+# Keeping what an experiment file declares in the store, for questions that are asked without the file.
+
+
+def keep_declared(
+    declared: Declared, set_tag: Callable[[str, str], None], say: Callable[[str], None]
+) -> None:
+    """Write it to an MLflow experiment. No phase fails for that: what goes wrong is said.
+
+    Args:
+        set_tag: sets a tag of the MLflow experiment.
+    """
+    try:
+        for key, value in encode_declared(declared, at=int(time.time() * 1000)).items():
+            set_tag(key, value)
+    except Exception as error:
+        say(
+            f"warning: the store does not keep what the experiment file declares ({first_line(error)}): "
+            "questions about what is missing need the file"
+        )
+
+
+T = TypeVar("T")
+_MAX_METRICS, _MAX_PARAMS = 1000, 100
+PROJECT_RUN = "MLFLOW_RUN_ID"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One value of a stepped metric."""
+
+    name: str
+    value: float
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRun:
+    """A run that is being written."""
+
+    run_id: str
+    experiment_id: str
+    artifact_uri: str
+    """Where its artifacts go; asking the store for it each time would cost a quarter of logging a run."""
+
+
+class Tracker:
+    """Writes to one tracking store, for one experiment file."""
+
+    def __init__(
+        self,
+        tracking_uri: str,
+        experiment: str,
+        *,
+        description: str = "",
+        floor: float,
+        patience: Patience | None = None,
+        declared: Declared | None = None,
+        say: Callable[[str], None] = lambda _line: None,
+    ) -> None:
+        """Connect, and create the MLflow experiment where it does not exist.
+
+        Args:
+            description: of the experiment, for the UI.
+            floor: the coherence floor that the UI's views show.
+            patience: with a store that is down once a phase was begun; `None`: none.
+            declared: what the experiment file declares, which phases keep in the store; `None`: no file does.
+            say: told in one line what could not be kept.
+
+        Raises:
+            StoreError: the store cannot be reached or its experiment of that name was deleted.
+        """
+        self.tracking_uri = tracking_uri
+        self.experiment = experiment
+        self._floor = floor
+        self._patience = patience or Patience(0)
+        self._declared, self._say = declared, say
+        self._client = connect(tracking_uri, say=say)
+        self.experiment_id = ensure_experiment(self._client, tracking_uri, experiment, description)
+        self.shown_experiment_id = self.experiment_id
+        """MLflow experiment of the last phase: under `mlflow run` the one that it chose."""
+
+    def _ask(self, attempt: Callable[[], T]) -> T:
+        """Something that may be asked twice: the second time changes nothing."""
+        with self._explained():
+            return self._patience.ask(uninterrupted(attempt), is_outage=is_outage)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """A database that refuses for good, in one line."""
+        try:
+            yield
+        except Exception as error:
+            cause = of_database(error)
+            if isinstance(error, MassactError) or cause is None or is_outage(error):
+                raise
+            why = without_password(getattr(cause, "orig", None) or error, self.tracking_uri)
+            raise UnusableStoreError(f"tracking store {shown_uri(self.tracking_uri)}: {why}") from error
+
+    def _describe(self, experiment_id: str) -> None:
+        """Its views, and what the file declares."""
+
+        def set_tag(key: str, value: str) -> None:
+            self._ask(partial(self._client.set_experiment_tag, experiment_id, key, value))
+
+        tags = view_tags(self._floor)
+        note = self._ask(partial(self._client.get_experiment, experiment_id)).tags.get(MlflowTag.NOTE, "")
+        linked = with_view_links(note, experiment_id)
+        if linked != note:
+            tags[MlflowTag.NOTE] = linked
+        for key, value in tags.items():
+            set_tag(key, value)
+        if self._declared is not None:
+            keep_declared(self._declared, set_tag, self._say)
+
+    @contextmanager
+    def phase(
+        self,
+        name: str,
+        *,
+        kind: Kind = Kind.PHASE,
+        parent: OpenRun | None = None,
+        params: Mapping[str, object],
+    ) -> Iterator[OpenRun]:
+        """An entry point's run: the one that `mlflow run` made, where this is its outermost one.
+
+        It ends FINISHED, or FAILED with the error's first line as a tag, or KILLED when interrupted.
+        """
+        with self._writing(lambda: self._open_phase(name, kind, parent)) as run:
+            if parent is None:
+                self._describe(run.experiment_id)
+                self.shown_experiment_id = run.experiment_id
+            self._patience.begin()
+            self.log_params(run, params)
+            yield run
+
+    @contextmanager
+    def run(
+        self,
+        row: EvaluationRow | StageRow,
+        name: str,
+        *,
+        parent: OpenRun,
+        tags: Mapping[str, str] | None = None,
+        status: str = "FINISHED",
+    ) -> Iterator[OpenRun]:
+        """A run for a row, open while the block runs; it ends with `status` where nothing goes wrong."""
+        own = self._tags(row.kind, name=name, parent=parent) | row_tags(row) | dict(tags or {})
+        with self._writing(lambda: self._create(parent.experiment_id, own, name), status) as run:
+            yield run
+
+    @contextmanager
+    def _writing(self, make: Callable[[], OpenRun], status: str = "FINISHED") -> Iterator[OpenRun]:
+        """A run that does not stay open, whatever happens: an interruption waits until it is known."""
+        with ExitStack() as holding:
+            holding.enter_context(held_back())
+            run = make()
+            try:
+                holding.close()
+                yield run
+                holding.enter_context(held_back())
+            except (KeyboardInterrupt, SystemExit):
+                self._end_badly(run, "KILLED", "interrupted")
+                raise
+            except BaseException as error:
+                self._end_badly(run, "FAILED", f"{type(error).__name__}: {error}")
+                raise
+            self._end(run, status)
+
+    def _end_badly(self, run: OpenRun, status: str, error: str) -> None:
+        """End a run after an error, which a store that is down must not hide: `massact doctor` ends it then."""
+        self._patience.end()
+        try:
+            self._end(run, status, error=error)
+        except Exception as second:
+            if not is_outage(second):
+                raise
+
+    def _open_phase(self, name: str, kind: Kind, parent: OpenRun | None) -> OpenRun:
+        tags = self._tags(kind, name=name, parent=parent) | {Tag.PHASE.value: name}
+        if parent is not None:
+            return self._create(parent.experiment_id, tags, name)
+        return self._resume(tags) or self._create(self.experiment_id, tags, name)
+
+    def _resume(self, tags: Mapping[str, str]) -> OpenRun | None:
+        """The run that `mlflow run` made for this process, if it did."""
+        run_id = os.environ.get(PROJECT_RUN)
+        if not run_id:
+            return None
+        info = self._ask(lambda: self._client.get_run(run_id)).info
+        for key, value in tags.items():
+            self._ask(partial(self._client.set_tag, run_id, key, value))
+        return OpenRun(run_id, str(info.experiment_id), str(info.artifact_uri))
+
+    def _create(self, experiment_id: str, tags: Mapping[str, str], name: str) -> OpenRun:
+        creation = Creation(self._client, self.tracking_uri, experiment_id, name=name, tags=tags)
+        with self._explained():
+            run_id, artifact_uri = self._patience.ask(
+                uninterrupted(creation.make), is_outage=is_outage, before_again=uninterrupted(creation.find)
+            )
+        return OpenRun(run_id, experiment_id, artifact_uri)
+
+    def _tags(self, kind: Kind, *, name: str, parent: OpenRun | None) -> dict[str, str]:
+        under = parent_tags(parent.run_id) if parent else {}
+        return run_tags(kind, self.experiment, name) | {Tag.PROCESS.value: process_tag()} | under
+
+    def log_params(self, run: OpenRun, params: Mapping[str, object]) -> None:
+        """Log params; one that `mlflow run` has logged already under that name is left as it is."""
+        known = self._ask(lambda: self._client.get_run(run.run_id)).data.params
+        fresh = {key: value for key, value in params.items() if value is not None and key not in known}
+        self.log(run, params={key: str(value) for key, value in fresh.items()})
+
+    def log(
+        self,
+        run: OpenRun,
+        *,
+        params: Mapping[str, str] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        steps: Sequence[Step] = (),
+    ) -> None:
+        """Log params and metrics in as few requests as the server's limits allow."""
+        values = [Step(key, value, 0) for key, value in (metrics or {}).items()]
+        now = int(time.time() * 1000)
+        self._ask(
+            lambda: log_in_batches(self._client, run.run_id, params or {}, [*values, *steps], timestamp=now)
+        )
+
+    def metrics(self, run_id: str) -> dict[str, float]:
+        """The last value of each metric of a run."""
+        return dict(self._ask(lambda: self._client.get_run(run_id)).data.metrics)
+
+    def tags(self, run_id: str) -> dict[str, str]:
+        """The tags of a run."""
+        return dict(self._ask(lambda: self._client.get_run(run_id)).data.tags)
+
+    def set_tag(self, run: OpenRun, key: str, value: str) -> None:
+        """Set a tag; a text longer than MLflow keeps is cut where a line ends, and says so."""
+        self._ask(lambda: self._client.set_tag(run.run_id, key, fit_tag(value)))
+
+    def set_tags(self, run: OpenRun, tags: Mapping[str, str]) -> None:
+        """Set tags in one request, which is made once: whoever asks for it knows whether it may wait."""
+        from mlflow.entities import RunTag
+
+        self._client.log_batch(run.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    def status(self, run_id: str) -> str:
+        """MLflow's status of a run, such as `FINISHED`."""
+        return str(self._client.get_run(run_id).info.status)
+
+    @contextmanager
+    def artifacts(self, run: OpenRun) -> Iterator[Path]:
+        """A folder whose files become the run's artifacts when the block ends."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        with tempfile.TemporaryDirectory(prefix="massact-") as folder:
+            yield Path(folder)
+            repository = get_artifact_repository(run.artifact_uri, tracking_uri=self.tracking_uri)
+            self._ask(lambda: repository.log_artifacts(folder))  # type: ignore[no-untyped-call]
+
+    def fetch(self, run_id: str, path: str) -> Path:
+        """An artifact on this machine: where it lies, or a downloaded copy.
+
+        Raises:
+            StoreError: the run holds no such artifact, or it cannot be had.
+        """
+        from mlflow.exceptions import MlflowException
+
+        def download() -> Path:
+            place = str(self._client.get_run(run_id).info.artifact_uri)
+            return fetch_from(place, path, tracking_uri=self.tracking_uri)
+
+        try:
+            return self._patience.ask(
+                uninterrupted(download), is_outage=lambda error: is_outage(error) and self._is_down()
+            )
+        except (MlflowException, StoreError) as error:
+            if isinstance(error, StoreLostError):
+                raise
+            why = error if isinstance(error, StoreError) else first_line(error)
+            raise StoreError(f"run {run_id} has no artifact {path!r}: {why}") from error
+
+    def _is_down(self) -> bool:
+        """A server answers 500 where an artifact is missing, as it does when it is broken."""
+        try:
+            self._client.search_experiments(max_results=1)
+        except Exception as error:
+            return is_outage(error)
+        return False
+
+    def _end(self, run: OpenRun, status: str, *, error: str | None = None) -> None:
+        if error is not None:
+            self._ask(lambda: self._client.set_tag(run.run_id, Tag.ERROR.value, error[:1000]))
+        self._ask(lambda: self._client.set_terminated(run.run_id, status=status))
+
+
+def log_in_batches(
+    client: Any, run_id: str, params: Mapping[str, str], steps: Iterable[Step], *, timestamp: int
+) -> None:
+    """Log params and metrics in as few requests as the server's limits allow; time in ms since 1970."""
+    from mlflow.entities import Metric, Param
+
+    all_metrics = [Metric(one.name, one.value, timestamp, one.step) for one in steps]
+    all_params = [Param(key, value) for key, value in params.items()]
+    while all_metrics or all_params:
+        params_now, all_params = all_params[:_MAX_PARAMS], all_params[_MAX_PARAMS:]
+        room = _MAX_METRICS - len(params_now)
+        metrics_now, all_metrics = all_metrics[:room], all_metrics[room:]
+        client.log_batch(run_id, metrics=metrics_now, params=params_now)

@@ -1,0 +1,183 @@
+"""The executor on a cluster of Ray's: it hands out and accounts; workers generate and judges score elsewhere."""
+
+import os
+from collections.abc import Callable, Sequence
+from collections.abc import Generator as Iteration
+from typing import Any
+
+from massact.evaluation import PlannedCell, Take, first_cells
+from massact.progress import Progress
+from massact.store.spool import Spool
+from massact.store.write.tracker import OpenRun
+from massact.sweep.executors.base import Finished, Loaded, MakeRun, ModelUse, Result, Work, WorkerReport
+from massact.sweep.executors.options import RayOptions
+from massact.sweep.executors.ray.cluster import Cluster, Events, require_ray
+from massact.sweep.executors.ray.judge_pool import JudgePool, RemoteJudge
+from massact.sweep.executors.ray.results import ResultKeeper, Vectors
+from massact.sweep.executors.ray.run import Run, Tools
+from massact.sweep.executors.ray.worker import model_engine
+from massact.sweep.executors.ray.worker_env import CommandContext
+from massact.sweep.executors.ray.worker_pool import WorkerHandle, WorkerPool
+
+TURN_SECONDS = 0.2
+"""How long it waits for news at a time; then it looks whether it should stop."""
+
+
+class RayExecutor:
+    """Runs cells on many machines; `massact.sweep.executors.base.Executor`. Nothing is started before it is needed."""
+
+    def __init__(
+        self,
+        options: RayOptions,
+        context: CommandContext,
+        *,
+        spool: Callable[[], Spool],
+        say: Callable[[str], None],
+        engine: Any = model_engine,
+        opener: Any = None,
+    ) -> None:
+        """
+        Args:
+            spool: of this process, for what no other machine keeps.
+            engine: makes what a worker generates with; it must be importable there.
+            opener: opens a judge at a handle; `None`: as experiment files name them.
+
+        Raises:
+            UsageError: Ray is not installed, or the address cannot be used.
+        """
+        require_ray(options)
+        self._options, self._context, self._spool, self._say = options, context, spool, say
+        self._engine, self._opener = engine, opener
+        self._tools: Tools | None = None
+        self._run: Run | None = None
+        self._batch_rows: int | None = None
+        self._reports: tuple[WorkerReport, ...] = ()
+
+    def judge(self, use: Any) -> RemoteJudge:
+        """A judge whose work is done on the cluster."""
+        return RemoteJudge(use, lambda: self.tools.judge_pool)
+
+    @property
+    def tools(self) -> Tools:
+        """What it works with; the first use connects to the cluster.
+
+        Raises:
+            UsageError: there is none.
+        """
+        if self._tools is None:
+            cluster = Cluster(self._options)
+            events, vectors = Events(cluster.ray), Vectors(cluster)
+            worker_pool = WorkerPool(
+                cluster,
+                events,
+                self._options,
+                self._context,
+                lost=self._lost,
+                say=self._say,
+                engine=self._engine,
+            )
+            judge_pool = JudgePool(cluster, self._options, self._context, say=self._say, opener=self._opener)
+            result_keeper = ResultKeeper(
+                cluster, events, self._context, vectors, spool=self._spool, say=self._say
+            )
+            self._tools = Tools(cluster, events, vectors, worker_pool, judge_pool, result_keeper)
+        return self._tools
+
+    def loaded(self, use: ModelUse) -> Loaded:
+        """See `Executor`; one worker loads it, the others when there is work for them."""
+        tools = self.tools
+        while True:
+            worker = next(
+                (
+                    one
+                    for one in tools.worker_pool.workers
+                    if one.loaded and one.model and one.model[0] == use
+                ),
+                None,
+            )
+            if worker is not None and worker.loaded is not None:
+                return worker.loaded
+            tools.worker_pool.adjust(1, (use, self._batch_rows))
+            tools.events.turn(TURN_SECONDS)
+
+    def evaluate(
+        self,
+        work: Work,
+        cells: Sequence[PlannedCell],
+        *,
+        progress: Progress,
+        should_stop: Callable[[], bool],
+        take: Take = first_cells,
+    ) -> Iteration[Result, None, None]:
+        """See `Executor`; results come in whatever order workers finish in."""
+        self._batch_rows = work.batch_rows
+        if not cells:
+            return
+        run = self._run = Run(self.tools, work, cells, take)
+        try:
+            with progress("evaluating cells", len(cells)) as advance:
+                while not run.is_over:
+                    if should_stop():
+                        run.stop()
+                    run.go_on()
+                    self.tools.events.turn(TURN_SECONDS)
+                    for result in run.results():
+                        yield result
+                        advance(1)
+                yield from run.results()
+            run.check()
+        finally:
+            self._run = None
+            run.let_go()
+
+    def keep(self, result: Finished, make: MakeRun, *, home: OpenRun) -> None:
+        """See `Executor`."""
+        self.tools.result_keeper.keep(result, make, home)
+
+    def settle(self, timeout: float) -> int:
+        """See `Executor`."""
+        return 0 if self._tools is None else self._tools.result_keeper.settle(timeout)
+
+    def send_leftovers(self) -> int:
+        """See `Executor`; a cluster that is this machine alone has no others."""
+        if self._options.address is None and self._tools is None and not os.environ.get("RAY_ADDRESS"):
+            return 0
+        return self.tools.result_keeper.send_leftovers()
+
+    @property
+    def reports(self) -> Sequence[WorkerReport]:
+        """See `Executor`."""
+        if self._tools is not None:
+            worker_pool = self._tools.worker_pool
+            self._reports = (*worker_pool.reports, *(one.report for one in worker_pool.workers))
+        return sorted(self._reports, key=lambda one: one.number)
+
+    def close(self, timeout: float) -> int:
+        """See `Executor`."""
+        if self._tools is None:
+            return 0
+        try:
+            return self._tools.result_keeper.close(timeout)
+        finally:
+            self._end()
+
+    def abandon(self) -> None:
+        """See `Executor`."""
+        if self._tools is not None:
+            try:
+                self._tools.result_keeper.abandon()
+            finally:
+                self._end()
+
+    def _end(self) -> None:
+        tools = self._tools
+        if tools is not None:
+            tools.worker_pool.stop()
+            self._reports = tuple(tools.worker_pool.reports)
+            self._tools = None
+            tools.judge_pool.stop()
+            tools.cluster.disconnect()
+
+    def _lost(self, worker: WorkerHandle, error: BaseException) -> None:
+        if self._run is not None:
+            self._run.lost(worker, error)

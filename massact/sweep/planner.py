@@ -1,0 +1,214 @@
+"""Which cells are wanted, and by what keys the store knows them: nothing here needs a model's weights."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+
+import torch
+
+from massact.config import ModelConfig, PhaseConfig, TraitConfig
+from massact.domain import Cell, Direction, Generation, Geometry, QuestionSet, Recipe, Setting, Steering
+from massact.errors import DataError
+from massact.evaluation import PlannedCell
+from massact.keys import cell_key
+from massact.labels import format_label, parse_label
+from massact.layers import parse_layers
+from massact.models.load import Description
+from massact.query import Answers, GapsAnswer
+from massact.query.load import read_answers
+from massact.vectors.geometry import cosine, massive_energy, relative_strength, vector_digest
+from massact.vectors.massive_dims import Calibration, check_cleaning
+from massact.workflow.context import Session
+from massact.workflow.vectors import StoredVectors
+
+
+@dataclass(frozen=True, slots=True)
+class GridRequest:
+    """Cells that somebody wants: every layer with every coefficient, for one window and recipe."""
+
+    position: str
+    recipe: Recipe
+    layers: tuple[int, ...]
+    coefficients: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """What an `evaluate` command line changes of the experiment file; `None` keeps the file's."""
+
+    max_new_tokens: int | None = None
+    subset: int | None = None
+    direction: Direction | None = None
+
+
+NO_OVERRIDES = Overrides()
+
+
+class Planner:
+    """Plans cells of one model and one trait."""
+
+    def __init__(
+        self,
+        session: Session,
+        config: ModelConfig,
+        trait: TraitConfig,
+        overrides: Overrides = NO_OVERRIDES,
+    ) -> None:
+        """
+        Raises:
+            MissingPrerequisiteError: nothing was extracted, so that no cell has a vector.
+        """
+        self._session, self._config, self._trait = session, config, trait
+        self.direction: Direction = overrides.direction or trait.direction
+        self.questions = session.questions(trait, overrides.subset)
+        self.generation = with_length(session.experiment.generation, overrides.max_new_tokens)
+        self._vectors = StoredVectors(session, config, trait)
+
+    @property
+    def vectors(self) -> StoredVectors:
+        """The vectors of the model and trait."""
+        return self._vectors
+
+    @property
+    def description(self) -> Description:
+        """What identifies the model, as far as it is known by now."""
+        return self._session.description(self._config, self._config.instruct)
+
+    @property
+    def n_layers(self) -> int:
+        return self.description.shape.n_layers
+
+    @property
+    def massive_dims(self) -> tuple[int, ...]:
+        """The uniform list of the model's calibration."""
+        return tuple(self._vectors.calibration.uniform_dims)
+
+    def baseline(self) -> PlannedCell:
+        """The cell without steering."""
+        return PlannedCell(Cell(self._setting(), None), None)
+
+    def cells(self, requests: Iterable[GridRequest]) -> dict[str, PlannedCell]:
+        """The wanted cells by key, each once; those that steer alike are next to each other.
+
+        Raises:
+            MissingPrerequisiteError: nothing was extracted at a position.
+            DataError: the vectors are of another model.
+            UsageError: a label asks for more massive dims than there are.
+        """
+        requests, setting = list(requests), self._setting()
+        for recipe in {request.recipe for request in requests}:
+            check_cleaning(recipe, len(self.massive_dims))
+        wanted = {cell_key(one.cell): one for request in requests for one in self._cells(request, setting)}
+        return dict(sorted(wanted.items(), key=lambda item: _kinship(item[1])))
+
+    def _setting(self) -> Setting:
+        return make_setting(self._session, self._config, self._trait, self.questions, self.generation)
+
+    def _cells(self, request: GridRequest, setting: Setting) -> Iterator[PlannedCell]:
+        vectors = self._vectors.of(request.position, request.recipe)
+        shape = self.description.shape
+        if tuple(vectors.shape) != (shape.n_layers, shape.d_model):
+            raise DataError(
+                f"vectors of {format_label(request.recipe)} at {request.position} have shape {list(vectors.shape)}, "
+                f"{self._config.instruct.reference} has {shape.n_layers} layers of {shape.d_model} dims: they are of "
+                "another model; run massact calibrate and massact extract again"
+            )
+        uncleaned = self._vectors.of(request.position, request.recipe.uncleaned)
+        calibration = self._vectors.calibration
+        for layer, coefficient in product(request.layers, request.coefficients):
+            vector = vectors[layer]
+            steering = Steering(
+                vector_digest=vector_digest(vector),
+                position=request.position,
+                recipe=request.recipe,
+                layer=layer,
+                coefficient=coefficient,
+                direction=self.direction,
+            )
+            yield PlannedCell(
+                Cell(setting, steering),
+                vector,
+                _geometry(vector, uncleaned[layer], coefficient, calibration, layer),
+                n_dims_cleaned=len(calibration.dims(request.recipe.cleaning, layer)),
+            )
+
+
+def make_setting(
+    session: Session, config: ModelConfig, trait: TraitConfig, questions: QuestionSet, generation: Generation
+) -> Setting:
+    """What cells of a model and trait share that are evaluated on some questions."""
+    description = session.description(config, config.instruct)
+    return Setting(
+        model=description.identity,
+        trait=trait.name,
+        trait_digest=session.dataset(trait).digest,
+        questions_digest=questions.digest,
+        subset=questions.subset,
+        chat_template_digest=description.chat_template_digest,
+        generation=generation,
+        judge=session.judge(trait, config).identity,
+    )
+
+
+def with_length(generation: Generation, max_new_tokens: int | None) -> Generation:
+    """With another length of the responses, where one is given."""
+    return generation if max_new_tokens is None else replace(generation, max_new_tokens=max_new_tokens)
+
+
+def _kinship(planned: PlannedCell) -> tuple[int, str, float]:
+    steering = planned.cell.steering
+    return (steering.layer, steering.vector_digest, steering.coefficient) if steering else (-1, "", 0.0)
+
+
+def _geometry(
+    vector: torch.Tensor, uncleaned: torch.Tensor, coefficient: float, calibration: Calibration, layer: int
+) -> Geometry:
+    dims = calibration.uniform_dims
+    norm = calibration.layers[layer].norm_without_massive
+    return Geometry(
+        massive_energy=massive_energy(vector, dims),
+        cosine_to_uncleaned=cosine(vector, uncleaned),
+        relative_strength=relative_strength(vector, coefficient, dims=dims, norm_without_massive=norm),
+    )
+
+
+# What the experiment file declares, and what the store holds of it.
+
+
+def load_answers(
+    session: Session,
+    phase: str | None = None,
+    *,
+    with_scores: bool = False,
+    with_confirmations: bool = False,
+) -> Answers:
+    """What the store holds, with the declared matrix of one phase or of all.
+
+    Args:
+        with_scores: also by question, for intervals and tests.
+        with_confirmations: also what was evaluated once more on other questions.
+    """
+    experiment = session.experiment
+    with session.store() as store:
+        answers = read_answers(store, experiment, phase)
+        if with_scores:
+            answers = answers.with_scores(store, experiment.coherence_floor)
+        if with_confirmations:
+            answers = answers.with_confirmations(store, experiment.name, experiment.coherence_floor)
+    return answers
+
+
+def phase_gaps(session: Session, phase: str | None = None) -> GapsAnswer:
+    """The gaps of one phase, or of the whole experiment, at the experiment's floor."""
+    return load_answers(session, phase).gaps(session.experiment.coherence_floor)
+
+
+def declared_requests(phase: PhaseConfig, model: ModelConfig, n_layers: int) -> list[GridRequest]:
+    """A phase's declared grid for a model of so many layers."""
+    grid = phase.grid(model)
+    layers = parse_layers(grid.layers, n_layers)
+    return [
+        GridRequest(position, parse_label(label), layers, grid.coefficients)
+        for position in phase.positions
+        for label in phase.labels
+    ]

@@ -1,0 +1,271 @@
+"""Labels whose vectors are alike: which cells need no generation, since another label's result is taken over."""
+
+from collections import defaultdict
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from massact.domain import DEFAULT_LEAST_SCORED
+from massact.evaluation import PlannedCell
+from massact.labels import format_label, parse_label
+from massact.store.schema import EvaluationRow, Points, StoredPoint, is_scored
+from massact.store.schema.points import HEAD, has_enough_scores
+from massact.sweep.planner import GridRequest, Planner
+from massact.vectors.geometry import alike_groups, likeness
+from massact.workflow.context import Session
+
+if TYPE_CHECKING:
+    from massact.store.schema.points import Mask
+from collections.abc import Collection
+
+from massact.store.write.evaluations import Source
+
+_SAME_MEAN = 1e-5
+"""Points by which two means differ at most that were rounded alike."""
+
+Spot = tuple[str, int, float]
+"""Position, layer and coefficient."""
+
+
+@dataclass(frozen=True, slots=True)
+class Same:
+    """Whose result a cell takes over."""
+
+    label: str
+    key: str
+    """Of the cell that is evaluated."""
+    likeness: float
+    """Of the two vectors; see `massact.vectors.geometry`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the store holds of one model and trait."""
+
+    evaluated: set[str] = field(default_factory=set)
+    """Keys of cells that were evaluated themselves."""
+    taken: set[str] = field(default_factory=set)
+    """Keys of cells whose result was taken over and still counts as theirs."""
+    labels: set[tuple[str, str]] = field(default_factory=set)
+    """Position and label of what was evaluated."""
+
+    def has(self, key: str) -> bool:
+        """Whether a cell is finished."""
+        return key in self.evaluated or key in self.taken
+
+
+def known_results(
+    points: Points,
+    threshold: float | None,
+    *,
+    model: str,
+    trait: str,
+    least_scored: float = DEFAULT_LEAST_SCORED,
+    baseline: EvaluationRow | None = None,
+) -> Known:
+    """What is finished, told apart by whether it was evaluated itself.
+
+    A result that was taken over counts while its vector is alike enough for this command, and while the
+    figures are still those of the evaluation that it came from: that one may have been deleted, or been
+    evaluated again since.
+
+    What has scores of too few responses is not finished, nor is what was compared with another baseline than the
+    store's: one that was scored too little then, or none.
+
+    Args:
+        threshold: likeness that must be exceeded; `None`: nothing that was taken over counts.
+        least_scored: share of its responses that must have scores.
+        baseline: the store's; `None`: it has none.
+    """
+    points = points.where(_is_finished(points, least_scored, baseline))
+    heads = [dict(zip(HEAD, one, strict=True)) for one in points.heads]
+    mine = [i for i, head in enumerate(heads) if (head["model"], head["trait"]) == (model, trait)]
+    marked = {i for i in mine if heads[i]["same_as"] is not None}
+    plain = set(mine) - marked
+    known = Known(
+        evaluated={key for key, head in zip(points.keys, points.head.tolist(), strict=True) if head in plain},
+        labels={(heads[i]["position"], heads[i]["label"]) for i in plain},
+    )
+    if threshold is None or not marked:
+        return known
+    lent = {_place(heads[i], heads[i]["same_as"]) for i in marked}
+    lending = {i for i in plain if _place(heads[i], heads[i]["label"]) in lent}
+    figures = {(_place(one._asdict(), one.label), _figures(one)) for one in _with_heads(points, lending)}
+    for one in _with_heads(points, marked):
+        cosine = one.same_as_cosine or 0.0
+        is_alike = cosine > threshold or cosine >= 1.0
+        if is_alike and (_place(one._asdict(), one.same_as), _figures(one)) in figures:
+            known.taken.add(one.key)
+    return known
+
+
+def _is_finished(points: Points, least_scored: float, baseline: EvaluationRow | None) -> "Mask":
+    numbers = points.numbers
+    finished = has_enough_scores(numbers["n_scored"], numbers["n_unscored"], least_scored)
+    if baseline is not None:
+        finished &= is_compared(numbers["baseline_trait_mean"], baseline, least_scored)
+        finished &= abs(numbers["delta"]) >= 0  # there is one
+    return finished  # type: ignore[no-any-return]
+
+
+def is_compared(means: Any, baseline: EvaluationRow, least_scored: float) -> Any:
+    """Whether results were compared with a baseline that counts, and as the store has it now.
+
+    Args:
+        means: the baseline's as the results have it, a number or a column; NaN where they have none.
+    """
+    counts = baseline.trait_mean is not None and is_scored(baseline, least_scored)
+    return abs(means - (baseline.trait_mean or 0.0)) < (_SAME_MEAN if counts else 0.0)
+
+
+def _with_heads(points: Points, heads: Container[int]) -> Iterator[StoredPoint]:
+    return (points.at(index) for index, head in enumerate(points.head.tolist()) if head in heads)
+
+
+def _place(fields: Mapping[str, object], label: object) -> tuple[object, ...]:
+    return (fields["setting"], fields["position"], label, fields["layer"])
+
+
+def _figures(point: StoredPoint) -> tuple[object, ...]:
+    return (
+        point.coefficient, point.trait_mean, point.coherence_mean, point.delta, point.n_scored, point.n_unscored,
+    )  # fmt: skip
+
+
+class Alikeness:
+    """Finds, cell by cell, which labels of one model and trait are alike."""
+
+    def __init__(self, planner: Planner, session: Session) -> None:
+        self._planner, self._threshold = planner, session.workload.alike
+        labels = (label for phase in session.experiment.phases for label in phase.labels)
+        self._declared = tuple(dict.fromkeys(labels))
+        """In the order in which they may lend their results."""
+        self._measured: dict[tuple[str, str], float] = {}
+
+    def of(self, todo: Mapping[str, PlannedCell], known: Known) -> dict[str, Same]:
+        """Of the cells that are not finished, those that need no generation, by key.
+
+        A cell takes over the result of an earlier label's at the same position, layer and coefficient, where
+        that one is to be evaluated too or was evaluated already.
+        """
+        if self._threshold is None:
+            return {}
+        spots: dict[Spot, dict[str, PlannedCell]] = defaultdict(dict)
+        keys: dict[tuple[Spot, str], str] = {}
+        for key, planned in (*self._lenders(todo, known), *todo.items()):
+            spot, label = _spot(planned), _label(planned)
+            spots[spot][label] = planned
+            keys[spot, label] = key
+        order = list(dict.fromkeys((*self._declared, *(_label(one) for one in todo.values()))))
+        found = {}
+        for spot, cells in spots.items():
+            names = [label for label in order if label in cells]
+            for label, (lender, measured) in self._groups(names, cells, self._threshold).items():
+                if keys[spot, label] in todo:
+                    found[keys[spot, label]] = Same(lender, keys[spot, lender], measured)
+        return found
+
+    def _lenders(self, todo: Mapping[str, PlannedCell], known: Known) -> Iterator[tuple[str, PlannedCell]]:
+        """Cells of declared labels at the same spots that were evaluated already."""
+        layers, coefficients = defaultdict[str, set[int]](set), defaultdict[str, set[float]](set)
+        for planned in todo.values():
+            position, layer, coefficient = _spot(planned)
+            layers[position].add(layer)
+            coefficients[position].add(coefficient)
+        requests = [
+            GridRequest(position, parse_label(label), tuple(layers[position]), tuple(coefficients[position]))
+            for position in layers
+            for label in self._declared
+            if (position, label) in known.labels
+        ]
+        for key, planned in self._planner.cells(requests).items():
+            if key in known.evaluated:
+                yield key, planned
+
+    def _groups(
+        self, names: Sequence[str], cells: Mapping[str, PlannedCell], threshold: float
+    ) -> dict[str, tuple[str, float]]:
+        return alike_groups(names, lambda a, b: self._likeness(cells[a], cells[b]), threshold)
+
+    def _likeness(self, a: PlannedCell, b: PlannedCell) -> float | None:
+        digests = (_digest(a), _digest(b))
+        if digests[0] == digests[1]:
+            return None
+        if digests not in self._measured:
+            self._measured[digests] = likeness(_vector(a), _vector(b), self._planner.massive_dims)
+        return self._measured[digests]
+
+
+def alike_lines(same: Mapping[str, Same], cells: Mapping[str, PlannedCell]) -> list[str]:
+    """Which labels take over whose results, a line for each that lends at a position."""
+    places: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
+    for key, one in same.items():
+        position, layer, _ = _spot(cells[key])
+        borrowers = places.setdefault((position, one.label), {})
+        borrowers.setdefault(_label(cells[key]), {})[layer] = one.likeness
+    return [
+        f"{position}: "
+        + ", ".join(f"{label} ({_at(layers)})" for label, layers in borrowers.items())
+        + f" as {lender}"
+        for (position, lender), borrowers in sorted(places.items())
+    ]
+
+
+def _at(likenesses: Mapping[int, float]) -> str:
+    layers, low, high = sorted(likenesses), min(likenesses.values()), max(likenesses.values())
+    # rounded down, so that nothing is said to be more alike than it is
+    figures = dict.fromkeys(f"{int(value * 10_000) / 10_000:.4f}" for value in (low, high))
+    words = "layer" if len(layers) == 1 else "layers"
+    return f"{words} {_ranges(layers)}, cosine {' to '.join(figures)}"
+
+
+def _ranges(layers: Sequence[int]) -> str:
+    """Layers as people write them: `3, 5-8`."""
+    runs: list[list[int]] = []
+    for layer in layers:
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def _spot(planned: PlannedCell) -> Spot:
+    steering = planned.cell.steering
+    if steering is None:
+        raise ValueError("a baseline has no vector that could be like another")
+    return (steering.position, steering.layer, float(steering.coefficient) + 0.0)
+
+
+def _label(planned: PlannedCell) -> str:
+    steering = planned.cell.steering
+    return "" if steering is None else format_label(steering.recipe)
+
+
+def _digest(planned: PlannedCell) -> str:
+    steering = planned.cell.steering
+    return "" if steering is None else steering.vector_digest
+
+
+def _vector(planned: PlannedCell) -> torch.Tensor:
+    if planned.vector is None:
+        raise ValueError("a baseline has no vector")
+    return planned.vector
+
+
+# Evaluations that others take over the result of, read back from the run store.
+
+
+def read_sources(session: Session, keys: Collection[str]) -> dict[str, Source]:
+    """The newest finished evaluation of each key, with its scores by question; a key without one is absent.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    with session.store() as store:
+        points = store.points(session.experiment.name)
+        runs = {key: run for key, run in zip(points.keys, points.run_ids, strict=True) if key in keys}
+        rows, scores = store.rows(runs.values()), store.scores(runs.values())
+    return {key: Source(run, rows[run], scores.get(run)) for key, run in runs.items() if run in rows}

@@ -1,0 +1,305 @@
+"""Which coefficient each ladder should try next, or why none: one round of the search for all of them."""
+
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from massact.domain import DEFAULT_BUDGET, DEFAULT_TOLERANCE, LEAST_EFFECT
+from massact.sweep.search.curves import (
+    CoherenceBelief,
+    GainBelief,
+    GainTrend,
+    Observation,
+    Shape,
+    TrendPoint,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from massact.sweep.search.curves import Numbers
+
+    Mask = NDArray[np.bool_]
+
+
+# What a ladder's search came to, in words.
+
+MOVES = LEAST_EFFECT
+"""A trait that changed by fewer points than this has not moved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Nothing more to try."""
+
+    reason: str
+
+
+def conclude(
+    observations: Sequence[Observation], floor: float, allowed: tuple[float, float], why: str
+) -> Done:
+    """Why a ladder is over: what its observations show where no text was coherent or the trait did not move.
+
+    Args:
+        why: the reason where there is nothing else to say.
+    """
+    scored = sorted(
+        ((one.coefficient, one.coherence, one) for one in observations if one.coherence is not None),
+        key=lambda each: each[0],
+    )
+    coherent = [one for _, coherence, one in scored if coherence >= floor and not one.is_partial]
+    if not coherent:
+        return Done(_never_coherent(scored[0], allowed[0]) if scored else why)
+    gain = max((one.gain for one in coherent if one.gain is not None), default=None)
+    last = coherent[-1].coefficient
+    beyond = next(((c, coherence) for c, coherence, _ in scored if c > last and coherence < floor), None)
+    if beyond is None or gain is None or gain >= MOVES:
+        return Done(why)
+    return Done(
+        f"coherence falls below the floor before the trait moves: up to {last:g} it changes by {gain:.1f} at most, "
+        f"at {beyond[0]:g} coherence is {beyond[1]:.1f}"
+    )
+
+
+def _never_coherent(least_tried: tuple[float, float, Observation], least: float) -> str:
+    coefficient, coherence, _ = least_tried
+    is_least = least > 0 and math.isclose(coefficient, least, rel_tol=0.03)
+    which = "the least coefficient allowed" if is_least else "the least coefficient tried"
+    return f"at {coefficient:g}, {which}, coherence is {coherence:.1f}"
+
+
+POOL_SPREAD = 0.35
+"""How far the ladders of one model may lie off the prior together, as a standard deviation of ln(coefficient)."""
+PILOT_SHARE = 9
+"""One ladder in so many goes ahead where nothing is known of a model yet."""
+MAX_FAILURES = 2
+"""Coefficients that may fail before a ladder is given up."""
+SIGNIFICANT_DIGITS = 3
+_STEP = 0.033
+"""Distance of two candidates, in ln(coefficient)."""
+_REACH = 1.2
+"""How far around the cliff candidates reach, in ln(coefficient)."""
+_LEAST_STEP = 0.03
+"""Two coefficients closer than this, in ln(coefficient), are one."""
+_TREND_STEP = 0.05
+"""Observations of different ladders within this of each other are averaged for the trend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """When a search is over."""
+
+    floor: float
+    """Least coherence that counts, 0 to 100."""
+    budget: int = DEFAULT_BUDGET
+    """Evaluations that a search makes of one ladder at most."""
+    tolerance: float = DEFAULT_TOLERANCE
+    """A coefficient that is expected to gain fewer points than this is not tried."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ladder:
+    """The coefficients of one vector at one layer, by size: whoever asks keeps the sign."""
+
+    key: Hashable
+    pool: Hashable
+    """Ladders of one model and trait, which lie off the prior together, share one."""
+    best: float
+    """Where the best coefficient is expected."""
+    cliff: float
+    """Where coherence is expected to fall below the floor."""
+    spread: float
+    """Standard deviation of the logarithm of either."""
+    baseline_coherence: float
+    ceiling: float
+    """The most that can be gained, in points."""
+    allowed: tuple[float, float] = (0.0, math.inf)
+    """Least and greatest coefficient that may be tried."""
+    observations: tuple[Observation, ...] = ()
+    """What was tried, by this search or before it."""
+    spent: int = 0
+    """Evaluations made by this search."""
+
+    def best_gain(self, floor: float) -> float:
+        """The best gain at or above the floor; 0, which is no steering, where nothing gains."""
+        return max((gain for gain, _ in self._coherent(floor)), default=0.0)
+
+    def best_coefficient(self, floor: float) -> float | None:
+        """The coefficient of the best gain at or above the floor; `None` where there is none."""
+        return max(self._coherent(floor), default=(0.0, None))[1]
+
+    def _coherent(self, floor: float) -> list[tuple[float, float]]:
+        return [
+            (one.gain, one.coefficient)
+            for one in self.observations
+            if one.gain is not None and (one.coherence or 0.0) >= floor and not one.is_partial
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """Evaluate this coefficient next."""
+
+    coefficient: float
+    coherent_chance: float
+    """The chance that its text is coherent, as far as is known by now."""
+
+
+Step = Try | Done
+
+
+def next_steps(ladders: Sequence[Ladder], settings: Settings) -> dict[Hashable, Step]:
+    """The next step of each ladder. The same input gives the same output.
+
+    Where nothing was tried of a pool yet, one of its ladders in nine goes first and the others have no
+    step in that round: what the first tell of the model makes the others' first coefficient a better one.
+    """
+    pools: dict[Hashable, list[Ladder]] = defaultdict(list)
+    for ladder in ladders:
+        pools[ladder.pool].append(ladder)
+    steps: dict[Hashable, Step] = {}
+    for members in pools.values():
+        common = _Common(_shift(members, settings.floor), _trend(members))
+        is_known = any(ladder.observations for ladder in members)
+        for ladder in members if is_known else members[::PILOT_SHARE]:
+            steps[ladder.key] = _step(ladder, common, settings)
+    return steps
+
+
+class _Shift(NamedTuple):
+    """How far a pool lies off the prior, in ln(coefficient)."""
+
+    mean: float = 0.0
+    deviation: float = POOL_SPREAD
+
+
+class _Common(NamedTuple):
+    """What a pool's ladders share."""
+
+    shift: _Shift
+    trend: GainTrend
+
+
+def _shift(members: Sequence[Ladder], floor: float) -> _Shift:
+    """Mean over the pool of how far the cliffs lie off, each by how well it is known (a normal-normal model)."""
+    precision, total = 1 / POOL_SPREAD**2, 0.0
+    for ladder in members:
+        if not ladder.observations or ladder.baseline_coherence <= floor:
+            continue
+        shape = _shape(ladder, _Shift(), floor)
+        cliff, deviation = CoherenceBelief(shape, ladder.observations, may_surprise=False).cliff()
+        # what the observations add to what was believed before them
+        added = 1 / max(deviation, 1e-3) ** 2 - 1 / shape.spread**2
+        if added > 0:
+            weight = 1 / (1 / added + ladder.spread**2)
+            precision += weight
+            total += weight * (cliff - math.log(ladder.cliff))
+    return _Shift(total / precision, math.sqrt(1 / precision))
+
+
+def _trend(members: Sequence[Ladder]) -> GainTrend:
+    by_place: dict[int, list[float]] = defaultdict(list)
+    for ladder in members:
+        for one in ladder.observations:
+            if one.gain is not None and not one.is_partial:
+                by_place[round(math.log(one.coefficient / ladder.best) / _TREND_STEP)].append(one.gain)
+    points = [
+        TrendPoint(_TREND_STEP * place, math.fsum(gains) / len(gains), len(gains))
+        for place, gains in sorted(by_place.items())
+    ]
+    return GainTrend(max(ladder.ceiling for ladder in members), points)
+
+
+def _shape(ladder: Ladder, shift: _Shift, floor: float) -> Shape:
+    return Shape(
+        cliff=math.log(ladder.cliff) + shift.mean,
+        best=math.log(ladder.best),
+        spread=math.hypot(ladder.spread, shift.deviation),
+        floor=floor,
+        baseline_coherence=ladder.baseline_coherence,
+        ceiling=ladder.ceiling,
+    )
+
+
+def _step(ladder: Ladder, common: _Common, settings: Settings) -> Step:
+    import numpy as np
+
+    over = _over(ladder, settings)
+    if over is not None:
+        return over
+    if not ladder.observations and common.shift == _Shift():
+        return Try(_rounded(ladder.best, ladder.allowed), math.nan)
+    shape = _shape(ladder, common.shift, settings.floor)
+    coherence = CoherenceBelief(shape, ladder.observations)
+    x = _candidates(ladder, coherence.cliff()[0], settings.floor)
+    if not len(x):
+        return _conclude(ladder, settings, "every coefficient allowed is tried")
+    chances = coherence.chance(x)
+    gain = GainBelief(shape, common.trend, ladder.observations)
+    worth = gain.improvement(x, ladder.best_gain(settings.floor)) * chances
+    index = int(worth.argmax())
+    if worth[index] < settings.tolerance and ladder.observations:
+        downward = _downward(ladder, settings.floor)
+        if downward is not None:
+            return Try(downward, float(coherence.chance(np.log([downward]))[0]))
+        no_more = f"no other is expected to gain {settings.tolerance:g} points more"
+        return _conclude(ladder, settings, no_more)
+    return Try(_rounded(math.exp(x[index]), ladder.allowed), float(chances[index]))
+
+
+def _downward(ladder: Ladder, floor: float) -> float | None:
+    """What is still to be tried before it may be said that no text is coherent."""
+    sizes = [one.coefficient for one in ladder.observations if one.coherence is not None]
+    if not sizes or any((one.coherence or 0.0) >= floor for one in ladder.observations):
+        return None
+    least, _ = ladder.allowed
+    wanted = least if least > 0 else _rounded(min(sizes) / 2, ladder.allowed)
+    return wanted if wanted < min(sizes) else None
+
+
+def _over(ladder: Ladder, settings: Settings) -> Done | None:
+    """Why a ladder is over before anything is asked of the curves."""
+    if ladder.baseline_coherence <= settings.floor:
+        return Done(
+            f"the baseline's own coherence, {ladder.baseline_coherence:.1f}, is not above the floor of "
+            f"{settings.floor:g}"
+        )
+    if ladder.best_gain(settings.floor) >= ladder.ceiling - settings.tolerance:
+        return _conclude(ladder, settings, "no more can be gained")
+    n_failed = sum(one.coherence is None for one in ladder.observations)
+    if n_failed >= MAX_FAILURES:
+        return Done(f"{n_failed} coefficients failed or were not scored")
+    if ladder.spent >= settings.budget:
+        return _conclude(ladder, settings, f"the budget of {settings.budget} is spent")
+    return None
+
+
+def _conclude(ladder: Ladder, settings: Settings, why: str) -> Done:
+    return conclude(ladder.observations, settings.floor, ladder.allowed, why)
+
+
+def _candidates(ladder: Ladder, cliff: float, floor: float) -> "Numbers":
+    """ln(coefficient) of those that may be tried, none of them tried: around the cliff and around the best."""
+    import numpy as np
+
+    least, most = ladder.allowed
+    best = ladder.best_coefficient(floor)
+    low = min(cliff, cliff if best is None else math.log(best)) - _REACH
+    low = max(low, math.log(least)) if least > 0 else low
+    high = min(cliff + _REACH, math.log(most))
+    if low > high:  # the cliff lies outside what is allowed: only the end next to it can be of use
+        low = high = math.log(least) if least > 0 and cliff < math.log(least) else math.log(most)
+    n = max(1, round((high - low) / _STEP) + 1)
+    x: Numbers = np.linspace(low, high, n)
+    tried = np.log([one.coefficient for one in ladder.observations])
+    if not len(tried):
+        return x
+    is_new: Mask = np.abs(x[:, None] - tried).min(axis=1) > _LEAST_STEP
+    return np.compress(is_new, x)
+
+
+def _rounded(value: float, allowed: tuple[float, float]) -> float:
+    return min(max(float(f"{value:.{SIGNIFICANT_DIGITS - 1}e}"), allowed[0]), allowed[1])

@@ -1,0 +1,321 @@
+"""The search for the best coefficients of one model and trait: rounds of evaluations, each read back from the store."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from massact.domain import Recipe
+from massact.errors import DataError, MissingPrerequisiteError
+from massact.keys import screening_key
+from massact.labels import format_label
+from massact.prediction.adopted import parse_prior
+from massact.prediction.prior import Expectation, Prior, RelativeStrengthPrior, VectorFacts
+from massact.screening import Screening
+from massact.store.schema import EvaluationRow, Points, StoredPoint
+from massact.store.write.registry import ALIAS, prior_name, read_prior
+from massact.sweep.driver import Evaluator, GridRequest, Tally
+from massact.sweep.reuse import is_compared
+from massact.sweep.search import MOVES, Done, Ladder, Observation, Settings, Try, next_steps
+from massact.workflow.context import Session
+from massact.workflow.vectors import facts_of
+
+SURE = 0.9
+"""A coefficient that is coherent with this chance is asked all questions at once."""
+UNKNOWN_SPREAD = 1.0
+"""Standard deviation of ln(coefficient) where nothing is known but the stream's norm."""
+NORM_SHARE = 0.7
+"""Share of the full activation norm at which the best coefficient is then expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A label whose best coefficient is searched for at some layers."""
+
+    position: str
+    recipe: Recipe
+    layers: tuple[int, ...]
+
+    @property
+    def label(self) -> str:
+        return format_label(self.recipe)
+
+
+class LadderKey(NamedTuple):
+    """A ladder of one model and trait."""
+
+    position: str
+    label: str
+    layer: int
+    sign: int
+    """Of its coefficients."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How the search of a ladder ended."""
+
+    key: LadderKey
+    coefficient: float | None
+    """Of the best delta at or above the floor, with its sign; `None`: none was coherent."""
+    gain: float | None
+    """That delta in the wanted direction, in points."""
+    delta: float | None
+    """The same as it is stored."""
+    coherence: float | None
+    spent: int
+    """Evaluations that this search made."""
+    reason: str
+
+    @property
+    def is_of_use(self) -> bool:
+        """Whether a coherent coefficient moves the trait."""
+        return self.gain is not None and self.gain >= MOVES
+
+
+class LadderSearch:
+    """Searches the ladders of one model and trait, all of them stepping together."""
+
+    def __init__(
+        self,
+        session: Session,
+        evaluator: Evaluator,
+        settings: Settings,
+        prior: Prior,
+        screening: Screening | None = None,
+    ) -> None:
+        """
+        Args:
+            screening: how hopeless cells are given up; `None`: every cell is asked all questions.
+        """
+        self._session, self._evaluator = session, evaluator
+        self._settings, self._prior, self._screening = settings, prior, screening
+        self._tried: set[tuple[LadderKey, float]] = set()
+
+    def run(self, wanted: Sequence[Wanted], signs: Iterable[int] = (1,)) -> tuple[Tally, list[Ending]]:
+        """Search until every ladder is over. Cells that the store holds are used as they are.
+
+        Raises:
+            MissingPrerequisiteError: nothing was extracted at a position, or the baseline has no scores.
+            Interrupted: somebody asked to stop; the cells in hand were finished.
+        """
+        tally = Tally()
+        baseline = self._evaluator.baseline_row()
+        ladders = self._ladders(wanted, tuple(signs), baseline)
+        recipes = {one.label: one.recipe for one in wanted}
+        endings: dict[LadderKey, str] = {}
+        round_number = 0
+        while len(endings) < len(ladders):
+            ladders = self._observed(ladders, recipes, baseline)
+            steps = next_steps(list(ladders.values()), self._settings)
+            tries = {_key(key): step for key, step in steps.items() if isinstance(step, Try)}
+            endings |= {_key(key): step.reason for key, step in steps.items() if isinstance(step, Done)}
+            tries = {key: step for key, step in tries.items() if key not in endings}
+            if not tries:
+                continue
+            round_number += 1
+            self._session.say(
+                f"round {round_number}: {len(tries)} of {len(ladders)} ladders try one more coefficient"
+            )
+            doubtful = {key: step for key, step in tries.items() if step.coherent_chance < SURE}
+            sure = {key: step for key, step in tries.items() if key not in doubtful}
+            for some, screening in ((sure, None), (doubtful, self._screening)):
+                if some:
+                    tally.add(self._evaluator.run(_requests(some, recipes), screening))
+            self._tried |= {(key, step.coefficient) for key, step in tries.items()}
+            for key in tries:
+                ladders[key] = replace(ladders[key], spent=ladders[key].spent + 1)
+        return tally, [self._ending(ladders[key], endings[key]) for key in ladders]
+
+    def _ladders(
+        self, wanted: Sequence[Wanted], signs: Sequence[int], baseline: EvaluationRow
+    ) -> dict[LadderKey, Ladder]:
+        trait_mean, coherence = baseline.trait_mean, baseline.coherence_mean
+        if trait_mean is None or coherence is None:
+            raise MissingPrerequisiteError(
+                f"the baseline of {baseline.model}, {baseline.trait} has no scores: nothing can be compared with it; "
+                "see massact judge-check"
+            )
+        ceiling = 100 - trait_mean if self._evaluator.planner.direction == "positive" else trait_mean
+        ladders = {}
+        sources: dict[str, None] = {}
+        for one in wanted:
+            facts = facts_of(
+                self._evaluator.planner.vectors,
+                one.position,
+                one.recipe,
+                one.layers,
+                with_activations=not isinstance(self._prior, RelativeStrengthPrior),
+            )
+            for layer, of_layer in facts.items():
+                expected = expect(self._prior, of_layer)
+                sources[expected.source] = None
+                for sign in signs:
+                    key = LadderKey(one.position, one.label, layer, sign)
+                    ladders[key] = Ladder(
+                        key=key,
+                        pool=(baseline.model, baseline.trait, sign),
+                        best=expected.best,
+                        cliff=expected.cliff,
+                        spread=expected.spread,
+                        baseline_coherence=coherence,
+                        ceiling=max(ceiling, 1e-6),
+                        allowed=self._evaluator.allowed,
+                    )
+        if ladders:
+            self._session.say(f"first coefficients from {'; '.join(sources)}")
+        return ladders
+
+    def _observed(
+        self, ladders: Mapping[LadderKey, Ladder], recipes: Mapping[str, Recipe], baseline: EvaluationRow
+    ) -> dict[LadderKey, Ladder]:
+        """The ladders with what the store holds of exactly their cells: same vector, judge, baseline and all."""
+        session, least = self._session, self._session.experiment.least_scored
+        with session.store() as store:
+            points, failures = store.points_and_failures(session.experiment.name)
+            points = points.counting(least)
+            points = points.where(is_compared(points.numbers["baseline_trait_mean"], baseline, least))
+            stopped = [one.row for one in store.screenings(session.experiment.name)]
+        floor = self._settings.floor
+        stopped = [row for row in stopped if row.coherence_mean is not None and row.coherence_mean < floor]
+        seen = _seen(self._evaluator, points, [one.row for one in failures], stopped, ladders)
+        requests = [
+            GridRequest(key.position, recipes[key.label], (key.layer,), tuple(coefficients))
+            for key, coefficients in _coefficients(seen).items()
+        ]
+        keys = set(self._evaluator.planner.cells(requests))
+        # what was given up once and evaluated since counts as evaluated
+        keys |= {screening_key(key) for key in keys if key not in seen}
+        found: dict[LadderKey, list[Observation]] = defaultdict(list)
+        for key, one in seen.items():
+            # what failed before this search is tried again: the reason may be gone
+            is_known = one.observation.coherence is not None
+            if key in keys and (is_known or (one.ladder, one.observation.coefficient) in self._tried):
+                found[one.ladder].append(one.observation)
+        return {key: replace(one, observations=tuple(found[key])) for key, one in ladders.items()}
+
+    def _ending(self, ladder: Ladder, reason: str) -> Ending:
+        key = _key(ladder.key)
+        size = ladder.best_coefficient(self._settings.floor)
+        best = next((one for one in ladder.observations if one.coefficient == size), None)
+        gain = best.gain if best else None
+        return Ending(
+            key=key,
+            coefficient=None if size is None else key.sign * size,
+            gain=gain,
+            delta=gain if gain is None or self._evaluator.planner.direction == "positive" else -gain,
+            coherence=best.coherence if best else None,
+            spent=ladder.spent,
+            reason=reason,
+        )
+
+
+def expect(prior: Prior, facts: VectorFacts) -> Expectation:
+    """What a prior expects; where it expects nothing, a wide guess from the stream's norm."""
+    try:
+        return prior.expect(facts)
+    except ValueError:
+        return Expectation(NORM_SHARE * facts.norm, facts.norm, UNKNOWN_SPREAD, "full activation norm")
+
+
+class _Seen(NamedTuple):
+    ladder: LadderKey
+    observation: Observation
+
+
+def _seen(
+    evaluator: Evaluator,
+    points: Points,
+    failed: Iterable[EvaluationRow],
+    stopped: Iterable[EvaluationRow],
+    ladders: Iterable[LadderKey],
+) -> dict[str, _Seen]:
+    """What was tried of the ladders by key, in whatever setting."""
+    found: dict[str, _Seen] = {}
+    wanted = set(ladders)
+    is_positive = evaluator.planner.direction == "positive"
+
+    def take(
+        one: EvaluationRow | StoredPoint, coherence: float | None, delta: float | None, *, part: bool = False
+    ) -> None:
+        if not one.coefficient or one.layer is None:
+            return
+        key = LadderKey(str(one.position), str(one.label), one.layer, _sign(one.coefficient))
+        if key in wanted:
+            gain = delta if delta is None or is_positive else -delta
+            found[one.key] = _Seen(key, Observation(abs(one.coefficient), coherence, gain, is_partial=part))
+
+    for row in failed:
+        if evaluator.is_of(row.model, row.trait):
+            take(row, None, None)
+    for row in stopped:
+        if evaluator.is_of(row.model, row.trait):
+            take(row, row.coherence_mean, row.delta, part=True)
+    labels = {(key.position, key.label) for key in wanted}
+    for (_, model, trait, *place), indices in points.by_place().items():
+        if evaluator.is_of(model, trait) and tuple(place) in labels:
+            for point in map(points.at, indices.tolist()):
+                take(point, point.coherence_mean, point.delta)
+    return found
+
+
+def _coefficients(
+    seen: Mapping[str, _Seen],
+) -> dict[LadderKey, list[float]]:
+    found: dict[LadderKey, list[float]] = defaultdict(list)
+    for one in seen.values():
+        found[one.ladder].append(one.ladder.sign * one.observation.coefficient)
+    return found
+
+
+def _requests(tries: Mapping[LadderKey, Try], recipes: Mapping[str, Recipe]) -> list[GridRequest]:
+    return [
+        GridRequest(key.position, recipes[key.label], (key.layer,), (key.sign * step.coefficient,))
+        for key, step in tries.items()
+    ]
+
+
+def _key(key: object) -> LadderKey:
+    assert isinstance(key, LadderKey)
+    return key
+
+
+def _sign(coefficient: float) -> int:
+    return int(math.copysign(1, coefficient))
+
+
+# What a search of this experiment starts from before it has tried anything.
+
+
+def stored_prior(session: Session) -> Prior:
+    """The prior that `massact predict` registered for the experiment, else relative strength as massact comes with it.
+
+    The store must be there; nothing is written to it. A prior that was adopted at another coherence floor is
+    left aside: its cliffs are other cliffs. A regression among its parts reads all of `VectorFacts`, those of the
+    activations included; where these are `None` it takes their means.
+
+    Raises:
+        StoreError: the registry cannot be read.
+        DataError: what is registered is not a prior of ours.
+    """
+    experiment = session.experiment
+    name = prior_name(experiment.name)
+    found = read_prior(session.tracking_uri, name)
+    if found is None:
+        return RelativeStrengthPrior(
+            source="relative strength as massact comes with it; massact predict tests it"
+        )
+    try:
+        prior = parse_prior(found.text, f"{name} version {found.version} of the model registry")
+    except DataError as error:
+        raise DataError(
+            f"the registered model {name}, version {found.version}: {error}. Run massact predict again, or take "
+            f"the alias {ALIAS!r} off it"
+        ) from error
+    if prior.floor != experiment.coherence_floor:
+        return RelativeStrengthPrior(
+            source=f"relative strength as massact comes with it, since {name} version {found.version} is for a "
+            f"coherence floor of {prior.floor:g}"
+        )
+    return prior

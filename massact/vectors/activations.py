@@ -1,0 +1,203 @@
+"""Reading activations: prompts are continued, and the stream is read over prompt and continuation."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from massact.data.splits import Fate, Fates, decide_fates
+from massact.domain import Generation
+from massact.errors import DataError
+from massact.models.blocks import record
+from massact.models.generate import Row, generate
+from massact.models.load import SteerableModel
+from massact.progress import Progress, silent
+from massact.vectors.positions import Position
+
+BATCH_ROWS = 32
+
+StreamReader = Callable[[int, torch.Tensor], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Continued:
+    """A prompt and what the model made of it, in tokens."""
+
+    prompt: tuple[int, ...]
+    response: tuple[int, ...]
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        return self.prompt + self.response
+
+
+@dataclass(frozen=True, slots=True)
+class Activations:
+    """Activations of contrastive prompts averaged over one position window."""
+
+    train: torch.Tensor
+    """`[n_train, n_layers, d_model]`, float32, the positive side's rows first."""
+    validation: torch.Tensor
+    """`[n_validation, n_layers, d_model]`, float32, the positive side's rows first."""
+    n_train_positive: int
+    n_validation_positive: int
+    n_dropped: int
+    """Prompts left out: their window held no token, or vetting dropped them."""
+
+    def sides(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Training activations of the positive and the negative side at a layer, `[n, d_model]` each."""
+        rows = self.train[:, layer]
+        return rows[: self.n_train_positive], rows[self.n_train_positive :]
+
+    def validation_sides(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same of the validation split."""
+        rows = self.validation[:, layer]
+        return rows[: self.n_validation_positive], rows[self.n_validation_positive :]
+
+
+def continue_prompts(
+    model: SteerableModel,
+    prompts: Sequence[tuple[int, ...]],
+    max_new_tokens: int,
+    *,
+    what: str,
+    progress: Progress = silent,
+) -> list[Continued]:
+    """Greedy continuations of tokenised prompts."""
+    with progress(what, len(prompts)) as advance:
+        responses = generate(
+            model,
+            [Row(prompt) for prompt in prompts],
+            Generation(max_new_tokens),
+            batch_rows=BATCH_ROWS,
+            progress=advance,
+        )
+    return [Continued(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
+
+
+@torch.inference_mode()
+def read_streams(
+    model: SteerableModel, texts: Sequence[Continued], on_batch: Callable[[Sequence[Continued]], StreamReader]
+) -> Iterator[int]:
+    """Run the model over whole texts, batch by batch, handing each layer's stream to a reader.
+
+    Args:
+        on_batch: called with a batch's texts, returns the reader that is then called with each layer's
+            stream `[batch, seq, d_model]`. Texts are right-padded: token i of a text is at index i.
+
+    Yields:
+        How many texts a batch has finished.
+    """
+    for start in range(0, len(texts), BATCH_ROWS):
+        batch = texts[start : start + BATCH_ROWS]
+        width = max(len(text.tokens) for text in batch)
+        tokens = torch.zeros(len(batch), width, dtype=torch.long)
+        mask = torch.zeros(len(batch), width, dtype=torch.long)
+        for i, text in enumerate(batch):
+            tokens[i, : len(text.tokens)] = torch.tensor(text.tokens)
+            mask[i, : len(text.tokens)] = 1
+        with record(model.blocks, on_batch(batch)):
+            model.model(
+                input_ids=tokens.to(model.device),
+                attention_mask=mask.to(model.device),
+                use_cache=False,
+                logits_to_keep=1,
+            )
+        yield len(batch)
+
+
+def window_means(
+    model: SteerableModel,
+    texts: Sequence[Continued],
+    positions: Sequence[Position],
+    *,
+    what: str,
+    progress: Progress = silent,
+) -> torch.Tensor:
+    """Activations of every layer averaged over each window, accumulated in float32.
+
+    Returns:
+        `[n_positions, n_texts, n_layers, d_model]`, float32 on the CPU; NaN where a window holds no token.
+
+    Raises:
+        DataError: an activation is not finite; the model overflows in its dtype.
+    """
+    shape = model.shape
+    means = torch.full((len(positions), len(texts), shape.n_layers, shape.d_model), torch.nan)
+    done = 0
+
+    def on_batch(batch: Sequence[Continued]) -> StreamReader:
+        start = done
+        windows = [[p.tokens(len(text.prompt), len(text.tokens)) for text in batch] for p in positions]
+
+        def read(layer: int, stream: torch.Tensor) -> None:
+            for p, rows in enumerate(windows):
+                for i, window in enumerate(rows):
+                    if len(window):
+                        mean = stream[i, window.start : window.stop].float().mean(0).cpu()
+                        # NaN marks windows without a token, so an overflow must not look like one
+                        check_finite(mean, layer, model)
+                        means[p, start + i, layer] = mean
+
+        return read
+
+    with progress(what, len(texts)) as advance:
+        for n in read_streams(model, texts, on_batch):
+            done += n
+            advance(n)
+    return means
+
+
+def check_finite(mean: torch.Tensor, layer: int, model: SteerableModel) -> None:
+    """See that the mean of a layer's activations is finite.
+
+    Raises:
+        DataError: it is not; the model overflows in its dtype.
+    """
+    if not torch.isfinite(mean).all():
+        raise DataError(
+            f"activations of layer {layer} are not finite: {model.identity.id} overflows in {model.identity.dtype}; "
+            "use another dtype (bfloat16 or float32)"
+        )
+
+
+def split_sides(
+    positive: torch.Tensor,
+    negative: torch.Tensor,
+    validation_split: float,
+    *,
+    fates: tuple[Fates, Fates] | None = None,
+) -> Activations:
+    """Leave out prompts without a window, and keep the last share of each side for validation.
+
+    Args:
+        positive: `[n, n_layers, d_model]`, NaN rows where the window held no token.
+        negative: the same of the other side.
+        validation_split: share of each side, 0 to 0.5.
+        fates: what becomes of each prompt, where that is decided already.
+
+    Raises:
+        DataError: fewer than two training prompts remain on a side.
+    """
+    sides = (positive, negative)
+    if fates is None:
+        nothing = [None] * len(positive), [None] * len(negative)
+        fates = decide_fates(nothing, (has_window(positive), has_window(negative)), validation_split)
+    train, validation = (
+        [side[[fate is part for fate in own]] for side, own in zip(sides, fates, strict=True)]
+        for part in (Fate.TRAIN, Fate.VALIDATION)
+    )
+    n_kept = sum(len(rows) for rows in (*train, *validation))
+    return Activations(
+        train=torch.cat(train).contiguous(),
+        validation=torch.cat(validation).contiguous(),
+        n_train_positive=len(train[0]),
+        n_validation_positive=len(validation[0]),
+        n_dropped=len(positive) + len(negative) - n_kept,
+    )
+
+
+def has_window(rows: torch.Tensor) -> list[bool]:
+    """Whether each prompt's window held a token: `rows` is `[n, n_layers, d_model]`, NaN where it did not."""
+    found: list[bool] = (~rows.isnan().flatten(1).any(dim=1)).tolist()
+    return found

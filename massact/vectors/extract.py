@@ -1,0 +1,310 @@
+"""Extraction: contrastive prompts are continued by the base model, read, and made into vectors."""
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from massact.data.prompt_files import Prompt
+from massact.data.splits import Dropped, Fate, pair_up
+from massact.data.traits import TraitDataset
+from massact.domain import AllDims, Cleaning, Recipe, Scope, When
+from massact.errors import DataError
+from massact.judges.base import Exchange, Judge, Verdict
+from massact.labels import format_label
+from massact.models.blocks import text_config
+from massact.models.load import SteerableModel
+from massact.models.prompting import decode, encode_chat, encode_text
+from massact.progress import Progress, silent
+from massact.vectors.activations import Activations, Continued, continue_prompts, split_sides, window_means
+from massact.vectors.geometry import Separation, separation
+from massact.vectors.massive_dims import Calibration
+from massact.vectors.methods import ProbeDidNotConvergeWarning, extract_vector, normalise, zero_dims
+from massact.vectors.positions import Position
+
+# Contrastive prompts continued by a model: what vectors are extracted from, and what a judge may vet.
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """Prompts of both sides, the positive one first, and how the model continued them."""
+
+    prompts: tuple[Prompt, ...] = field(repr=False)
+    n_positive: int
+    texts: tuple[Continued, ...] = field(repr=False)
+    """What activations are read from, in tokens."""
+    continuations: tuple[str, ...] = field(repr=False)
+    """The same as text."""
+    judged: tuple[str, ...] | None = field(repr=False, default=None)
+    """What a judge reads of each continuation: it may go on further; `None` where none is asked."""
+
+    @property
+    def sides(self) -> tuple[range, range]:
+        """Which prompts are positive, and which negative."""
+        return range(self.n_positive), range(self.n_positive, len(self.prompts))
+
+
+def continue_contrast(
+    model: SteerableModel,
+    dataset: TraitDataset,
+    *,
+    max_new_tokens: int,
+    judged_tokens: int | None = None,
+    progress: Progress = silent,
+) -> Contrast:
+    """Continue a trait's prompts greedily.
+
+    Args:
+        max_new_tokens: tokens of each continuation that activations are read from.
+        judged_tokens: tokens that a judge reads, which may be more; `None`: no judge is asked.
+
+    Raises:
+        DataError: a prompt is too long for the model; the message names file and line.
+    """
+    prompts = encode_prompts(model, dataset)
+    longest = max(max_new_tokens, judged_tokens or 0)
+    _check_lengths(model, dataset, prompts, longest)
+    whole = continue_prompts(
+        model, prompts, longest, what="continuing contrastive prompts", progress=progress
+    )
+    texts = tuple(Continued(one.prompt, one.response[:max_new_tokens]) for one in whole)
+    judged = (
+        None if judged_tokens is None else tuple(decode(model, one.response[:judged_tokens]) for one in whole)
+    )
+    return Contrast(
+        dataset.prompts,
+        len(dataset.positive),
+        texts,
+        tuple(decode(model, one.response) for one in texts),
+        judged,
+    )
+
+
+def encode_prompts(model: SteerableModel, dataset: TraitDataset) -> list[tuple[int, ...]]:
+    """Tokens of both sides' prompts, the positive side's first.
+
+    Without system prompts every prompt is plain text that the model goes on with, also where it has a chat
+    template. Where any prompt has a system prompt, all are put into the chat template, so that the template
+    is no difference between the sides; a model without one reads the system prompt, a blank line and the
+    prompt.
+    """
+    if not dataset.has_system_prompts:
+        return [encode_text(model, prompt.text) for prompt in dataset.prompts]
+    return [encode_chat(model, prompt.text, prompt.system) for prompt in dataset.prompts]
+
+
+def _check_lengths(
+    model: SteerableModel, dataset: TraitDataset, prompts: Sequence[tuple[int, ...]], n_new: int
+) -> None:
+    limit = getattr(text_config(model.model), "max_position_embeddings", None)
+    if not isinstance(limit, int):
+        return
+    for i, tokens in enumerate(prompts):
+        if len(tokens) + n_new > limit:
+            file = dataset.files[i >= len(dataset.positive)]
+            raise DataError(
+                f"{dataset.folder / file}, {dataset.prompts[i].place}: a prompt of {len(tokens)} tokens and a "
+                f"continuation of {n_new} are more than the {limit} positions of {model.identity.id}: shorten it"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class LabelVectors:
+    """One label's vectors at every layer."""
+
+    recipe: Recipe
+    vectors: torch.Tensor
+    """`[n_layers, d_model]`, float32, each of unit L2 norm."""
+    separations: tuple[Separation, ...]
+    """How well each layer's vector tells the validation split apart."""
+    unconverged_layers: tuple[int, ...] = ()
+    """Layers whose probe reached its last iteration."""
+
+
+def read_contrast(
+    model: SteerableModel,
+    dataset: TraitDataset,
+    positions: Sequence[Position],
+    *,
+    max_new_tokens: int,
+    validation_split: float,
+    progress: Progress = silent,
+) -> dict[Position, Activations]:
+    """Activations of a trait's contrastive prompts at several windows, from one pass."""
+    contrast = continue_contrast(model, dataset, max_new_tokens=max_new_tokens, progress=progress)
+    means = read_windows(model, contrast, positions, progress=progress)
+    n_positive = contrast.n_positive
+    return {
+        position: split_sides(rows[:n_positive], rows[n_positive:], validation_split)
+        for position, rows in means.items()
+    }
+
+
+def read_windows(
+    model: SteerableModel,
+    contrast: Contrast,
+    positions: Sequence[Position],
+    *,
+    progress: Progress = silent,
+) -> dict[Position, torch.Tensor]:
+    """`[n_prompts, n_layers, d_model]` at each window, NaN where it holds no token."""
+    means = window_means(model, contrast.texts, positions, what="reading activations", progress=progress)
+    return dict(zip(positions, means, strict=True))
+
+
+def declared_recipes(
+    methods: Iterable[str], uniform_dims: Sequence[int | AllDims], layer_dims: Sequence[int | AllDims]
+) -> tuple[Recipe, ...]:
+    """Every method, uncleaned and with each cleaning, before and after."""
+    lists: tuple[tuple[Scope, Sequence[int | AllDims]], ...] = (
+        ("uniform", uniform_dims),
+        ("layer", layer_dims),
+    )
+    whens: tuple[When, ...] = ("after", "before")
+    cleanings = [Cleaning()] + [Cleaning(w, scope, n) for scope, dims in lists for n in dims for w in whens]
+    return tuple(Recipe(method, cleaning) for method in methods for cleaning in cleanings)
+
+
+def make_vectors(
+    recipes: Sequence[Recipe],
+    activations: Activations,
+    calibration: Calibration,
+    *,
+    seed: int,
+    progress: Progress = silent,
+) -> dict[str, LabelVectors]:
+    """Vectors of every recipe at every layer, by label.
+
+    Cleaning after starts from the uncleaned vector, so a probe is fitted once for all of them.
+    """
+    uncleaned: dict[tuple[str, int], torch.Tensor] = {}
+    made: dict[str, LabelVectors] = {}
+    with progress("making vectors", len(recipes)) as advance:
+        for recipe in recipes:
+            made[format_label(recipe)] = _label_vectors(recipe, activations, calibration, seed, uncleaned)
+            advance(1)
+    return made
+
+
+def _label_vectors(
+    recipe: Recipe,
+    activations: Activations,
+    calibration: Calibration,
+    seed: int,
+    uncleaned: dict[tuple[str, int], torch.Tensor],
+) -> LabelVectors:
+    vectors, separations, unconverged = [], [], []
+    for layer in range(len(calibration.layers)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ProbeDidNotConvergeWarning)
+            vectors.append(_vector(recipe, activations, calibration, layer, seed, uncleaned))
+        if any(issubclass(warning.category, ProbeDidNotConvergeWarning) for warning in caught):
+            unconverged.append(layer)
+        separations.append(
+            separation(vectors[-1], activations.sides(layer), activations.validation_sides(layer))
+        )
+    return LabelVectors(recipe, torch.stack(vectors), tuple(separations), tuple(unconverged))
+
+
+def _vector(
+    recipe: Recipe,
+    activations: Activations,
+    calibration: Calibration,
+    layer: int,
+    seed: int,
+    uncleaned: dict[tuple[str, int], torch.Tensor],
+) -> torch.Tensor:
+    positive, negative = activations.sides(layer)
+    dims = calibration.dims(recipe.cleaning, layer)
+    layer_seed = seed * 1000 + layer
+    if recipe.cleaning.when == "before":
+        return extract_vector(recipe, positive, negative, dims=dims, seed=layer_seed)
+    place = (recipe.method, layer)
+    if place not in uncleaned:
+        uncleaned[place] = extract_vector(recipe.uncleaned, positive, negative, dims=(), seed=layer_seed)
+    return clean_after(uncleaned[place], dims)
+
+
+def clean_after(vector: torch.Tensor, dims: Sequence[int]) -> torch.Tensor:
+    """A unit vector `[d_model]` with dims zeroed and the norm restored; itself where there are none."""
+    return normalise(zero_dims(vector, dims)) if dims else vector
+
+
+def validation_metrics(made: Mapping[str, LabelVectors]) -> Iterable[tuple[str, int, Separation]]:
+    """(label, layer, separation) of every vector."""
+    return ((label, layer, one) for label, v in made.items() for layer, one in enumerate(v.separations))
+
+
+# Vetting: continuations that do not show what their side should are left out before vectors are made.
+
+_BATCH = 64
+"""Continuations handed to the judge at a time, so that one sees how far it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vetting:
+    """What a judge found of a contrast."""
+
+    verdicts: tuple[Verdict, ...] = field(repr=False)
+    """One per prompt, the positive side's first."""
+    dropped: tuple[Dropped, Dropped] = field(repr=False)
+    """Of each side's prompts: why vetting leaves it out, `None` where it does not."""
+
+
+def vet(
+    contrast: Contrast,
+    judge: Judge,
+    *,
+    positive_at_least: float,
+    negative_at_most: float,
+    paired: bool,
+    progress: Progress = silent,
+) -> Vetting:
+    """Have every continuation scored, and decide which prompts are left out.
+
+    A judge reads the prompt without its system prompt, which would tell it what to expect. Only the trait
+    score counts. A continuation without one is left out as unscored: missing is neither a pass nor a zero.
+
+    Args:
+        positive_at_least: trait score, 0 to 100, that a positive prompt's continuation needs.
+        negative_at_most: trait score, 0 to 100, that a negative prompt's continuation may have.
+        paired: whether prompt i of both sides is left out where either is.
+
+    Raises:
+        ValueError: the contrast holds no text for a judge.
+        DataError: pairs are wanted of sides that differ in length.
+        JudgeError: the judge cannot be used at all.
+    """
+    if contrast.judged is None:
+        raise ValueError("this contrast was continued without a judge in mind")
+    positive, negative = contrast.sides
+    if paired and len(positive) != len(negative):
+        raise DataError(f"{len(positive)} positive and {len(negative)} negative prompts are no pairs")
+    exchanges = [
+        Exchange(prompt.text, text) for prompt, text in zip(contrast.prompts, contrast.judged, strict=True)
+    ]
+    verdicts = _score(judge, exchanges, progress)
+    dropped = (
+        [_why(verdicts[i], lowest=positive_at_least) for i in positive],
+        [_why(verdicts[i], highest=negative_at_most) for i in negative],
+    )
+    if paired:
+        dropped = pair_up(*dropped)
+    return Vetting(tuple(verdicts), dropped)
+
+
+def _score(judge: Judge, exchanges: Sequence[Exchange], progress: Progress) -> list[Verdict]:
+    verdicts: list[Verdict] = []
+    with progress("vetting continuations", len(exchanges)) as advance:
+        for start in range(0, len(exchanges), _BATCH):
+            batch = exchanges[start : start + _BATCH]
+            verdicts += judge.score(batch)
+            advance(len(batch))
+    return verdicts
+
+
+def _why(verdict: Verdict, *, lowest: float = 0.0, highest: float = 100.0) -> Fate | None:
+    if verdict.trait is None:
+        return Fate.UNSCORED
+    return None if lowest <= verdict.trait <= highest else Fate.FAILED

@@ -1,0 +1,208 @@
+"""Extraction: continue a trait's prompts, vet them, read activations and make vectors, as far as the store has none."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from massact.config import ExtractionConfig, ModelConfig, TraitConfig, VettingConfig
+from massact.data.checks import dataset_warnings
+from massact.data.splits import Dropped, Fate, Fates, decide_fates
+from massact.domain import JudgeIdentity, Recipe
+from massact.judges import Judge
+from massact.keys import digest
+from massact.labels import format_label, parse_label
+from massact.models.load import SteerableModel
+from massact.store.schema import Kind, StageRow
+from massact.store.write.stages import Extracted, Sources, log_extraction
+from massact.store.write.tracker import OpenRun
+from massact.vectors.activations import has_window, split_sides
+from massact.vectors.extract import (
+    Contrast,
+    Vetting,
+    continue_contrast,
+    declared_recipes,
+    make_vectors,
+    read_windows,
+    vet,
+)
+from massact.vectors.positions import Position, parse_position
+from massact.workflow.accounting import ready_judge
+from massact.workflow.calibrate import Calibrated, finished_run, stage_fields
+from massact.workflow.context import Session
+from massact.workflow.stored_extractions import vetting_words
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What was read of a trait's prompts, once for all windows."""
+
+    contrast: Contrast
+    rows: Mapping[Position, torch.Tensor]
+    """`[n_prompts, n_layers, d_model]` at each window, NaN where it holds no token."""
+    vetting: Vetting | None = None
+
+    def fates(self, position: Position, settings: ExtractionConfig) -> tuple[Fates, Fates]:
+        """What becomes of each prompt at a window."""
+        there = has_window(self.rows[position])
+        n = self.contrast.n_positive
+        nothing: tuple[Dropped, Dropped] = ([None] * n, [None] * (len(there) - n))
+        return decide_fates(
+            self.vetting.dropped if self.vetting else nothing,
+            (there[:n], there[n:]),
+            settings.validation_split,
+            paired=settings.vetting is not None and settings.vetting.is_paired,
+        )
+
+
+def extract_model(
+    session: Session, parent: OpenRun, config: ModelConfig, trait: TraitConfig, calibrated: Calibrated
+) -> int:
+    """Extract what the store does not hold for a model and trait. Returns how many windows were extracted.
+
+    Raises:
+        DataError: too few prompts remain at a window; nothing of this model and trait was written.
+    """
+    settings = session.experiment.extraction
+    judge = None if settings.vetting is None else session.judge(trait, config)
+    keys, fields = _identify(session, config, trait, calibrated.key, judge)
+    missing = [position for position, key in keys.items() if finished_run(session, key) is None]
+    if not missing:
+        session.say(f"{config.name}: {len(keys)} windows of {trait.name} extracted already")
+        return 0
+    read = _read(session, config, trait, missing)
+    if settings.vetting is not None:
+        # nothing here holds on to the model that was read: `self` loads another in its place
+        vetting = _vet(session, ready_judge(session, parent, trait, config), read.contrast, settings.vetting)
+        read = _Read(read.contrast, read.rows, vetting)
+    fates = {position: read.fates(position, settings) for position in missing}
+    for position in missing:
+        named = {**fields, "position": str(position), "key": keys[position]}
+        _log_window(session, parent, named, (trait, read, fates[position]), calibrated)
+    return len(missing)
+
+
+def _identify(
+    session: Session, config: ModelConfig, trait: TraitConfig, calibration_key: str, judge: Judge | None
+) -> tuple[dict[Position, str], dict[str, Any]]:
+    """Each window's key, and the fields of its row that all windows share."""
+    model = session.model(config, config.base)
+    positions = [parse_position(text) for text in session.experiment.extraction.positions]
+    identity = judge.identity if judge is not None else None
+    keys = {
+        position: _extraction_key(session, model, trait, str(position), calibration_key, identity)
+        for position in positions
+    }
+    row = {
+        "trait": trait.name,
+        "validation_split": session.experiment.extraction.validation_split,
+        "vetting": vetting_words(session.experiment),
+    }
+    return keys, {**stage_fields(session, config, config.base, model), **row}
+
+
+def _read(session: Session, config: ModelConfig, trait: TraitConfig, positions: list[Position]) -> _Read:
+    settings, dataset = session.experiment.extraction, session.dataset(trait)
+    model = session.model(config, config.base)
+    contrast = continue_contrast(
+        model,
+        dataset,
+        max_new_tokens=settings.max_new_tokens,
+        judged_tokens=settings.vetting.max_new_tokens if settings.vetting else None,
+        progress=session.progress,
+    )
+    return _Read(contrast, read_windows(model, contrast, positions, progress=session.progress))
+
+
+def _vet(session: Session, judge: Judge, contrast: Contrast, rule: VettingConfig) -> Vetting:
+    vetting = vet(
+        contrast,
+        judge,
+        positive_at_least=rule.positive_at_least,
+        negative_at_most=rule.negative_at_most,
+        paired=rule.is_paired,
+        progress=session.progress,
+    )
+    unscored = [one.reason for one in vetting.verdicts if one.trait is None]
+    if unscored:
+        session.say(f"warning: {len(unscored)} continuations have no trait score; the first: {unscored[0]}")
+    return vetting
+
+
+def _log_window(
+    session: Session,
+    parent: OpenRun,
+    fields: Mapping[str, Any],
+    source: tuple[TraitConfig, _Read, tuple[Fates, Fates]],
+    calibrated: Calibrated,
+) -> None:
+    trait, read, fates = source
+    settings = session.experiment.extraction
+    rows, n_positive = read.rows[parse_position(fields["position"])], read.contrast.n_positive
+    activations = split_sides(rows[:n_positive], rows[n_positive:], settings.validation_split, fates=fates)
+    vectors = make_vectors(
+        extraction_recipes(session),
+        activations,
+        calibrated.calibration,
+        seed=settings.seed,
+        progress=session.progress,
+    )
+    unconverged = sorted(label for label, made in vectors.items() if made.unconverged_layers)
+    if unconverged:
+        session.say(f"warning: probes that did not converge: {', '.join(unconverged)}")
+    if settings.vetting is not None:
+        session.say(f"{fields['position']}: {_kept_words(fates)}")
+    row = StageRow(
+        **fields, kind=Kind.EXTRACTION, calibration_key=calibrated.key, labels=tuple(sorted(vectors))
+    )
+    sources = Sources(
+        read.contrast,
+        fates,
+        read.vetting,
+        row.vetting,
+        dataset_warnings(session.dataset(trait), trait.direction),
+    )
+    log_extraction(session.tracker, parent, row, Extracted(activations, vectors, sources))
+
+
+def _kept_words(fates: tuple[Fates, Fates]) -> str:
+    kept = [sum(fate in (Fate.TRAIN, Fate.VALIDATION) for fate in side) for side in fates]
+    return f"{kept[0]} of {len(fates[0])} positive and {kept[1]} of {len(fates[1])} negative prompts kept"
+
+
+def extraction_recipes(session: Session) -> tuple[Recipe, ...]:
+    """What an extraction makes: every declared cleaning, and whatever a phase names beyond those."""
+    settings = session.experiment.extraction
+    recipes = declared_recipes(settings.methods, settings.uniform_dims, settings.layer_dims)
+    named = (parse_label(label) for phase in session.experiment.phases for label in phase.labels)
+    return tuple({format_label(recipe): recipe for recipe in (*recipes, *named)}.values())
+
+
+def _extraction_key(
+    session: Session,
+    model: SteerableModel,
+    trait: TraitConfig,
+    position: str,
+    calibration_key: str,
+    judge: JudgeIdentity | None,
+) -> str:
+    """The digest of what decides the outcome; what is new stands in it only where it is used."""
+    settings, dataset = session.experiment.extraction, session.dataset(trait)
+    fields: dict[str, Any] = {
+        "kind": Kind.EXTRACTION,
+        "model": asdict(model.identity),
+        "trait": trait.name,
+        "dataset": dataset.digest,
+        "position": position,
+        "max_new_tokens": settings.max_new_tokens,
+        "validation_split": settings.validation_split,
+        "seed": settings.seed,
+        "calibration": calibration_key,
+        "labels": sorted(format_label(recipe) for recipe in extraction_recipes(session)),
+    }
+    if dataset.has_system_prompts:
+        fields["chat_template"] = model.chat_template_digest
+    if settings.vetting is not None and judge is not None:
+        fields["vetting"] = {**asdict(settings.vetting), "judge": asdict(judge)}
+    return digest(fields)

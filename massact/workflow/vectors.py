@@ -1,0 +1,206 @@
+"""Vectors of one model and trait, as the newest extraction that the experiment means holds them."""
+
+import math
+from collections.abc import Iterable
+from contextlib import suppress
+
+import torch
+
+from massact.config import ModelConfig, TraitConfig
+from massact.domain import DEFAULT_ALIKE, Recipe
+from massact.errors import MissingPrerequisiteError, StoreError
+from massact.labels import format_label, parse_label
+from massact.prediction.prior import VectorFacts
+from massact.query import Answers, before_after_pairs
+from massact.store.read.base import Stored
+from massact.store.schema import Artifact, Kind, StageRow
+from massact.store.write.stages import read_calibration
+from massact.store.write.tensors import read_activations, read_tensor
+from massact.vectors.activations import Activations
+from massact.vectors.extract import make_vectors
+from massact.vectors.geometry import cosine, massive_energy, relative_strength, separation, vector_digest
+from massact.vectors.massive_dims import Calibration
+from massact.workflow.context import Session
+from massact.workflow.stored_extractions import extract_command, newest_extractions, other_settings
+
+
+class StoredVectors:
+    """Vectors of one model and trait, from the newest extraction that the experiment means."""
+
+    def __init__(self, session: Session, config: ModelConfig, trait: TraitConfig) -> None:
+        self._session = session
+        name = session.experiment.name
+        with session.store() as store:
+            extractions = newest_extractions(session.experiment, store)
+            stages = store.stages(Kind.CALIBRATION, name)
+            calibrations = [one for one in stages if one.row.model == config.name and one.row.trait is None]
+        self._extractions = {
+            position or "": one
+            for (model, of_trait, position), one in extractions.items()
+            if (model, of_trait) == (config.name, trait.name)
+        }
+        if not self._extractions or not calibrations:
+            lacking, command = ("activations", "extract") if calibrations else ("calibration", "calibrate")
+            raise MissingPrerequisiteError(
+                f"{config.name}, {trait.name}: no {lacking} in the store: run "
+                f"massact {command} --experiment {session.experiment.file} first"
+            )
+        path = session.fetch(calibrations[-1].run_id, Artifact.CALIBRATION)
+        self.calibration: Calibration = read_calibration(path)
+        self._made: dict[tuple[str, str], torch.Tensor] = {}
+        self._activations: dict[str, Activations] = {}
+
+    def of(self, position: str, recipe: Recipe) -> torch.Tensor:
+        """`[n_layers, d_model]`: read from the extraction, or made from its activations where it holds none.
+
+        Raises:
+            MissingPrerequisiteError: nothing was extracted at that position, or with another validation split
+                or vetting only.
+        """
+        label = format_label(recipe)
+        if (position, label) not in self._made:
+            self._made[position, label] = self._read(position, recipe, label)
+        return self._made[position, label]
+
+    def activations(self, position: str) -> Activations:
+        """What the vectors at a position were made from.
+
+        Raises:
+            MissingPrerequisiteError: nothing was extracted at that position.
+        """
+        if position not in self._activations:
+            found = self._extraction(position)
+            self._activations[position] = read_activations(
+                self._session.fetch(found.run_id, Artifact.ACTIVATIONS)
+            )
+        return self._activations[position]
+
+    def check(self, position: str) -> None:
+        """Make sure that vectors can be had at a position, without reading any.
+
+        Raises:
+            MissingPrerequisiteError: as `of`.
+        """
+        self._extraction(position)
+
+    def _extraction(self, position: str) -> Stored[StageRow]:
+        found = self._extractions.get(position)
+        if found is None:
+            raise MissingPrerequisiteError(
+                f"activations not found at {position}: add it to extraction.positions in "
+                f"{self._session.experiment.file} and run massact extract first; there are "
+                f"{', '.join(self._extractions)}"
+            )
+        other = other_settings(found.row, self._session.experiment)
+        if other is not None:
+            raise MissingPrerequisiteError(
+                f"vectors at {position}: {other}. Run: {extract_command(self._session.experiment)}"
+            )
+        return found
+
+    def _read(self, position: str, recipe: Recipe, label: str) -> torch.Tensor:
+        found, fetch = self._extraction(position), self._session.fetch
+        if label in found.row.labels:
+            try:
+                path = fetch(found.run_id, f"{Artifact.VECTORS}/{label}.safetensors")
+                return read_tensor(path, "vectors")
+            except StoreError as error:
+                raise MissingPrerequisiteError(
+                    f"vectors of {label} not found in extraction {found.run_id}: {error}. Delete that run and "
+                    "run massact extract again"
+                ) from error
+        activations = self.activations(position)
+        seed = self._session.experiment.extraction.seed
+        return make_vectors([recipe], activations, self.calibration, seed=seed)[label].vectors
+
+
+# Facts about the vectors of a ladder, from the calibration and the extraction that the store holds.
+
+
+def facts_of(
+    vectors: StoredVectors,
+    position: str,
+    recipe: Recipe,
+    layers: Iterable[int],
+    *,
+    with_activations: bool = False,
+) -> dict[int, VectorFacts]:
+    """Facts about one recipe's vector at each layer, without evaluating anything.
+
+    Args:
+        with_activations: also what takes reading the extraction's activations.
+
+    Raises:
+        MissingPrerequisiteError: nothing was extracted at that position.
+    """
+    own, uncleaned = vectors.of(position, recipe), vectors.of(position, recipe.uncleaned)
+    activations = vectors.activations(position) if with_activations else None
+    calibration = vectors.calibration
+    dims, last = calibration.uniform_dims, len(calibration.layers) - 1
+    found = {}
+    for layer in layers:
+        vector, magnitudes = own[layer], calibration.layers[layer]
+        found[layer] = VectorFacts(
+            method=recipe.method,
+            layer=layer,
+            depth=layer / last if last else 0.0,
+            unit_strength=relative_strength(
+                vector, 1.0, dims=dims, norm_without_massive=magnitudes.norm_without_massive
+            ),
+            norm=magnitudes.norm,
+            norm_without_massive=magnitudes.norm_without_massive,
+            massive_energy=massive_energy(vector, dims),
+            cosine_to_uncleaned=cosine(vector, uncleaned[layer]),
+            cosine_to_mean=None if activations is None else _cosine_to_mean(vector, activations, layer),
+            effect_size=None if activations is None else _effect_size(vector, activations, layer),
+        )
+    return found
+
+
+def _cosine_to_mean(vector: torch.Tensor, activations: Activations, layer: int) -> float:
+    return cosine(vector, activations.train[:, layer].double().mean(dim=0))
+
+
+def _effect_size(vector: torch.Tensor, activations: Activations, layer: int) -> float | None:
+    found = separation(vector, activations.sides(layer), activations.validation_sides(layer)).effect_size
+    return None if math.isnan(found) else found
+
+
+# Cosines between vectors whose bests are compared, so that a report says "same vector" instead of comparing noise.
+
+
+def pair_cosines(session: Session, answers: Answers) -> dict[tuple[str, str], float]:
+    """Cosine of each clean-before vector with its clean-after one, at every layer, by their digests."""
+    cosines: dict[tuple[str, str], float] = {}
+    pairs = before_after_pairs(answers.labels)
+    places: dict[tuple[str, str], set[tuple[str, int]]] = {}
+    for (_, model_name, trait_name, position, _), points in answers.evaluations.by_place.items():
+        if next(iter(points)).vector_digest:  # an imported result has no vector in the store
+            at = ((position, layer) for layer in points.layers)
+            places.setdefault((model_name, trait_name), set()).update(at)
+    for model in session.experiment.models:
+        for trait in session.experiment.traits:
+            if not pairs or (model.name, trait.name) not in places:
+                continue
+            with suppress(MissingPrerequisiteError):  # extracted elsewhere
+                vectors = StoredVectors(session, model, trait)
+                for position, layer in sorted(places[model.name, trait.name]):
+                    cosines.update(_of_place(session, vectors, pairs, (model.name, position, layer)))
+    return cosines
+
+
+def _of_place(
+    session: Session, vectors: StoredVectors, pairs: Iterable[tuple[str, str]], place: tuple[str, str, int]
+) -> dict[tuple[str, str], float]:
+    model, position, layer = place
+    cosines = {}
+    for a, b in pairs:
+        first, second = (vectors.of(position, parse_label(label))[layer] for label in (a, b))
+        found = cosine(first, second)
+        cosines[vector_digest(first), vector_digest(second)] = found
+        if parse_label(a).method == "mean_diff" and found <= DEFAULT_ALIKE:
+            session.say(
+                f"warning: {a} and {b} on {model} at {position}, layer {layer}, have cosine {found:.4f}; zeroing is "
+                "linear, so they should be one direction: the extraction is wrong"
+            )
+    return cosines
