@@ -116,14 +116,9 @@ def test_facts_about_a_vector_agree_with_what_its_evaluation_logged(finished: tu
         assert row.label is not None
         assert row.coefficient is not None
         assert row.relative_strength is not None
-        facts = facts_of(vectors, "response[:5]", parse_label(row.label), [3], with_activations=True)[3]
+        facts = facts_of(vectors, "response[:5]", parse_label(row.label), [3])[3]
         assert facts.unit_strength == pytest.approx(row.relative_strength / row.coefficient, rel=1e-4)
-        assert facts.massive_energy == pytest.approx(row.massive_energy, abs=1e-4)
-        assert facts.cosine_to_uncleaned == pytest.approx(row.cosine_to_uncleaned, abs=1e-4)
-        assert facts.depth == pytest.approx(3 / 7)
-        assert facts.norm > facts.norm_without_massive > 0
-        assert facts.cosine_to_mean is not None
-        assert abs(facts.cosine_to_mean) <= 1
+        assert facts.norm > 0
 
 
 def test_gaps_and_status_agree_with_the_store(finished: tuple[Place, str]) -> None:

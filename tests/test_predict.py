@@ -22,7 +22,6 @@ from massact.store.read.contents import stored_runs
 from massact.store.schema import Artifact, Kind, MlflowTag, Tag
 from massact.store.write.registry import prior_name, read_prior
 from massact.sweep.search.rounds import stored_prior
-from massact.vectors.activations import Activations
 from massact.vectors.geometry import vector_digest
 from massact.vectors.massive_dims import Calibration, LayerMassive
 from massact.workflow.context import Session
@@ -54,29 +53,12 @@ class InventedVectors:
             raise MissingPrerequisiteError(f"activations not found at {position}: run massact extract")
         return torch.tensor([VECTORS[format_label(recipe)]] * N_LAYERS)
 
-    def activations(self, _position: str) -> Activations:
-        probe = torch.tensor(VECTORS["probe"])
-        sides = [value * probe for value in (3.0, 5.0, 0.0, 2.0)]
-        train = [torch.tensor([2.0, 0.0, 0.0]), torch.tensor([4.0, 0.0, 0.0])]
-        stacked = (torch.stack([row.repeat(N_LAYERS, 1) for row in rows]) for rows in (train, sides))
-        return Activations(*stacked, 1, 2, 0)
-
 
 def test_facts_about_a_vector_are_what_one_works_out_by_hand() -> None:
-    facts = facts_of(InventedVectors(), POSITION, parse_label("probe"), [1, 3], with_activations=True)  # type: ignore[arg-type]
+    facts = facts_of(InventedVectors(), POSITION, parse_label("probe"), [1, 3])  # type: ignore[arg-type]
     assert sorted(facts) == [1, 3]
-    one = facts[3]
-    assert (one.method, one.layer, one.depth, one.norm) == ("probe", 3, 1.0, 400.0)
-    assert facts[1].depth == pytest.approx(1 / 3)
-    assert one.unit_strength == pytest.approx(0.8 / 20)
-    assert one.massive_energy == pytest.approx(0.36)
-    assert one.cosine_to_mean == pytest.approx(0.6)
-    # projections 3 and 5 against 0 and 2: the means 3 apart, the pooled variance 2
-    assert one.effect_size == pytest.approx(3 / math.sqrt(2))
-    cleaned = facts_of(InventedVectors(), POSITION, parse_label("probe_cleaned"), [0])[0]  # type: ignore[arg-type]
-    assert cleaned.cosine_to_uncleaned == pytest.approx(0.8)
-    assert cleaned.massive_energy == 0
-    assert (cleaned.cosine_to_mean, cleaned.effect_size) == (None, None)
+    assert facts[3].norm == 400.0
+    assert facts[3].unit_strength == pytest.approx(0.8 / 20)
 
 
 STEPS = (0.5, 0.75, 1.0, 1.25)
@@ -170,8 +152,7 @@ def test_what_follows_is_logged_and_registered_and_read_back(
         loaded = mlflow.pyfunc.load_model(f"models:/{NAME}@prior")
     finally:
         mlflow.set_registry_uri(None)
-    known = {name: value for name, value in asdict(facts).items() if value is not None}
-    (row,) = loaded.predict(pd.DataFrame([known])).to_dict("records")
+    (row,) = loaded.predict(pd.DataFrame([asdict(facts)])).to_dict("records")
     assert row == pytest.approx({"best": expected.best, "cliff": expected.cliff, "spread": expected.spread})
     assert {one.name for one in loaded.metadata.get_input_schema()} == set(asdict(facts))
     assert not list(Path(run.artifact_uri.removeprefix("file://")).rglob("*.pkl"))

@@ -42,7 +42,7 @@ def found(*rows: list[Stored[EvaluationRow]], floor: float = 68) -> Outcomes:
 
 
 def test_the_best_is_the_best_coherent_coefficient_and_the_cliff_the_middle_of_the_bracket() -> None:
-    (one,) = found(ladder(*GOOD)).found
+    (one,) = found(ladder(*GOOD)).counted
     assert (one.model, one.trait, one.position, one.label, one.layer) == (
         "gemma", "refusal", "response[:5]", "probe", 15,
     )  # fmt: skip
@@ -52,14 +52,14 @@ def test_the_best_is_the_best_coherent_coefficient_and_the_cliff_the_middle_of_t
 
 def test_a_coefficient_as_good_as_the_best_moves_it_to_their_middle_however_many_lie_between() -> None:
     plateau = [(c, 90.0, 84.0) for c in (225, 390, 395)]
-    (one,) = found(ladder(*GOOD, *plateau)).found
+    (one,) = found(ladder(*GOOD, *plateau)).counted
     assert one.best == pytest.approx(math.sqrt(225 * 400))
-    (other,) = found(ladder(*GOOD, (300, 90.0, 82.9))).found  # 2.1 points behind
+    (other,) = found(ladder(*GOOD, (300, 90.0, 82.9))).counted  # 2.1 points behind
     assert other.best == 400
 
 
 def test_what_is_coherent_beyond_an_incoherent_one_moves_the_cliff() -> None:
-    (one,) = found(ladder(*GOOD, (300, 50.0, 80.0))).found
+    (one,) = found(ladder(*GOOD, (300, 50.0, 80.0))).counted
     assert (one.low, one.high) == (400, 800)
 
 
@@ -76,14 +76,14 @@ def test_what_is_coherent_beyond_an_incoherent_one_moves_the_cliff() -> None:
 )
 def test_a_ladder_that_tells_nothing_is_counted_with_the_reason(points: Any, reason: str) -> None:
     outcomes = found(ladder(*points))
-    assert outcomes.found == ()
+    assert outcomes.counted == ()
     assert outcomes.left_out == {reason: 1}
 
 
 def test_half_of_what_the_baseline_leaves_is_enough_and_less_is_not() -> None:
     # the baseline is 10, so 90 points are possible
     half = tuple((c, h, min(d, 45.0)) for c, h, d in GOOD)
-    assert len(found(ladder(*half)).found) == 1
+    assert len(found(ladder(*half)).counted) == 1
     assert found(ladder(*half, baseline_trait_mean=9.0)).left_out == {NO_EFFECT: 1}
     assert found(ladder(*GOOD, baseline_trait_mean=None)).left_out == {NO_EFFECT: 1}
 
@@ -91,7 +91,7 @@ def test_half_of_what_the_baseline_leaves_is_enough_and_less_is_not() -> None:
 def test_a_trait_to_be_lowered_is_measured_downwards_against_its_baseline() -> None:
     down = tuple((c, h, -d) for c, h, d in GOOD)
     high = {"direction": "negative", "baseline_trait_mean": 90.0}
-    (one,) = found(ladder(*down, **high)).found
+    (one,) = found(ladder(*down, **high)).counted
     assert (one.best, one.best_delta) == (400, -85.0)
     # of a baseline of 10 no more than 10 points can be taken, and a rise is no effect
     assert found(ladder(*GOOD, **high)).left_out == {NO_EFFECT: 1}
@@ -99,7 +99,7 @@ def test_a_trait_to_be_lowered_is_measured_downwards_against_its_baseline() -> N
 
 def test_negative_coefficients_and_the_baseline_are_no_part_of_a_ladder() -> None:
     negative = ladder(*((-c, 90.0, 95.0) for c, _, _ in GOOD), (0, 99.0, 99.0))
-    (one,) = found(ladder(*GOOD), negative).found
+    (one,) = found(ladder(*GOOD), negative).counted
     assert (one.best, one.high) == (400, 800)
     assert found(negative) == Outcomes((), {})
 
@@ -109,7 +109,7 @@ def test_random_directions_and_unknown_labels_are_no_cases() -> None:
     rows = [evaluated(key=f"f{i}", coherence_mean=90.0) for i in range(2)]
     unknown = [Stored(o.run_id, o.status, o.finished_at, _relabelled(o.row)) for o in rows]
     outcomes = found(foreign, ladder(*GOOD, label="random_baseline"), unknown)
-    assert len(outcomes.found) == 1
+    assert len(outcomes.counted) == 1
     assert outcomes.left_out == {RANDOM: 1, NO_RECIPE: 1}
 
 
@@ -121,23 +121,23 @@ def _relabelled(row: EvaluationRow) -> EvaluationRow:
 
 def test_two_labels_of_one_vector_count_once() -> None:
     twice = found(ladder(*GOOD, label="mean_diff_cleaned"), ladder(*GOOD, label="mean_diff_preclean"))
-    assert [one.label for one in twice.found] == ["mean_diff_cleaned"]
+    assert [one.label for one in twice.counted] == ["mean_diff_cleaned"]
     assert twice.left_out == {SAME_VECTOR: 1}
     probes = found(ladder(*GOOD, label="probe_cleaned"), ladder(*GOOD, label="probe_preclean"))
-    assert len(probes.found) == 2
+    assert len(probes.counted) == 2
     digest = {"vector_digest": "one"}
     alike = found(ladder(*GOOD, label="probe", **digest), ladder(*GOOD, label="probe_top1", **digest))
-    assert [one.label for one in alike.found] == ["probe"]
+    assert [one.label for one in alike.counted] == ["probe"]
 
 
 def test_vectors_of_two_extractions_settings_and_baselines_are_not_mixed() -> None:
     # the half of the ladder that breaks is of another vector, setting or baseline
     for name, other in (("vector_digest", "new"), ("setting", "s2"), ("baseline_trait_mean", 12.0)):
-        assert found(ladder(*GOOD[:3]), ladder(GOOD[3], **{name: other})).found == ()
-        whole = found(ladder(*GOOD), ladder(*GOOD, **{name: other})).found
+        assert found(ladder(*GOOD[:3]), ladder(GOOD[3], **{name: other})).counted == ()
+        whole = found(ladder(*GOOD), ladder(*GOOD, **{name: other})).counted
         assert len(whole) == 2, name
 
 
 def test_a_higher_floor_finds_a_lower_cliff() -> None:
-    (one,) = found(ladder(*GOOD), floor=85).found
+    (one,) = found(ladder(*GOOD), floor=85).counted
     assert (one.best, one.low, one.high) == (200, 200, 400)

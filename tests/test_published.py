@@ -1,6 +1,5 @@
 """Published figures: a CSV file read line by line, and written as runs of their own kind."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from massact.errors import DataError
-from massact.interop.published import REQUIRED, Repeat, import_published, read_published
+from massact.interop.importer import import_into
+from massact.interop.names import Target
+from massact.interop.published import REQUIRED, published_run, read_published
+from massact.interop.report import ImportReport
 from massact.store.schema import Kind, MlflowTag, PublishedRow, Tag, decode_published
-from massact.store.write.run_writer import WholeRun
 from massact.store.write.tracker import Tracker
 
 DATA = Path(__file__).resolve().parent / "data" / "published.csv"
@@ -31,7 +32,7 @@ def written(tmp_path: Path, *lines: str | bytes) -> Path:
 
 def test_a_file_is_read_and_what_is_missing_stays_missing() -> None:
     found = read_published(DATA, "study")
-    assert (len(found.rows), found.refusals, found.repeats, found.n_read) == (6, (), (), 6)
+    assert (len(found.rows), found.report.refusals, found.report.notes) == (6, [], [])
     first, last = found.rows[0], found.rows[3]
     assert first == PublishedRow(
         kind=Kind.PUBLISHED,
@@ -79,8 +80,9 @@ def test_a_key_is_what_the_line_says_not_how_or_where(tmp_path: Path) -> None:
 
 def test_equal_lines_count_once_and_are_told(tmp_path: Path) -> None:
     found = read(tmp_path, LINE, LINE.replace("33.0", "1"), LINE.replace("33.0", "+33.00"))
-    assert (len(found.rows), found.repeats, found.refusals) == (2, (Repeat(4, 2),), ())
-    assert found.n_read == 3
+    assert (len(found.rows), found.report.refusals) == (2, [])
+    assert found.report.notes == ["line 4 says what line 2 says, and counts once"]
+    assert found.report.counts.already_there == 1
 
 
 @pytest.mark.parametrize(
@@ -108,15 +110,15 @@ def test_a_bad_line_is_refused_and_does_not_stop_the_others(
     tmp_path: Path, line: str | bytes, reason: str
 ) -> None:
     found = read(tmp_path, LINE, line, "", LINE.replace("33.0", "2"))
-    assert [(one.line, one.reason) for one in found.refusals] == [(3, reason)]
+    assert [(one.line, one.reason) for one in found.report.refusals] == [(3, reason)]
     assert [row.delta for row in found.rows] == [33.0, 2.0]
 
 
 def test_an_unknown_position_and_a_note_too_long_are_refused(tmp_path: Path) -> None:
     found = read(tmp_path, LINE.replace("response[:5]", "answer[:5]"), LINE + "n" * 8000, LINE)
-    assert [one.line for one in found.refusals] == [2, 3]
-    assert "unknown position 'answer[:5]'" in found.refusals[0].reason
-    assert "8000 fit in a tag" in found.refusals[1].reason
+    assert [one.line for one in found.report.refusals] == [2, 3]
+    assert "unknown position 'answer[:5]'" in found.report.refusals[0].reason
+    assert "8000 fit in a tag" in found.report.refusals[1].reason
     assert len(found.rows) == 1
 
 
@@ -128,14 +130,14 @@ def test_a_method_that_is_none_of_ours_is_a_figure_all_the_same(tmp_path: Path) 
 def test_a_note_may_hold_commas_and_line_breaks(tmp_path: Path) -> None:
     found = read(tmp_path, LINE + '"a, b', 'and ""c"""', LINE.replace("33.0", "oops"))
     assert [row.note for row in found.rows] == ['a, b\nand "c"']
-    assert [one.line for one in found.refusals] == [4]
+    assert [one.line for one in found.report.refusals] == [4]
 
 
 def test_spreadsheets_write_marks_ends_and_empty_rows_of_their_own(tmp_path: Path) -> None:
     path = tmp_path / "figures.csv"
     path.write_bytes(b"\xef\xbb\xbf" + f"{HEADER}\r\n{LINE}\r\n{',' * 9}\r\n\r\n".encode())
     found = read_published(path, "study")
-    assert (len(found.rows), found.refusals) == (1, ())
+    assert (len(found.rows), found.report.refusals) == (1, [])
     minus = read(tmp_path, LINE.replace("33.0", "\N{MINUS SIGN}0.3")).rows
     assert minus[0].delta == -0.3
 
@@ -168,30 +170,12 @@ def test_no_bytes_crash_the_reader(tmp_path_factory: pytest.TempPathFactory, jun
     path = tmp_path_factory.getbasetemp() / "junk.csv"
     path.write_bytes(",".join(REQUIRED).encode() + b"\n" + junk)
     found = read_published(path, "study")
-    assert found.n_read <= len(junk)
+    assert len(found.rows) + found.report.counts.read - 1 <= len(junk)
 
 
-class Kept:
-    """A writer that keeps what it is given."""
-
-    def __init__(self) -> None:
-        self.runs: list[WholeRun] = []
-        self.is_closed = False
-
-    def write(self, runs: Sequence[WholeRun]) -> list[str]:
-        self.runs += runs
-        return [run.name for run in runs]
-
-    def close(self) -> None:
-        self.is_closed = True
-
-
-def test_a_figure_is_a_run_that_people_can_read(uri: str) -> None:
-    tracker, kept = Tracker(uri, "study", floor=68.0), Kept()
-    report = import_published(DATA, tracker=tracker, known_keys=(), writer_of=lambda *_: kept)
-    assert kept.is_closed
-    assert (len(report.imported), report.n_known) == (6, 0)
-    run, bare = kept.runs[0], kept.runs[3]
+def test_a_figure_is_a_run_that_people_can_read() -> None:
+    rows = read_published(DATA, "study").rows
+    run, bare, noted = (published_run(rows[index], 1) for index in (0, 3, 2))
     assert run.name == "published · probe [:5] · chirp-4b · W1 2026-01-05"
     assert run.params == {
         "source": "W1 2026-01-05", "model": "lab/chirp-4b", "trait": "refusal", "position": "response[:5]",
@@ -201,17 +185,16 @@ def test_a_figure_is_a_run_that_people_can_read(uri: str) -> None:
         "coherence_mean": 73.0, "delta": 33.0, "baseline_trait_mean": 1.0, "coherence_floor": 70.0,
         "layer": 15.0, "coefficient": 1200.0,
     }  # fmt: skip
-    assert decode_published(run.tags[Tag.ROW]) == report.file.rows[0]
+    assert decode_published(run.tags[Tag.ROW]) == rows[0]
     assert run.tags[Tag.KIND] == "published"
-    assert run.tags[Tag.KEY] == run.tags[Tag.CONTENT] == report.imported[0]
+    assert run.tags[Tag.KEY] == run.tags[Tag.CONTENT] == rows[0].key
     assert run.tags[Tag.SCHEMA] == "1"
-    assert run.tags[MlflowTag.PARENT] == run.tags[Tag.PARENT]
     assert (set(bare.params) & {"layer", "coefficient"}, set(bare.metrics)) == (
         set(),
         {"delta", "baseline_trait_mean", "coherence_floor"},
     )
     assert MlflowTag.NOTE not in bare.tags
-    assert kept.runs[2].tags[MlflowTag.NOTE] == "coherence, as printed, is below the floor"
+    assert noted.tags[MlflowTag.NOTE] == "coherence, as printed, is below the floor"
 
 
 def runs_of(uri: str) -> list[Any]:
@@ -222,31 +205,43 @@ def runs_of(uri: str) -> list[Any]:
     return list(client.search_runs([experiment.experiment_id]))
 
 
+def import_file(path: Path, uri: str, *, dry_run: bool = False) -> ImportReport:
+    file = read_published(path, "study")
+    return import_into(
+        uri, Target("study"), lambda importer: importer.run_figures(file), params={}, dry_run=dry_run
+    )
+
+
+def counts(report: ImportReport) -> tuple[int, int, int]:
+    totals = report.totals
+    return totals.imported, totals.already_there, totals.refused
+
+
 def test_importing_twice_adds_nothing(uri: str, tmp_path: Path) -> None:
-    tracker = Tracker(uri, "study", floor=68.0)
-    first = import_published(DATA, tracker=tracker, known_keys=())
+    assert counts(import_file(DATA, uri, dry_run=True)) == (6, 0, 0)
+    assert counts(import_file(DATA, uri)) == (6, 0, 0)
     found = runs_of(uri)
     kinds = [run.data.tags[Tag.KIND] for run in found]
     assert (kinds.count("published"), kinds.count("phase"), len(kinds)) == (6, 1, 7)
     assert {run.info.status for run in found} == {"FINISHED"}
     (phase,) = [run for run in found if run.data.tags[Tag.KIND] == "phase"]
     children = [run for run in found if run.data.tags.get(MlflowTag.PARENT) == phase.info.run_id]
-    assert {run.data.tags[Tag.KEY] for run in children} == set(first.imported)
-    assert phase.data.params["n_imported"] == "6"
+    assert {run.data.tags[Tag.KEY] for run in children} == {row.key for row in read_published(DATA, "s").rows}
+    assert all(run.data.tags[MlflowTag.PARENT] == run.data.tags[Tag.PARENT] for run in children)
+    assert (phase.data.metrics["lines_imported"], phase.data.metrics["lines_read"]) == (6, 7)
 
     moved = tmp_path / "another-name.csv"
     moved.write_bytes(DATA.read_bytes())
-    again = import_published(moved, tracker=tracker, known_keys=first.imported)
-    assert (again.imported, again.n_known, len(runs_of(uri))) == ((), 6, 7)
+    assert counts(import_file(moved, uri)) == (0, 6, 0)
+    assert len(runs_of(uri)) == 7
     with moved.open("a") as file:
         file.write("W3,lab/chirp-4b,refusal,,response[:5],probe,15,1200,,30,,\nbad line\n")
-    more = import_published(moved, tracker=tracker, known_keys=set(first.imported))
-    assert (len(more.imported), more.n_known, len(more.file.refusals)) == (1, 6, 1)
+    assert counts(import_file(moved, uri)) == (1, 6, 1)
     assert len(runs_of(uri)) == 9
 
 
 def test_a_file_that_cannot_be_read_writes_nothing(uri: str, tmp_path: Path) -> None:
-    tracker = Tracker(uri, "study", floor=68.0)
+    Tracker(uri, "study", floor=68.0)
     with pytest.raises(DataError):
-        import_published(tmp_path / "none.csv", tracker=tracker, known_keys=())
+        import_file(tmp_path / "none.csv", uri)
     assert runs_of(uri) == []

@@ -1,7 +1,6 @@
 """What differs in a results file is never mixed: questions, components, directions, prompt sets; and NaN."""
 
 import json
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from massact.errors import DataError
 from massact.interop.importer import Importer
 from massact.interop.names import Context, Target, find_sources
 from massact.interop.published import read_published
-from massact.interop.report import Seen
 from massact.interop.rows import imported_row
 from massact.query import Answer, best, compare, curve, runs, sensitivity
 from massact.query.questions.best import BestRow
@@ -324,6 +322,4 @@ def test_where_imported_results_meet_measured_ones_the_known_differences_are_sai
     path = results(tmp_path, MIXED)
     measured = [StoredContent("a measured key", 1, None, Kind.EVALUATION)]
     for contents, notes in ((measured, [TRAIT_INTERP_DIFFERS]), ([], [])):
-        with closing(Seen(contents)) as seen:
-            job = Importer(TARGET, seen, Heap(), on_refusal=lambda one: None, on_bytes=lambda n: None)
-            assert job.run(find_sources(path)).notes == notes
+        assert Importer(TARGET, contents, Heap().write).run(find_sources(path)).notes == notes

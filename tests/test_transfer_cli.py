@@ -143,15 +143,15 @@ def test_an_interruption_keeps_what_was_written(
     monkeypatch.setattr(importer, "CHUNK_RUNS", 2)
     lines: list[Any] = [evaluation(vectors=[vector(weight=float(i))]) for i in range(5)]
     path = write_lines(tmp_path / "old" / PLACE / "results.jsonl", [header(), *lines])
-    parse, seen = importer.parse_result_line, []
+    make_row, seen = importer.imported_row, []
 
-    def interrupted(document: Any) -> Any:
-        seen.append(document)
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        seen.append(arguments)
         if len(seen) == 4:
             raise KeyboardInterrupt
-        return parse(document)
+        return make_row(*arguments, **options)
 
-    monkeypatch.setattr(importer, "parse_result_line", interrupted)
+    monkeypatch.setattr(importer, "imported_row", interrupted)
     arguments = ("import", str(path), "--experiment", EXPERIMENT, "--tracking-uri", uri)
     done = run(*arguments)
     assert done.exit_code == 130

@@ -2,8 +2,6 @@
 
 import json
 import random
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -369,25 +367,3 @@ def test_the_order_of_lines_decides_nothing(lines: list[Any], shuffle: random.Ra
 def test_chunks_are_bounded(tmp_path: Path) -> None:
     lines = [evaluation(vectors=[vector(weight=float(i))]) for i in range(1100)]
     assert imported(results(tmp_path, [header(), *lines]), TARGET).chunks == [500, 500, 100]
-
-
-@pytest.mark.slow
-def test_a_long_file_takes_no_more_memory_than_a_short_one(uri: str, tmp_path: Path) -> None:
-    peaks = []
-    for n_lines in (10_000, 200_000):
-        path = tmp_path / str(n_lines) / PLACE / "results.jsonl"
-        # most lines are equal to an earlier one, which is quicker to tell than to import
-        write_lines(path, (evaluation(vectors=[vector(weight=float(i // 20))]) for i in range(n_lines)))
-        with path.open("a") as file:
-            file.write(json.dumps(header()) + "\n")
-        arguments = ["import", str(path), "--experiment", "long", "--tracking-uri", uri, "--dry-run"]
-        code = (
-            "import resource, sys\n"
-            "from massact.cli.app import cli\n"
-            f"cli({arguments!r}, standalone_mode=False)\n"
-            "print('PEAK', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-        )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        assert f"{n_lines // 20} results would be imported" in done.stdout
-        peaks.append(int(done.stdout.split("PEAK")[1]) / 1000)
-    assert peaks[1] < peaks[0] + 8, "MB"

@@ -2,16 +2,14 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from massact.domain import Response
-from massact.interop.importer import Importer
+from massact.interop.importer import Importer, import_into
 from massact.interop.names import Target, find_sources
-from massact.interop.report import ImportReport, Refusal, Seen
-from massact.interop.writing import Sink, StoreSink
-from massact.store.read.contents import StoredContent, stored_contents, stored_runs
+from massact.interop.report import ImportReport, Refusal
+from massact.store.read.contents import StoredContent, stored_runs
 from massact.store.schema import EvaluationRow, Kind, Scores, Tag, decode_evaluation
 from massact.store.write.run_writer import WholeRun
 
@@ -111,8 +109,8 @@ def write_json(path: Path, document: Any) -> Path:
     return path
 
 
-class Heap(Sink):
-    """A sink that keeps the runs in memory, where a store would be."""
+class Heap:
+    """Keeps the runs in memory, where a store would be."""
 
     def __init__(self) -> None:
         self.runs: list[WholeRun] = []
@@ -140,10 +138,8 @@ class Heap(Sink):
 
 def import_to_heap(path: Path, heap: Heap, target: Target = TARGET) -> tuple[ImportReport, list[Refusal]]:
     """Import into memory. Returns the report and every refusal."""
-    refusals: list[Refusal] = []
-    with closing(Seen(heap.contents())) as seen:
-        job = Importer(target, seen, heap, on_refusal=refusals.append, on_bytes=lambda n: None)
-        return job.run(find_sources(path)), refusals
+    report = Importer(target, heap.contents(), heap.write).run(find_sources(path))
+    return report, [refusal for file in report.files for refusal in file.refusals]
 
 
 def imported(path: Path, target: Target = TARGET) -> Heap:
@@ -155,14 +151,8 @@ def imported(path: Path, target: Target = TARGET) -> Heap:
 
 def import_to_store(uri: str, path: Path, target: Target = TARGET) -> ImportReport:
     """Import into a real store."""
-    with (
-        closing(Seen(stored_contents(uri, target.experiment))) as seen,
-        StoreSink(uri, target, {"path": str(path)}) as sink,
-    ):
-        job = Importer(target, seen, sink, on_refusal=lambda one: None, on_bytes=lambda n: None)
-        report = job.run(find_sources(path))
-        sink.finish(report)
-    return report
+    sources = find_sources(path)
+    return import_into(uri, target, lambda importer: importer.run(sources), params={"path": str(path)})
 
 
 def stored_lines(uri: str, experiment: str = EXPERIMENT) -> dict[str, tuple[EvaluationRow, int | None]]:

@@ -323,23 +323,20 @@ def _line(one: Prerequisite) -> str:
 def predict(experiment_file: str, tracking_uri: str, floor: float | None, *, dry_run: bool) -> None:
     """Test what predicts the best coefficient and the cliff, and register what searches start from.
 
-    Models from plain to regressions are fitted on the evaluations of all models and traits but one, and
-    predict that one. A regression becomes the prior only where it beats relative strength.
+    Each way of predicting is fitted on the evaluations of all models and traits but one, and predicts that
+    one. The prior is relative strength: refitted, unless the constant that massact comes with does better.
 
     \b
     Examples:
       massact predict --experiment experiments/toy.yaml --dry-run
       massact predict --experiment benchmarks/coefficients.yaml
     """
-    from massact.workflow.predict import run_predict, show_prediction
+    from massact.workflow.predict import run_predict
 
     session = open_session(experiment_file, tracking_uri)
     warning = None if floor is None else floor_warning(floor)
     if warning:
         click.echo(f"warning: --floor: {warning}", err=True)
     with working(session):
-        if dry_run:
-            session.is_dry = True
-            show_prediction(session, floor)
-            return
+        session.is_dry = dry_run
         run_predict(session, floor)

@@ -1,22 +1,12 @@
-"""`massact import` and `massact export`: results as files of trait-interp's layout."""
+"""`massact import` and `massact export`: results as files of trait-interp's layout, and published figures."""
 
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-import click
-
-from massact.domain import DEFAULT_COHERENCE_FLOOR
-
-if TYPE_CHECKING:
-    from massact.interop.claim import ImportClaim
-    from massact.interop.names import Target
-    from massact.interop.published import PublishedFile
-    from massact.interop.report import ImportReport, RefusalLog
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, nullcontext
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
 
 from massact.cli.options import experiments_in, tracking_uri_option
 from massact.cli.session import show_bar
@@ -27,85 +17,9 @@ from massact.query.load import named_file
 
 if TYPE_CHECKING:
     from massact.interop.names import Target
-    from massact.interop.report import ImportReport, RefusalLog
-
-
-# `massact import --published`: the figures of a write-up, as a report of the import.
-
-
-def import_figures(
-    path: Path, target: "Target", refusals: "RefusalLog", *, tracking_uri: str, dry_run: bool
-) -> "ImportReport":
-    """Import a CSV file of published figures.
-
-    Raises:
-        UsageError: the file is no such file, or the store cannot be used; nothing was written.
-    """
-    from massact.interop.published import import_published, read_published
-
-    if dry_run:
-        known = _known_keys(tracking_uri, target.experiment)
-        file = read_published(path, target.experiment)
-        imported = sum(row.key not in known for row in file.rows)
-    else:
-        from massact.store.write.tracker import Tracker
-
-        read_published(path, target.experiment)  # a file that cannot be read must not make a store
-        config = target.config
-        tracker = Tracker(
-            tracking_uri,
-            target.experiment,
-            description=config.description if config else "",
-            floor=config.coherence_floor if config else DEFAULT_COHERENCE_FLOOR,
-        )
-        with claimed(tracking_uri, target):
-            known = _known_keys(tracking_uri, target.experiment)
-            done = import_published(path, tracker=tracker, known_keys=known)
-        file, imported = done.file, len(done.imported)
-    return _report(path, target.experiment, file, imported, refusals)
-
-
-def claimed(tracking_uri: str, target: "Target") -> "ImportClaim":
-    """The experiment for one import alone."""
-    from massact.interop.claim import ImportClaim
-
-    description = target.config.description if target.config else ""
-    say = partial(click.echo, err=True)
-    return ImportClaim(tracking_uri, target.experiment, description=description, say=say)
-
-
-def _known_keys(tracking_uri: str, experiment: str) -> set[str]:
-    from massact.store.read import open_store
-    from massact.store.read.contents import is_absent
-
-    if is_absent(tracking_uri):
-        return set()
-    store = open_store(tracking_uri)
-    try:
-        return {one.row.key for one in store.published(experiment)}
-    finally:
-        store.close()
-
-
-def _report(
-    path: Path, experiment: str, file: "PublishedFile", imported: int, refusals: "RefusalLog"
-) -> "ImportReport":
-    from massact.interop.report import FileReport, ImportReport
-
-    report = FileReport(str(path), "published")
-    report.counts.headers = 1
-    report.counts.imported = imported
-    report.counts.already_there = len(file.rows) - imported + len(file.repeats)
-    for one in file.refusals:
-        refusals.append(report.refuse(one.line, one.reason))
-    for repeat in file.repeats:
-        report.note(f"line {repeat.line} says what line {repeat.first} says, and counts once")
-    return ImportReport(experiment, [report])
-
+    from massact.interop.report import ImportReport
 
 F = TypeVar("F", bound=Callable[..., Any])
-OUTPUT_SCHEMA_VERSION = 1
-_COUNTS = ("read", "imported", "already_there", "refused", "headers", "blank")
 
 
 def target_option(command: F) -> F:
@@ -175,24 +89,18 @@ def import_command(
       massact import old/experiments/massive-activations --experiment experiments/massive-activations.yaml
       massact import --published figures.csv --experiment experiments/massive-activations.yaml
     """
-    from massact.interop.report import RefusalLog
-
     if published and (model or trait):
         raise UsageError("--model and --trait rename imported results; published figures stay as printed")
     if path.suffix.lower() == ".csv" and not published:
         raise UsageError(f"{path} is a CSV file: published figures are imported with --published")
     target = find_target(experiment, model=model, trait=trait)
-    with closing(RefusalLog()) as refusals:
-        if published:
-            report = import_figures(path, target, refusals, tracking_uri=tracking_uri, dry_run=dry_run)
-        else:
-            report = _import(path, target, refusals, tracking_uri=tracking_uri, dry_run=dry_run)
-        if refusals_file is not None:
-            _write_lines(refusals_file, refusals)
-        if output_format == "json":
-            _print_json(report, refusals, dry_run=dry_run)
-        else:
-            _print_table(report, dry_run=dry_run)
+    report = _import(path, target, tracking_uri, published=published, dry_run=dry_run)
+    if refusals_file is not None:
+        _write_refusals(refusals_file, report)
+    if output_format == "json":
+        click.echo(json.dumps(report.to_document(dry_run=dry_run), indent=2))
+    else:
+        _print_table(report, dry_run=dry_run)
     if report.totals.refused:
         ctx.exit(1)
 
@@ -226,40 +134,49 @@ def find_target(
 
 
 def _import(
-    path: Path, target: "Target", refusals: "RefusalLog", *, tracking_uri: str, dry_run: bool
+    path: Path, target: "Target", tracking_uri: str, *, published: bool, dry_run: bool
 ) -> "ImportReport":
-    """Import into the store; a dry run looks at what is there and writes nothing."""
-    from massact.interop.importer import Importer
+    """Import into the store; a file of published figures that cannot be read does not make one."""
+    from massact.interop.importer import import_into
     from massact.interop.names import find_sources
-    from massact.interop.report import Seen
-    from massact.interop.writing import Sink, StoreSink
-    from massact.store.read.contents import stored_contents
+    from massact.interop.published import read_published
 
+    say = partial(click.echo, err=True)
+    if published:
+        file = read_published(path, target.experiment)
+        return import_into(
+            tracking_uri,
+            target,
+            lambda importer: importer.run_figures(file),
+            params={"path": str(path)},
+            dry_run=dry_run,
+            say=say,
+        )
     sources = find_sources(path)
-    params = {"path": str(path), "model": target.model, "trait": target.trait}
     n_bytes = sum(source.path.stat().st_size for source in sources if source.path.is_file())
-    with (
-        nullcontext() if dry_run else claimed(tracking_uri, target) as claim,
-        Sink() if claim is None else StoreSink(tracking_uri, target, params, claim.check) as sink,
-        closing(Seen(stored_contents(tracking_uri, target.experiment))) as seen,
-        show_bar("bytes imported", n_bytes) as advance,
-    ):
-        job = Importer(target, seen, sink, on_refusal=refusals.append, on_bytes=advance)
-        report = job.run(sources)
-        sink.finish(report)
-    return report
+    with show_bar("bytes imported", n_bytes) as advance:
+        return import_into(
+            tracking_uri,
+            target,
+            lambda importer: importer.run(sources),
+            params={"path": str(path), "model": target.model, "trait": target.trait},
+            dry_run=dry_run,
+            on_bytes=advance,
+            say=say,
+        )
 
 
 def _print_table(report: "ImportReport", *, dry_run: bool) -> None:
-    names = [name.replace("_", " ") for name in _COUNTS]
-    rows = [[file.path, *(getattr(file.counts, name) for name in _COUNTS)] for file in report.files]
-    totals = ["all lines" if len(rows) != 1 else "", *(getattr(report.totals, name) for name in _COUNTS)]
-    rows += [totals] if len(rows) > 1 else []
-    width = max(len("file"), *(len(str(row[0])) for row in rows))
-    click.echo("  ".join([f"{'file':<{width}}", *names]))
-    for row in rows:
-        counts = (f"{value:>{len(name)}}" for name, value in zip(names, row[1:], strict=True))
-        click.echo("  ".join([f"{row[0]:<{width}}", *counts]))
+    counts = [(file.path, file.counts.to_document()) for file in report.files]
+    if len(counts) != 1:
+        counts.append(("all lines", report.totals.to_document()))
+    width = max(len("file"), *(len(path) for path, _ in counts))
+    names = report.totals.to_document().keys()
+    shown = [name.replace("_", " ") for name in names]
+    click.echo("  ".join([f"{'file':<{width}}", *shown]))
+    for path, of_file in counts:
+        columns = (f"{of_file[name]:>{len(name)}}" for name in names)
+        click.echo("  ".join([f"{path:<{width}}", *columns]))
     click.echo()
     done = "would be imported" if dry_run else "imported"
     click.echo(f"{report.totals.imported} results {done} into the experiment {report.experiment!r}")
@@ -269,51 +186,25 @@ def _print_table(report: "ImportReport", *, dry_run: bool) -> None:
 
 def _remarks(report: "ImportReport") -> Iterator[str]:
     """Refusals and notes, the first ones of each file and how many there are."""
+    from massact.interop.report import SHOWN_PER_FILE
+
     yield from (f"note: {note}" for note in report.notes)
     for file in report.files:
-        for note in file.notes:
-            yield f"note: {file.path}: {note}"
-        if file.n_notes > len(file.notes):
-            yield f"note: {file.path}: {file.n_notes - len(file.notes)} more notes"
-        for one in file.refusals:
-            yield f"refused: {one.file}:{one.line}: {one.reason}"
-        left = file.counts.refused - len(file.refusals)
-        if left:
+        yield from (f"note: {file.path}: {note}" for note in file.notes[:SHOWN_PER_FILE])
+        if len(file.notes) > SHOWN_PER_FILE:
+            yield f"note: {file.path}: {len(file.notes) - SHOWN_PER_FILE} more notes"
+        for refusal in file.refusals[:SHOWN_PER_FILE]:
+            yield f"refused: {refusal.file}:{refusal.line}: {refusal.reason}"
+        left = len(file.refusals) - SHOWN_PER_FILE
+        if left > 0:
             yield f"refused: {file.path}: {left} more lines (all of them: --refusals FILE or --format json)"
     if report.totals.refused:
         yield f"{report.totals.refused} {'line' if report.totals.refused == 1 else 'lines'} refused"
 
 
-def _print_json(report: "ImportReport", refusals: "RefusalLog", *, dry_run: bool) -> None:
-    """The report as JSON, the refusals written as they are read: there may be a million."""
-    files = [
-        {
-            "path": file.path,
-            "kind": file.kind,
-            **{name: getattr(file.counts, name) for name in _COUNTS},
-            "notes": file.notes,
-            "n_notes": file.n_notes,
-        }
-        for file in report.files
-    ]
-    head = {
-        "schema_version": OUTPUT_SCHEMA_VERSION,
-        "experiment": report.experiment,
-        "dry_run": dry_run,
-        "notes": report.notes,
-        "totals": {name: getattr(report.totals, name) for name in _COUNTS},
-        "files": files,
-    }
-    click.echo(json.dumps(head, indent=2)[:-2] + ',\n  "refusals": [', nl=False)
-    for index, line in enumerate(refusals):
-        click.echo(("," if index else "") + "\n    " + line, nl=False)
-    click.echo("\n  ]\n}" if report.totals.refused else "]\n}")
-
-
-def _write_lines(path: Path, lines: "RefusalLog") -> None:
+def _write_refusals(path: Path, report: "ImportReport") -> None:
     try:
-        with path.open("w", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in lines)
+        path.write_text("".join(f"{json.dumps(refusal)}\n" for refusal in report.refusals), encoding="utf-8")
     except OSError as error:
         raise UsageError(
             f"cannot write {path}: {error.strerror}. Name a file in a folder that exists"

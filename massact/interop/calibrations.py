@@ -1,16 +1,14 @@
-"""`calibration.json`: trait-interp's, and our own, which holds the same and a `massact` object more."""
+"""`calibration.json`, in and out: trait-interp's, and our own, which holds the same and a `massact` object more."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from massact.config import ModelConfig, VariantConfig
 from massact.errors import DataError
 from massact.interop.lines import OWN, LineError, parse_document
-from massact.interop.names import NO_VARIANT, Source, Target, checked_name, last_part, match_model
-from massact.interop.own_format import Times, own_document, parse_native_stage
-from massact.interop.report import measured_identity
+from massact.interop.names import NO_VARIANT, Source, Target, checked_name, name_model
+from massact.interop.own_format import Times, measured_identity, own_document, parse_own_stage
 from massact.interop.rows import VERSION
 from massact.json_text import parse_object
 from massact.keys import digest
@@ -31,6 +29,7 @@ _STEPS = {
 """Figures per layer of the file -> stepped metrics, as massact logs them of its own calibrations."""
 _NAMES = ("model", "model_id", "model_variant")
 """What the `massact` object of an imported calibration's export holds; a measured one's holds its row."""
+_PARAMS = (*_NAMES, "model_revision", "dtype", "n_layers", "d_model", "origin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +41,8 @@ class ReadCalibration:
     content: str | None
     """Digest of its content; `None` for one of our own export."""
     times: Times
-    file: bytes
     document: Mapping[str, Any]
+    file: bytes
 
     def to_run(self) -> WholeRun:
         """Its run, with the file as artifact.
@@ -58,21 +57,11 @@ class ReadCalibration:
             raise LineError(str(error)) from error
         if self.content is not None:
             tags[Tag.CONTENT.value] = self.content
-        names = (
-            "model",
-            "model_variant",
-            "model_id",
-            "model_revision",
-            "dtype",
-            "n_layers",
-            "d_model",
-            "origin",
-        )
-        values = {name: getattr(self.row, name) for name in names}
+        params = {name: getattr(self.row, name) for name in _PARAMS}
         return WholeRun(
             name=name,
             tags=tags,
-            params={key: format_param(value) for key, value in values.items() if value is not None},
+            params={name: format_param(value) for name, value in params.items() if value is not None},
             steps=_steps(self.document["aggregate"]),
             started_at=self.times[0],
             finished_at=self.times[1],
@@ -96,66 +85,55 @@ def read_calibration_file(source: Source, target: Target) -> ReadCalibration:
         raise DataError(f"{source.path}: cannot be read ({error.strerror})") from error
     document = parse_document(content)
     dims = _top_dims(document)
-    own = document.pop(OWN, {})
-    if isinstance(own, dict) and "row" in own:
-        return _native(parse_object(content), target)
-    if own:
-        content = _spelled({name: one for name, one in parse_object(content).items() if name != OWN})
-    row = _row(source, document, dims, _own_names(own), target)
+    extra = document.pop(OWN, {})
+    if extra:
+        as_written = parse_object(content)
+        plain = {name: value for name, value in as_written.items() if name != OWN}
+        content = _spelled(plain)
+        if isinstance(extra, dict) and "row" in extra:
+            row, times = parse_own_stage(as_written, target.experiment)
+            identity = measured_identity(row.key, times[1])
+            return ReadCalibration(row, identity, None, times, plain, content)
+        if not isinstance(extra, dict) or not all(isinstance(extra.get(name), str) for name in _NAMES):
+            raise LineError("its `massact` object is damaged; export again, or remove it")
+    row = _row(source, document, dims, extra, target)
     identity = digest(
         {"version": VERSION, "model": row.model, "model_variant": row.model_variant, "calibration": document}
     )
     at = status.st_mtime_ns // 1_000_000
-    return ReadCalibration(row, identity, identity, (at, at), content, document)
+    return ReadCalibration(row, identity, identity, (at, at), document, content)
 
 
 def calibration_file(document: Mapping[str, Any], row: StageRow, times: Times) -> bytes:
     """A stored calibration as a file; `read_calibration_file` reads it back."""
-    own = {name: getattr(row, name) for name in _NAMES} if row.origin else own_document(row, times)
-    return _spelled({**document, OWN: own})
-
-
-def _native(document: dict[str, Any], target: Target) -> ReadCalibration:
-    row, times = parse_native_stage(document, target.experiment)
-    plain = {name: value for name, value in document.items() if name != OWN}
-    return ReadCalibration(row, measured_identity(row.key, times[1]), None, times, _spelled(plain), plain)
+    names = {name: getattr(row, name) for name in _NAMES}
+    return _spelled({**document, OWN: names if row.origin else own_document(row, times)})
 
 
 def _spelled(document: Mapping[str, Any]) -> bytes:
     return (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
 
 
-def _variants(model: ModelConfig) -> tuple[VariantConfig, ...]:
-    return model.base, model.instruct
-
-
-def _own_names(own: Any) -> dict[str, str]:
-    if own and not (isinstance(own, dict) and all(isinstance(own.get(name), str) for name in _NAMES)):
-        raise LineError("its `massact` object is damaged; export again, or remove it")
-    return dict(own)
-
-
 def _row(
     source: Source,
     document: Mapping[str, Any],
     dims: dict[int, list[int]],
-    own: dict[str, str],
+    extra: Mapping[str, str],
     target: Target,
 ) -> StageRow:
-    reference = own.get("model_id", document.get("model"))
-    variant = own.get("model_variant") or source.variant or document.get("model_variant")
+    reference = extra.get("model_id", document.get("model"))
+    variant = extra.get("model_variant") or source.variant or document.get("model_variant")
     if not isinstance(reference, str | None) or not isinstance(variant, str | None):
         raise LineError("`model` or `model_variant` is not a text")
-    known = match_model(target, own.get("model"), variant, reference, _variants)
-    model = target.model or (known.name if known else own.get("model")) or last_part(reference)
-    if known and not reference:
-        named = [one.reference for one in _variants(known) if one.name == variant]
-        reference = named[0] if named else known.base.reference
-    model_id = reference or target.model
-    if model is None or model_id is None:
-        raise LineError("neither the file nor its path names the model: pass --model")
-    model, variant = checked_name(model, "model"), checked_name(variant or NO_VARIANT, "variant")
-    model_id = checked_name(model_id, "model's reference", may_be_path=True)
+    model, model_id, _ = name_model(
+        target,
+        extra.get("model"),
+        variant,
+        reference,
+        lambda config: (config.base, config.instruct),
+        lacking="neither the file nor its path names the model: pass --model",
+    )
+    variant = checked_name(variant or NO_VARIANT, "variant")
     fields = {"model_id": model_id, "model_variant": variant, "content": document}
     return StageRow(
         kind=Kind.CALIBRATION,
@@ -178,16 +156,16 @@ def _top_dims(document: Mapping[str, Any]) -> dict[int, list[int]]:
         LineError: they are missing or of the wrong shape.
     """
     aggregate = document.get("aggregate")
-    found = aggregate.get("top_dims_by_layer") if isinstance(aggregate, dict) else None
-    if not isinstance(found, dict) or not found:
+    by_layer = aggregate.get("top_dims_by_layer") if isinstance(aggregate, dict) else None
+    if not isinstance(by_layer, dict) or not by_layer:
         raise LineError("not a calibration: no aggregate.top_dims_by_layer")
     dims: dict[int, list[int]] = {}
-    for layer, own in found.items():
-        is_list = isinstance(own, list) and all(type(dim) is int and dim >= 0 for dim in own)
+    for layer, top in by_layer.items():
+        is_list = isinstance(top, list) and all(type(dim) is int and dim >= 0 for dim in top)
         if not (layer.isascii() and layer.isdigit()) or not is_list:
             raise LineError(f"aggregate.top_dims_by_layer[{layer!r}] is not a layer's list of dims")
-        dims[int(layer)] = own
-    if len(dims) < len(found):
+        dims[int(layer)] = top
+    if len(dims) < len(by_layer):
         raise LineError("aggregate.top_dims_by_layer names a layer twice")
     return dims
 
@@ -197,7 +175,7 @@ def _steps(aggregate: Mapping[str, Any]) -> list[Step]:
     for source, name in _STEPS.items():
         by_layer = aggregate.get(source)
         for layer, value in by_layer.items() if isinstance(by_layer, dict) else ():
-            one = value[0] if isinstance(value, list) and value else value
-            if isinstance(one, int | float) and not isinstance(one, bool) and layer.isdigit():
-                steps.append(Step(name, float(one), int(layer)))
+            first = value[0] if isinstance(value, list) and value else value
+            if isinstance(first, int | float) and not isinstance(first, bool) and layer.isdigit():
+                steps.append(Step(name, float(first), int(layer)))
     return steps

@@ -1,193 +1,54 @@
 """The export: what counts in the run store, written as trait-interp's layout of files.
 
 Imported lines come out as they went in. Measured results come out in the same format, each with its whole
-row in a `massact` object, so that importing them gives the same rows; their vectors come out beside them. The
-activations stay in the store.
+row in a `massact` object, so that importing them gives the same rows; their vectors come out beside them, a tensor for
+each layer, as trait-interp loads them. The activations stay in the store.
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from types import MappingProxyType
+from typing import TypeVar
 
-from massact.domain import COMPONENT
-from massact.errors import StoreError, UsageError
+from massact.domain import COMPONENT, Response
+from massact.errors import DataError, StoreError, UsageError
 from massact.interop.calibrations import calibration_file
-from massact.interop.export_results import Kept, LineWriter, Place, Shelf
-from massact.interop.files import ArtifactReader, check_free, write_whole
-from massact.interop.layout import (
-    Family,
-    Files,
-    ImportedLine,
+from massact.interop.export_index import (
+    ExportIndex,
+    PlannedFile,
+    StoredResult,
     folder_name,
     imported_line,
-    measured_family,
     slug_of,
+    write_whole,
 )
-from massact.interop.own_format import Times, iso_time
-from massact.interop.writing import IMPORTED_FILE
+from massact.interop.lines import parse_document, parse_result_line
+from massact.interop.names import BASELINE_RESPONSES, RESPONSES, responses_name
+from massact.interop.own_format import Times, iso_time, own_line
+from massact.interop.responses import responses_json
+from massact.interop.rows import IMPORTED_FILE
 from massact.json_text import parse_json, parse_object
 from massact.keys import digest
+from massact.store.read import open_store
 from massact.store.read.base import RawRun
 from massact.store.read.contents import stored_runs
 from massact.store.schema import (
     Artifact,
-    EvaluationRow,
     Kind,
     MlflowTag,
+    Scores,
     StageRow,
     Tag,
     decode_evaluation,
+    decode_scores,
     decode_stage,
 )
-from massact.toy import is_toy
+from massact.store.write.artifacts import fetch_from
 
-# Stored vectors as files: a tensor for each layer, as trait-interp loads them, and beside them what they are of.
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedVectors:
-    """The newest extraction of a model, trait and position window."""
-
-    run_id: str
-    row: StageRow
-    finished_at: int
-
-    @property
-    def rank(self) -> tuple[int, str]:
-        """The greatest is the newest."""
-        return (self.finished_at, self.run_id)
-
-    def write(self, folder: Path, artifacts: ArtifactReader) -> Iterator[str]:
-        """Write `{method}/layer{N}.pt` and `{method}/metadata.json`. Gives a note for each label that cannot be had.
-
-        Raises:
-            UsageError: a file cannot be written.
-        """
-        for label in self.row.labels:
-            try:
-                norms, files = artifacts.read_layers(self.run_id, label)
-            except StoreError as error:
-                yield f"vectors left out: {error}"
-                continue
-            for layer, content in enumerate(files):
-                write_whole(folder / label / f"layer{layer}.pt", [content])
-            metadata = {
-                "model": self.row.model_id,
-                "trait": self.row.trait,
-                "method": label,
-                "component": COMPONENT,
-                "position": self.row.position,
-                "layers": {str(layer): {"norm": norm} for layer, norm in enumerate(norms)},
-                "timestamp": iso_time(self.finished_at),
-            }
-            write_whole(folder / label / "metadata.json", [json.dumps(metadata, indent=2).encode()])
-
-
-def newest_extractions(tracking_uri: str, experiment: str) -> list[PlannedVectors]:
-    """The newest extraction of each model, trait and window, the newest of all first.
-
-    Raises:
-        StoreError: the store cannot be read.
-    """
-    found: dict[tuple[str, str | None, str | None], PlannedVectors] = {}
-    for run in stored_runs(tracking_uri, experiment, Kind.EXTRACTION, tags=(Tag.ROW,)):
-        try:
-            row = decode_stage(run.tags.get(Tag.ROW, ""))
-        except (ValueError, TypeError):
-            continue
-        one = PlannedVectors(run.run_id, row, run.finished_at or 0)
-        place = (row.model, row.trait, row.position)
-        if place not in found or one.rank > found[place].rank:
-            found[place] = one
-    return sorted(found.values(), key=lambda one: one.rank, reverse=True)
-
-
-def vector_folders(
-    extractions: list[PlannedVectors], trait_folders: Mapping[str, str]
-) -> dict[Path, PlannedVectors]:
-    """Where they go within the exported folder; of two models whose variants have one name the newest keeps it.
-
-    Raises:
-        UsageError: a name cannot be a folder.
-    """
-    folders: dict[Path, PlannedVectors] = {}
-    for one in extractions:
-        if one.row.trait is None or one.row.position is None:
-            continue
-        trait = folder_name(trait_folders.get(one.row.trait, one.row.trait))
-        for ending in ("", f"-{digest({'model': one.row.model})[:8]}"):
-            variant = folder_name(one.row.model_variant) + ending
-            folder = Path("extraction", trait, variant, "vectors", slug_of(one.row.position), COMPONENT)
-            if folder not in folders:
-                folders[folder] = one
-                break
-    return folders
-
-
-# Stored calibrations as files: one of each variant keeps the plain name.
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedCalibration:
-    """A calibration that will be written."""
-
-    run_id: str
-    row: StageRow
-    times: Times
-
-    @property
-    def rank(self) -> tuple[int, str]:
-        """The greatest keeps the plain name. An imported file has no time of its own."""
-        return (-1 if self.row.origin == "imported" else self.times[1], self.row.key)
-
-    def content(self, artifacts: ArtifactReader) -> bytes:
-        """The file.
-
-        Raises:
-            StoreError: the run's artifact cannot be had.
-        """
-        try:
-            document = parse_object(artifacts.read(self.run_id, Artifact.CALIBRATION))
-        except ValueError as error:
-            raise StoreError(f"run {self.run_id}: its {Artifact.CALIBRATION} is not JSON") from error
-        return calibration_file(document, self.row, self.times)
-
-
-def plan_calibrations(
-    tracking_uri: str, experiment: str, *, superseded: bool
-) -> dict[Path, PlannedCalibration]:
-    """The calibrations to write, by their path within the exported folder.
-
-    Raises:
-        UsageError: a variant's name cannot be a folder.
-        StoreError: the store cannot be read.
-    """
-    found: dict[tuple[str, str], PlannedCalibration] = {}
-    for run in stored_runs(tracking_uri, experiment, Kind.CALIBRATION, tags=(Tag.ROW,)):
-        try:
-            row = decode_stage(run.tags.get(Tag.ROW, ""))
-        except (ValueError, TypeError):
-            continue
-        ended = run.finished_at if run.finished_at is not None else 0
-        one = PlannedCalibration(run.run_id, row, (run.started_at or ended, ended))
-        same = (row.key, run.run_id if superseded else "")
-        known = found.get(same)
-        if known is None or (one.times[1], one.run_id) > (known.times[1], known.run_id):
-            found[same] = one
-    paths: dict[Path, PlannedCalibration] = {}
-    for one in sorted(found.values(), key=lambda one: one.rank, reverse=True):
-        folder = Path("inference", folder_name(one.row.model_variant), "massive_activations")
-        path = folder / "calibration.json"
-        if path in paths:
-            suffix = digest({"key": one.row.key, "at": one.rank[0]})[:8]
-            path = folder / f"calibration-{suffix}.json"
-        paths.setdefault(path, one)  # one run twice, under the same time, is one file
-    return paths
-
-
+T = TypeVar("T")
 _STAYING = {
     Kind.CONFIRMATION: ("confirmation stays", "confirmations stay"),
     Kind.SCREENING: ("cell that was given up early stays", "cells that were given up early stay"),
@@ -228,6 +89,15 @@ class ExportReport:
     notes: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """A finished calibration or extraction of the run store."""
+
+    run: RawRun
+    row: StageRow
+    times: Times
+
+
 class Exporter:
     """One export of one experiment."""
 
@@ -242,12 +112,7 @@ class Exporter:
         self._tracking_uri = tracking_uri
         self._experiment = experiment
         self._options = options
-        self._artifacts = ArtifactReader(tracking_uri)
-        self._files = Files()
-        for trait, dataset in datasets.items():
-            self._name_trait(trait, PurePath(dataset))
-        self._extractions: list[PlannedVectors] = []
-        self._files_by_baseline: dict[str, set[int]] = {}
+        self._datasets = datasets
         self._report = ExportReport()
 
     def run(self, output: Path) -> ExportReport:
@@ -257,35 +122,111 @@ class Exporter:
             UsageError: there is nothing to export, or a file is there already.
             StoreError: the store cannot be read.
         """
-        self._extractions = newest_extractions(self._tracking_uri, self._experiment)
-        with closing(Shelf()) as shelf:
-            n_unreadable = self._collect(shelf)
-            self._place_all(shelf)
-            self._files.name_files()
-            calibrations = plan_calibrations(
-                self._tracking_uri, self._experiment, superseded=self._options.superseded
+        options, report = self._options, self._report
+        extractions = self._newest_extractions()
+        index = ExportIndex(
+            {(stage.row.model, stage.row.trait): stage.row.model_id for stage in reversed(extractions)}
+        )
+        for trait, dataset in self._datasets.items():
+            index.name_trait(trait, PurePath(dataset))
+        n_unreadable = self._collect(index)
+        calibrations = self._calibrations()
+        vectors = _vector_folders(extractions, index.trait_folders) if options.vectors else {}
+        results = list(index.by_place.values())
+        if not results and not calibrations and not vectors:
+            raise UsageError(
+                f"the run store holds no result of the experiment {self._experiment!r}: nothing to export"
             )
-            vectors = (
-                vector_folders(self._extractions, self._files.trait_folders) if self._options.vectors else {}
+        if not options.overwrite:
+            _check_free(output / path for path in (*(file.path for file in results), *calibrations, *vectors))
+        for file in results:
+            self._write_results(output / file.path, index.header(file.family), file)
+        for path, stage in calibrations.items():
+            document = self._read(
+                stage.run, Artifact.CALIBRATION, lambda file: parse_object(file.read_bytes())
             )
-            if not self._files.planned and not calibrations and not vectors:
-                raise UsageError(
-                    f"the run store holds no result of the experiment {self._experiment!r}: nothing to export"
-                )
-            if not self._options.overwrite:
-                check_free(output / path for path in (*self._paths(), *calibrations, *vectors))
-            for number in range(len(self._files.planned)):
-                self._write(shelf, number, output)
-            for path, calibration in calibrations.items():
-                write_whole(output / path, [calibration.content(self._artifacts)])
-                self._report.files.append(ExportedFile(output / path))
-            for path, extraction in vectors.items():
-                self._report.notes += extraction.write(output / path, self._artifacts)
-                self._report.files.append(ExportedFile(output / path, n_labels=len(extraction.row.labels)))
+            write_whole(output / path, [calibration_file(document, stage.row, stage.times)])
+            report.files.append(ExportedFile(output / path))
+        for path, stage in vectors.items():
+            self._write_vectors(output / path, stage)
+            report.files.append(ExportedFile(output / path, n_labels=len(stage.row.labels)))
         if n_unreadable:
-            self._report.notes.append(f"{n_unreadable} runs hold a row that cannot be read: left out")
+            report.notes.append(f"{n_unreadable} runs hold a row that cannot be read: left out")
         self._note_what_stays()
-        return self._report
+        return report
+
+    def _read(self, run: RawRun, name: str, parse: Callable[[Path], T]) -> T:
+        """An artifact of a run.
+
+        Raises:
+            StoreError: the run holds no such artifact, or it cannot be had or read.
+        """
+        try:
+            return parse(fetch_from(run.artifact_uri, name, tracking_uri=self._tracking_uri))
+        except (StoreError, DataError, OSError, ValueError) as error:
+            raise StoreError(f"run {run.run_id}: {name}: {error}") from error
+
+    def _stages(self, kind: Kind) -> list[_Stage]:
+        """Those whose row can be read, the newest last."""
+        stages = []
+        for run in stored_runs(self._tracking_uri, self._experiment, kind, tags=(Tag.ROW,)):
+            with suppress(ValueError, TypeError):
+                stages.append(_Stage(run, decode_stage(run.tags.get(Tag.ROW, "")), _times(run)))
+        return sorted(stages, key=lambda stage: (stage.times[1], stage.run.run_id))
+
+    def _calibrations(self) -> dict[Path, _Stage]:
+        """The calibrations to write, by their path; of a variant one keeps the plain name."""
+        every = self._options.superseded
+        newest = {
+            (stage.row.key, stage.run.run_id if every else ""): stage
+            for stage in self._stages(Kind.CALIBRATION)
+        }
+
+        def rank(stage: _Stage) -> tuple[int, str]:  # an imported file has no time of its own
+            return (-1 if stage.row.origin == "imported" else stage.times[1], stage.row.key)
+
+        paths: dict[Path, _Stage] = {}
+        for stage in sorted(newest.values(), key=rank, reverse=True):
+            folder = Path("inference", folder_name(stage.row.model_variant), "massive_activations")
+            path = folder / "calibration.json"
+            if path in paths:
+                path = folder / f"calibration-{digest({'key': stage.row.key, 'at': rank(stage)[0]})[:8]}.json"
+            paths.setdefault(path, stage)  # one run twice, under the same time, is one file
+        return paths
+
+    def _newest_extractions(self) -> list[_Stage]:
+        """The newest extraction of each model, trait and window, the newest of all first."""
+        newest = {
+            (stage.row.model, stage.row.trait, stage.row.position): stage
+            for stage in self._stages(Kind.EXTRACTION)
+        }
+        return sorted(newest.values(), key=lambda stage: (stage.times[1], stage.run.run_id), reverse=True)
+
+    def _write_vectors(self, folder: Path, stage: _Stage) -> None:
+        """Write `{method}/layer{N}.pt` and `{method}/metadata.json`."""
+        from massact.store.write.tensors import read_tensor, torch_file  # loads torch
+
+        for label in stage.row.labels:
+            name = f"{Artifact.VECTORS}/{label}.safetensors"
+            try:
+                vectors = self._read(stage.run, name, lambda path: read_tensor(path, "vectors"))
+            except StoreError as error:
+                self._report.notes.append(f"vectors left out: {error}")
+                continue
+            for layer, vector in enumerate(vectors):
+                write_whole(folder / label / f"layer{layer}.pt", [torch_file(vector)])
+            metadata = {
+                "model": stage.row.model_id,
+                "trait": stage.row.trait,
+                "method": label,
+                "component": COMPONENT,
+                "position": stage.row.position,
+                "layers": {
+                    str(layer): {"norm": float(vector.norm())} for layer, vector in enumerate(vectors)
+                },
+                "timestamp": iso_time(stage.times[1]),
+            }
+            write_whole(folder / label / "metadata.json", [json.dumps(metadata, indent=2).encode()])
 
     def _note_what_stays(self) -> None:
         """The format knows one set of questions, asked whole: read back, these would be results like any other."""
@@ -297,124 +238,164 @@ class Exporter:
                     f"{count} {what} in the run store: the format has no place for them"
                 )
 
-    def _paths(self) -> Iterator[Path]:
-        for file in self._files.planned:
-            yield Path(file.path)
-
-    def _collect(self, shelf: Shelf) -> int:
-        """Put all runs on the shelf. Returns how many cannot be read."""
+    def _collect(self, index: ExportIndex) -> int:
+        """Put what counts into its files. Returns how many runs cannot be read."""
         n_unreadable = 0
+        results: dict[str, StoredResult] = {}
         for kind in (Kind.EVALUATION, Kind.BASELINE):
             for run in stored_runs(self._tracking_uri, self._experiment, kind, tags=_TAGS):
                 try:
                     row = decode_evaluation(run.tags.get(Tag.ROW, ""))
                 except (ValueError, TypeError):
                     n_unreadable += 1
-                    continue
-                shelf.add(self._kept(run, kind, row.key))
+                else:
+                    line = imported_line(self._imported(run))
+                    results[run.run_id] = StoredResult(run, row, _times(run), line)
+        counting = sorted(results.values(), key=lambda one: (one.times[1], one.row.key, one.run.run_id))
+        if not self._options.superseded:
+            newest = {(one.row.kind, one.row.key): one for one in counting}
+            counting = [one for one in counting if newest[one.row.kind, one.row.key] is one]
+        for result in sorted(counting, key=lambda one: one.is_baseline):  # baselines go where evaluations are
+            try:
+                index.add(result)
+            except UsageError as error:
+                self._report.notes.append(f"not exported: run {result.run.run_id}: {error}")
+        index.name_files()
         return n_unreadable
 
-    def _kept(self, run: RawRun, kind: Kind, key: str) -> Kept:
-        ended = run.finished_at if run.finished_at is not None else 0
-        return Kept(
-            run_id=run.run_id,
-            kind=kind,
-            key=key,
-            started_at=run.started_at if run.started_at is not None else ended,
-            finished_at=ended,
-            row=run.tags[Tag.ROW],
-            scores=run.tags.get(Tag.SCORES),
-            imported=self._imported(run.run_id, run.tags.get(Tag.IMPORTED)),
-            has_responses=MlflowTag.TABLES in run.tags,
-        )
-
-    def _imported(self, run_id: str, tag: str | None) -> str | None:
+    def _imported(self, run: RawRun) -> str | None:
         """The text of the tag `massact.imported`, from the artifact where the line is too long for it."""
+        tag = run.tags.get(Tag.IMPORTED)
         try:
             if tag is None or IMPORTED_FILE not in tag or "artifact" not in parse_json(tag):
                 return tag
         except (ValueError, TypeError):
             return None  # damaged: the row tells all that is known
         try:
-            return self._artifacts.read(run_id, IMPORTED_FILE).decode()
+            return self._read(run, IMPORTED_FILE, lambda path: path.read_text(encoding="utf-8"))
         except StoreError as error:
             self._report.notes.append(f"exported without the line it was imported from: {error}")
             return None
 
-    def _place_all(self, shelf: Shelf) -> None:
-        superseded = self._options.superseded
-        for kept in shelf.runs(Kind.EVALUATION, superseded=superseded):
-            row, line = decode_evaluation(kept.row), imported_line(kept.imported)
-            position = row.position if line is None else line.context["position"] or row.position
-            family = self._measured(row) if line is None else self._files.add_imported(row, line)
-            try:
-                slug = slug_of(position)
-            except UsageError as error:
-                self._report.notes.append(f"not exported: run {kept.run_id}: {error}")
-                continue
-            number = self._files.find(family, slug)
-            if row.baseline_key is not None:
-                self._files_by_baseline.setdefault(row.baseline_key, set()).add(number)
-            self._place(shelf, kept, line, number)
-        for kept in shelf.runs(Kind.BASELINE, superseded=superseded):
-            line = imported_line(kept.imported)
-            for number in self._files_of_baseline(decode_evaluation(kept.row), line):
-                self._place(shelf, kept, line, number)
-
-    def _files_of_baseline(self, row: EvaluationRow, line: ImportedLine | None) -> list[int]:
-        if line is None:
-            # its setting has no direction, the evaluations' has: the key is what they share
-            return sorted(self._files_by_baseline.get(row.key, ())) or self._files.of_family(
-                self._measured(row)
-            )
-        family = self._files.add_imported(row, line)
-        if line.context["position"] is not None:
-            return [self._files.find(family, slug_of(line.context["position"]))]
-        return self._files.of_family(family)
-
-    def _name_trait(self, trait: str, dataset: PurePath) -> None:
-        """What the layout calls a trait: its folder below `traits/`, or a relative folder as it is written."""
-        if is_toy(str(dataset)):
-            return
-        parts = dataset.parts
-        below = parts[len(parts) - parts[::-1].index("traits") :] if "traits" in parts else ()
-        if not below and not dataset.is_absolute():
-            below = tuple(part for part in parts if part not in ("..", "~"))
-        if below:
-            self._files.trait_folders[trait] = "/".join(below)
-        self._files.prompt_files[trait] = str(dataset / "steering.json")
-
-    def _measured(self, row: EvaluationRow) -> Family:
-        models = (
-            one.row.model_id
-            for one in self._extractions
-            if (one.row.model, one.row.trait) == (row.model, row.trait)
-        )
-        return measured_family(row, next(models, None))
-
-    def _place(self, shelf: Shelf, kept: Kept, line: ImportedLine | None, number: int) -> None:
-        at = kept.finished_at if line is None or line.has_time else -1
-        shelf.place(kept, Place(number, kept.kind is Kind.BASELINE, at, kept.key))
-        file = self._files.planned[number]
-        file.newest = max(file.newest, at)
-
-    def _write(self, shelf: Shelf, number: int, output: Path) -> None:
-        planned = self._files.planned[number]
-        path = output / planned.path
-        writer = LineWriter(path, self._tracking_uri, self._artifacts if self._options.responses else None)
-
-        def lines() -> Iterator[bytes]:
-            yield self._files.header(planned.family).encode() + b"\n"
-            for kept in shelf.lines(number):
-                yield writer.line(kept, imported_line(kept.imported))
-
-        write_whole(path, lines())
-        self._report.files.append(
-            ExportedFile(path, writer.n_baselines, writer.n_evaluations, writer.n_responses)
-        )
-        self._report.notes += writer.notes
-        if writer.n_other_baseline:
+    def _write_results(self, path: Path, header: str, file: PlannedFile) -> None:
+        results, taken = file.in_order(), set[str]()
+        lines = [self._line(path.parent / RESPONSES, result, taken) for result in results]
+        write_whole(path, (line.encode() + b"\n" for line in (header, *lines)))
+        n_baselines = sum(result.is_baseline for result in results)
+        self._report.files.append(ExportedFile(path, n_baselines, len(results) - n_baselines, len(taken)))
+        n_other = _n_other_baseline(results)
+        if n_other:
             self._report.notes.append(
-                f"{path}: {writer.n_other_baseline} evaluations were compared with another baseline than its "
+                f"{path}: {n_other} evaluations were compared with another baseline than its "
                 "newest: imported elsewhere they get another delta"
             )
+
+    def _line(self, folder: Path, result: StoredResult, taken: set[str]) -> str:
+        """A run as a line of its file; its responses are written.
+
+        Args:
+            taken: names of the responses files of that folder; the line's is added.
+        """
+        responses, name = self._responses(result.run), None
+        if result.imported is not None:
+            # under the name by which an import finds them again; of baselines, the newest keeps it
+            text = result.imported.text
+            name = _responses_name(parse_document(text.encode(), allow_nan=True)) if responses else None
+            if responses and (name is None or (name in taken and not result.is_baseline)):
+                self._report.notes.append(
+                    f"responses of run {result.run.run_id} left out: their file's name is taken or cannot be"
+                )
+                name = None
+        else:
+            scores, key = self._scores(result.run), result.row.key
+            document = own_line(result.row, result.times, scores, None)
+            if responses:
+                name = _responses_name(document) or f"{result.row.component or 'other'}/other/{key[:16]}.json"
+                if name in taken:
+                    name = f"{name.removesuffix('.json')}_{key[:8]}_{result.times[1]}.json"
+                document = own_line(result.row, result.times, scores, name)
+            text = json.dumps(document, allow_nan=False)
+        if name is not None:
+            taken.add(name)
+            write_whole(folder / name, [responses_json(responses)])
+        return text
+
+    def _responses(self, run: RawRun) -> tuple[Response, ...]:
+        from massact.store.write.tensors import read_responses  # loads torch
+
+        if not self._options.responses or MlflowTag.TABLES not in run.tags:
+            return ()
+        try:
+            return self._read(run, Artifact.RESPONSES, read_responses)
+        except StoreError as error:
+            self._report.notes.append(f"responses left out: {error}")
+            return ()
+
+    def _scores(self, run: RawRun) -> Scores | None:
+        if Tag.SCORES in run.tags:
+            with suppress(ValueError, TypeError, KeyError):  # damaged: the stepped metrics hold them too
+                return decode_scores(run.tags[Tag.SCORES])
+        # too many for a tag
+        with closing(open_store(self._tracking_uri)) as store:
+            scores = store.scores([run.run_id]).get(run.run_id)
+        has_any = scores is not None and any(
+            score is not None for score in (*scores.trait, *scores.coherence)
+        )
+        return scores if has_any else None
+
+
+def _check_free(paths: Iterable[Path]) -> None:
+    for path in paths:
+        if path.exists():
+            raise UsageError(f"{path} is there already: pass --overwrite to replace it, or another --output")
+
+
+def _n_other_baseline(results: Iterable[StoredResult]) -> int:
+    """Imported evaluations whose baseline is not the newest of their file: it was deleted, or came later.
+
+    Args:
+        results: of one file, in its order.
+    """
+    newest: dict[tuple[str, int | None], tuple[str | None, float | None]] = {}
+    count = 0
+    for row in (result.row for result in results if result.imported is not None):
+        if row.kind is Kind.BASELINE:
+            newest[row.judge, row.n_questions] = (row.key, row.trait_mean)
+        else:
+            without_number = newest.get((row.judge, None), (None, None))
+            of_judge = newest.get((row.judge, row.n_questions), without_number)
+            count += of_judge != (row.baseline_key, row.baseline_trait_mean)
+    return count
+
+
+def _times(run: RawRun) -> Times:
+    ended = run.finished_at if run.finished_at is not None else 0
+    return (run.started_at if run.started_at is not None else ended, ended)
+
+
+def _vector_folders(extractions: Iterable[_Stage], trait_folders: Mapping[str, str]) -> dict[Path, _Stage]:
+    """Where they go within the exported folder; of two models whose variants have one name the newest keeps it.
+
+    Raises:
+        UsageError: a name cannot be a folder.
+    """
+    folders: dict[Path, _Stage] = {}
+    for stage in extractions:
+        row = stage.row
+        if row.trait is None or row.position is None:
+            continue
+        trait = folder_name(trait_folders.get(row.trait, row.trait))
+        for ending in ("", f"-{digest({'model': row.model})[:8]}"):
+            variant = folder_name(row.model_variant) + ending
+            folder = Path("extraction", trait, variant, "vectors", slug_of(row.position), COMPONENT)
+            if folder not in folders:
+                folders[folder] = stage
+                break
+    return folders
+
+
+def _responses_name(document: Mapping[str, object]) -> str | None:
+    """The responses file of a line, within `responses/`."""
+    if document.get("type") == "baseline":
+        return BASELINE_RESPONSES
+    return responses_name(parse_result_line(document))

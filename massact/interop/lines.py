@@ -6,7 +6,8 @@ evaluation the vectors that steered.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO
@@ -61,47 +62,33 @@ def parse_document(line: bytes | None, *, allow_nan: bool = False) -> dict[str, 
         raise LineError(f"not JSON: {error}") from error
     if not isinstance(document, dict):
         raise LineError("not a JSON object")
-    if b"\\u" in line:
-        _check_text(document)
-    spelled: dict[str, Any] = _one_spelling(document)
+    spelled: dict[str, Any] = _mapped(document, _spelled)
     return spelled
-
-
-def _one_spelling(value: Any) -> Any:
-    if isinstance(value, float):
-        if math.isnan(value):
-            return value
-        if math.isinf(value):
-            raise LineError(f"{'-' if value < 0 else ''}Infinity is not a number that JSON has")
-        return int(value) if value.is_integer() and abs(value) < _MAX_EXACT else value
-    if isinstance(value, dict):
-        return {key: _one_spelling(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_one_spelling(one) for one in value]
-    return value
 
 
 def without_nan(value: Any) -> Any:
     """A document with `None` for each NaN, which no digest and no other reader's JSON knows."""
+    return _mapped(value, lambda leaf: None if isinstance(leaf, float) and math.isnan(leaf) else leaf)
+
+
+def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A document with each name, text and number changed."""
     if isinstance(value, dict):
-        return {key: without_nan(one) for key, one in value.items()}
+        return {change(key): _mapped(inner, change) for key, inner in value.items()}
     if isinstance(value, list):
-        return [without_nan(one) for one in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+        return [_mapped(inner, change) for inner in value]
+    return change(value)
 
 
-def _check_text(value: Any) -> None:
-    """Refuse what an escape can spell and no database keeps: NUL."""
-    if isinstance(value, str):
-        if "\0" in value:
-            raise LineError("a text holds a NUL, which no store can keep")
-    elif isinstance(value, dict):
-        for key, one in value.items():
-            _check_text(key)
-            _check_text(one)
-    elif isinstance(value, list):
-        for one in value:
-            _check_text(one)
+def _spelled(leaf: Any) -> Any:
+    """A whole number as an integer; what no store can keep is refused."""
+    if isinstance(leaf, str) and "\0" in leaf:
+        raise LineError("a text holds a NUL, which no store can keep")
+    if not isinstance(leaf, float) or math.isnan(leaf):
+        return leaf
+    if math.isinf(leaf):
+        raise LineError(f"{'-' if leaf < 0 else ''}Infinity is not a number that JSON has")
+    return int(leaf) if leaf.is_integer() and abs(leaf) < _MAX_EXACT else leaf
 
 
 OWN = "massact"
@@ -115,17 +102,21 @@ _VECTOR_FIELDS = ("layer", "component", "position", "method", "weight")
 class Header:
     """The header of a file. What it does not tell is `None`."""
 
-    document: Mapping[str, Any]
-    """The header as it was written, without `massact`."""
-    own: Mapping[str, Any] | None
+    document: Mapping[str, Any] | None = None
+    """The header as it was written, without `massact`; `None` where the file has none."""
+    extra: Mapping[str, Any] | None = None
     """Its `massact` object, in a file of our own export."""
-    trait: str | None
-    direction: Direction | None
-    steering_model: str | None
-    judge_model: str | None
-    judge_method: str | None
-    prompts_file: str | None
-    n_questions: int | None
+    trait: str | None = None
+    direction: Direction | None = None
+    steering_model: str | None = None
+    judge_model: str | None = None
+    judge_method: str | None = None
+    prompts_file: str | None = None
+    n_questions: int | None = None
+
+    @property
+    def vector_source(self) -> Any:
+        return (self.document or {}).get("vector_source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +180,10 @@ def parse_header(document: Mapping[str, Any]) -> Header:
     if "direction" in document and direction not in ("positive", "negative"):
         raise LineError(f"header: direction {direction!r} is neither 'positive' nor 'negative'")
     judge = _mapping(document, "eval")
-    own = document.get(OWN)
+    extra = document.get(OWN)
     return Header(
         document=without_nan({name: value for name, value in document.items() if name != OWN}),
-        own=own if isinstance(own, dict) else None,
+        extra=extra if isinstance(extra, dict) else None,
         trait=_text(document, "trait"),
         direction=direction,
         steering_model=_text(document, "steering_model"),
@@ -250,54 +241,45 @@ def milliseconds(timestamp: str) -> int:
 def _vectors(document: Mapping[str, Any]) -> tuple[Vector, ...]:
     config = document.get("config")
     vectors = config.get("vectors") if isinstance(config, dict) else None
-    if not isinstance(vectors, list):
+    if not isinstance(config, dict) or not isinstance(vectors, list):
         raise LineError("no `config.vectors`")
     if not vectors:
         raise LineError("`config.vectors` is empty: an evaluation is steered by a vector")
-    component = _text(config, "component") if isinstance(config, dict) else None
-    return tuple(_vector(one, component or COMPONENT) for one in vectors)
+    component = _text(config, "component") or COMPONENT
+    return tuple(_vector(fields, component) for fields in vectors)
 
 
 def _vector(fields: object, component: str) -> Vector:
     if not isinstance(fields, dict):
         raise LineError("`config.vectors` holds something that is not an object")
-    layer, weight = fields.get("layer"), fields.get("weight")
+    layer, method, position = fields.get("layer"), _text(fields, "method"), _text(fields, "position")
     if not isinstance(layer, int) or isinstance(layer, bool) or not 0 <= layer <= MAX_LAYER:
         raise LineError(f"layer {layer!r} is not a whole number from 0")
-    method = _text(fields, "method")
     if not method:
         raise LineError("a vector without a method")
-    position = _text(fields, "position")
+    label = method
+    with suppress(UsageError):  # no label of ours: kept as it is written
+        label = normalise_label(method)
+    try:
+        position = None if position is None else str(parse_position(position))
+    except UsageError as error:
+        raise LineError(f"position {position!r} is not a window such as response[:5]") from error
     return Vector(
         layer=layer,
         component=_text(fields, "component") or component,
-        position=None if position is None else _position(position),
+        position=position,
         method=method,
-        label=_label(method),
-        weight=_finite(weight, "weight") + 0.0,  # -0.0 and 0.0 are one coefficient
+        label=label,
+        weight=_finite(fields.get("weight"), "weight") + 0.0,  # -0.0 and 0.0 are one coefficient
         extra=without_nan({name: value for name, value in fields.items() if name not in _VECTOR_FIELDS}),
     )
 
 
-def _label(method: str) -> str:
-    try:
-        return normalise_label(method)
-    except UsageError:
-        return method
-
-
-def _position(text: str) -> str:
-    try:
-        return str(parse_position(text))
-    except UsageError as error:
-        raise LineError(f"position {text!r} is not a window such as response[:5]") from error
-
-
 def _result(fields: Mapping[str, Any]) -> Result:
     names = ("trait_mean", "coherence_mean", "trait_std")
-    missing = [name for name in names[:2] if _is_nan(fields.get(name))]
-    fields = {**fields, **{name: None for name in names if _is_nan(fields.get(name))}}
-    spread = fields.get("trait_std")
+    nan = [name for name in names if isinstance(value := fields.get(name), float) and math.isnan(value)]
+    fields = {**fields, **dict.fromkeys(nan)}
+    missing, spread = [name for name in nan if name != "trait_std"], fields.get("trait_std")
     return Result(
         trait_mean=_score(fields, "trait_mean"),
         coherence_mean=_score(fields, "coherence_mean"),
@@ -307,16 +289,10 @@ def _result(fields: Mapping[str, Any]) -> Result:
     )
 
 
-def _is_nan(value: object) -> bool:
-    return isinstance(value, float) and math.isnan(value)
-
-
 def _score(fields: Mapping[str, Any], name: str) -> float | None:
     value = fields.get(name)
-    if value is None:
-        return None
-    score = _finite(value, name)
-    if not 0 <= score <= 100:
+    score = None if value is None else _finite(value, name)
+    if score is not None and not 0 <= score <= 100:
         raise LineError(f"{name} {value!r} is not within 0 to 100")
     return score
 

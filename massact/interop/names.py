@@ -1,4 +1,10 @@
-"""Under which names a file's results are stored: model, variant, trait, prompt set."""
+"""Where results lie, in trait-interp's layout, and under which names they are stored.
+
+steering/{trait}/{variant}/{position slug}/{prompt set}/results.jsonl     (a trait is often CATEGORY/NAME)
+steering/.../responses/{component}/{method}/L15_c1000.0_2026-01-11_09-08-38.json
+steering/.../responses/baseline.json
+inference/{variant}/massive_activations/calibration.json
+"""
 
 import os
 import re
@@ -15,12 +21,15 @@ from massact.interop.lines import Header, LineError, ResultLine
 from massact.names import check_name
 from massact.vectors.positions import parse_position, parse_position_slug
 
-# Where results lie: the layout of trait-interp's `experiments/` folder, read and written.
-
 RESULTS, RESPONSES, BASELINE_RESPONSES = "results.jsonl", "responses", "baseline.json"
 _CALIBRATION = re.compile(r"calibration(?:-[0-9a-f]{8})?\.json")
-_CLOCK_SLACK_SECONDS = (0, 1)
-"""A responses file is named by a clock read just before the one that dates its line."""
+NO_VARIANT = "unknown"
+"""The variant of a results file that lies outside the layout: its header does not name one."""
+CONTEXT_FIELDS = (
+    "model", "model_id", "model_variant", "trait", "direction", "position", "prompt_set", "has_header",
+)  # fmt: skip
+"""Of a context as JSON."""
+DEFAULT_PROMPT_SET = "steering"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +55,13 @@ def find_sources(path: Path) -> list[Source]:
     """
     if path.is_dir():
         root = path.resolve()
-        found = [replace(_source(one), leads_out=not is_within(one, root)) for one in _walk(path)]
-        if not found:
+        sources = [replace(_source(one), leads_out=not is_within(one, root)) for one in _walk(path)]
+        if not sources:
             raise DataError(
                 f"{path}: nothing to import. Looked below it for steering/TRAIT/VARIANT/POSITION/PROMPT_SET/"
                 f"{RESULTS} and inference/VARIANT/massive_activations/calibration.json"
             )
-        return found
+        return sources
     if not path.is_file():
         raise DataError(f"{path}: no such file or folder; pass a {RESULTS} or an experiments/ folder")
     return [_source(path)]
@@ -97,18 +106,6 @@ def _position(slug: str) -> str | None:
         return None
 
 
-def find_responses(results: Path, line: ResultLine) -> Path | None:
-    """The responses file that lies beside a results file for one of its evaluations."""
-    if line.timestamp is None or line.is_baseline:
-        return None
-    folder = results.parent / RESPONSES
-    for seconds in _CLOCK_SLACK_SECONDS:
-        name = responses_name(line, earlier=seconds)
-        if name is not None and (folder / name).is_file():
-            return folder / name
-    return None
-
-
 def responses_name(line: ResultLine, *, earlier: int = 0) -> str | None:
     """The name of an evaluation's responses file within `responses/`; `None` where it can have none."""
     first, config = line.vectors[0], line.config or {}
@@ -130,15 +127,6 @@ def responses_name(line: ResultLine, *, earlier: int = 0) -> str | None:
 def _is_name(text: object) -> bool:
     """Whether a text names one folder: what a line says must not lead out of its own."""
     return isinstance(text, str) and bool(re.fullmatch(r"[^/\\\0]{1,200}", text)) and text not in (".", "..")
-
-
-NO_VARIANT = "unknown"
-"""The variant of a results file that lies outside the layout: its header does not name one."""
-CONTEXT_FIELDS = (
-    "model", "model_id", "model_variant", "trait", "direction", "position", "prompt_set", "has_header",
-)  # fmt: skip
-"""Of a context as JSON."""
-DEFAULT_PROMPT_SET = "steering"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,43 +154,45 @@ class Context:
     position: str | None
     """Position window of the file's folder; `None` outside the layout."""
     prompt_set: str
-    header: Header | None
+    header: Header
+
+    @property
+    def has_header(self) -> bool:
+        return self.header.document is not None
 
     def to_document(self) -> dict[str, Any]:
         """The context as JSON, for the header of an export; `parse_own` reads it back."""
-        values = {"has_header": self.header is not None}
-        return {name: values[name] if name in values else getattr(self, name) for name in CONTEXT_FIELDS}
+        return {name: getattr(self, name) for name in CONTEXT_FIELDS}
 
 
-def resolve_context(source: Source, header: Header | None, target: Target) -> Context:
+def resolve_context(source: Source, header: Header, target: Target) -> Context:
     """The names under which a file's results belong.
 
     Raises:
         LineError: neither header, place nor caller names the model or the trait.
     """
-    own = _parse_own(header.own) if header is not None and header.own is not None else {}
-    if own and not own["has_header"]:
-        header = None
-    variant = own.get("model_variant", source.variant)
-    reference = own.get("model_id", header.steering_model if header else None)
-    known = match_model(target, own.get("model"), variant, reference, lambda model: (model.instruct,))
-    model = target.model or (known.name if known else own.get("model")) or last_part(reference)
-    model_id = reference or (known.instruct.reference if known else target.model)
-    trait = _trait(target, own.get("trait") or source.trait or (header.trait if header else None))
-    if model is None or model_id is None:
-        raise LineError("no header names the model (steering_model): pass --model")
-    if trait is None:
-        raise LineError("neither a header nor the path names the trait: pass --trait")
+    extra = {} if header.extra is None else _parse_extra(header.extra)
+    if extra and not extra["has_header"]:
+        header = Header()
+    variant = extra.get("model_variant", source.variant)
+    model, model_id, known = name_model(
+        target,
+        extra.get("model"),
+        variant,
+        extra.get("model_id", header.steering_model),
+        lambda config: (config.instruct,),
+        lacking="no header names the model (steering_model): pass --model",
+    )
+    trait = _trait(target, extra.get("trait") or source.trait or header.trait)
+    prompt_set = extra.get("prompt_set") or source.prompt_set or DEFAULT_PROMPT_SET
     return Context(
-        model=checked_name(model, "model"),
-        model_id=checked_name(model_id, "steering_model", may_be_path=True),
-        model_variant=checked_name(variant or (known.instruct.name if known else NO_VARIANT), "variant"),
-        trait=checked_name(trait, "trait"),
-        direction=_direction(own, header, target, trait),
-        position=own["position"] if own else source.position,
-        prompt_set=checked_name(
-            own.get("prompt_set") or source.prompt_set or DEFAULT_PROMPT_SET, "prompt set"
-        ),
+        model=model,
+        model_id=model_id,
+        model_variant=checked_name(variant or (known.name if known else NO_VARIANT), "variant"),
+        trait=trait,
+        direction=_direction(extra, header, target, trait),
+        position=extra["position"] if extra else source.position,
+        prompt_set=checked_name(prompt_set, "prompt set"),
         header=header,
     )
 
@@ -219,24 +209,44 @@ def checked_name(name: str, what: str, *, may_be_path: bool = False) -> str:
         raise LineError(str(error)) from error
 
 
-def match_model(
+def name_model(
     target: Target,
     name: str | None,
     variant: str | None,
     reference: str | None,
     variants: Callable[[ModelConfig], tuple[VariantConfig, ...]],
-) -> ModelConfig | None:
-    """The experiment file's model: the one the caller or an export names, or one whose variant it is."""
-    if target.config is None:
-        return None
-    models = target.config.models
-    wanted = target.model or name
-    named = [model for model in models if model.name == wanted]
+    *,
+    lacking: str,
+) -> tuple[str, str, VariantConfig | None]:
+    """Name and reference of a file's model, and the variant of the experiment file that it is.
+
+    The experiment file's model is the one that the caller or an export names, or one of whose `variants` it is.
+
+    Args:
+        name: what an export says.
+        lacking: what is said where nobody names the model.
+
+    Raises:
+        LineError: nobody does, or it may not be a name.
+    """
+    models = target.config.models if target.config else ()
+    named = [model for model in models if model.name == (target.model or name)]
     by_variant = [model for model in models if variant in [one.name for one in variants(model)]]
     by_reference = [model for model in models if reference in [one.reference for one in variants(model)]]
     both = [model for model in by_variant if model in by_reference]
-    candidates = named or both or by_reference or by_variant
-    return candidates[0] if candidates else None
+    known = next(iter(named or both or by_reference or by_variant), None)
+    of_file = None
+    if known:
+        of_file = next((one for one in variants(known) if one.name == variant), variants(known)[0])
+    model = target.model or (known.name if known else name) or last_part(reference)
+    model_id = reference or (of_file.reference if of_file else target.model)
+    if model is None or model_id is None:
+        raise LineError(lacking)
+    return (
+        checked_name(model, "model"),
+        checked_name(model_id, "model's reference", may_be_path=True),
+        of_file,
+    )
 
 
 def last_part(reference: str | None) -> str | None:
@@ -244,26 +254,21 @@ def last_part(reference: str | None) -> str | None:
     return reference.rstrip("/").rpartition("/")[2] or None if reference else None
 
 
-def _trait(target: Target, found: str | None) -> str | None:
-    if target.trait or found is None or target.config is None:
-        return target.trait or found
-    names = [trait.name for trait in target.config.traits]
-    if found in names:
-        return found
-    alike = [name for name in names if last_part(name) == last_part(found)]
-    return alike[0] if alike else found
+def _trait(target: Target, said: str | None) -> str:
+    """The caller's name, else the experiment file's, else that of the header or the path."""
+    names = [trait.name for trait in target.config.traits] if target.config else []
+    if said is not None and said not in names:
+        said = next((name for name in names if last_part(name) == last_part(said)), said)
+    trait = target.trait or said
+    if trait is None:
+        raise LineError("neither a header nor the path names the trait: pass --trait")
+    return checked_name(trait, "trait")
 
 
-def _direction(own: Mapping[str, Any], header: Header | None, target: Target, trait: str) -> Direction | None:
-    if header is not None and header.direction is not None:
-        return header.direction
-    if own:
-        direction: Direction | None = own["direction"]
-        return direction
-    declared = _declared_direction(target, trait)
-    if declared is not None:
-        return declared
-    return "positive" if header is not None else None  # headers without one are from before there were others
+def _direction(extra: Mapping[str, Any], header: Header, target: Target, trait: str) -> Direction | None:
+    # headers without one are from before there were others
+    default: Direction | None = "positive" if header.document is not None else None
+    return header.direction or extra.get("direction", _declared_direction(target, trait) or default)
 
 
 def _declared_direction(target: Target, trait: str) -> Direction | None:
@@ -282,23 +287,23 @@ def direction_note(context: Context, target: Target) -> str | None:
     )
 
 
-def _parse_own(own: Mapping[str, Any]) -> dict[str, Any]:
+def _parse_extra(extra: Mapping[str, Any]) -> dict[str, Any]:
     """The context in the header of our own export, checked.
 
     Raises:
         LineError: it is not what `Context.to_document` wrote.
     """
-    texts = ("model", "model_id", "model_variant", "trait", "prompt_set")
+    texts, position = ("model", "model_id", "model_variant", "trait", "prompt_set"), extra.get("position")
     is_sound = (
-        all(isinstance(own.get(name), str) and own[name] for name in texts)
-        and own.get("direction") in ("positive", "negative", None)
-        and isinstance(own.get("has_header"), bool)
-        and (own.get("position") is None or isinstance(own["position"], str))
+        all(isinstance(extra.get(name), str) and extra[name] for name in texts)
+        and extra.get("direction") in ("positive", "negative", None)
+        and isinstance(extra.get("has_header"), bool)
+        and isinstance(position, str | None)
     )
     if not is_sound:
         raise LineError("header: its `massact` object is damaged; export again, or remove it")
-    position = own.get("position")
     try:
-        return {**own, "position": None if position is None else str(parse_position(position))}
+        position = None if position is None else str(parse_position(position))
     except UsageError as error:
         raise LineError(f"header: {error}") from error
+    return {**extra, "direction": extra.get("direction"), "position": position}

@@ -1,23 +1,80 @@
-"""Responses files: a JSON list of objects with `prompt`, `response` and the two scores."""
+"""Responses files: a JSON list of objects with `prompt`, `response` and the two scores, beside a results file."""
 
 import json
 import math
 import statistics
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from massact.domain import Response
 from massact.errors import DataError, lfs_advice
 from massact.interop.lines import LineError, Result, ResultLine, parse_document
-from massact.interop.names import BASELINE_RESPONSES, RESPONSES, find_responses, is_within
+from massact.interop.names import BASELINE_RESPONSES, RESPONSES, is_within, responses_name
 from massact.store.schema import Artifact, Scores
 
 TOLERANCE = 0.05
 """How far the mean of a file's scores may lie from its line's: files are rounded, lines are not."""
 _MAX_BYTES = 64_000_000
 _REASON = "unscored_because"
+_CLOCK_SLACK_SECONDS = (0, 1)
+"""A responses file is named by a clock read just before the one that dates its line."""
+
+
+class ResponsesFolder:
+    """The folder `responses/` of one results file, and which of its files belong to a line."""
+
+    def __init__(self, results: Path, notes: list[str]) -> None:
+        """`notes` is told of files that cannot be used."""
+        self._folder = results.parent / RESPONSES
+        self._root = results.parent.resolve()
+        self._notes = notes
+        self._claimed: set[str] = set()
+
+    def claim(self, line: ResultLine, *, is_newest_baseline: bool) -> str | None:
+        """The file that belongs to a line, by its name within the folder."""
+        if line.is_baseline:
+            return self.claim_name(BASELINE_RESPONSES if is_newest_baseline else None)
+        names = (responses_name(line, earlier=seconds) for seconds in _CLOCK_SLACK_SECONDS)
+        return next((name for name in map(self.claim_name, names) if name is not None), None)
+
+    def claim_name(self, name: str | None) -> str | None:
+        """The file of that name, where it is there."""
+        try:
+            if name is None or not (self._folder / name).is_file():
+                return None
+        except ValueError:  # a name with a null byte
+            return None
+        if not is_within(self._folder / name, self._root):
+            self._notes.append(f"not used: {self._folder / name} leads to a file elsewhere")
+            return None
+        self._claimed.add(name)
+        return name
+
+    def read(self, name: str | None, line: ResultLine | None = None) -> tuple[Response, ...]:
+        """The responses of a claimed file; none, and a note, where their scores are not the line's."""
+        if name is None:
+            return ()
+        try:
+            responses = read_responses_file(self._folder / name)
+        except DataError as error:
+            self._notes.append(f"not used: {error}")
+            return ()
+        differs = None if line is None else disagreement(responses, line.result)
+        if differs is not None:
+            self._notes.append(f"not used: {self._folder / name}: {differs}")
+            return ()
+        return responses
+
+    def note_unclaimed(self) -> None:
+        """Say which files belong to no line of the results file."""
+        names = (path.relative_to(self._folder).as_posix() for path in sorted(self._folder.rglob("*.json")))
+        left = [name for name in names if name not in self._claimed]
+        if left:
+            self._notes.append(
+                f"not imported: {len(left)} files below {self._folder} that belong to no line (first: {left[0]})"
+            )
 
 
 def read_responses_file(path: Path) -> tuple[Response, ...]:
@@ -29,12 +86,12 @@ def read_responses_file(path: Path) -> tuple[Response, ...]:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise DataError(f"{path}: over {_MAX_BYTES // 1_000_000} MB, too large for responses")
-        # wrapped, since only an object is a document
         content = path.read_bytes()
         if advice := lfs_advice(content):
             raise DataError(f"{path}: {advice}")
+        # wrapped, since only an object is a document
         document = parse_document(b'{"responses":' + content + b"}", allow_nan=True)
-        return tuple(_response(one) for one in document["responses"])
+        return tuple(_response(fields) for fields in document["responses"])
     except (OSError, LineError, TypeError) as error:
         raise DataError(f"{path}: not a list of responses ({error})") from error
 
@@ -44,14 +101,13 @@ def _response(fields: Any) -> Response:
         raise LineError("holds something that is not an object")
     # older files, and those of others, have other names for the prompt
     prompt = next((fields[name] for name in ("prompt", "question", "instruction") if name in fields), None)
-    texts = (prompt, fields.get("response"))
-    names = ("trait_score", "coherence_score")
+    response, names = fields.get("response"), ("trait_score", "coherence_score")
     nan = [name for name in names if isinstance(value := fields.get(name), float) and math.isnan(value)]
     reason = fields.get(_REASON) or (f"the file has NaN as {' and '.join(nan)}" if nan else None)
-    if not all(isinstance(text, str) for text in texts) or not isinstance(reason, str | None):
+    if not isinstance(prompt, str) or not isinstance(response, str) or not isinstance(reason, str | None):
         raise LineError("a response without a prompt or a text")
     trait, coherence = (None if name in nan else _score(fields.get(name)) for name in names)
-    return Response(str(texts[0]), str(texts[1]), trait, coherence, reason)
+    return Response(prompt, response, trait, coherence, reason)
 
 
 def _score(value: object) -> float | None:
@@ -64,21 +120,20 @@ def _score(value: object) -> float | None:
 
 def scores_of(responses: Sequence[Response]) -> Scores:
     """Per-question scores, in the file's order."""
-    return Scores(tuple(one.trait for one in responses), tuple(one.coherence for one in responses))
+    return Scores(
+        tuple(response.trait for response in responses), tuple(response.coherence for response in responses)
+    )
 
 
 def disagreement(responses: Sequence[Response], result: Result) -> str | None:
     """Where the means of a file's scores are not those of its line; `None` where they agree."""
     scores = scores_of(responses)
-    for name, values, said in (
-        ("trait_mean", scores.trait, result.trait_mean),
-        ("coherence_mean", scores.coherence, result.coherence_mean),
-    ):
-        mean = _mean(values)
-        if (mean is None) != (said is None) or (
-            mean is not None and said is not None and abs(mean - said) > TOLERANCE
-        ):
-            return f"{name} of its scores is {_shown(mean)}, of the line {_shown(said)}"
+    for name, values in (("trait_mean", scores.trait), ("coherence_mean", scores.coherence)):
+        known, said = [value for value in values if value is not None], getattr(result, name)
+        mean = statistics.fmean(known) if known else None
+        if (mean is None) != (said is None) or abs((mean or 0.0) - (said or 0.0)) > TOLERANCE:
+            shown = ("missing" if value is None else f"{value:.2f}" for value in (mean, said))
+            return f"{name} of its scores is {{}}, of the line {{}}".format(*shown)
     return None
 
 
@@ -96,89 +151,13 @@ def responses_json(responses: Iterable[Response]) -> bytes:
     """A responses file of the layout; `read_responses_file` reads it back."""
     documents = [
         {
-            "prompt": one.question,
-            "response": one.response,
+            "prompt": response.question,
+            "response": response.response,
             "system_prompt": None,
-            "trait_score": one.trait,
-            "coherence_score": one.coherence,
-            **({} if one.reason is None else {_REASON: one.reason}),
+            "trait_score": response.trait,
+            "coherence_score": response.coherence,
+            **({} if response.reason is None else {_REASON: response.reason}),
         }
-        for one in responses
+        for response in responses
     ]
     return (json.dumps(documents, indent=2, allow_nan=False) + "\n").encode()
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None
-
-
-def _shown(mean: float | None) -> str:
-    return "missing" if mean is None else f"{mean:.2f}"
-
-
-# The responses that lie beside a results file, and which of its lines they belong to.
-
-
-class ResponsesFolder:
-    """The folder `responses/` of one results file."""
-
-    def __init__(self, results: Path, note: Callable[[str], None]) -> None:
-        self._results = results
-        self._folder = results.parent / RESPONSES
-        self._root = results.parent.resolve()
-        self._is_there = self._folder.is_dir()
-        self._note = note
-        self._claimed: set[str] = set()
-
-    def claim(self, line: ResultLine, *, is_newest_baseline: bool) -> str | None:
-        """The file that belongs to a line, by its name within the folder."""
-        if not self._is_there:
-            return None
-        if line.is_baseline:
-            return self.claim_name(BASELINE_RESPONSES if is_newest_baseline else None)
-        path = find_responses(self._results, line)
-        return None if path is None else self.claim_name(path.relative_to(self._folder).as_posix())
-
-    def claim_name(self, name: str | None) -> str | None:
-        """The file of that name, where it is there."""
-        if name is None or not _is_file(self._folder / name):
-            return None
-        if not is_within(self._folder / name, self._root):
-            self._note(f"not used: {self._folder / name} leads to a file elsewhere")
-            return None
-        self._claimed.add(name)
-        return name
-
-    def read(self, name: str | None, line: ResultLine | None = None) -> tuple[Response, ...]:
-        """The responses of a claimed file; none, and a note, where their scores are not the line's."""
-        if name is None:
-            return ()
-        try:
-            responses = read_responses_file(self._folder / name)
-        except DataError as error:
-            self._note(f"not used: {error}")
-            return ()
-        differs = None if line is None else disagreement(responses, line.result)
-        if differs is not None:
-            self._note(f"not used: {self._folder / name}: {differs}")
-            return ()
-        return responses
-
-    def note_unclaimed(self) -> None:
-        """Say which files belong to no line of the results file."""
-        if not self._is_there:
-            return
-        names = (path.relative_to(self._folder).as_posix() for path in sorted(self._folder.rglob("*.json")))
-        left = [name for name in names if name not in self._claimed]
-        if left:
-            self._note(
-                f"not imported: {len(left)} files below {self._folder} that belong to no line (first: {left[0]})"
-            )
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except ValueError:  # a name with a null byte
-        return False

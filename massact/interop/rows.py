@@ -1,29 +1,36 @@
-"""An imported line as a row of the run store: its key, its setting and the digest of its content."""
+"""An imported line as a row and a run of the store: its key, its setting and the digest of its content."""
 
-from collections.abc import Collection, Mapping
+import json
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from massact.domain import COMPONENT, Recipe
+from massact.domain import COMPONENT, Recipe, Response
 from massact.errors import UsageError
-from massact.interop.lines import LineError, ResultLine, Vector
+from massact.interop.lines import OWN, Header, LineError, ResultLine, Vector
 from massact.interop.names import Context
+from massact.interop.own_format import Times
+from massact.interop.responses import responses_table
 from massact.keys import digest
 from massact.labels import parse_label
-from massact.store.schema import EvaluationRow, Kind
+from massact.store.schema import TAG_LIMIT, Artifact, EvaluationRow, Kind, Scores
+from massact.store.write.run_writer import WholeRun, evaluation_run
 
 VERSION = 1
 """Of the keys and digests made here; raising it makes every imported result a stranger."""
 MULTI = "multi"
 """Method of a result that several vectors steered at once, and the prefix of its label."""
-
-
 SCORED_SHARE = 0.9
 """A result that lacks more of the scores is of fewer questions, as far as its file tells."""
+IMPORTED_FILE = "imported.json"
+"""Artifact that holds a line too long for the tag `massact.imported`."""
+_NAME_LENGTH, _PARAM_LENGTH = 200, 6000
 
 
 @dataclass(frozen=True, slots=True)
-class FoundBaseline:
+class FileBaseline:
     """The baseline of a file that evaluations of its judge and number of questions are compared with."""
 
     key: str
@@ -39,7 +46,7 @@ def n_asked(context: Context, line: ResultLine, counts: Collection[int]) -> int 
     Args:
         counts: how many scores the baselines of its file have.
     """
-    said, n = context.header.n_questions if context.header else None, line.result.n
+    said, n = context.header.n_questions, line.result.n
     if said is not None and (n is None or n <= said):
         return said
     if n == 0:  # nothing was scored, whatever was asked
@@ -54,7 +61,7 @@ def imported_row(
     experiment: str,
     context: Context,
     line: ResultLine,
-    baseline: FoundBaseline | None,
+    baseline: FileBaseline | None,
     *,
     n_questions: int | None,
 ) -> EvaluationRow:
@@ -79,13 +86,13 @@ def imported_row(
         model_variant=context.model_variant,
         model_id=context.model_id,
         trait=context.trait,
-        judge=_judge_name(context, line),
-        judge_model=header.judge_model if header else None,
+        judge=_judge_name(header, line),
+        judge_model=header.judge_model,
         judge_prompt=line.trait_judge,
-        question_set=header.prompts_file if header else None,
+        question_set=header.prompts_file,
         n_questions=n_questions,
         prompt_set=context.prompt_set,
-        vector_source=_source_text(header.document.get("vector_source") if header else None),
+        vector_source=_source_text(header.vector_source),
         origin="imported",
         baseline_key=baseline.key if baseline else None,
         baseline_trait_mean=before,
@@ -113,7 +120,7 @@ def cell_key(context: Context, line: ResultLine, n_questions: int | None) -> str
         "position": position_of(context, line),
     }
     if not line.is_baseline:
-        fields |= {"config": line.config, "vectors": [_vector(one) for one in line.vectors]}
+        fields |= {"config": line.config, "vectors": [_vector(vector) for vector in line.vectors]}
     if n_questions is not None and n is not None and n < SCORED_SHARE * n_questions:
         fields["n_scored"] = n
     if line.timestamp is None:
@@ -124,9 +131,10 @@ def cell_key(context: Context, line: ResultLine, n_questions: int | None) -> str
 def content_digest(context: Context, line: ResultLine) -> str:
     """Digest of a line and of what its file says about it: equal content is imported once."""
     names = ("model", "model_variant", "trait", "position", "prompt_set")
-    header = context.header.document if context.header else None
     where = {name: getattr(context, name) for name in names}
-    return digest({"version": VERSION, "context": where, "header": header, "line": line.document})
+    return digest(
+        {"version": VERSION, "context": where, "header": context.header.document, "line": line.document}
+    )
 
 
 def position_of(context: Context, line: ResultLine) -> str | None:
@@ -145,30 +153,27 @@ def position_of(context: Context, line: ResultLine) -> str | None:
 def _setting(context: Context, line: ResultLine, n_questions: int | None) -> dict[str, Any]:
     """What a baseline and the evaluations compared with it share."""
     header = context.header
-    said = header.n_questions if header else None
     return {
-        **({} if n_questions == said else {"n_asked": n_questions}),
+        **({} if n_questions == header.n_questions else {"n_asked": n_questions}),
         "version": VERSION,
         "model_id": context.model_id,
         "model_variant": context.model_variant,
         "trait": context.trait,
-        "prompts_file": header.prompts_file if header else None,
+        "prompts_file": header.prompts_file,
         "prompt_set": context.prompt_set,
-        "n_questions": said,
+        "n_questions": header.n_questions,
         "direction": context.direction,
         "judge": {
-            "model": header.judge_model if header else None,
-            "method": header.judge_method if header else None,
+            "model": header.judge_model,
+            "method": header.judge_method,
             "trait_judge": line.trait_judge,
         },
-        "vector_source": header.document.get("vector_source") if header else None,
+        "vector_source": header.vector_source,
     }
 
 
-def _judge_name(context: Context, line: ResultLine) -> str:
-    header = context.header
-    method, model = (header.judge_method, header.judge_model) if header else (None, None)
-    name = f"{method or 'unknown'}:{model or 'unknown'}"
+def _judge_name(header: Header, line: ResultLine) -> str:
+    name = f"{header.judge_method or 'unknown'}:{header.judge_model or 'unknown'}"
     return name if line.trait_judge is None else f"{name}:{line.trait_judge}"
 
 
@@ -184,30 +189,25 @@ def _label(vector: Vector) -> str:
 
 
 def _vector(vector: Vector) -> dict[str, Any]:
-    return {
-        **vector.extra,
-        "layer": vector.layer,
-        "component": vector.component,
-        "position": vector.position,
-        "method": vector.label,
-        "weight": vector.weight,
-    }
+    names = ("layer", "component", "position", "weight")
+    return {**vector.extra, **{name: getattr(vector, name) for name in names}, "method": vector.label}
 
 
 def _steering(context: Context, line: ResultLine) -> dict[str, Any]:
     """Fields of an evaluation's row that a baseline's has not."""
     if line.is_baseline:
         return {}
-    first = line.vectors[0]
-    label = _label(first)
+    first, label, recipe = line.vectors[0], _label(line.vectors[0]), {"method": line.vectors[0].method}
     if len(line.vectors) > 1:
-        label = f"{MULTI}:" + "+".join(f"{_label(one)}@{one.layer}" for one in line.vectors)
+        label = f"{MULTI}:" + "+".join(f"{_label(vector)}@{vector.layer}" for vector in line.vectors)
+        recipe = {"method": MULTI}
+    else:
+        with suppress(UsageError):
+            recipe = _recipe(parse_label(first.label))
     return {
         "position": position_of(context, line),
         "label": label,
-        **_recipe(
-            label if len(line.vectors) > 1 else first.label, MULTI if len(line.vectors) > 1 else first.method
-        ),
+        **recipe,
         "layer": first.layer,
         "coefficient": first.weight,
         "component": first.component,
@@ -216,11 +216,7 @@ def _steering(context: Context, line: ResultLine) -> dict[str, Any]:
     }
 
 
-def _recipe(label: str, method: str) -> Mapping[str, Any]:
-    try:
-        recipe: Recipe = parse_label(label)
-    except UsageError:
-        return {"method": method}
+def _recipe(recipe: Recipe) -> dict[str, Any]:
     cleaning = recipe.cleaning
     return {
         "method": recipe.method,
@@ -228,3 +224,55 @@ def _recipe(label: str, method: str) -> Mapping[str, Any]:
         "scope": cleaning.scope,
         "n_dims": cleaning.n_dims,
     }
+
+
+def imported_tag(path: Path, number: int, text: str, context: Context) -> tuple[str, dict[str, bytes]]:
+    """The text of the tag `massact.imported` of a line, and the artifact where the line does not fit in it."""
+    place = {"file": str(path), "line_number": number, **context.to_document()}
+    whole = json.dumps(
+        {**place, "header": context.header.document, "line": text},
+        separators=(",", ":"),
+        allow_nan=False,
+    )
+    if len(whole) <= TAG_LIMIT:
+        return whole, {}
+    # the path, which may itself be long, is in the artifact too
+    short = {"line_number": number, "artifact": IMPORTED_FILE}
+    return json.dumps(short, separators=(",", ":")), {IMPORTED_FILE: whole.encode()}
+
+
+def result_run(
+    row: EvaluationRow,
+    scores: Scores | None,
+    times: Times,
+    responses: Sequence[Response],
+    *,
+    tags: Mapping[str, str] = {},
+    files: Mapping[str, bytes] = {},
+) -> WholeRun:
+    """The run of a baseline or an evaluation.
+
+    Raises:
+        LineError: its texts are longer than MLflow keeps.
+    """
+    if responses:
+        files = {**files, Artifact.RESPONSES.value: responses_table(responses)}
+    try:
+        run = evaluation_run(
+            row, scores, name=_name(row), started_at=times[0], finished_at=times[1], tags=tags, files=files
+        )
+    except ValueError as error:
+        raise LineError(str(error)) from error
+    for name, value in run.params.items():
+        if len(value) > _PARAM_LENGTH:
+            raise LineError(f"{name} has {len(value)} characters, MLflow keeps {_PARAM_LENGTH}")
+    return run
+
+
+def _name(row: EvaluationRow) -> str:
+    # as massact.store.write.rows.run_name writes it, which loads torch; a label of an import may be long
+    if row.kind is Kind.BASELINE:
+        return f"baseline · {row.model} · {row.trait}"[:_NAME_LENGTH]
+    position = (row.position or "").removeprefix("response")
+    where = f"{position} · L{row.layer} · c={row.coefficient or 0:g}"
+    return f"{(row.label or OWN)[:100]} {where} · {row.model}"[:_NAME_LENGTH]

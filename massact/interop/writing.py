@@ -1,40 +1,196 @@
-"""Where an import writes: runs under one parent, which exists only where there is something to write."""
+"""Where an import writes: one at a time into an experiment, and its runs under one parent.
+
+Whoever imports sets a tag of its own on the MLflow experiment, then looks for others': of two that begin at once at
+least one sees the other, takes its own back and waits. A claim is void once its process has ended, or once it has not
+changed for a while, seen from here, so no clocks are compared.
+"""
 
 import json
+import random
+import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
-from pathlib import Path
+from contextlib import AbstractContextManager, ExitStack, suppress
+from dataclasses import replace
+from threading import Event, Thread
 from types import TracebackType
+from typing import TypeVar
 
-from massact.domain import DEFAULT_COHERENCE_FLOOR, Response
-from massact.interop.lines import OWN, LineError
-from massact.interop.names import Context, Target
-from massact.interop.own_format import Times
+from massact.addresses import shown_uri
+from massact.domain import DEFAULT_COHERENCE_FLOOR
+from massact.errors import StoreError
+from massact.interop.names import Target
 from massact.interop.report import ImportReport
-from massact.interop.responses import responses_table
-from massact.store.schema import TAG_LIMIT, Artifact, EvaluationRow, Kind, MlflowTag, Scores, Tag
-from massact.store.write.client import parent_tags
-from massact.store.write.run_writer import RunWriter, WholeRun, evaluation_run, open_writer
+from massact.store.schema import MlflowTag
+from massact.store.schema.names import IMPORTING_TAG
+from massact.store.write.client import (
+    connect,
+    is_alive,
+    parent_tags,
+    process_tag,
+    read_process,
+    without_password,
+)
+from massact.store.write.experiments import ensure_experiment
+from massact.store.write.retry import Patience, is_outage
+from massact.store.write.run_writer import RunWriter, WholeRun, open_writer
 from massact.store.write.tracker import OpenRun, Tracker
 
+T = TypeVar("T")
+_PATIENCE_SECONDS = 60.0
 
-class Sink(AbstractContextManager["Sink"]):
-    """Takes whole runs, a chunk at a time. This one lets them go, for a dry run."""
+
+class ImportClaim(AbstractContextManager["ImportClaim"]):
+    """Held while an import reads what is there and writes what is new."""
+
+    def __init__(
+        self,
+        tracking_uri: str,
+        experiment: str,
+        *,
+        description: str = "",
+        say: Callable[[str], None] = lambda _line: None,
+        beat_seconds: float = 5.0,
+        silent_seconds: float = 60.0,
+    ) -> None:
+        """
+        Args:
+            description: of an MLflow experiment that is made for it.
+            say: told in one line who is waited for.
+            beat_seconds: how often the claim is renewed.
+            silent_seconds: how long another's may stay the same before it is void.
+        """
+        self._uri, self._experiment, self._description = tracking_uri, experiment, description
+        self._say, self._beat_seconds, self._silent_seconds = say, beat_seconds, silent_seconds
+        self._key = f"{IMPORTING_TAG}.{uuid.uuid4().hex[:12]}"
+        self._since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+        self._beats = 0
+        self._is_lost = False
+        self._ended = Event()
+        self._thread: Thread | None = None
+        self._seen: dict[str, tuple[str, float]] = {}
+        """Of others' claims the last value, and since when it has been that one."""
+
+    def __enter__(self) -> "ImportClaim":
+        """Wait until nobody else imports.
+
+        Raises:
+            StoreError: the store cannot be written to.
+        """
+        self._client = connect(self._uri)
+        self._experiment_id = ensure_experiment(self._client, self._uri, self._experiment, self._description)
+        try:
+            self._ask(self._renew)
+            while self._ask(self._others):
+                self._ask(lambda: self._remove(self._key))
+                self._wait()
+                self._ask(self._renew)
+        except BaseException:
+            self._withdraw()
+            raise
+        self._thread = Thread(target=self._beat, daemon=True)
+        self._thread.start()
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return None
+    ) -> None:
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._withdraw()
 
-    def write(self, runs: Sequence[WholeRun]) -> None:
-        """Write a chunk: all of it or, where the store can, none."""
+    def check(self) -> None:
+        """Make sure that the claim still stands.
 
-    def finish(self, report: ImportReport) -> None:
-        """Keep what came of the import."""
+        Raises:
+            StoreError: another took its place, since it had not been renewed for long.
+        """
+        if self._is_lost:
+            raise StoreError(
+                "this import was silent for so long that another began in its place: run it again, nothing is "
+                "imported twice"
+            )
+
+    def _wait(self) -> None:
+        told: set[str] = set()
+        while others := self._ask(self._others):
+            for key, text in others.items():
+                if key not in told:
+                    told.add(key)
+                    self._say(f"waiting: {_who(text)} imports into the experiment {self._experiment!r}")
+            time.sleep(random.uniform(0.2, 1.0))  # noqa: S311  so that two do not begin again together
+
+    def _others(self) -> dict[str, str]:
+        """The claims of others that stand; those that are void are removed."""
+        tags = self._client.get_experiment(self._experiment_id).tags
+        others = {
+            key: text
+            for key, text in tags.items()
+            if key.startswith(f"{IMPORTING_TAG}.") and key != self._key and text
+        }
+        standing = {key: text for key, text in others.items() if self._stands(key, text)}
+        for key in others.keys() - standing.keys():
+            self._remove(key)
+        return standing
+
+    def _stands(self, key: str, text: str) -> bool:
+        process = read_process(text)
+        alive = None if process is None else is_alive(process)
+        if alive is not None:  # however silent: a long write to SQLite keeps its own sign of life out
+            return alive
+        last, since = self._seen.get(key, (text, time.monotonic()))
+        self._seen[key] = (text, since if text == last else time.monotonic())
+        return time.monotonic() - self._seen[key][1] < self._silent_seconds
+
+    def _renew(self) -> None:
+        self._beats += 1
+        claim = {**json.loads(process_tag()), "since": self._since, "beat": self._beats}
+        self._client.set_experiment_tag(self._experiment_id, self._key, json.dumps(claim))
+
+    def _beat(self) -> None:
+        while not self._ended.wait(self._beat_seconds):
+            with suppress(Exception):  # a store that is busy or down: the next beat tries again
+                if not self._client.get_experiment(self._experiment_id).tags.get(self._key):  # see `_remove`
+                    self._is_lost = True
+                    return
+                self._renew()
+
+    def _withdraw(self) -> None:
+        if not self._is_lost:
+            with suppress(Exception):  # a store that is down: the claim is void when this process ends
+                self._remove(self._key)
+
+    def _remove(self, key: str) -> None:
+        try:
+            self._client.delete_experiment_tag(self._experiment_id, key)
+        except Exception:
+            # gone already, or a server of an MLflow that cannot delete tags of experiments
+            if key in self._client.get_experiment(self._experiment_id).tags:
+                self._client.set_experiment_tag(self._experiment_id, key, "")
+
+    def _ask(self, attempt: Callable[[], T]) -> T:
+        patience = Patience(_PATIENCE_SECONDS)
+        patience.begin()  # another's writing may keep a SQLite file locked
+        try:
+            return patience.ask(attempt, is_outage=is_outage)
+        except StoreError:
+            raise
+        except Exception as error:
+            raise StoreError(
+                f"tracking store {shown_uri(self._uri)}: {without_password(error, self._uri)}"
+            ) from error
 
 
-class StoreSink(Sink):
+def _who(text: str) -> str:
+    process = read_process(text)
+    since = json.loads(text).get("since") if process is not None else None
+    return (
+        "another process" if process is None else f"process {process.pid} on {process.host} (since {since})"
+    )
+
+
+class ImportWriter(ExitStack):
     """Writes into the run store, as children of one run of the phase `import`."""
 
     def __init__(
@@ -42,30 +198,25 @@ class StoreSink(Sink):
         tracking_uri: str,
         target: Target,
         params: Mapping[str, object],
-        check: Callable[[], None] = lambda: None,
+        claim: ImportClaim | None,
     ) -> None:
-        """`check` raises where another import writes into the experiment too."""
+        """`claim` is `None` for a dry run, which writes nothing."""
+        super().__init__()
         self._tracking_uri = tracking_uri
         self._target = target
         self._params = params
-        self._check = check
-        self._stack = ExitStack()
+        self._claim = claim
         self._opened: tuple[Tracker, OpenRun, RunWriter] | None = None
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return self._stack.__exit__(kind, error, trace)
-
     def write(self, runs: Sequence[WholeRun]) -> None:
-        """Write a chunk.
+        """Write a chunk: all of it or, where the store can, none.
 
         Raises:
             StoreError: it cannot be written; chunks before it stay.
         """
-        if not runs:
+        if not runs or self._claim is None:
             return
-        self._check()
+        self._claim.check()
         _, parent, writer = self._opened = self._opened or self._open()
         tags = parent_tags(parent.run_id)
         writer.write([replace(run, tags={**run.tags, **tags}) for run in runs])
@@ -75,9 +226,8 @@ class StoreSink(Sink):
         if self._opened is None:
             return
         tracker, parent, _ = self._opened
-        totals = report.totals
-        names = ("read", "imported", "already_there", "refused", "headers", "blank")
-        tracker.log(parent, metrics={f"lines_{name}": float(getattr(totals, name)) for name in names})
+        counts = report.totals.to_document()
+        tracker.log(parent, metrics={f"lines_{name}": float(count) for name, count in counts.items()})
         lines = [
             f"- {file.path}: {file.counts.imported} of {file.counts.read} lines" for file in report.files
         ]
@@ -91,100 +241,10 @@ class StoreSink(Sink):
             description=config.description if config else "",
             floor=config.coherence_floor if config else DEFAULT_COHERENCE_FLOOR,
         )
-        parent = self._stack.enter_context(tracker.phase("import", params=self._params))
+        parent = self.enter_context(tracker.phase("import", params=self._params))
         writer = open_writer(self._tracking_uri, parent.experiment_id)
-        self._stack.callback(writer.close)
+        self.callback(writer.close)
         return tracker, parent, writer
 
 
-# An imported result as a whole run.
-
-IMPORTED_FILE = "imported.json"
-"""Artifact that holds a line too long for the tag `massact.imported`."""
-_NAME_LENGTH, _PARAM_LENGTH = 200, 6000
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a line stands."""
-
-    path: Path
-    line_number: int
-    text: str
-    context: Context
-
-    def to_tag(self) -> tuple[str, bytes | None]:
-        """The text of the tag `massact.imported`, and the artifact where the line does not fit in it."""
-        header = self.context.header
-        place = {"file": str(self.path), "line_number": self.line_number, **self.context.to_document()}
-        whole = json.dumps(
-            {**place, "header": header.document if header else None, "line": self.text},
-            separators=(",", ":"),
-            allow_nan=False,
-        )
-        if len(whole) <= TAG_LIMIT:
-            return whole, None
-        # the path, which may itself be long, is in the artifact too
-        short = {"line_number": self.line_number, "artifact": IMPORTED_FILE}
-        return json.dumps(short, separators=(",", ":")), whole.encode()
-
-
-def imported_run(
-    row: EvaluationRow,
-    origin: Origin,
-    responses: Sequence[Response],
-    scores: Scores | None,
-    content: str,
-    at: int,
-) -> WholeRun:
-    """The run of an imported line; `at` is when it finished, in ms since 1970.
-
-    Raises:
-        LineError: its texts are longer than MLflow keeps.
-    """
-    tag, file = origin.to_tag()
-    files = {} if file is None else {IMPORTED_FILE: file}
-    tags = {Tag.CONTENT.value: content, Tag.IMPORTED.value: tag}
-    return _run(row, scores, (at, at), tags, files, responses)
-
-
-def native_run(
-    row: EvaluationRow, scores: Scores | None, times: Times, responses: Sequence[Response]
-) -> WholeRun:
-    """The run of a measured result that came back from an export.
-
-    Raises:
-        LineError: its texts are longer than MLflow keeps.
-    """
-    return _run(row, scores, times, {}, {}, responses)
-
-
-def _run(
-    row: EvaluationRow,
-    scores: Scores | None,
-    times: Times,
-    tags: dict[str, str],
-    files: dict[str, bytes],
-    responses: Sequence[Response],
-) -> WholeRun:
-    if responses:
-        files = {**files, Artifact.RESPONSES.value: responses_table(responses)}
-    try:
-        run = evaluation_run(
-            row, scores, name=_name(row), started_at=times[0], finished_at=times[1], tags=tags, files=files
-        )
-    except ValueError as error:
-        raise LineError(str(error)) from error
-    for name, value in run.params.items():
-        if len(value) > _PARAM_LENGTH:
-            raise LineError(f"{name} has {len(value)} characters, MLflow keeps {_PARAM_LENGTH}")
-    return run
-
-
-def _name(row: EvaluationRow) -> str:
-    # as massact.store.write.rows.run_name writes it, which loads torch; a label of an import may be long
-    if row.kind is Kind.BASELINE:
-        return f"baseline · {row.model} · {row.trait}"[:_NAME_LENGTH]
-    position = (row.position or "").removeprefix("response")
-    where = f"{position} · L{row.layer} · c={row.coefficient or 0:g}"
-    return f"{(row.label or OWN)[:100]} {where} · {row.model}"[:_NAME_LENGTH]
+# A result of a file as a whole run of the store.

@@ -9,7 +9,7 @@ from massact.domain import Recipe
 from massact.labels import format_label
 from massact.prediction.prior import VectorFacts
 from massact.query.evaluations import PointSet, StoredEvaluations
-from massact.query.next_coefficients import Bracket, brackets
+from massact.query.next_coefficients import brackets
 from massact.query.selection import Slice, is_at_floor, recipe_of, slices
 from massact.store.schema import StoredPoint
 
@@ -63,7 +63,7 @@ class Outcome:
 class Outcomes:
     """The outcomes that tell something, and why the others do not."""
 
-    found: tuple[Outcome, ...]
+    counted: tuple[Outcome, ...]
     left_out: Mapping[str, int]
     """How many were left out, by the reason in words."""
 
@@ -90,7 +90,7 @@ def find_outcomes(rows: StoredEvaluations, floor: float) -> Outcomes:
         floor: least `coherence_mean` that counts, 0 to 100.
     """
     left_out: Counter[str] = Counter()
-    found: dict[tuple[object, ...], Outcome] = {}
+    counted: dict[tuple[object, ...], Outcome] = {}
     parts = (part for some in slices(rows).values() for part in some)
     for part in sorted(parts, key=lambda p: (p.setting, p.group, p.baseline_trait_mean or 0.0)):
         recipe = recipe_of(part.group.label)
@@ -103,11 +103,11 @@ def find_outcomes(rows: StoredEvaluations, floor: float) -> Outcomes:
                 left_out[outcome] += 1
                 continue
             names = _names(part, outcome, recipe)
-            if any(name in found and found[name].label != outcome.label for name in names):
+            if any(name in counted and counted[name].label != outcome.label for name in names):
                 left_out[SAME_VECTOR] += 1
             else:
-                found |= dict.fromkeys(names, outcome)
-    return Outcomes(tuple(dict.fromkeys(found.values())), dict(left_out))
+                counted |= dict.fromkeys(names, outcome)
+    return Outcomes(tuple(dict.fromkeys(counted.values())), dict(left_out))
 
 
 def _ladders(part: Slice) -> Iterator[PointSet]:
@@ -124,25 +124,25 @@ def _ladders(part: Slice) -> Iterator[PointSet]:
 
 def _outcome(part: Slice, points: PointSet, floor: float) -> Outcome | str:
     """The outcome of one ladder, or why it tells nothing."""
-    bracket = _cliff(points, floor)
+    bracket = next(iter(brackets(points, floor, allowed=None, suggest=False)), None)
     if bracket is None or bracket.low is None or bracket.high is None:
         return NO_CLIFF
-    is_negative = part.sample.direction == "negative"
+    sign = -1 if part.sample.direction == "negative" else 1
     gains = {
-        point: -point.delta if is_negative else point.delta
+        point.coefficient: sign * point.delta
         for point in points
         if is_at_floor(point, floor) and point.delta is not None
     }
-    most, possible = max(gains.values(), default=-math.inf), _possible(part, is_negative=is_negative)
-    if possible is None or most < EFFECT_SHARE * possible or most <= 0:
+    baseline, most = part.baseline_trait_mean, max(gains.values(), default=-math.inf)
+    if baseline is None or most <= 0 or most < EFFECT_SHARE * (baseline if sign < 0 else 100 - baseline):
         return NO_EFFECT
-    good = [point.coefficient for point, gain in gains.items() if gain >= most - NEAR_POINTS]
+    good = [coefficient for coefficient, gain in gains.items() if gain >= most - NEAR_POINTS]
     if min(good) == min(point.coefficient for point in points):
         return AT_THE_EDGE
     first: StoredPoint = next(iter(points))
     return Outcome(
         setting=part.setting,
-        baseline_trait_mean=part.baseline_trait_mean,
+        baseline_trait_mean=baseline,
         model=part.group.model,
         trait=part.group.trait,
         position=part.group.position,
@@ -153,20 +153,8 @@ def _outcome(part: Slice, points: PointSet, floor: float) -> Outcome | str:
         best=math.sqrt(min(good) * max(good)),
         low=bracket.low,
         high=bracket.high,
-        best_delta=-most if is_negative else most,
+        best_delta=sign * most,
     )
-
-
-def _cliff(points: PointSet, floor: float) -> Bracket | None:
-    return next(iter(brackets(points, floor, allowed=None, suggest=False)), None)
-
-
-def _possible(part: Slice, *, is_negative: bool) -> float | None:
-    """The largest gain that the baseline leaves; `None` where there is no baseline to tell."""
-    baseline = part.baseline_trait_mean
-    if baseline is None:
-        return None
-    return baseline if is_negative else 100.0 - baseline
 
 
 def _names(part: Slice, outcome: Outcome, recipe: Recipe) -> list[tuple[object, ...]]:

@@ -9,24 +9,10 @@ from typing import Protocol
 class VectorFacts:
     """What is known of a unit vector and its layer without steering by it."""
 
-    method: str
-    layer: int
-    depth: float
-    """The layer as a share of the model's depth, 0 (first) to 1 (last)."""
     unit_strength: float
     """Relative strength of coefficient 1: ‖v without massive dims‖ / mean ‖h without massive dims‖."""
     norm: float
     """Mean L2 norm of a token's activation at the layer."""
-    norm_without_massive: float
-    """The same with the massive dims (uniform list) zeroed."""
-    massive_energy: float
-    """Share of the vector's squared norm in massive dims, 0 to 1."""
-    cosine_to_uncleaned: float
-    """With the same method's vector before any cleaning, -1 to 1."""
-    cosine_to_mean: float | None = None
-    """With the mean of the contrastive training activations, -1 to 1; `None`: they were not read."""
-    effect_size: float | None = None
-    """Cohen's d on the validation split; `None`: not read, or the split is too small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +33,11 @@ class Prior(Protocol):
     """Expects something of a vector."""
 
     def expect(self, facts: VectorFacts) -> Expectation:
-        """What to expect of the ladder of a vector."""
+        """What to expect of the ladder of a vector.
+
+        Raises:
+            ValueError: the vector lies in massive dims alone, so that no coefficient has a strength.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +55,10 @@ class RelativeStrengthPrior:
     source: str = "relative strength"
 
     def expect(self, facts: VectorFacts) -> Expectation:
-        """See `Prior`.
-
-        Raises:
-            ValueError: the vector lies in massive dims alone, so that no coefficient has a strength.
-        """
-        if not facts.unit_strength > 0:
+        """See `Prior`."""
+        unit = facts.unit_strength
+        if not unit > 0:
             raise ValueError(
                 "the vector lies in massive dims alone: no coefficient moves the rest of the stream"
             )
-        return Expectation(
-            self.best / facts.unit_strength, self.cliff / facts.unit_strength, self.spread, self.source
-        )
+        return Expectation(self.best / unit, self.cliff / unit, self.spread, self.source)

@@ -1,31 +1,179 @@
-"""Whether the best coefficient can be predicted, in words, and what is expected of vectors from now on."""
+"""Whether the best coefficient can be predicted: ways of predicting, tested on models and traits left out of a fit."""
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from massact.prediction.adopted import AdoptedPrior, Form, Part, Strength
+from massact.prediction.adopted import AdoptedPrior, Part
 from massact.prediction.cases import Case, Group
-from massact.prediction.forms import (
-    MEDIAN,
-    NORM,
-    RIDGE,
-    STRENGTH,
-    TREES,
-    Target,
-    by_strength,
-    fit_ridge,
-    fit_strength,
-    groups_of,
-    log_of,
-)
-from massact.prediction.leaving_out import GIVEN, MIN_GROUPS_FOR_INTERVAL, Ratio, Trial
-from massact.prediction.prior import RelativeStrengthPrior
+from massact.prediction.prior import RelativeStrengthPrior, VectorFacts
 
+Target = Literal["best", "cliff"]
+TARGETS: tuple[Target, ...] = ("best", "cliff")
+MEDIAN, NORM, STRENGTH, GIVEN = "median", "norm", "relative_strength", "given"
+WORDS = {
+    MEDIAN: "median coefficient of the others",
+    NORM: "full activation norm",
+    STRENGTH: "relative strength, refitted",
+    GIVEN: "relative strength, as given",
+}
+"""Every form by name, with what it is, the plainest first; `GIVEN` has the constants that massact comes with."""
+WITHIN_FACTOR = 1.2
+_N_DRAWS = 4000
+_LEVEL = 0.95
+MIN_GROUPS_FOR_INTERVAL = 5
+"""With fewer groups a bootstrap over them says nothing that can be relied on."""
 _NOUN: dict[Target, str] = {"best": "the best coefficient", "cliff": "the coherence cliff"}
 _LEAST_SPREAD = math.log(1.02)
 """No grid tells where a cliff is more exactly than that."""
+
+
+def by_strength(facts: VectorFacts) -> float:
+    """Log of the coefficient whose relative strength is 1."""
+    return -math.log(facts.unit_strength)
+
+
+_UNITS: dict[str, Callable[[VectorFacts], float]] = {
+    MEDIAN: lambda _facts: 0.0,
+    NORM: lambda facts: math.log(facts.norm),
+    STRENGTH: by_strength,
+    GIVEN: by_strength,
+}
+"""Log of what each form measures a coefficient by."""
+
+
+def log_of(case: Case, target: Target) -> float:
+    """The logarithm of the coefficient that was found."""
+    return math.log(getattr(case.outcome, target))
+
+
+def fit_constant(cases: Sequence[Case], target: Target, form: str) -> float:
+    """Log of a form's one constant: the median over models and traits of each one's own median."""
+    if form == GIVEN:
+        return math.log(getattr(RelativeStrengthPrior(), target))
+    logs = [log_of(case, target) - _UNITS[form](case.facts) for case in cases]
+    return statistics.median(statistics.median(some) for some in _by_group(cases, logs))
+
+
+def groups_of(cases: Sequence[Case]) -> list[Group]:
+    """The models and traits, sorted."""
+    return sorted({case.group for case in cases})
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """One form's factor of error over another's on the same vectors: geometric mean, every group weighs the same."""
+
+    value: float
+    """Below 1: the first predicts better."""
+    low: float | None = None
+    high: float | None = None
+    """Of the interval that holds it in 95 of 100; `None` with too few groups."""
+
+    def __str__(self) -> str:
+        """Such as `x0.93 (0.89 to 0.97)`."""
+        interval = "" if self.high is None else f" ({self.low:.2f} to {self.high:.2f})"
+        return f"x{self.value:.2f}{interval}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """How far one form's predictions of one target were off, on groups that it had not seen."""
+
+    median_factor: float
+    """Half of the predictions are within this factor of what was found."""
+    high_factor: float
+    """Nine in ten are within this one."""
+    share_within: float
+    """Share within a factor of 1.2."""
+    errors: tuple[float, ...]
+    """Mean |log error| of each group, in the order of `groups_of`."""
+    spread: float
+    """Root mean square of the log error over the groups: what a prediction's standard deviation is said to be."""
+
+    @property
+    def error(self) -> float:
+        """Mean |log error|, every group weighing the same."""
+        return statistics.fmean(self.errors)
+
+    def against(self, other: "Score") -> Ratio:
+        """Paired by group; the interval is the bootstrap's over groups."""
+        import numpy as np
+
+        differences = np.array(self.errors) - np.array(other.errors)
+        value = float(np.exp(differences.mean()))
+        if len(differences) < MIN_GROUPS_FOR_INTERVAL:
+            return Ratio(value)
+        draws = np.random.default_rng(0).integers(len(differences), size=(_N_DRAWS, len(differences)))
+        tail = (1 - _LEVEL) / 2
+        low, high = np.quantile(differences[draws].mean(axis=1), (tail, 1 - tail))
+        return Ratio(value, float(np.exp(low)), float(np.exp(high)))
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """All forms on all cases, each predicted without its group."""
+
+    cases: tuple[Case, ...]
+    scores: Mapping[tuple[Target, str], Score]
+    predicted: Mapping[tuple[Target, str], tuple[float, ...]]
+    """Coefficients, in the order of the cases."""
+
+    @property
+    def groups(self) -> list[Group]:
+        return groups_of(self.cases)
+
+
+def leave_groups_out(cases: Sequence[Case]) -> Trial:
+    """Predict every case by every form, fitted on the cases of the other models and traits alone.
+
+    Args:
+        cases: of two groups at least, in any order.
+    """
+    cases = sorted(cases, key=_order)
+    scores, predicted = {}, {}
+    for target in TARGETS:
+        for form, unit in _UNITS.items():
+            constants = {
+                group: fit_constant([case for case in cases if case.group != group], target, form)
+                for group in groups_of(cases)
+            }
+            logs = [constants[case.group] + unit(case.facts) for case in cases]
+            scores[target, form] = _score(cases, target, logs)
+            predicted[target, form] = tuple(map(math.exp, logs))
+    return Trial(tuple(cases), scores, predicted)
+
+
+def _order(case: Case) -> tuple[object, ...]:
+    outcome = case.outcome
+    return (
+        outcome.group, outcome.position, outcome.label, outcome.layer, outcome.setting, outcome.best, outcome.cliff,
+    )  # fmt: skip
+
+
+def _score(cases: Sequence[Case], target: Target, logs: Sequence[float]) -> Score:
+    import numpy as np
+
+    sizes = np.array([abs(log - log_of(case, target)) for case, log in zip(cases, logs, strict=True)])
+    squares = [statistics.fmean(some) for some in _by_group(cases, (sizes**2).tolist())]
+    return Score(
+        median_factor=float(np.exp(np.median(sizes))),
+        high_factor=float(np.exp(np.quantile(sizes, 0.9))),
+        share_within=float((sizes <= math.log(WITHIN_FACTOR)).mean()),
+        errors=tuple(statistics.fmean(some) for some in _by_group(cases, sizes.tolist())),
+        spread=math.sqrt(statistics.fmean(squares)),
+    )
+
+
+def _by_group(cases: Sequence[Case], values: Sequence[float]) -> list[list[float]]:
+    """The values of each group, in the order of `groups_of`."""
+    by_group = defaultdict(list)
+    for case, value in zip(cases, values, strict=True):
+        by_group[case.group].append(value)
+    return [by_group[group] for group in sorted(by_group)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +182,7 @@ class Decision:
 
     target: Target
     form: str
-    """What is expected from now on: `ridge`, `relative_strength` (refitted) or `given`."""
+    """What is expected from now on: `relative_strength` (refitted) or `given`."""
     answer: str
     """Whether it can be predicted: `yes`, `no` or `cannot be told`."""
     text: str
@@ -56,42 +204,41 @@ class OwnStrengths:
 
 
 def decide(trial: Trial, target: Target) -> Decision:
-    """What is expected from now on: a ridge where it beats all that is plainer, else relative strength."""
-    form = chosen_form(trial, target)
-    score = trial.scores[target, form]
+    """Whether a target can be predicted, and by which constant: the refitted one, unless the given one does better."""
+    refitted, given = trial.scores[target, STRENGTH], trial.scores[target, GIVEN]
+    form, score = (STRENGTH, refitted) if refitted.error <= given.error else (GIVEN, given)
     against = score.against(trial.scores[target, MEDIAN])
-    answer = _answer(against)
-    part = Part(_fitted(trial.cases, target, form), max(score.spread, _LEAST_SPREAD))
-    text = " ".join(
-        (
-            _headline(target, answer, against, n_groups=len(trial.groups)),
-            f"Half of the predictions lie within a factor of {score.median_factor:.2f} of what was found and nine "
-            f"in ten within {score.high_factor:.2f} ({len(trial.cases)} vectors of {len(trial.groups)} models and "
-            "traits, each predicted without its own).",
-            _prior_words(trial, target, form, part),
-        )
+    answer = "cannot be told" if against.high is None else "yes" if against.high < 1 else "no"
+    # fitted on all cases: nothing is left to test it on, which is why it was tested before
+    part = Part(math.exp(fit_constant(trial.cases, target, form)), max(score.spread, _LEAST_SPREAD))
+    how = "refitted" if form == STRENGTH else "as given, since refitted it does worse"
+    text = (
+        f"{_headline(target, answer, against, n_groups=len(trial.groups))} Half of the predictions lie within a "
+        f"factor of {score.median_factor:.2f} of what was found and nine in ten within {score.high_factor:.2f} "
+        f"({len(trial.cases)} vectors of {len(trial.groups)} models and traits, each predicted without its own). The "
+        f"prior is relative strength {part.value:.2f}, {how} ({refitted.against(given)} of the given one's error)."
     )
     return Decision(target, form, answer, text, part)
 
 
 def own_strengths(cases: Sequence[Case]) -> tuple[OwnStrengths, ...]:
     """Of each model and trait, from its own cases: this describes them and tests nothing."""
-    found = []
+    strengths = []
     for group in groups_of(cases):
         mine = [case for case in cases if case.group == group]
-        best, cliff = (_middle([log_of(c, t) - by_strength(c.facts) for c in mine]) for t in _NOUN)
-        found.append(OwnStrengths(group, len(mine), *best, *cliff))
-    return tuple(found)
+        best, cliff = (_middle([log_of(c, t) - by_strength(c.facts) for c in mine]) for t in TARGETS)
+        strengths.append(OwnStrengths(group, len(mine), *best, *cliff))
+    return tuple(strengths)
 
 
-def scatter_words(own: Sequence[OwnStrengths]) -> str:
+def scatter_words(strengths: Sequence[OwnStrengths]) -> str:
     """How much relative strength scatters within models and traits, and between them."""
-    within = statistics.median(one.best_scatter for one in own)
-    between = max(one.best for one in own) / min(one.best for one in own)
+    within = statistics.median(of_group.best_scatter for of_group in strengths)
+    bests = [of_group.best for of_group in strengths]
     return (
         f"Within a model and trait the best lies at one relative strength to within a factor of {within:.2f} (a "
-        f"standard deviation, the median of them); from one to another that strength differs by up to a factor of "
-        f"{between:.2f}."
+        "standard deviation, the median of them); from one to another that strength differs by up to a factor of "
+        f"{max(bests) / min(bests):.2f}."
     )
 
 
@@ -102,83 +249,28 @@ def resolution(cases: Sequence[Case]) -> float:
 
 def adopt(trial: Trial, decisions: Sequence[Decision], *, experiment: str, floor: float) -> AdoptedPrior:
     """The prior that the decisions amount to."""
-    parts = {decision.target: decision.part for decision in decisions}
+    best, cliff = (decision.part for decision in decisions)
     return AdoptedPrior(
         experiment=experiment,
         floor=floor,
         n_cases=len(trial.cases),
         n_groups=len(trial.groups),
-        best=parts["best"],
-        cliff=parts["cliff"],
+        best=best,
+        cliff=cliff,
     )
-
-
-def chosen_form(trial: Trial, target: Target) -> str:
-    """The ridge where it beats relative strength and all that is plainer, else the better of the two constants."""
-    scores = {form: score for (of, form), score in trial.scores.items() if of == target}
-    plain = STRENGTH if scores[STRENGTH].error <= scores[GIVEN].error else GIVEN
-    ridge = scores[RIDGE]
-    # `against` has no interval with too few groups, and then nothing is better
-    wins = ridge.against(scores[STRENGTH]).is_better and ridge.error < min(
-        scores[form].error for form in (GIVEN, NORM, MEDIAN)
-    )
-    return RIDGE if wins else plain
-
-
-def _fitted(cases: Sequence[Case], target: Target, form: str) -> Form:
-    """Fitted on all cases: nothing is left to test it on, which is why it was tested before."""
-    if form == RIDGE:
-        return fit_ridge(cases, target)
-    if form == STRENGTH:
-        return Strength(math.exp(fit_strength(cases, target).log_value))
-    return Strength(getattr(RelativeStrengthPrior(), target))
-
-
-def _answer(against: Ratio) -> str:
-    if against.high is None:
-        return "cannot be told"
-    return "yes" if against.is_better else "no"
 
 
 def _headline(target: Target, answer: str, against: Ratio, *, n_groups: int) -> str:
     what = f"{_NOUN[target]} of a new model and trait"
-    ratio = f"{ratio_words(against)} that of the median coefficient of the others"
+    error = f"The prediction's error is {against} that of the median coefficient of the others."
     if answer == "yes":
-        return f"Yes: {what} can be predicted. The prediction's error is {ratio}."
+        return f"Yes: {what} can be predicted. {error}"
     if answer == "no":
-        return f"No: {what} is not predicted better than by a median. The prediction's error is {ratio}."
+        return f"No: {what} is not predicted better than by a median. {error}"
     return (
         f"It cannot be told whether {what} can be predicted: {n_groups} models and traits were evaluated, "
-        f"{MIN_GROUPS_FOR_INTERVAL} are needed. The prediction's error is {ratio}."
+        f"{MIN_GROUPS_FOR_INTERVAL} are needed. {error}"
     )
-
-
-def _prior_words(trial: Trial, target: Target, form: str, part: Part) -> str:
-    strength = trial.scores[target, STRENGTH]
-    ridge = trial.scores[target, RIDGE].against(strength)
-    if form == RIDGE:
-        return (
-            "The prior is a ridge on the vector's properties: its error is "
-            f"{ratio_words(ridge)} of relative strength's."
-        )
-    assert isinstance(part.form, Strength)
-    given = strength.against(trial.scores[target, GIVEN])
-    how = "refitted" if form == STRENGTH else "as given, since refitted it does worse"
-    refit = f"relative strength {part.form.value:.2f}, {how} ({ratio_words(given)} of the given one's error)"
-    enough = len(trial.groups) >= MIN_GROUPS_FOR_INTERVAL
-    why = "does not beat it" if enough else f"is not adopted on fewer than {MIN_GROUPS_FOR_INTERVAL} groups"
-    trees = trial.scores[target, TREES].against(strength)
-    return (
-        f"The prior stays {refit}; a ridge on the vector's properties {why} ({ratio_words(ridge)}; trees, which "
-        f"are only compared, {ratio_words(trees)})."
-    )
-
-
-def ratio_words(ratio: Ratio) -> str:
-    """Such as `x0.93 (0.89 to 0.97)`."""
-    if ratio.low is None or ratio.high is None:
-        return f"x{ratio.value:.2f}"
-    return f"x{ratio.value:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
 
 
 def _middle(logs: Sequence[float]) -> tuple[float, float]:

@@ -5,21 +5,24 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from massact.prediction.forms import STRENGTH, TARGETS, WORDS, Target, by_strength
-from massact.prediction.leaving_out import GIVEN, WITHIN_FACTOR, Score, Trial
 from massact.prediction.verdict import (
+    STRENGTH,
+    TARGETS,
+    WITHIN_FACTOR,
+    WORDS,
     Decision,
     OwnStrengths,
+    Target,
+    Trial,
+    by_strength,
     own_strengths,
-    ratio_words,
     resolution,
     scatter_words,
 )
 from massact.report.page import TOY_BANNER
-from massact.report.table import Cell, Table, columns
+from massact.report.table import Cell, Table, cells, columns
 
 _HEADINGS: dict[Target, str] = {"best": "The best coefficient", "cliff": "The coherence cliff"}
-_WORDS = {**WORDS, GIVEN: "relative strength, as given"}
 
 
 def prediction_markdown(
@@ -36,19 +39,21 @@ def prediction_markdown(
         toy: whether the models are the embedded ones, which the text then says.
     """
     own = own_strengths(trial.cases)
-    verdicts = "\n\n".join(f"**{_HEADINGS[one.target]}.** {one.text}" for one in decisions)
-    tables = "\n\n".join(
-        f"{_HEADINGS[target]}, {_n_cases(trial)}, each model and trait left out in turn:\n\n"
-        f"{_score_table(trial, target).markdown()}"
-        for target in TARGETS
-    )
-    grid = (
+    n_cases = f"{len(trial.cases)} vectors of {len(trial.groups)} models and traits"
+    parts = [TOY_BANNER] if toy else []
+    parts += [f"**{_HEADINGS[decision.target]}.** {decision.text}" for decision in decisions]
+    for target in TARGETS:
+        parts.append(f"{_HEADINGS[target]}, {n_cases}, each model and trait left out in turn:")
+        parts.append(_score_table(trial, target).markdown())
+    parts.append(
         f"At coherence floor {floor:g}. The cliffs were found between coefficients a factor of "
         f"{resolution(trial.cases):.2f} apart (median): nothing predicts them more exactly than that."
     )
-    strengths = f"{scatter_words(own)}\n\n{_own_table(own).markdown()}"
-    banner = (TOY_BANNER,) if toy else ()
-    return "\n\n".join((*banner, verdicts, tables, grid, strengths, *_left_out(left_out)))
+    parts += [scatter_words(own), _own_table(own).markdown()]
+    if left_out:
+        lines = "\n".join(f"- {count}: {reason}" for reason, count in sorted(left_out.items()))
+        parts.append(f"Left out, by vector and layer:\n\n{lines}")
+    return "\n\n".join(parts)
 
 
 def prediction_csv(trial: Trial) -> str:
@@ -58,67 +63,41 @@ def prediction_csv(trial: Trial) -> str:
     forms = [f"{target}:{form}" for target, form in trial.predicted]
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*names, "cliff", "relative_strength_best", *forms])
-    for index, case in enumerate(trial.cases):
+    for case, *expected in zip(trial.cases, *trial.predicted.values(), strict=True):
         outcome = case.outcome
         strength = outcome.best / math.exp(by_strength(case.facts))
-        found = [*(getattr(outcome, name) for name in names), outcome.cliff, strength]
-        expected = [values[index] for values in trial.predicted.values()]
-        writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in (*found, *expected)])
+        values = [*(getattr(outcome, name) for name in names), outcome.cliff, strength, *expected]
+        writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in values])
     return text.getvalue()
-
-
-def _n_cases(trial: Trial) -> str:
-    return f"{len(trial.cases)} vectors of {len(trial.groups)} models and traits"
 
 
 def _score_table(trial: Trial, target: Target) -> Table:
     headers = (
-        "predicted by",
-        "#half within",
-        "#nine in ten within",
-        f"#within x{WITHIN_FACTOR:g}",
+        "predicted by", "#half within", "#nine in ten within", f"#within x{WITHIN_FACTOR:g}",
         "#error / relative strength's",
-    )
+    )  # fmt: skip
     reference = trial.scores[target, STRENGTH]
-    rows = tuple(_score_row(one, reference) for (of, _), one in trial.scores.items() if of == target)
-    return Table("", columns(*headers), rows)
-
-
-def _score_row(score: Score, reference: Score) -> tuple[Cell, ...]:
-    against = "" if score.form == STRENGTH else ratio_words(score.against(reference))
-    figures = (
-        f"x{score.median_factor:.2f}",
-        f"x{score.high_factor:.2f}",
-        f"{score.share_within:.0%}",
-        against,
-    )
-    return (Cell(_WORDS[score.form]), *map(Cell, figures))
+    rows = []
+    for form, words in WORDS.items():
+        score = trial.scores[target, form]
+        factors = f"x{score.median_factor:.2f}", f"x{score.high_factor:.2f}", f"{score.share_within:.0%}"
+        rows.append((words, *factors, "" if form == STRENGTH else str(score.against(reference))))
+    return Table("", columns(*headers), tuple(tuple(map(Cell, row)) for row in rows))
 
 
 def _own_table(own: Sequence[OwnStrengths]) -> Table:
     headers = (
-        "model",
-        "trait",
-        "#vectors",
-        "#best at strength",
-        "#scatter",
-        "#cliff at strength",
-        "#scatter",
-    )
+        "model", "trait", "#vectors", "#best at strength", "#scatter", "#cliff at strength", "#scatter",
+    )  # fmt: skip
     rows = tuple(
-        (
-            *map(Cell, one.group),
-            Cell(str(one.n_cases)),
-            *(Cell(t) for t in (f"{one.best:.2f}", f"x{one.best_scatter:.2f}")),
-            *(Cell(t) for t in (f"{one.cliff:.2f}", f"x{one.cliff_scatter:.2f}")),
+        cells(
+            *strengths.group,
+            str(strengths.n_cases),
+            f"{strengths.best:.2f}",
+            f"x{strengths.best_scatter:.2f}",
+            f"{strengths.cliff:.2f}",
+            f"x{strengths.cliff_scatter:.2f}",
         )
-        for one in own
+        for strengths in own
     )
     return Table("", columns(*headers), rows)
-
-
-def _left_out(left_out: Mapping[str, int]) -> list[str]:
-    if not left_out:
-        return []
-    lines = "\n".join(f"- {count}: {reason}" for reason, count in sorted(left_out.items()))
-    return [f"Left out, by vector and layer:\n\n{lines}"]

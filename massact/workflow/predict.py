@@ -6,11 +6,9 @@ from dataclasses import dataclass
 
 from massact.errors import MissingPrerequisiteError, UsageError
 from massact.labels import parse_label
-from massact.prediction.adopted import AdoptedPrior, format_prior
+from massact.prediction.adopted import format_prior
 from massact.prediction.cases import Case, Outcome, find_outcomes
-from massact.prediction.forms import TARGETS, groups_of
-from massact.prediction.leaving_out import Trial, leave_groups_out, n_steps
-from massact.prediction.verdict import Decision, adopt, decide
+from massact.prediction.verdict import TARGETS, Decision, Trial, adopt, decide, groups_of, leave_groups_out
 from massact.report.prediction import prediction_csv, prediction_markdown
 from massact.store.schema import Artifact, MlflowTag, Tag
 from massact.store.write.registry import prior_name, register_prior
@@ -37,13 +35,9 @@ class Prediction:
     decisions: tuple[Decision, ...]
     text: str
 
-    def prior(self, experiment: str) -> AdoptedPrior:
-        """What is expected of the experiment's vectors from now on."""
-        return adopt(self.trial, self.decisions, experiment=experiment, floor=self.floor)
-
 
 def run_predict(session: Session, floor: float | None = None) -> Prediction:
-    """Test all predictors, show and log the verdict, and register the prior that follows from it.
+    """Test what predicts, show the verdict and, unless the run is dry, log it and register the prior that follows.
 
     Args:
         floor: coherence floor that bests and cliffs are found at; `None`: the experiment's. What is found at
@@ -52,46 +46,39 @@ def run_predict(session: Session, floor: float | None = None) -> Prediction:
     Raises:
         UsageError: there are too few evaluations to test anything.
     """
-    found = predict(session, session.experiment.coherence_floor if floor is None else floor)
-    params = {**phase_params(session), "coherence_floor": f"{found.floor:g}"}
+    experiment = session.experiment
+    prediction = predict(session, experiment.coherence_floor if floor is None else floor)
+    if session.is_dry:
+        session.show(prediction.text)
+        return prediction
+    params = {**phase_params(session), "coherence_floor": f"{prediction.floor:g}"}
     with session.tracker.phase("predict", params=params) as run:
-        _log(session, run, found)
-        session.show(found.text)
-        if found.floor != session.experiment.coherence_floor:
-            session.show(f"not registered: the experiment's floor is {session.experiment.coherence_floor:g}")
-            return found
-        name = prior_name(session.experiment.name)
-        text = format_prior(found.prior(session.experiment.name))
-        registered = register_prior(session.tracker, run, name, text)
+        _log(session, run, prediction)
+        session.show(prediction.text)
+        if prediction.floor != experiment.coherence_floor:
+            session.show(f"not registered: the experiment's floor is {experiment.coherence_floor:g}")
+            return prediction
+        prior = adopt(
+            prediction.trial, prediction.decisions, experiment=experiment.name, floor=prediction.floor
+        )
+        name = prior_name(experiment.name)
+        registered = register_prior(session.tracker, run, name, format_prior(prior))
         session.show(f"registered: {name} version {registered.version}, which searches start from")
-    return found
-
-
-def show_prediction(session: Session, floor: float | None = None) -> Prediction:
-    """The same without a run or a registered prior: nothing is written.
-
-    Raises:
-        UsageError: as `run_predict`.
-    """
-    found = predict(session, session.experiment.coherence_floor if floor is None else floor)
-    session.show(found.text)
-    return found
+    return prediction
 
 
 def predict(session: Session, floor: float) -> Prediction:
-    """Test all predictors on what the store holds, and write nothing.
+    """Test what predicts on what the store holds, and write nothing.
 
     Raises:
         UsageError: as `run_predict`.
     """
     outcomes = find_outcomes(load_answers(session).evaluations, floor)
     left_out = Counter(outcomes.left_out)
-    cases = list(_cases(session, outcomes.found, left_out))
-    groups = groups_of(cases)
-    if len(groups) < MIN_GROUPS:
+    cases = list(_cases(session, outcomes.counted, left_out))
+    if len(groups_of(cases)) < MIN_GROUPS:
         raise UsageError(_too_few(session, cases, left_out, floor))
-    with session.progress("predicting", n_steps(cases)) as step:
-        trial = leave_groups_out(cases, step=step)
+    trial = leave_groups_out(cases)
     decisions = tuple(decide(trial, target) for target in TARGETS)
     toy = all(is_toy(model.instruct.reference) for model in session.experiment.models)
     text = prediction_markdown(trial, decisions, floor=floor, left_out=left_out, toy=toy)
@@ -103,17 +90,16 @@ def _cases(session: Session, outcomes: Iterable[Outcome], left_out: Counter[str]
     by_ladder: dict[tuple[str, str, str, str], list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         by_ladder[outcome.model, outcome.trait, outcome.position, outcome.label].append(outcome)
-    declared = {
-        (m.name, t.name): (m, t) for m in session.experiment.models for t in session.experiment.traits
-    }
+    models = {model.name: model for model in session.experiment.models}
+    traits = {trait.name: trait for trait in session.experiment.traits}
     stored: dict[tuple[str, str], StoredVectors] = {}
     for (model, trait, position, label), mine in sorted(by_ladder.items()):
-        if (model, trait) not in declared:
+        if model not in models or trait not in traits:
             left_out[NOT_DECLARED] += len(mine)
             continue
         try:
             if (model, trait) not in stored:
-                stored[model, trait] = StoredVectors(session, *declared[model, trait])
+                stored[model, trait] = StoredVectors(session, models[model], traits[trait])
             yield from _of_ladder(stored[model, trait], position, label, mine, left_out)
         except MissingPrerequisiteError as error:
             left_out[str(error)] += len(mine)  # it says which command makes what is missing
@@ -123,16 +109,17 @@ def _of_ladder(
     vectors: StoredVectors, position: str, label: str, outcomes: Iterable[Outcome], left_out: Counter[str]
 ) -> Iterator[Case]:
     recipe = parse_label(label)
-    own = vectors.of(position, recipe)
-    mine = [one for one in outcomes if one.layer < len(own)]
-    facts = facts_of(vectors, position, recipe, {one.layer for one in mine}, with_activations=True)
+    of_label = vectors.of(position, recipe)
     for outcome in outcomes:
-        if outcome not in mine or vector_digest(own[outcome.layer]) != outcome.vector_digest:
+        layer = outcome.layer
+        if layer >= len(of_label) or vector_digest(of_label[layer]) != outcome.vector_digest:
             left_out[OTHER_VECTOR] += 1
-        elif not facts[outcome.layer].unit_strength > 0:
-            left_out[NOTHING_OUTSIDE] += 1
+            continue
+        facts = facts_of(vectors, position, recipe, [layer])[layer]
+        if facts.unit_strength > 0:
+            yield Case(outcome, facts)
         else:
-            yield Case(outcome, facts[outcome.layer])
+            left_out[NOTHING_OUTSIDE] += 1
 
 
 def _too_few(session: Session, cases: list[Case], left_out: Mapping[str, int], floor: float) -> str:
@@ -141,7 +128,7 @@ def _too_few(session: Session, cases: list[Case], left_out: Mapping[str, int], f
     reasons = f" Left out:{why}" if why else ""
     needed = (
         f"A prediction is tested on a model and trait that was left out, so {MIN_GROUPS} are needed, each with some "
-        f"vector whose coefficients reach from no effect to beyond coherence {floor:g}; a regression needs 5."
+        f"vector whose coefficients reach from no effect to beyond coherence {floor:g}; a verdict needs 5."
     )
     if not cases:
         return (
@@ -157,20 +144,16 @@ def _too_few(session: Session, cases: list[Case], left_out: Mapping[str, int], f
     )
 
 
-def _log(session: Session, run: OpenRun, found: Prediction) -> None:
-    tracker, trial = session.tracker, found.trial
-    tracker.set_tag(run, MlflowTag.NOTE, found.text)
-    for decision in found.decisions:
+def _log(session: Session, run: OpenRun, prediction: Prediction) -> None:
+    tracker, trial = session.tracker, prediction.trial
+    tracker.set_tag(run, MlflowTag.NOTE, prediction.text)
+    for decision in prediction.decisions:
         tracker.set_tag(run, f"{Tag.VERDICT}.{decision.target}_coefficient", decision.text)
     metrics = {"n_cases": float(len(trial.cases)), "n_groups": float(len(trial.groups))}
     for (target, form), score in trial.scores.items():
-        figures = {
-            "median_factor": score.median_factor,
-            "high_factor": score.high_factor,
-            "share_within": score.share_within,
-        }
-        metrics |= {f"{name}/{target}/{form}": value for name, value in figures.items()}
+        for name in ("median_factor", "high_factor", "share_within"):
+            metrics[f"{name}/{target}/{form}"] = getattr(score, name)
     tracker.log(run, metrics=metrics)
     with tracker.artifacts(run) as folder:
-        (folder / "predict.md").write_text(found.text + "\n", encoding="utf-8")
+        (folder / "predict.md").write_text(prediction.text + "\n", encoding="utf-8")
         (folder / Artifact.PREDICTIONS).write_text(prediction_csv(trial), encoding="utf-8")

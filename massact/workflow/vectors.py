@@ -1,6 +1,5 @@
 """Vectors of one model and trait, as the newest extraction that the experiment means holds them."""
 
-import math
 from collections.abc import Iterable
 from contextlib import suppress
 
@@ -18,7 +17,7 @@ from massact.store.write.stages import read_calibration
 from massact.store.write.tensors import read_activations, read_tensor
 from massact.vectors.activations import Activations
 from massact.vectors.extract import make_vectors
-from massact.vectors.geometry import cosine, massive_energy, relative_strength, separation, vector_digest
+from massact.vectors.geometry import cosine, relative_strength, vector_digest
 from massact.vectors.massive_dims import Calibration
 from massact.workflow.context import Session
 from massact.workflow.stored_extractions import extract_command, newest_extractions, other_settings
@@ -114,56 +113,29 @@ class StoredVectors:
         return make_vectors([recipe], activations, self.calibration, seed=seed)[label].vectors
 
 
-# Facts about the vectors of a ladder, from the calibration and the extraction that the store holds.
+# What a prior needs to know of a ladder's vectors, from the calibration and the extraction that the store holds.
 
 
 def facts_of(
-    vectors: StoredVectors,
-    position: str,
-    recipe: Recipe,
-    layers: Iterable[int],
-    *,
-    with_activations: bool = False,
+    vectors: StoredVectors, position: str, recipe: Recipe, layers: Iterable[int]
 ) -> dict[int, VectorFacts]:
     """Facts about one recipe's vector at each layer, without evaluating anything.
-
-    Args:
-        with_activations: also what takes reading the extraction's activations.
 
     Raises:
         MissingPrerequisiteError: nothing was extracted at that position.
     """
-    own, uncleaned = vectors.of(position, recipe), vectors.of(position, recipe.uncleaned)
-    activations = vectors.activations(position) if with_activations else None
-    calibration = vectors.calibration
-    dims, last = calibration.uniform_dims, len(calibration.layers) - 1
-    found = {}
+    of_recipe, calibration = vectors.of(position, recipe), vectors.calibration
+    facts = {}
     for layer in layers:
-        vector, magnitudes = own[layer], calibration.layers[layer]
-        found[layer] = VectorFacts(
-            method=recipe.method,
-            layer=layer,
-            depth=layer / last if last else 0.0,
-            unit_strength=relative_strength(
-                vector, 1.0, dims=dims, norm_without_massive=magnitudes.norm_without_massive
-            ),
-            norm=magnitudes.norm,
+        magnitudes = calibration.layers[layer]
+        strength = relative_strength(
+            of_recipe[layer],
+            1.0,
+            dims=calibration.uniform_dims,
             norm_without_massive=magnitudes.norm_without_massive,
-            massive_energy=massive_energy(vector, dims),
-            cosine_to_uncleaned=cosine(vector, uncleaned[layer]),
-            cosine_to_mean=None if activations is None else _cosine_to_mean(vector, activations, layer),
-            effect_size=None if activations is None else _effect_size(vector, activations, layer),
         )
-    return found
-
-
-def _cosine_to_mean(vector: torch.Tensor, activations: Activations, layer: int) -> float:
-    return cosine(vector, activations.train[:, layer].double().mean(dim=0))
-
-
-def _effect_size(vector: torch.Tensor, activations: Activations, layer: int) -> float | None:
-    found = separation(vector, activations.sides(layer), activations.validation_sides(layer)).effect_size
-    return None if math.isnan(found) else found
+        facts[layer] = VectorFacts(unit_strength=strength, norm=magnitudes.norm)
+    return facts
 
 
 # Cosines between vectors whose bests are compared, so that a report says "same vector" instead of comparing noise.

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from decimal import Decimal
-from itertools import combinations, product
+from itertools import chain, combinations, product
 
 from massact.domain import TRAIT_INTERP_DIFFERS, Direction, Group
 from massact.errors import UsageError
@@ -32,23 +32,14 @@ _TRAIT_IN_NOTE = re.compile(
 def published_flags(rows: Iterable[PublishedRow]) -> dict[str, tuple[str, ...]]:
     """Flags of each figure by its key; an empty tuple where all adds up."""
     figures = sorted({row.key: row for row in rows}.values(), key=lambda row: row.key)
-    found = {row.key: list(_own_flags(row)) for row in figures}
-    for check in (_two_baselines, _two_figures, _one_direction):
-        for key, flag in check(figures):
-            found[key].append(flag)
-    return {key: tuple(flags) for key, flags in found.items()}
-
-
-def _own_flags(row: PublishedRow) -> Iterator[str]:
-    yield from _arithmetic(row)
-    yield from _ranges(row)
-    if row.coherence_mean is not None and row.coherence_floor is not None:
-        coherence, floor = _exact(row.coherence_mean), _exact(row.coherence_floor)
-        if coherence + _rounding(coherence) < floor:
-            yield f"coherence {coherence} is below its own floor of {row.coherence_floor:g}"
+    flags = {row.key: [*_arithmetic(row), *_ranges(row)] for row in figures}
+    for key, flag in chain(_two_baselines(figures), _two_figures(figures), _one_direction(figures)):
+        flags[key].append(flag)
+    return {key: tuple(several) for key, several in flags.items()}
 
 
 def _arithmetic(row: PublishedRow) -> Iterator[str]:
+    """Whether trait less baseline is the delta."""
     in_note = _TRAIT_IN_NOTE.search(row.note or "")
     if row.delta is None or row.baseline_trait_mean is None:
         return
@@ -59,26 +50,27 @@ def _arithmetic(row: PublishedRow) -> Iterator[str]:
     else:
         return
     baseline, delta = _exact(row.baseline_trait_mean), _exact(row.delta)
-    if abs(trait - baseline - delta) > sum(map(_rounding, (trait, baseline, delta))):
+    if abs(trait - baseline - delta) > _rounding(trait, baseline, delta):
         yield f"{told.format(trait, baseline, _signed(trait - baseline))}, printed {_signed(delta)}"
 
 
 def _ranges(row: PublishedRow) -> Iterator[str]:
+    """Whether scores lie within 0 to 100, and coherence at its own floor."""
     for name in ("trait_mean", "coherence_mean", "baseline_trait_mean"):
         value: float | None = getattr(row, name)
         if value is not None and not 0 <= value <= 100:
             yield f"{name} {_exact(value)} is outside 0 to 100"
-    if row.delta is None:
-        return
-    delta = _exact(row.delta)
-    if row.baseline_trait_mean is None:
-        if abs(delta) > 100:
-            yield f"a delta of {_signed(delta)} is more than scores of 0 to 100 allow"
-        return
-    baseline = _exact(row.baseline_trait_mean)
-    trait, slack = baseline + delta, _rounding(baseline) + _rounding(delta)
-    if not -slack <= trait <= 100 + slack:
-        yield f"the baseline {baseline} and {_signed(delta)} make {trait}, outside 0 to 100"
+    if row.delta is not None and row.baseline_trait_mean is not None:
+        baseline, delta = _exact(row.baseline_trait_mean), _exact(row.delta)
+        trait, slack = baseline + delta, _rounding(baseline, delta)
+        if not -slack <= trait <= 100 + slack:
+            yield f"the baseline {baseline} and {_signed(delta)} make {trait}, outside 0 to 100"
+    elif row.delta is not None and abs(row.delta) > 100:
+        yield f"a delta of {_signed(_exact(row.delta))} is more than scores of 0 to 100 allow"
+    if row.coherence_mean is not None and row.coherence_floor is not None:
+        coherence = _exact(row.coherence_mean)
+        if coherence + _rounding(coherence) < _exact(row.coherence_floor):
+            yield f"coherence {coherence} is below its own floor of {row.coherence_floor:g}"
 
 
 def _two_baselines(rows: Iterable[PublishedRow]) -> Iterator[tuple[str, str]]:
@@ -86,23 +78,17 @@ def _two_baselines(rows: Iterable[PublishedRow]) -> Iterator[tuple[str, str]]:
     with_one = [row for row in rows if row.baseline_trait_mean is not None]
     for several in _grouped(with_one, lambda row: (row.source, row.model.casefold(), row.trait)):
         baselines = _distinct(row.baseline_trait_mean for row in several)
-        if not _differ(baselines):
-            continue
-        first = several[0]
-        for row in several:
-            yield (
-                row.key,
-                (
-                    f"{first.source} gives {first.model}, {first.trait} {len(baselines)} baselines: "
-                    f"{_listed(baselines)}"
-                ),
-            )
+        if _differ(baselines):
+            first = several[0]
+            what = f"{first.source} gives {first.model}, {first.trait}"
+            flag = f"{what} {len(baselines)} baselines: {_listed(baselines)}"
+            yield from ((row.key, flag) for row in several)
 
 
 def _two_figures(rows: Iterable[PublishedRow]) -> Iterator[tuple[str, str]]:
     """One source that gives one cell more than one result. Where layer or coefficient lack, two may be meant."""
     cells = [row for row in rows if row.layer is not None and row.coefficient is not None]
-    for several in _grouped(cells, _cell):
+    for several in _grouped(cells, lambda row: (*_place(row), row.label, row.layer, row.coefficient)):
         first = several[0]
         place = f"{first.label}, {first.position}, layer {first.layer}, coefficient {first.coefficient:g}"
         for name in ("delta", "coherence_mean", "trait_mean"):
@@ -115,7 +101,7 @@ def _two_figures(rows: Iterable[PublishedRow]) -> Iterator[tuple[str, str]]:
 
 def _one_direction(rows: Iterable[PublishedRow]) -> Iterator[tuple[str, str]]:
     """mean_diff cleaned before and after with the same dims: one direction, so one best."""
-    for several in _grouped(rows, lambda row: (row.source, row.model.casefold(), row.trait, row.position)):
+    for several in _grouped(rows, _place):
         for labels in before_after_pairs({row.label for row in several}):
             recipe = recipe_of(labels[0])
             if recipe is None or recipe.method != "mean_diff":
@@ -154,9 +140,8 @@ def _apart(a: PublishedRow, b: PublishedRow) -> str | None:
     )
 
 
-def _cell(row: PublishedRow) -> tuple[object, ...]:
-    place = (row.source, row.model.casefold(), row.trait, row.position)
-    return (*place, row.label, row.layer, row.coefficient)
+def _place(row: PublishedRow) -> tuple[object, ...]:
+    return (row.source, row.model.casefold(), row.trait, row.position)
 
 
 def _grouped(
@@ -174,7 +159,7 @@ def _distinct(values: Iterable[float | None]) -> list[Decimal]:
 
 def _differ(values: Sequence[Decimal]) -> bool:
     """Whether some two of them are more than two roundings of one number."""
-    return any(b - a > _rounding(a) + _rounding(b) for a, b in combinations(values, 2))
+    return any(b - a > _rounding(a, b) for a, b in combinations(values, 2))
 
 
 def _exact(value: float) -> Decimal:
@@ -182,10 +167,10 @@ def _exact(value: float) -> Decimal:
     return Decimal(repr(float(value)))
 
 
-def _rounding(value: Decimal) -> Decimal:
-    """Half a unit of the last digit printed: the most that rounding can have moved it."""
-    exponent = value.normalize().as_tuple().exponent
-    return Decimal("0.5").scaleb(min(int(exponent), 0))
+def _rounding(*values: Decimal) -> Decimal:
+    """Half a unit of the last digit printed of each: the most that rounding can have moved their sum."""
+    exponents = (int(value.normalize().as_tuple().exponent) for value in values)
+    return sum((Decimal("0.5").scaleb(min(exponent, 0)) for exponent in exponents), Decimal(0))
 
 
 def _signed(value: Decimal) -> str:

@@ -1,7 +1,6 @@
 """The registered model, as MLflow loads it: this file is kept beside the prior's JSON, so that nothing is pickled."""
 
-import math
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +24,9 @@ class CoefficientModel(PythonModel):
         """Columns are those of `massact.prediction.prior.VectorFacts`; the answer's are best, cliff and spread."""
         import pandas as pd
 
-        expected = [self._prior.expect(_facts(row)) for row in model_input.to_dict("records")]
-        return pd.DataFrame([{"best": e.best, "cliff": e.cliff, "spread": e.spread} for e in expected])
-
-
-def _facts(row: dict[str, Any]) -> VectorFacts:
-    values: dict[str, Any] = {field.name: row.get(field.name) for field in fields(VectorFacts)}
-    missing = (name for name, value in values.items() if isinstance(value, float) and math.isnan(value))
-    return VectorFacts(**{**values, **dict.fromkeys(missing)})
+        names = [field.name for field in fields(VectorFacts)]
+        facts = [VectorFacts(**row) for row in model_input[names].to_dict("records")]
+        return pd.DataFrame([asdict(self._prior.expect(row)) for row in facts])[["best", "cliff", "spread"]]
 
 
 set_model(CoefficientModel())

@@ -134,7 +134,7 @@ def _save(folder: Path, text: str) -> None:
 
 
 def _signature() -> Any:
-    from dataclasses import MISSING, fields
+    from dataclasses import fields
 
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
@@ -142,10 +142,6 @@ def _signature() -> Any:
 
     from massact.prediction.prior import VectorFacts
 
-    kinds = {"method": "string", "layer": "long"}
-    facts: list[ColSpec | TensorSpec] = [
-        ColSpec(kinds.get(field.name, "double"), field.name, required=field.default is MISSING)
-        for field in fields(VectorFacts)
-    ]
+    facts: list[ColSpec | TensorSpec] = [ColSpec("double", field.name) for field in fields(VectorFacts)]
     expected: list[ColSpec | TensorSpec] = [ColSpec("double", name) for name in ("best", "cliff", "spread")]
     return ModelSignature(inputs=Schema(facts), outputs=Schema(expected))

@@ -141,13 +141,7 @@ class LadderSearch:
         ladders = {}
         sources: dict[str, None] = {}
         for one in wanted:
-            facts = facts_of(
-                self._evaluator.planner.vectors,
-                one.position,
-                one.recipe,
-                one.layers,
-                with_activations=not isinstance(self._prior, RelativeStrengthPrior),
-            )
+            facts = facts_of(self._evaluator.planner.vectors, one.position, one.recipe, one.layers)
             for layer, of_layer in facts.items():
                 expected = expect(self._prior, of_layer)
                 sources[expected.source] = None
@@ -292,8 +286,7 @@ def stored_prior(session: Session) -> Prior:
     """The prior that `massact predict` registered for the experiment, else relative strength as massact comes with it.
 
     The store must be there; nothing is written to it. A prior that was adopted at another coherence floor is
-    left aside: its cliffs are other cliffs. A regression among its parts reads all of `VectorFacts`, those of the
-    activations included; where these are `None` it takes their means.
+    left aside: its cliffs are other cliffs.
 
     Raises:
         StoreError: the registry cannot be read.
