@@ -3,20 +3,13 @@
 import csv
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from massact.prediction.forms import STRENGTH, TARGETS, WORDS, Target, by_strength
-from massact.prediction.leaving_out import GIVEN, WITHIN_FACTOR, Score, Trial
-from massact.prediction.verdict import (
-    Decision,
-    OwnStrengths,
-    own_strengths,
-    ratio_words,
-    resolution,
-    scatter_words,
-)
-from massact.report.page import TOY_BANNER
-from massact.report.table import Cell, Table, columns
+from massact.prediction.leaving_out import GIVEN, WITHIN_FACTOR, Trial
+from massact.prediction.verdict import Decision, own_strengths, ratio_words, resolution, scatter_words
+from massact.report.evidence import TOY_BANNER
+from massact.report.section import Cell, Table
 
 _HEADINGS: dict[Target, str] = {"best": "The best coefficient", "cliff": "The coherence cliff"}
 _WORDS = {**WORDS, GIVEN: "relative strength, as given"}
@@ -35,20 +28,23 @@ def prediction_markdown(
     Args:
         toy: whether the models are the embedded ones, which the text then says.
     """
-    own = own_strengths(trial.cases)
-    verdicts = "\n\n".join(f"**{_HEADINGS[one.target]}.** {one.text}" for one in decisions)
-    tables = "\n\n".join(
-        f"{_HEADINGS[target]}, {_n_cases(trial)}, each model and trait left out in turn:\n\n"
-        f"{_score_table(trial, target).markdown()}"
-        for target in TARGETS
-    )
-    grid = (
+    n_cases = f"{len(trial.cases)} vectors of {len(trial.groups)} models and traits"
+    parts = [
+        *((TOY_BANNER,) if toy else ()),
+        *(f"**{_HEADINGS[decision.target]}.** {decision.text}" for decision in decisions),
+    ]
+    for target in TARGETS:
+        parts.append(f"{_HEADINGS[target]}, {n_cases}, each model and trait left out in turn:")
+        parts.append(_score_table(trial, target).markdown())
+    parts.append(
         f"At coherence floor {floor:g}. The cliffs were found between coefficients a factor of "
         f"{resolution(trial.cases):.2f} apart (median): nothing predicts them more exactly than that."
     )
-    strengths = f"{scatter_words(own)}\n\n{_own_table(own).markdown()}"
-    banner = (TOY_BANNER,) if toy else ()
-    return "\n\n".join((*banner, verdicts, tables, grid, strengths, *_left_out(left_out)))
+    parts += [scatter_words(own_strengths(trial.cases)), _strength_table(trial).markdown()]
+    if left_out:
+        lines = "\n".join(f"- {count}: {reason}" for reason, count in sorted(left_out.items()))
+        parts += ["Left out, by vector and layer:", lines]
+    return "\n\n".join(parts)
 
 
 def prediction_csv(trial: Trial) -> str:
@@ -61,41 +57,31 @@ def prediction_csv(trial: Trial) -> str:
     for index, case in enumerate(trial.cases):
         outcome = case.outcome
         strength = outcome.best / math.exp(by_strength(case.facts))
-        found = [*(getattr(outcome, name) for name in names), outcome.cliff, strength]
+        measured = [*(getattr(outcome, name) for name in names), outcome.cliff, strength]
         expected = [values[index] for values in trial.predicted.values()]
-        writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in (*found, *expected)])
+        writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in (*measured, *expected)])
     return text.getvalue()
 
 
-def _n_cases(trial: Trial) -> str:
-    return f"{len(trial.cases)} vectors of {len(trial.groups)} models and traits"
-
-
 def _score_table(trial: Trial, target: Target) -> Table:
-    headers = (
-        "predicted by",
-        "#half within",
-        "#nine in ten within",
-        f"#within x{WITHIN_FACTOR:g}",
-        "#error / relative strength's",
-    )
+    within = f"#within x{WITHIN_FACTOR:g}"
+    headers = ("predicted by", "#half within", "#nine in ten within", within, "#error / relative strength's")
     reference = trial.scores[target, STRENGTH]
-    rows = tuple(_score_row(one, reference) for (of, _), one in trial.scores.items() if of == target)
-    return Table("", columns(*headers), rows)
+    rows = [
+        (
+            _WORDS[score.form],
+            f"x{score.median_factor:.2f}",
+            f"x{score.high_factor:.2f}",
+            f"{score.share_within:.0%}",
+            Cell("" if score.form == STRENGTH else ratio_words(score.against(reference))),
+        )
+        for (of, _), score in trial.scores.items()
+        if of == target
+    ]
+    return Table.of("", headers, rows)
 
 
-def _score_row(score: Score, reference: Score) -> tuple[Cell, ...]:
-    against = "" if score.form == STRENGTH else ratio_words(score.against(reference))
-    figures = (
-        f"x{score.median_factor:.2f}",
-        f"x{score.high_factor:.2f}",
-        f"{score.share_within:.0%}",
-        against,
-    )
-    return (Cell(_WORDS[score.form]), *map(Cell, figures))
-
-
-def _own_table(own: Sequence[OwnStrengths]) -> Table:
+def _strength_table(trial: Trial) -> Table:
     headers = (
         "model",
         "trait",
@@ -105,20 +91,15 @@ def _own_table(own: Sequence[OwnStrengths]) -> Table:
         "#cliff at strength",
         "#scatter",
     )
-    rows = tuple(
+    rows = [
         (
-            *map(Cell, one.group),
-            Cell(str(one.n_cases)),
-            *(Cell(t) for t in (f"{one.best:.2f}", f"x{one.best_scatter:.2f}")),
-            *(Cell(t) for t in (f"{one.cliff:.2f}", f"x{one.cliff_scatter:.2f}")),
+            *strengths.group,
+            str(strengths.n_cases),
+            f"{strengths.best:.2f}",
+            f"x{strengths.best_scatter:.2f}",
+            f"{strengths.cliff:.2f}",
+            f"x{strengths.cliff_scatter:.2f}",
         )
-        for one in own
-    )
-    return Table("", columns(*headers), rows)
-
-
-def _left_out(left_out: Mapping[str, int]) -> list[str]:
-    if not left_out:
-        return []
-    lines = "\n".join(f"- {count}: {reason}" for reason, count in sorted(left_out.items()))
-    return [f"Left out, by vector and layer:\n\n{lines}"]
+        for strengths in own_strengths(trial.cases)
+    ]
+    return Table.of("", headers, rows)
