@@ -21,7 +21,7 @@ EXPERIMENT = HERE / "report.yaml"
 _CHILD = """
 import json, sys, time
 from pathlib import Path
-import massact.workflow.report as phase, massact.report.page as document, massact.report.pictures as pictures
+import massact.workflow.report as phase, massact.report.page as page, massact.report.section as section
 
 spent = {}
 
@@ -37,10 +37,10 @@ def timed(module, name):
 
 for name in ("_collect", "build_report"):
     timed(phase, name)
-for name in ("report_pictures", "answers_in_short", "_sections"):
-    timed(document, name)
-for name in ("fixed", "save_png", "save_svg"):
-    timed(pictures, name)
+for name in ("answers_in_short", "_html", "_markdown"):
+    timed(page, name)
+for name in ("drawing", "fixed", "save_png", "save_svg"):
+    timed(section, name)
 from massact.cli.app import main
 sys.argv = ["massact", "report", "--experiment", sys.argv[1], "--tracking-uri", sys.argv[2], "--output", sys.argv[3]]
 try:
@@ -50,13 +50,14 @@ finally:
 """
 _STAGES = {
     "_collect": "reading the store, cosines, samples",
-    "build_report": "building the report, of it:",
+    "build_report": "building the report: words, tables and figures, of it:",
     "answers_in_short": "  the answers in short",
-    "_sections": "  tables",
-    "report_pictures": "  figures, of it:",
-    "fixed": "    laying out",
-    "save_png": "    PNG",
-    "save_svg": "    SVG",
+    "drawing": "  drawing the figures",
+    "fixed": "  laying them out",
+    "save_png": "  PNG",
+    "save_svg": "  SVG",
+    "_html": "the page",
+    "_markdown": "the Markdown",
     "whole process": "the whole process",
 }
 

@@ -11,8 +11,7 @@ from typing import Any
 from massact.config import Experiment, load_experiment
 from massact.labels import parse_label
 from massact.query import Answers, Evaluations
-from massact.report import Criterion, Provenance, ReportInput, Sample
-from massact.report.evidence import Evidence
+from massact.report import Criterion, Evidence, Facts, Provenance, Sample
 from massact.store.read.base import FINISHED, Failure, Stored
 from massact.store.schema import EvaluationRow, Kind
 from massact.vectors.massive_dims import Calibration, LayerMassive
@@ -157,21 +156,19 @@ def calibration(dims: tuple[int, ...] = (43, 11, 70, 25, 88), scale: float = 260
     return Calibration(layers, 50, 1600)
 
 
-def report_input(rows: list[Stored[EvaluationRow]], **values: Any) -> ReportInput:
-    """A report's input about the toys."""
-    given = experiment()
+def report_input(rows: list[Stored[EvaluationRow]], **values: Any) -> Evidence:
+    """What a report about the toys is made from; whatever is no field of `Evidence.of` is one of `Facts`."""
+    given = values.pop("experiment", experiment())
+    answers = values.pop("answers", None) or Answers(
+        evaluations=Evaluations.of(tuple(rows)), groups=given.groups(), coefficient_ranges={}
+    )
     fields: dict[str, Any] = {
-        "experiment": given,
-        "answers": Answers(
-            evaluations=Evaluations.of(tuple(rows)), groups=given.groups(), coefficient_ranges={}
-        ),
         "baselines": (baseline(), baseline("toy-gemma-2")) if rows else (),
-        "calibrations": {},
         "generated_at": datetime(2026, 2, 5, 12, 30, tzinfo=UTC),
         "provenance": Provenance(n_evaluations=len(rows)),
         "toy": True,
     }
-    return ReportInput(**{**fields, **values})
+    return Evidence.of(given, answers, facts=Facts(**{**fields, **values}))
 
 
 def sample(**values: Any) -> Sample:
@@ -182,11 +179,9 @@ def sample(**values: Any) -> Sample:
     return Sample(**{**fields, **values})
 
 
-def evidence(rows: list[Stored[EvaluationRow]], failures: tuple[Failure, ...] = ()) -> Evidence:
-    return Evidence.of(
-        experiment(),
-        Answers(evaluations=Evaluations.of(tuple(rows)), failures=failures, coefficient_ranges={}),
-    )
+def evidence(rows: list[Stored[EvaluationRow]], failures: tuple[Failure, ...] = (), **facts: Any) -> Evidence:
+    answers = Answers(evaluations=Evaluations.of(tuple(rows)), failures=failures, coefficient_ranges={})
+    return Evidence.of(experiment(), answers, facts=Facts(**facts))
 
 
 def scored(delta: float, coherence: float, **values: object) -> Stored[EvaluationRow]:

@@ -66,10 +66,11 @@ def test_every_answer_gives_its_figure_and_leaves_settings_alone(name: str, answ
 
 def test_a_frame_draws_what_the_report_draws(answers: Answers) -> None:
     from massact.report.evidence import Evidence, Place
-    from massact.report.trade_off import tradeoff_figure
+    from massact.report.section import drawing
+    from massact.report.trade_off import AgainstCoefficient
 
     place = Place("toy-gemma-3", "refusal", "response[:5]")
-    of_report = tradeoff_figure(Evidence.of(experiment(), answers), place)
+    of_report = drawing(AgainstCoefficient(Evidence.of(experiment(), answers), place))
     ours = massact.plot.tradeoff(answers.runs(68.0).to_frame(), against="coefficient", only=HERE)
     assert of_report is not None
     assert _points(ours) == _points(of_report)

@@ -3,19 +3,20 @@
 import re
 import subprocess
 import sys
-from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 import pytest
+from matplotlib.figure import Figure
 
 from massact.query import Answers, Evaluations
 from massact.query.stats.paired import QuestionScores
-from massact.report import Report, build_report
-from massact.report.comparisons import before_after_table
+from massact.report import Report, Section, build_report, page
+from massact.report.before_after import before_after_table
+from massact.report.coefficients import coefficients_section
 from massact.report.evidence import Evidence
-from massact.report.result_tables import best_tables, gap_matrices
-from massact.report.sections import coefficient_section
+from massact.report.figure_style import new_figure
+from massact.report.results import best_section, gap_matrix
 from massact.report.summary import answers_in_short
 from massact.store.read.base import Failure, Stored
 from massact.store.schema import EvaluationRow, Scores
@@ -103,7 +104,9 @@ def test_toys_are_named_as_such(report: Report, rows: Rows) -> None:
 
 def test_the_same_input_gives_the_same_report() -> None:
     given = report_input([scored(50.0, 90.0)], calibrations={"toy-gemma-3": calibration()})
-    assert build_report(given) == build_report(given)
+    first, second = build_report(given), build_report(given)
+    assert first == second
+    assert (first.html, first.markdown) == (second.html, second.markdown)
 
 
 def test_figures_of_the_markdown_exist(report: Report) -> None:
@@ -132,8 +135,10 @@ def test_failed_and_unscored_are_neither_zero_nor_missing() -> None:
         groups=given.groups(),
         coefficient_ranges={},
     )
-    report = build_report(replace(report_input([unscored]), answers=answers))
-    table = {cells[0].text: cells[1] for cells in gap_matrices(evidence([unscored], (failure,)))[0].rows}
+    report = build_report(report_input([unscored], answers=answers))
+    table = {
+        cells[0].text: cells[1] for cells in gap_matrix(evidence([unscored], (failure,)), "refusal").rows
+    }
     assert table["mean_diff"].text == "failed"
     assert table["probe"].text == "unscored"
     assert table["probe_top1"].text == "\N{EM DASH}"
@@ -184,7 +189,7 @@ def test_settings_are_never_mixed() -> None:
     old = scored(90.0, 90.0, setting="old", judge="openai:other", finished_at=2000)
     new = scored(40.0, 90.0, label="mean_diff", finished_at=1000)
     found = evidence([old, new])
-    table = {cells[0].text: cells[1].text for cells in gap_matrices(found)[0].rows}
+    table = {cells[0].text: cells[1].text for cells in gap_matrix(found, "refusal").rows}
     # the setting that the file declares is answered in, though another was run later
     assert table["mean_diff"] == "+40.0 @ 90"
     assert table["probe"] == "\N{EM DASH} (not in this setting)"
@@ -198,7 +203,7 @@ def test_scatter_is_measured_on_groups_with_an_effect() -> None:
         for label in ("probe", "probe_top1")
     ]
     idle = scored(1.0, 95.0, label="probe_cleaned", coefficient=1.0, relative_strength=0.01)
-    table = coefficient_section(evidence([*rows, idle])).tables[-1]
+    table = coefficients_section(evidence([*rows, idle])).tables[-1]
     assert table.caption.startswith("Scatter")
     assert [cell.text for cell in table.rows[0]][:2] == ["toy-gemma-3", "2"]
 
@@ -218,6 +223,41 @@ def test_report_imports_nothing_heavy() -> None:
     code = f"import sys, massact.report; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+class _Line:
+    """A figure from outside the package."""
+
+    name = "a line"
+    data = (1.0, 2.0)
+
+    def draw(self) -> Figure:
+        figure, axes = new_figure((1, 1), (4.0, 3.0))
+        axes[0, 0].plot(self.data)
+        return figure
+
+    def alt(self) -> str:
+        return "from 1 to 2"
+
+    def caption(self) -> str:
+        return "A line."
+
+
+def test_a_section_with_its_figure_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = Section("mine", "Mine", ("words",), figures=(_Line(),))
+    monkeypatch.setattr(page, "SECTIONS", (*page.SECTIONS, lambda _: mine, lambda _: None))
+    report = build_report(report_input([]))
+    assert "## Mine\n\nwords\n\n![from 1 to 2](figures/a-line.png)\n\n*A line.*" in report.markdown
+    assert '<svg role="img" aria-label="from 1 to 2"' in report.html
+    assert '<a href="#mine">Mine</a>' in report.html
+    assert set(report.figures) == {"a-line"}
+
+
+def test_the_digests_of_the_provenance_are_those_that_the_rows_hold() -> None:
+    told = scored(50.0, 90.0, trait_digest="d" * 64, chat_template_digest="e" * 64)
+    text = build_report(report_input([told], baselines=())).markdown
+    assert f"| datasets                   | refusal {'d' * 12} " in text
+    assert f"| chat templates             | toy-gemma-3 {'e' * 12} " in text
 
 
 def test_generated_at_and_provenance_are_shown() -> None:
@@ -242,7 +282,7 @@ def test_with_scores_by_question_bests_have_intervals_and_differences_are_tested
         coefficient_ranges={},
     )
     found = Evidence.of(experiment(), given)
-    (table,) = (one for one in best_tables(found) if "response[:5]" in one.caption)
+    (table,) = (one for one in best_section(found).tables if "response[:5]" in one.caption)
     assert [column.header for column in table.columns][2:4] == ["95 % of delta", "standing"]
     assert [(row[0].text, row[3].text) for row in table.rows[:2]] == [
         ("probe_preclean", "winner"),
@@ -260,5 +300,5 @@ def test_with_scores_by_question_bests_have_intervals_and_differences_are_tested
     assert "That best lies at the end of its grid" in short[0].lines[0]
     assert table.rows[0][5].text == "8, end of grid"
     assert short[1].verdict.startswith("Of 4 pairs: 1 ahead when cleaned before; ")
-    (cell,) = (one[1] for one in gap_matrices(found)[0].rows if one[0].text == "probe_preclean")
+    (cell,) = (one[1] for one in gap_matrix(found, "refusal").rows if one[0].text == "probe_preclean")
     assert re.fullmatch(r"\+\d+\.\d to \+\d+\.\d, n 10", cell.detail)

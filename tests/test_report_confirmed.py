@@ -5,7 +5,7 @@ from typing import Any
 
 from massact.query import Answers, Evaluations
 from massact.report import build_report
-from massact.report.evidence import ReportInput
+from massact.report.evidence import Evidence
 from massact.report.phase_notes import NOTE_LIMIT, confirm_markdown, confirm_verdicts
 from tests.confirmation_rows import Scored, all_confirmed, chosen, confirmed, rows_of, scores_of
 from tests.report_rows import experiment, report_input
@@ -18,7 +18,7 @@ SPLIT = replace(experiment(), confirm_share=0.4)
 TITLE = "Confirmed on other questions"
 
 
-def given(*cells: Scored, is_split: bool = True, grid: list[Scored] | None = None) -> ReportInput:
+def given(*cells: Scored, is_split: bool = True, grid: list[Scored] | None = None) -> Evidence:
     found = GRID if grid is None else grid
     answers = Answers(
         evaluations=Evaluations.of(rows_of(found)),

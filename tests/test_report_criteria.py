@@ -7,9 +7,9 @@ import pytest
 
 from massact.query import Answers, Evaluations
 from massact.report.checks import sanity_checks, success_criteria
-from massact.report.evidence import Evidence
+from massact.report.evidence import Evidence, Facts
 from massact.report.phase_notes import NOTE_LIMIT, phase_markdown, phase_verdicts
-from massact.report.result_tables import gap_matrices
+from massact.report.results import gap_matrix
 from massact.report.summary import answers_in_short
 from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow
@@ -31,9 +31,9 @@ def rows() -> Rows:
 
 
 def test_everything_evaluated_ticks_everything(rows: Rows) -> None:
-    found = evidence(rows)
+    found = evidence(rows, baselines=(baseline(), baseline("toy-gemma-2")))
     assert [one.verdict for one in success_criteria(found)] == ["yes"] * 4
-    checks = sanity_checks(found, (baseline(), baseline("toy-gemma-2")))
+    checks = sanity_checks(found)
     assert [one.verdict for one in checks] == ["yes"] * 8
 
 
@@ -74,14 +74,14 @@ def test_a_comparison_that_was_evaluated_once_is_not_complete(rows: Rows) -> Non
     once = "probe_preclean and probe_cleaned were evaluated once, as probe_cleaned: cosine 0.9850"
     assert f"toy-gemma-2, response[:5]: {once}" in before.detail
     assert "--alike off compares them" in before.detail
-    details = {cell.detail for row in gap_matrices(found)[0].rows for cell in row}
+    details = {cell.detail for row in gap_matrix(found, "refusal").rows for cell in row}
     assert any(text.endswith(", as probe_cleaned") for text in details)
     assert "not evaluated apart" in phase_markdown("phase2", experiment(), found.answers)
 
 
 def test_below_the_floor_is_not_missing() -> None:
     found = evidence([scored(80.0, 61.24), scored(90.0, 30.0, coefficient=12.0)])
-    assert gap_matrices(found)[0].rows[0][1].text == "below floor (61.2)"
+    assert gap_matrix(found, "refusal").rows[0][1].text == "below floor (61.2)"
     one = success_criteria(found)[0]
     assert "probe (below the floor at 61.2)" in one.detail
     assert "massact gaps" in one.detail
@@ -95,10 +95,14 @@ def test_negative_direction_prefers_the_fall() -> None:
         scored(-60.0, 90.0, direction="negative"),
         scored(-20.0, 90.0, label="mean_diff", direction="negative"),
     ]
-    found = Evidence.of(falls, Answers(evaluations=Evaluations.of(tuple(rows)), coefficient_ranges={}))
+    answers = Answers(evaluations=Evaluations.of(tuple(rows)), coefficient_ranges={})
+    found, low_found = (
+        Evidence.of(falls, answers, facts=Facts(baselines=(baseline(trait_mean=trait),)))
+        for trait in (80.0, 2.0)
+    )
     assert "`probe`, -60.0 @ 90" in answers_in_short(found)[0].lines[0]
-    high = sanity_checks(found, (baseline(trait_mean=80.0),))
-    low = sanity_checks(found, (baseline(trait_mean=2.0),))
+    high = sanity_checks(found)
+    low = sanity_checks(low_found)
     assert criterion(high, "baseline").ok
     assert not criterion(low, "baseline").ok
     assert criterion(high, "effect").ok
@@ -108,17 +112,17 @@ def test_negative_direction_prefers_the_fall() -> None:
     ("trait", "coherence", "is_sane"), [(3.0, 99.0, True), (12.0, 99.0, False), (3.0, 80.0, False)]
 )
 def test_baseline_sanity(trait: float, coherence: float, is_sane: bool) -> None:
-    checks = sanity_checks(evidence([]), (baseline(trait_mean=trait, coherence_mean=coherence),))
+    checks = sanity_checks(evidence([], baselines=(baseline(trait_mean=trait, coherence_mean=coherence),)))
     assert criterion(checks, "baseline toy-gemma-3").ok is is_sane
     assert criterion(checks, "baseline toy-gemma-2").verdict == "cannot say"
 
 
 def test_random_direction_must_not_win() -> None:
     real, random = scored(40.0, 90.0), scored(45.0, 80.0, label="random_baseline")
-    assert criterion(sanity_checks(evidence([real, random]), ()), "random").verdict == "no"
-    assert criterion(sanity_checks(evidence([real]), ()), "random").verdict == "cannot say"
+    assert criterion(sanity_checks(evidence([real, random])), "random").verdict == "no"
+    assert criterion(sanity_checks(evidence([real])), "random").verdict == "cannot say"
     below = scored(45.0, 20.0, label="random_baseline")
-    assert criterion(sanity_checks(evidence([real, below]), ()), "random").ok
+    assert criterion(sanity_checks(evidence([real, below])), "random").ok
 
 
 def test_phase_notes_fit_and_say_what_is_cut(rows: Rows) -> None:

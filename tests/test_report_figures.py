@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
-from typing import Any
 from xml.etree import ElementTree as ET
 
 import matplotlib as mpl
@@ -12,23 +11,26 @@ import pytest
 from matplotlib.image import imread
 
 from massact.query import Answers, Evaluations
-from massact.report.comparisons import before_after_figure, curve_figure
+from massact.report.before_after import BeforeAfter
+from massact.report.coefficients import RelativeStrength
+from massact.report.curve import CleaningCurve
 from massact.report.evidence import Evidence, Place
 from massact.report.figure_style import label_style, save_png, save_svg
-from massact.report.trade_off import strength_figure, tradeoff_figure
-from massact.report.vectors import massive_figure
+from massact.report.massive import MassiveDims
+from massact.report.section import Figure, drawing
+from massact.report.trade_off import AgainstCoefficient
 from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow
 from tests.report_rows import calibration, experiment, row, toy_rows
 
 PLACE = Place("toy-gemma-3", "refusal", "response[:5]")
 CALIBRATIONS = {"toy-gemma-3": calibration()}
-DRAW: dict[str, Callable[[Evidence], Any]] = {
-    "tradeoff": lambda evidence: tradeoff_figure(evidence, PLACE),
-    "strength": strength_figure,
-    "curve": curve_figure,
-    "before_after": before_after_figure,
-    "massive": lambda evidence: massive_figure(CALIBRATIONS if evidence.strata else {}, ["toy-gemma-3"]),
+FIGURES: dict[str, Callable[[Evidence], Figure]] = {
+    "tradeoff": lambda evidence: AgainstCoefficient(evidence, PLACE),
+    "strength": RelativeStrength,
+    "curve": CleaningCurve,
+    "before_after": BeforeAfter,
+    "massive": lambda evidence: MassiveDims(CALIBRATIONS if evidence.strata else {}, ["toy-gemma-3"]),
 }
 
 
@@ -41,9 +43,9 @@ def some() -> Evidence:
     return evidence([one for one in toy_rows() if one.row.position == PLACE.position])
 
 
-@pytest.mark.parametrize("name", DRAW)
+@pytest.mark.parametrize("name", FIGURES)
 def test_figure_has_content(name: str, some: Evidence) -> None:
-    figure = DRAW[name](some)
+    figure = drawing(FIGURES[name](some))
     assert figure is not None
     drawn = [axes for axes in figure.axes if axes.lines or axes.patches]
     assert len(drawn) == len(figure.axes)
@@ -57,9 +59,9 @@ def test_figure_has_content(name: str, some: Evidence) -> None:
     assert "mathdefault" not in texts
 
 
-@pytest.mark.parametrize("name", DRAW)
+@pytest.mark.parametrize("name", FIGURES)
 def test_nothing_evaluated_draws_nothing(name: str) -> None:
-    assert DRAW[name](evidence([])) is None
+    assert drawing(FIGURES[name](evidence([]))) is None
 
 
 @pytest.mark.parametrize("name", ["tradeoff", "strength", "curve", "before_after"])
@@ -67,7 +69,8 @@ def test_missing_scores_are_not_drawn_as_zero(name: str) -> None:
     good = row(delta=50.0, coherence_mean=90.0, relative_strength=0.8, label="probe_cleaned")
     unscored = row(coefficient=10.0, label="probe_cleaned", relative_strength=1.0)
     below = row(delta=70.0, coherence_mean=20.0, relative_strength=1.2, label="probe_preclean")
-    figure = DRAW[name](evidence([good, unscored, below]))
+    figure = drawing(FIGURES[name](evidence([good, unscored, below])))
+    assert figure is not None
     heights = [y for axes in figure.axes for line in axes.lines for y in np.asarray(line.get_ydata(), dtype=float)
                if line.get_marker() == "o" and line.get_transform().contains_branch(axes.transData)]  # fmt: skip
     assert 0.0 not in heights
@@ -84,15 +87,15 @@ def test_names_are_text_not_formulas() -> None:
     renamed = replace(given, models=(replace(given.models[0], name=odd),), phases=())
     stored = row(model=odd, delta=50.0, coherence_mean=90.0)
     found = Evidence.of(renamed, Answers(evaluations=Evaluations.of((stored,)), coefficient_ranges={}))
-    figure = massive_figure({odd: calibration()}, [odd])
+    figure = drawing(MassiveDims({odd: calibration()}, [odd]))
     assert figure is not None
     assert "a $x_1$ &lt;b&gt;&amp;" in save_svg(figure)
-    assert tradeoff_figure(found, Place(odd, "refusal", "response[:5]")) is not None
+    assert drawing(AgainstCoefficient(found, Place(odd, "refusal", "response[:5]"))) is not None
 
 
 def test_callers_settings_come_back(some: Evidence) -> None:
     before = dict(mpl.rcParams)
-    curve_figure(some)
+    drawing(CleaningCurve(some))
     assert dict(mpl.rcParams) == before
 
 

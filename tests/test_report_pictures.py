@@ -9,23 +9,16 @@ import pytest
 
 from massact.query import Answers, Evaluations
 from massact.report import CosineMatrix, VectorFact, build_report
+from massact.report.coefficients import RelativeStrength
+from massact.report.curve import CleaningCurve
 from massact.report.evidence import Evidence, Place
 from massact.report.figure_style import save_svg
-from massact.report.heat_maps import FEWER_LABELS, heat_alt, heat_figure, heat_places, heat_text, key_labels
-from massact.report.limits import key_places, left_out
-from massact.report.phase_notes import phase_figures, safe_name
-from massact.report.pictures import curve_alt, tradeoff_alt
-from massact.report.positions import window_alt, window_figure, window_tables
-from massact.report.trade_off import coherence_alt, coherence_figure
-from massact.report.vectors import (
-    cosine_alt,
-    cosine_figure,
-    cosine_text,
-    energy_alt,
-    energy_figure,
-    energy_lines,
-    energy_tables,
-)
+from massact.report.heat_maps import FEWER_LABELS, HeatMap, heat_section
+from massact.report.massive import Cosines, MassiveEnergy, cosine_text, massive_section
+from massact.report.phase_notes import phase_figures
+from massact.report.positions import ByWindow, positions_section
+from massact.report.section import drawing, key_places, rest_of_places, safe_name
+from massact.report.trade_off import AgainstCoefficient, AgainstCoherence
 from tests.report_rows import evidence, experiment, report_input, row, sample, scored, toy_rows
 
 PLACE = Place("toy-gemma-3", "refusal", "response[:5]")
@@ -54,7 +47,7 @@ def whole() -> Evidence:
 
 
 def test_a_heat_map_crosses_out_what_is_below_the_floor_and_frames_the_best() -> None:
-    figure = heat_figure(evidence(FEW), PLACE, ["probe"])
+    figure = drawing(HeatMap(evidence(FEW), PLACE, ["probe"]))
     assert figure is not None
     panel = figure.axes[0]
     (cells,) = panel.collections
@@ -71,19 +64,19 @@ def test_a_heat_map_crosses_out_what_is_below_the_floor_and_frames_the_best() ->
 
 
 def test_the_words_of_a_heat_map_have_its_numbers() -> None:
-    text = heat_alt(evidence(FEW), PLACE, ["probe"])
+    text = HeatMap(evidence(FEW), PLACE, ["probe"]).alt()
     assert "probe: best +99.8 at layer 3, coefficient 24; 2 of 5 cells below the floor" in text
 
 
 def test_one_evaluation_is_no_map() -> None:
-    assert heat_figure(evidence(FEW[:1]), PLACE, ["probe"]) is None
-    assert heat_text(evidence([])) == ("No label was evaluated at two layers or coefficients.",)
+    assert drawing(HeatMap(evidence(FEW[:1]), PLACE, ["probe"])) is None
+    assert heat_section(evidence([])).text == ("No label was evaluated at two layers or coefficients.",)
 
 
 def test_heat_maps_of_the_labels_that_matter_and_what_is_left_out(whole: Evidence) -> None:
-    places = heat_places(whole)
-    assert len(places) == 6
-    labels = {place: key_labels(whole, place) for place in places}
+    section = heat_section(whole)
+    labels = {figure.place: figure.labels for figure in section.figures if isinstance(figure, HeatMap)}
+    assert len(labels) == len(section.figures) == 6
     for place, some in labels.items():
         best = max(
             (label for label in whole.labels(place) if label.startswith("probe")),
@@ -92,8 +85,8 @@ def test_heat_maps_of_the_labels_that_matter_and_what_is_left_out(whole: Evidenc
         assert whole.best(place, some[1]).delta == whole.best(place, best).delta  # type: ignore[union-attr]
         assert "random_baseline" not in some
     assert sorted(map(len, labels.values())) == [FEWER_LABELS] * 4 + [6, 6]
-    assert "24 of" in heat_text(whole)[1]
-    assert "massact.plot.heat_map" in heat_text(whole)[1]
+    assert "24 of" in section.text[1]
+    assert "massact.plot.heat_map" in section.text[1]
 
 
 def test_where_there_are_many_places_the_best_of_each_model_comes_first(whole: Evidence) -> None:
@@ -101,15 +94,15 @@ def test_where_there_are_many_places_the_best_of_each_model_comes_first(whole: E
     assert key_places(whole, places, None) == places
     few = key_places(whole, places, 2)
     assert {place.model for place in few} == {"toy-gemma-3", "toy-gemma-2"}
-    assert left_out(6, 6, "places", "massact.plot.tradeoff") == ""
-    assert "2 of 6 places are drawn" in left_out(2, 6, "places", "massact.plot.tradeoff")
+    assert rest_of_places(6, 6, "tradeoff") == ""
+    assert "2 of 6 places are drawn" in rest_of_places(6, 2, "tradeoff")
 
 
 def test_position_windows_side_by_side(whole: Evidence) -> None:
-    figure = window_figure(whole)
+    figure = drawing(ByWindow(whole))
     assert figure is not None
     assert len(figure.axes) == 2 * 2, "two models, two methods; a random direction has no line"
-    table = window_tables(whole)[0]
+    table = positions_section(whole).tables[0]
     assert [column.header for column in table.columns] == [
         "label",
         "response[:5]",
@@ -117,18 +110,18 @@ def test_position_windows_side_by_side(whole: Evidence) -> None:
         "response[:20]",
     ]
     assert all(", n 10" in cell.text for cell in table.rows[0][1:])
-    assert re.search(r"toy-gemma-3 at response\[:10\]: best \S+ with \+\d+\.\d", window_alt(whole))
+    assert re.search(r"toy-gemma-3 at response\[:10\]: best \S+ with \+\d+\.\d", ByWindow(whole).alt())
 
 
 def test_one_window_is_no_comparison() -> None:
     found = evidence(FEW)
-    assert window_figure(found) is None
-    assert window_tables(found) == ()
+    assert drawing(ByWindow(found)) is None
+    assert positions_section(found).tables == ()
 
 
 def test_delta_against_coherence_marks_the_best_and_the_floor() -> None:
     found = evidence(FEW)
-    figure = coherence_figure(found, PLACE.model, PLACE.trait)
+    figure = drawing(AgainstCoherence(found, PLACE.model, PLACE.trait))
     assert figure is not None
     panel = figure.axes[0]
     low, high = panel.get_xlim()
@@ -139,19 +132,20 @@ def test_delta_against_coherence_marks_the_best_and_the_floor() -> None:
     assert (list(biggest.get_xdata()), list(biggest.get_ydata())) == ([90.0], [99.8])
     hollow = [line for line in panel.lines if line.get_markerfacecolor() == "none"]
     assert [len(np.asarray(line.get_xdata())) for line in hollow] == [2]
-    assert "its best +99.8 at 90" in coherence_alt(found, PLACE.model, PLACE.trait)
+    assert "its best +99.8 at 90" in AgainstCoherence(found, PLACE.model, PLACE.trait).alt()
 
 
 def test_the_words_of_a_trade_off_say_where_the_cliff_is() -> None:
-    assert "best +99.8 at layer 3, coefficient 24, below the floor from 38 on" in tradeoff_alt(
-        evidence(FEW), PLACE
+    assert (
+        "best +99.8 at layer 3, coefficient 24, below the floor from 38 on"
+        in AgainstCoefficient(evidence(FEW), PLACE).alt()
     )
 
 
 def test_the_words_of_a_curve_say_where_there_is_no_result() -> None:
     rows = [scored(50.0, 90.0, label="probe"), scored(40.0, 90.0, label="probe_top1"),
             scored(90.0, 10.0, label="probe_top2")]  # fmt: skip
-    assert "probe: 0 +50.0, 1 +40.0, 2 no result" in curve_alt(evidence(rows))
+    assert "probe: 0 +50.0, 1 +40.0, 2 no result" in CleaningCurve(evidence(rows)).alt()
 
 
 FACTS = tuple(
@@ -168,18 +162,19 @@ FACTS = tuple(
 )
 
 
-def test_energies_by_layer_without_those_that_have_none(whole: Evidence) -> None:
-    figure = energy_figure(whole, FACTS)
+def test_energies_by_layer_without_those_that_have_none() -> None:
+    found = evidence(toy_rows(), vectors=FACTS)
+    figure = drawing(MassiveEnergy(found))
     assert figure is not None
     heights = [list(line.get_ydata()) for line in figure.axes[0].lines]
     assert sorted(heights) == [[0.28, 0.28], [0.86, 0.86]]
-    (table,) = energy_tables(whole, FACTS)
+    section = massive_section(found)
+    (table,) = section.tables
     assert [[cell.text for cell in cells] for cells in table.rows] == [
         ["mean_diff", "2: 0.86, 3: 0.86"], ["probe", "2: 0.28, 3: 0.28"]]  # fmt: skip
-    assert "mean_diff_cleaned" in energy_lines(FACTS)[0]
-    assert "mean_diff 0.86, probe 0.28" not in energy_alt(whole, ())
-    assert "mean_diff 0.86 and probe 0.28; 1 label with none" in energy_alt(whole, FACTS)
-    assert energy_figure(whole, ()) is None
+    assert "mean_diff_cleaned" in section.text[0]
+    assert "mean_diff 0.86 and probe 0.28; 1 label with none" in MassiveEnergy(found).alt()
+    assert drawing(MassiveEnergy(evidence(toy_rows()))) is None
 
 
 def test_cosines_never_print_as_one_what_is_not_one() -> None:
@@ -187,36 +182,33 @@ def test_cosines_never_print_as_one_what_is_not_one() -> None:
         "1.00", "1.00", "0.998", "0.42", "0.00", "-0.50"]  # fmt: skip
 
 
-def test_cosines_as_half_a_matrix(whole: Evidence) -> None:
+def test_cosines_as_half_a_matrix() -> None:
     matrix = CosineMatrix(
         model=PLACE.model, trait="refusal", position=PLACE.position, layer=2,
         labels=("mean_diff", "probe", "probe_top1"),
         values=((1.0, 0.4, 0.41), (0.4, 1.0, 0.97), (0.41, 0.97, 1.0)),
     )  # fmt: skip
-    figure = cosine_figure(whole, (matrix,))
+    cosines = Cosines(evidence([], label_cosines=(matrix,)))
+    figure = drawing(cosines)
     assert figure is not None
     assert sorted(text.get_text() for text in figure.axes[0].texts) == ["0.40", "0.41", "0.97"]
-    assert "from 0.40 (mean_diff and probe) to 0.97 (probe and probe_top1)" in cosine_alt(whole, (matrix,))
-    assert cosine_figure(whole, ()) is None
+    assert "from 0.40 (mean_diff and probe) to 0.97 (probe and probe_top1)" in cosines.alt()
+    assert drawing(Cosines(evidence([]))) is None
 
 
 def test_a_median_stands_in_the_legend_not_on_the_points(whole: Evidence) -> None:
-    from massact.report.trade_off import strength_figure
-
-    figure = strength_figure(whole)
+    figure = drawing(RelativeStrength(whole))
     assert figure is not None
     assert not any("median" in text.get_text() for axes in figure.axes for text in axes.texts)
     assert any("median of the bests, " in text.get_text() for text in figure.legends[0].get_texts())
 
 
 def test_a_legend_names_only_what_is_drawn() -> None:
-    from massact.report.comparisons import curve_figure
-
     rows = [scored(50.0, 90.0, label=label) for label in ("probe", "probe_top1", "probe_top2")]
     below = [scored(90.0, 10.0, label=label) for label in ("mean_diff", "mean_diff_top1", "mean_diff_top2")]
     given = replace(experiment(), phases=())
     answers = Answers(evaluations=Evaluations.of([*rows, *below]), coefficient_ranges={})
-    figure = curve_figure(Evidence.of(given, answers))
+    figure = drawing(CleaningCurve(Evidence.of(given, answers)))
     assert figure is not None
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["probe", "no result at the floor"]
 

@@ -3,15 +3,16 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from massact.cli.app import cli
 from massact.interop.published import read_published
-from massact.report.comparisons import cleaning_curves, curve_figure
-from massact.report.published import printed_places, published_alt, published_figure, published_section
-from massact.report.table import Section
+from massact.report.curve import CleaningCurve, cleaning_curves
+from massact.report.published import Published, printed_places, published_section
+from massact.report.section import Section, drawing
 from massact.store.schema import PublishedRow
 from tests.report_rows import evidence, scored
 
@@ -25,8 +26,8 @@ def figures(**values: object) -> tuple[PublishedRow, ...]:
     return tuple(replace(row, **values) for row in rows) if values else tuple(rows)  # type: ignore[arg-type]
 
 
-def section(rows: tuple[PublishedRow, ...], found: object = None) -> Section:
-    made = published_section(evidence([]) if found is None else found, rows)  # type: ignore[arg-type]
+def section(printed: tuple[PublishedRow, ...], rows: list[Any] | None = None) -> Section:
+    made = published_section(evidence(rows or [], published=printed))
     assert made is not None
     return made
 
@@ -102,13 +103,13 @@ def test_a_source_keeps_its_best_and_shows_the_others() -> None:
 
 
 def test_ours_stand_beside_and_stay_apart() -> None:
-    found = evidence([scored(44.0, 90.0, label="probe"), scored(12.0, 95.0, label="mean_diff")])
+    ours_rows = [scored(44.0, 90.0, label="probe"), scored(12.0, 95.0, label="mean_diff")]
     rows = tuple(replace(row, model="toy-gemma-3") for row in figures() if row.model.endswith("3-4b"))
-    table = next(one for one in section(rows, found).tables if "refusal, response[:5]" in one.caption)
+    table = next(one for one in section(rows, ours_rows).tables if "refusal, response[:5]" in one.caption)
     ours = [column.header for column in table.columns].index("ours")
     cell = next(row for row in table.rows if row[0].text == "probe")[ours]
     assert (cell.text, cell.state) == ("+44.0 @ 90 (layer 2, 8)", "ok")
-    figure = published_figure(found, rows)
+    figure = drawing(Published(evidence(ours_rows, published=rows)))
     assert figure is not None
     stars = [line for axes in figure.axes for line in axes.lines if line.get_marker() == "*"]
     assert sorted(float(line.get_xdata()[0]) for line in stars) == [12.0, 44.0]
@@ -116,21 +117,21 @@ def test_ours_stand_beside_and_stay_apart() -> None:
 
 
 def test_the_words_of_the_figure_have_its_numbers() -> None:
-    text = published_alt(evidence([]), figures())
+    text = Published(evidence([], published=figures())).alt()
     assert re.search(r"response\[:10\]: probe: S1 \S+ \+26\.6 and S2 \S+ \+93\.2: 66\.6 points", text)
 
 
 def test_nothing_published_is_no_section() -> None:
-    assert published_section(evidence([]), ()) is None
-    assert published_figure(evidence([]), ()) is None
-    assert published_figure(evidence([]), figures(source="one")) is None
+    assert published_section(evidence([])) is None
+    assert drawing(Published(evidence([]))) is None
+    assert drawing(Published(evidence([], published=figures(source="one")))) is None
 
 
 def test_the_cleaning_curve_has_the_published_values_beside_it() -> None:
-    found = evidence([scored(44.0, 90.0, label="mean_diff"), scored(40.0, 90.0, label="mean_diff_top1"),
-                      scored(30.0, 90.0, label="mean_diff_top2")])  # fmt: skip
     rows = tuple(replace(row, model="toy-gemma-3") for row in figures() if row.model.endswith("3-4b"))
-    figure = curve_figure(found, rows)
+    found = evidence([scored(44.0, 90.0, label="mean_diff"), scored(40.0, 90.0, label="mean_diff_top1"),
+                      scored(30.0, 90.0, label="mean_diff_top2")], published=rows)  # fmt: skip
+    figure = drawing(CleaningCurve(found))
     assert figure is not None
     curve = next(one for one in cleaning_curves(found) if one.place.position == "response[:5]")
     hollow = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "none"]
@@ -145,5 +146,5 @@ def test_a_model_that_is_spelled_in_two_ways_is_one_place() -> None:
     rows = tuple(
         replace(row, model=row.model.upper()) if row.source.startswith("S2") else row for row in figures()
     )
-    places = printed_places(evidence([]), rows)
+    places = printed_places(evidence([], published=rows))
     assert sum(one.has_several for one in places) == 6

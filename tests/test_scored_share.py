@@ -8,8 +8,8 @@ import pytest
 
 import massact
 from massact.domain import Group
-from massact.plot.sources import Given, drawn_from
-from massact.query import Evaluations, best, gaps, runs
+from massact.plot.sources import evidence_of
+from massact.query import Evaluations, Filters, best, gaps, runs
 from massact.store.schema import Points, point_of
 from massact.store.schema.declared import Declared, encode_declared
 from massact.store.schema.points import has_enough_scores
@@ -127,5 +127,5 @@ def test_a_figure_of_a_bare_name_takes_the_floor_that_best_takes(
         client.set_experiment_tag(home.experiment_id, key, value)
     answer = massact.best("x", tracking_uri=uri)
     assert (answer.floor, [row.status for row in answer.rows]) == (85.0, ["below_floor"])
-    assert drawn_from("x", Given(tracking_uri=uri)).evidence.floor == 85.0
-    assert drawn_from("x", Given(tracking_uri=uri, floor=70.0)).evidence.floor == 70.0
+    assert evidence_of("x", uri, Filters(), None).floor == 85.0
+    assert evidence_of("x", uri, Filters(), 70.0).floor == 70.0

@@ -17,21 +17,25 @@ and raise `massact.MassactError` (a `UsageError`) where a column is missing, a n
 draw. Intervals are drawn where the scores by question are known: in a store, and in the DataFrame of `massact.best`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from massact.errors import UsageError
-from massact.plot.sources import Drawn, Given, Source, calibrations_of, drawn_from, energy_facts
+from massact.plot.sources import Source, calibrations_of, evidence_of
 from massact.query import Filters
 from massact.query.load import EVERYTHING
-from massact.report.comparisons import before_after_figure, curve_figure
-from massact.report.evidence import Place
-from massact.report.heat_maps import all_grids, heat_figure
-from massact.report.positions import window_figure
-from massact.report.published import published_figure
-from massact.report.trade_off import coherence_figure, strength_figure, tradeoff_figure, tradeoff_pairs
-from massact.report.vectors import energy_figure, massive_figure
+from massact.report.before_after import BeforeAfter
+from massact.report.coefficients import RelativeStrength
+from massact.report.curve import CleaningCurve
+from massact.report.evidence import Evidence, Place
+from massact.report.heat_maps import HeatMap, mapped_labels
+from massact.report.massive import MassiveDims, MassiveEnergy
+from massact.report.positions import ByWindow
+from massact.report.published import Published
+from massact.report.section import Figure as ReportFigure
+from massact.report.section import drawing
+from massact.report.trade_off import AgainstCoefficient, AgainstCoherence, tradeoff_pairs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,135 +69,101 @@ def tradeoff(
         against: `coherence` draws delta against coherence, a row per position window of one model and trait;
             `coefficient` draws both against the coefficient, of one model, trait and position.
     """
-    drawn = _drawn(source, tracking_uri, only, floor)
-    if against == "coherence":
-        pairs = tradeoff_pairs(drawn.evidence)
-        model, trait = _only_one(pairs, "model and trait", 'models=("NAME",)')
-        return _figure(coherence_figure(drawn.evidence, model, trait), _NO_LINE)
-    if against != "coefficient":
+    evidence = evidence_of(source, tracking_uri, only, floor)
+    if against not in ("coherence", "coefficient"):
         raise UsageError(f"cannot draw against {against!r}; there is coherence and coefficient")
-    return _figure(tradeoff_figure(drawn.evidence, _place(drawn)), _NO_LINE)
+    figure: ReportFigure = (
+        AgainstCoefficient(evidence, _place(evidence))
+        if against == "coefficient"
+        else (
+            AgainstCoherence(
+                evidence, *_only_one(tradeoff_pairs(evidence), "model and trait", 'models=("NAME",)')
+            )
+        )
+    )
+    return _drawn(figure, "no label was evaluated at a coefficient other than 0")
 
 
 def heat_map(
-    source: Source,
-    *,
-    tracking_uri: str | None = None,
-    only: Filters = EVERYTHING,
-    floor: float | None = None,
+    source: Source, *, tracking_uri: str | None = None, only: Filters = EVERYTHING, floor: float | None = None
 ) -> "Figure":
     """Delta at every layer and coefficient of one model, trait and position, a panel per label.
 
     A cell below the floor is faded and crossed out; the best is framed.
     """
-    drawn = _drawn(source, tracking_uri, only, floor)
-    place = _place(drawn)
-    labels = [grid.label for grid in all_grids(drawn.evidence, place, drawn.evidence.labels(place))]
+    evidence = evidence_of(source, tracking_uri, only, floor)
+    place = _place(evidence)
+    labels = mapped_labels(evidence, place)
     if len(labels) > MOST_MAPS:
         raise UsageError(
-            f"{len(labels)} labels have a map at {drawn.evidence.name(place)}, a figure holds {MOST_MAPS}: "
+            f"{len(labels)} labels have a map at {evidence.name(place)}, a figure holds {MOST_MAPS}: "
             "choose with only=massact.Filters(labels=(…))"
         )
-    figure = heat_figure(drawn.evidence, place, labels)
-    return _figure(figure, "no label was evaluated at two layers or coefficients")
+    figure = HeatMap(evidence, place, labels)
+    return _drawn(figure, "no label was evaluated at two layers or coefficients")
 
 
 def positions(
-    source: Source,
-    *,
-    tracking_uri: str | None = None,
-    only: Filters = EVERYTHING,
-    floor: float | None = None,
+    source: Source, *, tracking_uri: str | None = None, only: Filters = EVERYTHING, floor: float | None = None
 ) -> "Figure":
     """The best delta of each label by position window, a row per model and trait, a column per method."""
-    drawn = _drawn(source, tracking_uri, only, floor)
-    return _figure(
-        window_figure(drawn.evidence), "no label has a result at the floor at two position windows"
-    )
+    figure = ByWindow(evidence_of(source, tracking_uri, only, floor))
+    return _drawn(figure, "no label has a result at the floor at two position windows")
 
 
 def cleaning_curve(
-    source: Source,
-    *,
-    tracking_uri: str | None = None,
-    only: Filters = EVERYTHING,
-    floor: float | None = None,
+    source: Source, *, tracking_uri: str | None = None, only: Filters = EVERYTHING, floor: float | None = None
 ) -> "Figure":
     """The best delta against the number of cleaned dims, a panel per place; published figures of a store beside it."""
-    drawn = _drawn(source, tracking_uri, only, floor)
-    figure = curve_figure(drawn.evidence, drawn.published)
-    return _figure(figure, "no method has a result at the floor and two numbers of cleaned dims")
+    figure = CleaningCurve(evidence_of(source, tracking_uri, only, floor))
+    return _drawn(figure, "no method has a result at the floor and two numbers of cleaned dims")
 
 
 def before_after(
-    source: Source,
-    *,
-    tracking_uri: str | None = None,
-    only: Filters = EVERYTHING,
-    floor: float | None = None,
+    source: Source, *, tracking_uri: str | None = None, only: Filters = EVERYTHING, floor: float | None = None
 ) -> "Figure":
     """The best delta uncleaned, cleaned after and cleaned before extraction, a panel per place.
 
     That two bars are one vector is known here by algebra or by the vectors' digests alone: the report also measures
     the vectors' cosine.
     """
-    drawn = _drawn(source, tracking_uri, only, floor)
-    return _figure(
-        before_after_figure(drawn.evidence), "no label that was cleaned before has a result at the floor"
-    )
+    figure = BeforeAfter(evidence_of(source, tracking_uri, only, floor))
+    return _drawn(figure, "no label that was cleaned before has a result at the floor")
 
 
 def relative_strength(
-    source: Source,
-    *,
-    tracking_uri: str | None = None,
-    only: Filters = EVERYTHING,
-    floor: float | None = None,
+    source: Source, *, tracking_uri: str | None = None, only: Filters = EVERYTHING, floor: float | None = None
 ) -> "Figure":
     """Delta and coherence against relative strength, all models on one axis.
 
     A DataFrame needs the column `relative_strength`, which that of `massact.runs` has.
     """
-    drawn = _drawn(source, tracking_uri, only, floor)
-    return _figure(
-        strength_figure(drawn.evidence),
-        "no evaluation has a relative strength (the column relative_strength)",
-    )
+    figure = RelativeStrength(evidence_of(source, tracking_uri, only, floor))
+    return _drawn(figure, "no evaluation has a relative strength (the column relative_strength)")
 
 
 def published(
-    source: Source,
-    *,
-    tracking_uri: str | None = None,
-    only: Filters = EVERYTHING,
-    floor: float | None = None,
+    source: Source, *, tracking_uri: str | None = None, only: Filters = EVERYTHING, floor: float | None = None
 ) -> "Figure":
     """Published figures, a dot per source, wherever several sources print a label; ours as a star.
 
     A DataFrame is that of `massact.compare_published`, or a CSV file of published figures as pandas reads it.
     """
-    drawn = _drawn(source, tracking_uri, only, floor)
-    return _figure(
-        published_figure(drawn.evidence, drawn.published),
-        "no place has published figures of two sources (massact import --published FILE reads them)",
+    figure = Published(evidence_of(source, tracking_uri, only, floor))
+    return _drawn(
+        figure, "no place has published figures of two sources (massact import --published FILE reads them)"
     )
 
 
 def massive_energy(
-    source: Source,
-    *,
-    tracking_uri: str | None = None,
-    only: Filters = EVERYTHING,
-    floor: float | None = None,
+    source: Source, *, tracking_uri: str | None = None, only: Filters = EVERYTHING, floor: float | None = None
 ) -> "Figure":
     """How much of each vector's energy lies in the massive dims, by layer, a panel per place.
 
     A DataFrame needs the columns model, position, label, layer and massive_energy.
     """
-    drawn, facts = energy_facts(source, Given(tracking_uri=tracking_uri, only=only, floor=floor))
-    return _figure(
-        energy_figure(drawn.evidence, facts), "no vector has a share of its energy in the massive dims"
-    )
+    figure = MassiveEnergy(evidence_of(source, tracking_uri, only, floor, of_energies=True))
+    return _drawn(figure, "no vector has a share of its energy in the massive dims")
 
 
 def massive_dims(
@@ -205,43 +175,33 @@ def massive_dims(
         source: an experiment whose calibrations are taken from the store; or a `calibration.json`; or several, by the
             model's name.
     """
-    found = calibrations_of(source, tracking_uri)
-    return _figure(massive_figure(found, list(found)), "no calibration is there: massact calibrate makes one")
+    calibrations = calibrations_of(source, tracking_uri)
+    figure = MassiveDims(calibrations, list(calibrations))
+    return _drawn(figure, "no calibration is there: massact calibrate makes one")
 
 
-_NO_LINE = "no label was evaluated at a coefficient other than 0"
-
-
-def _drawn(source: Source, tracking_uri: str | None, only: Filters, floor: float | None) -> Drawn:
-    return drawn_from(source, Given(tracking_uri=tracking_uri, only=only, floor=floor))
-
-
-def _figure(figure: "Figure | None", lacking: str) -> "Figure":
-    if figure is None:
+def _drawn(figure: ReportFigure, lacking: str) -> "Figure":
+    drawn = drawing(figure)
+    if drawn is None:
         raise UsageError(f"nothing to draw: {lacking}")
-    return figure
+    return drawn
 
 
-def _place(drawn: Drawn) -> Place:
+def _place(evidence: Evidence) -> Place:
     """The one place that there is."""
-    places = [
-        (one.model, one.trait, one.position)
-        for one in drawn.evidence.places()
-        if one in drawn.evidence.strata
-    ]
-    return Place(
-        *_only_one(places, "model, trait and position", 'models=("NAME",), positions=("response[:5]",)')
-    )
+    places = [(place.model, place.trait, place.position) for place in evidence.run_places]
+    how = 'models=("NAME",), positions=("response[:5]",)'
+    return Place(*_only_one(places, "model, trait and position", how))
 
 
-def _only_one(found: list[Any], what: str, how: str) -> Any:
-    if not found:
+def _only_one(choices: Sequence[tuple[str, ...]], what: str, how: str) -> tuple[str, ...]:
+    if not choices:
         raise UsageError("nothing to draw: nothing was evaluated")
-    if len(found) > 1:
-        names = "; ".join(", ".join(part for part in one if part) for one in found[:6])
-        names += "; …" if len(found) > 6 else ""
+    if len(choices) > 1:
+        names = "; ".join(", ".join(filter(None, choice)) for choice in choices[:6])
+        names += "; …" if len(choices) > 6 else ""
         raise UsageError(
-            f"this figure draws one {what}, there are {len(found)} ({names}): choose with "
+            f"this figure draws one {what}, there are {len(choices)} ({names}): choose with "
             f"only=massact.Filters({how})"
         )
-    return found[0]
+    return choices[0]

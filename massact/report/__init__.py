@@ -1,35 +1,37 @@
 """Tables, figures and the report in Markdown and HTML, all computed from the store's answers.
 
-Neither torch, transformers nor mlflow is imported; matplotlib and jinja2 only when something is drawn.
+A section is one file (its words, its tables, its figures) and one entry of `massact.report.page.SECTIONS`. Neither
+torch, transformers nor mlflow is imported; matplotlib and jinja2 only when something is drawn.
 """
 
 from massact.report.checks import Criterion
 from massact.report.evidence import (
     Commit,
     CosineMatrix,
-    Judging,
+    Evidence,
+    Facts,
+    Place,
     Provenance,
-    ReportInput,
     Sample,
-    SampleRole,
     VectorFact,
 )
-from massact.report.page import Report, build_report
-from massact.report.phase_notes import PhaseName, phase_markdown, phase_verdicts
+from massact.report.page import SECTIONS, Report, build_report
+from massact.report.section import Figure, Section, Table
 
 __all__ = [
+    "SECTIONS",
     "Commit",
     "CosineMatrix",
     "Criterion",
-    "Judging",
-    "PhaseName",
+    "Evidence",
+    "Facts",
+    "Figure",
+    "Place",
     "Provenance",
     "Report",
-    "ReportInput",
     "Sample",
-    "SampleRole",
+    "Section",
+    "Table",
     "VectorFact",
     "build_report",
-    "phase_markdown",
-    "phase_verdicts",
 ]

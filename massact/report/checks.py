@@ -1,37 +1,25 @@
-"""Checks of the store itself: results that fail them are not worth interpreting."""
+"""Two checklists, ticked from the store and from nothing else: the plan's success criteria, and whether it is sane."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from massact.domain import Group
-from massact.labels import parse_label
+from massact.domain import Cleaning, Group, Recipe
+from massact.labels import format_label, parse_label
 from massact.query import GapRow, before_after_pairs
 from massact.query.same_vector import ONCE
-from massact.report.coefficient_tables import current_ratios
-from massact.report.comparisons import comparisons
-from massact.report.evidence import (
-    EFFECT_POINTS,
-    TIE_POINTS,
-    Evidence,
-    Place,
-    counted,
-    gain,
-    listed,
-    place_of,
-)
-from massact.report.result_tables import RANDOM, REAL, baselines_in_use, top_label
-from massact.report.table import number, result, where
+from massact.report.before_after import comparisons
+from massact.report.coefficients import current_ratios
+from massact.report.evidence import RANDOM, TIE_POINTS, Evidence, Place, counted, group_at, listed, place_of
+from massact.report.results import REAL
+from massact.report.section import number, result, where
 from massact.store.schema import EvaluationRow
 
-# The plan's success criteria as a checklist, ticked from the store and from nothing else.
-
-_STATES = {
-    "below_floor": "below the floor",
-    "missing": "not evaluated",
-    "failed": "failed",
-    "unscored": "unscored",
-}
+EFFECT_POINTS = 30.0
+"""A delta of at least so many points in the trait's direction is an effect that steering surely had."""
+BASELINE_TRAIT_BELOW = 10.0
+BASELINE_COHERENCE_ABOVE = 85.0
+_STATES = {"below_floor": "below the floor", "missing": "not evaluated"}
 _FILLED_STEPS = (1, 2, 3)
 """Top-2 lies between its neighbours on the curve."""
 
@@ -84,17 +72,16 @@ def _before_after(evidence: Evidence) -> Criterion:
     wanted = {label for pair in before_after_pairs(probe_labels) for label in pair}
     if not wanted:
         return cannot_say(name, text, "phase2 of the experiment file declares no clean-before label of probe")
-    declared = evidence.experiment.groups("phase2")
-    places = dict.fromkeys(map(place_of, declared))
-    groups = [Group(p.model, p.trait, p.position, label) for p in places for label in sorted(wanted)]
-    found = _complete(evidence, (name, text), groups, phase="phase2", what="bests")
+    places = dict.fromkeys(map(place_of, evidence.experiment.groups("phase2")))
+    groups = [group_at(place, label) for place in places for label in sorted(wanted)]
+    complete = _complete(evidence, (name, text), groups, phase="phase2", what="bests")
     once = [
         f"{evidence.name(place_of(row))}: {row.label_a} and {row.label_b} were {row.same_vector}"
-        for row in (comparisons(evidence) if found.ok else ())
+        for row in (comparisons(evidence) if complete.ok else ())
         if row.label_a in wanted and place_of(row) in places and (row.same_vector or "").startswith(ONCE)
     ]
     if not once:
-        return found
+        return complete
     remedy = f"{evidence.command('phase2')} with --alike off compares them"
     return Criterion(name, text, ok=False, detail=f"{'; '.join(once)}; {remedy}")
 
@@ -111,14 +98,11 @@ def _top2(evidence: Evidence) -> Criterion:
         return cannot_say(name, text, "phase3 of the experiment file has top-1, top-2 and top-3 of no method")
     places = dict.fromkeys(map(place_of, evidence.experiment.groups("phase3")))
     groups = [
-        Group(p.model, p.trait, p.position, label)
-        for p in places
-        for method in methods
-        for label in _neighbours(method)
+        group_at(place, label) for place in places for method in methods for label in _neighbours(method)
     ]
-    found = _complete(evidence, (name, text), groups, phase="phase3", what="bests")
-    if not found.ok:
-        return found
+    complete = _complete(evidence, (name, text), groups, phase="phase3", what="bests")
+    if not complete.ok:
+        return complete
     shapes = (
         f"{method} on {evidence.name(place)}: {top2_shape(evidence, place, method)}"
         for place in places
@@ -134,9 +118,7 @@ def top2_shape(evidence: Evidence, place: Place, method: str) -> str | None:
     if len(deltas) < len(_FILLED_STEPS):
         return None
     top1, top2, top3 = deltas
-    names = [
-        f"top-{n}" for n, one in zip(_FILLED_STEPS, bests, strict=True) if one is not None and one.same_as
-    ]
+    names = [f"top-{n}" for n, best in zip(_FILLED_STEPS, bests, strict=True) if best and best.same_as]
     taken = f" ({listed(names)} taken over from alike labels)" if names else ""
     if max(deltas) - min(deltas) < TIE_POINTS:
         return f"top-1, top-2 and top-3 are tied at {top2:+.1f}{taken}"
@@ -172,8 +154,8 @@ def _complete(
     """Ticked where every group has a best in the setting that its place is answered in."""
     if not groups:
         return cannot_say(*named, f"the experiment file declares no {phase}")
-    lacking = [(g, evidence.status(place_of(g), g.label)) for g in groups]
-    lacking = [(group, status) for group, status in lacking if status != "ok"]
+    statuses = ((group, evidence.status(place_of(group), group.label)) for group in groups)
+    lacking = [(group, status) for group, status in statuses if status != "ok"]
     if not lacking:
         bests = [evidence.best(place_of(group), group.label) for group in groups]
         n_taken = sum(best is not None and best.same_as is not None for best in bests)
@@ -182,17 +164,15 @@ def _complete(
     commands = _commands(evidence, phase, {status for _, status in lacking})
     if len(lacking) == len(groups) and all(status in ("missing", "unscored") for _, status in lacking):
         return cannot_say(*named, f"none of the {len(groups)} {what} has a scored evaluation; {commands}")
-    listing = name_groups(evidence, lacking)
-    detail = f"{len(lacking)} of {len(groups)} {what} lack a result: {listing}; {commands}"
+    detail = f"{len(lacking)} of {len(groups)} {what} lack a result: {_named(evidence, lacking)}; {commands}"
     return Criterion(*named, ok=False, detail=detail)
 
 
-def name_groups(evidence: Evidence, lacking: Iterable[tuple[Group, str]]) -> str:
+def _named(evidence: Evidence, lacking: Iterable[tuple[Group, str]]) -> str:
     """Groups by place and state: `toy, response[:5]: probe_top1 (below the floor at 61.2)`."""
     by_place: dict[Place, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for group, status in lacking:
-        stratum = evidence.strata.get(place_of(group))
-        miss = stratum.nearest_miss(group.label, evidence.floor) if stratum else None
+        miss = evidence.nearest_miss(place_of(group), group.label)
         at = f" at {number(miss.coherence_mean, '.1f')}" if miss else ""
         by_place[place_of(group)][f"{_STATES.get(status, status)}{at}"].append(group.label)
     places = (
@@ -215,27 +195,21 @@ def _commands(evidence: Evidence, phase: str, statuses: set[str]) -> str:
 
 
 def _neighbours(method: str) -> list[str]:
-    return [top_label(method, n) for n in _FILLED_STEPS]
+    return [format_label(Recipe(method, Cleaning("after", "uniform", n))) for n in _FILLED_STEPS]
 
 
 def _phase_labels(evidence: Evidence, phase: str) -> tuple[str, ...]:
     return evidence.experiment.phase(phase).labels if evidence.declares(phase) else ()
 
 
-BASELINE_TRAIT_BELOW = 10.0
-BASELINE_COHERENCE_ABOVE = 85.0
-_LACKS = {"missing": "was not evaluated", "unscored": "is unscored", "failed": "failed"}
-
-
-def sanity_checks(evidence: Evidence, baselines: Iterable[EvaluationRow]) -> tuple[Criterion, ...]:
+def sanity_checks(evidence: Evidence) -> tuple[Criterion, ...]:
     """Per model: the baseline, an effect, a cliff of coherence; per place: a random direction."""
-    rows = baselines_in_use(evidence, baselines)
+    rows = evidence.baselines
     models = [model.name for model in evidence.experiment.models]
-    gaps = [row for row in evidence.answers.gaps(evidence.floor).rows if evidence.is_current(row)]
     return (
         *(_baseline(evidence, name, [row for row in rows if row.model == name]) for name in models),
         *(_effect(evidence, name) for name in models),
-        *(_cliff(name, [row for row in gaps if row.model == name]) for name in models),
+        *(_cliff(name, [row for row in evidence.gaps() if row.model == name]) for name in models),
         *(_random(evidence, place) for place in evidence.places() if RANDOM in evidence.labels(place)),
     )
 
@@ -263,7 +237,7 @@ def _is_sane(evidence: Evidence, row: EvaluationRow) -> bool:
     trait, coherence = row.trait_mean, row.coherence_mean
     if trait is None or coherence is None:
         return False
-    falls = any(t.name == row.trait and t.direction == "negative" for t in evidence.experiment.traits)
+    falls = evidence.declared_direction(row.trait) == "negative"
     has_room = trait >= EFFECT_POINTS if falls else trait < BASELINE_TRAIT_BELOW
     return has_room and coherence > BASELINE_COHERENCE_ABOVE
 
@@ -272,18 +246,17 @@ def _effect(evidence: Evidence, model: str) -> Criterion:
     name = f"effect {model}"
     text = f"A key method moves the trait of {model} by {EFFECT_POINTS:g} points or more at the floor"
     part = evidence.of_phase("phase1") if evidence.declares("phase1") else evidence
-    found = [
-        (evidence.gain(place, best.delta), evidence.name(place), label, best)
+    bests = [
+        (evidence.gain(place, best.delta), place, label, best)
         for place in part.places()
         if place.model == model
-        for label in part.labels(place)
-        if label != RANDOM and (best := part.best(place, label)) is not None and best.delta is not None
+        for label, best in part.bests(place).items()
     ]
-    if not found:
+    if not bests:
         why = f"no key group has a result at or above the floor; run {evidence.command('phase1')}"
         return cannot_say(name, text, why)
-    most, place_name, label, best = max(found, key=lambda one: one[0])
-    detail = f"{label} on {place_name}: {result(best)} ({where(best)})"
+    most, place, label, best = max(bests, key=lambda entry: entry[0])
+    detail = f"{label} on {evidence.name(place)}: {result(best)} ({where(best)})"
     return Criterion(name, text, most >= EFFECT_POINTS, detail)
 
 
@@ -309,22 +282,19 @@ def _cliff(model: str, rows: list[GapRow]) -> Criterion:
 def _random(evidence: Evidence, place: Place) -> Criterion:
     name = f"random {evidence.name(place)}"
     text = f"On {evidence.name(place)}, a random direction does less than {' or '.join(REAL)}"
-    real = [
-        (gain(best.delta, evidence.direction(place)), label, best)
-        for label in REAL
-        if (best := evidence.best(place, label)) is not None and best.delta is not None
-    ]
+    bests = evidence.bests(place, REAL)
     status = evidence.status(place, RANDOM)
     if status not in ("ok", "below_floor"):
-        return cannot_say(name, text, f"{RANDOM} {_LACKS[status]}; run {_phase_of(evidence, place)}")
-    if not real:
+        lacks = {"missing": "was not evaluated", "unscored": "is unscored", "failed": "failed"}[status]
+        return cannot_say(name, text, f"{RANDOM} {lacks}; run {_phase_of(evidence, place)}")
+    if not bests:
         return cannot_say(name, text, f"neither of {' and '.join(REAL)} has a result at or above the floor")
-    most, label, best = max(real, key=lambda one: one[0])
-    real_text = f"{label} {result(best)}"
+    label = evidence.top(place, bests)
+    most, real_text = evidence.gain(place, bests[label].delta), f"{label} {result(bests[label])}"
     random = evidence.best(place, RANDOM)
     if random is None or random.delta is None:
         return Criterion(name, text, most > 0, f"{RANDOM} is below the floor everywhere; {real_text}")
-    is_less = gain(random.delta, evidence.direction(place)) < most
+    is_less = evidence.gain(place, random.delta) < most
     return Criterion(name, text, is_less, f"{RANDOM} {result(random)}; {real_text}")
 
 

@@ -1,30 +1,49 @@
-"""What a report is made from, and the evidence that its text, tables and figures are computed from.
+"""What a report is made from: the store's answers, each place in one setting, and the facts beside them.
 
-A place (model, trait, position) may have been evaluated in several settings. A report answers each place
-in the current one (`massact.query.current`) and never mixes two.
+A place (model, trait, position) may have been evaluated in several settings. A report answers each place in the
+current one (`massact.query.current`) and never mixes two.
 """
 
+import math
 import shlex
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal, Protocol, TypeVar
 
 from massact.config import Experiment
 from massact.config.matrix import declared_by
-from massact.domain import Direction, Group
-from massact.query import Answers, CoefficientsAnswer, Point
+from massact.domain import Direction, Group, Scope, When
+from massact.query import (
+    Answers,
+    CoefficientsAnswer,
+    ComparisonRow,
+    ConfirmationsAnswer,
+    CurveRow,
+    GapRow,
+    Point,
+    PublishedComparison,
+)
 from massact.query.current import Currency
 from massact.query.evaluations import group_of
 from massact.query.selection import Stratum, natural_order, slices, strata
-from massact.query.stats.intervals import NOTHING, Believed, Standing, believe, standings
+from massact.query.stats.intervals import Believed, Standing, believe, standings
 from massact.store.schema import EvaluationRow, PublishedRow
 from massact.vectors.massive_dims import Calibration
 
-# What a report is told beside the store's answers: responses, vectors, and where the numbers come from.
-
+T = TypeVar("T")
+RowT = TypeVar("RowT", bound="HasPlace")
 SampleRole = Literal["baseline", "best", "over the cliff"]
+RunLink = Callable[[str], str]
+"""Address of a run by its id."""
+RANDOM = "random_baseline"
+TOY_BANNER = (
+    "Toy models: tiny models whose massive dims were planted. They show and test the tool; these numbers "
+    "say nothing about Gemma or any other real model."
+)
+TIE_POINTS = 0.05
+"""Deltas that differ by less print the same: the report calls them tied."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +54,8 @@ class Sample:
     question: str
     response: str
     trait: float | None
-    """Judge's trait score, 0 to 100; `None` where unscored."""
+    """Judge's trait score, 0 to 100; `None` where unscored. The coherence likewise."""
     coherence: float | None
-    """Judge's coherence score, 0 to 100; `None` where unscored."""
     run_id: str
     place: str = ""
     """What it stands beside: samples of one place, in order, are shown side by side; empty: alone."""
@@ -54,15 +72,7 @@ class SampleRow:
     samples: tuple[Sample, ...]
 
 
-def sample_rows(samples: tuple[Sample, ...]) -> tuple[SampleRow, ...]:
-    """Samples by place, in order; one without a place has a row of its own."""
-    rows: dict[str, list[Sample]] = {}
-    for index, sample in enumerate(samples):
-        rows.setdefault(sample.place or f"\0{index}", []).append(sample)
-    return tuple(SampleRow(place.partition("\0")[0], tuple(some)) for place, some in rows.items())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class VectorFact:
     """Where one vector's energy lies."""
 
@@ -75,7 +85,18 @@ class VectorFact:
     """Share of its squared norm in the massive dims of the uniform list, 0 to 1."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+def vector_facts(rows: Iterable[EvaluationRow]) -> tuple[VectorFact, ...]:
+    """Where the energy of each evaluated vector lies, once per layer; the newest where several tell."""
+    facts = {}
+    for row in rows:
+        if row.massive_energy is None or row.layer is None or row.position is None or row.label is None:
+            continue
+        at = (row.model, row.trait, row.position, row.label, row.layer)
+        facts[at] = VectorFact(*at, row.massive_energy)
+    return tuple(facts.values())
+
+
+@dataclass(frozen=True, slots=True)
 class CosineMatrix:
     """Cosines between the vectors of some labels at one place and layer."""
 
@@ -99,77 +120,52 @@ class Commit:
     """How many of them with changes in the tree that no commit holds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Judging:
-    """What the judges of the phases' runs were asked."""
-
-    calls: int
-    prompt_tokens: int
-    completion_tokens: int
-    cached: int
-    """Responses whose verdict was known."""
-    cost_usd: float | None
-    """At the experiment file's prices; `None` where it gives none."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """Where the numbers come from."""
+    """Where the numbers come from, beside what each row tells of itself."""
 
     n_evaluations: int
-    total_seconds: float | None = None
-    """Generating and judging, all evaluations together."""
+    generation_seconds: float | None = None
+    judge_seconds: float | None = None
     git_commit: str | None = None
     """Of the report."""
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Package to version."""
+    """Package to version, of the report."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """How many runs of each kind there are, by its name in words, such as `screenings`."""
-    generation_seconds: float | None = None
-    judge_seconds: float | None = None
     commits: tuple[Commit, ...] = ()
     """Of the evaluations; the most runs first."""
-    datasets: Mapping[str, str] = field(default_factory=dict)
-    """Digest of each trait's dataset, as its files are now."""
-    judging: Judging | None = None
-    """`None` where no phase's run tells."""
-
-
-T = TypeVar("T")
-EFFECT_POINTS = 30.0
-"""A delta of at least so many points in the trait's direction is an effect that steering surely had."""
-TIE_POINTS = 0.05
-"""Deltas that differ by less print the same: the report calls them tied."""
+    judging: Mapping[str, float] = field(default_factory=dict)
+    """What the judges of the phases' runs were asked, as `JudgeMetric`; empty where no run tells."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReportInput:
-    """Everything that a report is made from."""
+class Facts:
+    """What a report is told beside the store's answers."""
 
-    experiment: Experiment
-    answers: Answers
-    baselines: tuple[EvaluationRow, ...]
+    baselines: tuple[EvaluationRow, ...] = ()
     """The oldest first, as a run store gives them."""
-    calibrations: Mapping[str, Calibration]
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     """By the model's name."""
-    generated_at: datetime
-    provenance: Provenance
-    samples: tuple[Sample, ...] = ()
-    run_link: Callable[[str], str] | None = None
-    """Address of a run by its id, where there is a UI to link to."""
-    toy: bool = False
-    """Whether any model is an embedded toy: the report then says what its numbers are about."""
-    same_vector_cosines: Mapping[tuple[str, str], float] = field(default_factory=dict)
-    """Cosine of two vectors by their digests, as `Answers.compare` takes it."""
     published: tuple[PublishedRow, ...] = ()
     """Figures that somebody printed."""
     vectors: tuple[VectorFact, ...] = ()
-    cosines: tuple[CosineMatrix, ...] = ()
+    label_cosines: tuple[CosineMatrix, ...] = ()
+    samples: tuple[Sample, ...] = ()
+    provenance: Provenance = Provenance(n_evaluations=0)
+    generated_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    run_link: RunLink | None = None
+    """`None`: there is no UI to link to."""
+    toy: bool = False
+    """Whether any model is an embedded toy: the report then says what its numbers are about."""
 
     @property
     def sample_rows(self) -> tuple[SampleRow, ...]:
-        """The samples that stand side by side."""
-        return sample_rows(self.samples)
+        """The samples by place, in order; one without a place has a row of its own."""
+        rows: dict[str, list[Sample]] = {}
+        for index, sample in enumerate(self.samples):
+            rows.setdefault(sample.place or f"\0{index}", []).append(sample)
+        return tuple(SampleRow(place.partition("\0")[0], tuple(some)) for place, some in rows.items())
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -196,10 +192,11 @@ class HasPlace(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """The store's answers, each place in the one setting that the report answers it in."""
+    """The store's answers, each place in the one setting that the report answers it in, and the facts beside them."""
 
     experiment: Experiment
     answers: Answers
+    facts: Facts
     strata: Mapping[Place, Stratum]
     """Only places where something was run."""
     whole: Mapping[Place, Stratum]
@@ -207,8 +204,9 @@ class Evidence:
     evaluated: frozenset[Group]
     """Groups with an evaluation in any setting."""
     cosines: Mapping[tuple[str, str], float]
+    """Of two vectors by their digests, as `Answers.compare` takes them."""
     _beliefs: dict[tuple[Place, str], Believed] = field(default_factory=dict, repr=False, compare=False)
-    """What `belief` has found so far: several parts of a report ask for the same."""
+    """What `interval` has worked out so far: several parts of a report ask for the same."""
     _done: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     """What `once` has worked out; a copy with other evidence starts anew."""
 
@@ -218,6 +216,7 @@ class Evidence:
         experiment: Experiment,
         answers: Answers,
         cosines: Mapping[tuple[str, str], float] | None = None,
+        facts: Facts | None = None,
     ) -> "Evidence":
         """The evidence of a whole experiment, whatever groups the answers were loaded with."""
         by_group = slices(answers.evaluations, answers.failures)
@@ -225,17 +224,18 @@ class Evidence:
         if currency.declared is None and experiment.name:
             currency = Currency(declared_by(experiment).setting)
         currency = currency.over(by_group)
-        found: dict[Place, list[Stratum]] = defaultdict(list)
+        by_place: dict[Place, list[Stratum]] = defaultdict(list)
         for stratum in strata(by_group):
-            found[place_of(stratum)].append(stratum)
-        current = {place: one for place, some in found.items() if (one := currency.stratum(some)) is not None}
+            by_place[place_of(stratum)].append(stratum)
+        current = {place: latest for place, some in by_place.items() if (latest := currency.stratum(some))}
         return cls(
             experiment=experiment,
             answers=replace(answers, groups=experiment.groups(), currency=currency),
+            facts=facts or Facts(),
             strata=current,
             whole=current,
             evaluated=frozenset(
-                group for group, parts in by_group.items() if any(len(p.points) for p in parts)
+                group for group, parts in by_group.items() if any(len(part.points) for part in parts)
             ),
             cosines=cosines or {},
         )
@@ -249,7 +249,7 @@ class Evidence:
         groups = self.experiment.groups(phase) if self.declares(phase) else ()
         wanted = set(groups)
         evaluations = self.answers.evaluations.only(lambda place: group_of(place) in wanted)
-        failures = (one for one in self.answers.failures if _group(one.row) in wanted)
+        failures = tuple(failure for failure in self.answers.failures if _group(failure.row) in wanted)
         parts = {
             place: replace(
                 stratum,
@@ -259,37 +259,35 @@ class Evidence:
         }
         return replace(
             self,
-            answers=replace(self.answers, evaluations=evaluations, failures=tuple(failures), groups=groups),
+            answers=replace(self.answers, evaluations=evaluations, failures=failures, groups=groups),
             strata={place: stratum for place, stratum in parts.items() if stratum.slices},
             _beliefs=self._beliefs,
         )
 
     def declares(self, phase: str) -> bool:
         """Whether the experiment file has the phase."""
-        return any(one.name == phase for one in self.experiment.phases)
+        return any(declared.name == phase for declared in self.experiment.phases)
 
-    def is_current(self, row: HasPlace) -> bool:
-        """Whether a row is of the setting that its place is answered in (of none, if nothing was run)."""
-        stratum = self.strata.get(Place(row.model, row.trait, row.position))
-        return row.setting == (stratum.setting if stratum else None)
+    def current(self, rows: Iterable[RowT]) -> tuple[RowT, ...]:
+        """Those of an answer's rows that are of the setting that their place is answered in."""
+        settings = {place: stratum.setting for place, stratum in self.strata.items()}
+        return tuple(row for row in rows if row.setting == settings.get(place_of(row)))
 
     def places(self) -> tuple[Place, ...]:
         """Every place declared, in the file's order, then any other where something was run."""
-        declared = (Place(group.model, group.trait, group.position) for group in self.answers.groups)
-        return tuple(
-            dict.fromkeys(
-                [
-                    *declared,
-                    *sorted(
-                        self.strata, key=lambda p: [natural_order(n) for n in (p.model, p.trait, p.position)]
-                    ),
-                ]
-            )
+        others = sorted(
+            self.strata, key=lambda p: [natural_order(name) for name in (p.model, p.trait, p.position)]
         )
+        return tuple(dict.fromkeys([*map(place_of, self.answers.groups), *others]))
+
+    @property
+    def run_places(self) -> list[Place]:
+        """Those of them where something was run."""
+        return [place for place in self.places() if place in self.strata]
 
     def labels(self, place: Place) -> tuple[str, ...]:
         """Every label declared or run at a place, the declared ones first and in the file's order."""
-        declared = [g.label for g in self.answers.groups if Place(g.model, g.trait, g.position) == place]
+        declared = [group.label for group in self.answers.groups if place_of(group) == place]
         stratum = self.strata.get(place)
         return tuple(dict.fromkeys([*declared, *sorted(stratum.slices if stratum else ())]))
 
@@ -297,6 +295,26 @@ class Evidence:
         """The best at or above the floor."""
         stratum = self.strata.get(place)
         return stratum.best(label, self.floor) if stratum else None
+
+    def bests(self, place: Place, labels: Iterable[str] | None = None) -> dict[str, Point]:
+        """The bests with a delta of some labels, or of all but a random direction."""
+        if labels is None:
+            labels = (label for label in self.labels(place) if label != RANDOM)
+        bests = ((label, self.best(place, label)) for label in labels)
+        return {label: best for label, best in bests if best is not None and best.delta is not None}
+
+    def top(self, place: Place, bests: Mapping[str, Point]) -> str:
+        """The label of the best of some bests."""
+        return max(bests, key=lambda label: self.gain(place, bests[label].delta))
+
+    def top_gain(self, place: Place) -> float:
+        """The largest delta of a place in the direction that is wanted; a random direction's does not count."""
+        return max((self.gain(place, best.delta) for best in self.bests(place).values()), default=-math.inf)
+
+    def nearest_miss(self, place: Place, label: str) -> Point | None:
+        """The most coherent evaluation below the floor of a label that has no best."""
+        stratum = self.strata.get(place)
+        return stratum.nearest_miss(label, self.floor) if stratum else None
 
     def once(self, what: str, work: Callable[[], T]) -> T:
         """Work that several parts of a report need, done for the first of them alone.
@@ -306,29 +324,61 @@ class Evidence:
         """
         if what not in self._done:
             self._done[what] = work()
-        found: T = self._done[what]
-        return found
+        done: T = self._done[what]
+        return done
+
+    # the questions that a report asks, at its floor and of the current rows alone
+
+    def gaps(self) -> tuple[GapRow, ...]:
+        return self.once("gaps", lambda: self.current(self.answers.gaps(self.floor).rows))
+
+    def compare(self, pairs: Sequence[tuple[str, str]] | None = None) -> tuple[ComparisonRow, ...]:
+        return self.current(self.answers.compare(self.floor, pairs=pairs, cosines=self.cosines).rows)
+
+    def curve(self, method: str, when: When, scope: Scope) -> tuple[CurveRow, ...]:
+        return self.current(self.answers.curve(self.floor, method=method, when=when, scope=scope).rows)
 
     def coefficients(self) -> CoefficientsAnswer:
-        """Where the best coefficients lie, at the floor."""
-        return self.once("coefficients", lambda: self.answers.coefficients(self.floor))
+        def asked() -> CoefficientsAnswer:
+            answer = self.answers.coefficients(self.floor)
+            return replace(
+                answer,
+                rows=self.current(answer.rows),
+                method_ratios=self.current(answer.method_ratios),
+                cleaning_shifts=self.current(answer.cleaning_shifts),
+            )
 
-    def belief(self, place: Place, label: str) -> Believed:
-        """The interval of a label's best, its having been picked allowed for; empty where nothing tells."""
+        return self.once("coefficients", asked)
+
+    def confirmations(self) -> ConfirmationsAnswer:
+        is_split = self.experiment.confirm_share is not None
+        answer = self.answers.confirmations(self.floor, is_split=is_split)
+        return replace(answer, rows=self.current(answer.rows), places=self.current(answer.places))
+
+    def compare_published(self, model_names: Mapping[str, str]) -> tuple[PublishedComparison, ...]:
+        """Every printed figure, whatever the setting of ours."""
+        published = self.facts.published
+        return self.answers.compare_published(published, self.floor, model_names=model_names).rows
+
+    def interval(self, place: Place, label: str) -> tuple[float, float] | None:
+        """The 95 % interval of a best's delta, its having been picked allowed for; `None` where nothing tells."""
         best, scores = self.best(place, label), self.answers.scores
         if best is None or scores is None:
-            return NOTHING
+            return None
         known = self._beliefs.get((place, label))
         if known is None:
-            known = believe(self.strata[place].slices[label], best, self.floor, scores)
-            self._beliefs[place, label] = known
-        return known
+            part = self.strata[place].slices[label]
+            known = self._beliefs[place, label] = believe(part, best, self.floor, scores)
+        if known.delta_low is None or known.delta_high is None:
+            return None
+        return known.delta_low, known.delta_high
 
     @property
     def has_intervals(self) -> bool:
         """Whether any best has an interval: imported means have no scores by question to make one from."""
-        some = ((place, label) for place in self.strata for label in self.labels(place))
-        return any(self.belief(place, label).delta_low is not None for place, label in some)
+        return any(
+            self.interval(place, label) is not None for place in self.strata for label in self.labels(place)
+        )
 
     def standings(self, place: Place, labels: Collection[str] | None = None) -> Mapping[str, Standing]:
         """Which of the labels has the best delta and which cannot be told from it; empty where nothing tells.
@@ -352,12 +402,32 @@ class Evidence:
         part = stratum.slices.get(label)
         return "unscored" if status == "missing" and part and len(part.points) else status
 
+    @property
+    def n_gaps(self) -> int:
+        """Declared groups without a best in the setting that their place is answered in."""
+        return sum(self.best(place_of(group), group.label) is None for group in self.answers.groups)
+
+    @property
+    def baselines(self) -> list[EvaluationRow]:
+        """Per model and trait the baseline that deltas are taken from, or else the newest."""
+        samples = (stratum.sample for stratum in self.strata.values())
+        used = {sample.baseline_key for sample in samples if sample is not None}
+        kept: dict[tuple[str, str], EvaluationRow] = {}
+        for row in self.facts.baselines:
+            other = kept.get((row.model, row.trait))
+            if other is None or row.key in used or other.key not in used:
+                kept[row.model, row.trait] = row
+        return [kept[pair] for pair in sorted(kept)]
+
     def name(self, place: Place) -> str:
         """The place in words; the trait only where there is more than one."""
-        trait = f"{place.trait}, " if len(self.experiment.traits) > 1 else ""
-        return f"{place.model}, {trait}{place.position}"
+        return f"{place.model}{self.of_trait(place.trait)}, {place.position}"
 
-    def gain(self, place: Place, delta: float) -> float:
+    def of_trait(self, trait: str) -> str:
+        """`, trait`; nothing where there is but one."""
+        return f", {trait}" if len(self.experiment.traits) > 1 else ""
+
+    def gain(self, place: Place, delta: float | None) -> float:
         """Delta in the direction that is wanted: the larger, the better."""
         return gain(delta, self.direction(place))
 
@@ -365,16 +435,21 @@ class Evidence:
         stratum = self.strata.get(place)
         if stratum and stratum.sample and stratum.sample.direction:
             return stratum.sample.direction
-        return next((t.direction for t in self.experiment.traits if t.name == place.trait), "positive")
+        return self.declared_direction(place.trait)
+
+    def declared_direction(self, trait: str) -> Direction:
+        return next(
+            (declared.direction for declared in self.experiment.traits if declared.name == trait), "positive"
+        )
 
     def command(self, step: str) -> str:
         """The command that does a step, as Markdown code."""
         return f"`massact {step} --experiment {shlex.quote(str(self.experiment.file))}`"
 
 
-def gain(delta: float, direction: Direction) -> float:
-    """Delta in the direction that is wanted: the larger, the better."""
-    return -delta if direction == "negative" else delta
+def gain(delta: float | None, direction: Direction | None) -> float:
+    """Delta in the direction that is wanted, a missing one as nothing: the larger, the better."""
+    return (delta or 0.0) * (-1 if direction == "negative" else 1)
 
 
 def place_of(row: HasPlace | Group) -> Place:
@@ -382,10 +457,14 @@ def place_of(row: HasPlace | Group) -> Place:
     return Place(row.model, row.trait, row.position)
 
 
+def group_at(place: Place, label: str) -> Group:
+    return Group(place.model, place.trait, place.position, label)
+
+
 def listed(words: Iterable[str], limit: int = 4) -> str:
     """`a, b and c`, and how many more beyond the limit."""
-    found = list(words)
-    shown, rest = found[:limit], len(found) - limit
+    every = list(words)
+    shown, rest = every[:limit], len(every) - limit
     if rest > 0:
         return f"{', '.join(shown)} and {rest} more"
     return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)

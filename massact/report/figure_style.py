@@ -5,15 +5,17 @@ functions: the tables need none of it.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO, StringIO
 from typing import TYPE_CHECKING, Any
 
+from massact.domain import METHODS
 from massact.labels import parse_label
 from massact.query import Point
 from massact.query.selection import recipe_of
+from massact.report.evidence import RANDOM
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +31,10 @@ SERIES = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)
 MARKERS = ("o", "s", "^", "D", "v", "P")
 WIDTH = 9.0
 """Inches; the report shows a figure about as wide as it was drawn."""
-PANELS_PER_ROW = 3
+_PER_ROW = 3
+Look = dict[str, Any]
+"""Matplotlib's options of a line."""
+FLOOR_DASHES: Look = {"color": INK, "linestyle": (0, (2, 2)), "linewidth": 0.9, "zorder": 1}
 _DIMS_COLOURS: dict[int | str, str] = {
     0: INK,
     1: ORANGE,
@@ -85,7 +90,7 @@ class LabelStyle:
     """What the legend says, without the method."""
 
     @property
-    def line(self) -> dict[str, Any]:
+    def line(self) -> Look:
         return {"color": self.colour, "linestyle": self.dashes}
 
 
@@ -102,8 +107,7 @@ def label_style(label: str) -> LabelStyle:
     is_layer = cleaning.scope == "layer"
     dashes = (":" if is_layer else "-") if cleaning.when == "after" else ("-." if is_layer else "--")
     marker = ("D" if is_layer else "s") if cleaning.when == "after" else ("v" if is_layer else "^")
-    own = ", own dims" if is_layer else ""
-    return LabelStyle(colour, dashes, marker, f"{name} {cleaning.when}{own}")
+    return LabelStyle(colour, dashes, marker, f"{name} {cleaning.when}{', own dims' if is_layer else ''}")
 
 
 def method_of(label: str) -> str:
@@ -125,6 +129,12 @@ def legend_order(label: str) -> tuple[int, bool, bool, int]:
 def method_colour(method: str) -> str:
     """The colour of a method where methods share one set of axes."""
     return _METHOD_COLOURS.get(method, QUIET)
+
+
+def methods_of(labels: Iterable[str], *, with_random: bool = False) -> list[str]:
+    """The methods of some labels in the plan's order: probe beside mean_diff, the random direction last."""
+    present = {method_of(label) for label in labels}
+    return [method for method in METHODS if method in present and (with_random or method != RANDOM)]
 
 
 def ink_on(colour: Sequence[float]) -> str:
@@ -153,16 +163,32 @@ def new_figure(shape: tuple[int, int], size: tuple[float, float], **options: Any
     return figure, figure.subplots(*shape, squeeze=False, **options)
 
 
-def panel_grid(count: int, height: float) -> "tuple[Figure, list[Any]]":
-    """So many panels with one y axis in rows of `PANELS_PER_ROW`; the rest of the last row is empty."""
-    n_columns = min(count, PANELS_PER_ROW)
-    n_rows = math.ceil(count / n_columns)
-    width = WIDTH if n_columns > 1 else WIDTH * 0.62
-    figure, axes = new_figure((n_rows, n_columns), (width, height * n_rows + 0.4), sharey=True)
+def method_grid(n_rows: int, methods: Sequence[str], height: float, **options: Any) -> "tuple[Figure, Any]":
+    """A row of panels for each thing that is compared, a column for each method."""
+    width = WIDTH if len(methods) > 1 else WIDTH * 0.62
+    return new_figure((n_rows, len(methods)), (width, height), sharey=True, **options)
+
+
+def filled(axes: Any, count: int) -> list[Any]:
+    """The first panels of a grid; the rest of its last row is empty."""
     flat = list(axes.flat)
     for empty in flat[count:]:
         empty.set_axis_off()
-    return figure, flat[:count]
+    return flat[:count]
+
+
+def panel_grid(titles: Sequence[str], height: float, ylabel: str) -> "tuple[Figure, list[Any]]":
+    """Panels with one y axis in rows of three; the rest of the last row is empty."""
+    n_columns = min(len(titles), _PER_ROW)
+    n_rows = math.ceil(len(titles) / n_columns)
+    width = WIDTH if n_columns > 1 else WIDTH * 0.62
+    figure, axes = new_figure((n_rows, n_columns), (width, height * n_rows + 0.4), sharey=True)
+    panels = filled(axes, len(titles))
+    for index, (panel, title) in enumerate(zip(panels, titles, strict=True)):
+        panel.set_title(title)
+        if index % n_columns == 0:
+            panel.set_ylabel(ylabel)
+    return figure, panels
 
 
 def fixed(figure: "Figure") -> "Figure":
@@ -209,28 +235,42 @@ def log_coefficients(axes: "Axes", values: Sequence[float]) -> None:
 
 def floor_line(axes: "Axes", floor: float, *, with_name: bool) -> None:
     """The coherence floor across a panel of coherence."""
-    axes.axhline(floor, color=INK, linestyle=(0, (2, 2)), linewidth=0.9, zorder=1)
-    if not with_name:
-        return
-    axes.annotate(
-        f"floor {floor:g}",
-        (0.01, floor),
-        xycoords=("axes fraction", "data"),
-        xytext=(0, -3),
-        textcoords="offset points",
-        va="top",
-        color=INK,
-        fontsize=8,
-    )
+    axes.axhline(floor, **FLOOR_DASHES)
+    if with_name:
+        axes.annotate(
+            f"floor {floor:g}", (0.01, floor), xycoords=("axes fraction", "data"), xytext=(0, -3),
+            textcoords="offset points", va="top", color=INK, fontsize=8,
+        )  # fmt: skip
 
 
-def legend_below(figure: "Figure", handles: Sequence[Any], n_columns: int) -> None:
-    """One legend for all panels, under them."""
+def legend_below(figure: "Figure", entries: Iterable[tuple[str, Look]], n_columns: int) -> None:
+    """One legend for all panels, under them: names with how their lines look."""
+    from matplotlib.lines import Line2D
+
+    handles: list[Any] = [Line2D([], [], label=name, **look) for name, look in entries]
     if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=max(1, n_columns))
+        figure.legend(handles=handles, loc="outside lower center", ncols=max(1, min(n_columns, len(handles))))
+
+
+def label_entries(labels: Iterable[str], *, with_marker: bool = False) -> list[tuple[str, Look]]:
+    """Entries of a legend for some labels; those that look alike, of several methods, have one."""
+    looks = dict.fromkeys(label_style(label) for label in sorted(labels, key=legend_order))
+    return [(look.name, look.line | ({"marker": look.marker} if with_marker else {})) for look in looks]
 
 
 def mark_grid_end(axes: "Axes", best: Point, x: float, y: float) -> None:
     """Draw a small arrowhead over a best that lies at the end of its grid: a better one may lie beyond it."""
     if best.at_grid_end:
         axes.scatter([x], [y], marker=">", s=12, color=INK, linewidths=0, zorder=6, gid="end of grid")
+
+
+def draw_interval(
+    axes: "Axes", best: Point, interval: tuple[float, float] | None, x: float, colour: str, **look: Any
+) -> None:
+    """The 95 % interval of a best as a bar, where one is known, and whether its grid ends there."""
+    height = best.delta or 0.0
+    mark_grid_end(axes, best, x, height)
+    if interval is not None:
+        reach = [[max(0.0, height - interval[0])], [max(0.0, interval[1] - height)]]
+        look = {"elinewidth": 1.0, "capsize": 2.5} | look
+        axes.errorbar(x, height, yerr=reach, fmt="none", ecolor=colour, **look)

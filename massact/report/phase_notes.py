@@ -1,49 +1,39 @@
-"""What the run of a phase shows: its tables as Markdown for the run's note, its verdicts for tags."""
+"""What the run of a phase shows: its tables as Markdown for the run's note, its verdicts for tags, its figures."""
 
-import hashlib
-import re
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from massact.config import Experiment
 from massact.query import Answers, CoefficientRatio
+from massact.report.before_after import before_after_section, comparison_verdict, comparisons
 from massact.report.checks import Criterion, success_criteria, top2_shape
-from massact.report.coefficient_tables import current_ratios, spreads
-from massact.report.comparisons import before_after_figure, comparison_verdict, comparisons, curve_figure
-from massact.report.confirmed import find_confirmations, mean_shrinkages
+from massact.report.coefficients import coefficients_section, current_ratios, spreads
+from massact.report.confirmed import confirmed_section, confirmed_verdicts
+from massact.report.curve import curve_section
 from massact.report.evidence import Evidence, counted, place_of
-from massact.report.figure_style import fixed, save_png
-from massact.report.limits import MOST_FIGURES, MOST_PANELS, key_places
-from massact.report.sections import (
-    before_after_section,
-    coefficient_section,
-    confirmed_section,
-    controls_section,
-    curve_section,
-    gaps_section,
-    n_gaps,
-)
+from massact.report.page import bullets
+from massact.report.results import controls_section, gaps_section
+from massact.report.section import Figure, Section, escape_markdown, pictures
 from massact.report.summary import caveat
-from massact.report.table import Section, escape_markdown
-from massact.report.trade_off import strength_figure, tradeoff_figure
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
+from massact.report.trade_off import against_coefficient
 
 PhaseName = Literal["phase1", "phase2", "phase3", "phase4"]
 NOTE_LIMIT = 7500
 """Characters of a phase's note: MLflow cuts a tag at 8,000 without a word."""
 VERDICT_LIMIT = 250
 
-_TITLES: dict[PhaseName, str] = {
-    "phase1": "Phase 1: key comparisons at the coherence floor",
-    "phase2": "Phase 2: clean-before against clean-after",
-    "phase3": "Phase 3: cleaning curve",
-    "phase4": "Phase 4: coefficient patterns",
-}
+
+@dataclass(frozen=True, slots=True)
+class _Phase:
+    """What answers a phase's question: sections of the report."""
+
+    title: str
+    sections: tuple[Callable[[Evidence], Section], ...]
+    verdicts: Callable[[Evidence], Mapping[str, str]]
+    """In a few words each, by the name of a tag."""
 
 
 def phase_markdown(
@@ -57,38 +47,13 @@ def phase_markdown(
     What does not fit is cut by whole rows, and the text says how many.
     """
     whole = Evidence.of(experiment, answers, cosines)
-    criterion = _criterion(phase, whole)
-    head = [
-        f"## {_TITLES[phase]}",
+    criterion, part = _criterion(phase, whole), _part(phase, whole)
+    head = (
+        f"## {_PHASES[phase].title}",
         f"{criterion.text}: **{criterion.verdict}**. {escape_markdown(criterion.reason)}.",
         caveat(whole),
-    ]
-    blocks = [_Block("\n\n".join(head))]
-    for section in _sections(phase, whole):
-        blocks += _blocks(section)
-    return _fitted(blocks, f"{whole.command('report')} shows all")
-
-
-def confirm_markdown(experiment: Experiment, answers: Answers) -> str:
-    """What was confirmed on other questions, in at most `NOTE_LIMIT` characters."""
-    evidence = Evidence.of(experiment, answers)
-    section = confirmed_section(evidence)
-    blocks = [] if section is None else _blocks(section)
-    return _fitted(
-        [_Block("## Confirm: winners on other questions"), *blocks], f"{evidence.command('report')} shows all"
     )
-
-
-def confirm_verdicts(experiment: Experiment, answers: Answers) -> dict[str, str]:
-    """The same in a few words each, for the tags of a run."""
-    found = find_confirmations(Evidence.of(experiment, answers))
-    if not found.done:
-        return {}
-    known = [place.wins_again for place in found.places if place.wins_again is not None]
-    return {
-        "winners": f"{sum(known)} of {len(known)} win again",
-        "mean_shrinkage": mean_shrinkages(found.done),
-    }
+    return _fitted("\n\n".join(head), [make(part) for make in _PHASES[phase].sections], whole)
 
 
 def phase_verdicts(
@@ -99,52 +64,76 @@ def phase_verdicts(
 ) -> dict[str, str]:
     """The phase's answers in a few words each, for the tags of its run."""
     whole = Evidence.of(experiment, answers, cosines)
-    part = whole if phase == "phase4" else whole.of_phase(phase)
+    part = _part(phase, whole)
     verdicts = {
         "criterion": _criterion(phase, whole).verdict,
-        "gaps": f"{n_gaps(part)} of {len(part.answers.groups)} remain",
+        "gaps": f"{part.n_gaps} of {len(part.answers.groups)} remain",
+        **_PHASES[phase].verdicts(part),
     }
-    own = {"phase2": _comparisons, "phase3": _top2, "phase4": _patterns}
-    if phase in own:
-        verdicts |= own[phase](part)
     return {name: text[:VERDICT_LIMIT] for name, text in verdicts.items() if text}
+
+
+def phase_figures(
+    phase: PhaseName,
+    experiment: Experiment,
+    answers: Answers,
+    cosines: Mapping[tuple[str, str], float] | None = None,
+) -> dict[str, bytes]:
+    """The figures of a phase's question as PNG by name; nothing where there is nothing to draw.
+
+    Args:
+        answers: with all that the phase's tables are made from.
+        cosines: of vectors by their digests, as `Evidence.of` takes them.
+    """
+    part = _part(phase, Evidence.of(experiment, answers, cosines))
+    figures: list[Figure] = [figure for make in _PHASES[phase].sections for figure in make(part).figures]
+    if phase == "phase1":
+        figures = against_coefficient(part)
+    return {picture.name: picture.png for picture in pictures(figures, with_svg=False)}
+
+
+def confirm_markdown(experiment: Experiment, answers: Answers) -> str:
+    """What was confirmed on other questions, in at most `NOTE_LIMIT` characters."""
+    evidence = Evidence.of(experiment, answers)
+    section = confirmed_section(evidence)
+    return _fitted("## Confirm: winners on other questions", [section] if section else [], evidence)
+
+
+def confirm_verdicts(experiment: Experiment, answers: Answers) -> dict[str, str]:
+    """The same in a few words each, for the tags of a run."""
+    return confirmed_verdicts(Evidence.of(experiment, answers))
 
 
 def _criterion(phase: PhaseName, whole: Evidence) -> Criterion:
     return success_criteria(whole)[int(phase.removeprefix("phase")) - 1]
 
 
-def _sections(phase: PhaseName, whole: Evidence) -> list[Section]:
-    if phase == "phase4":
-        return [coefficient_section(whole)]
-    part = whole.of_phase(phase)
-    if phase == "phase1":
-        return [gaps_section(part)]
-    if phase == "phase2":
-        return [before_after_section(part), gaps_section(part)]
-    return [curve_section(part), controls_section(part), gaps_section(part)]
+def _part(phase: PhaseName, whole: Evidence) -> Evidence:
+    return whole if phase == "phase4" else whole.of_phase(phase)
 
 
 def _comparisons(part: Evidence) -> dict[str, str]:
-    found: dict[str, list[str]] = {}
+    lines = defaultdict(list)
     for row in comparisons(part):
-        place = part.name(place_of(row))
-        found.setdefault(row.label_a, []).append(f"{place}: {comparison_verdict(row)}")
-    return {label: "; ".join(lines) for label, lines in found.items()}
+        lines[row.label_a].append(f"{part.name(place_of(row))}: {comparison_verdict(row)}")
+    return {label: "; ".join(some) for label, some in lines.items()}
 
 
 def _top2(part: Evidence) -> dict[str, str]:
-    found: dict[str, list[str]] = {}
-    for place in part.places():
-        for method in ("mean_diff", "probe"):
-            shape = top2_shape(part, place, method) or "cannot say"
-            found.setdefault(f"{method}_top2", []).append(f"{part.name(place)}: {shape}")
-    return {name: "; ".join(lines) for name, lines in found.items()}
+    return {
+        f"{method}_top2": "; ".join(
+            f"{part.name(place)}: {top2_shape(part, place, method) or 'cannot say'}"
+            for place in part.places()
+        )
+        for method in ("mean_diff", "probe")
+    }
 
 
 def _patterns(part: Evidence) -> dict[str, str]:
     ratios, shifts = current_ratios(part)
-    strengths = [f"{one.model} {one.strength:.2f}" for one in spreads(part) if one.strength is not None]
+    strengths = [
+        f"{spread.model} {spread.strength:.2f}" for spread in spreads(part) if spread.strength is not None
+    ]
     return {
         "ratio_mean_diff_to_probe": _by_model(ratios) or "cannot say",
         "shift_from_cleaning": _by_model(shifts) or "cannot say",
@@ -154,13 +143,23 @@ def _patterns(part: Evidence) -> dict[str, str]:
 
 def _by_model(rows: Sequence[CoefficientRatio]) -> str:
     """Per model and method the median factor, and the spread over places."""
-    values: dict[str, list[float]] = {}
+    values = defaultdict(list)
     for row in rows:
-        values.setdefault(f"{row.model} {row.label}", []).append(row.ratio)
+        values[f"{row.model} {row.label}"].append(row.ratio)
     return "; ".join(
         f"{name} {statistics.median(some):.2f} ({min(some):.2f} to {max(some):.2f}, {counted(len(some), 'place')})"
         for name, some in values.items()
     )
+
+
+_PHASES: dict[PhaseName, _Phase] = {
+    "phase1": _Phase("Phase 1: key comparisons at the coherence floor", (gaps_section,), lambda _: {}),
+    "phase2": _Phase(
+        "Phase 2: clean-before against clean-after", (before_after_section, gaps_section), _comparisons
+    ),
+    "phase3": _Phase("Phase 3: cleaning curve", (curve_section, controls_section, gaps_section), _top2),
+    "phase4": _Phase("Phase 4: coefficient patterns", (coefficients_section,), _patterns),
+}
 
 
 @dataclass(slots=True)
@@ -172,84 +171,35 @@ class _Block:
 
     @property
     def text(self) -> str:
-        return "\n".join([self.head, *self.lines])
+        return "\n".join([self.head, *self.lines]).strip("\n")
 
 
 def _blocks(section: Section) -> list[_Block]:
-    text = [f"### {section.title}", *map(escape_markdown, section.text)]
-    found = [_Block("\n\n".join(text))]
-    for table in section.tables:
+    blocks = [_Block("\n\n".join([f"### {section.title}", *map(escape_markdown, section.text)]))]
+    for table in section.filled:
         lines = table.markdown().split("\n")
         head = [f"**{escape_markdown(table.caption)}**", "", *lines[:2]]
-        found.append(_Block("\n".join(head), lines[2:]))
+        blocks.append(_Block("\n".join(head), lines[2:]))
     if section.bullets:
-        found.append(_Block("", [f"- {escape_markdown(line)}" for line in section.bullets]))
-    return found
+        blocks.append(_Block("", bullets(section.bullets).split("\n")))
+    return blocks
 
 
-def _fitted(blocks: list[_Block], remedy: str) -> str:
-    """The blocks joined; while too long, the last row of the longest goes, then the last block."""
+def _fitted(head: str, sections: Sequence[Section], whole: Evidence) -> str:
+    """All of it; while too long, the last row of the longest part goes, then the last part."""
+    blocks = [_Block(head), *(block for section in sections for block in _blocks(section))]
     n_cut = 0
     while True:
+        remedy = f"{whole.command('report')} shows all"
         note = f"\n\n*{n_cut} rows did not fit and are left out; {remedy}.*" if n_cut else ""
-        text = "\n\n".join(block.text.strip("\n") for block in blocks) + note
+        text = "\n\n".join(block.text for block in blocks) + note
         if len(text) <= NOTE_LIMIT:
             return text
         longest = max(blocks, key=lambda block: sum(map(len, block.lines)))
         if longest.lines:
             longest.lines.pop()
-            n_cut += 1
         elif len(blocks) > 1:
             blocks.pop()
-            n_cut += 1
         else:
             return text[: NOTE_LIMIT - 1] + "\N{HORIZONTAL ELLIPSIS}"
-
-
-# The figures that the run of a phase shows: those of its own question, as PNG.
-
-_LONGEST = 120  # characters of a figure's file name
-
-
-def phase_figures(
-    phase: PhaseName,
-    experiment: Experiment,
-    answers: Answers,
-    cosines: Mapping[tuple[str, str], float] | None = None,
-) -> dict[str, bytes]:
-    """PNG by name; nothing where there is nothing to draw.
-
-    Args:
-        answers: with all that the phase's tables are made from.
-        cosines: of vectors by their digests, as `Evidence.of` takes them.
-    """
-    whole = Evidence.of(experiment, answers, cosines)
-    evidence = whole if phase == "phase4" else whole.of_phase(phase)
-    made: dict[str, bytes] = {}
-    for name, draw in _figures(phase, evidence):
-        figure = draw()
-        if figure is not None:
-            made[safe_name(name, made)] = save_png(fixed(figure))
-    return made
-
-
-def _figures(phase: PhaseName, evidence: Evidence) -> "Iterator[tuple[str, Callable[[], Figure | None]]]":
-    if phase == "phase1":
-        for place in key_places(evidence, evidence.strata, MOST_FIGURES):
-            name = f"tradeoff-{place.model}-{place.trait}-{place.position}"
-            yield name, lambda place=place: tradeoff_figure(evidence, place)  # type: ignore[misc]
-    if phase == "phase2":
-        yield "before-after", lambda: before_after_figure(evidence, MOST_PANELS)
-    if phase == "phase3":
-        yield "cleaning-curve", lambda: curve_figure(evidence, most=MOST_PANELS)
-    if phase == "phase4":
-        yield "relative-strength", lambda: strength_figure(evidence)
-
-
-def safe_name(name: str, taken: Iterable[str] = ()) -> str:
-    """A figure's name as that of a file, and of an id in a page; none of those that are taken, whatever their case."""
-    text = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")
-    if text and len(text) <= _LONGEST and text.lower() not in {other.lower() for other in taken}:
-        return text
-    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return f"{text[:_LONGEST]}-{digest}" if text else digest
+        n_cut += 1

@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from massact.prediction.verdict import (
     STRENGTH,
@@ -11,7 +11,6 @@ from massact.prediction.verdict import (
     WITHIN_FACTOR,
     WORDS,
     Decision,
-    OwnStrengths,
     Target,
     Trial,
     by_strength,
@@ -19,8 +18,8 @@ from massact.prediction.verdict import (
     resolution,
     scatter_words,
 )
-from massact.report.page import TOY_BANNER
-from massact.report.table import Cell, Table, cells, columns
+from massact.report.evidence import TOY_BANNER
+from massact.report.section import Cell, Table
 
 _HEADINGS: dict[Target, str] = {"best": "The best coefficient", "cliff": "The coherence cliff"}
 
@@ -38,10 +37,11 @@ def prediction_markdown(
     Args:
         toy: whether the models are the embedded ones, which the text then says.
     """
-    own = own_strengths(trial.cases)
     n_cases = f"{len(trial.cases)} vectors of {len(trial.groups)} models and traits"
-    parts = [TOY_BANNER] if toy else []
-    parts += [f"**{_HEADINGS[decision.target]}.** {decision.text}" for decision in decisions]
+    parts = [
+        *((TOY_BANNER,) if toy else ()),
+        *(f"**{_HEADINGS[decision.target]}.** {decision.text}" for decision in decisions),
+    ]
     for target in TARGETS:
         parts.append(f"{_HEADINGS[target]}, {n_cases}, each model and trait left out in turn:")
         parts.append(_score_table(trial, target).markdown())
@@ -49,10 +49,10 @@ def prediction_markdown(
         f"At coherence floor {floor:g}. The cliffs were found between coefficients a factor of "
         f"{resolution(trial.cases):.2f} apart (median): nothing predicts them more exactly than that."
     )
-    parts += [scatter_words(own), _own_table(own).markdown()]
+    parts += [scatter_words(own_strengths(trial.cases)), _strength_table(trial).markdown()]
     if left_out:
         lines = "\n".join(f"- {count}: {reason}" for reason, count in sorted(left_out.items()))
-        parts.append(f"Left out, by vector and layer:\n\n{lines}")
+        parts += ["Left out, by vector and layer:", lines]
     return "\n\n".join(parts)
 
 
@@ -63,34 +63,39 @@ def prediction_csv(trial: Trial) -> str:
     forms = [f"{target}:{form}" for target, form in trial.predicted]
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*names, "cliff", "relative_strength_best", *forms])
-    for case, *expected in zip(trial.cases, *trial.predicted.values(), strict=True):
+    for index, case in enumerate(trial.cases):
         outcome = case.outcome
         strength = outcome.best / math.exp(by_strength(case.facts))
-        values = [*(getattr(outcome, name) for name in names), outcome.cliff, strength, *expected]
-        writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in values])
+        measured = [*(getattr(outcome, name) for name in names), outcome.cliff, strength]
+        expected = [values[index] for values in trial.predicted.values()]
+        writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in (*measured, *expected)])
     return text.getvalue()
 
 
 def _score_table(trial: Trial, target: Target) -> Table:
-    headers = (
-        "predicted by", "#half within", "#nine in ten within", f"#within x{WITHIN_FACTOR:g}",
-        "#error / relative strength's",
-    )  # fmt: skip
+    within = f"#within x{WITHIN_FACTOR:g}"
+    headers = ("predicted by", "#half within", "#nine in ten within", within, "#error / relative strength's")
     reference = trial.scores[target, STRENGTH]
     rows = []
     for form, words in WORDS.items():
         score = trial.scores[target, form]
         factors = f"x{score.median_factor:.2f}", f"x{score.high_factor:.2f}", f"{score.share_within:.0%}"
-        rows.append((words, *factors, "" if form == STRENGTH else str(score.against(reference))))
-    return Table("", columns(*headers), tuple(tuple(map(Cell, row)) for row in rows))
+        rows.append((words, *factors, Cell("" if form == STRENGTH else str(score.against(reference)))))
+    return Table.of("", headers, rows)
 
 
-def _own_table(own: Sequence[OwnStrengths]) -> Table:
+def _strength_table(trial: Trial) -> Table:
     headers = (
-        "model", "trait", "#vectors", "#best at strength", "#scatter", "#cliff at strength", "#scatter",
-    )  # fmt: skip
-    rows = tuple(
-        cells(
+        "model",
+        "trait",
+        "#vectors",
+        "#best at strength",
+        "#scatter",
+        "#cliff at strength",
+        "#scatter",
+    )
+    rows = [
+        (
             *strengths.group,
             str(strengths.n_cases),
             f"{strengths.best:.2f}",
@@ -98,6 +103,6 @@ def _own_table(own: Sequence[OwnStrengths]) -> Table:
             f"{strengths.cliff:.2f}",
             f"x{strengths.cliff_scatter:.2f}",
         )
-        for strengths in own
-    )
-    return Table("", columns(*headers), rows)
+        for strengths in own_strengths(trial.cases)
+    ]
+    return Table.of("", headers, rows)

@@ -1,49 +1,52 @@
-"""Where the numbers come from: versions, commits, datasets, judges, how many cells, how long, at what cost."""
+"""Where the numbers come from: models, datasets and judges as the rows tell, commits, counts, time and cost."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
-from massact.report.evidence import Evidence, Judging, Provenance, ReportInput, counted, listed
-from massact.report.result_tables import baselines_in_use
-from massact.report.table import MISSING, Section, Table, cells, columns
-from massact.store.schema import EvaluationRow
+from massact.report.evidence import Evidence, Provenance, counted, listed
+from massact.report.section import MISSING, Section, Table
+from massact.store.schema import EvaluationRow, JudgeMetric
 
 _DIGITS = 12
 """Of a digest or a commit."""
 _MOST_COMMITS = 4
 
 
-def provenance_section(given: ReportInput, evidence: Evidence) -> Section:
+def samples_section(evidence: Evidence) -> Section:
+    """The responses; each format shows `Facts.sample_rows` in its way."""
+    text = () if evidence.facts.samples else ("No responses were kept, or none were handed to the report.",)
+    return Section("samples", "Responses", text)
+
+
+def provenance_section(evidence: Evidence) -> Section:
     """All of it as one table."""
-    pairs = list(_pairs(given, evidence))
-    table = Table("Provenance", columns("what", "value"), tuple(cells(*pair) for pair in pairs))
+    table = Table.of("Provenance", ("what", "value"), list(_pairs(evidence)))
     return Section("provenance", "Where the numbers come from", (), (table,))
 
 
-def _pairs(given: ReportInput, evidence: Evidence) -> Iterator[tuple[str, str]]:
-    facts = given.provenance
+def _pairs(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    facts = evidence.facts.provenance
     samples = list(evidence.answers.evaluations.samples.values())
-    used = [*samples, *baselines_in_use(evidence, given.baselines)]
-    yield "experiment file", str(given.experiment.file)
-    yield "generated", given.generated_at.isoformat(" ", "minutes")
+    used = [*samples, *evidence.baselines]
+    yield "experiment file", str(evidence.experiment.file)
+    yield "generated", evidence.facts.generated_at.isoformat(" ", "minutes")
     yield "evaluations", str(facts.n_evaluations)
     for name, count in facts.counts.items():
         yield name, str(count)
     yield "generating and judging", _times(facts)
-    yield (
-        "models",
-        _words(f"{row.model_id}@{_short(row.model_revision)} ({row.dtype or '?'})" for row in used),
-    )
-    yield "datasets", _words(f"{trait} {_short(digest)}" for trait, digest in sorted(facts.datasets.items()))
+    models = (f"{row.model_id}@{_short(row.model_revision)} ({row.dtype or '?'})" for row in used)
+    yield "models", _words(models)
+    yield "chat templates", _words(f"{row.model} {_short(row.chat_template_digest)}" for row in used)
+    yield "datasets", _words(f"{row.trait} {_short(row.trait_digest)}" for row in used)
     yield "question sets", _words(map(_questions, used))
     yield "judge", _words(map(_judge, samples or used))
-    yield "judging", _judging(facts.judging, given.experiment.judge.kind)
+    yield "judging", _judging(facts.judging, evidence.experiment.judge.kind)
     yield "commits of the evaluations", _commits(facts)
     yield "commit of the report", facts.git_commit or MISSING
-    yield "versions", _words(f"{name} {version}" for name, version in sorted(facts.versions.items()))
+    yield "versions of the report", _words(f"{name} {version}" for name, version in facts.versions.items())
 
 
-def _words(found: Iterable[str]) -> str:
-    return listed(sorted(set(found)), limit=12) or MISSING
+def _words(words: Iterable[str]) -> str:
+    return listed(sorted(set(words)), limit=12) or MISSING
 
 
 def _short(digest: str | None) -> str:
@@ -51,9 +54,9 @@ def _short(digest: str | None) -> str:
 
 
 def _questions(row: EvaluationRow) -> str:
-    asked = "all questions" if row.subset == 0 else f"the first {row.subset}" if row.subset else "?"
+    part = "all questions" if row.subset == 0 else f"the first {row.subset}" if row.subset else "?"
     count = "" if row.n_questions is None else f", {row.n_questions} asked"
-    return f"{row.trait} {_short(row.question_set)} ({asked}{count})"
+    return f"{row.trait} {_short(row.question_set)} ({part}{count})"
 
 
 def _judge(row: EvaluationRow) -> str:
@@ -61,49 +64,48 @@ def _judge(row: EvaluationRow) -> str:
 
 
 def _times(facts: Provenance) -> str:
-    if facts.total_seconds is None:
-        return MISSING
-    parts = [
-        f"{duration(seconds)} {what}"
-        for what, seconds in (("generating", facts.generation_seconds), ("judging", facts.judge_seconds))
+    known = [
+        (seconds, what)
+        for seconds, what in ((facts.generation_seconds, "generating"), (facts.judge_seconds, "judging"))
         if seconds is not None
     ]
-    total = duration(facts.total_seconds)
-    return f"{total} ({', '.join(parts)})" if parts else total
+    if not known:
+        return MISSING
+    parts = ", ".join(f"{_duration(seconds)} {what}" for seconds, what in known)
+    return f"{_duration(sum(seconds for seconds, _ in known))} ({parts})"
 
 
-def duration(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     """Seconds, minutes or hours, whichever reads best."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _judging(judging: Judging | None, kind: str) -> str:
+def _judging(asked: Mapping[str, float], kind: str) -> str:
     """What the judge was asked; money only where a price is known or an API was paid."""
-    if judging is None:
+    if not asked:
         return "the phases' runs do not tell what their judge was asked"
-    parts = [counted(judging.calls, "call")]
-    if judging.prompt_tokens or judging.completion_tokens:
-        parts.append(f"{judging.prompt_tokens:,} + {judging.completion_tokens:,} tokens")
-    if judging.cached:
-        parts.append(f"{counted(judging.cached, 'response')} judged before")
-    if judging.cost_usd is not None:
-        parts.append(f"{judging.cost_usd:.4f} USD at the file's prices")
+    parts = [counted(int(asked.get(JudgeMetric.CALLS, 0)), "call")]
+    tokens = [int(asked.get(name, 0)) for name in (JudgeMetric.PROMPT_TOKENS, JudgeMetric.COMPLETION_TOKENS)]
+    if any(tokens):
+        parts.append(f"{tokens[0]:,} + {tokens[1]:,} tokens")
+    if asked.get(JudgeMetric.CACHED):
+        parts.append(f"{counted(int(asked[JudgeMetric.CACHED]), 'response')} judged before")
+    if JudgeMetric.COST in asked:
+        parts.append(f"{asked[JudgeMetric.COST]:.4f} USD at the file's prices")
     elif kind == "openai":
         parts.append("no price given")
     return ", ".join(parts)
 
 
 def _commits(facts: Provenance) -> str:
-    if not facts.commits:
-        return MISSING
-    said = []
-    for one in facts.commits:
+    words = []
+    for made_by in facts.commits:
         dirty = ""
-        if one.n_dirty:
-            dirty = (
-                f", {'all' if one.n_dirty == one.n_runs else one.n_dirty} with changes that no commit holds"
-            )
-        said.append(f"{one.commit[:_DIGITS] or 'not told'} ({counted(one.n_runs, 'run')}{dirty})")
-    return listed(said, limit=_MOST_COMMITS)
+        if made_by.n_dirty:
+            count = "all" if made_by.n_dirty == made_by.n_runs else made_by.n_dirty
+            dirty = f", {count} with changes that no commit holds"
+        name = made_by.commit[:_DIGITS] or "not told"
+        words.append(f"{name} ({counted(made_by.n_runs, 'run')}{dirty})")
+    return listed(words, limit=_MOST_COMMITS) or MISSING

@@ -1,28 +1,58 @@
 """Where published versions disagree: their figures side by side, and ours beside them."""
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from massact.domain import Direction
 from massact.query import Point, PublishedComparison, before_after_pairs
 from massact.query.questions.published import SAME_DIRECTION, match_model
 from massact.query.selection import natural_order, recipe_of
 from massact.report.evidence import Evidence, Place, counted, gain, listed
-from massact.report.figure_style import INK, MARKERS, QUIET, SERIES, WIDTH, legend_below, style
-from massact.report.table import MISSING, Cell, Section, Table, cells, columns, number, result, signed, where
-from massact.store.schema import PublishedRow
+from massact.report.figure_style import (
+    INK,
+    MARKERS,
+    QUIET,
+    SERIES,
+    WIDTH,
+    Look,
+    filled,
+    legend_below,
+    legend_order,
+    method_of,
+    new_figure,
+)
+from massact.report.section import MISSING, Cell, Section, Table, number, result, signed, where
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-
-# Published figures by place: what each source prints for a label, and where the sources disagree.
+    from matplotlib.figure import Figure as Drawing
 
 LEAST_SPREAD = 0.5
 """Points of delta: sources that differ by less agree, since many print whole numbers."""
+_MOST_TABLES = 12
+_MOST_LINES = 12
+_MOST_PANELS = 8
+_STAR: Look = {"marker": "*", "markersize": 8, "color": INK, "linestyle": ""}
+
+
+def published_section(evidence: Evidence) -> Section | None:
+    """The section; `None` where the store holds no published figure."""
+    if not evidence.facts.published:
+        return None
+    places = printed_places(evidence)
+    shown = [place for place in places if place.has_several or any(label.ours for label in place.labels)]
+    return Section(
+        "published",
+        "Where the published versions disagree",
+        tuple(_text(evidence, places, shown)),
+        tuple(_table(evidence, place) for place in shown[:_MOST_TABLES]),
+        tuple(_bullets(evidence, places)),
+        (Published(evidence),),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +64,22 @@ class PrintedLabel:
     """Per source its figures with a delta, the best first."""
     ours: Point | None
 
-    def headline(self, source: str) -> PublishedComparison | None:
-        """The best that a source prints."""
-        rows = self.by_source.get(source)
-        return rows[0] if rows else None
+    @property
+    def headlines(self) -> dict[str, float]:
+        """The best that each source prints."""
+        return {source: rows[0].delta or 0.0 for source, rows in self.by_source.items()}
 
     @property
     def spread(self) -> float | None:
         """Points between the least and the largest best of the sources; `None` where fewer than two print it."""
-        deltas = [rows[0].delta or 0.0 for rows in self.by_source.values() if rows]
+        deltas = self.headlines.values()
         return round(max(deltas) - min(deltas), 6) if len(deltas) > 1 else None
+
+    @property
+    def words(self) -> str:
+        """What each source prints, and how far apart they are."""
+        said = listed((f"{source} {signed(delta)}" for source, delta in self.headlines.items()), 6)
+        return f"{said}: {number(self.spread, '.1f')} points"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,392 +104,300 @@ class PrintedPlace:
         """Whether two sources or more print a figure here."""
         return len(self.sources) > 1
 
-    def winners(self, among: Iterable[str] | None = None) -> dict[str, tuple[str, float]]:
-        """Per source the label with its best delta, of all that it prints or of some."""
-        wanted = None if among is None else set(among)
-        found: dict[str, tuple[str, float]] = {}
-        for source in self.sources:
-            bests = [
-                (one.label, row.delta)
-                for one in self.labels
-                if (row := one.headline(source)) is not None
-                and row.delta is not None
-                and (wanted is None or one.label in wanted)
-            ]
-            if bests:
-                found[source] = max(bests, key=lambda pair: gain(pair[1], self.direction))
-        return found
-
-    @property
-    def in_common(self) -> tuple[str, ...]:
-        """Labels that every source prints here."""
-        return tuple(one.label for one in self.labels if set(one.by_source) == set(self.sources))
+    def winners(self, labels: Iterable[PrintedLabel]) -> dict[str, tuple[str, float]]:
+        """Per source which of the labels has its best delta, and that."""
+        bests: dict[str, list[tuple[str, float]]] = {source: [] for source in self.sources}
+        for label in labels:
+            for source, delta in label.headlines.items():
+                bests[source].append((label.label, delta))
+        direction = self.direction
+        return {
+            s: max(some, key=lambda entry: gain(entry[1], direction)) for s, some in bests.items() if some
+        }
 
 
-def printed_places(evidence: Evidence, published: Sequence[PublishedRow]) -> list[PrintedPlace]:
+def printed_places(evidence: Evidence) -> list[PrintedPlace]:
     """Every place that somebody printed a delta of, those with several sources first."""
-    names = printed_names(evidence)
-    rows = evidence.answers.compare_published(published, evidence.floor, model_names=names).rows
+    return evidence.once("printed places", lambda: _printed_places(evidence))
+
+
+def _printed_places(evidence: Evidence) -> list[PrintedPlace]:
+    names = {name: name for name in evidence.answers.models}
+    for ours in evidence.experiment.models:
+        names |= dict.fromkeys((ours.base.reference, ours.instruct.reference, ours.name), ours.name)
+    rows = evidence.compare_published(names)
     spelled = {row.model.casefold(): row.model for row in reversed(rows)}
-    by_place: dict[tuple[str, str, str], list[PublishedComparison]] = {}
+    by_place: dict[tuple[str, str, str], list[PublishedComparison]] = defaultdict(list)
     for row in rows:
         if row.delta is not None:
-            by_place.setdefault((spelled[row.model.casefold()], row.trait, row.position), []).append(row)
-    found = [_place(evidence, key, some, match_model(key[0], names)) for key, some in by_place.items()]
+            by_place[spelled[row.model.casefold()], row.trait, row.position].append(row)
+    places = []
+    for (model, trait, position), some in by_place.items():
+        our_model = match_model(model, names)
+        place = None if our_model is None else Place(our_model, trait, position)
+        direction = evidence.direction(place) if place else evidence.declared_direction(trait)
+        labels = _labels(evidence, some, place, direction)
+        sources = tuple(sorted({row.source for row in some}))
+        places.append(PrintedPlace(model, trait, position, direction, sources, labels, place))
     return sorted(
-        found,
-        key=lambda one: (
-            not one.has_several,
-            *(natural_order(n) for n in (one.model, one.trait, one.position)),
-        ),
+        places, key=lambda p: (not p.has_several, *map(natural_order, (p.model, p.trait, p.position)))
     )
 
 
-def printed_names(evidence: Evidence) -> dict[str, str]:
-    """The experiment's name of a model by each name that it may be printed under."""
-    names = {name: name for name in evidence.answers.models}
-    for model in evidence.experiment.models:
-        names |= dict.fromkeys((model.base.reference, model.instruct.reference, model.name), model.name)
-    return names
-
-
-def _place(
-    evidence: Evidence, key: tuple[str, str, str], rows: Sequence[PublishedComparison], our_model: str | None
-) -> PrintedPlace:
-    model, trait, position = key
-    ours = None if our_model is None else Place(our_model, trait, position)
-    direction = evidence.direction(ours) if ours else _direction(evidence, trait)
-    labels: dict[str, dict[str, list[PublishedComparison]]] = {}
-    for row in rows:
-        labels.setdefault(row.label, {}).setdefault(row.source, []).append(row)
-    printed = [
+def _labels(
+    evidence: Evidence, rows: Sequence[PublishedComparison], ours: Place | None, direction: Direction
+) -> tuple[PrintedLabel, ...]:
+    by_label: dict[str, dict[str, list[PublishedComparison]]] = defaultdict(lambda: defaultdict(list))
+    for row in sorted(rows, key=lambda row: -gain(row.delta, direction)):
+        by_label[row.label][row.source].append(row)
+    return tuple(
         PrintedLabel(
             label,
-            {
-                source: tuple(sorted(some, key=lambda row: -gain(row.delta or 0.0, direction)))
-                for source, some in by_source.items()
-            },
+            {source: tuple(some) for source, some in sorted(by_label[label].items())},
             evidence.best(ours, label) if ours else None,
         )
-        for label, by_source in labels.items()
-    ]
-    printed.sort(key=lambda one: _label_order(one.label))
-    sources = tuple(sorted({row.source for row in rows}))
-    return PrintedPlace(model, trait, position, direction, sources, tuple(printed), ours)
-
-
-def _direction(evidence: Evidence, trait: str) -> Direction:
-    return next((one.direction for one in evidence.experiment.traits if one.name == trait), "positive")
-
-
-def _label_order(label: str) -> tuple[str, tuple[int, bool, bool, int], str]:
-    from massact.report.figure_style import legend_order, method_of
-
-    return (method_of(label), legend_order(label), label)
-
-
-def twins(place: PrintedPlace) -> list[tuple[str, str]]:
-    """Pairs of printed labels that are one direction by algebra: mean_diff cleaned before and after alike."""
-    labels = {one.label for one in place.labels}
-    pairs = [pair for pair in before_after_pairs(labels) if labels.issuperset(pair)]
-    recipes = ((pair, recipe_of(pair[0])) for pair in pairs)
-    return [pair for pair, recipe in recipes if recipe is not None and recipe.method == "mean_diff"]
-
-
-def disagreements(places: Iterable[PrintedPlace]) -> list[tuple[PrintedPlace, PrintedLabel]]:
-    """Labels whose sources differ by more than rounding explains, the widest apart first."""
-    found = [
-        (place, one)
-        for place in places
-        for one in place.labels
-        if one.spread is not None and one.spread > LEAST_SPREAD
-    ]
-    return sorted(found, key=lambda pair: -(pair[1].spread or 0.0))
-
-
-MOST_TABLES = 12
-MOST_LINES = 12
-
-
-def published_section(evidence: Evidence, published: Sequence[PublishedRow]) -> Section | None:
-    """The section; `None` where the store holds no published figure."""
-    if not published:
-        return None
-    places = printed_places(evidence, published)
-    shown = [one for one in places if one.has_several or any(label.ours for label in one.labels)]
-    return Section(
-        "published",
-        "Where the published versions disagree",
-        tuple(_text(evidence, published, places, shown)),
-        tuple(_table(evidence, one) for one in shown[:MOST_TABLES]),
-        tuple(_bullets(evidence, places, published)),
+        for label in sorted(by_label, key=lambda label: (method_of(label), legend_order(label), label))
     )
 
 
-def _text(
-    evidence: Evidence,
-    published: Sequence[PublishedRow],
-    places: Sequence[PrintedPlace],
-    shown: Sequence[PrintedPlace],
-) -> Iterator[str]:
+def _text(evidence: Evidence, places: Sequence[PrintedPlace], shown: Sequence[PrintedPlace]) -> Iterator[str]:
+    published = evidence.facts.published
     sources = sorted({row.source for row in published})
-    several = [one for one in places if one.has_several]
+    several = [place for place in places if place.has_several]
     yield (
         f"{counted(len(published), 'published figure')} of {counted(len(sources), 'source')} ({listed(sources, 6)}). "
         f"{counted(len(several), 'place')} of {len(places)} {'is' if len(several) == 1 else 'are'} printed by two "
         "sources or more. They are shown as printed and never mixed with what was measured here."
     )
-    found = disagreements(several)
-    n_both = sum(one.spread is not None for place in several for one in place.labels)
-    if n_both:
+    spreads = [
+        (label.spread, place, label)
+        for place in several
+        for label in place.labels
+        if label.spread is not None
+    ]
+    apart = [entry for entry in spreads if entry[0] > LEAST_SPREAD]
+    if spreads:
         worst = ""
-        if found:
-            place, label = found[0]
-            worst = f" The widest apart: {label.label} on {place.name}, {told(place, label)}."
+        if apart:
+            _, place, label = max(apart, key=lambda entry: entry[0])
+            worst = f" The widest apart: {label.label} on {place.name}, {label.words}."
         yield (
-            f"{counted(n_both, 'label')} {'is' if n_both == 1 else 'are'} printed by two sources at one place; "
-            f"{len(found)} of them differ by more than rounding.{worst}"
+            f"{counted(len(spreads), 'label')} {'is' if len(spreads) == 1 else 'are'} printed by two sources at one "
+            f"place; {len(apart)} of them differ by more than rounding.{worst}"
         )
     alone = len(places) - len(shown)
     if alone:
         lists = f"{evidence.command('compare --published')} lists {'it' if alone == 1 else 'them'}"
         yield f"{counted(alone, 'place')} with one source and nothing of ours beside it: {lists}."
-    if len(shown) > MOST_TABLES:
-        yield f"The first {MOST_TABLES} of {len(shown)} places have a table here."
+    if len(shown) > _MOST_TABLES:
+        yield f"The first {_MOST_TABLES} of {len(shown)} places have a table here."
 
 
-def told(place: PrintedPlace, label: PrintedLabel) -> str:
-    """What each source prints for a label, and how far apart they are."""
-    found = ((source, label.headline(source)) for source in place.sources)
-    said = [
-        f"{source} {signed(row.delta)}" for source, row in found if row is not None and row.delta is not None
-    ]
-    return f"{listed(said, 6)}: {number(label.spread, '.1f')} points"
-
-
-def _bullets(
-    evidence: Evidence, places: Sequence[PrintedPlace], published: Sequence[PublishedRow]
-) -> Iterator[str]:
-    yield from _baseline_lines(published)
+def _bullets(evidence: Evidence, places: Sequence[PrintedPlace]) -> Iterator[str]:
+    yield from _baseline_lines(evidence)
     for place in places:
-        if place.has_several:
-            yield from _winner_lines(place)
+        yield from _winner_lines(place)
     for place in places:
         yield from _twin_lines(place)
     flags = dict.fromkeys(
         f"{row.source}, {row.model}, {row.trait}, {row.position}, {row.label}: {flag}"
-        for row in evidence.answers.compare_published(published, evidence.floor, model_names={}).rows
+        for row in evidence.compare_published({})
         for flag in row.flags
         if SAME_DIRECTION not in flag
     )
-    yield from list(flags)[:MOST_LINES]
-    if len(flags) > MOST_LINES:
+    yield from list(flags)[:_MOST_LINES]
+    if len(flags) > _MOST_LINES:
         names = f"{evidence.command('compare --published')} names each"
-        yield f"{len(flags) - MOST_LINES} more figures do not add up: {names}."
+        yield f"{len(flags) - _MOST_LINES} more figures do not add up: {names}."
 
 
-def _baseline_lines(published: Sequence[PublishedRow]) -> Iterator[str]:
+def _baseline_lines(evidence: Evidence) -> Iterator[str]:
     """Where sources took their deltas from different baselines, or picked at different floors."""
-    bases: dict[tuple[str, str], dict[float, set[str]]] = {}
-    floors: dict[float, set[str]] = {}
+    published = evidence.facts.published
+    bases: dict[tuple[str, str], dict[float, set[str]]] = defaultdict(lambda: defaultdict(set))
+    floors: dict[float, set[str]] = defaultdict(set)
     spelled = {row.model.casefold(): row.model for row in published}
     for row in published:
         if row.baseline_trait_mean is not None:
-            one = bases.setdefault((spelled[row.model.casefold()], row.trait), {})
-            one.setdefault(row.baseline_trait_mean, set()).add(row.source)
+            bases[spelled[row.model.casefold()], row.trait][row.baseline_trait_mean].add(row.source)
         if row.coherence_floor is not None:
-            floors.setdefault(row.coherence_floor, set()).add(row.source)
+            floors[row.coherence_floor].add(row.source)
     if len(floors) > 1:
         yield f"The figures were picked at different coherence floors: {_by_value(floors)}."
-    for (model, trait), found in sorted(bases.items()):
-        if len(found) > 1:
-            yield f"{model}, {trait}: the unsteered trait mean is printed as {_by_value(found)}."
+    for (model, trait), values in sorted(bases.items()):
+        if len(values) > 1:
+            yield f"{model}, {trait}: the unsteered trait mean is printed as {_by_value(values)}."
 
 
-def _by_value(found: dict[float, set[str]]) -> str:
-    return listed([f"{value:g} ({listed(sorted(sources))})" for value, sources in sorted(found.items())], 6)
+def _by_value(sources: Mapping[float, set[str]]) -> str:
+    return listed([f"{value:g} ({listed(sorted(some))})" for value, some in sorted(sources.items())], 6)
 
 
 def _winner_lines(place: PrintedPlace) -> Iterator[str]:
-    winners = place.winners()
-    if len({label for label, _ in winners.values()}) < 2:
+    """Where the sources name different winners, and whether the labels that all of them print tell why."""
+    winners = place.winners(place.labels)
+    if not place.has_several or len({label for label, _ in winners.values()}) < 2:
         return
-    said = listed([f"{source} {label} ({signed(delta)})" for source, (label, delta) in winners.items()], 6)
-    among = place.winners(place.in_common)
-    if len(place.in_common) < 2:
+    common = [label for label in place.labels if set(label.by_source) == set(place.sources)]
+    among = place.winners(common)
+    if len(common) < 2:
         why = " They have fewer than two labels in common, so this may be no more than what each tried."
     elif len({label for label, _ in among.values()}) > 1:
-        common = listed([f"{source} {label}" for source, (label, _) in among.items()], 6)
-        why = f" Among the {len(place.in_common)} labels that all print it flips too: {common}."
+        flips = listed([f"{source} {label}" for source, (label, _) in among.items()], 6)
+        why = f" Among the {len(common)} labels that all print it flips too: {flips}."
     else:
-        label = next(iter(among.values()))[0]
-        why = f" Among the {len(place.in_common)} labels that all print it is {label} in each."
+        why = f" Among the {len(common)} labels that all print it is {next(iter(among.values()))[0]} in each."
+    said = listed([f"{source} {label} ({signed(delta)})" for source, (label, delta) in winners.items()], 6)
     yield f"{place.name}: the winner flips between sources: {said}.{why}"
 
 
 def _twin_lines(place: PrintedPlace) -> Iterator[str]:
-    by_label = {one.label: one for one in place.labels}
-    for before, after in twins(place):
-        told, deltas = [], []
-        for label in (before, after):
-            for source, rows in sorted(by_label[label].by_source.items()):
-                values = [row.delta for row in rows if row.delta is not None]
-                deltas.append(values[0])
-                told.append(f"{label} {' and '.join(map(signed, values))} in {source}")
-        if max(deltas) - min(deltas) > 0.1:
+    """Labels that are one direction by algebra, mean_diff cleaned before and after alike, printed as two."""
+    by_label = {label.label: label for label in place.labels}
+    for pair in before_after_pairs(set(by_label)):
+        recipe = recipe_of(pair[0])
+        if recipe is None or recipe.method != "mean_diff" or not by_label.keys() >= set(pair):
+            continue
+        printed = [
+            (label, source, [row.delta or 0.0 for row in rows])
+            for label in pair
+            for source, rows in sorted(by_label[label].by_source.items())
+        ]
+        firsts = [deltas[0] for _, _, deltas in printed]
+        if max(firsts) - min(firsts) > 0.1:
+            said = (
+                f"{label} {' and '.join(map(signed, deltas))} in {source}"
+                for label, source, deltas in printed
+            )
             yield (
-                f"{place.name}: {before} and {after} are one vector by algebra, printed with different numbers: "
-                f"{listed(told, 8)}."
+                f"{place.name}: {pair[0]} and {pair[1]} are one vector by algebra, printed with different numbers: "
+                f"{listed(said, 8)}."
             )
 
 
 def _table(evidence: Evidence, place: PrintedPlace) -> Table:
     rows = []
-    for one in place.labels:
-        spread = one.spread
-        shown = (Cell(_printed(one.by_source.get(source, ()))) for source in place.sources)
+    for label in place.labels:
         ours = (
-            Cell(f"{result(one.ours)} ({where(one.ours)})", one.ours.run_id, "ok")
-            if one.ours
-            else Cell(MISSING)
+            Cell(f"{result(label.ours)} ({where(label.ours)})", label.ours.run_id, "ok")
+            if label.ours
+            else None
         )
-        notes = [
+        notes = (
             f"{source}: {row.note}"
-            for source, some in sorted(one.by_source.items())
+            for source, some in sorted(label.by_source.items())
             for row in some
             if row.note
-        ]
-        apart = f"{spread:.1f}" if spread is not None else None
-        rows.append(cells(one.label, *shown, apart, ours, Cell("; ".join(dict.fromkeys(notes)))))
-    headers = ["label", *(_header(place, source) for source in place.sources), "#apart", "ours", "notes"]
-    ours_at = f"; ours at floor {evidence.floor:g}" if any(one.ours for one in place.labels) else ""
-    keep = [i for i, _ in enumerate(headers) if i not in _empty_columns(rows, len(headers))]
-    return Table(
+        )
+        printed = (_printed(label.by_source.get(source, ())) for source in place.sources)
+        apart = None if label.spread is None else f"{label.spread:.1f}"
+        rows.append((label.label, *printed, apart, ours, "; ".join(dict.fromkeys(notes))))
+    headers = ("label", *(_header(place, source) for source in place.sources), "#apart", "ours", "notes")
+    ours_at = f"; ours at floor {evidence.floor:g}" if any(label.ours for label in place.labels) else ""
+    # of the last three columns those that say nothing are left out
+    keep = [i for i in range(len(headers)) if i < len(headers) - 3 or any(row[i] for row in rows)]
+    return Table.of(
         f"Delta @ coherence as printed (layer, coefficient), {place.name}{ours_at}",
-        columns(*(headers[i] for i in keep)),
-        tuple(tuple(row[i] for i in keep) for row in rows),
+        [headers[i] for i in keep],
+        [[Cell("") if row[i] == "" else row[i] for i in keep] for row in rows],
     )
 
 
-def _empty_columns(rows: Sequence[Sequence[Cell]], count: int) -> set[int]:
-    """Of the last three columns those that say nothing."""
-    return {i for i in range(count - 3, count) if all(row[i].text in ("", MISSING) for row in rows)}
-
-
 def _header(place: PrintedPlace, source: str) -> str:
-    rows = [row for one in place.labels for row in one.by_source.get(source, ())]
-    floors = sorted({row.coherence_floor for row in rows if row.coherence_floor is not None})
-    bases = sorted({row.baseline_trait_mean for row in rows if row.baseline_trait_mean is not None})
-    said = [f"floor {'/'.join(f'{one:g}' for one in floors)}"] if floors else ["floor not given"]
-    said.append(f"baseline {'/'.join(f'{one:g}' for one in bases)}" if bases else "baseline not given")
-    return f"{source}, {', '.join(said)}"
+    rows = [row for label in place.labels for row in label.by_source.get(source, ())]
+    parts = [source]
+    for name, values in (
+        ("floor", {row.coherence_floor for row in rows if row.coherence_floor is not None}),
+        ("baseline", {row.baseline_trait_mean for row in rows if row.baseline_trait_mean is not None}),
+    ):
+        parts.append(f"{name} {'/'.join(f'{value:g}' for value in sorted(values)) or 'not given'}")
+    return ", ".join(parts)
 
 
 def _printed(rows: Sequence[PublishedComparison]) -> str:
-    if not rows:
-        return MISSING
-    first, *others = map(_figure, rows)
-    return f"{first}; also {listed(others, 6)}" if others else first
+    """A source's best, and what else it prints for the label."""
+    shown = []
+    for row in rows:
+        coherence = f" @ {row.coherence_mean:g}" if row.coherence_mean is not None else ""
+        at = [] if row.layer is None else [f"layer {row.layer}"]
+        at += [] if row.coefficient is None else [f"{row.coefficient:g}"]
+        shown.append(f"{signed(row.delta)}{coherence}" + (f" ({', '.join(at)})" if at else ""))
+    return "; also ".join(filter(None, (*shown[:1], listed(shown[1:], 6)))) or MISSING
 
 
-def _figure(row: PublishedComparison) -> str:
-    coherence = f" @ {row.coherence_mean:g}" if row.coherence_mean is not None else ""
-    at = [] if row.layer is None else [f"layer {row.layer}"]
-    at += [] if row.coefficient is None else [f"{row.coefficient:g}"]
-    return f"{signed(row.delta or 0.0)}{coherence}" + (f" ({', '.join(at)})" if at else "")
-
-
-# Published versions as a figure: a dot per source and label.
-
-MOST_PANELS = 8
-
-
-def published_figure(evidence: Evidence, published: Sequence[PublishedRow]) -> "Figure | None":
+@dataclass(frozen=True)
+class Published:
     """A dot per source, a line per label, a panel per place that several sources print."""
-    places = _drawn_places(evidence, published)
-    if not places:
-        return None
-    sources = sorted({source for place in places for source in place.sources})
-    n_columns = min(2, len(places))
-    n_rows = math.ceil(len(places) / n_columns)
-    tallest = [
-        max(len(place.labels) for place in places[row * n_columns : (row + 1) * n_columns])
-        for row in range(n_rows)
-    ]
-    with style():
-        from matplotlib.figure import Figure
 
-        heights = [0.75 + 0.26 * count for count in tallest]
-        width = WIDTH if n_columns > 1 else WIDTH * 0.7
-        figure = Figure(figsize=(width, sum(heights) + 0.5), layout="constrained")
-        axes = figure.subplots(
-            n_rows, n_columns, squeeze=False, gridspec_kw={"height_ratios": heights}, sharex=True
-        )
-        flat = list(axes.flat)
-        for panel, place in zip(flat, places, strict=False):
+    evidence: Evidence
+    name = "published"
+
+    @cached_property
+    def data(self) -> list[PrintedPlace]:
+        """The places with the most labels first, so that panels of a row are alike."""
+        several = [place for place in printed_places(self.evidence) if place.has_several]
+        return sorted(several, key=lambda place: -len(place.labels))[:_MOST_PANELS]
+
+    def draw(self) -> "Drawing":
+        sources = sorted({source for place in self.data for source in place.sources})
+        n_columns = min(2, len(self.data))
+        n_rows = math.ceil(len(self.data) / n_columns)
+        # of places in the order of their number of labels the first of a row has the most
+        heights = [0.75 + 0.26 * len(place.labels) for place in self.data[::n_columns]]
+        size = (WIDTH if n_columns > 1 else WIDTH * 0.7, sum(heights) + 0.5)
+        figure, axes = new_figure((n_rows, n_columns), size, height_ratios=heights, sharex=True)
+        panels = filled(axes, len(self.data))
+        for panel, place in zip(panels, self.data, strict=True):
             _draw(panel, place, sources)
-        for panel in flat[max(0, len(places) - n_columns) : len(places)]:
+        for panel in panels[-n_columns:]:
             panel.set_xlabel("delta (trait, points)")
             panel.tick_params(labelbottom=True)
-        for empty in flat[len(places) :]:
-            empty.set_axis_off()
-        has_ours = any(one.ours for place in places for one in place.labels)
-        legend_below(figure, _handles(sources, has_ours=has_ours), len(sources) + 2)
-    return figure
+        entries = [(source, _look(index)) for index, source in enumerate(sources)]
+        if any(label.ours for place in self.data for label in place.labels):
+            entries.append(("ours", _STAR))
+        hollow: Look = {"marker": "o", "markerfacecolor": "none", "color": QUIET, "linestyle": ""}
+        legend_below(figure, [*entries, ("printed too, not the best", hollow)], len(sources) + 2)
+        return figure
 
+    def caption(self) -> str:
+        return "Deltas as printed, a marker per source; a line joins the best that each source prints for a label."
 
-def _drawn_places(evidence: Evidence, published: Sequence[PublishedRow]) -> list[PrintedPlace]:
-    """Those with several sources; the ones with the most labels first, so that panels of a row are alike."""
-    several = [one for one in printed_places(evidence, published) if one.has_several]
-    return sorted(several, key=lambda one: -len(one.labels))[:MOST_PANELS]
+    def alt(self) -> str:
+        words = []
+        for place in self.data:
+            apart = [label for label in place.labels if label.spread is not None]
+            apart.sort(key=lambda label: -(label.spread or 0.0))
+            said = "; ".join(f"{label.label}: {label.words}" for label in apart[:4])
+            words.append(f"{place.name}: {said or 'no label in common'}")
+        return f"Published deltas, a dot per source. {'. '.join(words)}."
 
 
 def _draw(panel: "Axes", place: PrintedPlace, sources: Sequence[str]) -> None:
-    for y, one in enumerate(place.labels):
-        bests = [rows[0].delta for rows in one.by_source.values() if rows[0].delta is not None]
-        if len(bests) > 1:
-            panel.plot([min(bests), max(bests)], [y, y], color=QUIET, linewidth=1.4, zorder=1)
-        for source, rows in one.by_source.items():
+    for y, label in enumerate(place.labels):
+        if label.spread is not None:
+            panel.plot(
+                [min(label.headlines.values()), max(label.headlines.values())],
+                [y, y],
+                color=QUIET,
+                linewidth=1.4,
+                zorder=1,
+            )
+        for source, rows in label.by_source.items():
             look = _look(sources.index(source))
             for index, row in enumerate(rows):
                 # a source's further figures for the label are hollow: they were not its best
                 face = "none" if index else look["color"]
                 panel.plot(row.delta or 0.0, y, markerfacecolor=face, zorder=3, **look)
-        if one.ours is not None and one.ours.delta is not None:
-            panel.plot(one.ours.delta, y, marker="*", markersize=8, color=INK, linestyle="", zorder=4)
+        if label.ours is not None and label.ours.delta is not None:
+            panel.plot(label.ours.delta, y, zorder=4, **_STAR)
     panel.axvline(0, color=INK, linewidth=0.8, zorder=1)
-    panel.set_yticks(range(len(place.labels)), [one.label for one in place.labels])
+    panel.set_yticks(range(len(place.labels)), [label.label for label in place.labels])
     panel.set_ylim(len(place.labels) - 0.4, -0.6)
     panel.set_title(f"{place.model.rpartition('/')[2]}, {place.trait}, {place.position}")
 
 
-def _look(index: int) -> dict[str, Any]:
-    return {
-        "color": SERIES[index % len(SERIES)],
-        "marker": MARKERS[index % len(MARKERS)],
-        # what lies beneath another shows around it
-        "markersize": max(4.0, 7.5 - 1.5 * index),
-        "linestyle": "",
-    }
-
-
-def _handles(sources: Sequence[str], *, has_ours: bool) -> list[Any]:
-    from matplotlib.lines import Line2D
-
-    handles = [Line2D([], [], label=source, **_look(index)) for index, source in enumerate(sources)]
-    if has_ours:
-        handles.append(Line2D([], [], label="ours", marker="*", markersize=8, color=INK, linestyle=""))
-    hollow: dict[str, Any] = {"marker": "o", "markerfacecolor": "none", "color": QUIET, "linestyle": ""}
-    return [*handles, Line2D([], [], label="printed too, not the best", **hollow)]
-
-
-def published_alt(evidence: Evidence, published: Sequence[PublishedRow]) -> str:
-    """The figure in words."""
-    places = _drawn_places(evidence, published)
-    words = []
-    for place in places:
-        apart = [one for one in place.labels if one.spread is not None]
-        apart.sort(key=lambda one: -(one.spread or 0.0))
-        said = [f"{one.label}: {told(place, one)}" for one in apart]
-        words.append(f"{place.name}: {'; '.join(said[:4]) or 'no label in common'}")
-    return f"Published deltas, a dot per source. {'. '.join(words)}."
+def _look(index: int) -> Look:
+    """Of a source; what lies beneath another shows around it."""
+    size = max(4.0, 7.5 - 1.5 * index)
+    colour, marker = SERIES[index % len(SERIES)], MARKERS[index % len(MARKERS)]
+    return {"color": colour, "marker": marker, "markersize": size, "linestyle": ""}

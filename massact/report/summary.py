@@ -2,26 +2,17 @@
 
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from massact.labels import format_label, parse_label
 from massact.query import ComparisonRow, Point
+from massact.report.before_after import Outcome, comparison_outcome, comparison_verdict, comparisons
 from massact.report.checks import top2_shape
-from massact.report.coefficient_tables import current_ratios, spreads
-from massact.report.comparisons import (
-    Curve,
-    CurveKind,
-    Outcome,
-    cleaning_curves,
-    comparison_outcome,
-    comparison_verdict,
-    comparisons,
-    uncleaned_comparisons,
-)
-from massact.report.evidence import Evidence, Place, counted, listed, place_of
-from massact.report.result_tables import RANDOM
-from massact.report.table import believed, result, where
+from massact.report.coefficients import current_ratios, spreads
+from massact.report.curve import Curve, CurveKind, cleaning_curves
+from massact.report.evidence import RANDOM, Evidence, Place, counted, listed, place_of
+from massact.report.section import interval, result, where
 
 _NOT_EVALUATED = "Cannot say: nothing was evaluated that could tell."
 _UNTOLD = "which labels are tied with it cannot be said, the store lacks their scores by question"
@@ -40,24 +31,17 @@ class ShortAnswer:
 
 def answers_in_short(evidence: Evidence) -> tuple[ShortAnswer, ...]:
     """The plan's questions, each answered or "cannot say"."""
-    return (
-        _which_label(evidence),
-        _before_or_after(evidence),
-        _drop_off(evidence),
-        _predictable(evidence),
-    )
+    return (_which_label(evidence), _before_or_after(evidence), _drop_off(evidence), _predictable(evidence))
 
 
 def caveat(evidence: Evidence) -> str:
     """What every number of the report suffers from, with this store's own counts."""
     rows = evidence.answers.evaluations.samples.values()
-    questions = _span([row.n_questions for row in rows if row.n_questions is not None])
-    cells = _span([len(p.points) for stratum in evidence.strata.values() for p in stratum.slices.values()])
-    picked = (
-        f"Each best was picked from {cells} evaluations of {questions} questions each"
-        if questions and cells
-        else "A best is the largest of several noisy results"
-    )
+    questions = _range([row.n_questions for row in rows if row.n_questions is not None])
+    cells = _range([len(p.points) for stratum in evidence.strata.values() for p in stratum.slices.values()])
+    picked = "A best is the largest of several noisy results"
+    if questions and cells:
+        picked = f"Each best was picked from {cells} evaluations of {questions} questions each"
     if not evidence.has_intervals:
         return (
             f"{picked}, so it is biased upward, and nothing here carries an interval: a lead of a few points "
@@ -69,92 +53,95 @@ def caveat(evidence: Evidence) -> str:
     )
 
 
-def _span(values: Sequence[int]) -> str:
-    if not values:
-        return ""
-    return f"{min(values)}" if min(values) == max(values) else f"{min(values)} to {max(values)}"
+def _range(values: Sequence[int]) -> str:
+    return " to ".join(map(str, dict.fromkeys((min(values), max(values))))) if values else ""
+
+
+def _counted_words(entries: Sequence[tuple[str, str]], noun: str, words: Mapping[str, str]) -> str:
+    """How many of the entries are of each kind, a sentence a kind.
+
+    Args:
+        words: the sentence by kind, `{}` for `3 of 6 places`.
+    """
+    counts = Counter(kind for kind, _ in entries)
+    total = counted(len(entries), noun)
+    parts = (text.format(f"{counts[kind]} of {total}") for kind, text in words.items() if counts[kind])
+    return " ".join(parts) or _NOT_EVALUATED
 
 
 def _which_label(evidence: Evidence) -> ShortAnswer:
-    uncleaned = uncleaned_comparisons(evidence)
-    found = [_winner(evidence, place, uncleaned.get(place)) for place in evidence.places()]
-    counts = Counter(kind for kind, _ in found)
-    parts = []
-    if counts["alone"]:
-        parts.append(f"At {_places(counts['alone'], len(found))} one label is ahead of all others.")
-    if counts["tied"]:
-        parts.append(
-            f"At {_places(counts['tied'], len(found))} several labels are tied: no single best can be named there."
-        )
-    if counts["only"]:
-        parts.append(f"At {_places(counts['only'], len(found))} only one label has a result.")
-    if counts["untold"]:
-        parts.append(
-            f"At {_places(counts['untold'], len(found))} the largest delta is known, but not what is tied with it."
-        )
-    if counts["none"]:
-        parts.append(f"At {_places(counts['none'], len(found))} it cannot be said.")
-    lines = tuple(line for _, line in found)
-    return ShortAnswer(
-        "Which label moves the trait most at the floor?", " ".join(parts) or _NOT_EVALUATED, lines
-    )
-
-
-def _places(count: int, total: int) -> str:
-    return f"{count} of {counted(total, 'place')}"
+    """Which label is ahead at each place; with the plan's own comparison, of the uncleaned probe and mean_diff."""
+    uncleaned = {place_of(row): row for row in evidence.compare(pairs=(("probe", "mean_diff"),))}
+    entries = [_winner(evidence, place, uncleaned.get(place)) for place in evidence.places()]
+    words = {
+        "alone": "At {} one label is ahead of all others.",
+        "tied": "At {} several labels are tied: no single best can be named there.",
+        "only": "At {} only one label has a result.",
+        "untold": "At {} the largest delta is known, but not what is tied with it.",
+        "none": "At {} it cannot be said.",
+    }
+    verdict = _counted_words(entries, "place", words)
+    question = "Which label moves the trait most at the floor?"
+    return ShortAnswer(question, verdict, tuple(line for _, line in entries))
 
 
 def _winner(evidence: Evidence, place: Place, plain: ComparisonRow | None) -> tuple[str, str]:
     """What kind of answer there is at a place, and the answer."""
     name = evidence.name(place)
-    found = {label: evidence.best(place, label) for label in evidence.labels(place) if label != RANDOM}
-    bests = {label: best for label, best in found.items() if best is not None and best.delta is not None}
+    labels = [label for label in evidence.labels(place) if label != RANDOM]
+    bests = evidence.bests(place)
     if not bests:
-        is_run = any(evidence.status(place, label) != "missing" for label in found)
+        is_run = any(evidence.status(place, label) != "missing" for label in labels)
         why = f"nothing reaches coherence {evidence.floor:g}" if is_run else "nothing was evaluated"
         return "none", f"{name}: cannot say, {why}."
-    first = max(bests, key=lambda label: evidence.gain(place, bests[label].delta or 0.0))
-    standing = evidence.standings(place)
-    kind = "untold" if len(bests) > 1 else "only"
-    rest = f"; {_UNTOLD}" if len(bests) > 1 else ""
-    if standing and len(bests) > 1:
-        first = next(label for label, one in standing.items() if one == "winner")
-        tied, behind = (
-            [label for label, one in standing.items() if one == wanted] for wanted in ("tied", "behind")
-        )
-        kind = "tied" if tied else "alone"
-        # that a random direction is behind goes without saying
-        told = [label for label in behind if label != RANDOM]
-        but = f" but `{RANDOM}`" if RANDOM in behind else ""
-        everyone = (
-            f"all {counted(len(tied), 'other label')}{but}" if len(tied) > 9 and not told else _code(tied)
-        )
-        rest = f"; tied with it: {everyone}" if tied else ", ahead of every other label"
-        rest += f"; behind: {_code(told)}" if tied and told else ""
-    n_missing = len(found) - len(bests)
+    kind, first, rest = _standing_words(evidence, place, bests)
+    n_missing = len(labels) - len(bests)
     lack = f" {counted(n_missing, 'label')} without a result." if n_missing else ""
     uncleaned = ""
-    if plain is not None and plain.best_a and plain.best_b:  # the plan's own comparison
+    if plain is not None and plain.best_a and plain.best_b:
         said = comparison_verdict(plain, ("probe", "mean_diff"))
         uncleaned = f" Uncleaned, probe against mean_diff: {said}."
     best = evidence.whole[place].best(first, evidence.floor) or bests[first]
-    end = (
-        " That best lies at the end of its grid: a better one may lie beyond it." if best.at_grid_end else ""
-    )
+    beyond = " That best lies at the end of its grid: a better one may lie beyond it."
+    end = beyond if best.at_grid_end else ""
     return kind, f"{name}: {_told(evidence, place, first, best)}{rest}.{end}{uncleaned}{lack}"
+
+
+def _standing_words(evidence: Evidence, place: Place, bests: Mapping[str, Point]) -> tuple[str, str, str]:
+    """What kind of answer there is, the label that it names, and how the others stand to it."""
+    first = evidence.top(place, bests)
+    standing = evidence.standings(place)
+    if len(bests) == 1:
+        return "only", first, ""
+    if not standing:
+        return "untold", first, f"; {_UNTOLD}"
+    by_standing = {
+        wanted: [label for label, stands in standing.items() if stands == wanted]
+        for wanted in ("winner", "tied", "behind")
+    }
+    tied = by_standing["tied"]
+    # that a random direction is behind goes without saying
+    behind = [label for label in by_standing["behind"] if label != RANDOM]
+    if not tied:
+        return "alone", by_standing["winner"][0], ", ahead of every other label"
+    everyone = _code(tied)
+    if len(tied) > 9 and not behind:
+        but = f" but `{RANDOM}`" if RANDOM in by_standing["behind"] else ""
+        everyone = f"all {counted(len(tied), 'other label')}{but}"
+    rest = f"; behind: {_code(behind)}" if behind else ""
+    return "tied", by_standing["winner"][0], f"; tied with it: {everyone}{rest}"
 
 
 def _told(evidence: Evidence, place: Place, label: str, best: Point) -> str:
     """`label`, +93.1 @ 97 (layer 2, 10; 95 %: +90.2 to +95.0; 10 questions)."""
-    interval = believed(evidence.belief(place, label))
-    facts = [where(best), f"95 %: {interval}" if interval else "no interval"]
-    facts.append(counted(best.n_scored, "question"))
+    span = interval(evidence, place, label)
+    facts = (where(best), f"95 %: {span}" if span else "no interval", counted(best.n_scored, "question"))
     return f"`{label}`, {result(best)} ({'; '.join(facts)})"
 
 
 def _before_or_after(evidence: Evidence) -> ShortAnswer:
     rows = comparisons(evidence)
-    counts = Counter(comparison_outcome(row) for row in rows)
+    outcomes = [comparison_outcome(row) for row in rows]
     words: dict[Outcome, str] = {
         "same": "one vector before and after, nothing to compare",
         "a": "ahead when cleaned before",
@@ -163,44 +150,33 @@ def _before_or_after(evidence: Evidence) -> ShortAnswer:
         "untested": "with a difference that could not be tested",
         "unknown": "not comparable yet",
     }
-    parts = [f"{counts[kind]} {said}" for kind, said in words.items() if counts[kind]]
+    parts = [f"{outcomes.count(kind)} {said}" for kind, said in words.items() if kind in outcomes]
     verdict = f"Of {counted(len(rows), 'pair')}: {'; '.join(parts)}." if rows else _NOT_EVALUATED
     lines = []
-    for row in rows:
-        is_unlike = row.warnings and comparison_outcome(row) != "same"
-        warned = f" Unlike: {'; '.join(row.warnings)}." if is_unlike else ""
-        place = evidence.name(place_of(row))
-        said = comparison_verdict(row)
-        lines.append(f"`{row.label_a}` against `{row.label_b}` on {place}: {said}.{warned}")
+    for row, outcome in zip(rows, outcomes, strict=True):
+        warned = f" Unlike: {'; '.join(row.warnings)}." if row.warnings and outcome != "same" else ""
+        pair = f"`{row.label_a}` against `{row.label_b}` on {evidence.name(place_of(row))}"
+        lines.append(f"{pair}: {comparison_verdict(row)}.{warned}")
     return ShortAnswer("Does cleaning before extraction differ from after?", verdict, tuple(lines))
 
 
 def _drop_off(evidence: Evidence) -> ShortAnswer:
     part = evidence.of_phase("phase3") if evidence.declares("phase3") else evidence
-    found = [_shape(part, curve, kind) for curve in cleaning_curves(part) for kind in curve.lines]
-    counts = Counter(kind for kind, _ in found)
-    parts = []
-    if counts["helps"]:
-        parts.append(
-            f"On {counts['helps']} of {counted(len(found), 'curve')} cleaning is ahead of not cleaning."
-        )
-    if counts["no gain"]:
-        parts.append(
-            f"On {counts['no gain']} of {counted(len(found), 'curve')} the uncleaned vector has the largest delta or "
-            "is tied with it: cleaning buys nothing that can be told from noise there."
-        )
-    if counts["cannot say"]:
-        parts.append(f"On {counts['cannot say']} of {counted(len(found), 'curve')} it cannot be said.")
-    lines = tuple(line for _, line in found)
+    entries = [_shape(part, curve, kind) for curve in cleaning_curves(part) for kind in curve.lines]
+    words = {
+        "helps": "On {} cleaning is ahead of not cleaning.",
+        "no gain": "On {} the uncleaned vector has the largest delta or is tied with it: cleaning buys nothing that "
+        "can be told from noise there.",
+        "cannot say": "On {} it cannot be said.",
+    }
     question = "Where does the benefit of cleaning drop off?"
-    return ShortAnswer(question, " ".join(parts) or _NOT_EVALUATED, lines)
+    return ShortAnswer(question, _counted_words(entries, "curve", words), tuple(line for _, line in entries))
 
 
 def _shape(evidence: Evidence, curve: Curve, kind: CurveKind) -> tuple[str, str]:
     """Whether cleaning helps on one line of a curve, and which steps can be told from its best."""
     place, rows = curve.place, curve.lines[kind]
     bests = {row.label: row.best for row in rows if row.best and row.best.delta is not None}
-    steps = {row.label: str(row.n_dims) for row in rows}
     lacking = [row.label for row in rows if row.label not in bests]
     head = f"{kind.name} on {evidence.name(place)}"
     if len(bests) < 2:
@@ -210,25 +186,24 @@ def _shape(evidence: Evidence, curve: Curve, kind: CurveKind) -> tuple[str, str]
     shape = top2_shape(evidence, place, kind.method) if is_plain else None
     said_of_top2 = f"; {shape}" if shape else ""
     standing = evidence.standings(place, bests)
-    first = max(bests, key=lambda label: evidence.gain(place, bests[label].delta or 0.0))
+    first = next(
+        (label for label, stands in standing.items() if stands == "winner"), evidence.top(place, bests)
+    )
+    most = f"{head}: most with {_told(evidence, place, first, bests[first])}"
     if not standing:
-        most = _told(evidence, place, first, bests[first])
-        return "cannot say", f"{head}: most with {most}; {_UNTOLD}{said_of_top2}.{missing}"
-    first = next(label for label, one in standing.items() if one == "winner")
-    most = _told(evidence, place, first, bests[first])
-    level = [label for label in bests if standing[label] != "behind"]
+        return "cannot say", f"{most}; {_UNTOLD}{said_of_top2}.{missing}"
     behind = [label for label in bests if standing[label] == "behind"]
-    tied = [steps[label] for label in level if label != first]
-    said = f"; tied with it: {listed(tied, limit=9)} dims" if tied else ", ahead of every other step"
-    said += f"; behind: {listed([steps[label] for label in behind], limit=9)} dims" if tied and behind else ""
+    steps = {row.label: str(row.n_dims) for row in rows}
+    tied = [steps[label] for label in bests if label not in behind and label != first]
+    said = ", ahead of every other step"
+    if tied:
+        said = f"; tied with it: {listed(tied, limit=9)} dims"
+        said += f"; behind: {listed([steps[label] for label in behind], limit=9)} dims" if behind else ""
     plain = format_label(parse_label(first).uncleaned)
     if plain not in bests:
-        return (
-            "cannot say",
-            f"{head}: most with {most}{said}; `{plain}` lacks a result to compare with{said_of_top2}.{missing}",
-        )
-    kind_of = "helps" if plain in behind else "no gain"
-    return kind_of, f"{head}: most with {most}{said}{said_of_top2}.{missing}"
+        lacks = f"`{plain}` lacks a result to compare with"
+        return "cannot say", f"{most}{said}; {lacks}{said_of_top2}.{missing}"
+    return "helps" if plain in behind else "no gain", f"{most}{said}{said_of_top2}.{missing}"
 
 
 def _predictable(evidence: Evidence) -> ShortAnswer:
@@ -236,10 +211,8 @@ def _predictable(evidence: Evidence) -> ShortAnswer:
     every = [s for s in spreads(evidence) if s.by_strength is not None and s.by_coefficient is not None]
     question = "Can the best coefficient be predicted?"
     if not every:
-        verdict = (
-            f"Cannot say: {'too few groups have an effect.' if evidence.strata else 'nothing was evaluated.'}"
-        )
-        return ShortAnswer(question, verdict, lines)
+        why = "too few groups have an effect." if evidence.strata else "nothing was evaluated."
+        return ShortAnswer(question, f"Cannot say: {why}", lines)
     last = every[-1]
     verdict = (
         f"Starting every label of {last.model} at one relative strength ({last.strength or 0:.2f}) is off by a factor "
@@ -255,10 +228,10 @@ def _coefficients(evidence: Evidence) -> Iterator[str]:
     for model in evidence.experiment.models:
         here = [row.ratio for row in ratios if row.model == model.name]
         if here:
-            span = f"{min(here):.2f} to {max(here):.2f}, " if len(here) > 1 else ""
+            between = f"{min(here):.2f} to {max(here):.2f}, " if len(here) > 1 else ""
             yield (
                 f"{model.name}: mean_diff takes {statistics.median(here):.2f} times probe's coefficient "
-                f"({span}{counted(len(here), 'place')})."
+                f"({between}{counted(len(here), 'place')})."
             )
         elif evidence.strata:
             yield f"{model.name}: cannot say how mean_diff's coefficient relates to probe's."

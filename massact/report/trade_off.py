@@ -1,134 +1,300 @@
-"""Figures of trade-offs: delta and coherence against coefficient, and against relative strength.
-
-Each function returns a figure, or `None` where there is nothing to draw.
-"""
+"""The trade-off between trait and coherence: delta against coherence, and both against the coefficient."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from massact.domain import METHODS
 from massact.query.rows import AnyPoint
-from massact.query.selection import Stratum, recipe_of
-from massact.report.coefficient_tables import effective_bests, spreads
-from massact.report.evidence import Evidence, Place
+from massact.query.selection import Stratum, is_at_floor, is_below_floor, natural_order, recipe_of
+from massact.report.evidence import RANDOM, Evidence, Place, listed
 from massact.report.figure_style import (
+    FLOOR_DASHES,
     INK,
-    MARKERS,
     QUIET,
-    SERIES,
     WIDTH,
+    Look,
     floor_line,
+    label_entries,
     label_style,
     legend_below,
     legend_order,
     log_coefficients,
+    mark_grid_end,
+    method_grid,
     method_of,
+    methods_of,
     new_figure,
-    style,
+)
+from massact.report.section import (
+    MOST_FIGURES,
+    Figure,
+    Section,
+    key_places,
+    rest_of_pairs,
+    rest_of_places,
+    signed,
 )
 from massact.store.schema import StoredPoint
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-from massact.query.selection import is_at_floor, natural_order
-from massact.report.evidence import listed
-from massact.report.figure_style import (
-    mark_grid_end,
-)
-from massact.report.result_tables import RANDOM
-from massact.report.table import signed
-
-if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Drawing
 
-
+_MOST_PLACES = 4
+"""Figures against the coefficient; that against coherence shows every window of a model."""
+_MOST_PAIRS = 2
+_MOST_WORDS = 8
 XValue = Callable[[AnyPoint], float | None]
+Lines = dict[str, list[StoredPoint]]
+"""By label the points of the layer that it is drawn at, by rising x."""
 
 
-def tradeoff_figure(evidence: Evidence, place: Place) -> "Figure | None":
+def tradeoff_section(evidence: Evidence) -> Section:
+    """Delta and coherence along the coefficient."""
+    text = "Nothing was evaluated."
+    if evidence.strata:
+        text = (
+            "Delta against coherence along the coefficient, then both against the coefficient. Each label is drawn at "
+            f"the layer of its best, or of its nearest miss. Hollow points lie below the floor of {evidence.floor:g} "
+            "and do not count."
+        )
+    pairs = tradeoff_pairs(evidence)
+    rest = rest_of_pairs(len(pairs), _MOST_PAIRS, "tradeoff")
+    figures: list[Figure] = [AgainstCoherence(evidence, *pair, rest) for pair in pairs[:_MOST_PAIRS]]
+    figures += against_coefficient(evidence, _MOST_PLACES)
+    return Section("tradeoff", "Trade-off between trait and coherence", (text,), figures=tuple(figures))
+
+
+def tradeoff_pairs(evidence: Evidence) -> list[tuple[str, str]]:
+    """Models and traits where something was run, in the report's order."""
+    return list(dict.fromkeys((place.model, place.trait) for place in evidence.run_places))
+
+
+def against_coefficient(evidence: Evidence, most: int = MOST_FIGURES) -> "list[Figure]":
+    """The figures of at most so many places."""
+    places = evidence.run_places
+    rest = rest_of_places(len(places), most, "tradeoff")
+    return [AgainstCoefficient(evidence, place, rest) for place in key_places(evidence, places, most)]
+
+
+def label_lines(stratum: Stratum, floor: float, x_of: XValue) -> Lines:
+    """Per label the points that can be drawn at the layer of its best, or else of its nearest miss."""
+    lines = {}
+    for label in sorted(stratum.slices, key=legend_order):
+        at = stratum.best(label, floor) or stratum.nearest_miss(label, floor)
+        if at is not None and recipe_of(label) is not None:
+            points = [p for p in stratum.slices[label].points if p.layer == at.layer and x_of(p) is not None]
+            if points:
+                lines[label] = sorted(points, key=lambda p: x_of(p) or 0.0)
+    return lines
+
+
+def coefficient_size(point: AnyPoint) -> float | None:
+    """The x value where lines are drawn against the coefficient: 0 has no place on a log axis."""
+    return abs(point.coefficient) or None
+
+
+@dataclass(frozen=True)
+class AgainstCoefficient:
     """Delta and coherence against |coefficient|: a column per method, a line per label."""
-    stratum = evidence.strata.get(place)
-    lines = _lines(stratum, evidence.floor, _size) if stratum else {}
-    if not lines:
-        return None
-    methods = _methods(lines)
-    every = [point for points in lines.values() for point in points]
-    name = "|coefficient|" if any(point.coefficient < 0 for point in every) else "coefficient"
-    with style():
-        figure, axes = _tradeoff_axes(len(methods))
+
+    evidence: Evidence
+    place: Place
+    rest: str = ""
+    """What the caption says of the places that are not drawn."""
+
+    @property
+    def name(self) -> str:
+        return f"tradeoff-{self.place.model}-{self.place.trait}-{self.place.position}"
+
+    @cached_property
+    def data(self) -> Lines:
+        stratum = self.evidence.strata.get(self.place)
+        return label_lines(stratum, self.evidence.floor, coefficient_size) if stratum else {}
+
+    def draw(self) -> "Drawing":
+        methods = methods_of(self.data, with_random=True)
+        every = [point for points in self.data.values() for point in points]
+        floor = self.evidence.floor
+        figure, axes = two_rows(methods, floor)
         for column, method in enumerate(methods):
-            mine = {label: pts for label, pts in lines.items() if method_of(label) == method}
-            for label, points in sorted(mine.items(), key=lambda line: _layering(line[0])):
-                _draw_trade_off(
-                    axes[:, column], points, evidence.floor, look=label_style(label).line, x_of=_size
-                )
-            axes[0, column].set_title(method)
-            axes[1, column].set_xlabel(name)
-            floor_line(axes[1, column], evidence.floor, with_name=column == 0)
+            labels = [label for label in self.data if method_of(label) == method]
+            for label in sorted(labels, key=_layering):
+                look = label_style(label).line
+                draw_line(axes[:, column], self.data[label], floor, look=look, x_of=coefficient_size)
+        name = "|coefficient|" if any(point.coefficient < 0 for point in every) else "coefficient"
+        for panel in axes[1]:
+            panel.set_xlabel(name)
         log_coefficients(axes[1, 0], [abs(point.coefficient) for point in every])
-        _legend_of_labels(figure, lines)
-    return figure
+        legend_below(figure, [*label_entries(self.data), *_point_entries(INK)], 5)
+        return figure
+
+    def caption(self) -> str:
+        layers = {label: points[0].layer for label, points in self.data.items()}
+        at = ", ".join(f"{label} {layer}" for label, layer in sorted(layers.items()))
+        if len(set(layers.values())) == 1:
+            at = f"{next(iter(layers.values()))} for all labels"
+        return f"{self.evidence.name(self.place)}. Layer: {at}.{self.rest}"
+
+    def alt(self) -> str:
+        """Per label its best, and from which coefficient on it lies below the floor."""
+        floor = self.evidence.floor
+        words = []
+        for label in sorted(self.data, key=lambda label: (method_of(label), legend_order(label))):
+            points, best = self.data[label], self.evidence.best(self.place, label)
+            below = [abs(point.coefficient) for point in points if is_below_floor(point, floor)]
+            last = max((abs(p.coefficient) for p in points if not is_below_floor(p, floor)), default=0.0)
+            beyond = [size for size in below if size > last]
+            cliff = f", below the floor from {min(beyond):g} on" if beyond else ""
+            words.append(f"{label}: {best_words(best, 'no result at the floor')}{cliff}{end_words(best)}")
+        return (
+            f"Delta and coherence against the coefficient on {self.evidence.name(self.place)}, floor {floor:g}. "
+            f"{some_words(words)}."
+        )
 
 
-def strength_figure(evidence: Evidence) -> "Figure | None":
-    """The same against relative strength, all models on one axis; the bests with an effect stand out."""
-    drawn = [
-        (place, label, points)
-        for place, stratum in sorted(evidence.strata.items())
-        for label, points in _lines(stratum, evidence.floor, _strength).items()
-    ]
-    if not drawn:
-        return None
-    methods = _methods({label: points for _, label, points in drawn})
-    models = [
-        m.name for m in evidence.experiment.models if any(place.model == m.name for place, _, _ in drawn)
-    ]
-    models += sorted({place.model for place, _, _ in drawn} - set(models))
-    values = [x for _, _, points in drawn for p in points if (x := _strength(p)) is not None]
-    with style():
-        figure, axes = _tradeoff_axes(len(methods))
-        for place, label, points in drawn:
-            column, model = methods.index(method_of(label)), models.index(place.model) % len(SERIES)
-            look = {"color": SERIES[model], "alpha": 0.35, "linewidth": 1.0}
-            _draw_trade_off(
-                axes[:, column], points, evidence.floor, look=look, x_of=_strength, with_points=False
+@dataclass(frozen=True)
+class AgainstCoherence:
+    """Delta against coherence along the coefficient: a row per position, a column per method, a line per label."""
+
+    evidence: Evidence
+    model: str
+    trait: str
+    rest: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"tradeoff-coherence-{self.model}-{self.trait}"
+
+    @cached_property
+    def data(self) -> dict[Place, Lines]:
+        evidence, lines = self.evidence, {}
+        places = [
+            place for place in evidence.run_places if (place.model, place.trait) == (self.model, self.trait)
+        ]
+        for place in sorted(places, key=lambda place: natural_order(place.position)):
+            here = {
+                label: whole
+                for label, points in label_lines(
+                    evidence.strata[place], evidence.floor, coefficient_size
+                ).items()
+                if method_of(label) != RANDOM
+                and (whole := [p for p in points if p.delta is not None and p.coherence_mean is not None])
+            }
+            if here:
+                lines[place] = here
+        return lines
+
+    def draw(self) -> "Drawing":
+        labels = {label for lines in self.data.values() for label in lines}
+        methods = methods_of(labels)
+        figure, axes = method_grid(len(self.data), methods, 2.1 * len(self.data) + 0.9, sharex=True)
+        for row, (place, lines) in zip(axes, self.data.items(), strict=True):
+            for panel, method in zip(row, methods, strict=True):
+                self._panel(panel, place, [label for label in lines if method_of(label) == method])
+                panel.set_title(f"{place.position}: {method}")
+            row[0].set_ylabel("delta (points)")
+        for panel in axes[-1]:
+            panel.set_xlabel("coherence")
+        axes[0, 0].set_xlim(102, -2)  # read from the left, as the coefficient rises and coherence falls
+        axes[0, 0].annotate(
+            f"floor {self.evidence.floor:g}", (self.evidence.floor, 0.45), xycoords=("data", "axes fraction"),
+            xytext=(3, 0), textcoords="offset points", fontsize=8, color=INK,
+        )  # fmt: skip
+        point: Look = {"linestyle": "", "marker": "o", "color": QUIET}
+        best = ("a best", point | {"markersize": 7, "markeredgecolor": INK})
+        below = ("below the floor", point | {"markersize": 3, "markerfacecolor": "none"})
+        legend_below(figure, [*label_entries(labels), best, below], 5)
+        return figure
+
+    def _panel(self, panel: "Axes", place: Place, labels: Sequence[str]) -> None:
+        panel.axhline(0, color=QUIET, linewidth=0.8, zorder=1)
+        panel.axvline(self.evidence.floor, **FLOOR_DASHES)
+        for label in sorted(labels, key=legend_order, reverse=True):
+            points, look = self.data[place][label], label_style(label)
+            panel.plot(*_at(points), linewidth=1.1, **look.line)
+            for wanted, face in ((True, look.colour), (False, "none")):
+                shown = [p for p in points if is_at_floor(p, self.evidence.floor) is wanted]
+                if shown:
+                    panel.plot(*_at(shown), "o", color=look.colour, markerfacecolor=face, markersize=3)
+            best = self.evidence.best(place, label)
+            if best is not None and best.delta is not None and best.coherence_mean is not None:
+                edge: Look = {"markersize": 7, "markeredgecolor": INK, "markeredgewidth": 0.8}
+                panel.plot(best.coherence_mean, best.delta, "o", color=look.colour, **edge)
+                mark_grid_end(panel, best, best.coherence_mean, best.delta)
+
+    def caption(self) -> str:
+        return (
+            f"{self.model}: delta against coherence as the coefficient rises, from left to right.{self.rest}"
+        )
+
+    def alt(self) -> str:
+        """How much coherence each place's best label pays for its delta."""
+        words = []
+        for place, lines in self.data.items():
+            bests = self.evidence.bests(place, lines)
+            tops = sorted(bests, key=lambda label: -self.evidence.gain(place, bests[label].delta))
+            said = (
+                f"{label} from {signed(lines[label][0].delta)} at coherence {lines[label][0].coherence_mean:.0f} to "
+                f"its best {signed(bests[label].delta)} at {bests[label].coherence_mean:.0f}"
+                for label in tops
             )
-        for column, method in enumerate(methods):
-            axes[0, column].set_title(method)
-            axes[1, column].set_xlabel("relative strength")
-            floor_line(axes[1, column], evidence.floor, with_name=column == 0)
-        log_coefficients(axes[1, 0], values)
-        _mark_bests(evidence, axes, methods, models)
-        handles = [*_model_handles(models), *_mark_median(evidence, axes)]
-        legend_below(figure, handles, min(len(handles), 3))
-    return figure
+            words.append(f"{place.position}: {listed(said, limit=3) or 'nothing at the floor'}")
+        return (
+            f"Delta against coherence along the coefficient on {self.model}, floor {self.evidence.floor:g}. "
+            f"{'. '.join(words)}."
+        )
 
 
-def drawn_layers(stratum: Stratum, floor: float) -> dict[str, int]:
-    """Per label the layer it is drawn at: that of its best, or of its nearest miss."""
-    found = {}
-    for label in stratum.slices:
-        point = stratum.best(label, floor) or stratum.nearest_miss(label, floor)
-        if point is not None and recipe_of(label) is not None:
-            found[label] = point.layer
-    return found
+def two_rows(methods: Sequence[str], floor: float) -> "tuple[Drawing, Any]":
+    """Panels of delta above panels of coherence, a column per method."""
+    width = WIDTH if len(methods) > 1 else WIDTH * 0.62
+    figure, axes = new_figure((2, len(methods)), (width, 4.6), sharex=True, sharey="row")
+    axes[0, 0].set_ylabel("delta (trait, points)")
+    axes[1, 0].set_ylabel("coherence")
+    for column, method in enumerate(methods):
+        axes[0, column].set_title(method)
+        axes[0, column].axhline(0, color=QUIET, linewidth=0.8, zorder=1)
+        axes[1, column].set_ylim(-4, 105)
+        floor_line(axes[1, column], floor, with_name=column == 0)
+    return figure, axes
 
 
-def label_lines(stratum: Stratum, floor: float) -> dict[str, list[StoredPoint]]:
-    """Per label the steered points of the layer that it is drawn at, by rising |coefficient|."""
-    return _lines(stratum, floor, _size)
+def draw_line(
+    axes: Any, points: Sequence[AnyPoint], floor: float, *, look: Look, x_of: XValue, with_points: bool = True
+) -> None:
+    """A label's line in both panels; hollow below the floor, and a break where a score is missing."""
+    xs = [x_of(point) for point in points]
+    for panel, name in zip(axes, ("delta", "coherence_mean"), strict=True):
+        ys = [getattr(point, name) for point in points]
+        heights = [math.nan if y is None else y for y in ys]
+        panel.plot(xs, heights, **look)
+        for wanted, face in ((True, look["color"]), (False, "none")) if with_points else ():
+            shown = [
+                y if is_at_floor(point, floor) is wanted else math.nan
+                for y, point in zip(heights, points, strict=True)
+            ]
+            panel.plot(xs, shown, "o", color=look["color"], markerfacecolor=face, markeredgewidth=1.0)
 
 
-def _lines(stratum: Stratum, floor: float, x_of: XValue) -> dict[str, list[StoredPoint]]:
-    """Per label the points of its layer that can be drawn, by rising x."""
-    found = {}
-    for label, layer in sorted(drawn_layers(stratum, floor).items(), key=lambda item: legend_order(item[0])):
-        points = [p for p in stratum.slices[label].points if p.layer == layer and x_of(p) is not None]
-        if points:
-            found[label] = sorted(points, key=lambda p: x_of(p) or 0.0)
-    return found
+def best_words(best: Any, otherwise: str) -> str:
+    """`best +93.1 at layer 2, coefficient 10`, or what is said where there is none."""
+    if best is None or best.delta is None:
+        return otherwise
+    return f"best {signed(best.delta)} at layer {best.layer}, coefficient {best.coefficient:g}"
+
+
+def end_words(best: Any) -> str:
+    """Whether a better one may lie beyond the grid."""
+    return ", its best at the end of the grid" if best is not None and best.at_grid_end else ""
+
+
+def some_words(words: Sequence[str]) -> str:
+    """The first of many words that stand for a figure: the tables have the others."""
+    left = len(words) - _MOST_WORDS
+    return "; ".join(words[:_MOST_WORDS]) + (f"; {left} more in the tables" if left > 0 else "")
 
 
 def _layering(label: str) -> int:
@@ -137,234 +303,10 @@ def _layering(label: str) -> int:
     return {"after": 0, "before": 1, "none": 2}[recipe.cleaning.when] if recipe else 0
 
 
-def _size(point: AnyPoint) -> float | None:
-    return abs(point.coefficient) or None
+def _at(points: Sequence[StoredPoint]) -> tuple[list[float], list[float]]:
+    return [point.coherence_mean or 0.0 for point in points], [point.delta or 0.0 for point in points]
 
 
-def _strength(point: AnyPoint) -> float | None:
-    return None if point.relative_strength is None else abs(point.relative_strength) or None
-
-
-def _methods(labels: Iterable[str]) -> list[str]:
-    present = {method_of(label) for label in labels}
-    # the plan's order: probe beside mean_diff, the random direction last
-    return [method for method in METHODS if method in present]
-
-
-def _tradeoff_axes(n_columns: int) -> "tuple[Figure, Any]":
-    size = (WIDTH, 4.6) if n_columns > 1 else (WIDTH * 0.62, 4.6)
-    figure, axes = new_figure((2, n_columns), size, sharex=True, sharey="row")
-    axes[0, 0].set_ylabel("delta (trait, points)")
-    axes[1, 0].set_ylabel("coherence")
-    for column in range(n_columns):
-        axes[0, column].axhline(0, color=QUIET, linewidth=0.8, zorder=1)
-        axes[1, column].set_ylim(-4, 105)
-    return figure, axes
-
-
-def _draw_trade_off(
-    axes: Any,
-    points: Sequence[AnyPoint],
-    floor: float,
-    *,
-    look: dict[str, Any],
-    x_of: XValue,
-    with_points: bool = True,
-) -> None:
-    """A label's line in both panels; hollow below the floor, and a break where a score is missing."""
-    xs = [x_of(point) for point in points]
-    for panel, name in zip(axes, ("delta", "coherence_mean"), strict=True):
-        ys = [getattr(point, name) for point in points]
-        heights = [math.nan if y is None else y for y in ys]
-        panel.plot(xs, heights, **look)
-        if not with_points:
-            continue
-        counts = [point.coherence_mean is not None and point.coherence_mean >= floor for point in points]
-        for wanted, face in ((True, look["color"]), (False, "none")):
-            shown = [
-                y if is_coherent is wanted else math.nan
-                for y, is_coherent in zip(heights, counts, strict=True)
-            ]
-            panel.plot(xs, shown, "o", color=look["color"], markerfacecolor=face, markeredgewidth=1.0)
-
-
-def _legend_of_labels(figure: "Figure", lines: dict[str, list[StoredPoint]]) -> None:
-    from matplotlib.lines import Line2D
-
-    styles = dict.fromkeys(label_style(label) for label in sorted(lines, key=legend_order))
-    handles: list[Any] = [Line2D([], [], label=one.name, **one.line) for one in styles]
-    point: dict[str, Any] = {"linestyle": "", "marker": "o", "color": INK}
-    handles += [
-        Line2D([], [], label="at or above the floor", **point),
-        Line2D([], [], label="below the floor", markerfacecolor="none", **point),
-    ]
-    legend_below(figure, handles, 5)
-
-
-def _mark_bests(evidence: Evidence, axes: Any, methods: list[str], models: list[str]) -> None:
-    for row in effective_bests(evidence):
-        if row.relative_strength is None or row.method not in methods:
-            continue
-        column, model = methods.index(row.method), models.index(row.model) % len(SERIES)
-        look = {
-            "color": SERIES[model],
-            "marker": MARKERS[model],
-            "markersize": 6,
-            "markeredgecolor": "white",
-            "linestyle": "",
-        }
-        for panel, y in ((axes[0, column], row.delta), (axes[1, column], row.coherence_mean)):
-            panel.plot(abs(row.relative_strength), y, alpha=0.85, markeredgewidth=0.6, **look)
-
-
-def _mark_median(evidence: Evidence, axes: Any) -> list[Any]:
-    """Where the bests lie, all models together: what one value for every vector would be. Its legend."""
-    from matplotlib.lines import Line2D
-
-    strength = spreads(evidence)[-1].strength if spreads(evidence) else None
-    if strength is None:
-        return []
-    dots: Any = (0, (1, 2))
-    for panel in axes.flat:
-        panel.axvline(strength, color=INK, linestyle=dots, linewidth=0.9, zorder=1)
-    return [
-        Line2D([], [], color=INK, linestyle=dots, linewidth=0.9, label=f"median of the bests, {strength:.2f}")
-    ]
-
-
-def _model_handles(models: list[str]) -> list[Any]:
-    from matplotlib.lines import Line2D
-
-    looks = ((SERIES[i % len(SERIES)], MARKERS[i % len(MARKERS)]) for i in range(len(models)))
-    return [
-        Line2D([], [], color=colour, marker=marker, label=f"{name} (marker: a best)")
-        for name, (colour, marker) in zip(models, looks, strict=True)
-    ]
-
-
-# The trade-off itself: delta against coherence, along the coefficient.
-
-Lines = dict[str, list[StoredPoint]]
-
-
-def tradeoff_pairs(evidence: Evidence) -> list[tuple[str, str]]:
-    """Models and traits where something was run, in the report's order."""
-    return list(dict.fromkeys((p.model, p.trait) for p in evidence.places() if p in evidence.strata))
-
-
-def coherence_figure(evidence: Evidence, model: str, trait: str) -> "Figure | None":
-    """Delta against coherence along the coefficient: a row per position, a column per method, a line per label."""
-    lines = _lines_by_place(evidence, model, trait)
-    methods = [
-        m
-        for m in METHODS
-        if m != RANDOM and any(method_of(label) == m for one in lines.values() for label in one)
-    ]
-    rows = [place for place, one in lines.items() if any(method_of(label) in methods for label in one)]
-    if not methods or not rows:
-        return None
-    width = WIDTH if len(methods) > 1 else WIDTH * 0.62
-    with style():
-        figure, axes = new_figure(
-            (len(rows), len(methods)), (width, 2.1 * len(rows) + 0.9), sharex=True, sharey=True
-        )
-        drawn: set[str] = set()
-        for row, place in zip(axes, rows, strict=True):
-            for panel, method in zip(row, methods, strict=True):
-                mine = {label: points for label, points in lines[place].items() if method_of(label) == method}
-                _draw_coherence(panel, evidence, place, mine)
-                drawn.update(mine)
-                panel.set_title(f"{place.position}: {method}")
-            row[0].set_ylabel("delta (points)")
-        for panel in axes[-1]:
-            panel.set_xlabel("coherence")
-        # read from the left, as the coefficient rises and coherence falls
-        axes[0, 0].set_xlim(102, -2)
-        _name_floor(axes[0, 0], evidence.floor)
-        legend_below(figure, _handles(drawn), 5)
-    return figure
-
-
-def _lines_by_place(evidence: Evidence, model: str, trait: str) -> dict[Place, Lines]:
-    places = [p for p in evidence.places() if (p.model, p.trait) == (model, trait) and p in evidence.strata]
-    places.sort(key=lambda place: natural_order(place.position))
-    found = {}
-    for place in places:
-        lines = label_lines(evidence.strata[place], evidence.floor)
-        whole = {
-            label: [p for p in points if p.delta is not None and p.coherence_mean is not None]
-            for label, points in lines.items()
-        }
-        if any(whole.values()):
-            found[place] = {label: points for label, points in whole.items() if points}
-    return found
-
-
-def _draw_coherence(panel: "Axes", evidence: Evidence, place: Place, lines: Lines) -> None:
-    panel.axhline(0, color=QUIET, linewidth=0.8, zorder=1)
-    panel.axvline(evidence.floor, color=INK, linestyle=(0, (2, 2)), linewidth=0.9, zorder=1)
-    for label in sorted(lines, key=legend_order, reverse=True):
-        points, look = lines[label], label_style(label)
-        xs, ys = [p.coherence_mean or 0.0 for p in points], [p.delta or 0.0 for p in points]
-        panel.plot(xs, ys, linewidth=1.1, **look.line)
-        for wanted, face in ((True, look.colour), (False, "none")):
-            shown = [
-                (x, y)
-                for p, x, y in zip(points, xs, ys, strict=True)
-                if is_at_floor(p, evidence.floor) is wanted
-            ]
-            if shown:
-                panel.plot(
-                    *zip(*shown, strict=True), "o", color=look.colour, markerfacecolor=face, markersize=3
-                )
-        best = evidence.best(place, label)
-        if best is not None and best.delta is not None and best.coherence_mean is not None:
-            panel.plot(best.coherence_mean, best.delta, "o", color=look.colour, markersize=7, markeredgecolor=INK,
-                       markeredgewidth=0.8)  # fmt: skip
-            mark_grid_end(panel, best, best.coherence_mean, best.delta)
-
-
-def _name_floor(panel: "Axes", floor: float) -> None:
-    panel.annotate(
-        f"floor {floor:g}",
-        (floor, 0.45),
-        xycoords=("data", "axes fraction"),
-        xytext=(3, 0),
-        textcoords="offset points",
-        fontsize=8,
-        color=INK,
-    )
-
-
-def _handles(labels: set[str]) -> list[Any]:
-    from matplotlib.lines import Line2D
-
-    looks = dict.fromkeys(label_style(label) for label in sorted(labels, key=legend_order))
-    point: dict[str, Any] = {"linestyle": "", "marker": "o", "color": QUIET}
-    return [
-        *(Line2D([], [], label=look.name, **look.line) for look in looks),
-        Line2D([], [], label="a best", markersize=7, markeredgecolor=INK, **point),
-        Line2D([], [], label="below the floor", markersize=3, markerfacecolor="none", **point),
-    ]
-
-
-def coherence_alt(evidence: Evidence, model: str, trait: str) -> str:
-    """The figure in words: how much coherence each place's best label pays for its delta."""
-    words = []
-    for place, lines in _lines_by_place(evidence, model, trait).items():
-        said = []
-        for label, points in lines.items():
-            best = evidence.best(place, label)
-            if best is None or best.delta is None or method_of(label) == RANDOM:
-                continue
-            first = points[0]
-            said.append(
-                (
-                    evidence.gain(place, best.delta),
-                    f"{label} from {signed(first.delta or 0.0)} at coherence {first.coherence_mean:.0f} to its best "
-                    f"{signed(best.delta)} at {best.coherence_mean:.0f}",
-                )
-            )
-        tops = [text for _, text in sorted(said, key=lambda one: -one[0])]
-        words.append(f"{place.position}: {listed(tops, limit=3) or 'nothing at the floor'}")
-    return f"Delta against coherence along the coefficient on {model}, floor {evidence.floor:g}. {'. '.join(words)}."
+def _point_entries(colour: str) -> list[tuple[str, Look]]:
+    point: Look = {"linestyle": "", "marker": "o", "color": colour}
+    return [("at or above the floor", point), ("below the floor", point | {"markerfacecolor": "none"})]

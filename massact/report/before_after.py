@@ -1,0 +1,229 @@
+"""Clean-before against clean-after: which is ahead, or why that cannot be said."""
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+from massact.labels import format_label, parse_label
+from massact.query import ComparisonRow, Point
+from massact.report.evidence import TIE_POINTS, Evidence, Place, counted, group_at, place_of
+from massact.report.figure_style import BLUE, INK, ORANGE, QUIET, draw_interval, legend_below, panel_grid
+from massact.report.section import (
+    MOST_PANELS,
+    Cell,
+    Row,
+    Section,
+    Table,
+    bracketed,
+    group_cell,
+    key_places,
+    number,
+    rest_of_places,
+    signed,
+)
+from massact.report.trade_off import some_words
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Drawing
+
+Outcome = Literal["same", "a", "b", "tied", "untested", "unknown"]
+_SIGNIFICANT = 0.05
+"""A corrected p above it is chance."""
+_LACKS = {
+    "below_floor": ("is below the floor everywhere", "both are below the floor everywhere"),
+    "missing": ("has no scored evaluation", "neither has a scored evaluation"),
+    "failed": ("failed", "both failed"),
+    "ok": ("", "a delta is missing"),
+}
+"""What is said of a label in a state, and of two in the same."""
+_BARS = (("uncleaned", QUIET), ("cleaned after", ORANGE), ("cleaned before", BLUE))
+
+
+def before_after_section(evidence: Evidence) -> Section:
+    """Phase 2's question."""
+    text = (
+        "Zeroing dims is linear: for mean_diff, before and after give the same direction, so a difference "
+        "between the two would be noise and is not shown. A probe's weights depend on what it was trained on."
+    )
+    table = before_after_table(evidence)
+    lack = () if table.rows else ("No clean-before label is declared or was evaluated.",)
+    title = "Clean-before against clean-after"
+    return Section(
+        "before-after", title, (text, *lack), (table,), figures=(BeforeAfter(evidence, MOST_PANELS),)
+    )
+
+
+def comparisons(evidence: Evidence) -> list[ComparisonRow]:
+    """Clean-before against clean-after wherever clean-before is declared or was run."""
+
+    def compared() -> list[ComparisonRow]:
+        declared = set(evidence.answers.groups)
+        order = {place: index for index, place in enumerate(evidence.places())}
+        rows = [
+            row
+            for row in evidence.compare()
+            if row.status_a != "missing" or group_at(place_of(row), row.label_a) in declared
+        ]
+        return sorted(rows, key=lambda row: order[place_of(row)])
+
+    return evidence.once("comparisons", compared)
+
+
+def before_after_table(evidence: Evidence) -> Table:
+    """Clean-before against clean-after; where the two are one vector it says so and gives no difference."""
+    every = comparisons(evidence)
+    rows: list[Row] = [
+        (
+            evidence.name(place_of(row)),
+            row.label_a,
+            *(group_cell(evidence, place_of(row), label) for label, _ in three_bests(evidence, row)),
+            comparison_verdict(row),
+            Cell("; ".join(row.warnings)),
+        )
+        for row in every
+    ]
+    headers = ["place", "label", "uncleaned", "clean after", "clean before", "verdict", "beware"]
+    n_shown = len(headers) if any(row.warnings for row in every) else len(headers) - 1
+    return Table.of("Clean-before against clean-after", headers[:n_shown], [row[:n_shown] for row in rows])
+
+
+def comparison_outcome(row: ComparisonRow) -> Outcome:
+    """What a comparison comes to; `a` and `b` are ahead by more than chance gives."""
+    if row.same_vector:
+        return "same"
+    if row.difference is None:
+        return "unknown"
+    if row.difference_low is None or row.difference_high is None or row.p_corrected is None:
+        return "tied" if abs(row.difference) < TIE_POINTS or row.better is None else "untested"
+    if row.better is None or row.difference_low <= 0 <= row.difference_high or row.p_corrected > _SIGNIFICANT:
+        return "tied"
+    return "a" if row.better == row.label_a else "b"
+
+
+def comparison_verdict(row: ComparisonRow, names: tuple[str, str] = ("before", "after")) -> str:
+    """What a comparison says: one vector, tied, ahead by how much, or that it cannot say and why.
+
+    Args:
+        names: what A and B are called.
+    """
+    if row.same_vector:
+        return row.same_vector
+    if row.difference is None:
+        return f"cannot say: {_lacking(row)}"
+    if abs(row.difference) < TIE_POINTS or row.better is None:
+        return "tied"
+    ahead = f"{names[row.better != row.label_a]} ahead by {abs(row.difference):.1f}"
+    if row.difference_low is None or row.difference_high is None or row.p_corrected is None:
+        return f"{ahead} (not tested: no scores by question)"
+    sign = 1 if row.difference > 0 else -1
+    low, high = sorted((sign * row.difference_low, sign * row.difference_high))
+    lead = "cannot be told apart: " if comparison_outcome(row) == "tied" else ""
+    n = f", {counted(row.n_questions, 'question')}" if row.n_questions else ""
+    return f"{lead}{ahead} (95 %: {low:.1f} to {high:.1f}, p {row.p_corrected:.2g}{n})"
+
+
+def _lacking(row: ComparisonRow) -> str:
+    if row.status_a == row.status_b:
+        return _LACKS[row.status_a][1]
+    pairs = ((row.label_a, row.status_a), (row.label_b, row.status_b))
+    return " and ".join(f"{label} {_LACKS[status][0]}" for label, status in pairs if status != "ok")
+
+
+def three_bests(evidence: Evidence, row: ComparisonRow) -> tuple[tuple[str, Point | None], ...]:
+    """The labels of a pair with their bests: uncleaned, cleaned after, cleaned before."""
+    plain = format_label(parse_label(row.label_a).uncleaned)
+    return (
+        (plain, evidence.best(place_of(row), plain)),
+        (row.label_b, row.best_b),
+        (row.label_a, row.best_a),
+    )
+
+
+@dataclass(frozen=True)
+class BeforeAfter:
+    """Best delta uncleaned, cleaned after and cleaned before, a panel per place."""
+
+    evidence: Evidence
+    most: int | None = None
+    name = "before-after"
+
+    @cached_property
+    def data(self) -> dict[Place, list[ComparisonRow]]:
+        """The pairs of each place where one of the two has a result."""
+        by_place: dict[Place, list[ComparisonRow]] = {}
+        for row in comparisons(self.evidence):
+            by_place.setdefault(place_of(row), []).append(row)
+        return {place: rows for place, rows in by_place.items() if any(r.best_a or r.best_b for r in rows)}
+
+    def draw(self) -> "Drawing":
+        shown = {place: self.data[place] for place in key_places(self.evidence, self.data, self.most)}
+        titles = [self.evidence.name(place) for place in shown]
+        figure, panels = panel_grid(titles, 3.4, "best delta at the floor")
+        for axes, rows in zip(panels, shown.values(), strict=True):
+            for index, row in enumerate(rows):
+                self._bars(axes, row, index)
+            axes.set_xticks(range(len(rows)), [_pair_name(row) for row in rows])
+            axes.tick_params(axis="x", length=0)
+            axes.grid(visible=False, axis="x")
+            axes.axhline(0, color=INK, linewidth=0.8)
+            axes.margins(y=0.18)
+        bests = [three_bests(self.evidence, row) for rows in shown.values() for row in rows]
+        square = {"marker": "s", "markersize": 9, "linestyle": ""}
+        entries = [
+            (name, {"color": colour, **square})
+            for i, (name, colour) in enumerate(_BARS)
+            if any(three[i][1] for three in bests)
+        ]
+        legend_below(figure, entries, 3)
+        return figure
+
+    def _bars(self, axes: "Axes", row: ComparisonRow, index: int) -> None:
+        place, three = place_of(row), three_bests(self.evidence, row)
+        for offset, (label, best), (_, colour) in zip((-1, 0, 1), three, _BARS, strict=True):
+            x = index + offset * 0.27
+            if best is None or best.delta is None:
+                if label in self.evidence.labels(place):  # else its absence says nothing
+                    axes.annotate("no result", (x, 0), xytext=(0, 4), textcoords="offset points", rotation=90,
+                                  ha="center", va="bottom", fontsize=8, color=INK)  # fmt: skip
+                continue
+            # two bars of one vector are not there to be compared
+            is_twin = row.same_vector is not None and offset >= 0
+            axes.bar(x, best.delta, width=0.25, color=colour, alpha=0.45 if is_twin else 1.0)
+            interval = self.evidence.interval(place, label)
+            draw_interval(axes, best, interval, x, INK)
+            is_up = best.delta >= 0
+            end = max(best.delta, *interval or (0.0,)) if is_up else min(best.delta, *interval or (0.0,))
+            text = f"{signed(best.delta, 0)}\n@ {number(best.coherence_mean, '.0f')}"
+            axes.annotate(text, (x, end), xytext=(0, 2 if is_up else -2), textcoords="offset points", ha="center",
+                          va="bottom" if is_up else "top", fontsize=7.5, color=INK)  # fmt: skip
+
+    def caption(self) -> str:
+        return (
+            "Best delta and its coherence (@), uncleaned, cleaned after and cleaned before extraction; bars are "
+            f"95 % intervals.{rest_of_places(len(self.data), self.most, 'before_after')}"
+        )
+
+    def alt(self) -> str:
+        """Per pair the three bests."""
+        words = []
+        for row in comparisons(self.evidence):
+            place = place_of(row)
+            said = ", ".join(
+                f"{label} {signed(best.delta)}{bracketed(self.evidence, place, label)} at coherence "
+                f"{number(best.coherence_mean, '.0f')}"
+                if best is not None and best.delta is not None
+                else f"{label} no result"
+                for label, best in three_bests(self.evidence, row)
+            )
+            words.append(f"{self.evidence.name(place)}: {said}")
+        return f"Best delta uncleaned, cleaned after and cleaned before extraction. {some_words(words)}."
+
+
+def _pair_name(row: ComparisonRow) -> str:
+    recipe = parse_label(row.label_a)
+    dims = "all dims" if recipe.cleaning.n_dims == "all" else f"top {recipe.cleaning.n_dims}"
+    layers = ", own dims" if recipe.cleaning.scope == "layer" else ""
+    same = "\n" + re.split(r":| by | at ", row.same_vector)[0] if row.same_vector else ""
+    return f"{recipe.method}\n{dims}{layers}{same}"

@@ -1,0 +1,241 @@
+"""Coefficient patterns: ratios between methods, the shift from cleaning, and relative strength as one measure."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from massact.domain import LEAST_EFFECT
+from massact.query import BestRow, CoefficientRatio
+from massact.query.questions.coefficients import tells
+from massact.query.rows import AnyPoint
+from massact.report.evidence import RANDOM, Evidence, Place, counted, place_of
+from massact.report.figure_style import (
+    INK,
+    MARKERS,
+    SERIES,
+    Look,
+    legend_below,
+    log_coefficients,
+    method_of,
+    methods_of,
+)
+from massact.report.section import MISSING, Cell, Section, Table, at_coefficient, number
+from massact.report.trade_off import draw_line, label_lines, some_words, two_rows
+from massact.store.schema import StoredPoint
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
+
+
+def coefficients_section(evidence: Evidence) -> Section:
+    """Phase 4's question."""
+    text = (
+        "Relative strength is coefficient × ‖v without massive dims‖ / mean ‖h without massive dims‖. How "
+        "well it predicts the best coefficient is measured below on the groups with an effect (a delta of "
+        f"{LEAST_EFFECT:g} or more) whose best does not lie at the end of its grid: the nearer a factor is to 1, the "
+        "better one value would serve all groups."
+    )
+    tables = (_ratio_table(evidence), _shift_table(evidence), _spread_table(evidence))
+    advice = evidence.coefficients().recommendations or ("cannot say: nothing was evaluated",)
+    figures = (RelativeStrength(evidence),)
+    return Section("coefficients", "Coefficient patterns", (text,), tables, advice, figures)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How far the best coefficients of one model scatter, by each of two measures."""
+
+    model: str
+    n_groups: int
+    strength: float | None
+    """Median relative strength of the bests; `None` where none has one."""
+    by_coefficient: float | None
+    """exp of the standard deviation of ln |coefficient|: a factor; `None` for fewer than two groups."""
+    by_strength: float | None
+    """The same of relative strength."""
+
+
+def current_ratios(evidence: Evidence) -> tuple[list[CoefficientRatio], list[CoefficientRatio]]:
+    """mean_diff over probe, and top dim cleaned over none, each in its place's setting."""
+    answer = evidence.coefficients()
+    order = {place: index for index, place in enumerate(evidence.places())}
+    ratios, shifts = (
+        sorted(rows, key=lambda row: order[place_of(row)])
+        for rows in (answer.method_ratios, answer.cleaning_shifts)
+    )
+    return ratios, shifts
+
+
+def effective_bests(evidence: Evidence) -> list[BestRow]:
+    """Bests that say where coefficients should lie; see `massact.query.coefficient_patterns.tells`."""
+    rows = evidence.coefficients().rows
+    return [row for row in rows if row.label != RANDOM and tells(row)]
+
+
+def spreads(evidence: Evidence) -> list[Spread]:
+    """Per model, and for all models together where there is more than one."""
+    bests = effective_bests(evidence)
+    declared = [model.name for model in evidence.experiment.models]
+    models = dict.fromkeys([*declared, *sorted({row.model for row in bests})])
+    by_model = [(model, [row for row in bests if row.model == model]) for model in models]
+    every = [("all models", bests)] if len({row.model for row in bests}) > 1 else []
+    return [_spread(name, rows) for name, rows in (*by_model, *every) if rows]
+
+
+def _spread(name: str, rows: Sequence[BestRow]) -> Spread:
+    # both measures over the same groups, so that the two factors can be compared
+    known = [
+        (abs(row.coefficient), abs(row.relative_strength))
+        for row in rows
+        if row.coefficient and row.relative_strength
+    ]
+    sizes, strengths = [size for size, _ in known], [strength for _, strength in known]
+    median = statistics.median(strengths) if strengths else None
+    return Spread(name, len(known), median, _factor(sizes), _factor(strengths))
+
+
+def _factor(values: Sequence[float]) -> float | None:
+    return math.exp(statistics.stdev(map(math.log, values))) if len(values) > 1 else None
+
+
+def _ratio_table(evidence: Evidence) -> Table:
+    ratios = {place_of(row): row for row in current_ratios(evidence)[0]}
+    rows = [
+        (
+            evidence.name(place),
+            _coefficient(evidence, place, "probe"),
+            _coefficient(evidence, place, "mean_diff"),
+            _ratio(ratios.get(place)),
+        )
+        for place in evidence.places()
+    ]
+    headers = ("place", "probe", "mean_diff", "#mean_diff : probe")
+    return Table.of("Best coefficients, and the ratio of mean_diff to probe", headers, rows)
+
+
+def _shift_table(evidence: Evidence) -> Table:
+    rows = [
+        (
+            evidence.name(place_of(row)),
+            row.reference,
+            _coefficient(evidence, place_of(row), row.reference),
+            _coefficient(evidence, place_of(row), row.label),
+            _ratio(row),
+        )
+        for row in current_ratios(evidence)[1]
+    ]
+    headers = ("place", "method", "uncleaned", "top 1 cleaned", "#shift")
+    return Table.of("Shift of the best coefficient from cleaning the top dim", headers, rows)
+
+
+def _spread_table(evidence: Evidence) -> Table:
+    rows = [
+        (
+            spread.model,
+            str(spread.n_groups),
+            *(number(value, ".2f") for value in (spread.strength, spread.by_strength, spread.by_coefficient)),
+        )
+        for spread in spreads(evidence)
+    ]
+    headers = ("model", "#groups", "#median relative strength", "#by relative strength", "#by coefficient")
+    caption = "Scatter of the best coefficients (one standard deviation of the logarithm, as a factor)"
+    return Table.of(caption, headers, rows)
+
+
+def _coefficient(evidence: Evidence, place: Place, label: str) -> Cell:
+    best = evidence.best(place, label)
+    if best is None:
+        return Cell(MISSING, state=evidence.status(place, label))
+    size, *end = at_coefficient(best).split(", ")
+    return Cell(f"{size} ({', '.join((f'layer {best.layer}', *end))})", best.run_id, "ok")
+
+
+def _ratio(row: CoefficientRatio | None) -> str:
+    if row is None:
+        return MISSING
+    return f"{row.ratio:.2f}" + (" (layers differ)" if row.layer != row.reference_layer else "")
+
+
+def _strength(point: AnyPoint) -> float | None:
+    return None if point.relative_strength is None else abs(point.relative_strength) or None
+
+
+@dataclass(frozen=True)
+class RelativeStrength:
+    """Delta and coherence against relative strength, all models on one axis; the bests with an effect stand out."""
+
+    evidence: Evidence
+    name = "relative-strength"
+
+    @cached_property
+    def data(self) -> list[tuple[Place, str, list[StoredPoint]]]:
+        """The line of each label at each place."""
+        return [
+            (place, label, points)
+            for place, stratum in sorted(self.evidence.strata.items())
+            for label, points in label_lines(stratum, self.evidence.floor, _strength).items()
+        ]
+
+    def draw(self) -> "Drawing":
+        evidence = self.evidence
+        methods = methods_of((label for _, label, _ in self.data), with_random=True)
+        with_lines = {place.model for place, _, _ in self.data}
+        declared = [model.name for model in evidence.experiment.models if model.name in with_lines]
+        models = list(dict.fromkeys([*declared, *sorted(with_lines)]))
+        looks: dict[str, Look] = {
+            model: {"color": SERIES[i % len(SERIES)], "marker": MARKERS[i % len(MARKERS)]}
+            for i, model in enumerate(models)
+        }
+        figure, axes = two_rows(methods, evidence.floor)
+        for place, label, points in self.data:
+            look = {"color": looks[place.model]["color"], "alpha": 0.35, "linewidth": 1.0}
+            column = axes[:, methods.index(method_of(label))]
+            draw_line(column, points, evidence.floor, look=look, x_of=_strength, with_points=False)
+        for panel in axes[1]:
+            panel.set_xlabel("relative strength")
+        log_coefficients(
+            axes[1, 0], [_strength(point) or 0.0 for _, _, points in self.data for point in points]
+        )
+        edge: Look = {"markersize": 6, "markeredgecolor": "white", "markeredgewidth": 0.6, "alpha": 0.85}
+        for row in effective_bests(evidence):
+            if row.relative_strength is not None and row.method in methods:
+                column = axes[:, methods.index(row.method)]
+                for panel, height in zip(column, (row.delta, row.coherence_mean), strict=True):
+                    look = {**looks[row.model], **edge, "linestyle": ""}
+                    panel.plot(abs(row.relative_strength), height, **look)
+        entries = [(f"{model} (marker: a best)", look) for model, look in looks.items()]
+        strength = spreads(evidence)[-1].strength if spreads(evidence) else None
+        if strength is not None:  # what one value for every vector would be
+            dots: Look = {"color": INK, "linestyle": (0, (1, 2)), "linewidth": 0.9}
+            for panel in axes.flat:
+                panel.axvline(strength, zorder=1, **dots)
+            entries.append((f"median of the bests, {strength:.2f}", dots))
+        legend_below(figure, entries, 3)
+        return figure
+
+    def caption(self) -> str:
+        known = [spread for spread in spreads(self.evidence) if spread.strength is not None]
+        median = ""
+        if known:
+            last = known[-1]
+            median = f"Median of the bests over {last.model}: {last.strength:.2f} ({last.n_groups} groups)."
+        return f"All models on the axis of relative strength, each label at the layer of its best. {median}"
+
+    def alt(self) -> str:
+        """Per model where its bests lie on the axis."""
+        words = []
+        rows = sorted(effective_bests(self.evidence), key=lambda row: row.model)
+        for model, some in groupby(rows, key=lambda row: row.model):
+            strengths = [abs(row.relative_strength) for row in some if row.relative_strength]
+            if strengths:
+                between = f"between {min(strengths):.2f} and {max(strengths):.2f}"
+                median = f"median {statistics.median(strengths):.2f}"
+                words.append(f"{model}: {counted(len(strengths), 'best')} {between}, {median}")
+        return (
+            "Delta and coherence against relative strength, all models on one axis. "
+            f"{some_words(words) or 'No best with an effect'}."
+        )

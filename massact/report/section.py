@@ -1,0 +1,274 @@
+"""What a section of a report consists of: words for results, tables, figures, and how many there is room for.
+
+What is missing prints as an em dash, never as 0.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from massact.query import Point
+from massact.report.evidence import Evidence, Place, RunLink, group_at
+from massact.report.figure_style import fixed, save_png, save_svg, style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
+
+MISSING = "\N{EM DASH}"
+Row: TypeAlias = "Sequence[Cell | str | None]"
+MOST_FIGURES = 6
+"""Figures of one kind, each of its own place or model and trait."""
+MOST_PANELS = 6
+"""Panels of one figure."""
+_LONGEST = 120  # characters of a figure's file name
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell's text, the run it came from, and how it is shown."""
+
+    text: str
+    run_id: str | None = None
+    state: str = ""
+    """What `Evidence.status` says where the cell tells of a group; empty otherwise."""
+    detail: str = ""
+    """What stands below the text in small print, such as an interval."""
+    value: float | None = None
+    """What a column is sorted by, where the text does not start with it."""
+
+    def markdown(self, run_link: RunLink | None) -> str:
+        text = escape_markdown(self.text)
+        shown = f"[{text}]({run_link(self.run_id)})" if run_link and self.run_id else text
+        return f"{shown} ({escape_markdown(self.detail)})" if self.detail else shown
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    header: str
+    is_number: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of cells, each as long as `columns`."""
+
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+    @classmethod
+    def of(cls, caption: str, headers: Sequence[str], rows: Iterable[Row]) -> "Table":
+        """A table; a header that starts with `#` is that of a column of numbers, and `None` is a missing value."""
+        columns = tuple(Column(header.lstrip("#"), header.startswith("#")) for header in headers)
+        return cls(caption, columns, tuple(tuple(map(_cell, row)) for row in rows))
+
+    def markdown(self, run_link: RunLink | None = None) -> str:
+        """The table in GitHub's Markdown, its columns aligned so that the plain text reads as well."""
+        texts = [[column.header for column in self.columns]]
+        texts += [[cell.markdown(run_link) for cell in row] for row in self.rows]
+        widths = [max(3, *(len(text[i]) for text in texts)) for i in range(len(self.columns))]
+        rule = [
+            "-" * (width - 1) + ":" if column.is_number else "-" * width
+            for column, width in zip(self.columns, widths, strict=True)
+        ]
+        lines = [
+            [
+                text.rjust(width) if column.is_number else text.ljust(width)
+                for column, text, width in zip(self.columns, row, widths, strict=True)
+            ]
+            for row in texts
+        ]
+        return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
+
+
+class Figure(Protocol):
+    """One figure: what it is drawn from, and its forms."""
+
+    @property
+    def name(self) -> str:
+        """Names its file."""
+
+    @property
+    def data(self) -> Any:
+        """What is drawn; empty where there is nothing to draw."""
+
+    def draw(self) -> "Drawing":
+        """Draw the data, which are not empty. `drawing` sets the style."""
+
+    def alt(self) -> str:
+        """What it shows in words and numbers, for those who cannot see it."""
+
+    def caption(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One part of the report: one file has its words, its tables and its figures."""
+
+    key: str
+    """Names its place in the page."""
+    title: str
+    text: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    """Those without a row are not shown."""
+    bullets: tuple[str, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    """Those with nothing to draw are not shown."""
+
+    @property
+    def filled(self) -> tuple[Table, ...]:
+        return tuple(table for table in self.tables if table.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A figure, drawn."""
+
+    name: str
+    caption: str
+    alt: str
+    png: bytes
+    svg: str
+    """Empty where only the PNG was asked for."""
+
+    @property
+    def path(self) -> str:
+        """Where the PNG lies, relative to the Markdown report."""
+        return f"figures/{self.name}.png"
+
+
+def drawing(figure: Figure) -> "Drawing | None":
+    """The figure in the one style; `None` where there is nothing to draw."""
+    if not figure.data:
+        return None
+    with style():
+        return figure.draw()
+
+
+def pictures(
+    figures: Iterable[Figure], names: Iterable[str] = (), *, with_svg: bool = True
+) -> Iterator[Picture]:
+    """Each figure that has something to show, by a name that no other has."""
+    taken = list(names)
+    for figure in figures:
+        drawn = drawing(figure)
+        if drawn is not None:
+            fixed(drawn)
+            taken.append(safe_name(figure.name, taken))
+            svg = save_svg(drawn) if with_svg else ""
+            yield Picture(taken[-1], figure.caption(), figure.alt(), save_png(drawn), svg)
+
+
+def safe_name(name: str, taken: Iterable[str] = ()) -> str:
+    """A figure's name as that of a file, and of an id in a page; none of those that are taken, whatever their case."""
+    text = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")
+    if text and len(text) <= _LONGEST and text.lower() not in {other.lower() for other in taken}:
+        return text
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{text[:_LONGEST]}-{digest}" if text else digest
+
+
+def key_places(evidence: Evidence, places: Iterable[Place], most: int | None) -> list[Place]:
+    """At most so many of the places, in their order: the best of each model and trait first, then the others."""
+    every = list(places)
+    if most is None or len(every) <= most:
+        return every
+    best: dict[tuple[str, str], tuple[float, Place]] = {}
+    for place in every:
+        gain, pair = evidence.top_gain(place), (place.model, place.trait)
+        if pair not in best or gain > best[pair][0]:
+            best[pair] = (gain, place)
+    first = [place for _, place in best.values()]
+    kept = set([*first, *(place for place in every if place not in first)][:most])
+    return [place for place in every if place in kept]
+
+
+def rest_of_places(n_places: int, most: int | None, function: str) -> str:
+    """What a caption says of the places that are not drawn; nothing where there are none."""
+    if most is None or n_places <= most:
+        return ""
+    return (
+        f" {most} of {n_places} places are drawn, the best window of each model and trait first; "
+        f"any other: massact.plot.{function}."
+    )
+
+
+def rest_of_pairs(n_pairs: int, most: int | None, function: str) -> str:
+    """The same of models and traits."""
+    if most is None or n_pairs <= most:
+        return ""
+    return f" The first {most} of {n_pairs} models and traits; any other: massact.plot.{function}."
+
+
+def _cell(value: "Cell | str | None") -> Cell:
+    return value if isinstance(value, Cell) else Cell(value or MISSING)
+
+
+def number(value: float | None, spec: str) -> str:
+    """A number as a format specification says, or an em dash."""
+    return MISSING if value is None else format(value, spec)
+
+
+def signed(value: float | None, digits: int = 1) -> str:
+    """A delta with its sign; what rounds to nothing is `+0.0`, never `-0.0`."""
+    text = f"{value or 0.0:+.{digits}f}"
+    return text.replace("-", "+") if not text.strip("+-0.") else text
+
+
+def result(point: Point) -> str:
+    """Delta and coherence, such as `+93.1 @ 97`."""
+    return f"{number(point.delta, '+.1f')} @ {number(point.coherence_mean, '.0f')}"
+
+
+def span(low: float | None, high: float | None) -> str:
+    """An interval of deltas, such as `+90.2 to +95.0`; empty where there is none."""
+    return "" if low is None or high is None else f"{low:+.1f} to {high:+.1f}"
+
+
+def interval(evidence: Evidence, place: Place, label: str) -> str:
+    """That of a best."""
+    return span(*(evidence.interval(place, label) or (None, None)))
+
+
+def bracketed(evidence: Evidence, place: Place, label: str) -> str:
+    """The same with a space and brackets around it; empty where there is none."""
+    text = interval(evidence, place, label)
+    return f" ({text})" if text else ""
+
+
+def where(point: Point) -> str:
+    """Layer and coefficient, such as `layer 2, 10`."""
+    return f"layer {point.layer}, {point.coefficient:g}"
+
+
+def at_coefficient(point: Point) -> str:
+    """The coefficient of a best, marked where it lies at the end of its grid, such as `60, end of grid`."""
+    return f"{point.coefficient:g}{', end of grid' if point.at_grid_end else ''}"
+
+
+def group_cell(evidence: Evidence, place: Place, label: str) -> Cell:
+    """What the store says of one group: its best with its interval, n and whose result it is; or its state."""
+    best, status = evidence.best(place, label), evidence.status(place, label)
+    if best is not None:
+        scored = f"{best.n_scored}" + (f" of {best.n_scored + best.n_unscored}" if best.n_unscored else "")
+        details = (interval(evidence, place, label), f"n {scored}", taken_from(best))
+        return Cell(result(best), best.run_id, "ok", ", ".join(filter(None, details)), best.delta)
+    miss = evidence.nearest_miss(place, label)
+    if miss is not None:
+        return Cell(f"below floor ({number(miss.coherence_mean, '.1f')})", miss.run_id, status)
+    if status == "missing" and group_at(place, label) in evidence.evaluated:
+        return Cell(f"{MISSING} (not in this setting)", state=status)
+    return Cell(MISSING if status == "missing" else status, state=status)
+
+
+def taken_from(best: Point) -> str:
+    """`as LABEL` for a result that was taken over from another label."""
+    return f"as {best.same_as}" if best.same_as else ""
+
+
+def escape_markdown(text: str) -> str:
+    """Text from outside, such as an error or a model's name, so that no HTML, link or table comes of it."""
+    safe = re.sub(r"\s*\n\s*", " ", text).replace("&", "&amp;").replace("<", "&lt;")
+    return safe.replace("](", "]\\(").replace("|", "\\|")
