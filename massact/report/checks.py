@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from massact.domain import Group
 from massact.labels import parse_label
 from massact.query import GapRow, before_after_pairs
+from massact.query.questions.gaps import ask_gaps
 from massact.query.same_vector import ONCE
 from massact.report.coefficient_tables import current_ratios
 from massact.report.comparisons import comparisons
@@ -231,7 +232,7 @@ def sanity_checks(evidence: Evidence, baselines: Iterable[EvaluationRow]) -> tup
     """Per model: the baseline, an effect, a cliff of coherence; per place: a random direction."""
     rows = baselines_in_use(evidence, baselines)
     models = [model.name for model in evidence.experiment.models]
-    gaps = [row for row in evidence.answers.gaps(evidence.floor).rows if evidence.is_current(row)]
+    gaps = [row for row in ask_gaps.of(evidence.answers, evidence.floor).rows if evidence.is_current(row)]
     return (
         *(_baseline(evidence, name, [row for row in rows if row.model == name]) for name in models),
         *(_effect(evidence, name) for name in models),

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from massact.domain import AllDims, Scope, When
 from massact.labels import format_label, parse_label
 from massact.query import ComparisonRow, CurveRow, Point
-from massact.query.selection import recipe_of
+from massact.query.groups import recipe_of
+from massact.query.questions.compare import ask_compare
+from massact.query.questions.curve import ask_curve
 from massact.report.evidence import TIE_POINTS, Evidence, Place, counted, place_of
 from massact.report.figure_style import (
     BLUE,
@@ -67,7 +69,7 @@ def _comparisons(evidence: Evidence) -> list[ComparisonRow]:
     order = {place: index for index, place in enumerate(evidence.places())}
     rows = [
         row
-        for row in evidence.answers.compare(evidence.floor, cosines=evidence.cosines).rows
+        for row in ask_compare.of(replace(evidence.answers, cosines=evidence.cosines), evidence.floor).rows
         if evidence.is_current(row)
         and (row.status_a != "missing" or group_at(place_of(row), row.label_a) in declared)
     ]
@@ -77,7 +79,8 @@ def _comparisons(evidence: Evidence) -> list[ComparisonRow]:
 def uncleaned_comparisons(evidence: Evidence) -> dict[Place, ComparisonRow]:
     """Probe against mean difference, both uncleaned, where it was evaluated."""
     pairs = (("probe", "mean_diff"),)
-    rows = evidence.answers.compare(evidence.floor, pairs=pairs, cosines=evidence.cosines).rows
+    answers = replace(evidence.answers, cosines=evidence.cosines)
+    rows = ask_compare.of(answers, evidence.floor, pairs=pairs).rows
     return {place_of(row): row for row in rows if evidence.is_current(row)}
 
 
@@ -191,7 +194,9 @@ def _cleaning_curves(evidence: Evidence) -> list[Curve]:
     found: dict[Place, dict[CurveKind, tuple[CurveRow, ...]]] = {place: {} for place in labels}
     for kind in _kinds(label for some in labels.values() for label in some):
         rows: dict[Place, list[CurveRow]] = {place: [] for place in labels}
-        answer = evidence.answers.curve(evidence.floor, method=kind.method, when=kind.when, scope=kind.scope)
+        answer = ask_curve.of(
+            evidence.answers, evidence.floor, method=kind.method, when=kind.when, scope=kind.scope
+        )
         for row in answer.rows:
             place = place_of(row)
             if evidence.is_current(row) and row.label in labels.get(place, ()):

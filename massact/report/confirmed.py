@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from massact.query import ConfirmationRow, ConfirmedPlace
+from massact.query.questions.confirmations import confirmations_of
 from massact.report.evidence import Evidence, counted, place_of
 from massact.report.table import MISSING, Cell, Table, cells, columns, number
 
@@ -27,7 +28,7 @@ class Confirmations:
 def find_confirmations(evidence: Evidence) -> Confirmations:
     """What was confirmed, and what could be."""
     is_split = evidence.experiment.confirm_share is not None
-    answer = evidence.answers.confirmations(evidence.floor, is_split=is_split)
+    answer = confirmations_of(evidence.answers, evidence.floor, is_split=is_split)
     return Confirmations(
         is_split,
         tuple(row for row in answer.rows if evidence.is_current(row)),

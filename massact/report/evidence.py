@@ -1,7 +1,7 @@
 """What a report is made from, and the evidence that its text, tables and figures are computed from.
 
 A place (model, trait, position) may have been evaluated in several settings. A report answers each place
-in the current one (`massact.query.current`) and never mixes two.
+in the current one (`massact.query.groups`) and never mixes two.
 """
 
 import shlex
@@ -15,9 +15,9 @@ from massact.config import Experiment
 from massact.config.matrix import declared_by
 from massact.domain import Direction, Group
 from massact.query import Answers, CoefficientsAnswer, Point
-from massact.query.current import Currency
 from massact.query.evaluations import group_of
-from massact.query.selection import Stratum, natural_order, slices, strata
+from massact.query.groups import ComparableGroups, Currency, natural_order, slices, strata
+from massact.query.questions.coefficients import ask_coefficients
 from massact.query.stats.intervals import NOTHING, Believed, Standing, believe, standings
 from massact.store.schema import EvaluationRow, PublishedRow
 from massact.vectors.massive_dims import Calibration
@@ -200,9 +200,9 @@ class Evidence:
 
     experiment: Experiment
     answers: Answers
-    strata: Mapping[Place, Stratum]
+    strata: Mapping[Place, ComparableGroups]
     """Only places where something was run."""
-    whole: Mapping[Place, Stratum]
+    whole: Mapping[Place, ComparableGroups]
     """The same whatever phase is looked at: what standings are among."""
     evaluated: frozenset[Group]
     """Groups with an evaluation in any setting."""
@@ -225,7 +225,7 @@ class Evidence:
         if currency.declared is None and experiment.name:
             currency = Currency(declared_by(experiment).setting)
         currency = currency.over(by_group)
-        found: dict[Place, list[Stratum]] = defaultdict(list)
+        found: dict[Place, list[ComparableGroups]] = defaultdict(list)
         for stratum in strata(by_group):
             found[place_of(stratum)].append(stratum)
         current = {place: one for place, some in found.items() if (one := currency.stratum(some)) is not None}
@@ -311,7 +311,7 @@ class Evidence:
 
     def coefficients(self) -> CoefficientsAnswer:
         """Where the best coefficients lie, at the floor."""
-        return self.once("coefficients", lambda: self.answers.coefficients(self.floor))
+        return self.once("coefficients", lambda: ask_coefficients.of(self.answers, self.floor))
 
     def belief(self, place: Place, label: str) -> Believed:
         """The interval of a label's best, its having been picked allowed for; empty where nothing tells."""

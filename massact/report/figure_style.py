@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from massact.labels import parse_label
 from massact.query import Point
-from massact.query.selection import recipe_of
+from massact.query.groups import recipe_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

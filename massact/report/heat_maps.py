@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from massact.domain import METHODS
-from massact.query.selection import is_at_floor
+from massact.query.groups import is_at_floor
 from massact.report.evidence import Evidence, Place, counted
 from massact.report.figure_style import INK, VERMILLION, ink_on, method_of, new_figure, style
 from massact.report.limits import MOST_FIGURES, key_places, top_gain

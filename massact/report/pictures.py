@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from massact.query.selection import is_below_floor
+from massact.query.groups import is_below_floor
 from massact.report.coefficient_tables import effective_bests, spreads
 from massact.report.comparisons import (
     bars,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from massact.domain import METHODS
 from massact.query import Point
-from massact.query.selection import natural_order
+from massact.query.groups import natural_order
 from massact.query.stats.intervals import Believed
 from massact.report.evidence import Evidence, Place
 from massact.report.figure_style import (

@@ -7,11 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 from massact.domain import Direction
 from massact.query import Point, PublishedComparison, before_after_pairs
-from massact.query.questions.published import SAME_DIRECTION, match_model
-from massact.query.selection import natural_order, recipe_of
+from massact.query.groups import natural_order, recipe_of
+from massact.query.questions.published import SAME_DIRECTION, compare_published, match_model
 from massact.report.evidence import Evidence, Place, counted, gain, listed
 from massact.report.figure_style import INK, MARKERS, QUIET, SERIES, WIDTH, legend_below, style
-from massact.report.table import MISSING, Cell, Section, Table, cells, columns, number, result, signed, where
+from massact.report.table import (
+    MISSING,
+    Cell,
+    Section,
+    Table,
+    cells,
+    columns,
+    number,
+    result,
+    signed,
+    where,
+)
 from massact.store.schema import PublishedRow
 
 if TYPE_CHECKING:
@@ -93,7 +104,7 @@ class PrintedPlace:
 def printed_places(evidence: Evidence, published: Sequence[PublishedRow]) -> list[PrintedPlace]:
     """Every place that somebody printed a delta of, those with several sources first."""
     names = printed_names(evidence)
-    rows = evidence.answers.compare_published(published, evidence.floor, model_names=names).rows
+    rows = compare_published(evidence.answers, published, evidence.floor, model_names=names).rows
     spelled = {row.model.casefold(): row.model for row in reversed(rows)}
     by_place: dict[tuple[str, str, str], list[PublishedComparison]] = {}
     for row in rows:
@@ -242,7 +253,7 @@ def _bullets(
         yield from _twin_lines(place)
     flags = dict.fromkeys(
         f"{row.source}, {row.model}, {row.trait}, {row.position}, {row.label}: {flag}"
-        for row in evidence.answers.compare_published(published, evidence.floor, model_names={}).rows
+        for row in compare_published(evidence.answers, published, evidence.floor, model_names={}).rows
         for flag in row.flags
         if SAME_DIRECTION not in flag
     )

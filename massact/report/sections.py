@@ -2,8 +2,9 @@
 
 from massact.domain import LEAST_EFFECT
 from massact.query import GapRow
+from massact.query.groups import setting_notes, slices
+from massact.query.questions.gaps import ask_gaps
 from massact.query.same_vector import taken_over_note
-from massact.query.selection import setting_notes, slices
 from massact.report.coefficient_tables import (
     massive_tables,
     ratio_table,
@@ -25,7 +26,7 @@ from massact.report.vectors import cosine_text_lines, energy_lines, energy_table
 
 def gaps_section(evidence: Evidence) -> Section:
     """What every group of the matrix has, and what to try where it has nothing."""
-    answer = evidence.answers.gaps(evidence.floor)
+    answer = ask_gaps.of(evidence.answers, evidence.floor)
     remaining = n_gaps(evidence)
     groups = len(evidence.answers.groups)
     at = f"at coherence {evidence.floor:g} or more"

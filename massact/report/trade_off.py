@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from massact.domain import METHODS
+from massact.query.groups import ComparableGroups, recipe_of
 from massact.query.rows import AnyPoint
-from massact.query.selection import Stratum, recipe_of
 from massact.report.coefficient_tables import effective_bests, spreads
 from massact.report.evidence import Evidence, Place
 from massact.report.figure_style import (
@@ -31,11 +31,9 @@ from massact.store.schema import StoredPoint
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-from massact.query.selection import is_at_floor, natural_order
+from massact.query.groups import is_at_floor, natural_order
 from massact.report.evidence import listed
-from massact.report.figure_style import (
-    mark_grid_end,
-)
+from massact.report.figure_style import mark_grid_end
 from massact.report.result_tables import RANDOM
 from massact.report.table import signed
 
@@ -106,7 +104,7 @@ def strength_figure(evidence: Evidence) -> "Figure | None":
     return figure
 
 
-def drawn_layers(stratum: Stratum, floor: float) -> dict[str, int]:
+def drawn_layers(stratum: ComparableGroups, floor: float) -> dict[str, int]:
     """Per label the layer it is drawn at: that of its best, or of its nearest miss."""
     found = {}
     for label in stratum.slices:
@@ -116,12 +114,12 @@ def drawn_layers(stratum: Stratum, floor: float) -> dict[str, int]:
     return found
 
 
-def label_lines(stratum: Stratum, floor: float) -> dict[str, list[StoredPoint]]:
+def label_lines(stratum: ComparableGroups, floor: float) -> dict[str, list[StoredPoint]]:
     """Per label the steered points of the layer that it is drawn at, by rising |coefficient|."""
     return _lines(stratum, floor, _size)
 
 
-def _lines(stratum: Stratum, floor: float, x_of: XValue) -> dict[str, list[StoredPoint]]:
+def _lines(stratum: ComparableGroups, floor: float, x_of: XValue) -> dict[str, list[StoredPoint]]:
     """Per label the points of its layer that can be drawn, by rising x."""
     found = {}
     for label, layer in sorted(drawn_layers(stratum, floor).items(), key=lambda item: legend_order(item[0])):

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from massact.query.selection import recipe_of
+from massact.query.groups import recipe_of
 from massact.report.evidence import CosineMatrix, Evidence, Place, VectorFact, counted, listed
 from massact.report.figure_style import (
     WIDTH,

@@ -15,7 +15,8 @@ from massact.errors import MassactError
 from massact.labels import parse_label
 from massact.names import file_name
 from massact.query import Answers, BestRow
-from massact.query.selection import is_below_floor, recipe_of
+from massact.query.groups import is_below_floor, recipe_of
+from massact.query.questions.best import ask_best
 from massact.report import (
     Commit,
     CosineMatrix,
@@ -158,7 +159,7 @@ def label_cosines(session: Session, answers: Answers) -> tuple[CosineMatrix, ...
     """Cosines between the labels of each place, at the layer of its best; a place without vectors has none."""
     found = []
     # without the scores by question, which nothing here needs
-    rows = replace(answers, scores=None).best(session.experiment.coherence_floor).rows
+    rows = ask_best.of(replace(answers, scores=None), session.experiment.coherence_floor).rows
     for model in session.experiment.models:
         for trait in session.experiment.traits:
             bests = [
@@ -220,7 +221,7 @@ def pick_samples(
     baselines = list(baselines)
     floor = session.experiment.coherence_floor
     # without the scores by question, which nothing here needs
-    rows = replace(answers, scores=None).best(floor).rows
+    rows = ask_best.of(replace(answers, scores=None), floor).rows
     bests = [row for row in rows if row.status == "ok" and row.method != "random_baseline"]
     for model in session.experiment.models:
         for trait in session.experiment.traits:
