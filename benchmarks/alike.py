@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from massact.config import load_experiment
 from massact.domain import Group
 from massact.labels import parse_label
-from massact.query import BestRow, Evaluations, best
+from massact.query import Answers, BestRow, Evaluations, ask_best
 from massact.store.schema import EvaluationRow, Points, StoredPoint
 from massact.vectors.geometry import alike_groups, likeness, vector_digest
 from massact.workflow.context import Session
@@ -126,7 +126,7 @@ def _with_result(point: StoredPoint, lender: StoredPoint) -> StoredPoint:
 def _bests(
     points: list[StoredPoint], samples: dict[str, EvaluationRow], floor: float
 ) -> dict[Group, BestRow]:
-    rows = best(Evaluations.from_points(Points.of(points), samples), floor=floor).rows
+    rows = ask_best.of(Answers(evaluations=Evaluations.from_points(Points.of(points), samples)), floor).rows
     return {Group(row.model, row.trait, row.position, row.label): row for row in rows}
 
 

@@ -1,197 +1,144 @@
-"""The questions as Python functions over a run store: what the commands ask, without the shell.
+"""The questions, one entry each: functions, commands, addresses and documents follow from it.
 
     import massact
 
     answer = massact.best("experiments/toy.yaml", only=massact.Filters(labels=("probe",)))
     answer.rows[0].coefficient, answer.to_frame()
 
-Each takes an experiment file (or a bare name, as the commands do), reads the store once, and gives
-frozen rows. `floor` is the least `coherence_mean` that counts, `least_scored` the share of its responses that an
-evaluation must have scores of to count; unsaid they are the experiment file's. None loads torch, transformers or
-mlflow.
+Each takes an experiment file (or a bare name, as the commands do), reads the store once, and gives frozen rows. `floor`
+is the least `coherence_mean` that counts, `least_scored` the share of its responses that an evaluation must have scores
+of to count; unsaid they are the experiment file's. None loads torch, transformers or mlflow.
+
+A question from outside the package is an entry point of the group `massact.questions` (docs/extending.md).
 """
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from contextlib import suppress
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from massact.domain import Scope, When
-from massact.query import (
-    Answer,
-    BestRow,
-    CoefficientsAnswer,
-    ComparisonRow,
-    ConfirmationsAnswer,
-    CurveRow,
-    Filters,
-    GapsAnswer,
-    JudgesAnswer,
-    PublishedComparison,
-    RunRow,
-    SensitivityAnswer,
-    SortBy,
-)
-from massact.query.load import EVERYTHING, Asked, ask
-from massact.query.questions.sensitivity import FLOORS
-from massact.query.registry import (
-    pose_best,
-    pose_coefficients,
-    pose_compare,
-    pose_compare_published,
-    pose_confirmations,
-    pose_curve,
-    pose_gaps,
-    pose_judges,
-    pose_runs,
-    pose_sensitivity,
-)
+from massact.errors import ConfigError
+
+if TYPE_CHECKING:
+    from massact.query.question import Question
+    from massact.query.questions.best import ask_best as best  # noqa: F401
+    from massact.query.questions.coefficients import ask_coefficients as coefficients  # noqa: F401
+    from massact.query.questions.compare import ask_compare as compare  # noqa: F401
+    from massact.query.questions.confirmations import ask_confirmations as confirmations  # noqa: F401
+    from massact.query.questions.curve import ask_curve as curve  # noqa: F401
+    from massact.query.questions.gaps import ask_gaps as gaps  # noqa: F401
+    from massact.query.questions.judges import ask_judges as judges  # noqa: F401
+    from massact.query.questions.published import ask_compare_published as compare_published  # noqa: F401
+    from massact.query.questions.runs import ask_runs as runs  # noqa: F401
+    from massact.query.questions.sensitivity import ask_sensitivity as sensitivity  # noqa: F401
+
+GROUP = "massact.questions"
+"""Of entry points: the question's name, and the object that `massact.query.question.question` makes."""
 
 
-def gaps(
-    experiment: str | Path,
-    *,
-    tracking_uri: str | None = None,
-    only: Filters = EVERYTHING,
-    floor: float | None = None,
-    least_scored: float | None = None,
-    phase: str | None = None,
-) -> GapsAnswer:
-    """Which declared groups have no result at or above the floor; see `massact.query.gaps`.
+class Entry(NamedTuple):
+    """A question that is not loaded yet."""
+
+    home: str
+    """Module and name."""
+    summary: str
+    """The first sentence of its help, for the list of commands; empty where it is no command of its own."""
+
+
+ENTRIES = {
+    "gaps": Entry(
+        "massact.query.questions.gaps:ask_gaps",
+        "Which groups have no result at or above the coherence floor, and what to try next.",
+    ),
+    "best": Entry(
+        "massact.query.questions.best:ask_best",
+        "The best result of each group at or above the coherence floor.",
+    ),
+    "compare": Entry(
+        "massact.query.questions.compare:ask_compare",
+        "Two labels side by side: the best of each, and whether they are one vector.",
+    ),
+    "compare_published": Entry("massact.query.questions.published:ask_compare_published", ""),
+    "curve": Entry(
+        "massact.query.questions.curve:ask_curve",
+        "The best delta against the number of cleaned dims: 0, 1, 2, 3, 5, 10 and all.",
+    ),
+    "coefficients": Entry(
+        "massact.query.questions.coefficients:ask_coefficients",
+        "Where the best coefficients lie, how methods and cleaning shift them, and where to start.",
+    ),
+    "sensitivity": Entry(
+        "massact.query.questions.sensitivity:ask_sensitivity",
+        "Which label wins at every coherence floor, and where the winner flips.",
+    ),
+    "judges": Entry(
+        "massact.query.questions.judges:ask_judges",
+        "The winners under two judges of the same responses, and which of them flip.",
+    ),
+    "confirmations": Entry(
+        "massact.query.questions.confirmations:ask_confirmations",
+        "Winners on questions that took no part in choosing them, and how much of each delta remains.",
+    ),
+    "runs": Entry("massact.query.questions.runs:ask_runs", "The evaluations one by one, with their runs."),
+}
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """The names of all questions, ours first."""
+    others = sorted({point.name for point in entry_points(group=GROUP)} - ENTRIES.keys())
+    return (*ENTRIES, *others)
+
+
+@cache
+def question(name: str) -> "Question[..., Any]":
+    """A question by its name.
 
     Raises:
-        UsageError: the file, the store or a filter is wrong, or neither a file nor the store declares groups.
+        KeyError: there is none of that name.
+        ConfigError: one from outside cannot be loaded, or is none.
     """
-    return ask(pose_gaps(Asked(experiment, tracking_uri, only, floor, phase, least_scored)))
+    from massact.query.question import Question
 
-
-def best(
-    experiment: str | Path,
-    *,
-    tracking_uri: str | None = None,
-    only: Filters = EVERYTHING,
-    floor: float | None = None,
-    least_scored: float | None = None,
-    intervals: bool = True,
-) -> Answer[BestRow]:
-    """The best result of each group at or above the floor; see `massact.query.best`.
-
-    Args:
-        intervals: whether every best gets its interval and its standing; a large store answers faster without.
-    """
-    return ask(
-        pose_best(
-            Asked(experiment, tracking_uri, only, floor, least_scored=least_scored), intervals=intervals
+    if name in ENTRIES:
+        module, _, attribute = ENTRIES[name].home.partition(":")
+        posed: Question[..., Any] = getattr(import_module(module), attribute)
+        return posed
+    points = entry_points(group=GROUP, name=name)
+    if not points:
+        raise KeyError(name)
+    point = next(iter(points))
+    try:
+        loaded = point.load()
+    except Exception as error:  # whatever the code of others raises
+        raise ConfigError(f"the question {name!r} ({point.value}) cannot be loaded: {error}") from error
+    if not isinstance(loaded, Question) or loaded.name != name:
+        raise ConfigError(
+            f"{point.value} is no question of the name {name!r}: make it with massact.query.question.question"
         )
-    )
+    return loaded
 
 
-def compare(
-    experiment: str | Path,
-    *,
-    pairs: Sequence[tuple[str, str]] | None = None,
-    tracking_uri: str | None = None,
-    only: Filters = EVERYTHING,
-    floor: float | None = None,
-    least_scored: float | None = None,
-) -> Answer[ComparisonRow]:
-    """Pairs of labels side by side; without pairs, clean-before against clean-after."""
-    return ask(
-        pose_compare(Asked(experiment, tracking_uri, only, floor, least_scored=least_scored), pairs=pairs)
-    )
+def summaries() -> dict[str, str]:
+    """Of the questions that are commands of their own, the first sentence of their help."""
+    ours = {name: entry.summary for name, entry in ENTRIES.items() if entry.summary}
+    others = (question(name) for name in names() if name not in ENTRIES)
+    return ours | {posed.command: f"{posed.summary}." for posed in others}
 
 
-def compare_published(
-    experiment: str | Path,
-    *,
-    tracking_uri: str | None = None,
-    only: Filters = EVERYTHING,
-    floor: float | None = None,
-    least_scored: float | None = None,
-) -> Answer[PublishedComparison]:
-    """Published figures beside ours; see `massact.query.compare_published`."""
-    return ask(
-        pose_compare_published(Asked(experiment, tracking_uri, only, floor, least_scored=least_scored))
-    )
+def is_command(name: str) -> bool:
+    """Whether a question of that name is a command of its own; others' code is looked for only where it is not ours."""
+    return bool(ENTRIES[name].summary) if name in ENTRIES else name in names()
 
 
-def curve(  # noqa: PLR0913  three of its own beside those that every question has
-    experiment: str | Path,
-    *,
-    method: str = "mean_diff",
-    when: When = "after",
-    scope: Scope = "uniform",
-    tracking_uri: str | None = None,
-    only: Filters = EVERYTHING,
-    floor: float | None = None,
-    least_scored: float | None = None,
-) -> Answer[CurveRow]:
-    """The best delta against the number of cleaned dims; see `massact.query.curve`."""
-    asked = Asked(experiment, tracking_uri, only, floor, least_scored=least_scored)
-    return ask(pose_curve(asked, method=method, when=when, scope=scope))
+def questions() -> "list[Question[..., Any]]":
+    """All questions."""
+    return [question(name) for name in names()]
 
 
-def coefficients(
-    experiment: str | Path,
-    *,
-    tracking_uri: str | None = None,
-    only: Filters = EVERYTHING,
-    floor: float | None = None,
-    least_scored: float | None = None,
-) -> CoefficientsAnswer:
-    """Where the best coefficients lie and what follows; see `massact.query.coefficients`."""
-    return ask(pose_coefficients(Asked(experiment, tracking_uri, only, floor, least_scored=least_scored)))
-
-
-def confirmations(
-    experiment: str | Path,
-    *,
-    tracking_uri: str | None = None,
-    only: Filters = EVERYTHING,
-    floor: float | None = None,
-    least_scored: float | None = None,
-) -> ConfirmationsAnswer:
-    """Winners on questions that took no part in choosing them; see `massact.query.questions.confirmations`."""
-    return ask(pose_confirmations(Asked(experiment, tracking_uri, only, floor, least_scored=least_scored)))
-
-
-def sensitivity(
-    experiment: str | Path,
-    *,
-    floors: Iterable[float] = FLOORS,
-    tracking_uri: str | None = None,
-    only: Filters = EVERYTHING,
-    least_scored: float | None = None,
-) -> SensitivityAnswer:
-    """The winner at every floor and where it flips; see `massact.query.sensitivity`."""
-    return ask(
-        pose_sensitivity(Asked(experiment, tracking_uri, only, least_scored=least_scored), floors=floors)
-    )
-
-
-def judges(
-    experiment: str | Path,
-    *,
-    tracking_uri: str | None = None,
-    only: Filters = EVERYTHING,
-    floor: float | None = None,
-    least_scored: float | None = None,
-) -> JudgesAnswer:
-    """Winners under two judges of the same responses, and where they flip; see `massact.query.judges`."""
-    return ask(pose_judges(Asked(experiment, tracking_uri, only, floor, least_scored=least_scored)))
-
-
-def runs(
-    experiment: str | Path,
-    *,
-    sort: SortBy = "finished",
-    limit: int | None = None,
-    tracking_uri: str | None = None,
-    only: Filters = EVERYTHING,
-    floor: float | None = None,
-    least_scored: float | None = None,
-) -> Answer[RunRow]:
-    """The evaluations one by one; see `massact.query.runs`."""
-    return ask(
-        pose_runs(
-            Asked(experiment, tracking_uri, only, floor, least_scored=least_scored), sort=sort, limit=limit
-        )
-    )
+def __getattr__(name: str) -> Any:
+    if not name.startswith("_"):
+        with suppress(KeyError):
+            return question(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

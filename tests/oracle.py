@@ -252,7 +252,7 @@ def _strata(history: History, groups: Sequence[Group]) -> list[tuple[tuple[Any, 
 def compare(
     history: History, groups: Sequence[Group], floor: float, pairs: Iterable[tuple[str, str]]
 ) -> list[tuple[Any, ...]]:
-    """Stratum, labels, their statuses and bests, the difference, the better label."""
+    """ComparableGroups, labels, their statuses and bests, the difference, the better label."""
     rows = []
     for where, parts in _strata(history, groups):
         for pair in pairs:
@@ -271,7 +271,7 @@ def compare(
 
 
 def curve(history: History, groups: Sequence[Group], floor: float) -> list[tuple[Any, ...]]:
-    """Stratum, number of dims, status, best, nearest miss: of mean_diff, cleaned after."""
+    """ComparableGroups, number of dims, status, best, nearest miss: of mean_diff, cleaned after."""
     rows = []
     declared = [group for group in groups if group[3] in CURVE]
     on_curve = History(())

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from massact.server.questions import QUESTIONS
+from massact.server.answering import served
 from massact.store.schema import (
     Declared,
     DeclaredPhase,
@@ -148,4 +148,4 @@ def _declare(filler: Filler, home: str, labels: tuple[str, ...], *, at: int) -> 
 
 def every_question_is_asked() -> bool:
     """Whether a question that was added is tested too."""
-    return {name for name, _ in ASKED} == set(QUESTIONS)
+    return {name for name, _ in ASKED} == set(served())

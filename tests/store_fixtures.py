@@ -16,6 +16,8 @@ from typing import Any
 from unittest import mock
 
 from massact.labels import parse_label
+from massact.query import Answers
+from massact.query.evaluations import StoredEvaluations, as_evaluations
 from massact.store.read import Failure, Stored
 from massact.store.schema import (
     EvaluationRow,
@@ -248,3 +250,8 @@ def _wait_for(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
         else:
             return
     raise RuntimeError(f"the MLflow server did not start:\n{log.read_text()[-3000:]}")
+
+
+def answers_of(rows: StoredEvaluations, **fields: Any) -> Answers:
+    """What questions are asked of, from rows that no store holds."""
+    return Answers(evaluations=as_evaluations(rows), **fields)

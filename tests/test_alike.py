@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from massact.cli.app import cli
-from massact.query import best, compare, runs
+from massact.query import ask_best, ask_compare, ask_runs
 from massact.query.stats.paired import QuestionScores
 from massact.store.schema import (
     Points,
@@ -22,7 +22,7 @@ from massact.store.schema import (
 )
 from massact.sweep.reuse import Same, alike_lines, known_results
 from massact.vectors.geometry import alike_groups, likeness
-from tests.store_fixtures import EXPERIMENT, evaluated, evaluation_row, stored
+from tests.store_fixtures import EXPERIMENT, answers_of, evaluated, evaluation_row, stored
 from tests.test_sweep import cells
 
 FLOOR = 68.0
@@ -136,20 +136,20 @@ PAIR = [("probe", "probe_top1")]
 
 
 def test_best_and_runs_say_whose_result_it_is() -> None:
-    answer = best([SOURCE, COPY], floor=FLOOR, scores=SCORES)
+    answer = ask_best.of(answers_of([SOURCE, COPY], scores=SCORES), FLOOR)
     assert [(row.label, row.same_as, row.same_as_cosine) for row in answer.rows] == [
         ("probe", None, None),
         ("probe_top1", "probe", 0.99),
     ]
     assert any("1 best is taken over from another label" in note for note in answer.notes)
     assert {row.standing for row in answer.rows} == {"winner", "tied"}
-    listed = runs([SOURCE, COPY], floor=FLOOR).rows
+    listed = ask_runs.of(answers_of([SOURCE, COPY]), FLOOR).rows
     assert {row.label: row.same_as for row in listed} == {"probe": None, "probe_top1": "probe"}
-    assert best([SOURCE, OWN], floor=FLOOR).notes == ()
+    assert ask_best.of(answers_of([SOURCE, OWN]), FLOOR).notes == ()
 
 
 def test_compare_never_tests_an_evaluation_against_itself() -> None:
-    answer = compare([SOURCE, COPY], pairs=PAIR, floor=FLOOR, scores=SCORES)
+    answer = ask_compare.of(answers_of([SOURCE, COPY], scores=SCORES), FLOOR, pairs=PAIR)
     (row,) = answer.rows
     assert row.same_vector == "evaluated once, as probe: cosine 0.9900"
     assert (row.difference, row.p_value, row.difference_low) == (0.0, None, None)
@@ -161,18 +161,20 @@ def test_compare_warns_where_a_best_of_one_label_is_anothers_result() -> None:
     scores = replace(
         SCORES, evaluations={**SCORES.evaluations, third.run_id: SCORES.evaluations[SOURCE.run_id]}
     )
-    (row,) = compare([third, COPY], pairs=[("mean_diff", "probe_top1")], floor=FLOOR, scores=scores).rows
+    (row,) = ask_compare.of(
+        answers_of([third, COPY], scores=scores), FLOOR, pairs=[("mean_diff", "probe_top1")]
+    ).rows
     assert row.warnings == (
         "probe_top1 was not evaluated there itself: the result is that of probe (cosine 0.9900)",
     )
     assert row.p_value is not None
-    (own,) = compare([SOURCE, COPY, OWN], pairs=PAIR, floor=FLOOR, scores=SCORES).rows
+    (own,) = ask_compare.of(answers_of([SOURCE, COPY, OWN], scores=SCORES), FLOOR, pairs=PAIR).rows
     assert (own.same_vector, own.warnings) == (None, ()), "its best was evaluated itself"
 
 
 def test_two_labels_that_share_a_third_ones_result_are_one_evaluation() -> None:
     other = evaluated("probe_top2", 15, 1000.0, **{**TAKEN, "same_as_cosine": 0.985})
-    (row,) = compare([COPY, other], pairs=[("probe_top1", "probe_top2")], floor=FLOOR).rows
+    (row,) = ask_compare.of(answers_of([COPY, other]), FLOOR, pairs=[("probe_top1", "probe_top2")]).rows
     assert row.same_vector == "evaluated once, as probe: cosine 0.9900 and 0.9850"
 
 
@@ -207,5 +209,5 @@ def test_the_option_reaches_every_sweep(
 def test_an_older_run_of_the_same_key_gives_way() -> None:
     own = stored(evaluation_row("probe_top1", delta=22.0), run_id="own", finished_at=20)
     taken = stored(evaluation_row("probe_top1", **TAKEN), run_id="taken", finished_at=10)
-    (row,) = runs([own, taken], floor=FLOOR).rows
+    (row,) = ask_runs.of(answers_of([own, taken]), FLOOR).rows
     assert (row.run_id, row.same_as, row.delta) == ("own", None, 22.0)

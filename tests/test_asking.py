@@ -1,5 +1,7 @@
 """The questions as Python functions: the same answers as the commands, from a store that holds more than ours."""
 
+import ast
+import inspect
 import json
 import subprocess
 import sys
@@ -12,8 +14,9 @@ import pytest
 from click.testing import CliRunner
 
 import massact
+from massact import api
 from massact.cli.app import cli
-from massact.cli.output import render
+from massact.cli.questions import render
 from massact.errors import ConfigError, UsageError
 from massact.store.schema import encode_point, point_tag
 from tests.store_fixtures import Filler, evaluation_row, row_tags
@@ -42,6 +45,26 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     for index in range(3):
         filler.run(f"foreign {index}", home, tags={"other.tool": "yes"})
     return filler.filled.uri
+
+
+def test_an_entry_says_what_its_question_is() -> None:
+    source = ast.parse(Path(api.__file__).read_text(encoding="utf-8"))
+    imports = [node for node in ast.walk(source) if isinstance(node, ast.ImportFrom)]
+    typed = {one.asname: f"{node.module}:{one.name}" for node in imports for one in node.names if one.asname}
+    assert typed == {name: entry.home for name, entry in api.ENTRIES.items()}
+    for name, entry in api.ENTRIES.items():
+        posed = api.question(name)
+        assert posed.name == name == posed.__name__
+        assert entry.summary in ("", f"{posed.summary}.")
+        assert {one.key for one in posed.own} <= set(inspect.signature(posed).parameters)
+        assert "Example" in posed.help
+
+
+def test_a_wrong_name_or_value_is_an_error_before_the_store_is_read() -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'flor'"):
+        massact.best(TOY, tracking_uri="sqlite:///none.db", flor=68)  # type: ignore[call-arg]  # a slip
+    with pytest.raises(TypeError, match="unexpected keyword argument 'floor'"):
+        massact.sensitivity(TOY, floor=68)  # type: ignore[call-arg]  # it asks at many
 
 
 @pytest.mark.parametrize("question", QUESTIONS)

@@ -11,14 +11,14 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from massact.cli import questions
-from massact.cli.output import render
+from massact.cli.questions import command as command_of
+from massact.cli.questions import render
 from massact.config import load_experiment
 from massact.domain import Group
 from massact.errors import MassactError, UsageError
-from massact.query import best
+from massact.query import ask_best
 from massact.store.schema import EvaluationRow, Kind, Tag
-from tests.store_fixtures import Filler, evaluation_row, row_tags
+from tests.store_fixtures import Filler, answers_of, evaluation_row, row_tags
 
 TOY = Path(__file__).parent.parent / "experiments" / "toy.yaml"
 
@@ -52,7 +52,7 @@ def ask(command: click.Command, uri: str, *arguments: str) -> Result:
 
 
 def test_gaps_exits_with_1_while_gaps_remain(uri: str, groups: tuple[Group, ...]) -> None:
-    result = ask(questions.gaps, uri, "--phase", "phase1")
+    result = ask(command_of("gaps"), uri, "--phase", "phase1")
     assert result.exit_code == 1, result.output
     assert f"1 of {len(groups)} groups is a gap at coherence 68" in result.stderr
     assert "1 run holds a row that cannot be read" in result.stderr
@@ -64,14 +64,14 @@ def test_gaps_exits_with_1_while_gaps_remain(uri: str, groups: tuple[Group, ...]
 
 
 def test_gaps_exits_with_0_when_all_are_filled(uri: str, groups: tuple[Group, ...]) -> None:
-    result = ask(questions.gaps, uri, "--phase", "phase1", "--floor", "60")
+    result = ask(command_of("gaps"), uri, "--phase", "phase1", "--floor", "60")
     assert (result.exit_code, f"no gaps: all {len(groups)} groups" in result.stderr) == (0, True)
     # the whole experiment declares more than phase 1
-    assert ask(questions.gaps, uri, "--floor", "60").exit_code == 1
+    assert ask(command_of("gaps"), uri, "--floor", "60").exit_code == 1
 
 
 def test_json_has_null_for_what_is_missing(uri: str, groups: tuple[Group, ...]) -> None:
-    result = ask(questions.best, uri, "--format", "json", "--label", groups[0].label, "--floor", "70")
+    result = ask(command_of("best"), uri, "--format", "json", "--label", groups[0].label, "--floor", "70")
     answer = json.loads(result.stdout)
     assert (answer["schema_version"], answer["question"], answer["floor"]) == (1, "best", 70.0)
     first = next(
@@ -84,7 +84,9 @@ def test_json_has_null_for_what_is_missing(uri: str, groups: tuple[Group, ...]) 
 
 def test_csv_has_an_empty_field_for_what_is_missing(uri: str) -> None:
     rows = list(
-        csv.DictReader(io.StringIO(ask(questions.gaps, uri, "--phase", "phase1", "--format", "csv").stdout))
+        csv.DictReader(
+            io.StringIO(ask(command_of("gaps"), uri, "--phase", "phase1", "--format", "csv").stdout)
+        )
     )
     assert (rows[0]["status"], rows[0]["best_delta"], rows[0]["nearest_miss_coherence_mean"]) == (
         "below_floor",
@@ -96,23 +98,23 @@ def test_csv_has_an_empty_field_for_what_is_missing(uri: str) -> None:
 
 
 def test_markdown_is_a_table(uri: str) -> None:
-    lines = ask(questions.best, uri, "--format", "markdown").stdout.splitlines()
+    lines = ask(command_of("best"), uri, "--format", "markdown").stdout.splitlines()
     assert lines[0].startswith("| model | trait | position | label | status |")
     assert lines[1].startswith("| --- | --- |")
 
 
 def test_output_goes_to_a_file(uri: str, tmp_path: Path) -> None:
     target = tmp_path / "best.json"
-    result = ask(questions.best, uri, "--format", "json", "--output", str(target))
+    result = ask(command_of("best"), uri, "--format", "json", "--output", str(target))
     assert (result.stdout, json.loads(target.read_text())["question"]) == ("", "best")
-    refused = ask(questions.best, uri, "--output", str(tmp_path / "no" / "best.txt"))
+    refused = ask(command_of("best"), uri, "--output", str(tmp_path / "no" / "best.txt"))
     assert isinstance(refused.exception, UsageError)
 
 
 @pytest.mark.parametrize("output_format", ["table", "json", "csv", "markdown"])
 @pytest.mark.parametrize("name", ["gaps", "best", "compare", "curve", "coefficients"])
 def test_every_question_prints_in_every_format(uri: str, name: str, output_format: str) -> None:
-    result = ask(getattr(questions, name), uri, "--format", output_format)
+    result = ask(command_of(name), uri, "--format", output_format)
     assert result.exit_code == (1 if name == "gaps" else 0), result.output
     assert result.stdout.endswith("\n")
     if output_format == "table":
@@ -123,11 +125,11 @@ def test_every_question_prints_in_every_format(uri: str, name: str, output_forma
 
 
 def test_compare_takes_pairs(uri: str) -> None:
-    result = ask(questions.compare, uri, "--pair", "probe:probe_postclean_u1", "--format", "json")
+    result = ask(command_of("compare"), uri, "--pair", "probe:probe_postclean_u1", "--format", "json")
     assert {(row["label_a"], row["label_b"]) for row in json.loads(result.stdout)["rows"]} == {
         ("probe", "probe_top1")
     }
-    refused = ask(questions.compare, uri, "--pair", "probe")
+    refused = ask(command_of("compare"), uri, "--pair", "probe")
     assert isinstance(refused.exception, UsageError)
 
 
@@ -136,18 +138,18 @@ def test_compare_takes_pairs(uri: str) -> None:
     [("--model", "nobody"), ("--label", "prob"), ("--position", "answer[:5]"), ("--phase", "phase9")],
 )
 def test_a_typing_error_is_refused(uri: str, arguments: tuple[str, str]) -> None:
-    assert isinstance(ask(questions.gaps, uri, *arguments).exception, UsageError)
+    assert isinstance(ask(command_of("gaps"), uri, *arguments).exception, UsageError)
 
 
 def test_a_missing_store_is_said(tmp_path: Path) -> None:
-    result = ask(questions.gaps, f"sqlite:///{tmp_path}/none.db")
+    result = ask(command_of("gaps"), f"sqlite:///{tmp_path}/none.db")
     assert isinstance(result.exception, MassactError)
     assert "run `massact main`" in str(result.exception)
 
 
 @pytest.mark.parametrize("name", ["gaps", "best", "compare", "curve", "coefficients"])
 def test_every_help_has_an_example_and_every_option_a_help(name: str) -> None:
-    command = getattr(questions, name)
+    command = command_of(name)
     assert f"massact {name}" in CliRunner().invoke(command, ["--help"]).stdout
     assert all(option.help for option in command.params)
 
@@ -156,7 +158,7 @@ def test_what_all_rows_share_is_said_once_and_wide_tables_lose_what_is_optional(
     from tests.store_fixtures import evaluated
 
     rows = [evaluated(label) for label in ("probe", "mean_diff")]
-    text = render(best(rows, floor=68.0), "table")
+    text = render(ask_best.of(answers_of(rows), 68.0), "table")
     assert text.splitlines()[0] == (
         "model gemma, trait refusal, position response[:5], judge likelihood, setting setting-"
     )
@@ -165,50 +167,50 @@ def test_what_all_rows_share_is_said_once_and_wide_tables_lose_what_is_optional(
         evaluated("probe", key=str(n), model=f"{'m' * 60}{n}", trait=f"trait{n}", position=f"response[:{n}]")
         for n in (5, 10)
     ]
-    assert "trait mean" not in render(best(wide, floor=68.0), "table")
+    assert "trait mean" not in render(ask_best.of(answers_of(wide), 68.0), "table")
 
 
 def test_kinds_other_than_evaluations_are_no_groups() -> None:
     from tests.store_fixtures import stored
 
-    assert best([stored(evaluation_row(kind=Kind.BASELINE, key="b"))], floor=68.0).rows == ()
+    assert ask_best.of(answers_of([stored(evaluation_row(kind=Kind.BASELINE, key="b"))]), 68.0).rows == ()
 
 
 @pytest.mark.parametrize("floors", ["60", "80-60", "60-101", "a-b", "-5-10", "60-"])
 def test_floors_that_are_no_range_are_refused(floors: str, uri: str) -> None:
-    result = ask(questions.sensitivity, uri, "--floors", floors)
+    result = ask(command_of("sensitivity"), uri, "--floors", floors)
     assert isinstance(result.exception, UsageError)
     assert "such as 60-80" in str(result.exception)
 
 
 def test_sensitivity_takes_many_floors_and_not_one(uri: str) -> None:
-    assert ask(questions.sensitivity, uri, "--floors", "70-75").exit_code == 0
-    result = ask(questions.sensitivity, uri, "--floor", "70")
+    assert ask(command_of("sensitivity"), uri, "--floors", "70-75").exit_code == 0
+    result = ask(command_of("sensitivity"), uri, "--floor", "70")
     assert "--floors FIRST-LAST" in str(result.exception)
 
 
 def test_published_figures_and_pairs_are_two_questions(uri: str) -> None:
-    result = ask(questions.compare, uri, "--published", "--pair", "probe:mean_diff")
+    result = ask(command_of("compare"), uri, "--published", "--pair", "probe:mean_diff")
     assert "ask for one of the two" in str(result.exception)
-    nothing = ask(questions.compare, uri, "--published")
+    nothing = ask(command_of("compare"), uri, "--published")
     assert (nothing.exit_code, nothing.stdout) == (0, "")
     assert "note:" in nothing.stderr
 
 
 def test_runs_are_listed_in_the_order_asked_for(uri: str) -> None:
-    result = ask(questions.runs, uri, "--sort", "coherence", "--limit", "2", "--format", "json")
+    result = ask(command_of("runs"), uri, "--sort", "coherence", "--limit", "2", "--format", "json")
     rows = json.loads(result.stdout)["rows"]
     assert [row["coherence_mean"] for row in rows] == [71.5, 71.5]
     assert "left out by the limit of 2" in result.stderr
 
 
 def test_a_judge_that_scored_nothing_is_refused(uri: str) -> None:
-    result = ask(questions.best, uri, "--judge", "nobody")
+    result = ask(command_of("best"), uri, "--judge", "nobody")
     assert "no judge 'nobody' in this experiment; there is likelihood" in str(result.exception)
 
 
 def test_an_answer_says_which_experiment_and_store_it_is_about(uri: str) -> None:
-    result = ask(questions.best, uri, "--format", "json")
+    result = ask(command_of("best"), uri, "--format", "json")
     name = load_experiment(str(TOY)).name
     assert result.stderr.splitlines()[0] == f"experiment {name}, store {uri}"
     answer = json.loads(result.stdout)
@@ -222,8 +224,8 @@ def test_a_floor_that_is_probably_a_share_is_noted(
     import massact
 
     said = f"if a share is meant, write {float(floor) * 100:g}"
-    assert said in ask(questions.best, uri, "--floor", floor).stderr
-    assert said not in ask(questions.best, uri, "--floor", "0").stderr
+    assert said in ask(command_of("best"), uri, "--floor", floor).stderr
+    assert said not in ask(command_of("best"), uri, "--floor", "0").stderr
     assert any(said in note for note in massact.gaps(TOY, tracking_uri=uri, floor=float(floor)).notes)
     monkeypatch.setenv("MASSACT_BEST_FLOOR", floor)
     from massact.cli.app import cli
@@ -240,7 +242,7 @@ def test_a_store_of_other_experiments_is_refused_with_what_it_has(
 ) -> None:
     other = tmp_path / "other.yaml"
     other.write_text(TOY.read_text().replace("name: massive-activations-toy", "name: another"))
-    result = CliRunner().invoke(questions.gaps, ["--experiment", str(other), "--tracking-uri", uri])
+    result = CliRunner().invoke(command_of("gaps"), ["--experiment", str(other), "--tracking-uri", uri])
     assert isinstance(result.exception, UsageError)
     assert str(result.exception) == f"no experiment 'another' in {uri}; it has 'massive-activations-toy'"
 
@@ -254,7 +256,7 @@ def test_a_store_in_another_folder_is_pointed_to(
     (tmp_path / "notes").mkdir()
     monkeypatch.chdir(tmp_path / "notes")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    result = CliRunner().invoke(questions.gaps, ["--experiment", str(TOY)])
+    result = CliRunner().invoke(command_of("gaps"), ["--experiment", str(TOY)])
     assert isinstance(result.exception, MassactError)
     assert "a store lies in ../mlflow.db: --tracking-uri sqlite:///../mlflow.db" in str(result.exception)
 
@@ -265,13 +267,13 @@ def test_the_only_experiment_in_the_store_is_meant_and_said(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MASSACT_EXPERIMENT", raising=False)
     name = load_experiment(str(TOY)).name
-    result = CliRunner().invoke(questions.best, ["--tracking-uri", uri])
+    result = CliRunner().invoke(command_of("best"), ["--tracking-uri", uri])
     assert (result.exit_code, result.stderr.splitlines()[0]) == (
         0,
         f"experiment {name}: {name!r} is the only experiment in {uri}",
     )
     (tmp_path / "mine.yaml").write_text(TOY.read_text())  # the file that declares it says more than the store
-    result = CliRunner().invoke(questions.gaps, ["--tracking-uri", uri])
+    result = CliRunner().invoke(command_of("gaps"), ["--tracking-uri", uri])
     assert result.exit_code == 1
     assert f"experiment mine.yaml: {name!r} is the only experiment in" in result.stderr
 
@@ -287,7 +289,7 @@ def test_names_of_a_store_that_others_wrote_are_printed_in_one_line(
     name = load_experiment(str(TOY)).name
     for output_format in ("table", "markdown", "csv", "json"):
         arguments = ["--experiment", name, "--tracking-uri", filler.filled.uri, "--format", output_format]
-        result = CliRunner().invoke(questions.runs, arguments, catch_exceptions=False)
+        result = CliRunner().invoke(command_of("runs"), arguments, catch_exceptions=False)
         assert result.exit_code == 0
         if output_format in ("table", "markdown"):
             assert all(text in result.stdout for text in ("a\\nb", "a\\u202eb", "a\\x1b[31mb"))

@@ -1,6 +1,5 @@
 """The JSON of every question has exactly the fields that docs/json.md documents, of the types it names."""
 
-import inspect
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -9,27 +8,26 @@ from typing import Any
 
 import pytest
 
-import massact
-from massact import api as asking
-from massact.cli.output import render
+from massact import api
+from massact.cli.questions import render
 from massact.domain import Group
 from massact.query import (
     Answer,
-    best,
-    coefficients,
-    compare,
+    ask_best,
+    ask_coefficients,
+    ask_compare,
+    ask_confirmations,
+    ask_curve,
+    ask_gaps,
+    ask_judges,
+    ask_runs,
+    ask_sensitivity,
     compare_published,
-    curve,
-    gaps,
-    judges,
-    runs,
-    sensitivity,
 )
-from massact.query.questions import confirmations
 from massact.query.stats.paired import QuestionScores
 from massact.store.schema import Kind, PublishedRow, Scores
 from tests.confirmation_rows import all_confirmed, chosen, confirmed, rows_of, scores_of
-from tests.store_fixtures import evaluated, failed
+from tests.store_fixtures import answers_of, evaluated, failed
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "json.md").read_text(encoding="utf-8")
 FLOOR = 68.0
@@ -73,34 +71,34 @@ FIGURES = [
 PROBE = chosen("probe", 1000, (30, 36, 33, 28, 34, 31))
 OTHER = chosen("mean_diff", 1200, (25, 40, 30, 20, 36, 35))
 ANSWERS: dict[str, Callable[[], Answer[Any]]] = {
-    "best": lambda: best(ROWS, groups=GROUPS, failures=FAILURES, floor=FLOOR, scores=SCORES),
-    "coefficients": lambda: coefficients(ROWS, floor=FLOOR),
-    "compare": lambda: compare(
-        ROWS, pairs=[("probe", "mean_diff"), ("probe", "gradient")], floor=FLOOR, scores=SCORES
+    "best": lambda: ask_best.of(
+        answers_of(ROWS, groups=tuple(GROUPS), failures=tuple(FAILURES), scores=SCORES), FLOOR
+    ),
+    "coefficients": lambda: ask_coefficients.of(answers_of(ROWS), FLOOR),
+    "compare": lambda: ask_compare.of(
+        answers_of(ROWS, scores=SCORES), FLOOR, pairs=[("probe", "mean_diff"), ("probe", "gradient")]
     ),
     "compare --published": lambda: compare_published(
-        FIGURES, ROWS, floor=FLOOR, model_names={"gemma": "gemma"}
+        answers_of(ROWS), FIGURES, FLOOR, model_names={"gemma": "gemma"}
     ),
-    "confirmations": lambda: confirmations(
-        rows_of([PROBE, OTHER]),
-        confirmed=all_confirmed(confirmed(PROBE, (20, 30, 25, 25))),
-        scores=scores_of([PROBE, OTHER]),
-        floor=FLOOR,
+    "confirmations": lambda: ask_confirmations.of(
+        answers_of(
+            rows_of([PROBE, OTHER]),
+            confirmed=all_confirmed(confirmed(PROBE, (20, 30, 25, 25))),
+            choosing_scores=scores_of([PROBE, OTHER]),
+        ),
+        FLOOR,
     ),
-    "curve": lambda: curve(ROWS, method="mean_diff", floor=FLOOR),
-    "gaps": lambda: gaps(ROWS, failures=FAILURES, groups=GROUPS, floor=FLOOR),
-    "judges": lambda: judges(JUDGED, floor=FLOOR),
-    "runs": lambda: runs(ROWS, failures=FAILURES, floor=FLOOR),
-    "sensitivity": lambda: sensitivity(ROWS, floors=(68.0, 80.0, 90.0)),
+    "curve": lambda: ask_curve.of(answers_of(ROWS), FLOOR, method="mean_diff"),
+    "gaps": lambda: ask_gaps.of(answers_of(ROWS, failures=tuple(FAILURES), groups=tuple(GROUPS)), FLOOR),
+    "judges": lambda: ask_judges.of(answers_of(JUDGED), FLOOR),
+    "runs": lambda: ask_runs.of(answers_of(ROWS, failures=tuple(FAILURES)), FLOOR),
+    "sensitivity": lambda: ask_sensitivity.of(answers_of(ROWS), 68.0, floors=(68.0, 80.0, 90.0)),
 }
 
 
 def test_every_question_is_documented_and_tested() -> None:
-    functions = [getattr(asking, name, None) for name in massact.__all__]
-    names = {
-        one.__name__ for one in functions if inspect.isfunction(one) and one.__module__ == asking.__name__
-    }
-    commands = {"compare --published" if name == "compare_published" else name for name in names}
+    commands = {posed.command for posed in api.questions()}
     assert commands == set(ANSWERS) == set(re.findall(r"^## massact (.+)$", PAGE, re.MULTILINE))
 
 

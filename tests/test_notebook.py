@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 
-from massact.cli.output import render
+import massact
+from massact.cli.questions import render
 from massact.interop.published import read_published
-from massact.query import Answer, Answers, Evaluations, curve
+from massact.query import Answer, Answers, Evaluations, ask_curve
+from massact.query.questions.judges import ask_judges
 from massact.query.questions.published import compare_published
-from massact.query.tables import MOST_ROWS
+from massact.query.rows import MOST_ROWS
 from tests.browser import chromium, needs_chromium
 from tests.report_rows import experiment, row, scored, toy_rows
+from tests.store_fixtures import answers_of
 
 HOSTILE = "<script>window.ran = 1</script>"
 
@@ -30,10 +33,15 @@ def answers() -> Answers:
 def all_answers(answers: Answers) -> list[Answer[Any]]:
     figures = read_published(Path(__file__).parent / "data" / "published_results.csv", "study").rows
     return [
-        answers.gaps(68.0), answers.best(68.0), answers.compare(68.0), answers.curve(68.0, method="probe"),
-        answers.coefficients(68.0), answers.sensitivity(), answers.judges(68.0), answers.runs(68.0),
-        answers.confirmations(68.0), compare_published(figures, (), floor=68.0, model_names={}),
-    ]  # fmt: skip
+        *(
+            ask.of(answers, 68.0)
+            for ask in (massact.gaps, massact.best, massact.compare, massact.coefficients)
+        ),
+        *(ask.of(answers, 68.0) for ask in (ask_judges, massact.runs, massact.confirmations)),
+        massact.curve.of(answers, 68.0, method="probe"),
+        massact.sensitivity.of(answers, 68.0),
+        compare_published(answers_of(()), figures, 68.0, model_names={}),
+    ]
 
 
 class _Cells(HTMLParser):
@@ -84,7 +92,7 @@ def test_every_answer_shows_what_its_command_prints(answers: Answers) -> None:
 
 
 def test_a_long_answer_is_cut_and_says_by_how_much(answers: Answers) -> None:
-    answer = answers.runs(68.0)
+    answer = massact.runs.of(answers, 68.0)
     html = answer._repr_html_()
     assert html.count("<tr>") == 1 + MOST_ROWS
     assert f"{len(answer.rows) - MOST_ROWS} more rows: <code>.rows</code> has all" in html
@@ -92,27 +100,29 @@ def test_a_long_answer_is_cut_and_says_by_how_much(answers: Answers) -> None:
 
 
 def test_numbers_stand_to_the_right_and_no_colour_is_set(answers: Answers) -> None:
-    html = answers.best(68.0)._repr_html_()
+    html = massact.best.of(answers, 68.0)._repr_html_()
     assert '<th style="text-align: right">delta</th>' in html
     assert not re.search(r"color|background|<style", html)
 
 
 def test_an_answer_without_rows_says_why() -> None:
-    html = curve([row(label="probe")], method="gradient", floor=68.0)._repr_html_()
+    html = ask_curve.of(answers_of([row(label="probe")]), 68.0, method="gradient")._repr_html_()
     assert "<strong>curve</strong>, coherence floor 68: 0 rows" in html
     assert "<table>" not in html
 
 
 def test_what_is_missing_is_empty_never_zero() -> None:
     stored = row(coefficient=8.0)
-    html = Answers(evaluations=Evaluations.of([stored]), coefficient_ranges={}).runs(68.0)._repr_html_()
+    html = massact.runs.of(
+        Answers(evaluations=Evaluations.of([stored]), coefficient_ranges={}), 68.0
+    )._repr_html_()
     assert "unscored" in html
     assert "+0.0" not in html
 
 
 def _hostile() -> Answer[Any]:
     rows = [scored(50.0, 90.0, model=HOSTILE), scored(40.0, 90.0, model=HOSTILE, layer=3)]
-    answer = Answers(evaluations=Evaluations.of(rows), coefficient_ranges={}).runs(68.0)
+    answer = massact.runs.of(Answers(evaluations=Evaluations.of(rows), coefficient_ranges={}), 68.0)
     return replace(answer, notes=(HOSTILE,))
 
 

@@ -17,10 +17,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import massact
 from massact.domain import Group
-from massact.query import Answers, GapRow, gaps
+from massact.query import Answers, GapRow, ask_gaps
 from massact.store.read import Stored, open_store
 from massact.store.schema import Kind, Tag, decode_evaluation
+from tests.store_fixtures import answers_of
 from tests.transfer_files import (
     EXPERIMENT,
     Heap,
@@ -83,7 +85,7 @@ def asked(path: Path) -> GapRow:
         for index, run in enumerate(heap.runs)
         if run.tags[Tag.KIND] == Kind.EVALUATION
     ]
-    [answer] = gaps(rows, groups=[GROUP], floor=FLOOR).rows
+    [answer] = ask_gaps.of(answers_of(rows, groups=(GROUP,)), FLOOR).rows
     return answer
 
 
@@ -224,8 +226,8 @@ def test_ours_is_right_in_a_real_store(
         import_to_store(f"sqlite:///{home}/store.db", results(tmp_path, order))
         with closing(open_store(f"sqlite:///{home}/store.db")) as store:
             answers = Answers.from_store(store, EXPERIMENT, groups=[GROUP])
-        [row] = answers.gaps(FLOOR).rows
-        [best] = answers.best(FLOOR).rows
+        [row] = massact.gaps.of(answers, FLOOR).rows
+        [best] = massact.best.of(answers, FLOOR).rows
         assert (row.status, row.best and row.best.key) == (best.status, best.key)
         assert best.nearest_miss == row.nearest_miss
         found.append(summary(row))

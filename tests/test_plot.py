@@ -39,14 +39,18 @@ def answers() -> Answers:
 
 
 DRAW: dict[str, Callable[[Answers], Figure]] = {
-    "tradeoff": lambda a: massact.plot.tradeoff(a.runs(68.0).to_frame(), only=GEMMA),
-    "coefficient": lambda a: massact.plot.tradeoff(a.runs(68.0), against="coefficient", only=HERE),
-    "heat map": lambda a: massact.plot.heat_map(a.runs(68.0).to_frame(), only=HERE),
-    "positions": lambda a: massact.plot.positions(a.best(68.0).to_frame()),
-    "curve of runs": lambda a: massact.plot.cleaning_curve(a.runs(68.0).to_frame()),
-    "curve of a curve": lambda a: massact.plot.cleaning_curve(a.curve(68.0, method="probe").to_frame()),
-    "before and after": lambda a: massact.plot.before_after(a.compare(68.0).to_frame()),
-    "relative strength": lambda a: massact.plot.relative_strength(a.runs(68.0).to_frame()),
+    "tradeoff": lambda a: massact.plot.tradeoff(massact.runs.of(a, 68.0).to_frame(), only=GEMMA),
+    "coefficient": lambda a: massact.plot.tradeoff(
+        massact.runs.of(a, 68.0), against="coefficient", only=HERE
+    ),
+    "heat map": lambda a: massact.plot.heat_map(massact.runs.of(a, 68.0).to_frame(), only=HERE),
+    "positions": lambda a: massact.plot.positions(massact.best.of(a, 68.0).to_frame()),
+    "curve of runs": lambda a: massact.plot.cleaning_curve(massact.runs.of(a, 68.0).to_frame()),
+    "curve of a curve": lambda a: massact.plot.cleaning_curve(
+        massact.curve.of(a, 68.0, method="probe").to_frame()
+    ),
+    "before and after": lambda a: massact.plot.before_after(massact.compare.of(a, 68.0).to_frame()),
+    "relative strength": lambda a: massact.plot.relative_strength(massact.runs.of(a, 68.0).to_frame()),
 }
 
 
@@ -71,7 +75,7 @@ def test_a_frame_draws_what_the_report_draws(answers: Answers) -> None:
 
     place = Place("toy-gemma-3", "refusal", "response[:5]")
     of_report = drawing(AgainstCoefficient(Evidence.of(experiment(), answers), place))
-    ours = massact.plot.tradeoff(answers.runs(68.0).to_frame(), against="coefficient", only=HERE)
+    ours = massact.plot.tradeoff(massact.runs.of(answers, 68.0).to_frame(), against="coefficient", only=HERE)
     assert of_report is not None
     assert _points(ours) == _points(of_report)
 
@@ -84,7 +88,7 @@ def _points(figure: Figure) -> list[Any]:
 
 
 def test_the_intervals_of_a_best_are_drawn(answers: Answers) -> None:
-    frame = answers.best(68.0).to_frame()
+    frame = massact.best.of(answers, 68.0).to_frame()
     with_bars = massact.plot.positions(frame)
     without = massact.plot.positions(frame.drop(columns=["delta_low", "delta_high"]))
     bars = [
@@ -95,7 +99,7 @@ def test_the_intervals_of_a_best_are_drawn(answers: Answers) -> None:
 
 
 def test_another_floor_is_another_best(answers: Answers) -> None:
-    runs = answers.runs(68.0).to_frame()
+    runs = massact.runs.of(answers, 68.0).to_frame()
     crossed = [
         sum(len(np.asarray(line.get_xdata())) for axes in massact.plot.heat_map(runs, only=HERE, floor=floor).axes
             for line in axes.lines)
@@ -143,7 +147,7 @@ def test_another_floor_is_another_best(answers: Answers) -> None:
 def test_errors_say_what_is_missing(
     draw: Callable[[pd.DataFrame], Figure], message: str, answers: Answers
 ) -> None:
-    frame = answers.runs(68.0).to_frame()
+    frame = massact.runs.of(answers, 68.0).to_frame()
     if "against" in message:
         frame = frame[frame["model"] == "toy-gemma-3"]
     with pytest.raises(MassactError, match=message.replace("(", r"\(").replace(")", r"\)")):

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from mlflow import MlflowClient
 
 import massact
+from massact import api
 from massact.cli.app import cli
 from massact.errors import ConfigError, StoreError
 from massact.server.answering import Answering
@@ -220,6 +221,30 @@ def test_the_reader_asks_the_api_and_nothing_else(
         assert question(EXPERIMENT, tracking_uri=server) == question(EXPERIMENT, tracking_uri=sqlite)
 
 
+def test_a_question_is_asked_of_the_server_with_what_the_file_declares(
+    server: str, sqlite: str, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy = (root / "experiments" / "toy.yaml").read_text(encoding="utf-8")
+    file = tmp_path / "study.yaml"
+    file.write_text(
+        toy.replace("name: massive-activations-toy", f"name: {EXPERIMENT}").replace("floor: 68", "floor: 71")
+    )
+    asked = [(question, {}) for question in api.questions() if question.traits.is_served]
+    asked += [(massact.gaps, {"phase": "phase2"}), (massact.sensitivity, {"floors": (70.0, 71.0)})]
+    asked += [
+        (massact.compare, {"pairs": [("probe", "mean_diff")], "only": massact.Filters(layers=(15, 16))})
+    ]
+    for question, options in asked:
+        here = question(file, tracking_uri=sqlite, **options)
+        with monkeypatch.context() as patch:
+            patch.setattr(served.ServedSource, "points", lambda *_: pytest.fail("raw runs were read"))
+            there = question(file, tracking_uri=server, **options)
+        assert there == here
+        assert there.store == server
+    with pytest.raises(massact.MassactError, match=f"{file} declares no phase 'phase9'"):
+        massact.gaps(file, tracking_uri=server, phase="phase9")
+
+
 def test_readings_are_those_of_the_database(both: tuple[str, str]) -> None:
     readings = [_readings(open_source(uri)) for uri in both]
     assert readings[0] == readings[1]
@@ -382,7 +407,7 @@ def _workers(setting: str) -> list[str]:
             line, environment = ((folder / name).read_bytes() for name in ("cmdline", "environ"))
         except OSError:
             continue
-        if b"massact.server.worker" in line and setting.encode() in environment:
+        if b"massact.server.answering" in line and setting.encode() in environment:
             found.append(folder.name)
     return found
 

@@ -9,8 +9,7 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.generation import GenerationMode
 
-from massact.server.answering import BY_GET, BY_POST
-from massact.server.questions import QUESTIONS
+from massact.server.answering import BY_GET, BY_POST, served
 from tests.query_api import LABELS, fill
 from tests.store_fixtures import EXPERIMENT, tracking_server
 
@@ -69,7 +68,7 @@ def _about_what_is_there(query: dict[str, Any]) -> dict[str, Any]:
 
 
 OPERATIONS = [
-    *(("GET", f"/massact/v1/{name}") for name in QUESTIONS),
+    *(("GET", f"/massact/v1/{name}") for name in served()),
     *(("GET", f"/massact/v1/raw/{name}") for name in BY_GET),
     *(("POST", f"/massact/v1/raw/{name}") for name in BY_POST),
 ]

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from massact.cli.output import render
+import massact
+from massact.cli.questions import render
 from massact.query import (
     Answers,
     ConfirmationRow,
@@ -15,10 +16,11 @@ from massact.query import (
     Confirmed,
     Evaluations,
     Filters,
-    best,
-    runs,
+    ask_best,
+    ask_confirmations,
+    ask_runs,
 )
-from massact.query.questions import confirmations
+from massact.query.questions.confirmations import confirmations_of
 from massact.store.schema import encode_point, point_of
 from tests.confirmation_rows import (
     Scored,
@@ -28,6 +30,7 @@ from tests.confirmation_rows import (
     rows_of,
     scores_of,
 )
+from tests.store_fixtures import answers_of
 
 FLOOR = 68.0
 PROBE = chosen("probe", 1000, (30, 36, 33, 28, 34, 31))
@@ -39,9 +42,10 @@ GRID = [PROBE, MEAN_DIFF, BEHIND, WORSE]
 
 def ask(*cells: Scored, grid: list[Scored] | None = None, **options: Any) -> ConfirmationsAnswer:
     found = GRID if grid is None else grid
-    return confirmations(
-        rows_of(found), confirmed=all_confirmed(*cells), scores=scores_of(found), floor=FLOOR, **options
-    )
+    floor, is_split = options.pop("floor", FLOOR), options.pop("is_split", False)
+    scores = options.pop("scores", scores_of(found))
+    answers = answers_of(rows_of(found), confirmed=all_confirmed(*cells), choosing_scores=scores, **options)
+    return confirmations_of(answers, floor, is_split=is_split)
 
 
 def by_label(answer: ConfirmationsAnswer) -> dict[str, ConfirmationRow]:
@@ -74,7 +78,9 @@ def test_a_winner_and_its_ties_are_shown_with_what_remains() -> None:
 
 
 def test_the_selected_figures_are_those_of_best() -> None:
-    expected = {row.label: row for row in best(rows_of(GRID), floor=FLOOR, scores=scores_of(GRID)).rows}
+    expected = {
+        row.label: row for row in ask_best.of(answers_of(rows_of(GRID), scores=scores_of(GRID)), FLOOR).rows
+    }
     for row in ask().rows:
         mine = expected[row.label]
         assert (row.key, row.selected_delta, row.selected_low, row.selected_high, row.standing) == (
@@ -158,7 +164,9 @@ def test_without_a_split_there_is_nothing_to_confirm() -> None:
 
 
 def test_where_no_winner_can_be_told_it_says_so() -> None:
-    answer = confirmations(rows_of(GRID), confirmed=Confirmed(), scores=scores_of([]), floor=FLOOR)
+    answer = ask_confirmations.of(
+        answers_of(rows_of(GRID), confirmed=Confirmed(), choosing_scores=scores_of([])), FLOOR
+    )
     assert answer.rows == ()
     assert "gemma, refusal, response[:5]: no winner can be told" in answer.notes[0]
 
@@ -170,11 +178,11 @@ def test_labels_and_layers_choose_what_is_shown_and_not_who_won() -> None:
         choosing_scores=scores_of(GRID),
         coefficient_ranges={},
     )
-    shown = whole.only(Filters(labels=("mean_diff",), layers=(15,))).confirmations(FLOOR)
+    shown = massact.confirmations.of(whole.only(Filters(labels=("mean_diff",), layers=(15,))), FLOOR)
     (row,) = shown.rows
     assert (row.label, row.standing, row.selected_rank) == ("mean_diff", "tied", 2)
     assert shown.places[0].winner == "probe"
-    nothing = whole.only(Filters(labels=("mean_diff_top1",))).confirmations(FLOOR)
+    nothing = massact.confirmations.of(whole.only(Filters(labels=("mean_diff_top1",))), FLOOR)
     assert (nothing.rows, nothing.places) == ((), ())
 
 
@@ -182,8 +190,9 @@ def test_a_confirmation_is_no_second_chance_to_win() -> None:
     again = confirmed(MEAN_DIFF, (90, 90, 90, 90))[0]
     assert encode_point(again.row) is None
     assert point_of(again.row, again.run_id, 1) is None
-    for ask_grid in (best, runs):
-        assert ask_grid([*rows_of(GRID), again], floor=FLOOR) == ask_grid(rows_of(GRID), floor=FLOOR)
+    for question in (ask_best, ask_runs):
+        with_it, without = (answers_of(rows) for rows in ([*rows_of(GRID), again], rows_of(GRID)))
+        assert question.of(with_it, FLOOR) == question.of(without, FLOOR)
 
 
 def test_it_prints_in_every_format() -> None:

@@ -3,16 +3,16 @@
 from dataclasses import replace
 from typing import Any
 
+import massact
 from massact.config.matrix import declared_by
 from massact.domain import Group
-from massact.query import Answers, Evaluations, Filters, gaps
-from massact.query.current import Currency
-from massact.query.selection import slices
+from massact.query import Answers, Evaluations, Filters, ask_gaps
+from massact.query.groups import Currency, slices
 from massact.report.evidence import Evidence, Place
 from massact.store.read.base import Stored
 from massact.store.schema import DeclaredSetting, EvaluationRow, decode_declared, encode_declared
 from tests.report_rows import experiment, row
-from tests.store_fixtures import evaluated, evaluation_row, stored
+from tests.store_fixtures import answers_of, evaluated, evaluation_row, stored
 
 FLOOR = 68.0
 PROBE = Group("gemma", "refusal", "response[:5]", "probe")
@@ -40,28 +40,30 @@ def odd(label: str = "probe", **changes: Any) -> Stored[EvaluationRow]:
 
 def test_one_odd_evaluation_opens_no_gap_where_a_file_says_the_setting() -> None:
     rows = [evaluated("probe"), odd()]
-    answer = gaps(rows, groups=[PROBE], floor=FLOOR, currency=Currency(SETTING))
+    answer = ask_gaps.of(answers_of(rows, groups=(PROBE,), currency=Currency(SETTING)), FLOOR)
     assert [(one.setting, one.status, one.is_current) for one in answer.rows] == [
         ("setting-1", "ok", True),
         ("odd", "below_floor", False),
     ]
     assert answer.remaining == ()
-    alone = gaps(rows, groups=[PROBE], floor=FLOOR)
+    alone = ask_gaps.of(answers_of(rows, groups=(PROBE,)), FLOOR)
     assert [one.is_current for one in alone.rows] == [True, False]
     assert alone.rows[0].setting == "odd", "without a file the one run last"
 
 
 def test_a_group_that_was_run_in_another_setting_alone_is_a_gap_and_is_shown() -> None:
     rows = [evaluated("mean_diff"), odd(coherence_mean=90.0)]
-    (current, shown) = gaps(
-        rows, groups=[PROBE], floor=FLOOR, currency=Currency(SETTING).over(slices(rows))
+    (current, shown) = ask_gaps.of(
+        answers_of(rows, groups=(PROBE,), currency=Currency(SETTING).over(slices(rows))), FLOOR
     ).rows
     assert (current.status, current.setting, current.is_current) == ("missing", None, True)
     assert (shown.status, shown.is_current) == ("ok", False)
 
 
 def test_where_nothing_was_run_as_the_file_says_the_last_setting_counts_and_is_said_to() -> None:
-    answer = gaps([odd(coherence_mean=90.0)], groups=[PROBE], floor=FLOOR, currency=Currency(SETTING))
+    answer = ask_gaps.of(
+        answers_of([odd(coherence_mean=90.0)], groups=(PROBE,), currency=Currency(SETTING)), FLOOR
+    )
     assert [(one.status, one.is_current) for one in answer.rows] == [("ok", True)]
     assert answer.notes == (
         "gemma, refusal: nothing was evaluated in the setting that the experiment file declares; what was run last is "
@@ -103,13 +105,13 @@ def test_of_settings_that_the_file_cannot_tell_apart_the_newest_is_current_for_a
         stored(evaluation_row("probe", key="new", setting="new"), run_id="new", finished_at=5000),
     ]
     groups = [PROBE, replace(PROBE, label="mean_diff")]
-    answer = gaps(rows, groups=groups, floor=FLOOR, currency=Currency(SETTING))
+    answer = ask_gaps.of(answers_of(rows, groups=tuple(groups), currency=Currency(SETTING)), FLOOR)
     assert [(one.label, one.status) for one in answer.remaining] == [("mean_diff", "missing")]
     known = replace(SETTING, question_sets={"refusal": "q0"})
     rows[2] = stored(
         evaluation_row("probe", key="new", setting="new", question_set="q0"), run_id="new", finished_at=1
     )
-    answer = gaps(rows, groups=groups, floor=FLOOR, currency=Currency(known))
+    answer = ask_gaps.of(answers_of(rows, groups=tuple(groups), currency=Currency(known)), FLOOR)
     assert [one.label for one in answer.remaining] == ["mean_diff"], "the questions that the file has now"
 
 
@@ -118,11 +120,13 @@ def test_what_is_current_does_not_depend_on_what_is_shown() -> None:
     every = Answers(
         evaluations=Evaluations.of(rows), groups=(PROBE,), coefficient_ranges={}, currency=Currency(SETTING)
     )
-    shown = every.only(Filters(labels=("mean_diff",))).best(FLOOR).rows
+    shown = massact.best.of(every.only(Filters(labels=("mean_diff",))), FLOOR).rows
     assert [(one.setting, one.is_current) for one in shown] == [("odd", False), ("setting-1", True)]
     rows = [evaluated("probe"), odd("probe", judge="openai:m", coherence_mean=90.0, max_new_tokens=64)]
     other = replace(every, evaluations=Evaluations.of(rows)).only(Filters(judges=("openai:m",)))
-    assert [one.status for one in other.gaps(FLOOR).rows] == ["ok"], "a judge that is asked for by name"
+    assert [one.status for one in massact.gaps.of(other, FLOOR).rows] == ["ok"], (
+        "a judge that is asked for by name"
+    )
 
 
 def test_the_report_and_gaps_agree() -> None:
@@ -134,7 +138,9 @@ def test_the_report_and_gaps_agree() -> None:
     evidence = Evidence.of(experiment(), answers)
     place = Place("toy-gemma-3", "refusal", "response[:5]")
     assert evidence.status(place, "probe") == "ok"
-    mine = [one for one in evidence.answers.gaps(FLOOR).rows if one.label == "probe" and one.setting]
+    mine = [
+        one for one in massact.gaps.of(evidence.answers, FLOOR).rows if one.label == "probe" and one.setting
+    ]
     assert [(one.setting, one.status, one.is_current) for one in mine] == [
         ("s1", "ok", True),
         ("odd", "below_floor", False),

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from massact.cli.output import render
+from massact.cli.questions import render
 from massact.domain import Group
-from massact.query import BestRow, GapRow, best, gaps
+from massact.query import BestRow, GapRow, ask_best, ask_gaps
 from massact.query.rows import to_json
 from massact.store.read import Stored
 from massact.store.schema import EvaluationRow, Kind
-from tests.store_fixtures import evaluated, evaluation_row, failed, stored
+from tests.store_fixtures import answers_of, evaluated, evaluation_row, failed, stored
 
 FLOOR = 68.0
 
@@ -27,12 +27,14 @@ def group(label: str = "probe", **changes: str) -> Group:
 
 
 def the_best(rows: Sequence[Stored[EvaluationRow]], **changes: Any) -> BestRow:
-    (row,) = best(rows, **{"floor": FLOOR, **changes}).rows
+    floor = changes.pop("floor", FLOOR)
+    (row,) = ask_best.of(answers_of(rows, **changes), floor).rows
     return row
 
 
 def the_gap(rows: Sequence[Stored[EvaluationRow]], **changes: Any) -> GapRow:
-    (row,) = gaps(rows, **{"groups": [group()], "floor": FLOOR, **changes}).rows
+    floor = changes.pop("floor", FLOOR)
+    (row,) = ask_gaps.of(answers_of(rows, **{"groups": (group(),), **changes}), floor).rows
     return row
 
 
@@ -139,7 +141,7 @@ def test_nearest_misses_tie_to_the_better_delta_then_as_bests_do() -> None:
 
 def test_what_is_unscored_is_neither_coherent_nor_a_miss() -> None:
     unscored = evaluated(coherence_mean=None, trait_mean=None, delta=None)
-    answer = best([unscored], floor=FLOOR)
+    answer = ask_best.of(answers_of([unscored]), FLOOR)
     assert (answer.rows[0].status, answer.rows[0].nearest_miss) == ("missing", None)
     assert answer.notes == (
         "1 evaluation lacks a coherence or a delta: counted neither as coherent nor as a miss",
@@ -150,7 +152,7 @@ def test_what_is_unscored_is_neither_coherent_nor_a_miss() -> None:
 
 def test_declared_groups_come_first_then_any_other_found() -> None:
     rows = [evaluated("probe"), evaluated("gradient"), evaluated("mean_diff")]
-    answer = best(rows, groups=[group("probe_top2"), group("probe")], floor=FLOOR)
+    answer = ask_best.of(answers_of(rows, groups=(group("probe_top2"), group("probe"))), FLOOR)
     assert [(row.label, row.status, row.is_declared) for row in answer.rows] == [
         ("probe_top2", "missing", True),
         ("probe", "ok", True),
@@ -177,7 +179,7 @@ def test_unfinished_rows_and_baselines_do_not_count() -> None:
     running = Stored("r", "RUNNING", None, evaluation_row())
     baseline = stored(replace(evaluation_row(), kind=Kind.BASELINE))
     assert the_gap([running, baseline]).status == "missing"
-    assert best([running, baseline], floor=FLOOR).rows == ()
+    assert ask_best.of(answers_of([running, baseline]), FLOOR).rows == ()
 
 
 # settings
@@ -192,7 +194,7 @@ def test_settings_are_answered_apart_and_said_in_words() -> None:
             finished_at=2000,
         ),
     ]
-    answer = best(rows, floor=FLOOR)
+    answer = ask_best.of(answers_of(rows), FLOOR)
     assert [(row.judge, row.setting, row.delta) for row in answer.rows] == [
         ("openai:gpt", "setting-2", 9.0),
         ("likelihood", "setting-1", 50.0),
@@ -204,7 +206,7 @@ def test_settings_are_answered_apart_and_said_in_words() -> None:
 
 
 def test_a_difference_that_rows_do_not_hold_is_no_guess() -> None:
-    answer = best([evaluated(), evaluated(key="n", setting="setting-2")], floor=FLOOR)
+    answer = ask_best.of(answers_of([evaluated(), evaluated(key="n", setting="setting-2")]), FLOOR)
     assert "they differ in what the runs do not tell" in answer.notes[0]
     assert {row.differs["setting"] for row in answer.rows} == {"setting-1", "setting-2"}
 
@@ -222,7 +224,7 @@ def test_a_difference_that_rows_do_not_hold_is_no_guess() -> None:
 )
 def test_the_field_that_differs_is_named_and_told_in_every_row(field: str, one: Any, other: Any) -> None:
     rows = [evaluated(**{field: one}), evaluated(key="n", setting="setting-2", **{field: other})]
-    answer = best(rows, floor=FLOOR)
+    answer = ask_best.of(answers_of(rows), FLOOR)
     assert answer.notes[0].endswith(f"they differ in {field} ({one}, {other})".replace("0.0", "0"))
     assert {row.differs[field] for row in answer.rows} == {one, other}
     assert all(list(row.differs) == [field] for row in answer.rows)
@@ -244,14 +246,16 @@ def test_an_adapter_is_told_from_the_weights_below_it() -> None:
         evaluated(key="m", setting="setting-2", model_revision=f"{commit}+adapter:{'b' * 63}c"),
         evaluated(key="n", setting="setting-3", model_revision=commit),
     ]
-    answer = best(rows, floor=FLOOR)
+    answer = ask_best.of(answers_of(rows), FLOOR)
     assert {row.differs["adapter"] for row in answer.rows} == {"b" * 64, "b" * 63 + "c", "none"}
     assert "they differ in adapter (bbbbbbbb...bbbbbbbb, bbbbbbbb...bbbbbbbc, none)" in answer.notes[0]
     assert len({line.split()[0] for line in render(answer, "table").splitlines()[3:]}) == 3
 
 
 def test_baselines_of_one_setting_tell_its_rows_apart() -> None:
-    answer = best([evaluated(), evaluated(key="n", baseline_trait_mean=12.0, delta=18.0)], floor=FLOOR)
+    answer = ask_best.of(
+        answers_of([evaluated(), evaluated(key="n", baseline_trait_mean=12.0, delta=18.0)]), FLOOR
+    )
     assert {row.differs["baseline_trait_mean"] for row in answer.rows} == {10.0, 12.0}
     assert "baseline" in render(answer, "table").splitlines()[2]
 
@@ -266,7 +270,7 @@ def test_the_setting_run_last_decides_whether_a_group_is_filled(
             evaluation_row(key="n", setting="setting-0", coherence_mean=new), run_id="new", finished_at=2000
         ),
     ]
-    answer = gaps(rows, groups=[group()], floor=FLOOR)
+    answer = ask_gaps.of(answers_of(rows, groups=(group(),)), FLOOR)
     assert [(row.setting, row.is_current) for row in answer.rows] == [
         ("setting-0", True),
         ("setting-1", False),
@@ -298,8 +302,11 @@ def test_a_failure_beside_results_does_not_hide_them() -> None:
 
 def test_the_answer_keeps_the_order_of_the_matrix_and_counts_what_remains() -> None:
     declared = [group("probe"), group("mean_diff"), group("gradient")]
-    answer = gaps(
-        [evaluated("mean_diff"), evaluated("gradient", coherence_mean=10.0)], groups=declared, floor=FLOOR
+    answer = ask_gaps.of(
+        answers_of(
+            [evaluated("mean_diff"), evaluated("gradient", coherence_mean=10.0)], groups=tuple(declared)
+        ),
+        FLOOR,
     )
     assert [(row.label, row.status) for row in answer.rows] == [
         ("probe", "missing"),
@@ -313,17 +320,19 @@ def test_the_answer_keeps_the_order_of_the_matrix_and_counts_what_remains() -> N
 
 
 def test_a_gap_says_which_baseline_it_was_compared_with() -> None:
-    (row,) = gaps(
-        [evaluated(baseline_trait_mean=7.5)],
-        groups=[Group("gemma", "refusal", "response[:5]", "probe")],
-        floor=FLOOR,
+    (row,) = ask_gaps.of(
+        answers_of(
+            [evaluated(baseline_trait_mean=7.5)],
+            groups=(Group("gemma", "refusal", "response[:5]", "probe"),),
+        ),
+        FLOOR,
     ).rows
     assert row.baseline_trait_mean == 7.5
 
 
 def test_positions_come_in_the_order_that_people_count_in() -> None:
     rows = [evaluated(position=f"response[:{n}]", key=str(n)) for n in (10, 5, 20)]
-    assert [row.position for row in best(rows, floor=FLOOR).rows] == [
+    assert [row.position for row in ask_best.of(answers_of(rows), FLOOR).rows] == [
         "response[:5]",
         "response[:10]",
         "response[:20]",

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from massact.query.questions.judges import judges
+from massact.query.questions.judges import ask_judges
 from massact.store.read import Stored
 from massact.store.schema import EvaluationRow
-from tests.store_fixtures import evaluated
+from tests.store_fixtures import answers_of, evaluated
 
 FLOOR = 68.0
 
@@ -51,7 +51,7 @@ def test_the_winner_of_a_label_flips_and_what_it_costs_is_told() -> None:
         *both("probe", 1200, (40.0, 80.0), (30.0, 75.0)),
         *both("probe", 1500, (50.0, 60.0), (20.0, 40.0)),
     ]
-    (row,) = judges(rows, floor=FLOOR).rows
+    (row,) = ask_judges.of(answers_of(rows), FLOOR).rows
     assert (row.judge_a, row.judge_b, row.n_shared) == ("A", "B", 3)
     assert row.best_a is not None
     assert row.best_b is not None
@@ -68,7 +68,7 @@ def test_the_winning_label_flips() -> None:
         *both("probe", 1000, (40.0, 90.0), (20.0, 90.0)),
         *both("mean_diff", 1000, (30.0, 90.0), (30.0, 90.0)),
     ]
-    answer = judges(rows, floor=FLOOR)
+    answer = ask_judges.of(answers_of(rows), FLOOR)
     (winner,) = answer.winners
     assert (winner.label_a, winner.label_b, winner.flips) == ("probe", "mean_diff", True)
     assert answer.notes == (
@@ -81,7 +81,7 @@ def test_another_label_of_the_same_vector_is_no_flip() -> None:
         *both("mean_diff_cleaned", 1000, (40.0, 90.0), (20.0, 90.0)),
         *both("mean_diff_preclean", 1000, (30.0, 90.0), (30.0, 90.0)),
     ]
-    answer = judges(rows, floor=FLOOR)
+    answer = ask_judges.of(answers_of(rows), FLOOR)
     (winner,) = answer.winners
     assert (winner.label_a, winner.label_b, winner.flips) == (
         "mean_diff_cleaned",
@@ -100,7 +100,7 @@ def test_what_one_judge_alone_scored_does_not_count() -> None:
         by("A", coefficient=1100.0, delta=90.0, coherence_mean=90.0, at=1),
         by("B", coefficient=1300.0, delta=95.0, coherence_mean=90.0, at=2),
     ]
-    answer = judges(rows, floor=FLOOR)
+    answer = ask_judges.of(answers_of(rows), FLOOR)
     (row,) = answer.rows
     assert (row.n_shared, row.flips, row.loss) == (1, False, 0.0)
     assert "2 evaluations were scored by one judge of a pair alone and are left out" in answer.notes
@@ -109,13 +109,13 @@ def test_what_one_judge_alone_scored_does_not_count() -> None:
 
 def test_another_vector_of_the_same_label_is_another_evaluation() -> None:
     rows = [by("A", at=1), by("B", at=2, vector_digest="another")]
-    answer = judges(rows, floor=FLOOR)
+    answer = ask_judges.of(answers_of(rows), FLOOR)
     assert answer.rows == ()
     assert answer.notes == ("2 evaluations were scored by one judge of a pair alone and are left out",)
 
 
 def test_where_nothing_is_coherent_for_one_judge_the_label_flips_to_nothing() -> None:
-    answer = judges(both("probe", 1000, (30.0, 90.0), (30.0, 50.0)), floor=FLOOR)
+    answer = ask_judges.of(answers_of(both("probe", 1000, (30.0, 90.0), (30.0, 50.0))), FLOOR)
     (row,) = answer.rows
     assert (row.status_a, row.status_b, row.flips, row.loss) == ("ok", "below_floor", True, None)
     assert answer.winners[0].label_b is None
@@ -125,7 +125,7 @@ def test_where_nothing_is_coherent_for_one_judge_the_label_flips_to_nothing() ->
 
 def test_settings_that_differ_in_more_than_the_judge_are_no_pair() -> None:
     rows = [by("A", at=1), by("B", at=2, max_new_tokens=128)]
-    answer = judges(rows, floor=FLOOR)
+    answer = ask_judges.of(answers_of(rows), FLOOR)
     assert answer.rows == ()
     assert "massact rejudge" in answer.notes[0]
 
@@ -135,13 +135,16 @@ def test_one_name_with_two_prompts_is_two_judges() -> None:
         by("A", at=at, judge_prompt=prompt, setting=prompt, key=prompt)
         for at, prompt in enumerate(("1111111122", "3333333344"))
     ]
-    (row,) = judges(rows, floor=FLOOR).rows
+    (row,) = ask_judges.of(answers_of(rows), FLOOR).rows
     assert (row.judge_a, row.judge_b) == ("A (prompt 11111111)", "A (prompt 33333333)")
 
 
 def test_a_third_judge_is_compared_with_the_last_one_too() -> None:
     rows = [by("A", at=1), by("B", at=2), by("C", at=3)]
-    assert [(row.judge_a, row.judge_b) for row in judges(rows, floor=FLOOR).rows] == [("A", "C"), ("B", "C")]
+    assert [(row.judge_a, row.judge_b) for row in ask_judges.of(answers_of(rows), FLOOR).rows] == [
+        ("A", "C"),
+        ("B", "C"),
+    ]
 
 
 scores = st.tuples(
@@ -154,10 +157,10 @@ def test_a_loss_is_never_negative_and_order_does_not_matter(
     cells: list[tuple[tuple[float, float], tuple[float, float]]], random: Any
 ) -> None:
     rows = [row for i, (a, b) in enumerate(cells) for row in both("probe", 100.0 + i, a, b)]
-    answer = judges(rows, floor=FLOOR)
+    answer = ask_judges.of(answers_of(rows), FLOOR)
     shuffled = rows.copy()
     random.shuffle(shuffled)
-    assert judges(shuffled, floor=FLOOR) == answer
+    assert ask_judges.of(answers_of(shuffled), FLOOR) == answer
     (row,) = answer.rows
     assert row.n_shared == len(cells)
     assert row.loss is None or row.loss >= 0

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from massact.domain import Group
-from massact.query import Bracket, gaps
-from tests.store_fixtures import evaluated
+from massact.query import Bracket, ask_gaps
+from tests.store_fixtures import answers_of, evaluated
 
 GROUP = Group("gemma", "refusal", "response[:5]", "probe")
 
@@ -21,8 +21,8 @@ def brackets(
     """Of a group with these (layer, coefficient, coherence)."""
     changes = {} if has_delta else {"delta": None}
     rows = [evaluated("probe", layer, c, coherence_mean=h, **changes) for layer, c, h in points]
-    ranges = {"gemma": allowed} if allowed else None
-    (row,) = gaps(rows, groups=[GROUP], floor=68, coefficient_ranges=ranges).rows
+    ranges = {"gemma": allowed} if allowed else {}
+    (row,) = ask_gaps.of(answers_of(rows, groups=(GROUP,), coefficient_ranges=ranges), 68).rows
     return row.brackets
 
 

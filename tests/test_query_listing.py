@@ -5,16 +5,17 @@ from typing import Any, get_args
 import pytest
 
 from massact.errors import UsageError
-from massact.query.questions.runs import SORTS, RunRow, SortBy, runs
+from massact.query.questions.runs import SORTS, RunRow, SortBy, ask_runs
 from massact.store.read import Stored
 from massact.store.schema import EvaluationRow
-from tests.store_fixtures import evaluated, evaluation_row, failed, stored
+from tests.store_fixtures import answers_of, evaluated, evaluation_row, failed, stored
 
 FLOOR = 68.0
 
 
 def listed(rows: list[Stored[EvaluationRow]], **changes: Any) -> tuple[RunRow, ...]:
-    return runs(rows, **{"floor": FLOOR, **changes}).rows
+    answers = answers_of(rows, failures=tuple(changes.pop("failures", ())))
+    return ask_runs.of(answers, changes.pop("floor", FLOOR), **changes).rows
 
 
 def test_a_row_holds_what_was_measured() -> None:
@@ -109,10 +110,10 @@ def test_the_better_delta_is_by_direction_and_ties_keep_the_order_of_the_place()
 
 def test_a_limit_says_how_many_it_leaves_out() -> None:
     rows = [stored(evaluation_row(key=f"k{i}"), finished_at=i) for i in range(5)]
-    answer = runs(rows, floor=FLOOR, limit=2)
+    answer = ask_runs.of(answers_of(rows), FLOOR, limit=2)
     assert [row.key for row in answer.rows] == ["k4", "k3"]
     assert answer.notes == ("3 of 5 evaluations are left out by the limit of 2",)
-    assert runs(rows, floor=FLOOR, limit=5).notes == ()
+    assert ask_runs.of(answers_of(rows), FLOOR, limit=5).notes == ()
 
 
 def test_an_order_or_limit_that_is_none_is_refused() -> None:
@@ -125,7 +126,7 @@ def test_an_order_or_limit_that_is_none_is_refused() -> None:
 
 def test_settings_are_told_apart() -> None:
     rows = [evaluated(), evaluated(setting="other", judge="openai:x", key="o")]
-    answer = runs(rows, floor=FLOOR)
+    answer = ask_runs.of(answers_of(rows), FLOOR)
     assert {row.judge for row in answer.rows} == {"likelihood", "openai:x"}
     assert "evaluated in 2 settings" in answer.notes[0]
     assert list(answer.to_frame()["judge"]) == [row.judge for row in answer.rows]
@@ -141,4 +142,4 @@ def test_rows_that_lack_a_baseline_are_listed_beside_those_that_have_one() -> No
         evaluated(key="a", baseline_trait_mean=None, delta=None, n_dims_cleaned=None, vector_digest=None),
         evaluated(key="b", baseline_trait_mean=10.0, n_dims_cleaned=3, vector_digest="v"),
     ]
-    assert {row.key for row in runs(rows, floor=68.0).rows} == {"a", "b"}
+    assert {row.key for row in ask_runs.of(answers_of(rows), 68.0).rows} == {"a", "b"}

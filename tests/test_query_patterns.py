@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+import massact
 from massact.domain import Group
 from massact.errors import UsageError
 from massact.query import (
@@ -12,21 +13,22 @@ from massact.query import (
     ComparisonRow,
     Evaluations,
     Filters,
+    ask_best,
+    ask_coefficients,
+    ask_compare,
+    ask_curve,
     before_after_pairs,
-    best,
-    coefficients,
-    compare,
-    curve,
 )
 from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow
-from tests.store_fixtures import evaluated, failed, stored
+from tests.store_fixtures import answers_of, evaluated, failed, stored
 
 FLOOR = 68.0
 
 
 def comparison(a: Any, b: Any, **changes: Any) -> ComparisonRow:
-    (row,) = compare([a, b], pairs=[(a.row.label, b.row.label)], floor=FLOOR, **changes).rows
+    answers = answers_of([a, b], **changes)
+    (row,) = ask_compare.of(answers, FLOOR, pairs=[(a.row.label, b.row.label)]).rows
     return row
 
 
@@ -36,7 +38,7 @@ def test_a_comparison_is_between_bests() -> None:
         evaluated("probe_preclean", coefficient=1200, delta=90.0, coherence_mean=10.0),
         evaluated("probe_cleaned", coefficient=1500, delta=21.5),
     ]
-    (row,) = compare(rows, pairs=[("probe_preclean", "probe_cleaned")], floor=FLOOR).rows
+    (row,) = ask_compare.of(answers_of(rows), FLOOR, pairs=[("probe_preclean", "probe_cleaned")]).rows
     assert (row.label_a, row.label_b, row.difference, row.better) == (
         "probe_preclean",
         "probe_cleaned",
@@ -109,12 +111,12 @@ def test_what_must_not_be_missed_is_in_the_notes() -> None:
     rows = [evaluated("mean_diff_preclean", coherence_mean=90.0), evaluated("mean_diff_cleaned")]
     pair = ("mean_diff_preclean", "mean_diff_cleaned")
     place = "gemma, refusal, response[:5]: mean_diff_preclean against mean_diff_cleaned: "
-    assert compare(rows, pairs=[pair], floor=FLOOR).notes == (
+    assert ask_compare.of(answers_of(rows), FLOOR, pairs=[pair]).notes == (
         place + "coherence differs by 10.0 points: 90.0 and 80.0",
         place + "same direction by algebra; what differs is noise",
     )
     rows[1] = evaluated("mean_diff_cleaned", coefficient=1500.0)
-    notes = compare(rows, pairs=[pair], floor=FLOOR).notes
+    notes = ask_compare.of(answers_of(rows), FLOOR, pairs=[pair]).notes
     assert notes[1].endswith("what differs is the coefficient (1000 and 1500) and noise")
 
 
@@ -122,7 +124,9 @@ def test_a_side_without_a_best_gives_no_difference() -> None:
     row = comparison(evaluated("probe"), evaluated("mean_diff", coherence_mean=50.0))
     assert (row.status_a, row.status_b, row.difference, row.better) == ("ok", "below_floor", None, None)
     declared = [Group("gemma", "refusal", "response[:20]", "probe_top1")]
-    (row,) = compare([], pairs=[("probe", "probe_top1")], floor=FLOOR, groups=declared).rows
+    (row,) = ask_compare.of(
+        answers_of([], groups=tuple(declared)), FLOOR, pairs=[("probe", "probe_top1")]
+    ).rows
     assert (row.position, row.status_a, row.status_b, row.setting) == (
         "response[:20]",
         "missing",
@@ -133,7 +137,7 @@ def test_a_side_without_a_best_gives_no_difference() -> None:
 
 def test_settings_are_compared_apart() -> None:
     rows = [evaluated("probe"), evaluated("mean_diff", setting="setting-2")]
-    found = compare(rows, pairs=[("probe", "mean_diff")], floor=FLOOR).rows
+    found = ask_compare.of(answers_of(rows), FLOOR, pairs=[("probe", "mean_diff")]).rows
     assert [(row.setting, row.status_a, row.status_b) for row in found] == [
         ("setting-1", "ok", "missing"),
         ("setting-2", "missing", "ok"),
@@ -142,7 +146,7 @@ def test_settings_are_compared_apart() -> None:
 
 def test_one_label_twice_is_no_pair() -> None:
     with pytest.raises(UsageError, match="are one label"):
-        compare([], pairs=[("probe_top2", "probe_postclean_u2")], floor=FLOOR)
+        ask_compare.of(answers_of([]), FLOOR, pairs=[("probe_top2", "probe_postclean_u2")])
 
 
 def test_pairs_of_clean_before_and_after() -> None:
@@ -170,7 +174,7 @@ def test_the_cleaning_curve() -> None:
         evaluated("mean_diff_preclean_u2"),
         evaluated("probe_top2"),
     ]
-    found = curve(rows, method="mean_diff", floor=FLOOR).rows
+    found = ask_curve.of(answers_of(rows), FLOOR, method="mean_diff").rows
     assert [(row.n_dims, row.status, row.best.delta if row.best else None) for row in found] == [
         (0, "ok", 27.1),
         (1, "ok", 28.8),
@@ -186,14 +190,14 @@ def test_the_cleaning_curve() -> None:
     assert found[-1].best.n_dims_cleaned == 13
     assert found[3].nearest_miss is not None
     assert found[3].nearest_miss.coherence_mean == 60.0
-    before = curve(rows, method="mean_diff", floor=FLOOR, when="before").rows
+    before = ask_curve.of(answers_of(rows), FLOOR, method="mean_diff", when="before").rows
     assert [row.n_dims for row in before if row.status == "ok"] == [0, 2]
 
 
 @pytest.mark.parametrize("method", ["mean_diff_top1", "probes"])
 def test_a_curve_is_of_a_method(method: str) -> None:
     with pytest.raises(UsageError):
-        curve([], method=method, floor=FLOOR)
+        ask_curve.of(answers_of([]), FLOOR, method=method)
 
 
 def inside_a_grid(*bests: Stored[EvaluationRow]) -> list[Stored[EvaluationRow]]:
@@ -222,7 +226,7 @@ def test_coefficient_patterns_and_what_they_advise() -> None:
         evaluated("mean_diff_top1", 15, 1000.0),
         evaluated("gradient", coherence_mean=10.0, delta=1.0),
     )
-    answer = coefficients(rows, floor=FLOOR)
+    answer = ask_coefficients.of(answers_of(rows), FLOOR)
     assert [(one.position, one.ratio) for one in answer.method_ratios] == [
         ("response[:5]", 2.5),
         ("response[:10]", 1.5),
@@ -246,8 +250,8 @@ def test_coefficient_patterns_and_what_they_advise() -> None:
 
 def test_nothing_is_advised_from_the_end_of_a_grid_or_from_what_did_nothing() -> None:
     ends, idle = evaluated("mean_diff", coefficient=60.0, delta=90.0), evaluated("gradient", delta=0.1)
-    answer = coefficients(
-        [*inside_a_grid(evaluated("probe", coefficient=20.0, delta=90.0)), ends, idle], floor=FLOOR
+    answer = ask_coefficients.of(
+        answers_of([*inside_a_grid(evaluated("probe", coefficient=20.0, delta=90.0)), ends, idle]), FLOOR
     )
     assert {row.label: row.at_grid_end for row in answer.rows} == {
         "gradient": True, "mean_diff": True, "probe": False,
@@ -263,7 +267,7 @@ def test_nothing_is_advised_from_the_end_of_a_grid_or_from_what_did_nothing() ->
     assert answer.notes[-1].startswith(
         "nothing is advised from 2 of 3 bests: 2 lie at the end of their grid, 0 have"
     )
-    flat = coefficients(inside_a_grid(evaluated("gradient", delta=5.0)), floor=FLOOR)
+    flat = ask_coefficients.of(answers_of(inside_a_grid(evaluated("gradient", delta=5.0))), FLOOR)
     assert flat.notes[-1].endswith("0 lie at the end of their grid, 1 have no effect (a delta of 10 points)")
 
 
@@ -284,7 +288,7 @@ def test_a_best_at_the_end_of_its_grid_is_marked(
     rows = [evaluated("probe", coefficient=60.0, delta=20.0)]
     rows += [evaluated("probe", coefficient=c, coherence_mean=h, delta=d) for c, h, d in others]
     rows.append(evaluated("probe", 14, 500.0, coherence_mean=20.0))  # another layer says nothing of this one
-    (row,) = best(rows, floor=FLOOR).rows
+    (row,) = ask_best.of(answers_of(rows), FLOOR).rows
     assert (row.coefficient, row.at_grid_end) == (60.0, is_end)
 
 
@@ -295,7 +299,7 @@ def test_the_end_of_a_grid_is_told_whatever_the_size_of_its_coefficients(scale: 
         evaluated("probe", coefficient=c * scale, delta=d) for c, d in ((30, 1.0), (60, 20.0), (120, 2.0))
     ]
     outer = [evaluated("mean_diff", coefficient=c * scale, delta=d) for c, d in ((30, 1.0), (60, 20.0))]
-    rows = best([*inner, *outer], floor=FLOOR).rows
+    rows = ask_best.of(answers_of([*inner, *outer]), FLOOR).rows
     assert {row.label: (row.coefficient, row.at_grid_end) for row in rows} == {
         "probe": (60 * scale, False),
         "mean_diff": (60 * scale, True),
@@ -304,7 +308,7 @@ def test_the_end_of_a_grid_is_told_whatever_the_size_of_its_coefficients(scale: 
 
 def test_a_step_of_the_curve_that_is_an_earlier_vector_says_so() -> None:
     five, every = (evaluated(label, vector_digest="v") for label in ("mean_diff_top5", "mean_diff_cleaned"))
-    rows = curve([five, every], method="mean_diff", floor=FLOOR).rows
+    rows = ask_curve.of(answers_of([five, every]), FLOOR, method="mean_diff").rows
     said = {row.label: row.same_vector for row in rows if row.best}
     assert said == {"mean_diff_top5": None, "mean_diff_cleaned": "mean_diff_top5: same vector: equal digest"}
 
@@ -312,17 +316,17 @@ def test_a_step_of_the_curve_that_is_an_earlier_vector_says_so() -> None:
 def test_ratios_do_not_depend_on_what_is_shown() -> None:
     rows = inside_a_grid(evaluated("probe", coefficient=20.0), evaluated("mean_diff", coefficient=50.0))
     every = Answers(evaluations=Evaluations.of(rows), coefficient_ranges={})
-    shown = every.only(Filters(labels=("mean_diff",))).coefficients(FLOOR)
+    shown = massact.coefficients.of(every.only(Filters(labels=("mean_diff",))), FLOOR)
     assert [row.label for row in shown.rows] == ["mean_diff"]
     assert [one.ratio for one in shown.method_ratios] == [2.5]
 
 
 def test_advice_on_nothing_says_that_it_cannot() -> None:
-    answer = coefficients([evaluated("probe", coherence_mean=10.0)], floor=FLOOR)
+    answer = ask_coefficients.of(answers_of([evaluated("probe", coherence_mean=10.0)]), FLOOR)
     assert answer.rows == ()
     assert answer.relative_strength is None
     assert all(line.startswith("cannot say") for line in answer.recommendations)
-    assert coefficients([], floor=FLOOR).recommendations == ()
+    assert ask_coefficients.of(answers_of([]), FLOOR).recommendations == ()
 
 
 def test_advice_tells_settings_apart() -> None:
@@ -331,7 +335,9 @@ def test_advice_tells_settings_apart() -> None:
         evaluated("probe", coefficient=500.0, setting="setting-2", judge="other"),
     )
     starts = [
-        line for line in coefficients(rows, floor=FLOOR).recommendations if line.startswith("start probe")
+        line
+        for line in ask_coefficients.of(answers_of(rows), FLOOR).recommendations
+        if line.startswith("start probe")
     ]
     assert starts == [
         "start probe at 1000 on gemma (judge likelihood, positive, setting setting-) (layer 15; 1 position)",
@@ -354,9 +360,13 @@ def answers() -> Answers:
 
 def test_filters_narrow_rows_failures_and_the_matrix() -> None:
     part = answers().only(Filters(labels=("probe", "gradient"), layers=(14,)))
-    assert [row.status for row in part.gaps(FLOOR).rows] == ["ok", "missing"]
-    assert part.best(FLOOR).rows[0].delta == 20.0
-    assert [row.status for row in answers().only(Filters()).gaps(FLOOR).rows] == ["ok", "failed", "missing"]
+    assert [row.status for row in massact.gaps.of(part, FLOOR).rows] == ["ok", "missing"]
+    assert massact.best.of(part, FLOOR).rows[0].delta == 20.0
+    assert [row.status for row in massact.gaps.of(answers().only(Filters()), FLOOR).rows] == [
+        "ok",
+        "failed",
+        "missing",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -376,16 +386,18 @@ def test_a_filter_that_names_nothing_is_refused(filters: Filters, said: str) -> 
 
 def test_the_facade_asks_all_questions() -> None:
     asked = answers()
-    assert [(row.label_a, row.label_b) for row in asked.compare(FLOOR).rows] == [
+    assert [(row.label_a, row.label_b) for row in massact.compare.of(asked, FLOOR).rows] == [
         ("mean_diff_preclean", "mean_diff_cleaned")
     ]
-    assert asked.curve(FLOOR, method="probe").rows[0].n_dims == 0
-    assert len(asked.coefficients(FLOOR).rows) == 2
+    assert massact.curve.of(asked, FLOOR, method="probe").rows[0].n_dims == 0
+    assert len(massact.coefficients.of(asked, FLOOR).rows) == 2
     assert asked.labels == ("gradient", "mean_diff_preclean", "probe", "probe_top1")
 
 
 def test_frames_have_one_column_per_field_and_point_field() -> None:
-    frame = best([evaluated("probe"), evaluated("mean_diff", coherence_mean=50.0)], floor=FLOOR).to_frame()
+    frame = ask_best.of(
+        answers_of([evaluated("probe"), evaluated("mean_diff", coherence_mean=50.0)]), FLOOR
+    ).to_frame()
     assert list(frame["status"]) == ["below_floor", "ok"]
     assert next(iter(frame["nearest_miss_coherence_mean"])) == 50.0
     assert frame["delta"].isna().tolist() == [True, False]
@@ -402,22 +414,22 @@ def test_what_a_label_filter_leaves_out_is_not_called_missing() -> None:
     )
     every = Answers(evaluations=Evaluations.of(rows), coefficient_ranges={})
     one = every.only(Filters(labels=("mean_diff",)))
-    assert [(row.label, row.status) for row in one.curve(FLOOR, method="mean_diff").rows] == [
+    assert [(row.label, row.status) for row in massact.curve.of(one, FLOOR, method="mean_diff").rows] == [
         ("mean_diff", "ok")
     ]
-    assert one.compare(FLOOR).rows == ()
-    assert "--label" in one.compare(FLOOR, pairs=[("mean_diff", "probe")]).notes[0]
-    advice = one.coefficients(FLOOR).recommendations
+    assert massact.compare.of(one, FLOOR).rows == ()
+    assert "--label" in massact.compare.of(one, FLOOR, pairs=[("mean_diff", "probe")]).notes[0]
+    advice = massact.coefficients.of(one, FLOOR).recommendations
     assert not any("probe" in line or "cannot say" in line for line in advice[:1])
     assert not any("top1" in line for line in advice)
     two = every.only(Filters(labels=("mean_diff", "probe")))
-    (row,) = two.compare(FLOOR, pairs=[("mean_diff", "probe")]).rows
+    (row,) = massact.compare.of(two, FLOOR, pairs=[("mean_diff", "probe")]).rows
     assert row.difference == 5.0
 
 
 def test_without_a_label_cleaned_before_there_is_nothing_to_compare_and_that_is_said() -> None:
     answers = Answers(evaluations=Evaluations.of([evaluated("probe")]), coefficient_ranges={})
-    assert "no label here is cleaned before extraction" in answers.compare(FLOOR).notes[-1]
+    assert "no label here is cleaned before extraction" in massact.compare.of(answers, FLOOR).notes[-1]
 
 
 def test_a_layer_that_was_not_evaluated_is_refused() -> None:

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from massact.domain import Group
-from massact.query import best, gaps
+from massact.query import ask_best, ask_gaps
 from massact.store.read import Failure, Stored
 from massact.store.schema import EvaluationRow
-from tests.store_fixtures import evaluation_row, failed, stored
+from tests.store_fixtures import answers_of, evaluation_row, failed, stored
 
 FLOOR = 68.0
 
@@ -88,17 +88,19 @@ def test_the_order_in_which_rows_arrive_changes_nothing(
     shuffled, shuffled_failures = list(rows), list(failures)
     rng.shuffle(shuffled)
     rng.shuffle(shuffled_failures)
-    assert gaps(rows, failures=failures, groups=groups, floor=FLOOR) == gaps(
-        shuffled, failures=shuffled_failures, groups=groups, floor=FLOOR
+    assert ask_gaps.of(
+        answers_of(rows, failures=tuple(failures), groups=tuple(groups)), FLOOR
+    ) == ask_gaps.of(answers_of(shuffled, failures=tuple(shuffled_failures), groups=tuple(groups)), FLOOR)
+    assert ask_best.of(answers_of(rows, groups=tuple(groups)), FLOOR) == ask_best.of(
+        answers_of(shuffled, groups=tuple(groups)), FLOOR
     )
-    assert best(rows, groups=groups, floor=FLOOR) == best(shuffled, groups=groups, floor=FLOOR)
 
 
 @given(stores())
 def test_best_and_gaps_agree_with_a_brute_force_oracle(rows: list[Stored[EvaluationRow]]) -> None:
     counted = oracle_counted(rows)
-    answered = {(row.label, row.setting): row for row in best(rows, floor=FLOOR).rows}
-    gap_rows = gaps(rows, groups=[group("probe"), group("mean_diff")], floor=FLOOR).rows
+    answered = {(row.label, row.setting): row for row in ask_best.of(answers_of(rows), FLOOR).rows}
+    gap_rows = ask_gaps.of(answers_of(rows, groups=(group("probe"), group("mean_diff"))), FLOOR).rows
     assert {(row.label, row.setting) for row in counted} == set(answered)
     for (label, setting), answer in answered.items():
         here = [row for row in counted if (row.label, row.setting) == (label, setting)]

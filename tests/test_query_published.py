@@ -12,7 +12,7 @@ from massact.query.questions.published import PublishedComparison, compare_publi
 from massact.query.rows import Answer
 from massact.store.read import Stored
 from massact.store.schema import EvaluationRow, Kind, PublishedRow
-from tests.store_fixtures import evaluated
+from tests.store_fixtures import answers_of, evaluated
 
 FLOOR = 68.0
 DATA = Path(__file__).resolve().parent / "data" / "published.csv"
@@ -37,7 +37,8 @@ def printed(label: str = "probe", **changes: Any) -> PublishedRow:
 def asked(
     published: list[PublishedRow], rows: list[Stored[EvaluationRow]] | None = None, **changes: Any
 ) -> Answer[PublishedComparison]:
-    return compare_published(published, rows or [], **{"floor": FLOOR, "model_names": NAMES, **changes})
+    names, floor = changes.pop("model_names", NAMES), changes.pop("floor", FLOOR)
+    return compare_published(answers_of(rows or [], **changes), published, floor, model_names=names)
 
 
 def flags(*published: PublishedRow) -> list[tuple[str, ...]]:

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from massact.domain import Group
 from massact.errors import UsageError
-from massact.query.questions.sensitivity import FLOORS, SensitivityRow, sensitivity
+from massact.query import Filters
+from massact.query.questions.sensitivity import FLOORS, SensitivityRow, ask_sensitivity
 from massact.store.read import Stored
 from massact.store.schema import EvaluationRow
-from tests.store_fixtures import evaluated
+from tests.store_fixtures import answers_of, evaluated
 
 PLACE = "gemma, refusal, response[:5]"
 
@@ -21,7 +22,7 @@ def asked(rows: list[Stored[EvaluationRow]], **changes: Any) -> list[tuple[Any, 
     """(floor_from, floor_to, label, key, flips, status) of every row."""
     return [
         (row.floor_from, row.floor_to, row.label, row.key, row.flips, row.status)
-        for row in sensitivity(rows, **changes).rows
+        for row in ask_sensitivity.of(answers_of(rows), 68.0, **changes).rows
     ]
 
 
@@ -35,7 +36,7 @@ def test_a_flip_is_where_another_label_takes_over() -> None:
         evaluated("probe", coefficient=1200, delta=20.0, coherence_mean=90.0),
         evaluated("mean_diff_top1", delta=30.0, coherence_mean=77.0),
     ]
-    answer = sensitivity(rows)
+    answer = ask_sensitivity.of(answers_of(rows), 68.0)
     assert asked(rows) == [
         (60.0, 69.0, "probe", "probe-15-1500", False, "ok"),
         (70.0, 77.0, "mean_diff_top1", "mean_diff_top1-15-1000", True, "ok"),
@@ -63,7 +64,7 @@ def test_one_flip_is_told_in_words() -> None:
         evaluated("probe", delta=40.0, coherence_mean=69.9),
         evaluated("mean_diff_top1", delta=30.0, coherence_mean=90.0),
     ]
-    assert sensitivity(rows).notes == (
+    assert ask_sensitivity.of(answers_of(rows), 68.0).notes == (
         f"{PLACE}: the best label flips at floor 70 from probe to mean_diff_top1",
     )
 
@@ -84,7 +85,7 @@ def test_another_label_of_the_same_vector_is_no_flip(
         evaluated(labels[0], delta=40.0, coherence_mean=69.5, vector_digest=digests[0]),
         evaluated(labels[1], delta=39.0, coherence_mean=72.0, vector_digest=digests[1]),
     ]
-    answer = sensitivity(rows, floors=(68, 70))
+    answer = ask_sensitivity.of(answers_of(rows), 68.0, floors=(68, 70))
     assert [(row.label, row.flips) for row in answer.rows] == [(labels[0], False), (labels[1], flips)]
     words = (
         f"the best label flips at floor 70 from {labels[0]} to {labels[1]}"
@@ -103,12 +104,14 @@ def test_another_evaluation_of_the_winning_label_is_a_row_but_no_flip() -> None:
         (60.0, 70.0, "probe", "probe-15-1500", False, "ok"),
         (71.0, 80.0, "probe", "probe-15-1200", False, "ok"),
     ]
-    assert sensitivity(rows).notes == (f"{PLACE}: no flip between 60 and 80; the best label is probe",)
+    assert ask_sensitivity.of(answers_of(rows), 68.0).notes == (
+        f"{PLACE}: no flip between 60 and 80; the best label is probe",
+    )
 
 
 def test_floors_at_which_nothing_qualifies_have_a_row_without_a_winner() -> None:
     rows = [evaluated("probe", coherence_mean=75.0), evaluated("mean_diff", delta=1.0, coherence_mean=75.5)]
-    answer = sensitivity(rows)
+    answer = ask_sensitivity.of(answers_of(rows), 68.0)
     assert asked(rows) == [
         (60.0, 75.0, "probe", "probe-15-1000", False, "ok"),
         (76.0, 80.0, None, None, False, "below_floor"),
@@ -120,15 +123,15 @@ def test_floors_at_which_nothing_qualifies_have_a_row_without_a_winner() -> None
     assert answer.rows[0].nearest_miss is None
     assert answer.notes[0].endswith("no flip between 60 and 80; the best label is probe; "
                                     "nothing that can be ranked reaches floor 76 or more")  # fmt: skip
-    (low,) = sensitivity([evaluated("probe", coherence_mean=59.9)]).rows
+    (low,) = ask_sensitivity.of(answers_of([evaluated("probe", coherence_mean=59.9)]), 68.0).rows
     assert (low.floor_from, low.floor_to, low.label, low.status) == (60.0, 80.0, None, "below_floor")
 
 
 def test_what_was_not_run_or_not_scored_is_missing() -> None:
     groups = [Group("gemma", "refusal", "response[:5]", "probe")]
-    (row,) = sensitivity([], groups=groups).rows
+    (row,) = ask_sensitivity.of(answers_of([], groups=tuple(groups)), 68.0).rows
     assert (row.status, row.label, row.setting, row.floor_to) == ("missing", None, None, 80.0)
-    assert sensitivity([]).rows == ()
+    assert ask_sensitivity.of(answers_of([]), 68.0).rows == ()
     # a coherence without a delta does not win, and is a miss only where it is below the floor
     rows = [evaluated("probe", delta=None, coherence_mean=70.0)]
     assert asked(rows) == [
@@ -139,7 +142,7 @@ def test_what_was_not_run_or_not_scored_is_missing() -> None:
 
 def test_labels_tie_as_evaluations_do() -> None:
     def winner(*rows: Stored[EvaluationRow]) -> SensitivityRow:
-        (row,) = sensitivity(rows).rows
+        (row,) = ask_sensitivity.of(answers_of(rows), 68.0).rows
         return row
 
     a = evaluated("probe", 15, 1000, delta=20.0)
@@ -157,7 +160,7 @@ def test_settings_and_baselines_are_answered_separately() -> None:
         evaluated("mean_diff", delta=30.0, setting="other", judge="openai:x", key="o"),
         evaluated("gradient", delta=90.0, baseline_trait_mean=0.0, key="b"),
     ]
-    answer = sensitivity(rows)
+    answer = ask_sensitivity.of(answers_of(rows), 68.0)
     assert [(row.setting, row.baseline_trait_mean, row.label) for row in answer.rows] == [
         ("other", 10.0, "mean_diff"),
         ("setting-1", 0.0, "gradient"),
@@ -171,7 +174,9 @@ def test_settings_and_baselines_are_answered_separately() -> None:
 
 def test_only_the_labels_asked_for_compete() -> None:
     rows = [evaluated("probe", delta=20.0), evaluated("mean_diff", delta=30.0)]
-    assert [row.label for row in sensitivity(rows, labels=("probe",)).rows] == ["probe"]
+    assert [
+        row.label for row in ask_sensitivity.of(answers_of(rows).only(Filters(labels=("probe",))), 68.0).rows
+    ] == ["probe"]
 
 
 def test_floors_that_are_none_are_refused() -> None:
@@ -181,11 +186,11 @@ def test_floors_that_are_none_are_refused() -> None:
     ]
     for floors in ((), (101,), (float("nan"),), (-1, 60)):
         with pytest.raises(UsageError, match="floor"):
-            sensitivity([], floors=floors)
+            ask_sensitivity.of(answers_of([]), 68.0, floors=floors)
 
 
 def test_the_answer_becomes_a_frame() -> None:
-    frame = sensitivity([evaluated("probe", coherence_mean=70.0)]).to_frame()
+    frame = ask_sensitivity.of(answers_of([evaluated("probe", coherence_mean=70.0)]), 68.0).to_frame()
     assert list(frame["floor_to"]) == [70.0, 80.0]
     assert "winner_delta" in frame.columns
 
@@ -211,8 +216,8 @@ def test_every_floor_has_one_row_and_the_winner_that_no_other_beats(
 ) -> None:
     shuffled = list(rows)
     rng.shuffle(shuffled)
-    answer = sensitivity(rows)
-    assert sensitivity(shuffled) == answer
+    answer = ask_sensitivity.of(answers_of(rows), 68.0)
+    assert ask_sensitivity.of(answers_of(shuffled), 68.0) == answer
     spans = [(row.floor_from, row.floor_to) for row in answer.rows]
     assert [floor for a, b in spans for floor in FLOORS if a <= floor <= b] == list(FLOORS)
     for one in answer.rows:

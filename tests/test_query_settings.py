@@ -7,14 +7,25 @@ from typing import Any
 
 import pytest
 
-from massact.cli.output import render
+from massact.cli.questions import render
 from massact.domain import Group
-from massact.query import Answer, best, coefficients, compare, curve, gaps, judges, runs, sensitivity
-from massact.query.questions import confirmations
-from massact.query.settings import differing_fields, shortened
+from massact.query import (
+    Answer,
+    ask_best,
+    ask_coefficients,
+    ask_compare,
+    ask_confirmations,
+    ask_curve,
+    ask_gaps,
+    ask_judges,
+    ask_runs,
+    ask_sensitivity,
+)
+from massact.query.groups import differing_fields
+from massact.query.rows import shortened
 from massact.store.read import Stored
 from tests.confirmation_rows import all_confirmed, chosen, confirmed, rows_of, scores_of
-from tests.store_fixtures import evaluated, evaluation_row
+from tests.store_fixtures import answers_of, evaluated, evaluation_row
 
 FLOOR = 68.0
 
@@ -43,14 +54,14 @@ JUDGED = [
 ]
 GROUPS = [Group("gemma", "refusal", "response[:5]", label) for label in ("probe", "mean_diff")]
 ANSWERS: dict[str, Callable[[], Answer[Any]]] = {
-    "best": lambda: best(both(), floor=FLOOR),
-    "coefficients": lambda: coefficients(both(), floor=FLOOR),
-    "compare": lambda: compare(both(), pairs=[("probe", "mean_diff")], floor=FLOOR),
-    "curve": lambda: curve(both(), method="probe", floor=FLOOR),
-    "gaps": lambda: gaps(both(), groups=GROUPS, floor=FLOOR),
-    "judges": lambda: judges(JUDGED, floor=FLOOR),
-    "runs": lambda: runs(both(), floor=FLOOR),
-    "sensitivity": lambda: sensitivity(both(), floors=(68.0, 70.0)),
+    "best": lambda: ask_best.of(answers_of(both()), FLOOR),
+    "coefficients": lambda: ask_coefficients.of(answers_of(both()), FLOOR),
+    "compare": lambda: ask_compare.of(answers_of(both()), FLOOR, pairs=[("probe", "mean_diff")]),
+    "curve": lambda: ask_curve.of(answers_of(both()), FLOOR, method="probe"),
+    "gaps": lambda: ask_gaps.of(answers_of(both(), groups=tuple(GROUPS)), FLOOR),
+    "judges": lambda: ask_judges.of(answers_of(JUDGED), FLOOR),
+    "runs": lambda: ask_runs.of(answers_of(both()), FLOOR),
+    "sensitivity": lambda: ask_sensitivity.of(answers_of(both()), 68.0, floors=(68.0, 70.0)),
 }
 
 
@@ -69,25 +80,28 @@ def test_every_question_tells_its_rows_apart(question: str) -> None:
 def test_confirmations_tell_their_places_apart() -> None:
     one = chosen("probe", 1000, (30, 36, 33, 28, 34, 31), setting="a", prompt_set="pv")
     other = chosen("probe", 1200, (25, 40, 30, 20, 36, 35), setting="b", prompt_set="v3c")
-    answer = confirmations(
-        rows_of([one, other]),
-        confirmed=all_confirmed(confirmed(one, (20, 30, 25, 25))),
-        scores=scores_of([one, other]),
-        floor=FLOOR,
+    answer = ask_confirmations.of(
+        answers_of(
+            rows_of([one, other]),
+            confirmed=all_confirmed(confirmed(one, (20, 30, 25, 25))),
+            choosing_scores=scores_of([one, other]),
+        ),
+        FLOOR,
     )
     for rows in (answer.rows, answer.places):
         assert sorted(row.differs["prompt_set"] for row in rows) == ["pv", "v3c"]
 
 
 def test_winners_under_two_judges_are_picked_within_a_setting() -> None:
-    answer = judges(JUDGED, floor=FLOOR)
+    answer = ask_judges.of(answers_of(JUDGED), FLOOR)
     assert [one.differs["prompt_set"] for one in answer.winners] == ["pv", "v3c"]
     assert [row.n_shared for row in answer.rows] == [1, 1], "of two prompt sets nothing is shared"
 
 
 def test_rows_of_one_setting_need_no_more_columns() -> None:
-    answer = best(
-        [evaluated(), evaluated(model="other", key="o", setting="s2", model_id="other/model")], floor=FLOOR
+    answer = ask_best.of(
+        answers_of([evaluated(), evaluated(model="other", key="o", setting="s2", model_id="other/model")]),
+        FLOOR,
     )
     assert [row.differs for row in answer.rows] == [{}, {}]
     assert answer.notes == ()
@@ -102,10 +116,10 @@ def test_a_wide_table_keeps_what_tells_the_settings_apart() -> None:
             temperature=0.7, max_new_tokens=128, dtype="bfloat16", model_variant="a variant of a long name",
         ),
     ]  # fmt: skip
-    lines = render(best(rows, floor=FLOOR), "table").splitlines()
+    lines = render(ask_best.of(answers_of(rows), FLOOR), "table").splitlines()
     assert all(len(line) <= 120 for line in lines)
     assert "model variant" in lines[2]
-    frame = best(rows, floor=FLOOR).to_frame()
+    frame = ask_best.of(answers_of(rows), FLOOR).to_frame()
     assert {"prompt_set", "question_set", "seed", "model_revision", "dtype"} <= set(frame.columns) | {
         "prompt_set"
     }
@@ -130,5 +144,5 @@ def test_what_an_earlier_version_did_not_keep_parts_no_judges() -> None:
         evaluated(key=judge, setting=judge, judge=judge, vector_digest="v") for judge in ("one", "two")
     )
     new = replace(new, row=replace(new.row, trait_digest="d", chat_template_digest="t"))
-    [row] = judges([old, new], floor=FLOOR).rows
+    [row] = ask_judges.of(answers_of([old, new]), FLOOR).rows
     assert (row.n_shared, {row.judge_a, row.judge_b}) == (1, {"one", "two"})

@@ -5,16 +5,17 @@ from typing import Any
 
 import pytest
 
+import massact
 from massact.domain import Group
-from massact.query import Answers, Evaluations, Filters, best, compare
+from massact.query import Answers, Evaluations, Filters, ask_best, ask_compare
+from massact.query.groups import slices, strata
 from massact.query.questions.compare import at_matched_coherence
+from massact.query.questions.sensitivity import HalvesRow, halves
 from massact.query.rows import Point
-from massact.query.selection import slices, strata
-from massact.query.split_half import HalvesRow, halves
 from massact.query.stats.paired import QuestionScores
 from massact.store.read import Stored
 from massact.store.schema import EvaluationRow, Scores
-from tests.store_fixtures import evaluated
+from tests.store_fixtures import answers_of, evaluated
 
 FLOOR = 68.0
 N_QUESTIONS = 10
@@ -64,9 +65,9 @@ GRID = [
 
 
 def test_every_best_has_an_interval_that_allows_for_the_picking() -> None:
-    answer = best(rows_of(GRID), floor=FLOOR, scores=scores_of(GRID))
+    answer = ask_best.of(answers_of(rows_of(GRID), scores=scores_of(GRID)), FLOOR)
     probe = next(row for row in answer.rows if row.label == "probe")
-    alone = best(rows_of(GRID[1:2]), floor=FLOOR, scores=scores_of(GRID)).rows[0]
+    alone = ask_best.of(answers_of(rows_of(GRID[1:2]), scores=scores_of(GRID)), FLOOR).rows[0]
     assert probe.coefficient == alone.coefficient == 1200
     assert probe.delta_low is not None
     assert probe.delta_high is not None
@@ -78,7 +79,7 @@ def test_every_best_has_an_interval_that_allows_for_the_picking() -> None:
 
 
 def test_labels_have_a_standing() -> None:
-    answer = best(rows_of(GRID), floor=FLOOR, scores=scores_of(GRID))
+    answer = ask_best.of(answers_of(rows_of(GRID), scores=scores_of(GRID)), FLOOR)
     assert {row.label: row.standing for row in answer.rows} == {
         "probe": "winner",
         "mean_diff": "tied",
@@ -91,7 +92,7 @@ def test_for_a_negative_direction_the_smaller_delta_wins() -> None:
         scored("probe", 1000, [-one for one in noisy(40)], direction="negative"),
         scored("mean_diff", 1000, noisy(2, step=1.0), direction="negative"),
     ]
-    answer = best(rows_of(grid), floor=FLOOR, scores=scores_of(grid))
+    answer = ask_best.of(answers_of(rows_of(grid), scores=scores_of(grid)), FLOOR)
     probe = next(row for row in answer.rows if row.label == "probe")
     assert probe.standing == "winner"
     assert probe.delta_low is not None
@@ -100,7 +101,7 @@ def test_for_a_negative_direction_the_smaller_delta_wins() -> None:
 
 
 def test_without_scores_by_question_it_says_that_it_cannot() -> None:
-    answer = best(rows_of(GRID), floor=FLOOR, scores=QuestionScores({}, {}))
+    answer = ask_best.of(answers_of(rows_of(GRID), scores=QuestionScores({}, {})), FLOOR)
     assert all(row.delta_low is None and row.standing is None for row in answer.rows)
     assert any("3 bests have no interval" in note for note in answer.notes)
 
@@ -109,18 +110,18 @@ def test_a_baseline_of_other_scores_is_not_used() -> None:
     wrong = QuestionScores(
         scores_of(GRID).evaluations, {"baseline": Scores((50.0,) * N_QUESTIONS, (90.0,) * N_QUESTIONS)}
     )
-    assert best(rows_of(GRID), floor=FLOOR, scores=wrong).rows[0].delta_low is None
+    assert ask_best.of(answers_of(rows_of(GRID), scores=wrong), FLOOR).rows[0].delta_low is None
 
 
 def test_without_scores_nothing_is_added() -> None:
-    answer = best(rows_of(GRID), floor=FLOOR)
+    answer = ask_best.of(answers_of(rows_of(GRID)), FLOOR)
     assert answer.notes == ()
     assert all(row.delta_low is None for row in answer.rows)
 
 
 def test_a_difference_is_tested_by_question() -> None:
     pairs = [("probe", "mean_diff"), ("probe", "mean_diff_top1")]
-    answer = compare(rows_of(GRID), pairs=pairs, floor=FLOOR, scores=scores_of(GRID))
+    answer = ask_compare.of(answers_of(rows_of(GRID), scores=scores_of(GRID)), FLOOR, pairs=pairs)
     near, far = answer.rows
     assert near.n_questions == far.n_questions == N_QUESTIONS
     assert near.p_value is not None
@@ -138,11 +139,10 @@ def test_one_vector_is_not_tested_against_itself() -> None:
         scored("mean_diff_cleaned", 1000, noisy(30), vector_digest="v"),
         scored("mean_diff_preclean", 1000, noisy(20), vector_digest="v"),
     ]
-    (row,) = compare(
-        rows_of(grid),
+    (row,) = ask_compare.of(
+        answers_of(rows_of(grid), scores=scores_of(grid)),
+        FLOOR,
         pairs=[("mean_diff_preclean", "mean_diff_cleaned")],
-        floor=FLOOR,
-        scores=scores_of(grid),
     ).rows
     assert row.same_vector == "same vector: equal digest"
     assert row.p_value is None
@@ -150,8 +150,10 @@ def test_one_vector_is_not_tested_against_itself() -> None:
 
 def test_a_declared_pair_that_was_not_run_is_not_tested() -> None:
     groups = [Group("gemma", "refusal", "response[:5]", "gradient")]
-    (row,) = compare(
-        rows_of(GRID), pairs=[("probe", "gradient")], floor=FLOOR, groups=groups, scores=scores_of(GRID)
+    (row,) = ask_compare.of(
+        answers_of(rows_of(GRID), groups=tuple(groups), scores=scores_of(GRID)),
+        FLOOR,
+        pairs=[("probe", "gradient")],
     ).rows
     assert (row.status_b, row.p_value, row.matched_difference) == ("missing", None, None)
 
@@ -239,9 +241,9 @@ def test_without_scores_by_question_there_are_no_halves() -> None:
 
 def test_standings_are_among_all_labels_of_a_place_whatever_is_shown() -> None:
     every = Answers(evaluations=Evaluations.of(rows_of(GRID)), scores=scores_of(GRID), coefficient_ranges={})
-    whole = {row.run_id: row.standing for row in every.best(FLOOR).rows}
+    whole = {row.run_id: row.standing for row in massact.best.of(every, FLOOR).rows}
     for labels in (("mean_diff",), ("mean_diff_top1",), ("probe", "mean_diff_top1")):
-        answer = every.only(Filters(labels=labels)).best(FLOOR)
+        answer = massact.best.of(every.only(Filters(labels=labels)), FLOOR)
         assert {row.run_id: row.standing for row in answer.rows} == {
             row.run_id: whole[row.run_id] for row in answer.rows
         }
@@ -256,7 +258,7 @@ def test_what_a_layer_filter_shows_is_set_beside_the_winner_of_the_place() -> No
     lower = (replace(lower[0], row=replace(lower[0].row, layer=14)), lower[1])
     grid = [*GRID, lower]
     every = Answers(evaluations=Evaluations.of(rows_of(grid)), scores=scores_of(grid), coefficient_ranges={})
-    answer = every.only(Filters(layers=(14,))).best(FLOOR)
+    answer = massact.best.of(every.only(Filters(layers=(14,))), FLOOR)
     assert [(row.label, row.layer, row.standing) for row in answer.rows] == [("probe", 14, "behind")]
     assert any("the winner is not shown" in note for note in answer.notes)
 
@@ -267,7 +269,7 @@ def test_a_label_that_is_one_vector_with_the_winner_is_never_behind() -> None:
         scored("mean_diff_cleaned", 1000, noisy(2, step=1.0)),
         scored("probe", 1000, noisy(2, step=1.0)),
     ]
-    answer = best(rows_of(grid), floor=FLOOR, scores=scores_of(grid))
+    answer = ask_best.of(answers_of(rows_of(grid), scores=scores_of(grid)), FLOOR)
     assert {row.label: row.standing for row in answer.rows} == {
         "mean_diff_preclean": "winner",
         "mean_diff_cleaned": "tied",

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import massact
 from massact.query import Answers, Evaluations
 from massact.report import CosineMatrix, VectorFact, build_report
 from massact.report.coefficients import RelativeStrength
@@ -80,9 +81,9 @@ def test_heat_maps_of_the_labels_that_matter_and_what_is_left_out(whole: Evidenc
     for place, some in labels.items():
         best = max(
             (label for label in whole.labels(place) if label.startswith("probe")),
-            key=lambda label: whole.best(place, label).delta,  # type: ignore[union-attr,arg-type,return-value]
+            key=lambda label: massact.best.of(whole, place, label).delta,  # type: ignore[union-attr,arg-type,return-value]
         )
-        assert whole.best(place, some[1]).delta == whole.best(place, best).delta  # type: ignore[union-attr]
+        assert massact.best.of(whole, place, some[1]).delta == massact.best.of(whole, place, best).delta  # type: ignore[union-attr]
         assert "random_baseline" not in some
     assert sorted(map(len, labels.values())) == [FEWER_LABELS] * 4 + [6, 6]
     assert "24 of" in section.text[1]

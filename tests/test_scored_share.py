@@ -9,13 +9,13 @@ import pytest
 import massact
 from massact.domain import Group
 from massact.plot.sources import evidence_of
-from massact.query import Evaluations, Filters, best, gaps, runs
+from massact.query import Evaluations, Filters, ask_best, ask_gaps, ask_runs
 from massact.store.schema import Points, point_of
 from massact.store.schema.declared import Declared, encode_declared
 from massact.store.schema.points import has_enough_scores
 from massact.store.write.client import connect
 from massact.sweep.reuse import known_results
-from tests.store_fixtures import evaluated, evaluation_row
+from tests.store_fixtures import answers_of, evaluated, evaluation_row
 
 FLOOR = 68.0
 FILE = """\
@@ -87,16 +87,16 @@ def test_a_baseline_with_too_few_scores_is_none(tmp_path: Path, monkeypatch: pyt
 def test_a_group_with_nothing_else_is_a_gap_that_says_so() -> None:
     short = evaluated("probe", n_scored=1, n_unscored=19, delta=85.0)
     group = Group("gemma", "refusal", "response[:5]", "probe")
-    answer = gaps([short], groups=[group], floor=FLOOR)
+    answer = ask_gaps.of(answers_of([short], groups=(group,)), FLOOR)
     (row,) = answer.rows
     assert (row.status, row.best, row.n_unscored, row.n_short) == ("missing", None, 1, 1)
     assert answer.remaining == (row,)
     assert any("the next sweep, or massact rejudge, has the others judged" in note for note in answer.notes)
-    assert best([short], floor=FLOOR).rows[0].status == "missing"
-    (listed,) = runs([short], floor=FLOOR).rows
+    assert ask_best.of(answers_of([short]), FLOOR).rows[0].status == "missing"
+    (listed,) = ask_runs.of(answers_of([short]), FLOOR).rows
     assert (listed.status, listed.delta) == ("unscored", 85.0), "shown as it is stored"
     whole = Evaluations.of([short], least_scored=0.0)
-    assert best(whole, floor=FLOOR).rows[0].delta == 85.0
+    assert ask_best.of(answers_of(whole), FLOOR).rows[0].delta == 85.0
 
 
 def test_what_is_scored_too_little_is_not_finished() -> None:

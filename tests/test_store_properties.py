@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import massact
 from massact.domain import Group
 from massact.query import Answers, Point
 from massact.store.read import open_store
@@ -55,7 +56,7 @@ def gaps(answers: Answers, floor: float) -> Rows:
             row.n_evaluated, row.n_unscored, row.n_failed, row.is_current,
             tuple((bracket.layer, bracket.low, bracket.high) for bracket in row.brackets),
         )
-        for row in answers.gaps(floor).rows
+        for row in massact.gaps.of(answers, floor).rows
     ]  # fmt: skip
 
 
@@ -65,7 +66,7 @@ def best(answers: Answers, floor: float) -> Rows:
             *group(row), row.setting, row.baseline_trait_mean, row.status, row.run_id, row.delta,
             run_id(row.nearest_miss), row.is_declared,
         )
-        for row in answers.best(floor).rows
+        for row in massact.best.of(answers, floor).rows
     ]  # fmt: skip
 
 
@@ -75,19 +76,19 @@ def compare(answers: Answers, floor: float) -> Rows:
             *stratum(row), row.label_a, row.label_b, row.status_a, row.status_b, run_id(row.best_a),
             run_id(row.best_b), row.difference, row.better,
         )
-        for row in answers.compare(floor, pairs=PAIRS).rows
+        for row in massact.compare.of(answers, floor, pairs=PAIRS).rows
     ]  # fmt: skip
 
 
 def curve(answers: Answers, floor: float) -> Rows:
-    rows = answers.curve(floor, method="mean_diff").rows
+    rows = massact.curve.of(answers, floor, method="mean_diff").rows
     return [
         (*stratum(row), row.n_dims, row.status, run_id(row.best), run_id(row.nearest_miss)) for row in rows
     ]
 
 
 def runs(answers: Answers, floor: float) -> Rows:
-    found = answers.runs(floor).rows
+    found = massact.runs.of(answers, floor).rows
     return [(r.finished_at, r.run_id, r.key, r.status, r.error, r.baseline_trait_mean) for r in found]
 
 

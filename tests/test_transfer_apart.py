@@ -14,11 +14,12 @@ from massact.interop.importer import Importer
 from massact.interop.names import Context, Target, find_sources
 from massact.interop.published import read_published
 from massact.interop.rows import imported_row
-from massact.query import Answer, best, compare, curve, runs, sensitivity
+from massact.query import Answer, ask_best, ask_compare, ask_curve, ask_runs, ask_sensitivity
 from massact.query.questions.best import BestRow
 from massact.store.read import Stored
 from massact.store.read.contents import StoredContent
 from massact.store.schema import EvaluationRow, Kind
+from tests.store_fixtures import answers_of
 from tests.transfer_files import (
     EXPERIMENT,
     PLACE,
@@ -57,7 +58,7 @@ def stored(heap: Heap) -> list[Stored[Any]]:
 
 
 def bests(folder: Path, target: Target = TARGET) -> Answer[BestRow]:
-    return best(stored(imported(folder, target)), floor=FLOOR)
+    return ask_best.of(answers_of(stored(imported(folder, target))), FLOOR)
 
 
 def told(answer: Answer[BestRow], field: str) -> dict[Any, tuple[float | None, float | None]]:
@@ -76,14 +77,14 @@ def test_a_few_questions_neither_win_nor_replace_many(tmp_path: Path) -> None:
     path = results(tmp_path, MIXED)
     heap = Heap()
     report, _ = import_to_heap(path, heap)
-    answer = best(stored(heap), floor=FLOOR)
+    answer = ask_best.of(answers_of(stored(heap)), FLOOR)
     assert told(answer, "n_questions") == {100: (19.0, 6.0), 5: (None, None)}
     assert "they differ in n_questions (5, 100)" in answer.notes[0].replace("(100, 5)", "(5, 100)")
     assert report.files[0].notes == [
         "no scored baseline over 5 questions, and none over other numbers is taken in its place: 2 evaluations "
         "have no delta"
     ]
-    shown = runs(stored(heap), floor=FLOOR)
+    shown = ask_runs.of(answers_of(stored(heap)), FLOOR)
     assert sorted((row.differs["n_questions"], row.status) for row in shown.rows) == [
         (5, "unscored"), (5, "unscored"), (100, "ok"),
     ]  # fmt: skip
@@ -110,24 +111,24 @@ def test_results_that_an_earlier_version_mixed_are_told_of(tmp_path: Path) -> No
         import_to_heap(path, heap)
         report, _ = import_to_heap(path, heap)
         assert report.files[0].notes == []
-    answer = best(stored(heap), floor=FLOOR)
+    answer = ask_best.of(answers_of(stored(heap)), FLOOR)
     assert [(row.delta, row.coefficient) for row in answer.rows] == [(44.0, 7.0)]
     [note] = [note for note in answer.notes if "earlier version" in note]
     assert note.startswith(
         "gemma-3-4b-it, chirp/refusal: imported by an earlier version, which compared results over"
     )
     assert note.endswith("import into a new experiment (massact export --superseded has all lines)")
-    for question in (runs, curve, sensitivity):
-        asked: Any = {"floors": (68.0, 70.0)} if question is sensitivity else {"floor": FLOOR}
-        asked |= {"method": "probe"} if question is curve else {}
-        assert note in question(stored(heap), **asked).notes  # type: ignore[operator]  # of three signatures
+    asked = answers_of(stored(heap))
+    assert note in ask_runs.of(asked, FLOOR).notes
+    assert note in ask_curve.of(asked, FLOOR, method="probe").notes
+    assert note in ask_sensitivity.of(asked, FLOOR, floors=(68.0, 70.0)).notes
     report, _ = import_to_heap(path, heap)
     assert (report.totals.imported, report.totals.already_there) == (0, 4)
     [note] = report.files[0].notes
     assert note.startswith("4 results are in the store as of another number of questions than the file tells")
     fresh = Heap()
     import_to_heap(path, fresh)
-    assert not any("earlier version" in note for note in best(stored(fresh), floor=FLOOR).notes)
+    assert not any("earlier version" in note for note in ask_best.of(answers_of(stored(fresh)), FLOOR).notes)
     report, _ = import_to_heap(path, fresh)
     assert report.files[0].notes == []
 
@@ -174,14 +175,16 @@ COMPONENTS = [
 
 def test_a_component_is_a_group_of_its_own_that_every_answer_names(tmp_path: Path) -> None:
     rows = stored(imported(results(tmp_path, COMPONENTS)))
-    found = {row.label: (row.delta, row.coefficient) for row in best(rows, floor=FLOOR).rows}
+    found = {row.label: (row.delta, row.coefficient) for row in ask_best.of(answers_of(rows), FLOOR).rows}
     assert found == {"probe": (20.0, 6.0), "attn_contribution/probe": (40.0, 120.0)}
-    assert {row.label for row in runs(rows, floor=FLOOR).rows} == set(found)
-    assert {row.label for row in sensitivity(rows, floors=(68.0,)).rows} == {"attn_contribution/probe"}
-    [point] = [row for row in curve(rows, method="probe", floor=FLOOR).rows if row.best]
+    assert {row.label for row in ask_runs.of(answers_of(rows), FLOOR).rows} == set(found)
+    assert {row.label for row in ask_sensitivity.of(answers_of(rows), 68.0, floors=(68.0,)).rows} == {
+        "attn_contribution/probe"
+    }
+    [point] = [row for row in ask_curve.of(answers_of(rows), FLOOR, method="probe").rows if row.best]
     assert point.best is not None
     assert point.best.coefficient == 6.0
-    [pair] = compare(rows, pairs=[("attn_contribution/probe", "probe")], floor=FLOOR).rows
+    [pair] = ask_compare.of(answers_of(rows), FLOOR, pairs=[("attn_contribution/probe", "probe")]).rows
     assert pair.difference == 20.0
     row = rows[2].row
     assert (row.component, row.method, row.cleaning) == ("attn_contribution", "probe", "none")

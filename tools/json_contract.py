@@ -10,22 +10,20 @@ import sys
 import types
 import typing
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import massact
-from massact import api as asking
-from massact._field_docs import docstrings, field_docstrings, first_paragraph
+from massact import api
 from massact.query import Answer
 from massact.query import rows as answer_rows
+from massact.query.question import Question
 from massact.query.questions import confirmations as confirmation_rows
 from massact.query.questions import runs as listing
 from massact.query.rows import OUTPUT_SCHEMA_VERSION as _VERSION
 from massact.query.settings import SETTING_FIELDS
+from massact.server.openapi import docstrings, field_docstrings, first_paragraph
 
-_UNLIKE_ITS_FUNCTION = {"compare_published": ("compare --published", "published")}
-"""A question's command, and its name in the JSON, where they are not the function's name."""
 _HEAD = (
     ("schema_version", "integer", f"{_VERSION}; above stands what it promises"),
     ("question", "string", "which question is answered; below it stands under each command"),
@@ -77,44 +75,23 @@ fields in which they differ, of `{"`, `".join(SETTING_FIELDS)}`; `setting` where
 `baseline_trait_mean` where a setting has several baselines. They are `null` where a run does not tell."""
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A question, as the command asks it, and what it gives."""
-
-    command: str
-    said: str
-    """Its name in the JSON."""
-    answer: type[Any]
-    row: type[Any]
-
-    @property
-    def own_fields(self) -> list[tuple[str, str, str]]:
-        """What its answer holds beside the head."""
-        return documented(self.answer, {field.name for field in fields(Answer)})
-
-
-def questions() -> Iterator[Question]:
-    """Every question that `massact` gives as a function, by its name."""
-    for name in massact.__all__:
-        function = getattr(asking, name, None)
-        if getattr(function, "__module__", None) == asking.__name__:
-            given = typing.get_type_hints(function)["return"]
-            answer = typing.get_origin(given) or given
-            (row,) = typing.get_args(given if answer is Answer else answer.__orig_bases__[0])
-            yield Question(*_UNLIKE_ITS_FUNCTION.get(name, (name, name)), answer, row)
+def own_fields(posed: Question[..., Any]) -> list[tuple[str, str, str]]:
+    """What a question's answer holds beside the head."""
+    answer = typing.get_origin(posed.answer) or posed.answer
+    return documented(answer, {field.name for field in fields(Answer)})
 
 
 def page() -> str:
     """The whole page."""
-    all_questions = list(questions())
+    all_questions = sorted((api.question(name) for name in api.ENTRIES), key=lambda posed: posed.name)
     parts = [_INTRODUCTION, "## The head", "What the object of every question holds.", _table(_HEAD)]
     parts += ["## Fields that many rows have", _table(_SHARED, ("field", "meaning"))]
     parts += [_DIFFERING]
-    for one in all_questions:
-        parts += [f"## massact {one.command}", f'`"question": "{one.said}"`']
-        if one.own_fields:
-            parts += ["Beside the head:", _table(one.own_fields)]
-        parts += [f"A row: {_first_lines(one.row)}", _table(documented(one.row))]
+    for posed in all_questions:
+        parts += [f"## massact {posed.command}", f'`"question": "{posed.name.removeprefix("compare_")}"`']
+        if own_fields(posed):
+            parts += ["Beside the head:", _table(own_fields(posed))]
+        parts += [f"A row: {_first_lines(posed.row)}", _table(documented(posed.row))]
     parts += ["## Objects within them"]
     for inner in inner_objects(all_questions):
         parts += [f"### {inner.__name__}", _first_lines(inner), _table(documented(inner))]
@@ -137,12 +114,13 @@ def documented(cls: type[Any], left_out: Iterable[str] = ()) -> list[tuple[str, 
     return [(name, json_type(hints[name]), meanings.get(name, "")) for name in names]
 
 
-def inner_objects(asked: Iterable[Question]) -> list[type[Any]]:
+def inner_objects(asked: Iterable[Question[..., Any]]) -> list[type[Any]]:
     """The objects that fields of answers and rows hold, by name."""
     found: dict[str, type[Any]] = {}
-    for one in asked:
-        for cls in (one.answer, one.row):
-            for hint in typing.get_type_hints(cls).values():
+    for posed in asked:
+        for cls in (typing.get_origin(posed.answer) or posed.answer, posed.row):
+            hints = typing.get_type_hints(cls)
+            for hint in (hints[field.name] for field in fields(cls)):
                 found.update({inner.__name__: inner for inner in _dataclasses(hint)})
     return [inner for _, inner in sorted(found.items())]
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import click
 
-from massact import __version__
+from massact import __version__, api
 from massact._gc import collector_paused
 from massact.errors import MassactError, UsageError
 from massact.names import visible
 
-# Every command and where it lives: a command's module is loaded when it is run, not to list its name.
+# Every command but the questions, and where it lives: a command's module is loaded when it is run.
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,37 +68,6 @@ COMMANDS: dict[str, Entry] = {
     "report": Entry(
         "phases", "report", "Write the report of everything the store holds, as HTML and Markdown."
     ),
-    "gaps": Entry(
-        "questions",
-        "gaps",
-        "Which groups have no result at or above the coherence floor, and what to try next.",
-    ),
-    "best": Entry("questions", "best", "The best result of each group at or above the coherence floor."),
-    "compare": Entry(
-        "questions", "compare", "Two labels side by side: the best of each, and whether they are one vector."
-    ),
-    "curve": Entry(
-        "questions", "curve", "The best delta against the number of cleaned dims: 0, 1, 2, 3, 5, 10 and all."
-    ),
-    "coefficients": Entry(
-        "questions",
-        "coefficients",
-        "Where the best coefficients lie, how methods and cleaning shift them, and where to start.",
-    ),
-    "sensitivity": Entry(
-        "questions", "sensitivity", "Which label wins at every coherence floor, and where the winner flips."
-    ),
-    "judges": Entry(
-        "questions",
-        "judges",
-        "The winners under two judges of the same responses, and which of them flip.",
-    ),
-    "confirmations": Entry(
-        "questions",
-        "confirmations",
-        "Winners on questions that took no part in choosing them, and how much of each delta remains.",
-    ),
-    "runs": Entry("questions", "runs", "The evaluations one by one, with their runs."),
     "status": Entry(
         "phases", "status", "Show what the store holds for an experiment, prerequisite by prerequisite."
     ),
@@ -155,18 +124,27 @@ class _Misused(_Shown):
     exit_code = 2
 
 
+def summaries() -> dict[str, str]:
+    """The first sentence of every command's help."""
+    entries = {name: entry.summary for name, entry in COMMANDS.items()}
+    return {**entries, **api.summaries()}
+
+
 class Group(click.Group):
     """A group whose commands are loaded when they are run, may raise `MassactError` and be interrupted."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
-        return sorted(COMMANDS)
+        return sorted(summaries())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in self.commands and cmd_name in COMMANDS:
-            entry = COMMANDS[cmd_name]
+        if cmd_name not in self.commands:
             with collector_paused():  # hundreds of modules, none of which is garbage
-                module = import_module(f"massact.cli.{entry.module}")
-            self.commands[cmd_name] = getattr(module, entry.attribute)
+                if cmd_name in COMMANDS:
+                    entry = COMMANDS[cmd_name]
+                    module = import_module(f"massact.cli.{entry.module}")
+                    self.commands[cmd_name] = getattr(module, entry.attribute)
+                elif api.is_command(cmd_name):
+                    self.commands[cmd_name] = import_module("massact.cli.questions").command(cmd_name)
         return self.commands.get(cmd_name)
 
     def resolve_command(
@@ -180,7 +158,7 @@ class Group(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         names = self.list_commands(ctx)
         room = formatter.width - 6 - max(map(len, names))
-        stubs = (click.Command(name, help=COMMANDS[name].summary) for name in names)
+        stubs = (click.Command(name, help=summaries()[name]) for name in names)
         rows = [(name, stub.get_short_help_str(room)) for name, stub in zip(names, stubs, strict=True)]
         with formatter.section("Commands"):
             formatter.write_dl(rows)

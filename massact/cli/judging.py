@@ -5,16 +5,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
 from massact.cli.options import experiment_option
-from massact.cli.output import FORMATS, Format, render, write
+from massact.cli.questions import FORMATS, Format, render, write
 from massact.cli.session import open_session, working
 from massact.config import JudgeConfig
 from massact.config.parse import judge_like
 from massact.query import Answer
+from massact.query.rows import Column
+from massact.query.tables import STATUS, number_column, text_column
 
 if TYPE_CHECKING:
     from massact.judges.canaries import Canary, CanaryResult
@@ -23,14 +25,26 @@ from massact.cli.options import FILTER_OPTIONS, Number, tracking_uri_option
 from massact.cli.sync import spool_option
 from massact.labels import normalise_label
 from massact.query import Filters
-from massact.query.load import Asked, ask
-from massact.query.registry import pose_judges
+from massact.query.questions.judges import ask_judges
 from massact.vectors.positions import parse_position
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CanaryRow:
     """One canary under one judge."""
+
+    columns: ClassVar[tuple[Column, ...]] = (
+        *(text_column(name, is_shared=True) for name in ("judge", "trait", "model")),
+        text_column("canary"),
+        number_column("trait_mean", ".1f", "trait score"),
+        number_column("trait_std", ".2f", "std"),
+        number_column("coherence_mean", ".1f", "coherence"),
+        number_column("coherence_std", ".2f", "std"),
+        Column("unscored", lambda row: str(row.n_unscored or ""), is_number=True, is_optional=True),
+        text_column("expected", is_optional=True),
+        STATUS,
+        text_column("failure", is_optional=True),
+    )
 
     judge: str
     trait: str
@@ -246,7 +260,7 @@ def _only(chosen: dict[str, tuple[Any, ...]]) -> Filters:
 
 
 def _show_flips(experiment_file: str, tracking_uri: str, only: Filters) -> None:
-    answer = ask(pose_judges(Asked(experiment_file, tracking_uri, only)))
+    answer = ask_judges(experiment_file, tracking_uri=tracking_uri, only=only)
     click.echo(render(answer, "table"), nl=False)
     for note in answer.notes:
         click.echo(f"note: {note}", err=True)

@@ -13,6 +13,7 @@ from massact.addresses import resolve_tracking_uri, shown_uri
 from massact.errors import StoreError, UsageError
 from massact.names import shown
 from massact.query.load import find_experiment_file
+from massact.query.question import ANY_TEXT, FILTERS, Parameter
 
 F = TypeVar("F", bound=Callable[..., Any])
 _TO_SAY = "write --experiment FILE, or set MASSACT_EXPERIMENT"
@@ -161,26 +162,64 @@ def tracking_uri_option(command: F) -> F:
     )(command)
 
 
-FILTER_OPTIONS: tuple[Callable[[Any], Any], ...] = (
-    click.option("--model", "models", help="Only this model (repeatable).", multiple=True, metavar="NAME"),
-    click.option("--trait", "traits", help="Only this trait (repeatable).", multiple=True, metavar="NAME"),
-    click.option(
-        "--position",
-        "positions",
-        multiple=True,
-        metavar="WINDOW",
-        help="Only this position window, such as 'response[:5]' (repeatable).",
-    ),
-    click.option(
-        "--label",
-        "labels",
-        multiple=True,
-        metavar="LABEL",
-        help="Only this method label, such as mean_diff_top1 (repeatable).",
-    ),
-    click.option(
-        "--layer", "layers", multiple=True, type=click.IntRange(0), help="Only this layer (repeatable)."
-    ),
+def option_of(parameter: Parameter, default: str | None = None) -> Callable[[F], F]:
+    """The option that a question's parameter is on the command line.
+
+    Args:
+        default: its text; `None`: it has none.
+    """
+    name, schema = parameter.name.replace("_", "-"), parameter.schema
+    meaning = parameter.meaning[0].upper() + parameter.meaning[1:]
+    help_text = f"{meaning}{' (repeatable)' if parameter.is_repeated else ''}."
+    if schema["type"] == "boolean":
+        return click.option(
+            f"--{name}/--no-{name}",
+            parameter.key,
+            default=default == "true",
+            show_default=True,
+            help=help_text,
+        )
+    return click.option(
+        f"--{name}",
+        parameter.key,
+        type=_option_type(parameter),
+        default=default,
+        show_default=default is not None,
+        multiple=parameter.is_repeated,
+        metavar=parameter.metavar,
+        help=help_text,
+    )
+
+
+def _option_type(parameter: Parameter) -> Any:
+    schema = parameter.schema
+    if "enum" in schema:
+        return click.Choice(schema["enum"])
+    if schema["type"] == "integer":
+        return click.IntRange(schema["minimum"], None)
+    if schema["type"] == "number":
+        return Number(schema["minimum"], schema["maximum"])
+    return _Written(parameter) if schema is not ANY_TEXT else str
+
+
+class _Written(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases of click
+    """A value that is written in a certain way."""
+
+    def __init__(self, parameter: Parameter) -> None:
+        self._parameter = parameter
+        self.name = parameter.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ARG002
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._parameter.read(value)
+        except ValueError as error:
+            raise UsageError(f"{self.name} {value!r} {error}") from error
+
+
+FILTER_OPTIONS: tuple[Callable[[Any], Any], ...] = tuple(
+    option_of(one) for one in FILTERS if one.name != "judge"
 )
 """Which part of an experiment is meant; as parameters the fields of `massact.query.Filters`."""
 
@@ -205,28 +244,3 @@ def val_split_option(command: F) -> F:
         help="Share of each side of the contrastive prompts that is kept for validation; default: the file's. "
         "Commands that use an extraction want the one made with it.",
     )(command)
-
-
-def parse_pairs(
-    _ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]
-) -> tuple[tuple[str, str], ...]:
-    """Pairs of labels, each written A:B."""
-    found = []
-    for text in value:
-        a, colon, b = text.partition(":")
-        if not colon:
-            raise UsageError(
-                f"pair {text!r} is not two labels: write A:B, such as probe_preclean:probe_cleaned"
-            )
-        found.append((a, b))
-    return tuple(found)
-
-
-def parse_floors(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[float, ...]:
-    """Every whole number of a range written FIRST-LAST."""
-    first, dash, last = value.partition("-")
-    if not (dash and first.isdigit() and last.isdigit() and int(first) <= int(last) <= 100):
-        raise UsageError(
-            f"floors {value!r}: write two whole numbers of 0 to 100, the lower first, such as 60-80"
-        )
-    return tuple(float(floor) for floor in range(int(first), int(last) + 1))

@@ -1,72 +1,121 @@
 """The commands that answer questions from the run store: they read, and never run a model."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import wraps
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal
 
 import click
 
 from massact._gc import collector_paused
-from massact.cli.options import (
-    FILTER_OPTIONS,
-    Number,
-    asked_experiment,
-    asked_experiment_option,
-    parse_floors,
-    parse_pairs,
-    tracking_uri_option,
-)
-from massact.cli.output import FORMATS, Format, render, write
-from massact.domain import METHODS, Scope, When
+from massact.api import question, questions
+from massact.cli.options import asked_experiment, asked_experiment_option, option_of, tracking_uri_option
 from massact.errors import UsageError
 from massact.names import visible
-from massact.query import Answer, Filters, SortBy
-from massact.query.load import Asked, ask
-from massact.query.registry import (
-    pose_best,
-    pose_coefficients,
-    pose_compare,
-    pose_compare_published,
-    pose_confirmations,
-    pose_curve,
-    pose_gaps,
-    pose_judges,
-    pose_runs,
-    pose_sensitivity,
-)
+from massact.query import Answer
+from massact.query.question import FILTERS, FLOOR, LEAST_SCORED, Question
+from massact.query.rows import Column, flatten, printed, to_json, to_mapping
 
-F = TypeVar("F", bound=Callable[..., Any])
+# answers as text; missing is empty or null, never 0
+
+Format = Literal["table", "json", "csv", "markdown"]
+FORMATS = ("table", "json", "csv", "markdown")
+TABLE_WIDTH = 120
+_GAP = "  "
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the shared options of a question say."""
+def render(answer: Answer[Any], output_format: Format) -> str:
+    """An answer as text, ending in a line break."""
+    if output_format == "json":
+        return to_json(answer)
+    if output_format == "csv":
+        return _csv(answer)
+    draw = _table if output_format == "table" else _markdown
+    parts = [draw(table.columns, table.rows) for table in answer.tables()]
+    parts += ["".join(f"- {line}\n" for line in answer.lines())]
+    return "\n".join(part for part in parts if part)
 
-    asked: Asked
-    output_format: Format
-    output: Path | None
+
+def write(text: str, output: Path | None) -> None:
+    """Print to standard output, or write a file.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    text = text.encode(
+        "utf-8", "backslashreplace"
+    ).decode()  # half of a character, in a store that others wrote
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {output}: {error.strerror}. Name a file in a folder that exists"
+        ) from error
 
 
-_OPTIONS: tuple[Callable[[Any], Any], ...] = (
-    asked_experiment_option,
-    tracking_uri_option,
-    *FILTER_OPTIONS,
-    click.option(
-        "--judge", "judges", help="Only what this judge scored (repeatable).", multiple=True, metavar="NAME"
-    ),
-    click.option(
-        "--floor",
-        type=Number(0, 100),
-        help="Least mean coherence that counts; default: the experiment file's.",
-    ),
-    click.option(
-        "--least-scored",
-        type=Number(0, 1),
-        metavar="SHARE",
-        help="Share of its responses that an evaluation must have scores of to count; default: the experiment file's.",
-    ),
+def _csv(answer: Answer[Any]) -> str:
+    rows = [flatten(row) for row in answer.rows]
+    text = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: _csv_value(value) for name, value in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def _csv_value(value: object) -> object:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    # lists (brackets, warnings) stay readable by programs
+    return json.dumps(to_mapping(value), allow_nan=False) if isinstance(value, tuple) else value
+
+
+def _table(columns: Sequence[Column], rows: Sequence[object]) -> str:
+    if not rows:
+        return ""
+    found = printed(columns, rows)
+    indices = list(range(len(found.columns)))
+    widths = [
+        max(len(column.header), *(len(cells[index]) for cells in found.cells))
+        for index, column in enumerate(found.columns)
+    ]
+    while sum(widths[i] for i in indices) + len(_GAP) * (len(indices) - 1) > TABLE_WIDTH:
+        optional = [index for index in indices if found.columns[index].is_optional]
+        if not optional:
+            break
+        indices.remove(optional[-1])
+    shown, kept = [found.columns[i] for i in indices], [widths[i] for i in indices]
+    head = (
+        [", ".join(f"{header} {value}" for header, value in found.shared.items()), ""] if found.shared else []
+    )
+    lines = [_line(shown, kept, [column.header for column in shown])]
+    lines += [_line(shown, kept, [cells[i] for i in indices]) for cells in found.cells]
+    return "\n".join([*head, *lines]) + "\n"
+
+
+def _line(columns: Sequence[Column], widths: Sequence[int], cells: Sequence[str]) -> str:
+    padded = (
+        cell.rjust(width) if column.is_number else cell.ljust(width)
+        for column, width, cell in zip(columns, widths, cells, strict=True)
+    )
+    return _GAP.join(padded).rstrip()
+
+
+def _markdown(columns: Sequence[Column], rows: Sequence[object]) -> str:
+    if not rows:
+        return ""
+    lines = [[column.header for column in columns]]
+    lines.append(["---:" if column.is_number else "---" for column in columns])
+    lines += [[visible(column.text(row)).replace("|", "\\|") for column in columns] for row in rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+_OUTPUT: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--format",
         "output_format",
@@ -83,231 +132,74 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
 )
 
 
-_FILTERS = ("models", "traits", "positions", "labels", "layers", "judges")
+def command(name: str) -> click.Command:
+    """The command of a question.
 
+    Raises:
+        KeyError: there is no such question.
+    """
+    posed = question(name)
+    flags = _flags_of(posed.command)
 
-def question_options(command: F) -> F:
-    """The options that every question has; the command gets them as one `wanted`."""
-
-    @wraps(command)  # options that stand below this decorator are kept on the function
-    def gathered(*args: Any, **options: Any) -> Any:
-        only = Filters(**{name: options.pop(name) for name in _FILTERS})
-        names = ("tracking_uri", "floor", "least_scored")
-        given = {name: options.pop(name) for name in names}
-        name = asked_experiment(options.pop("experiment"), given["tracking_uri"])
-        asked = Asked(experiment=name, only=only, **given)
-        wanted = Wanted(asked, options.pop("output_format"), options.pop("output"))
+    @click.pass_context
+    def run(ctx: click.Context, /, **options: Any) -> None:
+        asked = _asked_by_flag(posed, flags, options)
         with collector_paused():  # a question loads SQLAlchemy and answers; the process ends with it
-            return command(*args, wanted=wanted, **options)
+            _answer(ctx, asked, options)
 
-    decorated: Any = gathered
-    for decorate in reversed(_OPTIONS):
+    decorated: Any = run
+    for decorate in reversed(
+        (
+            asked_experiment_option,
+            tracking_uri_option,
+            *(option_of(one) for one in (*FILTERS, FLOOR, LEAST_SCORED)),
+            *_OUTPUT,
+            *(option_of(one, posed.default(one)) for one in posed.own),
+            *(click.option(f"--{flag}", is_flag=True, help=f"{one.summary}.") for flag, one in flags.items()),
+        )
+    ):
         decorated = decorate(decorated)
-    return decorated  # type: ignore[no-any-return]  # click reads the options off the function
+    texts = [posed.help, *(f"With --{flag}: {one.help}" for flag, one in flags.items())]
+    return click.command(posed.command, help="\n\n".join(texts).replace("\\b", "\b"))(decorated)
 
 
-def _show(wanted: Wanted, answer: Answer[Any]) -> None:
+def _flags_of(command_name: str) -> dict[str, Question[..., Any]]:
+    """Questions that are asked by a flag of another's command, by the flag."""
+    begin = f"{command_name} --"
+    others = questions() if command_name == "compare" else []
+    return {one.command.removeprefix(begin): one for one in others if one.command.startswith(begin)}
+
+
+def _asked_by_flag(
+    posed: Question[..., Any], flags: dict[str, Question[..., Any]], options: dict[str, Any]
+) -> Question[..., Any]:
+    """The question that is asked; its flag is taken out of the options."""
+    wanted = [flag for flag in flags if options.pop(flag)]
+    for flag in wanted:
+        given = [one.name for one in posed.own if options.get(one.key) not in (None, ())]
+        if given:
+            raise UsageError(f"--{flag} is another question than --{given[0]}: ask for one of the two")
+    return flags[wanted[0]] if wanted else posed
+
+
+def _answer(ctx: click.Context, posed: Question[..., Any], options: dict[str, Any]) -> None:
+    if posed.traits.no_floor and options["floor"] is not None:
+        raise UsageError(posed.traits.no_floor)
+    about, own = posed.split({name: value for name, value in options.items() if value not in (None, ())})
+    experiment = asked_experiment(options["experiment"], options["tracking_uri"])
+    answer = posed.ask(experiment, about, own)
+    show(answer, options["output_format"], options["output"])
+    verdict = answer.verdict()
+    if verdict is not None:
+        is_yes, words = verdict
+        click.echo(words, err=True)
+        if not is_yes:
+            ctx.exit(1)
+
+
+def show(answer: Answer[Any], output_format: Format, output: Path | None) -> None:
     """Print an answer, and say on stderr what has to be said about it."""
     click.echo(f"experiment {visible(answer.experiment)}, store {answer.store}", err=True)
-    write(render(answer, wanted.output_format), wanted.output)
+    write(render(answer, output_format), output)
     for note in answer.notes:
         click.echo(f"note: {visible(note)}", err=True)
-
-
-@click.command()
-@question_options
-@click.option("--phase", help="Only the groups that this phase declares.")
-@click.pass_context
-def gaps(ctx: click.Context, wanted: Wanted, phase: str | None) -> None:
-    """Which groups have no result at or above the coherence floor, and what to try next.
-
-    Exits with 1 while gaps remain.
-
-    \b
-    Example:
-      massact gaps --experiment experiments/toy.yaml --phase phase1 --floor 68
-    """
-    answer = ask(pose_gaps(replace(wanted.asked, phase=phase)))
-    _show(wanted, answer)
-    n_remaining = len(answer.remaining)
-    n_groups = sum(row.is_current for row in answer.rows)
-    if n_remaining:
-        are = "is a gap" if n_remaining == 1 else "are gaps"
-        click.echo(f"{n_remaining} of {n_groups} groups {are} at coherence {answer.floor:g}", err=True)
-        ctx.exit(1)
-    groups = "the 1 group reaches" if n_groups == 1 else f"all {n_groups} groups reach"
-    click.echo(f"no gaps: {groups} coherence {answer.floor:g}", err=True)
-
-
-@click.command()
-@question_options
-@click.option(
-    "--intervals/--no-intervals",
-    default=True,
-    show_default=True,
-    help="Whether each best gets its interval and its standing; a large store answers faster without.",
-)
-def best(wanted: Wanted, *, intervals: bool) -> None:
-    """The best result of each group at or above the coherence floor.
-
-    A group without one says so and shows its nearest miss. The interval allows for the picking of the best
-    among many; labels that cannot be told from the winner are called tied.
-
-    \b
-    Example:
-      massact best --experiment experiments/toy.yaml --label probe --label mean_diff --format json
-    """
-    _show(wanted, ask(pose_best(wanted.asked, intervals=intervals)))
-
-
-@click.command()
-@question_options
-@click.option(
-    "--pair",
-    "pairs",
-    multiple=True,
-    metavar="A:B",
-    callback=parse_pairs,
-    help="Two labels to compare (repeatable); default: each label cleaned before extraction with its "
-    "counterpart cleaned after.",
-)
-@click.option(
-    "--published",
-    is_flag=True,
-    help="Set our bests beside the published figures that `massact import --published` read.",
-)
-def compare(wanted: Wanted, pairs: tuple[tuple[str, str], ...], published: bool) -> None:
-    """Two labels side by side: the best of each, and whether they are one vector.
-
-    Differences are tested question by question, and read once more where both labels are as coherent as
-    the more coherent best.
-
-    With --published, every published figure beside our best of its group, and a flag where its
-    arithmetic does not add up.
-
-    \b
-    Examples:
-      massact compare --pair probe_preclean:probe_cleaned --pair mean_diff:probe
-      massact compare --published --experiment experiments/massive-activations.yaml
-    """
-    if published and pairs:
-        raise UsageError("--published sets figures beside ours, --pair two labels: ask for one of the two")
-    if published:
-        _show(wanted, ask(pose_compare_published(wanted.asked)))
-    else:
-        _show(wanted, ask(pose_compare(wanted.asked, pairs=pairs or None)))
-
-
-@click.command()
-@question_options
-@click.option(
-    "--method", type=click.Choice(METHODS), default="mean_diff", show_default=True, help="Vector method."
-)
-@click.option(
-    "--when",
-    type=click.Choice(("after", "before")),
-    default="after",
-    show_default=True,
-    help="Dims zeroed in the vector, or in the activations before extraction.",
-)
-@click.option(
-    "--scope",
-    type=click.Choice(("uniform", "layer")),
-    default="uniform",
-    show_default=True,
-    help="One list of massive dims for all layers, or each layer's own.",
-)
-def curve(wanted: Wanted, method: str, when: When, scope: Scope) -> None:
-    """The best delta against the number of cleaned dims: 0, 1, 2, 3, 5, 10 and all.
-
-    \b
-    Example:
-      massact curve --method mean_diff --position 'response[:5]' --format markdown
-    """
-    _show(wanted, ask(pose_curve(wanted.asked, method=method, when=when, scope=scope)))
-
-
-@click.command()
-@question_options
-def coefficients(wanted: Wanted) -> None:
-    """Where the best coefficients lie, how methods and cleaning shift them, and where to start.
-
-    \b
-    Example:
-      massact coefficients --experiment experiments/toy.yaml
-    """
-    _show(wanted, ask(pose_coefficients(wanted.asked)))
-
-
-@click.command()
-@question_options
-@click.option(
-    "--floors",
-    default="60-80",
-    show_default=True,
-    callback=parse_floors,
-    metavar="FIRST-LAST",
-    help="Coherence floors to ask at, every whole number of the range.",
-)
-def sensitivity(wanted: Wanted, floors: tuple[float, ...]) -> None:
-    """Which label wins at every coherence floor, and where the winner flips.
-
-    A conclusion that holds at 68 and not at 70 is none; nor one that holds for one half of the questions and
-    not for the other, which is looked at at the experiment file's floor. --floor is not used here.
-
-    \b
-    Example:
-      massact sensitivity --floors 60-80 --position 'response[:5]'
-    """
-    if wanted.asked.floor is not None:
-        raise UsageError("sensitivity asks at many floors: give --floors FIRST-LAST instead of --floor")
-    _show(wanted, ask(pose_sensitivity(wanted.asked, floors=floors)))
-
-
-@click.command()
-@question_options
-def judges(wanted: Wanted) -> None:
-    """The winners under two judges of the same responses, and which of them flip.
-
-    Only evaluations that both judges scored count, so that neither has the larger choice. Another judge's
-    scores come from `massact rejudge`.
-
-    \b
-    Example:
-      massact judges --judge openai:gpt-4.1-mini --judge hf:./judge
-    """
-    _show(wanted, ask(pose_judges(wanted.asked)))
-
-
-@click.command()
-@question_options
-def confirmations(wanted: Wanted) -> None:
-    """Winners on questions that took no part in choosing them, and how much of each delta remains.
-
-    \b
-    Example:
-      massact confirmations --experiment my-experiment.yaml --position 'response[:5]'
-    """
-    _show(wanted, ask(pose_confirmations(wanted.asked)))
-
-
-@click.command()
-@question_options
-@click.option(
-    "--sort",
-    type=click.Choice(get_args(SortBy)),
-    default="finished",
-    show_default=True,
-    help="What comes first: the newest, the best delta, the most coherent, the lowest coefficient or layer.",
-)
-@click.option("--limit", type=click.IntRange(1), help="Rows at most; default: all.")
-def runs(wanted: Wanted, sort: SortBy, limit: int | None) -> None:
-    """The evaluations one by one, with their runs.
-
-    Each key counts once: superseded, deleted and unfinished runs are not listed.
-
-    \b
-    Example:
-      massact runs --label probe --sort delta --limit 10
-    """
-    _show(wanted, ask(pose_runs(wanted.asked, sort=sort, limit=limit)))

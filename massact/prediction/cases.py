@@ -9,8 +9,8 @@ from massact.domain import Recipe
 from massact.labels import format_label
 from massact.prediction.prior import VectorFacts
 from massact.query.evaluations import PointSet, StoredEvaluations
+from massact.query.groups import GroupInSetting, is_at_floor, recipe_of, slices
 from massact.query.next_coefficients import brackets
-from massact.query.selection import Slice, is_at_floor, recipe_of, slices
 from massact.store.schema import StoredPoint
 
 Group = tuple[str, str]
@@ -110,7 +110,7 @@ def find_outcomes(rows: StoredEvaluations, floor: float) -> Outcomes:
     return Outcomes(tuple(dict.fromkeys(counted.values())), dict(left_out))
 
 
-def _ladders(part: Slice) -> Iterator[PointSet]:
+def _ladders(part: GroupInSetting) -> Iterator[PointSet]:
     """The positive coefficients of each layer and vector: an extraction made anew has other vectors."""
     import numpy as np
 
@@ -122,7 +122,7 @@ def _ladders(part: Slice) -> Iterator[PointSet]:
         yield PointSet(part.points.all, np.array(some, dtype=np.intp))
 
 
-def _outcome(part: Slice, points: PointSet, floor: float) -> Outcome | str:
+def _outcome(part: GroupInSetting, points: PointSet, floor: float) -> Outcome | str:
     """The outcome of one ladder, or why it tells nothing."""
     bracket = next(iter(brackets(points, floor, allowed=None, suggest=False)), None)
     if bracket is None or bracket.low is None or bracket.high is None:
@@ -157,7 +157,7 @@ def _outcome(part: Slice, points: PointSet, floor: float) -> Outcome | str:
     )
 
 
-def _names(part: Slice, outcome: Outcome, recipe: Recipe) -> list[tuple[object, ...]]:
+def _names(part: GroupInSetting, outcome: Outcome, recipe: Recipe) -> list[tuple[object, ...]]:
     """What the vector is known by: an outcome that shares one of them is of the same vector."""
     place = (part.setting, part.baseline_trait_mean, part.group.model, part.group.trait, part.group.position)
     names: list[tuple[object, ...]] = []

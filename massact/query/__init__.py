@@ -3,28 +3,25 @@
 Neither torch, transformers nor mlflow is imported; pandas only by `to_frame`.
 """
 
-from massact.query.answers import Answers
-from massact.query.confirmed import Confirmed
+from massact.query.answers import Answers, Confirmed, Filters
 from massact.query.evaluations import Evaluations
-from massact.query.filters import Filters
 from massact.query.next_coefficients import Bracket
-from massact.query.questions.best import BestRow, best
-from massact.query.questions.coefficients import CoefficientRatio, CoefficientsAnswer, coefficients
-from massact.query.questions.compare import ComparisonRow, before_after_pairs, compare
+from massact.query.questions.best import BestRow, ask_best
+from massact.query.questions.coefficients import CoefficientRatio, CoefficientsAnswer, ask_coefficients
+from massact.query.questions.compare import ComparisonRow, ask_compare, before_after_pairs
 from massact.query.questions.confirmations import (
     ConfirmationRow,
     ConfirmationsAnswer,
     ConfirmedPlace,
-    confirmations,
+    ask_confirmations,
 )
-from massact.query.questions.curve import CurveRow, curve
-from massact.query.questions.gaps import GapRow, GapsAnswer, gaps
-from massact.query.questions.judges import JudgesAnswer, JudgesRow, JudgesWinner, judges
+from massact.query.questions.curve import CurveRow, ask_curve
+from massact.query.questions.gaps import GapRow, GapsAnswer, ask_gaps
+from massact.query.questions.judges import JudgesAnswer, JudgesRow, JudgesWinner, ask_judges
 from massact.query.questions.published import PublishedComparison, compare_published
-from massact.query.questions.runs import RunRow, SortBy, runs
-from massact.query.questions.sensitivity import SensitivityAnswer, SensitivityRow, sensitivity
+from massact.query.questions.runs import RunRow, SortBy, ask_runs
+from massact.query.questions.sensitivity import SensitivityAnswer, SensitivityRow, ask_sensitivity
 from massact.query.rows import Answer, Point, Status
-from massact.query.tables import answer_html
 
 __all__ = [
     "Answer",
@@ -53,17 +50,15 @@ __all__ = [
     "SensitivityRow",
     "SortBy",
     "Status",
+    "ask_best",
+    "ask_coefficients",
+    "ask_compare",
+    "ask_confirmations",
+    "ask_curve",
+    "ask_gaps",
+    "ask_judges",
+    "ask_runs",
+    "ask_sensitivity",
     "before_after_pairs",
-    "best",
-    "coefficients",
-    "compare",
     "compare_published",
-    "confirmations",
-    "curve",
-    "gaps",
-    "judges",
-    "runs",
-    "sensitivity",
 ]
-
-Answer.as_html = answer_html

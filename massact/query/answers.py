@@ -1,32 +1,176 @@
-"""All questions over what a store holds of one experiment, loaded once."""
+"""What a store holds of one experiment, loaded once: what every question is asked of."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from massact._gc import collector_paused
-from massact.domain import DEFAULT_LEAST_SCORED, Group, Scope, When
-from massact.labels import format_label
-from massact.query.confirmed import Confirmed
-from massact.query.current import Currency
-from massact.query.evaluations import Evaluations
-from massact.query.filters import Filters
-from massact.query.questions.best import BestRow, best
-from massact.query.questions.coefficients import CoefficientsAnswer, coefficients
-from massact.query.questions.compare import ComparisonRow, before_after_pairs, compare
-from massact.query.questions.confirmations import ConfirmationsAnswer, confirmations
-from massact.query.questions.curve import CurveRow, curve
-from massact.query.questions.gaps import GapsAnswer, gaps
-from massact.query.questions.judges import JudgesAnswer, judges
-from massact.query.questions.published import PublishedComparison, compare_published
-from massact.query.questions.runs import RunRow, SortBy, runs
-from massact.query.questions.sensitivity import FLOORS, SensitivityAnswer, sensitivity
-from massact.query.rows import Answer
-from massact.query.selection import recipe_of, slices, strata, told_apart
-from massact.query.split_half import halves
-from massact.query.stats.paired import QuestionScores
+from massact.domain import DEFAULT_LEAST_SCORED, Group
+from massact.errors import UnknownNameError
+from massact.query.evaluations import Evaluations, group_of
+from massact.query.groups import Currency, natural_order, slices
+from massact.query.stats.paired import LEAST_QUESTIONS, QuestionScores, mean_interval
 from massact.store.read.base import Failure, RunStore, Stored
-from massact.store.schema import DeclaredSetting, EvaluationRow, Points, PublishedRow, is_scored
+from massact.store.schema import (
+    Declared,
+    DeclaredSetting,
+    EvaluationRow,
+    Place,
+    Points,
+    PublishedRow,
+    Scores,
+    is_scored,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which part of an experiment is asked about; an empty tuple is all."""
+
+    models: tuple[str, ...] = ()
+    traits: tuple[str, ...] = ()
+    positions: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    """In their one spelling; see `massact.labels.normalise_label`."""
+    layers: tuple[int, ...] = ()
+    judges: tuple[str, ...] = ()
+    """As the experiment file names them, such as `openai:gpt-4.1-mini`."""
+
+    def admits_group(self, group: Group) -> bool:
+        """Whether a group of the declared matrix is asked about."""
+        return all(not wanted or value in wanted for _, wanted, value in self._named(group))
+
+    def evaluations(self, given: Evaluations) -> Evaluations:
+        """Those evaluations that are asked about."""
+
+        def admits(place: Place) -> bool:
+            by_judge = not self.judges or given.samples[place[0]].judge in self.judges
+            return by_judge and self.admits_group(group_of(place))
+
+        return given.only(admits, self.layers)
+
+    def admits_row(self, row: EvaluationRow) -> bool:
+        """Whether an evaluation is asked about."""
+        return (
+            self.admits_group(Group(row.model, row.trait, row.position or "", row.label or ""))
+            and (not self.layers or row.layer in self.layers)
+            and (not self.judges or row.judge in self.judges)
+        )
+
+    def failures(self, given: Iterable[Failure]) -> tuple[Failure, ...]:
+        """Those failures that are asked about."""
+        return tuple(one for one in given if self.admits_row(one.row))
+
+    def check(
+        self, declared: Sequence[Group], evaluations: Evaluations, failures: Iterable[Failure] = ()
+    ) -> None:
+        """Refuse a name that nothing has, so that a typing error is not taken for an answer.
+
+        Raises:
+            UnknownNameError: a filter names what the experiment does not have, or together they admit nothing.
+        """
+        failures = list(failures)
+        groups = [
+            *declared,
+            *map(group_of, evaluations.by_place),
+            *map(_failed_group, failures),
+        ]
+        for index, (name, wanted, _) in enumerate(self._named(Group("", "", "", ""))):
+            _check_known(name, wanted, {self._named(group)[index][2] for group in groups})
+        judges = {row.judge for row in (*evaluations.samples.values(), *(one.row for one in failures))}
+        _check_known("judge", self.judges, judges)
+        layers = {layer for points in evaluations.by_place.values() for layer in points.layers}
+        layers |= {one.row.layer for one in failures if one.row.layer is not None}
+        if layers:
+            _check_known("evaluated layer", map(str, self.layers), {str(layer) for layer in layers})
+        if groups and not any(map(self.admits_group, groups)):
+            raise UnknownNameError(
+                "no group of this experiment has all that is asked for: drop one of the filters"
+            )
+
+    def _named(self, group: Group) -> tuple[tuple[str, tuple[str, ...], str], ...]:
+        return (
+            ("model", self.models, group.model),
+            ("trait", self.traits, group.trait),
+            ("position", self.positions, group.position),
+            ("label", self.labels, group.label),
+        )
+
+
+def _check_known(name: str, wanted: Iterable[str], known: Collection[str]) -> None:
+    for value in wanted:
+        if value not in known:
+            there = ", ".join(sorted(known, key=natural_order)) or "none"
+            raise UnknownNameError(f"no {name} {value!r} in this experiment; there is {there}")
+
+
+def _failed_group(failure: Failure) -> Group:
+    row = failure.row
+    return Group(row.model, row.trait, row.position or "", row.label or "")
+
+
+_LARGEST = 100.0
+"""Points of delta: scores run from 0 to 100."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """The confirmations of an experiment and the baselines on the same questions."""
+
+    cells: Sequence[Stored[EvaluationRow]] = ()
+    """Confirmed cells, the oldest first."""
+    baselines: Mapping[str, Stored[EvaluationRow]] = field(default_factory=dict)
+    """By key."""
+    scores: Mapping[str, Scores] = field(default_factory=dict)
+    """By run id, of both."""
+
+    @classmethod
+    def of(cls, rows: Iterable[Stored[EvaluationRow]], scores: Mapping[str, Scores]) -> "Confirmed":
+        """From all confirmations, the oldest first."""
+        rows = list(rows)
+        cells = tuple(one for one in rows if one.row.layer is not None)
+        return cls(cells, {one.row.key: one for one in rows if one.row.layer is None}, scores)
+
+    @classmethod
+    def from_store(cls, store: RunStore, experiment: str, least_scored: float) -> "Confirmed":
+        """Everything that was confirmed; what has scores of too few responses has no figures.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        rows = store.confirmations(experiment)
+        short = {one.row.key for one in rows if not is_scored(one.row, least_scored)}
+        counted = [
+            replace(one, row=replace(one.row, coherence_mean=None, delta=None))
+            if short & {one.row.key, one.row.baseline_key}
+            else one
+            for one in rows
+        ]
+        return cls.of(counted, store.scores([one.run_id for one in rows if one.row.key not in short]))
+
+    def only(self, filters: Filters) -> "Confirmed":
+        """Those cells that a filter admits."""
+        return replace(self, cells=tuple(one for one in self.cells if filters.admits_row(one.row)))
+
+    def interval(self, cell: Stored[EvaluationRow]) -> tuple[float, float] | None:
+        """Student's 95 % interval of a cell's delta over its questions, which took no part in choosing it.
+
+        Returns:
+            `None` where fewer than three questions were scored both steered and unsteered.
+        """
+        import numpy as np
+
+        baseline = self.baselines.get(cell.row.baseline_key or "")
+        steered = self.scores.get(cell.run_id)
+        unsteered = self.scores.get(baseline.run_id) if baseline else None
+        if steered is None or unsteered is None or len(steered.trait) != len(unsteered.trait):
+            return None
+        deltas = np.array(steered.trait, dtype=float) - np.array(unsteered.trait, dtype=float)
+        deltas = deltas[~np.isnan(deltas)]
+        if len(deltas) < LEAST_QUESTIONS:
+            return None
+        low, high = mean_interval(deltas)
+        return max(low, -_LARGEST), min(high, _LARGEST)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,24 +178,20 @@ class Answers:
     """What a store holds of one experiment, ready to be asked. Build it with `from_store`."""
 
     evaluations: Evaluations
-    any_label: Evaluations | None = None
-    """The same whatever the label, for questions that set labels side by side; `None`: as `evaluations`."""
-    labels_shown: tuple[str, ...] = ()
-    """The labels that such questions answer about; empty is all."""
+    everything: Evaluations | None = None
+    """The same whatever the filters; `None`: as `evaluations`."""
     failures: tuple[Failure, ...] = ()
     groups: tuple[Group, ...] = ()
     """The declared matrix."""
     scores: QuestionScores | None = None
     """By question; `None`: answers carry no intervals."""
-    any_cell: Evaluations | None = None
-    """As `any_label`, whatever the layer too, for questions about what won."""
     filters: Filters = field(default_factory=Filters)
     """What was asked for."""
     confirmed: Confirmed = field(default_factory=Confirmed)
     """What was evaluated once more on other questions."""
     choosing_scores: QuestionScores | None = None
     """By question, of all that may have won; `None`: nothing is to be confirmed."""
-    coefficient_ranges: Mapping[str, tuple[float, float]]
+    coefficient_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Per model, the least and greatest |coefficient| that may be tried."""
     currency: Currency = field(default_factory=Currency)
     """Which setting is current, whatever the filters hide."""
@@ -59,6 +199,12 @@ class Answers:
     """By key."""
     least_scored: float = DEFAULT_LEAST_SCORED
     """Share of its responses that an evaluation or a baseline must have scores of to count, 0 to 1."""
+    declared: Declared | None = None
+    """What the experiment file says, or the store of it; `None` where neither does."""
+    cosines: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    """Of two vectors by their digests, in either order, where it is known."""
+    published: tuple[PublishedRow, ...] = ()
+    """Figures that somebody printed; only where they were asked for."""
 
     @classmethod
     def from_store(
@@ -84,9 +230,9 @@ class Answers:
         """
         with collector_paused():
             points, failures = store.points_and_failures(experiment)
-            baselines = {one.row.key: one for one in store.baselines(experiment)}
+            baselines = {stored.row.key: stored for stored in store.baselines(experiment)}
             samples = _samples(store, points)
-            poor = {key for key, one in baselines.items() if not is_scored(one.row, least_scored)}
+            poor = {key for key, stored in baselines.items() if not is_scored(stored.row, least_scored)}
             alone = {setting for setting, row in samples.items() if row.baseline_key in poor}
             return cls(
                 evaluations=Evaluations.from_points(points.counting(least_scored, alone), samples),
@@ -101,7 +247,7 @@ class Answers:
     @property
     def baseline_notes(self) -> tuple[str, ...]:
         """Which baselines are none, since they have scores of too few responses."""
-        rows = (one.row for one in self.baselines.values())
+        rows = (stored.row for stored in self.baselines.values())
         return tuple(
             f"{row.model}, {row.trait}: the baseline has scores of {row.n_scored} of {row.n_scored + row.n_unscored} "
             f"responses, too few (less than {self.least_scored:g}): nothing is compared with it"
@@ -112,13 +258,13 @@ class Answers:
     @property
     def current_baselines(self) -> list[EvaluationRow]:
         """Of each model and trait the newest baseline in the setting that the file declares, if there is a file."""
-        declared, found = self.currency.declared, dict[tuple[str, str], EvaluationRow]()
-        for one in self.baselines.values():  # the oldest first
+        declared, newest = self.currency.declared, dict[tuple[str, str], EvaluationRow]()
+        for stored in self.baselines.values():  # the oldest first
             # a baseline has no direction: it serves either
-            row = replace(one.row, direction=declared.directions.get(one.row.trait) if declared else None)
-            if declared is None or declared.holds(row):
-                found[row.model, row.trait] = one.row
-        return list(found.values())
+            direction = declared.directions.get(stored.row.trait) if declared else None
+            if declared is None or declared.holds(replace(stored.row, direction=direction)):
+                newest[stored.row.model, stored.row.trait] = stored.row
+        return list(newest.values())
 
     def only(self, filters: Filters) -> "Answers":
         """The part that the filters admit.
@@ -130,11 +276,9 @@ class Answers:
         return replace(
             self,
             evaluations=filters.evaluations(self.evaluations),
-            any_label=replace(filters, labels=()).evaluations(self.evaluations),
-            any_cell=replace(filters, labels=(), layers=()).evaluations(self.evaluations),
+            everything=self.evaluations,
             filters=filters,
             currency=self._currency_of(filters),
-            labels_shown=filters.labels,
             failures=filters.failures(self.failures),
             groups=tuple(group for group in self.groups if filters.admits_group(group)),
         )
@@ -157,7 +301,7 @@ class Answers:
         return replace(self, scores=self._scores(store, floor))
 
     def _scores(self, store: RunStore, floor: float) -> QuestionScores:
-        return QuestionScores.from_store(store, self._whatever_the_cell, floor, self.baselines)
+        return QuestionScores.from_store(store, self.whatever_the_cell, floor, self.baselines)
 
     def with_confirmations(self, store: RunStore, experiment: str, floor: float) -> "Answers":
         """The same with what was confirmed, and the scores by question that winners were chosen by, from a floor on.
@@ -166,8 +310,7 @@ class Answers:
             StoreError: the store cannot be read.
         """
         confirmed = Confirmed.from_store(store, experiment, self.least_scored)
-        evaluations = self._whatever_the_cell
-        is_split = any(row.confirm_share is not None for row in evaluations.samples.values())
+        is_split = any(row.confirm_share is not None for row in self.whatever_the_cell.samples.values())
         scores = None
         if confirmed.cells or is_split:
             scores = self.scores or self._scores(store, floor)
@@ -176,161 +319,31 @@ class Answers:
     @property
     def labels(self) -> tuple[str, ...]:
         """Every label declared or evaluated, sorted."""
-        found = {group.label for group in self.groups} | {place[4] for place in self.evaluations.by_place}
-        return tuple(sorted(found))
+        evaluated = {place[4] for place in self.evaluations.by_place}
+        return tuple(sorted({group.label for group in self.groups} | evaluated))
 
     @property
     def models(self) -> tuple[str, ...]:
         """Every model declared or evaluated, sorted."""
-        found = {group.model for group in self.groups} | {place[1] for place in self.evaluations.by_place}
-        return tuple(sorted(found))
-
-    def gaps(self, floor: float) -> GapsAnswer:
-        """See `massact.query.gaps`."""
-        with collector_paused():
-            return gaps(
-                self.evaluations,
-                failures=self.failures,
-                groups=self.groups,
-                floor=floor,
-                coefficient_ranges=self.coefficient_ranges,
-                currency=self.currency,
-            )
-
-    def best(self, floor: float) -> Answer[BestRow]:
-        """See `massact.query.best`."""
-        with collector_paused():
-            return best(
-                self.evaluations,
-                groups=self.groups,
-                failures=self.failures,
-                floor=floor,
-                scores=self.scores,
-                among=self.any_cell if self.filters.labels or self.filters.layers else None,
-                currency=self.currency,
-            )
-
-    def compare(
-        self,
-        floor: float,
-        *,
-        pairs: Sequence[tuple[str, str]] | None = None,
-        cosines: Mapping[tuple[str, str], float] | None = None,
-    ) -> Answer[ComparisonRow]:
-        """See `massact.query.compare`; without pairs, clean-before against clean-after."""
-        shown = set(self.labels_shown)
-        wanted = before_after_pairs(self._side_by_side_labels) if pairs is None else tuple(pairs)
-        kept = tuple(pair for pair in wanted if not shown or shown.issuperset(map(_one_spelling, pair)))
-        found = compare(
-            self._side_by_side,
-            pairs=kept,
-            floor=floor,
-            groups=self.groups,
-            cosines=cosines,
-            scores=self.scores,
-        )
-        if kept:
-            return found
-        note = (
-            "no label here is cleaned before extraction, so there is nothing to compare with its counterpart"
-            if not wanted
-            else "no pair has both its labels among those of --label"
-        )
-        return replace(found, notes=(*found.notes, f"{note}: name two labels as a pair"))
-
-    def curve(
-        self, floor: float, *, method: str, when: When = "after", scope: Scope = "uniform"
-    ) -> Answer[CurveRow]:
-        """See `massact.query.curve`."""
-        found = curve(
-            self._side_by_side, method=method, floor=floor, when=when, scope=scope, groups=self.groups
-        )
-        kept = (row for row in found.rows if not self.labels_shown or row.label in self.labels_shown)
-        return replace(found, rows=tuple(kept))
-
-    def coefficients(self, floor: float) -> CoefficientsAnswer:
-        """See `massact.query.coefficients`."""
-        return coefficients(self._side_by_side, floor=floor, labels=self.labels_shown)
+        evaluated = {place[1] for place in self.evaluations.by_place}
+        return tuple(sorted({group.model for group in self.groups} | evaluated))
 
     @property
-    def _whatever_the_cell(self) -> Evaluations:
-        return self.evaluations if self.any_cell is None else self.any_cell
+    def side_by_side(self) -> Evaluations:
+        """The evaluations, whatever labels are shown: what labels are set beside."""
+        return self._whatever(replace(self.filters, labels=()))
 
     @property
-    def _side_by_side(self) -> Evaluations:
-        return self.evaluations if self.any_label is None else self.any_label
+    def whatever_the_cell(self) -> Evaluations:
+        """The evaluations, whatever labels and layers are shown: what a winner won among."""
+        return self._whatever(replace(self.filters, labels=(), layers=()))
 
-    @property
-    def _side_by_side_labels(self) -> tuple[str, ...]:
-        return tuple(sorted({*self.labels, *(place[4] for place in self._side_by_side.by_place)}))
+    def _whatever(self, filters: Filters) -> Evaluations:
+        return self.evaluations if self.everything is None else filters.evaluations(self.everything)
 
-    def sensitivity(
-        self, floors: Iterable[float] = FLOORS, *, floor: float | None = None
-    ) -> SensitivityAnswer:
-        """See `massact.query.sensitivity`; with scores by question also halves of the questions, at `floor`."""
-        found = sensitivity(self.evaluations, floors=floors, groups=self.groups)
-        if self.labels_shown:
-            alone = "only the labels asked for compete: others may be ahead of them"
-            found = replace(found, notes=(*found.notes, alone))
-        if self.scores is None or floor is None:
-            return found
-        by_group = slices(self.evaluations)
-        rows = halves(strata(by_group), floor=floor, scores=self.scores)
-        return told_apart(replace(found, halves=rows), by_group)
-
-    def judges(self, floor: float) -> JudgesAnswer:
-        """See `massact.query.judges`."""
-        found = judges(self._side_by_side, floor=floor)
-        kept = (row for row in found.rows if not self.labels_shown or row.label in self.labels_shown)
-        return replace(found, rows=tuple(kept))
-
-    def confirmations(self, floor: float, *, is_split: bool = False) -> ConfirmationsAnswer:
-        """See `massact.query.questions.confirmations`.
-
-        Labels and layers choose what is shown, not among what a winner won."""
-        shown = self.filters
-        found = confirmations(
-            self._whatever_the_cell,
-            confirmed=self.confirmed.only(replace(shown, labels=(), layers=())),
-            scores=self.choosing_scores or QuestionScores({}, {}),
-            floor=floor,
-            is_split=is_split,
-        )
-        rows = tuple(
-            row
-            for row in found.rows
-            if (not shown.labels or row.label in shown.labels)
-            and (not shown.layers or row.layer in shown.layers)
-        )
-        left = {(row.model, row.trait, row.position, row.setting) for row in rows}
-        places = (one for one in found.places if (one.model, one.trait, one.position, one.setting) in left)
-        return replace(found, rows=rows, places=tuple(places))
-
-    def runs(
-        self, floor: float, *, sort: SortBy = "finished", limit: int | None = None, offset: int = 0
-    ) -> Answer[RunRow]:
-        """See `massact.query.runs`."""
-        return runs(
-            self.evaluations, failures=self.failures, floor=floor, sort=sort, limit=limit, offset=offset
-        )
-
-    def compare_published(
-        self, published: Iterable[PublishedRow], floor: float, *, model_names: Mapping[str, str]
-    ) -> Answer[PublishedComparison]:
-        """See `massact.query.compare_published`."""
-        return compare_published(
-            published,
-            self.evaluations,
-            floor=floor,
-            groups=self.groups,
-            model_names=model_names,
-            currency=self.currency,
-        )
-
-
-def _one_spelling(label: str) -> str:
-    recipe = recipe_of(label)
-    return label if recipe is None else format_label(recipe)
+    def shows(self, label: str) -> bool:
+        """Whether a question about labels side by side answers about this one."""
+        return not self.filters.labels or label in self.filters.labels
 
 
 def _samples(store: RunStore, points: Points) -> dict[str, EvaluationRow]:
@@ -345,8 +358,8 @@ def _samples(store: RunStore, points: Points) -> dict[str, EvaluationRow]:
     rows = store.rows(run_ids[0] for run_ids in candidates.values())
     others = [run_ids[1:] for run_ids in candidates.values() if run_ids[0] not in rows]
     rows |= store.rows(chain.from_iterable(others)) if others else {}
-    found = {
+    readable = {
         setting: next((rows[run_id] for run_id in run_ids if run_id in rows), None)
         for setting, run_ids in candidates.items()
     }
-    return {setting: row for setting, row in found.items() if row is not None}
+    return {setting: row for setting, row in readable.items() if row is not None}

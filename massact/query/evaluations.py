@@ -103,9 +103,7 @@ class PointSet:
 
     def has_best(self, floor: float) -> bool:
         """Whether `best` finds any."""
-        import numpy as np
-
-        return bool(((self._column("coherence_mean") >= floor) & ~np.isnan(self._column("delta"))).any())
+        return bool(self._rankable(floor).any())
 
     def has_miss(self, floor: float) -> bool:
         """Whether `nearest_miss` finds any."""
@@ -113,10 +111,13 @@ class PointSet:
 
     def coherent_runs(self, floor: float) -> list[str]:
         """The runs of those at or above the floor that can be ranked."""
+        return self._where(self._rankable(floor))._run_ids()
+
+    def _rankable(self, floor: float) -> "Mask":
         import numpy as np
 
-        counts = (self._column("coherence_mean") >= floor) & ~np.isnan(self._column("delta"))
-        return self._where(counts)._run_ids()
+        mask: Mask = (self._column("coherence_mean") >= floor) & ~np.isnan(self._column("delta"))
+        return mask
 
     def runs_with_delta(self) -> list[str]:
         """The runs of those that were compared with a baseline."""

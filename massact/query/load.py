@@ -1,27 +1,23 @@
-"""Reading what a question is asked about: an experiment file, and its part of the run store."""
+"""Loading what a question is asked about: an experiment file, and its part of the run store."""
 
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Literal
 
-from massact.addresses import resolve_tracking_uri, shown_uri, store_elsewhere
 from massact.domain import DEFAULT_COHERENCE_FLOOR, DEFAULT_LEAST_SCORED, floor_warning
-from massact.errors import MassactError, NoMatrixError, StoreError, UnknownExperimentError, UsageError
+from massact.errors import MassactError, NoMatrixError, UnknownExperimentError, UsageError
 from massact.labels import normalise_label
-from massact.names import as_held, shown, visible
-from massact.query import Answer, Answers, Filters
-from massact.store.read import RunStore, open_store
-from massact.store.schema import Declared, PublishedRow
+from massact.names import as_held, visible
+from massact.query.answers import Answers, Filters
+from massact.store.read import RunStore
+from massact.store.schema import Declared
 from massact.vectors.positions import parse_position
 
 if TYPE_CHECKING:
     from massact.config import Experiment
 
-AnswerT_co = TypeVar("AnswerT_co", bound=Answer[Any], covariant=True)
-AnswerT = TypeVar("AnswerT", bound=Answer[Any])
 EVERYTHING = Filters()
 
 
@@ -41,15 +37,20 @@ class Asked:
     """Only the groups that this phase declares."""
     least_scored: float | None = None
     """Share of its responses that an evaluation must have scores of to count, 0 to 1; `None`: the experiment file's."""
-    with_published: bool = False
-    with_confirmations: bool = False
-    """Whether what was confirmed is read too, and the scores that winners were chosen by."""
-    with_scores: bool = False
-    """Whether the scores by question are read too, which intervals and tests need."""
-    needs_all_scores: bool = False
-    """Whether those of incoherent evaluations are needed too."""
-    needs_matrix: bool = False
-    """Whether the question is about what an experiment file declares."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What a question needs beside the evaluations."""
+
+    scores: Literal["", "coherent", "all"] = ""
+    """Scores by question, which intervals and tests rest on: of coherent evaluations, or of all."""
+    confirmations: bool = False
+    """What was evaluated once more, and the scores that winners were chosen by."""
+    published: bool = False
+    """Figures that somebody printed."""
+    matrix: bool = False
+    """What an experiment file declares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,154 +61,78 @@ class Loaded:
     """Its name as the store holds it."""
     answers: Answers
     floor: float
-    declared: Declared | None
-    """`None` where neither a file nor the store says what should be there."""
-    published: tuple[PublishedRow, ...]
-    """Only where they were asked for."""
     notes: tuple[str, ...]
     is_empty: bool = False
     """Whether the store holds no result of the experiment, whatever the filters."""
 
 
-@dataclass(frozen=True, slots=True)
-class Posed(Generic[AnswerT_co]):
-    """A question with what it is asked about; `massact.query.registry` makes them."""
+def load(store: RunStore, name: str, asked: Asked, needs: Needs, by_file: Declared | None) -> Loaded:
+    """Read the store once.
 
-    asked: Asked
-    question: Callable[[Loaded], AnswerT_co]
-
-
-def ask(posed: Posed[AnswerT]) -> AnswerT:
-    """Read the store once, ask, and add to the answer's notes what was left out of it.
+    Args:
+        name: the experiment's.
+        by_file: what its file declares; `None`: the store says, if it does.
 
     Raises:
-        UsageError: the file, the store or a filter is wrong.
+        UsageError: the store does not know the experiment, or a filter or the floor is wrong.
     """
-    declared = _declared_by_file(posed.asked)
-    name = declared.experiment if declared else str(posed.asked.experiment)
-    uri = resolve_tracking_uri(posed.asked.tracking_uri)
-    near = (Path(declared.source).parent,) if declared else ()
-    try:
-        store = open_store(uri)
-    except StoreError as error:
-        elsewhere = store_elsewhere(uri, near)
-        path = "" if declared else f"{_no_file(name)} (pass --experiment FILE), and "
-        raise StoreError(f"{path}{error}{elsewhere}") from error
-    try:
-        loaded = _load(store, name, posed.asked, declared)
-        if declared and loaded.is_empty:
-            _check_held(store, loaded.experiment, shown_uri(uri), store_elsewhere(uri, near))
-    finally:
-        store.close()
-    return replace(_answered(posed, loaded), store=shown_uri(uri))
-
-
-def _check_held(store: RunStore, name: str, place: str, elsewhere: str) -> None:
-    """Refuse a question about an experiment that a store of others does not hold: everything would read as missing.
-
-    A store that holds nothing yet is an answer.
-    """
-    held = store.experiments()
-    if held and name not in held:
-        raise UnknownExperimentError(
-            f"no experiment {name!r} in {place}; it has {', '.join(map(shown, held))}{elsewhere}"
-        )
-
-
-def ask_store(store: RunStore, posed: Posed[AnswerT]) -> AnswerT:
-    """The same of a store that is open, which alone knows the experiment: no file is looked for.
-
-    Raises:
-        UsageError: the store or a filter is wrong.
-    """
-    return _answered(posed, _load(store, str(posed.asked.experiment), posed.asked, None))
-
-
-def _answered(posed: Posed[AnswerT], loaded: Loaded) -> AnswerT:
-    answer = posed.question(loaded)
-    notes = (*loaded.notes, *answer.notes)
-    if not answer.rows and not notes:
-        notes = (*notes, "neither the experiment file nor the run store has anything to answer this with")
-    return replace(
-        answer, notes=notes, least_scored=loaded.answers.least_scored, experiment=loaded.experiment
-    )
-
-
-def find_experiment_file(value: str | Path) -> Path:
-    """A file as given, or a bare name (as the plan writes it) as `experiments/NAME.yaml`."""
-    path = Path(value)
-    is_file = path.suffix in (".yaml", ".yml") or os.path.isfile(path)  # of a name that no file can have too
-    return path if is_file else Path("experiments") / f"{value}.yaml"
-
-
-def named_file(value: str | Path) -> Path | None:
-    """The file that an experiment is named by; `None` for a bare name without one: perhaps the store knows it."""
-    path = find_experiment_file(value)
-    return path if path == Path(value) or os.path.isfile(path) else None
-
-
-def _no_file(name: str) -> str:
-    return visible(f"no experiment file {find_experiment_file(name)}")
-
-
-def _load(store: RunStore, name: str, asked: Asked, by_file: Declared | None) -> Loaded:
     declared = by_file or store.declared(name)
-    own_floor = declared.floor if declared else DEFAULT_COHERENCE_FLOOR
-    floor = own_floor if asked.floor is None else _checked(asked.floor)
-    groups = declared.groups(asked.phase) if declared else ()
-    ranges = declared.coefficient_ranges if declared else {}
+    file_floor = declared.floor if declared else DEFAULT_COHERENCE_FLOOR
+    floor = file_floor if asked.floor is None else _checked(asked.floor)
     told = declared.least_scored if declared else DEFAULT_LEAST_SCORED
-    answers = Answers.from_store(
-        store,
-        name,
-        groups=groups,
-        coefficient_ranges=ranges,
-        setting=declared.setting if declared else None,
-        least_scored=told if asked.least_scored is None else _checked_share(asked.least_scored),
-    )
-    published = tuple(one.row for one in store.published(name)) if asked.with_published else ()
+    least_scored = told if asked.least_scored is None else _checked_share(asked.least_scored)
+    answers = _answers(store, name, declared, asked.phase, least_scored)
+    if needs.published:
+        answers = replace(answers, published=tuple(stored.row for stored in store.published(name)))
     warning = floor_warning(floor)
     notes = (*([warning] if warning else []), *_notes(store, name, answers))
-    is_empty = not (answers.evaluations or answers.failures or published)
+    is_empty = not (answers.evaluations or answers.failures or answers.published)
     if is_empty and (other := as_held(name, store.experiments())) != name:
-        return _load(
-            store, other, asked, by_file
-        )  # written before names were composed, or under another's rule
+        # written before names were composed, or under another's rule
+        return load(store, other, asked, needs, by_file)
     if declared is None and is_empty:
         raise UnknownExperimentError(
-            f"{_no_file(name)}, and the run store holds no evaluation of an "
+            f"{no_file(name)}, and the run store holds no evaluation of an "
             f"experiment {name!r}: pass --experiment FILE, or the name of one that the store holds"
         )
-    if declared is None and (asked.needs_matrix or asked.phase is not None):
+    if declared is None and (needs.matrix or asked.phase is not None):
         raise NoMatrixError(_no_matrix(name))
     answers = answers.only(normalised(asked.only))
-    if asked.with_scores:
-        answers = answers.with_scores(store, 0.0 if asked.needs_all_scores else floor)
-    if asked.with_confirmations:
+    if needs.scores:
+        answers = answers.with_scores(store, 0.0 if needs.scores == "all" else floor)
+    if needs.confirmations:
         answers = answers.with_confirmations(store, name, floor)
-    return Loaded(name, answers, floor, declared, published, notes, is_empty)
-
-
-def _declared_by_file(asked: Asked) -> Declared | None:
-    path = named_file(asked.experiment)
-    if path is None:
-        return None
-    from massact.config import load_experiment
-
-    return declared_by_data(load_experiment(path))
+    return Loaded(name, answers, floor, notes, is_empty)
 
 
 def read_answers(store: RunStore, experiment: "Experiment", phase: str | None = None) -> Answers:
     """What a store holds, with the declared matrix of one phase or of all, in the setting that the file declares."""
     declared = declared_by_data(experiment)
-    return Answers.from_store(
+    return _answers(store, experiment.name, declared, phase, declared.least_scored)
+
+
+def _answers(
+    store: RunStore, name: str, declared: Declared | None, phase: str | None, least_scored: float
+) -> Answers:
+    answers = Answers.from_store(
         store,
-        experiment.name,
-        groups=experiment.groups(phase),
-        coefficient_ranges=declared.coefficient_ranges,
-        setting=declared.setting,
-        least_scored=declared.least_scored,
+        name,
+        groups=declared.groups(phase) if declared else (),
+        coefficient_ranges=declared.coefficient_ranges if declared else {},
+        setting=declared.setting if declared else None,
+        least_scored=least_scored,
     )
+    return replace(answers, declared=declared)
+
+
+def declared_by_file(experiment: str | Path) -> Declared | None:
+    """What an experiment file declares; `None` for a bare name without a file."""
+    path = named_file(experiment)
+    if path is None:
+        return None
+    from massact.config import load_experiment
+
+    return declared_by_data(load_experiment(path))
 
 
 def declared_by_data(experiment: "Experiment") -> Declared:
@@ -225,9 +150,27 @@ def declared_by_data(experiment: "Experiment") -> Declared:
     return replace(declared, setting=setting)
 
 
+def find_experiment_file(value: str | Path) -> Path:
+    """A file as given, or a bare name (as the plan writes it) as `experiments/NAME.yaml`."""
+    path = Path(value)
+    is_file = path.suffix in (".yaml", ".yml") or os.path.isfile(path)  # of a name that no file can have too
+    return path if is_file else Path("experiments") / f"{value}.yaml"
+
+
+def named_file(value: str | Path) -> Path | None:
+    """The file that an experiment is named by; `None` for a bare name without one: perhaps the store knows it."""
+    path = find_experiment_file(value)
+    return path if path == Path(value) or os.path.isfile(path) else None
+
+
+def no_file(name: str) -> str:
+    """That there is no such file, in words."""
+    return visible(f"no experiment file {find_experiment_file(name)}")
+
+
 def _no_matrix(name: str) -> str:
     return (
-        f"{_no_file(name)}, which would declare what should be there, and the run "
+        f"{no_file(name)}, which would declare what should be there, and the run "
         f"store does not say what {name!r} declares: pass --experiment FILE, or run a phase of its file once "
         "(massact evaluate, phase1 to phase3 or main), which keeps that in the store"
     )

@@ -1,20 +1,27 @@
-"""What every answer is made of: points of the grid, and an answer that prints and becomes a DataFrame."""
+"""What an answer is: frozen rows, which are written as JSON, as tables and HTML, and as a DataFrame."""
 
-from collections.abc import Callable, Mapping
+import json
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from massact.domain import DEFAULT_LEAST_SCORED
+from massact.names import visible
 from massact.store.schema import StoredPoint
 
 if TYPE_CHECKING:
     import pandas as pd
 
-import json
-
+OUTPUT_SCHEMA_VERSION = 1
 Status = Literal["ok", "below_floor", "missing", "failed"]
 """`ok`: there is a best at or above the floor; `below_floor`: coherent nowhere, the nearest miss is given; `missing`:
 nothing that counts was evaluated, or too few of its responses have scores; `failed`: nor that, and a run failed."""
+MOST_ROWS = 60
+"""Rows of an HTML table; a notebook that shows thousands is slow."""
+_LENGTH = 24
+"""Characters of a differing value that are printed in full."""
 
 RowT_co = TypeVar("RowT_co", covariant=True)
 
@@ -47,17 +54,49 @@ class Point:
     """Of a best: whether no larger, or no smaller, coefficient was scored at its layer, so that one may be better."""
 
 
+AnyPoint = Point | StoredPoint
+"""A point as an answer shows it, or as a store gives it: the same names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of the printed tables; JSON and CSV hold every field instead."""
+
+    header: str
+    text: Callable[[Any], str]
+    is_number: bool = False
+    is_shared: bool = False
+    """Printed once above the table where all rows have the same."""
+    is_optional: bool = False
+    """Left out where the table is too wide; the last such column first."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettingRow:
     """What every row has that is of one setting."""
 
+    columns: ClassVar[tuple[Column, ...]] = ()
+    """Those of its printed table."""
     differs: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """The fields in which the settings of the answer's rows differ, with this row's values; see
     `massact.query.settings`. In JSON, CSV and DataFrames each is a field of the row."""
 
 
-AnyPoint = Point | StoredPoint
-"""A point as an answer shows it, or as a store gives it: the same names."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaceRow(SettingRow):
+    """A row of one model, trait and position."""
+
+    model: str
+    trait: str
+    position: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerTable:
+    """Rows of an answer and the columns that they are printed with."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,12 +113,31 @@ class Answer(Generic[RowT_co]):
     """The name of the experiment that was asked about."""
     store: str | None = field(default=None, compare=False)
     """The run store that was asked, without passwords; `None`: the server's that answers."""
-    as_html: ClassVar[Callable[["Answer[Any]"], str]]
-    """Set by `massact.query`: the tables know the rows of every question, so the rows cannot know the tables."""
+
+    def tables(self) -> list[AnswerTable]:
+        """The rows that answer the question, then the rows that the answer has beside them."""
+        parts = (getattr(self, one.name) for one in fields(self))
+        found = [part for part in parts if isinstance(part, tuple) and part and hasattr(part[0], "columns")]
+        return [AnswerTable(with_differences(part[0].columns, part), part) for part in found]
+
+    def lines(self) -> list[str]:
+        """What belongs to the answer and is too long for a column."""
+        return []
+
+    def verdict(self) -> tuple[bool, str] | None:
+        """Of a question that asks whether: yes or no, in words; the command exits with 1 for a no."""
+        return None
 
     def _repr_html_(self) -> str:
-        """The answer as a notebook shows it."""
-        return type(self).as_html(self)
+        """The answer as a notebook shows it: no scripts, no colours, every text escaped."""
+        n_rows = "1 row" if len(self.rows) == 1 else f"{len(self.rows)} rows"
+        of = f" of {escape(self.experiment)}" if self.experiment else ""
+        parts = [
+            f"<p><strong>{escape(self.question)}</strong>{of}, coherence floor {self.floor:g}: {n_rows}</p>"
+        ]
+        parts += [_html_table(table) for table in self.tables() if table.rows]
+        parts += [_html_list(self.lines()), _html_list(self.notes, "Notes")]
+        return f"<div>{''.join(parts)}</div>"
 
     def to_frame(self) -> "pd.DataFrame":
         """The rows as a DataFrame; points within a row become columns such as `best_layer`."""
@@ -88,16 +146,83 @@ class Answer(Generic[RowT_co]):
         return pd.DataFrame([flatten(row) for row in self.rows])
 
 
+# JSON
+
+
+def to_json(answer: Answer[Any]) -> str:
+    """An answer as JSON, ending in a line break. Missing is null, never 0 or NaN."""
+    return json.dumps(to_content(answer), indent=2, allow_nan=False) + "\n"
+
+
+def to_content(answer: Answer[Any]) -> dict[str, Any]:
+    """An answer as what JSON can hold; docs/json.md names its fields."""
+    head = ("question", "floor", "experiment", "store", "rows", "notes")
+    names = [*head, *(one.name for one in fields(answer) if one.name not in head)]
+    return {
+        "schema_version": OUTPUT_SCHEMA_VERSION,
+        **{name: to_mapping(getattr(answer, name)) for name in names},
+    }
+
+
 def to_mapping(value: object) -> Any:
     """A row as nested dicts and lists, for JSON."""
     if is_dataclass(value):
         named = {one.name: to_mapping(getattr(value, one.name)) for one in fields(value)}
         return named | named.pop("differs", {})
     if isinstance(value, Mapping):
-        return {str(key): to_mapping(one) for key, one in value.items()}
+        return {str(key): to_mapping(inner) for key, inner in value.items()}
     if isinstance(value, tuple | list):
-        return [to_mapping(one) for one in value]
+        return [to_mapping(inner) for inner in value]
     return value
+
+
+def differing_names(answer: Answer[Any]) -> tuple[str, ...]:
+    """The fields in which the settings of the answer's rows differ, which the JSON of a row holds among its own."""
+    parts = (getattr(answer, one.name) for one in fields(answer))
+    rows = (row for part in parts if isinstance(part, tuple) for row in part)
+    return next((tuple(row.differs) for row in rows if getattr(row, "differs", None)), ())
+
+
+def from_content(answer: Any, content: Mapping[str, Any], differing: Sequence[str]) -> Any:
+    """The answer that some JSON is of.
+
+    Args:
+        answer: its type, such as `Answer[BestRow]`.
+        differing: as `differing_names` gives it.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is of another version.
+    """
+    row, cls = row_type(answer), typing.get_origin(answer) or answer
+
+    def read(hint: Any, value: Any) -> Any:
+        if isinstance(hint, TypeVar):
+            return read(row, value)
+        inner = [one for one in typing.get_args(hint) if one not in (type(None), Ellipsis)]
+        if value is None or not (inner or is_dataclass(hint)):
+            return value
+        if typing.get_origin(hint) is tuple:
+            return tuple(read(inner[0], one) for one in value)
+        if is_dataclass(hint):
+            return made(hint, value)
+        return read(inner[0], value) if len(inner) == 1 and typing.get_origin(hint) is not Literal else value
+
+    def made(kind: Any, values: Mapping[str, Any]) -> Any:
+        hints = typing.get_type_hints(kind)
+        told = {
+            one.name: read(hints[one.name], values[one.name]) for one in fields(kind) if one.name != "differs"
+        }
+        if "differs" in hints:
+            told["differs"] = {name: values[name] for name in differing}
+        return kind(**told)
+
+    return made(cls, content)
+
+
+def row_type(answer: Any) -> Any:
+    """The type of the rows of an answer's type."""
+    generic = answer if typing.get_args(answer) else answer.__orig_bases__[0]
+    return typing.get_args(generic)[0]
 
 
 def flatten(row: object) -> dict[str, Any]:
@@ -117,91 +242,102 @@ def flatten(row: object) -> dict[str, Any]:
     return {**flat, **differs}
 
 
-# A column of the printed tables, and how the values of rows are written in it.
+# tables
 
-GRID_END = " end"
-"""Stands behind the coefficient of a best at the end of its grid; see `Point.at_grid_end`."""
+
+def with_differences(columns: tuple[Column, ...], rows: Sequence[object]) -> tuple[Column, ...]:
+    """The columns, and behind the place those of the fields in which the settings of the rows differ."""
+    differing = [getattr(row, "differs", {}) for row in rows]
+    if not any(differing):
+        return columns
+    needed = telling_apart(differing)
+    added = tuple(_differing(name, differing, is_optional=name not in needed) for name in differing[0])
+    left = [column for column in columns if column.header not in {one.header for one in added}]
+    place = ("source", "model", "trait", "position")
+    n_places = next(i for i, column in enumerate(left) if column.header not in place)
+    return (*left[:n_places], *added, *left[n_places:])
+
+
+def _differing(name: str, rows: Sequence[Mapping[str, Any]], *, is_optional: bool) -> Column:
+    short = shortened(row[name] for row in rows)
+
+    def shown(row: Any) -> str:
+        value = row.differs[name]
+        return "" if value is None else short[value]
+
+    header = {"n_questions": "questions", "baseline_trait_mean": "baseline"}.get(name, name.replace("_", " "))
+    return Column(header, shown, is_shared=True, is_optional=is_optional)
+
+
+def telling_apart(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The first of the fields in which rows differ that tell apart whatever all of them do."""
+    kept: list[str] = []
+    for name in rows[0] if rows else ():
+        before = {tuple(row[one] for one in kept) for row in rows}
+        if len({tuple(row[one] for one in (*kept, name)) for row in rows}) > len(before):
+            kept.append(name)
+    return tuple(kept)
+
+
+def shortened(values: Iterable[Any]) -> dict[Any, str]:
+    """Texts for values, long ones cut so that they stay distinct."""
+    texts = {value: f"{value:g}" if isinstance(value, float) else str(value) for value in values}
+    for cut in (
+        lambda text: text[:8],
+        lambda text: f"{text[:8]}...{text[-8:]}",
+        lambda text: f"...{text[-40:]}",
+    ):
+        short = {value: text if len(text) <= _LENGTH else cut(text) for value, text in texts.items()}
+        if len({*short.values()}) == len({*texts.values()}):
+            return short
+    return texts
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """A column of the printed tables; JSON and CSV hold every field instead."""
+class PrintedTable:
+    """The texts of a table without the columns that say nothing."""
 
-    header: str
-    text: Callable[[Any], str]
-    is_number: bool = False
-    is_shared: bool = False
-    """Printed once above the table where all rows have the same."""
-    is_optional: bool = False
-    """Left out where the table is too wide; the last such column first."""
+    shared: dict[str, str]
+    """By header, the one value that all rows have; it is printed once."""
+    columns: tuple[Column, ...]
+    cells: tuple[tuple[str, ...], ...]
+    """Row by row."""
 
 
-def text(name: str) -> Callable[[Any], str]:
-    """A field's value as it is."""
-
-    def shown(row: object) -> str:
-        value = getattr(row, name)
-        return "" if value is None else str(value)
-
-    return shown
-
-
-def number(name: str, spec: str, *, within: str | None = None) -> Callable[[Any], str]:
-    """A field's value, or that of the point `within` the row, as a format specification says."""
-
-    def shown(row: object) -> str:
-        holder = getattr(row, within) if within else row
-        value = None if holder is None else getattr(holder, name)
-        return "" if value is None else _unsigned_zero(format(value, spec))
-
-    return shown
+def printed(columns: Sequence[Column], rows: Sequence[object]) -> PrintedTable:
+    """The texts of some rows."""
+    texts = {column: [visible(column.text(row)) for row in rows] for column in columns}
+    filled = [column for column in columns if any(texts[column])]
+    shared = [column for column in filled if column.is_shared and len({*texts[column]} - {""}) == 1]
+    shown = tuple(column for column in filled if column not in shared)
+    return PrintedTable(
+        {column.header: max(texts[column]) for column in shared},
+        shown,
+        tuple(tuple(texts[column][index] for column in shown) for index in range(len(rows))),
+    )
 
 
-def _unsigned_zero(text: str) -> str:
-    return text.replace("-", "+") if text.startswith("-") and not text.strip("-0.") else text
+def _html_table(table: AnswerTable) -> str:
+    texts = printed(table.columns, table.rows)
 
-
-def point(name: str, status: str | None = None) -> Callable[[Any], str]:
-    """A point in words; where there is none, the status that says why."""
-
-    def shown(row: object) -> str:
-        point: Point | None = getattr(row, name)
-        if point is None or point.delta is None:
-            return str(getattr(row, status)) if status else ""
-        end = GRID_END if point.at_grid_end else ""
-        return (
-            f"{_unsigned_zero(format(point.delta, '+.1f'))} (layer {point.layer}, {point.coefficient:g}{end})"
+    def line(tag: str, cells: Iterable[str]) -> str:
+        sides = ("right" if column.is_number else "left" for column in texts.columns)
+        parts = (
+            f'<{tag} style="text-align: {side}">{escape(text)}</{tag}>'
+            for side, text in zip(sides, cells, strict=True)
         )
+        return f"<tr>{''.join(parts)}</tr>"
 
-    return shown
-
-
-def interval(low: str, high: str) -> Callable[[Any], str]:
-    """Two fields as `+1.0 to +2.0`."""
-
-    def shown(row: object) -> str:
-        ends = [getattr(row, name) for name in (low, high)]
-        return "" if None in ends else " to ".join(_unsigned_zero(format(end, "+.1f")) for end in ends)
-
-    return shown
+    above = ", ".join(f"{escape(header)} {escape(value)}" for header, value in texts.shared.items())
+    head = line("th", (column.header for column in texts.columns))
+    body = "".join(line("td", cells) for cells in texts.cells[:MOST_ROWS])
+    n_left = len(texts.cells) - MOST_ROWS
+    more = f"<p>{n_left} more row{'s' * (n_left > 1)}: <code>.rows</code> has all</p>" if n_left > 0 else ""
+    whole = f"<table><thead>{head}</thead><tbody>{body}</tbody></table>"
+    return f'{f"<p>{above}</p>" if above else ""}<div style="overflow-x: auto">{whole}</div>{more}'
 
 
-# An answer as JSON: what `--format json` prints and the query API answers; docs/json.md names its fields.
-
-OUTPUT_SCHEMA_VERSION = 1
-
-
-def to_json(answer: Answer[Any]) -> str:
-    """An answer as JSON, ending in a line break. Missing is null, never 0 or NaN."""
-    head = {
-        "schema_version": OUTPUT_SCHEMA_VERSION,
-        "question": answer.question,
-        "floor": answer.floor,
-        "experiment": answer.experiment,
-        "store": answer.store,
-        "rows": to_mapping(answer.rows),
-        "notes": list(answer.notes),
-    }
-    own = {field.name: to_mapping(getattr(answer, field.name)) for field in fields(answer)}
-    whole = {**head, **{name: value for name, value in own.items() if name not in head}}
-    return json.dumps(whole, indent=2, allow_nan=False) + "\n"
+def _html_list(lines: Sequence[str], title: str = "") -> str:
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines[:MOST_ROWS])
+    name = f"<p>{escape(title)}</p>" if title else ""
+    return f"{name}<ul>{items}</ul>" if items else ""

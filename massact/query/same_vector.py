@@ -7,12 +7,11 @@ or after. Labels whose bests lie at two layers must be one vector at both.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from massact.domain import DEFAULT_ALIKE, Recipe
-from massact.query.evaluations import PointSet
-from massact.query.rows import Point
-from massact.query.selection import recipe_of
+from massact.query.groups import Side, recipe_of
+from massact.query.rows import Column, Point
 
 Cosines = Mapping[tuple[str, str], float]
 """Cosine of two vectors by their digests, in either order."""
@@ -41,6 +40,10 @@ def taken_over_words(one: HasMark) -> str:
     return f"{one.same_as}{cosine}"
 
 
+SAME_AS = Column("same as", lambda row: taken_over_words(row).replace("cosine ", ""))
+"""Of rows of evaluations."""
+
+
 def taken_over_note(rows: Iterable[HasMark], what: str, plural: str) -> tuple[str, ...]:
     """How many of the rows were not evaluated themselves, if any."""
     n = sum(row.same_as is not None for row in rows)
@@ -62,14 +65,6 @@ def evaluated_once(labels: tuple[str, str], a: Point, b: Point) -> str | None:
     cosines = [one.same_as_cosine for one in (a, b) if one.same_as_cosine is not None]
     words = " and ".join(f"{int(cosine * 10_000) / 10_000:.4f}" for cosine in cosines)
     return f"{ONCE}, as {lenders[0]}: cosine {words}"
-
-
-class Side(NamedTuple):
-    """A label with its best and all its evaluations in one setting."""
-
-    label: str
-    best: Point
-    points: PointSet
 
 
 def same_vector(a: Side, b: Side, cosines: Cosines | None = None) -> str | None:

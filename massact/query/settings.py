@@ -1,11 +1,11 @@
 """In which fields settings differ: in words, and as fields and columns of the rows of an answer."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from operator import attrgetter
 from typing import Any, TypeVar
 
-from massact.query.rows import Answer
+from massact.query.rows import Answer, shortened
 from massact.store.schema import EvaluationRow
 
 JUDGE_FIELDS = ("judge", "judge_model", "judge_prompt")
@@ -16,8 +16,6 @@ SETTING_FIELDS = (
 )  # fmt: skip
 """What a row tells of its setting; the first that tell two settings apart are columns of a narrow table."""
 _ADAPTER = "+adapter:"
-_LENGTH = 24
-"""Characters of a value that are printed in full."""
 
 AnswerT = TypeVar("AnswerT", bound=Answer[Any])
 Samples = Mapping[tuple[str, str], Mapping[str, EvaluationRow]]
@@ -65,20 +63,6 @@ def differences(samples: Iterable[EvaluationRow]) -> str:
     )
 
 
-def shortened(values: Iterable[Any]) -> dict[Any, str]:
-    """Texts for values, long ones cut so that they stay distinct."""
-    texts = {value: f"{value:g}" if isinstance(value, float) else str(value) for value in values}
-    for cut in (
-        lambda text: text[:8],
-        lambda text: f"{text[:8]}...{text[-8:]}",
-        lambda text: f"...{text[-40:]}",
-    ):
-        short = {value: text if len(text) <= _LENGTH else cut(text) for value, text in texts.items()}
-        if len({*short.values()}) == len({*texts.values()}):
-            return short
-    return texts
-
-
 def with_differences(answer: AnswerT, samples: Samples, *, has_several_baselines: bool) -> AnswerT:
     """The answer with the fields in which the settings of its rows differ, in every row.
 
@@ -122,15 +106,3 @@ def _names(samples: Samples) -> tuple[str, ...]:
         if len({tuple(setting_value(row, name) for name in differing) for row in rows}) < len(rows):
             names.add("setting")
     return tuple(name for name in (*SETTING_FIELDS, "setting") if name in names)
-
-
-def telling_apart(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """The first of the fields in which rows differ that tell apart whatever all of them do."""
-    if not rows:
-        return ()
-    kept: list[str] = []
-    for name in rows[0]:
-        before = {tuple(row[one] for one in kept) for row in rows}
-        if len({tuple(row[one] for one in (*kept, name)) for row in rows}) > len(before):
-            kept.append(name)
-    return tuple(kept)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from massact.domain import AllDims, Scope, When
 from massact.query import CurveRow
-from massact.query.selection import recipe_of
+from massact.query.groups import recipe_of
 from massact.report.evidence import Evidence, Place, place_of
 from massact.report.figure_style import (
     INK,

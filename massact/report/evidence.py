@@ -25,9 +25,14 @@ from massact.query import (
     Point,
     PublishedComparison,
 )
-from massact.query.current import Currency
 from massact.query.evaluations import group_of
-from massact.query.selection import Stratum, natural_order, slices, strata
+from massact.query.groups import ComparableGroups, Currency, natural_order, slices, strata
+from massact.query.questions.coefficients import ask_coefficients
+from massact.query.questions.compare import ask_compare
+from massact.query.questions.confirmations import confirmations_of
+from massact.query.questions.curve import ask_curve
+from massact.query.questions.gaps import ask_gaps
+from massact.query.questions.published import compare_published
 from massact.query.stats.intervals import Believed, Standing, believe, standings
 from massact.store.schema import EvaluationRow, PublishedRow
 from massact.vectors.massive_dims import Calibration
@@ -197,9 +202,9 @@ class Evidence:
     experiment: Experiment
     answers: Answers
     facts: Facts
-    strata: Mapping[Place, Stratum]
+    strata: Mapping[Place, ComparableGroups]
     """Only places where something was run."""
-    whole: Mapping[Place, Stratum]
+    whole: Mapping[Place, ComparableGroups]
     """The same whatever phase is looked at: what standings are among."""
     evaluated: frozenset[Group]
     """Groups with an evaluation in any setting."""
@@ -224,7 +229,7 @@ class Evidence:
         if currency.declared is None and experiment.name:
             currency = Currency(declared_by(experiment).setting)
         currency = currency.over(by_group)
-        by_place: dict[Place, list[Stratum]] = defaultdict(list)
+        by_place: dict[Place, list[ComparableGroups]] = defaultdict(list)
         for stratum in strata(by_group):
             by_place[place_of(stratum)].append(stratum)
         current = {place: latest for place, some in by_place.items() if (latest := currency.stratum(some))}
@@ -330,17 +335,21 @@ class Evidence:
     # the questions that a report asks, at its floor and of the current rows alone
 
     def gaps(self) -> tuple[GapRow, ...]:
-        return self.once("gaps", lambda: self.current(self.answers.gaps(self.floor).rows))
+        return self.once("gaps", lambda: self.current(ask_gaps.of(self.answers, self.floor).rows))
 
     def compare(self, pairs: Sequence[tuple[str, str]] | None = None) -> tuple[ComparisonRow, ...]:
-        return self.current(self.answers.compare(self.floor, pairs=pairs, cosines=self.cosines).rows)
+        return self.current(
+            ask_compare.of(replace(self.answers, cosines=self.cosines), self.floor, pairs=pairs).rows
+        )
 
     def curve(self, method: str, when: When, scope: Scope) -> tuple[CurveRow, ...]:
-        return self.current(self.answers.curve(self.floor, method=method, when=when, scope=scope).rows)
+        return self.current(
+            ask_curve.of(self.answers, self.floor, method=method, when=when, scope=scope).rows
+        )
 
     def coefficients(self) -> CoefficientsAnswer:
         def asked() -> CoefficientsAnswer:
-            answer = self.answers.coefficients(self.floor)
+            answer = ask_coefficients.of(self.answers, self.floor)
             return replace(
                 answer,
                 rows=self.current(answer.rows),
@@ -352,13 +361,13 @@ class Evidence:
 
     def confirmations(self) -> ConfirmationsAnswer:
         is_split = self.experiment.confirm_share is not None
-        answer = self.answers.confirmations(self.floor, is_split=is_split)
+        answer = confirmations_of(self.answers, self.floor, is_split=is_split)
         return replace(answer, rows=self.current(answer.rows), places=self.current(answer.places))
 
     def compare_published(self, model_names: Mapping[str, str]) -> tuple[PublishedComparison, ...]:
         """Every printed figure, whatever the setting of ours."""
         published = self.facts.published
-        return self.answers.compare_published(published, self.floor, model_names=model_names).rows
+        return compare_published(self.answers, published, self.floor, model_names=model_names).rows
 
     def interval(self, place: Place, label: str) -> tuple[float, float] | None:
         """The 95 % interval of a best's delta, its having been picked allowed for; `None` where nothing tells."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from massact.domain import METHODS
 from massact.labels import parse_label
 from massact.query import Point
-from massact.query.selection import recipe_of
+from massact.query.groups import recipe_of
 from massact.report.evidence import RANDOM
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from massact.query.selection import is_at_floor
+from massact.query.groups import is_at_floor
 from massact.report.evidence import Evidence, Place, counted
 from massact.report.figure_style import (
     INK,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from massact.query.selection import recipe_of
+from massact.query.groups import recipe_of
 from massact.report.evidence import RANDOM, CosineMatrix, Evidence, Place, VectorFact, counted, listed
 from massact.report.figure_style import (
     QUIET,

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from massact.query import Point
-from massact.query.selection import natural_order
+from massact.query.groups import natural_order
 from massact.report.evidence import RANDOM, Evidence, Place
 from massact.report.figure_style import (
     INK,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from massact.domain import Direction
 from massact.query import Point, PublishedComparison, before_after_pairs
+from massact.query.groups import natural_order, recipe_of
 from massact.query.questions.published import SAME_DIRECTION, match_model
-from massact.query.selection import natural_order, recipe_of
 from massact.report.evidence import Evidence, Place, counted, gain, listed
 from massact.report.figure_style import (
     INK,

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from massact.query import GapRow
+from massact.query.groups import setting_notes, slices
 from massact.query.same_vector import taken_over_note
-from massact.query.selection import setting_notes, slices
 from massact.report.evidence import RANDOM, Evidence, Place, counted, group_at, place_of
 from massact.report.section import (
     Cell,

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from massact.query.groups import ComparableGroups, is_at_floor, is_below_floor, natural_order, recipe_of
 from massact.query.rows import AnyPoint
-from massact.query.selection import Stratum, is_at_floor, is_below_floor, natural_order, recipe_of
 from massact.report.evidence import RANDOM, Evidence, Place, listed
 from massact.report.figure_style import (
     FLOOR_DASHES,
@@ -79,7 +79,7 @@ def against_coefficient(evidence: Evidence, most: int = MOST_FIGURES) -> "list[F
     return [AgainstCoefficient(evidence, place, rest) for place in key_places(evidence, places, most)]
 
 
-def label_lines(stratum: Stratum, floor: float, x_of: XValue) -> Lines:
+def label_lines(stratum: ComparableGroups, floor: float, x_of: XValue) -> Lines:
     """Per label the points that can be drawn at the layer of its best, or else of its nearest miss."""
     lines = {}
     for label in sorted(stratum.slices, key=legend_order):

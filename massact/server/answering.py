@@ -1,32 +1,123 @@
 """Answering one request from the run store: a question, or what massact's own reader asks for. No mlflow, no flask."""
 
+import json
 import logging
+import os
 import re
-from collections.abc import Callable, Mapping
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import cache
+from multiprocessing.connection import Connection
 from typing import Any
 
+from massact import __version__, api
 from massact._gc import collector_paused
-from massact.errors import MassactError, StoreError
+from massact.errors import MassactError, StoreError, UsageError
 from massact.json_text import parse_json
 from massact.query import Answer
-from massact.query.load import ask_store
-from massact.query.rows import to_json
-from massact.server.parameters import ANY_TEXT, Parameter, choice, text
+from massact.query.question import ANY_TEXT, EXPERIMENT, Parameter, Question, choice, text, whole
+from massact.query.rows import differing_names, to_content, to_json
 from massact.server.problems import (
     BAD_BODY,
+    BAD_PARAMETER,
     FAILED,
+    MAX_ROWS,
     PROBLEM_TYPE,
     TOO_LARGE,
     Limits,
     ProblemError,
+    limits_of,
     problem_of,
 )
 from massact.server.processes import Reply
-from massact.server.questions import EXPERIMENT, QUESTIONS, ROWS, Served
 from massact.store.read.reader import StoreReader
-from massact.store.read.served import MAX_RUN_IDS, WIRE_TYPE, pack_points, pack_runs, pack_steps, pack_values
+from massact.store.read.served import (
+    MAX_RUN_IDS,
+    WIRE_TYPE,
+    pack_points,
+    pack_runs,
+    pack_steps,
+    pack_values,
+)
 from massact.store.read.sql import SqlSource
-from massact.store.schema import Kind
+from massact.store.schema import Declared, Kind, declared_from
+
+# what requests may ask
+
+ROWS = 1000
+"""Rows of a page where no limit is given."""
+MAX_REPEATED = 100
+"""Values of a parameter that may be repeated."""
+
+
+@cache
+def served() -> dict[str, Question[..., Any]]:
+    """The questions that have an address, by name."""
+    return {posed.name: posed for posed in api.questions() if posed.traits.is_served}
+
+
+def parameters_of(posed: Question[..., Any]) -> tuple[Parameter, ...]:
+    """All that a request may give, with their defaults; of pages the limit has one and is bounded."""
+    found = []
+    for parameter in posed.parameters:
+        one = parameter
+        default = posed.default(one) if one in posed.own else None
+        if posed.traits.has_pages and one.name == "limit":
+            one, default = whole(one.name, one.meaning, 1, MAX_ROWS), str(ROWS)
+        schema = one.schema if default is None else {**one.schema, "default": _json_default(one, default)}
+        found.append(replace(one, schema=schema))
+    return tuple(found)
+
+
+def _json_default(one: Parameter, text: str) -> Any:
+    """What stands in the description: a number or a truth value as such."""
+    return text if one.schema["type"] == "string" else one.read(text)
+
+
+def read_parameters(allowed: Sequence[Parameter], given: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The values by what the function calls each; one that was not given is absent.
+
+    Raises:
+        ProblemError: a parameter is unknown, missing, repeated, or not what its schema says.
+    """
+    known = {one.name: one for one in allowed}
+    for name in given:
+        if name not in known:
+            there = ", ".join(known) or "none"
+            raise ProblemError(BAD_PARAMETER, f"there is no parameter {_shown(name)}; there are {there}")
+    values = {}
+    for one in allowed:
+        texts = given.get(one.name, ())
+        if texts:
+            values[one.key] = _read(one, texts)
+        elif one.is_required:
+            raise ProblemError(BAD_PARAMETER, f"the parameter {one.name!r} is missing: {one.meaning}")
+    return values
+
+
+def _read(one: Parameter, texts: Sequence[str]) -> Any:
+    if len(texts) > (MAX_REPEATED if one.is_repeated else 1):
+        most = f"at most {MAX_REPEATED} times" if one.is_repeated else "once"
+        raise ProblemError(BAD_PARAMETER, f"the parameter {one.name!r} may be given {most}")
+    values = []
+    for written in texts:
+        try:
+            values.append(one.read(written))
+        except ValueError as error:
+            raise ProblemError(
+                BAD_PARAMETER, f"the parameter {one.name!r}: {_shown(written)} {error} ({one.meaning})"
+            ) from None
+        except UsageError as error:  # it is written as it should be, and makes no sense
+            raise problem_of(error, "") from error
+    return values if one.is_repeated else values[0]
+
+
+def _shown(value: str) -> str:
+    return repr(value if len(value) <= 80 else value[:77] + "...")
+
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +133,7 @@ class Answering:
 
         Args:
             request: `question` or `reading`, which is its name; `given`, its parameters; `readable`, the ids of the
-                MLflow experiments that whoever asks may read.
+                MLflow experiments that whoever asks may read; `declared` where massact itself asks.
         """
         given = request["given"]
         try:
@@ -68,22 +159,48 @@ class Answering:
             statement_seconds=self._limits.seconds,
         )
         try:
-            if "question" in request:
-                return self._question(QUESTIONS[request["question"]], request["given"], source)
-            body = READINGS[request["reading"]](source, request["given"])
-            _check_size(body, self._limits.raw_bytes, "ask MLflow's own search instead")
-            return Reply(200, {"Content-Type": WIRE_TYPE}, body)
+            if "question" not in request:
+                body = READINGS[request["reading"]](source, request["given"])
+                return self._raw(body)
+            posed, given = served()[request["question"]], request["given"]
+            if "declared" in request:
+                return self._raw(_for_ourselves(posed, given, source, request["declared"]))
+            return self._page(posed, given, source)
         finally:
             source.close()
 
-    def _question(self, served: Served, given: Mapping[str, Any], source: SqlSource) -> Reply:
-        limit = given.get("limit", ROWS)
-        wanted = {**given, "limit": limit} if served.has_pages else given
-        answer: Answer[Any] = ask_store(StoreReader(source), served.posed(wanted))
-        has_more = served.has_pages and len(answer.rows) == limit
+    def _raw(self, body: bytes) -> Reply:
+        _check_size(body, self._limits.raw_bytes, "ask MLflow's own search instead")
+        return Reply(200, {"Content-Type": WIRE_TYPE}, body)
+
+    def _page(self, posed: Question[..., Any], given: Mapping[str, Any], source: SqlSource) -> Reply:
+        has_pages, limit = posed.traits.has_pages, given.get("limit", ROWS)
+        answer = _ask(posed, {**given, "limit": limit} if has_pages else given, source)
+        has_more = has_pages and len(answer.rows) == limit
         body = to_json(answer).encode()
         _check_size(body, self._limits.answer_bytes, "ask for less with filters, or with limit and offset")
         return Reply(200, {"Content-Type": "application/json"}, body, has_more)
+
+
+def _ask(
+    posed: Question[..., Any], given: Mapping[str, Any], source: SqlSource, declared: Declared | None = None
+) -> Answer[Any]:
+    about, own = posed.split(given)
+    answer: Answer[Any] = posed.ask_store(StoreReader(source), given["experiment"], about, own, declared)
+    return answer
+
+
+def _for_ourselves(
+    posed: Question[..., Any], given: Mapping[str, Any], source: SqlSource, content: Mapping[str, Any] | None
+) -> bytes:
+    """The answer with what its JSON does not tell, for `massact.query.question`."""
+    try:
+        declared = None if content is None else declared_from(given["experiment"], content)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UsageError(f"what is declared cannot be read: {error}") from error
+    answer = _ask(posed, given, source, declared)
+    told = {"version": __version__, "differing": differing_names(answer), "answer": to_content(answer)}
+    return json.dumps(told, allow_nan=False, separators=(",", ":")).encode()
 
 
 def refusal(problem: ProblemError) -> Reply:
@@ -135,7 +252,7 @@ READINGS: dict[str, Callable[[SqlSource, Mapping[str, Any]], bytes]] = {
 """What massact's own reader asks for, as the methods of `massact.store.read.base.RunSource`."""
 
 
-# What massact's own reader may ask for, as requests: their parameters and bodies. `answering` answers them.
+# what may be asked for, as requests
 
 BY_GET: dict[str, tuple[str, tuple[Parameter, ...]]] = {
     "points": ("The evaluations of an experiment: of the finished ones their points", (EXPERIMENT,)),
@@ -209,3 +326,52 @@ def _is_text(value: object, schema: Mapping[str, Any]) -> bool:
         value.encode(errors="ignore").decode() == value
     )  # JSON can write half a character, a database cannot
     return is_whole and re.fullmatch(schema["pattern"], value) is not None
+
+
+def read_question(data: bytes) -> dict[str, Any]:
+    """A question of ours as massact itself asks it: its name, its values, and what the experiment's file declares.
+
+    Raises:
+        ProblemError: it is not what `massact.query.question` sends.
+    """
+    try:
+        body = parse_json(data)
+        posed, texts, declared = served()[body["question"]], body["parameters"], body["declared"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ProblemError(BAD_BODY, "the body is no question of this server's version") from error
+    is_read = isinstance(texts, dict) and all(
+        isinstance(some, list) and all(isinstance(text, str) for text in some) for some in texts.values()
+    )
+    if not is_read or not isinstance(declared, dict | None):
+        raise ProblemError(
+            BAD_BODY, "the body has to hold texts by the parameters' names, and what is declared"
+        )
+    # all rows at once: pages are for others
+    return {"question": posed.name, "given": read_parameters(posed.parameters, texts), "declared": declared}
+
+
+# the process
+
+_NICENESS = 5
+"""Logging of runs goes before questions."""
+
+
+def main() -> None:
+    """Answer until nobody is left to ask."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server decides when it is over
+    with suppress(OSError):
+        os.nice(_NICENESS)
+    answering = Answering(os.environ["MASSACT_SERVER_DATABASE"], limits_of())
+    with (
+        Connection(int(sys.argv[1])) as connection,
+        suppress(EOFError, BrokenPipeError, ConnectionResetError),
+    ):
+        while True:
+            reply = answering.answer(json.loads(connection.recv_bytes()))
+            head = {"status": reply.status, "headers": reply.headers, "has_more": reply.has_more}
+            connection.send_bytes(json.dumps(head).encode())
+            connection.send_bytes(reply.body)
+
+
+if __name__ == "__main__":
+    main()

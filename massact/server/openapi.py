@@ -1,26 +1,58 @@
 """The description of the query API: OpenAPI 3.1, made of the tables that the addresses are made of."""
 
+import ast
 import inspect
 import json
 import types
 import typing
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Any, Literal
 
 from massact import __version__
-from massact._field_docs import field_docstrings, first_paragraph
 from massact.query import Answer
+from massact.query.question import Parameter, Question
 from massact.query.rows import OUTPUT_SCHEMA_VERSION
 from massact.server import API
-from massact.server.answering import BY_GET, BY_POST
-from massact.server.parameters import MAX_REPEATED, Parameter
+from massact.server.answering import BY_GET, BY_POST, MAX_REPEATED, parameters_of, served
 from massact.server.problems import KINDS, NOT_LOGGED_IN, PROBLEM_TYPE, Kind
-from massact.server.questions import QUESTIONS, Served
 from massact.store.read.served import WIRE_TYPE
 
-# JSON Schemas of answers, made of the same types that docs/json.md is made of.
+# the texts under the fields of a dataclass, which only the source holds
+
+
+def field_docstrings(cls: type[Any]) -> dict[str, str]:
+    """By field, the text under it, on one line; a field without one is absent."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if is_dataclass(base):
+            (node,) = ast.parse(inspect.getsource(base)).body
+            assert isinstance(node, ast.ClassDef)
+            found.update(docstrings(node.body))
+    return found
+
+
+def docstrings(body: list[ast.stmt]) -> Iterator[tuple[str, str]]:
+    """The name and text of each assignment with a text under it."""
+    for node, below in pairwise(body):
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        text = below.value.value if _is_constant(below) else None
+        if isinstance(target, ast.Name) and isinstance(text, str):
+            yield target.id, " ".join(text.split())
+
+
+def first_paragraph(cls: type[Any]) -> str:
+    """The first paragraph of a class's own text, on one line."""
+    return " ".join((cls.__doc__ or "").split("\n\n")[0].split())
+
+
+def _is_constant(node: ast.stmt) -> typing.TypeGuard[Any]:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+# schemas of answers, made of the same types as docs/json.md
 
 Schema = dict[str, Any]
 _TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", types.NoneType: "null"}
@@ -32,15 +64,15 @@ class Schemas:
     def __init__(self) -> None:
         self.components: dict[str, Schema] = {}
 
-    def of_answer(self, served: Served) -> Schema:
+    def of_answer(self, posed: Question[..., Any]) -> Schema:
         """A reference to the schema of a question's answer."""
         head: Schema = {
             "schema_version": {"const": OUTPUT_SCHEMA_VERSION},
-            "question": {"const": served.name},
+            "question": {"const": posed.name},
             "floor": {"type": "number", "minimum": 0, "maximum": 100},
             "experiment": {"type": "string", "description": "The experiment that was asked about."},
             "store": {"type": "null", "description": "Which run store: this server's."},
-            "rows": {"type": "array", "items": self._reference(served.row)},
+            "rows": {"type": "array", "items": self._reference(posed.row)},
             "notes": {
                 "type": "array",
                 "items": {"type": "string"},
@@ -48,9 +80,11 @@ class Schemas:
             },
             "least_scored": {"type": "number", "minimum": 0, "maximum": 1},
         }
-        own = self._properties(served.answer, left_out={field.name for field in fields(Answer)})
-        name = f"{served.name.capitalize()}Answer"
-        self.components[name] = _object({**head, **own}, served.summary + ".")
+        own = self._properties(
+            typing.get_origin(posed.answer) or posed.answer, left_out={field.name for field in fields(Answer)}
+        )
+        name = f"{posed.name.capitalize()}Answer"
+        self.components[name] = _object({**head, **own}, posed.summary + ".")
         return _ref(name)
 
     def _reference(self, cls: type[Any]) -> Schema:
@@ -123,7 +157,7 @@ def description(*, has_login: bool) -> str:
     """
     schemas = Schemas()
     paths: dict[str, Any] = {
-        f"{API}/{one.name}": {"get": _question(one, schemas)} for one in QUESTIONS.values()
+        f"{API}/{one.name}": {"get": _question(one, schemas)} for one in served().values()
     }
     for name, (summary, parameters) in BY_GET.items():
         paths[f"{API}/raw/{name}"] = {"get": _reading(name, summary, parameters)}
@@ -147,19 +181,19 @@ def description(*, has_login: bool) -> str:
     return json.dumps(whole, indent=1) + "\n"
 
 
-def _question(served: Served, schemas: Schemas) -> dict[str, Any]:
+def _question(posed: Question[..., Any], schemas: Schemas) -> dict[str, Any]:
     answered: dict[str, Any] = {
         "description": "The answer.",
-        "content": {"application/json": {"schema": schemas.of_answer(served)}},
+        "content": {"application/json": {"schema": schemas.of_answer(posed)}},
     }
-    if served.has_pages:
+    if posed.traits.has_pages:
         text = "Where there may be more rows, the address that gives them, as rel=next."
         answered["headers"] = {"Link": {"description": text, "schema": {"type": "string"}}}
     return {
-        "operationId": served.name,
-        "summary": served.summary,
+        "operationId": posed.name,
+        "summary": posed.summary,
         "tags": ["questions"],
-        "parameters": _parameters(served.parameters),
+        "parameters": _parameters(parameters_of(posed)),
         "responses": {"200": answered, **_refusals(_ASKED)},
     }
 

@@ -124,7 +124,7 @@ def _is_given_up(error: StoreError) -> bool:
     return getattr(cause, "sqlstate", None) == _QUERY_CANCELED
 
 
-# How much a question may take. Each limit is an environment variable of the server.
+# how much a question may take
 
 PREFIX = "MASSACT_SERVER_"
 MAX_ROWS = 10_000

@@ -5,8 +5,6 @@ A thread could not be stopped, and would share Python's lock with those that tak
 
 import json
 import os
-import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -14,11 +12,11 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import Pipe
 from typing import Any
 
 from massact.server.problems import BUSY, FAILED, TOO_LONG, Limits, ProblemError
 
-LENGTH = struct.Struct("!Q")
 IDLE_SECONDS = 30.0
 """A process that answered about a large store keeps its memory; so none waits longer for the next question."""
 
@@ -35,46 +33,24 @@ class Reply:
 
 
 class _Process:
-    """One process and the socket to it."""
+    """One process and the connection to it."""
 
     def __init__(self, database: str) -> None:
-        here, there = socket.socketpair()
-        command = [sys.executable, "-m", "massact.server.worker", str(there.fileno())]
+        self._connection, there = Pipe()
+        command = [sys.executable, "-m", "massact.server.answering", str(there.fileno())]
         environment = {**os.environ, "MASSACT_SERVER_DATABASE": database}
         with there:
             self._process = subprocess.Popen(
                 command, pass_fds=(there.fileno(),), env=environment, stdin=subprocess.DEVNULL
             )
-        self._socket = here
 
     def ask(self, message: bytes, deadline: float) -> Reply:
-        """Its answer. Raises OSError where none comes in time, or the process ends."""
-        self._wait_until(deadline)
-        self._socket.sendall(LENGTH.pack(len(message)) + message)
-        head = json.loads(self._receive(deadline))
-        body = self._receive(deadline)
-        return Reply(head["status"], head["headers"], bytes(body), head["has_more"])
-
-    def _receive(self, deadline: float) -> bytearray:
-        (length,) = LENGTH.unpack(self._exactly(LENGTH.size, deadline))
-        return self._exactly(length, deadline)
-
-    def _exactly(self, length: int, deadline: float) -> bytearray:
-        found = bytearray(length)
-        view, start = memoryview(found), 0
-        while start < length:
-            self._wait_until(deadline)
-            count = self._socket.recv_into(view[start:])
-            if not count:
-                raise ConnectionError("the process ended")
-            start += count
-        return found
-
-    def _wait_until(self, deadline: float) -> None:
-        left = deadline - time.monotonic()
-        if left <= 0:
+        """Its answer. Raises OSError or EOFError where none comes in time, or the process ends."""
+        self._connection.send_bytes(message)
+        if not self._connection.poll(max(0.0, deadline - time.monotonic())):
             raise TimeoutError
-        self._socket.settimeout(left)
+        head = json.loads(self._connection.recv_bytes())
+        return Reply(**head, body=self._connection.recv_bytes())
 
     @property
     def is_alive(self) -> bool:
@@ -83,7 +59,7 @@ class _Process:
 
     def end(self) -> None:
         """Stop it, whatever it is at."""
-        self._socket.close()
+        self._connection.close()
         self._process.kill()
         self._process.wait()
 
@@ -133,7 +109,7 @@ class Processes:
                 f"the question was given up after {self.limits.seconds:g} s: ask for less with filters, or leave "
                 f"intervals out; whoever runs the server may raise MASSACT_SERVER_SECONDS",
             ) from None
-        except OSError as error:
+        except (OSError, EOFError) as error:
             process.end()
             raise ProblemError(FAILED, "the process that answers ended unexpectedly") from error
         except BaseException:

@@ -1,20 +1,30 @@
 """The addresses of the query API, as a blueprint on MLflow's Flask app."""
 
+import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
 from flask import Blueprint, Flask, Request, Response, current_app, request
 from mlflow.server.handlers import _add_static_prefix
 from mlflow.server.security_utils import get_allowed_origins_from_env, should_block_cors_request
+from werkzeug.test import Client
 
 from massact import __version__
 from massact.server import API
-from massact.server.answering import BY_GET, BY_POST, read_body
+from massact.server.answering import (
+    BY_GET,
+    BY_POST,
+    ROWS,
+    parameters_of,
+    read_body,
+    read_parameters,
+    read_question,
+    served,
+)
 from massact.server.openapi import description
-from massact.server.parameters import read_parameters
 from massact.server.problems import (
     BODY_TOO_LARGE,
     FAILED,
@@ -26,9 +36,59 @@ from massact.server.problems import (
     problem_body,
 )
 from massact.server.processes import Processes, Reply
-from massact.server.questions import QUESTIONS, ROWS
-from massact.server.rights import readable_experiments
 from massact.store.read.served import MAX_RUN_IDS
+
+# Which MLflow experiments whoever asks may read: MLflow is asked, in this process, in their name. Its answer
+# to `experiments/search` is what its own permissions leave, whatever authorises here: the basic-auth app, a
+# plugin of it, or nobody. Nothing is kept from one request to the next, so a changed permission counts at
+# once.
+
+_PAGE = 1000
+_NOT_PASSED_ON = frozenset(
+    # of the body that is not passed on; and the origin, which was checked when the request came in
+    (
+        "Content-Length",
+        "Content-Type",
+        "Transfer-Encoding",
+        "Accept-Encoding",
+        "Origin",
+        "Referer",
+        "Connection",
+    )
+)
+
+
+def readable_experiments(app: Flask, request: Request) -> list[int]:
+    """The ids of the MLflow experiments, not deleted, that the sender of a request may read.
+
+    Raises:
+        ProblemError: MLflow refuses the login, or does not answer.
+    """
+    return sorted({int(one["experiment_id"]) for page in _pages(app, request) for one in page})
+
+
+def _pages(app: Flask, request: Request) -> Iterator[list[dict[str, str]]]:
+    client = Client(app.wsgi_app, use_cookies=False)
+    headers = [(name, value) for name, value in request.headers if name not in _NOT_PASSED_ON]
+    token = ""
+    while True:
+        body = {"max_results": _PAGE, "view_type": "ACTIVE_ONLY"} | ({"page_token": token} if token else {})
+        answer = client.open(
+            _add_static_prefix("/api/2.0/mlflow/experiments/search"),
+            method="POST",
+            json=body,
+            headers=headers,
+            environ_base={"REMOTE_ADDR": request.remote_addr or ""},
+        )
+        if answer.status_code != 200:
+            kind = kind_of_status(answer.status_code) if 400 <= answer.status_code < 500 else FAILED
+            raise ProblemError(kind, "MLflow does not say which experiments may be read")
+        page = json.loads(answer.get_data())
+        yield page.get("experiments", [])
+        token = page.get("next_page_token", "")
+        if not token:
+            return
+
 
 _log = logging.getLogger(__name__)
 _MAX_BODY = MAX_RUN_IDS * 70  # bytes: ids of 64 characters, quotes and commas
@@ -45,11 +105,12 @@ def mount(app: Flask, processes: Processes | None, *, has_login: bool) -> list[t
     """
     blueprint = Blueprint("massact", __name__, url_prefix=_add_static_prefix(API))
     routes = [("/openapi.json", "openapi", "GET", _describing(has_login=has_login))]
-    routes += [(f"/{name}", name, "GET", _asking(processes, "question", name)) for name in QUESTIONS]
+    routes += [(f"/{name}", name, "GET", _asking(processes, "question", name)) for name in served()]
     for method, names in (("GET", BY_GET), ("POST", BY_POST)):
         routes += [
             (f"/raw/{name}", f"raw_{name}", method, _asking(processes, "reading", name)) for name in names
         ]
+    routes.append(("/raw/answer", "raw_answer", "POST", _asking(processes, "question", "")))
     for rule, endpoint, method, view in routes:
         blueprint.add_url_rule(rule, endpoint, view, methods=[method])
     app.register_blueprint(blueprint)
@@ -75,16 +136,17 @@ def _asking(processes: Processes | None, what: str, name: str) -> Any:
 
 def _ask(processes: Processes | None, what: str, name: str) -> Reply:
     _refuse_other_sites(request)
-    given = _given(what, name, request)
+    asked = _asked(what, name, request)
     if processes is None:
         raise ProblemError(
             NO_DATABASE,
             "the server's backend store is no SQLite or PostgreSQL database: ask MLflow's own search instead",
         )
     readable = readable_experiments(current_app, request)
-    reply = processes.ask({what: name, "given": given, "readable": readable})
+    reply = processes.ask({**asked, "readable": readable})
     if not reply.has_more:
         return reply
+    given = asked["given"]
     following = {
         "limit": [given.get("limit", ROWS)],
         "offset": [given.get("offset", 0) + given.get("limit", ROWS)],
@@ -106,16 +168,17 @@ def _refuse_other_sites(received: Request) -> None:
         )
 
 
-def _given(what: str, name: str, received: Request) -> dict[str, Any]:
+def _asked(what: str, name: str, received: Request) -> dict[str, Any]:
     arguments = received.args.to_dict(flat=False)
-    if what == "question":
-        return read_parameters(QUESTIONS[name].parameters, arguments)
-    if name in BY_GET:
-        return read_parameters(BY_GET[name][1], arguments)
+    is_question = what == "question"
+    if name and (is_question or name in BY_GET):
+        allowed = parameters_of(served()[name]) if is_question else BY_GET[name][1]
+        return {what: name, "given": read_parameters(allowed, arguments)}
     read_parameters((), arguments)
     if (received.content_length or 0) > _MAX_BODY:
         raise ProblemError(BODY_TOO_LARGE, f"name at most {MAX_RUN_IDS} runs, and ask several times")
-    return read_body(name, received.get_data(cache=False))
+    data = received.get_data(cache=False)
+    return {what: name, "given": read_body(name, data)} if name else read_question(data)
 
 
 def _respond(reply: Reply) -> Response:

@@ -14,6 +14,7 @@ from massact.errors import MassactError, NothingToConfirmError
 from massact.evaluation import Evaluation, FailedCell, PlannedCell
 from massact.keys import cell_key
 from massact.query import BestRow
+from massact.query.questions.best import ask_best
 from massact.report.phase_notes import confirm_markdown, confirm_verdicts
 from massact.store.read.base import Stored
 from massact.store.read.contents import is_absent
@@ -92,7 +93,7 @@ def plan_confirm(session: Session) -> ConfirmPlan:
             f"nothing to confirm: no run store is there yet; {_evaluate_first(session)}"
         )
     floor = session.experiment.coherence_floor
-    bests = load_answers(session, with_scores=True).best(floor).rows
+    bests = ask_best.of(load_answers(session, with_scores=True), floor).rows
     winning = [row for row in bests if row.standing in ("winner", "tied")]
     with session.store() as store:
         rows = store.rows(row.run_id or "" for row in winning)

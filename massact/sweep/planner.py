@@ -16,6 +16,7 @@ from massact.layers import parse_layers
 from massact.models.load import Description
 from massact.query import Answers, GapsAnswer
 from massact.query.load import read_answers
+from massact.query.questions.gaps import ask_gaps
 from massact.vectors.geometry import cosine, massive_energy, relative_strength, vector_digest
 from massact.vectors.massive_dims import Calibration, check_cleaning
 from massact.workflow.context import Session
@@ -200,7 +201,7 @@ def load_answers(
 
 def phase_gaps(session: Session, phase: str | None = None) -> GapsAnswer:
     """The gaps of one phase, or of the whole experiment, at the experiment's floor."""
-    return load_answers(session, phase).gaps(session.experiment.coherence_floor)
+    return ask_gaps.of(load_answers(session, phase), session.experiment.coherence_floor)
 
 
 def declared_requests(phase: PhaseConfig, model: ModelConfig, n_layers: int) -> list[GridRequest]:

@@ -14,7 +14,8 @@ from massact.errors import MassactError
 from massact.labels import parse_label
 from massact.names import file_name
 from massact.query import Answers, BestRow
-from massact.query.selection import is_below_floor, recipe_of
+from massact.query.groups import is_below_floor, recipe_of
+from massact.query.questions.best import ask_best
 from massact.report.evidence import (
     RANDOM,
     Commit,
@@ -124,7 +125,7 @@ def _collect(session: Session, run: OpenRun) -> Evidence:
         }
     address = session.tracking_uri.rstrip("/") if session.tracking_uri.startswith("http") else UI_ADDRESS
     # without the scores by question, which nothing here needs
-    bests = replace(answers, scores=None).best(experiment.coherence_floor).rows
+    bests = ask_best.of(replace(answers, scores=None), experiment.coherence_floor).rows
     bests = tuple(row for row in bests if row.status == "ok" and row.method != RANDOM)
     facts = Facts(
         baselines=tuple(stored.row for stored in baselines),

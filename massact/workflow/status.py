@@ -10,6 +10,8 @@ from massact.config import Experiment
 from massact.errors import MissingPrerequisiteError
 from massact.query import Answers
 from massact.query.load import read_answers
+from massact.query.questions.confirmations import confirmations_of
+from massact.query.questions.gaps import ask_gaps
 from massact.store.read import RunStore
 from massact.store.schema import Kind, StageRow, is_scored
 from massact.workflow.stored_extractions import extract_command, newest_extractions, other_settings
@@ -147,7 +149,7 @@ def _baselines(experiment: Experiment, answers: Answers) -> Iterator[Prerequisit
 
 
 def _phases(experiment: Experiment, answers: Answers) -> Iterator[Prerequisite]:
-    rows = answers.gaps(experiment.coherence_floor).rows
+    rows = ask_gaps.of(answers, experiment.coherence_floor).rows
     for phase in experiment.phases:
         groups = set(experiment.groups(phase.name))
         mine = [r for r in rows if _group_of(r) in {_group_of(g) for g in groups} and r.is_current]
@@ -190,7 +192,7 @@ def _patterns(experiment: Experiment, store: RunStore) -> Prerequisite:
 def _confirmations(experiment: Experiment, store: RunStore, answers: Answers) -> Prerequisite:
     floor = experiment.coherence_floor
     answers = answers.with_confirmations(store, experiment.name, floor)
-    rows = [row for row in answers.confirmations(floor, is_split=True).rows if row.standing is not None]
+    rows = [row for row in confirmations_of(answers, floor, is_split=True).rows if row.standing is not None]
     n_done = sum(row.status != "unconfirmed" for row in rows)
     return Prerequisite(
         step="confirm",

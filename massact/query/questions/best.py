@@ -1,16 +1,13 @@
 """The best evaluation of each group at or above the coherence floor."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, ClassVar, Unpack
 
 from massact.domain import AllDims, Direction, Group
-from massact.query.current import Currency
-from massact.query.evaluations import StoredEvaluations
-from massact.query.rows import Answer, Point, SettingRow, Status
-from massact.query.same_vector import taken_over_note
-from massact.query.selection import (
-    Slice,
+from massact.query.answers import Answers
+from massact.query.groups import (
+    GroupInSetting,
     all_parts,
     natural_order,
     recipe_of,
@@ -20,18 +17,44 @@ from massact.query.selection import (
     told_apart,
     unscored_note,
 )
+from massact.query.load import Needs
+from massact.query.question import About, flag, question
+from massact.query.rows import Answer, Column, PlaceRow, Point, Status
+from massact.query.same_vector import SAME_AS, taken_over_note
 from massact.query.stats.intervals import NOTHING, Standing, Standings, believe
 from massact.query.stats.paired import QuestionScores
-from massact.store.read.base import Failure
+from massact.query.tables import (
+    LABEL,
+    PLACE,
+    POINT,
+    SETTING,
+    STATUS,
+    TRAIT_MEAN,
+    interval_column,
+    miss_column,
+    scored_column,
+    text_column,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BestRow(SettingRow):
+class BestRow(PlaceRow):
     """One group in one setting; the fields from `layer` to `run_id` are those of its best, if any."""
 
-    model: str
-    trait: str
-    position: str
+    columns: ClassVar[tuple[Column, ...]] = (
+        *PLACE,
+        LABEL,
+        STATUS,
+        *POINT,
+        interval_column("delta_low", "delta_high", "95 % of delta"),
+        text_column("standing", is_optional=True),
+        TRAIT_MEAN,
+        scored_column(),
+        SAME_AS,
+        miss_column(),
+        *SETTING,
+    )
+
     label: str
     method: str | None
     cleaning: str | None
@@ -80,32 +103,37 @@ class BestRow(SettingRow):
     """Whether it is of the current setting, as in `gaps`."""
 
 
-def best(
-    rows: StoredEvaluations,
-    *,
-    groups: Sequence[Group] = (),
-    failures: Iterable[Failure] = (),
+@question(
+    "best",
+    flag(
+        "intervals",
+        "whether each best gets its interval and its standing; a large store answers faster without",
+    ),
+    needs=lambda *, intervals=True: Needs(scores="coherent" if intervals else ""),
+)
+def ask_best(
+    answers: Answers,
     floor: float,
-    scores: QuestionScores | None = None,
-    among: StoredEvaluations | None = None,
-    currency: Currency | None = None,
+    /,
+    *,
+    intervals: bool = True,  # noqa: ARG001  says what is loaded
+    **_about: Unpack[About],
 ) -> Answer[BestRow]:
-    """Per group and setting the best delta at or above the floor, or the nearest miss and no best.
+    """The best result of each group at or above the coherence floor.
 
-    Args:
-        rows: finished evaluations, in any order.
-        groups: the declared matrix, answered first and in its order; then any other group found.
-        failures: evaluations that failed and were not finished since.
-        floor: least `coherence_mean` that counts, 0 to 100.
-        scores: by question; with them every best has an interval and a standing.
-        among: everything of the places asked about, whatever label or layer is shown: what standings are among.
-        currency: which setting is current; `None`: the one run last.
+    A group without one says so and shows its nearest miss. The interval allows for the picking of the best
+    among many; labels that cannot be told from the winner are called tied.
+
+    \b
+    Example:
+      massact best --experiment experiments/toy.yaml --label probe --label mean_diff --format json
     """
-    by_group = slices(rows, failures)
-    currency = (currency or Currency()).over(by_group)
-    places = strata(by_group if among is None else slices(among)) if scores else []
+    by_group = slices(answers.evaluations, answers.failures)
+    currency, scores = answers.currency.over(by_group), answers.scores
+    is_part = bool(answers.filters.labels or answers.filters.layers)
+    places = strata(slices(answers.whatever_the_cell) if is_part else by_group) if scores else []
     standing = Standings(places, floor, scores) if scores else None
-    declared = dict.fromkeys(groups)
+    declared = dict.fromkeys(answers.groups)
     order = [*declared, *sorted((group for group in by_group if group not in declared), key=_natural)]
     found = []
     for group in order:
@@ -126,7 +154,7 @@ def best(
     notes += taken_over_note(found, "best", "bests")
     if scores:
         notes += _without_interval(found)
-    if standing and among is not None:
+    if standing and is_part:
         notes += standing.hidden({row.run_id for row in found})
     return told_apart(Answer(question="best", floor=floor, rows=tuple(found), notes=tuple(notes)), by_group)
 
@@ -146,7 +174,7 @@ def _natural(group: Group) -> list[list[str | int]]:
 
 
 def best_row(
-    part: Slice, floor: float, *, is_declared: bool = True, scores: QuestionScores | None = None
+    part: GroupInSetting, floor: float, *, is_declared: bool = True, scores: QuestionScores | None = None
 ) -> BestRow:
     """The best of one group in one setting."""
     point = part.best(floor)

@@ -3,31 +3,30 @@
 import statistics
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Unpack
 
 from massact.domain import LEAST_EFFECT, METHODS, Direction
-from massact.query.evaluations import StoredEvaluations
+from massact.query.answers import Answers
+from massact.query.groups import ComparableGroups, slices, strata, told_apart, usual_notes
+from massact.query.question import About, question
 from massact.query.questions.best import BestRow, best_row
-from massact.query.rows import Answer, Point, SettingRow
-from massact.query.selection import (
-    Stratum,
-    all_parts,
-    setting_notes,
-    short_note,
-    slices,
-    strata,
-    told_apart,
-)
-
-# Advice on coefficients, as text made from the numbers and from nothing else.
+from massact.query.rows import Answer, AnswerTable, Column, PlaceRow, Point, with_differences
+from massact.query.tables import LABEL, PLACE, POINT, SETTING, number_column
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CoefficientRatio(SettingRow):
+class CoefficientRatio(PlaceRow):
     """How one label's best coefficient relates to another's on one model, trait and position."""
 
-    model: str
-    trait: str
-    position: str
+    columns: ClassVar[tuple[Column, ...]] = (
+        *PLACE,
+        Column("of", lambda row: f"{row.label} / {row.reference}"),
+        Column("coefficients", lambda row: f"{row.coefficient:g} / {row.reference_coefficient:g}"),
+        number_column("ratio", ".2f"),
+        Column("layers", lambda row: f"{row.layer} / {row.reference_layer}"),
+        *SETTING,
+    )
+
     label: str
     reference: str
     coefficient: float
@@ -41,6 +40,116 @@ class CoefficientRatio(SettingRow):
     setting: str | None = None
     baseline_trait_mean: float | None = None
     """Of the baseline that deltas are taken against, 0 to 100."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoefficientsAnswer(Answer[BestRow]):
+    """The groups that have a best, with their coefficients, and what follows from them."""
+
+    method_ratios: tuple[CoefficientRatio, ...] = ()
+    """mean_diff's coefficient over probe's."""
+    cleaning_shifts: tuple[CoefficientRatio, ...] = ()
+    """The coefficient with one dim cleaned (after, uniform) over that with none."""
+    relative_strength: float | None = None
+    """Median over the rows that tell and have one; no unit."""
+    recommendations: tuple[str, ...] = ()
+
+    def tables(self) -> list[AnswerTable]:
+        """The bests, and the ratios of both kinds in one table."""
+        strength = number_column("relative_strength", ".2f")
+        ratios = (*self.method_ratios, *self.cleaning_shifts)
+        parts = (
+            ((*PLACE, LABEL, *POINT, strength, *SETTING), self.rows),
+            (CoefficientRatio.columns, ratios),
+        )
+        return [AnswerTable(with_differences(columns, rows), rows) for columns, rows in parts]
+
+    def lines(self) -> list[str]:
+        """The advice."""
+        return list(self.recommendations)
+
+
+@question("coefficients")
+def ask_coefficients(answers: Answers, floor: float, /, **_about: Unpack[About]) -> CoefficientsAnswer:
+    """Where the best coefficients lie, how methods and cleaning shift them, and where to start.
+
+    \b
+    Example:
+      massact coefficients --experiment experiments/toy.yaml
+    """
+    # ratios and advice are made from bests that tell: with an effect, and not at the end of their grid
+    by_group, labels = slices(answers.side_by_side), answers.filters.labels
+    shown = {group: parts for group, parts in by_group.items() if not labels or group.label in labels}
+    all_strata = strata(by_group)
+    found = [best_row(part, floor) for one in strata(shown) for _, part in sorted(one.slices.items())]
+    bests = tuple(row for row in found if row.status == "ok")
+    telling = tuple(row for row in bests if tells(row))
+    ratios, shifts = (
+        tuple(one for one in some if not labels or {one.label, one.reference} & set(labels))
+        for some in (
+            _ratios(all_strata, [("mean_diff", "probe")], floor),
+            _ratios(all_strata, [(f"{method}_top1", method) for method in METHODS], floor),
+        )
+    )
+    strengths = [row.relative_strength for row in telling if row.relative_strength is not None]
+    silent = tuple(row for row in bests if not tells(row))
+    findings = Findings(telling, ratios, shifts, floor, silent)
+    notes = (*usual_notes(shown), *_left_out(found, bests, silent))
+    answer = CoefficientsAnswer(
+        question="coefficients",
+        floor=floor,
+        rows=bests,
+        notes=notes,
+        method_ratios=ratios,
+        cleaning_shifts=shifts,
+        relative_strength=statistics.median(strengths) if strengths else None,
+        recommendations=recommend(strata(shown), findings, labels),
+    )
+    return told_apart(answer, by_group)
+
+
+def tells(best: BestRow | Point, direction: Direction | None = None) -> bool:
+    """Whether a best says where coefficients should lie: it has an effect and does not lie at the end of its grid."""
+    if isinstance(best, BestRow):
+        direction = best.direction
+    gain = -(best.delta or 0.0) if direction == "negative" else best.delta or 0.0
+    return gain >= LEAST_EFFECT and not best.at_grid_end
+
+
+def _left_out(found: Sequence[BestRow], bests: Sequence[BestRow], silent: Sequence[BestRow]) -> Iterator[str]:
+    n_without = len(found) - len(bests)
+    if n_without:
+        yield f"{n_without} of {len(found)} groups have no best and are left out"
+    if silent:
+        n_ends = sum(row.at_grid_end for row in silent)
+        yield (
+            f"nothing is advised from {len(silent)} of {len(bests)} bests: {n_ends} lie at the end of their grid, "
+            f"{len(silent) - n_ends} have no effect (a delta of {LEAST_EFFECT:g} points)"
+        )
+
+
+def _ratios(
+    all_strata: Iterable[ComparableGroups], pairs: Sequence[tuple[str, str]], floor: float
+) -> list[CoefficientRatio]:
+    found = []
+    for stratum in all_strata:
+        for label, reference in pairs:
+            a, b = stratum.best(label, floor), stratum.best(reference, floor)
+            if a is None or b is None or not (tells(a, stratum.direction) and tells(b, stratum.direction)):
+                continue
+            found.append(
+                CoefficientRatio(
+                    **stratum.fields(),
+                    label=label,
+                    reference=reference,
+                    coefficient=a.coefficient,
+                    reference_coefficient=b.coefficient,
+                    ratio=a.coefficient / b.coefficient,
+                    layer=a.layer,
+                    reference_layer=b.layer,
+                )
+            )
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +185,13 @@ class _Scope:
         return _scope(row) == self
 
 
-def _scope(row: BestRow | CoefficientRatio | Stratum) -> _Scope:
+def _scope(row: BestRow | CoefficientRatio | ComparableGroups) -> _Scope:
     return _Scope(row.model, row.trait, row.setting or "", str(row.baseline_trait_mean))
 
 
-def recommend(strata: Iterable[Stratum], findings: Findings, labels: Collection[str] = ()) -> tuple[str, ...]:
+def recommend(
+    strata: Iterable[ComparableGroups], findings: Findings, labels: Collection[str] = ()
+) -> tuple[str, ...]:
     """Where to start and what to expect, per model; "cannot say" where results are missing.
 
     Of `labels` alone, unless it is empty: what was left out is not missing.
@@ -102,7 +213,7 @@ def recommend(strata: Iterable[Stratum], findings: Findings, labels: Collection[
     return tuple(lines)
 
 
-def _name(scope: _Scope, samples: dict[_Scope, Stratum]) -> str:
+def _name(scope: _Scope, samples: dict[_Scope, ComparableGroups]) -> str:
     """The model, and what else is needed to tell the scope from the others."""
     name = scope.model
     others = [other for other in samples if other.model == scope.model and other != scope]
@@ -179,104 +290,3 @@ def _positions(count: int) -> str:
 def _span(values: Sequence[float]) -> str:
     low, high = values[0], values[-1]
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CoefficientsAnswer(Answer[BestRow]):
-    """The groups that have a best, with their coefficients, and what follows from them."""
-
-    method_ratios: tuple[CoefficientRatio, ...] = ()
-    """mean_diff's coefficient over probe's."""
-    cleaning_shifts: tuple[CoefficientRatio, ...] = ()
-    """The coefficient with one dim cleaned (after, uniform) over that with none."""
-    relative_strength: float | None = None
-    """Median over the rows that tell and have one; no unit."""
-    recommendations: tuple[str, ...] = ()
-
-
-def coefficients(
-    rows: StoredEvaluations, *, floor: float, labels: Collection[str] = ()
-) -> CoefficientsAnswer:
-    """Best coefficients, the ratio of mean_diff to probe, the shift from cleaning, and advice.
-
-    Ratios and advice are made from bests that tell: steering had an effect (`LEAST_EFFECT`), and the best does not lie
-    at the end of its grid, beyond which a better one may lie.
-
-    Args:
-        rows: finished evaluations, in any order.
-        floor: least `coherence_mean` that counts, 0 to 100.
-        labels: those answered about, in their one spelling; empty is all. A ratio of one of them to another is given.
-    """
-    by_group = slices(rows)
-    shown = {group: parts for group, parts in by_group.items() if not labels or group.label in labels}
-    all_strata = strata(by_group)
-    found = [best_row(part, floor) for one in strata(shown) for _, part in sorted(one.slices.items())]
-    bests = tuple(row for row in found if row.status == "ok")
-    telling = tuple(row for row in bests if tells(row))
-    ratios, shifts = (
-        tuple(one for one in some if not labels or {one.label, one.reference} & set(labels))
-        for some in (
-            _ratios(all_strata, [("mean_diff", "probe")], floor),
-            _ratios(all_strata, [(f"{method}_top1", method) for method in METHODS], floor),
-        )
-    )
-    strengths = [row.relative_strength for row in telling if row.relative_strength is not None]
-    silent = tuple(row for row in bests if not tells(row))
-    findings = Findings(telling, ratios, shifts, floor, silent)
-    notes = (*setting_notes(shown), *short_note(all_parts(shown)), *_left_out(found, bests, silent))
-    answer = CoefficientsAnswer(
-        question="coefficients",
-        floor=floor,
-        rows=bests,
-        notes=notes,
-        method_ratios=ratios,
-        cleaning_shifts=shifts,
-        relative_strength=statistics.median(strengths) if strengths else None,
-        recommendations=recommend(strata(shown), findings, labels),
-    )
-    return told_apart(answer, by_group)
-
-
-def tells(best: BestRow | Point, direction: Direction | None = None) -> bool:
-    """Whether a best says where coefficients should lie: it has an effect and does not lie at the end of its grid."""
-    if isinstance(best, BestRow):
-        direction = best.direction
-    gain = -(best.delta or 0.0) if direction == "negative" else best.delta or 0.0
-    return gain >= LEAST_EFFECT and not best.at_grid_end
-
-
-def _left_out(found: Sequence[BestRow], bests: Sequence[BestRow], silent: Sequence[BestRow]) -> Iterator[str]:
-    n_without = len(found) - len(bests)
-    if n_without:
-        yield f"{n_without} of {len(found)} groups have no best and are left out"
-    if silent:
-        n_ends = sum(row.at_grid_end for row in silent)
-        yield (
-            f"nothing is advised from {len(silent)} of {len(bests)} bests: {n_ends} lie at the end of their grid, "
-            f"{len(silent) - n_ends} have no effect (a delta of {LEAST_EFFECT:g} points)"
-        )
-
-
-def _ratios(
-    all_strata: Iterable[Stratum], pairs: Sequence[tuple[str, str]], floor: float
-) -> list[CoefficientRatio]:
-    found = []
-    for stratum in all_strata:
-        direction = stratum.fields()["direction"]
-        for label, reference in pairs:
-            a, b = stratum.best(label, floor), stratum.best(reference, floor)
-            if a is None or b is None or not (tells(a, direction) and tells(b, direction)):
-                continue
-            found.append(
-                CoefficientRatio(
-                    **stratum.fields(),
-                    label=label,
-                    reference=reference,
-                    coefficient=a.coefficient,
-                    reference_coefficient=b.coefficient,
-                    ratio=a.coefficient / b.coefficient,
-                    layer=a.layer,
-                    reference_layer=b.layer,
-                )
-            )
-    return found

@@ -3,26 +3,278 @@
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any, ClassVar, Unpack
 
 from massact.domain import Direction, Group
 from massact.errors import UsageError
 from massact.labels import format_label, normalise_label
-from massact.query.evaluations import StoredEvaluations
-from massact.query.rows import Answer, AnyPoint, Point, SettingRow, Status
-from massact.query.same_vector import ONCE, Cosines, Side, taken_over_words, why_one
-from massact.query.selection import (
-    Stratum,
-    all_parts,
-    recipe_of,
-    setting_notes,
-    short_note,
-    slices,
-    strata,
-    told_apart,
-)
+from massact.query.answers import Answers
+from massact.query.groups import ComparableGroups, recipe_of, slices, strata, told_apart, usual_notes
+from massact.query.load import Needs
+from massact.query.question import About, pattern, question
+from massact.query.rows import Answer, AnyPoint, Column, PlaceRow, Point, Status
+from massact.query.same_vector import ONCE, Cosines, taken_over_words, why_one
 from massact.query.stats.paired import QuestionScores, holm, paired_test
+from massact.query.tables import PLACE, SETTING, interval_column, number_column, point_column, text_column
 
-# Delta at like coherence: a method that breaks the text more may only look the stronger one.
+COHERENCE_WARNING_POINTS = 3.0
+"""Bests whose coherence differs by more are not compared at like coherence."""
+
+
+def _p_value(row: Any) -> str:
+    p = row.p_corrected
+    return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _same_vector(row: Any) -> str:
+    words = (row.same_vector or "").removeprefix("same vector: ").removeprefix("same direction ")
+    return words.replace(ONCE, "once")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonRow(PlaceRow):
+    """Two labels on one model, trait and position in one setting."""
+
+    columns: ClassVar[tuple[Column, ...]] = (
+        *PLACE,
+        text_column("label_a", "A"),
+        text_column("label_b", "B"),
+        point_column("best_a", "A: delta", "status_a"),
+        point_column("best_b", "B: delta", "status_b"),
+        number_column("difference", "+.1f", "A - B"),
+        interval_column("difference_low", "difference_high", "95 % of A - B"),
+        Column("p", _p_value, is_number=True, is_optional=True),
+        number_column("matched_difference", "+.1f", "at like coherence", is_optional=True),
+        Column("same vector", _same_vector),
+        Column("warnings", lambda row: "; ".join(row.warnings), is_optional=True),
+        *SETTING,
+    )
+
+    label_a: str
+    label_b: str
+    status_a: Status
+    status_b: Status
+    best_a: Point | None = None
+    best_b: Point | None = None
+    difference: float | None = None
+    """Delta of A minus delta of B; `None` where one has no best."""
+    better: str | None = None
+    """The label with the better delta, by direction; `None` where equal or one vector, or where one has no best."""
+    same_vector: str | None = None
+    """Why the two bests are one vector, or one evaluation for both; `None` where they are not known to be."""
+    warnings: tuple[str, ...] = ()
+    """What makes the comparison unfair."""
+    n_questions: int | None = None
+    """Questions that both bests were scored on; this and the next four are `None` without scores by question."""
+    difference_low: float | None = None
+    difference_high: float | None = None
+    """Of the interval that holds the true mean difference of these two evaluations in 95 of 100 experiments."""
+    p_value: float | None = None
+    """Two-sided, of a test that flips the signs of the questions' differences."""
+    p_corrected: float | None = None
+    """The same, corrected for the number of comparisons in this answer (Holm)."""
+    matched_coherence: float | None = None
+    """Coherence of the more coherent best; `None` where the other was not evaluated at one as high."""
+    matched_difference: float | None = None
+    """Delta of A minus delta of B where both have that coherence, the less coherent one interpolated."""
+    judge: str | None = None
+    direction: Direction | None = None
+    setting: str | None = None
+    baseline_trait_mean: float | None = None
+    """Of the baseline that deltas are taken against, 0 to 100."""
+
+
+def _pair(text: str) -> tuple[str, str]:
+    a, colon, b = text.partition(":")
+    if not (a and colon and b) or ":" in b:
+        raise ValueError("is not two labels: write A:B, such as probe_preclean:probe_cleaned")
+    return a, b
+
+
+@question(
+    "compare",
+    pattern(
+        "pair",
+        "two labels to compare; default: each label cleaned before extraction with its counterpart cleaned after",
+        r"^[^:\u0000]+:[^:\u0000]+$",
+        _pair,
+        write=":".join,
+        is_repeated=True,
+        argument="pairs",
+        metavar="A:B",
+    ),
+    needs=lambda **_: Needs(scores="coherent"),
+)
+def ask_compare(
+    answers: Answers,
+    floor: float,
+    /,
+    *,
+    pairs: Sequence[tuple[str, str]] | None = None,
+    **_about: Unpack[About],
+) -> Answer[ComparisonRow]:
+    """Two labels side by side: the best of each, and whether they are one vector.
+
+    Differences are tested question by question, and read once more where both labels are as coherent as
+    the more coherent best.
+
+    \b
+    Example:
+      massact compare --pair probe_preclean:probe_cleaned --pair mean_diff:probe
+    """
+    by_group = slices(answers.side_by_side)
+    declared, known = set(answers.groups), {group.label for group in by_group}
+    wanted = before_after_pairs({*answers.labels, *known}) if pairs is None else tuple(pairs)
+    kept = [pair for pair in wanted if all(answers.shows(_one_spelling(label)) for label in pair)]
+    all_pairs = [_labels(pair, known) for pair in kept]
+    rows = [
+        _tested(_row(stratum, labels, floor, answers.cosines), stratum, answers.scores)
+        for stratum in strata(by_group, answers.groups)
+        for labels in all_pairs
+        if any(_is_known(stratum, label, declared) for label in labels)
+    ]
+    corrected = holm([row.p_value for row in rows])
+    rows = [replace(row, p_corrected=p) for row, p in zip(rows, corrected, strict=True)]
+    notes = (*usual_notes(by_group), *_notes(rows))
+    if not kept:
+        why = (
+            "no pair has both its labels among those of --label"
+            if wanted
+            else "no label here is cleaned before extraction, so there is nothing to compare with its counterpart"
+        )
+        notes = (*notes, f"{why}: name two labels as a pair")
+    return told_apart(Answer(question="compare", floor=floor, rows=tuple(rows), notes=notes), by_group)
+
+
+def _one_spelling(label: str) -> str:
+    recipe = recipe_of(label)
+    return label if recipe is None else format_label(recipe)
+
+
+def _notes(rows: Iterable[ComparisonRow]) -> Iterator[str]:
+    """What a reader of the differences must not miss, in words."""
+    for row in rows:
+        name = f"{row.model}, {row.trait}, {row.position}: {row.label_a} against {row.label_b}"
+        yield from (f"{name}: {warning}" for warning in row.warnings)
+        if row.same_vector and row.best_a and row.best_b:
+            a, b = row.best_a.coefficient, row.best_b.coefficient
+            differs = "noise" if a == b else f"the coefficient ({a:g} and {b:g}) and noise"
+            once = row.same_vector.startswith(ONCE)
+            yield f"{name}: {row.same_vector}; " + (
+                "how they differ was not measured: --alike off does that"
+                if once
+                else f"what differs is {differs}"
+            )
+
+
+def before_after_pairs(labels: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """Of the labels, those cleaned before extraction, each with the same cleaning after it."""
+    recipes = {recipe_of(label) for label in labels}
+    before = [recipe for recipe in recipes if recipe and recipe.cleaning.when == "before"]
+    pairs = (
+        (format_label(recipe), format_label(replace(recipe, cleaning=replace(recipe.cleaning, when="after"))))
+        for recipe in before
+    )
+    return tuple(sorted(pairs))
+
+
+def _labels(pair: tuple[str, str], known: Container[str]) -> tuple[str, str]:
+    """Labels in their one spelling; those of imported results, which are none of ours, as they are stored."""
+    a, b = (label if label in known else normalise_label(label) for label in pair)
+    if a == b:
+        raise UsageError(f"{pair[0]!r} and {pair[1]!r} are one label ({a}): name two")
+    return a, b
+
+
+def _is_known(stratum: ComparableGroups, label: str, declared: Container[Group]) -> bool:
+    group = Group(stratum.model, stratum.trait, stratum.position, label)
+    return label in stratum.slices or group in declared
+
+
+def _row(
+    stratum: ComparableGroups,
+    labels: tuple[str, str],
+    floor: float,
+    cosines: Cosines,
+) -> ComparisonRow:
+    a, b = (stratum.best(label, floor) for label in labels)
+    difference = better = same = None
+    warnings: tuple[str, ...] = ()
+    if a and b and a.delta is not None and b.delta is not None:
+        difference = round(a.delta - b.delta, 6)
+        first, second = stratum.side(labels[0], a), stratum.side(labels[1], b)
+        same = why_one(first, second, cosines)
+        better = None if same else _better(labels, difference, stratum)
+        warnings = _warnings(a, b) if same else (*_warnings(a, b), *_taken_over(labels, (a, b)))
+    return ComparisonRow(
+        **stratum.fields(),
+        label_a=labels[0],
+        label_b=labels[1],
+        status_a=stratum.status(labels[0], floor),
+        status_b=stratum.status(labels[1], floor),
+        best_a=a,
+        best_b=b,
+        difference=difference,
+        better=better,
+        same_vector=same,
+        warnings=warnings,
+    )
+
+
+def _tested(row: ComparisonRow, stratum: ComparableGroups, scores: QuestionScores | None) -> ComparisonRow:
+    """The row with what a test by question and a look at like coherence say."""
+    best_a, best_b = row.best_a, row.best_b
+    if best_a is None or best_b is None or row.difference is None:
+        return row
+    a, b = stratum.slices[row.label_a], stratum.slices[row.label_b]
+    matched = at_matched_coherence(best_a, a.points, best_b, b.points)
+    if matched is not None:
+        difference = round(matched.delta_a - matched.delta_b, 6)
+        row = replace(row, matched_coherence=matched.coherence, matched_difference=difference)
+    if scores is None or row.same_vector:  # one vector against itself: what differs is noise by nature
+        return row
+    deltas_a, deltas_b = scores.deltas(a, [best_a.run_id]), scores.deltas(b, [best_b.run_id])
+    if deltas_a is None or deltas_b is None:
+        return row
+    sign = -1 if stratum.direction == "negative" else 1
+    found = paired_test(sign * deltas_a[0], sign * deltas_b[0])
+    if found is None:
+        return row
+    return replace(
+        row,
+        n_questions=found.n_questions,
+        difference_low=found.low,
+        difference_high=found.high,
+        p_value=found.p_value,
+    )
+
+
+def _better(labels: Sequence[str], difference: float, stratum: ComparableGroups) -> str | None:
+    if difference == 0:
+        return None
+    is_first = (difference < 0) == (stratum.direction == "negative")
+    return labels[0] if is_first else labels[1]
+
+
+def _taken_over(labels: Sequence[str], bests: Sequence[Point]) -> tuple[str, ...]:
+    return tuple(
+        f"{label} was not evaluated there itself: the result is that of {taken_over_words(best)}"
+        for label, best in zip(labels, bests, strict=True)
+        if best.same_as is not None
+    )
+
+
+def _warnings(a: Point, b: Point) -> tuple[str, ...]:
+    found = []
+    if a.layer != b.layer:
+        found.append(f"the bests lie at different layers: {a.layer} and {b.layer}")
+    if a.coherence_mean is not None and b.coherence_mean is not None:
+        gap = abs(a.coherence_mean - b.coherence_mean)
+        if gap > COHERENCE_WARNING_POINTS:
+            found.append(
+                f"coherence differs by {gap:.1f} points: {a.coherence_mean:.1f} and {b.coherence_mean:.1f}"
+            )
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,215 +334,3 @@ def _path(best: Point, points: Iterable[AnyPoint]) -> Sequence[tuple[float, floa
         and abs(point.coefficient) <= abs(best.coefficient)
     }
     return [found[coefficient] for coefficient in sorted(found, key=abs, reverse=True)]
-
-
-COHERENCE_WARNING_POINTS = 3.0
-"""Bests whose coherence differs by more are not compared at like coherence."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ComparisonRow(SettingRow):
-    """Two labels on one model, trait and position in one setting."""
-
-    model: str
-    trait: str
-    position: str
-    label_a: str
-    label_b: str
-    status_a: Status
-    status_b: Status
-    best_a: Point | None = None
-    best_b: Point | None = None
-    difference: float | None = None
-    """Delta of A minus delta of B; `None` where one has no best."""
-    better: str | None = None
-    """The label with the better delta, by direction; `None` where equal or one vector, or where one has no best."""
-    same_vector: str | None = None
-    """Why the two bests are one vector, or one evaluation for both; `None` where they are not known to be."""
-    warnings: tuple[str, ...] = ()
-    """What makes the comparison unfair."""
-    n_questions: int | None = None
-    """Questions that both bests were scored on; this and the next four are `None` without scores by question."""
-    difference_low: float | None = None
-    difference_high: float | None = None
-    """Of the interval that holds the true mean difference of these two evaluations in 95 of 100 experiments."""
-    p_value: float | None = None
-    """Two-sided, of a test that flips the signs of the questions' differences."""
-    p_corrected: float | None = None
-    """The same, corrected for the number of comparisons in this answer (Holm)."""
-    matched_coherence: float | None = None
-    """Coherence of the more coherent best; `None` where the other was not evaluated at one as high."""
-    matched_difference: float | None = None
-    """Delta of A minus delta of B where both have that coherence, the less coherent one interpolated."""
-    judge: str | None = None
-    direction: Direction | None = None
-    setting: str | None = None
-    baseline_trait_mean: float | None = None
-    """Of the baseline that deltas are taken against, 0 to 100."""
-
-
-def compare(
-    rows: StoredEvaluations,
-    *,
-    pairs: Sequence[tuple[str, str]],
-    floor: float,
-    groups: Sequence[Group] = (),
-    cosines: Cosines | None = None,
-    scores: QuestionScores | None = None,
-) -> Answer[ComparisonRow]:
-    """The best of each label of each pair, wherever one of the two was evaluated or is declared.
-
-    Args:
-        rows: finished evaluations, in any order.
-        pairs: labels A and B, such as `("probe_preclean", "probe_cleaned")`.
-        floor: least `coherence_mean` that counts, 0 to 100.
-        groups: the declared matrix: a declared pair that was not run is answered as missing.
-        cosines: cosine of two vectors by their digests, in either order, where it is known.
-        scores: by question; with them differences are tested.
-
-    Raises:
-        UsageError: a label that does not exist, or a pair of one recipe.
-    """
-    by_group = slices(rows)
-    declared = set(groups)
-    known = {group.label for group in by_group}
-    all_pairs = [_labels(pair, known) for pair in pairs]
-    found = [
-        _tested(_row(stratum, labels, floor, cosines or {}), stratum, scores)
-        for stratum in strata(by_group, groups)
-        for labels in all_pairs
-        if any(_is_known(stratum, label, declared) for label in labels)
-    ]
-    corrected = holm([row.p_value for row in found])
-    found = [replace(row, p_corrected=p) for row, p in zip(found, corrected, strict=True)]
-    notes = (*setting_notes(by_group), *short_note(all_parts(by_group)), *_notes(found))
-    return told_apart(Answer(question="compare", floor=floor, rows=tuple(found), notes=notes), by_group)
-
-
-def _notes(rows: Iterable[ComparisonRow]) -> Iterator[str]:
-    """What a reader of the differences must not miss, in words."""
-    for row in rows:
-        name = f"{row.model}, {row.trait}, {row.position}: {row.label_a} against {row.label_b}"
-        yield from (f"{name}: {warning}" for warning in row.warnings)
-        if row.same_vector and row.best_a and row.best_b:
-            a, b = row.best_a.coefficient, row.best_b.coefficient
-            differs = "noise" if a == b else f"the coefficient ({a:g} and {b:g}) and noise"
-            once = row.same_vector.startswith(ONCE)
-            yield f"{name}: {row.same_vector}; " + (
-                "how they differ was not measured: --alike off does that"
-                if once
-                else f"what differs is {differs}"
-            )
-
-
-def before_after_pairs(labels: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """Of the labels, those cleaned before extraction, each with the same cleaning after it."""
-    recipes = {recipe_of(label) for label in labels}
-    before = [recipe for recipe in recipes if recipe and recipe.cleaning.when == "before"]
-    pairs = (
-        (format_label(recipe), format_label(replace(recipe, cleaning=replace(recipe.cleaning, when="after"))))
-        for recipe in before
-    )
-    return tuple(sorted(pairs))
-
-
-def _labels(pair: tuple[str, str], known: Container[str]) -> tuple[str, str]:
-    """Labels in their one spelling; those of imported results, which are none of ours, as they are stored."""
-    a, b = (label if label in known else normalise_label(label) for label in pair)
-    if a == b:
-        raise UsageError(f"{pair[0]!r} and {pair[1]!r} are one label ({a}): name two")
-    return a, b
-
-
-def _is_known(stratum: Stratum, label: str, declared: Container[Group]) -> bool:
-    group = Group(stratum.model, stratum.trait, stratum.position, label)
-    return label in stratum.slices or group in declared
-
-
-def _row(
-    stratum: Stratum,
-    labels: tuple[str, str],
-    floor: float,
-    cosines: Cosines,
-) -> ComparisonRow:
-    a, b = (stratum.best(label, floor) for label in labels)
-    difference = better = same = None
-    warnings: tuple[str, ...] = ()
-    if a and b and a.delta is not None and b.delta is not None:
-        difference = round(a.delta - b.delta, 6)
-        first, second = (
-            Side(label, best, stratum.slices[label].points)
-            for label, best in zip(labels, (a, b), strict=True)
-        )
-        same = why_one(first, second, cosines)
-        better = None if same else _better(labels, difference, stratum)
-        warnings = _warnings(a, b) if same else (*_warnings(a, b), *_taken_over(labels, (a, b)))
-    return ComparisonRow(
-        **stratum.fields(),
-        label_a=labels[0],
-        label_b=labels[1],
-        status_a=stratum.status(labels[0], floor),
-        status_b=stratum.status(labels[1], floor),
-        best_a=a,
-        best_b=b,
-        difference=difference,
-        better=better,
-        same_vector=same,
-        warnings=warnings,
-    )
-
-
-def _tested(row: ComparisonRow, stratum: Stratum, scores: QuestionScores | None) -> ComparisonRow:
-    """The row with what a test by question and a look at like coherence say."""
-    best_a, best_b = row.best_a, row.best_b
-    if best_a is None or best_b is None or row.difference is None:
-        return row
-    a, b = stratum.slices[row.label_a], stratum.slices[row.label_b]
-    matched = at_matched_coherence(best_a, a.points, best_b, b.points)
-    if matched is not None:
-        difference = round(matched.delta_a - matched.delta_b, 6)
-        row = replace(row, matched_coherence=matched.coherence, matched_difference=difference)
-    if scores is None or row.same_vector:  # one vector against itself: what differs is noise by nature
-        return row
-    deltas_a, deltas_b = scores.deltas(a, [best_a.run_id]), scores.deltas(b, [best_b.run_id])
-    if deltas_a is None or deltas_b is None:
-        return row
-    sign = -1 if stratum.fields()["direction"] == "negative" else 1
-    found = paired_test(sign * deltas_a[0], sign * deltas_b[0])
-    if found is None:
-        return row
-    return replace(
-        row,
-        n_questions=found.n_questions,
-        difference_low=found.low,
-        difference_high=found.high,
-        p_value=found.p_value,
-    )
-
-
-def _better(labels: Sequence[str], difference: float, stratum: Stratum) -> str | None:
-    if difference == 0:
-        return None
-    is_first = (difference < 0) == (stratum.fields()["direction"] == "negative")
-    return labels[0] if is_first else labels[1]
-
-
-def _taken_over(labels: Sequence[str], bests: Sequence[Point]) -> tuple[str, ...]:
-    return tuple(
-        f"{label} was not evaluated there itself: the result is that of {taken_over_words(best)}"
-        for label, best in zip(labels, bests, strict=True)
-        if best.same_as is not None
-    )
-
-
-def _warnings(a: Point, b: Point) -> tuple[str, ...]:
-    found = []
-    if a.layer != b.layer:
-        found.append(f"the bests lie at different layers: {a.layer} and {b.layer}")
-    if a.coherence_mean is not None and b.coherence_mean is not None:
-        gap = abs(a.coherence_mean - b.coherence_mean)
-        if gap > COHERENCE_WARNING_POINTS:
-            found.append(
-                f"coherence differs by {gap:.1f} points: {a.coherence_mean:.1f} and {b.coherence_mean:.1f}"
-            )
-    return tuple(found)

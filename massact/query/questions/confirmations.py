@@ -5,32 +5,67 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from statistics import fmean
-from typing import Literal
+from typing import Any, ClassVar, Literal, Unpack
 
 from massact.domain import Direction
-from massact.query.confirmed import Confirmed
-from massact.query.evaluations import StoredEvaluations
-from massact.query.rows import Answer, Point, SettingRow
-from massact.query.selection import Stratum, as_point, rank, setting_notes, slices, strata, told_apart
+from massact.query.answers import Answers, Confirmed
+from massact.query.groups import ComparableGroups, as_point, rank, setting_notes, slices, strata, told_apart
+from massact.query.load import Needs
+from massact.query.question import About, question
+from massact.query.rows import Answer, Column, PlaceRow, Point
 from massact.query.stats.intervals import NOTHING, Standing, believe, standings
 from massact.query.stats.paired import NEGLIGIBLE, QuestionScores
+from massact.query.tables import (
+    LABEL,
+    PLACE,
+    SETTING,
+    STEERING,
+    interval_column,
+    number_column,
+    text_column,
+)
 from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow
-
-# What the answer of `confirmations` is made of.
 
 ConfirmationStatus = Literal["confirmed", "unconfirmed", "unscored", "outdated"]
 """`confirmed`: evaluated once more, on questions that took no part in choosing it; `unconfirmed`: not yet;
 `unscored`: it was, and it or its baseline has no score; `outdated`: it was, and neither won nor is tied any more."""
 
 
+def _coherences(row: Any) -> str:
+    both = (row.selected_coherence, row.confirmed_coherence)
+    return " / ".join("" if mean is None else f"{mean:.1f}" for mean in both).rstrip(" /")
+
+
+def _shown_status(row: Any) -> str:
+    """Nothing where all is as it should be."""
+    return row.status if row.status != "confirmed" else "below floor" if row.holds_floor is False else ""
+
+
+def _question_counts(row: Any) -> str:
+    return f"{row.n_selecting}" + ("" if row.n_confirming is None else f" / {row.n_confirming}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConfirmationRow(SettingRow):
+class ConfirmationRow(PlaceRow):
     """One cell that won or is tied with the winner, as it was selected and as it was confirmed."""
 
-    model: str
-    trait: str
-    position: str
+    columns: ClassVar[tuple[Column, ...]] = (
+        *PLACE,
+        LABEL,
+        text_column("standing"),
+        Column("status", _shown_status),
+        *STEERING,
+        number_column("selected_delta", "+.1f", "selected"),
+        interval_column("selected_low", "selected_high", "95 % of it"),
+        number_column("confirmed_delta", "+.1f", "confirmed"),
+        interval_column("confirmed_low", "confirmed_high", "95 % of it"),
+        number_column("shrinkage", "+.1f"),
+        Column("coherence", _coherences, is_number=True, is_optional=True),
+        Column("questions", _question_counts, is_number=True, is_optional=True),
+        *SETTING,
+    )
+
     label: str
     status: ConfirmationStatus
     standing: Standing | None
@@ -78,12 +113,20 @@ class ConfirmationRow(SettingRow):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConfirmedPlace(SettingRow):
+class ConfirmedPlace(PlaceRow):
     """One model, trait and position: whether its winner wins on other questions too."""
 
-    model: str
-    trait: str
-    position: str
+    columns: ClassVar[tuple[Column, ...]] = (
+        *PLACE,
+        text_column("winner"),
+        Column("confirmed", lambda row: f"{row.n_confirmed} of {row.n_cells}"),
+        text_column("confirmed_winner", "confirmed winner"),
+        text_column("wins_again", "wins again"),
+        text_column("order_changed", "order changed"),
+        number_column("mean_shrinkage", "+.1f"),
+        *SETTING,
+    )
+
     winner: str
     """The label with the best selected delta."""
     n_cells: int
@@ -113,41 +156,48 @@ class ConfirmationsAnswer(Answer[ConfirmationRow]):
     places: tuple[ConfirmedPlace, ...] = ()
 
 
-def confirmations(
-    rows: StoredEvaluations,
-    *,
-    confirmed: Confirmed,
-    scores: QuestionScores,
-    floor: float,
-    is_split: bool = False,
-) -> ConfirmationsAnswer:
+@question("confirmations", needs=lambda **_: Needs(confirmations=True))
+def ask_confirmations(answers: Answers, floor: float, /, **_about: Unpack[About]) -> ConfirmationsAnswer:
+    """Winners on questions that took no part in choosing them, and how much of each delta remains.
+
+    \b
+    Example:
+      massact confirmations --experiment my-experiment.yaml --position 'response[:5]'
+    """
+    is_split = answers.declared is not None and answers.declared.confirm_share is not None
+    return confirmations_of(answers, floor, is_split=is_split)
+
+
+def confirmations_of(answers: Answers, floor: float, *, is_split: bool) -> ConfirmationsAnswer:
     """Every winner and every label tied with it, on the questions that chose it and on those that confirm.
 
-    Places that were evaluated before questions were kept for confirming are left out: all questions chose there.
+    Places that were evaluated before questions were kept for confirming are left out: all questions chose there. Labels
+    and layers choose what is shown, not among what a winner won.
 
     Args:
-        rows: finished evaluations, in any order.
-        confirmed: what was evaluated once more.
-        scores: by question, of the evaluations at or above the floor and their baselines.
-        floor: least `coherence_mean` that counts, 0 to 100.
         is_split: whether the experiment file keeps questions for confirming.
     """
+    asked, scores = answers.filters, answers.choosing_scores or QuestionScores({}, {})
+    confirmed = answers.confirmed.only(replace(asked, labels=(), layers=()))
     by_key: dict[str, list[Stored[EvaluationRow]]] = defaultdict(list)
     for one in confirmed.cells:
         by_key[one.row.confirms or ""].append(one)
-    by_group = slices(rows)
-    found = [_Place(stratum, confirmed, scores, floor, by_key) for stratum in strata(by_group)]
-    found = [place for place in found if place.is_asked]
-    answer_rows = [row for place in found for row in place.rows]
-    known = {key for place in found for key in place.repeated}
-    notes = [*setting_notes(by_group), *(note for place in found for note in place.notes)]
-    notes += _notes(answer_rows, is_split=is_split, n_lost=len(by_key.keys() - known))
+    by_group = slices(answers.whatever_the_cell)
+    places = [_Place(stratum, confirmed, scores, floor, by_key) for stratum in strata(by_group)]
+    places = [place for place in places if place.is_asked]
+    rows = [row for place in places for row in place.rows]
+    known = {key for place in places for key in place.repeated}
+    notes = [*setting_notes(by_group), *(note for place in places for note in place.notes)]
+    notes += _notes(rows, is_split=is_split, n_lost=len(by_key.keys() - known))
+    shown = [r for r in rows if answers.shows(r.label) and (not asked.layers or r.layer in asked.layers)]
+    left = {(row.model, row.trait, row.position, row.setting) for row in shown}
+    summaries = [place.summary for place in places if place.summary is not None]
     answer = ConfirmationsAnswer(
         question="confirmations",
         floor=floor,
-        rows=tuple(answer_rows),
+        rows=tuple(shown),
         notes=tuple(notes),
-        places=tuple(place.summary for place in found if place.summary is not None),
+        places=tuple(s for s in summaries if (s.model, s.trait, s.position, s.setting) in left),
     )
     return told_apart(answer, by_group)
 
@@ -176,14 +226,13 @@ class _Place:
 
     def __init__(
         self,
-        stratum: Stratum,
+        stratum: ComparableGroups,
         confirmed: Confirmed,
         scores: QuestionScores,
         floor: float,
         by_key: Mapping[str, Sequence[Stored[EvaluationRow]]],
     ) -> None:
         self._stratum, self._confirmed, self._scores, self._floor = stratum, confirmed, scores, floor
-        self._direction = stratum.sample.direction if stratum.sample else None
         points = [
             (label, point)
             for label, part in stratum.slices.items()
@@ -205,7 +254,7 @@ class _Place:
             for label, standing in self._standing.items()
             if standing != "behind" and (best := stratum.best(label, floor)) is not None
         ]
-        self._chosen = sorted(chosen, key=lambda one: rank(one, self._direction))
+        self._chosen = sorted(chosen, key=lambda one: rank(one, self._stratum.direction))
         keys = {best.key for _, best in chosen}
         self._past = [one for one in points if one[1].key in self._by_key and one[1].key not in keys]
         self.rows = self._rows()
@@ -237,7 +286,7 @@ class _Place:
     def _gain(self, row: ConfirmationRow) -> float:
         """The confirmed delta, larger is better."""
         delta = row.confirmed_delta or 0.0
-        return -delta if self._direction == "negative" else delta
+        return -delta if self._stratum.direction == "negative" else delta
 
     def _row(self, label: str, point: Point, standing: Standing | None) -> ConfirmationRow:
         one = self._by_key.get(point.key)

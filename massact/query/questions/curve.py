@@ -1,36 +1,39 @@
 """The best delta against the number of cleaned dims."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import ClassVar, Unpack
 
-from massact.domain import METHODS, NO_CLEANING, AllDims, Cleaning, Direction, Group, Recipe, Scope, When
+from massact.domain import METHODS, NO_CLEANING, AllDims, Cleaning, Direction, Recipe, Scope, When
 from massact.errors import UsageError
 from massact.labels import format_label, parse_label
-from massact.query.evaluations import StoredEvaluations
-from massact.query.rows import Answer, Point, SettingRow, Status
-from massact.query.same_vector import Side, same_vector
-from massact.query.selection import (
-    Stratum,
-    all_parts,
-    recipe_of,
-    setting_notes,
-    short_note,
-    slices,
-    strata,
-    told_apart,
-)
+from massact.query.answers import Answers
+from massact.query.groups import ComparableGroups, Side, recipe_of, slices, strata, told_apart, usual_notes
+from massact.query.question import About, choice, question
+from massact.query.rows import Answer, Column, PlaceRow, Point, Status
+from massact.query.same_vector import same_vector
+from massact.query.tables import LABEL, PLACE, SETTING, STATUS, miss_column, number_column, point_column
 
 N_DIMS: tuple[int | AllDims, ...] = (0, 1, 2, 3, 5, 10, "all")
 """The curve's points; others that were evaluated join them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CurveRow(SettingRow):
+class CurveRow(PlaceRow):
     """One point of the cleaning curve of a model, trait and position, in one setting."""
 
-    model: str
-    trait: str
-    position: str
+    columns: ClassVar[tuple[Column, ...]] = (
+        *PLACE,
+        Column("dims", lambda row: str(row.n_dims), is_number=True),
+        number_column("n_dims_cleaned", "d", "zeroed", within="best"),
+        LABEL,
+        STATUS,
+        point_column("best", "best: delta"),
+        number_column("coherence_mean", ".1f", "coherence", within="best"),
+        miss_column(),
+        *SETTING,
+    )
+
     n_dims: int | AllDims
     label: str
     status: Status
@@ -62,30 +65,27 @@ class _Kind:
         return recipe is not None and recipe == self.recipe(recipe.cleaning.n_dims)
 
 
-def curve(
-    rows: StoredEvaluations,
-    *,
-    method: str,
+@question(
+    "curve",
+    choice("method", "vector method", METHODS),
+    choice("when", "dims zeroed in the vector, or in the activations before extraction", ("after", "before")),
+    choice("scope", "one list of massive dims for all layers, or each layer's own", ("uniform", "layer")),
+)
+def ask_curve(
+    answers: Answers,
     floor: float,
+    /,
+    *,
+    method: str = "mean_diff",
     when: When = "after",
     scope: Scope = "uniform",
-    groups: Sequence[Group] = (),
+    **_about: Unpack[About],
 ) -> Answer[CurveRow]:
-    """Best delta at 0, 1, 2, 3, 5, 10 and all cleaned dims, and any other number evaluated.
+    """The best delta against the number of cleaned dims: 0, 1, 2, 3, 5, 10 and all.
 
-    Each (model, trait, position) with an evaluation of the method on the curve, or a declared one,
-    has its curve; a point that was not evaluated is there as `missing`.
-
-    Args:
-        rows: finished evaluations, in any order.
-        method: such as `mean_diff`.
-        floor: least `coherence_mean` that counts, 0 to 100.
-        when: `after` or `before` extraction.
-        scope: `uniform` (one list of dims for all layers) or `layer`.
-        groups: the declared matrix.
-
-    Raises:
-        UsageError: no such method, or `when` is `none`.
+    \b
+    Example:
+      massact curve --method mean_diff --position 'response[:5]' --format markdown
     """
     recipe = parse_label(method)
     if when == "none" or recipe.cleaning != NO_CLEANING:
@@ -94,26 +94,27 @@ def curve(
             f"after; got {method!r} and {when!r}"
         )
     kind = _Kind(recipe.method, when, scope)
-    by_group = {group: parts for group, parts in slices(rows).items() if kind.covers(group.label)}
-    declared = [group for group in groups if kind.covers(group.label)]
-    found = [row for stratum in strata(by_group, declared) for row in _rows(stratum, kind, floor)]
-    notes = (*setting_notes(by_group), *short_note(all_parts(by_group)))
-    return told_apart(Answer(question="curve", floor=floor, rows=tuple(found), notes=notes), by_group)
+    by_group = {g: parts for g, parts in slices(answers.side_by_side).items() if kind.covers(g.label)}
+    declared = [group for group in answers.groups if kind.covers(group.label)]
+    rows = (row for stratum in strata(by_group, declared) for row in _rows(stratum, kind, floor))
+    shown = tuple(row for row in rows if answers.shows(row.label))
+    notes = usual_notes(by_group)
+    return told_apart(Answer(question="curve", floor=floor, rows=shown, notes=notes), by_group)
 
 
-def _steps(stratum: Stratum) -> list[int | AllDims]:
+def _steps(stratum: ComparableGroups) -> list[int | AllDims]:
     steps = {*N_DIMS, *(parse_label(label).cleaning.n_dims for label in stratum.slices)}
     numbers = sorted(step for step in steps if isinstance(step, int))
     return [*numbers, "all"]
 
 
-def _rows(stratum: Stratum, kind: _Kind, floor: float) -> Iterator[CurveRow]:
+def _rows(stratum: ComparableGroups, kind: _Kind, floor: float) -> Iterator[CurveRow]:
     """The steps of one curve; one whose vector is that of an earlier step says so."""
     sides: list[Side] = []
     for n_dims in _steps(stratum):
         row = _row(stratum, kind, n_dims, floor)
         if row.best is not None:
-            side = Side(row.label, row.best, stratum.slices[row.label].points)
+            side = stratum.side(row.label, row.best)
             reasons = ((one.label, same_vector(one, side)) for one in sides)
             same = next((f"{label}: {why}" for label, why in reasons if why), None)
             row = replace(row, same_vector=same)
@@ -121,7 +122,7 @@ def _rows(stratum: Stratum, kind: _Kind, floor: float) -> Iterator[CurveRow]:
         yield row
 
 
-def _row(stratum: Stratum, kind: _Kind, n_dims: int | AllDims, floor: float) -> CurveRow:
+def _row(stratum: ComparableGroups, kind: _Kind, n_dims: int | AllDims, floor: float) -> CurveRow:
     label = format_label(kind.recipe(n_dims))
     return CurveRow(
         **stratum.fields(),

@@ -1,24 +1,46 @@
 """Which groups of the declared matrix have no evaluation at or above the coherence floor."""
 
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Unpack
 
-from massact.domain import Direction, Group
-from massact.query.current import Currency
-from massact.query.evaluations import StoredEvaluations
+from massact.domain import Direction
+from massact.query.answers import Answers
+from massact.query.groups import GroupInSetting, all_parts, setting_notes, slices, told_apart, unscored_note
+from massact.query.load import Needs
 from massact.query.next_coefficients import Bracket, brackets, widened
-from massact.query.rows import Answer, Point, SettingRow, Status
-from massact.query.selection import Slice, all_parts, setting_notes, slices, told_apart, unscored_note
-from massact.store.read.base import Failure
+from massact.query.question import About, question, text
+from massact.query.rows import Answer, Column, PlaceRow, Point, Status
+from massact.query.tables import LABEL, PLACE, SETTING, error_column, miss_column, point_column
+
+
+def _try_next(row: Any) -> str:
+    """What to try at the layer of the nearest miss, or of a best at the end of its grid, and at how many others."""
+    some = [bracket for bracket in row.brackets if bracket.try_next]
+    near = row.nearest_miss or row.best
+    if near is None:
+        return ""
+    if not some:
+        return next((bracket.reason for bracket in row.brackets if bracket.reason), "")
+    first = next((bracket for bracket in some if bracket.layer == near.layer), some[0])
+    more = f" (+{len(some) - 1} more)" if len(some) > 1 else ""
+    return f"layer {first.layer}: {' '.join(f'{value:g}' for value in first.try_next)}{more}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GapRow(SettingRow):
+class GapRow(PlaceRow):
     """One declared group, in one setting."""
 
-    model: str
-    trait: str
-    position: str
+    columns: ClassVar[tuple[Column, ...]] = (
+        *PLACE,
+        LABEL,
+        Column("status", lambda row: row.status if row.is_current else f"{row.status} (old setting)"),
+        point_column("best", "best: delta", is_optional=True),
+        miss_column(),
+        Column("try next", _try_next),
+        error_column(),
+        *SETTING,
+    )
+
     label: str
     status: Status
     best: Point | None = None
@@ -55,45 +77,54 @@ class GapsAnswer(Answer[GapRow]):
         """The rows that are gaps still to be filled."""
         return tuple(row for row in self.rows if row.status != "ok" and row.is_current)
 
+    def verdict(self) -> tuple[bool, str]:
+        """Whether every group is filled."""
+        n_groups, n_remaining = sum(row.is_current for row in self.rows), len(self.remaining)
+        if n_remaining:
+            are = "is a gap" if n_remaining == 1 else "are gaps"
+            return False, f"{n_remaining} of {n_groups} groups {are} at coherence {self.floor:g}"
+        reach = "the 1 group reaches" if n_groups == 1 else f"all {n_groups} groups reach"
+        return True, f"no gaps: {reach} coherence {self.floor:g}"
 
-def gaps(
-    rows: StoredEvaluations,
-    *,
-    failures: Iterable[Failure] = (),
-    groups: Sequence[Group],
+
+@question(
+    "gaps", text("phase", "only the groups that this phase declares"), needs=lambda **_: Needs(matrix=True)
+)
+def ask_gaps(
+    answers: Answers,
     floor: float,
-    coefficient_ranges: Mapping[str, tuple[float, float]] | None = None,
-    currency: Currency | None = None,
+    /,
+    *,
+    phase: str | None = None,  # noqa: ARG001  what is loaded has its groups alone
+    **_about: Unpack[About],
 ) -> GapsAnswer:
-    """For each declared group whether it has a best at or above the floor, and if not what to try.
+    """Which groups have no result at or above the coherence floor, and what to try next.
 
-    A group that was run in several settings has a row for each; the current one decides whether the group is filled.
+    Exits with 1 while gaps remain.
 
-    Args:
-        rows: finished evaluations, in any order.
-        failures: evaluations that failed and were not finished since.
-        groups: the declared matrix; the answer keeps its order.
-        floor: least `coherence_mean` that counts, 0 to 100.
-        coefficient_ranges: per model, the least and greatest |coefficient| that may be tried.
-        currency: which setting is current; `None`: the one run last.
+    \b
+    Example:
+      massact gaps --experiment experiments/toy.yaml --phase phase1 --floor 68
     """
-    by_group = slices(rows, failures)
-    declared = {group: by_group.get(group, []) for group in groups}
-    currency = (currency or Currency()).over(by_group)
-    found = []
-    for group, parts in declared.items():
+    by_group = slices(answers.evaluations, answers.failures)
+    declared = {group: by_group.get(group, []) for group in answers.groups}
+    currency = answers.currency.over(by_group)
+    rows = []
+    for group, parts in declared.items():  # in the file's order
         current = currency.part(group, parts)
         if current is None:
-            found.append(GapRow(**asdict(group), status="missing"))
-        allowed = (coefficient_ranges or {}).get(group.model)
+            rows.append(GapRow(**asdict(group), status="missing"))
+        allowed = answers.coefficient_ranges.get(group.model)
         others = [part for part in parts if part is not current]
         ordered = others if current is None else [current, *others]
-        found += [_row(part, floor, allowed=allowed, is_current=part is current) for part in ordered]
+        rows += [_row(part, floor, allowed=allowed, is_current=part is current) for part in ordered]
     notes = (*setting_notes(declared), *currency.notes, *unscored_note(all_parts(declared)))
-    return told_apart(GapsAnswer(question="gaps", floor=floor, rows=tuple(found), notes=notes), declared)
+    return told_apart(GapsAnswer(question="gaps", floor=floor, rows=tuple(rows), notes=notes), declared)
 
 
-def _row(part: Slice, floor: float, *, allowed: tuple[float, float] | None, is_current: bool) -> GapRow:
+def _row(
+    part: GroupInSetting, floor: float, *, allowed: tuple[float, float] | None, is_current: bool
+) -> GapRow:
     best = part.best(floor)
     status: Status = "ok" if best else part.status(floor)
     return GapRow(
@@ -103,7 +134,7 @@ def _row(part: Slice, floor: float, *, allowed: tuple[float, float] | None, is_c
         nearest_miss=part.nearest_miss(floor) if status == "below_floor" else None,
         brackets=_brackets(part, best, floor, allowed=allowed, suggest=status == "below_floor"),
         n_evaluated=len(part.points),
-        n_unscored=part.n_unscored,
+        n_unscored=part.points.n_unscored,
         n_short=part.points.n_short,
         n_failed=len(part.failures),
         error=part.failures[0].error if part.failures else None,
@@ -116,7 +147,12 @@ def _row(part: Slice, floor: float, *, allowed: tuple[float, float] | None, is_c
 
 
 def _brackets(
-    part: Slice, best: Point | None, floor: float, *, allowed: tuple[float, float] | None, suggest: bool
+    part: GroupInSetting,
+    best: Point | None,
+    floor: float,
+    *,
+    allowed: tuple[float, float] | None,
+    suggest: bool,
 ) -> tuple[Bracket, ...]:
     """The bracket of each layer; that of a best at the end of its grid says how to widen it."""
     found = brackets(part.points, floor, allowed=allowed, suggest=suggest)

@@ -4,109 +4,55 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar, Unpack
 
 from massact.domain import Direction, Group
-from massact.query.evaluations import PointSet, StoredEvaluations
-from massact.query.rows import Answer, Point, SettingRow, Status
-from massact.query.same_vector import Side, is_one
-from massact.query.selection import Slice, Stratum, natural_order, rank, slices, strata, told_apart
+from massact.query.answers import Answers
+from massact.query.evaluations import PointSet
+from massact.query.groups import (
+    ComparableGroups,
+    GroupInSetting,
+    Side,
+    natural_order,
+    slices,
+    strata,
+    told_apart,
+)
+from massact.query.question import About, question
+from massact.query.rows import Answer, Column, PlaceRow, Point, Status
+from massact.query.same_vector import is_one
 from massact.query.settings import JUDGE_FIELDS, SETTING_FIELDS, setting_value
+from massact.query.tables import LABEL, PLACE, flips_column, number_column, point_column, text_column
 from massact.store.schema import EvaluationRow, StoredPoint
-
-# Slices that two judges scored: alike in everything but the judge, and cut to what both saw.
-
-_BUT_THE_JUDGE = tuple(name for name in SETTING_FIELDS if name not in JUDGE_FIELDS)
-"""What two settings share that differ in the judge alone."""
-_KEPT_LATER = ("trait_digest", "chat_template_digest")
-
-Scored = dict[tuple[str | None, int, float], StoredPoint]
-"""Points by what they were steered with: vector, layer and coefficient."""
-
-
-@dataclass(frozen=True, slots=True)
-class JudgedTwice:
-    """What two judges made of the same evaluations of one group."""
-
-    a: Slice
-    """As the judge saw them that scored first."""
-    b: Slice
-    """As the judge saw them that scored last."""
-    scored_a: Scored
-    scored_b: Scored
-    """Of the same places as `scored_a`, in the same order."""
-    n_alone: int
-    """Evaluations that only one of the two scored."""
-
-    @property
-    def names(self) -> tuple[str, str]:
-        """What the two judges are called; what tells them apart is added where their names do not."""
-        a, b = self.a.sample, self.b.sample
-        if a.judge != b.judge:
-            return a.judge, b.judge
-        if a.judge_model != b.judge_model:
-            return f"{a.judge} ({a.judge_model})", f"{b.judge} ({b.judge_model})"
-        return f"{a.judge} (prompt {_start(a)})", f"{b.judge} (prompt {_start(b)})"
-
-
-def judged_twice(parts: Iterable[Slice]) -> Iterator[JudgedTwice]:
-    """Of the slices of a group, the one run last first, each earlier judge's with the last one's."""
-    alike: dict[tuple[object, ...], list[Slice]] = defaultdict(list)
-    parts = list(parts)
-    # what earlier versions did not keep is no difference where all that keep it have one value
-    alone = {
-        name for name in _KEPT_LATER if len({setting_value(part.sample, name) for part in parts} - {None}) < 2
-    }
-    deciding = [name for name in _BUT_THE_JUDGE if name not in alone]
-    for part in parts:
-        others = alike[tuple(setting_value(part.sample, name) for name in deciding)]
-        if len(part.points) and _judge_of(part) not in map(_judge_of, others):
-            others.append(part)
-    for last, *earlier in alike.values():
-        yield from (_pair(one, last) for one in earlier)
-
-
-def _pair(a: Slice, b: Slice) -> JudgedTwice:
-    of_a, of_b = _by_steering(a.points), _by_steering(b.points)
-    both = [place for place in of_a if place in of_b]
-    scored_a, scored_b = ({place: side[place] for place in both} for side in (of_a, of_b))
-    n_alone = len(of_a.keys() ^ of_b.keys())
-    return JudgedTwice(_only(a, scored_a), _only(b, scored_b), scored_a, scored_b, n_alone)
-
-
-def _by_steering(points: PointSet) -> Scored:
-    return {(point.vector_digest, point.layer, point.coefficient): point for point in points}
-
-
-def _only(part: Slice, scored: Scored) -> Slice:
-    """The slice with those points alone."""
-    import numpy as np
-
-    wanted = {point.run_id for point in scored.values()}
-    all_points, indices = part.points.all, part.points.indices
-    kept = [all_points.run_ids[index] in wanted for index in indices.tolist()]
-    return replace(part, points=PointSet(all_points, indices[np.array(kept, dtype=bool)]))
-
-
-def _judge_of(part: Slice) -> tuple[str | None, ...]:
-    return (part.sample.judge, part.sample.judge_model, part.sample.judge_prompt)
-
-
-def _start(row: EvaluationRow) -> str:
-    return (row.judge_prompt or "")[:8]
-
 
 _LEAST_FOR_RANKS = 3
 """Evaluations below which a rank correlation says nothing."""
 
 
+_JUDGES = (
+    text_column("judge_a", "judge A", is_shared=True),
+    text_column("judge_b", "judge B", is_shared=True),
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JudgesRow(SettingRow):
+class JudgesRow(PlaceRow):
     """One group under two judges; only evaluations that both scored are looked at."""
 
-    model: str
-    trait: str
-    position: str
+    columns: ClassVar[tuple[Column, ...]] = (
+        *PLACE,
+        *_JUDGES,
+        LABEL,
+        number_column("n_shared", "d", "shared"),
+        point_column("best_a", "A: best delta", "status_a"),
+        point_column("best_b", "B: best delta", "status_b"),
+        flips_column(),
+        number_column("loss", ".1f"),
+        number_column("trait_shift", "+.1f", "trait B - A", is_optional=True),
+        number_column("coherence_shift", "+.1f", "coherence B - A", is_optional=True),
+        number_column("rank_correlation", ".2f", "rank corr.", is_optional=True),
+    )
+
     label: str
     judge_a: str
     """The judge that scored first; with the start of its prompts' digest where both have one name."""
@@ -136,12 +82,19 @@ class JudgesRow(SettingRow):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JudgesWinner(SettingRow):
+class JudgesWinner(PlaceRow):
     """Which label wins at one model, trait and position under two judges, over shared evaluations."""
 
-    model: str
-    trait: str
-    position: str
+    columns: ClassVar[tuple[Column, ...]] = (
+        *PLACE,
+        *_JUDGES,
+        text_column("label_a", "A: winner"),
+        text_column("label_b", "B: winner"),
+        point_column("best_a", "A: delta"),
+        point_column("best_b", "B: delta"),
+        flips_column(),
+    )
+
     judge_a: str
     judge_b: str
     label_a: str | None = None
@@ -162,27 +115,109 @@ class JudgesAnswer(Answer[JudgesRow]):
     winners: tuple[JudgesWinner, ...] = ()
 
 
-def judges(rows: StoredEvaluations, *, floor: float) -> JudgesAnswer:
-    """What each judge calls the best of the evaluations that both scored, and where the winner flips.
+_BUT_THE_JUDGE = tuple(name for name in SETTING_FIELDS if name not in JUDGE_FIELDS)
+"""What two settings share that differ in the judge alone."""
+_KEPT_LATER = ("trait_digest", "chat_template_digest")
 
-    Two settings that differ in nothing but the judge are set side by side: each earlier one with the one
-    that was scored last.
+Scored = dict[tuple[str | None, int, float], StoredPoint]
+"""Points by what they were steered with: vector, layer and coefficient."""
 
-    Args:
-        rows: finished evaluations, in any order.
-        floor: least `coherence_mean` that counts, 0 to 100.
+
+@dataclass(frozen=True, slots=True)
+class JudgedTwice:
+    """What two judges made of the same evaluations of one group."""
+
+    a: GroupInSetting
+    """As the judge saw them that scored first."""
+    b: GroupInSetting
+    """As the judge saw them that scored last."""
+    scored_a: Scored
+    scored_b: Scored
+    """Of the same places as `scored_a`, in the same order."""
+    n_alone: int
+    """Evaluations that only one of the two scored."""
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """What the two judges are called; what tells them apart is added where their names do not."""
+        a, b = self.a.sample, self.b.sample
+        if a.judge != b.judge:
+            return a.judge, b.judge
+        if a.judge_model != b.judge_model:
+            return f"{a.judge} ({a.judge_model})", f"{b.judge} ({b.judge_model})"
+        return f"{a.judge} (prompt {_start(a)})", f"{b.judge} (prompt {_start(b)})"
+
+
+def judged_twice(parts: Iterable[GroupInSetting]) -> Iterator[JudgedTwice]:
+    """Of the slices of a group, the one run last first, each earlier judge's with the last one's."""
+    alike: dict[tuple[object, ...], list[GroupInSetting]] = defaultdict(list)
+    parts = list(parts)
+    # what earlier versions did not keep is no difference where all that keep it have one value
+    alone = {
+        name for name in _KEPT_LATER if len({setting_value(part.sample, name) for part in parts} - {None}) < 2
+    }
+    deciding = [name for name in _BUT_THE_JUDGE if name not in alone]
+    for part in parts:
+        others = alike[tuple(setting_value(part.sample, name) for name in deciding)]
+        if len(part.points) and _judge_of(part) not in map(_judge_of, others):
+            others.append(part)
+    for last, *earlier in alike.values():
+        yield from (_pair(one, last) for one in earlier)
+
+
+def _pair(a: GroupInSetting, b: GroupInSetting) -> JudgedTwice:
+    of_a, of_b = _by_steering(a.points), _by_steering(b.points)
+    both = [place for place in of_a if place in of_b]
+    scored_a, scored_b = ({place: side[place] for place in both} for side in (of_a, of_b))
+    n_alone = len(of_a.keys() ^ of_b.keys())
+    return JudgedTwice(_only(a, scored_a), _only(b, scored_b), scored_a, scored_b, n_alone)
+
+
+def _by_steering(points: PointSet) -> Scored:
+    return {(point.vector_digest, point.layer, point.coefficient): point for point in points}
+
+
+def _only(part: GroupInSetting, scored: Scored) -> GroupInSetting:
+    """The slice with those points alone."""
+    import numpy as np
+
+    wanted = {point.run_id for point in scored.values()}
+    all_points, indices = part.points.all, part.points.indices
+    kept = [all_points.run_ids[index] in wanted for index in indices.tolist()]
+    return replace(part, points=PointSet(all_points, indices[np.array(kept, dtype=bool)]))
+
+
+def _judge_of(part: GroupInSetting) -> tuple[str | None, ...]:
+    return (part.sample.judge, part.sample.judge_model, part.sample.judge_prompt)
+
+
+def _start(row: EvaluationRow) -> str:
+    return (row.judge_prompt or "")[:8]
+
+
+@question("judges")
+def ask_judges(answers: Answers, floor: float, /, **_about: Unpack[About]) -> JudgesAnswer:
+    """The winners under two judges of the same responses, and which of them flip.
+
+    Only evaluations that both judges scored count, so that neither has the larger choice. Another judge's
+    scores come from `massact rejudge`.
+
+    \b
+    Example:
+      massact judges --judge openai:gpt-4.1-mini --judge hf:./judge
     """
-    pairs = [pair for parts in slices(rows).values() for pair in judged_twice(parts)]
+    pairs = [pair for parts in slices(answers.side_by_side).values() for pair in judged_twice(parts)]
     shared = [pair for pair in pairs if pair.scored_a]
     winners = _winners(shared, floor)
+    rows = sorted((_row(pair, floor) for pair in shared), key=_order)
     answer = JudgesAnswer(
         question="judges",
         floor=floor,
-        rows=tuple(sorted((_row(pair, floor) for pair in shared), key=_order)),
+        rows=tuple(row for row in rows if answers.shows(row.label)),
         notes=(*_notes(pairs), *map(_in_words, winners)),
         winners=winners,
     )
-    scored_last: dict[Group, list[Slice]] = defaultdict(list)
+    scored_last: dict[Group, list[GroupInSetting]] = defaultdict(list)
     for pair in shared:
         scored_last[pair.b.group].append(pair.b)
     return told_apart(answer, scored_last)
@@ -290,7 +325,7 @@ def _winners(pairs: Sequence[JudgedTwice], floor: float) -> tuple[JudgesWinner, 
 
 
 def _best_labels(
-    by_group: Mapping[Group, Sequence[Slice]], floor: float
+    by_group: Mapping[Group, Sequence[GroupInSetting]], floor: float
 ) -> dict[tuple[str, str, str], Side | None]:
     found: dict[tuple[str, str, str], Side | None] = {}
     for stratum in strata(by_group):
@@ -300,14 +335,9 @@ def _best_labels(
     return found
 
 
-def _best_label(stratum: Stratum, floor: float) -> Side | None:
-    bests = ((label, stratum.best(label, floor)) for label in stratum.slices)
-    rivals = [(label, best) for label, best in bests if best is not None]
-    direction = stratum.sample.direction if stratum.sample else None
-    if not rivals:
-        return None
-    label, best = min(rivals, key=lambda one: rank(one, direction))
-    return Side(label, best, stratum.slices[label].points)
+def _best_label(stratum: ComparableGroups, floor: float) -> Side | None:
+    ranked = stratum.ranked(floor)
+    return stratum.side(*ranked[0]) if ranked else None
 
 
 def _notes(pairs: Sequence[JudgedTwice]) -> Iterator[str]:

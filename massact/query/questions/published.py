@@ -6,20 +6,253 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from itertools import chain, combinations, product
+from typing import ClassVar, Unpack
 
 from massact.domain import TRAIT_INTERP_DIFFERS, Direction, Group
 from massact.errors import UsageError
 from massact.labels import normalise_label
-from massact.query.current import Currency
-from massact.query.evaluations import StoredEvaluations
-from massact.query.filters import Filters
+from massact.query.answers import Answers, Filters
+from massact.query.groups import GroupInSetting, recipe_of, slices, told_apart
+from massact.query.load import Needs, normalised
+from massact.query.question import About, question
 from massact.query.questions.compare import before_after_pairs
-from massact.query.rows import Answer, Point, SettingRow, Status
-from massact.query.selection import Slice, recipe_of, slices, told_apart
+from massact.query.rows import Answer, Column, Point, SettingRow, Status
+from massact.query.tables import (
+    LABEL,
+    PLACE,
+    POINT,
+    SETTING,
+    STATUS,
+    number_column,
+    point_column,
+    text_column,
+)
 from massact.store.schema import PublishedRow
 from massact.vectors.positions import parse_position
 
-# What does not add up in published figures, in words with the numbers.
+_VARIANT = re.compile(r"-(?:it|instruct|pt|base)\Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedComparison(SettingRow):
+    """One published figure, and our best of its group. The fields up to `note` are as printed."""
+
+    columns: ClassVar[tuple[Column, ...]] = (
+        text_column("source", is_shared=True),
+        *PLACE,
+        LABEL,
+        *POINT,
+        point_column("ours", "ours: delta"),
+        number_column("difference", "+.1f", "ours - theirs"),
+        Column("flags", lambda row: str(len(row.flags) or ""), is_number=True),
+        STATUS,
+        *SETTING,
+    )
+
+    source: str
+    model: str
+    trait: str
+    position: str
+    label: str
+    layer: int | None = None
+    coefficient: float | None = None
+    trait_mean: float | None = None
+    """0 to 100."""
+    coherence_mean: float | None = None
+    """0 to 100."""
+    delta: float | None = None
+    """`trait_mean` minus the baseline's."""
+    baseline_trait_mean: float | None = None
+    coherence_floor: float | None = None
+    """The floor that the figure was picked at, 0 to 100."""
+    note: str | None = None
+    key: str
+    our_model: str | None = None
+    """The experiment's name of the model; `None` where it has no such model."""
+    status: Status
+    """Of our group at the floor that was asked with."""
+    ours: Point | None = None
+    nearest_miss: Point | None = None
+    """Our most coherent evaluation below the floor; only where we have no best."""
+    difference: float | None = None
+    """Our delta minus the published one."""
+    flags: tuple[str, ...] = ()
+    """What does not add up in the published figure."""
+    judge: str | None = None
+    """This and the next two are of our side."""
+    direction: Direction | None = None
+    setting: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedAnswer(Answer[PublishedComparison]):
+    """The answer of `compare --published`."""
+
+    def lines(self) -> list[str]:
+        """What does not add up, figure by figure."""
+        return [
+            f"{row.source}, {row.model}, {row.trait}, {row.position}, {row.label}: {flag}"
+            for row in self.rows
+            for flag in row.flags
+        ]
+
+
+@question(
+    "compare_published",
+    needs=lambda **_: Needs(published=True),
+    command="compare --published",
+    is_served=False,
+)
+def ask_compare_published(answers: Answers, floor: float, /, **_about: Unpack[About]) -> PublishedAnswer:
+    """Every published figure beside our best of its group, and a flag where its arithmetic does not add up.
+
+    The figures are those that `massact import --published` read.
+
+    \b
+    Example:
+      massact compare --published --experiment experiments/massive-activations.yaml
+    """
+    names = dict(answers.declared.printed_models) if answers.declared else {}
+    names |= {name: name for name in answers.models if name not in names}
+    only = normalised(answers.filters)
+    figures = (figure for figure in answers.published if admits_figure(only, figure, names))
+    return compare_published(answers, figures, floor, model_names=names)
+
+
+def compare_published(
+    answers: Answers, published: Iterable[PublishedRow], floor: float, *, model_names: Mapping[str, str]
+) -> PublishedAnswer:
+    """Each published figure with our group's best, their difference, and what does not add up.
+
+    A group that was run in several settings, or against several baselines, is answered in the current one, and a note
+    says so.
+
+    Args:
+        published: figures in any order; each key counts once.
+        model_names: the experiment's name of a model by any name that it may be printed under.
+    """
+    by_group = slices(answers.evaluations)
+    rule = answers.currency.over(by_group)
+    figures = sorted({figure.key: figure for figure in published}.values(), key=_order)
+    flags = published_flags(figures)
+    groups_of = {figure.key: _our_group(figure, model_names) for figure in figures}
+    measured = {key: group for key, group in groups_of.items() if group and group in by_group}
+    current = {key: rule.part(group, by_group[group]) for key, group in measured.items()}
+    rows = [_row(one, groups_of[one.key], current.get(one.key), floor, flags[one.key]) for one in figures]
+    n_several = sum(len(by_group[group]) > 1 for group in measured.values())
+    notes = (*_notes(rows, groups_of, set(answers.groups), floor), *_several_note(n_several))
+    if any(by_group[group][0].sample.origin is None for group in measured.values()):
+        notes += (TRAIT_INTERP_DIFFERS,)
+    answer = PublishedAnswer(question="published", floor=floor, rows=tuple(rows), notes=notes)
+    return told_apart(answer, {group: by_group[group][:1] for group in measured.values()})
+
+
+def admits_figure(only: Filters, one: PublishedRow, model_names: Mapping[str, str]) -> bool:
+    """Whether a printed figure is asked about: by our names, and by layer where it has one."""
+    group = _our_group(one, model_names) or Group(one.model, one.trait, one.position, one.label)
+    in_layers = not only.layers or one.layer is None or one.layer in only.layers
+    return in_layers and only.admits_group(group)
+
+
+def match_model(printed: str, model_names: Mapping[str, str]) -> str | None:
+    """The experiment's name of a printed model, such as `google/gemma-3-4b`; `None` where it has none.
+
+    A name matches as it is; else by its last path component, whatever the case and without an ending
+    such as `-it` or `-base`, as long as only one model of the experiment matches so.
+    """
+    if printed in model_names:
+        return model_names[printed]
+    alike = {ours for name, ours in model_names.items() if _bare(name) == _bare(printed)}
+    return alike.pop() if len(alike) == 1 else None
+
+
+def _bare(name: str) -> str:
+    return _VARIANT.sub("", name.strip().rstrip("/").rpartition("/")[2].casefold())
+
+
+def _our_group(one: PublishedRow, model_names: Mapping[str, str]) -> Group | None:
+    """Where our counterpart lies, in our spelling; `None` where the experiment has no such model."""
+    model = match_model(one.model, model_names)
+    if model is None:
+        return None
+    try:
+        position = str(parse_position(one.position))
+    except UsageError:
+        position = one.position
+    try:
+        label = normalise_label(one.label)
+    except UsageError:
+        label = one.label
+    return Group(model, one.trait, position, label)
+
+
+def _row(
+    one: PublishedRow, group: Group | None, part: GroupInSetting | None, floor: float, flags: tuple[str, ...]
+) -> PublishedComparison:
+    printed = {field.name: getattr(one, field.name) for field in fields(one)}
+    ours = part.best(floor) if part else None
+    status: Status = part.status(floor) if part else "missing"
+    difference = None
+    if ours is not None and ours.delta is not None and one.delta is not None:
+        difference = round(ours.delta - one.delta, 6)
+    return PublishedComparison(
+        **{name: value for name, value in printed.items() if name not in ("kind", "experiment")},
+        our_model=group.model if group else None,
+        status=status,
+        ours=ours,
+        nearest_miss=part.nearest_miss(floor) if part and status == "below_floor" else None,
+        difference=difference,
+        flags=flags,
+        judge=part.sample.judge if part else None,
+        direction=part.sample.direction if part else None,
+        setting=part.setting if part else None,
+    )
+
+
+def _order(one: PublishedRow) -> tuple[str, str, str, str, str, float, float, str]:
+    layer = -1 if one.layer is None else one.layer
+    coefficient = float("-inf") if one.coefficient is None else one.coefficient
+    return (one.source, one.model, one.trait, one.position, one.label, layer, coefficient, one.key)
+
+
+def _notes(
+    found: Sequence[PublishedComparison],
+    groups: Mapping[str, Group | None],
+    declared: Collection[Group],
+    floor: float,
+) -> Iterator[str]:
+    """How many figures are flagged, which have nothing beside them, and which were picked at another floor."""
+    if not found:
+        yield "the store holds no published figure of this experiment; massact import --published FILE reads them"
+        return
+    total = f"{len(found)} published figure{'s' if len(found) > 1 else ''}"
+    n_flagged = sum(bool(row.flags) for row in found)
+    yield f"{n_flagged} of {total} flagged{': what is printed does not add up' if n_flagged else ''}"
+    alone = [row for row in found if row.status == "missing"]
+    if alone:
+        n_declared = sum(groups[row.key] in declared for row in alone)
+        of_them = f"; the experiment file declares the groups of {n_declared}" if n_declared else ""
+        yield f"{len(alone)} of {total} have no counterpart in the store{of_them}"
+    unknown = Counter(row.model for row in found if row.our_model is None)
+    for model, count in sorted(unknown.items()):
+        yield f"no model of the experiment matches {model} ({count} of {total})"
+    others = [row.coherence_floor for row in found if row.coherence_floor not in (None, floor)]
+    if others:
+        named = ", ".join(f"{one:g}" for one in sorted({one for one in others if one is not None}))
+        yield f"{len(others)} of {total} were picked at another coherence floor ({named}) than {floor:g}"
+
+
+def _several_note(count: int) -> tuple[str, ...]:
+    if not count:
+        return ()
+    return (
+        f"ours were run in several settings or against several baselines beside {count} of them: shown is "
+        "the current one, massact best shows all",
+    )
+
+
+# A figure was rounded when it was printed, so nothing is flagged that rounding explains. A whole number counts as
+# rounded to whole: a stored `39.0` does not tell whether a write-up printed 39.
 
 SAME_DIRECTION_POINTS = Decimal("0.1")
 """Published deltas of one direction that lie further apart are two figures for one thing."""
@@ -180,191 +413,3 @@ def _signed(value: Decimal) -> str:
 def _listed(values: Sequence[Decimal], shown: Callable[[Decimal], str] = str) -> str:
     *most, last = map(shown, values)
     return f"{', '.join(most)} and {last}"
-
-
-_VARIANT = re.compile(r"-(?:it|instruct|pt|base)\Z")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublishedComparison(SettingRow):
-    """One published figure, and our best of its group. The fields up to `note` are as printed."""
-
-    source: str
-    model: str
-    trait: str
-    position: str
-    label: str
-    layer: int | None = None
-    coefficient: float | None = None
-    trait_mean: float | None = None
-    """0 to 100."""
-    coherence_mean: float | None = None
-    """0 to 100."""
-    delta: float | None = None
-    """`trait_mean` minus the baseline's."""
-    baseline_trait_mean: float | None = None
-    coherence_floor: float | None = None
-    """The floor that the figure was picked at, 0 to 100."""
-    note: str | None = None
-    key: str
-    our_model: str | None = None
-    """The experiment's name of the model; `None` where it has no such model."""
-    status: Status
-    """Of our group at the floor that was asked with."""
-    ours: Point | None = None
-    nearest_miss: Point | None = None
-    """Our most coherent evaluation below the floor; only where we have no best."""
-    difference: float | None = None
-    """Our delta minus the published one."""
-    flags: tuple[str, ...] = ()
-    """What does not add up in the published figure."""
-    judge: str | None = None
-    """This and the next two are of our side."""
-    direction: Direction | None = None
-    setting: str | None = None
-
-
-def compare_published(
-    published: Iterable[PublishedRow],
-    rows: StoredEvaluations,
-    *,
-    floor: float,
-    groups: Sequence[Group] = (),
-    model_names: Mapping[str, str],
-    currency: Currency | None = None,
-) -> Answer[PublishedComparison]:
-    """Each published figure with our group's best, their difference, and what does not add up.
-
-    A group that was run in several settings, or against several baselines, is answered in the current one, and a note
-    says so.
-
-    Args:
-        published: figures in any order; each key counts once.
-        rows: finished evaluations, in any order.
-        floor: least `coherence_mean` that counts for ours, 0 to 100.
-        groups: the declared matrix: which of the published figures the experiment sets out to measure.
-        model_names: the experiment's name of a model by any name that it may be printed under.
-        currency: which setting is current; `None`: the one run last.
-    """
-    by_group = slices(rows)
-    figures = sorted({one.key: one for one in published}.values(), key=_order)
-    flags = published_flags(figures)
-    groups_of = {one.key: _our_group(one, model_names) for one in figures}
-    parts_of = {key: by_group[group] for key, group in groups_of.items() if group and group in by_group}
-    rule = (currency or Currency()).over(by_group)
-    current = {
-        key: rule.part(group, parts_of[key]) for key, group in groups_of.items() if group and key in parts_of
-    }
-    found = [_row(one, groups_of[one.key], current.get(one.key), floor, flags[one.key]) for one in figures]
-    n_several = sum(len(parts) > 1 for parts in parts_of.values())
-    notes = (*_notes(found, groups_of, set(groups), floor), *_several_note(n_several))
-    measured = [parts[0] for parts in parts_of.values() if parts[0].sample.origin is None]
-    if measured:
-        notes += (TRAIT_INTERP_DIFFERS,)
-    answer = Answer(question="published", floor=floor, rows=tuple(found), notes=notes)
-    shown = {group: parts_of[key][:1] for key, group in groups_of.items() if group and key in parts_of}
-    return told_apart(answer, shown)
-
-
-def admits_figure(only: Filters, one: PublishedRow, model_names: Mapping[str, str]) -> bool:
-    """Whether a printed figure is asked about: by our names, and by layer where it has one."""
-    group = _our_group(one, model_names) or Group(one.model, one.trait, one.position, one.label)
-    in_layers = not only.layers or one.layer is None or one.layer in only.layers
-    return in_layers and only.admits_group(group)
-
-
-def match_model(printed: str, model_names: Mapping[str, str]) -> str | None:
-    """The experiment's name of a printed model, such as `google/gemma-3-4b`; `None` where it has none.
-
-    A name matches as it is; else by its last path component, whatever the case and without an ending
-    such as `-it` or `-base`, as long as only one model of the experiment matches so.
-    """
-    if printed in model_names:
-        return model_names[printed]
-    alike = {ours for name, ours in model_names.items() if _bare(name) == _bare(printed)}
-    return alike.pop() if len(alike) == 1 else None
-
-
-def _bare(name: str) -> str:
-    return _VARIANT.sub("", name.strip().rstrip("/").rpartition("/")[2].casefold())
-
-
-def _our_group(one: PublishedRow, model_names: Mapping[str, str]) -> Group | None:
-    """Where our counterpart lies, in our spelling; `None` where the experiment has no such model."""
-    model = match_model(one.model, model_names)
-    if model is None:
-        return None
-    try:
-        position = str(parse_position(one.position))
-    except UsageError:
-        position = one.position
-    try:
-        label = normalise_label(one.label)
-    except UsageError:
-        label = one.label
-    return Group(model, one.trait, position, label)
-
-
-def _row(
-    one: PublishedRow, group: Group | None, part: Slice | None, floor: float, flags: tuple[str, ...]
-) -> PublishedComparison:
-    printed = {field.name: getattr(one, field.name) for field in fields(one)}
-    ours = part.best(floor) if part else None
-    status: Status = part.status(floor) if part else "missing"
-    difference = None
-    if ours is not None and ours.delta is not None and one.delta is not None:
-        difference = round(ours.delta - one.delta, 6)
-    return PublishedComparison(
-        **{name: value for name, value in printed.items() if name not in ("kind", "experiment")},
-        our_model=group.model if group else None,
-        status=status,
-        ours=ours,
-        nearest_miss=part.nearest_miss(floor) if part and status == "below_floor" else None,
-        difference=difference,
-        flags=flags,
-        judge=part.sample.judge if part else None,
-        direction=part.sample.direction if part else None,
-        setting=part.setting if part else None,
-    )
-
-
-def _order(one: PublishedRow) -> tuple[str, str, str, str, str, float, float, str]:
-    layer = -1 if one.layer is None else one.layer
-    coefficient = float("-inf") if one.coefficient is None else one.coefficient
-    return (one.source, one.model, one.trait, one.position, one.label, layer, coefficient, one.key)
-
-
-def _notes(
-    found: Sequence[PublishedComparison],
-    groups: Mapping[str, Group | None],
-    declared: Collection[Group],
-    floor: float,
-) -> Iterator[str]:
-    """How many figures are flagged, which have nothing beside them, and which were picked at another floor."""
-    if not found:
-        yield "the store holds no published figure of this experiment; massact import --published FILE reads them"
-        return
-    total = f"{len(found)} published figure{'s' if len(found) > 1 else ''}"
-    n_flagged = sum(bool(row.flags) for row in found)
-    yield f"{n_flagged} of {total} flagged{': what is printed does not add up' if n_flagged else ''}"
-    alone = [row for row in found if row.status == "missing"]
-    if alone:
-        n_declared = sum(groups[row.key] in declared for row in alone)
-        of_them = f"; the experiment file declares the groups of {n_declared}" if n_declared else ""
-        yield f"{len(alone)} of {total} have no counterpart in the store{of_them}"
-    unknown = Counter(row.model for row in found if row.our_model is None)
-    for model, count in sorted(unknown.items()):
-        yield f"no model of the experiment matches {model} ({count} of {total})"
-    others = [row.coherence_floor for row in found if row.coherence_floor not in (None, floor)]
-    if others:
-        named = ", ".join(f"{one:g}" for one in sorted({one for one in others if one is not None}))
-        yield f"{len(others)} of {total} were picked at another coherence floor ({named}) than {floor:g}"
-
-
-def _several_note(count: int) -> tuple[str, ...]:
-    if not count:
-        return ()
-    return (
-        f"ours were run in several settings or against several baselines beside {count} of them: shown is "
-        "the current one, massact best shows all",
-    )

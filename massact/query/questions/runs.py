@@ -1,25 +1,28 @@
 """Every evaluation that counts, one row each, in the order asked for."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
-from typing import Literal, NamedTuple, get_args
+from typing import ClassVar, Literal, NamedTuple, Unpack, get_args
 
 from massact.domain import Direction
 from massact.errors import UsageError
-from massact.query.evaluations import StoredEvaluations
-from massact.query.rows import Answer, SettingRow
-from massact.query.selection import (
-    Slice,
-    Stratum,
-    all_parts,
-    setting_notes,
-    short_note,
-    slices,
-    strata,
-    told_apart,
+from massact.query.answers import Answers
+from massact.query.groups import ComparableGroups, GroupInSetting, slices, strata, told_apart, usual_notes
+from massact.query.question import About, choice, question, whole
+from massact.query.rows import Answer, Column, PlaceRow
+from massact.query.same_vector import SAME_AS
+from massact.query.tables import (
+    LABEL,
+    PLACE,
+    POINT,
+    SETTING,
+    STATUS,
+    TRAIT_MEAN,
+    error_column,
+    scored_column,
+    text_column,
 )
-from massact.store.read.base import Failure
 from massact.store.schema import StoredPoint, point_of
 
 RunStatus = Literal["ok", "below_floor", "unscored", "failed"]
@@ -33,12 +36,23 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunRow(SettingRow):
+class RunRow(PlaceRow):
     """One evaluation: the newest finished run of its key, or the newest failed one."""
 
-    model: str
-    trait: str
-    position: str
+    columns: ClassVar[tuple[Column, ...]] = (
+        *PLACE,
+        LABEL,
+        *POINT,
+        TRAIT_MEAN,
+        scored_column(),
+        STATUS,
+        text_column("run_id", "run"),
+        SAME_AS,
+        Column("finished", lambda row: (row.finished_at or "")[:19], is_optional=True),
+        error_column(),
+        *SETTING,
+    )
+
     label: str
     layer: int
     coefficient: float
@@ -69,40 +83,46 @@ class RunRow(SettingRow):
     """coefficient x |v without massive dims| / mean |h without massive dims|; `None` where the store does not tell."""
 
 
-def runs(
-    rows: StoredEvaluations,
-    *,
-    failures: Iterable[Failure] = (),
+@question(
+    "runs",
+    choice(
+        "sort",
+        "what comes first: the newest, the best delta, the most coherent, the lowest coefficient or layer",
+        SORTS,
+    ),
+    whole("limit", "rows at most; default: all", 1),
+    whole("offset", "rows left out before them", 0, 10_000_000),
+    has_pages=True,
+)
+def ask_runs(
+    answers: Answers,
     floor: float,
+    /,
+    *,
     sort: SortBy = "finished",
     limit: int | None = None,
     offset: int = 0,
+    **_about: Unpack[About],
 ) -> Answer[RunRow]:
-    """The evaluations, finished and failed, each key once.
+    """The evaluations one by one, with their runs.
 
-    Args:
-        rows: finished evaluations, in any order.
-        failures: evaluations that failed and were not finished since.
-        floor: least `coherence_mean` that counts, 0 to 100.
-        sort: `finished` (the newest first), `delta` (the better first, by direction), `coherence` (the
-            highest first), `coefficient` or `layer` (the lowest first). What lacks the value comes last.
-        limit: how many rows at most; `None` is all.
-        offset: how many are passed over before them.
+    Each key counts once: superseded, deleted and unfinished runs are not listed.
 
-    Raises:
-        UsageError: no such order, or a limit below 1.
+    \b
+    Example:
+      massact runs --label probe --sort delta --limit 10
     """
     if sort not in SORTS:
         raise UsageError(f"cannot sort by {sort!r}; there is {', '.join(SORTS)}")
     if limit is not None and limit < 1:
         raise UsageError(f"limit {limit}: ask for 1 row or more")
-    by_group = slices(rows, failures)
+    by_group = slices(answers.evaluations, answers.failures)
     found = [one for stratum in strata(by_group) for one in _listed(stratum)]
     found.sort(key=_place)
     # Python's sort keeps the order of what is equal, so ties stay in the order of the place
     found.sort(key=_ORDERS[sort])
     shown = found[offset:][:limit]
-    notes = (*setting_notes(by_group), *short_note(all_parts(by_group)))
+    notes = usual_notes(by_group)
     if len(shown) < len(found):
         left_out = len(found) - len(shown)
         passed_over = f" and the offset of {offset}" if offset else ""
@@ -123,14 +143,14 @@ class _Listed(NamedTuple):
     """An evaluation before it is a row: only those within the limit become one."""
 
     point: StoredPoint
-    part: Slice
+    part: GroupInSetting
     counted: StoredPoint
     """The same without figures that do not count, since too few of its responses have scores."""
     error: str | None = None
     """Of a failed run; empty where the run holds none."""
 
 
-def _listed(stratum: Stratum) -> Iterator[_Listed]:
+def _listed(stratum: ComparableGroups) -> Iterator[_Listed]:
     for part in stratum.slices.values():
         both = zip(part.points.told(), part.points, strict=True)
         yield from (_Listed(told, part, counted) for told, counted in both)
@@ -140,32 +160,18 @@ def _listed(stratum: Stratum) -> Iterator[_Listed]:
                 yield _Listed(point, part, point, failure.error)
 
 
-def _row(one: _Listed, floor: float) -> RunRow:
-    point, sample = one.point, one.part.sample
+_OF_POINT = tuple(one.name for one in fields(RunRow) if one.name in StoredPoint._fields)
+
+
+def _row(listed: _Listed, floor: float) -> RunRow:
+    point, sample = listed.point, listed.part.sample
+    named = {name: getattr(point, name) for name in _OF_POINT} | {"finished_at": _iso(point.finished_at)}
     return RunRow(
-        model=point.model,
-        trait=point.trait,
-        position=point.position,
-        label=point.label,
-        layer=point.layer,
-        coefficient=point.coefficient,
-        status=_status(one.counted, floor) if one.error is None else "failed",
-        trait_mean=point.trait_mean,
-        coherence_mean=point.coherence_mean,
-        delta=point.delta,
-        n_scored=point.n_scored,
-        n_unscored=point.n_unscored,
-        error=one.error or None,
+        **named,
+        status=_status(listed.counted, floor) if listed.error is None else "failed",
+        error=listed.error or None,
         judge=sample.judge,
         direction=sample.direction,
-        setting=point.setting,
-        baseline_trait_mean=point.baseline_trait_mean,
-        finished_at=_iso(point.finished_at),
-        key=point.key,
-        run_id=point.run_id,
-        same_as=point.same_as,
-        same_as_cosine=point.same_as_cosine,
-        relative_strength=point.relative_strength,
     )
 
 

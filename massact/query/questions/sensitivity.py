@@ -1,42 +1,214 @@
 """Which label wins at every coherence floor from 60 to 80, and where the winner flips."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import combinations, groupby, pairwise
+from math import comb
+from typing import TYPE_CHECKING, ClassVar, Unpack
 
-from massact.domain import Direction, Group
+from massact.domain import Direction, floor_warning
 from massact.errors import UsageError
-from massact.query.evaluations import StoredEvaluations
-from massact.query.rows import Answer, Point, SettingRow, Status
-from massact.query.same_vector import Side, is_one
-from massact.query.selection import (
-    Slice,
-    Stratum,
-    all_parts,
+from massact.query.answers import Answers
+from massact.query.groups import (
+    ComparableGroups,
+    GroupInSetting,
+    Side,
     rank,
-    setting_notes,
-    short_note,
     slices,
     strata,
     told_apart,
+    usual_notes,
 )
-from massact.query.split_half import HalvesRow
+from massact.query.load import Needs
+from massact.query.question import AtManyFloors, pattern, question
+from massact.query.rows import Answer, Column, PlaceRow, Point, Status
+from massact.query.same_vector import is_one
+from massact.query.stats.paired import QuestionScores
+from massact.query.tables import (
+    LABEL,
+    PLACE,
+    POINT,
+    SETTING,
+    STATUS,
+    flips_column,
+    miss_column,
+    number_column,
+    text_column,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Numbers = NDArray[np.float64]
+
+
+# halves of the questions
+
+N_SPLITS = 200
+"""Ways to halve the questions that are looked at, at most; all of them where there are no more."""
+LEAST_QUESTIONS = 4
+_SEED = 20_251_109
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HalvesRow(PlaceRow):
+    """One model, trait and position: which label wins on halves of its questions, everything picked anew."""
+
+    columns: ClassVar[tuple[Column, ...]] = (
+        *PLACE,
+        number_column("agreement", ".0%", "halves agree"),
+        text_column("winner", "most often best"),
+        number_column("share", ".0%", "of halves"),
+        text_column("runner_up", "then"),
+        number_column("runner_up_share", ".0%", "of halves"),
+        number_column("floor", "g", is_shared=True),
+        number_column("n_splits", "d", "splits", is_optional=True),
+        *SETTING,
+    )
+
+    floor: float
+    """Least coherence that counts, of each half by itself, 0 to 100."""
+    n_questions: int
+    n_splits: int
+    agreement: float
+    """Share of the splits whose two halves have the same winner, 0 to 1."""
+    winner: str | None
+    """The label that wins on most halves; `None`: nothing is coherent on most of them."""
+    share: float
+    """Share of the halves that it wins, 0 to 1."""
+    runner_up: str | None = None
+    runner_up_share: float = 0.0
+    judge: str | None = None
+    direction: Direction | None = None
+    setting: str | None = None
+    baseline_trait_mean: float | None = None
+
+
+def halves(
+    all_strata: Iterable[ComparableGroups], *, floor: float, scores: QuestionScores
+) -> tuple[HalvesRow, ...]:
+    """The winners on halves of the questions, where the store has scores by question.
+
+    Args:
+        floor: least mean coherence that counts, 0 to 100.
+        scores: of all evaluations, incoherent ones too.
+    """
+    found = (_halves_row(stratum, floor, scores) for stratum in all_strata if stratum.slices)
+    return tuple(row for row in found if row is not None)
+
+
+def _halves_row(stratum: ComparableGroups, floor: float, scores: QuestionScores) -> HalvesRow | None:
+    import numpy as np
+
+    labels: list[str] = []
+    deltas, coherences = [], []
+    for label, part in sorted(stratum.slices.items()):
+        run_ids = part.points.runs_with_delta()
+        of_label, coherence = scores.deltas(part, run_ids), scores.coherences(run_ids)
+        if of_label is None or coherence is None:
+            continue
+        labels += [label] * len(run_ids)
+        deltas.append(of_label)
+        coherences.append(coherence)
+    if not labels or deltas[0].shape[1] < LEAST_QUESTIONS:
+        return None
+    n_questions = deltas[0].shape[1]
+    first = np.array(list(_splits(n_questions)))
+    pairs = [
+        _winners(labels, np.concatenate(deltas), np.concatenate(coherences), half, floor)
+        for half in (first, ~first)
+    ]
+    won = Counter(pairs[0] + pairs[1])
+    one = _of_one_vector(stratum, floor, [label for label, _ in won.most_common() if label is not None])
+    pairs = [[one.get(label, label) for label in half] for half in pairs]
+    (winner, n), *rest = Counter(pairs[0] + pairs[1]).most_common(2)
+    n_splits = len(first)
+    return HalvesRow(
+        **stratum.fields(),
+        floor=floor,
+        n_questions=n_questions,
+        n_splits=n_splits,
+        agreement=sum(a == b for a, b in zip(*pairs, strict=True)) / n_splits,
+        winner=winner,
+        share=n / (2 * n_splits),
+        runner_up=rest[0][0] if rest else None,
+        runner_up_share=rest[0][1] / (2 * n_splits) if rest else 0.0,
+    )
+
+
+def _of_one_vector(stratum: ComparableGroups, floor: float, labels: Sequence[str]) -> dict[str | None, str]:
+    """By label the first of those whose best is of the same vector."""
+    firsts: list[Side] = []
+    found: dict[str | None, str] = {}
+    for label in labels:
+        if (best := stratum.best(label, floor)) is not None:
+            side = stratum.side(label, best)
+            firsts.append(next((first for first in firsts if is_one(first, side)), side))
+            found[label] = firsts[-1].label
+    return found
+
+
+def _splits(n: int) -> Iterator[list[bool]]:
+    """The first half of each split; of an odd number the half is the smaller one."""
+    import numpy as np
+
+    if comb(n, n // 2) <= 2 * N_SPLITS:
+        chosen: Iterable[Iterable[int]] = combinations(range(n), n // 2)
+        if n % 2 == 0:  # the other half of each of these comes by itself
+            chosen = (one for one in combinations(range(n), n // 2) if one[0] == 0)
+    else:
+        rng = np.random.default_rng(_SEED)
+        chosen = (rng.permutation(n)[: n // 2].tolist() for _ in range(N_SPLITS))
+    for some in chosen:
+        members = set(some)
+        yield [index in members for index in range(n)]
+
+
+def _winners(
+    labels: list[str], deltas: "Numbers", coherences: "Numbers", half: "NDArray[np.bool_]", floor: float
+) -> list[str | None]:
+    """The label of the best coherent evaluation on each half `[n_splits, n_questions]`."""
+    import numpy as np
+
+    scored = ~np.isnan(deltas) & ~np.isnan(coherences)
+    weights = half.T.astype(float)
+    counts = scored @ weights
+    with np.errstate(divide="ignore", invalid="ignore"):
+        delta = (np.where(scored, deltas, 0.0) @ weights) / counts
+        coherence = (np.where(scored, coherences, 0.0) @ weights) / counts
+    delta = np.where((counts > 0) & (coherence >= floor), delta, -np.inf)
+    best = delta.argmax(axis=0)
+    return [
+        labels[index] if np.isfinite(delta[index, split]) else None
+        for split, index in enumerate(best.tolist())
+    ]
+
 
 FLOORS = tuple(float(floor) for floor in range(60, 81))
 """Coherence, 0 to 100. Write-ups of one study have used 68, 70 and 77."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SensitivityRow(SettingRow):
+class SensitivityRow(PlaceRow):
     """Consecutive floors at which one evaluation is the best of a model, trait and position.
 
     The fields from `label` to `run_id` are the winner's; `None` where nothing qualifies.
     """
 
-    model: str
-    trait: str
-    position: str
+    columns: ClassVar[tuple[Column, ...]] = (
+        *PLACE,
+        number_column("floor_from", "g"),
+        number_column("floor_to", "g", "to"),
+        LABEL,
+        *POINT,
+        flips_column(),
+        STATUS,
+        miss_column(is_optional=True),
+        *SETTING,
+    )
+
     floor_from: float
     """The first of the floors asked about, 0 to 100."""
     floor_to: float
@@ -84,44 +256,70 @@ class _Win:
     point: Point | None
 
 
-def sensitivity(
-    rows: StoredEvaluations,
-    *,
-    floors: Iterable[float] = FLOORS,
-    groups: Sequence[Group] = (),
-    labels: Collection[str] = (),
+def _read_floors(text: str) -> tuple[float, ...]:
+    first, dash, last = text.partition("-")
+    if not dash or not all(end.isascii() and end.isdigit() and len(end) <= 3 for end in (first, last)):
+        raise ValueError("is not FIRST-LAST, such as 60-80")
+    if not int(first) <= int(last) <= 100:
+        raise UsageError(
+            f"floors {text!r}: write two whole numbers of 0 to 100, the lower first, such as 60-80"
+        )
+    return tuple(float(floor) for floor in range(int(first), int(last) + 1))
+
+
+def _write_floors(floors: Sequence[float]) -> str:
+    text = f"{floors[0]:g}-{floors[-1]:g}" if floors else ""
+    if not floors or _read_floors(text) != tuple(floors):
+        raise ValueError("no range")
+    return text
+
+
+@question(
+    "sensitivity",
+    pattern(
+        "floors",
+        "coherence floors to ask at, every whole number of the range",
+        "^[0-9]{1,3}-[0-9]{1,3}$",
+        _read_floors,
+        write=_write_floors,
+        metavar="FIRST-LAST",
+    ),
+    needs=lambda **_: Needs(scores="all"),
+    no_floor="sensitivity asks at many floors: give --floors FIRST-LAST instead of --floor",
+)
+def ask_sensitivity(
+    answers: Answers, floor: float, /, *, floors: Iterable[float] = FLOORS, **_about: Unpack[AtManyFloors]
 ) -> SensitivityAnswer:
-    """The best label and its evaluation at every floor, and where the best label flips.
+    """Which label wins at every coherence floor, and where the winner flips.
 
-    Labels tie as evaluations of one label do: to the better delta, the smaller |coefficient|, the
-    lower layer; then to a label that was evaluated itself, then to the first in the
-    alphabet.
+    A conclusion that holds at 68 and not at 70 is none; nor one that holds for one half of the questions and
+    not for the other, which is looked at at the experiment file's floor. --floor is not used here.
 
-    Args:
-        rows: finished evaluations, in any order.
-        floors: least `coherence_mean` that counts, 0 to 100, each asked about in turn.
-        groups: the declared matrix: a model, trait and position that was not run is answered as missing.
-        labels: those that compete, in their one spelling; empty is all.
-
-    Raises:
-        UsageError: no floor, or one that is not between 0 and 100.
+    \b
+    Example:
+      massact sensitivity --floors 60-80 --position 'response[:5]'
     """
     ladder = _ladder(floors)
-    by_group = {group: parts for group, parts in slices(rows).items() if not labels or group.label in labels}
-    declared = [group for group in groups if not labels or group.label in labels]
-    all_strata = strata(by_group, declared)
+    by_group = slices(answers.evaluations)
+    all_strata = strata(by_group, answers.groups)
     answered = [_runs(stratum, _wins(stratum, ladder)) for stratum in all_strata]
-    named = zip(_names(all_strata), answered, strict=True)
+    alone = "only the labels asked for compete: others may be ahead of them"
+    notes = (
+        *filter(None, [floor_warning(ladder[-1])]),
+        *usual_notes(by_group),
+        *(
+            f"{name}: {_in_words(runs, ladder)}"
+            for name, runs in zip(_names(all_strata), answered, strict=True)
+        ),
+        *([alone] if answers.filters.labels else []),
+    )
     answer = SensitivityAnswer(
         question="sensitivity",
         floor=ladder[0],
         rows=tuple(row for runs in answered for row in runs),
-        notes=(
-            *setting_notes(by_group),
-            *short_note(all_parts(by_group)),
-            *(f"{name}: {_in_words(runs, ladder)}" for name, runs in named),
-        ),
+        notes=notes,
         floors=ladder,
+        halves=halves(strata(by_group), floor=floor, scores=answers.scores) if answers.scores else (),
     )
     return told_apart(answer, by_group)
 
@@ -136,19 +334,18 @@ def _ladder(floors: Iterable[float]) -> tuple[float, ...]:
     return ladder
 
 
-def _wins(stratum: Stratum, ladder: Sequence[float]) -> list[_Win]:
+def _wins(stratum: ComparableGroups, ladder: Sequence[float]) -> list[_Win]:
     bests = {label: _bests(part, ladder) for label, part in stratum.slices.items()}
-    direction = stratum.sample.direction if stratum.sample else None
     wins = []
     for index, floor in enumerate(ladder):
         entries = ((label, points[index]) for label, points in bests.items())
         rivals = [(label, point) for label, point in entries if point is not None]
-        label, point = min(rivals, key=lambda one: rank(one, direction), default=(None, None))
+        label, point = min(rivals, key=lambda one: rank(one, stratum.direction), default=(None, None))
         wins.append(_Win(floor, "ok" if point else _status(stratum, floor), label, point))
     return wins
 
 
-def _bests(part: Slice, ladder: Sequence[float]) -> list[Point | None]:
+def _bests(part: GroupInSetting, ladder: Sequence[float]) -> list[Point | None]:
     """The best at each floor. One that reaches the next floor too is the best there: fewer compete."""
     found = [part.best(ladder[0])]
     for floor in ladder[1:]:
@@ -158,13 +355,13 @@ def _bests(part: Slice, ladder: Sequence[float]) -> list[Point | None]:
     return found
 
 
-def _status(stratum: Stratum, floor: float) -> Status:
+def _status(stratum: ComparableGroups, floor: float) -> Status:
     """Why nothing qualifies."""
     found = {part.status(floor) for part in stratum.slices.values()}
     return "below_floor" if "below_floor" in found else "missing"
 
 
-def _runs(stratum: Stratum, wins: Sequence[_Win]) -> list[SensitivityRow]:
+def _runs(stratum: ComparableGroups, wins: Sequence[_Win]) -> list[SensitivityRow]:
     """One row for each maximal run of floors with one winner (or with one reason for none)."""
     found: list[SensitivityRow] = []
     for _, same in groupby(
@@ -176,7 +373,9 @@ def _runs(stratum: Stratum, wins: Sequence[_Win]) -> list[SensitivityRow]:
     return found
 
 
-def _row(stratum: Stratum, win: _Win, floor_to: float, below: SensitivityRow | None) -> SensitivityRow:
+def _row(
+    stratum: ComparableGroups, win: _Win, floor_to: float, below: SensitivityRow | None
+) -> SensitivityRow:
     point = win.point
     miss_label, miss = _nearest_miss(stratum, win.floor) if win.status == "below_floor" else (None, None)
     return SensitivityRow(
@@ -185,31 +384,28 @@ def _row(stratum: Stratum, win: _Win, floor_to: float, below: SensitivityRow | N
         floor_to=floor_to,
         status=win.status,
         label=win.label,
-        layer=point.layer if point else None,
-        coefficient=point.coefficient if point else None,
-        delta=point.delta if point else None,
-        coherence_mean=point.coherence_mean if point else None,
-        key=point.key if point else None,
-        run_id=point.run_id if point else None,
+        **({name: getattr(point, name) for name in _OF_WINNER} if point else {}),
         # that no label is coherent any more is told by the status: nothing took the winner's place
         flips=_flips(stratum, below, win),
-        at_grid_end=point is not None and point.at_grid_end,
         winner=point,
         nearest_miss=miss,
         nearest_miss_label=miss_label,
     )
 
 
-def _flips(stratum: Stratum, below: SensitivityRow | None, win: _Win) -> bool:
+_OF_WINNER = ("layer", "coefficient", "delta", "coherence_mean", "key", "run_id", "at_grid_end")
+
+
+def _flips(stratum: ComparableGroups, below: SensitivityRow | None, win: _Win) -> bool:
     """Whether another label wins than at the floors below, and its vector is another."""
     if below is None or below.label is None or below.winner is None or win.label is None or win.point is None:
         return False
     sides = ((below.label, below.winner), (win.label, win.point))
-    before, now = (Side(label, best, stratum.slices[label].points) for label, best in sides)
+    before, now = (stratum.side(label, best) for label, best in sides)
     return not is_one(before, now)
 
 
-def _nearest_miss(stratum: Stratum, floor: float) -> tuple[str | None, Point | None]:
+def _nearest_miss(stratum: ComparableGroups, floor: float) -> tuple[str | None, Point | None]:
     misses = [(label, stratum.nearest_miss(label, floor)) for label in sorted(stratum.slices)]
     known = [(label, point) for label, point in misses if point is not None]
     return max(known, key=lambda entry: entry[1].coherence_mean or 0.0, default=(None, None))
@@ -238,7 +434,7 @@ def _in_words(runs: Sequence[SensitivityRow], ladder: Sequence[float]) -> str:
     return words if end is None else f"{words}; nothing that can be ranked reaches floor {end:g} or more"
 
 
-def _names(all_strata: Sequence[Stratum]) -> Iterator[str]:
+def _names(all_strata: Sequence[ComparableGroups]) -> Iterator[str]:
     """What the notes call each; with setting and baseline where a place has several."""
     places = [f"{one.model}, {one.trait}, {one.position}" for one in all_strata]
     counts = Counter(places)

@@ -6,21 +6,20 @@ bootstraps, and unlike the bootstrap-t it stays sensible where one question diff
 there are few questions, drawn ones where there are many.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from massact.query.evaluations import Evaluations
+from massact.query.groups import GroupInSetting
+from massact.store.read.base import RunStore, Stored
+from massact.store.schema import EvaluationRow, Scores
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     Numbers = NDArray[np.float64]
-from collections.abc import Mapping
-
-from massact.query.evaluations import Evaluations
-from massact.query.selection import Slice
-from massact.store.read.base import RunStore, Stored
-from massact.store.schema import EvaluationRow, Scores
 
 CONFIDENCE = 0.95
 LEAST_QUESTIONS = 3
@@ -106,8 +105,6 @@ def _sign_flip(differences: "Numbers") -> float:
     return float(result.pvalue)
 
 
-# Per-question scores of evaluations and of their baselines, as matrices for statistics.
-
 _SAME_MEAN = 0.01
 """Points by which the mean of a baseline's scores may differ from the mean that a row holds."""
 
@@ -147,7 +144,7 @@ class QuestionScores:
             baselines={key: of_baselines[run] for key, run in runs.items() if run in of_baselines},
         )
 
-    def deltas(self, part: Slice, run_ids: Sequence[str]) -> "Numbers | None":
+    def deltas(self, part: GroupInSetting, run_ids: Sequence[str]) -> "Numbers | None":
         """Each question's delta of some runs of a slice.
 
         Returns:
@@ -187,7 +184,6 @@ def _is_of(baseline: Scores, mean: float | None) -> bool:
     return mean is not None and bool(both.any()) and abs(float(values[both].mean()) - mean) < _SAME_MEAN
 
 
-# Which labels are statistically tied with the winner.
 NEGLIGIBLE = 0.5
 """Points of delta: no judge is as exact, so a smaller lead is a tie however steady it is."""
 N_TIE_DRAWS = 2000
@@ -195,6 +191,12 @@ N_TIE_DRAWS = 2000
 
 def tied_with_winner(deltas: "Numbers", winner: int, *, confidence: float = CONFIDENCE) -> list[int] | None:
     """The labels that cannot be told from the winner.
+
+    Gupta's subset selection (Technometrics 7, 1965) on paired differences: with a chance of at least the confidence the
+    label that is truly best is the winner or among those tied with it. A label is kept unless its best falls behind the
+    winner's by more than c * se(difference), or by less than half a point, which no judge can tell. Here c is the
+    critical value for that many comparisons with one winner: the bootstrap over questions draws the largest studentised
+    difference that chance alone gives, all labels together. At few questions it is widened to Student's distribution.
 
     Args:
         deltas: `[n_labels, n_questions]`, each question's delta at every label's best; NaN where unscored. Larger

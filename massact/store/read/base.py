@@ -5,9 +5,9 @@ MLflow experiment that was deleted. The experiment asked for is the experiment f
 the tag `massact.experiment`: under `mlflow run` the runs of one file lie in other MLflow experiments.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from massact.store.schema import (
     Declared,
@@ -71,6 +71,9 @@ class RunStore(Protocol):
     @property
     def warnings(self) -> list[str]:
         """What was left out of the answers so far, and why."""
+
+    def answer(self, asked: Mapping[str, Any]) -> bytes | None:
+        """A tracking server's own answer to a question; `None` where the store answers none."""
 
     def experiments(self) -> list[str]:
         """The names of the experiments that it holds runs of, sorted."""

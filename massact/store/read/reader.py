@@ -1,6 +1,7 @@
 """The run store over any source of raw runs: decodes rows, keeps one run per key."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from massact._gc import collector_paused
 from massact.errors import UnusableStoreError
@@ -59,6 +60,11 @@ class StoreReader:
         runs = "1 run holds" if count == 1 else f"{count} runs hold"
         said = f"{runs} a row that cannot be read, left out (first: {next(iter(self._unreadable))})"
         return [said, *others]
+
+    def answer(self, asked: Mapping[str, Any]) -> bytes | None:
+        """A tracking server's own answer to a question; `None` where the store answers none."""
+        ask: Callable[[Mapping[str, Any]], bytes | None] | None = getattr(self._source, "answer", None)
+        return ask(asked) if ask else None
 
     def experiments(self) -> list[str]:
         """The names of the experiments that it holds runs of, sorted."""

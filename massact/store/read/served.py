@@ -209,6 +209,10 @@ class ServedSource(RestSource):
         self._has_api = True
         """Until an answer shows that it has not."""
 
+    def answer(self, asked: Mapping[str, Any]) -> bytes | None:
+        """A server's own answer to a question (`massact.query.question`); `None` where it has none."""
+        return self._post("answer", asked)
+
     def points(self, experiment: str) -> RawPoints:
         """The evaluations of an experiment: of the finished ones no more than their points."""
         data = self._get("points", {"experiment": experiment})

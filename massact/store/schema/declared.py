@@ -147,18 +147,7 @@ def encode_declared(declared: Declared, *, at: int) -> dict[str, str]:
     Raises:
         ValueError: it is too large to be kept in tags.
     """
-    phases = [[one.name, one.models, one.positions, one.labels] for one in declared.phases]
-    content = {
-        "experiment": declared.experiment,
-        "floor": declared.floor,
-        "traits": declared.traits,
-        "phases": phases,
-        "ranges": {model: list(ends) for model, ends in declared.coefficient_ranges.items()},
-        "confirm": declared.confirm_share,
-        "least_scored": declared.least_scored,
-        "setting": None if declared.setting is None else asdict(declared.setting),
-    }
-    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(declared_content(declared), separators=(",", ":"), allow_nan=False)
     packed = base64.b64encode(zlib.compress(text.encode(), 9)).decode()
     room = EXPERIMENT_TAG_LIMIT - 100  # for what stands before it in the first
     parts = [packed[start : start + room] for start in range(0, len(packed), room)]
@@ -166,6 +155,20 @@ def encode_declared(declared: Declared, *, at: int) -> dict[str, str]:
         raise ValueError(f"what the file declares takes {len(packed)} characters, too many for tags")
     parts[0] = f"{DECLARED_VERSION} {len(parts)} {_digest(packed)} {at} {parts[0]}"
     return {declared_tag(declared.experiment, i): parts[i] for i in reversed(range(len(parts)))}
+
+
+def declared_content(declared: Declared) -> dict[str, Any]:
+    """What is declared as JSON can hold it, for `declared_from`."""
+    return {
+        "experiment": declared.experiment,
+        "floor": declared.floor,
+        "traits": declared.traits,
+        "phases": [[one.name, one.models, one.positions, one.labels] for one in declared.phases],
+        "ranges": {model: list(ends) for model, ends in declared.coefficient_ranges.items()},
+        "confirm": declared.confirm_share,
+        "least_scored": declared.least_scored,
+        "setting": None if declared.setting is None else asdict(declared.setting),
+    }
 
 
 def decode_declared(experiment: str, tags: Mapping[str, str]) -> tuple[int, Declared] | None:
@@ -189,14 +192,19 @@ def decode_declared(experiment: str, tags: Mapping[str, str]) -> tuple[int, Decl
         text = unpacking.decompress(base64.b64decode(packed, validate=True), _MAX_TEXT)
         if not unpacking.eof:
             raise ValueError("it is cut off or too large")
-        return int(at), _declared(experiment, parse_json(text))
+        return int(at), declared_from(experiment, parse_json(text))
     except KeyError as error:
         raise ValueError(f"part {error} is missing") from error
     except (binascii.Error, zlib.error, TypeError, RecursionError) as error:
         raise ValueError(f"it cannot be unpacked: {error}") from error
 
 
-def _declared(experiment: str, content: Any) -> Declared:
+def declared_from(experiment: str, content: Any) -> Declared:
+    """What is declared, from `declared_content`.
+
+    Raises:
+        ValueError: it is something else.
+    """
     if not isinstance(content, dict) or content.get("experiment") != experiment:
         raise ValueError("it is of another experiment")
     missing = {"floor", "traits", "phases", "ranges", "confirm"} - set(content)

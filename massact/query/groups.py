@@ -1,16 +1,15 @@
-"""The rules that every question shares: what counts, which is best, which missed the floor by least.
+"""The rules that every question shares: what counts, which is best, which setting is current.
 
 Evaluations of different settings (another judge, question set, generation, model revision or
-direction) or with different baselines are never mixed: a group has a slice for each. No rule
-depends on the order in which rows arrive.
+direction) or with different baselines are never mixed. No rule depends on the order in which rows arrive.
 """
 
 import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, NamedTuple
 
 from massact.domain import Direction, Group, Recipe
 from massact.errors import UsageError
@@ -19,11 +18,11 @@ from massact.query.evaluations import PointSet, StoredEvaluations, as_evaluation
 from massact.query.rows import AnyPoint, Point, Status
 from massact.query.settings import AnswerT, differences, with_differences
 from massact.store.read.base import Failure
-from massact.store.schema import EvaluationRow, StoredPoint
+from massact.store.schema import DeclaredSetting, EvaluationRow, StoredPoint
 
 
 @dataclass(slots=True)
-class Slice:
+class GroupInSetting:
     """What the store holds of one group in one setting, against one baseline."""
 
     group: Group
@@ -56,14 +55,9 @@ class Slice:
             return "below_floor"
         return "failed" if self.failures else "missing"
 
-    @property
-    def n_unscored(self) -> int:
-        """Evaluations that lack a coherence or a delta and so are neither at the floor nor a miss."""
-        return self.points.n_unscored
-
 
 @dataclass(slots=True)
-class Stratum:
+class ComparableGroups:
     """One model, trait and position in one setting, against one baseline: within it labels may be compared."""
 
     model: str
@@ -73,7 +67,7 @@ class Stratum:
     """`None` where nothing was run."""
     baseline_trait_mean: float | None = None
     sample: EvaluationRow | None = None
-    slices: dict[str, Slice] = field(default_factory=dict)
+    slices: dict[str, GroupInSetting] = field(default_factory=dict)
     """By label."""
 
     def fields(self) -> dict[str, Any]:
@@ -83,10 +77,25 @@ class Stratum:
             "trait": self.trait,
             "position": self.position,
             "judge": self.sample.judge if self.sample else None,
-            "direction": self.sample.direction if self.sample else None,
+            "direction": self.direction,
             "setting": self.setting,
             "baseline_trait_mean": self.baseline_trait_mean,
         }
+
+    @property
+    def direction(self) -> Direction | None:
+        """Of the trait; `None` where nothing was run."""
+        return self.sample.direction if self.sample else None
+
+    def ranked(self, floor: float) -> list[tuple[str, Point]]:
+        """The bests of all labels, the winner's first."""
+        bests = ((label, part.best(floor)) for label, part in self.slices.items())
+        known = [(label, best) for label, best in bests if best is not None]
+        return sorted(known, key=lambda entry: rank(entry, self.direction))
+
+    def side(self, label: str, best: Point) -> "Side":
+        """A label as it is compared with another."""
+        return Side(label, best, self.slices[label].points)
 
     def status(self, label: str, floor: float) -> Status:
         part = self.slices.get(label)
@@ -102,8 +111,16 @@ class Stratum:
         return part.nearest_miss(floor) if part and part.status(floor) == "below_floor" else None
 
 
+class Side(NamedTuple):
+    """A label with its best and all its evaluations in one setting."""
+
+    label: str
+    best: Point
+    points: PointSet
+
+
 def rank(entry: tuple[str, Point], direction: Direction | None) -> tuple[float, float, int, bool, str]:
-    """Sorts the winner among labels first: ties as in `Slice.best`, then to what was evaluated itself, then by label.
+    """Sorts the winner among labels first: ties as in `best` of a label, what was evaluated itself, the label.
 
     Args:
         entry: a label and its best.
@@ -132,9 +149,9 @@ def is_below_floor(point: AnyPoint, floor: float) -> bool:
     return point.coherence_mean is not None and point.coherence_mean < floor
 
 
-def slices(rows: StoredEvaluations, failures: Iterable[Failure] = ()) -> dict[Group, list[Slice]]:
+def slices(rows: StoredEvaluations, failures: Iterable[Failure] = ()) -> dict[Group, list[GroupInSetting]]:
     """Every group's slices, the one run last first."""
-    by_group: dict[Group, list[Slice]] = defaultdict(list)
+    by_group: dict[Group, list[GroupInSetting]] = defaultdict(list)
     for part in _evaluated(rows):
         by_group[part.group].append(part)
     for parts in by_group.values():
@@ -149,17 +166,17 @@ def slices(rows: StoredEvaluations, failures: Iterable[Failure] = ()) -> dict[Gr
     return dict(by_group)
 
 
-def _evaluated(rows: StoredEvaluations) -> Iterator[Slice]:
+def _evaluated(rows: StoredEvaluations) -> Iterator[GroupInSetting]:
     """The slices of finished evaluations."""
     evaluations = as_evaluations(rows)
     for place, points in evaluations.by_place.items():
         for baseline, some in points.by_baseline().items():
             sample = evaluations.samples[place[0]]
-            yield Slice(group_of(place), place[0], baseline, sample, some, last=some.last)
+            yield GroupInSetting(group_of(place), place[0], baseline, sample, some, last=some.last)
 
 
 def _newest_baselines(
-    by_group: Mapping[Group, Iterable[Slice]],
+    by_group: Mapping[Group, Iterable[GroupInSetting]],
 ) -> dict[tuple[str, str, str], float | None]:
     """The baseline used last of each model, trait and setting."""
     parts = sorted((part for some in by_group.values() for part in some), key=_recency, reverse=True)
@@ -167,7 +184,7 @@ def _newest_baselines(
 
 
 def _add_failure(
-    by_group: dict[Group, list[Slice]],
+    by_group: dict[Group, list[GroupInSetting]],
     failure: Failure,
     baselines: Mapping[tuple[str, str, str], float | None],
 ) -> None:
@@ -178,13 +195,13 @@ def _add_failure(
     group = Group(row.model, row.trait, row.position, row.label)
     part = next((one for one in by_group[group] if one.setting == row.setting), None)
     if part is None:
-        part = Slice(group, row.setting, baselines.get((row.model, row.trait, row.setting)), row)
+        part = GroupInSetting(group, row.setting, baselines.get((row.model, row.trait, row.setting)), row)
         by_group[group].append(part)
     part.failures.append(failure)
     part.last = max(part.last, _ended(failure.finished_at))
 
 
-def _recency(part: Slice) -> tuple[int, str, float]:
+def _recency(part: GroupInSetting) -> tuple[int, str, float]:
     return (-part.last, part.setting, _or_least(part.baseline_trait_mean))
 
 
@@ -192,22 +209,24 @@ def _or_least(value: float | None) -> float:
     return -math.inf if value is None else value
 
 
-def strata(by_group: Mapping[Group, Sequence[Slice]], groups: Iterable[Group] = ()) -> list["Stratum"]:
+def strata(
+    by_group: Mapping[Group, Sequence[GroupInSetting]], groups: Iterable[Group] = ()
+) -> list[ComparableGroups]:
     """Every model, trait and position in every setting; one without a setting where nothing was run."""
-    found: dict[tuple[str, str, str], dict[tuple[str, float | None], Stratum]] = {
+    found: dict[tuple[str, str, str], dict[tuple[str, float | None], ComparableGroups]] = {
         (group.model, group.trait, group.position): {} for group in (*by_group, *groups)
     }
     for group, parts in by_group.items():
         place = (group.model, group.trait, group.position)
         for part in parts:
             among = (part.setting, part.baseline_trait_mean)
-            stratum = found[place].setdefault(among, Stratum(*place, *among, part.sample))
+            stratum = found[place].setdefault(among, ComparableGroups(*place, *among, part.sample))
             stratum.slices[group.label] = part
     return [
         stratum
         for place, settings in sorted(found.items(), key=_natural)
         for _, stratum in sorted(settings.items(), key=lambda item: (item[0][0], _or_least(item[0][1])))
-    ] + [Stratum(*place) for place, settings in sorted(found.items(), key=_natural) if not settings]
+    ] + [ComparableGroups(*place) for place, settings in sorted(found.items(), key=_natural) if not settings]
 
 
 def _natural(item: tuple[Iterable[str], object]) -> list[list[str | int]]:
@@ -220,7 +239,7 @@ def natural_order(name: str) -> list[str | int]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
 
 
-def setting_notes(by_group: Mapping[Group, Sequence[Slice]]) -> tuple[str, ...]:
+def setting_notes(by_group: Mapping[Group, Sequence[GroupInSetting]]) -> tuple[str, ...]:
     """In words, where a model and trait were evaluated in several settings, what differs, and what an import mixed."""
     samples, baselines = _samples(by_group)
     several = tuple(
@@ -248,7 +267,12 @@ def setting_notes(by_group: Mapping[Group, Sequence[Slice]]) -> tuple[str, ...]:
     )
 
 
-def told_apart(answer: AnswerT, by_group: Mapping[Group, Sequence[Slice]]) -> AnswerT:
+def usual_notes(by_group: Mapping[Group, Sequence[GroupInSetting]]) -> tuple[str, ...]:
+    """What every answer says of its settings, and of evaluations with too few scores."""
+    return (*setting_notes(by_group), *short_note(all_parts(by_group)))
+
+
+def told_apart(answer: AnswerT, by_group: Mapping[Group, Sequence[GroupInSetting]]) -> AnswerT:
     """The answer with the fields in which the settings of its rows differ."""
     baselines: dict[tuple[str, str, str, str], set[float | None]] = defaultdict(set)
     for group, parts in by_group.items():
@@ -259,7 +283,7 @@ def told_apart(answer: AnswerT, by_group: Mapping[Group, Sequence[Slice]]) -> An
 
 
 def _samples(
-    by_group: Mapping[Group, Sequence[Slice]],
+    by_group: Mapping[Group, Sequence[GroupInSetting]],
 ) -> tuple[dict[tuple[str, str], dict[str, EvaluationRow]], dict[tuple[str, str, str], set[float | None]]]:
     """A row of each setting by model and trait, and the baselines of each."""
     samples: dict[tuple[str, str], dict[str, EvaluationRow]] = defaultdict(dict)
@@ -276,16 +300,16 @@ def _baseline(trait_mean: float | None) -> str:
     return "none" if trait_mean is None else f"{trait_mean:g}"
 
 
-def unscored_note(parts: Iterable[Slice]) -> tuple[str, ...]:
+def unscored_note(parts: Iterable[GroupInSetting]) -> tuple[str, ...]:
     """How many evaluations could not count, if any."""
     parts = list(parts)
-    count = sum(part.n_unscored - part.points.n_short for part in parts)
+    count = sum(part.points.n_unscored - part.points.n_short for part in parts)
     lacking = "evaluation lacks" if count == 1 else "evaluations lack"
     note = (f"{count} {lacking} a coherence or a delta: counted neither as coherent nor as a miss",)
     return (*(note if count else ()), *short_note(parts))
 
 
-def short_note(parts: Iterable[Slice]) -> tuple[str, ...]:
+def short_note(parts: Iterable[GroupInSetting]) -> tuple[str, ...]:
     """How many evaluations have scores of too few responses, if any, and what can be done about it."""
     counts = Counter[bool]()
     for part in parts:
@@ -302,7 +326,7 @@ _MENDED = "the next sweep, or massact rejudge, has the others judged"
 _UNMENDED = "imported, so that they cannot be judged here"
 
 
-def all_parts(by_group: Mapping[Group, Sequence[Slice]]) -> list[Slice]:
+def all_parts(by_group: Mapping[Group, Sequence[GroupInSetting]]) -> list[GroupInSetting]:
     """The slices of all groups."""
     return [part for parts in by_group.values() for part in parts]
 
@@ -317,3 +341,93 @@ def as_point(found: StoredPoint, *, at_grid_end: bool = False) -> Point:
 
 def _ended(finished_at: int | None) -> int:
     return finished_at if finished_at is not None else -1
+
+
+# The current setting: where a file declares it, it is that one, as far as the file alone can tell; of several
+# that it cannot tell apart the one run last. Where nothing of a model and trait was run as the file says,
+# each place is answered in the setting that it was run in last, and a note says so. Without a file each group
+# is answered in the one that it was run in last.
+
+Spot = tuple[str, str, str]
+"""Model, trait and position."""
+Against = tuple[str, float | None]
+"""A setting, and the trait mean of the baseline in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Currency:
+    """Tells what is current, once `over` has looked at what there is."""
+
+    declared: DeclaredSetting | None = None
+    """`None`: no file says it."""
+    chosen: Mapping[Spot, Against] | None = None
+    """`None`: each group by itself, the one run last."""
+    undeclared: tuple[tuple[str, str], ...] = ()
+    """Models and traits of which nothing was run in the declared setting."""
+
+    def over(self, by_group: Mapping[Group, Sequence[GroupInSetting]]) -> "Currency":
+        """What is current of some groups, which must be all of a model and trait, whatever is shown of them."""
+        if self.declared is None or self.chosen is not None:
+            return self
+        ranks: dict[tuple[str, str], dict[str, tuple[bool, bool, int, str]]] = defaultdict(dict)
+        for group, parts in by_group.items():
+            settings = ranks[group.model, group.trait]
+            for part in parts:
+                if self.declared.holds(part.sample):
+                    rank = _rank(self.declared, part)
+                    settings[part.setting] = max(rank, settings.get(part.setting, rank))
+        winners = {pair: max(found, key=found.__getitem__) for pair, found in ranks.items() if found}
+        newest: dict[Spot, GroupInSetting] = {}
+        for group, parts in by_group.items():
+            spot = (group.model, group.trait, group.position)
+            for part in parts:
+                if part.setting == winners.get(spot[:2], part.setting):
+                    newest[spot] = max(part, newest.get(spot, part), key=_last)
+        chosen = {spot: _against(part) for spot, part in newest.items()}
+        return replace(self, chosen=chosen, undeclared=tuple(sorted(ranks.keys() - winners.keys())))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Where nothing was run in the declared setting, in words."""
+        return tuple(
+            f"{model}, {trait}: nothing was evaluated in the setting that the experiment file declares; what was run "
+            "last is taken for current"
+            for model, trait in self.undeclared
+        )
+
+    def part(self, group: Group, parts: Iterable[GroupInSetting]) -> GroupInSetting | None:
+        """Of a group's parts, the one run last first, the current one."""
+        if self.chosen is None:
+            return next(iter(parts), None)
+        wanted = self.chosen.get((group.model, group.trait, group.position))
+        return next((part for part in parts if _against(part) == wanted), None)
+
+    def stratum(self, several: Iterable[ComparableGroups]) -> ComparableGroups | None:
+        """Of one place's strata the current one."""
+        run = [one for one in several if one.setting is not None]
+        if self.chosen is not None:
+            run = [one for one in run if self._is_chosen(one)]
+        return max(run, key=_newest_run, default=None)
+
+    def _is_chosen(self, one: ComparableGroups) -> bool:
+        wanted = self.chosen.get((one.model, one.trait, one.position)) if self.chosen else None
+        return (one.setting, one.baseline_trait_mean) == wanted
+
+
+def _rank(declared: DeclaredSetting, part: GroupInSetting) -> tuple[bool, bool, int, str]:
+    """Of the settings that are as the file says the greatest is answered in."""
+    row, questions = part.sample, declared.question_sets.get(part.sample.trait)
+    return (row.origin is None, questions in (None, row.question_set), part.last, part.setting)
+
+
+def _last(part: GroupInSetting) -> tuple[int, bool, float]:
+    baseline = part.baseline_trait_mean
+    return (part.last, baseline is not None, baseline or 0.0)
+
+
+def _against(part: GroupInSetting) -> Against:
+    return (part.setting, part.baseline_trait_mean)
+
+
+def _newest_run(stratum: ComparableGroups) -> tuple[int, str]:
+    return (max((part.last for part in stratum.slices.values()), default=-1), stratum.setting or "")

@@ -1,0 +1,420 @@
+"""A question: one declaration, from which its function, its command, its address and their descriptions follow."""
+
+import inspect
+import json
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Concatenate, Generic, ParamSpec, TypedDict, TypeVar
+
+from massact.addresses import resolve_tracking_uri, shown_uri, store_elsewhere
+from massact.domain import DEFAULT_COHERENCE_FLOOR, DEFAULT_LEAST_SCORED
+from massact.errors import StoreError, UnknownExperimentError
+from massact.names import shown
+from massact.query.answers import Answers, Filters
+from massact.query.load import Asked, Needs, declared_by_file, load, no_file
+from massact.query.rows import Answer, from_content, row_type
+from massact.store.read import RunStore, open_store
+from massact.store.schema import Declared, declared_content
+
+MAX_TEXT = 500
+"""Characters of a value in a request."""
+ANY_TEXT = {"type": "string", "minLength": 1, "maxLength": MAX_TEXT, "pattern": "^[^\u0000]+$"}
+"""Schema of a text: no name holds a NUL, and PostgreSQL takes none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """A parameter of a question."""
+
+    name: str
+    """As a request's query has it; the command's option has hyphens in it."""
+    meaning: str
+    schema: Mapping[str, Any]
+    """JSON Schema of one value."""
+    read: Callable[[str], Any]
+    """One value; raises ValueError where it is not what the schema says, UsageError where it makes no sense."""
+    write: Callable[[Any], str] = str
+    """A value as `read` takes it; raises ValueError where no text says it."""
+    is_repeated: bool = False
+    is_required: bool = False
+    argument: str = ""
+    """What the function calls it, if not by its name."""
+    metavar: str | None = None
+    """What the command's help calls a value."""
+
+    @property
+    def key(self) -> str:
+        """What the function calls it."""
+        return self.argument or self.name
+
+
+def text(name: str, meaning: str, **more: Any) -> Parameter:
+    """A parameter that is any text."""
+    return Parameter(name=name, meaning=meaning, schema=ANY_TEXT, read=_text, **more)
+
+
+def pattern(name: str, meaning: str, regex: str, read: Callable[[str], Any], **more: Any) -> Parameter:
+    """A parameter that is written in a certain way."""
+    schema = {"type": "string", "pattern": regex, "maxLength": MAX_TEXT}
+    return Parameter(name=name, meaning=meaning, schema=schema, read=lambda value: read(_text(value)), **more)
+
+
+def choice(name: str, meaning: str, values: Sequence[str], **more: Any) -> Parameter:
+    """A parameter that is one of a few words."""
+
+    def read(value: str) -> str:
+        if value not in values:
+            raise ValueError(f"is none of {', '.join(values)}")
+        return value
+
+    schema = {"type": "string", "enum": list(values)}
+    return Parameter(name=name, meaning=meaning, schema=schema, read=read, **more)
+
+
+def whole(name: str, meaning: str, low: int, high: int | None = None, **more: Any) -> Parameter:
+    """A parameter that is a whole number."""
+
+    def read(value: str) -> int:
+        # int() also takes underscores, spaces, a plus and digits of other scripts
+        sign, digits = ("-", value[1:]) if value.startswith("-") else ("", value)
+        if not (digits.isascii() and digits.isdigit() and len(digits) < 20):
+            raise ValueError("is no whole number")
+        number = int(sign + digits)
+        if number < low or (high is not None and number > high):
+            raise ValueError(f"is not within {low} to {high}" if high is not None else f"is below {low}")
+        return number
+
+    schema = {"type": "integer", "minimum": low} | ({} if high is None else {"maximum": high})
+    return Parameter(name=name, meaning=meaning, schema=schema, read=read, **more)
+
+
+def number(name: str, meaning: str, low: float, high: float, **more: Any) -> Parameter:
+    """A parameter that is a number."""
+
+    def read(value: str) -> float:
+        try:
+            told = float(value)
+        except ValueError:
+            raise ValueError("is no number") from None
+        is_plain = value.isascii() and "_" not in value and value == value.strip()
+        if not (is_plain and low <= told <= high):  # nor is NaN
+            raise ValueError(f"is no number within {low:g} to {high:g}")
+        return told
+
+    schema = {"type": "number", "minimum": low, "maximum": high}
+    return Parameter(name=name, meaning=meaning, schema=schema, read=read, **more)
+
+
+def flag(name: str, meaning: str, **more: Any) -> Parameter:
+    """A parameter that is true or false."""
+
+    def read(value: str) -> bool:
+        if value not in ("true", "false"):
+            raise ValueError("is neither true nor false")
+        return value == "true"
+
+    def write(value: bool) -> str:
+        return "true" if value else "false"
+
+    return Parameter(name=name, meaning=meaning, schema={"type": "boolean"}, read=read, write=write, **more)
+
+
+def _text(value: str) -> str:
+    if not 1 <= len(value) <= MAX_TEXT:
+        raise ValueError(f"is not of 1 to {MAX_TEXT} characters")
+    if "\0" in value:
+        raise ValueError("holds a NUL, which no name does")
+    return value
+
+
+EXPERIMENT = text("experiment", "the experiment's name, as its file declares it", is_required=True)
+FILTERS = (
+    text("model", "only this model", is_repeated=True, argument="models", metavar="NAME"),
+    text("trait", "only this trait", is_repeated=True, argument="traits", metavar="NAME"),
+    text(
+        "position", "only this position window, such as 'response[:5]'",
+        is_repeated=True, argument="positions", metavar="WINDOW",
+    ),
+    text(
+        "label", "only this method label, such as mean_diff_top1",
+        is_repeated=True, argument="labels", metavar="LABEL",
+    ),
+    whole("layer", "only this layer", 0, 100_000, is_repeated=True, argument="layers"),
+    text("judge", "only what this judge scored", is_repeated=True, argument="judges", metavar="NAME"),
+)  # fmt: skip
+"""Which part of an experiment is asked about; their keys are the fields of `massact.query.Filters`."""
+FLOOR = number(
+    "floor",
+    f"least mean coherence that counts; default: the experiment file's, else {DEFAULT_COHERENCE_FLOOR:g}",
+    0,
+    100,
+)
+LEAST_SCORED = number(
+    "least_scored",
+    "share of its responses that an evaluation must have scores of to count; default: the experiment file's, else "
+    f"{DEFAULT_LEAST_SCORED:g}",
+    0,
+    1,
+    metavar="SHARE",
+)
+
+P = ParamSpec("P")
+AnswerT = TypeVar("AnswerT", bound=Answer[Any])
+
+
+class AtManyFloors(TypedDict, total=False):
+    """What every question may be asked with; see `massact.query.load.Asked`."""
+
+    tracking_uri: str | None
+    only: Filters
+    least_scored: float | None
+
+
+class About(AtManyFloors, total=False):
+    """What every question at one coherence floor may be asked with."""
+
+    floor: float | None
+    """Least `coherence_mean` that counts, 0 to 100; `None`: the experiment file's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traits:
+    """What else there is to say of a question."""
+
+    needs: Callable[..., Needs] = lambda **_own: Needs()
+    """What it needs of the store, by its own parameters."""
+    command: str = ""
+    """The command, where it is not the function's name; `compare --published` is a flag of the command `compare`."""
+    no_floor: str = ""
+    """Why it takes no floor, and what to give instead."""
+    has_pages: bool = False
+    """Whether `limit` and `offset` are its rows'."""
+    is_served: bool = True
+    """Whether it has an address in the query API."""
+
+
+class Question(Generic[P, AnswerT]):
+    """A question that is asked about an experiment in a run store. Calling it asks it."""
+
+    def __init__(
+        self, name: str, rule: Callable[Concatenate[Answers, float, P], AnswerT],
+        own: tuple[Parameter, ...], traits: Traits,
+    ) -> None:  # fmt: skip
+        self.name, self.own, self.traits = name, own, traits
+        self.of = rule
+        """The rule itself, of what was loaded already."""
+        self.help = inspect.cleandoc(rule.__doc__ or "")
+        self.command = traits.command or name
+        self.__name__ = self.__qualname__ = name
+        self.__doc__ = self._docstring()
+        self.__signature__ = self._signature()
+
+    def __call__(self, experiment: str | Path, *args: P.args, **options: P.kwargs) -> AnswerT:
+        """Ask, about an experiment file, a bare name as the commands take it, or the name of one in the store.
+
+        Raises:
+            UsageError: the file, the store or a filter is wrong.
+        """
+        inspect.signature(self).bind(experiment, *args, **options)  # a wrong name is an error before all else
+        about = {name: value for name, value in options.items() if name in _ABOUT}
+        own = {name: value for name, value in options.items() if name not in _ABOUT}
+        return self.ask(experiment, about, own)
+
+    def ask(self, experiment: str | Path, about: Mapping[str, Any], own: Mapping[str, Any]) -> AnswerT:
+        """The same: `about` as every question has it, its `own` parameters by name."""
+        own = {name: tuple(value) if isinstance(value, Iterator) else value for name, value in own.items()}
+        return _ask(self, Asked(experiment, phase=own.get("phase"), **about), own)
+
+    def ask_store(
+        self,
+        store: RunStore,
+        experiment: str,
+        about: Mapping[str, Any],
+        own: Mapping[str, Any],
+        declared: Declared | None = None,
+    ) -> AnswerT:
+        """The same of a store that is open, which knows the experiment by its name: no file is looked for.
+
+        Args:
+            declared: what the experiment's file declares; `None`: the store says, if it does.
+
+        Raises:
+            UsageError: the store does not know the experiment, or a filter is wrong.
+        """
+        asked = Asked(experiment, phase=own.get("phase"), **about)
+        loaded = load(store, experiment, asked, self.traits.needs(**own), declared)
+        if declared and loaded.is_empty:
+            _check_held(store, loaded.experiment)
+        answer = self.of(loaded.answers, loaded.floor, **own)  # type: ignore[call-arg]  # as they are declared
+        notes = (*loaded.notes, *answer.notes)
+        if not answer.rows and not notes:
+            notes = ("neither the experiment file nor the run store has anything to answer this with",)
+        return replace(
+            answer, notes=notes, least_scored=loaded.answers.least_scored, experiment=loaded.experiment
+        )
+
+    @property
+    def summary(self) -> str:
+        """What it asks, in one line."""
+        return " ".join(self.help.split("\n\n")[0].split()).removesuffix(".")
+
+    @property
+    def answer(self) -> Any:
+        """The type of its answer."""
+        return typing.get_type_hints(self.of)["return"]
+
+    @property
+    def row(self) -> type[Any]:
+        """The type of its answer's rows."""
+        return typing.cast(type[Any], row_type(self.answer))
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """All that a request may give."""
+        floor = () if self.traits.no_floor else (FLOOR,)
+        return (EXPERIMENT, *FILTERS, *floor, LEAST_SCORED, *self.own)
+
+    def default(self, parameter: Parameter) -> str | None:
+        """How the default of one of its own parameters is written; `None`: it has none."""
+        value = inspect.signature(self.of).parameters[parameter.key].default
+        return None if value is None else parameter.write(value)
+
+    def split(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What is asked about, and the question's own parameters, from the values of both by their keys."""
+        only = Filters(**{one.key: tuple(values.get(one.key, ())) for one in FILTERS})
+        about = {name: values.get(name) for name in _ABOUT if name in values}
+        return {**about, "only": only}, {one.key: values[one.key] for one in self.own if one.key in values}
+
+    def written(self, values: Mapping[str, Any]) -> dict[str, list[str]]:
+        """Parameters as a request has them, by name; the filters from the value `only`.
+
+        Raises:
+            ValueError: no text says one of them.
+        """
+        values = {**{one.name: getattr(values["only"], one.name) for one in fields(Filters)}, **values}
+        texts = {}
+        for one in self.parameters:
+            value = values.get(one.key)
+            if value is not None and value != ():
+                texts[one.name] = [one.write(single) for single in (value if one.is_repeated else (value,))]
+        return texts
+
+    def _docstring(self) -> str:
+        """The command's help for who calls the function."""
+        about, _, example = self.help.replace("\\b\n", "").replace("\b\n", "").partition("Example")
+        lines = [f"    {one.key}: {one.meaning}." for one in self.own]
+        arguments = "\n".join(["Args:", *lines, ""]) if lines else ""
+        return f"{about.rstrip()}\n\n{arguments}" + (
+            f"\nThe command:{example.partition(':')[2]}" if example else ""
+        )
+
+    def _signature(self) -> inspect.Signature:
+        """Experiment, the rule's own parameters, and what every question may be asked with."""
+        kind = inspect.Parameter.KEYWORD_ONLY
+        own = inspect.signature(self.of)
+        hints = {name: hint for name, hint in _ABOUT.items() if name != "floor" or not self.traits.no_floor}
+        about = [
+            inspect.Parameter(name, kind, default=Filters() if name == "only" else None, annotation=hint)
+            for name, hint in hints.items()
+        ]
+        first = inspect.Parameter(
+            "experiment", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=str | Path
+        )
+        mine = [one for one in own.parameters.values() if one.kind == kind]
+        return inspect.Signature([first, *mine, *about], return_annotation=own.return_annotation)
+
+
+_ABOUT = typing.get_type_hints(About)
+
+
+def question(
+    name: str, *own: Parameter, **traits: Any
+) -> Callable[[Callable[Concatenate[Answers, float, P], AnswerT]], Question[P, AnswerT]]:
+    """Make a question of its rule: a function of what the store holds, the coherence floor and its own parameters.
+
+    The rule's docstring is the command's help, with an example; its parameters' defaults are those of the options; its
+    return type says what the JSON holds, and `columns` of its rows what the tables show.
+
+    Args:
+        name: of the function and of the answer's JSON.
+        own: its own parameters beside those that every question has.
+        traits: fields of `Traits`.
+    """
+    return lambda rule: Question(name, rule, own, Traits(**traits))
+
+
+def _ask(posed: Question[Any, AnswerT], asked: Asked, own: Mapping[str, Any]) -> AnswerT:
+    """Read what is declared, and ask the server or else the store."""
+    declared = declared_by_file(asked.experiment)
+    name = declared.experiment if declared else str(asked.experiment)
+    uri = resolve_tracking_uri(asked.tracking_uri)
+    near = (Path(declared.source).parent,) if declared else ()
+    about = {"only": asked.only, "floor": asked.floor, "least_scored": asked.least_scored}
+    try:
+        store = open_store(uri)
+    except StoreError as error:
+        path = "" if declared else f"{no_file(name)} (pass --experiment FILE), and "
+        raise StoreError(f"{path}{error}{store_elsewhere(uri, near)}") from error
+    try:
+        answer = _answered_by_server(store, posed, name, {**about, **own}, declared)
+        if answer is None:
+            answer = posed.ask_store(store, name, about, own, declared)
+    except NotHeldError as error:
+        raise UnknownExperimentError(
+            f"no experiment {name!r} in {shown_uri(uri)}; {error}{store_elsewhere(uri, near)}"
+        ) from error
+    finally:
+        store.close()
+    return replace(answer, store=shown_uri(uri))
+
+
+class NotHeldError(UnknownExperimentError):
+    """A store of other experiments, of which everything would read as missing."""
+
+
+def _check_held(store: RunStore, name: str) -> None:
+    """Refuse a question about an experiment that a store of others does not hold.
+
+    A store that holds nothing yet is an answer.
+    """
+    held = store.experiments()
+    if held and name not in held:
+        raise NotHeldError(f"it has {', '.join(map(shown, held))}")
+
+
+def _answered_by_server(
+    store: RunStore,
+    posed: Question[Any, AnswerT],
+    experiment: str,
+    values: Mapping[str, Any],
+    declared: Declared | None,
+) -> AnswerT | None:
+    """The answer of a tracking server with the query API of our own version.
+
+    Returns:
+        `None` where the store is none, or refuses: whoever reads its runs then is told why, in words for people.
+
+    Raises:
+        StoreError: it does not answer in time.
+    """
+    if not posed.traits.is_served:
+        return None
+    try:
+        texts = posed.written({**values, "experiment": experiment})
+    except ValueError:
+        return None
+    told = None if declared is None else declared_content(declared)
+    body = store.answer({"question": posed.name, "parameters": texts, "declared": told})
+    if body is None:
+        return None
+    try:
+        content = json.loads(body)
+        if content["version"] != import_module("massact").__version__:
+            return None
+        answer: AnswerT = from_content(posed.answer, content["answer"], content["differing"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"the tracking server's answer is damaged ({error}): try again") from error
+    return answer
