@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from massact.errors import DataError
 from massact.interop.published import REQUIRED, Repeat, import_published, read_published
 from massact.store.schema import Kind, MlflowTag, PublishedRow, Tag, decode_published
-from massact.store.write.run_writer import WholeRun
+from massact.store.write.run_writer import FinishedRun
 from massact.store.write.tracker import Tracker
 
 DATA = Path(__file__).resolve().parent / "data" / "published.csv"
@@ -175,10 +175,10 @@ class Kept:
     """A writer that keeps what it is given."""
 
     def __init__(self) -> None:
-        self.runs: list[WholeRun] = []
+        self.runs: list[FinishedRun] = []
         self.is_closed = False
 
-    def write(self, runs: Sequence[WholeRun]) -> list[str]:
+    def write(self, runs: Sequence[FinishedRun]) -> list[str]:
         self.runs += runs
         return [run.name for run in runs]
 

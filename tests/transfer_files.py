@@ -13,7 +13,7 @@ from massact.interop.report import ImportReport, Refusal, Seen
 from massact.interop.writing import Sink, StoreSink
 from massact.store.read.contents import StoredContent, stored_contents, stored_runs
 from massact.store.schema import EvaluationRow, Kind, Scores, Tag, decode_evaluation
-from massact.store.write.run_writer import WholeRun
+from massact.store.write.run_writer import FinishedRun
 
 EXPERIMENT = "chirp refusal"
 TARGET = Target(EXPERIMENT)
@@ -115,10 +115,10 @@ class Heap(Sink):
     """A sink that keeps the runs in memory, where a store would be."""
 
     def __init__(self) -> None:
-        self.runs: list[WholeRun] = []
+        self.runs: list[FinishedRun] = []
         self.chunks: list[int] = []
 
-    def write(self, runs: Sequence[WholeRun]) -> None:
+    def write(self, runs: Sequence[FinishedRun]) -> None:
         self.chunks.append(len(runs))
         self.runs += runs
 

@@ -76,7 +76,7 @@ def claimed(tracking_uri: str, target: "Target") -> "ImportClaim":
 
 def _known_keys(tracking_uri: str, experiment: str) -> set[str]:
     from massact.store.read import open_store
-    from massact.store.read.contents import is_absent
+    from massact.store.read.database import is_absent
 
     if is_absent(tracking_uri):
         return set()
@@ -355,7 +355,7 @@ def export_command(
       massact export --experiment experiments/toy.yaml --output exported
     """
     from massact.interop.exporter import Exporter, ExportOptions
-    from massact.store.read.contents import is_absent
+    from massact.store.read.database import is_absent
 
     target = find_target(experiment, held=experiments_in(tracking_uri))
     if is_absent(tracking_uri):

@@ -16,8 +16,8 @@ from massact.json_text import parse_object
 from massact.keys import digest
 from massact.store.schema import Artifact, Kind, StageRow, Tag, format_param
 from massact.store.write.client import row_tags, run_tags
-from massact.store.write.run_writer import WholeRun
-from massact.store.write.tracker import Step
+from massact.store.write.finished_run import Step
+from massact.store.write.run_writer import FinishedRun
 from massact.vectors.massive_dims import uniform_dims
 
 _MAX_BYTES = 256_000_000
@@ -45,7 +45,7 @@ class ReadCalibration:
     file: bytes
     document: Mapping[str, Any]
 
-    def to_run(self) -> WholeRun:
+    def to_run(self) -> FinishedRun:
         """Its run, with the file as artifact.
 
         Raises:
@@ -69,7 +69,7 @@ class ReadCalibration:
             "origin",
         )
         values = {name: getattr(self.row, name) for name in names}
-        return WholeRun(
+        return FinishedRun(
             name=name,
             tags=tags,
             params={key: format_param(value) for key, value in values.items() if value is not None},

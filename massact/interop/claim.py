@@ -17,10 +17,10 @@ from typing import TypeVar
 
 from massact.addresses import shown_uri
 from massact.errors import StoreError
+from massact.store.retry import Patience
 from massact.store.schema.names import IMPORTING_TAG
 from massact.store.write.client import connect, is_alive, process_tag, read_process, without_password
 from massact.store.write.experiments import ensure_experiment
-from massact.store.write.retry import Patience, is_outage
 
 T = TypeVar("T")
 _PATIENCE_SECONDS = 60.0
@@ -166,7 +166,7 @@ class ImportClaim(AbstractContextManager["ImportClaim"]):
         patience = Patience(_PATIENCE_SECONDS)
         patience.begin()  # another's writing may keep a SQLite file locked
         try:
-            return patience.ask(attempt, is_outage=is_outage)
+            return patience.ask(attempt)
         except StoreError:
             raise
         except Exception as error:

@@ -26,7 +26,7 @@ from massact.interop.responses import ResponsesFolder, scores_of
 from massact.interop.rows import FoundBaseline, cell_key, content_digest, imported_row, n_asked
 from massact.interop.writing import Origin, Sink, imported_run, native_run
 from massact.keys import canonical_json
-from massact.store.write.run_writer import WholeRun
+from massact.store.write.run_writer import FinishedRun
 
 # The first reading of a results file: its header and its baselines, wherever they stand.
 
@@ -187,7 +187,7 @@ class Importer:
         self._sink = sink
         self._on_refusal = on_refusal
         self._on_bytes = on_bytes
-        self._chunk: list[WholeRun] = []
+        self._chunk: list[FinishedRun] = []
         self._chunk_bytes = 0
         self._n_of_others = 0
         """New results that massact did not measure."""
@@ -276,7 +276,7 @@ class Importer:
 
         name = file.responses.claim_name(native.responses)
 
-        def build() -> WholeRun:
+        def build() -> FinishedRun:
             return native_run(native.row, native.scores, times, file.responses.read(name))
 
         self._add(file.report, measured_identity(native.row.key, native.finished_at), build)
@@ -291,7 +291,7 @@ class Importer:
         is_newest = content == file.survey.newest_baseline
         name = file.responses.claim(line, is_newest_baseline=is_newest)
 
-        def build() -> WholeRun:
+        def build() -> FinishedRun:
             responses = file.responses.read(name, line)
             scores = scores_of(responses) if responses else None
             return imported_run(row, origin, responses, scores, content, at)
@@ -313,7 +313,7 @@ class Importer:
         except LineError as error:
             self._on_refusal(report.refuse(1, str(error)))
 
-    def _add(self, report: FileReport, identity: str, build: Callable[[], WholeRun]) -> bool:
+    def _add(self, report: FileReport, identity: str, build: Callable[[], FinishedRun]) -> bool:
         """Add a run to the chunk unless it is there already. Returns whether it was added."""
         if not self._seen.add(identity):
             report.counts.already_there += 1

@@ -19,7 +19,7 @@ from massact.keys import digest
 from massact.labels import normalise_label
 from massact.store.schema import Kind, MlflowTag, PublishedRow, Tag, encode_row, format_param
 from massact.store.write.client import parent_tags, row_tags, run_tags
-from massact.store.write.run_writer import RunWriter, WholeRun, open_writer
+from massact.store.write.run_writer import FinishedRun, RunWriter, open_writer
 from massact.store.write.tracker import OpenRun, Tracker
 from massact.vectors.positions import parse_position
 
@@ -201,7 +201,7 @@ def import_published(
     return PublishedImport(file, tuple(row.key for row in new), len(file.rows) - len(new))
 
 
-def published_run(row: PublishedRow, parent: OpenRun, at: int) -> WholeRun:
+def published_run(row: PublishedRow, parent: OpenRun, at: int) -> FinishedRun:
     """The run of a published figure; `at` in milliseconds since 1970."""
     position = row.position.removeprefix("response")
     model = row.model.rstrip("/").rpartition("/")[2]
@@ -210,7 +210,7 @@ def published_run(row: PublishedRow, parent: OpenRun, at: int) -> WholeRun:
     tags |= {Tag.CONTENT.value: row.key, Tag.LABEL.value: row.label}
     if row.note is not None:
         tags[MlflowTag.NOTE.value] = row.note
-    return WholeRun(
+    return FinishedRun(
         name=name,
         tags=tags,
         params={key: format_param(value) for key, value in _present(row, _PARAMS).items()},

@@ -15,7 +15,7 @@ from massact.interop.report import ImportReport
 from massact.interop.responses import responses_table
 from massact.store.schema import TAG_LIMIT, Artifact, EvaluationRow, Kind, MlflowTag, Scores, Tag
 from massact.store.write.client import parent_tags
-from massact.store.write.run_writer import RunWriter, WholeRun, evaluation_run, open_writer
+from massact.store.write.run_writer import FinishedRun, RunWriter, evaluation_run, open_writer
 from massact.store.write.tracker import OpenRun, Tracker
 
 
@@ -27,7 +27,7 @@ class Sink(AbstractContextManager["Sink"]):
     ) -> bool | None:
         return None
 
-    def write(self, runs: Sequence[WholeRun]) -> None:
+    def write(self, runs: Sequence[FinishedRun]) -> None:
         """Write a chunk: all of it or, where the store can, none."""
 
     def finish(self, report: ImportReport) -> None:
@@ -57,7 +57,7 @@ class StoreSink(Sink):
     ) -> bool | None:
         return self._stack.__exit__(kind, error, trace)
 
-    def write(self, runs: Sequence[WholeRun]) -> None:
+    def write(self, runs: Sequence[FinishedRun]) -> None:
         """Write a chunk.
 
         Raises:
@@ -136,7 +136,7 @@ def imported_run(
     scores: Scores | None,
     content: str,
     at: int,
-) -> WholeRun:
+) -> FinishedRun:
     """The run of an imported line; `at` is when it finished, in ms since 1970.
 
     Raises:
@@ -150,7 +150,7 @@ def imported_run(
 
 def native_run(
     row: EvaluationRow, scores: Scores | None, times: Times, responses: Sequence[Response]
-) -> WholeRun:
+) -> FinishedRun:
     """The run of a measured result that came back from an export.
 
     Raises:
@@ -166,7 +166,7 @@ def _run(
     tags: dict[str, str],
     files: dict[str, bytes],
     responses: Sequence[Response],
-) -> WholeRun:
+) -> FinishedRun:
     if responses:
         files = {**files, Artifact.RESPONSES.value: responses_table(responses)}
     try:

@@ -25,7 +25,7 @@ from massact.query.rows import Answer
 from massact.query.selection import recipe_of, slices, strata, told_apart
 from massact.query.split_half import halves
 from massact.query.stats.paired import QuestionScores
-from massact.store.read.base import Failure, RunStore, Stored
+from massact.store.read import Failure, RunStore, Stored
 from massact.store.schema import DeclaredSetting, EvaluationRow, Points, PublishedRow, is_scored
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from massact.query.filters import Filters
 from massact.query.stats.paired import LEAST_QUESTIONS, mean_interval
-from massact.store.read.base import RunStore, Stored
+from massact.store.read import RunStore, Stored
 from massact.store.schema import EvaluationRow, Scores, is_scored
 
 _LARGEST = 100.0

@@ -23,7 +23,7 @@ from massact.server.problems import (
 )
 from massact.server.processes import Reply
 from massact.server.questions import EXPERIMENT, QUESTIONS, ROWS, Served
-from massact.store.read.reader import StoreReader
+from massact.store.read import RunStore
 from massact.store.read.served import MAX_RUN_IDS, WIRE_TYPE, pack_points, pack_runs, pack_steps, pack_values
 from massact.store.read.sql import SqlSource
 from massact.store.schema import Kind
@@ -79,7 +79,7 @@ class Answering:
     def _question(self, served: Served, given: Mapping[str, Any], source: SqlSource) -> Reply:
         limit = given.get("limit", ROWS)
         wanted = {**given, "limit": limit} if served.has_pages else given
-        answer: Answer[Any] = ask_store(StoreReader(source), served.posed(wanted))
+        answer: Answer[Any] = ask_store(RunStore(source), served.posed(wanted))
         has_more = served.has_pages and len(answer.rows) == limit
         body = to_json(answer).encode()
         _check_size(body, self._limits.answer_bytes, "ask for less with filters, or with limit and offset")

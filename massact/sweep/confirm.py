@@ -16,7 +16,7 @@ from massact.keys import cell_key
 from massact.query import BestRow
 from massact.report.phase_notes import confirm_markdown, confirm_verdicts
 from massact.store.read.base import Stored
-from massact.store.read.contents import is_absent
+from massact.store.read.database import is_absent
 from massact.store.schema import EvaluationRow, MlflowTag, Tag, is_scored
 from massact.store.schema.points import or_nan
 from massact.store.write.evaluations import RunMaker

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 
 from massact.query.evaluations import Evaluations
 from massact.query.selection import Slice
-from massact.store.read.base import RunStore, Stored
+from massact.store.read import RunStore, Stored
 from massact.store.schema import EvaluationRow, Scores
 
 CONFIDENCE = 0.95
