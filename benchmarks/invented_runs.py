@@ -17,7 +17,7 @@ from massact.labels import parse_label
 from massact.store.schema import EvaluationRow, Kind, Scores, Tag, evaluation_params
 from massact.store.write.client import parent_tags, row_tags, run_tags
 from massact.store.write.rows import run_name
-from massact.store.write.run_writer import WholeRun, evaluation_run, label_tags
+from massact.store.write.run_writer import FinishedRun, evaluation_run, label_tags
 
 N_QUESTIONS, N_LAYERS = 10, 10
 FAILED, SUPERSEDED, UNSCORED = 0.005, 0.005, 0.002
@@ -102,7 +102,7 @@ class Maker:
     made: Counter[str] = field(default_factory=Counter)
     baselines: dict[tuple[str, str], EvaluationRow] = field(default_factory=dict)
 
-    def baseline_runs(self, phase_id: str) -> Iterator[WholeRun]:
+    def baseline_runs(self, phase_id: str) -> Iterator[FinishedRun]:
         for model, trait in product(MODELS, TRAITS):
             row = self._row(Kind.BASELINE, model, trait, "baseline")
             scores = self._scores(self.rng.uniform(5, 25), self.rng.uniform(92, 97))
@@ -113,7 +113,7 @@ class Maker:
 
     def evaluation_runs(
         self, phase_id: str, labels: Sequence[str], budget: Iterator[int]
-    ) -> Iterator[WholeRun]:
+    ) -> Iterator[FinishedRun]:
         for model, trait, position, label in product(MODELS, TRAITS, POSITIONS, labels):
             recipe = parse_label(label)
             row = replace(
@@ -131,7 +131,7 @@ class Maker:
             )
             yield from self._group(row, model, next(budget), phase_id)
 
-    def _group(self, group: EvaluationRow, model: Model, n: int, phase_id: str) -> Iterator[WholeRun]:
+    def _group(self, group: EvaluationRow, model: Model, n: int, phase_id: str) -> Iterator[FinishedRun]:
         curve = Curve.drawn(self.rng, group.label or "")
         runs = (
             run
@@ -153,7 +153,7 @@ class Maker:
             relative_strength=round(strength, 6),
         )
 
-    def _cell(self, row: EvaluationRow, curve: Curve, phase_id: str) -> Iterator[tuple[str, WholeRun]]:
+    def _cell(self, row: EvaluationRow, curve: Curve, phase_id: str) -> Iterator[tuple[str, FinishedRun]]:
         chance = self.rng.random()
         if chance < FAILED:
             yield "failed", self._failed(row, phase_id)
@@ -172,7 +172,7 @@ class Maker:
         strength = row.relative_strength or 0.0
         return self._scores(before + curve.delta(strength), curve.coherence(strength))
 
-    def _evaluated(self, row: EvaluationRow, scores: Scores, phase_id: str) -> WholeRun:
+    def _evaluated(self, row: EvaluationRow, scores: Scores, phase_id: str) -> FinishedRun:
         baseline = self.baselines[row.setting, row.trait]
         row = replace(
             row,
@@ -184,21 +184,21 @@ class Maker:
         )
         return self._run(row, scores, phase_id)
 
-    def _run(self, row: EvaluationRow, scores: Scores, phase_id: str) -> WholeRun:
+    def _run(self, row: EvaluationRow, scores: Scores, phase_id: str) -> FinishedRun:
         started = self.now
         self.now += self.rng.randint(3000, 9000)
         return evaluation_run(
             row, scores, started_at=started, finished_at=self.now, tags=parent_tags(phase_id)
         )
 
-    def _failed(self, row: EvaluationRow, phase_id: str) -> WholeRun:
+    def _failed(self, row: EvaluationRow, phase_id: str) -> FinishedRun:
         started = self.now
         self.now += 1000
         row = replace(row, relative_strength=None, n_unscored=N_QUESTIONS)
         name = run_name(row)
         tags = run_tags(row.kind, row.experiment, name) | row_tags(row) | label_tags(row)
         error = {Tag.ERROR.value: "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"}
-        return WholeRun(
+        return FinishedRun(
             name=name,
             tags=tags | parent_tags(phase_id) | error,
             params=evaluation_params(row),

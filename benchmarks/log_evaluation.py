@@ -29,8 +29,9 @@ from massact.domain import (
 )
 from massact.evaluation import Evaluation, PlannedCell
 from massact.store.schema import evaluation_metrics, evaluation_params
-from massact.store.write.evaluations import log_evaluation
+from massact.store.write.evaluations import evaluation_whole_run
 from massact.store.write.rows import Baseline, Place, evaluation_row
+from massact.store.write.run_writer import open_writer
 from massact.store.write.tracker import OpenRun, Tracker
 from massact.vectors.geometry import vector_digest
 
@@ -59,9 +60,12 @@ def evaluation(index: int) -> Evaluation:
 
 
 def ours(tracker: Tracker, parent: OpenRun, index: int) -> None:
-    log_evaluation(
-        tracker, parent, PLACE, evaluation(index), baseline=Baseline("b", 1.0), keep_responses=True
+    run, _ = evaluation_whole_run(
+        PLACE, evaluation(index), baseline=Baseline("b", 1.0), keep_responses=True, parent=parent
     )
+    writer = open_writer(tracker.tracking_uri, parent.experiment_id)
+    writer.write([run])
+    writer.close()
 
 
 def fluent(_tracker: Tracker, _parent: OpenRun, index: int) -> None:

@@ -24,10 +24,11 @@ from invented_runs import PHASES, Maker, share
 
 from massact.domain import DEFAULT_COHERENCE_FLOOR
 from massact.errors import MassactError
+from massact.store.databases import database_url
 from massact.store.schema import Kind, Tag
 from massact.store.write.client import parent_tags, run_tags
 from massact.store.write.experiments import view_tags
-from massact.store.write.run_writer import RunWriter, WholeRun, database_uri, open_writer
+from massact.store.write.run_writer import FinishedRun, RunWriter, open_writer
 from massact.store.write.tracker import Tracker
 
 RUNS_AT_ONCE = 10_000
@@ -67,7 +68,7 @@ def _fill(writer: RunWriter, maker: Maker, n: int) -> None:
         _write_behind(writer, maker.evaluation_runs(phase_id, labels, budget))
 
 
-def _write_behind(writer: RunWriter, runs: Iterator[WholeRun]) -> None:
+def _write_behind(writer: RunWriter, runs: Iterator[FinishedRun]) -> None:
     """Make the next runs while the database takes the last ones."""
     with ThreadPoolExecutor(1) as pool:
         written: Future[list[str]] | None = None
@@ -79,17 +80,17 @@ def _write_behind(writer: RunWriter, runs: Iterator[WholeRun]) -> None:
             written.result()
 
 
-def _phase(maker: Maker, name: str, finished_at: int, parent_id: str | None) -> WholeRun:
+def _phase(maker: Maker, name: str, finished_at: int, parent_id: str | None) -> FinishedRun:
     tags = run_tags(Kind.PHASE, maker.experiment, name) | {Tag.PHASE.value: name}
     parent = parent_tags(parent_id) if parent_id else {}
     maker.made["phases"] += 1
-    return WholeRun(name=name, tags=tags | parent, started_at=maker.now, finished_at=finished_at)
+    return FinishedRun(name=name, tags=tags | parent, started_at=maker.now, finished_at=finished_at)
 
 
 @contextmanager
 def _indexes_last(tracking_uri: str) -> Iterator[None]:
     """Build indexes when the tables are full: in PostgreSQL all of them, SQLite cannot drop a primary key's."""
-    engine = sa.create_engine(database_uri(tracking_uri) or tracking_uri)
+    engine = sa.create_engine(database_url(tracking_uri))
     names = ("params", "tags", "metrics", "latest_metrics")
     tables = [sa.Table(name, sa.MetaData(), autoload_with=engine, resolve_fks=False) for name in names]
     indexes = [index for table in tables for index in table.indexes]

@@ -23,9 +23,9 @@ from scale import D_MODEL, QUESTIONS, Sleeper, plan
 from massact.domain import Response, Timing
 from massact.evaluation import Evaluation, Part
 from massact.store.spool import Spool
-from massact.store.spool.records import Home, RunRecord, encode
+from massact.store.spool.journal import Home, RunRecord, encode
 from massact.store.write.evaluations import RunMaker
-from massact.store.write.finished_run import WholeRun
+from massact.store.write.finished_run import FinishedRun
 from massact.store.write.rows import Baseline, Place
 from massact.store.write.tracker import OpenRun, Tracker
 from massact.sweep.executors.ray.cluster import Draft, Judged
@@ -67,7 +67,7 @@ def sizes() -> None:
         print(f"| artifact {path} | {len(content):,} |")
 
 
-def _whole_run(number: int) -> WholeRun:
+def _whole_run(number: int) -> FinishedRun:
     """A run as a spool actor makes it, with its vector and its responses."""
     planned = plan(100)[number % 100]
     (generated,) = Sleeper(0, 1).generate([planned], Part(QUESTIONS))

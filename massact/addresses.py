@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus, urlencode, urlsplit
 
 from massact.errors import ConfigError, UnusableStoreError
 
@@ -171,6 +171,12 @@ def hide_passwords(text: str, uri: str) -> str:
     return text
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or the name of its type where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
+
+
 def _spellings(character: str) -> str:
     """A pattern of what a character is written as: itself, quoted for a URI, or as a literal of Python's."""
     quoted = quote(character, safe="", errors="replace")
@@ -220,3 +226,33 @@ def store_elsewhere(tracking_uri: str, near: Iterable[Path] = ()) -> str:
     below = sorted(here.glob(f"*/{DEFAULT_STORE}"))
     lies = [os.path.relpath(path, here) for path in (*found, *below)]
     return f"; a store lies in {' and '.join(lies[:3])}: --tracking-uri sqlite:///{lies[0]}" if lies else ""
+
+
+_SECRETS = ("password", "sslpassword")
+_OF_DATABASE = re.compile(r"([^:/@]*):[^@]*@")
+"""User and password as SQLAlchemy takes them apart: the password may hold a slash or a question mark."""
+_OF_SERVER = re.compile(r"([^:/?#]*):[^/?#]*@")
+
+
+def stored_uri(tracking_uri: str) -> str:
+    """A tracking URI without its password, that of a SQLite file with the file's whole path."""
+    scheme, _, rest = tracking_uri.strip().partition("://")
+    if scheme.lower().startswith("sqlite"):
+        return _whole_path(scheme, rest)
+    login = _OF_SERVER if scheme.lower().startswith("http") else _OF_DATABASE
+    rest = login.sub(r"\1@", rest, count=1) if login.match(rest) else rest
+    place, _, query = rest.partition("?")
+    kept = [pair for pair in parse_qsl(query, keep_blank_values=True) if pair[0].lower() not in _SECRETS]
+    return f"{scheme}://{place.rstrip('/')}" + (f"?{urlencode(kept)}" if kept else "")
+
+
+def usable_uri(stored: str, given: str | None) -> str:
+    """The URI to reach a stored one: the given one, with its password, where it names the same place."""
+    return given if given is not None and stored_uri(given) == stored else stored
+
+
+def _whole_path(scheme: str, rest: str) -> str:
+    path, mark, query = rest.removeprefix("/").partition("?")
+    # a URI of SQLite's own (file:...) and a database in memory are no paths
+    is_relative = path and not path.startswith(("/", "file:", ":memory:"))
+    return f"{scheme}:///{Path(path).absolute() if is_relative else path}{mark}{query}"

@@ -69,15 +69,23 @@ def make_store(uri: str) -> Made:
     tracker = Tracker(uri, EXPERIMENT, floor=68.0)
     with tracker.phase("main", params={}) as phase:
         made = Made(uri, tracker, phase)
-        made.runs["calibration"] = log_calibration(
-            tracker, phase, _stage(Kind.CALIBRATION, "c1"), CALIBRATION
-        )
+        log_calibration(tracker, phase, _stage(Kind.CALIBRATION, "c1"), CALIBRATION)
+        made.runs["calibration"] = _stage_id(uri, Kind.CALIBRATION)
         vectors = extract(made, "extraction", activations(1))
         write(made, "baseline", evaluation_row(kind=Kind.BASELINE, key="b1", vector_digest=None), None)
         for label in LABELS:
             for layer in (0, 2):
                 evaluate(made, f"{label} L{layer}", vectors[label][layer], label=label, layer=layer)
     return made
+
+
+def _stage_id(uri: str, kind: Kind) -> str:
+    """The run of the stage that was written last."""
+    store = open_store(uri)
+    try:
+        return store.stages(kind, EXPERIMENT)[-1].run_id
+    finally:
+        store.close()
 
 
 def activations(seed: int) -> Activations:
@@ -96,7 +104,8 @@ def extract(
     vectors = make_vectors(recipes, read, CALIBRATION, seed=SEED)
     row = _stage(Kind.EXTRACTION, key, trait="refusal", position=POSITION, calibration_key="c1", labels=kept)
     own = {label: vectors[label] for label in kept}
-    made.runs[name] = log_extraction(made.tracker, made.phase, row, Extracted(read, own))
+    log_extraction(made.tracker, made.phase, row, Extracted(read, own))
+    made.runs[name] = _stage_id(made.uri, Kind.EXTRACTION)
     return {label: one.vectors for label, one in vectors.items()}
 
 

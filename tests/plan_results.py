@@ -11,7 +11,7 @@ from typing import Any
 from massact.config import load_experiment
 from massact.interop.names import Target
 from massact.store.schema import EvaluationRow, Kind
-from massact.store.write.run_writer import WholeRun, evaluation_run, open_writer
+from massact.store.write.run_writer import FinishedRun, evaluation_run, open_writer
 from massact.store.write.tracker import Tracker
 from tests.store_fixtures import evaluation_row
 from tests.transfer_files import baseline, evaluation, header, import_to_store, vector, write_lines
@@ -122,7 +122,7 @@ def fill_measured(uri: str) -> None:
         MlflowClient(tracking_uri=uri).delete_run(run_id)
 
 
-def _run(row: EvaluationRow, at: int) -> WholeRun:
+def _run(row: EvaluationRow, at: int) -> FinishedRun:
     return evaluation_run(row, None, name="run", started_at=at - 1, finished_at=at)
 
 

@@ -11,14 +11,15 @@ from urllib.parse import urlsplit
 
 from massact.store.schema import Tag
 from massact.store.write.client import connect
-from massact.store.write.finished_run import WholeRun
-from massact.store.write.tracker import Step
+from massact.store.write.finished_run import FinishedRun, Step
+from massact.store.write.run_writer import open_writer
+from massact.store.write.tracker import OpenRun, Tracker
 
 SUFFIX = ".journal"
 Mode = Literal["pass", "refuse", "error", "hang", "cut"]
 
 
-def a_run(name: str = "a run", **changes: Any) -> WholeRun:
+def a_run(name: str = "a run", **changes: Any) -> FinishedRun:
     """A run with something of everything."""
     values: dict[str, Any] = {
         "tags": {"massact.key": f"key of {name}", "note": "Ω\n\t\\"},
@@ -29,7 +30,16 @@ def a_run(name: str = "a run", **changes: Any) -> WholeRun:
         "finished_at": 1_700_000_001_234,
         "files": {"responses.json": b'{"name": "' + name.encode() + b'"}', "bytes.bin": bytes(range(256))},
     }
-    return WholeRun(name=name, **{**values, **changes})
+    return FinishedRun(name=name, **{**values, **changes})
+
+
+def logged(tracker: Tracker, phase: OpenRun, run: FinishedRun) -> str:
+    """Write a run where a phase's runs lie, at once. Returns its id."""
+    writer = open_writer(tracker.tracking_uri, phase.experiment_id)
+    try:
+        return writer.write([run])[0]
+    finally:
+        writer.close()
 
 
 def names(uri: str) -> list[str]:

@@ -18,7 +18,7 @@ import pytest
 from massact.errors import StoreError
 from massact.interop.names import Target
 from massact.store.write.client import connect
-from massact.store.write.run_writer import WholeRun, evaluation_run, open_writer
+from massact.store.write.run_writer import FinishedRun, evaluation_run, open_writer
 from tests.oracle import History
 from tests.store_events import (
     ELSEWHERE,
@@ -170,7 +170,7 @@ class Store:
         assert len(set(self.keys.values())) == len(self.keys)
 
 
-def _whole_run(event: Log) -> WholeRun:
+def _whole_run(event: Log) -> FinishedRun:
     fields = {name: value for name, value in event.fields.items() if name != "error"}
     names = {"coherence": "coherence_mean", "baseline": "baseline_trait_mean"}
     row = evaluation_row(**{names.get(name, name): value for name, value in fields.items()})

@@ -26,17 +26,19 @@ from massact.domain import (
 )
 from massact.errors import StoreError
 from massact.evaluation import Evaluation, PlannedCell
+from massact.store.databases import database_url
 from massact.store.schema import MlflowTag, Tag
-from massact.store.write import run_writer as bulk_sql
+from massact.store.write import run_writer
 from massact.store.write.client import connect, parent_tags
-from massact.store.write.evaluations import log_evaluation
+from massact.store.write.evaluations import evaluation_whole_run
+from massact.store.write.finished_run import Step
 from massact.store.write.rows import Baseline, Place, evaluation_scores
-from massact.store.write.run_writer import ClientWriter, WholeRun, evaluation_run, open_writer
-from massact.store.write.tracker import Step, Tracker
+from massact.store.write.run_writer import ClientWriter, FinishedRun, evaluation_run, open_writer
+from massact.store.write.tracker import Tracker
 from tests.postgres_server import PostgresServer
 from tests.store_fixtures import tracking_server
 
-AWKWARD = WholeRun(
+AWKWARD = FinishedRun(
     name="ein Lauf · Ω",
     tags={"massact.kind": "evaluation", "mlflow.user": "ada", "note": "line\nand\ttab \\ backslash"},
     params={f"param {i}": f"value {i}" for i in range(150)} | {"empty": ""},
@@ -70,7 +72,7 @@ def database(request: pytest.FixtureRequest, uri: str) -> str:
     return postgres.fresh()
 
 
-def _run(name: str = "a run", **changes: Any) -> WholeRun:
+def _run(name: str = "a run", **changes: Any) -> FinishedRun:
     values: dict[str, Any] = {
         "tags": {"t": "1"},
         "params": {"p": "1"},
@@ -78,34 +80,36 @@ def _run(name: str = "a run", **changes: Any) -> WholeRun:
         "started_at": 1000,
         "finished_at": 2000,
     }
-    return WholeRun(name=name, **{**values, **changes})
+    return FinishedRun(name=name, **{**values, **changes})
 
 
 def _rows(uri: str, run_id: str) -> dict[str, list[tuple[Any, ...]]]:
     """Every column of everything that a database holds of a run, the run's id left out."""
-    engine = sa.create_engine(bulk_sql.database_uri(uri) or "")
+    engine = sa.create_engine(database_url(uri))
     found = {}
     with engine.connect() as connection:
-        for name in bulk_sql.COLUMNS:
+        for name in run_writer.COLUMNS:
             query = sa.text(f"SELECT * FROM {name} WHERE run_uuid = :run_id")
             rows = connection.execute(query, {"run_id": run_id}).all()
+            # a run that is worked on says by whom; one that is written at once has nothing to say
+            rows = [row for row in rows if row[0] != Tag.PROCESS]
             found[name] = sorted((tuple(str(v).replace(run_id, "ID") for v in row) for row in rows), key=repr)
     engine.dispose()
     return found
 
 
 def _count(uri: str) -> dict[str, int]:
-    engine = sa.create_engine(bulk_sql.database_uri(uri) or "")
+    engine = sa.create_engine(database_url(uri))
     with engine.connect() as connection:
         counts = {
             name: connection.execute(sa.text(f"SELECT count(*) FROM {name}")).scalar_one()
-            for name in bulk_sql.COLUMNS
+            for name in run_writer.COLUMNS
         }
     engine.dispose()
     return counts
 
 
-def _write(uri: str, *runs: WholeRun, experiment_id: str = "0") -> list[str]:
+def _write(uri: str, *runs: FinishedRun, experiment_id: str = "0") -> list[str]:
     writer = open_writer(uri, experiment_id)
     try:
         return writer.write(runs)
@@ -162,14 +166,14 @@ def test_an_evaluation_is_the_same_as_one_that_was_measured(
 ) -> None:
     tracker, evaluation = Tracker(database, "study", floor=68), _evaluation(steered=steered)
     with tracker.phase("phase1", params={}) as phase:
-        measured, row = log_evaluation(
-            tracker,
-            phase,
+        run, row = evaluation_whole_run(
             Place("study", "tiny", "instruct", 2),
             evaluation,
             baseline=Baseline("b", 4.0) if steered else None,
             keep_responses=keep_responses,
+            parent=phase,
         )
+        (measured,) = ClientWriter(database, phase.experiment_id, connect(database)).write([run])
         file = "responses.json" if keep_responses else "unscored.json"
         files = {file: tracker.fetch(measured, file).read_bytes()}
         whole = evaluation_run(
@@ -191,7 +195,7 @@ def test_every_column_is_as_mlflows_own_store_writes_it(database: str) -> None:
     (by_client,) = ClientWriter(database, "0", client).write([AWKWARD])
     (by_sql,) = _write(database, AWKWARD)
     expected, found = _rows(database, by_client), _rows(database, by_sql)
-    for table in bulk_sql.COLUMNS:
+    for table in run_writer.COLUMNS:
         assert found[table] == expected[table], table
     latest = client.get_run(by_sql).data.metrics
     assert math.isnan(latest["nan"])
@@ -229,8 +233,10 @@ def test_ids_come_in_the_order_of_the_runs(database: str) -> None:
 def test_an_error_in_the_middle_leaves_nothing(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     Tracker(database, "study", floor=68)
 
+    metric_rows = run_writer.metric_rows
+
     def twice(*arguments: Any) -> Any:
-        rows, latest = bulk_sql.metric_rows(*arguments)
+        rows, latest = metric_rows(*arguments)
         return rows * 2, latest
 
     monkeypatch.setattr("massact.store.write.run_writer.metric_rows", twice)
@@ -247,15 +253,14 @@ def test_an_interrupt_in_the_middle_leaves_nothing(
     database: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Tracker(database, "study", floor=68)
-    name = "_put" if database.startswith("sqlite") else "_copy"
-    put: Callable[..., None] = getattr(bulk_sql.Database, name)
+    put: Callable[..., None] = run_writer.SqlWriter._put
 
     def cut(self: Any, connection: Any, table: str, rows: Any) -> None:
         put(self, connection, table, rows)
         if table == "metrics":
             raise error
 
-    monkeypatch.setattr(bulk_sql.Database, name, cut)
+    monkeypatch.setattr(run_writer.SqlWriter, "_put", cut)
     with pytest.raises(error):
         _write(database, _run())
     assert set(_count(database).values()) == {0}
@@ -277,7 +282,7 @@ def test_files_are_there_before_the_run_is(uri: str, monkeypatch: pytest.MonkeyP
 
 
 def test_a_database_that_another_writer_holds_is_named(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk_sql, "LOCK_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr("massact.store.databases.LOCK_TIMEOUT_SECONDS", 0.1)
     writer = open_writer(uri, "0")
     other = sqlite3.connect(uri.removeprefix("sqlite:///"), isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -292,14 +297,14 @@ def test_a_database_that_another_writer_holds_is_named(uri: str, monkeypatch: py
 
 def test_a_database_that_may_only_be_read_is_named(uri: str) -> None:
     path = uri.removeprefix("sqlite:///")
-    database = bulk_sql.Database(f"sqlite:///file:{path}?mode=ro&uri=true")
+    database = run_writer.SqlWriter(f"sqlite:///file:{path}?mode=ro&uri=true", "0", "")
     with pytest.raises(StoreError, match="may only be read"):
         database.insert({"params": [("key", "value", "run")]})
     database.close()
 
 
 def test_a_database_of_another_schema_is_refused(tmp_path: Path) -> None:
-    database = bulk_sql.Database(f"sqlite:///{tmp_path}/shop.db")
+    database = run_writer.SqlWriter(f"sqlite:///{tmp_path}/shop.db", "0", "")
     with pytest.raises(StoreError, match=r"no such table: params.*migrated by this MLflow"):
         database.insert({"params": [("key", "value", "run")]})
     database.close()
@@ -345,17 +350,16 @@ def test_an_experiment_that_is_not_there_is_refused(uri: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "used"),
+    ("uri", "used"),
     [
         ("postgres://u@h/db", "postgresql+psycopg://u@h/db"),
         ("postgresql://u@h/db", "postgresql+psycopg://u@h/db"),
         ("postgresql+psycopg2://u@h/db", "postgresql+psycopg://u@h/db"),
         ("sqlite:////a.db", "sqlite:////a.db"),
-        ("http://h", None),
     ],
 )
-def test_postgresql_is_always_psycopg_3(given: str, used: str | None) -> None:
-    assert bulk_sql.database_uri(given) == used
+def test_postgresql_is_always_psycopg_3(uri: str, used: str) -> None:
+    assert database_url(uri).render_as_string() == used
 
 
 @pytest.mark.slow

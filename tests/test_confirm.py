@@ -14,10 +14,9 @@ import massact
 from massact.cli.app import cli
 from massact.config import load_experiment
 from massact.data.traits import split_questions
-from massact.store.read import open_store
+from massact.store.read import RunStore, open_store
 from massact.store.read.base import Stored
 from massact.store.read.contents import stored_runs
-from massact.store.read.reader import StoreReader
 from massact.store.schema import POINT_TAG, Artifact, EvaluationRow, Kind, MlflowTag, Tag
 from massact.store.write.client import connect
 from massact.store.write.tensors import read_responses
@@ -224,9 +223,9 @@ def test_what_has_too_few_scores_is_confirmed_again_also_beside_another_sweep(
     assert run(place, "confirm").exit_code == 0
     with closing(open_store(uri(place))) as store:
         before = {one.run_id for one in store.confirmations("small")}
-    read = StoreReader.confirmations
+    read = RunStore.confirmations
 
-    def with_short(reader: StoreReader, name: str) -> list[Stored[EvaluationRow]]:
+    def with_short(reader: RunStore, name: str) -> list[Stored[EvaluationRow]]:
         """What is there now as if the judge had been down for nearly all of it."""
         return [
             replace(one, row=replace(one.row, trait_mean=99.0, n_scored=1, n_unscored=19))
@@ -235,7 +234,7 @@ def test_what_has_too_few_scores_is_confirmed_again_also_beside_another_sweep(
             for one in read(reader, name)
         ]
 
-    monkeypatch.setattr(StoreReader, "confirmations", with_short)
+    monkeypatch.setattr(RunStore, "confirmations", with_short)
     monkeypatch.setattr(Sharing, "look", lambda _: True)
     session = Session(load_experiment(place / "small.yaml"), uri(place))
     assert run_confirm(session) == Tally(wanted=2, evaluated=2)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from massact.addresses import stored_uri
 from massact.store.schema import Tag
-from massact.store.spool.journal import create_journal, open_journal
-from massact.store.spool.records import Home, Opening, RunRecord, encode, stored_uri
+from massact.store.spool.journal import Home, Opening, RunRecord, create_journal, encode, open_journal
 from massact.store.write.run_writer import evaluation_run
 from tests.doctor_store import Made, answers, look, make_store, told
 from tests.store_fixtures import EXPERIMENT, evaluation_row

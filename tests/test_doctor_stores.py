@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from massact.store.databases import database_url
 from massact.store.schema import Artifact, Tag
 from massact.store.write.client import connect
-from massact.store.write.run_writer import COLUMNS, database_uri
+from massact.store.write.run_writer import COLUMNS
 from tests.doctor_store import Made, answers, break_things, contents, look, lose, make_store, told
 from tests.postgres_server import PostgresServer
 from tests.store_fixtures import tracking_server
@@ -35,7 +36,7 @@ def place(request: pytest.FixtureRequest, uri: str, tmp_path: Path) -> Iterator[
 
 def dump(database: str) -> dict[str, list[Any]]:
     """Everything that a database holds of runs."""
-    engine = sa.create_engine(database_uri(database) or "")
+    engine = sa.create_engine(database_url(database))
     with engine.connect() as connection:
         found = {
             name: sorted(map(repr, connection.execute(sa.text(f"SELECT * FROM {name}"))))

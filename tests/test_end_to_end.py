@@ -86,7 +86,7 @@ def test_the_plans_one_liner_reads_the_calibration(finished: tuple[Place, str]) 
 
 
 def test_cleaning_a_mean_difference_before_or_after_is_one_direction(finished: tuple[Place, str]) -> None:
-    from massact.store.write.stages import read_vectors
+    from massact.store.write.tensors import read_tensor
     from massact.store.write.tracker import Tracker
 
     place, _ = finished
@@ -94,7 +94,7 @@ def test_cleaning_a_mean_difference_before_or_after_is_one_direction(finished: t
     (extraction,) = place.store().stages(Kind.EXTRACTION, "small")
     assert {parse_label(label).method for label in extraction.row.labels} == {"mean_diff", "probe"}
     vectors = {
-        label: read_vectors(tracker, extraction.run_id, label)
+        label: read_tensor(tracker.fetch(extraction.run_id, f"vectors/{label}.safetensors"), "vectors")
         for label in ("mean_diff_cleaned", "mean_diff_preclean", "probe_cleaned", "probe_preclean")
     }
     for layer in range(extraction.row.n_layers):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from massact.store.write.retry import held_back
+from massact.store.retry import held_back
 from massact.store.write.tracker import Tracker
 
 

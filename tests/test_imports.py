@@ -27,6 +27,7 @@ FORBIDDEN: dict[str, set[str]] = {
                    "massact.sweep"},
     "store/schema": {*_HEAVY, *_TOP, "massact.config", "massact.store.read", "massact.store.write", "massact.query"},
     "store/credentials": {*_HEAVY, *_TOP, "massact.config", "massact.store.read", "massact.store.write"},
+    "store/retry": {"torch", "transformers", "mlflow", "click", *_TOP, "massact.store.read", "massact.store.write"},
     "store/write": {"click", *_TOP, "massact.store.read", "massact.query", "massact.sweep"},
     "store/spool": {"click", *_TOP, "massact.store.read", "massact.query", "massact.sweep"},
     "store/read": {"torch", "transformers", "mlflow", "click", *_TOP, "massact.store.write", "massact.query",

@@ -10,15 +10,15 @@ import pytest
 import sqlalchemy as sa
 
 from massact.errors import RunRefusedError, StoreError, UnusableStoreError
+from massact.store import retry as module
 from massact.store.databases import passes_by_itself
+from massact.store.read import open_patient_store
+from massact.store.retry import Patience, StoreLostError, is_outage
 from massact.store.schema import Tag
 from massact.store.spool import Spool
-from massact.store.write import retry as module
 from massact.store.write.client import connect
-from massact.store.write.retry import Patience, StoreLostError, is_outage
 from massact.store.write.run_writer import evaluation_run
 from massact.store.write.tracker import Tracker
-from massact.workflow.context import open_patient_store
 from tests.store_fixtures import evaluation_row
 
 
@@ -56,7 +56,7 @@ def test_an_outage_is_waited_for_and_told_once() -> None:
     said: list[str] = []
     patience, flaky = Patience(60, say=said.append), Flaky(_server_error(), 3)
     patience.begin()
-    assert patience.ask(flaky, is_outage=is_outage) == "done"
+    assert patience.ask(flaky) == "done"
     assert flaky.calls == 4
     assert len(said) == 2
     assert "the database went away" in said[0]
@@ -66,7 +66,7 @@ def test_an_outage_is_waited_for_and_told_once() -> None:
 def test_before_work_is_under_way_it_is_tried_once() -> None:
     flaky = Flaky(error := _server_error(), 1)
     with pytest.raises(type(error)):
-        Patience(60).ask(flaky, is_outage=is_outage)
+        Patience(60).ask(flaky)
     assert flaky.calls == 1
 
 
@@ -74,7 +74,7 @@ def test_patience_ends() -> None:
     patience = Patience(0.05)
     patience.begin()
     with pytest.raises(StoreLostError, match="massact sync") as caught:
-        patience.ask(Flaky(_server_error(), 1000), is_outage=is_outage)
+        patience.ask(Flaky(_server_error(), 1000))
     assert caught.value.exit_code == 1
 
 
@@ -87,7 +87,7 @@ def test_what_is_no_outage_is_raised_at_once(error: Exception) -> None:
     patience, flaky = Patience(60), Flaky(error, 1)
     patience.begin()
     with pytest.raises(type(error)):
-        patience.ask(flaky, is_outage=is_outage)
+        patience.ask(flaky)
     assert flaky.calls == 1
 
 

@@ -21,8 +21,8 @@ from massact.query import (
     ask_runs,
     ask_sensitivity,
 )
-from massact.query.settings import differing_fields
 from massact.query.rows import shortened
+from massact.query.settings import differing_fields
 from massact.store.read import Stored
 from tests.confirmation_rows import all_confirmed, chosen, confirmed, rows_of, scores_of
 from tests.store_fixtures import answers_of, evaluated, evaluation_row

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from massact.store.retry import Patience
 from massact.store.schema import Tag
 from massact.store.write.client import Process, process_tag
-from massact.store.write.retry import Patience
 from massact.store.write.tracker import OpenRun, Tracker
 from massact.sweep import claims as sharing
 from massact.sweep.claims import Sharing

@@ -18,21 +18,16 @@ import pytest
 
 from massact.errors import RunRefusedError, SpoolError, SpoolFolderError, StoreError
 from massact.evaluation import FailedCell
+from massact.store import retry as patience
 from massact.store.read import open_store
 from massact.store.schema import Tag
 from massact.store.spool import Spool, send_leftovers
 from massact.store.spool import spool as outbox
-from massact.store.spool.journal import open_journal
-from massact.store.spool.records import read_contents
+from massact.store.spool.journal import open_journal, read_contents
 from massact.store.write.client import connect
-from massact.store.write.evaluations import (
-    evaluation_whole_run,
-    failure_whole_run,
-    log_evaluation,
-    log_failure,
-)
+from massact.store.write.evaluations import evaluation_whole_run, failure_whole_run
 from massact.store.write.rows import Baseline, Place
-from massact.store.write.run_writer import open_writer
+from massact.store.write.run_writer import ClientWriter, open_writer
 from massact.store.write.tracker import Tracker
 from tests.spool_runs import a_run, journals, names, shut
 from tests.test_bulk import _evaluation, _rows, _seen
@@ -42,9 +37,9 @@ pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExce
 
 @pytest.fixture(autouse=True)
 def _no_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox, "FIRST_PAUSE", 0.02)
-    monkeypatch.setattr(outbox, "LONGEST_PAUSE", 0.1)
-    monkeypatch.setattr("massact.store.write.run_writer.LOCK_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(patience, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(patience, "LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr("massact.store.databases.LOCK_TIMEOUT_SECONDS", 0.1)
 
 
 @pytest.fixture
@@ -88,13 +83,12 @@ def test_an_evaluation_is_the_same_as_one_that_was_logged(
     place, baseline = Place("study", "tiny", "instruct", 2), Baseline("b", 4.0) if steered else None
     options: dict[str, Any] = {"baseline": baseline, "keep_responses": keep_responses}
     with tracker.phase("phase1", params={}) as phase:
-        logged, row = log_evaluation(tracker, phase, place, evaluation, **options)
-        whole, same_row = evaluation_whole_run(
+        whole, row = evaluation_whole_run(
             place, evaluation, parent=phase, finished_at=1_700_000_002_500, **options
         )
+        (logged,) = ClientWriter(uri, phase.experiment_id, connect(uri)).write([whole])
         spooled = spool.put(whole, experiment_id=phase.experiment_id)
         assert spool.flush(30) == 0
-    assert row == same_row
     seen = _seen(uri, spooled)
     assert seen["tags"].pop(Tag.SPOOL) == spooled
     assert seen == _seen(uri, logged)
@@ -120,8 +114,9 @@ def test_a_failure_is_the_same_as_one_that_was_logged(spool: Spool, uri: str) ->
     tracker, place = Tracker(uri, "study", floor=68), Place("study", "tiny", "instruct", 2)
     failed = FailedCell(_evaluation(steered=True).planned, "RuntimeError: out of memory" * 100)
     with tracker.phase("phase1", params={}) as phase:
-        logged = log_failure(tracker, phase, place, failed)
-        spooled = spool.put(failure_whole_run(place, failed, parent=phase), experiment_id=phase.experiment_id)
+        whole = failure_whole_run(place, failed, parent=phase)
+        (logged,) = ClientWriter(uri, phase.experiment_id, connect(uri)).write([whole])
+        spooled = spool.put(whole, experiment_id=phase.experiment_id)
         assert spool.flush(30) == 0
     seen = _seen(uri, spooled)
     assert seen["tags"].pop(Tag.SPOOL) == spooled
@@ -140,7 +135,6 @@ def test_a_store_that_takes_nothing_for_a_while_costs_only_the_delay(
         began = time.monotonic()
         for i in range(200):
             spool.put(a_run(f"run {i:03}"), experiment_id="0")
-        spool.wait_written()
         assert time.monotonic() - began < 10  # each attempt to reach the store takes 0.1 s
         assert spool.flush(0.5) == spool.waiting == 201
         let_go()
@@ -193,7 +187,6 @@ def test_leftovers_of_a_live_process_are_left_alone(
 ) -> None:
     with shut(uri):
         spool.put(a_run(), experiment_id="0")
-        spool.wait_written()
         (report,) = send_leftovers(tmp_path / "spool", None, say=said.append)
         assert (report.in_use, report.sent) == (True, 0)
     assert spool.flush(30) == 0
@@ -210,7 +203,6 @@ def test_what_one_run_is_refused_for_does_not_hold_up_the_others(
         spool.put(a_run("bad", tags={"long": "x" * 8001}), experiment_id="0")
         spool.put(a_run("worse", params={"half": "\ud800"}), experiment_id="0")
         spool.put(a_run("last"), experiment_id="0")
-        spool.wait_written()
     assert spool.flush(30) == 2
     assert names(uri) == [*(f"good {i}" for i in range(5)), "last", "warm-up"]
     assert spool.close() == 2
@@ -235,7 +227,6 @@ def test_what_only_the_database_refuses_is_told_from_an_outage(
         spool.put(a_run("one"), experiment_id="0")
         spool.put(replace(a_run("twice"), finished_at=13), experiment_id="0")
         spool.put(a_run("two"), experiment_id="0")
-        spool.wait_written()
     assert spool.flush(30) == 1
     assert names(uri) == ["one", "two"]
 
@@ -319,7 +310,6 @@ def test_a_long_journal_of_which_all_was_sent_begins_anew(
     assert journal.read_bytes().startswith(opening)
     with shut(uri):
         spool.put(a_run("waits", files={"f": bytes(50_000)}), experiment_id="0")
-        spool.wait_written()
         assert journal.stat().st_size > 50_000
     assert spool.flush(30) == 0
     assert len(names(uri)) == 11
@@ -328,13 +318,9 @@ def test_a_long_journal_of_which_all_was_sent_begins_anew(
 def test_what_waits_is_not_kept_in_memory(spool: Spool, uri: str) -> None:
     with shut(uri):
         spool.put(a_run("first"), experiment_id="0")
-        spool.wait_written()
         tracemalloc.start()
         for i in range(2000):
             spool.put(a_run(str(i), files={"f": os.urandom(20_000)}), experiment_id="0")
-            if i % 50 == 0:
-                spool.wait_written()
-        spool.wait_written()
         kept, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert spool.waiting == 2001
@@ -368,7 +354,6 @@ def test_no_password_reaches_the_disk(tmp_path: Path, uri_form: str, monkeypatch
     monkeypatch.setattr("massact.store.spool.sender.open_writer", down)
     spool = Spool(tmp_path, uri_form, "study")
     spool.put(a_run(), experiment_id="0")
-    spool.wait_written()
     spool.abandon()
     (journal,) = journals(tmp_path)
     assert b"ada@h" in journal.read_bytes()
@@ -383,8 +368,7 @@ _FILLING = """
 import resource, subprocess, sys
 from pathlib import Path
 from massact.errors import SpoolError
-from massact.store.spool import Spool, outbox
-from massact.store.spool.sender import Courier
+from massact.store.spool import Spool
 from tests.spool_runs import a_run
 
 folder, uri, limit = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -394,7 +378,6 @@ spool = Spool(folder, uri, "study", say=print)
 try:
     for i in range(1000):
         spool.put(a_run(f"run {i:03}", files={"f": bytes(50_000)}), experiment_id="0")
-        spool.wait_written()
 except SpoolError as error:
     print("FULL AFTER", i, error.exit_code, error)
     spool.close(0)
@@ -465,9 +448,8 @@ def test_what_a_full_disk_does_not_take_is_still_sent(
     spool.put(a_run("written"), experiment_id="0")
     assert spool.flush(30) == 0
     monkeypatch.setattr("os.pwrite", full)
-    spool.put(a_run("not written"), experiment_id="0")
     with pytest.raises(SpoolError, match="No space left"):
-        spool.wait_written()
+        spool.put(a_run("not written"), experiment_id="0")
     with pytest.raises(SpoolError, match="No space left"):
         spool.put(a_run("too late"), experiment_id="0")
     with pytest.raises(SpoolError, match="No space left"):
@@ -476,16 +458,15 @@ def test_what_a_full_disk_does_not_take_is_still_sent(
     assert names(uri) == ["not written", "written"]
 
 
-def test_an_error_that_nobody_was_told_is_raised_in_the_end(
+def test_a_disk_that_takes_nothing_is_told_where_a_run_is_put(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.pwrite", full)
-    spool.put(a_run(), experiment_id="0")
     with pytest.raises(SpoolError, match="No space left"):
-        spool.close()
+        spool.put(a_run(), experiment_id="0")
     assert spool.close() == 0  # the store has it
 
 

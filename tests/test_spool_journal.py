@@ -8,22 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from massact.store.spool.journal import Journal, create_journal, open_journal
-from massact.store.spool.records import (
+from massact.addresses import stored_uri, usable_uri
+from massact.store.spool.journal import (
     DamagedLineError,
     Home,
+    Journal,
     Opening,
     OtherFormatError,
     RunRecord,
     Sent,
+    create_journal,
     decode,
     encode,
+    open_journal,
     read_contents,
-    stored_uri,
-    usable_uri,
 )
-from massact.store.write.finished_run import WholeRun
-from massact.store.write.tracker import Step
+from massact.store.write.finished_run import FinishedRun, Step
 from tests.spool_runs import a_run
 
 OPENING = Opening("sqlite:////a/store.db", "study", "host", 42, 1_700_000_000_000)
@@ -32,7 +32,7 @@ HOME = Home("sqlite:////a/store.db", "7")
 _texts = st.dictionaries(st.text(), st.text(), max_size=3)
 _numbers = st.floats() | st.integers(-(2**60), 2**60)
 RUNS = st.builds(
-    WholeRun,
+    FinishedRun,
     name=st.text(),
     tags=_texts,
     params=_texts,
@@ -46,7 +46,7 @@ RUNS = st.builds(
 
 
 @given(run=RUNS, id_=st.uuids(), store=st.text(), experiment_id=st.text())
-def test_a_run_is_read_back_as_it_was(run: WholeRun, id_: object, store: str, experiment_id: str) -> None:
+def test_a_run_is_read_back_as_it_was(run: FinishedRun, id_: object, store: str, experiment_id: str) -> None:
     record = RunRecord(str(id_), Home(store, experiment_id), run)
     line = encode(record)
     assert line.count(b"\n") == 1
@@ -68,7 +68,7 @@ def test_any_changed_byte_is_noticed(record: RunRecord, data: st.DataObject) -> 
 
 
 def test_a_sound_line_of_another_format_is_told_from_a_damaged_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("massact.store.spool.records.FORMAT", 99)
+    monkeypatch.setattr("massact.store.spool.journal.FORMAT", 99)
     line = encode(OPENING)
     monkeypatch.undo()
     with pytest.raises(OtherFormatError, match="99"):
@@ -76,7 +76,7 @@ def test_a_sound_line_of_another_format_is_told_from_a_damaged_one(monkeypatch: 
 
 
 def test_a_sound_line_that_is_none_of_ours_is_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("massact.store.spool.records._values", lambda record: {"kind": "run"})
+    monkeypatch.setattr("massact.store.spool.journal._values", lambda record: {"kind": "run"})
     line = encode(OPENING)
     monkeypatch.undo()
     with pytest.raises(DamagedLineError):

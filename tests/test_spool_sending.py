@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
+from massact.addresses import stored_uri
 from massact.errors import StoreError
+from massact.store import retry as patience
 from massact.store.schema import Tag
 from massact.store.spool import Spool, send_leftovers
-from massact.store.spool import spool as outbox
-from massact.store.spool.journal import create_journal
-from massact.store.spool.records import Home, Opening, RunRecord, encode, stored_uri
-from massact.store.write import run_writer as bulk_sql
+from massact.store.spool.journal import Home, Opening, RunRecord, create_journal, encode
+from massact.store.write import run_writer
 from massact.store.write.client import connect
-from massact.store.write.finished_run import WholeRun
+from massact.store.write.finished_run import FinishedRun
 from massact.store.write.run_writer import open_writer
 from massact.store.write.tracker import Tracker
 from tests.postgres_server import PostgresServer
@@ -65,13 +65,13 @@ def store(request: pytest.FixtureRequest, uri: str) -> Store:
 
 @pytest.fixture(autouse=True)
 def _no_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox, "FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(outbox, "LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(patience, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(patience, "LONGEST_PAUSE", 0.2)
     # attempts of its own are the spool's business here, not of MLflow's client
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
 
-def _tagged(id_: str, **changes: Any) -> WholeRun:
+def _tagged(id_: str, **changes: Any) -> FinishedRun:
     run = a_run(f"run {int(id_, 16)}", **changes)
     return replace(run, tags={**run.tags, Tag.SPOOL.value: id_})
 
@@ -302,15 +302,15 @@ def test_an_answer_lost_at_the_commit_makes_no_second_run(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection breaks after the database has written, before it could say so."""
-    insert, broken = bulk_sql.Database.insert, []
+    insert, broken = run_writer.SqlWriter.insert, []
 
-    def breaks_once(self: bulk_sql.Database, tables: bulk_sql.Tables) -> None:
+    def breaks_once(self: run_writer.SqlWriter, tables: run_writer.Tables) -> None:
         insert(self, tables)
         if not broken:
             broken.append(True)
             raise StoreError("the connection broke")
 
-    monkeypatch.setattr(bulk_sql.Database, "insert", breaks_once)
+    monkeypatch.setattr(run_writer.SqlWriter, "insert", breaks_once)
     spool = Spool(tmp_path / "spool", store.uri, "study")
     for i in range(5):
         spool.put(a_run(f"run {i}"), experiment_id=store.experiment_id)

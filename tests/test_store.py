@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from massact.store.read import RunStore, open_source, open_store
+from massact.store.read.base import UNENDED
 from massact.store.schema import Kind, Scores, Tag, point_of
 from tests.postgres_server import PostgresServer
 from tests.store_contents import SCORES, confirmation_row, fill, published_row, screening_row
@@ -231,10 +232,11 @@ def raw(place: Place) -> dict[str, Any]:
     """All that a check-up reads beside the answers of questions."""
     source = open_source(place.uri)
     try:
+        unended = source.runs(EXPERIMENT, kind=None, statuses=UNENDED, tags=(Tag.KEY,))
         pages = list(source.pages(EXPERIMENT, KINDS, tags=(Tag.KIND, Tag.KEY, "no such tag")))
         return {
             "finished": sorted((run for page in pages for run in page), key=lambda run: run.run_id),
-            "unended": sorted(source.unended(EXPERIMENT, tags=(Tag.KEY,)), key=lambda run: run.run_id),
+            "unended": sorted(unended, key=lambda run: run.run_id),
             "child ends": source.last_child_ends([*place.filled.runs.values(), "no-such-run", "no run id'"]),
         }
     finally:
@@ -314,7 +316,6 @@ def test_every_reader_gives_the_very_same(
     if many_pages:
         for name in ("rest._PAGE", "rest._EXPERIMENTS_PAGE", "rest._IDS_PER_QUERY", "rest._HISTORY_PAGE"):
             monkeypatch.setattr(f"massact.store.read.{name}", 2)
-        monkeypatch.setattr("massact.store.read.rest._MANY", 0)
         monkeypatch.setattr("massact.store.read.sql._IDS_PER_QUERY", 2)
         monkeypatch.setattr("massact.store.read.sql._ROWS_PER_FETCH", 2)
         monkeypatch.setattr("massact.store.read.sql._FEW", 0)

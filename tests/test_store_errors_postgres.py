@@ -108,7 +108,7 @@ def test_tables_that_one_may_not_read(server: PostgresServer, store: str) -> Non
 
 @pytest.mark.slow
 def test_a_locked_table(server: PostgresServer, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("massact.store.read.database.LOCK_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr("massact.store.databases.LOCK_TIMEOUT_SECONDS", 0.2)
     with psycopg.connect(store) as migration:
         migration.execute("LOCK TABLE tags IN ACCESS EXCLUSIVE MODE")
         assert refusal(store) == (
@@ -173,7 +173,7 @@ def test_a_name_that_no_host_has() -> None:
 @pytest.mark.parametrize("in_address", [False, True])
 def test_a_host_that_never_answers(monkeypatch: pytest.MonkeyPatch, in_address: bool) -> None:
     if not in_address:
-        monkeypatch.setattr("massact.store.read.database.CONNECT_TIMEOUT_SECONDS", 2)
+        monkeypatch.setattr("massact.store.databases.CONNECT_TIMEOUT_SECONDS", 2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         began = time.monotonic()

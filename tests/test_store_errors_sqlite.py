@@ -123,7 +123,7 @@ def test_a_database_that_is_not_mlflows(tmp_path: Path, tables: tuple[str, ...])
 
 
 def test_a_locked_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("massact.store.read.database.LOCK_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr("massact.store.databases.LOCK_TIMEOUT_SECONDS", 0.1)
     path = tmp_path / "a b#c.db"
     with writer(path, wal=False) as connection:
         connection.execute("CREATE TABLE runs (id INTEGER)")

@@ -13,8 +13,7 @@ from massact.cli.app import cli
 from massact.errors import StoreError
 from massact.store.schema import Tag
 from massact.store.spool import Spool, send_leftovers
-from massact.store.spool.journal import create_journal
-from massact.store.spool.records import Home, Opening, RunRecord, Sent, encode
+from massact.store.spool.journal import Home, Opening, RunRecord, Sent, create_journal, encode
 from massact.store.write.client import connect
 from tests.postgres_server import PostgresServer
 from tests.spool_runs import a_run, journals, names, shut
@@ -129,7 +128,7 @@ def test_a_journal_whose_first_line_is_damaged_is_sent_all_the_same(uri: str, tm
 def test_a_journal_of_another_version_is_left_as_it_is(
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("massact.store.spool.records.FORMAT", 2)
+    monkeypatch.setattr("massact.store.spool.journal.FORMAT", 2)
     path = _leave(tmp_path / "spool", uri, "one")
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
@@ -160,7 +159,6 @@ def test_what_a_live_process_has_in_hand_is_left_alone(uri: str, tmp_path: Path)
     with shut(uri):
         spool = Spool(tmp_path / "spool", uri, "study")
         spool.put(a_run(), experiment_id="0")
-        spool.wait_written()
         done = _sync("--spool", "spool")
         assert done.exit_code == 0
         assert "in use by a process at work, left alone" in done.stdout
@@ -213,7 +211,7 @@ def test_a_password_comes_from_the_tracking_uri_for_the_same_place(
     names(uri)  # made
     postgres.execute("CREATE ROLE spooler LOGIN SUPERUSER PASSWORD 'hush' IN ROLE with_password")
     with_password = uri.replace("postgres@", "spooler:hush@", 1)
-    monkeypatch.setattr("massact.store.spool.spool.Courier.send", _down)
+    monkeypatch.setattr("massact.store.spool.spool.Sender.send", _down)
     spool = Spool(tmp_path / "spool", with_password, "study")
     spool.put(a_run(), experiment_id="0")
     assert spool.close(0.1) == 1
@@ -241,7 +239,6 @@ def test_what_a_killed_process_left_is_sent_by_another(uri: str, tmp_path: Path,
         "from tests.spool_runs import a_run\n"
         "spool = Spool(Path(sys.argv[1]), sys.argv[2], 'study')\n"
         "for i in range(30): spool.put(a_run(f'run {i:02}'), experiment_id='0')\n"
-        "spool.wait_written()\n"
         "print('written', flush=True)\n"
         "time.sleep(60)\n"
     )

@@ -26,11 +26,14 @@ from massact.errors import StoreError
 from massact.evaluation import Evaluation, FailedCell, PlannedCell
 from massact.keys import cell_key
 from massact.store.read import RunStore, open_store
-from massact.store.schema import Kind, MlflowTag, Tag, evaluation_metrics, evaluation_params
-from massact.store.write.evaluations import log_evaluation, log_failure
+from massact.store.schema import EvaluationRow, Kind, MlflowTag, Tag, evaluation_metrics, evaluation_params
+from massact.store.write.client import connect
+from massact.store.write.evaluations import evaluation_whole_run, failure_whole_run
 from massact.store.write.rows import Baseline, Place
+from massact.store.write.run_writer import ClientWriter
 from massact.store.write.tracker import OpenRun, Tracker
 from massact.vectors.geometry import vector_digest
+from tests.spool_runs import logged
 
 SETTING = Setting(
     model=ModelIdentity("tiny", "r1", "float32"),
@@ -42,6 +45,7 @@ SETTING = Setting(
     generation=Generation(8),
     judge=JudgeIdentity("likelihood", "m", "p"),
 )
+BASELINE = Baseline("b", 1.0)
 PLACE = Place("study", "tiny", "instruct", 3, attention="eager")
 VECTOR = torch.tensor([0.6, 0.8, 0.0])
 
@@ -69,11 +73,19 @@ def _evaluation(coefficient: float = 12.5, *, steered: bool = True) -> Evaluatio
     return Evaluation(planned, responses, Timing(2.0, 0.5, 100))
 
 
-def _log(tracker: Tracker, phase: OpenRun) -> str:
-    run_id, _ = log_evaluation(
-        tracker, phase, PLACE, _evaluation(), baseline=Baseline("b", 1.0), keep_responses=True
+def _log(
+    tracker: Tracker,
+    phase: OpenRun,
+    evaluation: Evaluation | None = None,
+    *,
+    baseline: Baseline | None = BASELINE,
+    keep_responses: bool = True,
+) -> tuple[str, EvaluationRow]:
+    evaluation = evaluation or _evaluation()
+    run, row = evaluation_whole_run(
+        PLACE, evaluation, baseline=baseline, keep_responses=keep_responses, parent=phase
     )
-    return run_id
+    return logged(tracker, phase, run), row
 
 
 @pytest.fixture
@@ -99,9 +111,7 @@ def test_an_evaluation_is_a_finished_child_with_params_metrics_and_artifacts(
 ) -> None:
     evaluation = _evaluation()
     with tracker.phase("phase2", params={"judge": "likelihood"}) as phase:
-        run_id, row = log_evaluation(
-            tracker, phase, PLACE, evaluation, baseline=Baseline("b", 5.0), keep_responses=True
-        )
+        run_id, row = _log(tracker, phase, evaluation, baseline=Baseline("b", 5.0), keep_responses=True)
     run = _run(tracker, run_id)
     assert run.info.status == "FINISHED"
     assert run.data.tags[MlflowTag.PARENT] == phase.run_id
@@ -128,27 +138,21 @@ def test_an_unscored_question_has_no_step(tracker: Tracker) -> None:
     from mlflow import MlflowClient
 
     with tracker.phase("phase1", params={}) as phase:
-        run_id, _ = log_evaluation(
-            tracker, phase, PLACE, _evaluation(), baseline=Baseline("b", 5.0), keep_responses=False
-        )
+        run_id = _log(tracker, phase, baseline=Baseline("b", 5.0), keep_responses=False)[0]
     history = MlflowClient(tracking_uri=tracker.tracking_uri).get_metric_history(run_id, "trait_score")
     assert [(one.step, one.value) for one in history] == [(0, 10.0), (1, 30.0)]
 
 
 def test_a_baseline_without_a_score_gives_no_delta(tracker: Tracker) -> None:
     with tracker.phase("phase1", params={}) as phase:
-        run_id, row = log_evaluation(
-            tracker, phase, PLACE, _evaluation(), baseline=Baseline("b", None), keep_responses=False
-        )
+        run_id, row = _log(tracker, phase, _evaluation(), baseline=Baseline("b", None), keep_responses=False)
     assert row.delta is None
     assert "delta" not in _run(tracker, run_id).data.metrics
 
 
 def test_responses_are_kept_only_when_asked(tracker: Tracker) -> None:
     with tracker.phase("phase1", params={}) as phase:
-        run_id, _ = log_evaluation(
-            tracker, phase, PLACE, _evaluation(), baseline=Baseline("b", 1.0), keep_responses=False
-        )
+        run_id = _log(tracker, phase, baseline=Baseline("b", 1.0), keep_responses=False)[0]
     with pytest.raises(StoreError, match=r"responses\.json"):
         tracker.fetch(run_id, "responses.json")
     # why some have no score is kept all the same
@@ -166,10 +170,14 @@ def test_what_was_not_finished_does_not_exist_for_a_query(
         raise Power
 
     with tracker.phase("phase1", params={}) as phase:
-        monkeypatch.setattr(tracker, "_end", cut)
+        run, _ = evaluation_whole_run(
+            PLACE, _evaluation(), baseline=BASELINE, keep_responses=True, parent=phase
+        )
+        client = connect(tracker.tracking_uri)
+        writer = ClientWriter(tracker.tracking_uri, phase.experiment_id, client)
+        monkeypatch.setattr(client, "set_terminated", cut)
         with pytest.raises(Power):
-            _log(tracker, phase)
-        monkeypatch.undo()
+            writer.write([run])
     assert store.evaluations("study") == []
     assert store.finished_keys("study") == {}
 
@@ -177,10 +185,11 @@ def test_what_was_not_finished_does_not_exist_for_a_query(
 def test_a_failed_cell_is_a_failure_until_it_is_finished(tracker: Tracker, store: RunStore) -> None:
     evaluation = _evaluation()
     with tracker.phase("phase1", params={}) as phase:
-        log_failure(tracker, phase, PLACE, FailedCell(evaluation.planned, "RuntimeError: out of memory"))
+        failed = FailedCell(evaluation.planned, "RuntimeError: out of memory")
+        logged(tracker, phase, failure_whole_run(PLACE, failed, parent=phase))
         assert [one.error for one in store.failures("study")] == ["RuntimeError: out of memory"]
         assert store.evaluations("study") == []
-        log_evaluation(tracker, phase, PLACE, evaluation, baseline=Baseline("b", 1.0), keep_responses=False)
+        _log(tracker, phase, evaluation, keep_responses=False)
     assert store.failures("study") == []
     assert len(store.evaluations("study")) == 1
 
@@ -248,14 +257,14 @@ def test_an_experiments_description_leads_to_its_views_and_keeps_what_people_wro
 
 def test_a_baseline_is_found_as_one(tracker: Tracker, store: RunStore) -> None:
     with tracker.phase("phase1", params={}) as phase:
-        log_evaluation(tracker, phase, PLACE, _evaluation(steered=False), baseline=None, keep_responses=True)
+        _log(tracker, phase, _evaluation(steered=False), baseline=None)
     (stored,) = store.baselines("study")
     assert stored.row.kind is Kind.BASELINE
     assert (stored.row.layer, stored.row.delta, stored.row.trait_mean) == (None, None, 20.0)
 
 
 def test_more_metrics_than_a_request_holds_all_arrive(tracker: Tracker) -> None:
-    from massact.store.write.tracker import Step
+    from massact.store.write.finished_run import Step
 
     with tracker.phase("phase1", params={}) as phase:
         tracker.log(
@@ -306,7 +315,7 @@ def test_fetching_leaves_nothing_behind(
     from massact.store.write import artifacts as fetching
 
     with tracker.phase("phase1", params={}) as phase:
-        run_id = _log(tracker, phase)
+        run_id, _ = _log(tracker, phase)
     place = tracker.fetch(run_id, "responses.json")
     assert str(place).startswith(_run(tracker, run_id).info.artifact_uri.removeprefix("file://"))
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
+import massact
 from massact.config import load_experiment
 from massact.errors import UsageError
 from massact.interop.exporter import Exporter, ExportOptions, ExportReport
@@ -20,7 +21,7 @@ from massact.store.read import open_store
 from massact.store.read.contents import stored_runs
 from massact.store.schema import EvaluationRow, Kind, Scores, StageRow, Tag, decode_stage
 from massact.store.write.client import row_tags, run_tags
-from massact.store.write.run_writer import WholeRun, evaluation_run, open_writer
+from massact.store.write.run_writer import FinishedRun, evaluation_run, open_writer
 from massact.store.write.tracker import Tracker
 from tests.store_fixtures import evaluation_row
 from tests.transfer_files import (
@@ -205,7 +206,7 @@ def test_a_file_without_a_header_comes_back(uri: str, empty: str, tmp_path: Path
     assert answers(empty) == answers(uri)
 
 
-def measured_runs() -> list[WholeRun]:
+def measured_runs() -> list[FinishedRun]:
     """Results as massact measures them: two settings, a superseded one, one without a coherent response."""
     unsteered = (
         "position", "label", "method", "cleaning", "scope", "n_dims", "layer", "coefficient", "component",
@@ -237,19 +238,19 @@ def measured_runs() -> list[WholeRun]:
     return runs
 
 
-def measured_calibration() -> WholeRun:
+def measured_calibration() -> FinishedRun:
     row = StageRow(
         kind=Kind.CALIBRATION, experiment=EXPERIMENT, key="c" * 64, model="gemma", model_variant="instruct",
         model_id=MODEL, n_layers=4, d_model=8, dtype="float32", model_revision="r1", massive_dims=(3, 7),
     )  # fmt: skip
     content = json.dumps(CALIBRATION, indent=2) + "\n"
-    return WholeRun(
+    return FinishedRun(
         name="calibration", tags=run_tags(row.kind, EXPERIMENT, "calibration") | row_tags(row), started_at=1,
         finished_at=2, files={"calibration.json": content.encode()},
     )  # fmt: skip
 
 
-def fill(uri: str, runs: list[WholeRun]) -> None:
+def fill(uri: str, runs: list[FinishedRun]) -> None:
     writer = open_writer(uri, Tracker(uri, EXPERIMENT, floor=68.0).experiment_id)
     with closing(writer):
         writer.write(runs)
@@ -447,7 +448,7 @@ def test_a_measured_trait_has_the_name_of_its_dataset(
     assert (head["prompts_file"], head["questions_digest"]) == (prompts, "q1")
 
 
-def write_runs(uri: str, runs: list[WholeRun], experiment: str = EXPERIMENT) -> None:
+def write_runs(uri: str, runs: list[FinishedRun], experiment: str = EXPERIMENT) -> None:
     with closing(open_writer(uri, Tracker(uri, experiment, floor=68.0).experiment_id)) as writer:
         writer.write(runs)
 
@@ -464,7 +465,7 @@ def write_extraction(uri: str, vectors: torch.Tensor, at: int = 2_000, **changes
         for label, scale in zip(row.labels, (1.0, 2.0), strict=False)
     }
     tags = run_tags(row.kind, EXPERIMENT, "e") | row_tags(row)
-    write_runs(uri, [WholeRun(name="e", tags=tags, started_at=at, finished_at=at, files=files)])
+    write_runs(uri, [FinishedRun(name="e", tags=tags, started_at=at, finished_at=at, files=files)])
 
 
 def test_vectors_come_out_where_trait_interp_looks_for_them(uri: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from massact.interop.names import Target, find_sources
 from massact.interop.report import ImportReport, Refusal
 from massact.store.read.contents import StoredContent, stored_runs
 from massact.store.schema import EvaluationRow, Kind, Scores, Tag, decode_evaluation
-from massact.store.write.run_writer import WholeRun
+from massact.store.write.run_writer import FinishedRun
 
 EXPERIMENT = "chirp refusal"
 TARGET = Target(EXPERIMENT)
@@ -113,10 +113,10 @@ class Heap:
     """Keeps the runs in memory, where a store would be."""
 
     def __init__(self) -> None:
-        self.runs: list[WholeRun] = []
+        self.runs: list[FinishedRun] = []
         self.chunks: list[int] = []
 
-    def write(self, runs: Sequence[WholeRun]) -> None:
+    def write(self, runs: Sequence[FinishedRun]) -> None:
         self.chunks.append(len(runs))
         self.runs += runs
 

@@ -24,9 +24,7 @@ from massact.cli.options import Number, OrFile
 from massact.config import load_experiment
 from massact.domain import floor_warning
 from massact.store.read import open_store
-from massact.store.read.base import NoRuns
-from massact.store.read.contents import is_absent
-from massact.store.read.reader import StoreReader
+from massact.store.read.database import is_absent
 from massact.workflow.status import Prerequisite, list_prerequisites
 
 DEFAULT_OUTPUT = "reports"
@@ -283,7 +281,7 @@ def status(ctx: click.Context, experiment_file: str, tracking_uri: str) -> None:
     """
     experiment = load_experiment(experiment_file)
     is_none = is_absent(tracking_uri)
-    store = StoreReader(NoRuns()) if is_none else open_store(tracking_uri)
+    store = open_store(tracking_uri, may_be_absent=True)
     try:
         where = f"store {shown_uri(tracking_uri)}{', not made yet' if is_none else ''}"
         click.echo(f"experiment {experiment.name}, {where}", err=True)

@@ -214,7 +214,8 @@ class Donors:
 
     def _stages(self, kind: Kind) -> list[_Stage]:
         """The finished runs of a stage, the newest last."""
-        raw = self._patient.source.stream(self._patient.experiment, kind, tags=(Tag.ROW,))
+        pages = self._patient.source.pages(self._patient.experiment, (kind,), tags=(Tag.ROW,))
+        raw = [run for page in pages for run in page]
         found = []
         for run in sorted(raw, key=lambda run: (run.finished_at or -1, run.run_id)):
             row = decode_row(kind, run.tags.get(Tag.ROW, ""))

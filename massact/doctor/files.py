@@ -6,9 +6,9 @@ from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import Any, Literal
 
-from massact.addresses import local_folder, moved_folder
+from massact.addresses import first_line, local_folder, moved_folder
 from massact.errors import MassactError
-from massact.store.write.client import first_line, set_up_client
+from massact.store.write.client import set_up_client
 
 
 class ArtifactError(MassactError):

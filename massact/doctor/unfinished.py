@@ -6,11 +6,10 @@ from functools import cached_property
 from pathlib import Path
 
 from massact.doctor.base import CannotMendError, Check, Finding, Patient
-from massact.store.read.base import RawRun
+from massact.store.read.base import UNENDED, RawRun
 from massact.store.schema import MlflowTag, Tag
 from massact.store.spool import JournalReport, send_leftovers
-from massact.store.spool.journal import DAMAGED_SUFFIX, SUFFIX, open_journal
-from massact.store.spool.records import Contents, read_contents
+from massact.store.spool.journal import DAMAGED_SUFFIX, SUFFIX, Contents, open_journal, read_contents
 from massact.store.spool.recover import describe
 from massact.store.write.client import Process, is_alive, read_process
 
@@ -30,7 +29,7 @@ class AbandonedRuns(Check):
 
     def before(self) -> Iterator[Finding]:
         """Every run without an end, but those that are at work."""
-        runs = self._patient.source.unended(self._patient.experiment, tags=_TAGS)
+        runs = self._patient.source.runs(self._patient.experiment, kind=None, statuses=UNENDED, tags=_TAGS)
         signs = _last_signs(runs, self._patient.source.last_child_ends([run.run_id for run in runs]))
         for run in sorted(runs, key=lambda run: (run.started_at or 0, run.run_id)):
             finding = self._judge(run, signs[run.run_id])

@@ -14,8 +14,8 @@ from massact.json_text import parse_object
 from massact.keys import digest
 from massact.store.schema import Artifact, Kind, StageRow, Tag, format_param
 from massact.store.write.client import row_tags, run_tags
-from massact.store.write.run_writer import WholeRun
-from massact.store.write.tracker import Step
+from massact.store.write.finished_run import Step
+from massact.store.write.run_writer import FinishedRun
 from massact.vectors.massive_dims import uniform_dims
 
 _MAX_BYTES = 256_000_000
@@ -44,7 +44,7 @@ class ReadCalibration:
     document: Mapping[str, Any]
     file: bytes
 
-    def to_run(self) -> WholeRun:
+    def to_run(self) -> FinishedRun:
         """Its run, with the file as artifact.
 
         Raises:
@@ -58,7 +58,7 @@ class ReadCalibration:
         if self.content is not None:
             tags[Tag.CONTENT.value] = self.content
         params = {name: getattr(self.row, name) for name in _PARAMS}
-        return WholeRun(
+        return FinishedRun(
             name=name,
             tags=tags,
             params={name: format_param(value) for name, value in params.items() if value is not None},

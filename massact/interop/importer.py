@@ -42,7 +42,7 @@ from massact.interop.writing import ImportClaim, ImportWriter
 from massact.keys import canonical_json
 from massact.store.read.contents import StoredContent, stored_contents
 from massact.store.schema import Kind, Tag
-from massact.store.write.run_writer import WholeRun
+from massact.store.write.run_writer import FinishedRun
 
 CHUNK_RUNS, CHUNK_BYTES = 500, 32_000_000
 """A chunk is written when it has so many runs, or so many bytes of artifacts."""
@@ -233,7 +233,7 @@ class Importer:
         self,
         target: Target,
         stored: Iterable[StoredContent],
-        write: Callable[[Sequence[WholeRun]], object],
+        write: Callable[[Sequence[FinishedRun]], object],
         *,
         on_bytes: Callable[[int], None] = lambda _n: None,
     ) -> None:
@@ -253,7 +253,7 @@ class Importer:
             self._known.add(measured_identity(result.key, result.finished_at))
             if result.content is not None:
                 self._known.add(result.content)
-        self._chunk: list[WholeRun] = []
+        self._chunk: list[FinishedRun] = []
         self._chunk_bytes = 0
 
     def run(self, sources: Iterable[Source]) -> ImportReport:
@@ -351,7 +351,7 @@ class Importer:
         finished_at = file.changed_at if line.finished_at is None else line.finished_at
         name = file.responses.claim(line, is_newest_baseline=content == file.scan.newest_baseline)
 
-        def build() -> WholeRun:
+        def build() -> FinishedRun:
             responses = file.responses.read(name, line)
             scores = scores_of(responses) if responses else None
             tag, files = imported_tag(file.source.path, at.number, at.text.decode().strip(), context)
@@ -371,7 +371,7 @@ class Importer:
         else:
             file.remarks[_OTHERWISE] += line.finished_at is not None and not is_known
 
-    def _add(self, report: FileReport, identity: str, build: Callable[[], WholeRun]) -> bool:
+    def _add(self, report: FileReport, identity: str, build: Callable[[], FinishedRun]) -> bool:
         """Add a run to the chunk unless it is there already. Returns whether it was added."""
         if identity in self._known:
             report.counts.already_there += 1

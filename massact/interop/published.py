@@ -19,7 +19,7 @@ from massact.keys import digest
 from massact.labels import normalise_label
 from massact.store.schema import Kind, MlflowTag, PublishedRow, Tag, encode_row, format_param
 from massact.store.write.client import row_tags, run_tags
-from massact.store.write.run_writer import WholeRun
+from massact.store.write.run_writer import FinishedRun
 from massact.vectors.positions import parse_position
 
 _TEXTS = ("source", "model", "trait", "position", "method", "note")
@@ -87,7 +87,7 @@ def read_published(path: Path, experiment: str) -> PublishedFile:
     return PublishedFile(tuple(row for _, row in rows.values()), report)
 
 
-def published_run(row: PublishedRow, at: int) -> WholeRun:
+def published_run(row: PublishedRow, at: int) -> FinishedRun:
     """The run of a published figure; `at` in milliseconds since 1970."""
     position = row.position.removeprefix("response")
     model = row.model.rstrip("/").rpartition("/")[2]
@@ -97,7 +97,7 @@ def published_run(row: PublishedRow, at: int) -> WholeRun:
     if row.note is not None:
         tags[MlflowTag.NOTE.value] = row.note
     params, metrics = ({name: getattr(row, name) for name in names} for names in (_PARAMS, _NUMBERS))
-    return WholeRun(
+    return FinishedRun(
         name=name,
         tags=tags,
         params={name: format_param(value) for name, value in params.items() if value is not None},

@@ -16,7 +16,7 @@ from massact.interop.responses import responses_table
 from massact.keys import digest
 from massact.labels import parse_label
 from massact.store.schema import TAG_LIMIT, Artifact, EvaluationRow, Kind, Scores
-from massact.store.write.run_writer import WholeRun, evaluation_run
+from massact.store.write.run_writer import FinishedRun, evaluation_run
 
 VERSION = 1
 """Of the keys and digests made here; raising it makes every imported result a stranger."""
@@ -249,7 +249,7 @@ def result_run(
     *,
     tags: Mapping[str, str] = {},
     files: Mapping[str, bytes] = {},
-) -> WholeRun:
+) -> FinishedRun:
     """The run of a baseline or an evaluation.
 
     Raises:

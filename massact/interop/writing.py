@@ -21,6 +21,7 @@ from massact.domain import DEFAULT_COHERENCE_FLOOR
 from massact.errors import StoreError
 from massact.interop.names import Target
 from massact.interop.report import ImportReport
+from massact.store.retry import Patience
 from massact.store.schema import MlflowTag
 from massact.store.schema.names import IMPORTING_TAG
 from massact.store.write.client import (
@@ -32,8 +33,7 @@ from massact.store.write.client import (
     without_password,
 )
 from massact.store.write.experiments import ensure_experiment
-from massact.store.write.retry import Patience, is_outage
-from massact.store.write.run_writer import RunWriter, WholeRun, open_writer
+from massact.store.write.run_writer import FinishedRun, RunWriter, open_writer
 from massact.store.write.tracker import OpenRun, Tracker
 
 T = TypeVar("T")
@@ -173,7 +173,7 @@ class ImportClaim(AbstractContextManager["ImportClaim"]):
         patience = Patience(_PATIENCE_SECONDS)
         patience.begin()  # another's writing may keep a SQLite file locked
         try:
-            return patience.ask(attempt, is_outage=is_outage)
+            return patience.ask(attempt)
         except StoreError:
             raise
         except Exception as error:
@@ -208,7 +208,7 @@ class ImportWriter(ExitStack):
         self._claim = claim
         self._opened: tuple[Tracker, OpenRun, RunWriter] | None = None
 
-    def write(self, runs: Sequence[WholeRun]) -> None:
+    def write(self, runs: Sequence[FinishedRun]) -> None:
         """Write a chunk: all of it or, where the store can, none.
 
         Raises:

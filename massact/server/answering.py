@@ -33,15 +33,8 @@ from massact.server.problems import (
     problem_of,
 )
 from massact.server.processes import Reply
-from massact.store.read.reader import StoreReader
-from massact.store.read.served import (
-    MAX_RUN_IDS,
-    WIRE_TYPE,
-    pack_points,
-    pack_runs,
-    pack_steps,
-    pack_values,
-)
+from massact.store.read import RunStore
+from massact.store.read.served import MAX_RUN_IDS, WIRE_TYPE, pack_points, pack_runs, pack_steps, pack_values
 from massact.store.read.sql import SqlSource
 from massact.store.schema import Declared, Kind, declared_from
 
@@ -186,7 +179,7 @@ def _ask(
     posed: Question[..., Any], given: Mapping[str, Any], source: SqlSource, declared: Declared | None = None
 ) -> Answer[Any]:
     about, own = posed.split(given)
-    answer: Answer[Any] = posed.ask_store(StoreReader(source), given["experiment"], about, own, declared)
+    answer: Answer[Any] = posed.ask_store(RunStore(source), given["experiment"], about, own, declared)
     return answer
 
 

@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from massact.json_text import parse_json
 from massact.store.read import open_source
 from massact.store.read.base import UNENDED, RawRun
+from massact.store.retry import Patience, held_back, is_outage
 from massact.store.schema import Kind, Tag
 from massact.store.write.client import is_alive, read_process
-from massact.store.write.retry import Patience, is_outage, is_unreadable, uninterrupted
 from massact.store.write.tracker import OpenRun, Tracker
 
 BEAT_SECONDS = 10.0
@@ -198,22 +198,23 @@ class Sharing:
 
     def _write(self) -> bool:
         """Write what is held. False: the store is down, and no other was at work when it was up."""
-        return self._ask(self._keep, is_outage)
+        return self._ask(self._keep)
 
     def _read(self) -> bool:
         """Look what others have; False as in `_write`."""
-        return self._ask(self._look, is_unreadable)
+        return self._ask(self._look)
 
-    def _ask(self, attempt: Callable[[], None], is_down: Callable[[Exception], bool]) -> bool:
+    def _ask(self, attempt: Callable[[], None]) -> bool:
         if not self._alive() and self._down_since[0] and _age(self._down_since) < LEASE_SECONDS:
             return False
         try:
             if self._alive():  # without the store nobody knows what they do
-                self._patience.ask(uninterrupted(attempt), is_outage=is_down)
+                self._patience.ask(attempt)
             else:
-                uninterrupted(attempt)()
+                with held_back():
+                    attempt()
         except Exception as error:
-            if self._alive() or not is_down(error):
+            if self._alive() or not is_outage(error):
                 raise
             self._down_since = _now()
             return False

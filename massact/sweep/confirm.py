@@ -17,7 +17,7 @@ from massact.query import BestRow
 from massact.query.questions.best import ask_best
 from massact.report.phase_notes import confirm_markdown, confirm_verdicts
 from massact.store.read.base import Stored
-from massact.store.read.contents import is_absent
+from massact.store.read.database import is_absent
 from massact.store.schema import EvaluationRow, MlflowTag, Tag, is_scored
 from massact.store.schema.points import or_nan
 from massact.store.write.evaluations import RunMaker

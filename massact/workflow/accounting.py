@@ -7,7 +7,8 @@ from massact.config import ModelConfig, Prices, TraitConfig
 from massact.judges import Usage
 from massact.judges.caching import RememberingJudge
 from massact.store.schema import JudgeMetric, Tag, WorkerMetric
-from massact.store.write.tracker import OpenRun, Step
+from massact.store.write.finished_run import Step
+from massact.store.write.tracker import OpenRun
 from massact.sweep.executors.base import WorkerReport
 from massact.workflow.context import Session
 

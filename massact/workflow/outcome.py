@@ -11,7 +11,8 @@ from massact.names import file_name
 from massact.report.phase_notes import PhaseName, phase_figures, phase_markdown, phase_verdicts
 from massact.store.schema import MlflowTag, StoredPoint, Tag
 from massact.store.write.experiments import EVALUATIONS, PHASES, UI_ADDRESS, view_link
-from massact.store.write.tracker import OpenRun, Step
+from massact.store.write.finished_run import Step
+from massact.store.write.tracker import OpenRun
 from massact.sweep.planner import load_answers
 from massact.vectors.positions import parse_position
 from massact.workflow.context import Session

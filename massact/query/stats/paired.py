@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from massact.query.evaluations import Evaluations
 from massact.query.groups import GroupInSetting
-from massact.store.read.base import RunStore, Stored
+from massact.store.read import RunStore
+from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow, Scores
 
 if TYPE_CHECKING:

@@ -2,25 +2,51 @@
 
 import os
 import sqlite3
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
-from massact.addresses import shown_uri
-from massact.errors import StoreError, UnusableStoreError
-from massact.store.databases import is_hollow, passes_by_itself, reason_of
+from massact.addresses import is_database, shown_uri
+from massact.errors import UnusableStoreError
+from massact.store.databases import (
+    database_errors,
+    database_url,
+    is_hollow,
+    lock_seconds,
+    open_engine,
+    reason_of,
+    schema_versions,
+)
 
-LOCK_TIMEOUT_SECONDS = 20.0
-"""How long a read waits for a writer's lock; MLflow's own writers wait as long."""
-CONNECT_TIMEOUT_SECONDS = 10
+METADATA = sa.MetaData()
+
+
+def _table(name: str, **columns: Any) -> sa.Table:
+    """A table of MLflow's as far as it is read."""
+    return sa.Table(name, METADATA, *(sa.Column(column, kind) for column, kind in columns.items()))
+
+
+_TAG: dict[str, Any] = {"key": sa.String, "value": sa.String}
+EXPERIMENTS = _table("experiments", experiment_id=sa.Integer, lifecycle_stage=sa.String)
+RUNS = _table(
+    "runs", run_uuid=sa.String, status=sa.String, start_time=sa.BigInteger, end_time=sa.BigInteger,
+    lifecycle_stage=sa.String, artifact_uri=sa.String, experiment_id=sa.Integer,
+)  # fmt: skip
+TAGS = _table("tags", run_uuid=sa.String, **_TAG)
+METRICS = _table(
+    "metrics", run_uuid=sa.String, key=sa.String, value=sa.Float, timestamp=sa.BigInteger, step=sa.BigInteger,
+    is_nan=sa.Boolean,
+)  # fmt: skip
+EXPERIMENT_TAGS = _table("experiment_tags", experiment_id=sa.Integer, **_TAG)
 
 _LOCK_NOT_AVAILABLE, _INSUFFICIENT_PRIVILEGE = "55P03", "42501"  # PostgreSQL's
 
-_VERSIONS = sa.table("alembic_version")
 TESTED_SCHEMAS = {"dc11669786a5": "3.17", "f4a9b2c7d1e6": "3.18"}
 """MLflow's releases that massact was tested with, by the version of their schema."""
 
@@ -34,21 +60,34 @@ def open_database(uri: str, *, statement_seconds: float | None = None) -> tuple[
     Raises:
         StoreError: the URI cannot be parsed, there is no such file, or its driver is not installed.
     """
-    scheme, _, place = uri.partition(":")
-    backend = "sqlite" if scheme.lower().startswith("sqlite") else "postgresql"  # `postgres` and drivers too
-    try:
-        url = sa.make_url(f"{backend}:{place}")
-    except (sa.exc.ArgumentError, ValueError) as error:
-        raise UnusableStoreError(
-            "the tracking URI of the database cannot be parsed; write sqlite:///PATH or "
-            "postgresql://USER@HOST:PORT/DATABASE, and in a password %40 for @ and %2F for /"
-        ) from error
-    if backend == "sqlite":
+    url = database_url(uri)
+    if url.get_backend_name() == "sqlite":
         return _open_sqlite(url)
     return _open_postgresql(url, shown_uri(uri), statement_seconds), shown_uri(uri)
 
 
-def check_schema(engine: sa.Engine, name: str, tables: Collection[sa.Table]) -> str | None:
+def is_absent(tracking_uri: str) -> bool:
+    """Whether there is no store yet: no SQLite file, a database without any table, or one half made.
+
+    Raises:
+        StoreError: the database cannot be reached.
+    """
+    uri = tracking_uri.strip()
+    if not is_database(uri):
+        return False
+    path = sa.make_url(uri).database if uri.startswith("sqlite") else None
+    if path and not Path(path).is_file():
+        return True
+    engine, name = open_database(uri)
+    try:
+        with database_errors(partial(explain, name=name)), engine.connect() as connection:
+            tables = sa.inspect(connection).get_table_names()
+            return not tables or (bool(METADATA.tables.keys() - tables) and is_hollow(connection, tables))
+    finally:
+        engine.dispose()
+
+
+def check_schema(engine: sa.Engine, name: str) -> tuple[str, ...]:
     """Make sure that a database has the tables and columns that are read, of the types that are expected.
 
     Returns:
@@ -58,48 +97,54 @@ def check_schema(engine: sa.Engine, name: str, tables: Collection[sa.Table]) -> 
         UnusableStoreError: it is not MLflow's, or of an MLflow that keeps runs otherwise.
         SQLAlchemyError: it cannot be read.
     """
-    inspector = sa.inspect(engine)
-    present = set(inspector.get_table_names())
-    if not present:
-        raise UnusableStoreError(f"no run store at {name} yet, only an empty database: run `massact main`")
-    wanted = [table.name for table in tables if table.name not in present]
-    columns = inspector.get_multi_columns(filter_names=[table.name for table in tables])
-    found = {table: {one["name"]: one["type"] for one in each} for (_, table), each in columns.items()}
-    misfits = [text for table in tables for text in _misfits(table, found.get(table.name, {}))]
-    if misfits:
-        with engine.connect() as connection:
-            if is_hollow(connection, present):
-                raise UnusableStoreError(
-                    f"no run store at {name} yet: the command that was making it was cut off. Run `massact main`, "
-                    "which makes it anew"
-                )
-    if wanted:
+    missing, misfits, versions = _examined(engine, name)
+    if missing:
         raise UnusableStoreError(
-            f"{name} is a database, but not MLflow's (it has no table {wanted[0]!r}): "
+            f"{name} is a database, but not MLflow's (it has no table {missing[0]!r}): "
             "pass the tracking URI that `massact main` wrote to"
         )
-    versions = _schema_versions(engine, present)
     shown = ", ".join(map(repr, versions)) or "none"
+    tested = "MLflow " + ", ".join(f"{release} ({known!r})" for known, release in TESTED_SCHEMAS.items())
     if misfits:
         raise UnusableStoreError(
             f"{name} keeps runs otherwise than massact reads them: {'; '.join(misfits)} (schema version {shown}; "
-            f"tested with {_tested()}). Upgrade massact, or pass the http:// address of its tracking server"
+            f"tested with {tested}). Upgrade massact, or pass the http:// address of its tracking server"
         )
     if len(versions) == 1 and versions[0] in TESTED_SCHEMAS:
-        return None
+        return ()
     return (
-        f"{name} has schema version {shown}, which this massact was not tested with ({_tested()}); "
-        "the tables that it reads are as it knows them"
+        f"{name} has schema version {shown}, which this massact was not tested with ({tested}); "
+        "the tables that it reads are as it knows them",
     )
 
 
-def _tested() -> str:
-    return "MLflow " + ", ".join(f"{release} ({version!r})" for version, release in TESTED_SCHEMAS.items())
+def _examined(engine: sa.Engine, name: str) -> tuple[list[str], list[str], list[str]]:
+    """Tables that are missing, what of the others is not as it is read, and the versions of the schema."""
+    with engine.connect() as connection:
+        inspector, tables = sa.inspect(connection), METADATA.tables
+        present = set(inspector.get_table_names())
+        if not present:
+            raise UnusableStoreError(
+                f"no run store at {name} yet, only an empty database: run `massact main`"
+            )
+        columns = inspector.get_multi_columns(filter_names=list(tables))
+        kinds = {
+            table: {column["name"]: column["type"] for column in described}
+            for (_, table), described in columns.items()
+        }
+        misfits = [text for table in tables.values() for text in _misfits(table, kinds.get(table.name, {}))]
+        if misfits and is_hollow(connection, present):
+            raise UnusableStoreError(
+                f"no run store at {name} yet: the command that was making it was cut off. Run `massact main`, "
+                "which makes it anew"
+            )
+        versions = schema_versions(connection)
+    return [table for table in tables if table not in present], misfits, versions
 
 
-def _misfits(table: sa.Table, found: Mapping[str, sa.types.TypeEngine[Any]]) -> Iterator[str]:
+def _misfits(table: sa.Table, kinds: Mapping[str, sa.types.TypeEngine[Any]]) -> Iterator[str]:
     for column in table.columns:
-        kind = found.get(column.name)
+        kind = kinds.get(column.name)
         if kind is None:
             yield f"the table {table.name!r} has no column {column.name!r}"
         elif _python_type(kind) is not _python_type(column.type):
@@ -107,28 +152,12 @@ def _misfits(table: sa.Table, found: Mapping[str, sa.types.TypeEngine[Any]]) -> 
 
 
 def _python_type(kind: sa.types.TypeEngine[Any]) -> type | None:
-    try:
-        found = kind.python_type
-    except NotImplementedError:
-        return None
-    return float if found is Decimal else found
+    with suppress(NotImplementedError):
+        return float if kind.python_type is Decimal else kind.python_type
+    return None
 
 
-def _schema_versions(engine: sa.Engine, present: Collection[str]) -> list[str]:
-    if _VERSIONS.name not in present:
-        return []
-    version = sa.column("version_num", sa.String)
-    with engine.connect() as connection:
-        return sorted(connection.execute(sa.select(version).select_from(_VERSIONS)).scalars())
-
-
-def explained(error: sa.exc.SQLAlchemyError, name: str) -> StoreError:
-    """An error of a database as ours, in one line; which of the two says whether it may pass by itself."""
-    kind = StoreError if passes_by_itself(error) else UnusableStoreError
-    return kind(explain(error, name))
-
-
-def explain(error: sa.exc.SQLAlchemyError, name: str) -> str:
+def explain(error: Exception, name: str) -> str:
     """What went wrong with a database and what to do, in one line."""
     cause, reason = getattr(error, "orig", None), reason_of(error)
     state = getattr(cause, "sqlstate", None)
@@ -169,25 +198,16 @@ def _unopened(reason: str, name: str) -> str:
 
 
 def _locked(name: str) -> str:
-    return f"{name} stayed locked by a writer for {LOCK_TIMEOUT_SECONDS:g} s: try again when it is done"
+    return f"{name} stayed locked by a writer for {lock_seconds():g} s: try again when it is done"
 
 
 def _open_postgresql(url: sa.URL, name: str, statement_seconds: float | None) -> sa.Engine:
-    # a timeout in the URI is the user's own
-    limits = {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_TIMEOUT_SECONDS}
-    try:
-        engine = sa.create_engine(
-            url.set(drivername="postgresql+psycopg"),
-            poolclass=NullPool,
-            connect_args=limits,
-            execution_options={"postgresql_readonly": True},
-        )
-    except ImportError as error:
-        raise UnusableStoreError(f"reading {name} needs psycopg: pip install 'massact[postgres]'") from error
-    limits_set = {"lock_timeout": LOCK_TIMEOUT_SECONDS, "statement_timeout": statement_seconds}
+    options = {"postgresql_readonly": True}
+    engine = open_engine(url, f"reading {name}", poolclass=NullPool, execution_options=options)
+    limits = {"lock_timeout": lock_seconds(), "statement_timeout": statement_seconds}
     # for the transaction only: behind a pool of connections a setting would reach other clients
     statement = "; ".join(
-        f"SET LOCAL {name} = {int(seconds * 1000)}" for name, seconds in limits_set.items() if seconds
+        f"SET LOCAL {name} = {int(seconds * 1000)}" for name, seconds in limits.items() if seconds
     )
     sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(statement))
     return engine
@@ -226,7 +246,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _connection(path: Path, mode: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(f"{path.as_uri()}?{mode}", uri=True, timeout=LOCK_TIMEOUT_SECONDS)
+    connection = sqlite3.connect(f"{path.as_uri()}?{mode}", uri=True, timeout=lock_seconds())
     try:
         connection.execute("SELECT 1 FROM sqlite_master").fetchone()  # only now the file is opened
     except sqlite3.Error:

@@ -16,14 +16,16 @@ from urllib3.util import Retry
 from massact.addresses import shown_uri
 from massact.errors import StoreError, UnusableStoreError
 from massact.store.credentials import log_in
+from massact.store.retry import status_passes
 
 TIMEOUT_SECONDS = (10.0, 300.0)
 """To connect, and for a whole answer: a page of 5,000 runs takes a busy server a while."""
 _TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 _LONGEST_SECONDS = 86400
-_PASSING = (requests.Timeout, TimeoutError, exceptions.ChunkedEncodingError, exceptions.ContentDecodingError)
-_LATER = (408, 425, 429)
-"""HTTP statuses below 500 that ask the caller to come back."""
+_PASSING = (
+    requests.ConnectionError, requests.Timeout, TimeoutError, exceptions.ChunkedEncodingError,
+    exceptions.ContentDecodingError,
+)  # fmt: skip
 _BROKEN_OFF = "broke off its answer: see its log, try again"
 
 
@@ -46,14 +48,13 @@ class TrackingServer:
         log_in(self._session)
 
     def ask(self, verb: str, path: str, query: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The answer to one question, such as `POST`, `runs/search`.
+        """The answer to one question of MLflow's API, such as `POST`, `runs/search`.
 
         Raises:
             StoreError: the server does not answer in time, refuses the login, or is not MLflow's.
         """
-        url, is_get = f"{self._url}/api/2.0/mlflow/{path}", verb == "GET"
-        params, body = (query, None) if is_get else (None, query)
-        return self._read(self._send(verb, url, params, body), verb, path)
+        content = {"query" if verb == "GET" else "body": query}
+        return self._read(self.fetch(verb, f"api/2.0/mlflow/{path}", **content), verb, path)
 
     def fetch(
         self,
@@ -63,30 +64,21 @@ class TrackingServer:
         query: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
     ) -> requests.Response:
-        """Whatever the server answers at a path of its own, such as `massact/v1/gaps`.
+        """Whatever the server answers at a path, such as `massact/v1/gaps`.
 
         Raises:
             StoreError: the server does not answer in time.
         """
-        return self._send(verb, f"{self._url}/{path}", query, body)
-
-    def _send(
-        self, verb: str, url: str, params: Mapping[str, Any] | None, body: Mapping[str, Any] | None
-    ) -> requests.Response:
         limit = _time_limit()
         connecting = min(TIMEOUT_SECONDS[0], limit)
+        # `verify` unsaid, REQUESTS_CA_BUNDLE would win
+        options: dict[str, Any] = {"timeout": (connecting, limit), "verify": self._session.verify}
         answered: Future[requests.Response] = Future()
 
         def send() -> None:
-            timeout, verify = (
-                (connecting, limit),
-                self._session.verify,
-            )  # unsaid, REQUESTS_CA_BUNDLE would win
             try:
-                answer = self._session.request(
-                    verb, url, params=params, json=body, timeout=timeout, verify=verify
-                )
-                answered.set_result(answer)
+                url = f"{self._url}/{path}"
+                answered.set_result(self._session.request(verb, url, params=query, json=body, **options))
             except Exception as error:
                 answered.set_exception(error)
 
@@ -94,40 +86,16 @@ class TrackingServer:
         Thread(target=send, daemon=True).start()
         try:
             return answered.result(limit)
-        except (OSError, ValueError) as error:  # requests' own errors are OSErrors
-            is_down = isinstance(error, _PASSING) or (
-                isinstance(error, requests.ConnectionError)
-                and not isinstance(error, exceptions.SSLError | exceptions.ProxyError)
-            )
-            kind = StoreError if is_down else UnusableStoreError
-            raise kind(self._unanswered(error, connecting, limit)) from error
+        except (OSError, ValueError) as error:  # those of requests are OSErrors
+            for_good = (exceptions.SSLError, exceptions.ProxyError)
+            is_down = isinstance(error, _PASSING) and not isinstance(error, for_good)
+            raise (StoreError if is_down else UnusableStoreError)(
+                f"the tracking server {self._name} {_unanswered(error, connecting, limit)}"
+            ) from error
 
     def close(self) -> None:
         """Let go of connections."""
         self._session.close()
-
-    def _unanswered(self, error: Exception, connecting: float, limit: float) -> str:
-        cause = _cause(error)
-        failures: dict[type[Exception] | tuple[type[Exception], ...], str] = {
-            requests.ConnectTimeout: f"does not answer within {connecting:g} s: check the address, and that it is up",
-            (
-                requests.Timeout,
-                TimeoutError,
-            ): f"gives no whole answer within {limit:g} s: try again when it is "
-            f"less busy, or give it more seconds in {_TIMEOUT_VARIABLE}",
-            exceptions.SSLError: f"does not speak TLS as it should ({cause}): write http:// if it has no TLS, or "
-            "set MLFLOW_TRACKING_SERVER_CERT_PATH to the certificate of its authority",
-            exceptions.ProxyError: f"is not reached through the proxy ({cause}): see HTTP_PROXY and NO_PROXY",
-            exceptions.TooManyRedirects: "redirects in a circle: check the tracking URI",
-            (exceptions.ChunkedEncodingError, exceptions.ContentDecodingError): _BROKEN_OFF,
-            exceptions.ConnectionError: f"does not answer ({cause}): start it or pass another --tracking-uri",
-            # what these say may hold the address or the login with its password
-            (requests.RequestException, ValueError): f"cannot be asked ({type(error).__name__}): write "
-            "http://HOST:PORT, and check the MLFLOW_TRACKING_ variables of the login",
-            OSError: f"cannot be asked ({cause}): check MLFLOW_TRACKING_SERVER_CERT_PATH",
-        }
-        said = next(text for kinds, text in failures.items() if isinstance(error, kinds))
-        return f"the tracking server {self._name} {said}"
 
     def _read(self, answer: requests.Response, verb: str, path: str) -> Mapping[str, Any]:
         try:
@@ -138,7 +106,7 @@ class TrackingServer:
         if answer.ok and answer.request.method == verb and _is_answer(content, path):
             return dict(content)
         said = self._refusal(answer, content, path)
-        is_down = answer.status_code >= 500 or answer.status_code in _LATER or said.endswith(_BROKEN_OFF)
+        is_down = status_passes(answer.status_code) or said.endswith(_BROKEN_OFF)
         raise (StoreError if is_down else UnusableStoreError)(said)
 
     def _refusal(self, answer: requests.Response, content: object, path: str) -> str:
@@ -169,6 +137,29 @@ class TrackingServer:
         return f"the tracking server {self._name} {said}"
 
 
+def _unanswered(error: Exception, connecting: float, limit: float) -> str:
+    cause = _cause(error)
+    failures: dict[type[Exception] | tuple[type[Exception], ...], str] = {
+        requests.ConnectTimeout: f"does not answer within {connecting:g} s: check the address, and that it is up",
+        (
+            requests.Timeout,
+            TimeoutError,
+        ): f"gives no whole answer within {limit:g} s: try again when it is less busy, "
+        f"or give it more seconds in {_TIMEOUT_VARIABLE}",
+        exceptions.SSLError: f"does not speak TLS as it should ({cause}): write http:// if it has no TLS, or "
+        "set MLFLOW_TRACKING_SERVER_CERT_PATH to the certificate of its authority",
+        exceptions.ProxyError: f"is not reached through the proxy ({cause}): see HTTP_PROXY and NO_PROXY",
+        exceptions.TooManyRedirects: "redirects in a circle: check the tracking URI",
+        (exceptions.ChunkedEncodingError, exceptions.ContentDecodingError): _BROKEN_OFF,
+        exceptions.ConnectionError: f"does not answer ({cause}): start it or pass another --tracking-uri",
+        # what these say may hold the address or the login with its password
+        (requests.RequestException, ValueError): f"cannot be asked ({type(error).__name__}): write "
+        "http://HOST:PORT, and check the MLFLOW_TRACKING_ variables of the login",
+        OSError: f"cannot be asked ({cause}): check MLFLOW_TRACKING_SERVER_CERT_PATH",
+    }
+    return next(text for kinds, text in failures.items() if isinstance(error, kinds))
+
+
 def _time_limit() -> float:
     text = os.environ.get(_TIMEOUT_VARIABLE, "")
     try:
@@ -183,11 +174,11 @@ def _time_limit() -> float:
 
 
 def _is_answer(content: object, path: str) -> bool:
-    """Whether it has what `experiments/search` gives, or is empty as where nothing was found."""
+    """Whether it has what `experiments/search` gives, or is empty as where nothing was listed."""
     if not isinstance(content, dict):
         return False
-    found = content.get(path.partition("/")[0])
-    return isinstance(found, list) or (found is None and content.keys() <= {"next_page_token"})
+    listed = content.get(path.partition("/")[0])
+    return isinstance(listed, list) or (listed is None and content.keys() <= {"next_page_token"})
 
 
 def _cause(error: BaseException) -> str:

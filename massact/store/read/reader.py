@@ -1,6 +1,12 @@
-"""The run store over any source of raw runs: decodes rows, keeps one run per key."""
+"""The run store over any source of raw runs: decodes rows, keeps one run per key.
+
+A query sees finished runs only, each key once (the newest finished run), and never a run or an
+MLflow experiment that was deleted. The experiment asked for is the experiment file's name, kept in
+the tag `massact.experiment`: under `mlflow run` the runs of one file lie in other MLflow experiments.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from massact._gc import collector_paused
@@ -41,8 +47,11 @@ from massact.store.schema import (
 _STAGES = (Kind.CALIBRATION, Kind.EXTRACTION)
 
 
-class StoreReader:
-    """A `RunStore` over a `RunSource`; build it with `massact.store.read.open_store`."""
+class RunStore:
+    """Reads what `massact.store.write` wrote; `massact.store.read.open_store` opens one.
+
+    Every method raises `StoreError` where it cannot.
+    """
 
     def __init__(self, source: RunSource) -> None:
         self._source = source
@@ -53,13 +62,12 @@ class StoreReader:
     @property
     def warnings(self) -> list[str]:
         """What was left out of the answers so far, and why."""
-        others = [*self._source.notes, *self._undeclared]
-        count = len(self._unreadable)
-        if not count:
-            return others
-        runs = "1 run holds" if count == 1 else f"{count} runs hold"
-        said = f"{runs} a row that cannot be read, left out (first: {next(iter(self._unreadable))})"
-        return [said, *others]
+        warnings = [*self._source.notes, *self._undeclared]
+        if count := len(self._unreadable):
+            runs = "1 run holds" if count == 1 else f"{count} runs hold"
+            first = next(iter(self._unreadable))
+            warnings.insert(0, f"{runs} a row that cannot be read, left out (first: {first})")
+        return warnings
 
     def answer(self, asked: Mapping[str, Any]) -> bytes | None:
         """A tracking server's own answer to a question; `None` where the store answers none."""
@@ -73,16 +81,16 @@ class StoreReader:
     def declared(self, experiment: str) -> Declared | None:
         """What the experiment's file declared when a phase of it last ran; `None` where the store does not say."""
         _check_named(experiment)
-        found: list[tuple[int, Declared]] = []
+        dated: list[tuple[int, Declared]] = []
         for tags in self._source.experiment_tags(declared_prefix(experiment)):
             try:
-                one = decode_declared(experiment, tags)
+                declared = decode_declared(experiment, tags)
             except ValueError as error:
                 said = f"what the store keeps of the experiment file cannot be read ({error}): run a phase of it again"
                 self._undeclared[said] = None
             else:
-                found += [one] if one else []
-        return max(found, key=lambda one: one[0])[1] if found else None
+                dated += [declared] if declared else []
+        return max(dated, key=lambda pair: pair[0])[1] if dated else None
 
     def points(self, experiment: str) -> Points:
         """The finished evaluations as questions see them, one per key, in no order.
@@ -113,8 +121,8 @@ class StoreReader:
         points, unreadable = decode_points(experiment, raw.tagged)
         others = raw.others + self._source.finished_runs(unreadable, tags=(Tag.ROW,))
         rows = self._decoded(others, Kind.EVALUATION, decode_evaluation)
-        found = (point_of(one.row, one.run_id, one.finished_at) for one in rows)
-        return points.joined([point for point in found if point is not None]).newest()
+        more = (point_of(run.row, run.run_id, run.finished_at) for run in rows)
+        return points.joined([point for point in more if point is not None]).newest()
 
     def _failures(self, failed: Sequence[RawRun], finished: set[str]) -> list[Failure]:
         errors = {run.run_id: run.tags.get(Tag.ERROR, "") for run in failed}
@@ -128,24 +136,24 @@ class StoreReader:
 
     def rows(self, run_ids: Iterable[str]) -> dict[str, EvaluationRow]:
         """The whole rows of finished runs; a run that holds no readable one is absent."""
-        found = self._source.finished_runs(list(dict.fromkeys(run_ids)), tags=(Tag.ROW,))
-        return {one.run_id: one.row for one in self._decoded(found, None, decode_evaluation)}
+        runs = self._source.finished_runs(list(dict.fromkeys(run_ids)), tags=(Tag.ROW,))
+        return {run.run_id: run.row for run in self._decoded(runs, None, decode_evaluation)}
 
     def evaluations(self, experiment: str) -> list[Stored[EvaluationRow]]:
         """The finished evaluations whole, one per key, the oldest first."""
-        return newest_per_key(self._rows(experiment, Kind.EVALUATION, decode_evaluation))
+        return self._rows(experiment, Kind.EVALUATION, decode_evaluation)
 
     def baselines(self, experiment: str) -> list[Stored[EvaluationRow]]:
         """The finished baselines, one per key, the oldest first."""
-        return newest_per_key(self._rows(experiment, Kind.BASELINE, decode_evaluation))
+        return self._rows(experiment, Kind.BASELINE, decode_evaluation)
 
     def confirmations(self, experiment: str) -> list[Stored[EvaluationRow]]:
         """The finished confirmations, their baselines too, one per key, the oldest first."""
-        return newest_per_key(self._rows(experiment, Kind.CONFIRMATION, decode_evaluation))
+        return self._rows(experiment, Kind.CONFIRMATION, decode_evaluation)
 
     def screenings(self, experiment: str) -> list[Stored[EvaluationRow]]:
         """Cells that were given up on a part of their questions, one per key, the oldest first."""
-        return newest_per_key(self._rows(experiment, Kind.SCREENING, decode_evaluation))
+        return self._rows(experiment, Kind.SCREENING, decode_evaluation)
 
     def stages(self, kind: Kind, experiment: str) -> list[Stored[StageRow]]:
         """The finished calibrations or extractions, one per key, the oldest first.
@@ -156,11 +164,11 @@ class StoreReader:
         """
         if kind not in _STAGES:
             raise ValueError(f"{kind!r} is not a stage; there are {', '.join(_STAGES)}")
-        return newest_per_key(self._rows(experiment, kind, decode_stage))
+        return self._rows(experiment, kind, decode_stage)
 
     def published(self, experiment: str) -> list[Stored[PublishedRow]]:
         """The published figures, one per key, the oldest first."""
-        return newest_per_key(self._rows(experiment, Kind.PUBLISHED, decode_published))
+        return self._rows(experiment, Kind.PUBLISHED, decode_published)
 
     def count_foreign(self, experiment: str) -> int:
         """Finished runs of other tools in the MLflow experiments that hold this one's evaluations.
@@ -201,21 +209,19 @@ class StoreReader:
         asked = list(dict.fromkeys(run_ids))
         with collector_paused():
             texts = self._source.finished_values(asked, Tag.SCORES)
-            decoded = zip(texts, decode_many_scores(list(texts.values())), strict=True)
-            found = {run_id: scores for run_id, scores in decoded if scores is not None}
-        others = self._source.finished_runs([one for one in asked if one not in found], tags=(Tag.ROW,))
-        rows = self._decoded(others, None, decode_evaluation)
-        steps = self._source.score_steps([one.run_id for one in rows]) if rows else {}
-        for one in rows:
-            found[one.run_id] = _stepped_scores(steps.get(one.run_id, []), one.row)
-        return found
+            pairs = zip(texts, decode_many_scores(list(texts.values())), strict=True)
+            scores = {run_id: decoded for run_id, decoded in pairs if decoded is not None}
+        rows = self.rows([run_id for run_id in asked if run_id not in scores])
+        steps = self._source.score_steps(list(rows)) if rows else {}
+        return scores | {run_id: _stepped_scores(steps.get(run_id, []), row) for run_id, row in rows.items()}
 
     def close(self) -> None:
         """Let go of connections."""
         self._source.close()
 
     def _rows(self, experiment: str, kind: Kind, decode: Callable[[str], RowT]) -> list[Stored[RowT]]:
-        return self._decoded(self._runs(experiment, kind, (FINISHED,), (Tag.ROW,)), kind, decode)
+        runs = self._runs(experiment, kind, (FINISHED,), (Tag.ROW,))
+        return newest_per_key(self._decoded(runs, kind, decode))
 
     def _runs(
         self, experiment: str, kind: Kind, statuses: Sequence[str], tags: Sequence[str]
@@ -228,15 +234,12 @@ class StoreReader:
     ) -> list[Stored[RowT]]:
         decoded = []
         for run in sorted(runs, key=_start):
-            try:
+            with suppress(ValueError, TypeError):
                 row = decode(run.tags.get(Tag.ROW, ""))
-            except (ValueError, TypeError):
-                self._unreadable[run.run_id] = None
-                continue
-            if kind is not None and row.kind != kind:
-                self._unreadable[run.run_id] = None
-                continue
-            decoded.append(Stored(run.run_id, run.status, run.finished_at, row))
+                if kind is None or row.kind == kind:
+                    decoded.append(Stored(run.run_id, run.status, run.finished_at, row))
+                    continue
+            self._unreadable[run.run_id] = None
         return decoded
 
 

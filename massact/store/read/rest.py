@@ -1,28 +1,51 @@
-"""Raw runs over MLflow's REST API, from a tracking server."""
+"""Raw runs from a tracking server: by massact's query API where it has that, else by MLflow's own search.
+
+The API gives what questions rank by and no more, which takes the server a hundredth of the time. Whether it is there
+shows the first request to it: it costs no other.
+"""
 
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
-from massact.store.read.base import FAILED, FINISHED, UNENDED, RawPoints, RawRun, ScoreStep
+import requests
+
+from massact.errors import StoreError
+from massact.store.read.base import FAILED, FINISHED, RawPoints, RawRun, RunSource, ScoreStep
 from massact.store.read.http import TrackingServer
+from massact.store.read.served import (
+    MAX_RUN_IDS,
+    WIRE_TYPE,
+    unpack_points,
+    unpack_runs,
+    unpack_steps,
+    unpack_values,
+)
 from massact.store.schema import COHERENCE_SCORE, TRAIT_SCORE, Kind, Tag, point_tag
 
 _PAGE = 1000  # runs; one of an evaluation takes some 8 kB as JSON and 60 kB parsed
-_MANY = 1000  # runs that are read side by side
-_AT_ONCE = 4  # pages; as many as a server has workers unless it is told otherwise
 _EXPERIMENTS_PAGE = 1000
 _HISTORY_PAGE = 25000  # the most that MLflow gives
 _IDS_PER_QUERY = 100  # the server's filter parser slows down with the length of the list
-_Taken = tuple[RawRun, str | None, str | None, str]
-"""A run, the texts of its point and of its scores, and its MLflow experiment."""
+T = TypeVar("T")
+RAW = "massact/v1/raw"
+_OURS = "X-Massact-Version"
+"""Of the head of every answer of the API, refusals too."""
+_BUSY = 503
+_TRIES = 10
+_LONGEST_PAUSE = 10.0  # seconds
 RUN_ID = re.compile(r"[0-9A-Za-z_-]+")
 
+_Run = Mapping[str, Any]
+"""A run as the server gives it."""
 
-class RestSource:
+
+class RestSource(RunSource):
     """A `RunSource` over a tracking server.
 
     The login and the time limit come from MLflow's own variables: see `TrackingServer`.
@@ -39,245 +62,253 @@ class RestSource:
         self._experiment_ids()
 
     def runs(
-        self, experiment: str, *, kind: Kind, statuses: Sequence[str], tags: Sequence[str]
+        self, experiment: str, *, kind: Kind | None, statuses: Sequence[str], tags: Sequence[str]
     ) -> list[RawRun]:
-        """The runs of a kind; empty `statuses` means any."""
-        query, is_meant = _of_kind(experiment, kind, statuses)
-        return [_raw_run(run, tags) for run in self._search(query) if is_meant(run)]
-
-    def stream(self, experiment: str, kind: Kind, *, tags: Sequence[str]) -> Iterator[RawRun]:
-        """The finished runs of a kind, superseded ones too, in constant memory and no order."""
-        query, is_meant = _of_kind(experiment, kind, (FINISHED,))
-        return (_raw_run(run, tags) for run in self._search(query) if is_meant(run))
+        runs = (run for status in statuses or ("",) for run in self._of_experiment(experiment, status, kind))
+        return [_raw_run(run, tags) for run in runs]
 
     def pages(
         self, experiment: str, kinds: Collection[str], *, tags: Sequence[str]
     ) -> Iterator[list[RawRun]]:
-        """The finished runs of some kinds, superseded ones too, a page at a time, in constant memory."""
-        query, is_meant = _of_experiment(experiment, (FINISHED,))
-        meant = (run for run in self._search(query) if is_meant(run) and _tags_of(run)[Tag.KIND] in kinds)
-        while page := [_raw_run(run, tags) for run in islice(meant, _PAGE)]:
+        runs = self._of_experiment(experiment, FINISHED)
+        meant = (_raw_run(run, tags) for run in runs if _tags_of(run)[Tag.KIND] in kinds)
+        while page := list(islice(meant, _PAGE)):
             yield page
 
-    def unended(self, experiment: str, *, tags: Sequence[str]) -> list[RawRun]:
-        """The runs of any kind that have no end: at work, or left by a process that died."""
-        found = []
-        for status in UNENDED:
-            query, is_meant = _of_experiment(experiment, (status,))
-            found += [_raw_run(run, tags) for run in self._search(query) if is_meant(run)]
-        return found
-
     def last_child_ends(self, run_ids: Collection[str]) -> dict[str, int]:
-        """When the last of a run's children ended (ms since 1970); absent where none has."""
-        found = {}
+        ends = {}
         for run_id in filter(RUN_ID.fullmatch, run_ids):
             query = f"tags.`{Tag.PARENT}` = '{run_id}' AND attributes.end_time > 0"
-            body = {
-                "experiment_ids": self._experiment_ids(),
-                "filter": query,
-                "max_results": 1,
-                "order_by": ["attributes.end_time DESC"],
-            }
-            for run in self._server.ask("POST", "runs/search", body).get("runs", ()):
-                found[run_id] = int(run["info"]["end_time"])
-        return found
+            for run in self._first(query, order_by=["attributes.end_time DESC"]):
+                ends[run_id] = int(run["info"]["end_time"])
+        return ends
 
     def experiment_tags(self, prefix: str) -> list[dict[str, str]]:
-        """Of each MLflow experiment that has such, its tags whose keys begin with a prefix."""
         tags = [
-            {tag["key"]: tag.get("value", "") for tag in one.get("tags", ()) if tag["key"].startswith(prefix)}
-            for one in self._experiments()
+            {
+                tag["key"]: tag.get("value", "")
+                for tag in home.get("tags", ())
+                if tag["key"].startswith(prefix)
+            }
+            for home in self._experiments()
         ]
-        return [one for one in tags if one]
+        return [named for named in tags if named]
 
     def experiments(self) -> list[str]:
-        """The names of the experiments that there are runs of, in no order: a run of each that is not known yet."""
-        tag, homes = f"tags.`{Tag.EXPERIMENT}`", self._experiment_ids()
-        found: list[str] = []
+        """A run of each that is not known yet is asked for."""
+        tag = f"tags.`{Tag.EXPERIMENT}`"
+        known: list[str] = []
         while True:
-            others = [f"{tag} != '{name}'" for name in found]
-            body = {
-                "experiment_ids": homes,
-                "filter": " AND ".join([f"{tag} LIKE '%'", *others]),
-                "run_view_type": "ACTIVE_ONLY",
-                "max_results": 1,
-            }
-            runs = self._server.ask("POST", "runs/search", body).get("runs", ()) if homes else ()
-            names = {_tags_of(run).get(Tag.EXPERIMENT, "") for run in runs} - {"", *found}
-            found += names
+            others = [f"{tag} != '{name}'" for name in known]
+            runs = self._first(" AND ".join([f"{tag} LIKE '%'", *others]))
+            names = {_tags_of(run).get(Tag.EXPERIMENT, "") for run in runs} - {"", *known}
+            known += names
             if not names or any("'" in name for name in names):  # which no filter can leave out
-                return found
+                return known
 
     def points(self, experiment: str) -> RawPoints:
-        """The evaluations of an experiment: of the finished ones no more than their points.
-
-        The server serialises every param, metric and tag of every run: that is what takes the time.
-        Several requests at once keep all its workers at it.
-        """
-        wanted = point_tag(experiment)
-        tagged, others, homes, scores = [], [], set(), {}
-
-        def take(run: Mapping[str, Any]) -> _Taken:
-            own = _tags_of(run)
-            raw = _raw_run(run, () if wanted in own else (Tag.ROW,))
-            return raw, own.get(wanted), own.get(Tag.SCORES), str(run["info"]["experiment_id"])
-
-        for raw, text, given, home in self._collect(experiment, take):
-            scores[raw.run_id] = given  # they came along, and would take as long as the rest to ask for
-            homes.add(home)
-            if text is None:
-                others.append(raw)
+        """The server serialises every param, metric and tag of every run: that is what takes the time."""
+        wanted, points = point_tag(experiment), RawPoints([], [], [], 0)
+        homes: set[str] = set()
+        self._scores = {}
+        # the kind is looked at here: for each page the server would go through all its tags once more
+        for run in self._of_experiment(experiment, FINISHED):
+            tags = _tags_of(run)
+            if tags[Tag.KIND] != Kind.EVALUATION:
+                continue
+            raw = _raw_run(run, () if wanted in tags else (Tag.ROW,))
+            self._scores[raw.run_id] = tags.get(
+                Tag.SCORES
+            )  # they came along, and would take as long to ask for
+            homes.add(str(run["info"]["experiment_id"]))
+            if wanted in tags:
+                points.tagged.append((raw.run_id, raw.finished_at, tags[wanted]))
             else:
-                tagged.append((raw.run_id, raw.finished_at, text))
-        self._scores = scores
-        n_foreign = self._count_foreign(sorted(homes)) if homes else 0
-        failed = self.runs(
-            experiment, kind=Kind.EVALUATION, statuses=(FAILED,), tags=(Tag.ROW, Tag.ERROR, Tag.KEY)
+                points.others.append(raw)
+        no_kind = f"attributes.status = '{FINISHED}' AND tags.`{Tag.KIND}` IS NULL"
+        n_foreign = sum(1 for _ in self._search(no_kind, sorted(homes))) if homes else 0
+        failed = RestSource.runs(
+            self, experiment, kind=Kind.EVALUATION, statuses=(FAILED,), tags=(Tag.ROW, Tag.ERROR, Tag.KEY)
         )
-        return RawPoints(tagged, others, failed, n_foreign)
-
-    def _collect(self, experiment: str, take: Callable[[Mapping[str, Any]], _Taken]) -> Iterable[_Taken]:
-        """What is taken of each finished evaluation; many are read in parts, side by side.
-
-        MLflow makes run ids of hexadecimal digits, at random: sixteen parts of one size, and of the 256th
-        part a look tells whether they are many. The kind is looked at here: for each page the server would
-        go through all its tags once more.
-        """
-        query, is_meant = _of_experiment(experiment, (FINISHED,))
-        experiments = self._experiment_ids()
-
-        def read(start: str) -> dict[str, _Taken]:
-            condition = f"attributes.run_id LIKE '{start}%'" if start else ""
-            found = self._search(" AND ".join(filter(None, (query, condition))), experiments)
-            meant = (run for run in found if is_meant(run) and _tags_of(run)[Tag.KIND] == Kind.EVALUATION)
-            return {run["info"]["run_id"]: take(run) for run in meant}
-
-        if len(read("00")) < _MANY / 256:
-            return read("").values()
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            parts = list(pool.map(read, "0123456789abcdef"))
-        return [taken for part in parts for taken in part.values()]
-
-    def _count_foreign(self, mlflow_experiments: Sequence[str]) -> int:
-        query = f"attributes.status = '{FINISHED}' AND tags.`{Tag.KIND}` IS NULL"
-        return sum(1 for _ in self._search(query, mlflow_experiments))
+        return replace(points, failed=failed, n_foreign=n_foreign)
 
     def finished_runs(self, run_ids: Sequence[str], *, tags: Sequence[str]) -> list[RawRun]:
-        """Those of the runs that are finished."""
-        found = []
-        sound = [run_id for run_id in run_ids if RUN_ID.fullmatch(run_id)]  # no other can exist
-        for start in range(0, len(sound), _IDS_PER_QUERY):
-            chunk = ", ".join(f"'{run_id}'" for run_id in sound[start : start + _IDS_PER_QUERY])
-            query = f"attributes.run_id IN ({chunk}) AND attributes.status = '{FINISHED}'"
-            found += [_raw_run(run, tags) for run in self._search(query)]
-        return found
+        runs = []
+        for chunk in chunks(run_ids, _IDS_PER_QUERY):
+            ids = ", ".join(f"'{run_id}'" for run_id in chunk)
+            query = f"attributes.run_id IN ({ids}) AND attributes.status = '{FINISHED}'"
+            runs += [_raw_run(run, tags) for run in self._search(query)]
+        return runs
 
     def finished_values(self, run_ids: Sequence[str], tag: str) -> dict[str, str]:
-        """One tag of those of the runs that are finished and have it; scores read with the points are still known."""
+        """Scores that were read with the points are still known."""
         known = self._scores if tag == Tag.SCORES else {}
-        found = self.finished_runs([one for one in run_ids if one not in known], tags=(tag,))
-        values = {run.run_id: run.tags[tag] for run in found if tag in run.tags}
-        return values | {one: text for one in run_ids if (text := known.get(one)) is not None}
+        runs = self.finished_runs([run_id for run_id in run_ids if run_id not in known], tags=(tag,))
+        values = {run.run_id: run.tags[tag] for run in runs if tag in run.tags}
+        return values | {run_id: text for run_id in run_ids if (text := known.get(run_id)) is not None}
 
     def score_steps(self, run_ids: Sequence[str]) -> dict[str, list[ScoreStep]]:
-        """The per-question metrics of runs, NaN and infinite ones left out; a step's newest value counts."""
+        metrics = (TRAIT_SCORE, COHERENCE_SCORE)
         return {
-            run_id: [
-                step for metric in (TRAIT_SCORE, COHERENCE_SCORE) for step in self._steps(run_id, metric)
-            ]
-            for run_id in run_ids
+            run_id: [step for metric in metrics for step in self._steps(run_id, metric)] for run_id in run_ids
         }
 
     def close(self) -> None:
-        """Let go of connections."""
         self._server.close()
 
     def _experiment_ids(self) -> list[str]:
-        return [one["experiment_id"] for one in self._experiments()]
+        return [home["experiment_id"] for home in self._experiments()]
 
     def _experiments(self) -> list[Mapping[str, Any]]:
         body = {"max_results": _EXPERIMENTS_PAGE, "view_type": "ACTIVE_ONLY"}
         pages = self._pages("POST", "experiments/search", body)
-        return [one for page in pages for one in page.get("experiments", ())]
+        return [home for page in pages for home in page.get("experiments", ())]
 
-    def _search(
-        self, query: str, experiments: Sequence[str] | None = None, n_pages: int | None = None
-    ) -> Iterator[Mapping[str, Any]]:
+    def _of_experiment(self, experiment: str, status: str, kind: Kind | None = None) -> Iterator[_Run]:
+        """The runs of ours of an experiment; empty `status` means any."""
+        conditions = [f"tags.`{Tag.KIND}` = '{kind.value}'"] if kind else []
+        # a name with a quote cannot be put in a filter, and MySQL ignores case
+        conditions += [] if "'" in experiment else [f"tags.`{Tag.EXPERIMENT}` = '{experiment}'"]
+        conditions += [f"attributes.status = '{status}'"] if status else []
+        for run in self._search(" AND ".join(conditions)):
+            tags = _tags_of(run)
+            if tags.get(Tag.EXPERIMENT) == experiment and Tag.KIND in tags:
+                yield run
+
+    def _search(self, query: str, homes: Sequence[str] | None = None) -> Iterator[_Run]:
         """Runs that a filter admits, page by page: a hundred thousand whole ones would not fit in memory."""
-        body = {
-            "experiment_ids": self._experiment_ids() if experiments is None else experiments,
-            "filter": query,
-            "run_view_type": "ACTIVE_ONLY",
-            "max_results": _PAGE,
-        }
         # a run that ends while pages are read shifts the rest, so one may come twice
         seen: set[str] = set()
-        for page in islice(self._pages("POST", "runs/search", body), n_pages):
+        for page in self._pages("POST", "runs/search", self._body(query, homes, max_results=_PAGE)):
             for run in page.get("runs", ()):
                 if run["info"]["run_id"] not in seen:
                     seen.add(run["info"]["run_id"])
                     yield run
 
+    def _first(self, query: str, **options: Any) -> Sequence[_Run]:
+        """The first run that a filter admits, if there is one."""
+        body = self._body(query, None, max_results=1, **options)
+        if not body["experiment_ids"]:
+            return ()
+        runs: Sequence[_Run] = self._server.ask("POST", "runs/search", body).get("runs", ())
+        return runs
+
+    def _body(self, query: str, homes: Sequence[str] | None, **options: Any) -> Mapping[str, Any]:
+        homes = self._experiment_ids() if homes is None else homes
+        return {"experiment_ids": homes, "filter": query, "run_view_type": "ACTIVE_ONLY", **options}
+
     def _steps(self, run_id: str, metric: str) -> list[ScoreStep]:
         query = {"run_id": run_id, "metric_key": metric, "max_results": _HISTORY_PAGE}
         pages = self._pages("GET", "metrics/get-history", query)
-        found = [_metric_value(one) for page in pages for one in page.get("metrics", ())]
-        newest = {step: value for _, value, step in sorted(one for one in found if math.isfinite(one[1]))}
+        values = [_metric_value(entry) for page in pages for entry in page.get("metrics", ())]
+        newest = {step: value for _, value, step in sorted(v for v in values if math.isfinite(v[1]))}
         return [ScoreStep(metric, step, value) for step, value in newest.items()]
 
     def _pages(self, verb: str, path: str, query: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-        token = ""
-        while True:
-            asked = {**query, "page_token": token} if token else query
-            page = self._server.ask(verb, path, asked)
+        token: str | None = None
+        while token is None or token:
+            page = self._server.ask(verb, path, {**query, "page_token": token} if token else query)
             yield page
             token = page.get("next_page_token", "")
-            if not token:
-                return
 
 
-def _of_kind(
-    experiment: str, kind: Kind, statuses: Sequence[str]
-) -> tuple[str, Callable[[Mapping[str, Any]], bool]]:
-    """A filter for the server, and what it cannot say: whether a run that it gave is meant."""
-    query, is_meant = _of_experiment(experiment, statuses)
-    return f"tags.`{Tag.KIND}` = '{kind.value}'" + (f" AND {query}" if query else ""), is_meant
+class ServedSource(RestSource):
+    """A `RunSource` over a tracking server, by the query API where the server has it."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri)
+        self._has_api = True
+        """Until an answer shows that it has not."""
+
+    def answer(self, asked: Mapping[str, Any]) -> bytes | None:
+        """A server's own answer to a question (`massact.query.question`); `None` where it has none."""
+        return self._ask("POST", "answer", bytes, body=asked)
+
+    def points(self, experiment: str) -> RawPoints:
+        points = self._ask("GET", "points", unpack_points, query={"experiment": experiment})
+        return super().points(experiment) if points is None else points
+
+    def runs(
+        self, experiment: str, *, kind: Kind | None, statuses: Sequence[str], tags: Sequence[str]
+    ) -> list[RawRun]:
+        if kind is not None:
+            query = {"experiment": experiment, "kind": kind.value, "status": list(statuses)}
+            runs = self._ask("GET", "runs", unpack_runs, query={**query, "tag": [str(tag) for tag in tags]})
+            if runs is not None:
+                return runs
+        return super().runs(experiment, kind=kind, statuses=statuses, tags=tags)
+
+    def finished_runs(self, run_ids: Sequence[str], *, tags: Sequence[str]) -> list[RawRun]:
+        collected: list[RawRun] = []
+        for ids in chunks(run_ids, MAX_RUN_IDS):
+            body = {"run_ids": ids, "tags": [str(tag) for tag in tags]}
+            if (runs := self._ask("POST", "finished", unpack_runs, body=body)) is None:
+                return super().finished_runs(run_ids, tags=tags)
+            collected += runs
+        return collected
+
+    def finished_values(self, run_ids: Sequence[str], tag: str) -> dict[str, str]:
+        if self._scores:
+            return super().finished_values(run_ids, tag)  # they came along with the points
+        collected: dict[str, str] = {}
+        for ids in chunks(run_ids, MAX_RUN_IDS):
+            body = {"run_ids": ids, "tag": str(tag)}
+            if (values := self._ask("POST", "values", partial(unpack_values, ids), body=body)) is None:
+                return super().finished_values(run_ids, tag)
+            collected |= values
+        return collected
+
+    def score_steps(self, run_ids: Sequence[str]) -> dict[str, list[ScoreStep]]:
+        collected: dict[str, list[ScoreStep]] = {run_id: [] for run_id in run_ids}
+        for ids in chunks(run_ids, MAX_RUN_IDS):
+            if (steps := self._ask("POST", "steps", unpack_steps, body={"run_ids": ids})) is None:
+                return super().score_steps(run_ids)
+            collected |= steps
+        return collected
+
+    def _ask(
+        self, verb: str, name: str, unpack: Callable[[bytes], T], **content: Mapping[str, Any]
+    ) -> T | None:
+        """The answer; `None` where MLflow's own search is to be asked, which says what is wrong, if anything is.
+
+        Raises:
+            StoreError: the server does not answer in time, or has too many questions already.
+        """
+        for _ in range(_TRIES if self._has_api else 0):
+            answer = self._server.fetch(verb, f"{RAW}/{name}", **content)
+            if _OURS not in answer.headers:
+                self._has_api = False
+                return None
+            if answer.status_code != _BUSY:
+                is_answer = answer.ok and answer.headers.get("Content-Type") == WIRE_TYPE
+                return _unpacked(unpack, answer.content) if is_answer else None
+            seconds = answer.headers.get("Retry-After", "")
+            time.sleep(min(float(seconds), _LONGEST_PAUSE) if seconds.isdigit() else 1.0)
+        if not self._has_api:
+            return None
+        raise StoreError(f"the tracking server has no time for this: {_detail(answer)}")
 
 
-def _of_experiment(
-    experiment: str, statuses: Sequence[str]
-) -> tuple[str, Callable[[Mapping[str, Any]], bool]]:
-    """The same for runs of any kind of ours."""
-    conditions = []
-    if "'" not in experiment:
-        conditions.append(f"tags.`{Tag.EXPERIMENT}` = '{experiment}'")
-    if len(statuses) == 1:
-        conditions.append(f"attributes.status = '{statuses[0]}'")
-
-    def is_meant(run: Mapping[str, Any]) -> bool:
-        # a name with a quote cannot be put in a filter, and MySQL ignores case
-        own = _tags_of(run)
-        of_experiment = own.get(Tag.EXPERIMENT) == experiment and Tag.KIND in own
-        return of_experiment and (not statuses or run["info"]["status"] in statuses)
-
-    return " AND ".join(conditions), is_meant
+def chunks(run_ids: Sequence[str], size: int) -> Iterator[list[str]]:
+    """Ids in lists of a size; without those that no run can have."""
+    sound = [run_id for run_id in run_ids if RUN_ID.fullmatch(run_id)]
+    for start in range(0, len(sound), size):
+        yield sound[start : start + size]
 
 
-def _tags_of(run: Mapping[str, Any]) -> dict[str, str]:
+def _tags_of(run: _Run) -> dict[str, str]:
     return {tag["key"]: tag.get("value", "") for tag in run.get("data", {}).get("tags", ())}
 
 
-def _raw_run(run: Mapping[str, Any], tags: Sequence[str]) -> RawRun:
+def _raw_run(run: _Run, tags: Sequence[str]) -> RawRun:
     info, values = run["info"], _tags_of(run)
     present = {str(key): values[key] for key in tags if key in values}
-    started_at, finished_at = (_milliseconds(info.get(name)) for name in ("start_time", "end_time"))
+    # JSON made from protobuf writes 64-bit integers as text
+    started_at, finished_at = (
+        None if info.get(name) is None else int(info[name]) for name in ("start_time", "end_time")
+    )
     place = str(info.get("artifact_uri", ""))
     return RawRun(info["run_id"], info["status"], started_at, finished_at, present, place)
-
-
-def _milliseconds(value: int | str | None) -> int | None:
-    # JSON made from protobuf writes 64-bit integers as text
-    return None if value is None else int(value)
 
 
 def _metric_value(metric: Mapping[str, Any]) -> tuple[int, float, int]:
@@ -286,3 +317,18 @@ def _metric_value(metric: Mapping[str, Any]) -> tuple[int, float, int]:
     if abs(value) > 1e300:  # how MLflow's database keeps an infinity
         value = math.inf
     return int(metric.get("timestamp", 0)), value, int(metric.get("step", 0))
+
+
+def _detail(answer: requests.Response) -> str:
+    try:
+        return str(answer.json()["detail"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return f"it answers {answer.status_code}"
+
+
+def _unpacked(unpack: Callable[[bytes], T], data: bytes) -> T:
+    try:
+        return unpack(data)
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        problem = str(error)
+    raise StoreError(f"the tracking server's answer is damaged ({problem}): try again")

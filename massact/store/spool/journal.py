@@ -1,18 +1,138 @@
-"""A journal: one file per process, only ever appended to, and locked for as long as its process lives."""
+"""A journal: one file per process, only ever appended to, and locked for as long as its process lives.
+
+Each line is a checksum, a blank, and one JSON object that can be understood without its neighbours: it says its format
+and where its run belongs, and holds the run's artifacts, so that damage to a line costs that one run and no other.
+"""
 
 import errno
 import fcntl
+import json
 import os
 import re
 import secrets
 import socket
+from base64 import b64decode, b64encode
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
-from threading import Lock
+from typing import Any
 
 from massact.errors import SpoolFolderError
+from massact.store.write.finished_run import FinishedRun, Step
+
+FORMAT = 1
+_DIGITS = 16
+"""Of the SHA-256 of the JSON, in hexadecimal: enough to tell damage, not meant against forgery."""
+
+
+class DamagedLineError(ValueError):
+    """A line is not as it was written."""
+
+
+class OtherFormatError(ValueError):
+    """A line is sound, and of a format that this version does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """The first line: whose journal it is."""
+
+    store: str
+    """Tracking URI without a password; see `massact.addresses.stored_uri`."""
+    experiment: str
+    host: str
+    pid: int
+    started_at: int
+    """Milliseconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where a run belongs."""
+
+    store: str
+    """Tracking URI without a password."""
+    experiment_id: str
+    """Of the MLflow experiment."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A run that is to be sent."""
+
+    id: str
+    """32 hexadecimal digits; it becomes the run's id where the store lets us choose that."""
+    home: Home
+    run: FinishedRun
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """Records that the store has."""
+
+    ids: tuple[str, ...]
+
+
+Record = Opening | RunRecord | Sent
+
+
+def encode(record: Record) -> bytes:
+    """A record as a whole line.
+
+    Raises:
+        TypeError: a run holds what JSON has no form for.
+    """
+    text = json.dumps({"format": FORMAT, **_values(record)}, separators=(",", ":")).encode()
+    return b"%s %s\n" % (_checksum(text), text)
+
+
+def decode(line: bytes) -> Record:
+    """The record of a line that `encode` wrote.
+
+    Raises:
+        DamagedLineError: the line is not whole, not as it was written, or none of ours.
+        OtherFormatError: another version of massact wrote it.
+    """
+    checksum, _, text = line[:-1].partition(b" ")
+    if not line.endswith(b"\n") or checksum != _checksum(text):
+        raise DamagedLineError
+    try:
+        values = json.loads(text)  # our own, by its checksum: NaN and all
+        if values["format"] == FORMAT:
+            return _record(values)
+        other_format = str(values["format"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedLineError from error
+    raise OtherFormatError(other_format)
+
+
+def _checksum(text: bytes) -> bytes:
+    return sha256(text).hexdigest()[:_DIGITS].encode()
+
+
+def _values(record: Record) -> dict[str, Any]:
+    if isinstance(record, Sent):
+        return {"kind": "sent", "ids": record.ids}
+    if isinstance(record, Opening):
+        return {"kind": "open", **asdict(record)}
+    run = {field.name: getattr(record.run, field.name) for field in fields(FinishedRun)}
+    run["steps"] = [(step.name, step.value, step.step) for step in record.run.steps]
+    run["files"] = {path: b64encode(content).decode() for path, content in record.run.files.items()}
+    return {"kind": "run", "id": record.id, **asdict(record.home), "run": run}
+
+
+def _record(values: dict[str, Any]) -> Record:
+    if values["kind"] == "sent":
+        return Sent(tuple(values["ids"]))
+    if values["kind"] == "open":
+        return Opening(**{name: values[name] for name in Opening.__slots__})
+    run = values["run"]
+    run["steps"] = tuple(Step(*step) for step in run["steps"])
+    run["files"] = {path: b64decode(content) for path, content in run["files"].items()}
+    return RunRecord(values["id"], Home(values["store"], values["experiment_id"]), FinishedRun(**run))
+
 
 SUFFIX, DAMAGED_SUFFIX = ".journal", ".damaged"
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -27,32 +147,44 @@ class Slot:
 
 
 class Journal:
-    """An open and locked journal. Its methods may be called from several threads."""
+    """An open and locked journal. Only `read` may be called while another thread uses it."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self._descriptor = descriptor
-        self._lock = Lock()
-        self._end = os.fstat(descriptor).st_size
+        self.size = os.fstat(descriptor).st_size
+        """Bytes."""
         self._is_sound = True
 
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return self._end
-
-    def append(self, lines: Sequence[bytes]) -> list[Slot]:
+    def append(self, lines: Sequence[bytes], *, sync: bool = True) -> list[Slot]:
         """Append lines, all with one sync: when it returns they survive a power cut.
 
         Raises:
             OSError: none of them is there: what was written of them has been cut off again.
         """
-        return self._write(lines, sync=True)
+        if not self._is_sound:
+            raise OSError(errno.EIO, "an earlier write could not be undone")
+        slots, end = [], self.size
+        for line in lines:
+            slots.append(Slot(end, len(line)))
+            end += len(line)
+        try:
+            offset, rest = self.size, memoryview(b"".join(lines))
+            while rest:
+                written = os.pwrite(self._descriptor, rest, offset)
+                offset, rest = offset + written, rest[written:]
+            if sync:
+                os.fsync(self._descriptor)
+        except BaseException:
+            self.cut(self.size)
+            raise
+        self.size = end
+        return slots
 
     def mark(self, line: bytes) -> None:
         """Append a line that may be lost, and is where it cannot be written."""
         try:
-            self._write([line], sync=False)
+            self.append([line], sync=False)
         except OSError:
             return  # what it says can be found out from the store
 
@@ -71,8 +203,11 @@ class Journal:
 
     def cut(self, end: int) -> None:
         """Forget everything from an offset on. Where that fails nothing is appended any more."""
-        with self._lock:
-            self._cut(end)
+        try:
+            os.ftruncate(self._descriptor, end)
+            self.size = end
+        except OSError:
+            self._is_sound = False
 
     def close(self) -> None:
         """Let go of it: another process may take it."""
@@ -90,36 +225,44 @@ class Journal:
         self.close()
         return kept
 
-    def _write(self, lines: Sequence[bytes], *, sync: bool) -> list[Slot]:
-        with self._lock:
-            if not self._is_sound:
-                raise OSError(errno.EIO, "an earlier write could not be undone")
-            slots, end = [], self._end
-            for line in lines:
-                slots.append(Slot(end, len(line)))
-                end += len(line)
-            try:
-                self._write_all(b"".join(lines))
-                if sync:
-                    os.fsync(self._descriptor)
-            except BaseException:
-                self._cut(self._end)
-                raise
-            self._end = end
-            return slots
 
-    def _write_all(self, content: bytes) -> None:
-        offset, rest = self._end, memoryview(content)
-        while rest:
-            written = os.pwrite(self._descriptor, rest, offset)
-            offset, rest = offset + written, rest[written:]
+@dataclass(slots=True)
+class Contents:
+    """A journal as it was read."""
 
-    def _cut(self, end: int) -> None:
+    opening: Opening | None = None
+    waiting: dict[str, tuple[Home, Slot]] = field(default_factory=dict)
+    """By record id, the runs that are not marked as sent, in the order in which they were put."""
+    damaged: list[int] = field(default_factory=list)
+    """Numbers of lines that are not as they were written, from 1."""
+    torn_at: int | None = None
+    """Where a last line without its end begins: it was being written when its process or machine died."""
+    other_format: str | None = None
+    """The first format that is not this version's, where there is one."""
+
+
+def read_contents(journal: Journal) -> Contents:
+    """Everything that can be read of a journal, line by line: damage to one line costs that line only."""
+    contents = Contents()
+    for number, (slot, line) in enumerate(journal.lines(), start=1):
+        if not line.endswith(b"\n"):
+            contents.torn_at = slot.offset
+            break
         try:
-            os.ftruncate(self._descriptor, end)
-            self._end = end
-        except OSError:
-            self._is_sound = False
+            record = decode(line)
+        except DamagedLineError:
+            contents.damaged.append(number)
+        except OtherFormatError as error:
+            contents.other_format = contents.other_format or str(error)
+        else:
+            if isinstance(record, Opening):
+                contents.opening = record
+            elif isinstance(record, RunRecord):
+                contents.waiting[record.id] = (record.home, slot)
+            else:
+                for id_ in record.ids:
+                    contents.waiting.pop(id_, None)
+    return contents
 
 
 def create_journal(folder: Path, opening: bytes) -> Journal:
@@ -136,7 +279,11 @@ def create_journal(folder: Path, opening: bytes) -> Journal:
         except OSError:
             journal.remove()
             raise
-        _sync_folder(folder)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise SpoolFolderError(explain(folder, error)) from error
     return journal
@@ -149,18 +296,9 @@ def open_journal(path: Path) -> Journal | None:
         OSError: it cannot be opened.
     """
     try:
-        descriptor = os.open(path, os.O_RDWR)
-    except FileNotFoundError:
+        return _locked(path, os.O_RDWR, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (FileNotFoundError, BlockingIOError):
         return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    except OSError:
-        os.close(descriptor)
-        raise
-    return _if_there(path, descriptor)
 
 
 def explain(folder: Path, error: OSError) -> str:
@@ -179,34 +317,31 @@ def _claim_new(folder: Path) -> Journal:
     while True:
         now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         path = folder / f"{now}-{host}-{os.getpid()}-{secrets.token_hex(3)}{SUFFIX}"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            journal = _locked(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, fcntl.LOCK_EX)
+        except FileExistsError:
+            continue
         except OSError:
-            os.close(descriptor)
             path.unlink(missing_ok=True)
             raise
-        # between these two calls somebody who looks for leftovers may have found it empty, and deleted it
-        journal = _if_there(path, descriptor)
         if journal is not None:
             return journal
 
 
-def _if_there(path: Path, descriptor: int) -> Journal | None:
-    """The journal, unless the file was deleted or renamed while its lock was waited for."""
+def _locked(path: Path, flags: int, lock: int) -> Journal | None:
+    """The journal; `None` where the file was deleted or renamed while its lock was waited for.
+
+    Whoever looks for leftovers may find a new one empty, before it is locked, and delete it.
+    """
+    descriptor = os.open(path, flags, 0o666)
     try:
-        is_there = os.path.samestat(path.stat(), os.fstat(descriptor))
+        fcntl.flock(descriptor, lock)
+        if os.path.samestat(path.stat(), os.fstat(descriptor)):
+            return Journal(path, descriptor)
     except FileNotFoundError:
-        is_there = False
-    if is_there:
-        return Journal(path, descriptor)
+        pass
+    except BaseException:
+        os.close(descriptor)
+        raise
     os.close(descriptor)
     return None
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

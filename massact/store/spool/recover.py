@@ -5,23 +5,25 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
+from massact.addresses import stored_uri, usable_uri
 from massact.errors import SpoolFolderError, StoreError
-from massact.store.spool.journal import SUFFIX, Journal, Slot, open_journal
-from massact.store.spool.records import (
+from massact.store.spool.journal import (
     FORMAT,
+    SUFFIX,
     Contents,
     DamagedLineError,
     Home,
+    Journal,
     RunRecord,
     Sent,
+    Slot,
     decode,
     encode,
+    open_journal,
     read_contents,
-    stored_uri,
-    usable_uri,
 )
-from massact.store.spool.sender import AT_ONCE, BYTES_AT_ONCE, Courier, explain_refusal
-from massact.store.write.finished_run import WholeRun
+from massact.store.spool.sender import AT_ONCE, BYTES_AT_ONCE, Sender, explain_refusal
+from massact.store.write.finished_run import FinishedRun
 
 
 @dataclass(slots=True)
@@ -56,35 +58,10 @@ class JournalReport:
         """Whether nothing is left that could be sent or was lost after it had been written."""
         return not (self.left or self.damaged or self.problem)
 
-
-class _Post:
-    """Couriers by store; a store that took nothing is not asked again for the next journal."""
-
-    def __init__(self, given: str | None) -> None:
-        self._given = given
-        self._couriers: dict[str, Courier] = {}
-        self._problems: dict[str, str] = {}
-
-    def courier(self, store: str) -> Courier:
-        """The one for a store.
-
-        Raises:
-            StoreError: an earlier attempt has failed.
-        """
-        if store in self._problems:
-            raise StoreError(self._problems[store])
-        if store not in self._couriers:
-            self._couriers[store] = Courier(usable_uri(store, self._given))
-        return self._couriers[store]
-
-    def give_up(self, store: str, error: StoreError) -> None:
-        """Ask that store no more."""
-        self._problems.setdefault(store, str(error))
-
-    def close(self) -> None:
-        """Let go of connections."""
-        for courier in self._couriers.values():
-            courier.close()
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to tell."""
+        return self.is_clear and not (self.in_use or self.sent or self.there or self.is_torn)
 
 
 def send_leftovers(
@@ -104,17 +81,22 @@ def send_leftovers(
     Raises:
         SpoolFolderError: the folder cannot be read.
     """
-    post, reports = _Post(tracking_uri), []
-    only = stored_uri(tracking_uri) if only_here and tracking_uri is not None else None
+    recovery, reports = _Recovery(tracking_uri, only_here=only_here), []
     try:
-        for path in _journals(folder):
-            report = _clear(path, post, only)
-            if report is not None:
+        paths = sorted(path for path in folder.iterdir() if path.suffix == SUFFIX)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise SpoolFolderError(f"the spool {folder} cannot be read ({error.strerror})") from error
+    try:
+        for path in paths:
+            report = recovery.clear(path)
+            if not report.is_empty:
                 reports.append(report)
                 for line in describe(report):
                     say(line)
     finally:
-        post.close()
+        recovery.close()
     return reports
 
 
@@ -141,110 +123,113 @@ def describe(report: JournalReport) -> Iterator[str]:
         yield f"{name}: damaged: line {numbers} cannot be read and is lost; the others can{kept}"
 
 
-def _journals(folder: Path) -> list[Path]:
-    try:
-        return sorted(path for path in folder.iterdir() if path.suffix == SUFFIX)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise SpoolFolderError(f"the spool {folder} cannot be read ({error.strerror})") from error
+class _Recovery:
+    """Sends journals one after the other; a store that took nothing is not asked again for the next one."""
 
+    def __init__(self, tracking_uri: str | None, *, only_here: bool) -> None:
+        self._uri = tracking_uri
+        self._only = stored_uri(tracking_uri) if only_here and tracking_uri is not None else None
+        self._senders: dict[str, Sender] = {}
+        self._problems: dict[str, str] = {}
 
-def _clear(path: Path, post: _Post, only: str | None) -> JournalReport | None:
-    report = JournalReport(path)
-    try:
-        journal = open_journal(path)
-    except OSError as error:
-        report.problem = f"cannot be opened ({error.strerror}): ask for the right to write to it"
+    def close(self) -> None:
+        """Let go of connections."""
+        for sender in self._senders.values():
+            sender.close()
+
+    def clear(self, path: Path) -> JournalReport:
+        """Send what a journal holds, and delete it where all has arrived."""
+        report = JournalReport(path)
+        try:
+            journal = open_journal(path)
+        except OSError as error:
+            report.problem = f"cannot be opened ({error.strerror}): ask for the right to write to it"
+            return report
+        if journal is None:
+            report.in_use = path.exists()
+            return report
+        try:
+            contents = read_contents(journal)
+        except OSError as error:
+            journal.close()
+            report.problem = f"cannot be read ({error.strerror})"
+            return report
+        if self._is_elsewhere(contents):
+            journal.close()
+            return report
+        if contents.opening is not None:
+            report.experiment = contents.opening.experiment
+            report.host, report.pid = contents.opening.host, contents.opening.pid
+        report.damaged, report.is_torn = contents.damaged, contents.torn_at is not None
+        if contents.other_format is not None:
+            report.problem = (
+                f"was written by another version of massact (format {contents.other_format}, this one knows "
+                f"{FORMAT}): nothing was sent; use that version"
+            )
+        else:
+            if contents.torn_at is not None:
+                journal.cut(contents.torn_at)  # or a mark would be written behind half a line
+            self._send(journal, contents, report)
+        _put_away(journal, contents, report)
         return report
-    if journal is None:
-        report.in_use = path.exists()
-        return report if report.in_use else None
-    try:
-        contents = read_contents(journal)
-    except OSError as error:
-        journal.close()
-        report.problem = f"cannot be read ({error.strerror})"
-        return report
-    return _send(journal, contents, report, post, only)
+
+    def _is_elsewhere(self, contents: Contents) -> bool:
+        homes = (home for home, _ in contents.waiting.values())
+        is_read = contents.other_format is None
+        return is_read and self._only is not None and any(home.store != self._only for home in homes)
+
+    def _send(self, journal: Journal, contents: Contents, report: JournalReport) -> None:
+        """Send what waits, and take out of `contents` what has arrived."""
+        for home, slots in _batches(contents):
+            if home.store in self._problems:
+                report.problem = self._problems[home.store]
+                continue
+            try:
+                sender = self._senders.setdefault(home.store, Sender(usable_uri(home.store, self._uri)))
+                runs = {id_: _read(journal, slot) for id_, slot in slots}
+                outcome = sender.send(home.experiment_id, runs, look=True)
+            except StoreError as error:
+                report.problem = self._problems[home.store] = str(error)
+                continue
+            except (OSError, DamagedLineError) as error:
+                report.problem = f"cannot be read any more ({error!r})"
+                continue
+            if outcome.arrived:
+                journal.mark(encode(Sent(outcome.arrived)))
+            for id_ in outcome.arrived:
+                del contents.waiting[id_]
+            report.sent += len(outcome.sent)
+            report.there += len(outcome.there)
+            report.refused += [
+                f"{runs[id_].name}: {explain_refusal(error)}" for id_, error in outcome.refused.items()
+            ]
 
 
-def _send(
-    journal: Journal, contents: Contents, report: JournalReport, post: _Post, only: str | None
-) -> JournalReport | None:
-    if contents.opening is not None:
-        report.experiment = contents.opening.experiment
-        report.host, report.pid = contents.opening.host, contents.opening.pid
-    report.damaged, report.is_torn = contents.damaged, contents.torn_at is not None
-    if contents.other_format is not None:
-        journal.close()
-        report.left = len(contents.waiting)
-        report.problem = (
-            f"was written by another version of massact (format {contents.other_format}, this one knows "
-            f"{FORMAT}): nothing was sent; use that version"
-        )
-        return report
-    if only is not None and any(home.store != only for home, _ in contents.waiting.values()):
-        journal.close()
-        return None
-    if contents.torn_at is not None:
-        journal.cut(contents.torn_at)  # or a mark would be written behind half a line
-    _send_all(journal, contents, report, post)
-    return _put_away(journal, contents, report)
-
-
-def _put_away(journal: Journal, contents: Contents, report: JournalReport) -> JournalReport | None:
+def _put_away(journal: Journal, contents: Contents, report: JournalReport) -> None:
     report.left = len(contents.waiting)
-    if contents.waiting:
+    if contents.waiting or contents.other_format is not None:
         journal.close()
     elif contents.damaged:
         report.kept = journal.set_aside()
     else:
         journal.remove()
-    is_empty = not (report.sent or report.there or report.left or report.damaged or report.is_torn)
-    return None if is_empty else report
-
-
-def _send_all(journal: Journal, contents: Contents, report: JournalReport, post: _Post) -> None:
-    """Send what waits, and take out of `contents` what has arrived."""
-    for home, slots in _batches(contents):
-        try:
-            courier = post.courier(home.store)
-            runs = {id_: _read(journal, slot) for id_, slot in slots}
-            outcome = courier.send(home.experiment_id, runs, look=True)
-        except StoreError as error:
-            post.give_up(home.store, error)
-            report.problem = str(error)
-            continue
-        except (OSError, DamagedLineError) as error:
-            report.problem = f"cannot be read any more ({error!r})"
-            continue
-        done = (*outcome.sent, *outcome.there)
-        if done:
-            journal.mark(encode(Sent(done)))
-        for id_ in done:
-            del contents.waiting[id_]
-        report.sent += len(outcome.sent)
-        report.there += len(outcome.there)
-        report.refused += [
-            f"{runs[id_].name}: {explain_refusal(error)}" for id_, error in outcome.refused.items()
-        ]
 
 
 def _batches(contents: Contents) -> Iterator[tuple[Home, list[tuple[str, Slot]]]]:
     waiting = [(home, id_, slot) for id_, (home, slot) in contents.waiting.items()]
-    for home, group in groupby(waiting, key=lambda one: one[0]):
+    for home, group in groupby(waiting, key=lambda entry: entry[0]):
         batch: list[tuple[str, Slot]] = []
+        size = 0
         for _, id_, slot in group:
-            size = sum(one.length for _, one in batch) + slot.length
+            size += slot.length
             if batch and (len(batch) == AT_ONCE or size > BYTES_AT_ONCE):
                 yield home, batch
-                batch = []
+                batch, size = [], slot.length
             batch.append((id_, slot))
         yield home, batch
 
 
-def _read(journal: Journal, slot: Slot) -> WholeRun:
+def _read(journal: Journal, slot: Slot) -> FinishedRun:
     record = decode(journal.read(slot))
     assert isinstance(record, RunRecord)
     return record.run

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from massact.errors import RunRefusedError, StoreError
-from massact.store.write.finished_run import WholeRun
+from massact.store.write.finished_run import FinishedRun
 from massact.store.write.run_writer import RunWriter, open_writer
 
 AT_ONCE = 50
@@ -23,15 +23,20 @@ class Outcome:
     refused: dict[str, Exception] = field(default_factory=dict)
     """The store takes others, but not these."""
 
+    @property
+    def arrived(self) -> tuple[str, ...]:
+        """What the store has now."""
+        return (*self.sent, *self.there)
 
-class Courier:
+
+class Sender:
     """Sends to one tracking store, from one thread."""
 
     def __init__(self, tracking_uri: str) -> None:
         self._uri = tracking_uri
         self._writers: dict[str, RunWriter] = {}
 
-    def send(self, experiment_id: str, records: Mapping[str, WholeRun], *, look: bool) -> Outcome:
+    def send(self, experiment_id: str, records: Mapping[str, FinishedRun], *, look: bool) -> Outcome:
         """Send records of one MLflow experiment, by their ids.
 
         Args:
@@ -49,7 +54,7 @@ class Courier:
     def at_once(self, experiment_id: str) -> int:
         """How many records of an MLflow experiment are best sent together, by what is known so far."""
         writer = self._writers.get(experiment_id)
-        return writer.at_once if writer else 1
+        return min(AT_ONCE, writer.at_once) if writer else 1
 
     def close(self) -> None:
         """Let go of connections."""
@@ -57,40 +62,28 @@ class Courier:
         for writer in writers:
             writer.close()
 
-    def _send(self, experiment_id: str, records: Mapping[str, WholeRun], *, look: bool) -> Outcome:
-        writer = self._writer(experiment_id)
+    def _send(self, experiment_id: str, records: Mapping[str, FinishedRun], *, look: bool) -> Outcome:
+        if experiment_id not in self._writers:
+            self._writers[experiment_id] = open_writer(self._uri, experiment_id)
         try:
-            there = writer.write_once(records, look=look)
+            there = self._writers[experiment_id].write_once(records, look=look)
         except Exception as error:
-            if not _is_about_a_record(error):
+            # a StoreError is about the store; a refusal, or a value that our own code trips over, about one record
+            if isinstance(error, StoreError) and not isinstance(error, RunRefusedError):
                 raise
             if len(records) == 1:
                 return Outcome(refused=dict.fromkeys(records, error))
         else:
             return Outcome([id_ for id_ in records if id_ not in there], sorted(there))
-        return self._send_singly(experiment_id, records)
-
-    def _send_singly(self, experiment_id: str, records: Mapping[str, WholeRun]) -> Outcome:
-        """One after the other, to find those that the store does not take."""
         total = Outcome()
-        for id_, run in records.items():
-            one = self._send(experiment_id, {id_: run}, look=True)
-            total.sent += one.sent
-            total.there += one.there
-            total.refused |= one.refused
+        for id_, run in records.items():  # one after the other, to find those that the store does not take
+            outcome = self._send(experiment_id, {id_: run}, look=True)
+            total.sent += outcome.sent
+            total.there += outcome.there
+            total.refused |= outcome.refused
         return total
-
-    def _writer(self, experiment_id: str) -> RunWriter:
-        if experiment_id not in self._writers:
-            self._writers[experiment_id] = open_writer(self._uri, experiment_id)
-        return self._writers[experiment_id]
 
 
 def explain_refusal(error: Exception) -> str:
     """Why a record was refused; of a fault of ours what it was too."""
     return str(error) if isinstance(error, RunRefusedError) else f"{type(error).__name__}: {error}"
-
-
-def _is_about_a_record(error: Exception) -> bool:
-    """Whether it may be one record's fault: the store's refusal, or a value that our own code trips over."""
-    return isinstance(error, RunRefusedError) or not isinstance(error, StoreError)

@@ -5,9 +5,9 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
-from massact.addresses import local_folder, moved_folder
+from massact.addresses import first_line, local_folder, moved_folder
 from massact.errors import StoreError
-from massact.store.write.client import first_line, set_up_client
+from massact.store.write.client import set_up_client
 
 _MOVED = (
     "where a run store was moved, its artifacts are looked for beside its database: put them there, or back to where "
@@ -32,17 +32,17 @@ def fetch_from(artifact_uri: str, path: str, *, tracking_uri: str) -> Path:
     try:
         repository = get_artifact_repository(artifact_uri, tracking_uri=tracking_uri)
         if isinstance(repository, LocalArtifactRepository):
-            found = (moved or Path(repository.artifact_dir)) / path
+            place = (moved or Path(repository.artifact_dir)) / path
         else:
-            found = Path(repository.download_artifacts(path, str(_folder(artifact_uri))))  # type: ignore[no-untyped-call]
+            place = Path(repository.download_artifacts(path, str(_folder(artifact_uri))))  # type: ignore[no-untyped-call]
     except (MlflowException, OSError) as error:
         raise StoreError(f"there is no artifact {path!r} at {artifact_uri}: {first_line(error)}") from error
-    if not found.exists():
+    if not place.exists():
         folder = local_folder(artifact_uri)
         is_gone = folder is not None and moved is None and not folder.parent.parent.is_dir()
         why = f", nor does {folder.parent.parent}; {_MOVED}" if folder is not None and is_gone else ""
-        raise StoreError(f"there is no artifact {path!r} at {artifact_uri}: {found} does not exist{why}")
-    return found
+        raise StoreError(f"there is no artifact {path!r} at {artifact_uri}: {place} does not exist{why}")
+    return place
 
 
 def _folder(artifact_uri: str) -> Path:

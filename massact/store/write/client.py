@@ -7,8 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
@@ -16,7 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from massact.addresses import hide_passwords, is_database, shown_uri
+from massact.addresses import first_line, hide_passwords, is_database, shown_uri
 from massact.errors import StoreError, UnusableStoreError
 from massact.json_text import parse_json
 from massact.store.credentials import find_login
@@ -32,6 +31,7 @@ from massact.store.schema import (
     encode_row,
 )
 from massact.store.write.database import TrackingDatabase
+from massact.store.write.finished_run import Step
 
 _ENVIRONMENT = {
     "GIT_PYTHON_REFRESH": "quiet",
@@ -98,12 +98,6 @@ def without_password(error: Exception, tracking_uri: str) -> str:
     return hide_passwords(first_line(error), tracking_uri)
 
 
-def first_line(error: Exception) -> str:
-    """The first line of an error's text, or the name of its type where it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
-
-
 # Who ran what: the tags that MLflow's client leaves to its caller.
 
 
@@ -148,14 +142,18 @@ def _git(*arguments: str) -> str:
 _PLACE = "/api/2.0/mlflow/runs/create"
 
 
-def request_run(
-    tracking_uri: str, experiment_id: str, *, name: str, started_at: int, tags: Mapping[str, str]
+def make_run(
+    client: Any, tracking_uri: str, experiment_id: str, *, name: str, started_at: int, tags: Mapping[str, str]
 ) -> tuple[str, str]:
-    """Make a run on a tracking server by one request. Returns its id and artifact URI.
+    """Make a run, on a tracking server by one request. Returns its id and artifact URI.
 
-    MLflow's client would ask again after a time-out or an error 500, and so make a second run; here
+    MLflow's client would ask a server again after a time-out or an error 500, and so make a second run; here
     the caller looks what is there first.
     """
+    uri = tracking_uri.strip()
+    if not uri.lower().startswith(("http://", "https://")):
+        made = client.create_run(experiment_id, start_time=started_at, tags=dict(tags), run_name=name)
+        return str(made.info.run_id), str(made.info.artifact_uri)
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request, verify_rest_response
 
@@ -166,49 +164,44 @@ def request_run(
         "run_name": name,
         "tags": [{"key": key, "value": value} for key, value in tags.items()],
     }
-    credentials = get_default_host_creds(tracking_uri)  # type: ignore[no-untyped-call]
+    credentials = get_default_host_creds(uri)  # type: ignore[no-untyped-call]
     answer = http_request(credentials, _PLACE, "POST", max_retries=0, json=body)  # type: ignore[no-untyped-call]
-    made = verify_rest_response(answer, _PLACE).json()
+    content = verify_rest_response(answer, _PLACE).json()
     try:
-        return str(made["run"]["info"]["run_id"]), str(made["run"]["info"]["artifact_uri"])
+        return str(content["run"]["info"]["run_id"]), str(content["run"]["info"]["artifact_uri"])
     except (KeyError, TypeError) as error:
-        raise StoreError(
-            f"tracking store {shown_uri(tracking_uri)} answers, but not as MLflow does"
-        ) from error
+        raise StoreError(f"tracking store {shown_uri(uri)} answers, but not as MLflow does") from error
 
 
-class Creation:
-    """One run that is to be made: `make` asks for it, `find` looks whether an earlier `make` did it."""
+def find_run(
+    client: Any, experiment_id: str, *, name: str, started_at: int, tags: Mapping[str, str]
+) -> tuple[str, str] | None:
+    """The run that an earlier `make_run` made: a process makes no two of one name in one millisecond."""
+    runs = client.search_runs(
+        [experiment_id], filter_string=f"attributes.start_time = {started_at}", max_results=1000
+    )
+    for run in runs:
+        if run.info.run_name == name and run.data.tags.get(Tag.PROCESS) == tags.get(Tag.PROCESS):
+            return str(run.info.run_id), str(run.info.artifact_uri)
+    return None
 
-    def __init__(
-        self, client: Any, tracking_uri: str, experiment_id: str, *, name: str, tags: Mapping[str, str]
-    ) -> None:
-        self._client, self._uri, self._experiment_id = client, tracking_uri, experiment_id
-        self._name, self._tags = name, dict(tags)
-        self._started_at = int(time.time() * 1000)
 
-    def make(self) -> tuple[str, str]:
-        """Make the run. Returns its id and artifact URI."""
-        about = {"name": self._name, "started_at": self._started_at, "tags": self._tags}
-        if self._uri.strip().lower().startswith(("http://", "https://")):
-            return request_run(self._uri.strip(), self._experiment_id, **about)  # type: ignore[arg-type]  # as above
-        made = self._client.create_run(
-            self._experiment_id, start_time=self._started_at, tags=self._tags, run_name=self._name
-        )
-        return str(made.info.run_id), str(made.info.artifact_uri)
+_MAX_METRICS, _MAX_PARAMS = 1000, 100
 
-    def find(self) -> tuple[str, str] | None:
-        """The run, if it is there: a process makes no two of one name in one millisecond."""
-        found = self._client.search_runs(
-            [self._experiment_id],
-            filter_string=f"attributes.start_time = {self._started_at}",
-            max_results=1000,
-        )
-        for run in found:
-            tags = run.data.tags
-            if run.info.run_name == self._name and tags.get(Tag.PROCESS) == self._tags.get(Tag.PROCESS.value):
-                return str(run.info.run_id), str(run.info.artifact_uri)
-        return None
+
+def log_in_batches(
+    client: Any, run_id: str, params: Mapping[str, str], steps: Iterable[Step], *, timestamp: int
+) -> None:
+    """Log params and metrics in as few requests as the server's limits allow; time in ms since 1970."""
+    from mlflow.entities import Metric, Param
+
+    all_metrics = [Metric(step.name, step.value, timestamp, step.step) for step in steps]
+    all_params = [Param(key, value) for key, value in params.items()]
+    while all_metrics or all_params:
+        params_now, all_params = all_params[:_MAX_PARAMS], all_params[_MAX_PARAMS:]
+        room = _MAX_METRICS - len(params_now)
+        metrics_now, all_metrics = all_metrics[:room], all_metrics[room:]
+        client.log_batch(run_id, metrics=metrics_now, params=params_now)
 
 
 # Which process works on a run that is open, and whether that process still lives.

@@ -11,22 +11,29 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import sqlalchemy as sa
 
 from massact.addresses import check_path
 from massact.errors import StoreError, UnusableStoreError
-from massact.store.databases import is_hollow, passes_by_itself, reason_of
+from massact.store.databases import (
+    database_errors,
+    database_url,
+    is_hollow,
+    open_engine,
+    reason_of,
+    schema_versions,
+)
 
 _VERSIONS = ("alembic_version", "alembic_version_auth")
 _LOCK_NUMBER = 0x6D617373616374
 """Of the lock that PostgreSQL holds while one process sets the database up: 'massact' as a number."""
-LOCK_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS = 20, 10
 _SIDE_FILES = ("-journal", "-wal", "-shm")
 
 State = Literal["ready", "empty", "half made", "older", "newer", "foreign"]
 Say = Callable[[str], None]
+_UNMADE = ("empty", "half made")
 
 
 class TrackingDatabase:
@@ -44,17 +51,9 @@ class TrackingDatabase:
             UnusableStoreError: the URI cannot be parsed, or its driver is not installed.
         """
         self._name = name
-        url = _parsed(uri, name)
+        url = database_url(uri)
         self._uri, self._path = uri, sqlite_file(url)
-        limits: dict[str, Any] = {"timeout": LOCK_TIMEOUT_SECONDS}
-        if self._path is None:
-            limits = {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_TIMEOUT_SECONDS}
-        try:
-            self._engine = sa.create_engine(url, poolclass=sa.pool.NullPool, connect_args=limits)
-        except ImportError as error:
-            raise UnusableStoreError(
-                f"writing to {name} needs psycopg: pip install 'massact[postgres]'"
-            ) from error
+        self._engine = open_engine(url, f"writing to {name}", poolclass=sa.pool.NullPool)
 
     def make_ready(self, artifact_root: str | None, say: Say) -> bool:
         """Make sure that this MLflow can write to it: make it where there is none, or one that was half made.
@@ -71,10 +70,10 @@ class TrackingDatabase:
         """
         with self._explained():
             state = self._state()
-            if state in ("empty", "half made"):
+            if state in _UNMADE:
                 with self._alone():
                     state = self._state()  # another may have made it meanwhile
-                    if state in ("empty", "half made"):
+                    if state in _UNMADE:
                         self._make(state, artifact_root, say)
                         return True
             if state != "ready":
@@ -91,7 +90,7 @@ class TrackingDatabase:
             state = self._state()
             if state in ("newer", "foreign"):
                 raise UnusableStoreError(self._refusal(state))
-            if state in ("empty", "half made"):
+            if state in _UNMADE:
                 self._make(state, artifact_root, say)
             if state != "older":
                 return f"{self._name} has the schema of MLflow {_mlflow()} ({_head()})"
@@ -114,18 +113,18 @@ class TrackingDatabase:
         tables = set(sa.inspect(connection).get_table_names())
         if not tables.difference(_VERSIONS):
             return "empty"
-        versions = _read_versions(connection, tables)
-        if versions == [_head()] and {"experiments", "runs"} <= tables:
+        versions, is_mlflows = schema_versions(connection), {"experiments", "runs"} <= tables
+        if versions == [_head()] and is_mlflows:
             return "ready"
         if not _is_known(versions):
-            return "newer" if {"experiments", "runs"} <= tables else "foreign"
+            return "newer" if is_mlflows else "foreign"
         if is_hollow(connection, tables):
             return "half made"
-        return "older" if {"experiments", "runs"} <= tables else "foreign"
+        return "older" if is_mlflows else "foreign"
 
     def _versions(self) -> list[str]:
         with self._engine.connect() as connection:
-            return _read_versions(connection, sa.inspect(connection).get_table_names())
+            return schema_versions(connection)
 
     def _refusal(self, state: State) -> str:
         if state == "foreign":
@@ -213,16 +212,16 @@ class TrackingDatabase:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
+        unusable = f"tracking store {self._name} cannot be used"
+        advice = (
+            "Check --tracking-uri or MLFLOW_TRACKING_URI, the login, and that the database is up "
+            "and may be written to"
+        )
         try:
-            yield
+            with database_errors(lambda error: f"{unusable}: {reason_of(error)}. {advice}"):
+                yield
         except OSError as error:
-            raise UnusableStoreError(f"tracking store {self._name} cannot be used: {error}") from error
-        except sa.exc.SQLAlchemyError as error:
-            kind = StoreError if passes_by_itself(error) else UnusableStoreError
-            raise kind(
-                f"tracking store {self._name} cannot be used: {reason_of(error)}. Check --tracking-uri or "
-                "MLFLOW_TRACKING_URI, the login, and that the database is up and may be written to"
-            ) from error
+            raise UnusableStoreError(f"{unusable}: {error}") from error
 
 
 def sqlite_file(url: sa.URL) -> Path | None:
@@ -236,16 +235,6 @@ def sqlite_file(url: sa.URL) -> Path | None:
     if not url.database or url.database == ":memory:":
         raise UnusableStoreError("a run store in memory ends with its process; write sqlite:///PATH")
     return Path(os.path.abspath(url.database))
-
-
-def _parsed(uri: str, name: str) -> sa.URL:
-    try:
-        url = sa.make_url(uri.strip())
-    except (sa.exc.ArgumentError, ValueError) as error:
-        raise UnusableStoreError(
-            f"the tracking URI {name} cannot be parsed: write %40 for @ and %2F for / in a password"
-        ) from error
-    return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgres", "postgresql") else url
 
 
 def _make_tables(uri: str, artifact_root: str | None) -> None:
@@ -275,13 +264,6 @@ def _is_known(versions: Collection[str]) -> bool:
 
     script = ScriptDirectory.from_config(_get_alembic_config(""))  # type: ignore[no-untyped-call]
     return set(versions) <= {one.revision for one in script.walk_revisions()}
-
-
-def _read_versions(connection: sa.Connection, tables: Collection[str]) -> list[str]:
-    if _VERSIONS[0] not in tables:
-        return []
-    query = sa.select(sa.column("version_num", sa.String)).select_from(sa.table(_VERSIONS[0]))
-    return sorted(connection.execute(query).scalars())
 
 
 def _copied(path: Path, version: str) -> Path:

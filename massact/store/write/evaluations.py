@@ -1,4 +1,4 @@
-"""Evaluations, baselines and failures as runs: made whole here, then spooled, or logged at once."""
+"""Evaluations, baselines and failures as finished runs."""
 
 import json
 import time
@@ -11,7 +11,7 @@ from massact.keys import screening_key
 from massact.screening import StoppedCell
 from massact.store.schema import Artifact, EvaluationRow, Kind, MlflowTag, Scores, Tag, evaluation_params
 from massact.store.write.client import parent_tags, provenance_tags, row_tags, run_tags
-from massact.store.write.finished_run import WholeRun
+from massact.store.write.finished_run import FinishedRun
 from massact.store.write.rows import (
     Baseline,
     Place,
@@ -23,7 +23,7 @@ from massact.store.write.rows import (
 )
 from massact.store.write.run_writer import evaluation_run, label_tags
 from massact.store.write.tensors import response_bytes, tensor_bytes
-from massact.store.write.tracker import OpenRun, Tracker
+from massact.store.write.tracker import OpenRun
 
 _ERROR_LIMIT = 1000
 """Characters of an error that its tag keeps, as with every failed run."""
@@ -38,7 +38,7 @@ def evaluation_whole_run(
     parent: OpenRun,
     finished_at: int | None = None,
     confirms: str | None = None,
-) -> tuple[WholeRun, EvaluationRow]:
+) -> tuple[FinishedRun, EvaluationRow]:
     """The run of an evaluation (of a baseline where `baseline` is `None`), with its artifacts.
 
     With `confirms`, the key of what it repeats on other questions, it is a confirmation.
@@ -75,12 +75,12 @@ def failure_whole_run(
     parent: OpenRun,
     confirms: str | None = None,
     finished_at: int | None = None,
-) -> WholeRun:
+) -> FinishedRun:
     """The failed run of a cell that could not be evaluated."""
     row = failed_row(place, failed, confirms=confirms)
     name, now = run_name(row), _now() if finished_at is None else finished_at
     own = row_tags(row) | label_tags(row) | {Tag.ERROR.value: failed.error[:_ERROR_LIMIT]}
-    return WholeRun(
+    return FinishedRun(
         name=name,
         tags=run_tags(row.kind, row.experiment, name) | own | parent_tags(parent.run_id),
         params=evaluation_params(row),
@@ -97,7 +97,7 @@ def screening_whole_run(
     baseline: Baseline,
     parent: OpenRun,
     finished_at: int | None = None,
-) -> WholeRun:
+) -> FinishedRun:
     """The run of a cell that was given up on a part of its questions: its reason and its scores.
 
     Raises:
@@ -119,40 +119,6 @@ def screening_whole_run(
         | {MlflowTag.NOTE.value: f"Given up: {stopped.reason}."},
         files=_reason_files(evaluation),
     )
-
-
-def log_evaluation(
-    tracker: Tracker,
-    parent: OpenRun,
-    place: Place,
-    evaluation: Evaluation,
-    *,
-    baseline: Baseline | None,
-    keep_responses: bool,
-) -> tuple[str, EvaluationRow]:
-    """Log an evaluation (a baseline where `baseline` is `None`) as a finished run, at once.
-
-    Returns:
-        The run's id and its row.
-    """
-    whole, row = evaluation_whole_run(
-        place, evaluation, baseline=baseline, keep_responses=keep_responses, parent=parent
-    )
-    with tracker.run(row, whole.name, parent=parent, tags=whole.tags) as run:
-        tracker.log(run, params=whole.params, metrics=whole.metrics, steps=whole.steps)
-        if whole.files:
-            with tracker.artifacts(run) as folder:
-                for path, content in whole.files.items():
-                    (folder / path).write_bytes(content)
-    return run.run_id, row
-
-
-def log_failure(tracker: Tracker, parent: OpenRun, place: Place, failed: FailedCell) -> str:
-    """Log a cell that could not be evaluated as a failed run, at once. Returns the run's id."""
-    whole, row = failure_whole_run(place, failed, parent=parent), failed_row(place, failed)
-    with tracker.run(row, whole.name, parent=parent, tags=whole.tags, status=whole.status) as run:
-        tracker.log(run, params=whole.params)
-    return run.run_id
 
 
 def _files(row: EvaluationRow, evaluation: Evaluation, *, keep_responses: bool) -> dict[str, bytes]:
@@ -210,7 +176,7 @@ class Source:
 
 def taken_over_run(
     place: Place, planned: PlannedCell, source: Source, likeness: float, *, parent: OpenRun
-) -> WholeRun:
+) -> FinishedRun:
     """The run of a cell that takes over a result: its own key, vector and geometry, the other's scores.
 
     It has no timings and no responses: its note says where they lie.
@@ -257,12 +223,12 @@ class RunMaker:
     provenance: Mapping[str, str] = field(default_factory=provenance_tags)
     """Who ran what: the command, not the machine that a cell was evaluated on."""
 
-    def __call__(self, result: Evaluation | FailedCell | StoppedCell) -> WholeRun:
+    def __call__(self, result: Evaluation | FailedCell | StoppedCell) -> FinishedRun:
         run = self._run(result)
         own = {key: value for key, value in run.tags.items() if key not in provenance_tags()}
         return replace(run, tags={**self.provenance, **own})
 
-    def _run(self, result: Evaluation | FailedCell | StoppedCell) -> WholeRun:
+    def _run(self, result: Evaluation | FailedCell | StoppedCell) -> FinishedRun:
         if isinstance(result, FailedCell):
             return failure_whole_run(
                 self.place, result, parent=self.parent, confirms=self.confirms, finished_at=self.finished_at

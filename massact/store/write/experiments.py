@@ -23,17 +23,17 @@ def ensure_experiment(client: Any, tracking_uri: str, name: str, description: st
     from mlflow.exceptions import MlflowException
 
     try:
-        found = client.get_experiment_by_name(name)
-        if found is not None and found.lifecycle_stage != "active":
+        known = client.get_experiment_by_name(name)
+        if known is not None and known.lifecycle_stage != "active":
             raise StoreError(
                 f"the MLflow experiment {name!r} was deleted: restore it "
-                f"(mlflow experiments restore --experiment-id {found.experiment_id}) or give the file another name"
+                f"(mlflow experiments restore --experiment-id {known.experiment_id}) or give the file another name"
             )
-        if found is None and is_database(tracking_uri):
+        if known is None and is_database(tracking_uri):
             check_path(Path.cwd(), "the working directory, where artifacts would go,")
-        if found is not None:
-            _check_in_place(client, tracking_uri, found)
-        return _create(client, name, description) if found is None else str(found.experiment_id)
+        if known is not None:
+            _check_in_place(client, tracking_uri, known)
+        return _create(client, name, description) if known is None else str(known.experiment_id)
     except MlflowException as error:
         raise StoreError(
             f"tracking store {shown_uri(tracking_uri)}: {without_password(error, tracking_uri)}"

@@ -6,14 +6,22 @@ from functools import cache
 
 from massact.errors import RunRefusedError
 from massact.store.schema import TAG_LIMIT, MlflowTag
-from massact.store.write.tracker import Step
 
 _STATUSES = ("FINISHED", "FAILED", "KILLED")
 _KEY_LIMIT, _PARAM_LIMIT = 250, 6000
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One value of a stepped metric."""
+
+    name: str
+    value: float
+    step: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WholeRun:
+class FinishedRun:
     """Everything of one finished run."""
 
     name: str
@@ -40,7 +48,7 @@ class WholeRun:
         return [*(Step(name, value, 0) for name, value in self.metrics.items()), *self.steps]
 
 
-def check_runs(runs: Iterable[WholeRun]) -> None:
+def check_runs(runs: Iterable[FinishedRun]) -> None:
     """What MLflow would refuse in the middle, or cut without a word, is refused before anything is written.
 
     Raises:
@@ -51,7 +59,7 @@ def check_runs(runs: Iterable[WholeRun]) -> None:
             raise RunRefusedError(f"the run {run.name!r} cannot be written: {problem}")
 
 
-def _problem(run: WholeRun) -> str | None:
+def _problem(run: FinishedRun) -> str | None:
     if run.status not in _STATUSES:
         return f"status {run.status!r} is not an end; there are {', '.join(_STATUSES)}"
     for key in (*run.params, *run.tags, *run.metrics, *run.files, *(one.name for one in run.steps)):

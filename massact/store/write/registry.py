@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from massact import __version__
-from massact.addresses import shown_uri
+from massact.addresses import first_line, shown_uri
 from massact.errors import StoreError
 from massact.store.schema import Artifact
 from massact.store.write.artifacts import fetch_from
-from massact.store.write.client import connect, first_line, without_password
+from massact.store.write.client import connect, without_password
 from massact.store.write.tracker import OpenRun, Tracker
 
 ALIAS = "prior"

@@ -6,19 +6,13 @@ from functools import cached_property
 from typing import Any
 
 from massact.errors import StoreError
+from massact.store.databases import LOCK_TIMEOUT_SECONDS
 from massact.store.schema import Tag
 from massact.store.write.client import connect, set_up_client
-from massact.store.write.database import LOCK_TIMEOUT_SECONDS
 from massact.store.write.run_writer import explained, write_files
 
-_MOVE_EXPERIMENTS = (
-    "UPDATE experiments SET artifact_location = ? || substr(artifact_location, ?) "
-    "WHERE artifact_location = ? OR substr(artifact_location, 1, ?) = ?"
-)
-_MOVE_RUNS = (
-    "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) "
-    "WHERE artifact_uri = ? OR substr(artifact_uri, 1, ?) = ?"
-)
+_PLACES = (("experiments", "artifact_location"), ("runs", "artifact_uri"))
+_MOVE = "UPDATE {0} SET {1} = ? || substr({1}, ?) WHERE {1} = ? OR substr({1}, 1, ?) = ?"
 _UNENDED = ("RUNNING", "SCHEDULED")
 
 
@@ -66,8 +60,7 @@ class Mender:
         values = (new, len(old) + 1, old, len(old) + 1, f"{old}/")
         try:
             with closing(sqlite3.connect(path, timeout=LOCK_TIMEOUT_SECONDS)) as database, database:
-                database.execute(_MOVE_EXPERIMENTS, values)
-                return database.execute(_MOVE_RUNS, values).rowcount
+                return [database.execute(_MOVE.format(*place), values).rowcount for place in _PLACES][-1]
         except sqlite3.Error as error:
             raise StoreError(f"no place was changed in {path}: {error}") from error
 

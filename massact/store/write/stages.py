@@ -2,20 +2,21 @@
 
 import json
 import math
+import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-import torch
 
 from massact.data.splits import LEFT_OUT, Fate, Fates
 from massact.errors import DataError
 from massact.json_text import parse_object
 from massact.store.schema import Artifact, MlflowTag, StageRow, format_param
-from massact.store.write.client import fit_tag
-from massact.store.write.tensors import read_activations, read_tensor, write_activations, write_tensors
-from massact.store.write.tracker import OpenRun, Step, Tracker
+from massact.store.write.client import fit_tag, parent_tags, row_tags, run_tags
+from massact.store.write.finished_run import FinishedRun, Step
+from massact.store.write.tensors import write_activations, write_tensors
+from massact.store.write.tracker import OpenRun, Tracker
 from massact.vectors.activations import Activations
 from massact.vectors.extract import Contrast, LabelVectors, Vetting, validation_metrics
 from massact.vectors.massive_dims import Calibration, calibration_json, parse_calibration
@@ -103,8 +104,8 @@ class Extracted:
     """The continuations that they were extracted from."""
 
 
-def log_calibration(tracker: Tracker, parent: OpenRun, row: StageRow, calibration: Calibration) -> str:
-    """Log a calibration with `calibration.json` as a finished run. Returns the run's id."""
+def log_calibration(tracker: Tracker, parent: OpenRun, row: StageRow, calibration: Calibration) -> None:
+    """Log a calibration with `calibration.json` as a finished run."""
     provenance = {
         "experiment": row.experiment,
         "model": row.model_id,
@@ -114,11 +115,9 @@ def log_calibration(tracker: Tracker, parent: OpenRun, row: StageRow, calibratio
         "prompt_set": "calibration",
     }
     text = json.dumps(calibration_json(calibration, provenance), indent=2, allow_nan=False)
-    with tracker.run(row, f"calibration · {row.model}", parent=parent) as run:
-        tracker.log(run, params=_params(row), steps=_calibration_steps(calibration))
-        with tracker.artifacts(run) as folder:
-            (folder / Artifact.CALIBRATION).write_text(text + "\n", encoding="utf-8")
-    return run.run_id
+    files = {Artifact.CALIBRATION.value: f"{text}\n".encode()}
+    steps = _calibration_steps(calibration)
+    tracker.write(_stage_run(row, f"calibration · {row.model}", parent, steps=steps, files=files), parent)
 
 
 def read_calibration(path: Path) -> Calibration:
@@ -133,8 +132,8 @@ def read_calibration(path: Path) -> Calibration:
         raise DataError(f"{path}: cannot be read ({error}); run massact calibrate") from error
 
 
-def log_extraction(tracker: Tracker, parent: OpenRun, row: StageRow, extracted: Extracted) -> str:
-    """Log an extraction with its activations and vectors as a finished run. Returns the run's id."""
+def log_extraction(tracker: Tracker, parent: OpenRun, row: StageRow, extracted: Extracted) -> None:
+    """Log an extraction with its activations and vectors as a finished run."""
     position = (row.position or "").removeprefix("response")
     steps = [
         Step(f"{name}/{label}", value, layer)
@@ -152,11 +151,32 @@ def log_extraction(tracker: Tracker, parent: OpenRun, row: StageRow, extracted: 
         "n_unconverged_probes": unconverged,
     }
     name = f"extraction {position} · {row.model} · {row.trait}"
-    with tracker.run(row, name, parent=parent, tags=_source_tags(extracted.sources)) as run:
-        tracker.log(run, params=_params(row), metrics={k: float(v) for k, v in metrics.items()}, steps=steps)
-        with tracker.artifacts(run) as folder:
-            _write_extraction(folder, row, extracted)
-    return run.run_id
+    run = _stage_run(row, name, parent, steps=steps, files=_extraction_files(row, extracted))
+    metrics = {key: float(value) for key, value in metrics.items()}
+    tracker.write(replace(run, metrics=metrics, tags={**run.tags, **_source_tags(extracted.sources)}), parent)
+
+
+def _stage_run(
+    row: StageRow, name: str, parent: OpenRun, *, steps: Sequence[Step], files: Mapping[str, bytes]
+) -> FinishedRun:
+    now = int(time.time() * 1000)
+    return FinishedRun(
+        name=name,
+        tags=run_tags(row.kind, row.experiment, name) | row_tags(row) | parent_tags(parent.run_id),
+        params=_params(row),
+        steps=steps,
+        started_at=now,
+        finished_at=now,
+        files=files,
+    )
+
+
+def _extraction_files(row: StageRow, extracted: Extracted) -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory(prefix="massact-") as name:
+        folder = Path(name)
+        _write_extraction(folder, row, extracted)
+        paths = [path for path in folder.rglob("*") if path.is_file()]
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 def _write_extraction(folder: Path, row: StageRow, extracted: Extracted) -> None:
@@ -180,25 +200,6 @@ def _source_tags(sources: Sources | None) -> dict[str, str]:
         MlflowTag.NOTE.value: fit_tag(sources_note(sources)),
         MlflowTag.TABLES.value: json.dumps(table),
     }
-
-
-def read_vectors(tracker: Tracker, run_id: str, label: str) -> torch.Tensor:
-    """A label's vectors `[n_layers, d_model]` of an extraction's run.
-
-    Raises:
-        StoreError, DataError: the run holds none, or the file is damaged.
-    """
-    path = tracker.fetch(run_id, f"{Artifact.VECTORS}/{label}.safetensors")
-    return read_tensor(path, "vectors")
-
-
-def read_kept_activations(tracker: Tracker, run_id: str) -> Activations:
-    """The activations of an extraction's run.
-
-    Raises:
-        StoreError, DataError: the run holds none, or a file is damaged.
-    """
-    return read_activations(tracker.fetch(run_id, Artifact.ACTIVATIONS))
 
 
 def _params(row: StageRow) -> dict[str, str]:

@@ -3,65 +3,37 @@
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from massact.addresses import shown_uri
+from massact.addresses import first_line, shown_uri
 from massact.errors import MassactError, StoreError, UnusableStoreError
 from massact.store.databases import of_database
-from massact.store.schema import Declared, EvaluationRow, Kind, MlflowTag, StageRow, Tag, encode_declared
+from massact.store.retry import Patience, StoreLostError, held_back, is_outage
+from massact.store.schema import Declared, Kind, MlflowTag, Tag, encode_declared
 from massact.store.write.artifacts import fetch_from
 from massact.store.write.client import (
-    Creation,
     connect,
-    first_line,
+    find_run,
     fit_tag,
+    log_in_batches,
+    make_run,
     parent_tags,
     process_tag,
-    row_tags,
     run_tags,
     without_password,
 )
 from massact.store.write.experiments import ensure_experiment, view_tags, with_view_links
-from massact.store.write.retry import Patience, StoreLostError, held_back, is_outage, uninterrupted
-
-# Keeping what an experiment file declares in the store, for questions that are asked without the file.
-
-
-def keep_declared(
-    declared: Declared, set_tag: Callable[[str, str], None], say: Callable[[str], None]
-) -> None:
-    """Write it to an MLflow experiment. No phase fails for that: what goes wrong is said.
-
-    Args:
-        set_tag: sets a tag of the MLflow experiment.
-    """
-    try:
-        for key, value in encode_declared(declared, at=int(time.time() * 1000)).items():
-            set_tag(key, value)
-    except Exception as error:
-        say(
-            f"warning: the store does not keep what the experiment file declares ({first_line(error)}): "
-            "questions about what is missing need the file"
-        )
-
+from massact.store.write.finished_run import FinishedRun, Step
+from massact.store.write.run_writer import open_writer
 
 T = TypeVar("T")
-_MAX_METRICS, _MAX_PARAMS = 1000, 100
 PROJECT_RUN = "MLFLOW_RUN_ID"
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One value of a stepped metric."""
-
-    name: str
-    value: float
-    step: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +43,7 @@ class OpenRun:
     run_id: str
     experiment_id: str
     artifact_uri: str
-    """Where its artifacts go; asking the store for it each time would cost a quarter of logging a run."""
+    """Where its artifacts go."""
 
 
 class Tracker:
@@ -113,7 +85,7 @@ class Tracker:
     def _ask(self, attempt: Callable[[], T]) -> T:
         """Something that may be asked twice: the second time changes nothing."""
         with self._explained():
-            return self._patience.ask(uninterrupted(attempt), is_outage=is_outage)
+            return self._patience.ask(attempt)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -128,20 +100,27 @@ class Tracker:
             raise UnusableStoreError(f"tracking store {shown_uri(self.tracking_uri)}: {why}") from error
 
     def _describe(self, experiment_id: str) -> None:
-        """Its views, and what the file declares."""
+        """Its views, and what the file declares, for questions that are asked without the file."""
 
-        def set_tag(key: str, value: str) -> None:
-            self._ask(partial(self._client.set_experiment_tag, experiment_id, key, value))
+        def set_tags(tags: Mapping[str, str]) -> None:
+            for key, value in tags.items():
+                self._ask(partial(self._client.set_experiment_tag, experiment_id, key, value))
 
         tags = view_tags(self._floor)
         note = self._ask(partial(self._client.get_experiment, experiment_id)).tags.get(MlflowTag.NOTE, "")
         linked = with_view_links(note, experiment_id)
         if linked != note:
             tags[MlflowTag.NOTE] = linked
-        for key, value in tags.items():
-            set_tag(key, value)
-        if self._declared is not None:
-            keep_declared(self._declared, set_tag, self._say)
+        set_tags(tags)
+        if self._declared is None:
+            return
+        try:
+            set_tags(encode_declared(self._declared, at=int(time.time() * 1000)))
+        except Exception as error:  # no phase fails for that
+            self._say(
+                f"warning: the store does not keep what the experiment file declares ({first_line(error)}): "
+                "questions about what is missing need the file"
+            )
 
     @contextmanager
     def phase(
@@ -161,26 +140,27 @@ class Tracker:
                 self._describe(run.experiment_id)
                 self.shown_experiment_id = run.experiment_id
             self._patience.begin()
-            self.log_params(run, params)
+            known = self._get(run.run_id).data.params  # `mlflow run` has logged some already
+            fresh = {key: value for key, value in params.items() if value is not None and key not in known}
+            self.log(run, params={key: str(value) for key, value in fresh.items()})
             yield run
 
-    @contextmanager
-    def run(
-        self,
-        row: EvaluationRow | StageRow,
-        name: str,
-        *,
-        parent: OpenRun,
-        tags: Mapping[str, str] | None = None,
-        status: str = "FINISHED",
-    ) -> Iterator[OpenRun]:
-        """A run for a row, open while the block runs; it ends with `status` where nothing goes wrong."""
-        own = self._tags(row.kind, name=name, parent=parent) | row_tags(row) | dict(tags or {})
-        with self._writing(lambda: self._create(parent.experiment_id, own, name), status) as run:
-            yield run
+    def write(self, run: FinishedRun, parent: OpenRun) -> None:
+        """Write a finished run where another lies, once, however often it has to be tried."""
+        id_ = uuid.uuid4().hex
+        records = {id_: replace(run, tags={**run.tags, Tag.SPOOL.value: id_})}
+
+        def attempt() -> None:
+            writer = open_writer(self.tracking_uri, parent.experiment_id)
+            try:
+                writer.write_once(records, look=True)
+            finally:
+                writer.close()
+
+        self._ask(attempt)
 
     @contextmanager
-    def _writing(self, make: Callable[[], OpenRun], status: str = "FINISHED") -> Iterator[OpenRun]:
+    def _writing(self, make: Callable[[], OpenRun]) -> Iterator[OpenRun]:
         """A run that does not stay open, whatever happens: an interruption waits until it is known."""
         with ExitStack() as holding:
             holding.enter_context(held_back())
@@ -195,7 +175,7 @@ class Tracker:
             except BaseException as error:
                 self._end_badly(run, "FAILED", f"{type(error).__name__}: {error}")
                 raise
-            self._end(run, status)
+            self._end(run, "FINISHED")
 
     def _end_badly(self, run: OpenRun, status: str, error: str) -> None:
         """End a run after an error, which a store that is down must not hide: `massact doctor` ends it then."""
@@ -217,28 +197,23 @@ class Tracker:
         run_id = os.environ.get(PROJECT_RUN)
         if not run_id:
             return None
-        info = self._ask(lambda: self._client.get_run(run_id)).info
+        info = self._get(run_id).info
         for key, value in tags.items():
             self._ask(partial(self._client.set_tag, run_id, key, value))
         return OpenRun(run_id, str(info.experiment_id), str(info.artifact_uri))
 
     def _create(self, experiment_id: str, tags: Mapping[str, str], name: str) -> OpenRun:
-        creation = Creation(self._client, self.tracking_uri, experiment_id, name=name, tags=tags)
+        about: dict[str, Any] = {"name": name, "started_at": int(time.time() * 1000), "tags": tags}
         with self._explained():
             run_id, artifact_uri = self._patience.ask(
-                uninterrupted(creation.make), is_outage=is_outage, before_again=uninterrupted(creation.find)
+                partial(make_run, self._client, self.tracking_uri, experiment_id, **about),
+                before_again=partial(find_run, self._client, experiment_id, **about),
             )
         return OpenRun(run_id, experiment_id, artifact_uri)
 
     def _tags(self, kind: Kind, *, name: str, parent: OpenRun | None) -> dict[str, str]:
         under = parent_tags(parent.run_id) if parent else {}
         return run_tags(kind, self.experiment, name) | {Tag.PROCESS.value: process_tag()} | under
-
-    def log_params(self, run: OpenRun, params: Mapping[str, object]) -> None:
-        """Log params; one that `mlflow run` has logged already under that name is left as it is."""
-        known = self._ask(lambda: self._client.get_run(run.run_id)).data.params
-        fresh = {key: value for key, value in params.items() if value is not None and key not in known}
-        self.log(run, params={key: str(value) for key, value in fresh.items()})
 
     def log(
         self,
@@ -255,13 +230,16 @@ class Tracker:
             lambda: log_in_batches(self._client, run.run_id, params or {}, [*values, *steps], timestamp=now)
         )
 
+    def _get(self, run_id: str) -> Any:
+        return self._ask(lambda: self._client.get_run(run_id))
+
     def metrics(self, run_id: str) -> dict[str, float]:
         """The last value of each metric of a run."""
-        return dict(self._ask(lambda: self._client.get_run(run_id)).data.metrics)
+        return dict(self._get(run_id).data.metrics)
 
     def tags(self, run_id: str) -> dict[str, str]:
         """The tags of a run."""
-        return dict(self._ask(lambda: self._client.get_run(run_id)).data.tags)
+        return dict(self._get(run_id).data.tags)
 
     def set_tag(self, run: OpenRun, key: str, value: str) -> None:
         """Set a tag; a text longer than MLflow keeps is cut where a line ends, and says so."""
@@ -300,9 +278,7 @@ class Tracker:
             return fetch_from(place, path, tracking_uri=self.tracking_uri)
 
         try:
-            return self._patience.ask(
-                uninterrupted(download), is_outage=lambda error: is_outage(error) and self._is_down()
-            )
+            return self._patience.ask(download, is_passing=lambda error: is_outage(error) and self._is_down())
         except (MlflowException, StoreError) as error:
             if isinstance(error, StoreLostError):
                 raise
@@ -321,18 +297,3 @@ class Tracker:
         if error is not None:
             self._ask(lambda: self._client.set_tag(run.run_id, Tag.ERROR.value, error[:1000]))
         self._ask(lambda: self._client.set_terminated(run.run_id, status=status))
-
-
-def log_in_batches(
-    client: Any, run_id: str, params: Mapping[str, str], steps: Iterable[Step], *, timestamp: int
-) -> None:
-    """Log params and metrics in as few requests as the server's limits allow; time in ms since 1970."""
-    from mlflow.entities import Metric, Param
-
-    all_metrics = [Metric(one.name, one.value, timestamp, one.step) for one in steps]
-    all_params = [Param(key, value) for key, value in params.items()]
-    while all_metrics or all_params:
-        params_now, all_params = all_params[:_MAX_PARAMS], all_params[_MAX_PARAMS:]
-        room = _MAX_METRICS - len(params_now)
-        metrics_now, all_metrics = all_metrics[:room], all_metrics[room:]
-        client.log_batch(run_id, metrics=metrics_now, params=params_now)

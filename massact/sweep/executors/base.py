@@ -15,7 +15,7 @@ from massact.evaluation import Evaluation, FailedCell, Part, PlannedCell, Take, 
 from massact.judges.caching import RememberingJudge
 from massact.progress import Progress
 from massact.screening import StoppedCell
-from massact.store.write.finished_run import WholeRun
+from massact.store.write.finished_run import FinishedRun
 from massact.store.write.tracker import OpenRun
 
 if TYPE_CHECKING:  # workers that load no model need no torch
@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # workers that load no model need no torch
 Result = Evaluation | FailedCell
 Finished = Evaluation | FailedCell | StoppedCell
 """What is kept."""
-MakeRun = Callable[[Finished], WholeRun]
+MakeRun = Callable[[Finished], FinishedRun]
 """Makes a result's run; it may be called in another process, and there must give the same run when called again."""
 
 

@@ -76,7 +76,6 @@ class SpoolActor:
                 whole_result(draft.result, None if draft.vector is None else ray.get(draft.vector))
             )
             self._spool.put(run, experiment_id=draft.experiment_id, record_id=draft.id)
-        self._spool.wait_written()
 
     def news(self, seconds: float) -> News:
         """What became of records since the last time; waits for something to tell."""
