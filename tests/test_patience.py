@@ -18,7 +18,7 @@ from massact.store.write.client import connect
 from massact.store.write.retry import Patience, StoreLostError, is_outage
 from massact.store.write.run_writer import evaluation_run
 from massact.store.write.tracker import Tracker
-from massact.workflow.context import open_patient_store
+from massact.sweep.stores import PatientStore
 from tests.store_fixtures import evaluation_row
 
 
@@ -148,7 +148,7 @@ def test_a_phase_whose_store_is_gone_keeps_its_own_error(uri: str, monkeypatch: 
 def test_a_reading_is_tried_again(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     Tracker(uri, "study", floor=68.0)
     patience = Patience(60)
-    store = open_patient_store(uri, patience)
+    store = PatientStore(uri, patience)
     patience.begin()
     inner: Any = store
     flaky = Flaky(StoreError("does not answer"), 2)
@@ -160,11 +160,11 @@ def test_a_reading_is_tried_again(uri: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_store_that_is_not_there_holds_nothing_before_work_is_under_way(tmp_path: Path) -> None:
     uri, patience = f"sqlite:///{tmp_path}/none.db", Patience(60)
-    assert open_patient_store(uri, patience).finished_keys("study") == {}
+    assert PatientStore(uri, patience).finished_keys("study") == {}
     assert list(tmp_path.iterdir()) == []
     patience.begin()
     with pytest.raises(UnusableStoreError, match="no run store at"):
-        open_patient_store(uri, patience)
+        PatientStore(uri, patience)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_store_that_no_longer_fits_is_not_waited_for(uri: str, change: str, sa
     with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as database:
         database.execute(change)
     with pytest.raises(UnusableStoreError, match=said):
-        open_patient_store(uri, patience)
+        PatientStore(uri, patience)
     with (
         pytest.raises(UnusableStoreError, match=r"no such table|no column"),
         tracker.phase("phase2", params={}),

@@ -5,7 +5,6 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from types import FrameType
 from typing import Any
@@ -17,126 +16,63 @@ from massact._gc import collector_paused
 from massact.errors import MassactError, UsageError
 from massact.names import visible
 
-# Every command and where it lives: a command's module is loaded when it is run, not to list its name.
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A command that is not loaded yet."""
-
-    module: str
-    attribute: str
-    summary: str
-    """The first sentence of its help, for the list of commands."""
-
-
-COMMANDS: dict[str, Entry] = {
-    "main": Entry("phases", "main_command", "Run the whole plan: calibrate, extract, phases 1 to 4, report."),
-    "calibrate": Entry("phases", "calibrate", "Find each model's massive dims from neutral prompts."),
-    "extract": Entry(
-        "phases", "extract", "Extract activations and vectors, with every cleaning before and after."
-    ),
-    "phase1": Entry(
-        "phases",
-        "phase1",
-        "Fill the coherence gaps of the key comparisons: the grid, gap analysis, a search, check again.",
-    ),
-    "phase2": Entry("phases", "phase2", "Compare cleaning before extraction with cleaning after it."),
-    "phase3": Entry("phases", "phase3", "Trace the cleaning curve: 0, 1, 2, 3, 5 and all massive dims."),
-    "phase4": Entry("phases", "phase4", "Work out coefficient patterns and recommendations from the store."),
-    "confirm": Entry(
-        "phases",
-        "confirm",
+_BY_MODULE: dict[str, dict[str, str]] = {
+    "phases": {
+        "main": "Run the whole plan: calibrate, extract, phases 1 to 4, report.",
+        "calibrate": "Find each model's massive dims from neutral prompts.",
+        "extract": "Extract activations and vectors, with every cleaning before and after.",
+        "phase1": "Fill the coherence gaps of the key comparisons: the grid, gap analysis, a search, check again.",
+        "phase2": "Compare cleaning before extraction with cleaning after it.",
+        "phase3": "Trace the cleaning curve: 0, 1, 2, 3, 5 and all massive dims.",
+        "phase4": "Work out coefficient patterns and recommendations from the store.",
+        "confirm":
         "Evaluate winners and labels tied with them once more, on questions that took no part in choosing them.",
-    ),
-    "predict": Entry(
-        "phases",
-        "predict",
-        "Test what predicts the best coefficient and the cliff, and register what searches start from.",
-    ),
-    "evaluate": Entry(
-        "evaluate", "evaluate", "Evaluate a grid of cells: labels x layers x coefficients at one window."
-    ),
-    "search": Entry(
-        "search", "search", "Search the best coefficient of labels at every layer, with few evaluations."
-    ),
-    "fill-gaps": Entry(
-        "search",
-        "fill_gaps",
-        "Search what gaps reports, until no gap remains or it is said why one cannot be closed.",
-    ),
-    "report": Entry(
-        "phases", "report", "Write the report of everything the store holds, as HTML and Markdown."
-    ),
-    "gaps": Entry(
-        "questions",
-        "gaps",
-        "Which groups have no result at or above the coherence floor, and what to try next.",
-    ),
-    "best": Entry("questions", "best", "The best result of each group at or above the coherence floor."),
-    "compare": Entry(
-        "questions", "compare", "Two labels side by side: the best of each, and whether they are one vector."
-    ),
-    "curve": Entry(
-        "questions", "curve", "The best delta against the number of cleaned dims: 0, 1, 2, 3, 5, 10 and all."
-    ),
-    "coefficients": Entry(
-        "questions",
-        "coefficients",
-        "Where the best coefficients lie, how methods and cleaning shift them, and where to start.",
-    ),
-    "sensitivity": Entry(
-        "questions", "sensitivity", "Which label wins at every coherence floor, and where the winner flips."
-    ),
-    "judges": Entry(
-        "questions",
-        "judges",
-        "The winners under two judges of the same responses, and which of them flip.",
-    ),
-    "confirmations": Entry(
-        "questions",
-        "confirmations",
+        "report": "Write the report of everything the store holds, as HTML and Markdown.",
+        "predict": "Test what predicts the best coefficient and the cliff, and register what searches start from.",
+        "status": "Show what the store holds for an experiment, prerequisite by prerequisite.",
+    },
+    "evaluate": {
+        "evaluate": "Evaluate a grid of cells: labels x layers x coefficients at one window.",
+        "search": "Search the best coefficient of labels at every layer, with few evaluations.",
+        "fill-gaps": "Search what gaps reports, until no gap remains or it is said why one cannot be closed.",
+    },
+    "questions": {
+        "gaps": "Which groups have no result at or above the coherence floor, and what to try next.",
+        "best": "The best result of each group at or above the coherence floor.",
+        "compare": "Two labels side by side: the best of each, and whether they are one vector.",
+        "curve": "The best delta against the number of cleaned dims: 0, 1, 2, 3, 5, 10 and all.",
+        "coefficients": "Where the best coefficients lie, how methods and cleaning shift them, and where to start.",
+        "sensitivity": "Which label wins at every coherence floor, and where the winner flips.",
+        "judges": "The winners under two judges of the same responses, and which of them flip.",
+        "confirmations":
         "Winners on questions that took no part in choosing them, and how much of each delta remains.",
-    ),
-    "runs": Entry("questions", "runs", "The evaluations one by one, with their runs."),
-    "status": Entry(
-        "phases", "status", "Show what the store holds for an experiment, prerequisite by prerequisite."
-    ),
-    "doctor": Entry(
-        "doctor",
-        "doctor",
-        "Find what is wrong in the run store and the spool, and with --fix mend what can be mended.",
-    ),
-    "judge-check": Entry(
-        "judging",
-        "judge_check",
-        "Show a judge texts whose scores are known, several times, and how much its scores vary.",
-    ),
-    "rejudge": Entry(
-        "judging",
-        "rejudge",
-        "Score stored responses with another judge, without generating any again.",
-    ),
-    "sync": Entry("sync", "sync", "Send finished evaluations that wait in the spool to the run store."),
-    "users": Entry(
-        "serve", "users", "Who may use a tracking server with logins: readers, writers and administrators."
-    ),
-    "serve": Entry(
-        "serve",
-        "serve",
-        "Start the tracking server and UI: database, artifacts and, with --auth, users.",
-    ),
-    "import": Entry(
-        "transfer",
-        "import_command",
-        "Import old results: a results.jsonl file, or a folder such as trait-interp's experiments/.",
-    ),
-    "export": Entry(
-        "transfer",
-        "export_command",
+        "runs": "The evaluations one by one, with their runs.",
+    },
+    "doctor": {
+        "doctor": "Find what is wrong in the run store and the spool, and with --fix mend what can be mended.",
+    },
+    "judging": {
+        "judge-check": "Show a judge texts whose scores are known, several times, and how much its scores vary.",
+        "rejudge": "Score stored responses with another judge, without generating any again.",
+    },
+    "sync": {
+        "sync": "Send finished evaluations that wait in the spool to the run store.",
+    },
+    "serve": {
+        "users": "Who may use a tracking server with logins: readers, writers and administrators.",
+        "serve": "Start the tracking server and UI: database, artifacts and, with --auth, users.",
+    },
+    "transfer": {
+        "import": "Import old results: a results.jsonl file, or a folder such as trait-interp's experiments/.",
+        "export":
         "Export results as results.jsonl files, with responses, calibrations and vectors, in trait-interp's layout.",
-    ),
+    },
+}  # fmt: skip
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    name: (module, summary) for module, commands in _BY_MODULE.items() for name, summary in commands.items()
 }
+"""Of each command its module in `massact.cli`, and the first sentence of its help, for the list of commands."""
 
 INTERRUPTED, TERMINATED = 130, 143
 
@@ -163,24 +99,24 @@ class Group(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in self.commands and cmd_name in COMMANDS:
-            entry = COMMANDS[cmd_name]
             with collector_paused():  # hundreds of modules, none of which is garbage
-                module = import_module(f"massact.cli.{entry.module}")
-            self.commands[cmd_name] = getattr(module, entry.attribute)
+                module = import_module(f"massact.cli.{COMMANDS[cmd_name][0]}")
+            held = [one for one in vars(module).values() if isinstance(one, click.Command)]
+            self.commands.update({one.name: one for one in held if one.name in COMMANDS})
         return self.commands.get(cmd_name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        found = super().resolve_command(ctx, args)
-        if found[1] is not None and not ctx.resilient_parsing:
-            refuse_repeated(found[1], found[2])
-        return found
+        resolved = super().resolve_command(ctx, args)
+        if resolved[1] is not None and not ctx.resilient_parsing:
+            refuse_repeated(resolved[1], resolved[2])
+        return resolved
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         names = self.list_commands(ctx)
         room = formatter.width - 6 - max(map(len, names))
-        stubs = (click.Command(name, help=COMMANDS[name].summary) for name in names)
+        stubs = (click.Command(name, help=COMMANDS[name][1]) for name in names)
         rows = [(name, stub.get_short_help_str(room)) for name, stub in zip(names, stubs, strict=True)]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
@@ -204,7 +140,7 @@ def refuse_repeated(command: click.Command, arguments: Sequence[str]) -> None:
     Raises:
         UsageError: one is.
     """
-    given: Counter[click.Option] = Counter()
+    times_given: Counter[click.Option] = Counter()
     written: dict[click.Option, set[str]] = {}
     options = {
         name: one
@@ -222,11 +158,11 @@ def refuse_repeated(command: click.Command, arguments: Sequence[str]) -> None:
             if isinstance(command, click.Group) and argument in command.commands:
                 return refuse_repeated(command.commands[argument], list(rest))
             continue
-        given[option] += 1
+        times_given[option] += 1
         written.setdefault(option, set()).add(name)
         for _ in range(0 if is_joined or option.is_flag or option.count else option.nargs):
             next(rest, None)
-    for option, times in given.items():
+    for option, times in times_given.items():
         if times > 1 and not option.multiple and (not option.is_flag or len(written[option]) > 1):
             names = " and ".join(sorted(written[option]))
             raise UsageError(f"{names} given {times} times, of which one counts: write it once")

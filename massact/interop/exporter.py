@@ -33,6 +33,7 @@ from massact.keys import digest
 from massact.store.read.base import RawRun
 from massact.store.read.contents import stored_runs
 from massact.store.schema import (
+    ROW_TAGS,
     Artifact,
     EvaluationRow,
     Kind,
@@ -166,9 +167,9 @@ def plan_calibrations(
         StoreError: the store cannot be read.
     """
     found: dict[tuple[str, str], PlannedCalibration] = {}
-    for run in stored_runs(tracking_uri, experiment, Kind.CALIBRATION, tags=(Tag.ROW,)):
+    for run in stored_runs(tracking_uri, experiment, Kind.CALIBRATION, tags=ROW_TAGS):
         try:
-            row = decode_stage(run.tags.get(Tag.ROW, ""))
+            row = decode_stage(run.tags.get(Tag.ROW, ""), run.tags.get(Tag.CELL))
         except (ValueError, TypeError):
             continue
         ended = run.finished_at if run.finished_at is not None else 0

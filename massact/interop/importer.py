@@ -23,9 +23,9 @@ from massact.interop.names import Context, Source, Target, direction_note, resol
 from massact.interop.own_format import is_native, parse_native
 from massact.interop.report import FileReport, ImportReport, OnRefusal, Seen, measured_identity
 from massact.interop.responses import ResponsesFolder, scores_of
-from massact.interop.rows import FoundBaseline, cell_key, content_digest, imported_row, n_asked
+from massact.interop.rows import FoundBaseline, cell_json, content_digest, imported_row, n_asked
 from massact.interop.writing import Origin, Sink, imported_run, native_run
-from massact.keys import canonical_json
+from massact.keys import canonical_json, digest_text
 from massact.store.write.run_writer import WholeRun
 
 # The first reading of a results file: its header and its baselines, wherever they stand.
@@ -98,7 +98,9 @@ def survey_file(source: Source, target: Target) -> Survey:
     baselines = {}
     for (judge, _), (_, baseline) in sorted(found.newest.items(), key=lambda one: one[1][0]):
         n = n_asked(context, baseline, counts)
-        baselines[judge, n] = FoundBaseline(cell_key(context, baseline, n), baseline.result.trait_mean)
+        baselines[judge, n] = FoundBaseline(
+            digest_text(cell_json(context, baseline, n)), baseline.result.trait_mean
+        )
     last = max(found.newest.values(), key=lambda one: one[0], default=None)
     newest = content_digest(context, last[1]) if last else None
     return Survey(context, None, baselines, counts, newest)

@@ -8,6 +8,7 @@ from typing import Any
 
 from massact.interop.lines import OWN, LineError
 from massact.json_text import parse_object
+from massact.keys import digest_text
 from massact.store.schema import (
     EvaluationRow,
     Kind,
@@ -92,7 +93,8 @@ def native_document(
 
 def own_document(row: EvaluationRow | StageRow, times: Times) -> dict[str, Any]:
     """What the `massact` object of a line or of a `calibration.json` holds at least."""
-    return {"row": json.loads(encode_row(row)), "started_at": times[0], "finished_at": times[1]}
+    cell = {} if row.cell is None else {"cell": row.cell}
+    return {"row": json.loads(encode_row(row)), **cell, "started_at": times[0], "finished_at": times[1]}
 
 
 def parse_native_stage(document: Mapping[str, Any], experiment: str) -> tuple[StageRow, Times]:
@@ -103,11 +105,13 @@ def parse_native_stage(document: Mapping[str, Any], experiment: str) -> tuple[St
     """
     own = _own(document)
     try:
-        row = decode_stage(json.dumps(own["row"]))
+        row = decode_stage(json.dumps(own["row"]), own.get("cell"))
     except (ValueError, TypeError, KeyError) as error:
         raise LineError(f"its `massact` object holds no row of ours: {error}") from error
     if row.kind is not Kind.CALIBRATION:
         raise LineError(f"its `massact` row is of kind {row.kind}")
+    if not isinstance(row.cell, str) or digest_text(row.cell) != row.key:
+        row = replace(row, cell=None)
     return replace(row, experiment=experiment), _times(own)
 
 

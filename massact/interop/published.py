@@ -15,10 +15,10 @@ from pathlib import Path
 from massact.errors import DataError, UsageError, lfs_advice
 from massact.interop.lines import MAX_LAYER, LineError
 from massact.interop.report import Refusal
-from massact.keys import digest
+from massact.keys import canonical_json, digest_text
 from massact.labels import normalise_label
 from massact.store.schema import Kind, MlflowTag, PublishedRow, Tag, encode_row, format_param
-from massact.store.write.client import parent_tags, row_tags, run_tags
+from massact.store.write.client import cell_files, parent_tags, row_tags, run_tags
 from massact.store.write.run_writer import RunWriter, WholeRun, open_writer
 from massact.store.write.tracker import OpenRun, Tracker
 from massact.vectors.positions import parse_position
@@ -217,6 +217,7 @@ def published_run(row: PublishedRow, parent: OpenRun, at: int) -> WholeRun:
         metrics={key: float(value) for key, value in _present(row, _METRICS).items()},
         started_at=at,
         finished_at=at,
+        files=cell_files(row),
     )
 
 
@@ -286,14 +287,17 @@ def _row(values: Mapping[str, str], experiment: str) -> PublishedRow:
         **numbers,
         "note": values.get("note") or None,
     }
-    row = PublishedRow(kind=Kind.PUBLISHED, experiment=experiment, key=_key(content), **content)  # type: ignore[arg-type]  # names are the fields'
+    present = {name: value for name, value in content.items() if value is not None}
+    cell = canonical_json({"kind": Kind.PUBLISHED.value, "version": _KEY_VERSION, **present})
+    row = PublishedRow(
+        kind=Kind.PUBLISHED,
+        experiment=experiment,
+        key=digest_text(cell),
+        cell=cell,
+        **content,  # type: ignore[arg-type]  # names are the fields'
+    )
     encode_row(row)  # refuses what no tag can hold, as long as it is one line's fault
     return row
-
-
-def _key(content: Mapping[str, object]) -> str:
-    present = {name: value for name, value in content.items() if value is not None}
-    return digest({"kind": Kind.PUBLISHED.value, "version": _KEY_VERSION, **present})
 
 
 def _position(text: str) -> str:

@@ -8,7 +8,7 @@ from massact.domain import COMPONENT, Recipe
 from massact.errors import UsageError
 from massact.interop.lines import LineError, ResultLine, Vector
 from massact.interop.names import Context
-from massact.keys import digest
+from massact.keys import canonical_json, digest, digest_text
 from massact.labels import parse_label
 from massact.store.schema import EvaluationRow, Kind
 
@@ -67,13 +67,15 @@ def imported_row(
         LineError: neither the line nor its folder names a position.
     """
     header, result = context.header, line.result
+    cell = cell_json(context, line, n_questions)
     before = baseline.trait_mean if baseline else None
     delta = None if before is None or result.trait_mean is None else round(result.trait_mean - before, 6)
     unscored = 0 if n_questions is None or result.n is None else max(0, n_questions - result.n)
     return EvaluationRow(
         kind=Kind.BASELINE if line.is_baseline else Kind.EVALUATION,
         experiment=experiment,
-        key=cell_key(context, line, n_questions),
+        key=digest_text(cell),
+        cell=cell,
         setting=digest({"kind": "imported setting", **_setting(context, line, n_questions)}),
         model=context.model,
         model_variant=context.model_variant,
@@ -100,8 +102,8 @@ def imported_row(
     )
 
 
-def cell_key(context: Context, line: ResultLine, n_questions: int | None) -> str:
-    """The key of a line's cell: later results of one cell supersede earlier ones.
+def cell_json(context: Context, line: ResultLine, n_questions: int | None) -> str:
+    """The canonical JSON of a line's cell, whose digest is its key: later results of one cell supersede earlier ones.
 
     A line without a timestamp cannot supersede another, so its result is part of its key; nor can one that lacks
     many scores supersede one that has them.
@@ -118,7 +120,7 @@ def cell_key(context: Context, line: ResultLine, n_questions: int | None) -> str
         fields["n_scored"] = n
     if line.timestamp is None:
         fields["result"] = line.document["result"]
-    return digest(fields)
+    return canonical_json(fields)
 
 
 def content_digest(context: Context, line: ResultLine) -> str:

@@ -13,7 +13,8 @@ from massact.interop.names import Context, Target
 from massact.interop.own_format import Times
 from massact.interop.report import ImportReport
 from massact.interop.responses import responses_table
-from massact.store.schema import TAG_LIMIT, Artifact, EvaluationRow, Kind, MlflowTag, Scores, Tag
+from massact.keys import cell_json
+from massact.store.schema import TAG_LIMIT, Artifact, EvaluationRow, Kind, MlflowTag, Scores, Tag, stored_cell
 from massact.store.write.client import parent_tags
 from massact.store.write.run_writer import RunWriter, WholeRun, evaluation_run, open_writer
 from massact.store.write.tracker import OpenRun, Tracker
@@ -169,6 +170,8 @@ def _run(
 ) -> WholeRun:
     if responses:
         files = {**files, Artifact.RESPONSES.value: responses_table(responses)}
+    if row.origin is None and (cell := stored_cell(row)) is not None:
+        row = replace(row, cell=cell_json(cell))
     try:
         run = evaluation_run(
             row, scores, name=_name(row), started_at=times[0], finished_at=times[1], tags=tags, files=files

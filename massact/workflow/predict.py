@@ -15,12 +15,12 @@ from massact.report.prediction import prediction_csv, prediction_markdown
 from massact.store.schema import Artifact, MlflowTag, Tag
 from massact.store.write.registry import prior_name, register_prior
 from massact.store.write.tracker import OpenRun
+from massact.sweep.accounting import phase_params
+from massact.sweep.context import Session
 from massact.sweep.planner import load_answers
+from massact.sweep.vectors import StoredVectors, facts_of
 from massact.toy import is_toy
 from massact.vectors.geometry import vector_digest
-from massact.workflow.context import Session
-from massact.workflow.steps import phase_params
-from massact.workflow.vectors import StoredVectors, facts_of
 
 OTHER_VECTOR = "evaluated with a vector that the store's extraction does not hold (any more)"
 NOT_DECLARED = "of a model or trait that the experiment file does not declare"
@@ -54,7 +54,7 @@ def run_predict(session: Session, floor: float | None = None) -> Prediction:
     """
     found = predict(session, session.experiment.coherence_floor if floor is None else floor)
     params = {**phase_params(session), "coherence_floor": f"{found.floor:g}"}
-    with session.tracker.phase("predict", params=params) as run:
+    with session.stores.tracker.phase("predict", params=params) as run:
         _log(session, run, found)
         session.show(found.text)
         if found.floor != session.experiment.coherence_floor:
@@ -62,7 +62,7 @@ def run_predict(session: Session, floor: float | None = None) -> Prediction:
             return found
         name = prior_name(session.experiment.name)
         text = format_prior(found.prior(session.experiment.name))
-        registered = register_prior(session.tracker, run, name, text)
+        registered = register_prior(session.stores.tracker, run, name, text)
         session.show(f"registered: {name} version {registered.version}, which searches start from")
     return found
 
@@ -158,7 +158,7 @@ def _too_few(session: Session, cases: list[Case], left_out: Mapping[str, int], f
 
 
 def _log(session: Session, run: OpenRun, found: Prediction) -> None:
-    tracker, trial = session.tracker, found.trial
+    tracker, trial = session.stores.tracker, found.trial
     tracker.set_tag(run, MlflowTag.NOTE, found.text)
     for decision in found.decisions:
         tracker.set_tag(run, f"{Tag.VERDICT}.{decision.target}_coefficient", decision.text)

@@ -38,13 +38,13 @@ from massact.store.write.experiments import UI_ADDRESS
 from massact.store.write.stages import read_calibration
 from massact.store.write.tensors import read_responses
 from massact.store.write.tracker import OpenRun
+from massact.sweep.accounting import phase_params
+from massact.sweep.context import Session
 from massact.sweep.planner import load_answers
+from massact.sweep.vectors import StoredVectors, pair_cosines
 from massact.toy import is_toy
 from massact.vectors.geometry import cosine
 from massact.vectors.massive_dims import Calibration
-from massact.workflow.context import Session
-from massact.workflow.steps import phase_params
-from massact.workflow.vectors import StoredVectors, pair_cosines
 
 # What a report says of where its numbers come from, and of the vectors behind them.
 
@@ -86,7 +86,7 @@ def _datasets(session: Session) -> dict[str, str]:
     found = {}
     for trait in session.experiment.traits:
         with suppress(MassactError):
-            found[trait.name] = session.dataset(trait).digest
+            found[trait.name] = session.datasets.of(trait).digest
     return found
 
 
@@ -110,7 +110,7 @@ def _commits(session: Session) -> tuple[Commit, ...]:
     tags = (MlflowTag.GIT_COMMIT, Tag.GIT_DIRTY)
     runs: Counter[str] = Counter()
     dirty: Counter[str] = Counter()
-    for run in stored_runs(session.tracking_uri, session.experiment.name, Kind.EVALUATION, tags=tags):
+    for run in stored_runs(session.stores.tracking_uri, session.experiment.name, Kind.EVALUATION, tags=tags):
         commit = run.tags.get(MlflowTag.GIT_COMMIT, "")
         runs[commit] += 1
         dirty[commit] += run.tags.get(Tag.GIT_DIRTY) == "true"
@@ -121,7 +121,7 @@ def _judging(session: Session, store: RunStore) -> Judging | None:
     """What the judges of all phases' runs were asked, together."""
     total: dict[str, float] = {}
     for phase in store.phases(session.experiment.name):
-        found = session.tracker.metrics(phase.run_id)
+        found = session.stores.tracker.metrics(phase.run_id)
         for name in JudgeMetric:
             if name in found:
                 total[name] = total.get(name, 0.0) + found[name]
@@ -278,7 +278,7 @@ class _Place:
         if run_id is None:
             return []
         try:
-            return list(read_responses(self.session.fetch(run_id, Artifact.RESPONSES)))
+            return list(read_responses(self.session.stores.fetch(run_id, Artifact.RESPONSES)))
         except MassactError:
             return []
 
@@ -364,7 +364,7 @@ def run_report(
     """
     if findings is not None:
         read_for_findings(findings)
-    tracker = session.tracker
+    tracker = session.stores.tracker
     with tracker.phase("report", kind=Kind.REPORT, parent=parent, params=phase_params(session)) as run:
         session.say("writing the report")
         report = build_report(_collect(session, run))
@@ -403,13 +403,17 @@ def _write(report: Report, folder: Path) -> None:
 def _collect(session: Session, run: OpenRun) -> ReportInput:
     experiment = session.experiment
     answers = load_answers(session, with_scores=True, with_confirmations=True)
-    with session.store() as store:
+    with session.stores.read() as store:
         baselines = store.baselines(experiment.name)
         whole = [one.row for one in store.evaluations(experiment.name)]
         published = tuple(one.row for one in store.published(experiment.name))
         facts = provenance(session, store, whole, len(answers.failures))
         stages = {one.row.model: one for one in store.stages(Kind.CALIBRATION, experiment.name)}
-    address = session.tracking_uri.rstrip("/") if session.tracking_uri.startswith("http") else UI_ADDRESS
+    address = (
+        session.stores.tracking_uri.rstrip("/")
+        if session.stores.tracking_uri.startswith("http")
+        else UI_ADDRESS
+    )
     return ReportInput(
         experiment=experiment,
         answers=answers,
@@ -428,4 +432,4 @@ def _collect(session: Session, run: OpenRun) -> ReportInput:
 
 
 def _calibration(session: Session, run_id: str) -> Calibration:
-    return read_calibration(session.tracker.fetch(run_id, Artifact.CALIBRATION))
+    return read_calibration(session.stores.tracker.fetch(run_id, Artifact.CALIBRATION))

@@ -18,6 +18,7 @@ from massact.store.read.base import (
 )
 from massact.store.schema import (
     COHERENCE_SCORE,
+    ROW_TAGS,
     TRAIT_SCORE,
     Declared,
     EvaluationRow,
@@ -122,7 +123,7 @@ class StoreReader:
 
     def rows(self, run_ids: Iterable[str]) -> dict[str, EvaluationRow]:
         """The whole rows of finished runs; a run that holds no readable one is absent."""
-        found = self._source.finished_runs(list(dict.fromkeys(run_ids)), tags=(Tag.ROW,))
+        found = self._source.finished_runs(list(dict.fromkeys(run_ids)), tags=ROW_TAGS)
         return {one.run_id: one.row for one in self._decoded(found, None, decode_evaluation)}
 
     def evaluations(self, experiment: str) -> list[Stored[EvaluationRow]]:
@@ -208,8 +209,10 @@ class StoreReader:
         """Let go of connections."""
         self._source.close()
 
-    def _rows(self, experiment: str, kind: Kind, decode: Callable[[str], RowT]) -> list[Stored[RowT]]:
-        return self._decoded(self._runs(experiment, kind, (FINISHED,), (Tag.ROW,)), kind, decode)
+    def _rows(
+        self, experiment: str, kind: Kind, decode: Callable[[str, str | None], RowT]
+    ) -> list[Stored[RowT]]:
+        return self._decoded(self._runs(experiment, kind, (FINISHED,), ROW_TAGS), kind, decode)
 
     def _runs(
         self, experiment: str, kind: Kind, statuses: Sequence[str], tags: Sequence[str]
@@ -218,12 +221,12 @@ class StoreReader:
         return self._source.runs(experiment, kind=kind, statuses=statuses, tags=tags)
 
     def _decoded(
-        self, runs: Iterable[RawRun], kind: Kind | None, decode: Callable[[str], RowT]
+        self, runs: Iterable[RawRun], kind: Kind | None, decode: Callable[[str, str | None], RowT]
     ) -> list[Stored[RowT]]:
         decoded = []
         for run in sorted(runs, key=_start):
             try:
-                row = decode(run.tags.get(Tag.ROW, ""))
+                row = decode(run.tags.get(Tag.ROW, ""), run.tags.get(Tag.CELL))
             except (ValueError, TypeError):
                 self._unreadable[run.run_id] = None
                 continue

@@ -30,8 +30,17 @@ from massact.store.schema import (
     evaluation_metrics,
     evaluation_params,
     point_tag,
+    run_name,
 )
-from massact.store.write.client import connect, process_tag, request_run, row_tags, run_tags, without_password
+from massact.store.write.client import (
+    cell_files,
+    connect,
+    process_tag,
+    request_run,
+    row_tags,
+    run_tags,
+    without_password,
+)
 from massact.store.write.finished_run import WholeRun, check_runs
 from massact.store.write.tracker import Step, log_in_batches
 
@@ -437,21 +446,18 @@ def evaluation_run(
     tags: Mapping[str, str] = {},
     files: Mapping[str, bytes] = {},
 ) -> WholeRun:
-    """The run of an evaluation or a baseline, as `log_evaluation` would have written it.
+    """The run of an evaluation or a baseline, as a sweep writes it.
 
     Args:
         scores: per question; `None` where only the means are known.
-        name: the run's name; `None` for the one that `log_evaluation` gives.
+        name: the run's name; `None` for the one that a sweep gives.
         tags: more tags, such as `massact.store.write.client.parent_tags`.
         files: artifacts by path; with `responses.json` among them the UI shows it as a table.
 
     Raises:
         ValueError: the row does not fit in a tag.
     """
-    if name is None:
-        from massact.store.write.rows import run_name  # loads torch, which importing results does not need
-
-        name = run_name(row)
+    name = run_name(row) if name is None else name
     own = evaluation_tags(row, scores, keep_responses=Artifact.RESPONSES in files)
     return WholeRun(
         name=name,
@@ -461,7 +467,7 @@ def evaluation_run(
         steps=score_steps(scores) if scores else (),
         started_at=started_at,
         finished_at=finished_at,
-        files=files,
+        files={**cell_files(row), **files},
     )
 
 

@@ -1,4 +1,4 @@
-"""Logging and reading back calibrations and extractions."""
+"""Calibrations and extractions as runs."""
 
 import json
 import math
@@ -7,16 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
-from massact.data.splits import LEFT_OUT, Fate, Fates
 from massact.errors import DataError
 from massact.json_text import parse_object
 from massact.store.schema import Artifact, MlflowTag, StageRow, format_param
-from massact.store.write.client import fit_tag
-from massact.store.write.tensors import read_activations, read_tensor, write_activations, write_tensors
+from massact.store.write.client import cell_files, fit_tag
+from massact.store.write.tensors import write_activations, write_tensors
 from massact.store.write.tracker import OpenRun, Step, Tracker
-from massact.vectors.activations import Activations
+from massact.vectors.activations import LEFT_OUT, Activations, PromptStatus, PromptStatuses
 from massact.vectors.extract import Contrast, LabelVectors, Vetting, validation_metrics
 from massact.vectors.massive_dims import Calibration, calibration_json, parse_calibration
 
@@ -27,10 +24,10 @@ _COLUMNS = (
     "unscored_because", "kept", "fate",
 )  # fmt: skip
 _REASONS = {
-    Fate.FAILED: "vetting",
-    Fate.UNSCORED: "unscored",
-    Fate.PAIR: "pair",
-    Fate.NO_WINDOW: "no_window",
+    PromptStatus.FAILED: "vetting",
+    PromptStatus.UNSCORED: "unscored",
+    PromptStatus.PAIR: "pair",
+    PromptStatus.NO_WINDOW: "no_window",
 }
 _SIDES = ("positive", "negative")
 
@@ -40,7 +37,7 @@ class Sources:
     """What one window's vectors were extracted from."""
 
     contrast: Contrast = field(repr=False)
-    fates: tuple[Fates, Fates] = field(repr=False)
+    fates: tuple[PromptStatuses, PromptStatuses] = field(repr=False)
     """Of each side's prompts."""
     vetting: Vetting | None = field(repr=False, default=None)
     vetted_as: str | None = None
@@ -73,7 +70,7 @@ def count_metrics(sources: Sources) -> dict[str, float]:
         counts = Counter(fates)
         metrics[f"n_kept_{side}"] = len(fates) - sum(counts[fate] for fate in LEFT_OUT)
         for fate, reason in _REASONS.items():
-            if counts[fate] or (sources.vetting and fate is not Fate.NO_WINDOW):
+            if counts[fate] or (sources.vetting and fate is not PromptStatus.NO_WINDOW):
                 metrics[f"n_dropped_{side}_{reason}"] = counts[fate]
     return metrics
 
@@ -84,7 +81,7 @@ def sources_note(sources: Sources) -> str:
     lines.append("|---" * (4 + len(LEFT_OUT)) + "|")
     for side, fates in zip(_SIDES, sources.fates, strict=True):
         counts = Counter(fates)
-        cells = [counts[fate] for fate in (Fate.TRAIN, Fate.VALIDATION, *LEFT_OUT)]
+        cells = [counts[fate] for fate in (PromptStatus.TRAIN, PromptStatus.VALIDATION, *LEFT_OUT)]
         lines.append(f"| {side} | {len(fates)} | " + " | ".join(str(n) for n in cells) + " |")
     if sources.vetted_as:
         lines += ["", f"Vetted: {sources.vetted_as}."]
@@ -118,6 +115,7 @@ def log_calibration(tracker: Tracker, parent: OpenRun, row: StageRow, calibratio
         tracker.log(run, params=_params(row), steps=_calibration_steps(calibration))
         with tracker.artifacts(run) as folder:
             (folder / Artifact.CALIBRATION).write_text(text + "\n", encoding="utf-8")
+            _write_cell(folder, row)
     return run.run_id
 
 
@@ -138,25 +136,29 @@ def log_extraction(tracker: Tracker, parent: OpenRun, row: StageRow, extracted: 
     position = (row.position or "").removeprefix("response")
     steps = [
         Step(f"{name}/{label}", value, layer)
-        for label, layer, one in validation_metrics(extracted.vectors)
-        for name, value in (("validation_accuracy", one.accuracy), ("effect_size", one.effect_size))
+        for label, layer, figures in validation_metrics(extracted.vectors)
+        for name, value in (("validation_accuracy", figures.accuracy), ("effect_size", figures.effect_size))
         if math.isfinite(value)
     ]
-    counts = {"n_train": len(extracted.activations.train), "n_dropped": extracted.activations.n_dropped}
-    sources = count_metrics(extracted.sources) if extracted.sources else {}
-    unconverged = sum(len(vectors.unconverged_layers) for vectors in extracted.vectors.values())
     metrics = {
-        **counts,
-        **sources,
+        "n_train": len(extracted.activations.train),
+        "n_dropped": extracted.activations.n_dropped,
+        **(count_metrics(extracted.sources) if extracted.sources else {}),
         "n_vectors": len(extracted.vectors) * row.n_layers,
-        "n_unconverged_probes": unconverged,
+        "n_unconverged_probes": sum(len(made.unconverged_layers) for made in extracted.vectors.values()),
     }
     name = f"extraction {position} · {row.model} · {row.trait}"
     with tracker.run(row, name, parent=parent, tags=_source_tags(extracted.sources)) as run:
         tracker.log(run, params=_params(row), metrics={k: float(v) for k, v in metrics.items()}, steps=steps)
         with tracker.artifacts(run) as folder:
             _write_extraction(folder, row, extracted)
+            _write_cell(folder, row)
     return run.run_id
+
+
+def _write_cell(folder: Path, row: StageRow) -> None:
+    for name, content in cell_files(row).items():
+        (folder / name).write_bytes(content)
 
 
 def _write_extraction(folder: Path, row: StageRow, extracted: Extracted) -> None:
@@ -166,9 +168,9 @@ def _write_extraction(folder: Path, row: StageRow, extracted: Extracted) -> None
     if extracted.sources is not None:
         (folder / Artifact.CONTINUATIONS).write_bytes(continuation_bytes(extracted.sources))
     (folder / Artifact.VECTORS).mkdir()
-    for label, vectors in extracted.vectors.items():
+    for label, made in extracted.vectors.items():
         path = folder / Artifact.VECTORS / f"{label}.safetensors"
-        write_tensors(path, {"vectors": vectors.vectors}, {**provenance, "label": label})
+        write_tensors(path, {"vectors": made.vectors}, {**provenance, "label": label})
 
 
 def _source_tags(sources: Sources | None) -> dict[str, str]:
@@ -182,25 +184,6 @@ def _source_tags(sources: Sources | None) -> dict[str, str]:
     }
 
 
-def read_vectors(tracker: Tracker, run_id: str, label: str) -> torch.Tensor:
-    """A label's vectors `[n_layers, d_model]` of an extraction's run.
-
-    Raises:
-        StoreError, DataError: the run holds none, or the file is damaged.
-    """
-    path = tracker.fetch(run_id, f"{Artifact.VECTORS}/{label}.safetensors")
-    return read_tensor(path, "vectors")
-
-
-def read_kept_activations(tracker: Tracker, run_id: str) -> Activations:
-    """The activations of an extraction's run.
-
-    Raises:
-        StoreError, DataError: the run holds none, or a file is damaged.
-    """
-    return read_activations(tracker.fetch(run_id, Artifact.ACTIVATIONS))
-
-
 def _params(row: StageRow) -> dict[str, str]:
     names = (
         "model", "model_variant", "model_id", "model_revision", "dtype", "trait", "position", "n_layers", "d_model",
@@ -212,13 +195,13 @@ def _params(row: StageRow) -> dict[str, str]:
 
 def _calibration_steps(calibration: Calibration) -> list[Step]:
     steps: list[Step] = []
-    for layer, one in enumerate(calibration.layers):
-        figures = {
-            "norm": one.norm,
-            "norm_without_massive": one.norm_without_massive,
-            "mean_alignment": one.mean_alignment,
-            "top1_ratio_to_median": one.ratio_to_median[0],
-            "top1_ratio_to_mean": one.ratio_to_mean[0],
+    for layer, figures in enumerate(calibration.layers):
+        values = {
+            "norm": figures.norm,
+            "norm_without_massive": figures.norm_without_massive,
+            "mean_alignment": figures.mean_alignment,
+            "top1_ratio_to_median": figures.ratio_to_median[0],
+            "top1_ratio_to_mean": figures.ratio_to_mean[0],
         }
-        steps += [Step(name, value, layer) for name, value in figures.items() if math.isfinite(value)]
+        steps += [Step(name, value, layer) for name, value in values.items() if math.isfinite(value)]
     return steps
