@@ -18,9 +18,9 @@ from massact.domain import Group
 from massact.labels import parse_label
 from massact.query import Answers, BestRow, Evaluations, ask_best
 from massact.store.schema import EvaluationRow, Points, StoredPoint
+from massact.sweep.context import Session
+from massact.sweep.vectors import StoredVectors
 from massact.vectors.geometry import alike_groups, likeness, vector_digest
-from massact.workflow.context import Session
-from massact.workflow.vectors import StoredVectors
 
 THRESHOLDS = (0.95, 0.98, 0.99, 0.995, 0.999, 0.9999, 1.0)
 Spot = tuple[str, str, str, int, float]
@@ -57,9 +57,9 @@ def main() -> None:
     parser.add_argument("--tracking-uri", required=True)
     given = parser.parse_args()
     session = Session(load_experiment(given.experiment), given.tracking_uri)
-    session.is_dry = True
+    session.stores.is_dry = True
     name, floor = session.experiment.name, session.experiment.coherence_floor
-    with session.store() as store:
+    with session.stores.read() as store:
         points = list(store.points(name))
         samples = {one.row.setting: one.row for one in store.evaluations(name)}
     if any(point.same_as for point in points):

@@ -33,8 +33,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma2Config, Gemm
 from transformers.utils import logging as transformers_logging
 
 from massact.config import load_experiment
+from massact.sweep.context import Session, Workload
 from massact.toy import resolve
-from massact.workflow.context import Session, Workload
 from massact.workflow.steps import run_calibrate, run_extract, run_grid_phase
 
 EXPERIMENT = """\
@@ -134,9 +134,9 @@ def run(folder: Path, args: argparse.Namespace) -> None:
     )
     experiment = session.experiment.models[0]
     with step("an empty run store made"):
-        session.tracker  # noqa: B018  its first use makes it
+        session.stores.tracker  # noqa: B018  its first use makes it
     with step("weights digested and loaded"):
-        model = session.model(experiment, experiment.instruct)
+        model = session.models.get(experiment, experiment.instruct)
     n_parameters = sum(one.numel() for one in model.model.parameters())
     kind, attention = type(model.model).__name__, model.attention
     shape = model.shape
@@ -151,7 +151,7 @@ def run(folder: Path, args: argparse.Namespace) -> None:
     ):
         with step(name):
             work()
-    session.close()
+    session.stores.close()
     print(
         f"\n{kind}: {n_parameters / 1e9:.2f} B parameters, {shape.n_layers} layers of {shape.d_model}, attention "
         f"{attention}; responses of {args.tokens} tokens."

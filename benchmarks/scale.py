@@ -28,10 +28,9 @@ import ray
 
 from massact.config import JudgeConfig, LoadConfig
 from massact.domain import Cell, Generation, JudgeIdentity, ModelIdentity, Recipe, Setting, Steering
-from massact.evaluation import Part, PlannedCell
+from massact.evaluation import Part, PlannedCell, silent
 from massact.judges.base import Exchange, Usage, Verdict
-from massact.judges.caching import RememberingJudge
-from massact.progress import silent
+from massact.judges.caching import CachingJudge
 from massact.store.spool import Spool
 from massact.store.write.evaluations import RunMaker
 from massact.store.write.rows import Baseline, Place
@@ -153,7 +152,7 @@ def measure(asked: argparse.Namespace, n_workers: int, folder: Path) -> dict[str
         opener=lambda _use: SleepingJudge(asked.judge_seconds),
     )
     use = JudgeUse(JudgeConfig("sleeper"), "", "d", None, None, IDENTITY, None)
-    work = Work(USE, RememberingJudge(executor.judge(use)), Part(QUESTIONS))
+    work = Work(USE, CachingJudge(executor.judge(use)), Part(QUESTIONS))
     todo = plan(n_workers * asked.cells_per_worker)
     started = start(executor, n_workers)
     work.judge.prepare()

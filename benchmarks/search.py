@@ -31,13 +31,13 @@ from massact.config import Experiment, ModelConfig, load_experiment
 from massact.evaluation import Evaluation
 from massact.labels import format_label, parse_label
 from massact.prediction.prior import RelativeStrengthPrior, VectorFacts
+from massact.sweep.context import Session
 from massact.sweep.executors.local import evaluate_cells
 from massact.sweep.planner import GridRequest, Planner
 from massact.sweep.search import Done, Ladder, Observation, Settings, next_steps
 from massact.sweep.search.rounds import expect
-from massact.workflow.context import Session
+from massact.sweep.vectors import facts_of
 from massact.workflow.steps import run_calibrate, run_extract
-from massact.workflow.vectors import facts_of
 
 POSITION = "response[:5]"
 LABELS = (
@@ -63,8 +63,8 @@ class Subject:
         self._session, self.config = session, config
         trait = session.experiment.traits[0]
         self._planner = Planner(session, config, trait)
-        self._judge = session.judge(trait, config)
-        self._model = session.model(config, config.instruct)
+        self._judge = session.judges.of(trait, config)
+        self._model = session.models.get(config, config.instruct)
         self.facts: dict[Place, VectorFacts] = {
             (label, layer): facts
             for label in labels
@@ -237,7 +237,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="massact-search-") as folder:
         os.chdir(folder)
         session = Session(experiment, f"sqlite:///{Path(folder) / 'mlflow.db'}")
-        with session.tracker.phase("prepare", params={}) as run:
+        with session.stores.tracker.phase("prepare", params={}) as run:
             run_calibrate(session, run)
             run_extract(session, run)
         for config in experiment.models:
@@ -253,7 +253,7 @@ def main() -> None:
                 seen = look()
                 ways.append(Way(name, seen, subject.seconds))
             results[config.name] = (truth, ways)
-        session.close()
+        session.stores.close()
         os.chdir("/")
     report(experiment, results)
 

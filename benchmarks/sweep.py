@@ -23,10 +23,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is loaded
 from massact.config import ModelConfig, TraitConfig, load_experiment
 from massact.judges.base import Exchange, Judge, Verdict
 from massact.labels import parse_label
+from massact.sweep.context import Session
 from massact.sweep.driver import Evaluator
 from massact.sweep.executors.local import evaluate_cells
 from massact.sweep.planner import GridRequest, Planner
-from massact.workflow.context import Session
 from massact.workflow.steps import run_calibrate, run_extract
 
 EXPERIMENT = """\
@@ -78,12 +78,12 @@ class Subject:
         self._file, self._uri, self._batch_rows = file, f"sqlite:///{folder}/mlflow.db", batch_rows
         self._n_coefficients = -(-n_cells // len(LABELS))
         self.session = self._open()
-        with self.session.tracker.phase("prepare", params={}) as run:
+        with self.session.stores.tracker.phase("prepare", params={}) as run:
             run_calibrate(self.session, run)
             run_extract(self.session, run)
 
     def _open(self) -> Session:
-        from massact.workflow.context import Workload
+        from massact.sweep.context import Workload
 
         return Session(load_experiment(self._file), self._uri, workload=Workload(batch_rows=self._batch_rows))
 
@@ -98,7 +98,7 @@ class Subject:
         planner = Planner(session, model, trait)
         cells = list(planner.cells(self.requests(shift)).values())
         judge = TimedJudge(self._open().judge(trait))
-        network = session.model(model, model.instruct)
+        network = session.models.get(model, model.instruct)
         began = time.perf_counter()
         found = list(
             evaluate_cells(
@@ -116,10 +116,10 @@ class Subject:
         """Seconds until everything was evaluated, and until everything was sent."""
         session, model, trait = self.session, *self._names()
         began = time.perf_counter()
-        with session.tracker.phase("sweep", params={}) as run:
+        with session.stores.tracker.phase("sweep", params={}) as run:
             Evaluator(session, run, model, trait).run(self.requests(shift))
             evaluated = time.perf_counter()
-            session.settle()
+            session.stores.settle()
         return evaluated - began, time.perf_counter() - began
 
     def _names(self) -> tuple[ModelConfig, TraitConfig]:
@@ -143,7 +143,7 @@ def main() -> None:
         rows = [
             (*subject.unlogged(0.1 + i / 1000), *subject.logged(0.2 + i / 1000)) for i in range(args.repeat)
         ]
-        subject.session.close()
+        subject.session.stores.close()
         os.chdir("/")
     print("| unlogged | of it generation | the judge | logged, evaluated | logged, sent | sent / unlogged |")
     print("|---|---|---|---|---|---|")

@@ -4,6 +4,7 @@ Independent facts are separate fields; a label such as `mean_diff_top1` is made 
 `massact.labels` and nowhere else. Only the standard library is imported here.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,6 +12,9 @@ Direction = Literal["positive", "negative"]
 When = Literal["none", "before", "after"]
 Scope = Literal["uniform", "layer"]
 AllDims = Literal["all"]
+
+ADDED: Mapping[str, str] = {"key": "left out at the default"}
+"""Metadata of a field that was added to a part of a cell: at its default it is left out of the key (`massact.keys`)."""
 
 METHODS = ("mean_diff", "probe", "gradient", "random_baseline")
 """Every vector method; `massact.vectors.methods` registers one function for each."""

@@ -1,17 +1,29 @@
-"""A cell's identity: SHA-256 of the canonical JSON of everything that decides its outcome.
+"""A cell's identity: the canonical JSON of everything that decides its outcome, and the SHA-256 of it, the key.
 
-Two evaluations with one key are the same evaluation. Changing what goes in here makes every
-stored evaluation a stranger, so `KEY_VERSION` is part of it and is raised on purpose only
-(docs/design/cell-identity.md).
+Two evaluations with one key are the same evaluation. The JSON is kept with every run, so that a cell is read back
+as it was. Changing what goes in here makes every stored evaluation a stranger, so `KEY_VERSION` is part of it and is
+raised on purpose only (docs/design/cell-identity.md). A field that is added to a cell is given `metadata=ADDED`
+and a default: it stands in the JSON where it has another value, so that keys of before stay.
 """
 
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import fields, is_dataclass
 from typing import Any
 
-from massact.domain import Cell
+from massact.domain import (
+    ADDED,
+    Cell,
+    Cleaning,
+    Generation,
+    JudgeIdentity,
+    ModelIdentity,
+    Recipe,
+    Setting,
+    Steering,
+)
+from massact.json_text import parse_object
 
 KEY_VERSION = 1
 
@@ -25,9 +37,14 @@ def canonical_json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
+def digest_text(text: str) -> str:
+    """SHA-256, in hex, of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def digest(value: Mapping[str, Any]) -> str:
     """SHA-256, in hex, of a mapping's canonical JSON."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+    return digest_text(canonical_json(value))
 
 
 def digest_texts(texts: Iterable[str]) -> str:
@@ -35,33 +52,84 @@ def digest_texts(texts: Iterable[str]) -> str:
     return digest({"texts": list(texts)})
 
 
-def cell_key(cell: Cell) -> str:
-    """The key of a cell, or of a baseline (a cell without steering)."""
-    fields: dict[str, Any] = {"version": KEY_VERSION, **_setting_fields(cell)}
+def cell_json(cell: Cell) -> str:
+    """The canonical JSON of a cell, or of a baseline (a cell without steering)."""
+    values: dict[str, Any] = {"version": KEY_VERSION, **_plain(cell.setting)}
     if cell.steering is None:
-        fields["kind"] = "baseline"
-    else:
-        steering = asdict(cell.steering)
-        steering["coefficient"] = _one_spelling(cell.steering.coefficient)
-        fields.update(kind="evaluation", steering=steering)
-    return digest(fields)
+        return canonical_json({**values, "kind": "baseline"})
+    return canonical_json({**values, "kind": "evaluation", "steering": _plain(cell.steering)})
+
+
+def cell_key(cell: Cell) -> str:
+    """The key of a cell, or of a baseline."""
+    return digest_text(cell_json(cell))
+
+
+def read_cell(text: str) -> Cell:
+    """The cell that `cell_json` wrote.
+
+    Raises:
+        ValueError: it is none, or holds what this version does not know.
+    """
+    try:
+        cell = _cell(parse_object(text))
+        again = cell_json(cell)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"not a cell: {error!r}") from error
+    if again != text:
+        raise ValueError("not a cell as this version writes it")
+    return cell
+
+
+def _cell(values: dict[str, Any]) -> Cell:
+    steering = values.pop("steering", None)
+    del values["version"], values["kind"]
+    setting = Setting(
+        **values
+        | {
+            "model": ModelIdentity(**values["model"]),
+            "generation": Generation(**values["generation"]),
+            "judge": JudgeIdentity(**values["judge"]),
+        }
+    )
+    if steering is None:
+        return Cell(setting, None)
+    recipe = steering["recipe"]
+    recipe = Recipe(**recipe | {"cleaning": Cleaning(**recipe["cleaning"])})
+    return Cell(setting, Steering(**steering | {"recipe": recipe}))
 
 
 def setting_digest(cell: Cell) -> str:
     """Digest of what two evaluations must share to be compared: the setting and the direction."""
     direction = cell.steering.direction if cell.steering else None
-    return digest({"setting": _setting_fields(cell), "direction": direction})
+    return digest({"setting": _plain(cell.setting), "direction": direction})
 
 
-def _setting_fields(cell: Cell) -> dict[str, Any]:
-    fields = asdict(cell.setting)
-    fields["generation"]["temperature"] = _one_spelling(cell.setting.generation.temperature)
-    return fields
+def differences(a: Any, b: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """In what two cells, or two settings, differ: both values of each field, such as `setting.judge.model`."""
+    differing: dict[str, tuple[Any, Any]] = {}
+    for field in fields(a):
+        values, name = (getattr(a, field.name), getattr(b, field.name)), prefix + field.name
+        if is_dataclass(values[0]) and type(values[0]) is type(values[1]):
+            differing |= differences(*values, prefix=f"{name}.")
+        elif values[0] != values[1]:
+            differing[name] = values
+    return differing
 
 
-def _one_spelling(number: float) -> float:
-    # 800 and 800.0 are equal, and so are -0.0 and 0.0, but JSON writes each in its own way
-    return float(number) + 0.0
+def _plain(value: Any) -> Any:
+    """A frozen value as what JSON holds; fields that were added later only where they are not at their default."""
+    if isinstance(value, float):
+        return value + 0.0  # -0.0 and 0.0 are equal, but JSON writes each in its own way
+    if not is_dataclass(value):
+        return value
+    plain = {}
+    for field in fields(value):
+        part = getattr(value, field.name)
+        if field.metadata != ADDED or part != field.default:
+            # 800 and 800.0 are equal too
+            plain[field.name] = _plain(float(part) if field.type is float else part)
+    return plain
 
 
 def screening_key(key: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from mlflow import MlflowClient
 
-from massact.doctor import CHECKS, FILE_CHECKS, Asked, Outcome, examine, open_patient
+from massact.doctor import CHECKS, FILE_CHECKS, Outcome, examine, open_context
 from massact.domain import Recipe, Response
 from massact.labels import parse_label
 from massact.store.read import open_store
@@ -148,11 +148,11 @@ def _stage(kind: Kind, key: str, **more: Any) -> StageRow:
 
 @contextmanager
 def patient(uri: str, spool: Path | None = None, **asked: Any) -> Iterator[Any]:
-    """A patient of the experiment that the tests write."""
+    """What checks of the experiment that the tests write look with."""
     spool = spool or Path("no-such-spool")
     values = {"spool": spool, "stale_after_hours": 48.0, "seed": SEED, **asked}
-    with open_patient(Asked(tracking_uri=uri, experiment=EXPERIMENT, **values)) as found:
-        yield found
+    with open_context(uri, EXPERIMENT, **values) as context:
+        yield context
 
 
 def look(uri: str, *, fix: bool = False, spool: Path | None = None, **asked: Any) -> list[Outcome]:

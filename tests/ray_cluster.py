@@ -8,7 +8,7 @@ from typing import Any
 
 from massact.config import JudgeConfig, LoadConfig
 from massact.evaluation import Part
-from massact.judges.caching import RememberingJudge
+from massact.judges.caching import CachingJudge
 from massact.sweep.executors.base import JudgeUse, ModelUse, Work
 from massact.sweep.executors.options import RayOptions
 from tests.ray_stand_ins import IDENTITY, PART, Engine, Judge
@@ -67,4 +67,4 @@ def work(
 ) -> Work:
     """What an executor of ours is asked to do."""
     judge = JudgeUse(JudgeConfig("scripted"), "", trait, None, None, IDENTITY, None)
-    return Work(use, RememberingJudge(made.judge(judge)), part, batch_rows)
+    return Work(use, CachingJudge(made.judge(judge)), part, batch_rows)

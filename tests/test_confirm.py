@@ -23,10 +23,9 @@ from massact.store.write.tensors import read_responses
 from massact.store.write.tracker import PROJECT_RUN
 from massact.sweep.claims import Sharing
 from massact.sweep.confirm import run_confirm
+from massact.sweep.context import Interrupted, Interruption, Session, Workload
 from massact.sweep.driver import Tally
-from massact.sweep.interrupt import Interrupted, Interruption
-from massact.workflow import main
-from massact.workflow.context import Session, Workload
+from massact.workflow import steps
 from tests.prepared import PreparedStores
 from tests.small_plan import EXPERIMENT
 from tests.store_fixtures import tracking_server
@@ -120,7 +119,7 @@ def test_winners_are_confirmed_and_no_other_answer_changes(place: Path) -> None:
 
     session = Session(load_experiment(place / "small.yaml"), uri(place))
     (trait,) = session.experiment.traits
-    asked, confirming = split_questions(session.dataset(trait).questions, 0.2)
+    asked, confirming = split_questions(session.datasets.of(trait).questions, 0.2)
     best = {row.key: row for row in massact.best(place / "small.yaml", tracking_uri=uri(place)).rows}
     found = rows(place)
     assert {one.row.confirms for one in found} == {row.key for row in best.values() if row.status == "ok"}
@@ -133,7 +132,7 @@ def test_winners_are_confirmed_and_no_other_answer_changes(place: Path) -> None:
         )
         assert (one.row.vector_digest, one.row.n_questions) == (chosen.vector_digest, len(confirming))
         assert one.row.delta == pytest.approx(one.row.trait_mean - one.row.baseline_trait_mean)  # type: ignore[operator]
-        responses = read_responses(session.fetch(one.run_id, Artifact.RESPONSES))
+        responses = read_responses(session.stores.fetch(one.run_id, Artifact.RESPONSES))
         assert tuple(response.question for response in responses) == confirming
         assert not {response.question for response in responses} & set(asked)
 
@@ -248,20 +247,21 @@ def test_what_has_too_few_scores_is_confirmed_again_also_beside_another_sweep(
 
 
 def test_main_confirms_before_the_report(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(main, "run_phases", lambda *_: Tally(wanted=4, finished_before=4))
-    monkeypatch.setattr(main, "run_report", lambda *_: type("Written", (), {"summary": "written"}))
+    monkeypatch.setattr(steps, "run_phases", lambda *_: Tally(wanted=4, finished_before=4))
+    monkeypatch.setattr(steps, "run_report", lambda *_: type("Written", (), {"summary": "written"}))
     said: list[str] = []
-    session = Session(load_experiment(place / "small.yaml"), uri(place), say=said.append)
-    text, tally = main.run_main(session, place)
+    session = Session(load_experiment(place / "small.yaml"), uri(place), say=said.append, show=said.append)
+    tally = steps.run_main(session, place)
     assert (tally.wanted, tally.evaluated) == (6, 2)
-    assert "nothing was evaluated again" not in text
-    assert "nothing was evaluated again" in main.run_main(session, place)[0]
+    assert "nothing was evaluated again" not in said[-1]
+    steps.run_main(session, place)
+    assert "nothing was evaluated again" in said[-1]
     kinds = [one.phase for one in open_store(uri(place)).phases("small")]
     assert kinds[-4:] == ["main", "confirm", "main", "confirm"]
 
     delete_coherent(place)
     session = Session(load_experiment(place / "small.yaml"), uri(place), say=said.append)
-    assert main.run_main(session, place)[1].wanted == 4
+    assert steps.run_main(session, place).wanted == 4
     assert any("confirm: nothing to confirm: no winner reaches coherence 68" in line for line in said)
 
 

@@ -9,9 +9,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from massact.data.checks import check_pairs, dataset_warnings
 from massact.data.prompt_files import Prompt, read_prompt_file
-from massact.data.traits import TraitDataset, load_prompts, load_trait, read_prompts
+from massact.data.traits import (
+    TraitDataset,
+    check_pairs,
+    dataset_warnings,
+    load_prompts,
+    load_trait,
+    read_prompts,
+)
 from massact.errors import DataError, UsageError
 from massact.keys import digest
 

@@ -441,7 +441,7 @@ def test_a_place_that_no_repository_knows_is_asked_once(uri: str) -> None:
 
 def test_many_runs_are_looked_at_page_by_page(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("massact.store.read.sql._ROWS_PER_FETCH", 2)
-    monkeypatch.setattr("massact.doctor.rows._GROUPS_AT_ONCE", 1)
+    monkeypatch.setattr("massact.doctor.rows._AT_ONCE", 1)
     mended = break_things(made)
     for label in LABELS:
         write(made, f"{label} again", evaluation_row(label, 2, vector_digest=None), None)

@@ -7,8 +7,8 @@ from click.testing import CliRunner, Result
 
 from massact.cli.app import cli
 from massact.config import load_experiment
+from massact.sweep.context import Session, Workload
 from massact.workflow import dry_run as plan
-from massact.workflow.context import Session, Workload
 from massact.workflow.dry_run import Forecast, forecast_phases
 from tests.small_plan import EXPERIMENT, N_CELLS
 

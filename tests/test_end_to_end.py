@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from massact.keys import digest_text
 from massact.labels import parse_label
-from massact.store.schema import Kind
+from massact.store.read.contents import stored_runs
+from massact.store.schema import Kind, Tag
 from massact.vectors.geometry import cosine
 from tests.prepared import PreparedStores
 from tests.small_plan import EXPERIMENT, N_CELLS, ROOT, Place, small_place
@@ -106,8 +108,8 @@ def test_cleaning_a_mean_difference_before_or_after_is_one_direction(finished: t
 
 def test_facts_about_a_vector_agree_with_what_its_evaluation_logged(finished: tuple[Place, str]) -> None:
     from massact.config import load_experiment
-    from massact.workflow.context import Session
-    from massact.workflow.vectors import StoredVectors, facts_of
+    from massact.sweep.context import Session
+    from massact.sweep.vectors import StoredVectors, facts_of
 
     place, _ = finished
     session = Session(load_experiment(place.folder / "small.yaml"), place.uri)
@@ -235,3 +237,13 @@ def test_phase1_fills_a_gap_with_a_search_until_none_is_left(prepared: Place) ->
     filled = prepared.run("phase1", "--experiment", "small.yaml")
     assert "ladders try one more coefficient" in filled.stderr
     prepared.run("gaps", "--experiment", "small.yaml", "--phase", "phase1", code=0)
+
+
+def test_every_run_of_a_result_holds_the_text_whose_digest_is_its_key(finished: tuple[Place, str]) -> None:
+    place, _ = finished
+    n_runs = 0
+    for kind in (Kind.CALIBRATION, Kind.EXTRACTION, Kind.BASELINE, Kind.EVALUATION):
+        for run in stored_runs(place.uri, "small", kind, tags=(Tag.KEY, Tag.CELL)):
+            n_runs += 1
+            assert digest_text(run.tags[Tag.CELL]) == run.tags[Tag.KEY], kind
+    assert n_runs > N_CELLS

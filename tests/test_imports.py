@@ -38,7 +38,7 @@ FORBIDDEN: dict[str, set[str]] = {
     "plot": {"torch", "transformers", "mlflow", "click", *_TOP, "massact.sweep"},
     "interop": {"click", "torch", "transformers", *_TOP, "massact.query", "massact.models", "massact.judges",
                 "massact.sweep"},
-    "sweep": {"click", "mlflow", "sqlalchemy", "massact.cli"},
+    "sweep": {"click", "mlflow", "sqlalchemy", *_TOP},
     "sweep/executors": {"click", "mlflow", "sqlalchemy", "transformers", *_TOP, "massact.store.read", "massact.query",
                         "massact.report"},
     "server": {"torch", "transformers", "click", *_TOP, "massact.store.write", "massact.sweep", "massact.models",

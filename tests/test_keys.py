@@ -3,47 +3,29 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from massact.domain import (
+    ADDED,
     Cell,
     Cleaning,
     Generation,
-    JudgeIdentity,
-    ModelIdentity,
     Recipe,
-    Setting,
-    Steering,
 )
-from massact.keys import canonical_json, cell_key, digest, digest_texts, setting_digest
-
-SETTING = Setting(
-    model=ModelIdentity("google/gemma-3-4b-it", "abc123", "bfloat16"),
-    trait="refusal",
-    trait_digest="t0",
-    questions_digest="q0",
-    subset=0,
-    chat_template_digest="c0",
-    generation=Generation(64, 0.0, 0),
-    judge=JudgeIdentity("openai:gpt-4.1-mini", "gpt-4.1-mini-2025-04-14", "p0"),
+from massact.keys import (
+    canonical_json,
+    cell_json,
+    cell_key,
+    differences,
+    digest,
+    digest_text,
+    digest_texts,
+    read_cell,
+    setting_digest,
 )
-STEERING = Steering(
-    vector_digest="v0",
-    position="response[:5]",
-    recipe=Recipe("mean_diff", Cleaning("after", "uniform", 2)),
-    layer=15,
-    coefficient=800.0,
-    direction="positive",
-)
-CELL = Cell(SETTING, STEERING)
-BASELINE = Cell(SETTING, None)
-
-OTHER_VALUES = {"method": "probe", "when": "before", "scope": "layer", "direction": "negative"}
-"""Where not every text is a value."""
+from tests.cells import BASELINE, CELL, CHANGES, SETTING, STEERING
 
 SETTING_TEXT = (
     '"chat_template_digest":"c0","generation":{"max_new_tokens":64,"seed":0,"temperature":0.0},'
@@ -56,22 +38,6 @@ STEERING_TEXT = (
     '"position":"response[:5]","recipe":{"cleaning":{"n_dims":2,"scope":"uniform","when":"after"},'
     '"method":"mean_diff"},"steered_tokens":"all","vector_digest":"v0"},'
 )
-
-
-def _changes(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every copy of a dataclass that differs from it in one leaf field."""
-    for field in dataclasses.fields(value):
-        old, where = getattr(value, field.name), f"{path}{field.name}"
-        if dataclasses.is_dataclass(old):
-            for name, changed in _changes(old, f"{where}."):
-                yield name, replace(value, **{field.name: changed})
-        elif field.name in OTHER_VALUES:
-            yield where, replace(value, **{field.name: OTHER_VALUES[field.name]})
-        else:
-            yield where, replace(value, **{field.name: old + ("x" if isinstance(old, str) else 1)})
-
-
-CHANGES = dict(_changes(CELL))
 
 
 def test_the_walk_reaches_every_field() -> None:
@@ -164,3 +130,54 @@ def test_texts_are_told_apart_by_order_and_by_where_they_end() -> None:
     digests = {digest_texts(texts) for texts in (["a", "b"], ["b", "a"], ["ab"], ["a", "b", ""], [])}
     assert len(digests) == 5
     assert digest_texts(["a"]) == hashlib.sha256(b'{"texts":["a"]}').hexdigest()
+
+
+@pytest.mark.parametrize("cell", [CELL, BASELINE, *CHANGES.values()])
+def test_a_cell_is_read_back_from_the_text_whose_digest_is_its_key(cell: Cell) -> None:
+    text = cell_json(cell)
+    assert digest_text(text) == cell_key(cell)
+    assert read_cell(text) == cell
+    assert cell_json(read_cell(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        cell_json(CELL).replace('"version":1', '"version":2'),
+        cell_json(CELL).replace('"subset":0', '"subset":0,"unheard_of":1'),
+        cell_json(CELL).replace("probe", "prob").replace("mean_diff", "nothing"),
+        cell_json(CELL).replace(",", ", "),
+        cell_json(CELL)[:-1],
+    ],
+)
+def test_what_is_no_cell_as_it_is_written_here_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  # each says something else
+        read_cell(text)
+
+
+@pytest.mark.parametrize("field", CHANGES)
+def test_two_cells_differ_in_the_fields_that_differ(field: str) -> None:
+    found = differences(CELL, CHANGES[field])
+    assert list(found) == [field]
+    assert found[field][0] != found[field][1]
+    assert differences(CELL, CELL) == {}
+
+
+def test_without_steering_a_cell_differs_as_a_whole() -> None:
+    assert differences(CELL, BASELINE) == {"steering": (STEERING, None)}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Later(Generation):
+    top_p: float = dataclasses.field(default=1.0, metadata=ADDED)
+
+
+def test_a_field_that_was_added_is_in_the_key_only_where_it_is_used() -> None:
+    def with_generation(generation: Generation) -> str:
+        return cell_key(Cell(replace(SETTING, generation=generation), STEERING))
+
+    assert with_generation(_Later(64)) == cell_key(CELL)
+    assert with_generation(_Later(64, top_p=0.9)) != cell_key(CELL)

@@ -21,11 +21,11 @@ from massact.store.read import open_store
 from massact.store.read.contents import stored_runs
 from massact.store.schema import Artifact, Kind, MlflowTag, Tag
 from massact.store.write.registry import prior_name, read_prior
+from massact.sweep.context import Session
 from massact.sweep.search.rounds import stored_prior
+from massact.sweep.vectors import facts_of
 from massact.vectors.geometry import vector_digest
 from massact.vectors.massive_dims import Calibration, LayerMassive
-from massact.workflow.context import Session
-from massact.workflow.vectors import facts_of
 from tests.small_plan import EXPERIMENT
 from tests.store_fixtures import Filler, evaluation_row, point_tags
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from massact.config import load_experiment
 from massact.data.traits import TraitDataset, fraction, load_trait, split_questions
 from massact.errors import ConfigError, DataError
-from massact.workflow.context import Session
+from massact.sweep.context import Session
 from tests.small_plan import EXPERIMENT
 
 texts = st.text(st.characters(codec="utf-8"), min_size=1).filter(str.strip)
@@ -127,7 +127,7 @@ def test_few_confirming_questions_are_warned_of_once(tmp_path: Path) -> None:
     experiment = load_experiment(_experiment(tmp_path, "questions: {confirm: 0.05}"))
     session = Session(experiment, "sqlite:///none.db", say=said.append)
     for _ in range(2):
-        found = session.confirming_questions(experiment.traits[0])
+        found = session.datasets.confirming(experiment.traits[0])
     assert found is not None
     assert 0 < len(found.questions) < 5
     (warning,) = [line for line in said if "tells little" in line]

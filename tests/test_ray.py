@@ -14,8 +14,7 @@ import torch
 
 from massact.cli.session import ray_options
 from massact.errors import ExecutorError, ModelError, UsageError
-from massact.evaluation import Evaluation, FailedCell, PlannedCell
-from massact.progress import silent
+from massact.evaluation import Evaluation, FailedCell, PlannedCell, silent
 from massact.store.read import open_store
 from massact.store.spool import Spool
 from massact.store.write.evaluations import RunMaker

@@ -23,9 +23,9 @@ from massact.store.read import open_store
 from massact.store.read.contents import stored_runs
 from massact.store.schema import Artifact, Kind, Tag, WorkerMetric
 from massact.store.write.tensors import read_responses, read_tensor
-from massact.sweep.driver import Overrides
+from massact.sweep.context import Session, Workload
 from massact.sweep.executors.options import RayOptions
-from massact.workflow.context import Session, Workload
+from massact.sweep.planner import Overrides
 from massact.workflow.steps import Request, run_calibrate, run_evaluate, run_extract
 from tests import ray_cluster
 
@@ -64,7 +64,7 @@ def prepared(migrated_database: Path, tmp_path_factory: pytest.TempPathFactory) 
     session = _session(folder, "base", None)
     run_calibrate(session)
     run_extract(session)
-    session.close()
+    session.stores.close()
     return folder
 
 
@@ -111,7 +111,7 @@ def _evaluated(
     )
     with _within(folder):
         try:
-            session.executor  # noqa: B018  made here, before somebody else looks at it
+            session.models.executor  # noqa: B018  made here, before somebody else looks at it
             threads = [] if meanwhile is None else [threading.Thread(target=meanwhile, args=(session,))]
             for one in threads:
                 one.start()
@@ -119,7 +119,7 @@ def _evaluated(
             for one in threads:
                 one.join()
         finally:
-            left = session.close()
+            left = session.stores.close()
     assert left == 0
     assert (tally.evaluated, tally.failed) == (N_CELLS, 0)
     return _held(folder, f"sqlite:///{folder}/{name}.db")
@@ -230,7 +230,7 @@ class _Destroyer:
         chance, deadline = random.Random(7), time.monotonic() + 150
         while not self.has_killed_node and time.monotonic() < deadline:
             time.sleep(chance.uniform(0.01, 0.2))
-            tools = getattr(session.executor, "_tools", None)
+            tools = getattr(session.models.executor, "_tools", None)
             workers = list(tools.worker_pool.workers) if tools else []
             at_work = [one.about.pid for one in workers if one.about and one.loaded and one.tasks]
             if not self.killed:

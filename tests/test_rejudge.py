@@ -12,15 +12,16 @@ from click.testing import CliRunner, Result
 
 from massact.cli.app import cli
 from massact.config import load_experiment
+from massact.keys import cell_json
 from massact.store.read import open_store
 from massact.store.read.base import Stored
 from massact.store.read.contents import stored_runs
 from massact.store.schema import Artifact, EvaluationRow, Kind, MlflowTag, Tag
 from massact.store.write.client import connect
 from massact.store.write.tensors import read_responses
-from massact.sweep.recast import recast, subject_of
+from massact.sweep.context import Session
 from massact.sweep.rejudge import _place
-from massact.workflow.context import Session
+from massact.sweep.stored import stored_subject
 from tests.judge_server import JudgeServer, Reply, Request, completion
 from tests.prepared import PreparedStores
 from tests.small_plan import EXPERIMENT
@@ -84,17 +85,17 @@ def rows(folder: Path, judge: str | None = None) -> list[Stored[EvaluationRow]]:
         store.close()
 
 
-def test_every_stored_row_is_recast_to_its_own_key(place: Path) -> None:
+def test_every_stored_row_holds_its_cell(place: Path) -> None:
     session = Session(load_experiment(place / "small.yaml"), f"sqlite:///{place}/mlflow.db")
     found = rows(place)
     assert len(found) == N_CELLS
     for one in found:
-        subject = subject_of(session, one.row)
-        assert subject is not None
-        cell = recast(session, subject, one.row)
-        assert cell is not None
+        stored = stored_subject(session, one.row)
+        assert not isinstance(stored, str)
+        _, cell = stored
         assert cell.steering is not None
         assert (cell.steering.layer, cell.steering.coefficient) == (one.row.layer, one.row.coefficient)
+        assert one.row.cell == cell_json(cell)
 
 
 def test_the_second_judge_stands_beside_the_first(place: Path, judge: JudgeServer) -> None:
@@ -119,7 +120,10 @@ def test_the_second_judge_stands_beside_the_first(place: Path, judge: JudgeServe
         assert one.row.delta == pytest.approx(one.row.trait_mean - one.row.baseline_trait_mean)  # type: ignore[operator]
         assert one.row.massive_energy == old.row.massive_energy
         texts = [
-            [(r.question, r.response) for r in read_responses(session.fetch(of.run_id, Artifact.RESPONSES))]
+            [
+                (r.question, r.response)
+                for r in read_responses(session.stores.fetch(of.run_id, Artifact.RESPONSES))
+            ]
             for of in (one, old)
         ]
         assert texts[0] == texts[1]
@@ -194,7 +198,7 @@ def baseline_texts(place: Path) -> list[str]:
     """What the unsteered model said."""
     session = Session(load_experiment(place / "small.yaml"), f"sqlite:///{place}/mlflow.db")
     (first,) = baselines(place, "likelihood")
-    return [one.response for one in read_responses(session.fetch(first.run_id, Artifact.RESPONSES))]
+    return [one.response for one in read_responses(session.stores.fetch(first.run_id, Artifact.RESPONSES))]
 
 
 def assert_compared(place: Path) -> None:
@@ -322,7 +326,8 @@ def test_responses_of_a_changed_dataset_are_left_out_with_the_reason(place: Path
     result = run(place, "rejudge", "--judge", JUDGE)
     assert result.exit_code == 1
     assert (
-        f"{N_CELLS} left out: the trait's dataset or the model's chat template has changed" in result.stderr
+        f"{N_CELLS} left out: the trait's dataset, which tells the judge what to look for, has changed since"
+        in result.stderr
     )
     assert judge.requests == []
 

@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from massact.domain import Cell, Generation, JudgeIdentity, ModelIdentity, Response, Setting, Timing
-from massact.evaluation import Evaluation, PlannedCell
+from massact.evaluation import Evaluation, PlannedCell, Screening, coherence_bound, joined, stop_reason
 from massact.keys import screening_key
-from massact.screening import Screening, coherence_bound, joined, stop_reason
 
 FLOOR = 68.0
 SCREENING = Screening(4, FLOOR)

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from massact.labels import parse_label
 from massact.store.schema import Points, point_of
 from massact.sweep.search import Done, Ladder, Observation, Settings, Try, next_steps
 from massact.sweep.search.rounds import LadderKey, LadderSearch
@@ -182,7 +181,8 @@ def test_a_delta_against_another_baseline_than_the_stores_steers_nothing() -> No
     points = Points.of([point_of(one.row, one.run_id, 1) for one in rows])
     store = SimpleNamespace(points_and_failures=lambda _: (points, []), screenings=lambda _: [])
     session = SimpleNamespace(
-        store=lambda: nullcontext(store), experiment=SimpleNamespace(name="x", least_scored=0.8)
+        stores=SimpleNamespace(read=lambda: nullcontext(store)),
+        experiment=SimpleNamespace(name="x", least_scored=0.8),
     )
     evaluator = SimpleNamespace(
         is_of=lambda *_: True,
@@ -190,7 +190,5 @@ def test_a_delta_against_another_baseline_than_the_stores_steers_nothing() -> No
     )
     key = LadderKey("response[:5]", "probe", 15, 1)
     searching = LadderSearch(session, evaluator, SETTINGS, None)  # type: ignore[arg-type]
-    (seen,) = searching._observed(
-        {key: replace(ladder(), key=key)}, {"probe": parse_label("probe")}, now
-    ).values()
+    (seen,) = searching._observed({key: replace(ladder(), key=key)}, now).values()
     assert [(one.coefficient, one.gain) for one in seen.observations] == [(8.0, 20.0)]

@@ -5,7 +5,6 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from types import FrameType
 from typing import Any
@@ -17,95 +16,51 @@ from massact._gc import collector_paused
 from massact.errors import MassactError, UsageError
 from massact.names import visible
 
-# Every command but the questions, and where it lives: a command's module is loaded when it is run.
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A command that is not loaded yet."""
-
-    module: str
-    attribute: str
-    summary: str
-    """The first sentence of its help, for the list of commands."""
-
-
-COMMANDS: dict[str, Entry] = {
-    "main": Entry("phases", "main_command", "Run the whole plan: calibrate, extract, phases 1 to 4, report."),
-    "calibrate": Entry("phases", "calibrate", "Find each model's massive dims from neutral prompts."),
-    "extract": Entry(
-        "phases", "extract", "Extract activations and vectors, with every cleaning before and after."
-    ),
-    "phase1": Entry(
-        "phases",
-        "phase1",
-        "Fill the coherence gaps of the key comparisons: the grid, gap analysis, a search, check again.",
-    ),
-    "phase2": Entry("phases", "phase2", "Compare cleaning before extraction with cleaning after it."),
-    "phase3": Entry("phases", "phase3", "Trace the cleaning curve: 0, 1, 2, 3, 5 and all massive dims."),
-    "phase4": Entry("phases", "phase4", "Work out coefficient patterns and recommendations from the store."),
-    "confirm": Entry(
-        "phases",
-        "confirm",
+_BY_MODULE: dict[str, dict[str, str]] = {
+    "phases": {
+        "main": "Run the whole plan: calibrate, extract, phases 1 to 4, report.",
+        "calibrate": "Find each model's massive dims from neutral prompts.",
+        "extract": "Extract activations and vectors, with every cleaning before and after.",
+        "phase1": "Fill the coherence gaps of the key comparisons: the grid, gap analysis, a search, check again.",
+        "phase2": "Compare cleaning before extraction with cleaning after it.",
+        "phase3": "Trace the cleaning curve: 0, 1, 2, 3, 5 and all massive dims.",
+        "phase4": "Work out coefficient patterns and recommendations from the store.",
+        "confirm":
         "Evaluate winners and labels tied with them once more, on questions that took no part in choosing them.",
-    ),
-    "predict": Entry(
-        "phases",
-        "predict",
-        "Test what predicts the best coefficient and the cliff, and register what searches start from.",
-    ),
-    "evaluate": Entry(
-        "evaluate", "evaluate", "Evaluate a grid of cells: labels x layers x coefficients at one window."
-    ),
-    "search": Entry(
-        "search", "search", "Search the best coefficient of labels at every layer, with few evaluations."
-    ),
-    "fill-gaps": Entry(
-        "search",
-        "fill_gaps",
-        "Search what gaps reports, until no gap remains or it is said why one cannot be closed.",
-    ),
-    "report": Entry(
-        "phases", "report", "Write the report of everything the store holds, as HTML and Markdown."
-    ),
-    "status": Entry(
-        "phases", "status", "Show what the store holds for an experiment, prerequisite by prerequisite."
-    ),
-    "doctor": Entry(
-        "doctor",
-        "doctor",
-        "Find what is wrong in the run store and the spool, and with --fix mend what can be mended.",
-    ),
-    "judge-check": Entry(
-        "judging",
-        "judge_check",
-        "Show a judge texts whose scores are known, several times, and how much its scores vary.",
-    ),
-    "rejudge": Entry(
-        "judging",
-        "rejudge",
-        "Score stored responses with another judge, without generating any again.",
-    ),
-    "sync": Entry("sync", "sync", "Send finished evaluations that wait in the spool to the run store."),
-    "users": Entry(
-        "serve", "users", "Who may use a tracking server with logins: readers, writers and administrators."
-    ),
-    "serve": Entry(
-        "serve",
-        "serve",
-        "Start the tracking server and UI: database, artifacts and, with --auth, users.",
-    ),
-    "import": Entry(
-        "transfer",
-        "import_command",
-        "Import old results: a results.jsonl file, or a folder such as trait-interp's experiments/.",
-    ),
-    "export": Entry(
-        "transfer",
-        "export_command",
+        "report": "Write the report of everything the store holds, as HTML and Markdown.",
+        "predict": "Test what predicts the best coefficient and the cliff, and register what searches start from.",
+        "status": "Show what the store holds for an experiment, prerequisite by prerequisite.",
+    },
+    "evaluate": {
+        "evaluate": "Evaluate a grid of cells: labels x layers x coefficients at one window.",
+        "search": "Search the best coefficient of labels at every layer, with few evaluations.",
+        "fill-gaps": "Search what gaps reports, until no gap remains or it is said why one cannot be closed.",
+    },
+    "doctor": {
+        "doctor": "Find what is wrong in the run store and the spool, and with --fix mend what can be mended.",
+    },
+    "judging": {
+        "judge-check": "Show a judge texts whose scores are known, several times, and how much its scores vary.",
+        "rejudge": "Score stored responses with another judge, without generating any again.",
+    },
+    "sync": {
+        "sync": "Send finished evaluations that wait in the spool to the run store.",
+    },
+    "serve": {
+        "users": "Who may use a tracking server with logins: readers, writers and administrators.",
+        "serve": "Start the tracking server and UI: database, artifacts and, with --auth, users.",
+    },
+    "transfer": {
+        "import": "Import old results: a results.jsonl file, or a folder such as trait-interp's experiments/.",
+        "export":
         "Export results as results.jsonl files, with responses, calibrations and vectors, in trait-interp's layout.",
-    ),
+    },
+}  # fmt: skip
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    name: (module, summary) for module, commands in _BY_MODULE.items() for name, summary in commands.items()
 }
+"""Of each command its module in `massact.cli`, and the first sentence of its help, for the list of commands."""
 
 INTERRUPTED, TERMINATED = 130, 143
 
@@ -126,7 +81,7 @@ class _Misused(_Shown):
 
 def summaries() -> dict[str, str]:
     """The first sentence of every command's help."""
-    entries = {name: entry.summary for name, entry in COMMANDS.items()}
+    entries = {name: summary for name, (_, summary) in COMMANDS.items()}
     return {**entries, **api.summaries()}
 
 
@@ -140,9 +95,9 @@ class Group(click.Group):
         if cmd_name not in self.commands:
             with collector_paused():  # hundreds of modules, none of which is garbage
                 if cmd_name in COMMANDS:
-                    entry = COMMANDS[cmd_name]
-                    module = import_module(f"massact.cli.{entry.module}")
-                    self.commands[cmd_name] = getattr(module, entry.attribute)
+                    module = import_module(f"massact.cli.{COMMANDS[cmd_name][0]}")
+                    held = [each for each in vars(module).values() if isinstance(each, click.Command)]
+                    self.commands.update({each.name: each for each in held if each.name in COMMANDS})
                 elif api.is_command(cmd_name):
                     self.commands[cmd_name] = import_module("massact.cli.questions").command(cmd_name)
         return self.commands.get(cmd_name)

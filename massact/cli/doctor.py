@@ -3,6 +3,7 @@
 import json
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -19,13 +20,15 @@ from massact.cli.options import (
 from massact.cli.session import LOG_SECONDS
 from massact.cli.sync import spool_option
 from massact.config import load_experiment
-from massact.errors import UsageError
+from massact.errors import MassactError, UsageError
 from massact.names import as_held, visible
 from massact.query.load import find_experiment_file, named_file
 from massact.query.rows import OUTPUT_SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from massact.doctor import Outcome
+    from massact.store.schema import EvaluationRow
+    from massact.sweep.context import Session
 
 SHOWN = 10
 """Findings of one kind that are shown one by one."""
@@ -78,18 +81,27 @@ def doctor(
       massact doctor --experiment experiments/toy.yaml
       massact doctor --experiment experiments/toy.yaml --fix
     """
-    from massact.doctor import CHECKS, FILE_CHECKS, Asked, examine, open_patient
+    from massact.doctor import CHECKS, FILE_CHECKS, examine, open_context
 
     if ctx.get_parameter_source("spool") is click.core.ParameterSource.COMMANDLINE and not spool.is_dir():
         raise UsageError(f"there is no folder {spool}: name the one that --spool named before")
-    declared, seed = _named(asked_experiment(experiment, tracking_uri))
+    asked = asked_experiment(experiment, tracking_uri)
+    declared, seed = _named(asked)
     name = as_held(declared, experiments_in(tracking_uri))
-    asked = Asked(tracking_uri, name, spool=spool, stale_after_hours=stale_after, seed=seed)
+    looking = open_context(
+        tracking_uri,
+        name,
+        spool=spool,
+        stale_after_hours=stale_after,
+        seed=seed,
+        told=_files_of_today(asked, tracking_uri),
+        say=lambda line: click.echo(line, err=True),
+    )
     checks = CHECKS if no_artifacts else (*CHECKS, *FILE_CHECKS)
     shown: _Shown = _Lines() if output_format == "table" else _Document(name, fix=fix)
     looked = _Looked()
-    with open_patient(asked, say=lambda line: click.echo(line, err=True)) as patient:
-        for outcome in examine(patient, checks, fix=fix, looked_at=looked.add):
+    with looking as context:
+        for outcome in examine(context, checks, fix=fix, looked_at=looked.add):
             looked.states[outcome.state] += 1
             shown.add(outcome)
     click.echo(f"experiment {visible(name)}, store {shown_uri(tracking_uri)}", err=True)
@@ -107,6 +119,32 @@ def _named(experiment: str) -> tuple[str, int | None]:
         return experiment, None
     found = load_experiment(path)
     return found.name, found.extraction.seed
+
+
+def _files_of_today(experiment: str, tracking_uri: str) -> Callable[["EvaluationRow"], Mapping[str, str]]:
+    """What dataset and tokenizer tell that rows of earlier versions do not; nothing is loaded before one asks."""
+    path = named_file(experiment)
+    sessions: list[Session] = []
+    known: dict[tuple[str, str], Mapping[str, str]] = {}
+
+    def told(row: "EvaluationRow") -> Mapping[str, str]:
+        from massact.sweep.context import Session
+        from massact.sweep.stored import subject_of, told_by_files
+
+        if path is None:
+            return {}
+        if not sessions:
+            sessions.append(Session(load_experiment(path), tracking_uri))
+        place = (row.model, row.trait)
+        if place not in known:
+            subject = subject_of(sessions[0], row)
+            try:
+                known[place] = {} if subject is None else told_by_files(sessions[0], subject)
+            except MassactError:  # the files are not there any more
+                known[place] = {}
+        return known[place]
+
+    return told
 
 
 def _unknown(name: str) -> UsageError:

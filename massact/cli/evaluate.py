@@ -1,4 +1,4 @@
-"""`massact evaluate`: the plan's own command line."""
+"""`massact evaluate`, `search` and `fill-gaps`: a grid of cells, or the best coefficients with few evaluations."""
 
 import math
 from collections.abc import Callable
@@ -6,18 +6,34 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from massact.cli.options import OrFile, experiment_option, tracking_uri_option, val_split_option
+from massact.cli.options import (
+    Number,
+    OrFile,
+    experiment_option,
+    stacked,
+    tracking_uri_option,
+    val_split_option,
+)
 from massact.cli.session import WORKLOAD, dry_run_option, open_session, working, workload_options
 from massact.config import Experiment, ModelConfig, TraitConfig, load_experiment
 from massact.config.parse import check_coefficient
+from massact.domain import (
+    DEFAULT_BUDGET,
+    DEFAULT_CONFIDENCE,
+    DEFAULT_SCREEN,
+    DEFAULT_TOLERANCE,
+    SEARCH_MODES,
+)
 from massact.errors import UsageError
-from massact.labels import parse_label
+from massact.labels import normalise_label, parse_label
 from massact.layers import check_layers
+from massact.query import Filters
 from massact.vectors.positions import parse_position
 
 if TYPE_CHECKING:
+    from massact.sweep.driver import Tally
+    from massact.sweep.search.gap_filling import SearchPlan
     from massact.workflow.steps import Request
-
 
 TEXT = OrFile(click.STRING)
 
@@ -68,7 +84,7 @@ def evaluate(experiment_file: str, tracking_uri: str, *, dry_run: bool, **option
 
 
 def _request(experiment: Experiment, options: dict[str, Any]) -> "Request":
-    from massact.sweep.driver import Overrides
+    from massact.sweep.planner import Overrides
     from massact.workflow.steps import Request
 
     model = _model(experiment, options)
@@ -90,7 +106,7 @@ def parse_coefficients(text: str) -> tuple[float, ...]:
     Raises:
         UsageError: an element is no number that a vector can be steered with.
     """
-    values = []
+    values: dict[float, None] = {}
     for part in text.split(","):
         try:
             value = float(part)
@@ -101,10 +117,10 @@ def parse_coefficients(text: str) -> tuple[float, ...]:
                 f"--coefficients {text!r}: {part.strip()!r} is not a number; write 800,1000,1200"
             )
         try:
-            values.append(check_coefficient(value))
+            values[check_coefficient(value)] = None
         except UsageError as error:
             raise UsageError(f"--coefficients {text!r}: {error}") from error
-    return tuple(dict.fromkeys(values))
+    return tuple(values)
 
 
 _MODEL_OPTIONS: dict[str, Callable[[ModelConfig], str]] = {
@@ -146,3 +162,97 @@ def _trait(experiment: Experiment, options: dict[str, Any]) -> TraitConfig:
             raise UsageError(f"--trait {name!r} and --vector-from-trait {source!r} name two traits")
         name = of_source
     return experiment.traits[0] if name is None else experiment.trait(name)
+
+
+search_options = stacked(
+    experiment_option,
+    tracking_uri_option,
+    click.option("--model", type=TEXT, help="Model of the experiment file; default: all."),
+    click.option("--trait", type=TEXT, help="Trait of the experiment file; default: all."),
+    click.option("--method", type=TEXT, help="Method labels, comma-separated; default: those of the phases."),
+    click.option("--position", type=TEXT, help="Position window; default: those of the phases."),
+    click.option("--layers", type=TEXT, help="all, 15, 5-20, 5,10 or 30%-60%; default: those of the phases."),
+    click.option(
+        "--mode", type=click.Choice(SEARCH_MODES), default="search", show_default=True,
+        help="scan: the file's coefficients first, which finds a small one that works where larger ones do not.",
+    ),
+    click.option(
+        "--budget", type=click.IntRange(1), default=DEFAULT_BUDGET, show_default=True,
+        help="Evaluations of one label at one layer at most.",
+    ),
+    click.option(
+        "--tolerance", type=Number(0, min_open=True), default=DEFAULT_TOLERANCE, show_default=True,
+        help="A coefficient that is expected to gain fewer points of delta than this is not tried.",
+    ),
+    click.option(
+        "--screen", type=click.IntRange(0), default=DEFAULT_SCREEN, show_default=True,
+        help="A doubtful cell is asked so many questions first and given up where it is hopeless; 0: all at once.",
+    ),
+    click.option(
+        "--confidence", type=Number(0.5, 1, max_open=True), default=DEFAULT_CONFIDENCE, show_default=True,
+        help="Chance that a cell which could still reach the floor is not given up.",
+    ),
+    val_split_option,
+    workload_options,
+)  # fmt: skip
+"""What is searched for, and how far."""
+
+
+@click.command()
+@search_options
+def search(experiment_file: str, tracking_uri: str, **options: Any) -> None:
+    """Search the best coefficient of labels at every layer, with few evaluations. Finished cells are used as they are.
+
+    \b
+    Example:
+      massact search --experiment my.yaml --method probe,mean_diff_cleaned --position "response[:5]" --layers 1-5
+    """
+    from massact.workflow.steps import run_search
+
+    _search(experiment_file, tracking_uri, options, run_search)
+
+
+@click.command("fill-gaps")
+@search_options
+def fill_gaps(experiment_file: str, tracking_uri: str, **options: Any) -> None:
+    """Search what gaps reports, until no gap remains or it is said why one cannot be closed.
+
+    \b
+    Example:
+      massact fill-gaps --experiment experiments/toy.yaml --model toy-gemma-3 --budget 12
+    """
+    from massact.workflow.steps import run_fill_gaps
+
+    _search(experiment_file, tracking_uri, options, run_fill_gaps)
+
+
+def _search(
+    experiment_file: str, tracking_uri: str, options: dict[str, Any], run: Callable[..., "Tally"]
+) -> None:
+    searched = {name: options.pop(name) for name in _SEARCHED}
+    session = open_session(experiment_file, tracking_uri, **options)
+    plan = _plan(session.experiment, searched)
+    with working(session):
+        tally = run(session, plan)
+    if tally.failed:
+        raise click.exceptions.Exit(1)
+
+
+_LIMITS = ("mode", "budget", "tolerance", "screen", "confidence")
+_SEARCHED = ("model", "trait", "method", "position", "layers", *_LIMITS)
+
+
+def _plan(experiment: Experiment, options: dict[str, Any]) -> "SearchPlan":
+    from massact.sweep.search.gap_filling import SearchPlan
+
+    model, trait, labels, position = (options[name] for name in ("model", "trait", "method", "position"))
+    return SearchPlan(
+        **{name: options[name] for name in _LIMITS},
+        only=Filters(
+            models=() if model is None else (experiment.model(model).name,),
+            traits=() if trait is None else (experiment.trait(trait).name,),
+            positions=() if position is None else (str(parse_position(position)),),
+            labels=() if labels is None else tuple(dict.fromkeys(map(normalise_label, labels.split(",")))),
+        ),
+        layers=None if options["layers"] is None else check_layers(options["layers"]),
+    )

@@ -1,4 +1,4 @@
-"""`massact judge-check`: what a judge makes of texts whose scores are known, and how much its scores vary."""
+"""`massact judge-check` and `rejudge`: whether a judge can be trusted, and another judge on stored responses."""
 
 import statistics
 from collections.abc import Iterator
@@ -20,8 +20,9 @@ from massact.query.tables import STATUS, number_column, text_column
 
 if TYPE_CHECKING:
     from massact.judges.canaries import Canary, CanaryResult
-    from massact.workflow.context import Session
-from massact.cli.options import FILTER_OPTIONS, Number, tracking_uri_option
+    from massact.sweep.context import Session
+from massact.cli.options import FILTER_OPTIONS, stacked, tracking_uri_option
+from massact.cli.session import store_timeout_option
 from massact.cli.sync import spool_option
 from massact.labels import normalise_label
 from massact.query import Filters
@@ -134,7 +135,7 @@ def _rows(session: "Session", config: JudgeConfig, trait: str | None, repeats: i
     traits = experiment.traits if trait is None else (experiment.trait(trait),)
     models = experiment.models if config.kind == "self" else (None,)
     for one, model in product(traits, models):
-        judge = session.judges.of(config, one, model)
+        judge = session.judges.of(one, model, config=config)
         results, _ = session.judges.check(config, judge, repeats=repeats)
         named = replace(_NOBODY, judge=config.name, trait=one.name, model=model.name if model else None)
         yield from (_row(named, result) for result in results)
@@ -173,15 +174,6 @@ def _expected(canary: "Canary") -> str:
     return ", ".join(parts)
 
 
-# `massact rejudge`: another judge on the responses that are there.
-
-
-def _filters(command: Any) -> Any:
-    for decorate in reversed(FILTER_OPTIONS):
-        command = decorate(command)
-    return command
-
-
 @click.command()
 @experiment_option
 @tracking_uri_option
@@ -193,16 +185,9 @@ def _filters(command: Any) -> Any:
     metavar="NAME",
     help="Only what this judge scored (repeatable); default: what any did.",
 )
-@_filters
+@stacked(*FILTER_OPTIONS)
 @spool_option
-@click.option(
-    "--store-timeout",
-    type=Number(0),
-    default=3600,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to wait for a run store that went down during the work.",
-)
+@store_timeout_option
 @click.option(
     "--dry-run", is_flag=True, help="Only say what there is to score; writes nothing, asks no judge."
 )
@@ -239,7 +224,7 @@ def rejudge(
     only = _only(chosen)
     with working(session):
         if dry_run:
-            session.is_dry = True
+            session.stores.is_dry = True
             plan = plan_rejudge(session, replace(only, judges=sources))
             session.show(f"{session.experiment.judge.name}: {plan}")
             return

@@ -127,39 +127,44 @@ def _resolve_tracking_uri(ctx: click.Context, param: click.Parameter, value: str
     return uri
 
 
-def experiment_option(command: F) -> F:
-    """`--experiment`, as the parameter `experiment_file`."""
-    return click.option(
-        "--experiment",
-        "experiment_file",
-        default=None,
-        envvar="MASSACT_EXPERIMENT",
-        callback=resolve_experiment,
-        help="Experiment file, or its bare name under experiments/; default: MASSACT_EXPERIMENT, else the only "
-        "experiment file in the working directory or in experiments/.",
-    )(command)
+def stacked(*options: Callable[[Any], Any]) -> Callable[[F], F]:
+    """Several options as one decorator, in the order in which a help lists them."""
+
+    def decorate(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
-def asked_experiment_option(command: F) -> F:
-    """`--experiment` of a question, for `asked_experiment`: it may also be one that only the store knows."""
-    return click.option(
-        "--experiment",
-        default=None,
-        envvar="MASSACT_EXPERIMENT",
-        help="Experiment file, or its bare name under experiments/; without such a file, an experiment's "
-        "name in the store; default: MASSACT_EXPERIMENT, else the only experiment in the store, else the only file.",
-    )(command)
+experiment_option = click.option(
+    "--experiment",
+    "experiment_file",
+    default=None,
+    envvar="MASSACT_EXPERIMENT",
+    callback=resolve_experiment,
+    help="Experiment file, or its bare name under experiments/; default: MASSACT_EXPERIMENT, else the only "
+    "experiment file in the working directory or in experiments/.",
+)
 
 
-def tracking_uri_option(command: F) -> F:
-    """`--tracking-uri`, as the parameter `tracking_uri`, resolved."""
-    return click.option(
-        "--tracking-uri",
-        "tracking_uri",
-        default=None,
-        callback=_resolve_tracking_uri,
-        help="Run store; default: MLFLOW_TRACKING_URI, else SQLite mlflow.db in the working directory.",
-    )(command)
+asked_experiment_option = click.option(
+    "--experiment",
+    default=None,
+    envvar="MASSACT_EXPERIMENT",
+    help="Experiment file, or its bare name under experiments/; without such a file, an experiment's "
+    "name in the store; default: MASSACT_EXPERIMENT, else the only experiment in the store, else the only file.",
+)
+
+
+tracking_uri_option = click.option(
+    "--tracking-uri",
+    "tracking_uri",
+    default=None,
+    callback=_resolve_tracking_uri,
+    help="Run store; default: MLFLOW_TRACKING_URI, else SQLite mlflow.db in the working directory.",
+)
 
 
 def option_of(parameter: Parameter, default: str | None = None) -> Callable[[F], F]:
@@ -235,12 +240,10 @@ class OrFile(click.ParamType):  # type: ignore[type-arg]  # generic only in newe
         return None if value == "" else self._inner.convert(value, param, ctx)
 
 
-def val_split_option(command: F) -> F:
-    """`--val-split`, of every command that makes an extraction or has to find it again."""
-    return click.option(
-        "--val-split",
-        type=OrFile(Number(0, 0.5)),
-        metavar="SHARE",
-        help="Share of each side of the contrastive prompts that is kept for validation; default: the file's. "
-        "Commands that use an extraction want the one made with it.",
-    )(command)
+val_split_option = click.option(
+    "--val-split",
+    type=OrFile(Number(0, 0.5)),
+    metavar="SHARE",
+    help="Share of each side of the contrastive prompts that is kept for validation; default: the file's. "
+    "Commands that use an extraction want the one made with it.",
+)

@@ -1,11 +1,12 @@
-"""Commands of the phases; each is an entry point of the MLproject too."""
+"""Commands of the phases, each an entry point of the MLproject too, and what is said of them: status, predict."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from massact.cli.options import experiment_option, tracking_uri_option, val_split_option
+from massact.cli.options import experiment_option, stacked, tracking_uri_option, val_split_option
 from massact.cli.session import (
     dry_run_option,
     evaluating_options,
@@ -17,8 +18,8 @@ from massact.cli.session import (
 
 if TYPE_CHECKING:
     from massact.report.phase_notes import PhaseName
+    from massact.sweep.context import Session
     from massact.sweep.driver import Tally
-    from massact.workflow.context import Session
 from massact.addresses import shown_uri
 from massact.cli.options import Number, OrFile
 from massact.config import load_experiment
@@ -27,23 +28,38 @@ from massact.store.read import open_store
 from massact.store.read.database import is_absent
 from massact.workflow.status import Prerequisite, list_prerequisites
 
-DEFAULT_OUTPUT = "reports"
+_places = stacked(experiment_option, tracking_uri_option)
+_grid_options = stacked(_places, rounds_option, val_split_option, workload_options, dry_run_option)
+_output_option = click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="reports",
+    show_default=True,
+    help="Folder for report.html and report.md, within one named as the experiment.",
+)
 
 
-def output_option(command: Any) -> Any:
-    """`--output`, where the report's files go."""
-    return click.option(
-        "--output",
-        type=click.Path(file_okay=False, path_type=Path),
-        default=DEFAULT_OUTPUT,
-        show_default=True,
-        help="Folder for report.html and report.md, within one named as the experiment.",
-    )(command)
+def _work(session: "Session", run: "Callable[[Session], Tally | None]", *, show: bool = False) -> None:
+    """Do a command's work and say where to look next; exit code 1 where cells failed.
+
+    Args:
+        show: only what there is to do, which `run` has to say.
+    """
+    from massact.workflow.steps import next_lines
+
+    with working(session):
+        tally = run(session)
+        for line in [] if show else next_lines(session.stores):
+            session.say(line)
+    if tally is not None and tally.failed:
+        click.echo(
+            f"{tally.failed} cells failed; their runs hold the reason, running again tries them", err=True
+        )
+        raise click.exceptions.Exit(1)
 
 
 @click.command()
-@experiment_option
-@tracking_uri_option
+@_places
 def calibrate(experiment_file: str, tracking_uri: str) -> None:
     """Find each model's massive dims from neutral prompts.
 
@@ -53,15 +69,11 @@ def calibrate(experiment_file: str, tracking_uri: str) -> None:
     """
     from massact.workflow.steps import run_calibrate
 
-    session = open_session(experiment_file, tracking_uri)
-    with working(session):
-        run_calibrate(session)
-        _say_next(session)
+    _work(open_session(experiment_file, tracking_uri), run_calibrate)
 
 
 @click.command()
-@experiment_option
-@tracking_uri_option
+@_places
 @val_split_option
 def extract(experiment_file: str, tracking_uri: str, val_split: float | None) -> None:
     """Extract activations and vectors, with every cleaning before and after.
@@ -72,66 +84,56 @@ def extract(experiment_file: str, tracking_uri: str, val_split: float | None) ->
     """
     from massact.workflow.steps import run_extract
 
-    session = open_session(experiment_file, tracking_uri, val_split=val_split)
-    with working(session):
-        run_extract(session)
-        _say_next(session)
+    _work(open_session(experiment_file, tracking_uri, val_split=val_split), run_extract)
 
 
-@click.command()
-@experiment_option
-@tracking_uri_option
-@rounds_option
-@val_split_option
-@workload_options
-@dry_run_option
-def phase1(experiment_file: str, tracking_uri: str, *, dry_run: bool, **workload: Any) -> None:
+def _grid_phase(name: "PhaseName", text: str) -> click.Command:
+    @click.command(name, help=text)
+    @_grid_options
+    def command(experiment_file: str, tracking_uri: str, *, dry_run: bool, **workload: Any) -> None:
+        from massact.workflow.dry_run import show_phases
+        from massact.workflow.steps import run_grid_phase
+
+        session = open_session(experiment_file, tracking_uri, **workload)
+        if dry_run:
+            _work(session, lambda of: show_phases(of, (name,)), show=True)
+        else:
+            _work(session, lambda of: run_grid_phase(of, name))
+
+    return command
+
+
+phase1 = _grid_phase(
+    "phase1",
     """Fill the coherence gaps of the key comparisons: the grid, gap analysis, a search, check again.
 
     \b
     Example:
       massact phase1 --experiment experiments/toy.yaml --save-responses best
-    """
-    _run_grid_phase("phase1", open_session(experiment_file, tracking_uri, **workload), dry_run=dry_run)
-
-
-@click.command()
-@experiment_option
-@tracking_uri_option
-@rounds_option
-@val_split_option
-@workload_options
-@dry_run_option
-def phase2(experiment_file: str, tracking_uri: str, *, dry_run: bool, **workload: Any) -> None:
+    """,
+)
+phase2 = _grid_phase(
+    "phase2",
     """Compare cleaning before extraction with cleaning after it.
 
     \b
     Example:
       massact phase2 --experiment experiments/toy.yaml
-    """
-    _run_grid_phase("phase2", open_session(experiment_file, tracking_uri, **workload), dry_run=dry_run)
-
-
-@click.command()
-@experiment_option
-@tracking_uri_option
-@rounds_option
-@val_split_option
-@workload_options
-@dry_run_option
-def phase3(experiment_file: str, tracking_uri: str, *, dry_run: bool, **workload: Any) -> None:
+    """,
+)
+phase3 = _grid_phase(
+    "phase3",
     """Trace the cleaning curve: 0, 1, 2, 3, 5 and all massive dims.
 
     \b
     Example:
       massact phase3 --experiment experiments/toy.yaml
-    """
-    _run_grid_phase("phase3", open_session(experiment_file, tracking_uri, **workload), dry_run=dry_run)
+    """,
+)
 
 
 @click.command()
-@experiment_option
-@tracking_uri_option
+@_places
 def phase4(experiment_file: str, tracking_uri: str) -> None:
     """Work out coefficient patterns and recommendations from the store.
 
@@ -141,15 +143,11 @@ def phase4(experiment_file: str, tracking_uri: str) -> None:
     """
     from massact.workflow.steps import run_patterns
 
-    session = open_session(experiment_file, tracking_uri)
-    with working(session):
-        run_patterns(session)
-        _say_next(session)
+    _work(open_session(experiment_file, tracking_uri), run_patterns)
 
 
 @click.command()
-@experiment_option
-@tracking_uri_option
+@_places
 @evaluating_options
 @dry_run_option
 def confirm(experiment_file: str, tracking_uri: str, *, dry_run: bool, **workload: Any) -> None:
@@ -166,19 +164,15 @@ def confirm(experiment_file: str, tracking_uri: str, *, dry_run: bool, **workloa
     from massact.workflow.dry_run import show_confirm
 
     session = open_session(experiment_file, tracking_uri, **workload)
-    with working(session):
-        if dry_run:
-            show_confirm(session)
-            return
-        tally = run_confirm(session)
-        _say_next(session)
-    _fail_with(tally)
+    if dry_run:
+        _work(session, show_confirm, show=True)
+    else:
+        _work(session, run_confirm)
 
 
 @click.command()
-@experiment_option
-@tracking_uri_option
-@output_option
+@_places
+@_output_option
 @click.option(
     "--findings",
     type=click.Path(dir_okay=False),  # empty, as `mlflow run` gives what is not said: none
@@ -195,20 +189,15 @@ def report(experiment_file: str, tracking_uri: str, output: Path, findings: str 
     """
     from massact.workflow.report import run_report
 
-    session = open_session(experiment_file, tracking_uri)
-    with working(session):
+    def run(session: "Session") -> None:
         session.show(run_report(session, output, findings=Path(findings) if findings else None).summary)
-        _say_next(session)
+
+    _work(open_session(experiment_file, tracking_uri), run)
 
 
 @click.command("main")
-@experiment_option
-@tracking_uri_option
-@rounds_option
-@val_split_option
-@workload_options
-@dry_run_option
-@output_option
+@_grid_options
+@_output_option
 def main_command(
     experiment_file: str, tracking_uri: str, output: Path, *, dry_run: bool, **workload: Any
 ) -> None:
@@ -221,49 +210,13 @@ def main_command(
       massact main --experiment experiments/toy.yaml
     """
     from massact.workflow.dry_run import show_main
-    from massact.workflow.main import run_main
+    from massact.workflow.steps import run_main
 
     session = open_session(experiment_file, tracking_uri, **workload)
-    with working(session):
-        if dry_run:
-            show_main(session)
-            return
-        text, tally = run_main(session, output)
-        session.show(text)
-        _say_next(session)
-    _fail_with(tally)
-
-
-def _run_grid_phase(name: "PhaseName", session: "Session", *, dry_run: bool) -> None:
-    from massact.workflow.dry_run import show_phases
-    from massact.workflow.steps import run_grid_phase
-
-    with working(session):
-        if dry_run:
-            show_phases(session, (name,))
-            return
-        tally = run_grid_phase(session, name)
-        _say_next(session)
-    _fail_with(tally)
-
-
-def _fail_with(tally: "Tally") -> None:
-    """Exit code 1 where cells failed: the rest was evaluated, and running again tries the failed ones."""
-    if tally.failed:
-        click.echo(
-            f"{tally.failed} cells failed; their runs hold the reason, running again tries them", err=True
-        )
-        raise click.exceptions.Exit(1)
-
-
-def _say_next(session: "Session") -> None:
-    from massact.workflow.outcome import next_lines
-
-    for line in next_lines(session):
-        session.say(line)
-
-
-# `massact status`: what the store holds for an experiment, and which command makes what is missing.
+    if dry_run:
+        _work(session, show_main, show=True)
+    else:
+        _work(session, lambda of: run_main(of, output))
 
 
 @click.command()
@@ -305,9 +258,6 @@ def _line(one: Prerequisite) -> str:
     return f"{mark}  {one.what}: {one.detail}{hint}"
 
 
-# `massact predict`: can the best coefficient be told from the vector?
-
-
 @click.command()
 @experiment_option
 @tracking_uri_option
@@ -336,5 +286,5 @@ def predict(experiment_file: str, tracking_uri: str, floor: float | None, *, dry
     if warning:
         click.echo(f"warning: --floor: {warning}", err=True)
     with working(session):
-        session.is_dry = dry_run
+        session.stores.is_dry = dry_run
         run_predict(session, floor)

@@ -1,4 +1,4 @@
-"""Composing a session for a command: bars and lines on stderr, results on stdout."""
+"""The session of a command and the options that decide how it works: bars and lines on stderr, results on stdout."""
 
 import os
 import sys
@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from massact.cli.options import Number, OrFile
+from massact.cli.options import Number, OrFile, stacked
 from massact.cli.sync import spool_option
 from massact.config import load_experiment
 from massact.config.parse import judge_like, with_validation_split
@@ -22,49 +22,42 @@ from massact.sweep.executors.options import RayOptions
 from massact.toy import is_toy
 
 if TYPE_CHECKING:
-    from massact.workflow.context import Session
+    from massact.sweep.context import Session
 
 
-# `--executor` and what belongs to it.
-
-F = TypeVar("F", bound=Callable[..., Any])
 EXECUTOR = ("executor", "ray_address", "workers", "gpus_per_worker", "gpus_per_judge", "judges_per_node")
 """Names of `executor_options`."""
 _DEFAULT = RayOptions()
 
 
-def executor_options(command: F) -> F:
-    """Options of every command that evaluates cells; none of them changes a result."""
-    options = (
-        click.option(
-            "--executor", type=click.Choice(EXECUTORS), default="local", show_default=True,
-            help="Who runs the cells: this process, or a cluster of Ray's (docs/scale.md).",
-        ),
-        click.option(
-            "--ray-address", type=OrFile(click.STRING), metavar="HOST:PORT",
-            help="Cluster of Ray's, or auto for the one on this machine; default: RAY_ADDRESS, else one of this "
-            "machine alone.",
-        ),
-        click.option(
-            "--workers", type=click.IntRange(0), default=0, show_default=True,
-            help="Workers on the cluster; 0: as many as it has room for, more when it grows.",
-        ),
-        click.option(
-            "--gpus-per-worker", type=OrFile(Number(0)), metavar="NUMBER",
-            help="GPUs of each worker, or a part of one; default: 1 where the cluster has GPUs, else none.",
-        ),
-        click.option(
-            "--gpus-per-judge", type=Number(0), default=0, show_default=True, metavar="NUMBER",
-            help="GPUs of each judge that is a local model; 0: it computes on processors.",
-        ),
-        click.option(
-            "--judges-per-node", type=click.IntRange(1), default=_DEFAULT.judges_per_node, show_default=True,
-            help="Judges beside the workers of a machine of the cluster.",
-        ),
-    )  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
+executor_options = stacked(
+    click.option(
+        "--executor", type=click.Choice(EXECUTORS), default="local", show_default=True,
+        help="Who runs the cells: this process, or a cluster of Ray's (docs/scale.md).",
+    ),
+    click.option(
+        "--ray-address", type=OrFile(click.STRING), metavar="HOST:PORT",
+        help="Cluster of Ray's, or auto for the one on this machine; default: RAY_ADDRESS, else one of this "
+        "machine alone.",
+    ),
+    click.option(
+        "--workers", type=click.IntRange(0), default=0, show_default=True,
+        help="Workers on the cluster; 0: as many as it has room for, more when it grows.",
+    ),
+    click.option(
+        "--gpus-per-worker", type=OrFile(Number(0)), metavar="NUMBER",
+        help="GPUs of each worker, or a part of one; default: 1 where the cluster has GPUs, else none.",
+    ),
+    click.option(
+        "--gpus-per-judge", type=Number(0), default=0, show_default=True, metavar="NUMBER",
+        help="GPUs of each judge that is a local model; 0: it computes on processors.",
+    ),
+    click.option(
+        "--judges-per-node", type=click.IntRange(1), default=_DEFAULT.judges_per_node, show_default=True,
+        help="Judges beside the workers of a machine of the cluster.",
+    ),
+)  # fmt: skip
+"""Options of every command that evaluates cells; none of them changes a result."""
 
 
 def ray_options(given: dict[str, Any]) -> RayOptions | None:
@@ -105,51 +98,6 @@ _PARTING_SECONDS = 1.0
 """How long an interrupted judge may still take."""
 
 
-def workload_options(command: F) -> F:
-    """Options of every command that evaluates cells of labels; none of them but `--alike` changes a result."""
-    return evaluating_options(alike_option(command))
-
-
-def evaluating_options(command: F) -> F:
-    """Options of every command that evaluates anything; none of them changes a result."""
-    batch_rows = click.option(
-        "--batch-rows",
-        type=click.IntRange(0),
-        default=0,
-        show_default=True,
-        help="Responses generated side by side at most; 0: as many as are of use and fit in memory.",
-    )
-    save_responses = click.option(
-        "--save-responses",
-        type=click.Choice(["all", "best", "none"]),
-        default="all",
-        show_default=True,
-        help="Whose responses are kept: all, the best of each group so far, or none.",
-    )
-    store_timeout = click.option(
-        "--store-timeout",
-        type=Number(0),
-        default=3600,
-        show_default=True,
-        metavar="SECONDS",
-        help="How long to wait for a run store that went down during the work.",
-    )
-    return save_responses(batch_rows(spool_option(store_timeout(executor_options(command)))))
-
-
-def alike_option(command: F) -> F:
-    """`--alike`, of the commands that evaluate a grid."""
-    return click.option(
-        "--alike",
-        type=_Alike(),
-        default=str(DEFAULT_ALIKE),
-        show_default=True,
-        metavar="COSINE",
-        help="Labels whose vectors have a greater cosine at a layer are evaluated once there, and the others take over "
-        "that result, marked as the same; 1: only equal vectors; off: every label is evaluated itself.",
-    )(command)
-
-
 class _Alike(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases of click
     """A cosine above which vectors are alike; `None` where it is off."""
 
@@ -172,24 +120,59 @@ class _Alike(click.ParamType):  # type: ignore[type-arg]  # generic only in newe
         return cosine
 
 
-def dry_run_option(command: F) -> F:
-    """`--dry-run`, of every command that evaluates cells."""
-    return click.option(
-        "--dry-run",
-        is_flag=True,
-        help="Only show what there is to do, how long it may take and what the judge is asked; writes nothing.",
-    )(command)
-
-
-def rounds_option(command: F) -> F:
-    """`--max-rounds`, of the commands that fill gaps."""
-    return click.option(
-        "--max-rounds",
-        type=click.IntRange(0),
-        default=DEFAULT_BUDGET,
+store_timeout_option = click.option(
+    "--store-timeout",
+    type=Number(0),
+    default=3600,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for a run store that went down during the work.",
+)
+evaluating_options = stacked(
+    click.option(
+        "--save-responses",
+        type=click.Choice(["all", "best", "none"]),
+        default="all",
         show_default=True,
-        help="Rounds of the search that fills the gaps which the grid leaves: coefficients tried at a layer; 0: none.",
-    )(command)
+        help="Whose responses are kept: all, the best of each group so far, or none.",
+    ),
+    click.option(
+        "--batch-rows",
+        type=click.IntRange(0),
+        default=0,
+        show_default=True,
+        help="Responses generated side by side at most; 0: as many as are of use and fit in memory.",
+    ),
+    spool_option,
+    store_timeout_option,
+    executor_options,
+)
+"""Options of every command that evaluates anything; none of them changes a result."""
+workload_options = stacked(
+    evaluating_options,
+    click.option(
+        "--alike",
+        type=_Alike(),
+        default=str(DEFAULT_ALIKE),
+        show_default=True,
+        metavar="COSINE",
+        help="Labels whose vectors have a greater cosine at a layer are evaluated once there, and the others take over "
+        "that result, marked as the same; 1: only equal vectors; off: every label is evaluated itself.",
+    ),
+)
+"""Options of every command that evaluates cells of labels; none of them but `--alike` changes a result."""
+dry_run_option = click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only show what there is to do, how long it may take and what the judge is asked; writes nothing.",
+)
+rounds_option = click.option(
+    "--max-rounds",
+    type=click.IntRange(0),
+    default=DEFAULT_BUDGET,
+    show_default=True,
+    help="Rounds of the search that fills the gaps which the grid leaves: coefficients tried at a layer; 0: none.",
+)
 
 
 def open_session(
@@ -214,7 +197,7 @@ def open_session(
     ):
         # matrices so small that a second thread costs more than it does; read when torch and numpy load
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from massact.workflow.context import Session, Workload
+    from massact.sweep.context import Session, Workload
 
     return Session(
         experiment,
@@ -236,11 +219,11 @@ def working(session: "Session") -> Iterator[None]:
     with session.interruption.watched():
         try:
             yield
-            left = session.close()
+            left = session.stores.close()
         except KeyboardInterrupt as error:
             _stop(session, str(error))
         except BaseException as error:
-            session.close_after(error)
+            session.stores.close_after(error)
             raise
     if left:
         raise click.exceptions.Exit(1)
@@ -250,19 +233,19 @@ def _stop(session: "Session", text: str) -> NoReturn:
     from massact.sweep.judging import THREAD
 
     if session.interruption.count > 1:
-        session.abandon()
+        session.stores.abandon()
     else:
         try:
-            session.close()
+            session.stores.close()
         except KeyboardInterrupt:
-            session.abandon()
+            session.stores.abandon()
     # Ray raises an interruption of its own, without our text
     click.echo(
         text or "interrupted: what was finished is kept; run the same command again to go on", err=True
     )
     code = 128 + session.interruption.signal
     for thread in threading.enumerate():
-        if thread.name == THREAD:
+        if thread.name.startswith(THREAD):
             thread.join(_PARTING_SECONDS)
             if thread.is_alive():
                 # in the middle of a batch or of a request: the interpreter must not take itself apart under it

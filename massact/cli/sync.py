@@ -1,8 +1,6 @@
 """`massact sync`: send what earlier commands could not."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
@@ -10,20 +8,15 @@ from massact.cli.options import tracking_uri_option
 from massact.errors import UsageError
 from massact.store.spool import DEFAULT_SPOOL, JournalReport, send_leftovers
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def spool_option(command: F) -> F:
-    """`--spool`, as the parameter `spool`."""
-    return click.option(
-        "--spool",
-        type=click.Path(file_okay=False, path_type=Path),
-        default=DEFAULT_SPOOL,
-        show_default=True,
-        envvar="MASSACT_SPOOL",
-        metavar="DIR",
-        help="Folder where finished evaluations are kept until the run store has them.",
-    )(command)
+spool_option = click.option(
+    "--spool",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=DEFAULT_SPOOL,
+    show_default=True,
+    envvar="MASSACT_SPOOL",
+    metavar="DIR",
+    help="Folder where finished evaluations are kept until the run store has them.",
+)
 
 
 @click.command()

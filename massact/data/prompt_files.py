@@ -44,18 +44,18 @@ def read_side(folder: Path, name: str) -> tuple[Path, tuple[Prompt, ...]]:
     return found[0], read_prompt_file(found[0])
 
 
-def read_prompt_file(path: Path) -> tuple[Prompt, ...]:
+def read_prompt_file(path: Path, *, may_repeat: bool = False) -> tuple[Prompt, ...]:
     """The prompts of a file; its ending says how it is written.
 
     Raises:
-        DataError: the file is missing, empty or malformed, or a prompt stands twice.
+        DataError: the file is missing, empty or malformed, or a prompt stands twice where it may not.
     """
     prompts = tuple({".jsonl": _json_lines, ".json": _json_list}.get(path.suffix, _plain_lines)(path))
     if not prompts:
         raise DataError(f"{path} holds no prompt; write {_EXPECTED.get(path.suffix, 'one a line')}")
     seen: set[Prompt] = set()
     for prompt in prompts:
-        if prompt in seen:
+        if prompt in seen and not may_repeat:
             raise DataError(f"{path}, {prompt.place}: stands twice: {prompt.text!r}; remove one of them")
         seen.add(prompt)
     return prompts

@@ -4,73 +4,144 @@ Nothing is deleted, and without being told to mend nothing is written. See docs/
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from massact.doctor.artifacts import Responses, Vectors
-from massact.doctor.base import Check, Finding, Patient
-from massact.doctor.examination import Outcome, State, examine
+from massact.doctor.artifacts import Moved, Responses, UnreachableArtifacts, Vectors
+from massact.doctor.base import CannotMendError, Check, DoctorContext, Finding, FinishedRun
 from massact.doctor.files import RunFiles
-from massact.doctor.reach import Moved, Reach
-from massact.doctor.rows import DuplicateKeys, TakenOver, UnreadableRows
+from massact.doctor.rows import DuplicateKeys, StoredCells, TakenOver, UnreadableRows
 from massact.doctor.unfinished import AbandonedRuns, SpoolLeftovers
 from massact.store.read import open_source
+from massact.store.schema import EvaluationRow, Tag
 from massact.store.write.repairs import Mender
 
-__all__ = ["CHECKS", "FILE_CHECKS", "Asked", "Finding", "Outcome", "State", "examine", "open_patient"]
+__all__ = ["CHECKS", "FILE_CHECKS", "Finding", "Outcome", "State", "examine", "open_context"]
 
-CHECKS: tuple[Callable[[Patient], Check], ...] = (
+CHECKS: tuple[Callable[[DoctorContext], Check], ...] = (
     SpoolLeftovers,  # first: what it sends completes runs that were left running
     AbandonedRuns,
     UnreadableRows,
     DuplicateKeys,
     TakenOver,
+    StoredCells,
 )
-FILE_CHECKS: tuple[Callable[[Patient], Check], ...] = (Moved, Vectors, Responses, Reach)
+FILE_CHECKS: tuple[Callable[[DoctorContext], Check], ...] = (Moved, Vectors, Responses, UnreachableArtifacts)
 """Those that read artifacts, which takes time and a way to the artifacts."""
+_READERS = 8
+"""Files that are read side by side: over a network each waits for its answer."""
+
+State = Literal["found", "mended", "remains", "note"]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What is to be looked over."""
+class Outcome:
+    """A finding, and what came of it."""
 
-    tracking_uri: str
-    experiment: str
-    """The experiment's name."""
-    _: KW_ONLY
-    spool: Path
-    stale_after_hours: float
-    seed: int | None = None
-    """The extraction's seed in the experiment file; `None` without a file."""
+    finding: Finding
+    state: State
+    """`found`: --fix would try to mend it; `remains`: nothing mends it; `note`: nothing has to."""
+    said: str
+    """What was done, would be done, or is to be done by hand."""
 
 
 @contextmanager
-def open_patient(asked: Asked, *, say: Callable[[str], None] = lambda _line: None) -> Iterator[Patient]:
-    """What checks look with, until the block ends.
-
-    Args:
-        say: takes a line about work that takes a while.
+def open_context(
+    tracking_uri: str,
+    experiment: str,
+    *,
+    spool: Path,
+    stale_after_hours: float,
+    seed: int | None = None,
+    told: Callable[[EvaluationRow], Mapping[str, str]] = lambda _row: {},
+    say: Callable[[str], None] = lambda _line: None,
+) -> Iterator[DoctorContext]:
+    """What checks look with, until the block ends; the fields of `DoctorContext` say what each is.
 
     Raises:
         StoreError: the run store cannot be read.
     """
-    source = open_source(asked.tracking_uri)
+    source = open_source(tracking_uri)
     for note in source.notes:
         say(note)
     try:
-        yield Patient(
-            tracking_uri=asked.tracking_uri,
-            experiment=asked.experiment,
+        yield DoctorContext(
+            tracking_uri=tracking_uri,
+            experiment=experiment,
             source=source,
-            files=RunFiles(asked.tracking_uri),
-            mender=Mender(asked.tracking_uri),
+            files=RunFiles(tracking_uri),
+            mender=Mender(tracking_uri),
             now=int(time.time() * 1000),
-            stale_after_hours=asked.stale_after_hours,
-            spool=asked.spool,
-            seed=asked.seed,
+            stale_after_hours=stale_after_hours,
+            spool=spool,
+            seed=seed,
+            told=told,
             say=say,
         )
     finally:
         source.close()
+
+
+def examine(
+    context: DoctorContext,
+    checks: Sequence[Callable[[DoctorContext], Check]],
+    *,
+    fix: bool,
+    looked_at: Callable[[int], None] = lambda _n: None,
+) -> Iterator[Outcome]:
+    """What is wrong, one after the other; with `fix` each is mended, if it can be, before the next comes.
+
+    Args:
+        looked_at: called with how many more finished runs have been looked at.
+
+    Raises:
+        StoreError: the run store cannot be read, or not be written any more.
+    """
+    for finding in _findings(context, checks, looked_at):
+        yield _settle(finding, fix)
+
+
+def _findings(
+    context: DoctorContext,
+    makers: Sequence[Callable[[DoctorContext], Check]],
+    looked_at: Callable[[int], None],
+) -> Iterator[Finding]:
+    checks = [make(context) for make in makers]
+    for check in checks:
+        yield from check.before()
+    kinds = frozenset[str]().union(*(check.kinds for check in checks))
+    tags = sorted({str(Tag.KIND), *(str(tag) for check in checks for tag in check.tags)})
+    quick = [check for check in checks if check.kinds and not check.reads_files]
+    slow = [check for check in checks if check.kinds and check.reads_files]
+    with ThreadPoolExecutor(_READERS) as pool:
+        for page in context.source.pages(context.experiment, kinds, tags=tags) if kinds else ():
+            runs = [FinishedRun(raw) for raw in page]
+            for run in runs:
+                yield from _seen(quick, run)
+            if slow:
+                for findings in pool.map(lambda run: list(_seen(slow, run)), runs):
+                    yield from findings
+            looked_at(len(runs))
+    for check in checks:
+        yield from check.after()
+
+
+def _seen(checks: Iterable[Check], run: FinishedRun) -> Iterator[Finding]:
+    return (finding for check in checks if run.kind in check.kinds for finding in check.see(run))
+
+
+def _settle(finding: Finding, fix: bool) -> Outcome:
+    if finding.level == "note":
+        return Outcome(finding, "note", finding.advice)
+    if finding.mend is None:
+        return Outcome(finding, "remains", finding.advice)
+    if not fix:
+        return Outcome(finding, "found", f"--fix {finding.remedy}")
+    try:
+        return Outcome(finding, "mended", finding.mend())
+    except CannotMendError as error:
+        return Outcome(finding, "remains", f"{error}; {finding.advice}")

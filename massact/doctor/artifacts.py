@@ -1,95 +1,125 @@
-"""Response tables that a run announces: there, and readable."""
+"""Vectors and responses of finished evaluations: there, readable, and the ones that the row tells of.
+
+A vector that is lost is made again from what extractions keep. What gives another digest is not used.
+"""
 
 import tempfile
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from massact.doctor.base import CannotMendError, Check, Finding, FinishedRun, Patient, decode_row
-from massact.doctor.files import ArtifactError
-from massact.errors import MassactError
+from massact.addresses import check_path, moved_folder
+from massact.doctor.base import CannotMendError, Check, DoctorContext, Finding, FinishedRun, decode_row
+from massact.doctor.files import ArtifactError, place_of
+from massact.errors import MassactError, StoreError
 from massact.json_text import parse_json, parse_object
 from massact.labels import parse_label
 from massact.store.read.base import RawRun
-from massact.store.schema import Artifact, EvaluationRow, Kind, MlflowTag, StageRow, Tag
+from massact.store.schema import Artifact, EvaluationRow, Kind, MlflowTag, StageRow, Tag, format_param
 
 if TYPE_CHECKING:
     import torch
-import threading
-from hashlib import sha256
-
-from massact.errors import StoreError
-from massact.store.schema import format_param
-
-_N_COLUMNS = 5
-
-
-class Responses(Check):
-    """Evaluations, baselines and confirmations whose table of responses is lost. Nothing can bring the texts back."""
-
-    name = "responses"
-    kinds = frozenset({Kind.EVALUATION, Kind.BASELINE, Kind.CONFIRMATION})
-    tags = (MlflowTag.TABLES, Tag.ROW)
-    reads_files = True
-
-    def __init__(self, patient: Patient) -> None:
-        self._patient = patient
-
-    def see(self, run: FinishedRun) -> Iterator[Finding]:
-        """Its table, where it has one: with `--save-responses none` there is none to look for."""
-        if not _announces(run.raw.tags.get(MlflowTag.TABLES)):
-            return
-        try:
-            _check_table(self._patient.files.read(run.raw.artifact_uri, Artifact.RESPONSES))
-        except ArtifactError as error:
-            if error.state == "unreachable":
-                return
-            wrong = "is missing" if error.state == "missing" else f"was not read: {error}"
-        except ValueError as error:
-            wrong = f"is damaged ({error})"
-        else:
-            return
-        again = "`massact confirm`" if run.kind is Kind.CONFIRMATION else "the next sweep"
-        yield Finding(
-            check=self.name,
-            run_id=run.run_id,
-            what=f"the table of responses of this {run.kind} {wrong}; its scores are in the run and unharmed",
-            advice="nothing can make the texts again: bring back a copy of the file, or delete the run "
-            f"(mlflow runs delete --run-id {run.run_id}) and {again} generates and judges them anew",
-        )
-
-
-def _announces(text: str | None) -> bool:
-    try:
-        return any(one["path"] == Artifact.RESPONSES for one in parse_json(text or "[]"))
-    except (ValueError, KeyError, TypeError):
-        return False
-
-
-def _check_table(content: bytes) -> None:
-    """Make sure that it is a table such as `massact.store.write.tensors.write_responses` writes.
-
-    Raises:
-        ValueError: it is not.
-    """
-    table = parse_json(content)
-    rows = table.get("data") if isinstance(table, dict) else None
-    if not isinstance(rows, list) or not all(
-        isinstance(row, list) and len(row) == _N_COLUMNS for row in rows
-    ):
-        raise ValueError(f"not a table of {_N_COLUMNS} columns")
-
-
-# Making an evaluation's vector again, from what extractions keep. What gives another digest is not used.
 
 T = TypeVar("T")
 
+_UNHARMED = "the result itself is unharmed"
+_N_COLUMNS = 5
 _KEPT = 64
 """Stacks of vectors that are kept in memory: the evaluations of one label come together or far apart."""
 _ACTIVATIONS = ("train.safetensors", "validation.safetensors", "metadata.json")
+
+
+class Vectors(Check):
+    """Evaluations and confirmations whose vector is missing, cannot be read, or is another one."""
+
+    name = "vectors"
+    kinds = frozenset({Kind.EVALUATION, Kind.CONFIRMATION})
+    tags = (Tag.ROW,)
+    reads_files = True
+
+    def __init__(self, context: DoctorContext) -> None:
+        super().__init__(context)
+        self._sources, self._lock = VectorSources(context), threading.Lock()
+
+    def see(self, run: FinishedRun) -> Iterator[Finding]:
+        """Its vector, where it has one: an imported evaluation has none by nature."""
+        row = run.row
+        if not isinstance(row, EvaluationRow) or row.origin == "imported" or row.vector_digest is None:
+            return
+        try:
+            digest = digest_in(self.context.files.read(run.raw.artifact_uri, Artifact.VECTOR))
+        except ArtifactError as error:
+            if error.state == "unreachable":
+                return
+            wrong = (
+                "has no vector" if error.state == "missing" else f"has a vector that was not read: {error}"
+            )
+        except ValueError as error:
+            wrong = f"has a damaged vector file ({error})"
+        else:
+            if digest == row.vector_digest:
+                return
+            wrong = f"has a vector of digest {digest[:12]}, and its row names {row.vector_digest[:12]}"
+        yield self._finding(run, row, wrong)
+
+    def _finding(self, run: FinishedRun, row: EvaluationRow, wrong: str) -> Finding:
+        what = f"{run.kind} {row.label} L{row.layer} c={format_param(row.coefficient)} {wrong}; {_UNHARMED}"
+        advice = f"bring back a copy of its file, or leave it: {_UNHARMED}"
+        try:
+            made = self._rebuilt(run, row)
+        except CannotMendError as error:
+            return Finding(check=self.name, run_id=run.run_id, what=what, advice=f"{error}; {advice}")
+        return Finding(
+            check=self.name,
+            run_id=run.run_id,
+            what=what,
+            advice=advice,
+            remedy=f"writes it anew from {made.source}",
+            mend=lambda: self._mend(run, row, made),
+        )
+
+    def _rebuilt(self, run: FinishedRun, row: EvaluationRow) -> "Rebuilt":
+        """The vector's file as it would be written: only what was tried is promised."""
+        with self._lock:
+            made = self._sources.vector_file(row)
+        if why := self.context.files.why_not_written(run.raw.artifact_uri, Artifact.VECTOR):
+            raise CannotMendError(f"could not be written: {why}")
+        return made
+
+    def _mend(self, run: FinishedRun, row: EvaluationRow, made: "Rebuilt") -> str:
+        place = run.raw.artifact_uri
+        try:
+            self.context.mender.put(place, Artifact.VECTOR, made.content)
+            is_there = digest_in(self.context.files.read(place, Artifact.VECTOR)) == row.vector_digest
+        except (ArtifactError, StoreError, ValueError) as error:
+            raise CannotMendError(f"the rebuilt vector could not be written: {error}") from error
+        if not is_there:
+            raise CannotMendError(f"the rebuilt vector was written to {place} and reads as another one")
+        return f"rebuilt from {made.source}, the digest is the row's"
+
+
+def digest_in(content: bytes) -> str:
+    """The digest of the vector in a file, as `massact.vectors.geometry.vector_digest` makes it, without torch.
+
+    Raises:
+        ValueError: no such file, or no vector in it.
+    """
+    import numpy as np
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        vector = load(content)["vector"]
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"it holds no tensor `vector` that can be read ({error!r})") from error
+    return sha256(np.ascontiguousarray(vector, dtype="<f4").tobytes()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +136,11 @@ class _Stage:
     row: StageRow
 
 
-class Donors:
+class VectorSources:
     """The extractions of an experiment, superseded ones too, as sources of vectors."""
 
-    def __init__(self, patient: Patient) -> None:
-        self._patient = patient
+    def __init__(self, context: DoctorContext) -> None:
+        self._context = context
         self._stacks: OrderedDict[tuple[str, str, str], torch.Tensor | None] = OrderedDict()
 
     def vector_file(self, row: EvaluationRow) -> Rebuilt:
@@ -119,20 +149,21 @@ class Donors:
         Raises:
             CannotMendError: no extraction in the store gives a vector of the row's digest.
         """
+        from massact.store.write.evaluations import vector_provenance
+        from massact.store.write.tensors import tensor_bytes
         from massact.vectors.geometry import vector_digest
 
         tried = 0
-        ways = (("vectors", self._read_stack), ("activations", self._make_stack))
-        for what, stack_of in ways:
+        for what, stack_of in (("vectors", self._read_stack), ("activations", self._make_stack)):
             for stage in self._extractions_of(row):
                 stack = self._kept(what, stage, row.label or "", stack_of)
                 if stack is None or row.layer is None or row.layer >= len(stack):
                     continue
                 tried += 1
-                if vector_digest(stack[row.layer]) == row.vector_digest:
-                    return Rebuilt(
-                        _file(row, stack[row.layer]), f"the {what} of extraction {stage.run.run_id}"
-                    )
+                vector = stack[row.layer]
+                if vector_digest(vector) == row.vector_digest:
+                    content = tensor_bytes({"vector": vector}, vector_provenance(row))
+                    return Rebuilt(content, f"the {what} of extraction {stage.run.run_id}")
         reason = (
             "no extraction of its model, trait and window keeps vectors or activations that can be read"
             if not tried
@@ -169,8 +200,8 @@ class Donors:
         from massact.vectors.extract import make_vectors
         from massact.vectors.massive_dims import parse_calibration
 
-        calibrated = self._calibrations.get(stage.row.calibration_key or "")
-        if calibrated is None or self._patient.seed is None:
+        calibrated, seed = self._calibrations.get(stage.row.calibration_key or ""), self._context.seed
+        if calibrated is None or seed is None:
             return None
         calibration = self._unfolded(
             calibrated.run,
@@ -185,10 +216,10 @@ class Donors:
             return None
         try:
             recipe = parse_label(label)
-            self._patient.say(
+            self._context.say(
                 f"making the vectors of {label} again, from the activations of {stage.run.run_id}"
             )
-            return make_vectors([recipe], activations, calibration, seed=self._patient.seed)[label].vectors
+            return make_vectors([recipe], activations, calibration, seed=seed)[label].vectors
         except (MassactError, ValueError, KeyError, IndexError, RuntimeError):
             return None  # activations of another model, or a label that is none of ours
 
@@ -199,7 +230,7 @@ class Donors:
                 for name in names:
                     path = Path(temporary, name)
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_bytes(self._patient.files.read(run.artifact_uri, name))
+                    path.write_bytes(self._context.files.read(run.artifact_uri, name))
                 return read(Path(temporary))
             except (ArtifactError, MassactError, ValueError):
                 return None
@@ -214,112 +245,117 @@ class Donors:
 
     def _stages(self, kind: Kind) -> list[_Stage]:
         """The finished runs of a stage, the newest last."""
-        pages = self._patient.source.pages(self._patient.experiment, (kind,), tags=(Tag.ROW,))
+        pages = self._context.source.pages(self._context.experiment, (kind,), tags=(Tag.ROW,))
         raw = [run for page in pages for run in page]
-        found = []
-        for run in sorted(raw, key=lambda run: (run.finished_at or -1, run.run_id)):
-            row = decode_row(kind, run.tags.get(Tag.ROW, ""))
-            if isinstance(row, StageRow):
-                found.append(_Stage(run, row))
-        return found
+        by_age = sorted(raw, key=lambda run: (run.finished_at or -1, run.run_id))
+        rows = [(run, decode_row(kind, run.tags.get(Tag.ROW, ""))) for run in by_age]
+        return [_Stage(run, row) for run, row in rows if isinstance(row, StageRow)]
 
 
-def _file(row: EvaluationRow, vector: "torch.Tensor") -> bytes:
-    from massact.store.write.evaluations import vector_provenance
-    from massact.store.write.tensors import tensor_bytes
+class Responses(Check):
+    """Evaluations, baselines and confirmations whose table of responses is lost. Nothing can bring the texts back."""
 
-    return tensor_bytes({"vector": vector}, vector_provenance(row))
-
-
-# Vectors of finished evaluations: there, readable, and the one that the row names.
-
-_UNHARMED = "the result itself is unharmed"
-
-
-class Vectors(Check):
-    """Evaluations and confirmations whose vector is missing, cannot be read, or is another one."""
-
-    name = "vectors"
-    kinds = frozenset({Kind.EVALUATION, Kind.CONFIRMATION})
-    tags = (Tag.ROW,)
+    name = "responses"
+    kinds = frozenset({Kind.EVALUATION, Kind.BASELINE, Kind.CONFIRMATION})
+    tags = (MlflowTag.TABLES, Tag.ROW)
     reads_files = True
 
-    def __init__(self, patient: Patient) -> None:
-        self._patient = patient
-        self._donors, self._lock = Donors(patient), threading.Lock()
-
     def see(self, run: FinishedRun) -> Iterator[Finding]:
-        """Its vector, where it has one: an imported evaluation has none by nature."""
-        row = run.row
-        if not isinstance(row, EvaluationRow) or row.origin == "imported" or row.vector_digest is None:
+        """Its table, where it has one: with `--save-responses none` there is none to look for."""
+        if not _announces(run.raw.tags.get(MlflowTag.TABLES)):
             return
         try:
-            content = self._patient.files.read(run.raw.artifact_uri, Artifact.VECTOR)
-            found = digest_in(content)
+            _check_table(self.context.files.read(run.raw.artifact_uri, Artifact.RESPONSES))
         except ArtifactError as error:
             if error.state == "unreachable":
                 return
-            wrong = (
-                "has no vector" if error.state == "missing" else f"has a vector that was not read: {error}"
-            )
+            wrong = "is missing" if error.state == "missing" else f"was not read: {error}"
         except ValueError as error:
-            wrong = f"has a damaged vector file ({error})"
+            wrong = f"is damaged ({error})"
         else:
-            if found == row.vector_digest:
-                return
-            wrong = f"has a vector of digest {found[:12]}, and its row names {row.vector_digest[:12]}"
-        yield self._finding(run, row, wrong)
-
-    def _finding(self, run: FinishedRun, row: EvaluationRow, wrong: str) -> Finding:
-        what = f"{run.kind} {row.label} L{row.layer} c={format_param(row.coefficient)} {wrong}; {_UNHARMED}"
-        advice = f"bring back a copy of its file, or leave it: {_UNHARMED}"
-        try:
-            made = self._rebuilt(run, row)
-        except CannotMendError as error:
-            return Finding(check=self.name, run_id=run.run_id, what=what, advice=f"{error}; {advice}")
-        return Finding(
+            return
+        again = "`massact confirm`" if run.kind is Kind.CONFIRMATION else "the next sweep"
+        yield Finding(
             check=self.name,
             run_id=run.run_id,
-            what=what,
-            advice=advice,
-            remedy=f"writes it anew from {made.source}",
-            mend=lambda: self._mend(run, row, made),
+            what=f"the table of responses of this {run.kind} {wrong}; its scores are in the run and unharmed",
+            advice="nothing can make the texts again: bring back a copy of the file, or delete the run "
+            f"(mlflow runs delete --run-id {run.run_id}) and {again} generates and judges them anew",
         )
 
-    def _rebuilt(self, run: FinishedRun, row: EvaluationRow) -> Rebuilt:
-        """The vector's file as it would be written: only what was tried is promised."""
-        with self._lock:
-            made = self._donors.vector_file(row)
-        if why := self._patient.files.why_not_written(run.raw.artifact_uri, Artifact.VECTOR):
-            raise CannotMendError(f"could not be written: {why}")
-        return made
 
-    def _mend(self, run: FinishedRun, row: EvaluationRow, made: Rebuilt) -> str:
-        place = run.raw.artifact_uri
-        try:
-            self._patient.mender.put(place, Artifact.VECTOR, made.content)
-            is_there = digest_in(self._patient.files.read(place, Artifact.VECTOR)) == row.vector_digest
-        except (ArtifactError, StoreError, ValueError) as error:
-            raise CannotMendError(f"the rebuilt vector could not be written: {error}") from error
-        if not is_there:
-            raise CannotMendError(f"the rebuilt vector was written to {place} and reads as another one")
-        return f"rebuilt from {made.source}, the digest is the row's"
+def _announces(text: str | None) -> bool:
+    try:
+        return any(table["path"] == Artifact.RESPONSES for table in parse_json(text or "[]"))
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
-def digest_in(content: bytes) -> str:
-    """The digest of the vector in a file, as `massact.vectors.geometry.vector_digest` makes it, without torch.
+def _check_table(content: bytes) -> None:
+    """Make sure that it is a table such as `massact.store.write.tensors.write_responses` writes.
 
     Raises:
-        ValueError: no such file, or no vector in it.
+        ValueError: it is not.
     """
-    import numpy as np
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
+    table = parse_json(content)
+    rows = table.get("data") if isinstance(table, dict) else None
+    if not isinstance(rows, list) or not all(
+        isinstance(row, list) and len(row) == _N_COLUMNS for row in rows
+    ):
+        raise ValueError(f"not a table of {_N_COLUMNS} columns")
 
-    try:
-        vector = load(content)["vector"]
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"it holds no tensor `vector` that can be read ({error!r})") from error
-    return sha256(np.ascontiguousarray(vector, dtype="<f4").tobytes()).hexdigest()
+
+class Moved(Check):
+    """Artifacts that lie beside the database, and not where the store says: it was moved."""
+
+    name = "moved"
+    kinds = frozenset({Kind.CALIBRATION, Kind.EXTRACTION, Kind.BASELINE, Kind.EVALUATION, Kind.CONFIRMATION})
+
+    def __init__(self, context: DoctorContext) -> None:
+        super().__init__(context)
+        self._places: dict[str, Path | None] = {}
+
+    def see(self, run: FinishedRun) -> Iterator[Finding]:
+        """Look once at each place."""
+        place = place_of(run.raw.artifact_uri)
+        if place not in self._places:
+            self._places[place] = moved_folder(place, self.context.tracking_uri)
+        return iter(())
+
+    def after(self) -> Iterator[Finding]:
+        """One finding a place."""
+        for old, new in self._places.items():
+            if new is not None:
+                yield self._finding(old, new)
+
+    def _finding(self, old: str, new: Path) -> Finding:
+        def mend() -> str:
+            to = str(check_path(new, "the folder of artifacts"))
+            return f"the store says {to} of {self.context.mender.move(old, to)} runs"
+
+        return Finding(
+            check=self.name,
+            run_id=None,
+            what=f"the store was moved: it says that artifacts are in {old}, which is not there; they are in {new}",
+            advice="write the new place into the store with --fix, or move it back",
+            remedy="writes the new place into the store, without which no phase adds to it",
+            mend=mend,
+        )
+
+
+class UnreachableArtifacts(Check):
+    """Comes after the checks that read files, and tells what they could not read."""
+
+    name = "artifacts"
+
+    def after(self) -> Iterator[Finding]:
+        """One finding a place."""
+        files = self.context.files
+        for place, why in sorted(files.unreachable.items()):
+            count = files.n_unseen[place]
+            yield Finding(
+                check=self.name,
+                run_id=None,
+                what=f"{count} files under {place} could not be looked at: {why}",
+                advice="run it where that place can be read, or with --no-artifacts to leave files out",
+            )

@@ -1,10 +1,10 @@
-"""What a check is, what it finds, and what it is given to look with."""
+"""What a check of the doctor is, what it finds, and what it is given to look and mend with."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal
 
 from massact.doctor.files import RunFiles
 from massact.errors import MassactError
@@ -12,8 +12,7 @@ from massact.store.read.base import RawRun, RunSource
 from massact.store.schema import (
     EvaluationRow,
     Kind,
-    PublishedRow,
-    StageRow,
+    Row,
     Tag,
     decode_evaluation,
     decode_published,
@@ -21,7 +20,6 @@ from massact.store.schema import (
 )
 from massact.store.write.repairs import Mender
 
-Row = EvaluationRow | StageRow | PublishedRow
 Level = Literal["problem", "note"]
 
 
@@ -50,8 +48,8 @@ class Finding:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patient:
-    """What is examined, and what checks look and mend with."""
+class DoctorContext:
+    """What is looked over, and what checks look and mend with."""
 
     tracking_uri: str
     experiment: str
@@ -66,6 +64,8 @@ class Patient:
     spool: Path
     seed: int | None = None
     """The extraction's seed in the experiment file; `None` where only the store knows the experiment."""
+    told: Callable[[EvaluationRow], Mapping[str, str]] = lambda _row: {}
+    """What the files of today tell of a row's cell, for rows that lack it; see `massact.store.schema.stored_cell`."""
     say: Callable[[str], None] = lambda _line: None
 
 
@@ -80,14 +80,13 @@ class FinishedRun:
     @cached_property
     def row(self) -> Row | None:
         """The row; `None` where it cannot be read."""
-        return decode_row(self.kind, self.raw.tags.get(Tag.ROW, ""))
+        return decode_row(self.kind, self.raw.tags.get(Tag.ROW, ""), self.raw.tags.get(Tag.CELL))
 
 
-class Check(Protocol):
-    """Looks for one thing that may be wrong. It is built with the patient, and only reads.
+class Check:
+    """Looks for one thing that may be wrong. It is built with a `DoctorContext`, and only reads.
 
-    A new check is a class that inherits this one, in a module of its own, and an entry in
-    `massact.doctor.CHECKS`.
+    A new check is a class that inherits this one, and an entry in `massact.doctor.CHECKS`.
     """
 
     name: ClassVar[str]
@@ -98,6 +97,9 @@ class Check(Protocol):
     """The tags that it needs of those."""
     reads_files: ClassVar[bool] = False
     """Whether it reads artifacts: then `see` is called from several threads."""
+
+    def __init__(self, context: DoctorContext) -> None:
+        self.context = context
 
     def before(self) -> Iterator[Finding]:
         """What there is to find beside the finished runs."""
@@ -112,15 +114,15 @@ class Check(Protocol):
         return iter(())
 
 
-def decode_row(kind: Kind, text: str) -> Row | None:
+def decode_row(kind: Kind, text: str, cell: str | None = None) -> Row | None:
     """The row of a run of some kind; `None` where it cannot be read or is another kind's."""
     try:
         if kind in (Kind.EVALUATION, Kind.BASELINE, Kind.CONFIRMATION, Kind.SCREENING):
-            row: Row = decode_evaluation(text)
+            row: Row = decode_evaluation(text, cell)
         elif kind == Kind.PUBLISHED:
-            row = decode_published(text)
+            row = decode_published(text, cell)
         else:
-            row = decode_stage(text)
+            row = decode_stage(text, cell)
     except (ValueError, TypeError):
         return None
     return row if row.kind == kind else None

@@ -92,10 +92,10 @@ class RunFiles:
     def _is_listed(self, repository: Any, name: str) -> bool:
         above = str(PurePosixPath(name).parent)
         try:
-            found = repository.list_artifacts(None if above == "." else above)
+            listed = repository.list_artifacts(None if above == "." else above)
         except Exception as error:  # as above
             raise ArtifactError("unreachable", first_line(error)) from error
-        return name in {one.path for one in found}
+        return name in {file.path for file in listed}
 
 
 def place_of(artifact_uri: str) -> str:

@@ -1,13 +1,27 @@
-"""Finished results whose row cannot be read, or whose key is not the row's."""
+"""Finished results: rows that cannot be read, keys finished twice, results taken over, cells that runs do not hold."""
 
+import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 
-from massact.doctor.base import Check, Finding, FinishedRun, Patient, decode_row
-from massact.store.schema import EvaluationRow, Kind, Tag, decode_points, format_param, point_tag
+from massact.doctor.base import CannotMendError, Check, DoctorContext, Finding, FinishedRun, decode_row
+from massact.keys import cell_json, digest_text, screening_key
+from massact.store.schema import (
+    ROW_TAGS,
+    TAG_LIMIT,
+    EvaluationRow,
+    Kind,
+    Row,
+    StageRow,
+    Tag,
+    decode_points,
+    format_param,
+    point_tag,
+    stored_cell,
+)
 
 _AGAIN = "delete the run (mlflow runs delete --run-id {}): it stays restorable, and {}"
 _MADE_BY = {
@@ -19,18 +33,17 @@ _MADE_BY = {
     Kind.EXTRACTION: "`massact extract` makes it again",
     Kind.PUBLISHED: "`massact import --published` reads it again",
 }
-RESULTS = frozenset(_MADE_BY)
+_AT_ONCE = 100
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+"""A key that is none was made by another program."""
 
 
 class UnreadableRows(Check):
-    """Rows that nothing can read."""
+    """Rows that nothing can read, and rows of another key."""
 
     name = "rows"
-    kinds = RESULTS
+    kinds = frozenset(_MADE_BY)
     tags = (Tag.ROW, Tag.KEY)
-
-    def __init__(self, patient: Patient) -> None:
-        del patient
 
     def see(self, run: FinishedRun) -> Iterator[Finding]:
         """A row that cannot be read, or that is another key's."""
@@ -45,9 +58,100 @@ class UnreadableRows(Check):
         yield Finding(check=self.name, run_id=run.run_id, what=what, advice=advice)
 
 
-# Keys that were finished more than once. The newest finished run counts; the others should say so.
+class StoredCells(Check):
+    """Runs that do not hold the cell that they are of, as those of earlier versions, or hold another."""
 
-_GROUPS_AT_ONCE = 100
+    name = "cells"
+    kinds = frozenset(_MADE_BY)
+    tags = (*ROW_TAGS, Tag.KEY)
+
+    def __init__(self, context: DoctorContext) -> None:
+        super().__init__(context)
+        self._provable: list[str] = []
+        self._n_unknown = 0
+
+    def see(self, run: FinishedRun) -> Iterator[Finding]:
+        """Count those without a cell; one that holds another is told by itself."""
+        row = run.row
+        if row is None or run.raw.tags.get(Tag.KEY) != row.key or not _DIGEST.fullmatch(row.key):
+            return
+        if row.cell is not None:
+            if not _is_of(row.cell, row):
+                yield self._damaged(run.run_id, row)
+        elif self._cell(row) is not None:
+            self._provable.append(run.run_id)
+        elif row.origin is None if isinstance(row, EvaluationRow | StageRow) else False:
+            self._n_unknown += 1
+
+    def after(self) -> Iterator[Finding]:
+        """What is missing, together: an earlier version wrote such runs by the thousand."""
+        if self._provable:
+            yield Finding(
+                check=self.name,
+                run_id=None,
+                what=f"{_without_cell(len(self._provable))}: what it was evaluated with is told by the row alone",
+                advice="have the cells written with --fix",
+                remedy="writes the cells, each proven by its run's key",
+                mend=self._write,
+            )
+        if self._n_unknown:
+            yield Finding(
+                check=self.name,
+                run_id=None,
+                what=f"{_without_cell(self._n_unknown)}, and none can be proven: rows of that version do not tell "
+                "all that decided the outcome, or files have changed since",
+                advice="results count as ever; what tells two of them apart cannot always be said",
+                level="note",
+            )
+
+    def _cell(self, row: Row) -> str | None:
+        if not isinstance(row, EvaluationRow) or row.origin is not None:
+            return None
+        cell = stored_cell(row)
+        if cell is None and None in (row.trait_digest, row.chat_template_digest):
+            cell = stored_cell(row, self.context.told(row))
+        return None if cell is None else cell_json(cell)
+
+    def _damaged(self, run_id: str, row: Row) -> Finding:
+        cell = self._cell(row)
+
+        def mend() -> str:
+            self.context.mender.tag(run_id, Tag.CELL.value, cell or "")
+            return "the cell of its key is written"
+
+        return Finding(
+            check=self.name,
+            run_id=run_id,
+            what=f"this {row.kind} holds a cell that is not its key's",
+            advice=_AGAIN.format(run_id, _MADE_BY[row.kind]),
+            remedy=None if cell is None else "writes the cell anew, from its row",
+            mend=None if cell is None else mend,
+        )
+
+    def _write(self) -> str:
+        n_written, run_ids = 0, self._provable
+        for start in range(0, len(run_ids), _AT_ONCE):
+            some = run_ids[start : start + _AT_ONCE]
+            for raw in self.context.source.finished_runs(some, tags=(*ROW_TAGS, Tag.KIND)):
+                row = FinishedRun(raw).row
+                cell = None if row is None else self._cell(row)
+                if cell is not None and len(cell) <= TAG_LIMIT:
+                    self.context.mender.tag(raw.run_id, Tag.CELL.value, cell)
+                    n_written += 1
+        if n_written < len(run_ids):
+            raise CannotMendError(f"{n_written} of {len(run_ids)} cells were written")
+        return f"{n_written} cells written"
+
+
+def _is_of(cell: str, row: Row) -> bool:
+    key = digest_text(cell)
+    return row.key == (screening_key(key) if row.kind is Kind.SCREENING else key)
+
+
+def _without_cell(count: int) -> str:
+    if count == 1:
+        return "1 run of an earlier version does not hold its cell"
+    return f"{count} runs of an earlier version do not hold their cells"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -69,8 +173,8 @@ class DuplicateKeys(Check):
     kinds = frozenset({Kind.EVALUATION, Kind.BASELINE, Kind.CONFIRMATION, Kind.CALIBRATION, Kind.EXTRACTION})
     tags = (Tag.KEY, Tag.SUPERSEDED, Tag.SAME_AS)
 
-    def __init__(self, patient: Patient) -> None:
-        self._patient = patient
+    def __init__(self, context: DoctorContext) -> None:
+        super().__init__(context)
         # on disk, so that a hundred thousand keys take no memory
         self._seen = sqlite3.connect("", isolation_level=None)
         for setting in ("journal_mode = OFF", "synchronous = OFF"):
@@ -94,22 +198,18 @@ class DuplicateKeys(Check):
     def after(self) -> Iterator[Finding]:
         """Every older run that is not marked yet."""
         with closing(self._seen):
-            groups: list[_Group] = []
-            for group in self._groups():
-                groups.append(group)
-                if len(groups) == _GROUPS_AT_ONCE:
-                    yield from self._unmarked(groups)
-                    groups = []
-            yield from self._unmarked(groups)
+            groups = self._groups()
+            while some := list(islice(groups, _AT_ONCE)):
+                yield from self._unmarked(some)
 
     def _groups(self) -> Iterator[_Group]:
         """The runs of every key that has an older run without the tag, the oldest first."""
-        found = self._seen.execute(
+        runs_by_key = self._seen.execute(
             "SELECT kind, key, finished_at, run_id, is_tagged FROM runs WHERE (kind, key) IN "
             "(SELECT kind, key FROM runs GROUP BY kind, key HAVING count(*) - sum(is_tagged) > 1) "
             "ORDER BY kind, key, finished_at, run_id"
         )
-        for (kind, _), runs in groupby(found, key=lambda one: one[:2]):
+        for (kind, _), runs in groupby(runs_by_key, key=lambda run: run[:2]):
             yield Kind(kind), [_Run(at, run_id, bool(is_tagged)) for _, _, at, run_id, is_tagged in runs]
 
     def _unmarked(self, groups: Sequence[_Group]) -> Iterator[Finding]:
@@ -122,16 +222,16 @@ class DuplicateKeys(Check):
     def _counting(self, groups: Sequence[_Group]) -> set[str]:
         """Those of the runs that a question can read; another one supersedes nothing."""
         kinds = {run.run_id: kind for kind, runs in groups for run in runs}
-        point = point_tag(self._patient.experiment)
-        found = self._patient.source.finished_runs(list(kinds), tags=(Tag.ROW, point))
-        tagged = [(run.run_id, run.finished_at, run.tags[point]) for run in found if point in run.tags]
-        points, _ = decode_points(self._patient.experiment, tagged)
-        readable = {run.run_id for run in found if decode_row(kinds[run.run_id], run.tags.get(Tag.ROW, ""))}
+        point = point_tag(self.context.experiment)
+        raw = self.context.source.finished_runs(list(kinds), tags=(Tag.ROW, point))
+        tagged = [(run.run_id, run.finished_at, run.tags[point]) for run in raw if point in run.tags]
+        points, _ = decode_points(self.context.experiment, tagged)
+        readable = {run.run_id for run in raw if decode_row(kinds[run.run_id], run.tags.get(Tag.ROW, ""))}
         return readable | set(points.run_ids)
 
     def _finding(self, kind: Kind, run: _Run, newest: _Run) -> Finding:
         def mend() -> str:
-            self._patient.mender.tag(run.run_id, Tag.SUPERSEDED.value, newest.run_id)
+            self.context.mender.tag(run.run_id, Tag.SUPERSEDED.value, newest.run_id)
             return f"marked as superseded by {newest.run_id}"
 
         return Finding(
@@ -144,15 +244,6 @@ class DuplicateKeys(Check):
         )
 
 
-# Results that were taken over from an evaluation that is not there any more, or not as it was.
-
-
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    run_id: str
-    row: EvaluationRow
-
-
 class TakenOver(Check):
     """Evaluations that took over the result of an alike label, which has changed since. They still count."""
 
@@ -160,11 +251,11 @@ class TakenOver(Check):
     kinds = frozenset({Kind.EVALUATION})
     tags = (Tag.ROW,)
 
-    def __init__(self, patient: Patient) -> None:
-        del patient
+    def __init__(self, context: DoctorContext) -> None:
+        super().__init__(context)
         self._figures: dict[str, set[int]] = {}
         """Of what was evaluated itself, by key; a digest each, of which there may be a hundred thousand."""
-        self._taken: list[_Taken] = []
+        self._taken: list[tuple[str, EvaluationRow]] = []
 
     def see(self, run: FinishedRun) -> Iterator[Finding]:
         """Remember it; what is found waits until all runs were seen."""
@@ -173,26 +264,24 @@ class TakenOver(Check):
             if row.same_as_key is None:
                 self._figures.setdefault(row.key, set()).add(_figures(row))
             else:
-                self._taken.append(_Taken(run.run_id, row))
+                self._taken.append((run.run_id, row))
         return iter(())
 
     def after(self) -> Iterator[Finding]:
         """Every one whose source is gone or another, but those that have been evaluated themselves since."""
-        for one in self._taken:
-            row = one.row
+        for run_id, row in self._taken:
             source = self._figures.get(row.same_as_key or "")
             if row.key in self._figures or (source is not None and _figures(row) in source):
                 continue
-            state = (
-                "is not in the store any more" if source is None else "was evaluated again with other figures"
-            )
+            gone = "is not in the store any more"
+            state = gone if source is None else "was evaluated again with other figures"
             yield Finding(
                 check=self.name,
-                run_id=one.run_id,
+                run_id=run_id,
                 what=f"evaluation {row.label} L{row.layer} c={format_param(row.coefficient)} took over the result of "
                 f"{row.same_as}, which {state}; questions count it as it was",
                 advice="run its phase again, which evaluates it or takes over the new result, or delete it "
-                f"(mlflow runs delete --run-id {one.run_id})",
+                f"(mlflow runs delete --run-id {run_id})",
             )
 
 

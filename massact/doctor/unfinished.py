@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
-from massact.doctor.base import CannotMendError, Check, Finding, Patient
+from massact.doctor.base import CannotMendError, Check, Finding
 from massact.store.read.base import UNENDED, RawRun
 from massact.store.schema import MlflowTag, Tag
 from massact.store.spool import JournalReport, send_leftovers
@@ -24,13 +24,10 @@ class AbandonedRuns(Check):
 
     name = "abandoned"
 
-    def __init__(self, patient: Patient) -> None:
-        self._patient = patient
-
     def before(self) -> Iterator[Finding]:
         """Every run without an end, but those that are at work."""
-        runs = self._patient.source.runs(self._patient.experiment, kind=None, statuses=UNENDED, tags=_TAGS)
-        signs = _last_signs(runs, self._patient.source.last_child_ends([run.run_id for run in runs]))
+        runs = self.context.source.runs(self.context.experiment, kind=None, statuses=UNENDED, tags=_TAGS)
+        signs = _last_signs(runs, self.context.source.last_child_ends([run.run_id for run in runs]))
         for run in sorted(runs, key=lambda run: (run.started_at or 0, run.run_id)):
             finding = self._judge(run, signs[run.run_id])
             if finding is not None:
@@ -41,7 +38,7 @@ class AbandonedRuns(Check):
         alive = is_alive(process) if process else None
         if alive:
             return None
-        hours = max(self._patient.now - last_sign, 0) / _HOUR
+        hours = max(self.context.now - last_sign, 0) / _HOUR
         name = f"{run.tags.get(Tag.KIND, 'run')} {run.tags.get(MlflowTag.NAME, '')!r}"
         if process and alive is False:
             what = (
@@ -49,7 +46,7 @@ class AbandonedRuns(Check):
             )
             return self._abandoned(run, what, LEFT_RUNNING, last_sign)
         why = _unknown(run, process)
-        if hours >= self._patient.stale_after_hours:
+        if hours >= self.context.stale_after_hours:
             what = f"{name} is marked as running, and gave its last sign of life {_ago(hours)} ({why})"
             return self._abandoned(
                 run, what, f"left running: no sign of life since {_day(last_sign)}", last_sign
@@ -58,14 +55,14 @@ class AbandonedRuns(Check):
             check=self.name,
             run_id=run.run_id,
             what=f"{name} may be at work: last sign of life {_ago(hours)} ({why})",
-            advice=f"it is left alone until {self._patient.stale_after_hours:g} hours without a sign of life "
+            advice=f"it is left alone until {self.context.stale_after_hours:g} hours without a sign of life "
             "have passed; give --stale-after fewer hours if you know that nothing works on it",
             level="note",
         )
 
     def _abandoned(self, run: RawRun, what: str, error: str, ended_at: int) -> Finding:
         def mend() -> str:
-            if self._patient.mender.end(run.run_id, ended_at=ended_at, error=error):
+            if self.context.mender.end(run.run_id, ended_at=ended_at, error=error):
                 return f"marked as killed at {_day(ended_at)}"
             return "it has ended meanwhile"
 
@@ -125,15 +122,12 @@ class SpoolLeftovers(Check):
 
     name = "spool"
 
-    def __init__(self, patient: Patient) -> None:
-        self._patient = patient
-
     def before(self) -> Iterator[Finding]:
         """One finding a journal. All are looked at before any is sent: sending takes the whole folder."""
-        folder = self._patient.spool
-        found = [self._look(path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
-        found += [self._set_aside(path) for path in sorted(folder.glob(f"*{DAMAGED_SUFFIX}"))]
-        return (finding for finding in found if finding is not None)
+        folder = self.context.spool
+        findings = [self._look(path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
+        findings += [self._set_aside(path) for path in sorted(folder.glob(f"*{DAMAGED_SUFFIX}"))]
+        return (finding for finding in findings if finding is not None)
 
     def _set_aside(self, path: Path) -> Finding:
         return Finding(
@@ -181,9 +175,8 @@ class SpoolLeftovers(Check):
     @cached_property
     def _reports(self) -> dict[Path, JournalReport]:
         """What came of sending, of all journals at once."""
-        patient = self._patient
-        found = send_leftovers(patient.spool, patient.tracking_uri, say=lambda _line: None)
-        return {report.path: report for report in found}
+        reports = send_leftovers(self.context.spool, self.context.tracking_uri, say=lambda _line: None)
+        return {report.path: report for report in reports}
 
 
 def _inside(contents: Contents) -> str:

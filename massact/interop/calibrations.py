@@ -11,9 +11,9 @@ from massact.interop.names import NO_VARIANT, Source, Target, checked_name, name
 from massact.interop.own_format import Times, measured_identity, own_document, parse_own_stage
 from massact.interop.rows import VERSION
 from massact.json_text import parse_object
-from massact.keys import digest
+from massact.keys import canonical_json, digest, digest_text
 from massact.store.schema import Artifact, Kind, StageRow, Tag, format_param
-from massact.store.write.client import row_tags, run_tags
+from massact.store.write.client import cell_files, row_tags, run_tags
 from massact.store.write.finished_run import Step
 from massact.store.write.run_writer import FinishedRun
 from massact.vectors.massive_dims import uniform_dims
@@ -65,7 +65,7 @@ class ReadCalibration:
             steps=_steps(self.document["aggregate"]),
             started_at=self.times[0],
             finished_at=self.times[1],
-            files={Artifact.CALIBRATION.value: self.file},
+            files={**cell_files(self.row), Artifact.CALIBRATION.value: self.file},
         )
 
 
@@ -135,11 +135,13 @@ def _row(
     )
     variant = checked_name(variant or NO_VARIANT, "variant")
     fields = {"model_id": model_id, "model_variant": variant, "content": document}
+    cell = canonical_json({"kind": "imported calibration", "version": VERSION, **fields})
     return StageRow(
         kind=Kind.CALIBRATION,
         experiment=target.experiment,
         # a file without a time cannot supersede another, so its content is part of its key
-        key=digest({"kind": "imported calibration", "version": VERSION, **fields}),
+        key=digest_text(cell),
+        cell=cell,
         model=model,
         model_variant=variant,
         model_id=model_id,

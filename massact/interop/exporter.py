@@ -36,6 +36,7 @@ from massact.store.read import open_store
 from massact.store.read.base import RawRun
 from massact.store.read.contents import stored_runs
 from massact.store.schema import (
+    ROW_TAGS,
     Artifact,
     Kind,
     MlflowTag,
@@ -53,7 +54,7 @@ _STAYING = {
     Kind.CONFIRMATION: ("confirmation stays", "confirmations stay"),
     Kind.SCREENING: ("cell that was given up early stays", "cells that were given up early stay"),
 }
-_TAGS = (Tag.ROW, Tag.SCORES, Tag.IMPORTED, MlflowTag.TABLES)
+_TAGS = (*ROW_TAGS, Tag.SCORES, Tag.IMPORTED, MlflowTag.TABLES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +170,11 @@ class Exporter:
     def _stages(self, kind: Kind) -> list[_Stage]:
         """Those whose row can be read, the newest last."""
         stages = []
-        for run in stored_runs(self._tracking_uri, self._experiment, kind, tags=(Tag.ROW,)):
+        for run in stored_runs(self._tracking_uri, self._experiment, kind, tags=ROW_TAGS):
             with suppress(ValueError, TypeError):
-                stages.append(_Stage(run, decode_stage(run.tags.get(Tag.ROW, "")), _times(run)))
+                stages.append(
+                    _Stage(run, decode_stage(run.tags.get(Tag.ROW, ""), run.tags.get(Tag.CELL)), _times(run))
+                )
         return sorted(stages, key=lambda stage: (stage.times[1], stage.run.run_id))
 
     def _calibrations(self) -> dict[Path, _Stage]:
@@ -245,7 +248,7 @@ class Exporter:
         for kind in (Kind.EVALUATION, Kind.BASELINE):
             for run in stored_runs(self._tracking_uri, self._experiment, kind, tags=_TAGS):
                 try:
-                    row = decode_evaluation(run.tags.get(Tag.ROW, ""))
+                    row = decode_evaluation(run.tags.get(Tag.ROW, ""), run.tags.get(Tag.CELL))
                 except (ValueError, TypeError):
                     n_unreadable += 1
                 else:

@@ -31,15 +31,15 @@ from massact.interop.report import FileReport, ImportReport
 from massact.interop.responses import ResponsesFolder, scores_of
 from massact.interop.rows import (
     FileBaseline,
-    cell_key,
     content_digest,
+    imported_cell,
     imported_row,
     imported_tag,
     n_asked,
     result_run,
 )
 from massact.interop.writing import ImportClaim, ImportWriter
-from massact.keys import canonical_json
+from massact.keys import canonical_json, digest_text
 from massact.store.read.contents import StoredContent, stored_contents
 from massact.store.schema import Kind, Tag
 from massact.store.write.run_writer import FinishedRun
@@ -150,7 +150,7 @@ def scan_lines(lines: Sequence[FileLine], source: Source, target: Target) -> Sca
     for line in ranked:
         if newest[line.trait_judge, line.result.n] is line:
             n = n_asked(context, line, counts)
-            key = cell_key(context, line, n)
+            key = digest_text(imported_cell(context, line, n))
             baselines[line.trait_judge, n] = FileBaseline(key, line.result.trait_mean)
     last = content_digest(context, ranked[-1]) if ranked else None
     return Scan(context, baselines=baselines, counts=counts, newest_baseline=last)

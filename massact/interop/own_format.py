@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from massact.interop.lines import OWN, LineError
 from massact.json_text import parse_object
+from massact.keys import digest_text
 from massact.store.schema import (
     EvaluationRow,
     Kind,
@@ -101,7 +102,8 @@ def own_line(
 
 def own_document(row: EvaluationRow | StageRow, times: Times) -> dict[str, Any]:
     """What the `massact` object of a line or of a `calibration.json` holds at least."""
-    return {"row": json.loads(encode_row(row)), "started_at": times[0], "finished_at": times[1]}
+    cell = {} if row.cell is None else {"cell": row.cell}
+    return {"row": json.loads(encode_row(row)), **cell, "started_at": times[0], "finished_at": times[1]}
 
 
 def parse_own_stage(document: Mapping[str, Any], experiment: str) -> tuple[StageRow, Times]:
@@ -120,18 +122,20 @@ def iso_time(milliseconds: int) -> str:
 
 
 def _row(
-    document: Mapping[str, Any], experiment: str, kind: Kind, decode: Callable[[str], _RowT]
+    document: Mapping[str, Any], experiment: str, kind: Kind, decode: Callable[[str, str | None], _RowT]
 ) -> tuple[_RowT, Times]:
     """The row in a `massact` object, with its experiment replaced, and its times."""
     extra = document.get(OWN)
     if not isinstance(extra, dict):
         raise LineError("its `massact` object is damaged; export again, or remove it")
     try:
-        row = decode(json.dumps(extra["row"]))
+        row = decode(json.dumps(extra["row"]), extra.get("cell"))
     except (ValueError, TypeError, KeyError) as error:
         raise LineError(f"its `massact` object holds no row of ours: {error}") from error
     if row.kind is not kind:
         raise LineError(f"its `massact` row is of kind {row.kind}")
+    if not isinstance(row.cell, str) or digest_text(row.cell) != row.key:
+        row = replace(row, cell=None)
     finished_at = extra.get("finished_at")
     times = _milliseconds(extra.get("started_at", finished_at)), _milliseconds(finished_at)
     return replace(row, experiment=experiment), times

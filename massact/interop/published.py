@@ -15,10 +15,10 @@ from pathlib import Path
 from massact.errors import DataError, UsageError, lfs_advice
 from massact.interop.lines import MAX_LAYER, LineError
 from massact.interop.report import FileReport
-from massact.keys import digest
+from massact.keys import canonical_json, digest_text
 from massact.labels import normalise_label
 from massact.store.schema import Kind, MlflowTag, PublishedRow, Tag, encode_row, format_param
-from massact.store.write.client import row_tags, run_tags
+from massact.store.write.client import cell_files, row_tags, run_tags
 from massact.store.write.run_writer import FinishedRun
 from massact.vectors.positions import parse_position
 
@@ -104,6 +104,7 @@ def published_run(row: PublishedRow, at: int) -> FinishedRun:
         metrics={name: float(value) for name, value in metrics.items() if value is not None},
         started_at=at,
         finished_at=at,
+        files=cell_files(row),
     )
 
 
@@ -201,8 +202,14 @@ def _row(values: Mapping[str, str], experiment: str) -> PublishedRow:
         "note": values.get("note") or None,
     }
     present = {name: value for name, value in content.items() if value is not None}
-    key = digest({"kind": Kind.PUBLISHED.value, "version": _KEY_VERSION, **present})
-    row = PublishedRow(kind=Kind.PUBLISHED, experiment=experiment, key=key, **content)  # type: ignore[arg-type]  # names are the fields'
+    cell = canonical_json({"kind": Kind.PUBLISHED.value, "version": _KEY_VERSION, **present})
+    row = PublishedRow(
+        kind=Kind.PUBLISHED,
+        experiment=experiment,
+        key=digest_text(cell),
+        cell=cell,
+        **content,  # type: ignore[arg-type]  # names are the fields'
+    )
     encode_row(row)  # refuses what no tag can hold, as long as it is one line's fault
     return row
 

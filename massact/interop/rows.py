@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from massact.interop.lines import OWN, Header, LineError, ResultLine, Vector
 from massact.interop.names import Context
 from massact.interop.own_format import Times
 from massact.interop.responses import responses_table
-from massact.keys import digest
+from massact.keys import canonical_json, cell_json, digest, digest_text
 from massact.labels import parse_label
-from massact.store.schema import TAG_LIMIT, Artifact, EvaluationRow, Kind, Scores
+from massact.store.schema import TAG_LIMIT, Artifact, EvaluationRow, Kind, Scores, stored_cell
 from massact.store.write.run_writer import FinishedRun, evaluation_run
 
 VERSION = 1
@@ -74,13 +74,15 @@ def imported_row(
         LineError: neither the line nor its folder names a position.
     """
     header, result = context.header, line.result
+    cell = imported_cell(context, line, n_questions)
     before = baseline.trait_mean if baseline else None
     delta = None if before is None or result.trait_mean is None else round(result.trait_mean - before, 6)
     unscored = 0 if n_questions is None or result.n is None else max(0, n_questions - result.n)
     return EvaluationRow(
         kind=Kind.BASELINE if line.is_baseline else Kind.EVALUATION,
         experiment=experiment,
-        key=cell_key(context, line, n_questions),
+        key=digest_text(cell),
+        cell=cell,
         setting=digest({"kind": "imported setting", **_setting(context, line, n_questions)}),
         model=context.model,
         model_variant=context.model_variant,
@@ -107,8 +109,8 @@ def imported_row(
     )
 
 
-def cell_key(context: Context, line: ResultLine, n_questions: int | None) -> str:
-    """The key of a line's cell: later results of one cell supersede earlier ones.
+def imported_cell(context: Context, line: ResultLine, n_questions: int | None) -> str:
+    """The canonical JSON of a line's cell, whose digest is its key: later results of one cell supersede earlier ones.
 
     A line without a timestamp cannot supersede another, so its result is part of its key; nor can one that lacks
     many scores supersede one that has them.
@@ -125,7 +127,7 @@ def cell_key(context: Context, line: ResultLine, n_questions: int | None) -> str
         fields["n_scored"] = n
     if line.timestamp is None:
         fields["result"] = line.document["result"]
-    return digest(fields)
+    return canonical_json(fields)
 
 
 def content_digest(context: Context, line: ResultLine) -> str:
@@ -257,6 +259,8 @@ def result_run(
     """
     if responses:
         files = {**files, Artifact.RESPONSES.value: responses_table(responses)}
+    if row.origin is None and (cell := stored_cell(row)) is not None:
+        row = replace(row, cell=cell_json(cell))
     try:
         run = evaluation_run(
             row, scores, name=_name(row), started_at=times[0], finished_at=times[1], tags=tags, files=files

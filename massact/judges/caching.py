@@ -1,4 +1,4 @@
-"""The judge cache: verdicts in a local SQLite file, so that equal responses are judged once, whoever asks.
+"""A judge that is asked about equal text once, whoever asks, and its cache of verdicts in a local SQLite file.
 
 A verdict is found by a digest of who judges, of what is asked, and of question and response; no text is kept, and
 no key. Processes and threads may share a file. It is a convenience and never an obstacle: a file that is damaged is
@@ -237,11 +237,8 @@ def _alone(path: Path) -> Iterator[None]:
         yield
 
 
-# A judge that is asked about equal text once: steering too weak to change a word is not paid for again.
-
-
-class RememberingJudge:
-    """Gives what the judge within it gave for the same exchange, now or in another command.
+class CachingJudge:
+    """Gives what the inner judge gave for the same exchange, now or in another command.
 
     A missing score is asked for again.
     """
@@ -251,7 +248,7 @@ class RememberingJudge:
         Args:
             cache: keeps verdicts beyond this command; `None` keeps them in memory alone.
         """
-        self.within = judge
+        self.inner = judge
         """The judge itself, which remembers nothing."""
         self._cache = cache
         self._known: dict[bytes, Verdict] = {}
@@ -260,18 +257,18 @@ class RememberingJudge:
 
     @property
     def identity(self) -> JudgeIdentity:
-        """That of the judge within."""
-        return self.within.identity
+        """That of the inner judge."""
+        return self.inner.identity
 
     @property
     def usage(self) -> Usage:
-        """That of the judge within, and how many exchanges it was not asked about."""
-        used = self.within.usage
+        """That of the inner judge, and how many exchanges it was not asked about."""
+        used = self.inner.usage
         return replace(used, cached=used.cached + self._n_known)
 
     def prepare(self) -> None:
-        """Load what the judge within needs."""
-        self.within.prepare()
+        """Load what the inner judge needs."""
+        self.inner.prepare()
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         """One verdict per exchange, in order."""
@@ -284,7 +281,7 @@ class RememberingJudge:
             new = [digest for digest in new if digest not in self._known]
         now: dict[bytes, Verdict] = {}
         if new:
-            now = dict(zip(new, self.within.score([by_digest[one] for one in new]), strict=True))
+            now = dict(zip(new, self.inner.score([by_digest[one] for one in new]), strict=True))
             scored = {digest: verdict for digest, verdict in now.items() if verdict.scored}
             self._known |= scored
             if self._cache is not None:

@@ -1,64 +1,65 @@
-"""Evaluating cells of one model and trait: what the store holds is skipped, the rest is generated and spooled."""
+"""The driver of all sweeps: what a source of cells wants and the store lacks is generated, judged and spooled."""
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 
 from massact.config import ModelConfig, TraitConfig
 from massact.errors import MissingPrerequisiteError
-from massact.evaluation import Evaluation, FailedCell, Part, PlannedCell, Take
+from massact.evaluation import (
+    Evaluation,
+    FailedCell,
+    Part,
+    PlannedCell,
+    Screening,
+    StoppedCell,
+    joined,
+    stop_reason,
+)
 from massact.keys import cell_key
 from massact.labels import format_label
-from massact.screening import Screening, StoppedCell, joined, stop_reason
 from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow, is_scored
 from massact.store.write.evaluations import RunMaker, failure_whole_run, taken_over_run
 from massact.store.write.rows import Baseline, Place
 from massact.store.write.tracker import OpenRun
+from massact.sweep.accounting import ready_judge
 from massact.sweep.claims import Sharing
+from massact.sweep.context import Interrupted, Session
 from massact.sweep.executors.base import Work
-from massact.sweep.interrupt import Interrupted
 from massact.sweep.planner import NO_OVERRIDES, GridRequest, Overrides, Planner
-from massact.sweep.recast import Subject
 from massact.sweep.reuse import Alikeness, Same, alike_lines, known_results, read_sources
-from massact.sweep.unscored import checked_baseline, is_short, judged_again, put_again
-from massact.workflow.accounting import ready_judge
-from massact.workflow.context import Session
+from massact.sweep.stored import Subject, checked_baseline, is_short, judged_again, put_again
 
-# Sweeps of one model and trait: results as they are judged, hopeless cells given up on a part of their questions.
+_JUDGED_AT_ONCE = 16
+"""Stored results that no other sweep begins from then on."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """What came of a set of requests."""
+    """What came of a set of cells."""
 
     wanted: int = 0
     finished_before: int = 0
     same: int = 0
-    """Cells that took over the result of another, since their vectors are alike."""
+    """Took over the result of another cell, since their vectors are alike."""
     evaluated: int = 0
     again: int = 0
-    """Cells whose stored responses without scores were judged again."""
+    """Whose stored responses without scores were judged again."""
     short: int = 0
-    """Cells, of both, that have scores of too few responses."""
+    """Of both, those that have scores of too few responses."""
     stopped: int = 0
-    """Cells that were given up on a part of their questions; see `massact.screening`."""
+    """Given up on a part of their questions; see `massact.evaluation`."""
     failed: int = 0
     elsewhere: int = 0
-    """Cells that another sweep, at work at the same time, came to an end with."""
+    """That another sweep, at work at the same time, came to an end with."""
 
     def add(self, other: "Tally") -> None:
-        self.wanted += other.wanted
-        self.finished_before += other.finished_before
-        self.same += other.same
-        self.evaluated += other.evaluated
-        self.again += other.again
-        self.short += other.short
-        self.stopped += other.stopped
-        self.failed += other.failed
-        self.elsewhere += other.elsewhere
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
 
     def __str__(self) -> str:
         failed = f", {self.failed} failed" if self.failed else ""
@@ -71,119 +72,385 @@ class Tally:
         return f"{before}, {same}{again}{self.evaluated} evaluated{elsewhere}{stopped}{failed}{short}"
 
 
-@contextmanager
-def sweeping(
-    session: Session,
-    parent: OpenRun,
-    subject: Subject,
-    cells: Sequence[PlannedCell],
-    questions: Sequence[str] | Part,
-) -> Iterator[Iterator[Evaluation | FailedCell]]:
-    """The results of cells, one by one as they are judged; an interruption lets those in hand be finished.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a source wants, by what the store holds now."""
 
-    Cells that another sweep has taken have no result here.
+    n_wanted: int
+    cells: Mapping[str, PlannedCell]
+    """Those that are not finished, by key."""
+    same: Mapping[str, Same] = field(default_factory=dict)
+    """Of these, those that take over another's result."""
+    stored: Mapping[str, str] = field(default_factory=dict)
+    """Of these, the run of each that has a result which does not count."""
 
-    Raises:
-        JudgeError: the judge as a whole cannot be used.
-    """
-    interruption = session.interruption
-    judge = ready_judge(session, parent, subject.trait, subject.model)
-    work = Work(
-        session.model_use(subject.model, subject.model.instruct),
-        judge,
-        questions if isinstance(questions, Part) else Part(questions),
-        session.workload.batch_rows or None,
-    )
-    results = session.executor.evaluate(
-        work,
-        cells,
-        progress=session.progress,
-        should_stop=lambda: interruption.is_requested,
-        take=taking(session.sharing(parent), cells),
-    )
-    session.spool  # noqa: B018  opened before anything is spent on what it could not take
-    with interruption.finishing(), closing(results):
-        yield results
+    @property
+    def todo(self) -> list[PlannedCell]:
+        """To be evaluated."""
+        return [planned for key, planned in self.cells.items() if key not in self.same]
 
-
-def taking(sharing: Sharing, cells: Sequence[PlannedCell]) -> Take:
-    """Takes cells by their keys, each of which is worked out once."""
-    keys = {id(one): cell_key(one.cell) for one in cells}
-
-    def take(wanted: Sequence[PlannedCell], n: int) -> Sequence[PlannedCell]:
-        by_key = {keys[id(one)]: one for one in wanted}
-        return [by_key[key] for key in sharing.take(by_key, n)]
-
-    return take
-
-
-def stop_if_asked(session: Session, tally: Tally) -> None:
-    """End a sweep that was interrupted.
-
-    Raises:
-        Interrupted: somebody asked to stop; the cells in hand were finished.
-    """
-    if session.interruption.is_requested:
-        session.close()
-        n_finished = tally.finished_before + tally.evaluated + tally.again
-        raise Interrupted(
-            f"interrupted: {n_finished} of {tally.wanted} cells finished; run the same command again to go on"
+    def only(self, keys: Sequence[str]) -> "Plan":
+        """The same of some unfinished cells."""
+        return Plan(
+            self.n_wanted,
+            {key: self.cells[key] for key in keys},
+            {key: self.same[key] for key in keys if key in self.same},
+            {key: self.stored[key] for key in keys if key in self.stored},
         )
 
 
-def screened(
-    session: Session,
-    parent: OpenRun,
-    subject: Subject,
-    cells: Sequence[PlannedCell],
-    questions: Sequence[str],
-    screening: Screening,
-) -> Iterator[Evaluation | FailedCell | StoppedCell]:
-    """The results of cells that are asked the first questions, and the others only where they are not hopeless.
-
-    What was asked first of a cell is lost where an interruption comes before its other questions.
-    """
-    first, kept = screening.n_first, dict[str, Evaluation]()
-    with sweeping(session, parent, subject, cells, questions[:first]) as results:
-        for result in results:
-            if isinstance(result, FailedCell):
-                yield result
-                continue
-            reason = stop_reason(result.responses, len(questions), screening)
-            if reason is not None:
-                yield StoppedCell(result, reason)
-            else:
-                kept[cell_key(result.planned.cell)] = result
-    going_on = [] if session.interruption.is_requested else [one.planned for one in kept.values()]
-    if not going_on:
-        return
-    with sweeping(session, parent, subject, going_on, Part(questions[first:], first)) as results:
-        for result in results:
-            if isinstance(result, FailedCell):
-                yield result
-            else:
-                yield joined(kept[cell_key(result.planned.cell)], result)
-
-
-__all__ = ["Evaluator", "GridRequest", "Overrides"]
-
-
 @dataclass(frozen=True, slots=True)
-class _Plan:
-    """The wanted cells that are not finished."""
+class CellSource:
+    """Where the cells come from that are compared with one baseline."""
 
-    todo: Sequence[PlannedCell]
-    """To be evaluated."""
-    same: Mapping[str, Same]
-    """Those that take over another's result, by key."""
-    cells: Mapping[str, PlannedCell]
-    """Both."""
-    stored: Mapping[str, str]
-    """Of those in `todo` that have a result which does not count, its run, by key."""
+    subject: Subject
+    questions: Sequence[str]
+    unsteered: Callable[[], PlannedCell]
+    """The baseline's cell."""
+    stored_baseline: Callable[[], Stored[EvaluationRow] | None]
+    """The baseline's newest finished run, whatever scores it has."""
+    plan: Callable[[], Plan]
+    """What is wanted and what of it the store lacks; read anew each time."""
+    keeps_responses: Callable[[Evaluation, Baseline], bool]
+    confirms: Mapping[str, str] = field(default_factory=dict)
+    """Of a confirmation, by key: the evaluation that it repeats on other questions."""
+    place: Place | None = None
+    """The names that results are kept under; `None`: the experiment's."""
+    left_out: Counter[str] | None = None
+    """Of a source of stored responses, for which nothing is generated: what cannot be scored, counted by the reason."""
+
+
+class Driver:
+    """Brings the cells of one source to an end, under one phase's run."""
+
+    def __init__(self, session: Session, parent: OpenRun, source: CellSource) -> None:
+        self._session, self._parent, self._source = session, parent, source
+        self._model = source.subject.model
+        experiment = session.experiment
+        self._place = source.place or Place(
+            experiment.name,
+            self._model.name,
+            self._model.instruct.name,
+            len(source.questions),
+            confirm_share=experiment.confirm_share,
+        )
+        self._failed: dict[str, str] = {}
+        """Error by key."""
+        self._came: set[str] = set()
+        """Keys that `run` came to an end with."""
+        self._planning_seconds = 0.0
+
+    def run(self, screening: Screening | None = None) -> Tally:
+        """Evaluate what the store does not hold of the source's cells, the baseline first.
+
+        Args:
+            screening: how hopeless cells are given up; `None`: every cell is asked all questions.
+
+        Raises:
+            Interrupted: somebody asked to stop; the cells in hand were finished.
+            JudgeError: the judge as a whole cannot be used.
+            MissingPrerequisiteError: the baseline could not be evaluated or scored.
+        """
+        self._came = set()
+        self._sharing.look()
+        plan, tally = self._first_plan()
+        if self._generates and plan.todo and self._load_model():
+            # what the weights say counts; the files of some models tell it otherwise
+            plan, tally = self._first_plan()
+        for line in alike_lines(plan.same, plan.cells):
+            self._session.say(f"{self._model.name}, {self._source.subject.trait.name}, {line}")
+        self._go_through(plan, tally, screening)
+        while left := [key for key in plan.cells if key not in self._came]:
+            plan = self._judge_again(self._without_others(left), tally)
+            self._go_through(plan, tally, screening)
+        here = (
+            tally.finished_before + tally.same + tally.again + tally.evaluated + tally.stopped + tally.failed
+        )
+        tally.elsewhere = tally.wanted - here
+        return tally
+
+    def baseline_row(self) -> EvaluationRow:
+        """The baseline's row; it is evaluated where the store has none.
+
+        Raises:
+            MissingPrerequisiteError: it could not be evaluated.
+        """
+        if self._known_baseline() is None:
+            self._load_model()
+            self._sweep([], Tally(), None)
+        stored = self._source.stored_baseline()
+        if stored is None:
+            raise MissingPrerequisiteError(f"the baseline of {self._model.name} is not in the store")
+        return stored.row
+
+    @property
+    def _generates(self) -> bool:
+        return self._source.left_out is None
+
+    def _leave_out(self, keys: Iterable[str], reason: str) -> None:
+        """Count stored results that cannot be scored."""
+        for key in keys:
+            self._came.add(key)
+            self._sharing.release(key)
+            if self._source.left_out is not None:
+                self._source.left_out[reason] += 1
+
+    @property
+    def _sharing(self) -> Sharing:
+        return self._session.stores.sharing(self._parent)
+
+    @property
+    def _work(self) -> tuple[Session, OpenRun, Subject]:
+        return (self._session, self._parent, self._source.subject)
+
+    def _load_model(self) -> bool:
+        """Load the model where cells are evaluated. Returns whether it is another than its files tell."""
+        session, variant = self._session, self._model.instruct
+        described = session.models.description(self._model, variant)
+        loaded = session.models.loaded(self._model, variant)
+        self._place = replace(self._place, attention=loaded.attention, unused_settings=loaded.unused_settings)
+        return loaded.description != described
+
+    def _plan(self) -> Plan:
+        began = time.monotonic()
+        plan = self._source.plan()
+        self._planning_seconds = time.monotonic() - began
+        return plan
+
+    def _first_plan(self) -> tuple[Plan, Tally]:
+        plan = self._plan()
+        tally = Tally(wanted=plan.n_wanted, finished_before=plan.n_wanted - len(plan.cells))
+        return self._judge_again(plan, tally), tally
+
+    def _judge_again(self, plan: Plan, tally: Tally) -> Plan:
+        """Have stored responses judged that have no scores; what is left of the plan."""
+        session, left = self._session, dict(plan.stored)
+        baseline = self._known_baseline() if left else None
+        if baseline is None:
+            if not self._generates:
+                self._leave_out(left, "its baseline could not be scored")
+            return plan
+        session.stores.spool  # noqa: B018  opened before anything is spent on what it could not take
+        with session.interruption.finishing(), session.progress("scoring responses", len(left)) as advance:
+            while not session.interruption.is_requested and (
+                mine := self._sharing.take(left, _JUDGED_AT_ONCE)
+            ):
+                cells = {left.pop(key): plan.cells[key] for key in mine}
+                say = None if self._generates else session.say
+                for again in judged_again(*self._work, cells, say=say):
+                    put_again(session, self._parent, self._place, again, baseline)
+                    self._came.add(cell_key(again.evaluation.cell))
+                    tally.again += 1
+                    tally.short += is_short(session, again.evaluation)
+                if not (self._generates or session.interruption.is_requested):
+                    self._leave_out(set(mine) - self._came, "its responses or its vector cannot be read")
+                advance(len(mine))
+        self._stop_if_asked(tally)
+        return plan.only([key for key in plan.cells if key not in self._came])
+
+    def _go_through(self, plan: Plan, tally: Tally, screening: Screening | None) -> None:
+        if self._generates and (todo := plan.todo):
+            self._sweep(todo, tally, screening)
+        if plan.same:
+            self._take_over(plan, tally)
+
+    def _without_others(self, left: Sequence[str]) -> Plan:
+        """What is left to do once a moment has passed in which other sweeps went on with these cells."""
+        plan, is_free = Plan(0, {}), False
+        while left and not is_free:
+            is_free = self._sharing.wait(left, 10 * self._planning_seconds)
+            plan = self._plan()
+            done = self._came | {key for key in left if self._sharing.ended_elsewhere(key)}
+            left = [key for key in plan.cells if key not in done]
+        return plan.only(left)
+
+    def _take_over(self, plan: Plan, tally: Tally) -> None:
+        """Write the results that are the same as another's, once the store has that one."""
+        waited_for = {key for key in plan.cells if key not in plan.same} - self._came
+        mine = [key for key, one in plan.same.items() if one.key not in waited_for]
+        mine = self._sharing.take(mine, len(mine)) if mine else []
+        sources = read_sources(self._session, {plan.same[key].key for key in mine})
+        for key in mine:
+            one, planned = plan.same[key], plan.cells[key]
+            self._came.add(key)
+            if (source := sources.get(one.key)) is not None:
+                run = taken_over_run(self._place, planned, source, one.likeness, parent=self._parent)
+                tally.same += 1
+            elif not self._generates:
+                self._leave_out([key], f"the same as {one.label}, which could not be scored")
+                continue
+            else:
+                reason = self._failed.get(one.key, "its result is not in the store")
+                failed = FailedCell(planned, f"the same as {one.label}, which failed: {reason}")
+                run = failure_whole_run(self._place, failed, parent=self._parent)
+                tally.failed += 1
+            self._session.stores.spool.put(run, experiment_id=self._parent.experiment_id)
+
+    def _sweep(self, todo: Sequence[PlannedCell], tally: Tally, screening: Screening | None) -> None:
+        baseline, questions = self._known_baseline(), self._source.questions
+        if baseline is not None and screening is not None and screening.n_first < len(questions):
+            for one in self._screened(todo, screening):
+                self._put(one, baseline, tally)
+        else:
+            cells = todo if baseline else [self._source.unsteered(), *todo]
+            with self._results(cells, Part(questions)) as results:
+                for result in results:
+                    if result.planned.cell.steering is None:
+                        baseline = self._put_baseline(result)
+                    else:
+                        baseline = baseline or self._baseline_of_another()
+                        self._put(result, baseline, tally)
+        self._stop_if_asked(tally)
+
+    def _screened(
+        self, cells: Sequence[PlannedCell], screening: Screening
+    ) -> Iterator[Evaluation | FailedCell | StoppedCell]:
+        """The results of cells that are asked the first questions, and the others only where they are not hopeless.
+
+        What was asked first of a cell is lost where an interruption comes before its other questions.
+        """
+        questions, first = self._source.questions, screening.n_first
+        kept: dict[str, Evaluation] = {}
+        with self._results(cells, Part(questions[:first])) as results:
+            for result in results:
+                if isinstance(result, FailedCell):
+                    yield result
+                elif reason := stop_reason(result.responses, len(questions), screening):
+                    yield StoppedCell(result, reason)
+                else:
+                    kept[cell_key(result.planned.cell)] = result
+        if not kept or self._session.interruption.is_requested:
+            return
+        with self._results([one.planned for one in kept.values()], Part(questions[first:], first)) as results:
+            for result in results:
+                if isinstance(result, FailedCell):
+                    yield result
+                else:
+                    yield joined(kept[cell_key(result.planned.cell)], result)
+
+    @contextmanager
+    def _results(
+        self, cells: Sequence[PlannedCell], part: Part
+    ) -> Iterator[Iterator[Evaluation | FailedCell]]:
+        """The results of cells, one by one as they are judged; an interruption lets those in hand be finished.
+
+        Cells that another sweep has taken have no result here.
+        """
+        session, interruption = self._session, self._session.interruption
+        work = Work(
+            session.models.use(self._model, self._model.instruct),
+            ready_judge(session, self._parent, self._source.subject.trait, self._model),
+            part,
+            session.workload.batch_rows or None,
+        )
+        keys = {id(one): cell_key(one.cell) for one in cells}
+
+        def take(wanted: Sequence[PlannedCell], n: int) -> Sequence[PlannedCell]:
+            by_key = {keys[id(one)]: one for one in wanted}
+            return [by_key[key] for key in self._sharing.take(by_key, n)]
+
+        results = session.models.executor.evaluate(
+            work,
+            cells,
+            progress=session.progress,
+            should_stop=lambda: interruption.is_requested,
+            take=take,
+        )
+        session.stores.spool  # noqa: B018  opened before anything is spent on what it could not take
+        with interruption.finishing(), closing(results):
+            yield results
+
+    def _stop_if_asked(self, tally: Tally) -> None:
+        if self._session.interruption.is_requested:
+            self._session.stores.close()
+            n_finished = tally.finished_before + tally.evaluated + tally.again
+            raise Interrupted(
+                f"interrupted: {n_finished} of {tally.wanted} cells finished; run the same command again to go on"
+            )
+
+    def _stored_baseline(self) -> Baseline | None:
+        """The stored baseline; `None` where there is none, or it has scores of too few responses."""
+        stored = self._source.stored_baseline()
+        if stored is None or stored.row.key != cell_key(self._source.unsteered().cell):
+            return None  # or another judge's
+        if not is_scored(stored.row, self._session.experiment.least_scored):
+            return None
+        return Baseline(stored.row.key, stored.row.trait_mean)
+
+    def _known_baseline(self) -> Baseline | None:
+        """The stored baseline, completed where it lacks scores; `None` where it is this sweep's to evaluate."""
+        key = cell_key(self._source.unsteered().cell)
+        baseline = self._stored_baseline()
+        while baseline is None and not self._sharing.take([key], 1):
+            self._sharing.wait([key])
+            baseline = self._stored_baseline()
+        return baseline or self._baseline_again()
+
+    def _baseline_again(self) -> Baseline | None:
+        """The stored baseline, its responses without scores judged again; `None` where there are none to judge."""
+        stored = self._source.stored_baseline()
+        runs = {} if stored is None else {stored.run_id: self._source.unsteered()}
+        for one in judged_again(*self._work, runs):
+            put_again(self._session, self._parent, self._place, one, None)
+            return checked_baseline(self._session, self._model.name, one.evaluation)
+        return None
+
+    def _baseline_of_another(self) -> Baseline:
+        """The baseline that another sweep has in hand, waited for.
+
+        Raises:
+            MissingPrerequisiteError: that sweep ended without it.
+        """
+        if (baseline := self._known_baseline()) is None:
+            raise MissingPrerequisiteError(
+                f"the baseline of {self._model.name} was another sweep's, which ended without it: "
+                "run the same command again"
+            )
+        return baseline
+
+    def _put_baseline(self, result: Evaluation | FailedCell) -> Baseline:
+        self._keep(result, None, keep_responses=True)
+        return checked_baseline(self._session, self._model.name, result)
+
+    def _put(self, result: Evaluation | FailedCell | StoppedCell, baseline: Baseline, tally: Tally) -> None:
+        key, keeps = cell_key(_planned(result).cell), True
+        self._came.add(key)
+        if isinstance(result, Evaluation):
+            tally.evaluated += 1
+            tally.short += is_short(self._session, result)
+            keeps = self._source.keeps_responses(result, baseline)
+        else:
+            self._sharing.release(key)
+            tally.stopped += isinstance(result, StoppedCell)
+        if isinstance(result, FailedCell):
+            tally.failed += 1
+            self._failed[key] = result.error
+            self._session.say(f"failed: {result.error}")
+        self._keep(result, baseline, keep_responses=keeps)
+
+    def _keep(
+        self,
+        result: Evaluation | FailedCell | StoppedCell,
+        baseline: Baseline | None,
+        *,
+        keep_responses: bool,
+    ) -> None:
+        maker = RunMaker(
+            place=self._place,
+            parent=self._parent,
+            baseline=baseline,
+            keep_responses=keep_responses,
+            confirms=self._source.confirms.get(cell_key(_planned(result).cell)),
+        )
+        self._session.models.executor.keep(result, maker, home=self._parent)
+
+
+def _planned(result: Evaluation | FailedCell | StoppedCell) -> PlannedCell:
+    return result.evaluation.planned if isinstance(result, StoppedCell) else result.planned
 
 
 class Evaluator:
-    """Evaluates cells of one model and one trait, under one parent run."""
+    """The grid as a source of cells: evaluates cells of one model and one trait, under one parent run."""
 
     def __init__(
         self,
@@ -193,273 +460,71 @@ class Evaluator:
         trait: TraitConfig,
         overrides: Overrides = NO_OVERRIDES,
     ) -> None:
-        self._session, self._parent, self._config, self._trait = session, parent, config, trait
-        session.send_leftovers()
-        self._planner = Planner(session, config, trait, overrides)
-        n_questions = len(self._planner.questions.questions)
-        self._place = Place(
-            session.experiment.name,
-            config.name,
-            config.instruct.name,
-            n_questions,
-            confirm_share=session.experiment.confirm_share,
-        )
+        session.stores.send_leftovers()
+        self._session, self.subject = session, Subject(config, trait)
+        self.planner = planner = Planner(session, config, trait, overrides)
+        self._requests: list[GridRequest] = []
         self._best: dict[tuple[str, str], float] = {}
-        self._alikeness = Alikeness(self._planner, session)
-        self._failed: dict[str, str] = {}
-        """Error by key."""
-        self._came: set[str] = set()
-        """Keys that `run` came to an end with."""
-        self._planning_seconds = 0.0
+        self._reuse = Alikeness(planner, session)
+        source = CellSource(
+            self.subject,
+            planner.questions.questions,
+            planner.baseline,
+            self._stored_baseline,
+            self._plan,
+            self._keeps_responses,
+        )
+        self._driver = Driver(session, parent, source)
+        self.baseline_row = self._driver.baseline_row
 
     @property
     def n_layers(self) -> int:
-        return self._planner.n_layers
-
-    @property
-    def planner(self) -> Planner:
-        """What plans the cells."""
-        return self._planner
+        return self.planner.n_layers
 
     @property
     def allowed(self) -> tuple[float, float]:
         """Least and greatest |coefficient| that may be tried of the model."""
-        return self._config.coefficient_range or (0.0, math.inf)
+        return self.subject.model.coefficient_range or (0.0, math.inf)
 
     def is_of(self, model: str, trait: str) -> bool:
         """Whether results of a model and trait, by their names in the experiment file, are evaluated here."""
-        return (model, trait) == (self._config.name, self._trait.name)
-
-    def baseline_row(self) -> EvaluationRow:
-        """The baseline's row; it is evaluated where the store has none.
-
-        Raises:
-            MissingPrerequisiteError: it could not be evaluated.
-        """
-        if self._known_baseline() is None:
-            self._session.loaded(self._config, self._config.instruct)
-            self._sweep([], Tally())
-        found = self._find_baseline()
-        if found is None:
-            raise MissingPrerequisiteError(f"the baseline of {self._config.name} is not in the store")
-        return found.row
+        return (model, trait) == (self.subject.model.name, self.subject.trait.name)
 
     def run(self, requests: Iterable[GridRequest], screening: Screening | None = None) -> Tally:
-        """Evaluate what the store does not hold of the requested cells, the baseline first.
-
-        Args:
-            screening: how hopeless cells are given up; `None`: every cell is asked all questions.
-
-        Raises:
-            Interrupted: somebody asked to stop; the cells in hand were finished.
-        """
-        requests, self._came = list(requests), set()
-        described = self._planner.description
-        self._session.sharing(self._parent).look()
-        tally, plan = self._plan(requests)
-        plan = self._judge_again(plan, tally)
-        if plan.todo:
-            loaded = self._session.loaded(self._config, self._config.instruct)
-            self._place = replace(
-                self._place, attention=loaded.attention, unused_settings=loaded.unused_settings
-            )
-            if self._planner.description != described:
-                # what the weights say counts; the files of some models tell it otherwise
-                tally, plan = self._plan(requests)
-                plan = self._judge_again(plan, tally)
-        for line in alike_lines(plan.same, plan.cells):
-            self._session.say(f"{self._config.name}, {self._trait.name}, {line}")
-        self._go_through(plan, tally, screening)
-        while left := [key for key in plan.cells if key not in self._came]:
-            plan = self._judge_again(self._without_others(requests, left), tally)
-            self._go_through(plan, tally, screening)
-        n_here = (
-            tally.finished_before + tally.same + tally.again + tally.evaluated + tally.stopped + tally.failed
-        )
-        tally.elsewhere = tally.wanted - n_here
-        self._session.say(f"{self._config.name}, {self._trait.name}: {tally}")
+        """Evaluate what the store does not hold of the requested cells; see `Driver`."""
+        self._requests = list(requests)
+        tally = self._driver.run(screening)
+        self._session.say(f"{self.subject.model.name}, {self.subject.trait.name}: {tally}")
         return tally
 
-    def _plan(self, requests: Sequence[GridRequest]) -> tuple[Tally, _Plan]:
-        began, session = time.monotonic(), self._session
-        wanted = self._planner.cells(requests)
-        with session.store() as store:
+    def _stored_baseline(self) -> Stored[EvaluationRow] | None:
+        key = cell_key(self.planner.baseline().cell)
+        with self._session.stores.read() as store:
+            baselines = store.baselines(self._session.experiment.name)
+        return next((one for one in baselines if one.row.key == key), None)
+
+    def _plan(self) -> Plan:
+        session = self._session
+        wanted = self.planner.cells(self._requests)
+        with session.stores.read() as store:
             points = store.points(session.experiment.name)
-        baseline = self._find_baseline()
+        baseline = self._stored_baseline()
         known = known_results(
             points,
             session.workload.alike,
-            model=self._config.name,
-            trait=self._trait.name,
+            model=self.subject.model.name,
+            trait=self.subject.trait.name,
             least_scored=session.experiment.least_scored,
             baseline=baseline.row if baseline else None,
         )
         cells = {key: planned for key, planned in wanted.items() if not known.has(key)}
-        same = self._alikeness.of(cells, known)
-        todo = [planned for key, planned in cells.items() if key not in same]
+        same = self._reuse.of(cells, known)
         runs = zip(points.keys, points.run_ids, strict=True)
         stored = {key: run_id for key, run_id in runs if key in cells and key not in same}
-        self._planning_seconds = time.monotonic() - began
-        tally = Tally(wanted=len(wanted), finished_before=len(wanted) - len(cells))
-        return tally, _Plan(todo, same, cells, stored)
-
-    def _judge_again(self, plan: _Plan, tally: Tally) -> _Plan:
-        """Have stored responses judged that have no scores; what is left of the plan."""
-        baseline = self._known_baseline() if plan.stored else None
-        if baseline is None:
-            return plan
-        mine = self._session.sharing(self._parent).take(plan.stored, len(plan.stored))
-        for one in judged_again(*self._work, {plan.stored[key]: plan.cells[key] for key in mine}):
-            put_again(self._session, self._parent, self._place, one, baseline)
-            self._came.add(cell_key(one.evaluation.planned.cell))
-            tally.again += 1
-            tally.short += is_short(self._session, one.evaluation)
-        stop_if_asked(self._session, tally)
-        return replace(plan, todo=[one for one in plan.todo if cell_key(one.cell) not in self._came])
-
-    def _known_baseline(self) -> Baseline | None:
-        """The stored baseline, completed where it lacks scores; `None` where it is this sweep's to evaluate."""
-        unsteered, sharing = self._planner.baseline(), self._session.sharing(self._parent)
-        take, key = taking(sharing, [unsteered]), cell_key(unsteered.cell)
-        baseline = self._stored_baseline()
-        while baseline is None and not take([unsteered], 1):
-            sharing.wait([key])
-            baseline = self._stored_baseline()
-        return baseline or self._baseline_again()
-
-    def _baseline_of_another(self) -> Baseline:
-        """The baseline that another sweep has in hand, waited for.
-
-        Raises:
-            MissingPrerequisiteError: that sweep ended without it.
-        """
-        key, is_free = cell_key(self._planner.baseline().cell), False
-        while (baseline := self._stored_baseline()) is None:
-            if is_free:
-                raise MissingPrerequisiteError(
-                    f"the baseline of {self._config.name} was another sweep's, which ended without it: "
-                    "run the same command again"
-                )
-            is_free = self._session.sharing(self._parent).wait([key])
-        return baseline
-
-    def _baseline_again(self) -> Baseline | None:
-        """The stored baseline, its responses without scores judged again; `None` where there are none to judge.
-
-        Raises:
-            MissingPrerequisiteError: too few of them have scores still.
-        """
-        found = self._find_baseline()
-        stored = {} if found is None else {found.run_id: self._planner.baseline()}
-        for one in judged_again(*self._work, stored):
-            put_again(self._session, self._parent, self._place, one, None)
-            return checked_baseline(self._session, self._config.name, one.evaluation)
-        return None
-
-    @property
-    def _work(self) -> tuple[Session, OpenRun, Subject]:
-        return (self._session, self._parent, Subject(self._config, self._trait))
-
-    def _go_through(self, plan: _Plan, tally: Tally, screening: Screening | None) -> None:
-        if plan.todo:
-            self._sweep(plan.todo, tally, screening)
-        if plan.same:
-            self._take_over(plan, tally)
-
-    def _without_others(self, requests: Sequence[GridRequest], left: Sequence[str]) -> _Plan:
-        """What is left to do once a moment has passed in which other sweeps went on with these cells."""
-        sharing, is_free = self._session.sharing(self._parent), False
-        while left and not is_free:
-            is_free = sharing.wait(left, 10 * self._planning_seconds)
-            plan = self._plan(requests)[1]
-            done = self._came | {key for key in left if sharing.ended_elsewhere(key)}
-            left = [key for key in plan.cells if key not in done]
-        return _Plan(
-            [plan.cells[key] for key in left if key not in plan.same],
-            {key: plan.same[key] for key in left if key in plan.same},
-            {key: plan.cells[key] for key in left},
-            {key: plan.stored[key] for key in left if key in plan.stored},
-        )
-
-    def _take_over(self, plan: _Plan, tally: Tally) -> None:
-        """Write the results that are the same as another's, once the store has that one."""
-        session, home = self._session, self._parent.experiment_id
-        waited_for = {key for key in plan.cells if key not in plan.same} - self._came
-        mine = [key for key, one in plan.same.items() if one.key not in waited_for]
-        mine = session.sharing(self._parent).take(mine, len(mine)) if mine else []
-        sources = read_sources(session, {plan.same[key].key for key in mine})
-        for key in mine:
-            one = plan.same[key]
-            self._came.add(key)
-            planned, source = plan.cells[key], sources.get(one.key)
-            if source is not None:
-                run = taken_over_run(self._place, planned, source, one.likeness, parent=self._parent)
-                tally.same += 1
-            else:
-                reason = self._failed.get(one.key, "its result is not in the store")
-                failed = FailedCell(planned, f"the same as {one.label}, which failed: {reason}")
-                run = failure_whole_run(self._place, failed, parent=self._parent)
-                tally.failed += 1
-            session.spool.put(run, experiment_id=home)
-
-    def _sweep(self, todo: Sequence[PlannedCell], tally: Tally, screening: Screening | None = None) -> None:
-        baseline = self._known_baseline()
-        questions, work = self._planner.questions.questions, self._work
-        unsteered = self._planner.baseline()
-        if baseline is not None and screening is not None and screening.n_first < len(questions):
-            for one in screened(*work, todo, questions, screening):
-                self._put(one, baseline, tally)
-        else:
-            cells = todo if baseline else [unsteered, *todo]
-            with sweeping(*work, cells, questions) as results:
-                for result in results:
-                    if result.planned.cell.steering is None:
-                        baseline = self._put_baseline(result)
-                    else:
-                        baseline = baseline or self._baseline_of_another()
-                        self._put(result, baseline, tally)
-        stop_if_asked(self._session, tally)
-
-    def _stored_baseline(self) -> Baseline | None:
-        """The stored baseline; `None` where there is none, or it has scores of too few responses."""
-        found = self._find_baseline()
-        if found is None or not is_scored(found.row, self._session.experiment.least_scored):
-            return None
-        return Baseline(found.row.key, found.row.trait_mean)
-
-    def _find_baseline(self) -> Stored[EvaluationRow] | None:
-        key = cell_key(self._planner.baseline().cell)
-        with self._session.store() as store:
-            baselines = store.baselines(self._session.experiment.name)
-        return next((one for one in baselines if one.row.key == key), None)
-
-    def _put_baseline(self, result: Evaluation | FailedCell) -> Baseline:
-        self._keep(result, RunMaker(place=self._place, parent=self._parent))
-        return checked_baseline(self._session, self._config.name, result)
-
-    def _put(self, result: Evaluation | FailedCell | StoppedCell, baseline: Baseline, tally: Tally) -> None:
-        planned = result.evaluation.planned if isinstance(result, StoppedCell) else result.planned
-        keeps, key = True, cell_key(planned.cell)
-        self._came.add(key)
-        if not isinstance(result, Evaluation):
-            self._session.sharing(self._parent).release(key)
-        if isinstance(result, StoppedCell):
-            tally.stopped += 1
-        elif isinstance(result, FailedCell):
-            tally.failed += 1
-            self._failed[key] = result.error
-            self._session.say(f"failed: {result.error}")
-        else:
-            tally.evaluated += 1
-            tally.short += is_short(self._session, result)
-            keeps = self._keeps_responses(result, baseline)
-        maker = RunMaker(place=self._place, parent=self._parent, baseline=baseline, keep_responses=keeps)
-        self._keep(result, maker)
-
-    def _keep(self, result: Evaluation | FailedCell | StoppedCell, maker: RunMaker) -> None:
-        self._session.executor.keep(result, maker, home=self._parent)
+        return Plan(len(wanted), cells, same, stored)
 
     def _keeps_responses(self, result: Evaluation, baseline: Baseline) -> bool:
+        """All, none, or those of the best of each group so far."""
         keep = self._session.workload.save_responses
         if keep != "best":
             return keep == "all"
@@ -467,9 +532,8 @@ class Evaluator:
         coherent = (summary.coherence_mean or 0.0) >= self._session.experiment.coherence_floor
         if steering is None or summary.trait_mean is None or not coherent:
             return False
-        gain = (summary.trait_mean - (baseline.trait_mean or 0.0)) * (
-            1 if self._planner.direction == "positive" else -1
-        )
+        sign = 1 if self.planner.direction == "positive" else -1
+        gain = (summary.trait_mean - (baseline.trait_mean or 0.0)) * sign
         group = (steering.position, format_label(steering.recipe))
         is_best = gain > self._best.get(group, float("-inf"))
         if is_best:

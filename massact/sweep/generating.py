@@ -88,9 +88,6 @@ def _push(planned: PlannedCell) -> Push | None:
     return Push(steering.layer, planned.vector, steering.coefficient)
 
 
-# What a worker does with a model: load it, and generate the responses of cells.
-
-
 class Engine(Protocol):
     """Generates with one model at a time."""
 

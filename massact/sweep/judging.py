@@ -3,8 +3,8 @@
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from threading import Condition, Thread
 
 from massact.domain import Response, Timing
 from massact.errors import JudgeError
@@ -15,7 +15,7 @@ Result = Evaluation | FailedCell
 AHEAD = 2
 """Batches that wait for the judge at most: what they hold is lost when the process is killed."""
 THREAD = "massact-judge"
-"""Name of the thread."""
+"""What the thread's name begins with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,22 +38,17 @@ class JudgeThread:
 
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
-        self._changed = Condition()
-        self._waiting: deque[Generated] = deque()
-        self._judged: deque[list[Result]] = deque()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=THREAD)
+        self._begun: deque[Future[list[Result]]] = deque()
         self._error: BaseException | None = None
-        self._n_open = 0
-        self._is_closed = False
-        Thread(target=self._work, name=THREAD, daemon=True).start()
 
     def put(self, batch: Generated) -> None:
         """Hand over a batch, as soon as fewer than `AHEAD` wait; after a failure of the judge nothing is taken."""
-        with self._changed:
-            self._changed.wait_for(lambda: len(self._waiting) < AHEAD or self._error is not None)
-            if self._error is None:
-                self._waiting.append(batch)
-                self._n_open += 1
-                self._changed.notify_all()
+        in_hand_or_waiting = [one for one in self._begun if not one.done()]
+        if len(in_hand_or_waiting) > AHEAD:
+            wait(in_hand_or_waiting, return_when=FIRST_COMPLETED)
+        if self._error is None:
+            self._begun.append(self._pool.submit(self._score, batch))
 
     def ready(self) -> Iterator[Result]:
         """What was judged since; does not wait.
@@ -61,8 +56,8 @@ class JudgeThread:
         Raises:
             JudgeError: the judge as a whole cannot be used.
         """
-        while (batch := self._take(wait=False)) is not None:
-            yield from batch
+        while self._begun and self._begun[0].done():
+            yield from self._begun.popleft().result()
 
     def rest(self) -> Iterator[Result]:
         """Everything that was put and not given yet; waits for it.
@@ -70,47 +65,20 @@ class JudgeThread:
         Raises:
             JudgeError: the judge as a whole cannot be used.
         """
-        while (batch := self._take(wait=True)) is not None:
-            yield from batch
+        while self._begun:
+            yield from self._begun.popleft().result()
 
     def close(self) -> None:
         """Judge nothing more than the batch in hand."""
-        with self._changed:
-            self._is_closed = True
-            self._waiting.clear()
-            self._changed.notify_all()
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _take(self, *, wait: bool) -> list[Result] | None:
-        with self._changed:
-            if wait:
-                self._changed.wait_for(lambda: self._judged or self._error is not None or not self._n_open)
-            if self._judged:
-                self._n_open -= 1
-                return self._judged.popleft()
-            if self._error is not None:
-                raise self._error
-            return None
-
-    def _work(self) -> None:
-        while (batch := self._next()) is not None:
+    def _score(self, batch: Generated) -> list[Result]:
+        if self._error is None:
             try:
-                results = list(judged(self._judge, batch))
+                return list(judged(self._judge, batch))
             except BaseException as error:  # raised again where the results are waited for
-                with self._changed:
-                    self._error = error
-                    self._changed.notify_all()
-                return
-            with self._changed:
-                self._judged.append(results)
-                self._changed.notify_all()
-
-    def _next(self) -> Generated | None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._is_closed)
-            if self._is_closed:
-                return None
-            self._changed.notify_all()
-            return self._waiting.popleft()
+                self._error = error
+        raise self._error
 
 
 def judged(judge: Judge, batch: Generated) -> Iterator[Result]:
@@ -138,13 +106,13 @@ def _score(judge: Judge, batch: Generated) -> list[Evaluation]:
     seconds = time.perf_counter() - began
     if len(verdicts) != len(asked):
         raise ValueError(f"the judge gave {len(verdicts)} verdicts for {len(asked)} exchanges")
-    given, n_cells = iter(verdicts), len(batch.cells)
+    verdict, n_cells = iter(verdicts), len(batch.cells)
     return [
         Evaluation(
             cell,
             tuple(
                 Response(e.question, e.response, v.trait, v.coherence, v.reason)
-                for e, v in zip(exchanges, given, strict=False)
+                for e, v in zip(exchanges, verdict, strict=False)
             ),
             Timing(batch.seconds / n_cells, seconds / n_cells, n_tokens),
         )

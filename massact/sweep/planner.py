@@ -1,4 +1,4 @@
-"""Which cells are wanted, and by what keys the store knows them: nothing here needs a model's weights."""
+"""Which cells are wanted or declared, and by what keys the store knows them: nothing here needs weights."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -17,10 +17,10 @@ from massact.models.load import Description
 from massact.query import Answers, GapsAnswer
 from massact.query.load import read_answers
 from massact.query.questions.gaps import ask_gaps
+from massact.sweep.context import Session
+from massact.sweep.vectors import StoredVectors
 from massact.vectors.geometry import cosine, massive_energy, relative_strength, vector_digest
 from massact.vectors.massive_dims import Calibration, check_cleaning
-from massact.workflow.context import Session
-from massact.workflow.vectors import StoredVectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Planner:
         """
         self._session, self._config, self._trait = session, config, trait
         self.direction: Direction = overrides.direction or trait.direction
-        self.questions = session.questions(trait, overrides.subset)
+        self.questions = session.datasets.questions(trait, overrides.subset)
         self.generation = with_length(session.experiment.generation, overrides.max_new_tokens)
         self._vectors = StoredVectors(session, config, trait)
 
@@ -73,7 +73,7 @@ class Planner:
     @property
     def description(self) -> Description:
         """What identifies the model, as far as it is known by now."""
-        return self._session.description(self._config, self._config.instruct)
+        return self._session.models.description(self._config, self._config.instruct)
 
     @property
     def n_layers(self) -> int:
@@ -138,16 +138,16 @@ def make_setting(
     session: Session, config: ModelConfig, trait: TraitConfig, questions: QuestionSet, generation: Generation
 ) -> Setting:
     """What cells of a model and trait share that are evaluated on some questions."""
-    description = session.description(config, config.instruct)
+    description = session.models.description(config, config.instruct)
     return Setting(
         model=description.identity,
         trait=trait.name,
-        trait_digest=session.dataset(trait).digest,
+        trait_digest=session.datasets.of(trait).digest,
         questions_digest=questions.digest,
         subset=questions.subset,
         chat_template_digest=description.chat_template_digest,
         generation=generation,
-        judge=session.judge(trait, config).identity,
+        judge=session.judges.of(trait, config).identity,
     )
 
 
@@ -173,9 +173,6 @@ def _geometry(
     )
 
 
-# What the experiment file declares, and what the store holds of it.
-
-
 def load_answers(
     session: Session,
     phase: str | None = None,
@@ -190,7 +187,7 @@ def load_answers(
         with_confirmations: also what was evaluated once more on other questions.
     """
     experiment = session.experiment
-    with session.store() as store:
+    with session.stores.read() as store:
         answers = read_answers(store, experiment, phase)
         if with_scores:
             answers = answers.with_scores(store, experiment.coherence_floor)

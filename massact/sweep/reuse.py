@@ -1,26 +1,22 @@
 """Labels whose vectors are alike: which cells need no generation, since another label's result is taken over."""
 
 from collections import defaultdict
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from massact.domain import DEFAULT_LEAST_SCORED
+from massact.domain import DEFAULT_LEAST_SCORED, Steering
 from massact.evaluation import PlannedCell
 from massact.labels import format_label, parse_label
 from massact.store.schema import EvaluationRow, Points, StoredPoint, is_scored
 from massact.store.schema.points import HEAD, has_enough_scores
+from massact.store.write.evaluations import Source
+from massact.sweep.context import Session
 from massact.sweep.planner import GridRequest, Planner
 from massact.vectors.geometry import alike_groups, likeness
-from massact.workflow.context import Session
 
 if TYPE_CHECKING:
     from massact.store.schema.points import Mask
-from collections.abc import Collection
-
-from massact.store.write.evaluations import Source
 
 _SAME_MEAN = 1e-5
 """Points by which two means differ at most that were rounded alike."""
@@ -80,7 +76,7 @@ def known_results(
         baseline: the store's; `None`: it has none.
     """
     points = points.where(_is_finished(points, least_scored, baseline))
-    heads = [dict(zip(HEAD, one, strict=True)) for one in points.heads]
+    heads = [dict(zip(HEAD, head, strict=True)) for head in points.heads]
     mine = [i for i, head in enumerate(heads) if (head["model"], head["trait"]) == (model, trait)]
     marked = {i for i in mine if heads[i]["same_as"] is not None}
     plain = set(mine) - marked
@@ -90,14 +86,14 @@ def known_results(
     )
     if threshold is None or not marked:
         return known
-    lent = {_place(heads[i], heads[i]["same_as"]) for i in marked}
-    lending = {i for i in plain if _place(heads[i], heads[i]["label"]) in lent}
-    figures = {(_place(one._asdict(), one.label), _figures(one)) for one in _with_heads(points, lending)}
-    for one in _with_heads(points, marked):
-        cosine = one.same_as_cosine or 0.0
-        is_alike = cosine > threshold or cosine >= 1.0
-        if is_alike and (_place(one._asdict(), one.same_as), _figures(one)) in figures:
-            known.taken.add(one.key)
+    mine_at = set(mine)
+    results = [points.at(i) for i, head in enumerate(points.head.tolist()) if head in mine_at]
+    figures = {_figures(result, result.label) for result in results if result.same_as is None}
+    for result in results:
+        cosine = result.same_as_cosine or 0.0
+        is_alike = result.same_as is not None and (cosine > threshold or cosine >= 1.0)
+        if is_alike and _figures(result, result.same_as) in figures:
+            known.taken.add(result.key)
     return known
 
 
@@ -120,17 +116,11 @@ def is_compared(means: Any, baseline: EvaluationRow, least_scored: float) -> Any
     return abs(means - (baseline.trait_mean or 0.0)) < (_SAME_MEAN if counts else 0.0)
 
 
-def _with_heads(points: Points, heads: Container[int]) -> Iterator[StoredPoint]:
-    return (points.at(index) for index, head in enumerate(points.head.tolist()) if head in heads)
-
-
-def _place(fields: Mapping[str, object], label: object) -> tuple[object, ...]:
-    return (fields["setting"], fields["position"], label, fields["layer"])
-
-
-def _figures(point: StoredPoint) -> tuple[object, ...]:
+def _figures(point: StoredPoint, label: str | None) -> tuple[object, ...]:
+    """Where a result lies, under a label, and what came of it."""
     return (
-        point.coefficient, point.trait_mean, point.coherence_mean, point.delta, point.n_scored, point.n_unscored,
+        point.setting, point.position, label, point.layer, point.coefficient, point.trait_mean, point.coherence_mean,
+        point.delta, point.n_scored, point.n_unscored,
     )  # fmt: skip
 
 
@@ -141,7 +131,7 @@ class Alikeness:
         self._planner, self._threshold = planner, session.workload.alike
         labels = (label for phase in session.experiment.phases for label in phase.labels)
         self._declared = tuple(dict.fromkeys(labels))
-        """In the order in which they may lend their results."""
+        """In the order in which others may take over their results."""
         self._measured: dict[tuple[str, str], float] = {}
 
     def of(self, todo: Mapping[str, PlannedCell], known: Known) -> dict[str, Same]:
@@ -152,26 +142,28 @@ class Alikeness:
         """
         if self._threshold is None:
             return {}
-        spots: dict[Spot, dict[str, PlannedCell]] = defaultdict(dict)
-        keys: dict[tuple[Spot, str], str] = {}
-        for key, planned in (*self._lenders(todo, known), *todo.items()):
-            spot, label = _spot(planned), _label(planned)
-            spots[spot][label] = planned
-            keys[spot, label] = key
-        order = list(dict.fromkeys((*self._declared, *(_label(one) for one in todo.values()))))
-        found = {}
-        for spot, cells in spots.items():
-            names = [label for label in order if label in cells]
-            for label, (lender, measured) in self._groups(names, cells, self._threshold).items():
-                if keys[spot, label] in todo:
-                    found[keys[spot, label]] = Same(lender, keys[spot, lender], measured)
-        return found
+        spots: dict[Spot, dict[str, tuple[str, PlannedCell]]] = defaultdict(dict)
+        for key, planned in (*self._evaluated(todo, known), *todo.items()):
+            spots[_spot(planned)][_label(planned)] = key, planned
+        order = dict.fromkeys((*self._declared, *map(_label, todo.values())))
+        same = {}
+        for by_label in spots.values():
 
-    def _lenders(self, todo: Mapping[str, PlannedCell], known: Known) -> Iterator[tuple[str, PlannedCell]]:
+            def likeness_of(
+                a: str, b: str, cells: Mapping[str, tuple[str, PlannedCell]] = by_label
+            ) -> float | None:
+                return self._likeness(cells[a][1], cells[b][1])
+
+            labels = [label for label in order if label in by_label]
+            for label, (source, measured) in alike_groups(labels, likeness_of, self._threshold).items():
+                if (key := by_label[label][0]) in todo:
+                    same[key] = Same(source, by_label[source][0], measured)
+        return same
+
+    def _evaluated(self, todo: Mapping[str, PlannedCell], known: Known) -> Iterator[tuple[str, PlannedCell]]:
         """Cells of declared labels at the same spots that were evaluated already."""
         layers, coefficients = defaultdict[str, set[int]](set), defaultdict[str, set[float]](set)
-        for planned in todo.values():
-            position, layer, coefficient = _spot(planned)
+        for position, layer, coefficient in map(_spot, todo.values()):
             layers[position].add(layer)
             coefficients[position].add(coefficient)
         requests = [
@@ -184,32 +176,27 @@ class Alikeness:
             if key in known.evaluated:
                 yield key, planned
 
-    def _groups(
-        self, names: Sequence[str], cells: Mapping[str, PlannedCell], threshold: float
-    ) -> dict[str, tuple[str, float]]:
-        return alike_groups(names, lambda a, b: self._likeness(cells[a], cells[b]), threshold)
-
     def _likeness(self, a: PlannedCell, b: PlannedCell) -> float | None:
-        digests = (_digest(a), _digest(b))
-        if digests[0] == digests[1]:
+        digests = (_steering(a).vector_digest, _steering(b).vector_digest)
+        if digests[0] == digests[1] or a.vector is None or b.vector is None:
             return None
         if digests not in self._measured:
-            self._measured[digests] = likeness(_vector(a), _vector(b), self._planner.massive_dims)
+            self._measured[digests] = likeness(a.vector, b.vector, self._planner.massive_dims)
         return self._measured[digests]
 
 
 def alike_lines(same: Mapping[str, Same], cells: Mapping[str, PlannedCell]) -> list[str]:
-    """Which labels take over whose results, a line for each that lends at a position."""
+    """Which labels take over whose results, a line for each source at a position."""
     places: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
-    for key, one in same.items():
+    for key, taken in same.items():
         position, layer, _ = _spot(cells[key])
-        borrowers = places.setdefault((position, one.label), {})
-        borrowers.setdefault(_label(cells[key]), {})[layer] = one.likeness
+        by_label = places.setdefault((position, taken.label), {})
+        by_label.setdefault(_label(cells[key]), {})[layer] = taken.likeness
     return [
         f"{position}: "
-        + ", ".join(f"{label} ({_at(layers)})" for label, layers in borrowers.items())
-        + f" as {lender}"
-        for (position, lender), borrowers in sorted(places.items())
+        + ", ".join(f"{label} ({_at(layers)})" for label, layers in by_label.items())
+        + f" as {source}"
+        for (position, source), by_label in sorted(places.items())
     ]
 
 
@@ -232,27 +219,19 @@ def _ranges(layers: Sequence[int]) -> str:
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
-def _spot(planned: PlannedCell) -> Spot:
-    steering = planned.cell.steering
-    if steering is None:
+def _steering(planned: PlannedCell) -> Steering:
+    if planned.cell.steering is None:
         raise ValueError("a baseline has no vector that could be like another")
+    return planned.cell.steering
+
+
+def _spot(planned: PlannedCell) -> Spot:
+    steering = _steering(planned)
     return (steering.position, steering.layer, float(steering.coefficient) + 0.0)
 
 
 def _label(planned: PlannedCell) -> str:
-    steering = planned.cell.steering
-    return "" if steering is None else format_label(steering.recipe)
-
-
-def _digest(planned: PlannedCell) -> str:
-    steering = planned.cell.steering
-    return "" if steering is None else steering.vector_digest
-
-
-def _vector(planned: PlannedCell) -> torch.Tensor:
-    if planned.vector is None:
-        raise ValueError("a baseline has no vector")
-    return planned.vector
+    return format_label(_steering(planned).recipe)
 
 
 # Evaluations that others take over the result of, read back from the run store.
@@ -264,7 +243,7 @@ def read_sources(session: Session, keys: Collection[str]) -> dict[str, Source]:
     Raises:
         StoreError: the store cannot be read.
     """
-    with session.store() as store:
+    with session.stores.read() as store:
         points = store.points(session.experiment.name)
         runs = {key: run for key, run in zip(points.keys, points.run_ids, strict=True) if key in keys}
         rows, scores = store.rows(runs.values()), store.scores(runs.values())

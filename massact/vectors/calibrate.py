@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 import torch
 
 from massact.errors import DataError
+from massact.evaluation import Progress, silent
 from massact.models.load import SteerableModel
 from massact.models.prompting import encode_question
-from massact.progress import Progress, silent
 from massact.vectors.activations import (
     Continued,
     StreamReader,

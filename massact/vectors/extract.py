@@ -1,4 +1,4 @@
-"""Extraction: contrastive prompts are continued by the base model, read, and made into vectors."""
+"""Extraction: contrastive prompts are continued by the base model, vetted by a judge, read, and made into vectors."""
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,23 +7,28 @@ from dataclasses import dataclass, field
 import torch
 
 from massact.data.prompt_files import Prompt
-from massact.data.splits import Dropped, Fate, pair_up
 from massact.data.traits import TraitDataset
 from massact.domain import AllDims, Cleaning, Recipe, Scope, When
 from massact.errors import DataError
+from massact.evaluation import Progress, silent
 from massact.judges.base import Exchange, Judge, Verdict
 from massact.labels import format_label
 from massact.models.blocks import text_config
 from massact.models.load import SteerableModel
 from massact.models.prompting import decode, encode_chat, encode_text
-from massact.progress import Progress, silent
-from massact.vectors.activations import Activations, Continued, continue_prompts, split_sides, window_means
+from massact.vectors.activations import (
+    Activations,
+    Continued,
+    Dropped,
+    PromptStatus,
+    continue_prompts,
+    pair_up,
+    window_means,
+)
 from massact.vectors.geometry import Separation, separation
 from massact.vectors.massive_dims import Calibration
 from massact.vectors.methods import ProbeDidNotConvergeWarning, extract_vector, normalise, zero_dims
 from massact.vectors.positions import Position
-
-# Contrastive prompts continued by a model: what vectors are extracted from, and what a judge may vet.
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,25 +127,6 @@ class LabelVectors:
     """Layers whose probe reached its last iteration."""
 
 
-def read_contrast(
-    model: SteerableModel,
-    dataset: TraitDataset,
-    positions: Sequence[Position],
-    *,
-    max_new_tokens: int,
-    validation_split: float,
-    progress: Progress = silent,
-) -> dict[Position, Activations]:
-    """Activations of a trait's contrastive prompts at several windows, from one pass."""
-    contrast = continue_contrast(model, dataset, max_new_tokens=max_new_tokens, progress=progress)
-    means = read_windows(model, contrast, positions, progress=progress)
-    n_positive = contrast.n_positive
-    return {
-        position: split_sides(rows[:n_positive], rows[n_positive:], validation_split)
-        for position, rows in means.items()
-    }
-
-
 def read_windows(
     model: SteerableModel,
     contrast: Contrast,
@@ -236,8 +222,6 @@ def validation_metrics(made: Mapping[str, LabelVectors]) -> Iterable[tuple[str, 
     return ((label, layer, one) for label, v in made.items() for layer, one in enumerate(v.separations))
 
 
-# Vetting: continuations that do not show what their side should are left out before vectors are made.
-
 _BATCH = 64
 """Continuations handed to the judge at a time, so that one sees how far it is."""
 
@@ -304,7 +288,7 @@ def _score(judge: Judge, exchanges: Sequence[Exchange], progress: Progress) -> l
     return verdicts
 
 
-def _why(verdict: Verdict, *, lowest: float = 0.0, highest: float = 100.0) -> Fate | None:
+def _why(verdict: Verdict, *, lowest: float = 0.0, highest: float = 100.0) -> PromptStatus | None:
     if verdict.trait is None:
-        return Fate.UNSCORED
-    return None if lowest <= verdict.trait <= highest else Fate.FAILED
+        return PromptStatus.UNSCORED
+    return None if lowest <= verdict.trait <= highest else PromptStatus.FAILED

@@ -5,14 +5,14 @@ from typing import Any
 
 from massact.config import ModelConfig, VariantConfig
 from massact.data.traits import load_prompts
-from massact.keys import digest, digest_texts
+from massact.keys import canonical_json, digest_text, digest_texts
 from massact.models.load import SteerableModel
 from massact.store.schema import Artifact, Kind, StageRow
 from massact.store.write.stages import log_calibration, read_calibration
 from massact.store.write.tracker import OpenRun
+from massact.sweep.context import Session
 from massact.vectors.calibrate import calibrate
 from massact.vectors.massive_dims import Calibration
-from massact.workflow.context import Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ def calibrate_model(session: Session, parent: OpenRun, config: ModelConfig) -> C
     """The model's calibration: read from the store where it is there, else made and logged."""
     settings = session.experiment.calibration
     prompts = load_prompts(session.experiment.resolve(settings.prompts))
-    model = session.model(config, config.instruct)
-    key = digest(
+    model = session.models.get(config, config.instruct)
+    cell = canonical_json(
         {
             "kind": Kind.CALIBRATION,
             "model": asdict(model.identity),
@@ -38,10 +38,11 @@ def calibrate_model(session: Session, parent: OpenRun, config: ModelConfig) -> C
             "n_top": settings.n_top,
         }
     )
+    key = digest_text(cell)
     run_id = finished_run(session, key)
     if run_id is not None:
         session.say(f"{config.name}: calibrated already, run {run_id}")
-        return Calibrated(key, read_calibration(session.tracker.fetch(run_id, Artifact.CALIBRATION)))
+        return Calibrated(key, read_calibration(session.stores.tracker.fetch(run_id, Artifact.CALIBRATION)))
     calibration = calibrate(
         model,
         prompts,
@@ -53,15 +54,16 @@ def calibrate_model(session: Session, parent: OpenRun, config: ModelConfig) -> C
         **stage_fields(session, config, config.instruct, model),
         kind=Kind.CALIBRATION,
         key=key,
+        cell=cell,
         massive_dims=calibration.uniform_dims,
     )
-    log_calibration(session.tracker, parent, row, calibration)
+    log_calibration(session.stores.tracker, parent, row, calibration)
     return Calibrated(key, calibration)
 
 
 def finished_run(session: Session, key: str) -> str | None:
     """The finished run of a key; `None` where the store has none."""
-    with session.store() as store:
+    with session.stores.read() as store:
         return store.finished_keys(session.experiment.name).get(key)
 
 

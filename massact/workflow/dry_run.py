@@ -1,10 +1,10 @@
 """What `--dry-run` shows: what there is to do, how long it may take and what the judge is asked. Writes nothing."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 
-from massact.config import JudgeConfig, ModelConfig, TraitConfig
+from massact.config import JudgeConfig, ModelConfig
 from massact.errors import MissingPrerequisiteError, NothingToConfirmError
 from massact.evaluation import PlannedCell
 from massact.keys import cell_key
@@ -12,112 +12,20 @@ from massact.labels import format_label
 from massact.store.read.database import is_absent
 from massact.store.schema import EvaluationRow, Points, is_scored
 from massact.sweep.confirm import Chosen, ConfirmPlan, plan_confirm
+from massact.sweep.context import Session
 from massact.sweep.planner import NO_OVERRIDES, GridRequest, Overrides, Planner, declared_requests
-from massact.sweep.recast import Subject
 from massact.sweep.reuse import Alikeness, Known, known_results
-from massact.workflow.context import Session
+from massact.sweep.stored import Subject
+from massact.sweep.validate import check_experiment
 from massact.workflow.steps import GRID_PHASES, Request, request_layers
-from massact.workflow.validate import check_experiment
-
-# What of a set of requests is finished or need not be evaluated, as far as vectors are known: for `--dry-run`.
 
 Spot = tuple[object, ...]
-"""Model, trait, position, label, layer and coefficient."""
-
-
-@dataclass(frozen=True, slots=True)
-class Foreseen:
-    """What is known of some requests before anything is done."""
-
-    done: set[Spot]
-    """Finished."""
-    same: set[Spot]
-    """To take over the result of another label."""
-    needs_baseline: bool
-    note: str
-    """What is not known, and why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ahead:
-    """What the store holds, and what earlier phases of one command will have evaluated, by model and trait."""
-
-    points: Points
-    baselines: Mapping[str, EvaluationRow]
-    """By key."""
-    planned: dict[tuple[str, str], Known] = field(default_factory=dict)
-
-    def foresee(
-        self,
-        session: Session,
-        subject: tuple[ModelConfig, TraitConfig],
-        requests: Sequence[GridRequest],
-        overrides: Overrides,
-    ) -> Foreseen:
-        """What of the requests is finished, and what takes over another's result; they are planned from then on."""
-        try:
-            planner = Planner(session, *subject, overrides)
-            baseline = self.baselines.get(cell_key(planner.baseline().cell))
-        except MissingPrerequisiteError as error:
-            return Foreseen(set(), set(), True, f"all to do, since cells have no vectors yet ({error})")
-        cells, notes = _cells(planner, requests)
-        names = (subject[0].name, subject[1].name)
-        least = session.experiment.least_scored
-        held = known_results(
-            self.points,
-            session.workload.alike,
-            model=names[0],
-            trait=names[1],
-            least_scored=least,
-            baseline=baseline,
-        )
-        planned = self.planned.setdefault(names, Known())
-        todo = {key: one for key, one in cells.items() if not held.has(key) and not planned.has(key)}
-        both = Known(held.evaluated | planned.evaluated, labels=held.labels | planned.labels)
-        same = Alikeness(planner, session).of(todo, both)
-        planned.evaluated.update(todo.keys() - same.keys())
-        planned.taken.update(same)
-        planned.labels.update(_place(todo[key]) for key in todo.keys() - same.keys())
-        note = "; ".join(notes)
-        return Foreseen(
-            done={_spot(names, one) for key, one in cells.items() if held.has(key)},
-            same={_spot(names, todo[key]) for key in same},
-            needs_baseline=baseline is None or not is_scored(baseline, least),
-            note=f"cells without vectors count as to do ({note})" if note else "",
-        )
-
-
-def _cells(
-    planner: Planner, requests: Iterable[GridRequest]
-) -> tuple[Mapping[str, PlannedCell], Iterable[str]]:
-    """The cells that have vectors, and why the others have none."""
-    cells: dict[str, PlannedCell] = {}
-    notes: dict[str, None] = {}
-    for request in requests:
-        try:
-            cells |= planner.cells([request])
-        except MissingPrerequisiteError as error:
-            notes[str(error)] = None
-    return cells, notes
-
-
-def _place(planned: PlannedCell) -> tuple[str, str]:
-    steering = planned.cell.steering
-    return (steering.position, format_label(steering.recipe)) if steering else ("", "")
-
-
-def _spot(names: tuple[str, str], planned: PlannedCell) -> Spot:
-    steering = planned.cell.steering
-    if steering is None:
-        raise ValueError("a baseline is no cell of the grid")
-    return (*names, *_place(planned), steering.layer, float(steering.coefficient))
-
-
+"""Model, trait, position, label, layer and coefficient: what a cell is called before it has a vector and a key."""
 _PROMPTED = ("openai", "hf", "self")
 """Judges that are asked for the trait and for coherence, each by itself; others score both at once."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
     """What one phase has to do for one model and trait."""
 
@@ -126,9 +34,9 @@ class Forecast:
     trait: str
     cells: int
     finished: int
-    earlier: int
+    earlier: int = 0
     """Cells that an earlier phase of the same command will have evaluated."""
-    same: int
+    same: int = 0
     """Cells that take over the result of another label, whose vector is alike."""
     judge_calls: int
     """At most: equal responses are judged once."""
@@ -145,16 +53,6 @@ class Forecast:
         return self.cells - self.finished - self.earlier - self.same
 
 
-@dataclass(slots=True)
-class KnownCells:
-    """What the store holds, and what was planned so far."""
-
-    ahead: Ahead | None = None
-    """`None` where there is no store."""
-    measured: Sequence[EvaluationRow] = ()
-    planned: set[Spot] = field(default_factory=set)
-
-
 def show_phases(session: Session, names: Sequence[str]) -> None:
     """Show what grid phases would do."""
     session.show(forecast_text(session, forecast_phases(session, names)))
@@ -165,21 +63,49 @@ def show_request(session: Session, request: Request) -> None:
     session.show(forecast_text(session, [forecast_request(session, request)]))
 
 
+def show_main(session: Session) -> None:
+    """Show what the whole plan would do."""
+    grid = forecast_phases(session, GRID_PHASES)
+    confirm = forecast_confirm(session, grid) if session.experiment.confirm_share is not None else []
+    session.show(forecast_text(session, [*grid, *confirm]))
+
+
+def show_confirm(session: Session) -> None:
+    """Show what confirming would do now.
+
+    Raises:
+        NothingToConfirmError: no questions are kept for it, or no winner can be confirmed.
+    """
+    session.stores.is_dry = True
+    for trait in session.experiment.traits:
+        session.datasets.confirming(trait)
+    check_experiment(session, judges=True)
+    try:
+        plan = plan_confirm(session)
+    except MissingPrerequisiteError as error:
+        session.show(f"What there is to confirm cannot be foreseen: {error}.")
+        return
+    if plan.left_out:
+        session.say(f"confirm: {plan.why_left_out}")
+    foresight = _Foresight(session)
+    session.show(forecast_text(session, [foresight.confirmed(subject, plan) for subject in plan.by_subject]))
+
+
 def forecast_phases(session: Session, names: Sequence[str]) -> list[Forecast]:
     """What each phase has to do, model by model; a cell that several phases want counts in the first.
 
     Raises:
         UsageError: the experiment cannot be run as it is, or the store cannot be read.
     """
-    session.is_dry = True
-    shapes, known, found = check_experiment(session, judges=True), read_known(session), []
+    session.stores.is_dry = True
+    shapes, foresight, forecasts = check_experiment(session, judges=True), _Foresight(session), []
     for name in names:
         phase = session.experiment.phase(name)
         for trait, model_name in product(session.experiment.traits, phase.models):
             model = session.experiment.model(model_name)
             requests = declared_requests(phase, model, shapes[model_name].n_layers)
-            found.append(_forecast(session, known, name, (model, trait), requests))
-    return found
+            forecasts.append(foresight.grid(name, Subject(model, trait), requests))
+    return forecasts
 
 
 def forecast_request(session: Session, request: Request) -> Forecast:
@@ -188,14 +114,191 @@ def forecast_request(session: Session, request: Request) -> Forecast:
     Raises:
         UsageError: the request cannot be run as it is, or the store cannot be read.
     """
-    session.is_dry = True
+    session.stores.is_dry = True
     layers = request_layers(session, request)
     requests = [
         GridRequest(position, recipe, layers, request.coefficients)
         for position, recipe in product(request.positions, request.recipes)
     ]
-    subject = (request.model, request.trait)
-    return _forecast(session, read_known(session), "evaluate", subject, requests, request.overrides)
+    subject = Subject(request.model, request.trait)
+    return _Foresight(session).grid("evaluate", subject, requests, request.overrides)
+
+
+def forecast_confirm(session: Session, grid: Sequence[Forecast]) -> list[Forecast]:
+    """What confirming has to do after grid phases, model by model: exact once the grid is finished, else the least."""
+    foresight, plan, note = _Foresight(session), ConfirmPlan(), ""
+    try:
+        plan = plan_confirm(session)
+    except NothingToConfirmError:
+        pass
+    except MissingPrerequisiteError as error:
+        note = f"what is confirmed is not known ({error})"
+    forecasts = []
+    for subject in (Subject(*each) for each in product(session.experiment.models, session.experiment.traits)):
+        names = (subject.model.name, subject.trait.name)
+        if note or any(one.todo for one in grid if (one.model, one.trait) == names):
+            forecasts.append(foresight.least_confirmed(subject, plan, note))
+        elif subject in plan.by_subject:
+            forecasts.append(foresight.confirmed(subject, plan))
+    return forecasts
+
+
+class _Foresight:
+    """What the store holds, and what earlier phases of the same command will have evaluated."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._points: Points | None = None
+        self._baselines: dict[str, EvaluationRow] = {}
+        self._measured: list[EvaluationRow] = []
+        self._planned: set[Spot] = set()
+        self._ahead: dict[tuple[str, str], Known] = {}
+        """What will be evaluated, by model and trait."""
+        if is_absent(session.stores.tracking_uri):
+            return
+        with session.stores.read() as store:
+            name = session.experiment.name
+            self._points = store.points(name)
+            self._baselines = {one.row.key: one.row for one in store.baselines(name)}
+            self._measured = [one.row for one in store.evaluations(name)]
+
+    def grid(
+        self,
+        phase: str,
+        subject: Subject,
+        requests: Sequence[GridRequest],
+        overrides: Overrides = NO_OVERRIDES,
+    ) -> Forecast:
+        """What is to do of a grid; it is planned from then on."""
+        names = (subject.model.name, subject.trait.name)
+        wanted: set[Spot] = {
+            (*names, one.position, format_label(one.recipe), layer, float(coefficient))
+            for one in requests
+            for layer, coefficient in product(one.layers, one.coefficients)
+        }
+        done, same, needs_baseline, note = self._foresee(subject, requests, overrides)
+        earlier = (wanted & self._planned) - done
+        todo = wanted - done - earlier - same
+        baseline = ("baseline", *names)
+        n_cells = len(todo) + (bool(todo) and needs_baseline and baseline not in self._planned)
+        self._planned |= wanted | ({baseline} if todo else set())
+        n_questions = len(self._session.datasets.questions(subject.trait, overrides.subset).questions)
+        counted = Forecast(
+            phase=phase, model=names[0], trait=names[1], cells=len(wanted), finished=len(done),
+            earlier=len(earlier), same=len(same), judge_calls=0, seconds=None, n_measured=0, note=note,
+        )  # fmt: skip
+        return self._costed(counted, subject.model, n_cells * n_questions, overrides)
+
+    def confirmed(self, subject: Subject, plan: ConfirmPlan) -> Forecast:
+        """Exactly what is to be confirmed."""
+        cells, todo = plan.by_subject[subject], plan.todo(subject)
+        needs_baseline = bool(todo) and not _has_baseline(plan, cells)
+        return self._confirm(subject, len(cells), len(cells) - len(todo), needs_baseline)
+
+    def least_confirmed(self, subject: Subject, plan: ConfirmPlan, note: str) -> Forecast:
+        """One winner at every declared window; a window whose winner is confirmed may keep it."""
+        names = (subject.model.name, subject.trait.name)
+        groups = self._session.experiment.groups()
+        windows = {group.position for group in groups if (group.model, group.trait) == names}
+        cells = plan.by_subject.get(subject, [])
+        confirmed = [one.cell.steering for one in cells if one.key in plan.confirmed]
+        n_done = len({steering.position for steering in confirmed if steering} & windows)
+        needs_baseline = n_done < len(windows) and not _has_baseline(plan, cells)
+        note = note or (
+            "confirms one winner at each window where something reaches the floor, and all labels tied with it"
+        )
+        return self._confirm(subject, len(windows), n_done, needs_baseline, note)
+
+    def _confirm(
+        self, subject: Subject, n_cells: int, n_done: int, needs_baseline: bool, note: str = ""
+    ) -> Forecast:
+        """So many cells, so many of them finished; with a note it is the least."""
+        n_responses = (n_cells - n_done + needs_baseline) * len(
+            self._session.datasets.confirming(subject.trait).questions
+        )
+        counted = Forecast(
+            phase="confirm", model=subject.model.name, trait=subject.trait.name, cells=n_cells, finished=n_done,
+            judge_calls=0, seconds=None, n_measured=0, note=note, is_least=bool(note),
+        )  # fmt: skip
+        return self._costed(counted, subject.model, n_responses)
+
+    def _costed(
+        self, counted: Forecast, model: ModelConfig, n_responses: int, overrides: Overrides = NO_OVERRIDES
+    ) -> Forecast:
+        """With what so many responses take: by the model's evaluations, of responses as long where there are any."""
+        mine = [
+            row for row in self._measured if row.model == model.name and row.generation_seconds is not None
+        ]
+        length = overrides.max_new_tokens or self._session.experiment.generation.max_new_tokens
+        mine = [row for row in mine if row.max_new_tokens == length] or mine
+        n_before = sum(row.n_questions or 0 for row in mine)
+        seconds = sum((row.generation_seconds or 0.0) + (row.judge_seconds or 0.0) for row in mine)
+        return replace(
+            counted,
+            judge_calls=n_responses * calls_per_exchange(self._session.experiment.judge),
+            seconds=n_responses * (seconds / n_before) if n_before else None,
+            n_measured=len(mine) if n_before else 0,
+        )
+
+    def _foresee(
+        self, subject: Subject, requests: Sequence[GridRequest], overrides: Overrides
+    ) -> tuple[set[Spot], set[Spot], bool, str]:
+        """What is finished, what takes over another's result, whether the baseline lacks, and what is not known."""
+        if self._points is None:
+            return set(), set(), True, "the run store does not exist yet, so nothing is finished"
+        try:
+            planner = Planner(self._session, subject.model, subject.trait, overrides)
+            baseline = self._baselines.get(cell_key(planner.baseline().cell))
+        except MissingPrerequisiteError as error:
+            return set(), set(), True, f"all to do, since cells have no vectors yet ({error})"
+        cells, note = _cells(planner, requests)
+        names, least = (subject.model.name, subject.trait.name), self._session.experiment.least_scored
+        held = known_results(
+            self._points,
+            self._session.workload.alike,
+            model=names[0],
+            trait=names[1],
+            least_scored=least,
+            baseline=baseline,
+        )
+        ahead = self._ahead.setdefault(names, Known())
+        todo = {key: one for key, one in cells.items() if not held.has(key) and not ahead.has(key)}
+        both = Known(held.evaluated | ahead.evaluated, labels=held.labels | ahead.labels)
+        same = Alikeness(planner, self._session).of(todo, both)
+        ahead.evaluated.update(todo.keys() - same.keys())
+        ahead.taken.update(same)
+        ahead.labels.update(_place(todo[key]) for key in todo.keys() - same.keys())
+        done = {_spot(names, one) for key, one in cells.items() if held.has(key)}
+        needs_baseline = baseline is None or not is_scored(baseline, least)
+        return done, {_spot(names, todo[key]) for key in same}, needs_baseline, note
+
+
+def _has_baseline(plan: ConfirmPlan, cells: Sequence[Chosen]) -> bool:
+    return any(cell_key(replace(one.cell, steering=None)) in plan.confirmed for one in cells)
+
+
+def _cells(planner: Planner, requests: Iterable[GridRequest]) -> tuple[dict[str, PlannedCell], str]:
+    """The cells that have vectors, and why the others have none."""
+    cells: dict[str, PlannedCell] = {}
+    notes: dict[str, None] = {}
+    for request in requests:
+        try:
+            cells |= planner.cells([request])
+        except MissingPrerequisiteError as error:
+            notes[str(error)] = None
+    return cells, f"cells without vectors count as to do ({'; '.join(notes)})" if notes else ""
+
+
+def _place(planned: PlannedCell) -> tuple[str, str]:
+    steering = planned.cell.steering
+    return (steering.position, format_label(steering.recipe)) if steering else ("", "")
+
+
+def _spot(names: tuple[str, str], planned: PlannedCell) -> Spot:
+    steering = planned.cell.steering
+    if steering is None:
+        raise ValueError("a baseline is no cell of the grid")
+    return (*names, *_place(planned), steering.layer, float(steering.coefficient))
 
 
 def forecast_text(session: Session, forecasts: Sequence[Forecast]) -> str:
@@ -207,23 +310,10 @@ def forecast_text(session: Session, forecasts: Sequence[Forecast]) -> str:
     ]
     lines += [
         f"| {one.phase} | {one.model} | {one.trait} | {one.cells} | {one.finished} | {one.earlier} | {one.same} "
-        f"| {_least(one)}{one.todo} | {_time(one)} | {one.judge_calls} |"
+        f"| {'at least ' if one.is_least else ''}{one.todo} | {_time(one)} | {one.judge_calls} |"
         for one in forecasts
     ]
-    todo, calls = sum(one.todo for one in forecasts), sum(one.judge_calls for one in forecasts)
-    known = [one.seconds for one in forecasts if one.todo and one.seconds is not None]
-    is_whole = len(known) == sum(one.todo > 0 for one in forecasts)
-    time = f", {_span(sum(known))}" if known and is_whole else ""
-    is_least = any(one.is_least for one in forecasts)
-    at_least, about = (
-        ("at least ", f"about {calls} judge calls") if is_least else ("", f"{calls} judge calls at most")
-    )
-    lines += ["", f"{at_least}{todo} cells to do{time}, {about}{_cost(session)}."]
-    ray = session.workload.ray
-    if ray is not None and time:
-        n = ray.workers
-        shared = f"{n} workers of that kind take {_span(sum(known) / n)}" if n else "n workers an n-th of it"
-        lines.append(f"The time is of one worker like those that the figures come from: {shared}.")
+    lines += ["", *_totals(session, forecasts)]
     lines += dict.fromkeys(f"{one.model}, {one.trait}: {one.note}" for one in forecasts if one.note)
     if session.workload.alike is not None and any(one.note for one in forecasts):
         lines.append(
@@ -236,84 +326,29 @@ def forecast_text(session: Session, forecasts: Sequence[Forecast]) -> str:
     return "\n".join(lines)
 
 
+def _totals(session: Session, forecasts: Sequence[Forecast]) -> list[str]:
+    todo, calls = sum(one.todo for one in forecasts), sum(one.judge_calls for one in forecasts)
+    known = [one.seconds for one in forecasts if one.todo and one.seconds is not None]
+    is_whole = len(known) == sum(one.todo > 0 for one in forecasts)
+    time = f", {_span(sum(known))}" if known and is_whole else ""
+    is_least = any(one.is_least for one in forecasts)
+    asked = f"about {calls} judge calls" if is_least else f"{calls} judge calls at most"
+    judge = session.experiment.judge
+    cost = "" if judge.kind == "openai" else f" (the judge {judge.name} runs here: they cost nothing)"
+    lines = [f"{'at least ' if is_least else ''}{todo} cells to do{time}, {asked}{cost}."]
+    if session.workload.ray is not None and time:
+        n = session.workload.ray.workers
+        shared = f"{n} workers of that kind take {_span(sum(known) / n)}" if n else "n workers an n-th of it"
+        lines.append(f"The time is of one worker like those that the figures come from: {shared}.")
+    return lines
+
+
 def _vetting_line(session: Session) -> str:
     """What a whole plan asks the judge before its first phase."""
     experiment = session.experiment
-    n_prompts = sum(len(session.dataset(trait).prompts) for trait in experiment.traits)
+    n_prompts = sum(len(session.datasets.of(trait).prompts) for trait in experiment.traits)
     calls = n_prompts * len(experiment.models) * calls_per_exchange(experiment.judge)
     return f"Vetting an extraction comes on top, where it is not made yet: {calls} judge calls at most."
-
-
-def read_known(session: Session) -> KnownCells:
-    """What the store holds; nothing where there is none."""
-    if is_absent(session.tracking_uri):
-        return KnownCells()
-    with session.store() as store:
-        name = session.experiment.name
-        ahead = Ahead(store.points(name), {one.row.key: one.row for one in store.baselines(name)})
-        rows = [one.row for one in store.evaluations(name)]
-    return KnownCells(ahead, rows)
-
-
-def _forecast(
-    session: Session,
-    known: KnownCells,
-    phase: str,
-    subject: tuple[ModelConfig, TraitConfig],
-    requests: Sequence[GridRequest],
-    overrides: Overrides = NO_OVERRIDES,
-) -> Forecast:
-    model, trait = subject
-    n_questions = len(session.questions(trait, overrides.subset).questions)
-    seen = Foreseen(set(), set(), True, "the run store does not exist yet, so nothing is finished")
-    if known.ahead is not None:
-        seen = known.ahead.foresee(session, subject, requests, overrides)
-    wanted = _spots(subject, requests)
-    earlier = (wanted & known.planned) - seen.done
-    todo = wanted - seen.done - earlier - seen.same
-    baseline = ("baseline", model.name, trait.name)
-    n_cells = len(todo) + (bool(todo) and seen.needs_baseline and baseline not in known.planned)
-    known.planned |= wanted | ({baseline} if todo else set())
-    rate, n_measured = seconds_per_response(known, model, session, overrides)
-    return Forecast(
-        phase=phase,
-        model=model.name,
-        trait=trait.name,
-        cells=len(wanted),
-        finished=len(seen.done),
-        earlier=len(earlier),
-        same=len(seen.same),
-        judge_calls=n_cells * n_questions * calls_per_exchange(session.experiment.judge),
-        seconds=None if rate is None else n_cells * n_questions * rate,
-        n_measured=n_measured,
-        note=seen.note,
-    )
-
-
-def _spots(subject: tuple[ModelConfig, TraitConfig], requests: Iterable[GridRequest]) -> set[Spot]:
-    return {
-        (subject[0].name, subject[1].name, one.position, format_label(one.recipe), layer, float(coefficient))
-        for one in requests
-        for layer, coefficient in product(one.layers, one.coefficients)
-    }
-
-
-def seconds_per_response(
-    known: KnownCells, model: ModelConfig, session: Session, overrides: Overrides = NO_OVERRIDES
-) -> tuple[float | None, int]:
-    """From the evaluations of the model, those with responses as long where there are any, and from how many."""
-    mine = [row for row in known.measured if row.model == model.name and row.generation_seconds is not None]
-    length = overrides.max_new_tokens or session.experiment.generation.max_new_tokens
-    mine = [row for row in mine if row.max_new_tokens == length] or mine
-    n_responses = sum(row.n_questions or 0 for row in mine)
-    if not n_responses:
-        return None, 0
-    seconds = sum((row.generation_seconds or 0.0) + (row.judge_seconds or 0.0) for row in mine)
-    return seconds / n_responses, len(mine)
-
-
-def _least(one: Forecast) -> str:
-    return "at least " if one.is_least else ""
 
 
 def _time(one: Forecast) -> str:
@@ -334,120 +369,3 @@ def _span(seconds: float) -> str:
 def calls_per_exchange(judge: JudgeConfig) -> int:
     """How often the judge is asked about one exchange."""
     return 2 + judge.relevance if judge.kind in _PROMPTED else 1
-
-
-def _cost(session: Session) -> str:
-    judge = session.experiment.judge
-    return "" if judge.kind == "openai" else f" (the judge {judge.name} runs here: they cost nothing)"
-
-
-# What `--dry-run` shows of confirming: exact once the grid is finished, else the least that it can come to.
-
-PHASE = "confirm"
-
-
-def show_main(session: Session) -> None:
-    """Show what the whole plan would do."""
-    grid = forecast_phases(session, GRID_PHASES)
-    confirm = forecast_confirm(session, grid) if session.experiment.confirm_share is not None else []
-    session.show(forecast_text(session, [*grid, *confirm]))
-
-
-def show_confirm(session: Session) -> None:
-    """Show what confirming would do now.
-
-    Raises:
-        NothingToConfirmError: no questions are kept for it, or no winner can be confirmed.
-    """
-    session.is_dry = True
-    for trait in session.experiment.traits:
-        session.confirming_questions(trait)
-    check_experiment(session, judges=True)
-    try:
-        plan = plan_confirm(session)
-    except MissingPrerequisiteError as error:
-        session.show(f"What there is to confirm cannot be foreseen: {error}.")
-        return
-    if plan.left_out:
-        session.say(f"confirm: {plan.why_left_out}")
-    known = read_known(session)
-    found = [_exact(session, known, subject, plan) for subject in plan.by_subject]
-    session.show(forecast_text(session, found))
-
-
-def forecast_confirm(session: Session, grid: Sequence[Forecast]) -> list[Forecast]:
-    """What confirming has to do after grid phases, model by model."""
-    known, note = read_known(session), ""
-    try:
-        plan = plan_confirm(session)
-    except NothingToConfirmError:
-        plan = ConfirmPlan()
-    except MissingPrerequisiteError as error:
-        plan, note = ConfirmPlan(), f"what is confirmed is not known ({error})"
-    found = []
-    for model in session.experiment.models:
-        for trait in session.experiment.traits:
-            mine = [one for one in grid if (one.model, one.trait) == (model.name, trait.name)]
-            if any(one.todo for one in mine) or note:
-                found.append(_least_confirmed(session, known, Subject(model, trait), plan, note))
-            elif Subject(model, trait) in plan.by_subject:
-                found.append(_exact(session, known, Subject(model, trait), plan))
-    return found
-
-
-def _exact(session: Session, known: KnownCells, subject: Subject, plan: ConfirmPlan) -> Forecast:
-    cells, todo = plan.by_subject[subject], plan.todo(subject)
-    needs_baseline = bool(todo) and not _has_baseline(plan, cells)
-    return _forecast_confirmed(session, known, subject, (len(cells), len(cells) - len(todo)), needs_baseline)
-
-
-def _least_confirmed(
-    session: Session, known: KnownCells, subject: Subject, plan: ConfirmPlan, note: str
-) -> Forecast:
-    """One winner at every declared window; a window whose winner is confirmed may keep it."""
-    groups = session.experiment.groups()
-    names = (subject.model.name, subject.trait.name)
-    windows = {group.position for group in groups if (group.model, group.trait) == names}
-    cells = plan.by_subject.get(subject, [])
-    done = {
-        one.cell.steering.position for one in cells if one.key in plan.confirmed and one.cell.steering
-    } & windows
-    needs_baseline = len(done) < len(windows) and not _has_baseline(plan, cells)
-    why = (
-        note
-        or "confirms one winner at each window where something reaches the floor, and all labels tied with it"
-    )
-    return _forecast_confirmed(session, known, subject, (len(windows), len(done)), needs_baseline, why)
-
-
-def _has_baseline(plan: ConfirmPlan, cells: Sequence[Chosen]) -> bool:
-    return any(cell_key(replace(one.cell, steering=None)) in plan.confirmed for one in cells)
-
-
-def _forecast_confirmed(
-    session: Session,
-    known: KnownCells,
-    subject: Subject,
-    counts: tuple[int, int],
-    needs_baseline: bool,
-    note: str = "",
-) -> Forecast:
-    """A forecast of so many cells, so many of them finished; with a note it is the least."""
-    (cells, finished), model = counts, subject.model
-    n_cells = cells - finished + needs_baseline
-    n_questions = len(session.confirming_questions(subject.trait).questions)
-    rate, n_measured = seconds_per_response(known, model, session)
-    return Forecast(
-        phase=PHASE,
-        model=model.name,
-        trait=subject.trait.name,
-        cells=cells,
-        finished=finished,
-        earlier=0,
-        same=0,
-        judge_calls=n_cells * n_questions * calls_per_exchange(session.experiment.judge),
-        seconds=None if rate is None else n_cells * n_questions * rate,
-        n_measured=n_measured,
-        note=note,
-        is_least=bool(note),
-    )

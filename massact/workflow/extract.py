@@ -7,17 +7,26 @@ from typing import Any
 import torch
 
 from massact.config import ExtractionConfig, ModelConfig, TraitConfig, VettingConfig
-from massact.data.checks import dataset_warnings
-from massact.data.splits import Dropped, Fate, Fates, decide_fates
+from massact.data.traits import dataset_warnings
 from massact.domain import JudgeIdentity, Recipe
 from massact.judges import Judge
-from massact.keys import digest
+from massact.keys import canonical_json, digest_text
 from massact.labels import format_label, parse_label
 from massact.models.load import SteerableModel
 from massact.store.schema import Kind, StageRow
 from massact.store.write.stages import Extracted, Sources, log_extraction
 from massact.store.write.tracker import OpenRun
-from massact.vectors.activations import has_window, split_sides
+from massact.sweep.accounting import ready_judge
+from massact.sweep.context import Session
+from massact.sweep.stored_extractions import vetting_words
+from massact.vectors.activations import (
+    Dropped,
+    PromptStatus,
+    PromptStatuses,
+    decide_statuses,
+    has_window,
+    split_sides,
+)
 from massact.vectors.extract import (
     Contrast,
     Vetting,
@@ -28,10 +37,7 @@ from massact.vectors.extract import (
     vet,
 )
 from massact.vectors.positions import Position, parse_position
-from massact.workflow.accounting import ready_judge
 from massact.workflow.calibrate import Calibrated, finished_run, stage_fields
-from massact.workflow.context import Session
-from massact.workflow.stored_extractions import vetting_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +49,12 @@ class _Read:
     """`[n_prompts, n_layers, d_model]` at each window, NaN where it holds no token."""
     vetting: Vetting | None = None
 
-    def fates(self, position: Position, settings: ExtractionConfig) -> tuple[Fates, Fates]:
+    def fates(self, position: Position, settings: ExtractionConfig) -> tuple[PromptStatuses, PromptStatuses]:
         """What becomes of each prompt at a window."""
         there = has_window(self.rows[position])
         n = self.contrast.n_positive
         nothing: tuple[Dropped, Dropped] = ([None] * n, [None] * (len(there) - n))
-        return decide_fates(
+        return decide_statuses(
             self.vetting.dropped if self.vetting else nothing,
             (there[:n], there[n:]),
             settings.validation_split,
@@ -65,11 +71,11 @@ def extract_model(
         DataError: too few prompts remain at a window; nothing of this model and trait was written.
     """
     settings = session.experiment.extraction
-    judge = None if settings.vetting is None else session.judge(trait, config)
-    keys, fields = _identify(session, config, trait, calibrated.key, judge)
-    missing = [position for position, key in keys.items() if finished_run(session, key) is None]
+    judge = None if settings.vetting is None else session.judges.of(trait, config)
+    cells, fields = _identify(session, config, trait, calibrated.key, judge)
+    missing = [one for one, cell in cells.items() if finished_run(session, digest_text(cell)) is None]
     if not missing:
-        session.say(f"{config.name}: {len(keys)} windows of {trait.name} extracted already")
+        session.say(f"{config.name}: {len(cells)} windows of {trait.name} extracted already")
         return 0
     read = _read(session, config, trait, missing)
     if settings.vetting is not None:
@@ -78,7 +84,8 @@ def extract_model(
         read = _Read(read.contrast, read.rows, vetting)
     fates = {position: read.fates(position, settings) for position in missing}
     for position in missing:
-        named = {**fields, "position": str(position), "key": keys[position]}
+        cell = cells[position]
+        named = {**fields, "position": str(position), "key": digest_text(cell), "cell": cell}
         _log_window(session, parent, named, (trait, read, fates[position]), calibrated)
     return len(missing)
 
@@ -86,12 +93,12 @@ def extract_model(
 def _identify(
     session: Session, config: ModelConfig, trait: TraitConfig, calibration_key: str, judge: Judge | None
 ) -> tuple[dict[Position, str], dict[str, Any]]:
-    """Each window's key, and the fields of its row that all windows share."""
-    model = session.model(config, config.base)
+    """The canonical JSON of what decides each window's vectors, and the fields of its row that all windows share."""
+    model = session.models.get(config, config.base)
     positions = [parse_position(text) for text in session.experiment.extraction.positions]
     identity = judge.identity if judge is not None else None
-    keys = {
-        position: _extraction_key(session, model, trait, str(position), calibration_key, identity)
+    cells = {
+        position: _extraction_cell(session, model, trait, str(position), calibration_key, identity)
         for position in positions
     }
     row = {
@@ -99,12 +106,12 @@ def _identify(
         "validation_split": session.experiment.extraction.validation_split,
         "vetting": vetting_words(session.experiment),
     }
-    return keys, {**stage_fields(session, config, config.base, model), **row}
+    return cells, {**stage_fields(session, config, config.base, model), **row}
 
 
 def _read(session: Session, config: ModelConfig, trait: TraitConfig, positions: list[Position]) -> _Read:
-    settings, dataset = session.experiment.extraction, session.dataset(trait)
-    model = session.model(config, config.base)
+    settings, dataset = session.experiment.extraction, session.datasets.of(trait)
+    model = session.models.get(config, config.base)
     contrast = continue_contrast(
         model,
         dataset,
@@ -134,7 +141,7 @@ def _log_window(
     session: Session,
     parent: OpenRun,
     fields: Mapping[str, Any],
-    source: tuple[TraitConfig, _Read, tuple[Fates, Fates]],
+    source: tuple[TraitConfig, _Read, tuple[PromptStatuses, PromptStatuses]],
     calibrated: Calibrated,
 ) -> None:
     trait, read, fates = source
@@ -161,13 +168,13 @@ def _log_window(
         fates,
         read.vetting,
         row.vetting,
-        dataset_warnings(session.dataset(trait), trait.direction),
+        dataset_warnings(session.datasets.of(trait), trait.direction),
     )
-    log_extraction(session.tracker, parent, row, Extracted(activations, vectors, sources))
+    log_extraction(session.stores.tracker, parent, row, Extracted(activations, vectors, sources))
 
 
-def _kept_words(fates: tuple[Fates, Fates]) -> str:
-    kept = [sum(fate in (Fate.TRAIN, Fate.VALIDATION) for fate in side) for side in fates]
+def _kept_words(fates: tuple[PromptStatuses, PromptStatuses]) -> str:
+    kept = [sum(fate in (PromptStatus.TRAIN, PromptStatus.VALIDATION) for fate in side) for side in fates]
     return f"{kept[0]} of {len(fates[0])} positive and {kept[1]} of {len(fates[1])} negative prompts kept"
 
 
@@ -179,7 +186,7 @@ def extraction_recipes(session: Session) -> tuple[Recipe, ...]:
     return tuple({format_label(recipe): recipe for recipe in (*recipes, *named)}.values())
 
 
-def _extraction_key(
+def _extraction_cell(
     session: Session,
     model: SteerableModel,
     trait: TraitConfig,
@@ -187,8 +194,8 @@ def _extraction_key(
     calibration_key: str,
     judge: JudgeIdentity | None,
 ) -> str:
-    """The digest of what decides the outcome; what is new stands in it only where it is used."""
-    settings, dataset = session.experiment.extraction, session.dataset(trait)
+    """What decides the outcome, as canonical JSON; what is new stands in it only where it is used."""
+    settings, dataset = session.experiment.extraction, session.datasets.of(trait)
     fields: dict[str, Any] = {
         "kind": Kind.EXTRACTION,
         "model": asdict(model.identity),
@@ -205,4 +212,4 @@ def _extraction_key(
         fields["chat_template"] = model.chat_template_digest
     if settings.vetting is not None and judge is not None:
         fields["vetting"] = {**asdict(settings.vetting), "judge": asdict(judge)}
-    return digest(fields)
+    return canonical_json(fields)

@@ -13,12 +13,12 @@ from massact.report.prediction import prediction_csv, prediction_markdown
 from massact.store.schema import Artifact, MlflowTag, Tag
 from massact.store.write.registry import prior_name, register_prior
 from massact.store.write.tracker import OpenRun
+from massact.sweep.accounting import phase_params
+from massact.sweep.context import Session
 from massact.sweep.planner import load_answers
+from massact.sweep.vectors import StoredVectors, facts_of
 from massact.toy import is_toy
 from massact.vectors.geometry import vector_digest
-from massact.workflow.context import Session
-from massact.workflow.steps import phase_params
-from massact.workflow.vectors import StoredVectors, facts_of
 
 OTHER_VECTOR = "evaluated with a vector that the store's extraction does not hold (any more)"
 NOT_DECLARED = "of a model or trait that the experiment file does not declare"
@@ -48,11 +48,11 @@ def run_predict(session: Session, floor: float | None = None) -> Prediction:
     """
     experiment = session.experiment
     prediction = predict(session, experiment.coherence_floor if floor is None else floor)
-    if session.is_dry:
+    if session.stores.is_dry:
         session.show(prediction.text)
         return prediction
     params = {**phase_params(session), "coherence_floor": f"{prediction.floor:g}"}
-    with session.tracker.phase("predict", params=params) as run:
+    with session.stores.tracker.phase("predict", params=params) as run:
         _log(session, run, prediction)
         session.show(prediction.text)
         if prediction.floor != experiment.coherence_floor:
@@ -62,7 +62,7 @@ def run_predict(session: Session, floor: float | None = None) -> Prediction:
             prediction.trial, prediction.decisions, experiment=experiment.name, floor=prediction.floor
         )
         name = prior_name(experiment.name)
-        registered = register_prior(session.tracker, run, name, format_prior(prior))
+        registered = register_prior(session.stores.tracker, run, name, format_prior(prior))
         session.show(f"registered: {name} version {registered.version}, which searches start from")
     return prediction
 
@@ -145,7 +145,7 @@ def _too_few(session: Session, cases: list[Case], left_out: Mapping[str, int], f
 
 
 def _log(session: Session, run: OpenRun, prediction: Prediction) -> None:
-    tracker, trial = session.tracker, prediction.trial
+    tracker, trial = session.stores.tracker, prediction.trial
     tracker.set_tag(run, MlflowTag.NOTE, prediction.text)
     for decision in prediction.decisions:
         tracker.set_tag(run, f"{Tag.VERDICT}.{decision.target}_coefficient", decision.text)

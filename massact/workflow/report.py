@@ -38,12 +38,12 @@ from massact.store.write.experiments import UI_ADDRESS
 from massact.store.write.stages import read_calibration
 from massact.store.write.tensors import read_responses
 from massact.store.write.tracker import OpenRun
+from massact.sweep.accounting import phase_params
+from massact.sweep.context import Session
 from massact.sweep.planner import load_answers
+from massact.sweep.vectors import StoredVectors, pair_cosines
 from massact.toy import is_toy
 from massact.vectors.geometry import cosine
-from massact.workflow.context import Session
-from massact.workflow.steps import phase_params
-from massact.workflow.vectors import StoredVectors, pair_cosines
 
 _PACKAGES = ("mlflow", "torch", "transformers", "scikit-learn")
 _MOST_LABELS = 9
@@ -81,7 +81,7 @@ def run_report(
     """
     if findings is not None:
         read_for_findings(findings)
-    tracker = session.tracker
+    tracker = session.stores.tracker
     with tracker.phase("report", kind=Kind.REPORT, parent=parent, params=phase_params(session)) as run:
         session.say("writing the report")
         report = build_report(_collect(session, run))
@@ -113,9 +113,9 @@ def _write(report: Report, folder: Path) -> None:
 
 
 def _collect(session: Session, run: OpenRun) -> Evidence:
-    experiment, tracker = session.experiment, session.tracker
+    experiment, tracker = session.experiment, session.stores.tracker
     answers = load_answers(session, with_scores=True, with_confirmations=True)
-    with session.store() as store:
+    with session.stores.read() as store:
         baselines = store.baselines(experiment.name)
         whole = [stored.row for stored in store.evaluations(experiment.name)]
         published = tuple(stored.row for stored in store.published(experiment.name))
@@ -123,7 +123,11 @@ def _collect(session: Session, run: OpenRun) -> Evidence:
         calibrations = {
             stage.row.model: stage.run_id for stage in store.stages(Kind.CALIBRATION, experiment.name)
         }
-    address = session.tracking_uri.rstrip("/") if session.tracking_uri.startswith("http") else UI_ADDRESS
+    address = (
+        session.stores.tracking_uri.rstrip("/")
+        if session.stores.tracking_uri.startswith("http")
+        else UI_ADDRESS
+    )
     # without the scores by question, which nothing here needs
     bests = ask_best.of(replace(answers, scores=None), experiment.coherence_floor).rows
     bests = tuple(row for row in bests if row.status == "ok" and row.method != RANDOM)
@@ -182,7 +186,7 @@ def _commits(session: Session) -> tuple[Commit, ...]:
     """The commits that evaluations were made by, the most runs first."""
     tags = (MlflowTag.GIT_COMMIT, Tag.GIT_DIRTY)
     runs, dirty = Counter[str](), Counter[str]()
-    for run in stored_runs(session.tracking_uri, session.experiment.name, Kind.EVALUATION, tags=tags):
+    for run in stored_runs(session.stores.tracking_uri, session.experiment.name, Kind.EVALUATION, tags=tags):
         commit = run.tags.get(MlflowTag.GIT_COMMIT, "")
         runs[commit] += 1
         dirty[commit] += run.tags.get(Tag.GIT_DIRTY) == "true"
@@ -193,7 +197,7 @@ def _judging(session: Session, store: RunStore) -> dict[str, float]:
     """What the judges of all phases' runs were asked, together."""
     total: dict[str, float] = defaultdict(float)
     for phase in store.phases(session.experiment.name):
-        metrics = session.tracker.metrics(phase.run_id)
+        metrics = session.stores.tracker.metrics(phase.run_id)
         for name in JudgeMetric:
             if name in metrics:
                 total[name] += metrics[name]
@@ -303,7 +307,7 @@ class _SamplePlace:
         if run_id is None:
             return []
         try:
-            return list(read_responses(self.session.fetch(run_id, Artifact.RESPONSES)))
+            return list(read_responses(self.session.stores.fetch(run_id, Artifact.RESPONSES)))
         except MassactError:
             return []
 

@@ -3,18 +3,21 @@
 Reads the run store only: no model is loaded.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 from massact.config import Experiment
+from massact.domain import Group
 from massact.errors import MissingPrerequisiteError
 from massact.query import Answers
 from massact.query.load import read_answers
 from massact.query.questions.confirmations import confirmations_of
 from massact.query.questions.gaps import ask_gaps
 from massact.store.read import RunStore
-from massact.store.schema import Kind, StageRow, is_scored
-from massact.workflow.stored_extractions import extract_command, newest_extractions, other_settings
+from massact.store.schema import EvaluationRow, Kind, StageRow, is_scored
+from massact.sweep.stored_extractions import extract_command, newest_extractions, other_settings
 
 NEEDS: dict[str, tuple[str, ...]] = {
     "calibrate": (),
@@ -25,6 +28,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "phase4": ("calibrate", "extract", "phase1"),
 }
 """Which steps' results a step starts from."""
+_STATUSES = ("ok", "below_floor", "missing", "failed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,15 +60,15 @@ def list_prerequisites(
         any_extraction: count an extraction also where its split or its vetting is not the experiment's.
         confirmed: also whether winners are confirmed, where the experiment keeps questions for that.
     """
-    found = [
+    listed = [
         *_calibrations(experiment, store),
         *_extractions(experiment, store, any_settings=any_extraction),
     ]
     answers = read_answers(store, experiment)
-    found += [*_baselines(experiment, answers), *_phases(experiment, answers), _patterns(experiment, store)]
+    listed += [*_baselines(experiment, answers), *_phases(experiment, answers), _patterns(experiment, store)]
     if confirmed and experiment.confirm_share is not None:
-        found.append(_confirmations(experiment, store, answers))
-    return found
+        listed.append(_confirmations(experiment, store, answers))
+    return listed
 
 
 def require(experiment: Experiment, store: RunStore, step: str) -> None:
@@ -76,8 +80,8 @@ def require(experiment: Experiment, store: RunStore, step: str) -> None:
     if not NEEDS[step]:
         return
     # phase 4 asks the store alone: it needs no vectors, and so does not care how they were extracted
-    found = list_prerequisites(experiment, store, any_extraction=step == "phase4")
-    missing = [one for one in found if one.step in NEEDS[step] and one.blocks]
+    listed = list_prerequisites(experiment, store, any_extraction=step == "phase4")
+    missing = [one for one in listed if one.step in NEEDS[step] and one.blocks]
     if missing:
         lines = "".join(f"\n  {one.what}: {one.detail}. Run: {one.command}" for one in missing)
         raise MissingPrerequisiteError(f"{step} lacks {len(missing)} of what it starts from:{lines}")
@@ -91,7 +95,7 @@ def _calibrations(experiment: Experiment, store: RunStore) -> Iterator[Prerequis
     stored = {one.row.model: one.row for one in store.stages(Kind.CALIBRATION, experiment.name)}
     for model in experiment.models:
         row = stored.get(model.name)
-        dims = ", ".join(str(dim) for dim in row.massive_dims) if row else ""
+        dims = ", ".join(map(str, row.massive_dims)) if row else ""
         yield Prerequisite(
             step="calibrate",
             what=f"calibration of {model.name}",
@@ -103,19 +107,19 @@ def _calibrations(experiment: Experiment, store: RunStore) -> Iterator[Prerequis
 
 def _extractions(experiment: Experiment, store: RunStore, *, any_settings: bool) -> Iterator[Prerequisite]:
     stored = newest_extractions(experiment, store, any_settings=any_settings)
-    for model in experiment.models:
-        for trait in experiment.traits:
-            for position in experiment.extraction.positions:
-                found = stored.get((model.name, trait.name, position))
-                row = found.row if found else None
-                other = other_settings(row, experiment) if row and not any_settings else None
-                yield Prerequisite(
-                    step="extract",
-                    what=f"activations and vectors of {model.name}, {trait.name}, {position}",
-                    ok=row is not None and other is None,
-                    detail=other or _extraction_detail(row),
-                    command=extract_command(experiment),
-                )
+    for model, trait, position in product(
+        experiment.models, experiment.traits, experiment.extraction.positions
+    ):
+        extraction = stored.get((model.name, trait.name, position))
+        row = extraction.row if extraction else None
+        other = other_settings(row, experiment) if row and not any_settings else None
+        yield Prerequisite(
+            step="extract",
+            what=f"activations and vectors of {model.name}, {trait.name}, {position}",
+            ok=row is not None and other is None,
+            detail=other or _extraction_detail(row),
+            command=extract_command(experiment),
+        )
 
 
 def _extraction_detail(row: StageRow | None) -> str:
@@ -127,53 +131,47 @@ def _extraction_detail(row: StageRow | None) -> str:
 
 def _baselines(experiment: Experiment, answers: Answers) -> Iterator[Prerequisite]:
     stored = {(row.model, row.trait): row for row in answers.current_baselines}
-    for model in experiment.models:
-        for trait in experiment.traits:
-            row = stored.get((model.name, trait.name))
-            trait_mean, coherence = (row.trait_mean, row.coherence_mean) if row else (None, None)
-            is_whole = row is not None and is_scored(row, experiment.least_scored)
-            scores = (
-                "every response unscored"
-                if trait_mean is None or coherence is None
-                else f"trait {trait_mean:.1f}, coherence {coherence:.1f}"
-            )
-            if row is not None and trait_mean is not None and not is_whole:
-                scores = f"only {row.n_scored} of {row.n_scored + row.n_unscored} responses have scores"
-            yield Prerequisite(
-                step="baseline",
-                what=f"baseline of {model.name}, {trait.name}",
-                ok=trait_mean is not None and is_whole,
-                detail=scores if row else "not evaluated",
-                command=_command(experiment, "phase1"),
-            )
+    for model, trait in product(experiment.models, experiment.traits):
+        row = stored.get((model.name, trait.name))
+        is_whole = row is not None and row.trait_mean is not None and is_scored(row, experiment.least_scored)
+        yield Prerequisite(
+            step="baseline",
+            what=f"baseline of {model.name}, {trait.name}",
+            ok=is_whole,
+            detail=_baseline_detail(row, is_whole=is_whole),
+            command=_command(experiment, "phase1"),
+        )
+
+
+def _baseline_detail(row: EvaluationRow | None, *, is_whole: bool) -> str:
+    if row is None:
+        return "not evaluated"
+    if row.trait_mean is not None and not is_whole:
+        return f"only {row.n_scored} of {row.n_scored + row.n_unscored} responses have scores"
+    if row.trait_mean is None or row.coherence_mean is None:
+        return "every response unscored"
+    return f"trait {row.trait_mean:.1f}, coherence {row.coherence_mean:.1f}"
 
 
 def _phases(experiment: Experiment, answers: Answers) -> Iterator[Prerequisite]:
-    rows = ask_gaps.of(answers, experiment.coherence_floor).rows
+    rows = [row for row in ask_gaps.of(answers, experiment.coherence_floor).rows if row.is_current]
     for phase in experiment.phases:
         groups = set(experiment.groups(phase.name))
-        mine = [r for r in rows if _group_of(r) in {_group_of(g) for g in groups} and r.is_current]
-        counts = {
-            state: sum(row.status == state for row in mine)
-            for state in ("ok", "below_floor", "missing", "failed")
-        }
-        states = ", ".join(
-            f"{count} {state.replace('_', ' the ')}" for state, count in counts.items() if count
+        counts: Counter[str] = Counter(
+            row.status for row in rows if Group(row.model, row.trait, row.position, row.label) in groups
         )
         unrun = counts["missing"] + counts["failed"]
         yield Prerequisite(
             step=phase.name,
             what=f"{phase.name}: {len(groups)} groups at coherence {experiment.coherence_floor:g} or more",
             ok=counts["ok"] == len(groups),
-            detail=states,
+            detail=", ".join(
+                f"{counts[status]} {status.replace('_', ' the ')}" for status in _STATUSES if counts[status]
+            ),
             command=_command(experiment, phase.name if unrun else "gaps"),
             # a group below the floor was run: the phase did its part, `gaps` says what could still be tried
             is_ready=unrun == 0,
         )
-
-
-def _group_of(row: object) -> tuple[object, ...]:
-    return tuple(getattr(row, name) for name in ("model", "trait", "position", "label"))
 
 
 def _patterns(experiment: Experiment, store: RunStore) -> Prerequisite:

@@ -1,34 +1,45 @@
-"""The entry points: calibrate, extract, evaluate, the four phases, and main, which runs them all."""
+"""The entry points: calibrate, extract, evaluate, search, the four phases, and main, which runs them all."""
 
 import os
-from collections.abc import Callable
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from massact.addresses import resolve_tracking_uri, shown_uri
 from massact.config import ModelConfig, TraitConfig
 from massact.domain import Recipe
+from massact.errors import NothingToConfirmError
 from massact.labels import format_label
 from massact.layers import parse_layers
-from massact.report.phase_notes import PhaseName
-from massact.store.schema import MlflowTag
+from massact.names import file_name
+from massact.report.phase_notes import PhaseName, phase_figures, phase_markdown, phase_verdicts
+from massact.store.schema import MlflowTag, StoredPoint, Tag
+from massact.store.write.experiments import EVALUATIONS, PHASES, UI_ADDRESS, view_link
+from massact.store.write.finished_run import Step
 from massact.store.write.tracker import PROJECT_RUN, OpenRun
-from massact.sweep.driver import Evaluator, GridRequest, Overrides, Tally
-from massact.sweep.planner import load_answers, phase_gaps
+from massact.sweep.accounting import open_phase
+from massact.sweep.confirm import run_confirm
+from massact.sweep.context import Session
+from massact.sweep.driver import Evaluator, Tally
+from massact.sweep.planner import GridRequest, Overrides, load_answers, phase_gaps
 from massact.sweep.search.gap_filling import (
-    Found,
+    Searched,
     SearchPlan,
     fill_gaps,
     fill_phase,
     search_bests,
     search_text,
 )
-from massact.workflow.accounting import counted_work
+from massact.sweep.stores import Stores
+from massact.sweep.validate import check_cells, check_dims, check_experiment, check_length
+from massact.sweep.vectors import StoredVectors, pair_cosines
+from massact.vectors.positions import parse_position
 from massact.workflow.calibrate import calibrate_model
-from massact.workflow.context import Session
 from massact.workflow.extract import extract_model
-from massact.workflow.outcome import log_outcome
+from massact.workflow.report import run_report
 from massact.workflow.status import require
-from massact.workflow.validate import check_cells, check_dims, check_experiment, check_length
-from massact.workflow.vectors import StoredVectors, pair_cosines
 
 GRID_PHASES: tuple[PhaseName, ...] = ("phase1", "phase2", "phase3")
 
@@ -50,12 +61,12 @@ class Request:
 def run_calibrate(session: Session, parent: OpenRun | None = None) -> None:
     """Calibrate every model that is not calibrated yet."""
     check_experiment(session)
-    with session.tracker.phase("calibrate", parent=parent, params=phase_params(session)) as run:
+    with open_phase(session, "calibrate", parent) as run:
         lines = ["| model | uniform massive dims | largest ratio to the median |", "|---|---|---|"]
         for model in session.experiment.models:
-            found = calibrate_model(session, run, model).calibration
-            top = max(layer.ratio_to_median[0] for layer in found.layers)
-            dims = ", ".join(str(dim) for dim in found.uniform_dims) or "none"
+            calibration = calibrate_model(session, run, model).calibration
+            top = max(layer.ratio_to_median[0] for layer in calibration.layers)
+            dims = ", ".join(map(str, calibration.uniform_dims)) or "none"
             lines.append(f"| {model.name} | {dims} | {top:,.0f} |")
         _note(session, run, "\n".join(lines))
 
@@ -68,8 +79,7 @@ def run_extract(session: Session, parent: OpenRun | None = None) -> None:
     """
     check_experiment(session, judges=session.experiment.extraction.vetting is not None)
     _require(session, "extract")
-    phase_run = session.tracker.phase("extract", parent=parent, params=phase_params(session))
-    with phase_run as run, counted_work(session, run):
+    with open_phase(session, "extract", parent) as run:
         lines = ["| model | trait | windows extracted now |", "|---|---|---|"]
         for model in session.experiment.models:
             calibrated = calibrate_model(session, run, model)
@@ -87,7 +97,7 @@ def request_layers(session: Session, request: Request) -> tuple[int, ...]:
         UsageError: something is wrong; nothing was written.
     """
     shape = check_experiment(session, judges=True)[request.model.name]
-    session.questions(request.trait, request.overrides.subset)
+    session.datasets.questions(request.trait, request.overrides.subset)
     layers = parse_layers(request.layers, shape.n_layers)
     n_grids = len(request.positions) * len(request.recipes)
     check_cells(n_grids * len(layers) * len(request.coefficients), "massact evaluate")
@@ -103,7 +113,6 @@ def run_evaluate(session: Session, request: Request, parent: OpenRun | None = No
         for position in request.positions:
             vectors.check(position)
     params = {
-        **phase_params(session),
         "model": request.model.name,
         "trait": request.trait.name,
         "methods": ",".join(format_label(recipe) for recipe in request.recipes),
@@ -111,17 +120,14 @@ def run_evaluate(session: Session, request: Request, parent: OpenRun | None = No
         "layers": request.layers,
         "coefficients": ",".join(f"{c:g}" for c in request.coefficients),
     }
-    with (
-        session.tracker.phase("evaluate", parent=parent, params=params) as run,
-        counted_work(session, run),
-    ):
+    with open_phase(session, "evaluate", parent, params) as run:
         evaluator = Evaluator(session, run, request.model, request.trait, request.overrides)
         tally = evaluator.run(
             GridRequest(position, recipe, layers, request.coefficients)
             for position in request.positions
             for recipe in request.recipes
         )
-        session.settle()
+        session.stores.settle()
         _note(session, run, f"{request.model.name}, {request.trait.name}: {tally}")
     return tally
 
@@ -135,8 +141,7 @@ def run_grid_phase(session: Session, name: PhaseName, parent: OpenRun | None = N
     check_experiment(session, judges=True)
     _require(session, name)
     phase = session.experiment.phase(name)
-    phase_run = session.tracker.phase(name, parent=parent, params=phase_params(session))
-    with phase_run as run, counted_work(session, run):
+    with open_phase(session, name, parent) as run:
         tally = fill_phase(session, run, phase)
         cosines = pair_cosines(session, load_answers(session, name)) if name == "phase2" else {}
         log_outcome(session, run, name, cosines)
@@ -158,25 +163,24 @@ def _run_search(
     session: Session,
     name: str,
     plan: SearchPlan,
-    search: Callable[[Session, OpenRun, SearchPlan], Found],
+    search: Callable[[Session, OpenRun, SearchPlan], Searched],
     parent: OpenRun | None,
 ) -> Tally:
     check_experiment(session, judges=True)
     _require(session, "phase1")
-    own = ("mode", "budget", "tolerance", "screen", "confidence")
-    params = {**phase_params(session), **{name: getattr(plan, name) for name in own}}
-    with session.tracker.phase(name, parent=parent, params=params) as run, counted_work(session, run):
-        found = search(session, run, plan)
-        session.settle()
+    limits = ("mode", "budget", "tolerance", "screen", "confidence")
+    with open_phase(session, name, parent, {limit: getattr(plan, limit) for limit in limits}) as run:
+        searched = search(session, run, plan)
+        session.stores.settle()
         n_gaps = len(phase_gaps(session).remaining)
-        _note(session, run, search_text(found.endings, found.tally, plan.mode, n_gaps))
-    return found.tally
+        _note(session, run, search_text(searched.endings, searched.tally, plan.mode, n_gaps))
+    return searched.tally
 
 
 def run_patterns(session: Session, parent: OpenRun | None = None) -> None:
     """Phase 4: coefficient patterns and recommendations, from the store alone."""
     _require(session, "phase4")
-    with session.tracker.phase("phase4", parent=parent, params=phase_params(session)) as run:
+    with open_phase(session, "phase4", parent) as run:
         log_outcome(session, run, "phase4", {})
 
 
@@ -192,22 +196,117 @@ def run_phases(session: Session, parent: OpenRun) -> Tally:
 
 
 def _require(session: Session, step: str) -> None:
-    with session.store() as store:
+    with session.stores.read() as store:
         require(session.experiment, store, step)
 
 
-def phase_params(session: Session) -> dict[str, object]:
-    """Params of every entry point's run: what its answers rest on."""
-    experiment = session.experiment
-    return {
-        "experiment": experiment.name,
-        "experiment_file": experiment.file,
-        "judge": experiment.judge.name,
-        "coherence_floor": f"{experiment.coherence_floor:g}",
-        "max_new_tokens": experiment.generation.max_new_tokens,
-    }
-
-
 def _note(session: Session, run: OpenRun, text: str) -> None:
-    session.tracker.set_tag(run, MlflowTag.NOTE, text)
+    session.stores.tracker.set_tag(run, MlflowTag.NOTE, text)
     session.show(text)
+
+
+def run_main(session: Session, output: Path) -> Tally:
+    """Run what the store does not hold yet and write the report. Returns the count.
+
+    Raises:
+        UsageError: the experiment cannot be run as it is; nothing was started.
+    """
+    check_experiment(session, judges=True)
+    with open_phase(session, "main", say=False) as run:
+        tally = run_phases(session, run)
+        if session.experiment.confirm_share is not None:
+            tally.add(_confirm(session, run))
+        report = run_report(session, output, run)
+    again = "; nothing was evaluated again" if tally.evaluated == 0 and tally.failed == 0 else ""
+    session.show(f"{report.summary}\n\n{tally}{again}")
+    return tally
+
+
+def _confirm(session: Session, parent: OpenRun) -> Tally:
+    """Confirm the winners; that there is none is no failure of the plan."""
+    try:
+        return run_confirm(session, parent)
+    except NothingToConfirmError as error:
+        session.say(f"confirm: {error}")
+        return Tally()
+
+
+_MAX_SCALE = 1_000_000
+
+
+def log_outcome(
+    session: Session, run: OpenRun, phase: PhaseName, cosines: Mapping[tuple[str, str], float]
+) -> None:
+    """Answer the phase's question from the store, show it, and keep it on the phase's run."""
+    answers = load_answers(session, phase if phase != "phase4" else None, with_scores=True)
+    text = phase_markdown(phase, session.experiment, answers, cosines=cosines)
+    tracker = session.stores.tracker
+    tracker.set_tag(run, MlflowTag.NOTE, text)
+    for name, verdict in phase_verdicts(phase, session.experiment, answers, cosines).items():
+        tracker.set_tag(run, f"{Tag.VERDICT}.{name}", verdict)
+    declared = {(group.model, group.trait, group.position, group.label) for group in answers.groups}
+    mine = [p for p in answers.evaluations if (p.model, p.trait, p.position, p.label) in declared]
+    tracker.log(run, steps=curve_steps(mine))
+    with tracker.artifacts(run) as folder:
+        (folder / f"{phase}.md").write_text(text + "\n", encoding="utf-8")
+        for name, png in phase_figures(phase, session.experiment, answers, cosines).items():
+            (folder / "figures").mkdir(exist_ok=True)
+            (folder / "figures" / f"{name}.png").write_bytes(png)
+    session.show(text)
+
+
+def curve_steps(points: Iterable[StoredPoint]) -> list[Step]:
+    """Delta and coherence of every layer and label as metrics stepped by coefficient.
+
+    MLflow's steps are integers, so the coefficient is scaled and the metric's name says by how much.
+    """
+    usable = sorted(points, key=lambda p: (p.label, p.layer, p.coefficient))
+    scale = _scale([point.coefficient for point in usable])
+    by = f"by_coefficient_x{scale}" if scale > 1 else "by_coefficient"
+    steps = []
+    for point in usable:
+        place = f"{file_name(point.model)}/{parse_position(point.position).slug}/layer_{point.layer}/{point.label}"
+        figures = (("delta", point.delta), ("coherence", point.coherence_mean))
+        steps += [
+            Step(f"{name}_{by}/{place}", value, round(point.coefficient * scale))
+            for name, value in figures
+            if value is not None
+        ]
+    return steps
+
+
+def _scale(coefficients: Sequence[float]) -> int:
+    scale = 1
+    while scale < _MAX_SCALE and any(abs(c * scale - round(c * scale)) > 1e-9 * scale for c in coefficients):
+        scale *= 10
+    return scale
+
+
+def next_lines(stores: Stores) -> list[str]:
+    """Lines that name the UI's command and links to the views of this experiment."""
+    uri = stores.tracking_uri
+    is_server = uri.startswith(("http://", "https://"))
+    address = uri.rstrip("/") if is_server else UI_ADDRESS
+    lines = [] if is_server else [f"UI:          {_start(uri)}"]
+    experiment_id = stores.tracker.shown_experiment_id
+    return [
+        *lines,
+        f"evaluations: {view_link(address, experiment_id, EVALUATIONS)}",
+        f"phases:      {view_link(address, experiment_id, PHASES)}",
+    ]
+
+
+def _start(uri: str) -> str:
+    """The command that serves a database; one with a password is to be handed over by the environment."""
+    command = f"{_python()} -m massact serve"
+    if uri == resolve_tracking_uri(None) and "MLFLOW_TRACKING_URI" not in os.environ:
+        return command
+    if shown_uri(uri) != uri:
+        return f"MLFLOW_BACKEND_STORE_URI=… {command}"
+    return f"{command} --backend-store-uri {shlex.quote(uri)}"
+
+
+def _python() -> str:
+    """This interpreter, as it is called from here: `massact` need not be on the PATH."""
+    path = Path(sys.executable)
+    return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))

@@ -25,6 +25,7 @@ from massact.store.read.base import (
 )
 from massact.store.schema import (
     COHERENCE_SCORE,
+    ROW_TAGS,
     TRAIT_SCORE,
     Declared,
     EvaluationRow,
@@ -136,7 +137,7 @@ class RunStore:
 
     def rows(self, run_ids: Iterable[str]) -> dict[str, EvaluationRow]:
         """The whole rows of finished runs; a run that holds no readable one is absent."""
-        runs = self._source.finished_runs(list(dict.fromkeys(run_ids)), tags=(Tag.ROW,))
+        runs = self._source.finished_runs(list(dict.fromkeys(run_ids)), tags=ROW_TAGS)
         return {run.run_id: run.row for run in self._decoded(runs, None, decode_evaluation)}
 
     def evaluations(self, experiment: str) -> list[Stored[EvaluationRow]]:
@@ -219,8 +220,10 @@ class RunStore:
         """Let go of connections."""
         self._source.close()
 
-    def _rows(self, experiment: str, kind: Kind, decode: Callable[[str], RowT]) -> list[Stored[RowT]]:
-        runs = self._runs(experiment, kind, (FINISHED,), (Tag.ROW,))
+    def _rows(
+        self, experiment: str, kind: Kind, decode: Callable[[str, str | None], RowT]
+    ) -> list[Stored[RowT]]:
+        runs = self._runs(experiment, kind, (FINISHED,), ROW_TAGS)
         return newest_per_key(self._decoded(runs, kind, decode))
 
     def _runs(
@@ -230,12 +233,12 @@ class RunStore:
         return self._source.runs(experiment, kind=kind, statuses=statuses, tags=tags)
 
     def _decoded(
-        self, runs: Iterable[RawRun], kind: Kind | None, decode: Callable[[str], RowT]
+        self, runs: Iterable[RawRun], kind: Kind | None, decode: Callable[[str, str | None], RowT]
     ) -> list[Stored[RowT]]:
         decoded = []
         for run in sorted(runs, key=_start):
             with suppress(ValueError, TypeError):
-                row = decode(run.tags.get(Tag.ROW, ""))
+                row = decode(run.tags.get(Tag.ROW, ""), run.tags.get(Tag.CELL))
                 if kind is None or row.kind == kind:
                     decoded.append(Stored(run.run_id, run.status, run.finished_at, row))
                     continue

@@ -6,6 +6,7 @@ and metrics for people, per question as stepped metrics, whole as one compact JS
 (`rows`), its scores in another (`scores`), and the little that questions rank by in a third (`points`).
 """
 
+from massact.store.schema.cells import cell_fields, stored_cell
 from massact.store.schema.declared import (
     Declared,
     DeclaredPhase,
@@ -21,6 +22,7 @@ from massact.store.schema.names import (
     COHERENCE_SCORE,
     POINT_KEYS,
     POINT_TAG,
+    ROW_TAGS,
     SCHEMA_VERSION,
     TAG_LIMIT,
     TRAIT_SCORE,
@@ -45,6 +47,7 @@ from massact.store.schema.points import (
 from massact.store.schema.rows import (
     EvaluationRow,
     PublishedRow,
+    Row,
     Scores,
     StageRow,
     decode_evaluation,
@@ -57,12 +60,14 @@ from massact.store.schema.rows import (
     evaluation_metrics,
     evaluation_params,
     format_param,
+    run_name,
 )
 
 __all__ = [
     "COHERENCE_SCORE",
     "POINT_KEYS",
     "POINT_TAG",
+    "ROW_TAGS",
     "SCHEMA_VERSION",
     "TAG_LIMIT",
     "TRAIT_SCORE",
@@ -77,12 +82,14 @@ __all__ = [
     "Place",
     "Points",
     "PublishedRow",
+    "Row",
     "RunText",
     "Scores",
     "StageRow",
     "StoredPoint",
     "Tag",
     "WorkerMetric",
+    "cell_fields",
     "declared_content",
     "declared_from",
     "declared_prefix",
@@ -104,4 +111,6 @@ __all__ = [
     "is_scored",
     "point_of",
     "point_tag",
+    "run_name",
+    "stored_cell",
 ]

@@ -113,17 +113,17 @@ class Declared:
         Raises:
             UnknownNameError: no such phase is declared.
         """
-        chosen = [one for one in self.phases if phase is None or one.name == phase]
+        chosen = [declared for declared in self.phases if phase is None or declared.name == phase]
         if phase is not None and not chosen:
-            there = ", ".join(one.name for one in self.phases)
+            there = ", ".join(declared.name for declared in self.phases)
             raise UnknownNameError(f"{self.source} declares no phase {phase!r}; it declares {there}")
         groups = (
             Group(model, trait, position, label)
-            for one in chosen
-            for model in one.models
+            for declared in chosen
+            for model in declared.models
             for trait in self.traits
-            for position in one.positions
-            for label in one.labels
+            for position in declared.positions
+            for label in declared.labels
         )
         return tuple(dict.fromkeys(groups))
 
@@ -215,7 +215,7 @@ def declared_from(experiment: str, content: Any) -> Declared:
         experiment=experiment,
         floor=_number(content["floor"], 0, 100),
         traits=_texts(content["traits"]),
-        phases=tuple(_phase(one) for one in _list(content["phases"])),
+        phases=tuple(_phase(phase) for phase in _list(content["phases"])),
         coefficient_ranges={_text(model): _range(ends) for model, ends in dict(content["ranges"]).items()},
         confirm_share=None if share is None else _number(share, 0, 1),
         setting=_setting(content.get("setting")),
@@ -227,11 +227,11 @@ def declared_from(experiment: str, content: Any) -> Declared:
 def _setting(value: Any) -> DeclaredSetting | None:
     if not isinstance(value, dict):
         return None
-    known = {one.name: value[one.name] for one in fields(DeclaredSetting) if one.name in value}
+    known = {name: value[name] for name in (each.name for each in fields(DeclaredSetting)) if name in value}
     for name in ("subset", "max_new_tokens", "temperature", "seed"):
         _number(known.get(name), -math.inf, math.inf)
     maps = [dict(known.get(name, {})) for name in ("directions", "weights", "question_sets")]
-    for text in (known.get("judge"), *(text for one in maps for text in (*one, *one.values()))):
+    for text in (known.get("judge"), *(text for texts in maps for text in (*texts, *texts.values()))):
         _text(text)
     if not set(maps[0].values()) <= {"positive", "negative"}:
         raise ValueError("a direction that is none")
@@ -249,7 +249,7 @@ def _range(value: Any) -> tuple[float, float]:
 
 
 def _texts(value: Any) -> tuple[str, ...]:
-    return tuple(_text(one) for one in _list(value))
+    return tuple(_text(text) for text in _list(value))
 
 
 def _list(value: Any) -> list[Any]:

@@ -43,6 +43,8 @@ class Tag(Name):
     LABEL = "massact.label"
     SCHEMA = "massact.schema_version"
     ROW = "massact.row"
+    CELL = "massact.cell"
+    """The canonical JSON whose SHA-256 is the key; the artifact `cell.json` where it is too long for a tag."""
     SCORES = "massact.scores"
     CONTENT = "massact.content"
     """Of an imported run: digest of the line that it was read from; see `massact.interop`."""
@@ -71,6 +73,10 @@ class Tag(Name):
     taken. See `massact.sweep.claims`."""
     VERDICT = "massact.verdict"
     """Prefix of a phase's verdicts: `massact.verdict.<name>`."""
+
+
+ROW_TAGS = (Tag.ROW, Tag.CELL)
+"""What a whole row is read from."""
 
 
 class MlflowTag(Name):
@@ -115,6 +121,8 @@ class WorkerMetric(Name):
 class Artifact(Name):
     """Paths of artifacts within a run."""
 
+    CELL = "cell.json"
+    """What the tag `massact.cell` holds, where it fits in none."""
     CALIBRATION = "calibration.json"
     ACTIVATIONS = "activations"
     VECTORS = "vectors"

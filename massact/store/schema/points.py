@@ -118,7 +118,7 @@ class Points:
             [point.run_id for point in points],
             np.array([point.finished_at for point in points], dtype=np.int64),
             [point.key for point in points],
-            [list(one) for one in heads],
+            [list(head) for head in heads],
             np.array(head, dtype=np.intp),
             {
                 name: np.array([or_nan(getattr(point, name)) for point in points], dtype=np.float64)
@@ -149,14 +149,14 @@ class Points:
         import numpy as np
 
         places: dict[Place, int] = {}
-        of_head = [places.setdefault(tuple(one[:5]), len(places)) for one in self.heads]
+        of_head = [places.setdefault(tuple(head[:5]), len(places)) for head in self.heads]
         if not of_head:
             return {}
         place = np.array(of_head, dtype=np.intp)[self.head]
         order = np.argsort(place, kind="stable")
         starts = np.searchsorted(place[order], np.arange(1, len(places)))
-        found = zip(places, np.split(order, starts), strict=True)
-        return {name: indices for name, indices in found if len(indices)}
+        by_place = zip(places, np.split(order, starts), strict=True)
+        return {name: indices for name, indices in by_place if len(indices)}
 
     def newest(self) -> "Points":
         """Of each key the newest run alone (by end, then run id)."""
@@ -190,7 +190,7 @@ class Points:
 
         numbers = self.numbers
         short = ~has_enough_scores(numbers["n_scored"], numbers["n_unscored"], least_scored)
-        alone = np.array([one[0] in without_baseline for one in self.heads], dtype=bool)[self.head]
+        alone = np.array([head[0] in without_baseline for head in self.heads], dtype=bool)[self.head]
         if not (short | alone).any():
             return self
         coherence = np.where(short, np.nan, numbers["coherence_mean"])
@@ -291,11 +291,10 @@ def encode_point(row: EvaluationRow) -> str | None:
     """
     if not is_point(row):
         return None
-    numbers = [or_nan(getattr(row, name)) for name in NUMBERS]
-    given = [getattr(row, name) for name in NUMBERS]
-    if any(value is not None and not math.isfinite(value) for value in given):
-        raise ValueError(f"evaluation {row.key[:12]}: a number is NaN or infinite: {given}")
-    record = _RECORD.pack(POINT_VERSION, *numbers, row.n_scored, row.n_unscored)
+    values = [getattr(row, name) for name in NUMBERS]
+    if any(value is not None and not math.isfinite(value) for value in values):
+        raise ValueError(f"evaluation {row.key[:12]}: a number is NaN or infinite: {values}")
+    record = _RECORD.pack(POINT_VERSION, *map(or_nan, values), row.n_scored, row.n_unscored)
     head = [row.experiment, *(getattr(row, name) for name in HEAD)]
     if row.same_as is None:
         del head[-len(MARKS) :]  # as every version wrote it
@@ -304,40 +303,40 @@ def encode_point(row: EvaluationRow) -> str | None:
     return text if len(text.encode()) <= POINT_LIMIT else None
 
 
-def decode_points(experiment: str, found: Sequence[RunText]) -> tuple[Points, list[str]]:
+def decode_points(experiment: str, runs: Sequence[RunText]) -> tuple[Points, list[str]]:
     """The points of runs, and the ids of runs whose tag is not a point of this experiment."""
     try:
-        return _decode(experiment, found), []
+        return _decode(experiment, runs), []
     except ValueError:
         good, bad = [], []
-    for one in found:  # at least one is none: find which
+    for run in runs:  # at least one is none: find which
         try:
-            _decode(experiment, [one])
+            _decode(experiment, [run])
         except ValueError:
-            bad.append(one[0])
+            bad.append(run[0])
         else:
-            good.append(one)
+            good.append(run)
     return _decode(experiment, good), bad
 
 
-def _decode(experiment: str, found: Sequence[RunText]) -> Points:
+def _decode(experiment: str, runs: Sequence[RunText]) -> Points:
     import numpy as np
 
-    if not found:
+    if not runs:
         return Points.of(())
     # by columns, a call for all: a hundred thousand calls cost more than what they decode
-    run_ids, ends, texts = zip(*found, strict=True)
+    run_ids, ends, texts = zip(*runs, strict=True)
     lines = [text.split("\n", 2) for text in texts]
     if set(map(len, lines)) != {3}:
         raise ValueError("a point has three lines")
     numbers, keys, thirds = zip(*lines, strict=True)
     records = base64.b64decode("".join(numbers), validate=True)
-    if set(map(len, numbers)) != {_WIDTH} or len(records) != _RECORD.size * len(found):
+    if set(map(len, numbers)) != {_WIDTH} or len(records) != _RECORD.size * len(runs):
         raise ValueError("a point's numbers are of another length")
     heads: dict[str, int] = {}
     head = np.array([heads.setdefault(third, len(heads)) for third in thirds], dtype=np.intp)
     parsed = _parse_heads(experiment, list(heads))
-    layers = np.array([one[HEAD.index("layer")] for one in parsed], dtype=np.float64)
+    layers = np.array([head[HEAD.index("layer")] for head in parsed], dtype=np.float64)
     return Points(
         list(run_ids),
         np.array([-1 if end is None else end for end in ends], dtype=np.int64),
@@ -367,10 +366,10 @@ def _parse_heads(experiment: str, texts: Sequence[str]) -> list[list[Any]]:
         raise ValueError("not one list a line")
     if not set(map(len, parsed)) <= _LENGTHS:
         raise ValueError("a list of the wrong length")
-    parsed = [one + [None] * (len(_HEAD_TYPES) - len(one)) for one in parsed]
+    parsed = [head + [None] * (len(_HEAD_TYPES) - len(head)) for head in parsed]
     columns = list(zip(*parsed, strict=True))
     if set(columns[0]) != {experiment}:
         raise ValueError(f"not a point of {experiment!r}")
-    if any(not set(map(type, one)) <= types for one, types in zip(columns, _HEAD_TYPES, strict=True)):
+    if any(not set(map(type, column)) <= types for column, types in zip(columns, _HEAD_TYPES, strict=True)):
         raise ValueError("a value of the wrong type")
     return [head[1:] for head in parsed]

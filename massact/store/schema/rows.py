@@ -1,8 +1,11 @@
-"""Whole rows: all that the run store holds of a run, as one compact JSON in the tag `massact.row`."""
+"""Whole rows: all that the run store holds of a run, as one compact JSON in the tag `massact.row`.
+
+Beside it the tag `massact.cell` holds the canonical JSON whose SHA-256 is the key; see `massact.store.schema.cells`.
+"""
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cache
 from itertools import chain
 from types import UnionType
@@ -94,6 +97,9 @@ class EvaluationRow:
     """Key of the evaluation that it was taken over from: its responses are the ones that were scored."""
     same_as_cosine: float | None = None
     """How alike the two vectors are, at most 1; see `massact.vectors.geometry`."""
+    cell: str | None = field(default=None, compare=False, repr=False)
+    """The canonical JSON whose SHA-256 is the key (of a screening: of what was given up), kept beside the row; `None`
+    where the run does not hold it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +132,8 @@ class StageRow:
     """Of an extraction: the labels it holds vectors of."""
     massive_dims: tuple[int, ...] = ()
     """Of a calibration: the uniform list."""
+    cell: str | None = field(default=None, compare=False, repr=False)
+    """The canonical JSON whose SHA-256 is the key, kept beside the row; `None` where the run does not hold it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,9 +159,16 @@ class PublishedRow:
     baseline_trait_mean: float | None = None
     coherence_floor: float | None = None
     note: str | None = None
+    cell: str | None = field(default=None, compare=False, repr=False)
+    """The canonical JSON whose SHA-256 is the key, kept beside the row; `None` where the run does not hold it."""
 
 
-_NAMES = {cls: tuple(field.name for field in fields(cls)) for cls in (EvaluationRow, StageRow, PublishedRow)}
+Row = EvaluationRow | StageRow | PublishedRow
+_BESIDE = "cell"
+_NAMES = {
+    cls: tuple(each.name for each in fields(cls) if each.name != _BESIDE)
+    for cls in (EvaluationRow, StageRow, PublishedRow)
+}
 _PARAMS = (
     "model", "model_variant", "model_id", "model_revision", "dtype", "trait", "position", "label", "method",
     "cleaning", "scope", "n_dims", "layer", "coefficient", "component", "direction", "steered_tokens",
@@ -189,14 +204,23 @@ def evaluation_metrics(row: EvaluationRow) -> dict[str, float]:
     return {name: float(value) for name, value in values if value is not None}
 
 
-def encode_row(row: EvaluationRow | StageRow | PublishedRow) -> str:
+def run_name(row: EvaluationRow) -> str:
+    """A name that tells a run in the UI's list from its neighbours."""
+    again = "confirmation · " if row.kind is Kind.CONFIRMATION else ""
+    if row.layer is None:
+        return f"{again}baseline · {row.model} · {row.trait}"
+    position = (row.position or "").removeprefix("response")
+    return f"{again}{row.label} {position} · L{row.layer} · c={row.coefficient:g} · {row.model}"
+
+
+def encode_row(row: Row) -> str:
     """The compact JSON of a row, for the tag `massact.row`.
 
     Raises:
         ValueError, TypeError: longer than a tag may be, or with something that nobody could read back.
     """
-    given = ((name, getattr(row, name)) for name in _NAMES[type(row)])  # asdict copies each value
-    values = {name: value for name, value in given if value is not None}
+    told = ((name, getattr(row, name)) for name in _NAMES[type(row)])  # asdict copies each value
+    values = {name: value for name, value in told if value is not None}
     text = json.dumps(values, separators=(",", ":"), allow_nan=False)
     if len(text) > TAG_LIMIT:
         raise ValueError(
@@ -206,34 +230,23 @@ def encode_row(row: EvaluationRow | StageRow | PublishedRow) -> str:
     return text
 
 
-def decode_evaluation(text: str) -> EvaluationRow:
-    """The row that `encode_row` wrote. Fields that a later version added are passed over.
+def decode_evaluation(text: str, cell: str | None = None) -> EvaluationRow:
+    """The row that `encode_row` wrote, and the cell kept beside it. Fields that a later version added are passed over.
 
     Raises:
         ValueError, TypeError: not such a row.
     """
-    values = _known_fields(EvaluationRow, text)
-    return EvaluationRow(**{**values, "kind": Kind(values["kind"])})
+    return EvaluationRow(**_known_fields(EvaluationRow, text), cell=cell)
 
 
-def decode_stage(text: str) -> StageRow:
-    """The row of a calibration or an extraction that `encode_row` wrote.
-
-    Raises:
-        ValueError, TypeError: not such a row.
-    """
-    values = _known_fields(StageRow, text)
-    return StageRow(**{**values, "kind": Kind(values["kind"])})
+def decode_stage(text: str, cell: str | None = None) -> StageRow:
+    """The row of a calibration or an extraction; as `decode_evaluation`."""
+    return StageRow(**_known_fields(StageRow, text), cell=cell)
 
 
-def decode_published(text: str) -> PublishedRow:
-    """The published figure that `encode_row` wrote.
-
-    Raises:
-        ValueError, TypeError: not such a row.
-    """
-    values = _known_fields(PublishedRow, text)
-    return PublishedRow(**{**values, "kind": Kind(values["kind"])})
+def decode_published(text: str, cell: str | None = None) -> PublishedRow:
+    """The row of a published figure; as `decode_evaluation`."""
+    return PublishedRow(**_known_fields(PublishedRow, text), cell=cell)
 
 
 def _known_fields(cls: type[Any], text: str) -> dict[str, Any]:
@@ -250,7 +263,7 @@ def _known_fields(cls: type[Any], text: str) -> dict[str, Any]:
             raise TypeError(f"{name} is of the wrong type: {str(value)[:80]!r}")
         elif name.startswith("n_") and type(value) is int and not 0 <= value <= MOST:
             raise ValueError(f"{name} is no count from 0 to {MOST}: {value}")
-    return known
+    return {**known, "kind": Kind(values["kind"])}
 
 
 MOST = 2**31 - 1
@@ -260,18 +273,19 @@ MOST = 2**31 - 1
 @cache
 def _expected(cls: type[Any]) -> dict[str, tuple[set[Any], set[Any], Any]]:
     """Of each field the types that JSON may give it, the texts that it may be, and the type of a list's items."""
-    found = {}
-    for name, hint in get_type_hints(cls).items():
-        types, texts, item = set[Any](), set[Any](), None
-        for one in get_args(hint) if isinstance(hint, UnionType) or get_origin(hint) is Union else (hint,):
-            if get_origin(one) is Literal:
-                texts |= set(get_args(one))
-            elif get_origin(one) is tuple:
-                item = get_args(one)[0]
+    expected = {}
+    hints = get_type_hints(cls)
+    for name in _NAMES[cls]:
+        hint, types, texts, item = hints[name], set[Any](), set[Any](), None
+        for kind in get_args(hint) if isinstance(hint, UnionType) or get_origin(hint) is Union else (hint,):
+            if get_origin(kind) is Literal:
+                texts |= set(get_args(kind))
+            elif get_origin(kind) is tuple:
+                item = get_args(kind)[0]
             else:
-                types |= {int, float} if one is float else {str} if one is Kind else {one}
-        found[name] = (types, texts, item)
-    return found
+                types |= {int, float} if kind is float else {str} if kind is Kind else {kind}
+        expected[name] = (types, texts, item)
+    return expected
 
 
 # Per-question scores, as one compact JSON in the tag `massact.scores`.
@@ -311,21 +325,21 @@ def decode_scores(text: str) -> Scores:
 
 def decode_many_scores(texts: Sequence[str]) -> list[Scores | None]:
     """What `decode_scores` says of each text, `None` where it refuses; together they take a fifth of the time."""
-    found: list[Scores | None] = []
+    decoded: list[Scores | None] = []
     for start in range(0, len(texts), _TEXTS_AT_ONCE):
         some = texts[start : start + _TEXTS_AT_ONCE]
         try:
-            found += _decode_together(some)
+            decoded += _decode_together(some)
         except (ValueError, TypeError, KeyError):  # at least one is none: find which
-            found += map(_decoded, some)
-    return found
+            decoded += map(_decoded, some)
+    return decoded
 
 
 def _decode_together(texts: Sequence[str]) -> list[Scores]:
     parsed = parse_json(f"[{','.join(texts)}]")
     if len(parsed) != len(texts) or set(map(type, parsed)) != {dict}:
         raise TypeError("not one object a text")
-    pairs = [(one["trait"], one["coherence"]) for one in parsed]
+    pairs = [(scores["trait"], scores["coherence"]) for scores in parsed]
     if set(map(type, chain.from_iterable(pairs))) != {list}:
         raise TypeError("not a list of scores")
     values = chain.from_iterable(chain.from_iterable(pairs))

@@ -19,17 +19,7 @@ from massact.addresses import first_line, hide_passwords, is_database, shown_uri
 from massact.errors import StoreError, UnusableStoreError
 from massact.json_text import parse_json
 from massact.store.credentials import find_login
-from massact.store.schema import (
-    SCHEMA_VERSION,
-    TAG_LIMIT,
-    EvaluationRow,
-    Kind,
-    MlflowTag,
-    PublishedRow,
-    StageRow,
-    Tag,
-    encode_row,
-)
+from massact.store.schema import SCHEMA_VERSION, TAG_LIMIT, Artifact, Kind, MlflowTag, Row, Tag, encode_row
 from massact.store.write.database import TrackingDatabase
 from massact.store.write.finished_run import Step
 
@@ -319,9 +309,19 @@ def run_tags(kind: Kind, experiment: str, name: str) -> dict[str, str]:
     return provenance_tags() | tags
 
 
-def row_tags(row: EvaluationRow | StageRow | PublishedRow) -> dict[str, str]:
+def row_tags(row: Row) -> dict[str, str]:
     """Tags of a run that holds a row."""
-    return {Tag.KEY.value: row.key, Tag.ROW.value: encode_row(row)}
+    tags = {Tag.KEY.value: row.key, Tag.ROW.value: encode_row(row)}
+    if row.cell is not None and len(row.cell) <= TAG_LIMIT:
+        tags[Tag.CELL.value] = row.cell
+    return tags
+
+
+def cell_files(row: Row) -> dict[str, bytes]:
+    """The artifact that holds what is too long for the tag `massact.cell`; nothing where it fits."""
+    if row.cell is None or len(row.cell) <= TAG_LIMIT:
+        return {}
+    return {Artifact.CELL.value: row.cell.encode()}
 
 
 def parent_tags(run_id: str) -> dict[str, str]:

@@ -6,21 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from massact.domain import Timing
-from massact.evaluation import Evaluation, FailedCell, PlannedCell
+from massact.evaluation import Evaluation, FailedCell, PlannedCell, StoppedCell
 from massact.keys import screening_key
-from massact.screening import StoppedCell
-from massact.store.schema import Artifact, EvaluationRow, Kind, MlflowTag, Scores, Tag, evaluation_params
-from massact.store.write.client import parent_tags, provenance_tags, row_tags, run_tags
-from massact.store.write.finished_run import FinishedRun
-from massact.store.write.rows import (
-    Baseline,
-    Place,
-    evaluation_row,
-    evaluation_scores,
-    failed_row,
+from massact.store.schema import (
+    Artifact,
+    EvaluationRow,
+    Kind,
+    MlflowTag,
+    Scores,
+    Tag,
+    evaluation_params,
     run_name,
-    taken_row,
 )
+from massact.store.write.client import cell_files, parent_tags, provenance_tags, row_tags, run_tags
+from massact.store.write.finished_run import FinishedRun
+from massact.store.write.rows import Baseline, Place, evaluation_row, evaluation_scores, failed_row, taken_row
 from massact.store.write.run_writer import evaluation_run, label_tags
 from massact.store.write.tensors import response_bytes, tensor_bytes
 from massact.store.write.tracker import OpenRun
@@ -87,6 +87,7 @@ def failure_whole_run(
         started_at=now,
         finished_at=now,
         status="FAILED",
+        files=cell_files(row),
     )
 
 

@@ -1,12 +1,11 @@
-"""What a result looks like as a row of the run store."""
+"""An evaluation as a row of the run store: what its cell tells, the names it is looked for by, and what came of it."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from massact.domain import Cell
 from massact.evaluation import Evaluation, FailedCell, PlannedCell
-from massact.keys import cell_key, setting_digest
-from massact.labels import format_label
-from massact.store.schema import EvaluationRow, Kind, Scores
+from massact.keys import cell_json, cell_key, digest_text, setting_digest
+from massact.store.schema import EvaluationRow, Kind, Scores, cell_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,7 @@ class Baseline:
 
 def baseline_of(evaluation: Evaluation) -> Baseline:
     """A baseline's result as what evaluations are compared with."""
-    return Baseline(cell_key(evaluation.planned.cell), _rounded(evaluation.summary.trait_mean))
+    return Baseline(cell_key(evaluation.cell), _rounded(evaluation.summary.trait_mean))
 
 
 def evaluation_row(
@@ -50,7 +49,7 @@ def evaluation_row(
     # rounded as its own row is, or evaluations logged before and after a restart would differ in it
     before = _rounded(baseline.trait_mean) if baseline else None
     delta = None if before is None or summary.trait_mean is None else summary.trait_mean - before
-    return _identity_row(
+    return _row(
         place,
         evaluation.planned,
         confirms,
@@ -72,12 +71,11 @@ def evaluation_row(
 
 def taken_row(place: Place, planned: PlannedCell, source: EvaluationRow, likeness: float) -> EvaluationRow:
     """The row of a cell that takes over the result of another, whose vector is as alike as that."""
-    result = {name: getattr(source, name) for name in _RESULT}
-    return _identity_row(
+    return _row(
         place,
         planned,
         None,
-        **result,
+        **{name: getattr(source, name) for name in _RESULT},
         **_geometry_fields(planned),
         same_as=source.label,
         same_as_key=source.key,
@@ -87,24 +85,13 @@ def taken_row(place: Place, planned: PlannedCell, source: EvaluationRow, likenes
 
 def failed_row(place: Place, failed: FailedCell, *, confirms: str | None = None) -> EvaluationRow:
     """The row of a cell that could not be evaluated: its identity and no result."""
-    return _identity_row(place, failed.planned, confirms, n_unscored=place.n_questions)
+    return _row(place, failed.planned, confirms, n_unscored=place.n_questions)
 
 
 def evaluation_scores(evaluation: Evaluation) -> Scores:
     """Per-question scores, in the question set's order."""
-    return Scores(
-        tuple(response.trait for response in evaluation.responses),
-        tuple(response.coherence for response in evaluation.responses),
-    )
-
-
-def run_name(row: EvaluationRow) -> str:
-    """A name that tells a run in the UI's list from its neighbours."""
-    again = "confirmation · " if row.kind is Kind.CONFIRMATION else ""
-    if row.layer is None:
-        return f"{again}baseline · {row.model} · {row.trait}"
-    position = (row.position or "").removeprefix("response")
-    return f"{again}{row.label} {position} · L{row.layer} · c={row.coefficient:g} · {row.model}"
+    responses = evaluation.responses
+    return Scores(tuple(one.trait for one in responses), tuple(one.coherence for one in responses))
 
 
 _RESULT = (
@@ -112,15 +99,12 @@ _RESULT = (
     "n_scored", "n_unscored",
 )  # fmt: skip
 """What a row says of responses and their scores."""
+_GEOMETRY = ("massive_energy", "cosine_to_uncleaned", "relative_strength")
 
 
 def _geometry_fields(planned: PlannedCell) -> dict[str, float | None]:
     geometry = planned.geometry
-    return {
-        "massive_energy": _rounded(geometry.massive_energy) if geometry else None,
-        "cosine_to_uncleaned": _rounded(geometry.cosine_to_uncleaned) if geometry else None,
-        "relative_strength": _rounded(geometry.relative_strength) if geometry else None,
-    }
+    return {name: _rounded(getattr(geometry, name)) for name in _GEOMETRY} if geometry else {}
 
 
 def _rounded(value: float | None) -> float | None:
@@ -128,57 +112,21 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 6)
 
 
-def _identity_row(
-    place: Place, planned: PlannedCell, confirms: str | None, **result: float | int | str | None
-) -> EvaluationRow:
-    cell = planned.cell
-    setting = cell.setting
-    of_grid = Kind.EVALUATION if cell.steering else Kind.BASELINE
-    fields = {
-        "kind": of_grid if confirms is None else Kind.CONFIRMATION,
-        "experiment": place.experiment,
-        "key": cell_key(cell),
-        "setting": setting_digest(cell),
-        "model": place.model,
-        "model_variant": place.model_variant,
-        "model_id": setting.model.id,
-        "model_revision": setting.model.revision,
-        "dtype": setting.model.dtype,
-        "trait": setting.trait,
-        "judge": setting.judge.id,
-        "judge_model": setting.judge.model,
-        "judge_prompt": setting.judge.prompt_digest,
-        "question_set": setting.questions_digest,
-        "subset": setting.subset,
-        "n_questions": place.n_questions,
-        "trait_digest": setting.trait_digest,
-        "chat_template_digest": setting.chat_template_digest,
-        "max_new_tokens": setting.generation.max_new_tokens,
-        "temperature": setting.generation.temperature,
-        "seed": setting.generation.seed,
-        "n_dims_cleaned": planned.n_dims_cleaned,
-        "confirm_share": place.confirm_share,
-        "confirms": confirms,
-    }
-    return EvaluationRow(**fields, **_steering_fields(cell), **result)  # type: ignore[arg-type]  # names are the fields'
-
-
-def _steering_fields(cell: Cell) -> dict[str, object]:
-    steering = cell.steering
-    if steering is None:
-        return {}
-    cleaning = steering.recipe.cleaning
-    return {
-        "position": steering.position,
-        "label": format_label(steering.recipe),
-        "method": steering.recipe.method,
-        "cleaning": cleaning.when,
-        "scope": cleaning.scope,
-        "n_dims": cleaning.n_dims,
-        "layer": steering.layer,
-        "coefficient": steering.coefficient,
-        "component": steering.component,
-        "direction": steering.direction,
-        "steered_tokens": steering.steered_tokens,
-        "vector_digest": steering.vector_digest,
-    }
+def _row(place: Place, planned: PlannedCell, confirms: str | None, **result: Any) -> EvaluationRow:
+    cell, text = planned.cell, cell_json(planned.cell)
+    kind = Kind.EVALUATION if cell.steering else Kind.BASELINE
+    return EvaluationRow(
+        kind=kind if confirms is None else Kind.CONFIRMATION,
+        experiment=place.experiment,
+        key=digest_text(text),
+        cell=text,
+        setting=setting_digest(cell),
+        model=place.model,
+        model_variant=place.model_variant,
+        n_questions=place.n_questions,
+        n_dims_cleaned=planned.n_dims_cleaned,
+        confirm_share=place.confirm_share,
+        confirms=confirms,
+        **cell_fields(cell),
+        **result,
+    )

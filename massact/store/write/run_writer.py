@@ -30,8 +30,10 @@ from massact.store.schema import (
     evaluation_metrics,
     evaluation_params,
     point_tag,
+    run_name,
 )
 from massact.store.write.client import (
+    cell_files,
     connect,
     log_in_batches,
     make_run,
@@ -121,10 +123,7 @@ def evaluation_run(
     Raises:
         ValueError: the row does not fit in a tag.
     """
-    if name is None:
-        from massact.store.write.rows import run_name  # loads torch, which importing results does not need
-
-        name = run_name(row)
+    name = run_name(row) if name is None else name
     more = evaluation_tags(row, scores, keep_responses=Artifact.RESPONSES in files)
     return FinishedRun(
         name=name,
@@ -134,7 +133,7 @@ def evaluation_run(
         steps=score_steps(scores) if scores else (),
         started_at=started_at,
         finished_at=finished_at,
-        files=files,
+        files={**cell_files(row), **files},
     )
 
 

@@ -1,4 +1,4 @@
-"""Logging and reading back calibrations and extractions."""
+"""Calibrations and extractions as runs."""
 
 import json
 import math
@@ -9,15 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from massact.data.splits import LEFT_OUT, Fate, Fates
 from massact.errors import DataError
 from massact.json_text import parse_object
 from massact.store.schema import Artifact, MlflowTag, StageRow, format_param
-from massact.store.write.client import fit_tag, parent_tags, row_tags, run_tags
+from massact.store.write.client import cell_files, fit_tag, parent_tags, row_tags, run_tags
 from massact.store.write.finished_run import FinishedRun, Step
 from massact.store.write.tensors import write_activations, write_tensors
 from massact.store.write.tracker import OpenRun, Tracker
-from massact.vectors.activations import Activations
+from massact.vectors.activations import LEFT_OUT, Activations, PromptStatus, PromptStatuses
 from massact.vectors.extract import Contrast, LabelVectors, Vetting, validation_metrics
 from massact.vectors.massive_dims import Calibration, calibration_json, parse_calibration
 
@@ -28,10 +27,10 @@ _COLUMNS = (
     "unscored_because", "kept", "fate",
 )  # fmt: skip
 _REASONS = {
-    Fate.FAILED: "vetting",
-    Fate.UNSCORED: "unscored",
-    Fate.PAIR: "pair",
-    Fate.NO_WINDOW: "no_window",
+    PromptStatus.FAILED: "vetting",
+    PromptStatus.UNSCORED: "unscored",
+    PromptStatus.PAIR: "pair",
+    PromptStatus.NO_WINDOW: "no_window",
 }
 _SIDES = ("positive", "negative")
 
@@ -41,7 +40,7 @@ class Sources:
     """What one window's vectors were extracted from."""
 
     contrast: Contrast = field(repr=False)
-    fates: tuple[Fates, Fates] = field(repr=False)
+    fates: tuple[PromptStatuses, PromptStatuses] = field(repr=False)
     """Of each side's prompts."""
     vetting: Vetting | None = field(repr=False, default=None)
     vetted_as: str | None = None
@@ -74,7 +73,7 @@ def count_metrics(sources: Sources) -> dict[str, float]:
         counts = Counter(fates)
         metrics[f"n_kept_{side}"] = len(fates) - sum(counts[fate] for fate in LEFT_OUT)
         for fate, reason in _REASONS.items():
-            if counts[fate] or (sources.vetting and fate is not Fate.NO_WINDOW):
+            if counts[fate] or (sources.vetting and fate is not PromptStatus.NO_WINDOW):
                 metrics[f"n_dropped_{side}_{reason}"] = counts[fate]
     return metrics
 
@@ -85,7 +84,7 @@ def sources_note(sources: Sources) -> str:
     lines.append("|---" * (4 + len(LEFT_OUT)) + "|")
     for side, fates in zip(_SIDES, sources.fates, strict=True):
         counts = Counter(fates)
-        cells = [counts[fate] for fate in (Fate.TRAIN, Fate.VALIDATION, *LEFT_OUT)]
+        cells = [counts[fate] for fate in (PromptStatus.TRAIN, PromptStatus.VALIDATION, *LEFT_OUT)]
         lines.append(f"| {side} | {len(fates)} | " + " | ".join(str(n) for n in cells) + " |")
     if sources.vetted_as:
         lines += ["", f"Vetted: {sources.vetted_as}."]
@@ -137,18 +136,16 @@ def log_extraction(tracker: Tracker, parent: OpenRun, row: StageRow, extracted: 
     position = (row.position or "").removeprefix("response")
     steps = [
         Step(f"{name}/{label}", value, layer)
-        for label, layer, one in validation_metrics(extracted.vectors)
-        for name, value in (("validation_accuracy", one.accuracy), ("effect_size", one.effect_size))
+        for label, layer, figures in validation_metrics(extracted.vectors)
+        for name, value in (("validation_accuracy", figures.accuracy), ("effect_size", figures.effect_size))
         if math.isfinite(value)
     ]
-    counts = {"n_train": len(extracted.activations.train), "n_dropped": extracted.activations.n_dropped}
-    sources = count_metrics(extracted.sources) if extracted.sources else {}
-    unconverged = sum(len(vectors.unconverged_layers) for vectors in extracted.vectors.values())
     metrics = {
-        **counts,
-        **sources,
+        "n_train": len(extracted.activations.train),
+        "n_dropped": extracted.activations.n_dropped,
+        **(count_metrics(extracted.sources) if extracted.sources else {}),
         "n_vectors": len(extracted.vectors) * row.n_layers,
-        "n_unconverged_probes": unconverged,
+        "n_unconverged_probes": sum(len(made.unconverged_layers) for made in extracted.vectors.values()),
     }
     name = f"extraction {position} · {row.model} · {row.trait}"
     run = _stage_run(row, name, parent, steps=steps, files=_extraction_files(row, extracted))
@@ -167,7 +164,7 @@ def _stage_run(
         steps=steps,
         started_at=now,
         finished_at=now,
-        files=files,
+        files={**cell_files(row), **files},
     )
 
 
@@ -179,6 +176,11 @@ def _extraction_files(row: StageRow, extracted: Extracted) -> dict[str, bytes]:
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
+def _write_cell(folder: Path, row: StageRow) -> None:
+    for name, content in cell_files(row).items():
+        (folder / name).write_bytes(content)
+
+
 def _write_extraction(folder: Path, row: StageRow, extracted: Extracted) -> None:
     names = {"model": row.model_id, "model_revision": row.model_revision, "trait": row.trait}
     provenance = {**names, "position": row.position, "extraction_key": row.key}
@@ -186,9 +188,9 @@ def _write_extraction(folder: Path, row: StageRow, extracted: Extracted) -> None
     if extracted.sources is not None:
         (folder / Artifact.CONTINUATIONS).write_bytes(continuation_bytes(extracted.sources))
     (folder / Artifact.VECTORS).mkdir()
-    for label, vectors in extracted.vectors.items():
+    for label, made in extracted.vectors.items():
         path = folder / Artifact.VECTORS / f"{label}.safetensors"
-        write_tensors(path, {"vectors": vectors.vectors}, {**provenance, "label": label})
+        write_tensors(path, {"vectors": made.vectors}, {**provenance, "label": label})
 
 
 def _source_tags(sources: Sources | None) -> dict[str, str]:
@@ -213,13 +215,13 @@ def _params(row: StageRow) -> dict[str, str]:
 
 def _calibration_steps(calibration: Calibration) -> list[Step]:
     steps: list[Step] = []
-    for layer, one in enumerate(calibration.layers):
-        figures = {
-            "norm": one.norm,
-            "norm_without_massive": one.norm_without_massive,
-            "mean_alignment": one.mean_alignment,
-            "top1_ratio_to_median": one.ratio_to_median[0],
-            "top1_ratio_to_mean": one.ratio_to_mean[0],
+    for layer, figures in enumerate(calibration.layers):
+        values = {
+            "norm": figures.norm,
+            "norm_without_massive": figures.norm_without_massive,
+            "mean_alignment": figures.mean_alignment,
+            "top1_ratio_to_median": figures.ratio_to_median[0],
+            "top1_ratio_to_mean": figures.ratio_to_mean[0],
         }
-        steps += [Step(name, value, layer) for name, value in figures.items() if math.isfinite(value)]
+        steps += [Step(name, value, layer) for name, value in values.items() if math.isfinite(value)]
     return steps

@@ -11,10 +11,17 @@ from typing import TYPE_CHECKING, Protocol
 
 from massact.config import AdapterConfig, JudgeConfig, LoadConfig
 from massact.domain import JudgeIdentity
-from massact.evaluation import Evaluation, FailedCell, Part, PlannedCell, Take, first_cells
-from massact.judges.caching import RememberingJudge
-from massact.progress import Progress
-from massact.screening import StoppedCell
+from massact.evaluation import (
+    Evaluation,
+    FailedCell,
+    Part,
+    PlannedCell,
+    Progress,
+    StoppedCell,
+    Take,
+    first_cells,
+)
+from massact.judges.caching import CachingJudge
 from massact.store.write.finished_run import FinishedRun
 from massact.store.write.tracker import OpenRun
 
@@ -60,7 +67,7 @@ class Work:
     """What the cells of a sweep share."""
 
     model: ModelUse
-    judge: RememberingJudge
+    judge: CachingJudge
     part: Part
     batch_rows: int | None = None
     """Responses generated side by side at most; `None`: as many as are of use and fit in memory."""

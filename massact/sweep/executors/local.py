@@ -4,18 +4,15 @@ from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Generator as Iteration
 from contextlib import closing
 
-from massact.evaluation import Evaluation, FailedCell, Part, PlannedCell, Take, first_cells
+from massact.evaluation import Evaluation, FailedCell, Part, PlannedCell, Progress, Take, first_cells, silent
 from massact.judges.base import Judge
 from massact.models.generate import Generator
 from massact.models.load import SteerableModel, describe
-from massact.progress import Progress, silent
 from massact.store.spool import Spool
 from massact.store.write.tracker import OpenRun
 from massact.sweep.executors.base import Finished, Loaded, MakeRun, ModelUse, Result, Work, WorkerReport
 from massact.sweep.generating import CellGenerator
 from massact.sweep.judging import JudgeThread
-
-# A sweep: batches of cells are generated one after the other, each judged while the next is generated.
 
 __all__ = ["Part", "evaluate_cells"]
 

@@ -17,16 +17,19 @@ Inequality Constraints", 2014).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
+from scipy.special import ndtr
 
-    Numbers = NDArray[np.float64]
+Numbers = NDArray[np.float64]
+Curve = Callable[[Numbers], Numbers]
+Kernel = Callable[[Numbers, Numbers], Numbers]
+
 
 COHERENCE_NOISE, GAIN_NOISE = 10.0, 3.0
 """How far a mean score of about ten questions lies off a smooth curve, in points."""
@@ -78,16 +81,6 @@ class Shape:
     """The most that can be gained: what the baseline leaves, in points."""
 
 
-class TrendPoint(NamedTuple):
-    """A mean over ladders."""
-
-    x: float
-    """ln(coefficient) less the expected best."""
-    gain: float
-    n: int
-    """Over how many observations."""
-
-
 class CoherenceBelief:
     """Where the cliff of a ladder may lie, and how steep it is."""
 
@@ -98,8 +91,6 @@ class CoherenceBelief:
         Args:
             may_surprise: whether the cliff may lie far off what is expected.
         """
-        import numpy as np
-
         self._shape = shape
         units, widths, log_prior = _grid(_SURPRISE if may_surprise else 0.0)
         self._cliffs, self._widths = shape.cliff + shape.spread * _SURPRISE_SCALE * units, widths
@@ -116,134 +107,107 @@ class CoherenceBelief:
         self._cliffs, self._widths, self._halves = self._cliffs[kept], widths[kept], self._halves[kept]
         self._weights = weights[kept] / weights[kept].sum()
 
-    def chance(self, x: "Numbers") -> "Numbers":
+    def chance(self, x: Numbers) -> Numbers:
         """`[n_x]`: the chance that a mean coherence is at or above the floor at each x."""
-        from scipy.special import ndtr
-
         above = ndtr((self._curves(x) - self._shape.floor) / (COHERENCE_NOISE / 2))
-        found: Numbers = above @ self._weights
-        return found
+        return np.asarray(above @ self._weights)
 
     def cliff(self) -> tuple[float, float]:
         """Mean and standard deviation of ln(coefficient) at the cliff."""
         mean = float(self._weights @ self._cliffs)
         return mean, math.sqrt(max(float(self._weights @ (self._cliffs - mean) ** 2), 0.0))
 
-    def _curves(self, x: "Numbers") -> "Numbers":
+    def _curves(self, x: Numbers) -> Numbers:
         """`[n_x, n_grid]`, 0 to 100."""
-        import numpy as np
-
         z = (x[:, None] - self._halves) / self._widths
         curves: Numbers = self._shape.baseline_coherence / (1 + np.exp(np.clip(z, -50, 50)))
         return curves
 
 
-class GainTrend:
-    """What the ladders of one model and trait have in common, over x less the expected best."""
+class Process:
+    """A Gaussian process after some observations."""
 
-    def __init__(self, ceiling: float, points: Sequence[TrendPoint] = ()) -> None:
-        import numpy as np
-        from scipy.linalg import cho_factor
+    def __init__(self, mean: Curve, kernel: Kernel, x: Numbers, y: Numbers, noise: Numbers) -> None:
+        """
+        Args:
+            mean: before any observation.
+            kernel: covariance before any observation, `[n_a, n_b]` of `[n_a]` and `[n_b]`.
+            noise: variance of each observation.
+        """
+        self._mean, self._kernel, self._x = mean, kernel, x
+        if len(x):
+            self._factor = cho_factor(kernel(x, x) + np.diag(noise))
+            self._residual = y - mean(x)
 
-        self._ceiling, self._spread = ceiling, _TREND_SPREAD * ceiling
-        self._x = np.array([point.x for point in points])
-        if points:
-            noise = np.array([((_OWN_SPREAD * ceiling) ** 2 + GAIN_NOISE**2) / point.n for point in points])
-            self._factor = cho_factor(_kernel(self._x, self._x, self._spread) + np.diag(noise))
-            self._residual = np.array([point.gain for point in points]) - self._prior(self._x)
-
-    def mean(self, x: "Numbers") -> "Numbers":
-        """`[n_x]`, in points."""
-        from scipy.linalg import cho_solve
-
+    def mean(self, x: Numbers) -> Numbers:
+        """`[n_x]`."""
         if not len(self._x):
-            return self._prior(x)
-        cross = _kernel(x, self._x, self._spread)
-        found: Numbers = self._prior(x) + cross @ cho_solve(self._factor, self._residual)
-        return found
+            return self._mean(x)
+        return np.asarray(self._mean(x) + self._kernel(x, self._x) @ cho_solve(self._factor, self._residual))
 
-    def covariance(self, a: "Numbers", b: "Numbers") -> "Numbers":
-        """`[n_a, n_b]`, in squared points."""
-        from scipy.linalg import cho_solve
-
-        prior = _kernel(a, b, self._spread)
+    def covariance(self, a: Numbers, b: Numbers) -> Numbers:
+        """`[n_a, n_b]`."""
         if not len(self._x):
-            return prior
-        left, right = (_kernel(one, self._x, self._spread) for one in (a, b))
-        found: Numbers = prior - left @ cho_solve(self._factor, right.T)
-        return found
+            return self._kernel(a, b)
+        known = self._kernel(a, self._x) @ cho_solve(self._factor, self._kernel(b, self._x).T)
+        return np.asarray(self._kernel(a, b) - known)
 
-    def _prior(self, x: "Numbers") -> "Numbers":
-        import numpy as np
 
+def gain_trend(ceiling: float, points: Sequence[tuple[float, float, int]] = ()) -> Process:
+    """What the gains of one model and trait's ladders have in common, in points over x less the expected best.
+
+    Args:
+        points: x, the mean gain there, and over how many observations.
+    """
+    x, gains, n = (
+        np.array(column, dtype=float) for column in (zip(*points, strict=True) if points else ((),) * 3)
+    )
+
+    def rise(x: Numbers) -> Numbers:
         z = (x + _RISE_BELOW_BEST) / _RISE_WIDTH
-        found: Numbers = _RISE_TO * self._ceiling / (1 + np.exp(np.clip(-z, -50, 50)))
-        return found
+        return np.asarray(_RISE_TO * ceiling / (1 + np.exp(np.clip(-z, -50, 50))))
+
+    return Process(
+        rise, _kernel(_TREND_SPREAD * ceiling), x, gains, ((_OWN_SPREAD * ceiling) ** 2 + GAIN_NOISE**2) / n
+    )
 
 
 class GainBelief:
     """What may be gained along the coefficients of a ladder."""
 
-    def __init__(self, shape: Shape, trend: GainTrend, observations: Sequence[Observation]) -> None:
-        import numpy as np
-        from scipy.linalg import cho_factor
+    def __init__(self, shape: Shape, trend: Process, observations: Sequence[Observation]) -> None:
+        own, self._shape = _kernel(_OWN_SPREAD * shape.ceiling), shape
+        seen = [one for one in observations if one.gain is not None and not one.is_partial]
+        x = np.array([math.log(one.coefficient) - shape.best for one in seen])
+        gains = np.array([one.gain for one in seen], dtype=float)
+        noise = np.full(len(seen), GAIN_NOISE**2)
+        self._process = Process(trend.mean, lambda a, b: trend.covariance(a, b) + own(a, b), x, gains, noise)
 
-        self._shape, self._trend = shape, trend
-        seen = [
-            (math.log(one.coefficient) - shape.best, one.gain)
-            for one in observations
-            if one.gain is not None and not one.is_partial
-        ]
-        self._x = np.array([x for x, _ in seen])
-        if seen:
-            noise = GAIN_NOISE**2 * np.eye(len(seen))
-            self._factor = cho_factor(self._covariance(self._x, self._x) + noise)
-            self._residual = np.array([gain for _, gain in seen]) - trend.mean(self._x)
-
-    def at(self, x: "Numbers") -> tuple["Numbers", "Numbers"]:
+    def at(self, x: Numbers) -> tuple[Numbers, Numbers]:
         """Mean and standard deviation of the gain at each x, in points."""
-        import numpy as np
-        from scipy.linalg import cho_solve
-
         x = x - self._shape.best
-        mean, variance = self._trend.mean(x), np.diag(self._covariance(x, x))
-        if len(self._x):
-            cross = self._covariance(x, self._x)
-            mean = mean + cross @ cho_solve(self._factor, self._residual)
-            variance = variance - (cross * cho_solve(self._factor, cross.T).T).sum(axis=1)
-        return mean, np.sqrt(np.maximum(variance, 1e-9))
+        variance = np.diag(self._process.covariance(x, x))
+        return self._process.mean(x), np.sqrt(np.maximum(variance, 1e-9))
 
-    def improvement(self, x: "Numbers", best: float) -> "Numbers":
+    def improvement(self, x: Numbers, best: float) -> Numbers:
         """`[n_x]`: by how many points a gain is expected to pass the best so far, none above the ceiling."""
         mean, deviation = self.at(x)
         return _excess(mean - best, deviation) - _excess(mean - self._shape.ceiling, deviation)
 
-    def _covariance(self, a: "Numbers", b: "Numbers") -> "Numbers":
-        return self._trend.covariance(a, b) + _kernel(a, b, _OWN_SPREAD * self._shape.ceiling)
+
+def _kernel(spread: float) -> Kernel:
+    return lambda a, b: np.asarray(spread**2 * np.exp(-0.5 * ((a[:, None] - b[None, :]) / _LENGTH) ** 2))
 
 
-def _kernel(a: "Numbers", b: "Numbers", spread: float) -> "Numbers":
-    import numpy as np
-
-    found: Numbers = spread**2 * np.exp(-0.5 * ((a[:, None] - b[None, :]) / _LENGTH) ** 2)
-    return found
-
-
-def _excess(ahead: "Numbers", deviation: "Numbers") -> "Numbers":
+def _excess(ahead: Numbers, deviation: Numbers) -> Numbers:
     """E[max(N(ahead, deviation), 0)]."""
-    import numpy as np
-    from scipy.special import ndtr
-
     z = ahead / deviation
-    found: Numbers = ahead * ndtr(z) + deviation * np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
-    return found
+    return np.asarray(ahead * ndtr(z) + deviation * np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi))
 
 
 @cache
-def _grid(surprise: float) -> tuple["Numbers", "Numbers", "Numbers"]:
+def _grid(surprise: float) -> tuple[Numbers, Numbers, Numbers]:
     """Cliffs (in units of the widest spread), widths and the log of the prior, `[n_grid]` each."""
-    import numpy as np
-
     units, steps = np.meshgrid(np.linspace(-3, 3, _N_CLIFFS), np.linspace(-2, 2, _N_WIDTHS), indexing="ij")
     narrow = _SURPRISE_SCALE * np.exp(-0.5 * (units * _SURPRISE_SCALE) ** 2)
     prior = (1 - surprise) * narrow + surprise * np.exp(-0.5 * units**2)

@@ -1,31 +1,23 @@
-"""Which coefficient each ladder should try next, or why none: one round of the search for all of them."""
+"""Which coefficient each ladder should try next, or why none, in words: one round of the search for all of them."""
 
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+import numpy as np
 
 from massact.domain import DEFAULT_BUDGET, DEFAULT_TOLERANCE, LEAST_EFFECT
 from massact.sweep.search.curves import (
     CoherenceBelief,
     GainBelief,
-    GainTrend,
+    Numbers,
     Observation,
+    Process,
     Shape,
-    TrendPoint,
+    gain_trend,
 )
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from massact.sweep.search.curves import Numbers
-
-    Mask = NDArray[np.bool_]
-
-
-# What a ladder's search came to, in words.
 
 MOVES = LEAST_EFFECT
 """A trait that changed by fewer points than this has not moved."""
@@ -180,7 +172,7 @@ class _Common(NamedTuple):
     """What a pool's ladders share."""
 
     shift: _Shift
-    trend: GainTrend
+    trend: Process
 
 
 def _shift(members: Sequence[Ladder], floor: float) -> _Shift:
@@ -200,17 +192,17 @@ def _shift(members: Sequence[Ladder], floor: float) -> _Shift:
     return _Shift(total / precision, math.sqrt(1 / precision))
 
 
-def _trend(members: Sequence[Ladder]) -> GainTrend:
+def _trend(members: Sequence[Ladder]) -> Process:
     by_place: dict[int, list[float]] = defaultdict(list)
     for ladder in members:
         for one in ladder.observations:
             if one.gain is not None and not one.is_partial:
                 by_place[round(math.log(one.coefficient / ladder.best) / _TREND_STEP)].append(one.gain)
     points = [
-        TrendPoint(_TREND_STEP * place, math.fsum(gains) / len(gains), len(gains))
+        (_TREND_STEP * place, math.fsum(gains) / len(gains), len(gains))
         for place, gains in sorted(by_place.items())
     ]
-    return GainTrend(max(ladder.ceiling for ladder in members), points)
+    return gain_trend(max(ladder.ceiling for ladder in members), points)
 
 
 def _shape(ladder: Ladder, shift: _Shift, floor: float) -> Shape:
@@ -225,8 +217,6 @@ def _shape(ladder: Ladder, shift: _Shift, floor: float) -> Shape:
 
 
 def _step(ladder: Ladder, common: _Common, settings: Settings) -> Step:
-    import numpy as np
-
     over = _over(ladder, settings)
     if over is not None:
         return over
@@ -281,10 +271,8 @@ def _conclude(ladder: Ladder, settings: Settings, why: str) -> Done:
     return conclude(ladder.observations, settings.floor, ladder.allowed, why)
 
 
-def _candidates(ladder: Ladder, cliff: float, floor: float) -> "Numbers":
+def _candidates(ladder: Ladder, cliff: float, floor: float) -> Numbers:
     """ln(coefficient) of those that may be tried, none of them tried: around the cliff and around the best."""
-    import numpy as np
-
     least, most = ladder.allowed
     best = ladder.best_coefficient(floor)
     low = min(cliff, cliff if best is None else math.log(best)) - _REACH
@@ -297,8 +285,7 @@ def _candidates(ladder: Ladder, cliff: float, floor: float) -> "Numbers":
     tried = np.log([one.coefficient for one in ladder.observations])
     if not len(tried):
         return x
-    is_new: Mask = np.abs(x[:, None] - tried).min(axis=1) > _LEAST_STEP
-    return np.compress(is_new, x)
+    return np.compress(np.abs(x[:, None] - tried).min(axis=1) > _LEAST_STEP, x)
 
 
 def _rounded(value: float, allowed: tuple[float, float]) -> float:

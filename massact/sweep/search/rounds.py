@@ -6,20 +6,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from massact.domain import Recipe
 from massact.errors import DataError, MissingPrerequisiteError
+from massact.evaluation import Screening
 from massact.keys import screening_key
-from massact.labels import format_label
+from massact.labels import format_label, parse_label
 from massact.prediction.adopted import parse_prior
 from massact.prediction.prior import Expectation, Prior, RelativeStrengthPrior, VectorFacts
-from massact.screening import Screening
 from massact.store.schema import EvaluationRow, Points, StoredPoint
 from massact.store.write.registry import ALIAS, prior_name, read_prior
-from massact.sweep.driver import Evaluator, GridRequest, Tally
+from massact.sweep.context import Session
+from massact.sweep.driver import Evaluator, Tally
+from massact.sweep.planner import GridRequest
 from massact.sweep.reuse import is_compared
 from massact.sweep.search import MOVES, Done, Ladder, Observation, Settings, Try, next_steps
-from massact.workflow.context import Session
-from massact.workflow.vectors import facts_of
+from massact.sweep.vectors import facts_of
 
 SURE = 0.9
 """A coefficient that is coherent with this chance is asked all questions at once."""
@@ -27,19 +27,6 @@ UNKNOWN_SPREAD = 1.0
 """Standard deviation of ln(coefficient) where nothing is known but the stream's norm."""
 NORM_SHARE = 0.7
 """Share of the full activation norm at which the best coefficient is then expected."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A label whose best coefficient is searched for at some layers."""
-
-    position: str
-    recipe: Recipe
-    layers: tuple[int, ...]
-
-    @property
-    def label(self) -> str:
-        return format_label(self.recipe)
 
 
 class LadderKey(NamedTuple):
@@ -93,43 +80,48 @@ class LadderSearch:
         self._settings, self._prior, self._screening = settings, prior, screening
         self._tried: set[tuple[LadderKey, float]] = set()
 
-    def run(self, wanted: Sequence[Wanted], signs: Iterable[int] = (1,)) -> tuple[Tally, list[Ending]]:
+    def run(self, wanted: Sequence[GridRequest], signs: Iterable[int] = (1,)) -> tuple[Tally, list[Ending]]:
         """Search until every ladder is over. Cells that the store holds are used as they are.
+
+        Args:
+            wanted: positions, recipes and layers; their coefficients are not looked at.
+            signs: of the coefficients that may be tried.
 
         Raises:
             MissingPrerequisiteError: nothing was extracted at a position, or the baseline has no scores.
             Interrupted: somebody asked to stop; the cells in hand were finished.
         """
-        tally = Tally()
+        tally, n_rounds = Tally(), 0
         baseline = self._evaluator.baseline_row()
         ladders = self._ladders(wanted, tuple(signs), baseline)
-        recipes = {one.label: one.recipe for one in wanted}
         endings: dict[LadderKey, str] = {}
-        round_number = 0
         while len(endings) < len(ladders):
-            ladders = self._observed(ladders, recipes, baseline)
-            steps = next_steps(list(ladders.values()), self._settings)
-            tries = {_key(key): step for key, step in steps.items() if isinstance(step, Try)}
-            endings |= {_key(key): step.reason for key, step in steps.items() if isinstance(step, Done)}
-            tries = {key: step for key, step in tries.items() if key not in endings}
+            ladders = self._observed(ladders, baseline)
+            tries: dict[LadderKey, Try] = {}
+            for key, step in next_steps(list(ladders.values()), self._settings).items():
+                if isinstance(step, Done):
+                    endings[_key(key)] = step.reason
+                elif key not in endings:
+                    tries[_key(key)] = step
             if not tries:
                 continue
-            round_number += 1
+            n_rounds += 1
             self._session.say(
-                f"round {round_number}: {len(tries)} of {len(ladders)} ladders try one more coefficient"
+                f"round {n_rounds}: {len(tries)} of {len(ladders)} ladders try one more coefficient"
             )
             doubtful = {key: step for key, step in tries.items() if step.coherent_chance < SURE}
             sure = {key: step for key, step in tries.items() if key not in doubtful}
             for some, screening in ((sure, None), (doubtful, self._screening)):
-                if some:
-                    tally.add(self._evaluator.run(_requests(some, recipes), screening))
-            self._tried |= {(key, step.coefficient) for key, step in tries.items()}
-            for key in tries:
+                requests = [_request(key, [key.sign * step.coefficient]) for key, step in some.items()]
+                if requests:
+                    tally.add(self._evaluator.run(requests, screening))
+            for key, step in tries.items():
+                self._tried.add((key, step.coefficient))
                 ladders[key] = replace(ladders[key], spent=ladders[key].spent + 1)
         return tally, [self._ending(ladders[key], endings[key]) for key in ladders]
 
     def _ladders(
-        self, wanted: Sequence[Wanted], signs: Sequence[int], baseline: EvaluationRow
+        self, wanted: Sequence[GridRequest], signs: Sequence[int], baseline: EvaluationRow
     ) -> dict[LadderKey, Ladder]:
         trait_mean, coherence = baseline.trait_mean, baseline.coherence_mean
         if trait_mean is None or coherence is None:
@@ -146,7 +138,7 @@ class LadderSearch:
                 expected = expect(self._prior, of_layer)
                 sources[expected.source] = None
                 for sign in signs:
-                    key = LadderKey(one.position, one.label, layer, sign)
+                    key = LadderKey(one.position, format_label(one.recipe), layer, sign)
                     ladders[key] = Ladder(
                         key=key,
                         pool=(baseline.model, baseline.trait, sign),
@@ -162,32 +154,31 @@ class LadderSearch:
         return ladders
 
     def _observed(
-        self, ladders: Mapping[LadderKey, Ladder], recipes: Mapping[str, Recipe], baseline: EvaluationRow
+        self, ladders: Mapping[LadderKey, Ladder], baseline: EvaluationRow
     ) -> dict[LadderKey, Ladder]:
         """The ladders with what the store holds of exactly their cells: same vector, judge, baseline and all."""
-        session, least = self._session, self._session.experiment.least_scored
-        with session.store() as store:
-            points, failures = store.points_and_failures(session.experiment.name)
+        name, least = self._session.experiment.name, self._session.experiment.least_scored
+        with self._session.stores.read() as store:
+            points, failures = store.points_and_failures(name)
             points = points.counting(least)
             points = points.where(is_compared(points.numbers["baseline_trait_mean"], baseline, least))
-            stopped = [one.row for one in store.screenings(session.experiment.name)]
+            screenings = [one.row for one in store.screenings(name)]
         floor = self._settings.floor
-        stopped = [row for row in stopped if row.coherence_mean is not None and row.coherence_mean < floor]
+        stopped = [row for row in screenings if row.coherence_mean is not None and row.coherence_mean < floor]
         seen = _seen(self._evaluator, points, [one.row for one in failures], stopped, ladders)
-        requests = [
-            GridRequest(key.position, recipes[key.label], (key.layer,), tuple(coefficients))
-            for key, coefficients in _coefficients(seen).items()
-        ]
-        keys = set(self._evaluator.planner.cells(requests))
+        coefficients: dict[LadderKey, list[float]] = defaultdict(list)
+        for one in seen.values():
+            coefficients[one.ladder].append(one.ladder.sign * one.observation.coefficient)
+        keys = set(self._evaluator.planner.cells(_request(*each) for each in coefficients.items()))
         # what was given up once and evaluated since counts as evaluated
         keys |= {screening_key(key) for key in keys if key not in seen}
-        found: dict[LadderKey, list[Observation]] = defaultdict(list)
+        observed: dict[LadderKey, list[Observation]] = defaultdict(list)
         for key, one in seen.items():
             # what failed before this search is tried again: the reason may be gone
             is_known = one.observation.coherence is not None
             if key in keys and (is_known or (one.ladder, one.observation.coefficient) in self._tried):
-                found[one.ladder].append(one.observation)
-        return {key: replace(one, observations=tuple(found[key])) for key, one in ladders.items()}
+                observed[one.ladder].append(one.observation)
+        return {key: replace(one, observations=tuple(observed[key])) for key, one in ladders.items()}
 
     def _ending(self, ladder: Ladder, reason: str) -> Ending:
         key = _key(ladder.key)
@@ -226,7 +217,7 @@ def _seen(
     ladders: Iterable[LadderKey],
 ) -> dict[str, _Seen]:
     """What was tried of the ladders by key, in whatever setting."""
-    found: dict[str, _Seen] = {}
+    seen: dict[str, _Seen] = {}
     wanted = set(ladders)
     is_positive = evaluator.planner.direction == "positive"
 
@@ -238,7 +229,7 @@ def _seen(
         key = LadderKey(str(one.position), str(one.label), one.layer, _sign(one.coefficient))
         if key in wanted:
             gain = delta if delta is None or is_positive else -delta
-            found[one.key] = _Seen(key, Observation(abs(one.coefficient), coherence, gain, is_partial=part))
+            seen[one.key] = _Seen(key, Observation(abs(one.coefficient), coherence, gain, is_partial=part))
 
     for row in failed:
         if evaluator.is_of(row.model, row.trait):
@@ -251,23 +242,11 @@ def _seen(
         if evaluator.is_of(model, trait) and tuple(place) in labels:
             for point in map(points.at, indices.tolist()):
                 take(point, point.coherence_mean, point.delta)
-    return found
+    return seen
 
 
-def _coefficients(
-    seen: Mapping[str, _Seen],
-) -> dict[LadderKey, list[float]]:
-    found: dict[LadderKey, list[float]] = defaultdict(list)
-    for one in seen.values():
-        found[one.ladder].append(one.ladder.sign * one.observation.coefficient)
-    return found
-
-
-def _requests(tries: Mapping[LadderKey, Try], recipes: Mapping[str, Recipe]) -> list[GridRequest]:
-    return [
-        GridRequest(key.position, recipes[key.label], (key.layer,), (key.sign * step.coefficient,))
-        for key, step in tries.items()
-    ]
+def _request(key: LadderKey, coefficients: Iterable[float]) -> GridRequest:
+    return GridRequest(key.position, parse_label(key.label), (key.layer,), tuple(coefficients))
 
 
 def _key(key: object) -> LadderKey:
@@ -277,9 +256,6 @@ def _key(key: object) -> LadderKey:
 
 def _sign(coefficient: float) -> int:
     return int(math.copysign(1, coefficient))
-
-
-# What a search of this experiment starts from before it has tried anything.
 
 
 def stored_prior(session: Session) -> Prior:
@@ -294,21 +270,21 @@ def stored_prior(session: Session) -> Prior:
     """
     experiment = session.experiment
     name = prior_name(experiment.name)
-    found = read_prior(session.tracking_uri, name)
-    if found is None:
+    registered = read_prior(session.stores.tracking_uri, name)
+    if registered is None:
         return RelativeStrengthPrior(
             source="relative strength as massact comes with it; massact predict tests it"
         )
     try:
-        prior = parse_prior(found.text, f"{name} version {found.version} of the model registry")
+        prior = parse_prior(registered.text, f"{name} version {registered.version} of the model registry")
     except DataError as error:
         raise DataError(
-            f"the registered model {name}, version {found.version}: {error}. Run massact predict again, or take "
+            f"the registered model {name}, version {registered.version}: {error}. Run massact predict again, or take "
             f"the alias {ALIAS!r} off it"
         ) from error
     if prior.floor != experiment.coherence_floor:
         return RelativeStrengthPrior(
-            source=f"relative strength as massact comes with it, since {name} version {found.version} is for a "
+            source=f"relative strength as massact comes with it, since {name} version {registered.version} is for a "
             f"coherence floor of {prior.floor:g}"
         )
     return prior

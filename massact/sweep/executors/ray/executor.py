@@ -5,8 +5,7 @@ from collections.abc import Callable, Sequence
 from collections.abc import Generator as Iteration
 from typing import Any
 
-from massact.evaluation import PlannedCell, Take, first_cells
-from massact.progress import Progress
+from massact.evaluation import PlannedCell, Progress, Take, first_cells
 from massact.store.spool import Spool
 from massact.store.write.tracker import OpenRun
 from massact.sweep.executors.base import Finished, Loaded, MakeRun, ModelUse, Result, Work, WorkerReport

@@ -10,7 +10,7 @@ from massact.domain import JudgeIdentity
 from massact.errors import ExecutorError, MassactError
 from massact.evaluation import FailedCell, Part, PlannedCell
 from massact.judges.base import Exchange, Judge, Usage, Verdict
-from massact.judges.caching import RememberingJudge
+from massact.judges.caching import CachingJudge
 from massact.sweep.executors.base import JudgeUse
 from massact.sweep.executors.options import RayOptions
 from massact.sweep.executors.ray.cluster import About, Cluster, Judged, Piece, Told, about, reason
@@ -43,7 +43,7 @@ class JudgeActor:
         self._driver_host, self._opener = driver_host, opener or open_judge_use
         self._lines: list[str] = []
         self._told = Usage()
-        self._open: dict[JudgeUse, RememberingJudge] = {}
+        self._open: dict[JudgeUse, CachingJudge] = {}
 
     def about(self) -> About:
         """Who this is."""
@@ -56,7 +56,7 @@ class JudgeActor:
 
     def score(self, use: "JudgeUse", exchanges: Sequence[Exchange]) -> tuple[list[Verdict], Told]:
         """Score exchanges anew, whatever is remembered of them."""
-        return self._judge(use).within.score(exchanges), self._tell()
+        return self._judge(use).inner.score(exchanges), self._tell()
 
     def judge(  # each travels by itself
         self,
@@ -77,7 +77,7 @@ class JudgeActor:
                 results += [_told(number, result) for number, result in given]
         return results, self._tell()
 
-    def _judge(self, use: "JudgeUse") -> RememberingJudge:
+    def _judge(self, use: "JudgeUse") -> CachingJudge:
         if use not in self._open:
             judge = self._opener(use)
             if judge.identity != use.identity:
@@ -85,7 +85,7 @@ class JudgeActor:
                     f"the judge {use.config.name} is another one on {socket.gethostname()}: it has "
                     f"{judge.identity.model}, the command {use.identity.model}; put the same files there"
                 )
-            self._open[use] = RememberingJudge(judge, self._cache(use))
+            self._open[use] = CachingJudge(judge, self._cache(use))
         return self._open[use]
 
     def _cache(self, use: "JudgeUse") -> Any:

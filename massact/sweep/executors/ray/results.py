@@ -20,9 +20,8 @@ from dataclasses import dataclass
 
 import torch
 
-from massact.evaluation import PlannedCell
+from massact.evaluation import PlannedCell, StoppedCell
 from massact.keys import cell_key
-from massact.screening import StoppedCell
 from massact.store.spool import Spool
 from massact.store.write.tracker import OpenRun
 from massact.sweep.executors.base import Finished, MakeRun
@@ -113,7 +112,7 @@ def whole_result(result: "Finished", vector: Any) -> "Finished":
         return result
     import torch
 
-    from massact.screening import StoppedCell
+    from massact.evaluation import StoppedCell
 
     tensor = torch.from_numpy(vector.copy())
     if isinstance(result, StoppedCell):

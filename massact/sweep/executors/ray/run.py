@@ -153,7 +153,7 @@ class Run:
     """The state of a sweep, moved on by `go_on` and by what the cluster answers."""
 
     def __init__(self, tools: Tools, work: Work, cells: Sequence[PlannedCell], take: Take) -> None:
-        remote = work.judge.within
+        remote = work.judge.inner
         if not isinstance(remote, RemoteJudge):
             raise TypeError("a judge of this process cannot judge on a cluster")
         self._tools, self._work, self._cells, self._take = tools, work, cells, take

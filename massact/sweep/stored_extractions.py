@@ -19,18 +19,18 @@ def newest_extractions(
     Args:
         any_settings: take the newest, whatever it was made with.
     """
-    found: dict[tuple[str, str | None, str | None], Stored[StageRow]] = {}
+    newest: dict[tuple[str, str | None, str | None], Stored[StageRow]] = {}
     for one in store.stages(Kind.EXTRACTION, experiment.name):  # the oldest first
         place = (one.row.model, one.row.trait, one.row.position)
-        known = found.get(place)
+        known = newest.get(place)
         if (
             any_settings
             or known is None
             or is_meant(one.row, experiment)
             or not is_meant(known.row, experiment)
         ):
-            found[place] = one
-    return found
+            newest[place] = one
+    return newest
 
 
 def is_meant(row: StageRow, experiment: Experiment) -> bool:

@@ -1,27 +1,25 @@
-"""What a phase's run says of the work that it took: of its judge, and of each worker where it has several."""
+"""The run of a phase: what its answers rest on, and what its work took of the judge and of each worker."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 
 from massact.config import ModelConfig, Prices, TraitConfig
 from massact.judges import Usage
-from massact.judges.caching import RememberingJudge
+from massact.judges.caching import CachingJudge
 from massact.store.schema import JudgeMetric, Tag, WorkerMetric
 from massact.store.write.finished_run import Step
 from massact.store.write.tracker import OpenRun
+from massact.sweep.context import Session
 from massact.sweep.executors.base import WorkerReport
-from massact.workflow.context import Session
-
-# What a phase's run says of its judge: whether it can be trusted, what it was asked, and what that costs.
 
 
-def ready_judge(session: Session, run: OpenRun, trait: TraitConfig, model: ModelConfig) -> RememberingJudge:
+def ready_judge(session: Session, run: OpenRun, trait: TraitConfig, model: ModelConfig) -> CachingJudge:
     """The experiment's judge, loaded and checked; a warning and a tag tell where it fails its canaries.
 
     Raises:
         JudgeError: the judge as a whole cannot be used.
     """
-    config, judge = session.experiment.judge, session.judge(trait, model)
+    config, judge = session.experiment.judge, session.judges.of(trait, model)
     judge.prepare()
     failures = session.judges.failures(config, judge)
     if failures and session.judges.is_news(failures):
@@ -30,29 +28,60 @@ def ready_judge(session: Session, run: OpenRun, trait: TraitConfig, model: Model
             "judge-check"
         )
     all_failures = session.judges.all_failures
-    session.tracker.set_tag(run, Tag.JUDGE_CHECK, f"failed: {all_failures}" if all_failures else "passed")
+    session.stores.tracker.set_tag(
+        run, Tag.JUDGE_CHECK, f"failed: {all_failures}" if all_failures else "passed"
+    )
     return judge
 
 
+def phase_params(session: Session) -> dict[str, object]:
+    """Params of every entry point's run: what its answers rest on."""
+    experiment = session.experiment
+    return {
+        "experiment": experiment.name,
+        "experiment_file": experiment.file,
+        "judge": experiment.judge.name,
+        "coherence_floor": f"{experiment.coherence_floor:g}",
+        "max_new_tokens": experiment.generation.max_new_tokens,
+    }
+
+
 @contextmanager
-def counted_judging(session: Session, run: OpenRun, *, say: bool = True) -> Iterator[None]:
-    """Keep on a run what judges were asked while the block ran, also where it was interrupted.
+def open_phase(
+    session: Session,
+    name: str,
+    parent: OpenRun | None = None,
+    params: Mapping[str, object] | None = None,
+    *,
+    say: bool = True,
+) -> Iterator[OpenRun]:
+    """The run of an entry point; what judges were asked and workers did is kept on it, also after an interruption.
 
     Args:
-        say: also tell it in a line.
+        say: also tell what they did.
     """
-    before = session.judges.usage
-    try:
-        yield
-    except BaseException:
-        session.patience.end()  # what went wrong may be the store, which is not waited for twice
-        with suppress(Exception):
-            _log_judge(session, run, session.judges.usage - before, say=say)
-        raise
-    _log_judge(session, run, session.judges.usage - before, say=say)
+    with session.stores.tracker.phase(
+        name, parent=parent, params={**phase_params(session), **(params or {})}
+    ) as run:
+        used = session.judges.usage
+        reports = {one.number: one for one in session.models.executor.reports}
+        logs: tuple[Callable[[], None], ...] = (
+            lambda: _log_workers(session, run, reports, say=say),
+            lambda: _log_judging(session, run, session.judges.usage - used, say=say),
+        )
+        try:
+            yield run
+        except BaseException:
+            session.stores.patience.end()  # what went wrong may be the store, which is not waited for twice
+            for log in logs:
+                with suppress(Exception):
+                    log()
+            raise
+        for log in logs:
+            log()
 
 
-def _log_judge(session: Session, run: OpenRun, used: Usage, *, say: bool) -> None:
+def _log_judging(session: Session, run: OpenRun, used: Usage, *, say: bool) -> None:
     if used == Usage():
         return
     prices = session.experiment.judge.prices
@@ -67,7 +96,7 @@ def _log_judge(session: Session, run: OpenRun, used: Usage, *, say: bool) -> Non
     values = {name.value: float(value) for name, value in metrics.items()}
     if prices is not None:
         values[JudgeMetric.COST.value] = used.cost(prompt=prices.prompt, completion=prices.completion)
-    session.tracker.log(run, metrics=values)
+    session.stores.tracker.log(run, metrics=values)
 
 
 def usage_line(used: Usage, prices: Prices | None) -> str:
@@ -80,35 +109,15 @@ def usage_line(used: Usage, prices: Prices | None) -> str:
     return f"{', '.join(parts)}; {used.cached} responses were judged before"
 
 
-@contextmanager
-def counted_work(session: Session, run: OpenRun, *, say: bool = True) -> Iterator[None]:
-    """Keep on a run what judges were asked and what workers did while the block ran, also where it was interrupted.
-
-    Args:
-        say: also tell it.
-    """
-    before = {one.number: one for one in session.executor.reports}
-    with ExitStack() as counting:
-        counting.enter_context(counted_judging(session, run, say=say))
-        try:
-            yield
-        except BaseException:
-            session.patience.end()  # what went wrong may be the store, which is not waited for twice
-            with suppress(Exception):
-                _log_work(session, run, before, say=say)
-            raise
-        _log_work(session, run, before, say=say)
-
-
-def _log_work(session: Session, run: OpenRun, before: Mapping[int, WorkerReport], *, say: bool) -> None:
-    reports = [_since(before.get(one.number), one) for one in session.executor.reports]
+def _log_workers(session: Session, run: OpenRun, before: Mapping[int, WorkerReport], *, say: bool) -> None:
+    reports = [_since(before.get(one.number), one) for one in session.models.executor.reports]
     reports = [one for one in reports if one.present_seconds > 0]
     if not reports:
         return
     steps = [step for one in reports for step in _steps(one)]
     text = _text(reports)
-    session.tracker.log(run, metrics={WorkerMetric.WORKERS.value: float(len(reports))}, steps=steps)
-    session.tracker.set_tag(run, Tag.EXECUTOR, f"ray: {text}")
+    session.stores.tracker.log(run, metrics={WorkerMetric.WORKERS.value: float(len(reports))}, steps=steps)
+    session.stores.tracker.set_tag(run, Tag.EXECUTOR, f"ray: {text}")
     if say:
         session.say(text)
 

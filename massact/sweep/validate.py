@@ -1,14 +1,13 @@
 """What only models and datasets can tell about an experiment file, checked before anything runs."""
 
 from massact.config import Experiment, Grid, ModelConfig
-from massact.data.checks import check_pairs
-from massact.data.traits import load_prompts
+from massact.data.traits import check_pairs, load_prompts
 from massact.errors import ConfigError, UsageError
 from massact.labels import parse_label
 from massact.layers import parse_layers
 from massact.models.load import ModelShape, read_shape
+from massact.sweep.context import Session
 from massact.vectors.massive_dims import check_cleaning
-from massact.workflow.context import Session
 
 MOST_CELLS = 10_000_000
 """Cells of a phase or of a command at most: ten times what was ever tried (docs/scale.md)."""
@@ -29,13 +28,13 @@ def check_experiment(session: Session, *, judges: bool = False) -> dict[str, Mod
     """
     experiment = session.experiment
     for trait in experiment.traits:
-        session.questions(trait)
+        session.datasets.questions(trait)
         if experiment.confirm_share is not None:
-            session.confirming_questions(trait)
+            session.datasets.confirming(trait)
         if experiment.extraction.vetting is not None and experiment.extraction.vetting.is_paired:
-            check_pairs(session.dataset(trait))
+            check_pairs(session.datasets.of(trait))
         for model in experiment.models if judges else ():
-            session.judge(trait, model)
+            session.judges.of(trait, model)
     load_prompts(experiment.resolve(experiment.calibration.prompts))
     return {model.name: _check_model(experiment, model) for model in experiment.models}
 

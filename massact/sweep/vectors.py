@@ -15,12 +15,12 @@ from massact.store.read.base import Stored
 from massact.store.schema import Artifact, Kind, StageRow
 from massact.store.write.stages import read_calibration
 from massact.store.write.tensors import read_activations, read_tensor
+from massact.sweep.context import Session
+from massact.sweep.stored_extractions import extract_command, newest_extractions, other_settings
 from massact.vectors.activations import Activations
 from massact.vectors.extract import make_vectors
 from massact.vectors.geometry import cosine, relative_strength, vector_digest
 from massact.vectors.massive_dims import Calibration
-from massact.workflow.context import Session
-from massact.workflow.stored_extractions import extract_command, newest_extractions, other_settings
 
 
 class StoredVectors:
@@ -29,7 +29,7 @@ class StoredVectors:
     def __init__(self, session: Session, config: ModelConfig, trait: TraitConfig) -> None:
         self._session = session
         name = session.experiment.name
-        with session.store() as store:
+        with session.stores.read() as store:
             extractions = newest_extractions(session.experiment, store)
             stages = store.stages(Kind.CALIBRATION, name)
             calibrations = [one for one in stages if one.row.model == config.name and one.row.trait is None]
@@ -44,7 +44,7 @@ class StoredVectors:
                 f"{config.name}, {trait.name}: no {lacking} in the store: run "
                 f"massact {command} --experiment {session.experiment.file} first"
             )
-        path = session.fetch(calibrations[-1].run_id, Artifact.CALIBRATION)
+        path = session.stores.fetch(calibrations[-1].run_id, Artifact.CALIBRATION)
         self.calibration: Calibration = read_calibration(path)
         self._made: dict[tuple[str, str], torch.Tensor] = {}
         self._activations: dict[str, Activations] = {}
@@ -70,7 +70,7 @@ class StoredVectors:
         if position not in self._activations:
             found = self._extraction(position)
             self._activations[position] = read_activations(
-                self._session.fetch(found.run_id, Artifact.ACTIVATIONS)
+                self._session.stores.fetch(found.run_id, Artifact.ACTIVATIONS)
             )
         return self._activations[position]
 
@@ -98,7 +98,7 @@ class StoredVectors:
         return found
 
     def _read(self, position: str, recipe: Recipe, label: str) -> torch.Tensor:
-        found, fetch = self._extraction(position), self._session.fetch
+        found, fetch = self._extraction(position), self._session.stores.fetch
         if label in found.row.labels:
             try:
                 path = fetch(found.run_id, f"{Artifact.VECTORS}/{label}.safetensors")

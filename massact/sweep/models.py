@@ -1,0 +1,308 @@
+"""The models of one command with the executor that uses them, and its judges, checked by canaries before a sweep."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from massact.config import Experiment, JudgeConfig, ModelConfig, TraitConfig, VariantConfig
+from massact.config.parse import CACHE_OFF
+from massact.data.traits import TraitDataset
+from massact.errors import ConfigError, MissingPrerequisiteError
+from massact.judges import Judge, Subject, Usage, open_judge
+from massact.judges.caching import CACHE_FILE, CachingJudge, JudgeCache, identity_digest
+from massact.judges.canaries import (
+    CANARIES_VERSION,
+    Canary,
+    CanaryResult,
+    english_canaries,
+    run_canaries,
+    toy_canaries,
+)
+from massact.judges.source import ModelSource
+from massact.models.load import Description, SteerableModel, describe, read_description
+from massact.models.source import former_revision
+from massact.store.read.database import is_absent
+from massact.store.schema import Kind
+from massact.store.spool import DEFAULT_SPOOL
+from massact.sweep.executors.base import Executor, JudgeUse, Loaded, ModelUse
+from massact.sweep.executors.local import LocalExecutor
+from massact.sweep.executors.options import Workload
+from massact.sweep.generating import load_use
+from massact.sweep.stores import Stores
+
+Say = Callable[[str], None]
+
+
+class Models:
+    """The models of one command: who evaluates cells with them, and the one in this process's memory."""
+
+    def __init__(self, experiment: Experiment, stores: Stores, workload: Workload, say: Say) -> None:
+        self._experiment, self._stores, self._workload, self._say = experiment, stores, workload, say
+        self._loaded: tuple[object, SteerableModel] | None = None
+        self._described: dict[tuple[str, str], Description] = {}
+        self._warned_of: set[str] = set()
+        self.executor = stores.executor = self._open_executor()
+        """Runs cells; nothing is started before cells are to be run."""
+
+    def _open_executor(self) -> Executor:
+        stores, ray = self._stores, self._workload.ray
+        if ray is None:
+            return LocalExecutor(self.load, lambda: stores.spool)
+        from massact.sweep.executors.ray.executor import RayExecutor
+        from massact.sweep.executors.ray.worker_env import CommandContext
+
+        context = CommandContext(
+            tracking_uri=stores.tracking_uri,
+            experiment=self._experiment.name,
+            spool=self._workload.spool.absolute(),
+            key_variable=self._experiment.judge.api_key_env,
+        )
+        return RayExecutor(ray, context, spool=lambda: stores.spool, say=self._say)
+
+    def use(self, config: ModelConfig, variant: VariantConfig) -> ModelUse:
+        """A variant as it is loaded."""
+        resolve, adapter = self._experiment.resolve, self._experiment.resolve_adapter(variant)
+        return ModelUse(resolve(variant.reference), variant.revision, adapter, config.load)
+
+    def get(self, config: ModelConfig, variant: VariantConfig) -> SteerableModel:
+        """A variant, loaded in this process."""
+        model = self.load(self.use(config, variant))
+        self._described[config.name, variant.name] = describe(model)
+        self.note_former_results(config.name, model.identity.revision)
+        return model
+
+    def load(self, use: ModelUse) -> SteerableModel:
+        """A model in this process. One is kept in memory: asking for another lets the first go."""
+        if self._loaded is None or self._loaded[0] != use:
+            self._loaded = None
+            self._say(f"loading {use.reference}")
+            self._loaded = (use, load_use(use))
+        return self._loaded[1]
+
+    def loaded(self, config: ModelConfig, variant: VariantConfig) -> Loaded:
+        """What a variant says of itself where cells are evaluated, once it is loaded there."""
+        if self._workload.ray is not None:
+            self._loaded = None  # the workers may share its device
+        loaded = self.executor.loaded(self.use(config, variant))
+        self._described[config.name, variant.name] = loaded.description
+        if loaded.unused_settings and config.name not in self._warned_of:
+            self._warned_of.add(config.name)
+            self._say(
+                f"note: {config.name}: its generation_config.json asks for {loaded.unused_settings}, which is not "
+                "used: `generation` in the experiment file alone says how responses are generated (temperature 0 is "
+                "greedy)"
+            )
+        return loaded
+
+    def description(self, config: ModelConfig, variant: VariantConfig) -> Description:
+        """What identifies a variant, without loading it where its files tell."""
+        names = (config.name, variant.name)
+        if names not in self._described:
+            use = self.use(config, variant)
+            described = read_description(
+                use.reference, revision=use.revision, adapter=use.adapter, options=use.options
+            )
+            if described is None and self._stores.is_dry:
+                raise MissingPrerequisiteError(f"only the weights of {variant.reference} tell its dtype")
+            self._described[names] = described or self.loaded(config, variant).description
+            self.note_former_results(config.name, self._described[names].identity.revision)
+        return self._described[names]
+
+    def note_former_results(self, name: str, revision: str) -> None:
+        """Say, once, where the store has results from when less of a local folder identified its model.
+
+        Args:
+            name: the model's in the experiment file, or the judge's.
+            revision: that of the model, or of the judge's.
+        """
+        former, uri = former_revision(revision), self._stores.tracking_uri
+        if former == revision or revision in self._warned_of or is_absent(uri):
+            return
+        self._warned_of.add(revision)
+        experiment = self._experiment.name
+        with self._stores.read() as store:
+            kinds = (Kind.CALIBRATION, Kind.EXTRACTION)
+            stored = {one.row.model_revision for kind in kinds for one in store.stages(kind, experiment)}
+            for one in store.baselines(experiment):
+                stored |= {one.row.model_revision, one.row.judge_model}
+        if former in stored:
+            self._say(
+                f"note: {name}: the store has results of these weights from before generation settings, tokenizer and "
+                "templates of a local folder counted as well. Nothing tells whether those files were the same then, so "
+                "that they are kept, apart, as another setting's (docs/design/cell-identity.md)"
+            )
+
+
+class Judges:
+    """Opens judges for the traits of one experiment."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        models: Models,
+        dataset: Callable[[TraitConfig], TraitDataset],
+        *,
+        say: Say,
+        folder: Path = Path(DEFAULT_SPOOL).parent,
+    ) -> None:
+        """
+        Args:
+            models: those that are steered, for the judge `self`.
+            dataset: reads a trait's dataset.
+            folder: where the judge cache lies unless the file names another place.
+        """
+        self._experiment, self._models, self._dataset = experiment, models, dataset
+        self._folder, self._say = folder, say
+        self._open: dict[tuple[JudgeConfig, str, str], CachingJudge] = {}
+        self._caches: dict[Path, JudgeCache] = {}
+        self._failures: dict[str, str] = {}
+        self._told: set[str] = set()
+
+    def of(
+        self, trait: TraitConfig, model: ModelConfig | None = None, *, config: JudgeConfig | None = None
+    ) -> CachingJudge:
+        """A judge for a trait, asked about equal text once.
+
+        Args:
+            model: whose responses are judged; only the judge `self` differs by it, and needs it where the
+                experiment has several.
+            config: `None`: the experiment's.
+
+        Raises:
+            UsageError: it cannot be used.
+        """
+        judge = self._opened(config or self._experiment.judge, trait, model)
+        if config is None:
+            self._models.note_former_results(judge.identity.id, judge.identity.model)
+        return judge
+
+    def _opened(self, config: JudgeConfig, trait: TraitConfig, model: ModelConfig | None) -> CachingJudge:
+        model = self._model(model) if config.kind == "self" else None
+        wanted = (config, trait.name, model.name if model else "")
+        if wanted not in self._open:
+            dataset = self._dataset(trait)
+            subject = Subject(
+                dataset.definition,
+                dataset.eval_prompt,
+                steered=self._source(model) if model else None,
+                resolve=self._experiment.resolve,
+            )
+            if config.kind == "likelihood":
+                self._check_scope(trait, dataset)
+            judge = self._placed(open_judge(config, subject), config, subject, model)
+            self._open[wanted] = CachingJudge(judge, self._cache(config))
+        return self._open[wanted]
+
+    def _source(self, model: ModelConfig) -> ModelSource:
+        models = self._models
+        return ModelSource(
+            lambda: models.description(model, model.instruct), lambda: models.get(model, model.instruct)
+        )
+
+    def _placed(
+        self, judge: Judge, config: JudgeConfig, subject: Subject, model: ModelConfig | None
+    ) -> Judge:
+        """A judge where the executor has its judges: in this process, or one of the executor's in its place."""
+        executor = self._models.executor
+        if isinstance(executor, LocalExecutor):
+            return judge
+        from massact.sweep.executors.ray.executor import RayExecutor
+
+        assert isinstance(executor, RayExecutor)
+        cache = self._cache_path(config)
+        use = JudgeUse(
+            config=config,
+            model=subject.resolve(config.model) if config.model else "",
+            definition=subject.definition,
+            eval_prompt=subject.eval_prompt,
+            steered=None if model is None else self._models.use(model, model.instruct),
+            identity=judge.identity,
+            cache=None if cache is None else cache.absolute(),
+        )
+        return executor.judge(use)
+
+    @property
+    def usage(self) -> Usage:
+        """What all judges of this command were asked."""
+        return sum((judge.usage for judge in self._open.values()), Usage())
+
+    def failures(self, config: JudgeConfig, judge: CachingJudge) -> str:
+        """Which canaries a judge fails, empty where none: asked once for each judge, and remembered in the cache.
+
+        Raises:
+            JudgeError: the judge as a whole cannot be used.
+        """
+        digest, cache = _check_digest(judge), self._cache(config)
+        known = self._failures.get(digest)
+        if known is None and cache is not None:
+            known = cache.check(digest)
+        if known is None:
+            return self.check(config, judge, repeats=1)[1]
+        self._failures[digest] = known
+        return known
+
+    def check(
+        self, config: JudgeConfig, judge: CachingJudge, *, repeats: int
+    ) -> tuple[list[CanaryResult], str]:
+        """What a judge makes of the canaries, asked anew, and which it fails; the latter is remembered.
+
+        Raises:
+            JudgeError: the judge as a whole cannot be used.
+        """
+        results = run_canaries(judge.inner, canaries_for(config), repeats=repeats)
+        failures = "; ".join(f"{one.canary.name}: {one.failure}" for one in results if one.failure)
+        digest, cache = _check_digest(judge), self._cache(config)
+        self._failures[digest] = failures
+        # what could not be asked may be answered the next time
+        if cache is not None and all(verdict.scored for one in results for verdict in one.verdicts):
+            cache.keep_check(digest, failures)
+        return results, failures
+
+    @property
+    def all_failures(self) -> str:
+        """Those of all judges that were checked so far."""
+        return "; ".join(dict.fromkeys(one for one in self._failures.values() if one))
+
+    def is_news(self, failures: str) -> bool:
+        """Whether this is asked about these failures for the first time."""
+        is_new = failures not in self._told
+        self._told.add(failures)
+        return is_new
+
+    def _check_scope(self, trait: TraitConfig, dataset: TraitDataset) -> None:
+        from massact.judges.likelihood import check_scope
+
+        models = {
+            one.name: self._experiment.resolve(one.instruct.reference) for one in self._experiment.models
+        }
+        check_scope(trait.name, definition=dataset.definition, questions=dataset.questions, models=models)
+
+    def _model(self, model: ModelConfig | None) -> ModelConfig:
+        if model is None and len(self._experiment.models) > 1:
+            raise ConfigError(
+                "the judge self is the steered model: name the model whose responses it is to judge"
+            )
+        return model or self._experiment.models[0]
+
+    def _cache(self, config: JudgeConfig) -> JudgeCache | None:
+        path = self._cache_path(config)
+        if path is None:
+            return None
+        if path not in self._caches:
+            self._caches[path] = JudgeCache(path, say=self._say)
+        return self._caches[path]
+
+    def _cache_path(self, config: JudgeConfig) -> Path | None:
+        if config.cache == CACHE_OFF:
+            return None
+        if config.cache:
+            return Path(self._experiment.resolve(config.cache)).expanduser()
+        return self._folder / CACHE_FILE
+
+
+def _check_digest(judge: CachingJudge) -> str:
+    return f"{identity_digest(judge.identity).hex()}-{CANARIES_VERSION}"
+
+
+def canaries_for(config: JudgeConfig) -> list[Canary]:
+    """The canaries in the language that a judge reads."""
+    return toy_canaries() if config.kind == "likelihood" else english_canaries(relevance=config.relevance)

@@ -1,0 +1,273 @@
+"""Stored results as the cells they are of: to be judged where scores lack, by another judge, or on other questions.
+
+Nothing is generated here. What a run holds counts, not what files of today say.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from massact.config import ModelConfig, TraitConfig
+from massact.domain import Cell, Geometry, Response, Timing
+from massact.errors import DataError, MassactError, MissingPrerequisiteError, UsageError
+from massact.evaluation import Evaluation, FailedCell, PlannedCell
+from massact.judges import Exchange
+from massact.keys import cell_key
+from massact.store.read.base import Stored
+from massact.store.schema import Artifact, EvaluationRow, Tag, is_scored, stored_cell
+from massact.store.schema.points import has_enough_scores
+from massact.store.write.evaluations import evaluation_whole_run
+from massact.store.write.rows import Baseline, Place, baseline_of
+from massact.store.write.tensors import read_responses, read_tensor
+from massact.store.write.tracker import OpenRun
+from massact.sweep.accounting import ready_judge
+from massact.sweep.context import Session
+from massact.vectors.geometry import vector_digest
+
+NOT_NAMED = "the experiment file does not name its model or trait any more"
+IMPORTED = "imported, so that what exactly was measured is not known"
+NOT_TOLD = (
+    "what it was evaluated with cannot be told: an older version evaluated it, and the trait's dataset or the "
+    "model's chat template has changed since"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What the experiment file has of a row's model and trait."""
+
+    model: ModelConfig
+    trait: TraitConfig
+
+
+def subject_of(session: Session, row: EvaluationRow) -> Subject | None:
+    """The model and trait of a row; `None` where the experiment file names them no more."""
+    experiment = session.experiment
+    try:
+        subject = Subject(experiment.model(row.model), experiment.trait(row.trait))
+    except UsageError:
+        return None
+    return subject if subject.model.instruct.name == row.model_variant else None
+
+
+def stored_subject(session: Session, row: EvaluationRow) -> tuple[Subject, Cell] | str:
+    """What the experiment file has of a row's model and trait, and the row's cell; else why there is none."""
+    if row.origin == "imported":
+        return IMPORTED
+    subject = subject_of(session, row)
+    if subject is None:
+        return NOT_NAMED
+    cell = stored_cell(row) or stored_cell(row, told_by_files(session, subject))
+    return NOT_TOLD if cell is None else (subject, cell)
+
+
+def told_by_files(session: Session, subject: Subject) -> dict[str, str]:
+    """What rows of earlier versions do not tell of their cells, as the files of today have it."""
+    described = session.models.description(subject.model, subject.model.instruct)
+    dataset = session.datasets.of(subject.trait).digest
+    return {"trait_digest": dataset, "chat_template_digest": described.chat_template_digest}
+
+
+def stored_plan(session: Session, cell: Cell, stored: Stored[EvaluationRow]) -> PlannedCell:
+    """A cell ready to be evaluated, with the vector and the geometry that its run keeps.
+
+    Raises:
+        MassactError: the vector cannot be read, or is another one than the row names.
+    """
+    row, vector = stored.row, None
+    if row.layer is not None:
+        vector = read_tensor(session.stores.fetch(stored.run_id, Artifact.VECTOR), "vector")
+        if vector_digest(vector) != row.vector_digest:
+            raise DataError("its vector is another one: see massact doctor")
+    energy, cosine, strength = row.massive_energy, row.cosine_to_uncleaned, row.relative_strength
+    geometry = None
+    if energy is not None and cosine is not None and strength is not None:
+        geometry = Geometry(energy, cosine, strength)
+    return PlannedCell(cell, vector, geometry, row.n_dims_cleaned)
+
+
+RESPONSES_AT_ONCE = 256
+"""Responses that the judge is given at a time, in whole evaluations."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """A stored result with the scores that it lacked, as far as the judge now gave them."""
+
+    run_id: str
+    """That holds the responses."""
+    evaluation: Evaluation
+    has_texts: bool = True
+    """Whether its responses were kept; of others the scores alone are known, and it can only be compared anew."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Of that run."""
+
+    @property
+    def unscored(self) -> list[Response]:
+        """The responses that the judge is asked about."""
+        return (
+            [response for response in self.evaluation.responses if _is_unscored(response)]
+            if self.has_texts
+            else []
+        )
+
+
+def judged_again(
+    session: Session,
+    parent: OpenRun,
+    subject: Subject,
+    stored: Mapping[str, PlannedCell],
+    *,
+    say: Callable[[str], None] | None = None,
+) -> Iterator[Again]:
+    """Stored results whose responses without scores are judged again: nothing is generated.
+
+    Args:
+        stored: cells by the run that holds their result; one whose responses were not kept comes as it is where it has
+            enough scores, and is passed over else.
+        say: told of each that is passed over; `None`: nobody is.
+
+    Raises:
+        JudgeError: the judge as a whole cannot be used.
+    """
+    with session.stores.read() as store:
+        rows = store.rows(stored)
+    batch: list[Again] = []
+    for run_id, planned in stored.items():
+        if session.interruption.is_requested:
+            break
+        held = _held(session, run_id, planned, rows.get(run_id), say)
+        if held is None:
+            continue
+        batch.append(held)
+        if sum(map(size, batch)) >= RESPONSES_AT_ONCE:
+            yield from judged(session, parent, subject, batch)
+            batch = []
+    yield from judged(session, parent, subject, batch)
+
+
+def _held(
+    session: Session,
+    run_id: str,
+    planned: PlannedCell,
+    row: EvaluationRow | None,
+    say: Callable[[str], None] | None,
+) -> Again | None:
+    if row is None or row.same_as is not None:
+        return None
+    try:
+        held = read_again(session, run_id, planned, row)
+    except MassactError as error:
+        if say is not None:
+            say(f"warning: run {run_id}: {error}")
+        return None  # they were not kept (--save-responses)
+    return held if len(held.evaluation.responses) == row.n_questions else None
+
+
+def read_again(session: Session, run_id: str, planned: PlannedCell, row: EvaluationRow) -> Again:
+    """A stored result as that of a cell: without scores where another judge gave them.
+
+    It comes without texts where those were not kept and it has scores enough.
+
+    Raises:
+        MassactError: its responses cannot be read, and its scores do not suffice.
+    """
+    is_own = cell_key(planned.cell) == row.key
+    has_texts, judge_seconds = True, row.judge_seconds or 0.0
+    try:
+        responses = read_responses(session.stores.fetch(run_id, Artifact.RESPONSES))
+    except MassactError:
+        if not is_own or not is_scored(row, session.experiment.least_scored):
+            raise
+        with session.stores.read() as store:
+            scores = store.scores([run_id]).get(run_id)
+        if scores is None:
+            raise
+        has_texts, reason = False, f"told by run {run_id}"
+        pairs = zip(scores.trait, scores.coherence, strict=True)
+        responses = tuple(Response("", "", *pair, None if None not in pair else reason) for pair in pairs)
+    if not is_own:
+        responses = tuple(replace(said, trait=None, coherence=None, reason=None) for said in responses)
+        judge_seconds = 0.0
+    seconds = row.generation_seconds or 0.0
+    timing = Timing(seconds, judge_seconds, round((row.tokens_per_second or 0.0) * seconds))
+    return Again(
+        run_id, Evaluation(planned, responses, timing), has_texts, session.stores.tracker.tags(run_id)
+    )
+
+
+def judged(session: Session, parent: OpenRun, subject: Subject, batch: Sequence[Again]) -> Iterator[Again]:
+    """The same results once the judge was asked about their responses without scores, all at once.
+
+    Raises:
+        JudgeError: the judge as a whole cannot be used.
+    """
+    unscored = [response for held in batch for response in held.unscored]
+    seconds = 0.0
+    if unscored:
+        judge = ready_judge(session, parent, subject.trait, subject.model)
+        began = time.perf_counter()
+        verdicts = iter(judge.score([Exchange(said.question, said.response) for said in unscored]))
+        seconds = (time.perf_counter() - began) / len(batch)
+    for held in batch:
+        evaluation = held.evaluation
+        if held.unscored:
+            responses = tuple(
+                _with_verdict(said, next(verdicts)) if _is_unscored(said) else said
+                for said in evaluation.responses
+            )
+            spent = replace(evaluation.timing, judge_seconds=evaluation.timing.judge_seconds + seconds)
+            evaluation = replace(evaluation, responses=responses, timing=spent)
+        yield replace(held, evaluation=evaluation)
+
+
+def put_again(
+    session: Session, parent: OpenRun, place: Place, held: Again, baseline: Baseline | None
+) -> None:
+    """Write a result that was judged again: how its text came about is told as by the run that it comes from."""
+    place = replace(
+        place,
+        attention=held.tags.get(Tag.ATTENTION.value),
+        unused_settings=held.tags.get(Tag.UNUSED_SETTINGS.value, ""),
+    )
+    whole, _ = evaluation_whole_run(
+        place, held.evaluation, baseline=baseline, keep_responses=held.has_texts, parent=parent
+    )
+    tagged = replace(whole, tags={**whole.tags, Tag.REJUDGED.value: held.run_id})
+    session.stores.spool.put(tagged, experiment_id=parent.experiment_id)
+
+
+def _with_verdict(response: Response, verdict: object) -> Response:
+    return replace(response, **{name: getattr(verdict, name) for name in ("trait", "coherence", "reason")})
+
+
+def _is_unscored(response: Response) -> bool:
+    return response.trait is None or response.coherence is None
+
+
+def size(held: Again) -> int:
+    """What a result takes of a batch: the responses that the judge is asked about, 1 at least."""
+    return max(len(held.unscored), 1)
+
+
+def is_short(session: Session, evaluation: Evaluation) -> bool:
+    """Whether a result has scores of too few of its responses to count."""
+    summary = evaluation.summary
+    return not has_enough_scores(summary.n_scored, summary.n_unscored, session.experiment.least_scored)
+
+
+def checked_baseline(session: Session, model: str, result: Evaluation | FailedCell) -> Baseline:
+    """A baseline's result as what evaluations are compared with.
+
+    Raises:
+        MissingPrerequisiteError: it could not be evaluated, or has scores of too few responses.
+    """
+    if isinstance(result, FailedCell):
+        raise MissingPrerequisiteError(f"the baseline of {model} could not be evaluated: {result.error}")
+    if is_short(session, result):
+        raise MissingPrerequisiteError(
+            f"the baseline of {model} lacks scores of {result.summary.n_unscored} of its {len(result.responses)} "
+            f"responses, too many to compare anything with it (least_scored {session.experiment.least_scored:g}): "
+            "see massact judge-check; the same command has them judged again"
+        )
+    return baseline_of(result)

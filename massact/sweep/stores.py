@@ -1,0 +1,165 @@
+"""The run store of one command: its writer, its reader, and the spool on the way to it."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+from massact.config import Experiment
+from massact.errors import MassactError, StoreError
+from massact.query.load import declared_by_data
+from massact.store.read import RunStore, open_patient_store
+from massact.store.read.contents import stored_runs
+from massact.store.retry import Patience, StoreLostError
+from massact.store.schema import Kind
+from massact.store.spool import Spool, send_leftovers
+from massact.store.write.artifacts import fetch_from
+from massact.store.write.tracker import OpenRun, Tracker
+from massact.sweep.claims import Sharing
+from massact.sweep.executors.base import Executor
+from massact.sweep.executors.options import Workload
+
+Say = Callable[[str], None]
+PARTING_SECONDS = 30.0
+"""How long an ending command waits for the spools of other machines."""
+
+
+class Stores:
+    """The run store of one command, written and read, and the spool on the way to it."""
+
+    def __init__(self, experiment: Experiment, tracking_uri: str, workload: Workload, say: Say) -> None:
+        self.tracking_uri = tracking_uri
+        self.patience = Patience(workload.store_timeout, say=say)
+        self.is_dry = False
+        """Whether nothing is to be written, and no weights loaded."""
+        self.executor: Executor | None = None
+        """Has spools of its own on other machines."""
+        self._experiment, self._workload, self._say = experiment, workload, say
+        self._artifact_uris: dict[str, str] | None = None
+        self._spool: Spool | None = None
+        self._sharing: Sharing | None = None
+        self._has_sent_leftovers = False
+
+    @cached_property
+    def tracker(self) -> Tracker:
+        """The writer; the first use creates the store where there is none."""
+        return Tracker(
+            self.tracking_uri,
+            self._experiment.name,
+            description=self._experiment.description,
+            floor=self._experiment.coherence_floor,
+            patience=self.patience,
+            declared=declared_by_data(self._experiment),
+            say=self._say,
+        )
+
+    @property
+    def spool(self) -> Spool:
+        """Where finished evaluations go; the first use makes the folder.
+
+        Raises:
+            SpoolFolderError: it cannot be made or written to.
+        """
+        if self._spool is None:
+            self._spool = Spool(self._workload.spool, self.tracking_uri, self._experiment.name, say=self._say)
+        return self._spool
+
+    @contextmanager
+    def read(self) -> Iterator[RunStore]:
+        """The reader, of a store that has all that was evaluated. It is there once a run was opened."""
+        self.settle()
+        store = open_patient_store(self.tracking_uri, self.patience)
+        try:
+            yield store
+            for warning in store.warnings:
+                self._say(f"warning: {warning}")
+        finally:
+            store.close()
+
+    def fetch(self, run_id: str, path: str) -> Path:
+        """An artifact on this machine.
+
+        Raises:
+            StoreError: the run holds no such artifact, or it cannot be had.
+        """
+        if not self.is_dry:
+            return self.tracker.fetch(run_id, path)
+        if self._artifact_uris is None:
+            self._artifact_uris = {
+                run.run_id: run.artifact_uri
+                for kind in (Kind.CALIBRATION, Kind.EXTRACTION)
+                for run in stored_runs(self.tracking_uri, self._experiment.name, kind, tags=())
+            }
+        return fetch_from(self._artifact_uris[run_id], path, tracking_uri=self.tracking_uri)
+
+    def sharing(self, run: OpenRun) -> Sharing:
+        """What this command and others at once have taken, under the run of the phase that is at work."""
+        if self._sharing is None or self._sharing.run_id != run.run_id:
+            self._end_sharing()
+            self._sharing = Sharing(self.tracker, run, patience=self.patience, say=self._say)
+        return self._sharing
+
+    def _end_sharing(self) -> None:
+        if self._sharing is not None:
+            self._sharing.close()
+
+    def send_leftovers(self) -> None:
+        """Send what earlier commands left in the spool for this store, so that it is not evaluated again.
+
+        Raises:
+            StoreError: the store does not take all of it.
+        """
+        if self._has_sent_leftovers:
+            return
+        folder = self._workload.spool
+        reports = send_leftovers(folder, self.tracking_uri, say=self._say, only_here=True)
+        left = sum(report.left - len(report.refused) for report in reports)
+        left += self.executor.send_leftovers() if self.executor else 0
+        if left > 0:
+            raise StoreError(
+                f"{left} evaluations of earlier commands wait in {folder} and cannot be sent now: see "
+                "massact sync, or name another folder with --spool to evaluate those cells again"
+            )
+        self._has_sent_leftovers = True
+
+    def settle(self) -> None:
+        """Wait until the store has what was evaluated so far.
+
+        Raises:
+            StoreLostError: it did not take all of it in time.
+        """
+        timeout, began = self._workload.store_timeout, time.monotonic()
+        left = self.executor.settle(timeout) if self.executor else 0
+        if self._spool is not None:
+            left += self._spool.flush(max(0.0, timeout - (time.monotonic() - began)))
+        # what the store refused is left too, but not waited for; the spool tells of it when it is closed
+        if left and time.monotonic() - began >= timeout:
+            raise StoreLostError(
+                f"{left} evaluations wait in {self._workload.spool}: the tracking store did not take them within "
+                f"{timeout:g} s; massact sync sends them when it does again"
+            )
+
+    def close(self) -> int:
+        """Send what can be sent in a few seconds, and let go of the spool. Returns how many evaluations wait there."""
+        left = 0
+        self._end_sharing()
+        try:
+            left = self.executor.close(PARTING_SECONDS) if self.executor else 0
+        finally:
+            left += self._spool.close() if self._spool else 0
+        return left
+
+    def close_after(self, _error: BaseException) -> None:
+        """The same after an error, which what goes wrong now must not hide."""
+        try:
+            self.close()
+        except MassactError as second:
+            self._say(f"error: {second}")
+
+    def abandon(self) -> None:
+        """Let go of workers and of the spool at once: what was evaluated is on the disk."""
+        self._end_sharing()
+        for held in (self.executor, self._spool):
+            if held is not None:
+                held.abandon()
