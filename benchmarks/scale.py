@@ -30,16 +30,15 @@ from massact.config import JudgeConfig, LoadConfig
 from massact.domain import Cell, Generation, JudgeIdentity, ModelIdentity, Recipe, Setting, Steering
 from massact.evaluation import Part, PlannedCell
 from massact.judges.base import Exchange, Usage, Verdict
-from massact.judges.caching import RememberingJudge
+from massact.judges.caching import CachingJudge
 from massact.progress import silent
 from massact.store.spool import Spool
 from massact.store.write.evaluations import RunMaker
 from massact.store.write.rows import Baseline, Place
 from massact.store.write.tracker import Tracker
 from massact.sweep.executors.base import JudgeUse, Loaded, ModelUse, Work
-from massact.sweep.executors.options import RayOptions
+from massact.sweep.executors.options import CommandContext, RayOptions
 from massact.sweep.executors.ray.executor import RayExecutor
-from massact.sweep.executors.ray.worker_env import CommandContext
 from massact.sweep.judging import Generated
 
 QUESTIONS = tuple(f"What would you say to question number {i}, if somebody asked it?" for i in range(10))
@@ -153,7 +152,7 @@ def measure(asked: argparse.Namespace, n_workers: int, folder: Path) -> dict[str
         opener=lambda _use: SleepingJudge(asked.judge_seconds),
     )
     use = JudgeUse(JudgeConfig("sleeper"), "", "d", None, None, IDENTITY, None)
-    work = Work(USE, RememberingJudge(executor.judge(use)), Part(QUESTIONS))
+    work = Work(USE, CachingJudge(executor.judge(use)), Part(QUESTIONS))
     todo = plan(n_workers * asked.cells_per_worker)
     started = start(executor, n_workers)
     work.judge.prepare()

@@ -8,7 +8,7 @@ from typing import Any
 
 from massact.config import JudgeConfig, LoadConfig
 from massact.evaluation import Part
-from massact.judges.caching import RememberingJudge
+from massact.judges.caching import CachingJudge
 from massact.sweep.executors.base import JudgeUse, ModelUse, Work
 from massact.sweep.executors.options import RayOptions
 from tests.ray_stand_ins import IDENTITY, PART, Engine, Judge
@@ -52,8 +52,8 @@ def executor(
     options: RayOptions | None = None,
 ) -> Any:
     """An executor with stand-ins on the cluster that is there."""
+    from massact.sweep.executors.options import CommandContext
     from massact.sweep.executors.ray.executor import RayExecutor
-    from massact.sweep.executors.ray.worker_env import CommandContext
 
     context = CommandContext(
         tracking_uri=uri, experiment="e", spool=folder.absolute(), key_variable="OPENAI_API_KEY"
@@ -67,4 +67,4 @@ def work(
 ) -> Work:
     """What an executor of ours is asked to do."""
     judge = JudgeUse(JudgeConfig("scripted"), "", trait, None, None, IDENTITY, None)
-    return Work(use, RememberingJudge(made.judge(judge)), part, batch_rows)
+    return Work(use, CachingJudge(made.judge(judge)), part, batch_rows)

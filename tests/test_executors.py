@@ -10,7 +10,7 @@ import pytest
 from massact.config import JudgeConfig
 from massact.errors import JudgeError
 from massact.evaluation import Evaluation, FailedCell, PlannedCell
-from massact.judges.caching import RememberingJudge
+from massact.judges.caching import CachingJudge
 from massact.keys import cell_key
 from massact.progress import silent
 from massact.store.read import open_store
@@ -81,7 +81,7 @@ def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, spool:
         monkeypatch.setattr(CellGenerator, "_generate", generate)
         use = JudgeUse(JudgeConfig("scripted"), "", trait, None, None, IDENTITY, None)
         executor = LocalExecutor(lambda _use: tiny_model("llama"), lambda: spool)
-        return executor, Work(ray_cluster.USE, RememberingJudge(Judge(use)), PART, 8)
+        return executor, Work(ray_cluster.USE, CachingJudge(Judge(use)), PART, 8)
 
     def ray(trait: str = "d") -> tuple[Executor, Work]:
         executor = request.getfixturevalue("on_ray")

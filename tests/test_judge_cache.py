@@ -14,7 +14,7 @@ import pytest
 
 from massact.domain import JudgeIdentity
 from massact.judges.base import Exchange, Usage, Verdict
-from massact.judges.caching import JudgeCache, RememberingJudge
+from massact.judges.caching import CachingJudge, JudgeCache
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -52,26 +52,26 @@ def _digest(n: int) -> bytes:
 def test_another_command_is_given_what_the_first_was_told(tmp_path: Path) -> None:
     exchanges = [Exchange("q", text) for text in ("a", "bb", "?", "a")]
     first, second = Judge(), Judge()
-    told = RememberingJudge(first, _cache(tmp_path / "c.sqlite")).score(exchanges)
-    remembering = RememberingJudge(second, _cache(tmp_path / "c.sqlite"))
-    assert remembering.score(exchanges) == told
+    told = CachingJudge(first, _cache(tmp_path / "c.sqlite")).score(exchanges)
+    caching = CachingJudge(second, _cache(tmp_path / "c.sqlite"))
+    assert caching.score(exchanges) == told
     assert [one.response for one in first.asked] == ["a", "bb", "?"]
     assert [one.response for one in second.asked] == ["?"]  # what is missing is asked for again
-    assert remembering.usage == Usage(calls=1, cached=3)
+    assert caching.usage == Usage(calls=1, cached=3)
     assert told[0] == Verdict(1 / 7, 50.0)  # to the last bit
 
 
 def test_judges_questions_and_responses_are_kept_apart(tmp_path: Path) -> None:
     cache = _cache(tmp_path / "c.sqlite")
-    RememberingJudge(Judge(), cache).score([Exchange("ab", "c")])
+    CachingJudge(Judge(), cache).score([Exchange("ab", "c")])
     for judge, exchange in ((Judge("other"), Exchange("ab", "c")), (Judge(), Exchange("a", "bc"))):
-        RememberingJudge(judge, cache).score([exchange])
+        CachingJudge(judge, cache).score([exchange])
         assert judge.asked == [exchange]
 
 
 def test_the_file_is_made_at_the_first_question_and_holds_no_text(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "c.sqlite"
-    judge = RememberingJudge(Judge(), _cache(path))
+    judge = CachingJudge(Judge(), _cache(path))
     assert not path.parent.exists()
     judge.score([Exchange("a secret question", "a secret response")])
     assert path.exists()
@@ -136,9 +136,9 @@ def test_without_a_place_to_write_there_is_no_cache_and_one_warning(tmp_path: Pa
     (tmp_path / "file").write_text("no folder")
     said: list[str] = []
     judge = Judge()
-    remembering = RememberingJudge(judge, _cache(tmp_path / "file" / "c.sqlite", said))
+    caching = CachingJudge(judge, _cache(tmp_path / "file" / "c.sqlite", said))
     for text in ("a", "b", "a"):
-        assert remembering.score([Exchange("q", text)])[0].scored
+        assert caching.score([Exchange("q", text)])[0].scored
     assert len(judge.asked) == 2  # the memory of this command is still there
     assert len(said) == 1
     assert "no judge cache" in said[0]

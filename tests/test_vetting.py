@@ -17,7 +17,7 @@ from massact.cli.app import cli
 from massact.config import Experiment, load_experiment
 from massact.config.parse import with_validation_split
 from massact.data.prompt_files import Prompt
-from massact.data.splits import Fate, decide_fates
+from massact.data.splits import PromptStatus, decide_statuses
 from massact.data.traits import TraitDataset, load_trait
 from massact.domain import JudgeIdentity
 from massact.errors import ConfigError, DataError, UsageError
@@ -38,7 +38,7 @@ from massact.workflow.stored_extractions import is_meant, newest_extractions, ot
 from tests.small_plan import EXPERIMENT as WHOLE_EXPERIMENT
 from tests.tiny import tiny_model
 
-T, V = Fate.TRAIN, Fate.VALIDATION
+T, V = PromptStatus.TRAIN, PromptStatus.VALIDATION
 EXPERIMENT = (
     re.sub(r"probe\w*, ", "", WHOLE_EXPERIMENT).replace(", probe]", "]").replace("[1, 2, all]", "[1]")
 )
@@ -84,7 +84,7 @@ def _vet(positive: Sequence[str], negative: Sequence[str], *, paired: bool = Fal
 
 def test_a_threshold_itself_passes_and_a_missing_score_does_not() -> None:
     vetting = _vet(["s60", "s59.99", "none", "s100"], ["s40", "s40.01", "none", "s0"])
-    assert vetting.dropped == ([None, Fate.FAILED, Fate.UNSCORED, None],) * 2
+    assert vetting.dropped == ([None, PromptStatus.FAILED, PromptStatus.UNSCORED, None],) * 2
     assert vetting.verdicts[2].reason == "the judge was silent"
 
 
@@ -94,8 +94,8 @@ def test_a_missing_coherence_drops_nothing() -> None:
 
 def test_pairs_fall_together_each_with_its_own_reason() -> None:
     positive, negative = _vet(["s90", "s10", "s90", "none"], ["s0", "s0", "none", "s99"], paired=True).dropped
-    assert positive == [None, Fate.FAILED, Fate.PAIR, Fate.UNSCORED]
-    assert negative == [None, Fate.PAIR, Fate.UNSCORED, Fate.FAILED]
+    assert positive == [None, PromptStatus.FAILED, PromptStatus.PAIR, PromptStatus.UNSCORED]
+    assert negative == [None, PromptStatus.PAIR, PromptStatus.UNSCORED, PromptStatus.FAILED]
 
 
 def test_sides_of_other_lengths_are_no_pairs() -> None:
@@ -129,34 +129,39 @@ def test_a_contrast_without_a_text_for_the_judge_is_a_mistake_of_the_caller() ->
 
 
 def test_the_last_share_of_what_is_kept_is_for_validation() -> None:
-    dropped = ([None, Fate.FAILED, None, None, None, None], [None] * 4)
+    dropped = ([None, PromptStatus.FAILED, None, None, None, None], [None] * 4)
     there = ([True] * 5 + [False], [True] * 4)
-    positive, negative = decide_fates(dropped, there, 0.25)
-    assert positive == (T, Fate.FAILED, T, T, V, Fate.NO_WINDOW)
+    positive, negative = decide_statuses(dropped, there, 0.25)
+    assert positive == (T, PromptStatus.FAILED, T, T, V, PromptStatus.NO_WINDOW)
     assert negative == (T, T, T, V)
 
 
 @pytest.mark.parametrize("split", [0.0, 0.1, 0.2, 0.3, 0.5])
 def test_pairs_stay_together_in_the_split(split: float) -> None:
     generator = torch.Generator().manual_seed(1)
-    why = [Fate.FAILED, Fate.UNSCORED, None, None, None, None, None]
+    why = [PromptStatus.FAILED, PromptStatus.UNSCORED, None, None, None, None, None]
     n = 40
     dropped = tuple([why[i] for i in torch.randint(len(why), (n,), generator=generator)] for _ in range(2))
     there = tuple((torch.rand(n, generator=generator) > 0.1).tolist() for _ in range(2))
-    positive, negative = decide_fates(dropped, there, split, paired=True)  # type: ignore[arg-type]
+    positive, negative = decide_statuses(dropped, there, split, paired=True)  # type: ignore[arg-type]
     kept = (T, V)
-    assert [fate in kept and fate for fate in positive] == [fate in kept and fate for fate in negative]
+    assert [status in kept and status for status in positive] == [
+        status in kept and status for status in negative
+    ]
     assert positive.count(T) > 2
     assert (positive.count(V) > 0) == (split > 0)
-    assert Fate.PAIR in positive
-    assert Fate.PAIR in negative
+    assert PromptStatus.PAIR in positive
+    assert PromptStatus.PAIR in negative
 
 
 def test_too_few_say_what_fell_by_what_and_what_helps() -> None:
-    dropped = ([Fate.FAILED, Fate.UNSCORED, None, None], [None, None, None, Fate.FAILED])
+    dropped = (
+        [PromptStatus.FAILED, PromptStatus.UNSCORED, None, None],
+        [None, None, None, PromptStatus.FAILED],
+    )
     there = ([True, True, True, False], [True] * 4)
     with pytest.raises(DataError) as caught:
-        decide_fates(dropped, there, 0.0)
+        decide_statuses(dropped, there, 0.0)
     message = str(caught.value)
     assert message.startswith("1 positive and 3 negative prompts remain for training, two of each are needed")
     for said in (
@@ -174,8 +179,8 @@ def test_too_few_say_what_fell_by_what_and_what_helps() -> None:
 def test_activations_are_those_of_the_prompts_that_are_kept() -> None:
     rows = torch.arange(12.0)[:, None, None].expand(12, 2, 3).clone()
     rows[4] = torch.nan
-    fates = ((Fate.FAILED, T, T, V, Fate.NO_WINDOW, T), (T, Fate.PAIR, T, T, V, V))
-    made = split_sides(rows[:6], rows[6:], 0.25, fates=fates)
+    statuses = ((PromptStatus.FAILED, T, T, V, PromptStatus.NO_WINDOW, T), (T, PromptStatus.PAIR, T, T, V, V))
+    made = split_sides(rows[:6], rows[6:], 0.25, statuses=statuses)
     assert made.train[:, 0, 0].tolist() == [1, 2, 5, 6, 8, 9]
     assert made.validation[:, 0, 0].tolist() == [3, 10, 11]
     assert (made.n_train_positive, made.n_validation_positive, made.n_dropped) == (3, 1, 3)
@@ -187,9 +192,9 @@ def test_activations_are_those_of_the_prompts_that_are_kept() -> None:
 def _sources(*, vetted: bool) -> Sources:
     contrast = _contrast(["s90", "none"], ["s0", "s99"])
     if not vetted:
-        return Sources(replace(contrast, judged=None), ((T, Fate.NO_WINDOW), (T, V)))
-    fates = ((T, Fate.UNSCORED), (T, Fate.FAILED))
-    return Sources(contrast, fates, _vet(["s90", "none"], ["s0", "s99"]), "in these words", ("a doubt",))
+        return Sources(replace(contrast, judged=None), ((T, PromptStatus.NO_WINDOW), (T, V)))
+    statuses = ((T, PromptStatus.UNSCORED), (T, PromptStatus.FAILED))
+    return Sources(contrast, statuses, _vet(["s90", "none"], ["s0", "s99"]), "in these words", ("a doubt",))
 
 
 def test_the_table_holds_every_prompt_with_its_scores_and_its_fate() -> None:

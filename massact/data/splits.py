@@ -10,7 +10,7 @@ MIN_TRAIN = 2
 """Training prompts that a side needs at least."""
 
 
-class Fate(StrEnum):
+class PromptStatus(StrEnum):
     """What became of a prompt at one window."""
 
     TRAIN = "train"
@@ -22,26 +22,27 @@ class Fate(StrEnum):
     NO_WINDOW = "no token in the window"
 
 
-LEFT_OUT = (Fate.FAILED, Fate.UNSCORED, Fate.PAIR, Fate.NO_WINDOW)
-Fates = tuple[Fate, ...]
-Dropped = Sequence[Fate | None]
+LEFT_OUT = (PromptStatus.FAILED, PromptStatus.UNSCORED, PromptStatus.PAIR, PromptStatus.NO_WINDOW)
+PromptStatuses = tuple[PromptStatus, ...]
+Dropped = Sequence[PromptStatus | None]
 """Of one side's prompts: why each was left out so far, `None` where it was not."""
 _ADVICE = {
-    Fate.FAILED: "lower extraction.vetting.positive_at_least or raise negative_at_most, or write clearer prompts",
-    Fate.UNSCORED: "see what the judge makes of plain texts (massact judge-check)",
-    Fate.PAIR: "use extraction.vetting.filter: independent",
-    Fate.NO_WINDOW: "use a wider window or more prompts, since continuations ended before the position window",
+    PromptStatus.FAILED: "lower extraction.vetting.positive_at_least or raise negative_at_most, or write clearer "
+    "prompts",
+    PromptStatus.UNSCORED: "see what the judge makes of plain texts (massact judge-check)",
+    PromptStatus.PAIR: "use extraction.vetting.filter: independent",
+    PromptStatus.NO_WINDOW: "use a wider window or more prompts, since continuations ended before the position window",
 }
 
 
-def decide_fates(
+def decide_statuses(
     dropped: tuple[Dropped, Dropped],
     has_window: tuple[Sequence[bool], Sequence[bool]],
     validation_split: float,
     *,
     paired: bool = False,
-) -> tuple[Fates, Fates]:
-    """The fate of every prompt of the positive and the negative side.
+) -> tuple[PromptStatuses, PromptStatuses]:
+    """The status of every prompt of the positive and the negative side.
 
     Of what is kept the last share of each side is for validation, so that pairs stay together as long as
     both sides keep as many prompts.
@@ -56,48 +57,55 @@ def decide_fates(
         DataError: fewer than two training prompts remain on a side; the message says what fell by what.
     """
     first, second = (
-        [why or (None if there else Fate.NO_WINDOW) for why, there in zip(*one, strict=True)]
+        [why or (None if there else PromptStatus.NO_WINDOW) for why, there in zip(*one, strict=True)]
         for one in zip(dropped, has_window, strict=True)
     )
     if paired:
         first, second = pair_up(first, second)
     positive, negative = _split(first, validation_split), _split(second, validation_split)
-    if min(positive.count(Fate.TRAIN), negative.count(Fate.TRAIN)) < MIN_TRAIN:
+    if min(positive.count(PromptStatus.TRAIN), negative.count(PromptStatus.TRAIN)) < MIN_TRAIN:
         raise DataError(_too_few(positive, negative))
     return positive, negative
 
 
-def pair_up(positive: Dropped, negative: Dropped) -> tuple[list[Fate | None], list[Fate | None]]:
+def pair_up(
+    positive: Dropped, negative: Dropped
+) -> tuple[list[PromptStatus | None], list[PromptStatus | None]]:
     """Leave out what belongs to something that is left out."""
     return _with_partner(positive, negative), _with_partner(negative, positive)
 
 
-def _with_partner(side: Dropped, others: Dropped) -> list[Fate | None]:
-    return [why or (Fate.PAIR if other else None) for why, other in zip(side, others, strict=True)]
+def _with_partner(side: Dropped, others: Dropped) -> list[PromptStatus | None]:
+    return [why or (PromptStatus.PAIR if other else None) for why, other in zip(side, others, strict=True)]
 
 
-def _split(side: Dropped, validation_split: float) -> Fates:
+def _split(side: Dropped, validation_split: float) -> PromptStatuses:
     n_kept = sum(why is None for why in side)
     n_train = n_kept - round(n_kept * validation_split)
-    fates, n_seen = [], 0
+    statuses, n_seen = [], 0
     for why in side:
-        fates.append(why or (Fate.TRAIN if n_seen < n_train else Fate.VALIDATION))
+        statuses.append(why or (PromptStatus.TRAIN if n_seen < n_train else PromptStatus.VALIDATION))
         n_seen += why is None
-    return tuple(fates)
+    return tuple(statuses)
 
 
-def _too_few(positive: Fates, negative: Fates) -> str:
+def _too_few(positive: PromptStatuses, negative: PromptStatuses) -> str:
     counts = Counter(
-        (side, fate) for side, fates in (("positive", positive), ("negative", negative)) for fate in fates
+        (side, status)
+        for side, statuses in (("positive", positive), ("negative", negative))
+        for status in statuses
     )
     fell = [
-        f"{counts['positive', fate]} positive and {counts['negative', fate]} negative: {fate}"
-        for fate in LEFT_OUT
-        if counts["positive", fate] or counts["negative", fate]
+        f"{counts['positive', status]} positive and {counts['negative', status]} negative: {status}"
+        for status in LEFT_OUT
+        if counts["positive", status] or counts["negative", status]
     ]
-    advice = [text for fate, text in _ADVICE.items() if counts["positive", fate] or counts["negative", fate]]
+    advice = [
+        text for status, text in _ADVICE.items() if counts["positive", status] or counts["negative", status]
+    ]
+    n_positive, n_negative = (side.count(PromptStatus.TRAIN) for side in (positive, negative))
     return (
-        f"{positive.count(Fate.TRAIN)} positive and {negative.count(Fate.TRAIN)} negative prompts remain for training, "
+        f"{n_positive} positive and {n_negative} negative prompts remain for training, "
         f"two of each are needed (of {len(positive)} and {len(negative)}; left out: {'; '.join(fell) or 'none'}). "
         f"What helps: {'; '.join(advice) or 'more prompts'}"
     )

@@ -57,20 +57,21 @@ class JudgeCache:
         """The known verdicts of these digests."""
 
         def read(connection: sqlite3.Connection) -> dict[bytes, Verdict]:
-            found: dict[bytes, Verdict] = {}
+            known: dict[bytes, Verdict] = {}
             for start in range(0, len(digests), _AT_ONCE):
                 some = digests[start : start + _AT_ONCE]
                 marks = ",".join("?" * len(some))
                 query = f"SELECT digest, trait, coherence FROM verdicts WHERE digest IN ({marks})"  # noqa: S608
-                found |= {digest: Verdict(t, c) for digest, t, c in connection.execute(query, some)}
-            return found
+                known |= {digest: Verdict(t, c) for digest, t, c in connection.execute(query, some)}
+            return known
 
         return self._do(read, {}) if digests else {}
 
     def keep(self, verdicts: Mapping[bytes, Verdict]) -> None:
         """Keep those that are scored; what is there already stays."""
         now = time.time()
-        rows = [(digest, one.trait, one.coherence, now) for digest, one in verdicts.items() if one.scored]
+        scored = {digest: verdict for digest, verdict in verdicts.items() if verdict.scored}
+        rows = [(digest, verdict.trait, verdict.coherence, now) for digest, verdict in scored.items()]
 
         def write(connection: sqlite3.Connection) -> None:
             with connection:
@@ -240,7 +241,7 @@ def _alone(path: Path) -> Iterator[None]:
 # A judge that is asked about equal text once: steering too weak to change a word is not paid for again.
 
 
-class RememberingJudge:
+class CachingJudge:
     """Gives what the judge within it gave for the same exchange, now or in another command.
 
     A missing score is asked for again.
@@ -251,7 +252,7 @@ class RememberingJudge:
         Args:
             cache: keeps verdicts beyond this command; `None` keeps them in memory alone.
         """
-        self.within = judge
+        self.inner = judge
         """The judge itself, which remembers nothing."""
         self._cache = cache
         self._known: dict[bytes, Verdict] = {}
@@ -261,22 +262,22 @@ class RememberingJudge:
     @property
     def identity(self) -> JudgeIdentity:
         """That of the judge within."""
-        return self.within.identity
+        return self.inner.identity
 
     @property
     def usage(self) -> Usage:
         """That of the judge within, and how many exchanges it was not asked about."""
-        used = self.within.usage
+        used = self.inner.usage
         return replace(used, cached=used.cached + self._n_known)
 
     def prepare(self) -> None:
         """Load what the judge within needs."""
-        self.within.prepare()
+        self.inner.prepare()
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         """One verdict per exchange, in order."""
         head = identity_digest(self.identity)
-        digests = [_digest(head, one) for one in exchanges]
+        digests = [_digest(head, item) for item in exchanges]
         by_digest = dict(zip(digests, exchanges, strict=True))
         new = [digest for digest in by_digest if digest not in self._known]
         if self._cache is not None:
@@ -284,7 +285,7 @@ class RememberingJudge:
             new = [digest for digest in new if digest not in self._known]
         now: dict[bytes, Verdict] = {}
         if new:
-            now = dict(zip(new, self.within.score([by_digest[one] for one in new]), strict=True))
+            now = dict(zip(new, self.inner.score([by_digest[item] for item in new]), strict=True))
             scored = {digest: verdict for digest, verdict in now.items() if verdict.scored}
             self._known |= scored
             if self._cache is not None:

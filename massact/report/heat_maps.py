@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from massact.domain import METHODS
+from massact.domain import all_methods
 from massact.query.selection import is_at_floor
 from massact.report.evidence import Evidence, Place, counted
 from massact.report.figure_style import INK, VERMILLION, ink_on, method_of, new_figure, style
@@ -74,7 +74,7 @@ def key_labels(evidence: Evidence, place: Place) -> tuple[str, ...]:
     }
     gains = {label: evidence.gain(place, delta) for label, delta in found.items()}
     bests = []
-    for method in (one for one in METHODS if one != RANDOM):
+    for method in (one for one in all_methods() if one != RANDOM):
         mine = [label for label in gains if method_of(label) == method]
         if mine:
             bests.append(max(mine, key=gains.__getitem__))

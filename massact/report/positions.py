@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from massact.domain import METHODS
+from massact.domain import all_methods
 from massact.query import Point
 from massact.query.selection import natural_order
 from massact.query.stats.intervals import Believed
@@ -109,7 +109,7 @@ def window_figure(evidence: Evidence, most: int | None = None) -> "Figure | None
     shown = shown[:most]
     methods = [
         m
-        for m in METHODS
+        for m in all_methods()
         if m != RANDOM and any(method_of(label) == m for one in shown for label in one.labels)
     ]
     if not shown or not methods:

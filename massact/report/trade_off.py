@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from massact.domain import METHODS
+from massact.domain import all_methods
 from massact.query.rows import AnyPoint
 from massact.query.selection import Stratum, recipe_of
 from massact.report.coefficient_tables import effective_bests, spreads
@@ -148,7 +148,7 @@ def _strength(point: AnyPoint) -> float | None:
 def _methods(labels: Iterable[str]) -> list[str]:
     present = {method_of(label) for label in labels}
     # the plan's order: probe beside mean_diff, the random direction last
-    return [method for method in METHODS if method in present]
+    return [method for method in all_methods() if method in present]
 
 
 def _tradeoff_axes(n_columns: int) -> "tuple[Figure, Any]":
@@ -257,7 +257,7 @@ def coherence_figure(evidence: Evidence, model: str, trait: str) -> "Figure | No
     lines = _lines_by_place(evidence, model, trait)
     methods = [
         m
-        for m in METHODS
+        for m in all_methods()
         if m != RANDOM and any(method_of(label) == m for one in lines.values() for label in one)
     ]
     rows = [place for place, one in lines.items() if any(method_of(label) in methods for label in one)]

@@ -6,7 +6,7 @@ import torch
 
 from massact.errors import DataError
 from massact.models.load import SteerableModel
-from massact.models.prompting import encode_question
+from massact.models.prompting import encode_chat
 from massact.progress import Progress, silent
 from massact.vectors.activations import (
     Continued,
@@ -34,7 +34,7 @@ def calibrate(
     Raises:
         DataError: no prompt got a response, or the activations are not finite.
     """
-    encoded = [encode_question(model, prompt) for prompt in prompts]
+    encoded = [encode_chat(model, prompt) for prompt in prompts]
     texts = continue_prompts(
         model, encoded, max_new_tokens, what="answering calibration prompts", progress=progress
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from massact.data.prompt_files import Prompt
-from massact.data.splits import Dropped, Fate, pair_up
+from massact.data.splits import Dropped, PromptStatus, pair_up
 from massact.data.traits import TraitDataset
 from massact.domain import AllDims, Cleaning, Recipe, Scope, When
 from massact.errors import DataError
@@ -304,7 +304,7 @@ def _score(judge: Judge, exchanges: Sequence[Exchange], progress: Progress) -> l
     return verdicts
 
 
-def _why(verdict: Verdict, *, lowest: float = 0.0, highest: float = 100.0) -> Fate | None:
+def _why(verdict: Verdict, *, lowest: float = 0.0, highest: float = 100.0) -> PromptStatus | None:
     if verdict.trait is None:
-        return Fate.UNSCORED
-    return None if lowest <= verdict.trait <= highest else Fate.FAILED
+        return PromptStatus.UNSCORED
+    return None if lowest <= verdict.trait <= highest else PromptStatus.FAILED

@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from massact.config import ModelConfig, Prices, TraitConfig
 from massact.judges import Usage
-from massact.judges.caching import RememberingJudge
+from massact.judges.caching import CachingJudge
 from massact.store.schema import JudgeMetric, Tag, WorkerMetric
 from massact.store.write.tracker import OpenRun, Step
 from massact.sweep.executors.base import WorkerReport
@@ -14,7 +14,7 @@ from massact.workflow.context import Session
 # What a phase's run says of its judge: whether it can be trusted, what it was asked, and what that costs.
 
 
-def ready_judge(session: Session, run: OpenRun, trait: TraitConfig, model: ModelConfig) -> RememberingJudge:
+def ready_judge(session: Session, run: OpenRun, trait: TraitConfig, model: ModelConfig) -> CachingJudge:
     """The experiment's judge, loaded and checked; a warning and a tag tell where it fails its canaries.
 
     Raises:

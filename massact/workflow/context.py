@@ -13,8 +13,8 @@ from massact.data.traits import TraitDataset, load_trait
 from massact.domain import QuestionSet
 from massact.errors import MassactError, MissingPrerequisiteError, NothingToConfirmError, StoreError
 from massact.judges import Judge, Subject
-from massact.judges.caching import RememberingJudge
-from massact.judges.source import ModelSource
+from massact.judges.caching import CachingJudge
+from massact.judges.local import ModelSource
 from massact.models.load import Description, SteerableModel, describe, read_description
 from massact.models.source import former_revision
 from massact.progress import Progress, silent
@@ -28,10 +28,10 @@ from massact.store.spool import DEFAULT_SPOOL, Spool, send_leftovers
 from massact.store.write.artifacts import fetch_from
 from massact.store.write.retry import Patience, StoreLostError, is_unreadable, uninterrupted
 from massact.store.write.tracker import OpenRun, Tracker
+from massact.sweep import executors
 from massact.sweep.claims import Sharing
-from massact.sweep.executors.base import Executor, JudgeUse, Loaded, ModelUse
-from massact.sweep.executors.local import LocalExecutor
-from massact.sweep.executors.options import Workload
+from massact.sweep.executors.base import Executor, JudgeUse, Loaded, ModelUse, Opening
+from massact.sweep.executors.options import CommandContext, Workload
 from massact.sweep.generating import load_use
 from massact.sweep.interrupt import Interruption
 from massact.workflow.judges import Elsewhere, Judges
@@ -55,29 +55,21 @@ def open_executor(
     Raises:
         UsageError: what it needs is not installed.
     """
-    if workload.ray is None:
-        return LocalExecutor(load, spool)
-    from massact.sweep.executors.ray.executor import RayExecutor
-    from massact.sweep.executors.ray.worker_env import CommandContext
-
     context = CommandContext(
         tracking_uri=tracking_uri,
         experiment=experiment.name,
         spool=workload.spool.absolute(),
         key_variable=experiment.judge.api_key_env,
     )
-    return RayExecutor(workload.ray, context, spool=spool, say=say)
+    name = "ray" if workload.ray is not None else workload.executor
+    opening = Opening(context, load=load, spool=spool, say=say, ray=workload.ray)
+    return executors.open_executor(name, opening)
 
 
 def remote_judge(
     executor: Executor, model_use: Callable[[ModelConfig, VariantConfig], ModelUse]
-) -> Elsewhere | None:
-    """What puts a process of the executor's in the place of a judge; `None` where judges work in this one."""
-    if isinstance(executor, LocalExecutor):
-        return None
-    from massact.sweep.executors.ray.executor import RayExecutor
-
-    assert isinstance(executor, RayExecutor)
+) -> Elsewhere:
+    """What puts a process of the executor's in the place of a judge, where it has any for that."""
 
     def elsewhere(
         judge: Judge, config: JudgeConfig, subject: Subject, model: ModelConfig | None, cache: Path | None
@@ -91,7 +83,7 @@ def remote_judge(
             identity=judge.identity,
             cache=None if cache is None else cache.absolute(),
         )
-        return executor.judge(use)
+        return executor.judge(use) or judge
 
     return elsewhere
 
@@ -467,7 +459,7 @@ class Session:
             elsewhere=remote_judge(self.executor, self.model_use),
         )
 
-    def judge(self, trait: TraitConfig, model: ModelConfig | None = None) -> RememberingJudge:
+    def judge(self, trait: TraitConfig, model: ModelConfig | None = None) -> CachingJudge:
         """The experiment's judge for a trait and the model whose responses it judges; see `Judges.of`."""
         judge = self.judges.of(self.experiment.judge, trait, model)
         self._note_former_results(judge.identity.id, judge.identity.model)

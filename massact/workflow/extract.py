@@ -8,7 +8,7 @@ import torch
 
 from massact.config import ExtractionConfig, ModelConfig, TraitConfig, VettingConfig
 from massact.data.checks import dataset_warnings
-from massact.data.splits import Dropped, Fate, Fates, decide_fates
+from massact.data.splits import Dropped, PromptStatus, PromptStatuses, decide_statuses
 from massact.domain import JudgeIdentity, Recipe
 from massact.judges import Judge
 from massact.keys import digest
@@ -43,12 +43,14 @@ class _Read:
     """`[n_prompts, n_layers, d_model]` at each window, NaN where it holds no token."""
     vetting: Vetting | None = None
 
-    def fates(self, position: Position, settings: ExtractionConfig) -> tuple[Fates, Fates]:
+    def statuses(
+        self, position: Position, settings: ExtractionConfig
+    ) -> tuple[PromptStatuses, PromptStatuses]:
         """What becomes of each prompt at a window."""
         there = has_window(self.rows[position])
         n = self.contrast.n_positive
         nothing: tuple[Dropped, Dropped] = ([None] * n, [None] * (len(there) - n))
-        return decide_fates(
+        return decide_statuses(
             self.vetting.dropped if self.vetting else nothing,
             (there[:n], there[n:]),
             settings.validation_split,
@@ -76,10 +78,10 @@ def extract_model(
         # nothing here holds on to the model that was read: `self` loads another in its place
         vetting = _vet(session, ready_judge(session, parent, trait, config), read.contrast, settings.vetting)
         read = _Read(read.contrast, read.rows, vetting)
-    fates = {position: read.fates(position, settings) for position in missing}
+    statuses = {position: read.statuses(position, settings) for position in missing}
     for position in missing:
         named = {**fields, "position": str(position), "key": keys[position]}
-        _log_window(session, parent, named, (trait, read, fates[position]), calibrated)
+        _log_window(session, parent, named, (trait, read, statuses[position]), calibrated)
     return len(missing)
 
 
@@ -134,13 +136,15 @@ def _log_window(
     session: Session,
     parent: OpenRun,
     fields: Mapping[str, Any],
-    source: tuple[TraitConfig, _Read, tuple[Fates, Fates]],
+    source: tuple[TraitConfig, _Read, tuple[PromptStatuses, PromptStatuses]],
     calibrated: Calibrated,
 ) -> None:
-    trait, read, fates = source
+    trait, read, statuses = source
     settings = session.experiment.extraction
     rows, n_positive = read.rows[parse_position(fields["position"])], read.contrast.n_positive
-    activations = split_sides(rows[:n_positive], rows[n_positive:], settings.validation_split, fates=fates)
+    activations = split_sides(
+        rows[:n_positive], rows[n_positive:], settings.validation_split, statuses=statuses
+    )
     vectors = make_vectors(
         extraction_recipes(session),
         activations,
@@ -152,13 +156,13 @@ def _log_window(
     if unconverged:
         session.say(f"warning: probes that did not converge: {', '.join(unconverged)}")
     if settings.vetting is not None:
-        session.say(f"{fields['position']}: {_kept_words(fates)}")
+        session.say(f"{fields['position']}: {_kept_words(statuses)}")
     row = StageRow(
         **fields, kind=Kind.EXTRACTION, calibration_key=calibrated.key, labels=tuple(sorted(vectors))
     )
     sources = Sources(
         read.contrast,
-        fates,
+        statuses,
         read.vetting,
         row.vetting,
         dataset_warnings(session.dataset(trait), trait.direction),
@@ -166,9 +170,13 @@ def _log_window(
     log_extraction(session.tracker, parent, row, Extracted(activations, vectors, sources))
 
 
-def _kept_words(fates: tuple[Fates, Fates]) -> str:
-    kept = [sum(fate in (Fate.TRAIN, Fate.VALIDATION) for fate in side) for side in fates]
-    return f"{kept[0]} of {len(fates[0])} positive and {kept[1]} of {len(fates[1])} negative prompts kept"
+def _kept_words(statuses: tuple[PromptStatuses, PromptStatuses]) -> str:
+    kept = [
+        sum(status in (PromptStatus.TRAIN, PromptStatus.VALIDATION) for status in side) for side in statuses
+    ]
+    return (
+        f"{kept[0]} of {len(statuses[0])} positive and {kept[1]} of {len(statuses[1])} negative prompts kept"
+    )
 
 
 def extraction_recipes(session: Session) -> tuple[Recipe, ...]:

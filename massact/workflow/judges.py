@@ -8,7 +8,7 @@ from massact.config.parse import CACHE_OFF
 from massact.data.traits import TraitDataset
 from massact.errors import ConfigError
 from massact.judges import Judge, Subject, Usage, open_judge
-from massact.judges.caching import CACHE_FILE, JudgeCache, RememberingJudge, identity_digest
+from massact.judges.caching import CACHE_FILE, CachingJudge, JudgeCache, identity_digest
 from massact.judges.canaries import (
     CANARIES_VERSION,
     Canary,
@@ -17,7 +17,7 @@ from massact.judges.canaries import (
     run_canaries,
     toy_canaries,
 )
-from massact.judges.source import ModelSource
+from massact.judges.local import ModelSource
 
 Say = Callable[[str], None]
 Elsewhere = Callable[[Judge, JudgeConfig, Subject, ModelConfig | None, Path | None], Judge]
@@ -47,14 +47,12 @@ class Judges:
         self._elsewhere = elsewhere
         self._experiment, self._folder, self._dataset = experiment, folder, dataset
         self._steered, self._say = steered, say
-        self._open: dict[tuple[JudgeConfig, str, str], RememberingJudge] = {}
+        self._open: dict[tuple[JudgeConfig, str, str], CachingJudge] = {}
         self._caches: dict[Path, JudgeCache] = {}
         self._failures: dict[str, str] = {}
         self._told: set[str] = set()
 
-    def of(
-        self, config: JudgeConfig, trait: TraitConfig, model: ModelConfig | None = None
-    ) -> RememberingJudge:
+    def of(self, config: JudgeConfig, trait: TraitConfig, model: ModelConfig | None = None) -> CachingJudge:
         """A judge for a trait, asked about equal text once.
 
         Args:
@@ -79,7 +77,7 @@ class Judges:
             judge = open_judge(config, subject)
             if self._elsewhere is not None:
                 judge = self._elsewhere(judge, config, subject, model, self._cache_path(config))
-            self._open[wanted] = RememberingJudge(judge, self._cache(config))
+            self._open[wanted] = CachingJudge(judge, self._cache(config))
         return self._open[wanted]
 
     @property
@@ -87,7 +85,7 @@ class Judges:
         """What all judges of this command were asked."""
         return sum((judge.usage for judge in self._open.values()), Usage())
 
-    def failures(self, config: JudgeConfig, judge: RememberingJudge) -> str:
+    def failures(self, config: JudgeConfig, judge: CachingJudge) -> str:
         """Which canaries a judge fails, empty where none: asked once for each judge, and remembered in the cache.
 
         Raises:
@@ -103,14 +101,14 @@ class Judges:
         return known
 
     def check(
-        self, config: JudgeConfig, judge: RememberingJudge, *, repeats: int
+        self, config: JudgeConfig, judge: CachingJudge, *, repeats: int
     ) -> tuple[list[CanaryResult], str]:
         """What a judge makes of the canaries, asked anew, and which it fails; the latter is remembered.
 
         Raises:
             JudgeError: the judge as a whole cannot be used.
         """
-        results = run_canaries(judge.within, canaries_for(config), repeats=repeats)
+        results = run_canaries(judge.inner, canaries_for(config), repeats=repeats)
         failures = "; ".join(f"{one.canary.name}: {one.failure}" for one in results if one.failure)
         digest, cache = _check_digest(judge), self._cache(config)
         self._failures[digest] = failures
@@ -161,7 +159,7 @@ class Judges:
         return self._folder / CACHE_FILE
 
 
-def _check_digest(judge: RememberingJudge) -> str:
+def _check_digest(judge: CachingJudge) -> str:
     return f"{identity_digest(judge.identity).hex()}-{CANARIES_VERSION}"
 
 

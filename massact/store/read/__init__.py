@@ -5,6 +5,7 @@ Nothing here writes, and neither torch nor mlflow is imported.
 
 from massact.addresses import is_database, scheme_of, shown_uri
 from massact.errors import UnusableStoreError
+from massact.plugins import load_plugin, plugin_names
 from massact.store.read.base import Failure, PhaseRun, RunSource, RunStore, Stored, newest_per_key
 from massact.store.read.reader import StoreReader
 
@@ -29,6 +30,9 @@ def open_source(tracking_uri: str) -> RunSource:
         from massact.store.read.served import ServedSource
 
         return ServedSource(tracking_uri.strip())
+    if scheme in plugin_names("stores"):
+        source: RunSource = load_plugin("stores", scheme)(tracking_uri.strip())
+        return source
     raise UnusableStoreError(
         f"tracking URI {shown_uri(tracking_uri)!r} names no run store that can be read; write {_ALLOWED}"
     )
