@@ -36,9 +36,8 @@ from massact.store.write.evaluations import RunMaker
 from massact.store.write.rows import Baseline, Place
 from massact.store.write.tracker import Tracker
 from massact.sweep.executors.base import JudgeUse, Loaded, ModelUse, Work
-from massact.sweep.executors.options import RayOptions
+from massact.sweep.executors.options import CommandContext, RayOptions
 from massact.sweep.executors.ray.executor import RayExecutor
-from massact.sweep.executors.ray.worker_env import CommandContext
 from massact.sweep.judging import Generated
 
 QUESTIONS = tuple(f"What would you say to question number {i}, if somebody asked it?" for i in range(10))

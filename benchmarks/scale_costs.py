@@ -28,33 +28,27 @@ from massact.store.write.evaluations import RunMaker
 from massact.store.write.finished_run import FinishedRun
 from massact.store.write.rows import Baseline, Place
 from massact.store.write.tracker import OpenRun, Tracker
-from massact.sweep.executors.ray.cluster import Draft, Judged
-from massact.sweep.executors.ray.worker import _piece
+from massact.sweep.executors.ray.results import Draft
 
 
 def sizes() -> None:
     """Bytes of what travels for one cell of ten questions, pickled as Ray does."""
     from massact.domain import Response, Timing
 
-    batch = [replace(one, vector=None) for one in plan(40)[:8]]
+    batch, timing = [replace(one, vector=None) for one in plan(40)[:8]], Timing(1.0, 1.0, 640)
     (generated,) = Sleeper(0, 8).generate(batch, Part(QUESTIONS))
     judged = [
-        Judged(
-            i,
-            tuple(Response(one.question, one.response, 50.0, 80.0) for one in exchanges),
-            Timing(1.0, 1.0, 640),
-        )
-        for i, exchanges in enumerate(pickle.loads(pickle.dumps(generated.exchanges)))
+        Evaluation(cell, tuple(Response(one.question, one.response, 50.0, 80.0) for one in exchanges), timing)
+        for cell, exchanges in zip(batch, pickle.loads(pickle.dumps(generated.exchanges)), strict=True)
     ]
     responses = judged[0].responses
     maker = RunMaker(place=Place("scale", "m", "v", 10), parent=_home(), baseline=Baseline("k", 10.0))
-    draft = Draft("0" * 32, Evaluation(batch[0], responses, Timing(1.0, 1.0, 640)), None, maker, "1")
+    draft = Draft("0" * 32, Evaluation(batch[0], responses, timing), None, maker, "1")
     text = sum(len(one.response) for one in generated.exchanges[0])
     print(f"one cell: ten responses of {text // 10} characters")
     for name, value, n in (
         ("driver to worker (cell)", batch, len(batch)),
-        ("worker to judge (responses)", _piece(generated, 0), len(batch)),
-        ("driver to judge (cell)", batch, len(batch)),
+        ("worker to judge (responses)", generated, len(batch)),
         ("judge to driver (responses, scores)", judged, len(batch)),
         ("driver to spool actor (draft)", draft, 1),
     ):

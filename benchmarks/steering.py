@@ -33,7 +33,7 @@ from massact.models import decode, generate
 from massact.models.blocks import steer
 from massact.models.decode import Branching, plan_branching
 from massact.models.load import SteerableModel, load_model
-from massact.models.prompting import Push, Row
+from massact.models.prompting import Addition, Row
 
 N_LABELS, COEFFICIENTS, N_QUESTIONS, N_TOKENS = 12, 6, 10, 64
 Responses = list[tuple[int, ...]]
@@ -79,7 +79,7 @@ def toy(n_questions: int) -> Subject:
     """The embedded Gemma-3 with vectors from its own extraction."""
     from massact.data.traits import load_prompts, load_trait
     from massact.labels import parse_label
-    from massact.models.prompting import encode_question
+    from massact.models.prompting import encode_chat
     from massact.vectors.activations import split_sides
     from massact.vectors.calibrate import calibrate
     from massact.vectors.extract import continue_contrast, make_vectors, read_windows
@@ -97,7 +97,7 @@ def toy(n_questions: int) -> Subject:
     suffixes = ("", "_top1", "_top2", "_top3", "_cleaned", "_preclean")
     recipes = [parse_label(method + suffix) for method in ("probe", "mean_diff") for suffix in suffixes]
     vectors = [one.vectors[layer] for one in make_vectors(recipes, contrast, calibration, seed=0).values()]
-    prompts = [encode_question(model, question) for question in trait.questions[:n_questions]]
+    prompts = [encode_chat(model, question) for question in trait.questions[:n_questions]]
     return Subject(model, rows_of(prompts, vectors, (12, 16, 20, 24, 30, 38), layer), len(prompts))
 
 
@@ -154,7 +154,7 @@ def rows_of(
 ) -> list[Row]:
     """Every vector with every coefficient on every prompt."""
     return [
-        Row(prompt, Push(layer, vector, coefficient), draw)
+        Row(prompt, Addition(layer, vector, coefficient), draw)
         for vector in vectors
         for coefficient in coefficients
         for draw, prompt in enumerate(prompts)
@@ -169,9 +169,9 @@ def by_transformers(model: SteerableModel, rows: Sequence[Row]) -> Responses:
     for i, row in enumerate(rows):
         tokens[i, width - len(row.prompt) :] = torch.tensor(row.prompt)
         mask[i, width - len(row.prompt) :] = 1
-        if row.push is not None:
+        if row.addition is not None:
             empty = torch.zeros(len(rows), 1, model.shape.d_model)
-            additions.setdefault(row.push.layer, empty)[i, 0] = row.push.addition
+            additions.setdefault(row.addition.layer, empty)[i, 0] = row.addition.values
     moved = {layer: addition.to(model.device) for layer, addition in additions.items()}
     with steer(model.blocks, moved), torch.inference_mode():
         found = model.model.generate(
@@ -237,13 +237,13 @@ def measure_parts(subject: Subject, repeat: int) -> None:
 def measure_vectors(subject: Subject, repeat: int) -> None:
     """Our rate with more and more distinct vectors in one batch, against the same batch unsteered."""
     prompts = [row.prompt for row in subject.rows[: subject.n_questions]]
-    layer = subject.rows[0].push.layer if subject.rows[0].push else 0
+    layer = subject.rows[0].addition.layer if subject.rows[0].addition else 0
     vectors = torch.randn(256, subject.model.shape.d_model)
     batch = [prompts[i % len(prompts)] for i in range(256)]
     ways: dict[str, Callable[[], Responses]] = {}
     for count in (0, 1, 16, 256):
         rows = [
-            Row(prompt, Push(layer, vectors[i % count], 1e-3) if count else None, i)
+            Row(prompt, Addition(layer, vectors[i % count], 1e-3) if count else None, i)
             for i, prompt in enumerate(batch)
         ]
         ways[f"{count}"] = within(_no_sharing_no_ends, ours(subject, rows))
@@ -256,7 +256,7 @@ def measure_vectors(subject: Subject, repeat: int) -> None:
 
 def plain_branching(rows: Sequence[Row], n_layers: int, device: torch.device) -> Branching:
     """As if every row had a prompt of its own."""
-    own = [Row((*row.prompt, -i - 1), row.push) for i, row in enumerate(rows)]
+    own = [Row((*row.prompt, -i - 1), row.addition) for i, row in enumerate(rows)]
     plan = plan_branching(own, n_layers, device)
     return Branching([row.prompt for row in rows], plan.steps, plan.sources)
 

@@ -1,12 +1,14 @@
 """The frozen values that every part speaks in: what was steered, how, and what came of it.
 
 Independent facts are separate fields; a label such as `mean_diff_top1` is made from them in
-`massact.labels` and nowhere else. Only the standard library is imported here.
+`massact.labels` and nowhere else. Only the standard library is imported here, and what finds plug-ins.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
+
+from massact.plugins import plugin_names
 
 Direction = Literal["positive", "negative"]
 When = Literal["none", "before", "after"]
@@ -17,7 +19,7 @@ ADDED: Mapping[str, str] = {"key": "left out at the default"}
 """Metadata of a field that was added to a part of a cell: at its default it is left out of the key (`massact.keys`)."""
 
 METHODS = ("mean_diff", "probe", "gradient", "random_baseline")
-"""Every vector method; `massact.vectors.methods` registers one function for each."""
+"""massact's own vector methods; `massact.vectors.methods` has a function for each. Packages may add others."""
 
 DEFAULT_COHERENCE_FLOOR = 68.0
 """The least `coherence_mean` at which a result counts, unless a question is asked with another."""
@@ -30,6 +32,16 @@ still is 54 of all; where half is, it may be 34."""
 LEAST_EFFECT = 10.0
 """Points of delta in the wanted direction from which on steering has an effect: below it a best coefficient is no more
 than the luckiest of those that did nothing."""
+
+
+def all_methods() -> tuple[str, ...]:
+    """Every vector method, massact's own first."""
+    return (*METHODS, *plugin_names("methods"))
+
+
+def is_method(name: str) -> bool:
+    """Whether a vector method of that name is there, massact's or another package's."""
+    return name in METHODS or name in all_methods()
 
 
 def floor_warning(floor: float) -> str | None:
@@ -105,7 +117,7 @@ class Recipe:
     cleaning: Cleaning = NO_CLEANING
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
+        if not is_method(self.method):
             raise ValueError(f"unknown method {self.method!r}; there are {', '.join(METHODS)}")
 
     @property

@@ -42,6 +42,10 @@ class ConfigError(UsageError):
     """The experiment file is wrong; the message names the file, the line and the key."""
 
 
+class PluginError(UsageError):
+    """Something that another package adds to massact is missing or broken."""
+
+
 class DataError(UsageError):
     """A dataset, a prompt file or an imported file is wrong."""
 

@@ -14,11 +14,11 @@ Two spellings of one recipe print as one label, so that nothing is counted twice
 
 import re
 
-from massact.domain import METHODS, NO_CLEANING, AllDims, Cleaning, Recipe, When
+from massact.domain import NO_CLEANING, AllDims, Cleaning, Recipe, When, all_methods, is_method
 from massact.errors import UsageError
 
 _LABEL = re.compile(
-    rf"(?P<method>{'|'.join(METHODS)})"
+    r"(?P<method>[a-z][a-z0-9_]*?)"
     r"(?:_(?:top(?P<top>[1-9]\d{0,6})|(?P<cleaned>cleaned)"
     r"|(?P<when>pre|post)clean(?:_(?P<scope>u|la)(?P<n>[1-9]\d{0,6})?)?))?",
     re.ASCII,
@@ -32,9 +32,9 @@ def parse_label(label: str) -> Recipe:
         UsageError: the label names no method, or a cleaning that does not exist.
     """
     match = _LABEL.fullmatch(label.strip())
-    if match is None:
+    if match is None or not is_method(match["method"]):
         raise UsageError(
-            f"unknown method label {label!r}. A label is a method ({', '.join(METHODS)}), alone or with "
+            f"unknown method label {label!r}. A label is a method ({', '.join(all_methods())}), alone or with "
             "_cleaned, _topN, _preclean, _preclean_uN, _preclean_laN, _postclean_uN or _postclean_laN, "
             "such as mean_diff_top2 or probe_preclean_la2"
         )

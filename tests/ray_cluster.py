@@ -52,8 +52,8 @@ def executor(
     options: RayOptions | None = None,
 ) -> Any:
     """An executor with stand-ins on the cluster that is there."""
+    from massact.sweep.executors.options import CommandContext
     from massact.sweep.executors.ray.executor import RayExecutor
-    from massact.sweep.executors.ray.worker_env import CommandContext
 
     context = CommandContext(
         tracking_uri=uri, experiment="e", spool=folder.absolute(), key_variable="OPENAI_API_KEY"

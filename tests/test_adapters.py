@@ -10,7 +10,7 @@ from massact.config import AdapterConfig, LoadConfig
 from massact.domain import Generation
 from massact.errors import ModelError
 from massact.models.blocks import steer
-from massact.models.generate import Push, Row, generate
+from massact.models.generate import Addition, Row, generate
 from massact.models.load import SteerableModel, describe, load_model, read_description
 from tests.saved import save_adapter, save_model
 from tests.tiny import N_LAYERS, prompts, unit
@@ -58,13 +58,13 @@ def test_the_model_keeps_its_class_and_its_blocks(model: SteerableModel) -> None
 
 def test_rows_of_a_batch_say_what_transformers_says(model: SteerableModel) -> None:
     rows = [
-        Row(prompt, push)
+        Row(prompt, addition)
         for prompt in prompts(3)
-        for push in (None, Push(1, unit(1), 4.0), Push(N_LAYERS - 1, unit(2), 6.0))
+        for addition in (None, Addition(1, unit(1), 4.0), Addition(N_LAYERS - 1, unit(2), 6.0))
     ]
     found = generate(model, rows, Generation(8))
     for row, tokens in zip(rows, found, strict=True):
-        additions = {} if row.push is None else {row.push.layer: row.push.addition[None, None]}
+        additions = {} if row.addition is None else {row.addition.layer: row.addition.values[None, None]}
         with steer(model.blocks, additions):
             said = model.model.generate(
                 torch.tensor([row.prompt]),

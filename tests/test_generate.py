@@ -17,7 +17,7 @@ from massact.domain import Generation
 from massact.errors import ModelError
 from massact.models.blocks import steer
 from massact.models.cache import measure_memory
-from massact.models.generate import Generator, NotFiniteError, Push, Row, generate
+from massact.models.generate import Addition, Generator, NotFiniteError, Row, generate
 from massact.models.load import SteerableModel
 from massact.models.recorded_steps import padded_rows
 from tests.tiny import CONFIGS, D_MODEL, END_TOKEN, N_LAYERS, VOCABULARY, tiny_model
@@ -34,22 +34,25 @@ def prompt(length: int, seed: int = 0) -> tuple[int, ...]:
     return (2, *torch.randint(3, VOCABULARY, (length - 1,), generator=generator).tolist())
 
 
-def push(layer: int, coefficient: float, seed: int = 0) -> Push:
-    """A push along a random unit vector."""
+def addition(layer: int, coefficient: float, seed: int = 0) -> Addition:
+    """An addition along a random unit vector."""
     vector = torch.randn(D_MODEL, generator=torch.Generator().manual_seed(seed))
-    return Push(layer, vector / vector.norm(), coefficient)
+    return Addition(layer, vector / vector.norm(), coefficient)
 
 
 def grid() -> list[Row]:
     """Prompts of several lengths with every layer steered, and each of them unsteered."""
     prompts = [prompt(3), prompt(11), prompt(3, 1), prompt(20)]
-    pushes = [None, *(push(layer, 3.0 + layer, seed) for layer in range(N_LAYERS) for seed in range(2))]
-    return [Row(one, steered, i) for steered in pushes for i, one in enumerate(prompts)]
+    additions = [
+        None,
+        *(addition(layer, 3.0 + layer, seed) for layer in range(N_LAYERS) for seed in range(2)),
+    ]
+    return [Row(one, steered, i) for steered in additions for i, one in enumerate(prompts)]
 
 
 def by_transformers(model: SteerableModel, row: Row) -> tuple[int, ...]:
     """The row alone through `model.generate`, steered by a hook."""
-    additions = {} if row.push is None else {row.push.layer: row.push.addition[None, None]}
+    additions = {} if row.addition is None else {row.addition.layer: row.addition.values[None, None]}
     with steer(model.blocks, additions):
         tokens = model.model.generate(
             torch.tensor([row.prompt]),
@@ -127,7 +130,7 @@ def test_the_same_batches_give_the_same_tokens_in_bfloat16(recorded: bool) -> No
 def test_rows_that_end_early_change_nothing_for_the_others(recorded: bool) -> None:
     model = tiny_model("gemma3")
     long = Generation(60, temperature=1.5, seed=1)
-    rows = [Row(prompt(4, i % 7), push(i % N_LAYERS, 2.0, i), draw=i) for i in range(40)]
+    rows = [Row(prompt(4, i % 7), addition(i % N_LAYERS, 2.0, i), draw=i) for i in range(40)]
     found = Generator(model, recorded=recorded).generate(rows, long)
     assert len({len(tokens) for tokens in found}) > 10
     assert min(map(len, found)) < 10
@@ -149,7 +152,7 @@ def test_no_batching_of_any_rows_changes_a_token(
 ) -> None:
     model = tiny_model("qwen3")
     made = [
-        Row(prompt(length), None if layer < 0 else push(layer, coefficient))
+        Row(prompt(length), None if layer < 0 else addition(layer, coefficient))
         for length, layer, coefficient in rows
     ]
     found = Generator(model, batch_rows=batch_rows, recorded=recorded).generate(made, GREEDY)
@@ -159,7 +162,10 @@ def test_no_batching_of_any_rows_changes_a_token(
 def test_a_prompt_is_read_once_below_the_layers_that_are_steered() -> None:
     model = tiny_model("gemma3")
     rows = [
-        Row(prompt(9, i), push(layer, 4.0, seed)) for i in range(3) for layer in (1, 2) for seed in range(5)
+        Row(prompt(9, i), addition(layer, 4.0, seed))
+        for i in range(3)
+        for layer in (1, 2)
+        for seed in range(5)
     ]
     with seen_rows(model) as seen:
         generate(model, rows, Generation(1))
@@ -169,8 +175,14 @@ def test_a_prompt_is_read_once_below_the_layers_that_are_steered() -> None:
 
 def test_rows_that_cannot_differ_are_generated_once() -> None:
     model = tiny_model("llama")
-    one, other = Row(prompt(5), push(1, 30.0), draw=0), Row(prompt(5), push(1, 30.0), draw=1)
-    rows = [one, other, Row(prompt(5), push(2, 0.0)), Row(prompt(5)), Row(prompt(5), push(2, 30.0, 3))]
+    one, other = Row(prompt(5), addition(1, 30.0), draw=0), Row(prompt(5), addition(1, 30.0), draw=1)
+    rows = [
+        one,
+        other,
+        Row(prompt(5), addition(2, 0.0)),
+        Row(prompt(5)),
+        Row(prompt(5), addition(2, 30.0, 3)),
+    ]
     done: list[int] = []
     with seen_rows(model) as seen:
         found = generate(model, rows, Generation(2), progress=done.append)
@@ -354,8 +366,8 @@ def test_a_row_that_overflows_is_told_and_the_others_say_what_they_say_without_i
     half = deepcopy(tiny_model("llama"))
     half.model.half()
     model = SteerableModel(half.model, half.tokenizer, replace(half.identity, dtype="float16"))
-    fine = [Row(prompt(3), push(1, 4.0)), Row(prompt(9)), Row(prompt(4), push(2, -3.0), 1)]
-    rows = [fine[0], Row(prompt(5), push(2, 1e6)), *fine[1:]]
+    fine = [Row(prompt(3), addition(1, 4.0)), Row(prompt(9)), Row(prompt(4), addition(2, -3.0), 1)]
+    rows = [fine[0], Row(prompt(5), addition(2, 1e6)), *fine[1:]]
     expected = Generator(model, recorded=recorded).generate(fine, how)
     with pytest.raises(
         NotFiniteError, match=r"not finite in float16 at layer 2, coefficient 1e\+06: its logits"

@@ -8,9 +8,8 @@ from transformers import AutoTokenizer
 
 from massact.config import AdapterConfig, LoadConfig
 from massact.errors import ModelError
-from massact.models.adapters import find_adapter
 from massact.models.load import describe, load_model, read_description
-from massact.models.source import former_revision, identify, weights_digest
+from massact.models.source import find_adapter, former_revision, identify, weights_digest
 from massact.toy import resolve
 from tests.saved import save_model
 

@@ -53,11 +53,11 @@ def test_another_command_is_given_what_the_first_was_told(tmp_path: Path) -> Non
     exchanges = [Exchange("q", text) for text in ("a", "bb", "?", "a")]
     first, second = Judge(), Judge()
     told = CachingJudge(first, _cache(tmp_path / "c.sqlite")).score(exchanges)
-    remembering = CachingJudge(second, _cache(tmp_path / "c.sqlite"))
-    assert remembering.score(exchanges) == told
+    caching = CachingJudge(second, _cache(tmp_path / "c.sqlite"))
+    assert caching.score(exchanges) == told
     assert [one.response for one in first.asked] == ["a", "bb", "?"]
     assert [one.response for one in second.asked] == ["?"]  # what is missing is asked for again
-    assert remembering.usage == Usage(calls=1, cached=3)
+    assert caching.usage == Usage(calls=1, cached=3)
     assert told[0] == Verdict(1 / 7, 50.0)  # to the last bit
 
 
@@ -136,9 +136,9 @@ def test_without_a_place_to_write_there_is_no_cache_and_one_warning(tmp_path: Pa
     (tmp_path / "file").write_text("no folder")
     said: list[str] = []
     judge = Judge()
-    remembering = CachingJudge(judge, _cache(tmp_path / "file" / "c.sqlite", said))
+    caching = CachingJudge(judge, _cache(tmp_path / "file" / "c.sqlite", said))
     for text in ("a", "b", "a"):
-        assert remembering.score([Exchange("q", text)])[0].scored
+        assert caching.score([Exchange("q", text)])[0].scored
     assert len(judge.asked) == 2  # the memory of this command is still there
     assert len(said) == 1
     assert "no judge cache" in said[0]

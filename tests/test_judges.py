@@ -10,7 +10,7 @@ from massact.config import JudgeConfig, LoadConfig, Prices, load_experiment
 from massact.config.parse import judge_like
 from massact.errors import ConfigError, UsageError
 from massact.judges import _OPENERS, Exchange, Judge, Subject, Usage, open_judge
-from massact.judges.source import ModelSource
+from massact.judges.local import ModelSource
 from massact.models.load import describe, load_model
 from tests.judge_models import make_judge_model
 from tests.judge_server import JudgeServer

@@ -14,14 +14,19 @@ from massact.evaluation import Evaluation, PlannedCell
 from massact.judges import Subject, open_judge
 from massact.judges import local as answers_module
 from massact.judges.base import Exchange
-from massact.judges.integers import IntegerTokens
-from massact.judges.local import Answerer, LocalJudge, Prefix, Prompts, common_start
+from massact.judges.local import (
+    Answerer,
+    IntegerTokens,
+    LocalJudge,
+    ModelSource,
+    Prefix,
+    Prompts,
+    common_start,
+)
 from massact.judges.reading import read_answer
 from massact.judges.rubric import Rubric
-from massact.judges.source import ModelSource
-from massact.models.load import SteerableModel, describe, load_model
-from massact.models.model_lock import turn
-from massact.models.prompting import encode_question
+from massact.models.load import SteerableModel, describe, load_model, model_lock
+from massact.models.prompting import encode_chat
 from massact.sweep.executors.local import evaluate_cells
 from tests.judge_models import Digits, make_judge_model
 from tests.tiny import unit
@@ -64,7 +69,7 @@ def _next(model: SteerableModel, tokens: tuple[int, ...]) -> torch.Tensor:
 
 def _by_hand(model: SteerableModel, prompt: str) -> float:
     """The mean over integers, each token's probability from a pass of its own, without cache or batch."""
-    tokens = encode_question(model, prompt)
+    tokens = encode_chat(model, prompt)
     known: dict[tuple[int, ...], torch.Tensor] = {}
 
     def after(read: tuple[int, ...]) -> torch.Tensor:
@@ -127,7 +132,7 @@ def test_the_shared_beginning_is_read_once(folders: dict[tuple[str, Digits], Pat
     model.model.register_forward_pre_hook(
         lambda _module, _args, given: lengths.append(given["input_ids"].numel()), with_kwargs=True
     )
-    prompts = [encode_question(model, RUBRIC.trait_prompt(one)) for one in EXCHANGES]
+    prompts = [encode_chat(model, RUBRIC.trait_prompt(one)) for one in EXCHANGES]
     Answerer(model).answer(prompts)
     n_shared = len(common_start(prompts))
     longest = max(map(len, prompts))
@@ -207,7 +212,7 @@ def test_a_blank_that_the_answer_begins_with_is_passed_over(
                     self.first[row, blank] = 0.0
 
     monkeypatch.setattr(answers_module, "Prompts", Blank)
-    prompts = [encode_question(model, RUBRIC.trait_prompt(one)) for one in EXCHANGES[:2]]
+    prompts = [encode_chat(model, RUBRIC.trait_prompt(one)) for one in EXCHANGES[:2]]
     for prompt, answer in zip(prompts, Answerer(model).answer(prompts), strict=True):
         after = _next(model, (*prompt, blank))
         zero = model.tokenizer.convert_tokens_to_ids("0")
@@ -262,7 +267,7 @@ def test_usage_counts_tokens_and_equal_prompts_once(folders: dict[tuple[str, Dig
     judge = _judge(model)
     first, again = judge.score([EXCHANGES[0], EXCHANGES[0]])
     assert first == again
-    n_tokens = sum(len(encode_question(model, prompt)) for prompt in RUBRIC.prompts(EXCHANGES[0]))
+    n_tokens = sum(len(encode_chat(model, prompt)) for prompt in RUBRIC.prompts(EXCHANGES[0]))
     assert (judge.usage.calls, judge.usage.prompt_tokens, judge.usage.completion_tokens) == (2, n_tokens, 2)
     assert judge.score([]) == []
 
@@ -291,7 +296,7 @@ def test_hf_is_opened_by_name_and_its_identity_needs_no_weights(
         raise AssertionError("weights were loaded")
 
     with monkeypatch.context() as patched:
-        patched.setattr("massact.judges.source.load_model", load)
+        patched.setattr("massact.judges.local.load_model", load)
         assert judge.identity.model == f"{folder.name}@{model.identity.revision} float32"
     assert judge.score(EXCHANGES[:1])[0].scored
     with pytest.raises(ModelError, match="no-such-folder"):
@@ -364,7 +369,7 @@ def test_the_steered_model_judges_itself_with_steering_off(own: tuple[SteerableM
 def test_a_judge_waits_for_its_turn(own: tuple[SteerableModel, LocalJudge]) -> None:
     model, judge = own
     done = threading.Event()
-    with turn(model.model):
+    with model_lock(model.model):
         thread = threading.Thread(target=lambda: (judge.score(EXCHANGES[:1]), done.set()))
         thread.start()
         assert not done.wait(0.5)

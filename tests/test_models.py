@@ -9,7 +9,7 @@ from torch import nn
 from massact.domain import Generation
 from massact.errors import ModelError
 from massact.models.blocks import block_output, find_decoder_blocks, record, steer
-from massact.models.generate import Push, Row, generate
+from massact.models.generate import Addition, Row, generate
 from massact.models.load import SteerableModel
 from tests.tiny import D_MODEL, N_LAYERS, prompts, tiny_model, unit
 
@@ -28,7 +28,7 @@ def _streams(architecture: str, tokens: torch.Tensor) -> dict[int, torch.Tensor]
 def test_a_padded_grid_gives_token_for_token_what_single_rows_give(architecture: str) -> None:
     model = tiny_model(architecture)
     rows = [
-        Row(prompt, None if coefficient is None else Push(layer, unit(vector), coefficient))
+        Row(prompt, None if coefficient is None else Addition(layer, unit(vector), coefficient))
         for prompt in prompts(4)
         for layer, vector, coefficient in ((0, 1, None), (1, 1, 2.0), (2, 2, 4.0), (1, 3, 8.0), (3, 2, 0.0))
     ]
@@ -41,7 +41,7 @@ def test_a_padded_grid_gives_token_for_token_what_single_rows_give(architecture:
 def test_coefficient_zero_is_exactly_the_baseline() -> None:
     model = tiny_model("gemma3")
     plain = generate(model, [Row(p) for p in prompts(6)], GREEDY, batch_rows=6)
-    zero = generate(model, [Row(p, Push(2, unit(1), 0.0)) for p in prompts(6)], GREEDY, batch_rows=6)
+    zero = generate(model, [Row(p, Addition(2, unit(1), 0.0)) for p in prompts(6)], GREEDY, batch_rows=6)
     assert zero == plain
 
 
@@ -85,7 +85,7 @@ def test_sampling_draws_each_token_as_often_as_its_probability_says() -> None:
 
 def test_rows_that_end_leave_the_batch_without_changing_the_others() -> None:
     plain, long = tiny_model("gemma3"), Generation(40, temperature=1.5, seed=1)
-    rows = [Row(prompt, Push(1, unit(i), 2.0), draw=i) for i, prompt in enumerate(prompts(12))]
+    rows = [Row(prompt, Addition(1, unit(i), 2.0), draw=i) for i, prompt in enumerate(prompts(12))]
     endless = generate(plain, rows, long, batch_rows=12)
 
     # tokens that some rows reach after a while, so that rows end at different steps

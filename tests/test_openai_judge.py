@@ -12,9 +12,10 @@ from email.utils import formatdate
 
 import pytest
 
+from massact.config import JudgeConfig
 from massact.errors import ConfigError, JudgeError, MassactError
 from massact.judges.base import Exchange, Judge, Usage, Verdict
-from massact.judges.openai import OpenAIJudge, OpenAISettings
+from massact.judges.openai import OpenAIJudge
 from massact.judges.rubric import Rubric
 from massact.judges.systemone import SystemOneJudge
 from tests.judge_server import JudgeServer, Reply, Request, completion, error, levels, score_70_and_90
@@ -35,7 +36,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[JudgeServer]:
 
 
 def judge(server: JudgeServer, **changes: float | str) -> OpenAIJudge:
-    settings = OpenAISettings(**{"model": "m", "base_url": server.url, "max_retries": 2, **changes})  # type: ignore[arg-type]
+    settings = JudgeConfig(**{"name": "openai:m", "base_url": server.url, "max_retries": 2, **changes})  # type: ignore[arg-type]
     return OpenAIJudge(settings, RUBRIC, backoff_seconds=0.005)
 
 
@@ -126,7 +127,7 @@ def test_relevance_is_asked_as_a_third_prompt_and_caps(server: JudgeServer) -> N
         return score_70_and_90(request)
 
     server.answer = answer
-    settings = OpenAISettings(model="m", base_url=server.url)
+    settings = JudgeConfig("openai:m", base_url=server.url)
     (capped,) = OpenAIJudge(settings, rubric).score(ONE)
     assert (capped.trait, capped.coherence, len(server.requests)) == (pytest.approx(70), 50, 3)
 
@@ -380,7 +381,7 @@ def test_the_key_is_nowhere(server: JudgeServer, caplog: pytest.LogCaptureFixtur
     for name in ("openai", "httpx", "httpx2", "httpcore", "httpcore2"):
         caplog.set_level(logging.DEBUG, logger=name)
     asked = judge(server, max_retries=1)
-    seen = [repr(asked), repr(asked.identity), repr(asked.usage), repr(OpenAISettings(model="m"))]
+    seen = [repr(asked), repr(asked.identity), repr(asked.usage), repr(JudgeConfig("openai:m"))]
     refused, cut = error(401, f"Incorrect API key provided: {KEY}"), error(403, "x" * 290 + KEY)
     garbled = Reply(f"{'x' * 50}{KEY}".encode())
     failed = error(500, f"bad header Bearer {KEY}", **FAST)
@@ -404,7 +405,7 @@ def test_a_key_that_cannot_be_used_names_its_variable(
     if value is not None:
         monkeypatch.setenv("JUDGE_KEY", value)
     with pytest.raises(ConfigError, match="environment variable JUDGE_KEY") as raised:
-        OpenAIJudge(OpenAISettings(model="m", api_key_env="JUDGE_KEY"), RUBRIC)
+        OpenAIJudge(JudgeConfig("openai:m", api_key_env="JUDGE_KEY"), RUBRIC)
     assert KEY not in str(raised.value)
 
 
@@ -412,12 +413,12 @@ def test_without_the_package_the_message_says_what_to_install(monkeypatch: pytes
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(ConfigError, match=r"pip install 'massact\[openai\]'"):
-        OpenAIJudge(OpenAISettings(model="m"), RUBRIC)
+        OpenAIJudge(JudgeConfig("openai:m"), RUBRIC)
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"model": " "}, {"concurrency": 0}, {"max_retries": -1}, {"timeout_seconds": 0.0},
+    [{"name": "openai: "}, {"concurrency": 0}, {"max_retries": -1}, {"timeout_seconds": 0.0},
      {"timeout_seconds": float("nan")}, {"base_url": "localhost:8000/v1"}, {"base_url": "http:///v1"},
      {"base_url": "http://user:secret@host/v1"}, {"base_url": "http://host/v1?key=secret"},
      {"base_url": "http://host/v1#secret"}, {"base_url": "http://[secret/v1"}, {"base_url": "http://host:secret/v1"},
@@ -425,20 +426,20 @@ def test_without_the_package_the_message_says_what_to_install(monkeypatch: pytes
 )  # fmt: skip
 def test_settings_that_cannot_work_are_refused(changes: dict[str, float | str]) -> None:
     with pytest.raises(ConfigError) as raised:
-        OpenAISettings(**{"model": "m", **changes})  # type: ignore[arg-type]
+        OpenAIJudge(JudgeConfig(**{"name": "openai:m", **changes}), RUBRIC)  # type: ignore[arg-type]
     assert "secret" not in str(raised.value)
 
 
 def test_the_identity_names_model_server_and_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    plain = OpenAIJudge(OpenAISettings(model="gpt-4.1-mini"), RUBRIC).identity
+    plain = OpenAIJudge(JudgeConfig("openai:gpt-4.1-mini"), RUBRIC).identity
     assert (plain.id, plain.model) == ("openai:gpt-4.1-mini", "gpt-4.1-mini")
     assert plain.prompt_digest == RUBRIC.digest
-    elsewhere = OpenAISettings(model="m", base_url="http://GPU:8000/v1")
+    elsewhere = JudgeConfig("openai:m", base_url="http://GPU:8000/v1")
     assert OpenAIJudge(elsewhere, RUBRIC).identity.model == "m@gpu:8000"
     monkeypatch.setenv("OPENAI_BASE_URL", "https://proxy.example/v1")
-    assert OpenAIJudge(OpenAISettings(model="m"), RUBRIC).identity.model == "m@proxy.example"
+    assert OpenAIJudge(JudgeConfig("openai:m"), RUBRIC).identity.model == "m@proxy.example"
     assert OpenAIJudge(elsewhere, RUBRIC).identity.model == "m@gpu:8000"
 
 
@@ -457,10 +458,10 @@ def test_the_whole_address_is_part_of_the_identity(
     monkeypatch: pytest.MonkeyPatch, url: str, at: str
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    asked = OpenAIJudge(OpenAISettings(model="m", base_url=url), RUBRIC)
+    asked = OpenAIJudge(JudgeConfig("openai:m", base_url=url), RUBRIC)
     assert asked.identity.model == f"m{at}"
     assert asked.identity.prompt_digest == RUBRIC.digest
-    roomy = OpenAIJudge(OpenAISettings(model="m", base_url=url, max_tokens=4096), RUBRIC)
+    roomy = OpenAIJudge(JudgeConfig("openai:m", base_url=url, max_tokens=4096), RUBRIC)
     assert roomy.identity.prompt_digest != RUBRIC.digest
 
 
@@ -469,14 +470,14 @@ def test_a_key_within_the_address_is_refused_and_not_shown(monkeypatch: pytest.M
     for url in (f"http://host/{KEY}/v1", f"http://user:{KEY}@host/v1"):
         monkeypatch.setenv("OPENAI_BASE_URL", url)
         with pytest.raises(ConfigError, match="base_url") as raised:
-            OpenAIJudge(OpenAISettings(model="m"), RUBRIC)
+            OpenAIJudge(JudgeConfig("openai:m"), RUBRIC)
         assert KEY not in str(raised.value)
         assert raised.value.__context__ is None
 
 
 def levels_judge(server: JudgeServer, rubric: Rubric = RUBRIC) -> SystemOneJudge:
     return SystemOneJudge(
-        OpenAISettings(model="m", base_url=server.url, max_retries=1), rubric, backoff_seconds=0.005
+        JudgeConfig("openai:m", base_url=server.url, max_retries=1), rubric, backoff_seconds=0.005
     )
 
 
@@ -536,4 +537,4 @@ def test_levels_need_a_server_to_be_named(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     with pytest.raises(ConfigError, match="base_url"):
-        SystemOneJudge(OpenAISettings(model="m"), RUBRIC)
+        SystemOneJudge(JudgeConfig("openai:m"), RUBRIC)

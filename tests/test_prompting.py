@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from massact.domain import ModelIdentity
 from massact.errors import ModelError
 from massact.models.load import SteerableModel
-from massact.models.prompting import encode_chat, encode_question, encode_text
+from massact.models.prompting import encode_chat, encode_text
 
 BOS, EOS = "<s>", "</s>"
 WORDS = (
@@ -95,7 +95,7 @@ def test_a_text_to_be_continued_is_not_closed() -> None:
 @pytest.mark.parametrize("ends", [False, True])
 def test_a_question_is_what_the_template_says(template: str | None, said: str, ends: bool) -> None:
     model = _model(template, ends=ends)
-    assert _said(encode_question(model, "hello")) == said
+    assert _said(encode_chat(model, "hello")) == said
     if template and "bos_token }} {{ bos_token" not in template:
         own = model.tokenizer.apply_chat_template(
             [{"role": "user", "content": "hello"}],
@@ -103,13 +103,13 @@ def test_a_question_is_what_the_template_says(template: str | None, said: str, e
             tokenize=True,
             return_dict=False,
         )
-        assert encode_question(model, "hello") == tuple(own)
+        assert encode_chat(model, "hello") == tuple(own)
 
 
 def test_a_question_that_begins_with_the_bos_text_does_not_double_it() -> None:
     bare = "{{ bos_token }} {{ messages[0]['content'] }}"
-    assert _said(encode_question(_model(bare), f"{BOS} hello")) == "<s> hello"
-    assert _said(encode_question(_model(), f"{BOS} hello")) == "<s> hello"
+    assert _said(encode_chat(_model(bare), f"{BOS} hello")) == "<s> hello"
+    assert _said(encode_chat(_model(), f"{BOS} hello")) == "<s> hello"
 
 
 @pytest.mark.parametrize(
@@ -124,8 +124,8 @@ def test_a_question_that_begins_with_the_bos_text_does_not_double_it() -> None:
 def test_a_system_prompt_is_never_lost(template: str | None, said: str) -> None:
     model = _model(template)
     assert _said(encode_chat(model, "hello", "be kind")) == said
-    assert encode_question(model, "hello", "be kind") == encode_chat(model, "hello", "be kind")
-    assert encode_chat(model, "hello") == encode_question(model, "hello")
+    assert encode_chat(model, "hello", "be kind") == encode_chat(model, "hello", "be kind")
+    assert encode_chat(model, "hello") == encode_chat(model, "hello")
 
 
 def test_a_folded_system_prompt_stands_a_blank_line_before_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +152,7 @@ def test_a_template_that_cannot_be_rendered_says_why() -> None:
         ("{% for m in messages %}", "cannot be rendered: Unexpected end of template"),
     ):
         with pytest.raises(ModelError, match=match):
-            encode_question(_model(template), "hello")
+            encode_chat(_model(template), "hello")
 
 
 def test_a_template_that_writes_the_date_says_the_same_tomorrow() -> None:
@@ -161,4 +161,4 @@ def test_a_template_that_writes_the_date_says_the_same_tomorrow() -> None:
         "{{ bos_token }} {% if strftime_now is defined %}{% set day = strftime_now('%d %b %Y') %}{% else %}"
         "{% set day = 'hello' %}{% endif %}{{ day }} {{ strftime_now('%m : %Y') }} {{ messages[0]['content'] }}"
     )
-    assert _said(encode_question(_model(dated), "there")) == "<s> 26 Jul 2024 07 : 2024 there"
+    assert _said(encode_chat(_model(dated), "there")) == "<s> 26 Jul 2024 07 : 2024 there"

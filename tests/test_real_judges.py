@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
+from massact.config import JudgeConfig
 from massact.errors import JudgeError
 from massact.judges.base import Exchange, Verdict
-from massact.judges.openai import MAX_TOKENS, OpenAIJudge, OpenAISettings
+from massact.judges.openai import MAX_TOKENS, OpenAIJudge
 from massact.judges.rubric import Rubric
 from massact.judges.systemone import SystemOneJudge
 from tests.real_servers import UnavailableError, llama_server, smollm2_folder, transformers_server
@@ -68,9 +69,9 @@ def served(folder: Path) -> Iterator[str]:
         pytest.skip(str(error))
 
 
-def settings(model: str, url: str) -> OpenAISettings:
+def settings(model: str, url: str) -> JudgeConfig:
     """For a busy machine: no request is sent twice, and none is given up."""
-    return OpenAISettings(model, url, max_retries=0, concurrency=2, timeout_seconds=600)
+    return JudgeConfig(f"openai:{model}", url, max_retries=0, concurrency=2, timeout_seconds=600)
 
 
 def post(url: str, body: dict[str, Any]) -> Any:

@@ -15,7 +15,9 @@ import sqlalchemy as sa
 
 from massact.errors import StoreError
 from massact.query import Answers
-from massact.service.preparing import INDEX, Task, prepare, tuned
+from massact.service.preparing import INDEX, tuned
+from massact.service.serving import prepare
+from massact.service.settings import Task
 from massact.store.read import open_store
 from massact.store.schema import POINT_KEYS, POINT_TAG, encode_point, point_tag
 from tests.postgres_server import PostgresServer

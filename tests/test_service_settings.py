@@ -13,8 +13,7 @@ from click.testing import CliRunner, Result
 from massact.addresses import artifacts_shown, shown_uri
 from massact.cli.app import cli
 from massact.errors import UsageError
-from massact.service import serving as users_file
-from massact.service.serving import _command, _environment, allowed_hosts, introduction
+from massact.service.serving import _command, _environment, allowed_hosts, introduction, write_users_file
 from massact.service.settings import Settings, check, check_shown, is_loopback, sqlite_path, with_secrets
 
 
@@ -188,7 +187,7 @@ def test_mlflow_reads_the_users_file_as_it_was_meant(tmp_path: Path, monkeypatch
     from mlflow.server.auth.config import read_auth_config
 
     path, uri = tmp_path / "auth.ini", "postgresql://ada:100%25@host/runs?host=%2Ftmp"
-    users_file.write(path, uri, "READ")
+    write_users_file(path, uri, "READ")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     monkeypatch.setenv("MLFLOW_AUTH_CONFIG_PATH", str(path))
     for name in ("USERNAME", "PASSWORD"):

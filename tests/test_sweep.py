@@ -177,12 +177,12 @@ def test_the_thread_ends_with_the_sweep() -> None:
 
 def test_equal_text_is_judged_once() -> None:
     judge = Judge()
-    remembering = CachingJudge(judge)
+    caching = CachingJudge(judge)
     a, b = Exchange("q", "one"), Exchange("q", "other")
-    assert [one.trait for one in remembering.score([a, b, a])] == [3, 5, 3]
-    assert [one.trait for one in remembering.score([b, Exchange("qo", "ne")])] == [5, 2]
+    assert [one.trait for one in caching.score([a, b, a])] == [3, 5, 3]
+    assert [one.trait for one in caching.score([b, Exchange("qo", "ne")])] == [5, 2]
     assert judge.asked == [[a, b], [Exchange("qo", "ne")]]
-    assert remembering.identity == IDENTITY
+    assert caching.identity == IDENTITY
 
 
 def test_a_missing_score_is_asked_for_again() -> None:
@@ -192,8 +192,8 @@ def test_a_missing_score_is_asked_for_again() -> None:
             return [Verdict(1.0, None if len(self.asked) == 1 else 2.0, "busy") for _ in exchanges]
 
     judge = Flaky()
-    remembering = CachingJudge(judge)
-    (first,), (second,), (third,) = (remembering.score([Exchange("q", "r")]) for _ in range(3))
+    caching = CachingJudge(judge)
+    (first,), (second,), (third,) = (caching.score([Exchange("q", "r")]) for _ in range(3))
     assert (first.coherence, second.coherence, third.coherence) == (None, 2.0, 2.0)
     assert len(judge.asked) == 2
 

@@ -144,7 +144,9 @@ def test_pairs_stay_together_in_the_split(split: float) -> None:
     there = tuple((torch.rand(n, generator=generator) > 0.1).tolist() for _ in range(2))
     positive, negative = decide_statuses(dropped, there, split, paired=True)  # type: ignore[arg-type]
     kept = (T, V)
-    assert [fate in kept and fate for fate in positive] == [fate in kept and fate for fate in negative]
+    assert [status in kept and status for status in positive] == [
+        status in kept and status for status in negative
+    ]
     assert positive.count(T) > 2
     assert (positive.count(V) > 0) == (split > 0)
     assert PromptStatus.PAIR in positive
@@ -176,8 +178,8 @@ def test_too_few_say_what_fell_by_what_and_what_helps() -> None:
 def test_activations_are_those_of_the_prompts_that_are_kept() -> None:
     rows = torch.arange(12.0)[:, None, None].expand(12, 2, 3).clone()
     rows[4] = torch.nan
-    fates = ((PromptStatus.FAILED, T, T, V, PromptStatus.NO_WINDOW, T), (T, PromptStatus.PAIR, T, T, V, V))
-    made = split_sides(rows[:6], rows[6:], 0.25, fates=fates)
+    statuses = ((PromptStatus.FAILED, T, T, V, PromptStatus.NO_WINDOW, T), (T, PromptStatus.PAIR, T, T, V, V))
+    made = split_sides(rows[:6], rows[6:], 0.25, statuses=statuses)
     assert made.train[:, 0, 0].tolist() == [1, 2, 5, 6, 8, 9]
     assert made.validation[:, 0, 0].tolist() == [3, 10, 11]
     assert (made.n_train_positive, made.n_validation_positive, made.n_dropped) == (3, 1, 3)
@@ -190,8 +192,8 @@ def _sources(*, vetted: bool) -> Sources:
     contrast = _contrast(["s90", "none"], ["s0", "s99"])
     if not vetted:
         return Sources(replace(contrast, judged=None), ((T, PromptStatus.NO_WINDOW), (T, V)))
-    fates = ((T, PromptStatus.UNSCORED), (T, PromptStatus.FAILED))
-    return Sources(contrast, fates, _vet(["s90", "none"], ["s0", "s99"]), "in these words", ("a doubt",))
+    statuses = ((T, PromptStatus.UNSCORED), (T, PromptStatus.FAILED))
+    return Sources(contrast, statuses, _vet(["s90", "none"], ["s0", "s99"]), "in these words", ("a doubt",))
 
 
 def test_the_table_holds_every_prompt_with_its_scores_and_its_fate() -> None:

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -98,17 +98,15 @@ def doctor(
         say=lambda line: click.echo(line, err=True),
     )
     checks = CHECKS if no_artifacts else (*CHECKS, *FILE_CHECKS)
-    shown: _Shown = _Lines() if output_format == "table" else _Document(name, fix=fix)
-    looked = _Looked()
+    report = _Report(name, fix=fix, is_json=output_format == "json")
     with looking as context:
-        for outcome in examine(context, checks, fix=fix, looked_at=looked.add):
-            looked.states[outcome.state] += 1
-            shown.add(outcome)
+        for outcome in examine(context, checks, fix=fix, looked_at=report.looked_at):
+            report.add(outcome)
     click.echo(f"experiment {visible(name)}, store {shown_uri(tracking_uri)}", err=True)
-    if seed is None and not looked.n_runs and not looked.states:
+    if seed is None and not report.n_runs and not report.states:
         raise _unknown(name)
-    shown.end(looked)
-    if looked.n_left:
+    report.end()
+    if report.n_left:
         ctx.exit(1)
 
 
@@ -117,8 +115,8 @@ def _named(experiment: str) -> tuple[str, int | None]:
     path = named_file(experiment)
     if path is None:
         return experiment, None
-    found = load_experiment(path)
-    return found.name, found.extraction.seed
+    declared = load_experiment(path)
+    return declared.name, declared.extraction.seed
 
 
 def _files_of_today(experiment: str, tracking_uri: str) -> Callable[["EvaluationRow"], Mapping[str, str]]:
@@ -154,26 +152,56 @@ def _unknown(name: str) -> UsageError:
     )
 
 
-class _Looked:
-    """What was looked at so far; says so now and then on stderr."""
+class _Report:
+    """What was looked at and found: a line a finding, of many of one kind the first few, or all as one JSON object."""
 
-    def __init__(self) -> None:
+    def __init__(self, experiment: str, *, fix: bool, is_json: bool) -> None:
+        self._head = {"schema_version": OUTPUT_SCHEMA_VERSION, "experiment": experiment, "fix": fix}
+        self._is_json = is_json
         self.states: Counter[str] = Counter()
         self.n_runs = 0
         self._said = time.monotonic()
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._findings: list[dict[str, str | None]] = []
 
     @property
     def n_left(self) -> int:
         return self.states["found"] + self.states["remains"]
 
-    def add(self, n: int) -> None:
+    def looked_at(self, n: int) -> None:
+        """Count finished runs; says so now and then on stderr."""
         self.n_runs += n
         now = time.monotonic()
         if now - self._said >= LOG_SECONDS:
             self._said = now
             click.echo(f"{self.n_runs} finished runs looked at", err=True)
 
-    def __str__(self) -> str:
+    def add(self, outcome: "Outcome") -> None:
+        finding, state = outcome.finding, outcome.state
+        self.states[state] += 1
+        if self._is_json:
+            fields = {"check": finding.check, "run_id": finding.run_id, "what": finding.what}
+            self._findings.append({**fields, "state": state, "said": outcome.said})
+            return
+        self._counts[state, finding.check] += 1
+        if self._counts[state, finding.check] <= SHOWN:
+            about = f"run {finding.run_id}: " if finding.run_id else ""
+            click.echo(f"{state:<7}  {finding.check:<10}  {about}{finding.what}  ->  {outcome.said}")
+
+    def end(self) -> None:
+        """Show what is left to be shown."""
+        if self._is_json:
+            counts = {state: self.states[state] for state in ("found", "mended", "remains", "note")}
+            body = {"finished_runs": self.n_runs, "counts": counts, "findings": self._findings}
+            click.echo(json.dumps({**self._head, **body}, indent=2))
+            return
+        for (state, check), count in self._counts.items():
+            if count > SHOWN:
+                more = f"and {count - SHOWN} more like these; --format json lists all"
+                click.echo(f"{state:<7}  {check:<10}  {more}")
+        click.echo(f"{chr(10) if self._counts else ''}{self._in_short()}")
+
+    def _in_short(self) -> str:
         runs = "1 finished run" if self.n_runs == 1 else f"{self.n_runs} finished runs"
         counts = {
             "mended": self.states["mended"],
@@ -184,56 +212,3 @@ class _Looked:
         notes = self.states["note"]
         told = f" ({notes} {'note' if notes == 1 else 'notes'})" if notes else ""
         return f"{runs} looked at: {', '.join(parts) if parts else 'healthy'}{told}"
-
-
-class _Shown(Protocol):
-    """How outcomes are shown."""
-
-    def add(self, outcome: "Outcome") -> None:
-        """Take one."""
-
-    def end(self, looked: _Looked) -> None:
-        """Show what is left to be shown."""
-
-
-class _Lines(_Shown):
-    """A line each; of many of one kind the first few, and how many more there are."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[tuple[str, str]] = Counter()
-
-    def add(self, outcome: "Outcome") -> None:
-        finding = outcome.finding
-        place = (outcome.state, finding.check)
-        self._counts[place] += 1
-        if self._counts[place] <= SHOWN:
-            about = f"run {finding.run_id}: " if finding.run_id else ""
-            click.echo(f"{_head(*place)}{about}{finding.what}  ->  {outcome.said}")
-
-    def end(self, looked: _Looked) -> None:
-        for place, count in self._counts.items():
-            if count > SHOWN:
-                click.echo(f"{_head(*place)}and {count - SHOWN} more like these; --format json lists all")
-        click.echo(f"{chr(10) if self._counts else ''}{looked}")
-
-
-def _head(state: str, check: str) -> str:
-    return f"{state:<7}  {check:<10}  "
-
-
-class _Document(_Shown):
-    """All of them, as one JSON object."""
-
-    def __init__(self, experiment: str, *, fix: bool) -> None:
-        self._head = {"schema_version": OUTPUT_SCHEMA_VERSION, "experiment": experiment, "fix": fix}
-        self._findings: list[dict[str, str | None]] = []
-
-    def add(self, outcome: "Outcome") -> None:
-        finding = outcome.finding
-        own = {"check": finding.check, "run_id": finding.run_id, "what": finding.what}
-        self._findings.append({**own, "state": outcome.state, "said": outcome.said})
-
-    def end(self, looked: _Looked) -> None:
-        counts = {state: looked.states[state] for state in ("found", "mended", "remains", "note")}
-        body = {"finished_runs": looked.n_runs, "counts": counts, "findings": self._findings}
-        click.echo(json.dumps({**self._head, **body}, indent=2))

@@ -1,4 +1,4 @@
-"""`massact judge-check` and `rejudge`: whether a judge can be trusted, and another judge on stored responses."""
+"""`massact judge-check` and `massact rejudge`: what a judge makes of known texts, and another judge on stored ones."""
 
 import statistics
 from collections.abc import Iterator
@@ -9,25 +9,24 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
-from massact.cli.options import experiment_option
+from massact.cli.options import FILTER_OPTIONS, experiment_option, tracking_uri_option
 from massact.cli.questions import FORMATS, Format, render, write
 from massact.cli.session import open_session, working
+from massact.cli.sync import spool_option
 from massact.config import JudgeConfig
 from massact.config.parse import judge_like
-from massact.query import Answer
+from massact.labels import normalise_label
+from massact.query import Answer, Filters
 from massact.query.rows import Column
 from massact.query.tables import STATUS, number_column, text_column
+from massact.vectors.positions import parse_position
 
 if TYPE_CHECKING:
     from massact.judges.canaries import Canary, CanaryResult
     from massact.sweep.context import Session
-from massact.cli.options import FILTER_OPTIONS, stacked, tracking_uri_option
+from massact.cli.options import stacked
 from massact.cli.session import store_timeout_option
-from massact.cli.sync import spool_option
-from massact.labels import normalise_label
-from massact.query import Filters
 from massact.query.questions.judges import ask_judges
-from massact.vectors.positions import parse_position
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,36 +133,33 @@ def _rows(session: "Session", config: JudgeConfig, trait: str | None, repeats: i
     experiment = session.experiment
     traits = experiment.traits if trait is None else (experiment.trait(trait),)
     models = experiment.models if config.kind == "self" else (None,)
-    for one, model in product(traits, models):
-        judge = session.judges.of(one, model, config=config)
+    for judged, model in product(traits, models):
+        judge = session.judges.of(judged, model, config=config)
         results, _ = session.judges.check(config, judge, repeats=repeats)
-        named = replace(_NOBODY, judge=config.name, trait=one.name, model=model.name if model else None)
-        yield from (_row(named, result) for result in results)
+        names: dict[str, Any] = {
+            "judge": config.name,
+            "trait": judged.name,
+            "model": model.name if model else None,
+        }
+        yield from (CanaryRow(**names, **_figures(result)) for result in results)
 
 
-_NOBODY = CanaryRow(
-    judge="", trait="", model=None, canary="", trait_mean=None, trait_std=None, coherence_mean=None,
-    coherence_std=None, n_scored=0, n_unscored=0, expected="", status="ok", failure=None,
-)  # fmt: skip
-
-
-def _row(named: CanaryRow, result: "CanaryResult") -> CanaryRow:
+def _figures(result: "CanaryResult") -> dict[str, Any]:
     from massact.judges.canaries import spread
 
     n_scored = sum(verdict.scored for verdict in result.verdicts)
-    return replace(
-        named,
-        canary=result.canary.name,
-        trait_mean=statistics.fmean(result.trait) if result.trait else None,
-        trait_std=spread(result.trait),
-        coherence_mean=statistics.fmean(result.coherence) if result.coherence else None,
-        coherence_std=spread(result.coherence),
-        n_scored=n_scored,
-        n_unscored=len(result.verdicts) - n_scored,
-        expected=_expected(result.canary),
-        status="failed" if result.failure else "ok",
-        failure=result.failure,
-    )
+    return {
+        "canary": result.canary.name,
+        "trait_mean": statistics.fmean(result.trait) if result.trait else None,
+        "trait_std": spread(result.trait),
+        "coherence_mean": statistics.fmean(result.coherence) if result.coherence else None,
+        "coherence_std": spread(result.coherence),
+        "n_scored": n_scored,
+        "n_unscored": len(result.verdicts) - n_scored,
+        "expected": _expected(result.canary),
+        "status": "failed" if result.failure else "ok",
+        "failure": result.failure,
+    }
 
 
 def _expected(canary: "Canary") -> str:

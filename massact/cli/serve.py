@@ -48,14 +48,12 @@ class _Names(click.ParamType):  # type: ignore[type-arg]  # generic only in newe
 )
 @click.option(
     "--backend-store-uri",
-    "backend_store_uri",
     metavar="URI",
     help="Database of the run store, without a password: sqlite:///PATH or postgresql://USER@HOST/DATABASE; "
     "default: MLFLOW_BACKEND_STORE_URI or MLFLOW_BACKEND_STORE_URI_FILE, else mlflow.db in the working directory.",
 )
 @click.option(
     "--artifacts-destination",
-    "artifacts_destination",
     envvar=["MASSACT_SERVE_ARTIFACTS_DESTINATION", "MLFLOW_ARTIFACTS_DESTINATION"],
     metavar="URI",
     help="Where the server keeps artifacts for its clients: a folder, or s3://BUCKET/PREFIX; default: mlartifacts "
@@ -69,13 +67,11 @@ class _Names(click.ParamType):  # type: ignore[type-arg]  # generic only in newe
 )
 @click.option(
     "--allow-no-auth",
-    "allow_no_auth",
     is_flag=True,
     help="Listen on the network without --auth: whoever reaches the port may change and delete everything.",
 )
 @click.option(
     "--allowed-hosts",
-    "allowed_hosts",
     type=_Names(),
     envvar=["MASSACT_SERVE_ALLOWED_HOSTS", "MLFLOW_SERVER_ALLOWED_HOSTS"],
     metavar="NAMES",
@@ -85,7 +81,6 @@ class _Names(click.ParamType):  # type: ignore[type-arg]  # generic only in newe
 )
 @click.option(
     "--cors-allowed-origins",
-    "cors_allowed_origins",
     type=_Names(),
     envvar=["MASSACT_SERVE_CORS_ALLOWED_ORIGINS", "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"],
     metavar="ORIGINS",
@@ -100,7 +95,7 @@ class _Names(click.ParamType):  # type: ignore[type-arg]  # generic only in newe
     show_default=True,
     help="Processes that answer; one starts fastest and takes least memory, more help many readers at once.",
 )
-@click.option("--access-log", "access_log", is_flag=True, help="Log every request.")
+@click.option("--access-log", is_flag=True, help="Log every request.")
 @click.option(
     "--tune",
     is_flag=True,
@@ -115,20 +110,13 @@ class _Names(click.ParamType):  # type: ignore[type-arg]  # generic only in newe
 @click.pass_context
 def serve(
     ctx: click.Context,
+    /,
     *,
-    host: str,
-    port: int,
     backend_store_uri: str | None,
     artifacts_destination: str | None,
-    auth: bool,
-    private: bool,
-    allow_no_auth: bool,
-    allowed_hosts: tuple[str, ...],
-    cors_allowed_origins: tuple[str, ...],
-    workers: int,
-    access_log: bool,
     tune: bool,
     upgrade: bool,
+    **options: Any,
 ) -> None:
     """Start the tracking server and UI: database, artifacts and, with --auth, users.
 
@@ -168,24 +156,12 @@ def serve(
         maintain(database, environment, _say, tune=tune, upgrade=upgrade)
         return
     file = sqlite_path(database)
-    beside = Path.cwd() if file is None else file.parent
-    is_command_line = (
-        ctx.get_parameter_source("artifacts_destination") is click.core.ParameterSource.COMMANDLINE
-    )
-    check_artifacts(artifacts_destination or "", is_on_command_line=is_command_line)
-    artifacts = artifacts_destination or str(beside / DEFAULT_ARTIFACTS)
+    is_shown = ctx.get_parameter_source("artifacts_destination") is click.core.ParameterSource.COMMANDLINE
+    check_artifacts(artifacts_destination or "", is_on_command_line=is_shown)
+    artifacts = artifacts_destination or str((file.parent if file else Path.cwd()) / DEFAULT_ARTIFACTS)
+    options["port"] = options["port"] or free_port(options["host"])
     settings = Settings(
-        database,
-        artifacts if "://" in artifacts else str(Path(artifacts).absolute()),
-        host=host,
-        port=port or free_port(host),
-        workers=workers,
-        auth=auth,
-        private=private,
-        allow_no_auth=allow_no_auth,
-        allowed_hosts=allowed_hosts,
-        cors_allowed_origins=cors_allowed_origins,
-        access_log=access_log,
+        database, artifacts if "://" in artifacts else str(Path(artifacts).absolute()), **options
     )
     start(settings, environment, _say)
 
@@ -242,13 +218,13 @@ def list_users(output_format: str, tracking_uri: str) -> None:
       massact users list --tracking-uri https://mlflow.example.org
     """
     with closing(Users(tracking_uri)) as known:
-        found = known.all()
+        listed = known.all()
     if output_format == "json":
-        click.echo(json.dumps([asdict(user) for user in found], indent=2))
+        click.echo(json.dumps([asdict(user) for user in listed], indent=2))
         return
-    width = max([len("name"), *(len(user.name) for user in found)])
+    width = max([len("name"), *(len(user.name) for user in listed)])
     click.echo(f"{'name'.ljust(width)}  role    grants on experiments")
-    for user in found:
+    for user in listed:
         click.echo(f"{user.name.ljust(width)}  {user.role:<6}  {user.n_grants:>21}")
 
 
@@ -268,7 +244,7 @@ def add(name: str, role: str, generate: bool, password_file: Path | None, tracki
     with closing(Users(tracking_uri)) as known:
         password = _password(generate=generate, file=password_file)
         known.add(name, password, Role(role))
-    click.echo(f"{name} is a {role}" if role != Role.ADMIN else f"{name} is an administrator")
+    click.echo(_is_now(name, role))
     _show(password, generate=generate)
 
 
@@ -288,7 +264,7 @@ def role(name: str, role: str, tracking_uri: str) -> None:
     with closing(Users(tracking_uri)) as known:
         n_lost = known.set_role(name, Role(role))
     lost = f"; {n_lost} grants to write were taken back" if n_lost else ""
-    click.echo((f"{name} is a {role}" if role != Role.ADMIN else f"{name} is an administrator") + lost)
+    click.echo(_is_now(name, role) + lost)
 
 
 @users.command()
@@ -345,6 +321,10 @@ def grant(name: str, experiment: str, may: str, tracking_uri: str) -> None:
     with closing(Users(tracking_uri)) as known:
         known.grant(name, experiment, may)
     click.echo(f"{name} may do with {experiment}: {may}")
+
+
+def _is_now(name: str, role: str) -> str:
+    return f"{name} is an administrator" if role == Role.ADMIN else f"{name} is a {role}"
 
 
 def _password(*, generate: bool, file: Path | None) -> str:

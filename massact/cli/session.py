@@ -17,6 +17,7 @@ from massact.config import load_experiment
 from massact.config.parse import judge_like, with_validation_split
 from massact.domain import DEFAULT_ALIKE, DEFAULT_BUDGET, floor_warning
 from massact.errors import UsageError
+from massact.plugins import plugin_names
 from massact.sweep.executors import EXECUTORS
 from massact.sweep.executors.options import RayOptions
 from massact.toy import is_toy
@@ -30,9 +31,18 @@ EXECUTOR = ("executor", "ray_address", "workers", "gpus_per_worker", "gpus_per_j
 _DEFAULT = RayOptions()
 
 
+class _Executor(click.Choice):  # type: ignore[type-arg]  # generic only in newer releases of click
+    """massact's executors, and those that other packages add."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value not in EXECUTORS and value in plugin_names("executors"):
+            return value
+        return super().convert(value, param, ctx)
+
+
 executor_options = stacked(
     click.option(
-        "--executor", type=click.Choice(EXECUTORS), default="local", show_default=True,
+        "--executor", type=_Executor(EXECUTORS), default="local", show_default=True,
         help="Who runs the cells: this process, or a cluster of Ray's (docs/scale.md).",
     ),
     click.option(
@@ -60,30 +70,24 @@ executor_options = stacked(
 """Options of every command that evaluates cells; none of them changes a result."""
 
 
-def ray_options(given: dict[str, Any]) -> RayOptions | None:
-    """What the options come to; `None`: cells are run in this process.
+def chosen_executor(given: dict[str, Any]) -> dict[str, Any]:
+    """The fields of `massact.sweep.executors.options.Workload` that the options come to.
 
     Raises:
         UsageError: an option of Ray's is given without it, or Ray is not installed.
     """
     executor = given.get("executor", "local")
-    options = RayOptions(
-        address=given.get("ray_address"),
-        workers=given.get("workers", 0),
-        gpus_per_worker=given.get("gpus_per_worker"),
-        gpus_per_judge=given.get("gpus_per_judge", 0),
-        judges_per_node=given.get("judges_per_node", _DEFAULT.judges_per_node),
-    )
-    if executor == "local":
-        for name in EXECUTOR[1:]:
-            field = name.removeprefix("ray_")
-            if getattr(options, field) != getattr(_DEFAULT, field):
-                raise UsageError(f"--{name.replace('_', '-')} says how Ray runs cells: add --executor ray")
-        return None
-    from massact.sweep.executors.ray.cluster import require_ray
+    fields = {name: name.removeprefix("ray_") for name in EXECUTOR[1:]}
+    options = RayOptions(**{field: given[name] for name, field in fields.items() if name in given})
+    if executor == "ray":
+        from massact.sweep.executors.ray.cluster import require_ray
 
-    require_ray(options)
-    return options
+        require_ray(options)
+        return {"ray": options}
+    for name, field in fields.items():
+        if getattr(options, field) != getattr(_DEFAULT, field):
+            raise UsageError(f"--{name.replace('_', '-')} says how Ray runs cells: add --executor ray")
+    return {"executor": executor}
 
 
 QUIET_SECONDS = 2.0
@@ -184,7 +188,7 @@ def open_session(
     **workload: Any,
 ) -> "Session":
     """A session that shows its work to a person; `judge` and `val_split` stand in place of the file's."""
-    ray = ray_options({name: workload.pop(name) for name in EXECUTOR if name in workload})
+    executor = chosen_executor({name: workload.pop(name) for name in EXECUTOR if name in workload})
     experiment = with_validation_split(load_experiment(experiment_file), val_split)
     warning = floor_warning(experiment.coherence_floor)
     if warning:
@@ -202,7 +206,7 @@ def open_session(
     return Session(
         experiment,
         tracking_uri,
-        workload=Workload(**workload, ray=ray),
+        workload=Workload(**workload, **executor),
         progress=show_bar,
         say=lambda line: click.echo(line, err=True),
         show=lambda text: click.echo(text + "\n"),

@@ -11,7 +11,8 @@ def declared_by(experiment: Experiment) -> Declared:
         floor=experiment.coherence_floor,
         traits=tuple(trait.name for trait in experiment.traits),
         phases=tuple(
-            DeclaredPhase(one.name, one.models, one.positions, one.labels) for one in experiment.phases
+            DeclaredPhase(phase.name, phase.models, phase.positions, phase.labels)
+            for phase in experiment.phases
         ),
         coefficient_ranges={
             model.name: model.coefficient_range

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from massact.config.values import (
     AdapterConfig,
@@ -20,14 +20,14 @@ from massact.config.values import (
     TraitConfig,
     VariantConfig,
     VettingConfig,
-    VettingFilter,
 )
-from massact.config.yaml import Entry, Section, optional, raise_all, read_yaml, unique
-from massact.domain import DEFAULT_COHERENCE_FLOOR, DEFAULT_LEAST_SCORED, METHODS, AllDims, Generation
+from massact.config.yaml import Entry, Readers, Section, defaults_of, raise_all, read_yaml
+from massact.domain import METHODS, AllDims, Generation, all_methods
 from massact.errors import ConfigError, UsageError
 from massact.labels import normalise_label
 from massact.layers import check_layers
 from massact.names import check_name
+from massact.plugins import plugin_names
 from massact.vectors.positions import parse_position
 
 # The sections `models` and `grids` of an experiment file.
@@ -42,16 +42,12 @@ _MOST_COEFFICIENTS = 1000
 
 def parse_model(name: str, entry: Entry) -> ModelConfig:
     section = entry.section()
-    model = ModelConfig(
-        name=name,
-        base=_variant(section.take("base").section()),
-        instruct=_variant(section.take("instruct").section()),
-        load=parse_load(section),
-        grid=parse_grid(section),
-        coefficient_range=optional(section, "coefficient_range", _range, None),
+    variants = section.read({"base": _variant, "instruct": _variant}, {})
+    load = parse_load(section)
+    grid = Grid(**section.read(_GRID, {}))
+    return section.into(
+        ModelConfig, {"coefficient_range": _range}, name=name, load=load, grid=grid, **variants
     )
-    section.close()
-    return model
 
 
 def parse_load(section: Section) -> LoadConfig:
@@ -59,55 +55,51 @@ def parse_load(section: Section) -> LoadConfig:
     device_map = section.find("device_map", may_be_empty=True)
     if device_map is not None and section.find("device") is not None:
         raise device_map.error("the key 'device' stands beside it; write one of them")
-    return LoadConfig(
-        dtype=optional(section, "dtype", lambda e: e.choice(*DTYPES), "auto"),
-        device=optional(section, "device", Entry.text, "auto"),
-        device_map=device_map.choice(*DEVICE_MAPS) if device_map is not None else None,
-        attention=optional(section, "attention", lambda e: e.choice(*ATTENTION), "auto"),
-        quantization=optional(section, "quantization", lambda e: e.choice(*QUANTIZATION), None),
-        trust_remote_code=optional(section, "trust_remote_code", Entry.boolean, False),
-    )
+    return LoadConfig(**section.read(_LOAD, defaults_of(LoadConfig)))
 
 
-def _variant(section: Section) -> VariantConfig:
-    variant = VariantConfig(
-        name=section.take("variant").name("variant"),
-        reference=section.take("model").text(),
-        revision=optional(section, "revision", Entry.text, None),
-        adapter=_adapter(section),
-    )
+_LOAD: Readers = {
+    "dtype": lambda e: e.choice(*DTYPES),
+    "device": Entry.text,
+    "device_map": lambda e: e.choice(*DEVICE_MAPS),
+    "attention": lambda e: e.choice(*ATTENTION),
+    "quantization": lambda e: e.choice(*QUANTIZATION),
+    "trust_remote_code": Entry.boolean,
+}
+
+
+def _variant(entry: Entry) -> VariantConfig:
+    section = entry.section()
+    needed = section.read({"variant": lambda e: e.name("variant"), "model": Entry.text}, {})
+    optional = dict.fromkeys(("revision", "adapter", "adapter_revision"))
+    read: dict[str, Any] = section.read(dict.fromkeys(optional, Entry.text), optional)
+    if read["adapter"] is None and (revision := section.find("adapter_revision", may_be_empty=True)):
+        raise revision.error("there is no adapter here that it could belong to; write the key 'adapter' too")
     section.close()
-    return variant
+    adapter = AdapterConfig(read["adapter"], read["adapter_revision"]) if read["adapter"] else None
+    return VariantConfig(needed["variant"], needed["model"], read["revision"], adapter)
 
 
-def _adapter(section: Section) -> AdapterConfig | None:
-    adapter = section.find("adapter", may_be_empty=True)
-    revision = section.find("adapter_revision", may_be_empty=True)
-    if adapter is None:
-        if revision is not None:
-            raise revision.error(
-                "there is no adapter here that it could belong to; write the key 'adapter' too"
-            )
-        return None
-    return AdapterConfig(adapter.text(), revision.text() if revision is not None else None)
+def parse_grid(entry: Entry) -> Grid:
+    return entry.into(Grid, _GRID)
 
 
-def parse_grid(section: Section) -> Grid:
-    layers = section.take("layers")
-    coefficients = section.take("coefficients")
-    if len(coefficients.items()) > _MOST_COEFFICIENTS:
-        raise coefficients.error(
-            f"{len(coefficients.items())} coefficients; a grid has {_MOST_COEFFICIENTS} at most"
-        )
-    return Grid(
-        layers=layers.checked(lambda _: check_layers(layers.spelled())),
-        coefficients=unique(coefficients, _coefficient),
-    )
+def _coefficients(entry: Entry) -> tuple[float, ...]:
+    n = len(entry.items())
+    if n > _MOST_COEFFICIENTS:
+        raise entry.error(f"{n} coefficients; a grid has {_MOST_COEFFICIENTS} at most")
+    return entry.unique(_coefficient)
 
 
 def _coefficient(entry: Entry) -> float:
     value = entry.number(low=-_LARGEST, high=_LARGEST)
     return entry.checked(lambda _: check_coefficient(value))
+
+
+_GRID: Readers = {
+    "layers": lambda e: e.checked(lambda _: check_layers(e.spelled())),
+    "coefficients": _coefficients,
+}
 
 
 def check_coefficient(value: float) -> float:
@@ -138,28 +130,22 @@ LARGEST_SPLIT = 0.5
 """Share of a side that validation may take at most."""
 
 
-def parse_extraction(section: Section) -> ExtractionConfig:
-    positions = unique(section.take("positions"), parse_window)
+def parse_extraction(entry: Entry) -> ExtractionConfig:
+    section = entry.section()
+    positions = section.take("positions").unique(parse_window)
     needed = [parse_position(position).n_response_tokens for position in positions]
     longest = max((n for n in needed if n is not None), default=1)
-    config = ExtractionConfig(
-        positions=positions,
-        methods=optional(
-            section, "methods", lambda e: unique(e, lambda item: item.choice(*METHODS)), METHODS
-        ),
-        uniform_dims=optional(section, "uniform_dims", lambda e: unique(e, _n_dims), (1, 2, 3, 5, 10, "all")),
-        layer_dims=optional(section, "layer_dims", lambda e: unique(e, _n_dims), (1, 2, 3)),
-        max_new_tokens=optional(
-            section, "max_new_tokens", lambda e: _enough_tokens(e, longest), max(longest, 1)
-        ),
-        validation_split=optional(
-            section, "validation_split", lambda e: e.number(low=0, high=LARGEST_SPLIT), 0.1
-        ),
-        seed=optional(section, "seed", Entry.integer, 0),
-        vetting=optional(section, "vetting", _vetting, None),
-    )
-    section.close()
-    return config
+    tokens = section.find("max_new_tokens")
+    n_tokens = max(longest, 1) if tokens is None else _enough_tokens(tokens, longest)
+    readers = {
+        "methods": lambda e: e.unique(_method),
+        "uniform_dims": lambda e: e.unique(_n_dims),
+        "layer_dims": lambda e: e.unique(_n_dims),
+        "validation_split": lambda e: e.number(low=0, high=LARGEST_SPLIT),
+        "seed": Entry.integer,
+        "vetting": _vetting,
+    }
+    return section.into(ExtractionConfig, readers, positions=positions, max_new_tokens=n_tokens)
 
 
 def with_validation_split(experiment: Experiment, share: float | None) -> Experiment:
@@ -177,31 +163,19 @@ def with_validation_split(experiment: Experiment, share: float | None) -> Experi
 
 
 def _vetting(entry: Entry) -> VettingConfig:
-    section, usual = entry.section(), VettingConfig()
-    highest = section.find("negative_at_most")
-    config = VettingConfig(
-        positive_at_least=optional(section, "positive_at_least", _score, usual.positive_at_least),
-        negative_at_most=usual.negative_at_most if highest is None else _score(highest),
-        filter=optional(section, "filter", _filter, usual.filter),
-        max_new_tokens=optional(
-            section, "max_new_tokens", lambda e: e.integer(at_least=1), usual.max_new_tokens
-        ),
-    )
-    section.close()
+    readers = {
+        "positive_at_least": lambda e: e.number(low=0, high=100),
+        "negative_at_most": lambda e: e.number(low=0, high=100),
+        "filter": lambda e: e.choice("paired", "independent"),
+        "max_new_tokens": lambda e: e.integer(at_least=1),
+    }
+    config = entry.into(VettingConfig, readers)
     if config.negative_at_most >= config.positive_at_least:
-        raise (highest or entry).error(
+        raise (entry.section().find("negative_at_most") or entry).error(
             f"negative_at_most {config.negative_at_most:g} is not below positive_at_least "
             f"{config.positive_at_least:g}: a continuation could pass on both sides"
         )
     return config
-
-
-def _filter(entry: Entry) -> VettingFilter:
-    return "paired" if entry.choice("paired", "independent") == "paired" else "independent"
-
-
-def _score(entry: Entry) -> float:
-    return entry.number(low=0, high=100)
 
 
 def _enough_tokens(entry: Entry, longest: int) -> int:
@@ -209,6 +183,10 @@ def _enough_tokens(entry: Entry, longest: int) -> int:
     if n_tokens < longest:
         raise entry.error(f"{n_tokens} tokens are fewer than the longest position window reads ({longest})")
     return n_tokens
+
+
+def _method(entry: Entry) -> str:
+    return entry.choice(*(METHODS if entry.value in METHODS else all_methods()))
 
 
 def _n_dims(entry: Entry) -> int | AllDims:
@@ -224,14 +202,13 @@ def parse_window(entry: Entry) -> str:
     return str(position)
 
 
-def parse_calibration(section: Section) -> CalibrationConfig:
-    config = CalibrationConfig(
-        prompts=section.take("prompts").text(),
-        max_new_tokens=optional(section, "max_new_tokens", lambda e: e.integer(at_least=1), 32),
-        n_top=optional(section, "n_top", lambda e: e.integer(at_least=5), 10),
-    )
-    section.close()
-    return config
+def parse_calibration(entry: Entry) -> CalibrationConfig:
+    readers = {
+        "prompts": Entry.text,
+        "max_new_tokens": lambda e: e.integer(at_least=1),
+        "n_top": lambda e: e.integer(at_least=5),
+    }
+    return entry.into(CalibrationConfig, readers)
 
 
 # The section `judge` of an experiment file.
@@ -247,18 +224,14 @@ def parse_judge(entry: Entry) -> JudgeConfig:
     if isinstance(entry.value, str):
         return JudgeConfig(entry.checked(judge_name))
     section = entry.section()
-    name = section.take("name")
-    judge = JudgeConfig(name.checked(judge_name))
+    judge = JudgeConfig(section.take("name").checked(judge_name))
     for key, kinds in _KINDS_OF.items():
-        given = section.find(key, may_be_empty=True)
-        if given is not None and judge.kind not in kinds:
-            of = " or ".join(one for one in _KINDS if one.partition(":")[0] in kinds)
-            raise given.error(f"the judge {judge.name} has no such setting; {of} has")
-    for key, parse in _SETTINGS.items():
-        judge = replace(judge, **{key: optional(section, key, parse, getattr(judge, key))})
-    judge = replace(judge, load=parse_load(section))
-    section.close()
-    return judge
+        setting = section.find(key, may_be_empty=True)
+        if setting is not None and judge.kind in _ALL - kinds:  # what another package adds may have any
+            of = " or ".join(kind for kind in _KINDS if kind.partition(":")[0] in kinds)
+            raise setting.error(f"the judge {judge.name} has no such setting; {of} has")
+    load = parse_load(section)
+    return section.into(JudgeConfig, _SETTINGS, name=judge.name, load=load)
 
 
 def judge_name(value: object) -> str:
@@ -270,8 +243,9 @@ def judge_name(value: object) -> str:
     name = value.strip() if isinstance(value, str) else value
     kind, colon, model = name.partition(":") if isinstance(name, str) else ("", "", "")
     wanted = f"{kind}:MODEL" if colon else kind
-    if wanted not in _KINDS or (colon and not model.strip()):
-        raise UsageError(f"unknown judge {value!r}; write {', '.join(_KINDS[:-1])} or {_KINDS[-1]}")
+    if (colon and not model.strip()) or (wanted not in _KINDS and kind not in plugin_names("judges")):
+        *kinds, last = *_KINDS, *plugin_names("judges")
+        raise UsageError(f"unknown judge {value!r}; write {', '.join(kinds)} or {last}")
     return check_name(str(name), "judge")
 
 
@@ -283,8 +257,8 @@ def judge_like(config: JudgeConfig, name: str) -> JudgeConfig:
     """
     other = JudgeConfig(judge_name(name))
     kept = {key for key in _SETTINGS if {config.kind, other.kind} <= _KINDS_OF.get(key, _ALL)}
-    if config.kind == other.kind == "hf":
-        kept.add("load")
+    if config.kind == other.kind:
+        kept = {*_SETTINGS, "load"}
     if config.model != other.model:  # a commit and prices of one model are none of another's
         kept -= {"revision", "prices"}
     return replace(other, **{key: getattr(config, key) for key in kept})
@@ -315,10 +289,7 @@ def _seconds(entry: Entry) -> float:
 
 
 def _prices(entry: Entry) -> Prices:
-    section = entry.section()
-    prices = Prices(section.take("prompt").number(low=0), section.take("completion").number(low=0))
-    section.close()
-    return prices
+    return entry.into(Prices, dict.fromkeys(("prompt", "completion"), lambda e: e.number(low=0)))
 
 
 def _cache(entry: Entry) -> str:
@@ -326,24 +297,18 @@ def _cache(entry: Entry) -> str:
     return CACHE_OFF if entry.value is False else entry.text()
 
 
-_ALL, _API, _OPENED = (
-    frozenset({"likelihood", "openai", "systemone", "hf", "self"}),
-    frozenset({"openai", "systemone"}),
-    frozenset({"hf"}),
-)
-_LOCAL = frozenset({"hf", "self"})
-_LOADING = ("dtype", "device", "device_map", "attention", "quantization", "trust_remote_code")
+_ALL = frozenset(kind.partition(":")[0] for kind in _KINDS)
+_API, _LOCAL, _OPENED = frozenset({"openai", "systemone"}), frozenset({"hf", "self"}), frozenset({"hf"})
 _KINDS_OF: dict[str, frozenset[str]] = {
-    **dict.fromkeys(
-        ("base_url", "concurrency", "api_key_env", "timeout_seconds", "max_retries", "prices"), _API
-    ),
-    **dict.fromkeys(("revision", *_LOADING), _OPENED),
+    **dict.fromkeys(("base_url", "concurrency", "api_key_env"), _API),
+    **dict.fromkeys(("timeout_seconds", "max_retries", "prices"), _API),
+    **dict.fromkeys(("revision", *_LOAD), _OPENED),
     "batch_rows": _LOCAL,
     "max_tokens": frozenset({"openai"}),
     "relevance": _API | _LOCAL,
 }
 """Settings that not all kinds of judges have -> those that do."""
-_SETTINGS: dict[str, Callable[[Entry], Any]] = {
+_SETTINGS: Readers = {
     "base_url": _address,
     "concurrency": lambda entry: entry.integer(at_least=1, at_most=_MOST_AT_ONCE),
     "api_key_env": _variable,
@@ -358,7 +323,6 @@ _SETTINGS: dict[str, Callable[[Entry], Any]] = {
 }
 """How a setting is read; what says how weights are loaded is read as for any model."""
 
-T = TypeVar("T")
 PHASES = ("phase1", "phase2", "phase3")
 """Phases that evaluate cells, and so declare labels; phase 4 asks questions only."""
 MOST_GROUPS = 100_000
@@ -380,19 +344,22 @@ def load_experiment(path: str | Path) -> Experiment:
         )
     top = read_yaml(file).section()
     faults: list[ConfigError] = []
-    read = {key: _read(top, key, parse, faults) for key, parse in _SECTIONS.items()}
-    phases = lambda entry: _phases(entry, read["models"], read["extraction"])  # noqa: E731  # needs both
+    values: dict[str, Any] = {}
+    for key, parse in _SECTIONS.items():
+        _read(top, key, parse, values, faults)
     if faults:
         top.find("phases", may_be_empty=True)
     else:
-        read["phases"] = _read(top, "phases", phases, faults)
+        _read(top, "phases", lambda e: _phases(e, values["models"], values["extraction"]), values, faults)
     try:
         top.close()
     except ConfigError as error:
         faults.append(error)
     raise_all(faults)
-    experiment = Experiment(file=file, confirm_share=read.pop("questions"), **read)
-    n_groups = sum(len(one.models) * len(one.positions) * len(one.labels) for one in experiment.phases)
+    experiment = Experiment(file=file, confirm_share=values.pop("questions"), **values)
+    n_groups = sum(
+        len(phase.models) * len(phase.positions) * len(phase.labels) for phase in experiment.phases
+    )
     if n_groups * len(experiment.traits) > MOST_GROUPS:
         raise top.take("phases").error(
             f"declares {n_groups * len(experiment.traits):,} groups of model, trait, position and label; write fewer: "
@@ -401,49 +368,14 @@ def load_experiment(path: str | Path) -> Experiment:
     return experiment
 
 
-def _read(top: Section, key: str, parse: Callable[[Entry], Any], faults: list[ConfigError]) -> Any:
+def _read(
+    top: Section, key: str, parse: Callable[[Entry], Any], values: dict[str, Any], faults: list[ConfigError]
+) -> None:
     """A key at the top of the file; what is wrong with it is added to the faults."""
     try:
-        if key in _DEFAULTS:
-            return optional(top, key, parse, _DEFAULTS[key])
-        return parse(top.take(key))
+        values |= top.read({key: parse}, _DEFAULTS)
     except ConfigError as error:
         faults.append(error)
-        return None
-
-
-def _each(entry: Entry, parse: Callable[[str, Entry], T]) -> tuple[T, ...]:
-    """What stands under every name of a section; all that is wrong with them is raised at once."""
-    read, faults = [], []
-    for name, one in entry.section().names():
-        try:
-            read.append(parse(name, one))
-        except ConfigError as error:
-            faults.append(error)
-    raise_all(faults)
-    return tuple(read)
-
-
-def _trait(name: str, entry: Entry) -> TraitConfig:
-    section = entry.section()
-    direction = optional(section, "direction", lambda e: e.choice("positive", "negative"), "positive")
-    trait = TraitConfig(
-        name=name,
-        dataset=section.take("dataset").text(),
-        direction="negative" if direction == "negative" else "positive",
-    )
-    section.close()
-    return trait
-
-
-def _generation(section: Section) -> Generation:
-    generation = Generation(
-        max_new_tokens=section.take("max_new_tokens").integer(at_least=1),
-        temperature=optional(section, "temperature", _temperature, 0.0),
-        seed=optional(section, "seed", Entry.integer, 0),
-    )
-    section.close()
-    return generation
 
 
 def _temperature(entry: Entry) -> float:
@@ -453,14 +385,18 @@ def _temperature(entry: Entry) -> float:
     return temperature
 
 
+def _share(entry: Entry) -> float:
+    share = entry.number()
+    if not 0 < share < 1:
+        raise entry.error(
+            f"{entry.value!r} is not a share between 0 and 1; 0.4 keeps four tenths of the questions"
+        )
+    return share
+
+
 def _confirm_share(entry: Entry) -> float:
     section = entry.section()
-    given = section.take("confirm")
-    share = given.number()
-    if not 0 < share < 1:
-        raise given.error(
-            f"{given.value!r} is not a share between 0 and 1; 0.4 keeps four tenths of the questions"
-        )
+    share: float = section.read({"confirm": _share}, {})["confirm"]
     section.close()
     return share
 
@@ -477,30 +413,24 @@ def _phases(
 def _phase(
     name: str, entry: Entry, models: tuple[ModelConfig, ...], extraction: ExtractionConfig
 ) -> PhaseConfig:
-    section = entry.section()
-    known = tuple(model.name for model in models)
-    chosen = optional(section, "models", lambda e: unique(e, lambda item: item.choice(*known)), known)
-    grids = section.find("grids", may_be_empty=True)
-    phase = PhaseConfig(
-        name=name,
-        labels=unique(section.take("labels"), lambda e: e.checked(lambda _: normalise_label(e.spelled()))),
-        positions=unique(section.take("positions"), lambda e: _extracted(e, extraction)),
-        models=chosen,
-        grids=tuple(_phase_grid(model, one, chosen) for model, one in grids.section().names())
-        if grids
-        else (),
-    )
+    section, known = entry.section(), tuple(model.name for model in models)
+    used: tuple[str, ...] = section.read(
+        {"models": lambda e: e.unique(lambda item: item.choice(*known))}, {"models": known}
+    )["models"]
+    readers: Readers = {
+        "grids": lambda e: e.each(lambda model, grid: _phase_grid(model, grid, used)),
+        "labels": lambda e: e.unique(lambda item: item.checked(lambda _: normalise_label(item.spelled()))),
+        "positions": lambda e: e.unique(lambda item: _extracted(item, extraction)),
+    }
+    values = section.read(readers, {"grids": None})
     section.close()
-    return phase
+    return PhaseConfig(name, values["labels"], values["positions"], used, values["grids"] or ())
 
 
-def _phase_grid(model: str, entry: Entry, chosen: tuple[str, ...]) -> tuple[str, Grid]:
-    if model not in chosen:
-        raise entry.error(f"the phase uses no model of that name; it uses {', '.join(chosen)}")
-    section = entry.section()
-    grid = parse_grid(section)
-    section.close()
-    return model, grid
+def _phase_grid(model: str, entry: Entry, used: tuple[str, ...]) -> tuple[str, Grid]:
+    if model not in used:
+        raise entry.error(f"the phase uses no model of that name; it uses {', '.join(used)}")
+    return model, parse_grid(entry)
 
 
 def _extracted(entry: Entry, extraction: ExtractionConfig) -> str:
@@ -510,26 +440,26 @@ def _extracted(entry: Entry, extraction: ExtractionConfig) -> str:
     return position
 
 
-_SECTIONS: Mapping[str, Callable[[Entry], Any]] = {
+_TRAIT: Readers = {"dataset": Entry.text, "direction": lambda entry: entry.choice("positive", "negative")}
+_GENERATION: Readers = {
+    "max_new_tokens": lambda entry: entry.integer(at_least=1),
+    "temperature": _temperature,
+    "seed": Entry.integer,
+}
+_SECTIONS: Readers = {
     "name": lambda entry: entry.name("experiment"),
-    "description": lambda entry: entry.text(),
-    "traits": lambda entry: _each(entry, _trait),
-    "models": lambda entry: _each(entry, parse_model),
-    "calibration": lambda entry: parse_calibration(entry.section()),
-    "extraction": lambda entry: parse_extraction(entry.section()),
-    "generation": lambda entry: _generation(entry.section()),
+    "description": Entry.text,
+    "traits": lambda entry: entry.each(lambda name, trait: trait.into(TraitConfig, _TRAIT, name=name)),
+    "models": lambda entry: entry.each(parse_model),
+    "calibration": parse_calibration,
+    "extraction": parse_extraction,
+    "generation": lambda entry: entry.into(Generation, _GENERATION),
     "judge": parse_judge,
     "coherence_floor": lambda entry: entry.number(low=0, high=100),
     "least_scored": lambda entry: entry.number(low=0, high=1),
-    "subset": lambda entry: entry.integer(),
+    "subset": Entry.integer,
     "questions": _confirm_share,
 }
 """How each key at the top of the file is read, but `phases`, which needs models and extraction."""
-_DEFAULTS: Mapping[str, Any] = {
-    "description": "",
-    "coherence_floor": DEFAULT_COHERENCE_FLOOR,
-    "least_scored": DEFAULT_LEAST_SCORED,
-    "subset": 0,
-    "questions": None,
-}
+_DEFAULTS: Mapping[str, Any] = {**defaults_of(Experiment), "questions": None}
 """Keys that may be left out."""

@@ -9,7 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from massact.domain import DEFAULT_LEAST_SCORED, AllDims, Direction, Generation, Group
+from massact.domain import (
+    DEFAULT_COHERENCE_FLOOR,
+    DEFAULT_LEAST_SCORED,
+    METHODS,
+    AllDims,
+    Direction,
+    Generation,
+    Group,
+)
 from massact.errors import UsageError
 
 
@@ -73,7 +81,7 @@ class ModelConfig:
     load: LoadConfig
     """The same for both variants."""
     grid: Grid
-    coefficient_range: tuple[float, float] | None
+    coefficient_range: tuple[float, float] | None = None
     """Least and greatest |coefficient| that a search for a gap may try; `None` is no bound."""
 
 
@@ -83,7 +91,7 @@ class TraitConfig:
 
     name: str
     dataset: str
-    direction: Direction
+    direction: Direction = "positive"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +100,8 @@ class CalibrationConfig:
 
     prompts: str
     """File of neutral prompts, one a line (or the plan's JSON list)."""
-    max_new_tokens: int
-    n_top: int
+    max_new_tokens: int = 32
+    n_top: int = 10
     """How many top dims are kept per layer."""
 
 
@@ -123,15 +131,16 @@ class ExtractionConfig:
     """How vectors are extracted."""
 
     positions: tuple[str, ...]
-    methods: tuple[str, ...]
-    uniform_dims: tuple[int | AllDims, ...]
-    """Cleanings with the uniform list, each before and after."""
-    layer_dims: tuple[int | AllDims, ...]
-    """Cleanings with each layer's own list, each before and after."""
     max_new_tokens: int
-    validation_split: float
+    """As many as the longest window reads, unless the file says more."""
+    methods: tuple[str, ...] = METHODS
+    uniform_dims: tuple[int | AllDims, ...] = (1, 2, 3, 5, 10, "all")
+    """Cleanings with the uniform list, each before and after."""
+    layer_dims: tuple[int | AllDims, ...] = (1, 2, 3)
+    """Cleanings with each layer's own list, each before and after."""
+    validation_split: float = 0.1
     """Share of each side that is kept out of the training of vectors."""
-    seed: int
+    seed: int = 0
     vetting: VettingConfig | None = None
     """`None`: every continuation is taken as it is."""
     is_split_given: bool = False
@@ -206,7 +215,6 @@ class Experiment:
     """A whole experiment file."""
 
     name: str
-    description: str
     file: Path
     models: tuple[ModelConfig, ...]
     traits: tuple[TraitConfig, ...]
@@ -214,10 +222,11 @@ class Experiment:
     extraction: ExtractionConfig
     generation: Generation
     judge: JudgeConfig
-    coherence_floor: float
-    subset: int
-    """How many questions of a set are asked; 0 is all."""
     phases: tuple[PhaseConfig, ...]
+    description: str = ""
+    coherence_floor: float = DEFAULT_COHERENCE_FLOOR
+    subset: int = 0
+    """How many questions of a set are asked; 0 is all."""
     confirm_share: float | None = None
     """Share of the questions that confirm winners and take no part in choosing them; `None`: all questions choose."""
     least_scored: float = DEFAULT_LEAST_SCORED
@@ -227,24 +236,16 @@ class Experiment:
         """The model of that name.
 
         Raises:
-            UsageError: the file declares no such model.
+            UsageError: the file declares none; likewise the next two.
         """
         return _named(self.models, name, "model", self.file)
 
     def trait(self, name: str) -> TraitConfig:
-        """The trait of that name.
-
-        Raises:
-            UsageError: the file declares no such trait.
-        """
+        """The trait of that name."""
         return _named(self.traits, name, "trait", self.file)
 
     def phase(self, name: str) -> PhaseConfig:
-        """The phase of that name.
-
-        Raises:
-            UsageError: the file declares no such phase.
-        """
+        """The phase of that name."""
         return _named(self.phases, name, "phase", self.file)
 
     def groups(self, phase: str | None = None) -> tuple[Group, ...]:
@@ -252,11 +253,11 @@ class Experiment:
         phases = self.phases if phase is None else (self.phase(phase),)
         groups = (
             Group(model, trait.name, position, label)
-            for one in phases
-            for model in one.models
+            for phase_config in phases
+            for model in phase_config.models
             for trait in self.traits
-            for position in one.positions
-            for label in one.labels
+            for position in phase_config.positions
+            for label in phase_config.labels
         )
         return tuple(dict.fromkeys(groups))
 
@@ -274,7 +275,7 @@ class Experiment:
 
 
 def _named(items: Iterable[NamedT], name: str, kind: str, file: Path) -> NamedT:
-    found = {item.name: item for item in items}
-    if name not in found:
-        raise UsageError(f"{file} declares no {kind} {name!r}; it declares {', '.join(found)}")
-    return found[name]
+    by_name = {item.name: item for item in items}
+    if name not in by_name:
+        raise UsageError(f"{file} declares no {kind} {name!r}; it declares {', '.join(by_name)}")
+    return by_name[name]

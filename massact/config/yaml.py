@@ -7,8 +7,8 @@ What YAML 1.1 and 1.2, or YAML and people, read differently is refused with what
 import difflib
 import math
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +18,8 @@ from massact.errors import ConfigError, UsageError
 from massact.names import check_distinct, check_name, shown, visible
 
 T = TypeVar("T")
+Readers = Mapping[str, Callable[["Entry"], Any]]
+"""How each key of a section is read, in the order in which they are."""
 LARGEST_FILE = 256 * 1024
 """Bytes of an experiment file."""
 MOST_VALUES = 20_000
@@ -86,9 +88,7 @@ class Entry:
     def spelled(self) -> str:
         """A text, or a whole number as text: what has a spelling of its own, such as layers."""
         is_whole = isinstance(self.value, int) and not isinstance(self.value, bool)
-        is_nested = isinstance(
-            self.value, _Sequence | _Mapping
-        )  # whoever reads it says what is written instead
+        is_nested = isinstance(self.value, _Sequence | _Mapping)  # its reader says what is written instead
         return self.written if is_whole else str(self.value) if is_nested else self.text()
 
     def boolean(self) -> bool:
@@ -117,15 +117,40 @@ class Entry:
 
     def items(self) -> list["Entry"]:
         """The elements of a list, which must not be empty."""
-        if not isinstance(self.value, _Sequence) or not self.value.entries:
+        if not isinstance(self.value, _Sequence) or not self.value:
             raise self.error(f"{shown(self.value)} is not a list of at least one element")
-        return self.value.entries
+        return self.value
+
+    def unique(self, parse: Callable[["Entry"], T]) -> tuple[T, ...]:
+        """The elements of a list, none of them twice."""
+        values: list[T] = []
+        for item in self.items():
+            value = parse(item)
+            if value in values:
+                raise item.error(f"{shown(value)} stands twice in the list")
+            values.append(value)
+        return tuple(values)
 
     def section(self) -> "Section":
         """The keys of a mapping."""
         if not isinstance(self.value, _Mapping):
             raise self.error(f"{shown(self.value)} is not a section of keys and values")
-        return Section(self, self.value.entries)
+        return Section(self, self.value)
+
+    def into(self, kind: Callable[..., T], readers: Readers, **known: Any) -> T:
+        """A dataclass of a section's keys; see `Section.into`."""
+        return self.section().into(kind, readers, **known)
+
+    def each(self, parse: Callable[[str, "Entry"], T]) -> tuple[T, ...]:
+        """What stands under every name of a section; all that is wrong with them is raised at once."""
+        read, faults = [], []
+        for name, entry in self.section().names():
+            try:
+                read.append(parse(name, entry))
+            except ConfigError as error:
+                faults.append(error)
+        raise_all(faults)
+        return tuple(read)
 
     @property
     def _quoted(self) -> str:
@@ -135,18 +160,12 @@ class Entry:
         return f"{shown(self.value)} is a text in quotes and" if is_quoted else shown(self.value)
 
 
-@dataclass(frozen=True, slots=True)
-class _Sequence:
-    entries: list[Entry]
-
+class _Sequence(list[Entry]):
     def __repr__(self) -> str:  # stands in messages where a text or a number should have stood
-        return "a list" if self.entries else "an empty list"
+        return "a list" if self else "an empty list"
 
 
-@dataclass(frozen=True, slots=True)
-class _Mapping:
-    entries: dict[str, Entry]
-
+class _Mapping(dict[str, Entry]):
     def __repr__(self) -> str:
         return "a section"
 
@@ -182,6 +201,26 @@ class Section:
             return None
         raise entry.error(f"the key {key!r} is missing its value: write one, or leave the key out")
 
+    def read(self, readers: Readers, defaults: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of keys. One with a default may be left out; where that is `None`, no value says the same."""
+        values = {}
+        for key, parse in readers.items():
+            may_be_absent = key in defaults
+            entry = self.find(key, may_be_empty=defaults[key] is None) if may_be_absent else self.take(key)
+            values[key] = defaults[key] if entry is None else parse(entry)
+        return values
+
+    def into(self, kind: Callable[..., T], readers: Readers, **known: Any) -> T:
+        """A dataclass of the keys that `readers` read, which are then all that there may be.
+
+        Args:
+            kind: what it has a default for may be left out in the file.
+            known: fields that are known already.
+        """
+        values = self.read(readers, defaults_of(kind))
+        self.close()
+        return kind(**known, **values)
+
     def names(self) -> Iterator[tuple[str, Entry]]:
         """Every key with its value, for sections whose keys are names that the user chose."""
         self._known.extend(self._entries)
@@ -211,6 +250,11 @@ class Section:
                 hint = f"; did you mean {near[0]!r}?" if near else "."
                 faults.append(entry.error(f"unknown key{hint} Allowed here: {', '.join(self._known)}"))
         raise_all(faults)
+
+
+def defaults_of(kind: Any) -> dict[str, Any]:
+    """The fields of a dataclass that may be left out, and what they then are."""
+    return {field.name: field.default for field in fields(kind) if field.default is not MISSING}
 
 
 def raise_all(faults: list[ConfigError]) -> None:
@@ -304,7 +348,7 @@ class _Entries:
         return Entry(self._file, line, key, value, node.value)
 
     def _mapping(self, node: yaml.MappingNode, key: str) -> _Mapping:
-        entries: dict[str, Entry] = {}
+        entries = _Mapping()
         for name_node, value_node in node.value:
             where = _place(self._file, name_node.start_mark.line + 1, key)
             is_name = isinstance(name_node, yaml.ScalarNode) and name_node.value.strip()
@@ -316,23 +360,4 @@ class _Entries:
             if name in entries:
                 raise ConfigError(f"{where}: the key {shown(name)} stands twice")
             entries[name] = self.entry(value_node, f"{key}.{name}" if key else name)
-        return _Mapping(entries)
-
-
-# What the parts of an experiment file are read with.
-
-
-def optional(section: Section, key: str, parse: Callable[[Entry], T], default: T) -> T:
-    """The value of a key, or its default; where the default is nothing, no value (`null`) says the same."""
-    entry = section.find(key, may_be_empty=default is None)
-    return default if entry is None else parse(entry)
-
-
-def unique(entry: Entry, parse: Callable[[Entry], T]) -> tuple[T, ...]:
-    values: list[T] = []
-    for item in entry.items():
-        value = parse(item)
-        if value in values:
-            raise item.error(f"{shown(value)} stands twice in the list")
-        values.append(value)
-    return tuple(values)
+        return entries

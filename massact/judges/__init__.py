@@ -1,7 +1,7 @@
 """Judges: who scores a response for trait and coherence.
 
-A judge is one module and one entry in `_OPENERS`; `tests/test_judges.py` runs every one of them
-through the same contract.
+`tests/test_judges.py` runs every one of them through the same contract. Other packages add judges by entry points
+(docs/extending.md).
 """
 
 from collections.abc import Callable
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from massact.config import JudgeConfig
 from massact.errors import ConfigError
 from massact.judges.base import Exchange, Judge, Usage, Verdict
+from massact.plugins import load_plugin, plugin_names
 
 if TYPE_CHECKING:
-    from massact.judges.openai import OpenAISettings
+    from massact.judges.local import ModelSource
     from massact.judges.rubric import Rubric
-    from massact.judges.source import ModelSource
 
 __all__ = ["Exchange", "Judge", "Subject", "Usage", "Verdict", "open_judge"]
 
@@ -42,9 +42,11 @@ def open_judge(config: JudgeConfig, subject: Subject) -> Judge:
         DataError: the trait has no prompt that could be asked.
         ModelError: a judge of its own model names none that can be read.
     """
-    if config.kind not in _OPENERS:
+    opener = _OPENERS.get(config.kind)
+    if opener is None and config.kind not in plugin_names("judges"):
         raise ConfigError(f"unknown judge {config.name!r}; there are {', '.join(sorted(_OPENERS))}")
-    return _OPENERS[config.kind](config, subject)
+    judge: Judge = (opener or load_plugin("judges", config.kind))(config, subject)
+    return judge
 
 
 def _likelihood(_config: JudgeConfig, subject: Subject) -> Judge:
@@ -57,13 +59,13 @@ def _likelihood(_config: JudgeConfig, subject: Subject) -> Judge:
 def _openai(config: JudgeConfig, subject: Subject) -> Judge:
     from massact.judges.openai import OpenAIJudge
 
-    return OpenAIJudge(_api_settings(config), _rubric(config, subject))
+    return OpenAIJudge(config, _rubric(config, subject))
 
 
 def _systemone(config: JudgeConfig, subject: Subject) -> Judge:
     from massact.judges.systemone import SystemOneJudge
 
-    return SystemOneJudge(_api_settings(config), _rubric(config, subject))
+    return SystemOneJudge(config, _rubric(config, subject))
 
 
 def _rubric(config: JudgeConfig, subject: Subject) -> "Rubric":
@@ -72,23 +74,8 @@ def _rubric(config: JudgeConfig, subject: Subject) -> "Rubric":
     return Rubric(subject.definition, subject.eval_prompt, config.relevance)
 
 
-def _api_settings(config: JudgeConfig) -> "OpenAISettings":
-    from massact.judges.openai import MAX_TOKENS, OpenAISettings
-
-    return OpenAISettings(
-        model=config.model,
-        base_url=config.base_url,
-        api_key_env=config.api_key_env,
-        concurrency=config.concurrency,
-        timeout_seconds=config.timeout_seconds,
-        max_retries=config.max_retries,
-        max_tokens=config.max_tokens or MAX_TOKENS,
-    )
-
-
 def _hf(config: JudgeConfig, subject: Subject) -> Judge:
-    from massact.judges.local import LocalJudge
-    from massact.judges.source import hub_source
+    from massact.judges.local import LocalJudge, hub_source
 
     rubric = _rubric(config, subject)
     source = hub_source(subject.resolve(config.model), revision=config.revision, options=config.load)

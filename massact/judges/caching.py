@@ -57,20 +57,21 @@ class JudgeCache:
         """The known verdicts of these digests."""
 
         def read(connection: sqlite3.Connection) -> dict[bytes, Verdict]:
-            found: dict[bytes, Verdict] = {}
+            known: dict[bytes, Verdict] = {}
             for start in range(0, len(digests), _AT_ONCE):
                 some = digests[start : start + _AT_ONCE]
                 marks = ",".join("?" * len(some))
                 query = f"SELECT digest, trait, coherence FROM verdicts WHERE digest IN ({marks})"  # noqa: S608
-                found |= {digest: Verdict(t, c) for digest, t, c in connection.execute(query, some)}
-            return found
+                known |= {digest: Verdict(t, c) for digest, t, c in connection.execute(query, some)}
+            return known
 
         return self._do(read, {}) if digests else {}
 
     def keep(self, verdicts: Mapping[bytes, Verdict]) -> None:
         """Keep those that are scored; what is there already stays."""
         now = time.time()
-        rows = [(digest, one.trait, one.coherence, now) for digest, one in verdicts.items() if one.scored]
+        scored = {digest: verdict for digest, verdict in verdicts.items() if verdict.scored}
+        rows = [(digest, verdict.trait, verdict.coherence, now) for digest, verdict in scored.items()]
 
         def write(connection: sqlite3.Connection) -> None:
             with connection:
@@ -273,7 +274,7 @@ class CachingJudge:
     def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         """One verdict per exchange, in order."""
         head = identity_digest(self.identity)
-        digests = [_digest(head, one) for one in exchanges]
+        digests = [_digest(head, item) for item in exchanges]
         by_digest = dict(zip(digests, exchanges, strict=True))
         new = [digest for digest in by_digest if digest not in self._known]
         if self._cache is not None:

@@ -45,11 +45,11 @@ class CanaryResult:
 
     @property
     def trait(self) -> list[float]:
-        return [one.trait for one in self.verdicts if one.trait is not None]
+        return [verdict.trait for verdict in self.verdicts if verdict.trait is not None]
 
     @property
     def coherence(self) -> list[float]:
-        return [one.coherence for one in self.verdicts if one.coherence is not None]
+        return [verdict.coherence for verdict in self.verdicts if verdict.coherence is not None]
 
 
 def spread(values: Sequence[float]) -> float | None:
@@ -63,18 +63,18 @@ def run_canaries(judge: Judge, canaries: Sequence[Canary], *, repeats: int) -> l
     Raises:
         JudgeError: the judge as a whole cannot be used.
     """
-    asked = [one.exchange for one in canaries]
+    asked = [canary.exchange for canary in canaries]
     rounds = [judge.score(asked) for _ in range(repeats)]
-    found: dict[str, CanaryResult] = {}
+    results: dict[str, CanaryResult] = {}
     for canary, *verdicts in zip(canaries, *rounds, strict=True):
         result = CanaryResult(canary, tuple(verdicts), None)
-        like = found[canary.like] if canary.like else None
-        found[canary.name] = CanaryResult(canary, tuple(verdicts), _failure(result, like))
-    return list(found.values())
+        like = results[canary.like] if canary.like else None
+        results[canary.name] = CanaryResult(canary, tuple(verdicts), _failure(result, like))
+    return list(results.values())
 
 
 def _failure(result: CanaryResult, like: CanaryResult | None) -> str | None:
-    missing = [one for one in result.verdicts if not one.scored]
+    missing = [verdict for verdict in result.verdicts if not verdict.scored]
     if missing:
         return f"{len(missing)} of {len(result.verdicts)} unscored: {missing[0].reason}"
     problems = []

@@ -106,7 +106,7 @@ class LikelihoodJudge:
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         """One verdict per exchange, in order; equal exchanges are scored once."""
-        exchanges = [Exchange(_whole(one.question), _whole(one.response)) for one in exchanges]
+        exchanges = [Exchange(_whole(item.question), _whole(item.response)) for item in exchanges]
         distinct = list(dict.fromkeys(exchanges))
         self.prepare()
         assert self._language_model is not None
@@ -182,7 +182,7 @@ def _tokens_a_word(toy: Path, texts: Sequence[str]) -> float:
 
     tokenizer = Tokenizer.from_file(str(toy / "tokenizer.json"))
     encoded = tokenizer.encode_batch(list(map(_whole, texts)), add_special_tokens=False)
-    return sum(len(one.ids) for one in encoded) / max(1, sum(len(words(text)) for text in texts))
+    return sum(len(text.ids) for text in encoded) / max(1, sum(len(words(text)) for text in texts))
 
 
 class _RefusalClassifier:

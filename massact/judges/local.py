@@ -3,53 +3,156 @@
 It is asked what an API judge is asked, in the model's own chat template, and its answer is never written out. Where
 the tokenizer has a token for every integer, the 20 most probable tokens of the answer's first position go through
 `massact.judges.reading.read_weights`, as those of a server do. Where it takes several tokens for one (Gemma and
-Qwen write a digit a token), the integers' own probabilities do; `massact.judges.integers` has the formula. A blank
+Qwen write a digit a token), the integers' own probabilities do (`IntegerTokens`). A blank
 that the answer begins with is passed over. Scores are rounded to `DECIMALS`, and do not depend on the batch beyond
 the rounding of the dtype.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import takewhile
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, CacheLayerMixin
 
+from massact.config import AdapterConfig, LoadConfig
 from massact.domain import JudgeIdentity
 from massact.judges.base import Exchange, Usage, Verdict
-from massact.judges.integers import NEGLIGIBLE, IntegerTokens, Tokens
 from massact.judges.reading import BLANKS, TOP_LOGPROBS, Reading, read_weights
 from massact.judges.rubric import Rubric
-from massact.judges.source import ModelSource
 from massact.keys import digest
 from massact.models.blocks import text_config
-from massact.models.cache import check_cacheable, is_out_of_memory, measure_memory, with_cache
-from massact.models.load import SteerableModel
-from massact.models.model_lock import turn
-from massact.models.prompting import Row, encode_question
+from massact.models.cache import RowCache, check_cacheable, is_out_of_memory, measure_memory, with_cache
+from massact.models.load import (
+    Description,
+    SteerableModel,
+    describe,
+    load_model,
+    model_lock,
+    read_description,
+)
+from massact.models.prompting import Row, encode_chat
 
-# Prompts read side by side: what they begin with alike is computed once, whatever their lengths.
+NEGLIGIBLE = 1e-5
+"""What an answer begins with is not followed further below this probability; its integers are left out."""
 
-PrefixTokens = tuple[int, ...]
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IntegerTokens:
+    """The integers 0 to 100 in the tokens of one tokenizer, and what they weigh where it takes several for one.
+
+    With t_1 ... t_m the tokens of an integer, p the model's probabilities and N the tokens that continue a number,
+
+        P(integer) = p(t_1) p(t_2 | t_1) ... p(t_m | t_1 ... t_m-1) stop
+        stop       = 1 - sum over t in N of p(t | t_1 ... t_m) where another integer begins with t_1 ... t_m, else 1
+
+    so that 8 weighs what neither 80 nor 85 takes. Spellings of one integer, ` 85` and `85`, add up. A number that
+    goes on beyond 100 counts for 10 not at all, and for 11 to 99 as if it had ended: nothing is read after them.
+    """
+
+    values: Mapping[Tokens, int]
+    """Of each spelling its integer."""
+    stems: tuple[Tokens, ...]
+    """What spellings begin with and go on after, the shorter first; empty where each is a single token."""
+    continuing: tuple[int, ...]
+    """The tokens that continue a number."""
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> "IntegerTokens":
+        """Read off what the tokenizer makes of each integer, alone and after a blank."""
+        values: dict[Tokens, int] = {}
+        for value in range(101):
+            for text in (str(value), f" {value}"):
+                tokens = _without_blanks(tokenizer, text)
+                # a tokenizer that knows no blank, or no digits, has something else for them
+                if tokenizer.decode(list(tokens)).strip(BLANKS) == text.strip():
+                    values[tokens] = value
+        stems = {spelling[:n] for spelling in values for n in range(1, len(spelling))}
+        continuing = {token for spelling in values for token in spelling[1:]}
+        return cls(values, tuple(sorted(stems, key=lambda s: (len(s), s))), tuple(sorted(continuing)))
+
+    @property
+    def beginning(self) -> tuple[int, ...]:
+        """The tokens that integers begin with."""
+        return tuple(sorted({spelling[0] for spelling in self.values}))
+
+    def weights(self, after: Mapping[Tokens, Mapping[int, float]]) -> dict[int, float]:
+        """Probability by integer.
+
+        Args:
+            after: probability by token: of the `beginning` ones at the answer's first position (the key `()`),
+                and of the `continuing` ones after each stem that was followed.
+        """
+        weight_of: dict[int, float] = {}
+        for spelling, value in self.values.items():
+            weight = 1.0
+            for n, token in enumerate(spelling):
+                weight *= after[spelling[:n]][token] if spelling[:n] in after else 0.0
+            if spelling in self.stems:
+                weight *= max(0.0, 1.0 - sum(after[spelling].values())) if spelling in after else 0.0
+            weight_of[value] = weight_of.get(value, 0.0) + weight
+        return weight_of
+
+
+def _without_blanks(tokenizer: Any, text: str) -> Tokens:
+    """The tokens of a text from the first on that is more than a blank."""
+    tokens = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    written = tokenizer.convert_ids_to_tokens(list(tokens))
+    n_blank = next((n for n, token in enumerate(written) if token.strip(BLANKS)), len(tokens))
+    return tokens[n_blank:]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A model, and what identifies it."""
+
+    describe: Callable[[], Description]
+    """What identifies the model, without its weights where its files tell."""
+    load: Callable[[], SteerableModel]
+    """The model; asked at every scoring, so that none is kept in memory for the judge alone."""
+
+
+@lru_cache(maxsize=1)
+def hub_source(
+    reference: str, *, revision: str | None, options: LoadConfig, adapter: AdapterConfig | None = None
+) -> ModelSource:
+    """A model of the judge's own, loaded when it is first needed and kept: one for all traits.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    described = read_description(reference, revision=revision, adapter=adapter, options=options)
+
+    @lru_cache(maxsize=1)
+    def load() -> SteerableModel:
+        return load_model(reference, revision=revision, adapter=adapter, options=options)
+
+    # where the files do not tell its dtype, only the loaded model does
+    return ModelSource(lambda: described or describe(load()), load)
+
+
+# Prompts read side by side: what they begin with alike is computed once, whatever their lengths. Rows are padded on
+# the left, so that a row's tokens keep their distances (sliding windows count them). A row's cache then holds the
+# shared keys and values from where the row begins, and the model reads as many last tokens of each row as the longest
+# row has beyond the prefix: of a shorter row that is the end of the prefix once more.
 
 
 class Prefix:
     """Keys and values of tokens that several prompts begin with; none where it is empty."""
 
-    def __init__(self, model: SteerableModel, tokens: PrefixTokens) -> None:
+    def __init__(self, model: SteerableModel, tokens: Tokens) -> None:
         self.tokens = tokens
-        self.layers: list[tuple[torch.Tensor, torch.Tensor]] = []
-        """Of each layer `[1, heads, tokens, head_dim]`, twice."""
+        self.cache = RowCache(text_config(model.model), 1, len(tokens))
         if tokens:
-            cache = _Cache(model, capacity=len(tokens))
             ids = torch.tensor([tokens], device=model.device)
-            model.model(input_ids=ids, **with_cache(model.model, cache))
-            self.layers = [(layer.keys, layer.values) for layer in cache.rows]
+            model.model(input_ids=ids, **with_cache(model.model, self.cache))
 
 
-def common_start(prompts: Sequence[PrefixTokens]) -> PrefixTokens:
+def common_start(prompts: Sequence[Tokens]) -> Tokens:
     """What all prompts begin with, and at least one token short of each."""
     first, last = min(prompts), max(prompts)  # in the order of tuples all others lie between them
     n_alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
@@ -60,7 +163,7 @@ class Prompts:
     """A batch of prompts that were read, and can be gone on from."""
 
     def __init__(
-        self, model: SteerableModel, prefix: Prefix, prompts: Sequence[PrefixTokens], *, room: int
+        self, model: SteerableModel, prefix: Prefix, prompts: Sequence[Tokens], *, room: int
     ) -> None:
         """Read the prompts.
 
@@ -73,13 +176,14 @@ class Prompts:
         self._width = max(map(len, prompts))
         begin = len(prefix.tokens)
         self._starts = [self._width - len(prompt) for prompt in prompts]
-        self._cache = _Cache(model, capacity=self._width + room)
-        self._cache.begin(prefix, self._starts)
+        self._cache = RowCache(text_config(model.model), len(prompts), self._width + room)
+        if prefix.tokens:
+            self._cache.share(prefix.cache, self._starts)
         read = [((0,) * start + prompt)[begin:] for start, prompt in zip(self._starts, prompts, strict=True)]
         self.first = self._run(torch.tensor(read, device=device), begin)
         """`[n_prompts, n_tokens]` probabilities, float32, of what follows each prompt."""
 
-    def after(self, tokens: PrefixTokens) -> torch.Tensor:
+    def after(self, tokens: Tokens) -> torch.Tensor:
         """`[n_prompts, n_tokens]` probabilities, float32, of what follows the same tokens after every prompt."""
         ids = torch.tensor([tokens] * len(self._starts), device=self._model.device)
         try:
@@ -90,99 +194,14 @@ class Prompts:
     def _run(self, ids: torch.Tensor, begin: int) -> torch.Tensor:
         """Probabilities after tokens that stand from `begin` on, counted from the left of the padded rows."""
         places = torch.arange(begin + ids.shape[1], device=ids.device)
-        own = places[None, :] - (self._width - self._lengths)[:, None]
+        positions = places[None, :] - (self._width - self._lengths)[:, None]
         output = self._model.model(
             input_ids=ids,
-            attention_mask=(own >= 0).long(),
-            position_ids=own[:, begin:].clamp_min(0),
+            attention_mask=(positions >= 0).long(),
+            position_ids=positions[:, begin:].clamp_min(0),
             **with_cache(self._model.model, self._cache),
         )
         return torch.softmax(output.logits[:, -1].float(), dim=-1)
-
-
-class _Cache(Cache):
-    """A cache of whole layers: sliding ones keep everything, their mask leaves out what the window does."""
-
-    def __init__(self, model: SteerableModel, *, capacity: int) -> None:
-        n_layers = text_config(model.model).num_hidden_layers
-        self.rows = [_Layer(capacity) for _ in range(n_layers)]
-        super().__init__(layers=[*self.rows])
-
-    def begin(self, prefix: Prefix, starts: Sequence[int]) -> None:
-        """Put the prefix into every row, from where the row starts to as many tokens as the prefix has."""
-        if prefix.layers:
-            for layer, (keys, values) in zip(self.rows, prefix.layers, strict=True):
-                layer.fill(keys, values, starts, len(prefix.tokens))
-
-    def rewind(self, length: int) -> None:
-        """Forget all after the first `length` tokens."""
-        for layer in self.rows:
-            layer.length = length
-
-
-class _Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
-    keys: torch.Tensor
-    values: torch.Tensor
-    is_sliding = False
-    is_croppable = False
-
-    def __init__(self, capacity: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._capacity = capacity
-        self.length = 0
-
-    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Make room for as many rows as are given."""
-        self._make_room(key_states, value_states, len(key_states))
-
-    def _make_room(self, keys: torch.Tensor, values: torch.Tensor, n_rows: int) -> None:
-        # zeros: padding is masked, but NaN times 0 is NaN
-        self.keys, self.values = (
-            like.new_zeros(n_rows, like.shape[1], self._capacity, like.shape[3]) for like in (keys, values)
-        )
-        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
-
-    def fill(self, keys: torch.Tensor, values: torch.Tensor, starts: Sequence[int], end: int) -> None:
-        """Begin rows with one row's keys and values."""
-        self._make_room(keys, values, len(starts))
-        for start, first, last in _runs(starts):
-            n_kept = max(0, end - start)
-            self.keys[first:last, :, start : start + n_kept] = keys[:, :, :n_kept]
-            self.values[first:last, :, start : start + n_kept] = values[:, :, :n_kept]
-        self.length = end
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: Any, **_kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keep new keys and values `[rows, heads, tokens, head_dim]`; gives all that are to be attended."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        end = self.length + key_states.shape[2]
-        self.keys[:, :, self.length : end] = key_states
-        self.values[:, :, self.length : end] = value_states
-        self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Length and offset of what is attended."""
-        return self.length + query_length, 0
-
-    def get_seq_length(self) -> int:
-        """How many tokens are kept."""
-        return self.length
-
-    def get_max_length(self) -> int:
-        """How many can be kept."""
-        return self._capacity
-
-
-def _runs(values: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """Equal neighbours: the value, where they begin and where they end."""
-    first = 0
-    for place in range(1, len(values) + 1):
-        if place == len(values) or values[place] != values[first]:
-            yield values[first], first, place
-            first = place
 
 
 # What a local model would answer to prompts: the probabilities of the first thing it writes. No text is generated.
@@ -216,21 +235,21 @@ class Answerer:
         """
         check_cacheable(model.model)
         self._model = model
-        with turn(model.model):  # tokenizers are not to be used by two threads at once
+        with model_lock(model.model):  # tokenizers are not to be used by two threads at once
             self._integers = IntegerTokens.of(model.tokenizer)
         self._rows_at_most = batch_rows or _ROWS
         self._longest = getattr(text_config(model.model), "max_position_embeddings", None)
 
     def answer(self, prompts: Sequence[Tokens]) -> list[Answer]:
         """One answer a prompt, in order. Prompts that begin alike share the reading of that."""
-        found: dict[int, Answer] = {}
+        answers: dict[int, Answer] = {}
         waiting: dict[int, Tokens] = {}
         for i, prompt in enumerate(prompts):
             problem = self._problem(prompt)
             if problem is None:
                 waiting[i] = prompt
             else:
-                found[i] = Answer("", (), problem)
+                answers[i] = Answer("", (), problem)
         with torch.inference_mode():
             for _ in range(_MOST_BLANKS + 1):
                 again: dict[int, Tokens] = {}
@@ -238,11 +257,11 @@ class Answerer:
                     if isinstance(answer, int):
                         again[i] = (*waiting[i], answer)
                     else:
-                        found[i] = answer
+                        answers[i] = answer
                 waiting = again
         for i in waiting:
-            found[i] = Answer("", (), "the judge's answer begins with blanks alone")
-        return [found[i] for i in range(len(prompts))]
+            answers[i] = Answer("", (), "the judge's answer begins with blanks alone")
+        return [answers[i] for i in range(len(prompts))]
 
     def _problem(self, prompt: Tokens) -> str | None:
         if self._longest and len(prompt) + _MOST_BLANKS + 2 > self._longest:
@@ -254,13 +273,13 @@ class Answerer:
         if not waiting:
             return
         order = sorted(waiting, key=lambda i: len(waiting[i]))
-        with turn(self._model.model):
+        with model_lock(self._model.model):
             prefix = Prefix(self._model, common_start(list(waiting.values())))
         start = 0
         while start < len(order):
             batch = order[start : start + self._rows_at_most]
             # a turn a batch: a generator that waits for the model goes on between two
-            with turn(self._model.model):
+            with model_lock(self._model.model):
                 batch = batch[: self._fitting([waiting[i] for i in batch])]
                 answers = self._batch(prefix, [waiting[i] for i in batch])
             if answers is None:
@@ -318,17 +337,17 @@ class Answerer:
         """Every integer with its probability, of each prompt."""
         integers = self._integers
         rows: list[dict[Tokens, dict[int, float]]] = [
-            {(): one} for one in _columns(prompts.first, integers.beginning)
+            {(): column} for column in _columns(prompts.first, integers.beginning)
         ]
         reached: list[dict[Tokens, float]] = [{(): 1.0} for _ in rows]
         for stem in integers.stems:
-            found = None
+            columns = None
             for i, (after, weights) in enumerate(zip(rows, reached, strict=True)):
                 weight = weights.get(stem[:-1], 0.0) * after.get(stem[:-1], {}).get(stem[-1], 0.0)
                 if weight < NEGLIGIBLE:
                     continue
-                found = found or _columns(prompts.after(stem), integers.continuing)
-                weights[stem], after[stem] = weight, found[i]
+                columns = columns or _columns(prompts.after(stem), integers.continuing)
+                weights[stem], after[stem] = weight, columns[i]
         return [[(str(n), weight) for n, weight in integers.weights(after).items()] for after in rows]
 
     def _text(self, token: int) -> str:
@@ -393,14 +412,14 @@ class LocalJudge:
         # prompts of one kind begin alike
         read = [self._read(model, answerer, kind) for kind in zip(*asked, strict=True)]
         return [
-            self._rubric.verdict([found[prompt] for found, prompt in zip(read, prompts, strict=True)])
+            self._rubric.verdict([readings[prompt] for readings, prompt in zip(read, prompts, strict=True)])
             for prompts in asked
         ]
 
     def _read(self, model: SteerableModel, answerer: Answerer, prompts: Iterable[str]) -> dict[str, Reading]:
         distinct = list(dict.fromkeys(prompts))
-        with turn(model.model):
-            encoded = [encode_question(model, prompt) for prompt in distinct]
+        with model_lock(model.model):
+            encoded = [encode_chat(model, prompt) for prompt in distinct]
         answers = answerer.answer(encoded)
         self._usage += Usage(sum(map(len, encoded)), len(encoded), len(encoded))
         return {prompt: _reading(answer) for prompt, answer in zip(distinct, answers, strict=True)}

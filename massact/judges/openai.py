@@ -14,10 +14,11 @@ import threading
 from collections import Counter
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
+from massact.config import JudgeConfig
 from massact.domain import JudgeIdentity
 from massact.errors import ConfigError, JudgeError
 from massact.json_text import parse_json
@@ -68,44 +69,6 @@ _COUNT = re.compile(r"(?<![\w.-])[0-9]+(?![\w-]|\.[0-9])")
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class OpenAISettings:
-    """How the judging model is reached.
-
-    Raises:
-        ConfigError: a setting that cannot work.
-    """
-
-    model: str
-    """The model as the server names it, such as `gpt-4.1-mini`."""
-    base_url: str | None = None
-    """Up to and with `/v1`; `None` is `OPENAI_BASE_URL` of the environment, or else OpenAI's own."""
-    api_key_env: str = "OPENAI_API_KEY"
-    """Name of the environment variable that holds the key."""
-    concurrency: int = 16
-    """Most requests that one call of `score` has under way at once."""
-    timeout_seconds: float = 60
-    """How long the server may stay silent before a request is tried again."""
-    max_retries: int = 6
-    """Most further attempts at one request, whatever made the earlier ones fail."""
-    max_tokens: int = MAX_TOKENS
-    """Most tokens of an answer; a judge that thinks before it answers needs thousands."""
-
-    def __post_init__(self) -> None:
-        if not self.model.strip():
-            raise ConfigError("the judge openai: names no model; write one, such as openai:gpt-4.1-mini")
-        if self.base_url is not None:
-            _split(self.base_url)
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.api_key_env):
-            # The value is not shown: it may be the key itself, put here by mistake.
-            raise ConfigError("api_key_env must be the name of an environment variable, not the key itself")
-        counts = min(self.concurrency, self.max_tokens, self.max_retries + 1)
-        if counts < 1 or not 0 < self.timeout_seconds < math.inf:
-            raise ConfigError(
-                f"{self}: concurrency and max_tokens are 1 or more, max_retries 0 or more, the timeout above 0 s"
-            )
-
-
 class OpenAIJudge:
     """Scores trait and coherence with one prompt each; `massact.judges.reading` says how an answer is read.
 
@@ -115,28 +78,29 @@ class OpenAIJudge:
 
     _expects = "a chat completion"
 
-    def __init__(self, settings: OpenAISettings, rubric: Rubric, *, backoff_seconds: float = 0.5) -> None:
+    def __init__(self, config: JudgeConfig, rubric: Rubric, *, backoff_seconds: float = 0.5) -> None:
         """Reads the key from the environment; nothing is sent yet.
 
         Args:
-            settings: How the model is reached.
-            rubric: What it is asked.
-            backoff_seconds: Wait before a malformed answer is asked for again, doubled each time, 8 at
+            config: how the model is reached, of the kind `openai`; without `base_url` it is `OPENAI_BASE_URL` of the
+                environment, or else OpenAI's own.
+            rubric: what it is asked.
+            backoff_seconds: wait before a malformed answer is asked for again, doubled each time, 8 at
                 most. All else is retried by the client at its own pace, or at the server's Retry-After.
         """
         try:
             self._openai = importlib.import_module("openai")
         except ImportError as err:
             raise ConfigError("judge openai:MODEL lacks a package: pip install 'massact[openai]'") from err
-        self._settings = settings
-        self._rubric = rubric
-        self._backoff = backoff_seconds
-        self._base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
+        _check(config)
+        self._config, self._rubric, self._backoff = config, rubric, backoff_seconds
+        self._max_tokens = config.max_tokens or MAX_TOKENS
+        self._base_url = config.base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
         self._host = _split(self._base_url).netloc.lower()
-        self._key = _read_key(settings.api_key_env, self._host)
+        self._key = _read_key(config.api_key_env, self._host)
         if len(self._key) >= _SECRET_LENGTH and self._key in self._base_url:
             raise ConfigError(
-                f"the judge's base_url holds the key of {settings.api_key_env}: leave it out there"
+                f"the judge's base_url holds the key of {config.api_key_env}: leave it out there"
             )
         self._n_top = TOP_LOGPROBS
         self._limit = "max_tokens"
@@ -151,9 +115,9 @@ class OpenAIJudge:
     def identity(self) -> JudgeIdentity:
         """Who judges; the server's address is part of it where it is not OpenAI's own."""
         asked = self._rubric.digest
-        if self._settings.max_tokens != MAX_TOKENS:
-            asked = digest({"rubric": asked, "max_tokens": self._settings.max_tokens})
-        model = self._settings.model
+        if self._max_tokens != MAX_TOKENS:
+            asked = digest({"rubric": asked, "max_tokens": self._max_tokens})
+        model = self._config.model
         return JudgeIdentity(f"openai:{model}", model + address_in_identity(self._base_url), asked)
 
     @property
@@ -171,17 +135,18 @@ class OpenAIJudge:
             JudgeError: the server refuses the key or the model, so that no response can be scored.
         """
         asked = [self._prompts(exchange) for exchange in exchanges]
-        prompts = list(dict.fromkeys(prompt for one in asked for prompt in one))
+        prompts = list(dict.fromkeys(prompt for several in asked for prompt in several))
         readings = _run(self._ask_all(prompts)) if prompts else {}
-        verdicts = (self._rubric.verdict([readings[prompt] for prompt in one]) for one in asked)
+        verdicts = (self._rubric.verdict([readings[prompt] for prompt in several]) for several in asked)
         return [
-            one if one.reason is None else replace(one, reason=self._redact(one.reason)) for one in verdicts
+            verdict if verdict.reason is None else replace(verdict, reason=self._redact(verdict.reason))
+            for verdict in verdicts
         ]
 
     async def _ask_all(self, prompts: Sequence[str]) -> dict[str, Reading]:
-        slots = asyncio.Semaphore(self._settings.concurrency)
+        slots = asyncio.Semaphore(self._config.concurrency)
         async with self._openai.AsyncOpenAI(
-            api_key=self._key, base_url=self._base_url, timeout=self._settings.timeout_seconds
+            api_key=self._key, base_url=self._base_url, timeout=self._config.timeout_seconds
         ) as client:
 
             async def ask(prompt: str) -> Reading:
@@ -198,7 +163,7 @@ class OpenAIJudge:
 
     async def _ask(self, client: "openai.AsyncOpenAI", prompt: str) -> Reading:
         """One prompt's score. `max_retries` bounds the client's attempts and those made here together."""
-        n_retries, bound = 0, self._settings.max_retries
+        n_retries, bound = 0, self._config.max_retries
         while True:
             failure: Exception | None = None
             options = self._options()
@@ -229,12 +194,12 @@ class OpenAIJudge:
     def _options(self) -> dict[str, Any]:
         """What a request asks for beside its prompt, as far as the server is known to take it."""
         logprobs = {"logprobs": True, "top_logprobs": self._n_top} if self._n_top else {}
-        return {self._limit: self._settings.max_tokens, **logprobs}
+        return {self._limit: self._max_tokens, **logprobs}
 
     async def _send(self, client: "openai.AsyncOpenAI", prompt: str, options: dict[str, Any]) -> Any:
         """The raw response to a prompt."""
         return await client.chat.completions.with_raw_response.create(
-            model=self._settings.model,
+            model=self._config.model,
             messages=[{"role": "user", "content": prompt}],
             temperature=0,
             **options,
@@ -303,12 +268,12 @@ class OpenAIJudge:
         if status in (400, 422, 501):
             hint = hint or next((what for words, what in _LASTING if words.search(message)), None)
         if hint:
-            hint = hint.format(env=self._settings.api_key_env)
+            hint = hint.format(env=self._config.api_key_env)
             said = "" if status == 401 else f"; it says: {message}"  # a 401 may quote part of the key
             raise JudgeError(f"judge {self.identity.id} at {self._host}: {hint}{said}")
-        retried = f" (after up to {self._settings.max_retries} retries)"
+        retried = f" (after up to {self._config.max_retries} retries)"
         if isinstance(err, self._openai.APITimeoutError):
-            return Reading(None, f"no answer within {self._settings.timeout_seconds:g} s{retried}")
+            return Reading(None, f"no answer within {self._config.timeout_seconds:g} s{retried}")
         if status is None:
             return Reading(None, f"no connection to {self._host}{retried}")
         return Reading(None, f"HTTP {status}: {message}{retried if status >= 500 or status == 429 else ''}")
@@ -316,6 +281,28 @@ class OpenAIJudge:
     def _redact(self, text: str) -> str:
         """The text without the key; three characters or fewer are a placeholder, no secret."""
         return text.replace(self._key, "***") if len(self._key) > 3 else text
+
+
+def _check(config: JudgeConfig) -> None:
+    """Refuse settings that cannot work.
+
+    Raises:
+        ConfigError: such a setting; its value is not shown where it may be a key.
+    """
+    if not config.model.strip():
+        raise ConfigError("the judge openai: names no model; write one, such as openai:gpt-4.1-mini")
+    if config.base_url is not None:
+        _split(config.base_url)
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", config.api_key_env):
+        raise ConfigError("api_key_env must be the name of an environment variable, not the key itself")
+    tokens = MAX_TOKENS if config.max_tokens is None else config.max_tokens
+    if (
+        min(config.concurrency, tokens, config.max_retries + 1) < 1
+        or not 0 < config.timeout_seconds < math.inf
+    ):
+        raise ConfigError(
+            f"{config}: concurrency and max_tokens are 1 or more, max_retries 0 or more, the timeout above 0 s"
+        )
 
 
 def _run(work: Coroutine[Any, Any, dict[str, Reading]]) -> dict[str, Reading]:

@@ -277,7 +277,9 @@ def _plain(text: str) -> str:
 
 
 def _top(position: Mapping[str, Any]) -> list[tuple[str, float]]:
-    return [(one["token"], math.exp(min(one["logprob"], 0.0))) for one in position.get("top_logprobs") or []]
+    return [
+        (token["token"], math.exp(min(token["logprob"], 0.0))) for token in position.get("top_logprobs") or []
+    ]
 
 
 def _core(token: str) -> str:
@@ -349,8 +351,8 @@ def _ends_a_score(text: str, end: int, value: int, *, is_labelled: bool) -> bool
 
 def _find_field(text: str, *, is_cut: bool) -> "_Number | Reading":
     """The score in a field of a JSON object."""
-    fields = [one for one in _FIELD.finditer(text) if one["end"] or not is_cut]
-    values = {re.sub(r"\.0+$", "", one["number"]) for one in fields}
+    fields = [field for field in _FIELD.finditer(text) if field["end"] or not is_cut]
+    values = {re.sub(r"\.0+$", "", field["number"]) for field in fields}
     if not values:
         said = "was cut before its score" if is_cut else "has no field such as score"
         return Reading(None, f"the JSON in the judge's answer {_excerpt(text)} {said}")

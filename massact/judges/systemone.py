@@ -14,10 +14,11 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from massact.config import JudgeConfig
 from massact.domain import JudgeIdentity
 from massact.errors import ConfigError
 from massact.judges.base import Exchange
-from massact.judges.openai import OpenAIJudge, OpenAISettings, address_in_identity
+from massact.judges.openai import OpenAIJudge, address_in_identity
 from massact.judges.reading import Completion, Reading
 from massact.judges.rubric import COHERENCE, LEAST_RELEVANCE, RELEVANCE, RELEVANCE_CAP, TRAIT, Rubric, quote
 from massact.keys import digest
@@ -42,17 +43,17 @@ class SystemOneJudge(OpenAIJudge):
 
     _expects = "an answer of levels"
 
-    def __init__(self, settings: OpenAISettings, rubric: Rubric, *, backoff_seconds: float = 0.5) -> None:
-        if not (settings.base_url or os.environ.get("OPENAI_BASE_URL")):
+    def __init__(self, config: JudgeConfig, rubric: Rubric, *, backoff_seconds: float = 0.5) -> None:
+        if not (config.base_url or os.environ.get("OPENAI_BASE_URL")):
             raise ConfigError(
                 "the judge systemone:MODEL needs its server: write base_url, such as http://localhost:8000/v1"
             )
-        super().__init__(settings, rubric, backoff_seconds=backoff_seconds)
+        super().__init__(config, rubric, backoff_seconds=backoff_seconds)
 
     @property
     def identity(self) -> JudgeIdentity:
         """Who judges, with the server's address."""
-        example, model = Exchange("{question}", "{answer}"), self._settings.model
+        example, model = Exchange("{question}", "{answer}"), self._config.model
         asked: dict[str, Any] = {"version": SYSTEMONE_VERSION, "asked": self._prompts(example)}
         if self._rubric.relevance:
             asked["cap"] = [LEAST_RELEVANCE, RELEVANCE_CAP]
@@ -64,21 +65,21 @@ class SystemOneJudge(OpenAIJudge):
         question, answer, rules = quote(exchange)
         both = f"{question}\n\n{answer}"
         _, alone, its_rules = quote(Exchange("", exchange.response))
-        own = self._rubric.eval_prompt
-        if own is None:
+        template = self._rubric.eval_prompt
+        if template is None:
             trait = _request(TRAIT, both, rules, definition=self._rubric.definition.strip())
         else:
-            asked = own.format(question=question, answer=answer)
+            asked = template.format(question=question, answer=answer)
             _, levels = _instructions(TRAIT, definition="")
             trait = _as_json(f"{asked}\n\n{_data_alone(rules)}", "Which rating is right?", levels)
-        found = (trait, _request(COHERENCE, alone, its_rules))
-        return (*found, _request(RELEVANCE, both, rules)) if self._rubric.relevance else found
+        asked_both = (trait, _request(COHERENCE, alone, its_rules))
+        return (*asked_both, _request(RELEVANCE, both, rules)) if self._rubric.relevance else asked_both
 
     def _options(self) -> dict[str, Any]:
         return {}
 
     async def _send(self, client: "openai.AsyncOpenAI", prompt: str, options: dict[str, Any]) -> Any:
-        body = {"model": self._settings.model, **json.loads(prompt), **options}
+        body = {"model": self._config.model, **json.loads(prompt), **options}
         raw = {"X-Stainless-Raw-Response": "true"}
         return await client.post("/systemone", cast_to=object, body=body, options={"headers": raw})
 

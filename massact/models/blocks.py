@@ -25,21 +25,21 @@ def find_decoder_blocks(model: nn.Module) -> list[nn.Module]:
     if getattr(model.config, "is_encoder_decoder", False):
         raise ModelError(f"{type(model).__name__}: an encoder-decoder; only decoders can be steered")
     n_layers = text_config(model).num_hidden_layers
-    found = _outermost_lists(_decoder(model), n_layers) or _outermost_lists(model, n_layers)
-    if len(found) > 1:
-        found = {
+    lists = _outermost_lists(_decoder(model), n_layers) or _outermost_lists(model, n_layers)
+    if len(lists) > 1:
+        lists = {
             name: blocks
-            for name, blocks in found.items()
+            for name, blocks in lists.items()
             if not any(part in name.lower() for part in _OTHER_TOWERS)
         }
-    if len(found) != 1:
-        problem = "no list" if not found else f"{len(found)} lists ({', '.join(found)})"
-        seen = [_describe(name, one) for name, one in _lists(model)]
+    if len(lists) != 1:
+        problem = "no list" if not lists else f"{len(lists)} lists ({', '.join(lists)})"
+        seen = [_describe(name, modules) for name, modules in _lists(model)]
         raise ModelError(
             f"{type(model).__name__}: {problem} of {n_layers} decoder blocks found, one is needed. "
             f"Lists of modules seen: {', '.join(seen) or 'none'}"
         )
-    return list(next(iter(found.values())))
+    return list(next(iter(lists.values())))
 
 
 def _decoder(model: nn.Module) -> nn.Module:
@@ -50,19 +50,19 @@ def _decoder(model: nn.Module) -> nn.Module:
 
 
 def _outermost_lists(module: nn.Module, length: int) -> dict[str, nn.ModuleList]:
-    found: dict[str, nn.ModuleList] = {}
-    for name, one in _lists(module):
-        if len(one) == length and not any(name.startswith(outer + ".") for outer in found):
-            found[name] = one
-    return found
+    outermost: dict[str, nn.ModuleList] = {}
+    for name, modules in _lists(module):
+        if len(modules) == length and not any(name.startswith(outer + ".") for outer in outermost):
+            outermost[name] = modules
+    return outermost
 
 
 def _lists(module: nn.Module) -> Iterator[tuple[str, nn.ModuleList]]:
-    return ((name, one) for name, one in module.named_modules() if isinstance(one, nn.ModuleList))
+    return ((name, part) for name, part in module.named_modules() if isinstance(part, nn.ModuleList))
 
 
-def _describe(name: str, one: nn.ModuleList) -> str:
-    return f"{name} ({len(one)} x {type(one[0]).__name__ if len(one) else 'nothing'})"
+def _describe(name: str, modules: nn.ModuleList) -> str:
+    return f"{name} ({len(modules)} x {type(modules[0]).__name__ if len(modules) else 'nothing'})"
 
 
 def text_config(model: nn.Module) -> Any:
@@ -91,7 +91,8 @@ def replace_block_output(output: object, stream: torch.Tensor) -> object:
     return (stream, *output[1:]) if isinstance(output, tuple) else stream
 
 
-# Hooks on decoder blocks, as context managers: they always come off, and they raise on what they do not know.
+# Hooks on decoder blocks. Layer L is the output of decoder block L, from 0, before any final norm. It equals
+# transformers' `hidden_states[L + 1]` for every layer but the last, which is taken after the final norm there.
 
 Reader = Callable[[int, torch.Tensor], None]
 

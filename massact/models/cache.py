@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -63,6 +64,16 @@ class RowCache(Cache):
         """Count tokens that recorded steps have written."""
         for layer in self._layers:
             layer.length += n_tokens
+
+    def share(self, other: "RowCache", starts: Sequence[int]) -> None:
+        """Begin every row with what another cache keeps in its first one, from where the row starts to its end."""
+        for layer, source in zip(self._layers, other._layers, strict=True):
+            layer.share(source, starts)
+
+    def rewind(self, length: int) -> None:
+        """Forget all after the first `length` tokens."""
+        for layer in self._layers:
+            layer.length = length
 
 
 class _RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
@@ -124,6 +135,16 @@ class _RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             taken, places = taken.to(self.keys.device), places.to(self.keys.device)
             for kept in (self.keys, self.values):
                 kept[places, :, : self.length] = kept[taken, :, : self.length]
+
+    def share(self, source: "_RowLayer", starts: Sequence[int]) -> None:
+        """Begin rows with the tokens that the first row of `source` has."""
+        self.lazy_initialization(source.keys, source.values)
+        self.length = source.length
+        for kept, known in ((self.keys, source.keys), (self.values, source.values)):
+            for start, rows in groupby(range(len(starts)), starts.__getitem__):
+                places = list(rows)
+                n_kept = max(0, self.length - start)
+                kept[places, :, start : start + n_kept] = known[:1, :, :n_kept]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Length and offset of what is attended."""
@@ -236,8 +257,8 @@ def _free_bytes(device: torch.device) -> int:
     if device.type == "cpu":
         try:
             with open("/proc/meminfo", encoding="ascii") as lines:
-                found = dict(line.split(":") for line in lines)
-            return int(found["MemAvailable"].split()[0]) << 10
+                figures = dict(line.split(":") for line in lines)
+            return int(figures["MemAvailable"].split()[0]) << 10
         except (OSError, KeyError, ValueError):
             pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
             return pages * os.sysconf("SC_PAGE_SIZE") // 2 if pages > 0 else _UNKNOWN_DEVICE

@@ -18,7 +18,8 @@ from massact.models.cache import RowCache, with_cache
 from massact.models.load import SteerableModel
 from massact.models.prompting import Row
 
-# Reading prompts: what rows of one prompt share is computed once.
+# Reading prompts. Below its steered layer a row's stream is that of the unsteered prompt. So each distinct prompt runs
+# as one stream, a trunk, and a row branches off at the output of the layer where it is steered.
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ def plan_branching(rows: Sequence[Row], n_layers: int, device: torch.device) -> 
     """Where rows leave the trunk of their prompt."""
     places = {prompt: place for place, prompt in enumerate(dict.fromkeys(row.prompt for row in rows))}
     prompt_of = [places[row.prompt] for row in rows]
-    layer_of = [n_layers if row.push is None else row.push.layer for row in rows]
+    layer_of = [n_layers if row.addition is None else row.addition.layer for row in rows]
 
     def streams(block: int) -> list[tuple[int, int]]:
         """(prompt, -1) of a trunk, (prompt, row) of a row that has branched off before `block`."""
@@ -75,7 +76,7 @@ def plan_branching(rows: Sequence[Row], n_layers: int, device: torch.device) -> 
         )
         after = streams(block + 1) if block + 1 == n_layers or block in layer_of else now
         begun = [place for place, (_, i) in enumerate(after) if i >= 0 and layer_of[i] == block]
-        additions = [rows[after[place][1]].push.addition for place in begun]  # type: ignore[union-attr]
+        additions = [rows[after[place][1]].addition.values for place in begun]  # type: ignore[union-attr]
         steps.append(
             Step(
                 gather=index(
@@ -145,8 +146,8 @@ def _spread(
         _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         stream = ("hidden_states",) if not args else ()
-        given = {key: value if key in stream else spread(value) for key, value in kwargs.items()}
-        return (*args[:1], *(spread(value) for value in args[1:])), given
+        spread_kwargs = {key: value if key in stream else spread(value) for key, value in kwargs.items()}
+        return (*args[:1], *(spread(value) for value in args[1:])), spread_kwargs
 
     return hook
 
@@ -261,13 +262,13 @@ def finish(model: SteerableModel, batch: Batch, settings: Generation) -> None:
 
 def responses(model: SteerableModel, batch: Batch) -> list[tuple[int, ...] | None]:
     """What the rows said, without the tokens that ended them; `None` of rows whose logits were not finite."""
-    found: list[tuple[int, ...] | None] = []
+    said: list[tuple[int, ...] | None] = []
     for tokens in batch.written.tolist():
         end = next(
             (i for i, token in enumerate(tokens) if token < 0 or token in model.end_tokens), len(tokens)
         )
-        found.append(None if tokens[end : end + 1] == [NOT_FINITE] else tuple(tokens[:end]))
-    return found
+        said.append(None if tokens[end : end + 1] == [NOT_FINITE] else tuple(tokens[:end]))
+    return said
 
 
 def choose(
@@ -314,10 +315,10 @@ def _left_pad(prompts: Sequence[tuple[int, ...]], device: torch.device) -> tuple
 def _additions(rows: Sequence[Row], d_model: int, device: torch.device) -> dict[int, torch.Tensor]:
     additions: dict[int, torch.Tensor] = {}
     for i, row in enumerate(rows):
-        if row.push is not None:
-            if row.push.layer not in additions:
-                additions[row.push.layer] = torch.zeros(len(rows), 1, d_model)
-            additions[row.push.layer][i, 0] = row.push.addition
+        if row.addition is not None:
+            if row.addition.layer not in additions:
+                additions[row.addition.layer] = torch.zeros(len(rows), 1, d_model)
+            additions[row.addition.layer][i, 0] = row.addition.values
     return {layer: addition.to(device) for layer, addition in additions.items()}
 
 

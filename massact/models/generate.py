@@ -4,6 +4,7 @@ Rows that cannot differ are generated once. The rest is cut into batches by leng
 rows of one prompt share is computed once (`prefill`), and rows that have ended leave their batch.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import torch
@@ -14,10 +15,10 @@ from massact.models.blocks import text_config
 from massact.models.cache import RowCache, check_cacheable, is_out_of_memory, measure_memory
 from massact.models.decode import begin, finish, responses
 from massact.models.load import SteerableModel
-from massact.models.prompting import Push, Row, distinct_rows
+from massact.models.prompting import Addition, Row, distinct_rows
 from massact.models.recorded_steps import Recorder, can_record, padded_rows
 
-__all__ = ["Generator", "NotFiniteError", "Push", "Row", "generate"]
+__all__ = ["Addition", "Generator", "NotFiniteError", "Row", "generate"]
 
 Progress = Callable[[int], None]
 Responses = list[tuple[int, ...] | None]
@@ -42,9 +43,11 @@ class NotFiniteError(ModelError):
 
     def reason(self, row: int) -> str:
         """What is wrong with a row, and what to do."""
-        push = self._rows[row].push
-        where = "unsteered" if push is None else f"at layer {push.layer}, coefficient {push.coefficient:g}"
-        advice = "another dtype (bfloat16 or float32)" + ("" if push is None else " or a smaller coefficient")
+        addition = self._rows[row].addition
+        where, advice = "unsteered", "another dtype (bfloat16 or float32)"
+        if addition is not None:
+            where = f"at layer {addition.layer}, coefficient {addition.coefficient:g}"
+            advice += " or a smaller coefficient"
         return f"not finite in {self._dtype} {where}: its logits are NaN or infinite; use {advice}"
 
 
@@ -98,8 +101,8 @@ class Generator:
             ModelError: the memory does not suffice for one row.
         """
         kept, places = distinct_rows(rows, settings)
-        like = _count(places, len(kept))
-        found: Responses = [() for _ in kept]
+        like = Counter(places)
+        said_by_row: Responses = [() for _ in kept]
         # rows of one prompt side by side share its reading; rows of one length need no padding
         order = sorted(range(len(kept)), key=lambda i: (len(kept[i].prompt), kept[i].prompt))
         start = 0
@@ -110,11 +113,11 @@ class Generator:
             if said is None:  # out of memory: once more with fewer rows
                 continue
             for i, tokens in zip(batch, said, strict=True):
-                found[i] = tokens
+                said_by_row[i] = tokens
             start += len(batch)
             if progress is not None:
                 progress(sum(like[i] for i in batch))
-        all_said = [found[place] for place in places]
+        all_said = [said_by_row[place] for place in places]
         finite = [tokens for tokens in all_said if tokens is not None]
         if len(finite) < len(all_said):
             raise NotFiniteError(self._model, rows, all_said)
@@ -183,12 +186,5 @@ def generate(
 
 
 def _useful_rows(model: SteerableModel) -> int:
-    n_parameters = sum(one.numel() for one in model.model.parameters())
+    n_parameters = sum(parameter.numel() for parameter in model.model.parameters())
     return _MANY_ROWS if model.device.type == "cuda" or n_parameters < _SMALL_MODEL else _FEW_ROWS
-
-
-def _count(places: Sequence[int], size: int) -> list[int]:
-    counts = [0] * size
-    for place in places:
-        counts[place] += 1
-    return counts

@@ -3,11 +3,14 @@
 import json
 import logging
 import re
+import threading
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -17,10 +20,12 @@ from massact.domain import ModelIdentity
 from massact.errors import ModelError
 from massact.json_text import JsonError, parse_object
 from massact.keys import digest
-from massact.models.adapters import attach, find_adapter
 from massact.models.blocks import find_decoder_blocks, text_config
 from massact.models.source import (
+    FoundAdapter,
+    attach,
     cannot_load,
+    find_adapter,
     find_commit,
     find_folder,
     identify,
@@ -192,8 +197,8 @@ class SteerableModel:
         """Token ids that end a response."""
         ids = self.model.generation_config.eos_token_id
         ids = [] if ids is None else ids if isinstance(ids, list) else [ids]
-        own = self.tokenizer.eos_token_id
-        return frozenset([*ids, *([] if own is None else [own])])
+        end = self.tokenizer.eos_token_id
+        return frozenset([*ids, *([] if end is None else [end])])
 
     @property
     def unused_settings(self) -> str:
@@ -263,6 +268,50 @@ def _positions(value: object) -> int | None:
     return value if isinstance(value, int) and value > 0 else None
 
 
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A model's files, found and read as far as that takes no weights in memory."""
+
+    reference: str
+    folder: Path | None
+    """`None`: a hub repository."""
+    commit: str | None
+    """Of the hub repository."""
+    adapter: FoundAdapter | None
+    config: Any
+    tokenizer: Any
+    options: LoadConfig
+
+    @property
+    def place(self) -> str:
+        """What transformers takes: the folder, or the hub id."""
+        return str(self.folder or self.reference)
+
+    @property
+    def known_dtype(self) -> str | None:
+        """The dtype that the configuration and the options come to; `None` where only the weights tell."""
+        declared = self.options.dtype if self.options.dtype != "auto" else getattr(self.config, "dtype", None)
+        return None if declared is None else str(declared).removeprefix("torch.")
+
+    def identity(self, dtype: str) -> ModelIdentity:
+        """What identifies the model, computed with in a dtype."""
+        adapter = self.adapter.identity if self.adapter is not None else None
+        return identify(
+            self.reference, commit=self.commit, dtype=dtype, options=self.options, adapter=adapter
+        )
+
+
+def find_model(
+    reference: str, *, revision: str | None, adapter: AdapterConfig | None, options: LoadConfig
+) -> ModelFiles:
+    """Find a model's files; see `load_model`."""
+    attached = find_adapter(adapter) if adapter is not None else None
+    commit = find_commit(reference, revision)
+    config = read_config(reference, revision=commit, options=options)
+    tokenizer = read_tokenizer(reference, revision=commit, options=options)
+    return ModelFiles(reference, find_folder(reference), commit, attached, config, tokenizer, options)
+
+
 def load_model(
     reference: str,
     *,
@@ -285,34 +334,25 @@ def load_model(
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    found = find_adapter(adapter) if adapter is not None else None
-    commit = find_commit(reference, revision)
-    config = read_config(reference, revision=commit, options=options)
-    tokenizer = read_tokenizer(reference, revision=commit, options=options)
-    model = _read_weights(reference, commit, options, config)
-    identity = identify(
-        reference,
-        commit=commit,
-        dtype=str(model.dtype).removeprefix("torch."),
-        options=options,
-        adapter=found.identity if found is not None else None,
-    )
-    if found is not None:
-        model = attach(model, found)
-    loaded = SteerableModel(model.eval().requires_grad_(False), tokenizer, identity)
+    files = find_model(reference, revision=revision, adapter=adapter, options=options)
+    model = _read_weights(files, options)
+    identity = files.identity(str(model.dtype).removeprefix("torch."))
+    if files.adapter is not None:
+        model = attach(model, files.adapter)
+    loaded = SteerableModel(model.eval().requires_grad_(False), files.tokenizer, identity)
     check_attention(model, options)
     find_decoder_blocks(model)
     return loaded
 
 
-def _read_weights(reference: str, revision: str | None, options: LoadConfig, config: Any) -> Any:
+def _read_weights(files: ModelFiles, options: LoadConfig) -> Any:
     from transformers import AutoModelForCausalLM
 
-    device = find_device(options.device)
-    arguments = loading_arguments(options, config, known_dtype(config, options))
+    device, reference = find_device(options.device), files.reference
+    arguments = loading_arguments(options, files.config, files.known_dtype)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            str(find_folder(reference) or reference), revision=revision, output_loading_info=True, **arguments
+            files.place, revision=files.commit, output_loading_info=True, **arguments
         )
         model, report = loaded
         if "device_map" not in arguments:
@@ -326,14 +366,6 @@ def _read_weights(reference: str, revision: str | None, options: LoadConfig, con
         raise cannot_load(reference, error) from error
     _check_complete(reference, model, report)
     return model
-
-
-def known_dtype(config: Any, options: LoadConfig) -> str | None:
-    """The dtype that a configuration and the options come to; `None` where only the weights tell."""
-    if options.dtype != "auto":
-        return options.dtype
-    declared = getattr(config, "dtype", None)
-    return None if declared is None else str(declared).removeprefix("torch.")
 
 
 def _check_complete(reference: str, model: Any, report: dict[str, Any]) -> None:
@@ -388,23 +420,12 @@ def read_description(
     Raises:
         ModelError: there is no such model, or it is no causal language model.
     """
-    folder = find_folder(reference)
-    found = find_adapter(adapter) if adapter is not None else None
-    commit = find_commit(reference, revision)
-    config = read_config(reference, revision=commit, options=options)
-    tokenizer = read_tokenizer(reference, revision=commit, options=options)
-    dtype = known_dtype(config, options) or _stored_dtype(folder)
+    files = find_model(reference, revision=revision, adapter=adapter, options=options)
+    dtype = files.known_dtype or _stored_dtype(files.folder)
     if dtype is None:
         return None
-    identity = identify(
-        reference,
-        commit=commit,
-        dtype=dtype,
-        options=options,
-        adapter=found.identity if found is not None else None,
-    )
-    shape = read_shape(reference, commit, options=options)
-    return Description(identity, digest({"chat_template": tokenizer.chat_template}), shape)
+    template = digest({"chat_template": files.tokenizer.chat_template})
+    return Description(files.identity(dtype), template, read_shape(reference, files.commit, options=options))
 
 
 def _stored_dtype(folder: Path | None) -> str | None:
@@ -421,4 +442,16 @@ def _first_float(path: Path) -> str | None:
             dtypes = [file.get_slice(name).get_dtype() for name in file.keys()]  # noqa: SIM118  # no mapping
     except (OSError, SafetensorError, json.JSONDecodeError) as error:
         raise ModelError(f"{path}: cannot be read ({error})") from error
-    return next((_FLOATS[one] for one in dtypes if one in _FLOATS), None)
+    return next((_FLOATS[dtype] for dtype in dtypes if dtype in _FLOATS), None)
+
+
+# Taking turns with a model: hooks act on every pass, so a judge must not run one beside steered generation.
+
+_guard = threading.Lock()
+_turns: "WeakKeyDictionary[Any, threading.RLock]" = WeakKeyDictionary()
+
+
+def model_lock(model: Any) -> AbstractContextManager[Any]:
+    """While the block runs no other thread has a turn with the model, a `torch.nn.Module`."""
+    with _guard:
+        return _turns.setdefault(model, threading.RLock())

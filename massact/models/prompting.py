@@ -24,15 +24,6 @@ templates fall back on."""
 _CLOCK = "strftime_now"
 
 
-def encode_question(model: SteerableModel, question: str, system: str | None = None) -> tuple[int, ...]:
-    """Tokens of a question, in the model's chat template where it has one, ready to be answered.
-
-    Args:
-        system: a system prompt that stands before the question; see `encode_chat`.
-    """
-    return encode_chat(model, question, system)
-
-
 def encode_chat(model: SteerableModel, user: str, system: str | None = None) -> tuple[int, ...]:
     """Tokens of what a user says after an optional system prompt, ready to be answered.
 
@@ -114,7 +105,7 @@ def _one_bos(model: SteerableModel, ids: Any) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Push:
+class Addition:
     """What is added to one row's residual stream at one layer."""
 
     layer: int
@@ -123,7 +114,7 @@ class Push:
     coefficient: float
 
     @property
-    def addition(self) -> torch.Tensor:
+    def values(self) -> torch.Tensor:
         """`[d_model]`, float32, on the CPU."""
         return self.coefficient * self.vector.float().cpu()
 
@@ -133,7 +124,7 @@ class Row:
     """One response to be generated."""
 
     prompt: tuple[int, ...]
-    push: Push | None = None
+    addition: Addition | None = None
     """`None` leaves the model as it is."""
     draw: int = 0
     """Distinguishes the random draws of rows that share a seed; the index of the question."""
@@ -144,21 +135,21 @@ def distinct_rows(rows: Sequence[Row], settings: Generation) -> tuple[list[Row],
 
     Two rows are alike where prompt and addition are, bit by bit, and the draws too if they are sampled.
     """
-    found: dict[tuple[object, ...], int] = {}
+    seen: dict[tuple[object, ...], int] = {}
     kept: list[Row] = []
     places = []
     for row in rows:
-        like = (row.prompt, _pushed(row.push), row.draw if settings.temperature > 0 else None)
-        if like not in found:
-            found[like] = len(kept)
+        like = (row.prompt, _identity(row.addition), row.draw if settings.temperature > 0 else None)
+        if like not in seen:
+            seen[like] = len(kept)
             kept.append(row)
-        places.append(found[like])
+        places.append(seen[like])
     return kept, places
 
 
-def _pushed(push: Push | None) -> tuple[int, bytes] | None:
-    if push is None:
+def _identity(addition: Addition | None) -> tuple[int, bytes] | None:
+    if addition is None:
         return None
-    addition = push.addition
-    # nothing added is no push: the baseline
-    return (push.layer, addition.numpy().tobytes()) if bool(addition.any()) else None
+    values = addition.values
+    # nothing added is no addition: the baseline
+    return (addition.layer, values.numpy().tobytes()) if bool(values.any()) else None

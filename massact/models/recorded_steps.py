@@ -156,7 +156,7 @@ class Recorder:
         """The step as a graph; itself where there is no GPU, or the model does what cannot be recorded."""
         if self._model.device.type != "cuda":
             return step  # nothing to record: the same step, called each time
-        before = [one.clone() for one in buffers.state()]
+        before = [buffer.clone() for buffer in buffers.state()]
         graph = torch.cuda.CUDAGraph()
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         try:
@@ -179,8 +179,8 @@ class Recorder:
             )
             return step
         finally:
-            for one, was in zip(buffers.state(), before, strict=True):
-                one.copy_(was)
+            for buffer, was in zip(buffers.state(), before, strict=True):
+                buffer.copy_(was)
         self._pool = self._pool or graph.pool()
         return graph.replay
 
@@ -192,7 +192,9 @@ class Recorder:
         positions.add_(1)
         # the cache may have been moved to other rows since the last recording
         cache.n_live, cache.n_attended = n_places, window
-        with steer(self._model.blocks, {layer: one[:n_places] for layer, one in buffers.additions.items()}):
+        with steer(
+            self._model.blocks, {layer: addition[:n_places] for layer, addition in buffers.additions.items()}
+        ):
             output = self._model.model(
                 input_ids=chosen[:, None].clamp_min(0),
                 attention_mask=self._masks(buffers.valid[:n_places, :window], buffers.place),
@@ -234,8 +236,8 @@ def _move_together(cache: RowCache, buffers: _Buffers, n_rows: int, n_going: int
     taken = (~done[n_going:]).nonzero().flatten() + n_going
     cache.move(taken, places, n_going)
     nobody = len(buffers.written) - 1
-    for one in (buffers.valid, buffers.positions, buffers.chosen, *buffers.additions.values()):
-        one[places] = one[taken]
+    for buffer in (buffers.valid, buffers.positions, buffers.chosen, *buffers.additions.values()):
+        buffer[places] = buffer[taken]
     buffers.live[places] = buffers.live[taken]
     buffers.live[n_going:] = nobody
     buffers.done[:n_going] = False

@@ -8,9 +8,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ import sqlalchemy as sa
 
 from massact.addresses import shown_uri
 from massact.errors import MassactError, StoreError, UsageError
-from massact.service.settings import ADMIN_PASSWORD, USERS_DATABASE, sqlite_path
+from massact.service.settings import ADMIN_PASSWORD, USERS_DATABASE, Task, sqlite_path
 from massact.store.read.database import explain
 from massact.store.schema import POINT_KEYS
 from massact.store.write.client import set_up_client
@@ -32,50 +30,7 @@ _PASSWORD_WANTED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """What is to be set up."""
-
-    database: str
-    """URI of the run store."""
-    users_file: str | None = None
-    """Configuration of MLflow's auth app, where there are to be users."""
-    artifacts: str | None = None
-    """Folder for artifacts, where they are kept in one."""
-    tune: bool = False
-    upgrade: bool = False
-    """Whether a database of an older MLflow is migrated."""
-
-
-def prepare(task: Task, environment: Mapping[str, str]) -> list[str]:
-    """Have a child do the task. Returns what it did, in words.
-
-    Raises:
-        MassactError: it could not be done.
-    """
-    import subprocess
-
-    done = subprocess.run(
-        [sys.executable, "-m", "massact.service.preparing"],
-        input=json.dumps(asdict(task)),
-        stdout=subprocess.PIPE,
-        env=dict(environment),
-        text=True,
-        check=False,
-        start_new_session=True,  # Ctrl-C must not break a first migration off in the middle
-    )
-    try:
-        answer = json.loads(done.stdout)
-    except ValueError:
-        how = f"exit code {done.returncode}" if done.returncode >= 0 else f"the signal {-done.returncode}"
-        raise MassactError(f"setting up the service ended with {how}; see above") from None
-    if "error" in answer:
-        raise (UsageError if answer["exit_code"] == UsageError.exit_code else MassactError)(answer["error"])
-    return list(answer["notes"])
-
-
 def _work(task: Task) -> list[str]:
-
     _check_first_admin(task)
     made = task.artifacts is not None and _make_folder(Path(task.artifacts))
     try:
@@ -134,24 +89,6 @@ def _set_up_users() -> None:
         raise UsageError(f"the first administrator cannot be made: {reason} {_PASSWORD_WANTED}") from error
 
 
-def main() -> None:
-    """Do the task on stdin."""
-    answer_to = os.dup(1)
-    os.dup2(2, 1)  # what libraries print is no part of the answer
-    task = Task(**json.load(sys.stdin))
-    answer: dict[str, Any]
-    try:
-        answer = {"notes": _work(task)}
-    except MassactError as error:
-        answer = {"error": str(error), "exit_code": error.exit_code}
-    with os.fdopen(answer_to, "w") as out:
-        json.dump(answer, out)
-
-
-if __name__ == "__main__":
-    main()
-
-
 # The run store's database before a service starts on it: made where there is none, refused where it is not right.
 
 PROXIED_ARTIFACTS = "mlflow-artifacts:/"
@@ -201,10 +138,10 @@ def strange_places(uri: str) -> int:
     try:
         with engine.connect() as connection:
             query = "SELECT count(*) FROM experiments WHERE lifecycle_stage = 'active' AND (artifact_location LIKE "
-            found = connection.execute(
+            n_experiments = connection.execute(
                 sa.text(query + "'/%' OR artifact_location LIKE 'file:%')")
             ).scalar_one()
-            return int(found)
+            return int(n_experiments)
     finally:
         engine.dispose()
 
@@ -280,3 +217,21 @@ def _postgresql(connection: sa.Connection) -> list[str]:
         connection.exec_driver_sql(f"ANALYZE {table}")
     made = "was there already" if before else "made"
     return [f"index {INDEX} of tags: {made}", "statistics: up to date"]
+
+
+def main() -> None:
+    """Do the task on stdin."""
+    answer_to = os.dup(1)
+    os.dup2(2, 1)  # what libraries print is no part of the answer
+    task = Task(**json.load(sys.stdin))
+    answer: dict[str, Any]
+    try:
+        answer = {"notes": _work(task)}
+    except MassactError as error:
+        answer = {"error": str(error), "exit_code": error.exit_code}
+    with os.fdopen(answer_to, "w") as out:
+        json.dump(answer, out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,11 @@
-"""The server's processes: started, waited for until they answer, watched, and ended with all their children."""
+"""The server's processes: started, waited for until they answer, watched, and ended with all their children.
+
+Run as `python -m massact.service.process PARENT COMMAND…` it becomes a command that is told to end when its parent
+dies: a killed `massact serve` would otherwise leave a server behind that nobody watches.
+"""
 
 import contextlib
+import ctypes
 import os
 import re
 import signal
@@ -28,7 +33,7 @@ class Server:
     """A running server. Its log goes to stderr; the last lines are kept for when it dies."""
 
     def __init__(self, command: list[str], environment: Mapping[str, str]) -> None:
-        bound = [sys.executable, "-m", "massact.service.bound", str(os.getpid())]
+        bound = [sys.executable, "-m", "massact.service.process", str(os.getpid())]
         self._lines: deque[str] = deque(maxlen=_LINES_KEPT)
         self._process = subprocess.Popen(
             [*bound, *command],
@@ -134,3 +139,21 @@ def _answers(url: str) -> bool:
             return bool(response.status == 200)
     except OSError:
         return False
+
+
+_PR_SET_PDEATHSIG = 1
+"""Of Linux's prctl(2); it outlives exec. Elsewhere the command runs unbound."""
+
+
+def main() -> None:
+    """Become the command."""
+    parent, command = int(sys.argv[1]), sys.argv[2:]
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it died before this took effect
+            sys.exit(1)
+    os.execvp(command[0], command)  # noqa: S606  # the command is our own parent's
+
+
+if __name__ == "__main__":
+    main()

@@ -1,19 +1,22 @@
 """Start a service, say how to use it, watch over it, and stop it."""
 
 import configparser
+import json
 import os
 import secrets
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
 from massact.addresses import artifacts_shown, local_folder
-from massact.service.preparing import Task, prepare
+from massact.errors import MassactError, UsageError
 from massact.service.process import REQUEST_SECONDS, Server
 from massact.service.settings import (
     ADMIN_PASSWORD,
@@ -21,12 +24,11 @@ from massact.service.settings import (
     LOOPBACK_HOSTS,
     SECRET_KEY,
     Settings,
+    Task,
     check,
     check_database,
     is_loopback,
 )
-
-# What MLflow's auth app reads: a configuration file that names the user database and keeps checked logins a while.
 
 CACHE_SECONDS = 60
 """How long a checked password is believed. Without it each request costs MLflow 0.18 s of hashing."""
@@ -40,8 +42,8 @@ AUTH_ENVIRONMENT = {
 """With users, whatever of MLflow's has no rules for them is off. None of it is of use here."""
 
 
-def write(path: Path, database_uri: str, permission: str) -> None:
-    """Write the file, for its owner alone: the URI may hold a password. The admin's is never in it."""
+def write_users_file(path: Path, database_uri: str, permission: str) -> None:
+    """Write what MLflow's auth app reads, for its owner alone: the URI may hold a password. The admin's never is."""
     parser = configparser.ConfigParser()
     parser["mlflow"] = {
         "default_permission": permission,
@@ -78,16 +80,16 @@ def serve(settings: Settings, environment: Mapping[str, str], say: Say) -> None:
     """
     check(settings)
     with _signals() as stopped, _users_file(settings) as users:
-        own = _environment(settings, environment, users)
+        server_environment = _environment(settings, environment, users)
         folder = local_folder(settings.artifacts)
         task = Task(settings.database, str(users) if users else None, str(folder) if folder else None)
-        for note in prepare(task, own):
+        for note in prepare(task, server_environment):
             say(note)
         if stopped():
             return
         for name in _NOT_HANDED_ON:
-            own.pop(name, None)
-        server = Server(_command(settings), own)
+            server_environment.pop(name, None)
+        server = Server(_command(settings), server_environment)
         try:
             server.wait_until_healthy(settings.local_address, stopped)
             if not stopped():
@@ -115,6 +117,31 @@ def maintain(
         say(note)
 
 
+def prepare(task: Task, environment: Mapping[str, str]) -> list[str]:
+    """Have a child do the task. Returns what it did, in words.
+
+    Raises:
+        MassactError: it could not be done.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "massact.service.preparing"],
+        input=json.dumps(asdict(task)),
+        stdout=subprocess.PIPE,
+        env=dict(environment),
+        text=True,
+        check=False,
+        start_new_session=True,  # Ctrl-C must not break a first migration off in the middle
+    )
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError:
+        how = f"exit code {done.returncode}" if done.returncode >= 0 else f"the signal {-done.returncode}"
+        raise MassactError(f"setting up the service ended with {how}; see above") from None
+    if "error" in answer:
+        raise (UsageError if answer["exit_code"] == UsageError.exit_code else MassactError)(answer["error"])
+    return list(answer["notes"])
+
+
 def introduction(settings: Settings) -> list[str]:
     """What a person needs to know once the service answers."""
     address = settings.local_address
@@ -135,9 +162,9 @@ def introduction(settings: Settings) -> list[str]:
     return [*lines, "stop:    Ctrl-C"]
 
 
-def allowed_hosts(given: tuple[str, ...]) -> str:
+def allowed_hosts(hosts: tuple[str, ...]) -> str:
     """MLflow's list of Host headers: a name counts with every port, and this machine itself always passes."""
-    named = [host for name in given for host in ((name,) if set(name) & set(":*") else (name, f"{name}:*"))]
+    named = [host for name in hosts for host in ((name,) if set(name) & set(":*") else (name, f"{name}:*"))]
     return ",".join(dict.fromkeys([*named, *LOOPBACK_HOSTS]))
 
 
@@ -147,24 +174,24 @@ def _command(settings: Settings) -> list[str]:
     return [sys.executable, "-m", "mlflow", "server", "--app-name", app, *where]
 
 
-def _environment(settings: Settings, given: Mapping[str, str], users: Path | None) -> dict[str, str]:
-    own = {**_DEFAULTS, **given}
-    own[DATABASE_URI] = settings.database
-    own["MLFLOW_ARTIFACTS_DESTINATION"] = settings.artifacts
+def _environment(settings: Settings, of_user: Mapping[str, str], users: Path | None) -> dict[str, str]:
+    environment = {**_DEFAULTS, **of_user}
+    environment[DATABASE_URI] = settings.database
+    environment["MLFLOW_ARTIFACTS_DESTINATION"] = settings.artifacts
     if settings.allowed_hosts:
-        own["MLFLOW_SERVER_ALLOWED_HOSTS"] = allowed_hosts(settings.allowed_hosts)
+        environment["MLFLOW_SERVER_ALLOWED_HOSTS"] = allowed_hosts(settings.allowed_hosts)
     if settings.cors_allowed_origins:
-        own["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"] = ",".join(settings.cors_allowed_origins)
-    options = [f"--timeout-graceful-shutdown {REQUEST_SECONDS}", given.get("MLFLOW_UVICORN_OPTS", "")]
+        environment["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"] = ",".join(settings.cors_allowed_origins)
+    options = [f"--timeout-graceful-shutdown {REQUEST_SECONDS}", of_user.get("MLFLOW_UVICORN_OPTS", "")]
     if not settings.access_log:
         options.insert(0, "--no-access-log")
-    own["MLFLOW_UVICORN_OPTS"] = " ".join(filter(None, options))
+    environment["MLFLOW_UVICORN_OPTS"] = " ".join(filter(None, options))
     if users is not None:
-        own.update(AUTH_ENVIRONMENT)
-        own["MLFLOW_AUTH_CONFIG_PATH"] = str(users)
+        environment.update(AUTH_ENVIRONMENT)
+        environment["MLFLOW_AUTH_CONFIG_PATH"] = str(users)
         # all workers need the same; a new one at each start only makes forms that were open be sent again
-        own.setdefault(SECRET_KEY, secrets.token_hex(32))
-    return own
+        environment.setdefault(SECRET_KEY, secrets.token_hex(32))
+    return environment
 
 
 @contextmanager
@@ -176,7 +203,7 @@ def _users_file(settings: Settings) -> Iterator[Path | None]:
     folder = Path(tempfile.mkdtemp(prefix="massact-serve-"))  # for its owner alone
     try:
         path = folder / "auth.ini"
-        write(path, settings.users_database, "NO_PERMISSIONS" if settings.private else "READ")
+        write_users_file(path, settings.users_database, "NO_PERMISSIONS" if settings.private else "READ")
         yield path
     finally:
         shutil.rmtree(folder)

@@ -16,7 +16,6 @@ from massact.errors import UsageError
 
 DATABASE_URI = "MLFLOW_BACKEND_STORE_URI"
 DATABASE_PASSWORD = "PGPASSWORD"  # noqa: S105  # a name
-ADMIN_NAME = "MLFLOW_AUTH_ADMIN_USERNAME"
 ADMIN_PASSWORD = "MLFLOW_AUTH_ADMIN_PASSWORD"  # noqa: S105  # a name
 SECRET_KEY = "MLFLOW_FLASK_SERVER_SECRET_KEY"  # noqa: S105  # a name
 SECRETS = (
@@ -37,15 +36,15 @@ def with_secrets(environment: Mapping[str, str]) -> dict[str, str]:
     Raises:
         UsageError: a secret is given twice, or its file is missing, empty or no text.
     """
-    found = dict(environment)
+    resolved = dict(environment)
     for name in SECRETS:
-        path = found.pop(name + _SUFFIX, "")
+        path = resolved.pop(name + _SUFFIX, "")
         if not path:
             continue
-        if found.get(name):
+        if resolved.get(name):
             raise UsageError(f"both {name} and {name}{_SUFFIX} are set: unset one of them")
-        found[name] = _read(name + _SUFFIX, Path(path))
-    return found
+        resolved[name] = _read(name + _SUFFIX, Path(path))
+    return resolved
 
 
 def _read(name: str, path: Path) -> str:
@@ -100,6 +99,21 @@ class Settings:
         """The service's address, as this machine itself comes to it."""
         host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a child of `massact serve` is to set up; see `massact.service.preparing`."""
+
+    database: str
+    """URI of the run store."""
+    users_file: str | None = None
+    """Configuration of MLflow's auth app, where there are to be users."""
+    artifacts: str | None = None
+    """Folder for artifacts, where they are kept in one."""
+    tune: bool = False
+    upgrade: bool = False
+    """Whether a database of an older MLflow is migrated."""
 
 
 def check(settings: Settings) -> None:
@@ -186,10 +200,10 @@ def is_loopback(host: str) -> bool:
     if host in ANYWHERE:
         return False
     try:
-        found = {entry[4][0] for entry in socket.getaddrinfo(host, None)}
+        addresses = {entry[4][0] for entry in socket.getaddrinfo(host, None)}
     except OSError as error:
         raise UsageError(f"--host {host!r} is no address of this machine: {error}") from error
-    return all(ipaddress.ip_address(str(one).partition("%")[0]).is_loopback for one in found)
+    return all(ipaddress.ip_address(str(address).partition("%")[0]).is_loopback for address in addresses)
 
 
 def free_port(host: str) -> int:

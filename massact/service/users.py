@@ -65,8 +65,8 @@ class Users:
 
     def all(self) -> list[User]:
         """Every user, by name."""
-        found = self._ask("GET", "2.0/mlflow/users/list")["users"]
-        return sorted((_user(one) for one in found), key=lambda user: user.name)
+        told = self._ask("GET", "2.0/mlflow/users/list")["users"]
+        return sorted((_user(user) for user in told), key=lambda user: user.name)
 
     def add(self, name: str, password: str, role: Role) -> None:
         """Make a user; where the role cannot be given, no user is left behind."""
@@ -86,16 +86,16 @@ class Users:
         if bool(user["is_admin"]) != is_admin:
             body = {"username": name, "is_admin": is_admin}
             self._ask("PATCH", "2.0/mlflow/users/update-admin", body)
-        shared = [one for one in user["roles"] if not _is_own(one)]
+        shared = [held for held in user["roles"] if not _is_own(held)]
         if role is Role.WRITER:
             if not any(map(_is_writing, shared)):
                 body = {"username": name, "role_id": self._writer_role()}
                 self._ask("POST", "3.0/mlflow/roles/assign", body)
             return 0
-        for one in shared:
+        for held in shared:
             # also roles that were made by other means and let who has them write
-            if any(grant["permission"] in _WRITING for grant in one["permissions"] or ()):
-                body = {"username": name, "role_id": one["id"]}
+            if any(grant["permission"] in _WRITING for grant in held["permissions"] or ()):
+                body = {"username": name, "role_id": held["id"]}
                 self._ask("DELETE", "3.0/mlflow/roles/unassign", body)
         return self._take_back(name, user["roles"]) if role is Role.READER else 0
 
@@ -115,8 +115,8 @@ class Users:
     def grant(self, name: str, experiment: str, may: str) -> None:
         """Say what a user may do with an experiment, one of `GRANTS`; it replaces what was said before."""
         query = {"experiment_name": experiment}
-        found = self._ask("GET", "2.0/mlflow/experiments/get-by-name", query)["experiment"]
-        body = {"username": name, "resource_type": "experiment", "resource_id": found["experiment_id"]}
+        told = self._ask("GET", "2.0/mlflow/experiments/get-by-name", query)["experiment"]
+        body = {"username": name, "resource_type": "experiment", "resource_id": told["experiment_id"]}
         # who manages an experiment may not list users: what was granted before shows only here
         self._ask("POST", "3.0/mlflow/users/permissions/revoke", body, but="RESOURCE_DOES_NOT_EXIST")
         if GRANTS[may] is not None:
@@ -135,7 +135,7 @@ class Users:
     def _writer_role(self) -> int:
         """The role's id; made by the first who needs it."""
         known = self._ask("GET", "3.0/mlflow/roles/list", {"workspace": _WORKSPACE})["roles"]
-        role = next((one for one in known if one["name"] == WRITER_ROLE), None)
+        role = next((listed for listed in known if listed["name"] == WRITER_ROLE), None)
         if role is None:
             said = "May create experiments and models; manages those it created."
             body = {"workspace": _WORKSPACE, "name": WRITER_ROLE, "description": said}
@@ -215,15 +215,12 @@ def check_password(password: str) -> None:
         raise UsageError("the password has characters that are not printable ASCII: choose others")
 
 
-def _user(found: Mapping[str, Any]) -> User:
-    roles: Sequence[Mapping[str, Any]] = found["roles"]
-    role = Role.READER
-    if any(_is_writing(one) for one in roles):
-        role = Role.WRITER
-    if found["is_admin"]:
-        role = Role.ADMIN
-    grants = [grant for one in roles if _is_own(one) for grant in one["permissions"]]
-    return User(found["username"], role, sum(_place(grant)[0] == "experiment" for grant in grants))
+def _user(told: Mapping[str, Any]) -> User:
+    roles: Sequence[Mapping[str, Any]] = told["roles"]
+    rank = Role.WRITER if any(map(_is_writing, roles)) else Role.READER
+    grants = [grant for role in roles if _is_own(role) for grant in role["permissions"]]
+    n_grants = sum(_place(grant)[0] == "experiment" for grant in grants)
+    return User(told["username"], Role.ADMIN if told["is_admin"] else rank, n_grants)
 
 
 def _is_own(role: Mapping[str, Any]) -> bool:

@@ -10,10 +10,9 @@ import torch
 
 from massact.evaluation import Part, PlannedCell
 from massact.judges.base import Exchange
-from massact.models.generate import Generator, NotFiniteError, Push, Row
-from massact.models.load import SteerableModel, describe, load_model
-from massact.models.model_lock import turn
-from massact.models.prompting import decode, encode_question
+from massact.models.generate import Addition, Generator, NotFiniteError, Row
+from massact.models.load import SteerableModel, describe, load_model, model_lock
+from massact.models.prompting import decode, encode_chat
 from massact.sweep.executors.base import Loaded, ModelUse
 from massact.sweep.judging import Generated
 
@@ -24,14 +23,14 @@ class CellGenerator:
     def __init__(self, model: SteerableModel, part: Part, generator: Generator) -> None:
         self._model, self._questions, self._generator = model, part.questions, generator
         self._first_draw = part.first
-        self._prompts = [encode_question(model, question) for question in part.questions]
+        self._prompts = [encode_chat(model, question) for question in part.questions]
         self.n_cells = max(1, generator.batch_rows // len(part.questions))
         """Cells that are generated at a time."""
 
     def run(self, batch: Sequence[PlannedCell]) -> Iterator[Generated]:
         """The responses of a batch: in one piece, or in several where some cell cannot be generated."""
         try:
-            with turn(self._model.model):  # the judge may be the same model
+            with model_lock(self._model.model):  # the judge may be the same model
                 generated = list(self._generate(batch))
         except (RuntimeError, ValueError) as error:
             reason = f"{type(error).__name__}: {error}"
@@ -48,7 +47,7 @@ class CellGenerator:
 
     def _generate(self, batch: Sequence[PlannedCell]) -> Iterator[Generated]:
         prompts, width = list(enumerate(self._prompts, self._first_draw)), len(self._questions)
-        rows = [Row(prompt, _push(one), draw) for one in batch for draw, prompt in prompts]
+        rows = [Row(prompt, _addition(one), draw) for one in batch for draw, prompt in prompts]
         reasons: dict[int, str] = {}
         began = time.perf_counter()
         try:
@@ -81,11 +80,11 @@ class CellGenerator:
         return Generated(cells, exchanges, seconds, [sum(map(len, mine)) for mine in tokens])
 
 
-def _push(planned: PlannedCell) -> Push | None:
+def _addition(planned: PlannedCell) -> Addition | None:
     steering = planned.cell.steering
     if steering is None or planned.vector is None:
         return None
-    return Push(steering.layer, planned.vector, steering.coefficient)
+    return Addition(steering.layer, planned.vector, steering.coefficient)
 
 
 class Engine(Protocol):
@@ -142,6 +141,7 @@ class ModelEngine:
         if self._cells is None or self._cells[0] != part:
             self._cells = (part, CellGenerator(self._model, part, self._generator))
         whole = [
-            one if one.vector is None else replace(one, vector=torch.as_tensor(one.vector)) for one in cells
+            cell if cell.vector is None else replace(cell, vector=torch.as_tensor(cell.vector))
+            for cell in cells
         ]
         return self._cells[1].run(whole)

@@ -17,15 +17,15 @@ from massact.judges.canaries import (
     run_canaries,
     toy_canaries,
 )
-from massact.judges.source import ModelSource
+from massact.judges.local import ModelSource
 from massact.models.load import Description, SteerableModel, describe, read_description
 from massact.models.source import former_revision
 from massact.store.read.database import is_absent
 from massact.store.schema import Kind
 from massact.store.spool import DEFAULT_SPOOL
-from massact.sweep.executors.base import Executor, JudgeUse, Loaded, ModelUse
-from massact.sweep.executors.local import LocalExecutor
-from massact.sweep.executors.options import Workload
+from massact.sweep import executors
+from massact.sweep.executors.base import Executor, JudgeUse, Loaded, ModelUse, Opening
+from massact.sweep.executors.options import CommandContext, Workload
 from massact.sweep.generating import load_use
 from massact.sweep.stores import Stores
 
@@ -44,19 +44,17 @@ class Models:
         """Runs cells; nothing is started before cells are to be run."""
 
     def _open_executor(self) -> Executor:
-        stores, ray = self._stores, self._workload.ray
-        if ray is None:
-            return LocalExecutor(self.load, lambda: stores.spool)
-        from massact.sweep.executors.ray.executor import RayExecutor
-        from massact.sweep.executors.ray.worker_env import CommandContext
-
+        stores, workload = self._stores, self._workload
         context = CommandContext(
             tracking_uri=stores.tracking_uri,
             experiment=self._experiment.name,
-            spool=self._workload.spool.absolute(),
+            spool=workload.spool.absolute(),
             key_variable=self._experiment.judge.api_key_env,
         )
-        return RayExecutor(ray, context, spool=lambda: stores.spool, say=self._say)
+        opening = Opening(
+            context, load=self.load, spool=lambda: stores.spool, say=self._say, ray=workload.ray
+        )
+        return executors.open_executor("ray" if workload.ray is not None else workload.executor, opening)
 
     def use(self, config: ModelConfig, variant: VariantConfig) -> ModelUse:
         """A variant as it is loaded."""
@@ -202,12 +200,6 @@ class Judges:
         self, judge: Judge, config: JudgeConfig, subject: Subject, model: ModelConfig | None
     ) -> Judge:
         """A judge where the executor has its judges: in this process, or one of the executor's in its place."""
-        executor = self._models.executor
-        if isinstance(executor, LocalExecutor):
-            return judge
-        from massact.sweep.executors.ray.executor import RayExecutor
-
-        assert isinstance(executor, RayExecutor)
         cache = self._cache_path(config)
         use = JudgeUse(
             config=config,
@@ -218,7 +210,7 @@ class Judges:
             identity=judge.identity,
             cache=None if cache is None else cache.absolute(),
         )
-        return executor.judge(use)
+        return self._models.executor.judge(use) or judge
 
     @property
     def usage(self) -> Usage:

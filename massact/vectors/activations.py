@@ -268,7 +268,7 @@ def split_sides(
     negative: torch.Tensor,
     validation_split: float,
     *,
-    fates: tuple[PromptStatuses, PromptStatuses] | None = None,
+    statuses: tuple[PromptStatuses, PromptStatuses] | None = None,
 ) -> Activations:
     """Leave out prompts without a window, and keep the last share of each side for validation.
 
@@ -276,17 +276,17 @@ def split_sides(
         positive: `[n, n_layers, d_model]`, NaN rows where the window held no token.
         negative: the same of the other side.
         validation_split: share of each side, 0 to 0.5.
-        fates: what becomes of each prompt, where that is decided already.
+        statuses: what becomes of each prompt, where that is decided already.
 
     Raises:
         DataError: fewer than two training prompts remain on a side.
     """
     sides = (positive, negative)
-    if fates is None:
+    if statuses is None:
         nothing = [None] * len(positive), [None] * len(negative)
-        fates = decide_statuses(nothing, (has_window(positive), has_window(negative)), validation_split)
+        statuses = decide_statuses(nothing, (has_window(positive), has_window(negative)), validation_split)
     train, validation = (
-        [side[[fate is part for fate in own]] for side, own in zip(sides, fates, strict=True)]
+        [side[[status is part for status in own]] for side, own in zip(sides, statuses, strict=True)]
         for part in (PromptStatus.TRAIN, PromptStatus.VALIDATION)
     )
     n_kept = sum(len(rows) for rows in (*train, *validation))

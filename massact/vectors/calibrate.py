@@ -7,14 +7,8 @@ import torch
 from massact.errors import DataError
 from massact.evaluation import Progress, silent
 from massact.models.load import SteerableModel
-from massact.models.prompting import encode_question
-from massact.vectors.activations import (
-    Continued,
-    StreamReader,
-    check_finite,
-    continue_prompts,
-    read_streams,
-)
+from massact.models.prompting import encode_chat
+from massact.vectors.activations import Continued, StreamReader, check_finite, continue_prompts, read_streams
 from massact.vectors.massive_dims import Calibration, LayerMassive, uniform_dims
 
 
@@ -34,7 +28,7 @@ def calibrate(
     Raises:
         DataError: no prompt got a response, or the activations are not finite.
     """
-    encoded = [encode_question(model, prompt) for prompt in prompts]
+    encoded = [encode_chat(model, prompt) for prompt in prompts]
     texts = continue_prompts(
         model, encoded, max_new_tokens, what="answering calibration prompts", progress=progress
     )

@@ -117,13 +117,13 @@ def alike_groups(
         Representative and likeness (1 for equal ones) by name; representatives are absent.
     """
     representatives: list[NameT] = []
-    found: dict[NameT, tuple[NameT, float]] = {}
+    like_earlier: dict[NameT, tuple[NameT, float]] = {}
     for name in names:
         for representative in representatives:
             measured = likeness_of(representative, name)
             if measured is None or measured > threshold:
-                found[name] = (representative, 1.0 if measured is None else measured)
+                like_earlier[name] = (representative, 1.0 if measured is None else measured)
                 break
         else:
             representatives.append(name)
-    return found
+    return like_earlier

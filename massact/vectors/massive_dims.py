@@ -58,14 +58,14 @@ class Calibration:
             return ()
         if cleaning.scope == "uniform":
             return self.uniform_dims if cleaning.n_dims == "all" else self.uniform_dims[: cleaning.n_dims]
-        own = self.layers[layer].top_dims
+        dims = self.layers[layer].top_dims
         n_dims: int | AllDims = UNIFORM_TOP if cleaning.n_dims == "all" else cleaning.n_dims
-        if n_dims == "all" or n_dims > len(own):
+        if n_dims == "all" or n_dims > len(dims):
             raise UsageError(
-                f"{cleaning.n_dims} dims of each layer are asked for, calibration kept {len(own)}: "
+                f"{cleaning.n_dims} dims of each layer are asked for, calibration kept {len(dims)}: "
                 "raise calibration.n_top in the experiment file and calibrate again"
             )
-        return own[:n_dims]
+        return dims[:n_dims]
 
 
 def check_cleaning(recipe: Recipe, n_uniform: int) -> None:

@@ -1,8 +1,8 @@
 """Vector methods: how a direction is made from two sides' activations.
 
 A method is a plain function `(positive, negative, seed) -> direction`, activations
-`[n_prompts, d_model]` in float32 and a direction `[d_model]` that need not be normalised. A new
-method is one function, its name in `massact.domain.METHODS`, and an entry in `_METHODS`.
+`[n_prompts, d_model]` in float32 and a direction `[d_model]` that need not be normalised. Other packages
+add methods by entry points (docs/extending.md).
 """
 
 import warnings
@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from massact.domain import METHODS, Recipe
-from massact.errors import DataError
+from massact.errors import DataError, PluginError
+from massact.plugins import load_plugin
 
 # Cleaning: zeroing massive dims, in the activations before a vector is made or in the vector after.
 
@@ -137,7 +138,11 @@ def extract_vector(
     """
     if recipe.cleaning.when == "before":
         positive, negative = zero_dims(positive, dims), zero_dims(negative, dims)
-    direction = _METHODS[recipe.method](positive.float(), negative.float(), seed)
+    method = _METHODS.get(recipe.method) or load_plugin("methods", recipe.method)
+    direction = method(positive.float(), negative.float(), seed)
+    if not isinstance(direction, torch.Tensor) or direction.shape != positive.shape[-1:]:
+        shape = tuple(getattr(direction, "shape", ())) or type(direction).__name__
+        raise PluginError(f"the method {recipe.method} gave {shape}, not a direction [{positive.shape[-1]}]")
     # a probe's weight of a dim that is zero everywhere is zero; a random direction's is not
     return normalise(zero_dims(direction, dims))
 

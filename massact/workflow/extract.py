@@ -49,7 +49,9 @@ class _Read:
     """`[n_prompts, n_layers, d_model]` at each window, NaN where it holds no token."""
     vetting: Vetting | None = None
 
-    def fates(self, position: Position, settings: ExtractionConfig) -> tuple[PromptStatuses, PromptStatuses]:
+    def statuses(
+        self, position: Position, settings: ExtractionConfig
+    ) -> tuple[PromptStatuses, PromptStatuses]:
         """What becomes of each prompt at a window."""
         there = has_window(self.rows[position])
         n = self.contrast.n_positive
@@ -82,11 +84,11 @@ def extract_model(
         # nothing here holds on to the model that was read: `self` loads another in its place
         vetting = _vet(session, ready_judge(session, parent, trait, config), read.contrast, settings.vetting)
         read = _Read(read.contrast, read.rows, vetting)
-    fates = {position: read.fates(position, settings) for position in missing}
+    statuses = {position: read.statuses(position, settings) for position in missing}
     for position in missing:
         cell = cells[position]
         named = {**fields, "position": str(position), "key": digest_text(cell), "cell": cell}
-        _log_window(session, parent, named, (trait, read, fates[position]), calibrated)
+        _log_window(session, parent, named, (trait, read, statuses[position]), calibrated)
     return len(missing)
 
 
@@ -144,10 +146,12 @@ def _log_window(
     source: tuple[TraitConfig, _Read, tuple[PromptStatuses, PromptStatuses]],
     calibrated: Calibrated,
 ) -> None:
-    trait, read, fates = source
+    trait, read, statuses = source
     settings = session.experiment.extraction
     rows, n_positive = read.rows[parse_position(fields["position"])], read.contrast.n_positive
-    activations = split_sides(rows[:n_positive], rows[n_positive:], settings.validation_split, fates=fates)
+    activations = split_sides(
+        rows[:n_positive], rows[n_positive:], settings.validation_split, statuses=statuses
+    )
     vectors = make_vectors(
         extraction_recipes(session),
         activations,
@@ -159,13 +163,13 @@ def _log_window(
     if unconverged:
         session.say(f"warning: probes that did not converge: {', '.join(unconverged)}")
     if settings.vetting is not None:
-        session.say(f"{fields['position']}: {_kept_words(fates)}")
+        session.say(f"{fields['position']}: {_kept_words(statuses)}")
     row = StageRow(
         **fields, kind=Kind.EXTRACTION, calibration_key=calibrated.key, labels=tuple(sorted(vectors))
     )
     sources = Sources(
         read.contrast,
-        fates,
+        statuses,
         read.vetting,
         row.vetting,
         dataset_warnings(session.datasets.of(trait), trait.direction),
@@ -173,9 +177,13 @@ def _log_window(
     log_extraction(session.stores.tracker, parent, row, Extracted(activations, vectors, sources))
 
 
-def _kept_words(fates: tuple[PromptStatuses, PromptStatuses]) -> str:
-    kept = [sum(fate in (PromptStatus.TRAIN, PromptStatus.VALIDATION) for fate in side) for side in fates]
-    return f"{kept[0]} of {len(fates[0])} positive and {kept[1]} of {len(fates[1])} negative prompts kept"
+def _kept_words(statuses: tuple[PromptStatuses, PromptStatuses]) -> str:
+    kept = [
+        sum(status in (PromptStatus.TRAIN, PromptStatus.VALIDATION) for status in side) for side in statuses
+    ]
+    return (
+        f"{kept[0]} of {len(statuses[0])} positive and {kept[1]} of {len(statuses[1])} negative prompts kept"
+    )
 
 
 def extraction_recipes(session: Session) -> tuple[Recipe, ...]:

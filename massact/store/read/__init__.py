@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from massact.addresses import is_database, scheme_of, shown_uri
 from massact.errors import UnusableStoreError
+from massact.plugins import load_plugin, plugin_names
 from massact.store.read.base import Failure, PhaseRun, RunSource, Stored, newest_per_key
 from massact.store.read.reader import RunStore
 from massact.store.retry import Patience
@@ -31,6 +32,9 @@ def open_source(tracking_uri: str) -> RunSource:
         from massact.store.read.rest import ServedSource
 
         return ServedSource(tracking_uri.strip())
+    if scheme in plugin_names("stores"):
+        source: RunSource = load_plugin("stores", scheme)(tracking_uri.strip())
+        return source
     raise UnusableStoreError(
         f"tracking URI {shown_uri(tracking_uri)!r} names no run store that can be read; write {_ALLOWED}"
     )

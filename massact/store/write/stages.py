@@ -40,7 +40,7 @@ class Sources:
     """What one window's vectors were extracted from."""
 
     contrast: Contrast = field(repr=False)
-    fates: tuple[PromptStatuses, PromptStatuses] = field(repr=False)
+    statuses: tuple[PromptStatuses, PromptStatuses] = field(repr=False)
     """Of each side's prompts."""
     vetting: Vetting | None = field(repr=False, default=None)
     vetted_as: str | None = None
@@ -57,24 +57,24 @@ def continuation_bytes(sources: Sources) -> bytes:
 
 def _rows(sources: Sources) -> Iterator[Sequence[object]]:
     contrast = sources.contrast
-    fates = [(side, fate) for side, own in zip(_SIDES, sources.fates, strict=True) for fate in own]
-    for i, (prompt, (side, fate)) in enumerate(zip(contrast.prompts, fates, strict=True)):
+    statuses = [(side, status) for side, own in zip(_SIDES, sources.statuses, strict=True) for status in own]
+    for i, (prompt, (side, status)) in enumerate(zip(contrast.prompts, statuses, strict=True)):
         judged = None if contrast.judged is None else contrast.judged[i]
         verdict = sources.vetting.verdicts[i] if sources.vetting else None
         scores = (verdict.trait, verdict.coherence, verdict.reason) if verdict else (None, None, None)
         texts = (prompt.system, prompt.text, contrast.continuations[i], judged)
-        yield (side, prompt.place, *texts, *scores, fate not in LEFT_OUT, str(fate))
+        yield (side, prompt.place, *texts, *scores, status not in LEFT_OUT, str(status))
 
 
 def count_metrics(sources: Sources) -> dict[str, float]:
     """How many prompts of each side were kept, and how many were left out for which reason."""
     metrics: dict[str, float] = {}
-    for side, fates in zip(_SIDES, sources.fates, strict=True):
-        counts = Counter(fates)
-        metrics[f"n_kept_{side}"] = len(fates) - sum(counts[fate] for fate in LEFT_OUT)
-        for fate, reason in _REASONS.items():
-            if counts[fate] or (sources.vetting and fate is not PromptStatus.NO_WINDOW):
-                metrics[f"n_dropped_{side}_{reason}"] = counts[fate]
+    for side, statuses in zip(_SIDES, sources.statuses, strict=True):
+        counts = Counter(statuses)
+        metrics[f"n_kept_{side}"] = len(statuses) - sum(counts[status] for status in LEFT_OUT)
+        for status, reason in _REASONS.items():
+            if counts[status] or (sources.vetting and status is not PromptStatus.NO_WINDOW):
+                metrics[f"n_dropped_{side}_{reason}"] = counts[status]
     return metrics
 
 
@@ -82,10 +82,10 @@ def sources_note(sources: Sources) -> str:
     """The counts and doubts, as Markdown for the run's note."""
     lines = ["| side | prompts | train | validation | " + " | ".join(LEFT_OUT) + " |"]
     lines.append("|---" * (4 + len(LEFT_OUT)) + "|")
-    for side, fates in zip(_SIDES, sources.fates, strict=True):
-        counts = Counter(fates)
-        cells = [counts[fate] for fate in (PromptStatus.TRAIN, PromptStatus.VALIDATION, *LEFT_OUT)]
-        lines.append(f"| {side} | {len(fates)} | " + " | ".join(str(n) for n in cells) + " |")
+    for side, statuses in zip(_SIDES, sources.statuses, strict=True):
+        counts = Counter(statuses)
+        cells = [counts[status] for status in (PromptStatus.TRAIN, PromptStatus.VALIDATION, *LEFT_OUT)]
+        lines.append(f"| {side} | {len(statuses)} | " + " | ".join(str(n) for n in cells) + " |")
     if sources.vetted_as:
         lines += ["", f"Vetted: {sources.vetted_as}."]
     if sources.warnings:

@@ -21,12 +21,15 @@ from massact.evaluation import (
     Take,
     first_cells,
 )
+from massact.judges.base import Judge
 from massact.judges.caching import CachingJudge
 from massact.store.write.finished_run import FinishedRun
 from massact.store.write.tracker import OpenRun
+from massact.sweep.executors.options import CommandContext, RayOptions
 
 if TYPE_CHECKING:  # workers that load no model need no torch
-    from massact.models.load import Description
+    from massact.models.load import Description, SteerableModel
+    from massact.store.spool import Spool
 
 Result = Evaluation | FailedCell
 Finished = Evaluation | FailedCell | StoppedCell
@@ -103,8 +106,26 @@ class WorkerReport:
     """Whether it ended before its work did."""
 
 
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What an executor is opened with."""
+
+    context: CommandContext
+    load: Callable[[ModelUse], "SteerableModel"]
+    """Gives a model in this process, the same again while no other is asked for."""
+    spool: Callable[[], "Spool"]
+    """Of this process."""
+    say: Callable[[str], None]
+    """Takes a line for the person who waits."""
+    ray: RayOptions | None = None
+    """What the command line says of `ray`."""
+
+
 class Executor(Protocol):
-    """Runs cells. Built once for a command, and used for all of its sweeps."""
+    """Runs cells. Built once for a command, and used for all of its sweeps.
+
+    One that inherits from it and runs everything in this process has `loaded`, `evaluate` and `keep` to write.
+    """
 
     def loaded(self, use: ModelUse) -> Loaded:
         """What a model says of itself once it is loaded where cells are evaluated.
@@ -144,26 +165,30 @@ class Executor(Protocol):
         """
         ...
 
-    def settle(self, timeout: float) -> int:
+    def judge(self, use: JudgeUse) -> Judge | None:  # noqa: ARG002  # for those that have one
+        """A judge whose work is done where cells are evaluated; `None`: judges work in the command's process."""
+        return None
+
+    def settle(self, timeout: float) -> int:  # noqa: ARG002  # likewise
         """Wait until the store has what was kept on other machines. Returns how many runs it does not have.
 
         What a machine that was lost had kept and not sent is in this machine's spool afterwards.
         """
-        ...
+        return 0
 
     def send_leftovers(self) -> int:
         """Send what earlier commands left in spools of other machines. Returns how many runs are left there."""
-        ...
+        return 0
 
     @property
     def reports(self) -> Sequence[WorkerReport]:
         """What each worker did; empty where this process is the only one."""
-        ...
+        return ()
 
-    def close(self, timeout: float) -> int:
+    def close(self, timeout: float) -> int:  # noqa: ARG002  # likewise
         """Send what can be sent within some seconds, and end all workers. Returns how many runs wait elsewhere."""
-        ...
+        return 0
 
     def abandon(self) -> None:
         """End all workers at once; what was kept is on a disk."""
-        ...
+        return

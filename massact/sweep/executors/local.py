@@ -10,7 +10,7 @@ from massact.models.generate import Generator
 from massact.models.load import SteerableModel, describe
 from massact.store.spool import Spool
 from massact.store.write.tracker import OpenRun
-from massact.sweep.executors.base import Finished, Loaded, MakeRun, ModelUse, Result, Work, WorkerReport
+from massact.sweep.executors.base import Executor, Finished, Loaded, MakeRun, ModelUse, Result, Work
 from massact.sweep.generating import CellGenerator
 from massact.sweep.judging import JudgeThread
 
@@ -54,7 +54,7 @@ def _batches(cells: Sequence[PlannedCell], size: int, take: Take) -> Iterator[Se
     left = list(cells)
     while left and (batch := take(left, size)):
         taken = set(map(id, batch))
-        left = [one for one in left if id(one) not in taken]
+        left = [cell for cell in left if id(cell) not in taken]
         yield batch
 
 
@@ -75,7 +75,7 @@ def _through(
         raise failure
 
 
-class LocalExecutor:
+class LocalExecutor(Executor):
     """Generates here and judges in a thread beside it; `massact.sweep.executors.base.Executor`."""
 
     def __init__(self, load: Callable[[ModelUse], SteerableModel], spool: Callable[[], Spool]) -> None:
@@ -114,23 +114,3 @@ class LocalExecutor:
     def keep(self, result: Finished, make: MakeRun, *, home: OpenRun) -> None:
         """See `Executor`."""
         self._spool().put(make(result), experiment_id=home.experiment_id)
-
-    def settle(self, timeout: float) -> int:  # noqa: ARG002  # the protocol's
-        """Nothing is anywhere else."""
-        return 0
-
-    def send_leftovers(self) -> int:
-        """Nothing is anywhere else."""
-        return 0
-
-    @property
-    def reports(self) -> Sequence[WorkerReport]:
-        """None: this process is the only one."""
-        return ()
-
-    def close(self, timeout: float) -> int:  # noqa: ARG002  # the protocol's
-        """Nothing is to be ended."""
-        return 0
-
-    def abandon(self) -> None:
-        """Nothing is to be ended."""

@@ -1,10 +1,17 @@
-"""What a command line says of the executor. Standard library only, so that a command can be read without one."""
+"""How a command does its work, and what an executor is told of it. Nothing heavy is loaded to read a command line."""
 
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from massact.domain import DEFAULT_ALIKE, DEFAULT_BUDGET
 from massact.store.spool import DEFAULT_SPOOL
+
+_PREFIXES = ("MLFLOW_TRACKING_", "MLFLOW_S3_", "MLFLOW_HTTP_", "AWS_", "AZURE_STORAGE_", "OPENAI_")
+_NAMES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "HF_ENDPOINT", "TOKENIZERS_PARALLELISM")
+_OF_THE_MACHINE = ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
+"""Files: each machine has its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +28,43 @@ class RayOptions:
     """GPUs of each judge that is a local model; 0: it stays on processors."""
     judges_per_node: int = 1
     """Judges beside the workers of a machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Variables that a process elsewhere gets; their values are in no repr, and so in no log."""
+
+    values: Mapping[str, str] = field(repr=False)
+
+    def set(self) -> None:
+        """Set them in this process."""
+        os.environ.update(self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class CommandContext:
+    """The command's own place, as others need to know it."""
+
+    tracking_uri: str = field(repr=False)
+    """It may hold a password."""
+    experiment: str
+    spool: Path
+    """Whole path of the spool's folder: it is the same on every machine."""
+    key_variable: str
+    """Environment variable that holds the judge's key."""
+
+    def environment(self) -> Environment:
+        """Logins, keys and tokens of this process that an actor may need.
+
+        Ray writes the variables of a `runtime_env` into its logs; arguments of an actor it does not.
+        """
+        wanted = {
+            name: value
+            for name, value in os.environ.items()
+            if (name.startswith(_PREFIXES) and name not in _OF_THE_MACHINE)
+            or name in (*_NAMES, self.key_variable)
+        }
+        return Environment({**wanted, "MLFLOW_TRACKING_URI": self.tracking_uri})
 
 
 # How a command does its work.
@@ -42,5 +86,7 @@ class Workload:
     """Seconds that a run store which is down is waited for, once work is under way."""
     alike: float | None = DEFAULT_ALIKE
     """Labels whose vectors are more alike than this are evaluated once; `None`: each is evaluated itself."""
+    executor: str = "local"
+    """Who runs cells: `local`, or what another package adds."""
     ray: RayOptions | None = None
-    """How cells are run on a cluster of Ray's; `None`: in this process."""
+    """How cells are run on a cluster of Ray's; `None`: as `executor` says."""

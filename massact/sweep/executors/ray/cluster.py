@@ -1,4 +1,4 @@
-"""The cluster: connecting to it quietly, what it has, and waiting for what its processes answer."""
+"""The cluster: connecting to it quietly, what it has, its processes and what they are told, and what they answer."""
 
 import importlib.util
 import os
@@ -8,17 +8,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from massact import __version__
-from massact.domain import Response, Timing
 from massact.errors import UsageError
-from massact.judges.base import Usage
-from massact.sweep.executors.options import RayOptions
-
-if TYPE_CHECKING:
-    from massact.sweep.executors.base import Finished, MakeRun
-
+from massact.evaluation import PlannedCell
+from massact.sweep.executors.options import Environment, RayOptions
 
 _REACH_SECONDS = 5.0
 LOOK_SECONDS = 2.0
@@ -40,6 +35,70 @@ def require_ray(options: RayOptions | None) -> None:
             f"--ray-address {options.address}: Ray's client does not take part in a cluster, which massact has to; run "
             "the command on a machine of the cluster, or with ray job submit (docs/scale.md)"
         )
+
+
+def reaches_anywhere(tracking_uri: str, artifact_location: str) -> bool:
+    """Whether another machine can write to a run store: it is no file of this one, and neither are its artifacts."""
+    if tracking_uri.startswith("sqlite") or "://" not in tracking_uri:
+        return False
+    scheme, mark, _ = artifact_location.partition("://")
+    # `mlflow-artifacts:/1/...` goes through the server
+    return (bool(mark) and scheme != "file") or artifact_location.startswith("mlflow-artifacts:")
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """A process of Ray's, as it says itself."""
+
+    node: str
+    """Id of its node."""
+    host: str
+    pid: int
+    version: str
+    """Of massact."""
+
+
+class Actor:
+    """A process that works for the command, on some machine of the cluster."""
+
+    def __init__(self, environment: Environment, *, has_gpu: bool = True) -> None:
+        """
+        Args:
+            has_gpu: whether it was given one; without, it must not see those of others.
+        """
+        environment.set()
+        if not has_gpu:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+    def about(self) -> About:
+        """Who this is."""
+        import ray
+
+        return About(ray.get_runtime_context().get_node_id(), socket.gethostname(), os.getpid(), __version__)
+
+
+class ActorError(Exception):
+    """An actor has no answer."""
+
+
+class FailedError(ActorError):
+    """Its method raised something."""
+
+    def __init__(self, cause: BaseException) -> None:
+        self.cause = cause
+        super().__init__(f"{type(cause).__name__}: {(str(cause).splitlines() or [''])[0]}".rstrip(": "))
+
+
+class LostError(ActorError):
+    """It has ended, or does not answer."""
+
+
+class GoneError(LostError):
+    """What it was to work on is gone, with the machine that kept it."""
+
+
+class CancelledError(ActorError):
+    """The question was taken back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +129,14 @@ class Cluster:
         self.host = socket.gethostname()
         self._nodes: dict[str, Node] = {}
         self._looked = -LOOK_SECONDS
+        self._vectors: dict[str, Any] = {}
 
     def nodes(self) -> dict[str, Node]:
         """The machines that are alive, by id, as of some seconds ago at most."""
         now = time.monotonic()
         if now - self._looked >= LOOK_SECONDS:
             self._looked = now
-            self._nodes = {one.id: one for one in map(_node, self.ray.nodes()) if one is not None}
+            self._nodes = {node.id: node for node in map(_node, self.ray.nodes()) if node is not None}
         return self._nodes
 
     def is_here(self, node_id: str) -> bool:
@@ -86,6 +146,72 @@ class Cluster:
         if here is None or other is None:
             return node_id == self.node_id
         return (here.host, here.address) == (other.host, other.address)
+
+    def start(
+        self,
+        kind: type[Actor],
+        *arguments: Any,
+        cpus: float = 0,
+        gpus: float = 0,
+        node: str | None = None,
+        soft: bool = False,
+        threads: int = 1,
+        **named: Any,
+    ) -> Any:
+        """Start an actor. Ray restarts nothing: only we know what a retry means.
+
+        Args:
+            node: the machine that it is meant for; `None`: any with room.
+            soft: whether another machine will do where that one has no room.
+            threads: how many of its methods run at once.
+        """
+        settings: dict[str, Any] = {
+            "num_cpus": cpus,
+            "num_gpus": gpus,
+            "max_restarts": 0,
+            "max_task_retries": 0,
+        }
+        if threads > 1:
+            settings["max_concurrency"] = threads
+        if node is not None:
+            from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+            settings["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=soft)
+        return self.ray.remote(kind).options(**settings).remote(*arguments, **named)
+
+    def get(self, ref: Any, timeout: float | None = None) -> Any:
+        """What an actor answers.
+
+        Raises:
+            ActorError: it has no answer.
+        """
+        exceptions = self.ray.exceptions
+        try:
+            return self.ray.get(ref, timeout=timeout)
+        except exceptions.TaskCancelledError as error:
+            raise CancelledError(str(error)) from None
+        except exceptions.RayTaskError as error:
+            cause: BaseException = getattr(error, "cause", None) or error
+            is_gone = isinstance(cause, exceptions.ObjectLostError)
+            raise (GoneError(_reason(cause)) if is_gone else FailedError(cause)) from None
+        except exceptions.ObjectLostError as error:
+            raise GoneError(_reason(error)) from None
+        except exceptions.RayError as error:
+            raise LostError(_reason(error)) from None
+
+    def vector_ref(self, planned: PlannedCell) -> Any:
+        """A cell's vector in Ray's store, put there once, from where a machine gets it once; `None`: it has none."""
+        steering = planned.cell.steering
+        if planned.vector is None or steering is None:
+            return None
+        digest = steering.vector_digest
+        if digest not in self._vectors:
+            self._vectors[digest] = self.ray.put(planned.vector.float().contiguous().numpy())
+        return self._vectors[digest]
+
+    def kill(self, actor: Any) -> None:
+        """End an actor that was lost, or is not needed any more."""
+        self.ray.kill(actor)
 
     def forget_nodes(self) -> None:
         """Look again at the next question: something was lost."""
@@ -131,17 +257,11 @@ def _check_reachable(address: str) -> None:
         ) from error
 
 
-def _node(found: dict[str, Any]) -> Node | None:
-    if not found["Alive"]:
+def _node(told: dict[str, Any]) -> Node | None:
+    if not told["Alive"]:
         return None
-    resources = found["Resources"]
-    return Node(
-        found["NodeID"],
-        found["NodeManagerHostname"],
-        found["NodeManagerAddress"],
-        float(resources.get("CPU", 0)),
-        float(resources.get("GPU", 0)),
-    )
+    cpus, gpus = (float(told["Resources"].get(name, 0)) for name in ("CPU", "GPU"))
+    return Node(told["NodeID"], told["NodeManagerHostname"], told["NodeManagerAddress"], cpus, gpus)
 
 
 def _quiet_ray() -> Any:
@@ -183,106 +303,14 @@ class Events:
                 action(ref)
 
 
+def _reason(error: BaseException) -> str:
+    """Why an actor failed, of the many lines in which Ray says it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    dead = next((line for line in lines if line.startswith(("The actor is dead", "The actor died"))), "")
+    detail = next((line for line in lines if "Worker exit type" in line or "node" in line.lower()), "")
+    return f"{type(error).__name__}: {(detail or dead or (lines[0] if lines else ''))[:300]}"
+
+
 def reason(error: BaseException) -> str:
-    """Why a process of Ray's failed, in a line."""
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, BaseException):
-        return f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else ''}".rstrip(": ")
-    lines = [one.strip() for one in str(error).splitlines() if one.strip()]
-    told = next((one for one in lines if one.startswith(("The actor is dead", "The actor died"))), "")
-    detail = next((one for one in lines if "Worker exit type" in one or "node" in one.lower()), "")
-    text = detail or told or (lines[0] if lines else "")
-    return f"{type(error).__name__}: {text[:300]}"
-
-
-# What travels between the driver and processes of Ray's. Neither torch nor transformers is loaded for it.
-
-
-class BrokenDeviceError(Exception):
-    """The worker's GPU answers nothing any more; only a new process can use it."""
-
-
-@dataclass(frozen=True, slots=True)
-class About:
-    """A process of Ray's, as it says itself."""
-
-    node: str
-    """Id of its node."""
-    host: str
-    pid: int
-    version: str
-    """Of massact."""
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """What was generated for neighbouring cells of a shard, as it travels to a judge."""
-
-    first: int
-    """Number of the first of them in the shard."""
-    n_cells: int
-    responses: tuple[tuple[str, ...], ...]
-    """Of each cell, in the order of the questions."""
-    seconds: float
-    n_tokens: tuple[int, ...]
-    error: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """What generating a shard cost."""
-
-    seconds: float
-    n_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A cell's result as it travels to the driver: everything but the cell."""
-
-    number: int
-    """In the shard."""
-    responses: tuple[Response, ...] = ()
-    timing: Timing | None = None
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What a judge has to tell beside its verdicts."""
-
-    usage: Usage
-    """Since it told the last time."""
-    lines: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A result on its way to a spool."""
-
-    id: str
-    """Of its record."""
-    result: "Finished"
-    """Its cell is without its vector."""
-    vector: Any
-    """A reference to it; `None` where the cell has none."""
-    make: "MakeRun"
-    experiment_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class News:
-    """What became of records."""
-
-    arrived: tuple[str, ...]
-    """Ids of those that the store has."""
-    refused: tuple[str, ...]
-    """Ids of those that it does not take; they stay in the journal."""
-    lines: tuple[str, ...]
-
-
-def about() -> About:
-    """This process."""
-    import ray
-
-    return About(ray.get_runtime_context().get_node_id(), socket.gethostname(), os.getpid(), __version__)
+    """Why something failed, in a line."""
+    return str(error if isinstance(error, ActorError) else FailedError(error))

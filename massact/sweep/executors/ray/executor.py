@@ -8,21 +8,29 @@ from typing import Any
 from massact.evaluation import PlannedCell, Progress, Take, first_cells
 from massact.store.spool import Spool
 from massact.store.write.tracker import OpenRun
-from massact.sweep.executors.base import Finished, Loaded, MakeRun, ModelUse, Result, Work, WorkerReport
-from massact.sweep.executors.options import RayOptions
+from massact.sweep.executors.base import (
+    Executor,
+    Finished,
+    JudgeUse,
+    Loaded,
+    MakeRun,
+    ModelUse,
+    Result,
+    Work,
+    WorkerReport,
+)
+from massact.sweep.executors.options import CommandContext, RayOptions
 from massact.sweep.executors.ray.cluster import Cluster, Events, require_ray
-from massact.sweep.executors.ray.judge_pool import JudgePool, RemoteJudge
-from massact.sweep.executors.ray.results import ResultKeeper, Vectors
+from massact.sweep.executors.ray.judges import JudgePool, RemoteJudge
+from massact.sweep.executors.ray.results import ResultKeeper
 from massact.sweep.executors.ray.run import Run, Tools
-from massact.sweep.executors.ray.worker import model_engine
-from massact.sweep.executors.ray.worker_env import CommandContext
-from massact.sweep.executors.ray.worker_pool import WorkerHandle, WorkerPool
+from massact.sweep.executors.ray.workers import WorkerHandle, WorkerPool, model_engine
 
 TURN_SECONDS = 0.2
 """How long it waits for news at a time; then it looks whether it should stop."""
 
 
-class RayExecutor:
+class RayExecutor(Executor):
     """Runs cells on many machines; `massact.sweep.executors.base.Executor`. Nothing is started before it is needed."""
 
     def __init__(
@@ -52,7 +60,7 @@ class RayExecutor:
         self._batch_rows: int | None = None
         self._reports: tuple[WorkerReport, ...] = ()
 
-    def judge(self, use: Any) -> RemoteJudge:
+    def judge(self, use: JudgeUse) -> RemoteJudge:
         """A judge whose work is done on the cluster."""
         return RemoteJudge(use, lambda: self.tools.judge_pool)
 
@@ -65,37 +73,24 @@ class RayExecutor:
         """
         if self._tools is None:
             cluster = Cluster(self._options)
-            events, vectors = Events(cluster.ray), Vectors(cluster)
-            worker_pool = WorkerPool(
+            events = Events(cluster.ray)
+            context, options, say = self._context, self._options, self._say
+            self._tools = Tools(
                 cluster,
                 events,
-                self._options,
-                self._context,
-                lost=self._lost,
-                say=self._say,
-                engine=self._engine,
+                WorkerPool(cluster, events, options, context, lost=self._lost, say=say, engine=self._engine),
+                JudgePool(cluster, options, context, say=say, opener=self._opener),
+                ResultKeeper(cluster, events, context, spool=self._spool, say=say),
             )
-            judge_pool = JudgePool(cluster, self._options, self._context, say=self._say, opener=self._opener)
-            result_keeper = ResultKeeper(
-                cluster, events, self._context, vectors, spool=self._spool, say=self._say
-            )
-            self._tools = Tools(cluster, events, vectors, worker_pool, judge_pool, result_keeper)
         return self._tools
 
     def loaded(self, use: ModelUse) -> Loaded:
         """See `Executor`; one worker loads it, the others when there is work for them."""
         tools = self.tools
         while True:
-            worker = next(
-                (
-                    one
-                    for one in tools.worker_pool.workers
-                    if one.loaded and one.model and one.model[0] == use
-                ),
-                None,
-            )
-            if worker is not None and worker.loaded is not None:
-                return worker.loaded
+            for worker in tools.worker_pool.workers:
+                if worker.loaded is not None and worker.model is not None and worker.model[0] == use:
+                    return worker.loaded
             tools.worker_pool.adjust(1, (use, self._batch_rows))
             tools.events.turn(TURN_SECONDS)
 
@@ -148,8 +143,8 @@ class RayExecutor:
         """See `Executor`."""
         if self._tools is not None:
             worker_pool = self._tools.worker_pool
-            self._reports = (*worker_pool.reports, *(one.report for one in worker_pool.workers))
-        return sorted(self._reports, key=lambda one: one.number)
+            self._reports = (*worker_pool.reports, *(worker.report for worker in worker_pool.workers))
+        return sorted(self._reports, key=lambda report: report.number)
 
     def close(self, timeout: float) -> int:
         """See `Executor`."""

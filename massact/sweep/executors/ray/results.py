@@ -2,37 +2,66 @@
 
 import socket
 import threading
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from massact.sweep.executors.ray.cluster import About, Draft, News, about
-from massact.sweep.executors.ray.worker_env import Environment
-
-if TYPE_CHECKING:
-    from massact.store.spool.sender import Outcome
-    from massact.sweep.executors.base import Finished
 import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from massact.evaluation import PlannedCell, StoppedCell
 from massact.keys import cell_key
-from massact.store.spool import Spool
+from massact.store.spool import Spool, send_leftovers
 from massact.store.write.tracker import OpenRun
 from massact.sweep.executors.base import Finished, MakeRun
-from massact.sweep.executors.ray.cluster import Cluster, Events, reason
-from massact.sweep.executors.ray.worker_env import CommandContext, reaches_anywhere
+from massact.sweep.executors.options import CommandContext, Environment
+from massact.sweep.executors.ray.cluster import (
+    Actor,
+    ActorError,
+    Cluster,
+    Events,
+    FailedError,
+    LostError,
+    reaches_anywhere,
+)
 
-# Keep the spool of a machine on a cluster: what was made there is written and sent there.
+if TYPE_CHECKING:
+    from massact.store.spool.sender import Outcome
+
+FULL = 50_000
+"""Results that the store does not have yet, at which no more are made: a few kB of memory each."""
+_NEWS_SECONDS = 5.0
 
 
-class SpoolActor:
-    """Keeps the spool of a machine. Several threads may call it."""
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A result on its way to a spool."""
+
+    id: str
+    """Of its record."""
+    result: Finished
+    """Its cell is without its vector."""
+    vector: Any
+    """A reference to it; `None` where the cell has none."""
+    make: MakeRun
+    experiment_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What became of records."""
+
+    arrived: tuple[str, ...]
+    """Ids of those that the store has."""
+    refused: tuple[str, ...]
+    """Ids of those that it does not take; they stay in the journal."""
+    lines: tuple[str, ...]
+
+
+class SpoolActor(Actor):
+    """Keeps the spool of a machine: what was made there is written and sent there. Several threads may call it."""
 
     def __init__(
         self, environment: Environment, folder: Path, tracking_uri: Environment, experiment: str
@@ -41,9 +70,7 @@ class SpoolActor:
         Args:
             tracking_uri: in an environment, which shows it to nobody.
         """
-        from massact.store.spool import Spool
-
-        environment.set()
+        super().__init__(environment)
         self._changed = threading.Condition()
         self._arrived: list[str] = []
         self._refused: list[str] = []
@@ -51,16 +78,10 @@ class SpoolActor:
         self._folder, self._uri = folder, tracking_uri.values["MLFLOW_TRACKING_URI"]
         self._spool = Spool(folder, self._uri, experiment, say=self._say, heard=self._hear)
 
-    def about(self) -> About:
-        """Who this is."""
-        return about()
-
     def leftovers(self) -> tuple[int, News]:
         """Send what earlier commands left on this machine. Returns how many runs are left."""
-        from massact.store.spool import send_leftovers
-
         reports = send_leftovers(self._folder, self._uri, say=self._say, only_here=True)
-        return sum(one.left - len(one.refused) for one in reports), self.news(0)
+        return sum(report.left - len(report.refused) for report in reports), self.news(0)
 
     def write(self, drafts: Sequence[Draft]) -> None:
         """Put results into the spool; they are on the disk when it returns.
@@ -71,9 +92,8 @@ class SpoolActor:
         import ray
 
         for draft in drafts:
-            run = draft.make(
-                whole_result(draft.result, None if draft.vector is None else ray.get(draft.vector))
-            )
+            vector = None if draft.vector is None else torch.from_numpy(ray.get(draft.vector).copy())
+            run = draft.make(with_vector(draft.result, vector))
             self._spool.put(run, experiment_id=draft.experiment_id, record_id=draft.id)
 
     def news(self, seconds: float) -> News:
@@ -106,26 +126,16 @@ class SpoolActor:
             self._changed.notify_all()
 
 
-def whole_result(result: "Finished", vector: Any) -> "Finished":
-    """A result with its cell's vector, `[d_model]` in numpy, put back."""
-    if vector is None:
-        return result
-    import torch
+def _planned(result: Finished) -> PlannedCell:
+    return result.evaluation.planned if isinstance(result, StoppedCell) else result.planned
 
-    from massact.evaluation import StoppedCell
 
-    tensor = torch.from_numpy(vector.copy())
+def with_vector(result: Finished, vector: torch.Tensor | None) -> Finished:
+    """A result whose cell has another vector, or none while it travels."""
+    planned = replace(_planned(result), vector=vector)
     if isinstance(result, StoppedCell):
-        evaluation = result.evaluation
-        return replace(
-            result, evaluation=replace(evaluation, planned=replace(evaluation.planned, vector=tensor))
-        )
-    return replace(result, planned=replace(result.planned, vector=tensor))
-
-
-FULL = 50_000
-"""Results that the store does not have yet, at which no more are made: a few kB of memory each."""
-_NEWS_SECONDS = 5.0
+        return replace(result, evaluation=replace(result.evaluation, planned=planned))
+    return replace(result, planned=planned)
 
 
 @dataclass(slots=True)
@@ -136,25 +146,6 @@ class _Kept:
     is_written: bool = False
 
 
-class Vectors:
-    """Vectors by digest, each put into Ray's store once, from where a machine gets it once."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-        self._refs: dict[str, Any] = {}
-
-    def ref(self, planned: PlannedCell) -> Any:
-        """A reference to a cell's vector; `None` where it has none."""
-        steering = planned.cell.steering
-        if planned.vector is None or steering is None:
-            return None
-        digest = steering.vector_digest
-        if digest not in self._refs:
-            array = planned.vector.to(dtype=torch.float32).contiguous().numpy()
-            self._refs[digest] = self._cluster.ray.put(array)
-        return self._refs[digest]
-
-
 class ResultKeeper:
     """Hands results to the machines' spool actors, and takes them back where one is lost."""
 
@@ -163,7 +154,6 @@ class ResultKeeper:
         cluster: Cluster,
         events: Events,
         context: CommandContext,
-        vectors: Vectors,
         *,
         spool: Callable[[], Spool],
         say: Callable[[str], None],
@@ -172,7 +162,7 @@ class ResultKeeper:
         Args:
             spool: of the driver, for what no other machine keeps.
         """
-        self._cluster, self._events, self._context, self._vectors = cluster, events, context, vectors
+        self._cluster, self._events, self._context = cluster, events, context
         self._spool, self._say = spool, say
         self._made_on: dict[str, str] = {}
         self._new: dict[str, list[_Kept]] = {}
@@ -203,8 +193,9 @@ class ResultKeeper:
         if node is None or not self._can_write(node, home):
             self._spool().put(make(result), experiment_id=home.experiment_id, record_id=id_)
             return
-        vector = self._vectors.ref(planned)
-        draft = Draft(id_, _without_vector(result), vector, make, home.experiment_id)
+        draft = Draft(
+            id_, with_vector(result, None), self._cluster.vector_ref(planned), make, home.experiment_id
+        )
         kept = self._unsent[id_] = _Kept(draft, result, node)
         self._new.setdefault(node, []).append(kept)
 
@@ -213,9 +204,9 @@ class ResultKeeper:
         new, self._new = self._new, {}
         for node, some in new.items():
             if node in self._no_spool_actor:  # found out since it was kept
-                self._take_back([one.draft.id for one in some])
+                self._take_back([kept.draft.id for kept in some])
                 continue
-            ref = self._spool_actor(node).write.remote([one.draft for one in some])
+            ref = self._spool_actor(node).write.remote([kept.draft for kept in some])
             self._events.when(ref, lambda ref, node=node, some=some: self._written(node, some, ref))  # type: ignore[misc]
 
     def settle(self, seconds: float) -> int:
@@ -232,17 +223,15 @@ class ResultKeeper:
     def send_leftovers(self) -> int:
         """Send what earlier commands left on other machines. Returns how many runs are left there."""
         left = 0
+        if not reaches_anywhere(self._context.tracking_uri, "mlflow-artifacts:"):
+            return left
         for node in self._cluster.nodes().values():
-            if self._cluster.is_here(node.id) or not reaches_anywhere(
-                self._context.tracking_uri, "mlflow-artifacts:"
-            ):
+            if self._cluster.is_here(node.id):
                 continue
             try:
-                n, news = self._cluster.ray.get(self._spool_actor(node.id).leftovers.remote())
-            except self._cluster.ray.exceptions.RayError as error:
-                self._say(
-                    f"warning: what earlier commands left on {node.host} cannot be sent ({reason(error)})"
-                )
+                n, news = self._cluster.get(self._spool_actor(node.id).leftovers.remote())
+            except ActorError as error:
+                self._say(f"warning: what earlier commands left on {node.host} cannot be sent ({error})")
                 self._give_up(node.id)
                 continue
             left += n
@@ -256,15 +245,15 @@ class ResultKeeper:
         for node, spool_actor in list(self._spool_actors.items()):
             left = max(0.5, seconds - (time.monotonic() - began))
             try:
-                self._hear(self._cluster.ray.get(spool_actor.close.remote(left), timeout=left + 5))
-            except self._cluster.ray.exceptions.RayError as error:
+                self._hear(self._cluster.get(spool_actor.close.remote(left), timeout=left + 5))
+            except ActorError as error:
                 self._lost(node, error)
         self._spool_actors.clear()
         return self.n_waiting
 
     def abandon(self) -> None:
         """What is not known to be on a disk is put on this one."""
-        self._take_back([id_ for id_, one in self._unsent.items() if not one.is_written])
+        self._take_back([id_ for id_, kept in self._unsent.items() if not kept.is_written])
         self._spool_actors.clear()
 
     def _can_write(self, node: str, home: OpenRun) -> bool:
@@ -282,77 +271,62 @@ class ResultKeeper:
 
     def _spool_actor(self, node: str) -> Any:
         if node not in self._spool_actors:
-            from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-            make = self._cluster.ray.remote(SpoolActor).options(
-                num_cpus=0, max_restarts=0, max_task_retries=0, max_concurrency=4,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
-            )  # fmt: skip
             uri = Environment({"MLFLOW_TRACKING_URI": self._context.tracking_uri})
-            spool_actor = make.remote(
-                self._context.environment(), self._context.spool, uri, self._context.experiment
-            )
-            self._spool_actors[node] = spool_actor
-            self._ask_news(node, spool_actor)
+            self._spool_actors[node] = self._cluster.start(
+                SpoolActor, self._context.environment(), self._context.spool, uri, self._context.experiment,
+                node=node, threads=4,
+            )  # fmt: skip
+            self._ask_news(node, self._spool_actors[node])
         return self._spool_actors[node]
 
     def _ask_news(self, node: str, spool_actor: Any) -> None:
-        ref = spool_actor.news.remote(_NEWS_SECONDS)
-
         def told(ref: Any) -> None:
             if self._spool_actors.get(node) is not spool_actor:
                 return
             try:
-                self._hear(self._cluster.ray.get(ref))
-            except self._cluster.ray.exceptions.RayError as error:
+                self._hear(self._cluster.get(ref))
+            except ActorError as error:
                 self._lost(node, error)
             else:
                 self._ask_news(node, spool_actor)
 
-        self._events.when(ref, told)
+        self._events.when(spool_actor.news.remote(_NEWS_SECONDS), told)
 
     def _hear(self, news: News) -> None:
         for line in news.lines:
             self._say(line)
         for id_ in news.arrived:
             self._unsent.pop(id_, None)
-        for id_ in news.refused:
-            if self._unsent.pop(id_, None) is not None:
-                self._n_refused += 1
+        self._n_refused += sum(self._unsent.pop(id_, None) is not None for id_ in news.refused)
 
     def _written(self, node: str, some: list[_Kept], ref: Any) -> None:
-        exceptions = self._cluster.ray.exceptions
         try:
-            self._cluster.ray.get(ref)
-        except exceptions.RayTaskError as error:
-            self._say(
-                f"the spool {self._context.spool} of a machine cannot be used ({reason(error)}): this one's is"
-            )
-            self._no_spool_actor.add(node)
-            self._take_back([one.draft.id for one in some])
-        except exceptions.RayError as error:
+            self._cluster.get(ref)
+        except LostError as error:
             self._lost(node, error)
+        except FailedError as error:
+            self._say(f"the spool {self._context.spool} of a machine cannot be used ({error}): this one's is")
+            self._no_spool_actor.add(node)
+            self._take_back([kept.draft.id for kept in some])
         else:
-            for one in some:
-                one.is_written = True
+            for kept in some:
+                kept.is_written = True
 
     def _give_up(self, node: str) -> None:
+        """Nothing more is kept there. One that only does not answer must not send what is sent from here."""
         self._no_spool_actor.add(node)
-        spool_actor = self._spool_actors.pop(node, None)
-        if spool_actor is not None:
-            self._cluster.ray.kill(spool_actor)
+        if (spool_actor := self._spool_actors.pop(node, None)) is not None:
+            self._cluster.kill(spool_actor)
 
-    def _lost(self, node: str, error: BaseException) -> None:
+    def _lost(self, node: str, error: ActorError) -> None:
         """A spool actor has ended, perhaps with its machine: what it had not sent is sent from here, still once."""
         if node not in self._spool_actors:
             return
-        # one that only does not answer must not send what is sent from here
-        self._cluster.ray.kill(self._spool_actors.pop(node))
-        self._no_spool_actor.add(node)
+        self._give_up(node)
         self._cluster.forget_nodes()
-        mine = [id_ for id_, one in self._unsent.items() if one.node == node]
+        mine = [id_ for id_, kept in self._unsent.items() if kept.node == node]
         self._say(
-            f"a machine's spool is lost ({reason(error)})"
+            f"a machine's spool is lost ({error})"
             + (f": {len(mine)} results are sent from here" if mine else "")
         )
         self._take_back(mine)
@@ -361,18 +335,5 @@ class ResultKeeper:
         for id_ in ids:
             kept = self._unsent.pop(id_, None)
             if kept is not None:
-                draft = kept.draft
-                run = draft.make(kept.result)
-                self._spool().put(run, experiment_id=draft.experiment_id, record_id=id_, may_be_there=True)
-
-
-def _planned(result: Finished) -> PlannedCell:
-    return result.evaluation.planned if isinstance(result, StoppedCell) else result.planned
-
-
-def _without_vector(result: Finished) -> Finished:
-    if isinstance(result, StoppedCell):
-        evaluation = result.evaluation
-        bare = replace(evaluation, planned=replace(evaluation.planned, vector=None))
-        return replace(result, evaluation=bare)
-    return replace(result, planned=replace(result.planned, vector=None))
+                run, experiment_id = kept.draft.make(kept.result), kept.draft.experiment_id
+                self._spool().put(run, experiment_id=experiment_id, record_id=id_, may_be_there=True)

@@ -49,7 +49,7 @@ class ShardQueue:
     @property
     def n_waiting(self) -> int:
         """Cells that no worker has."""
-        return self._n_cells - self._next + sum(len(one.cells) for one in self._again)
+        return self._n_cells - self._next + sum(len(shard.cells) for shard in self._again)
 
     def take(self, worker: int, n_workers: int) -> Shard | None:
         """The next shard for a worker, of so many that are at work; `None` where there is none for it."""

@@ -1,19 +1,114 @@
-"""The workers of a command: started as the cluster has room, given a model, and let go."""
+"""The workers of a command: processes that generate, started as the cluster has room, given a model, and let go."""
 
 import math
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from massact import __version__
 from massact.errors import ExecutorError, MassactError, UsageError
+from massact.evaluation import Part, PlannedCell
 from massact.sweep.executors.base import Loaded, ModelUse, WorkerReport
-from massact.sweep.executors.options import RayOptions
-from massact.sweep.executors.ray.cluster import About, Cluster, Events, Node, reason
-from massact.sweep.executors.ray.worker import Worker, model_engine
-from massact.sweep.executors.ray.worker_env import CommandContext
+from massact.sweep.executors.options import CommandContext, Environment, RayOptions
+from massact.sweep.executors.ray.cluster import (
+    About,
+    Actor,
+    ActorError,
+    Cluster,
+    Events,
+    FailedError,
+    Node,
+    reason,
+)
+from massact.sweep.judging import Generated
+
+if TYPE_CHECKING:
+    from massact.sweep.generating import Engine
+
+# A worker: a process with a GPU, or a part of one, that generates.
+
+_BROKEN = ("CUDA error", "cuDNN error", "CUBLAS", "device-side assert", "NCCL", "HIP error")
+"""After these a process can do nothing more with its GPU."""
+_VECTORS_KEPT = 4096
+
+
+class BrokenDeviceError(Exception):
+    """The worker's GPU answers nothing any more; only a new process can use it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What generating a shard cost."""
+
+    seconds: float
+    n_tokens: int
+
+
+def model_engine() -> "Engine":
+    """The engine of real models."""
+    from massact.sweep.generating import ModelEngine
+
+    return ModelEngine()
+
+
+class Worker(Actor):
+    """Generates, with one model in memory."""
+
+    def __init__(
+        self, environment: Environment, engine: "Callable[[], Engine]" = model_engine, *, has_gpu: bool = True
+    ) -> None:
+        """
+        Args:
+            engine: makes what it generates with.
+        """
+        super().__init__(environment, has_gpu=has_gpu)
+        self._make, self._engine = engine, None  # type: tuple[Callable[[], Engine], Engine | None]
+        self._vectors: dict[str, Any] = {}
+
+    def load(self, use: "ModelUse", batch_rows: int | None) -> "tuple[Loaded, int]":
+        """Load a model; see `Engine.load`."""
+        if self._engine is None:
+            self._engine = self._make()
+        return self._engine.load(use, batch_rows)
+
+    def generate(
+        self, part: Part, cells: Sequence[PlannedCell], vectors: Sequence[Any]
+    ) -> tuple[Account, list[Generated]]:
+        """Generate a shard, in one piece or several, as they travel to a judge.
+
+        Args:
+            cells: without their vectors.
+            vectors: a reference to each cell's; `None` where it has none.
+        """
+        if self._engine is None:
+            raise RuntimeError("no model is loaded")
+        began = time.perf_counter()
+        whole = [
+            cell if ref is None else replace(cell, vector=self._vector(cell, ref))
+            for cell, ref in zip(cells, vectors, strict=True)
+        ]
+        pieces: list[Generated] = []
+        for batch in self._engine.generate(whole, part):
+            if batch.error is not None and any(sign in batch.error for sign in _BROKEN):
+                raise BrokenDeviceError(batch.error)
+            pieces.append(replace(batch, cells=[replace(cell, vector=None) for cell in batch.cells]))
+        n_tokens = sum(sum(piece.n_tokens) for piece in pieces)
+        return Account(time.perf_counter() - began, n_tokens), pieces
+
+    def _vector(self, planned: PlannedCell, ref: Any) -> Any:
+        """A cell's vector, in numpy: it is fetched from the store of this machine once, and kept."""
+        steering = planned.cell.steering
+        digest = steering.vector_digest if steering else ""
+        if digest not in self._vectors:
+            import ray
+
+            if len(self._vectors) >= _VECTORS_KEPT:
+                self._vectors.clear()
+            self._vectors[digest] = ray.get(ref).copy()  # what it gives is the store's, and read-only
+        return self._vectors[digest]
+
 
 Model = tuple[ModelUse, int | None]
 """A model, and how many rows its batches have at most."""
@@ -132,22 +227,24 @@ class WorkerPool:
         wanted = min(wanted, self.target())
         while len(self.workers) < wanted:
             self._start()
-        for one in sorted(self.workers, key=lambda one: one.loaded is None)[:wanted]:
-            if one.about is not None and one.model != model and not one.tasks:
-                self._load(one, model)
+        for worker in sorted(self.workers, key=lambda worker: worker.loaded is None)[:wanted]:
+            if worker.about is not None and worker.model != model and not worker.tasks:
+                self._load(worker, model)
         self._check()
 
     def with_model(self, model: Model) -> list[WorkerHandle]:
         """Workers that can generate with a model at once."""
-        return [one for one in self.workers if one.has(model)]
+        return [worker for worker in self.workers if worker.has(model)]
 
     def release_idle(self) -> None:
         """Let workers go that have had nothing to do for long, all but one."""
         now = time.monotonic()
-        for one in list(self.workers):
-            is_idle = one.loaded is not None and not one.tasks and now - one.idle_since > IDLE_SECONDS
+        for worker in list(self.workers):
+            is_idle = (
+                worker.loaded is not None and not worker.tasks and now - worker.idle_since > IDLE_SECONDS
+            )
             if is_idle and len(self.workers) > 1:
-                self._release(one)
+                self._release(worker)
 
     def lose(self, worker: WorkerHandle, error: BaseException) -> None:
         """A worker has ended, or is of no use any more."""
@@ -162,21 +259,20 @@ class WorkerPool:
 
     def stop(self) -> None:
         """Let all go."""
-        for one in list(self.workers):
-            self._release(one)
+        for worker in list(self.workers):
+            self._release(worker)
 
     def _release(self, worker: WorkerHandle) -> None:
         self.workers.remove(worker)
         self.reports.append(worker.report)
-        self._cluster.ray.kill(worker.actor)
+        self._cluster.kill(worker.actor)
 
     def _start(self) -> None:
-        gpus = self.gpus_per_worker
+        gpus, environment = self.gpus_per_worker, self._context.environment()
         # where there are GPUs, they alone decide how many workers a machine has
-        make = self._cluster.ray.remote(Worker).options(
-            num_cpus=0 if gpus else 1, num_gpus=gpus, max_restarts=0, max_task_retries=0
+        actor = self._cluster.start(
+            Worker, environment, self._engine, cpus=0 if gpus else 1, gpus=gpus, has_gpu=gpus > 0
         )
-        actor = make.remote(self._context.environment(), self._engine, has_gpu=gpus > 0)
         worker = WorkerHandle(self._n_started, actor)
         self._n_started += 1
         self.workers.append(worker)
@@ -186,8 +282,8 @@ class WorkerPool:
         if worker not in self.workers:
             return
         try:
-            about: About = self._cluster.ray.get(ref)
-        except self._cluster.ray.exceptions.RayError as error:
+            about: About = self._cluster.get(ref)
+        except ActorError as error:
             self._failed(worker, error)
             return
         if about.version != __version__:
@@ -204,11 +300,11 @@ class WorkerPool:
         if worker not in self.workers or worker.model != model:
             return
         try:
-            loaded, batch_rows = self._cluster.ray.get(ref)
-        except self._cluster.ray.exceptions.RayTaskError as error:
-            self._unfit(worker, getattr(error, "cause", error))
+            loaded, batch_rows = self._cluster.get(ref)
+        except FailedError as error:
+            self._unfit(worker, error.cause)
             return
-        except self._cluster.ray.exceptions.RayError as error:
+        except ActorError as error:
             self._failed(worker, error)
             return
         first = self._loaded.setdefault(model, loaded)
@@ -235,7 +331,7 @@ class WorkerPool:
 
     def _check(self) -> None:
         now = time.monotonic()
-        if any(one.about is not None for one in self.workers):
+        if any(worker.about is not None for worker in self.workers):
             self._alone_since = now
         problem = self._problem
         if not self.workers and self._n_unfit:
@@ -256,5 +352,5 @@ class WorkerPool:
     def _lack(self) -> str:
         nodes = self._cluster.nodes().values()
         what = f"{self.gpus_per_worker:g} GPUs" if self.gpus_per_worker else "a processor"
-        has = f"{len(nodes)} machines with {sum(one.gpus for one in nodes):g} GPUs"
+        has = f"{len(nodes)} machines with {sum(node.gpus for node in nodes):g} GPUs"
         return f"each needs {what}, and the cluster has {has}, which others may be using"

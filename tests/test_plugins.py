@@ -1,0 +1,187 @@
+"""What other packages add by entry points: a method, a judge, an executor and a run store, used like our own."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from massact.cli.app import cli
+from massact.config import load_experiment
+from massact.errors import ConfigError, PluginError, UnusableStoreError, UsageError
+from massact.labels import parse_label
+from massact.plugins import load_plugin
+from massact.store.read import open_store
+
+CODE = '''
+from massact.domain import JudgeIdentity
+from massact.sweep.executors.local import LocalExecutor
+from massact.judges import Usage, Verdict
+from massact.store.read.sql import SqlSource
+
+
+def largest(positive, negative, seed):
+    """The dim in which the sides differ most."""
+    difference = positive.double().mean(0) - negative.double().mean(0)
+    return difference * (difference.abs() == difference.abs().max())
+
+
+class Judge:
+    """Scores by length."""
+
+    def __init__(self, config, subject):
+        self.identity = JudgeIdentity(config.name, config.model, "p" * 16)
+        self.usage = Usage()
+
+    def prepare(self):
+        pass
+
+    def score(self, exchanges):
+        return [Verdict(min(100.0, len(one.response)), 90.0) for one in exchanges]
+
+
+def executor(opening):
+    opening.say("the lab's executor runs the cells")
+    return LocalExecutor(opening.load, opening.spool)
+
+
+def store(uri):
+    return SqlSource("sqlite:///" + uri.removeprefix("lab://"))
+
+
+NOTHING = 5
+'''
+POINTS = """
+[massact.methods]
+largest = lab_code:largest
+
+[massact.judges]
+lab = lab_code:Judge
+
+[massact.executors]
+lab = lab_code:executor
+
+[massact.stores]
+lab = lab_code:store
+"""
+EXPERIMENT = """\
+name: lab
+traits:
+  refusal: {dataset: "toy:refusal"}
+models:
+  toy:
+    base: {variant: base, model: "toy:gemma-3-base"}
+    instruct: {variant: instruct, model: "toy:gemma-3-instruct"}
+    dtype: float32
+    layers: "2"
+    coefficients: [8]
+calibration: {prompts: "toy:calibration", max_new_tokens: 2}
+extraction:
+  {positions: ["response[:2]"], methods: [largest], uniform_dims: [1], layer_dims: [1], max_new_tokens: 2}
+generation: {max_new_tokens: 4}
+judge: {name: "lab:strict", concurrency: 2}
+subset: 2
+phases:
+  phase1: {labels: [largest, largest_top1], positions: ["response[:2]"]}
+  phase2: {labels: [largest], positions: ["response[:2]"]}
+  phase3: {labels: [largest], positions: ["response[:2]"]}
+"""
+Install = Callable[..., None]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Installs a package as pip leaves it: its module, and a folder that tells of its entry points."""
+
+    def make(name: str = "lab", points: str = POINTS, code: str = CODE) -> None:
+        folder = tmp_path / f"site-{name}"
+        info = folder / f"{name}-1.2.dist-info"
+        info.mkdir(parents=True)
+        (folder / "lab_code.py").write_text(code)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
+        (info / "entry_points.txt").write_text(points)
+        monkeypatch.syspath_prepend(folder)
+        monkeypatch.delitem(sys.modules, "lab_code", raising=False)
+
+    return make
+
+
+@pytest.mark.slow
+def test_a_method_a_judge_an_executor_and_a_store_are_used_by_name(
+    install: Install, migrated_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install()
+    monkeypatch.chdir(tmp_path)
+    Path("lab.yaml").write_text(EXPERIMENT)
+    Path("lab.db").write_bytes(migrated_database.read_bytes())
+
+    def run(*arguments: str, uri: str = f"sqlite:///{tmp_path}/lab.db") -> str:
+        done = CliRunner().invoke(cli, [*arguments, "--experiment", "lab.yaml", "--tracking-uri", uri])
+        assert done.exit_code == 0, (done.output, done.exception)
+        return done.output
+
+    run("calibrate")
+    run("extract")
+    said = run(
+        "evaluate", "--model", "toy", "--trait", "refusal", "--method", "largest,largest_top1",
+        "--position", "response[:2]", "--layers", "2", "--coefficients", "8", "--executor", "lab",
+    )  # fmt: skip
+    assert "the lab's executor runs the cells" in said
+    found = run("runs", "--format", "json", uri=f"lab://{tmp_path}/lab.db")
+    assert '"label": "largest"' in found
+    assert "lab:strict" in found
+
+
+def test_a_name_that_nobody_adds_is_refused_as_before(tmp_path: Path) -> None:
+    file = tmp_path / "lab.yaml"
+    file.write_text(EXPERIMENT)
+    with pytest.raises(ConfigError, match="'largest' is not allowed; write mean_diff or probe"):
+        load_experiment(file)
+    with pytest.raises(UsageError, match="unknown method label 'largest_top1'"):
+        parse_label("largest_top1")
+    with pytest.raises(UnusableStoreError, match="names no run store that can be read"):
+        open_store("lab://here")
+    assert CliRunner().invoke(cli, ["evaluate", "--executor", "lab"]).exit_code == 2
+
+
+def test_a_broken_package_is_named(install: Install) -> None:
+    install(
+        "broken",
+        """
+[massact.methods]
+absent = no_such_module:method
+missing = lab_code:no_such_name
+number = lab_code:NOTHING
+""",
+    )
+    for name, problem in (
+        (
+            "absent",
+            "cannot be loaded from no_such_module:method of the package broken 1.2: ModuleNotFoundError",
+        ),
+        ("missing", "AttributeError.*mend or uninstall that package"),
+        ("number", "lab_code:NOTHING of the package broken 1.2, is no function"),
+        ("other", "is added by no installed package"),
+    ):
+        with pytest.raises(PluginError, match=problem):
+            load_plugin("methods", name)
+
+
+def test_a_name_that_two_packages_add_is_refused(install: Install) -> None:
+    for name in ("one", "two"):
+        install(name, "[massact.judges]\nlab = lab_code:Judge\n")
+    with pytest.raises(PluginError, match=r"added by the package one 1\.2 and the package two 1\.2"):
+        load_plugin("judges", "lab")
+
+
+def test_a_method_that_gives_no_direction_is_named(install: Install) -> None:
+    import torch
+
+    from massact.domain import Recipe
+    from massact.vectors.methods import extract_vector
+
+    install("flat", "[massact.methods]\nflat = lab_code:flat\n", "def flat(p, n, seed): return p\n")
+    sides = torch.ones(3, 4), torch.zeros(3, 4)
+    with pytest.raises(PluginError, match=r"the method flat gave \(3, 4\), not a direction \[4\]"):
+        extract_vector(Recipe("flat"), *sides, dims=(), seed=0)
