@@ -44,6 +44,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     return filler.filled.uri
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_a_function_gives_what_the_command_prints(question: str, store: str) -> None:
     ask: Callable[..., Any] = getattr(massact, question)
@@ -137,6 +138,7 @@ HELD = [
 """Names of experiments that an older version made, some of which may not be made now."""
 
 
+@pytest.mark.slow
 def test_an_experiment_of_any_name_that_a_store_holds_is_read(tmp_path: Path) -> None:
     filler = Filler(f"sqlite:///{tmp_path}/mlflow.db")
     for index, name in enumerate(HELD):
@@ -160,6 +162,7 @@ def test_an_experiment_of_any_name_that_a_store_holds_is_read(tmp_path: Path) ->
     assert (answer.experiment, len(answer.rows)) == (HELD[0], 1)
 
 
+@pytest.mark.slow
 def test_the_only_experiment_of_a_store_is_read_whatever_its_name_is(tmp_path: Path) -> None:
     filler = Filler(f"sqlite:///{tmp_path}/mlflow.db")
     row = evaluation_row(experiment=HELD[0])

@@ -121,6 +121,7 @@ def test_random_direction_must_not_win() -> None:
     assert criterion(sanity_checks(evidence([real, below]), ()), "random").ok
 
 
+@pytest.mark.slow
 def test_phase_notes_fit_and_say_what_is_cut(rows: Rows) -> None:
     given = experiment()
     many = [

@@ -41,6 +41,7 @@ def some() -> Evidence:
     return evidence([one for one in toy_rows() if one.row.position == PLACE.position])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DRAW)
 def test_figure_has_content(name: str, some: Evidence) -> None:
     figure = DRAW[name](some)

@@ -311,6 +311,7 @@ def test_a_file_that_is_no_calibration_is_refused(aggregate: Any, tmp_path: Path
     assert report.totals.imported == 1
 
 
+@pytest.mark.slow
 def test_an_interrupted_import_goes_on_where_it_stopped(tmp_path: Path) -> None:
     lines = [evaluation(vectors=[vector(weight=float(i))]) for i in range(2 * CHUNK_RUNS + 7)]
     path = results(tmp_path, [header(), baseline(), *lines])
@@ -374,7 +375,7 @@ def test_chunks_are_bounded(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_long_file_takes_no_more_memory_than_a_short_one(uri: str, tmp_path: Path) -> None:
     peaks = []
-    for n_lines in (10_000, 200_000):
+    for n_lines in (5_000, 80_000):
         path = tmp_path / str(n_lines) / PLACE / "results.jsonl"
         # most lines are equal to an earlier one, which is quicker to tell than to import
         write_lines(path, (evaluation(vectors=[vector(weight=float(i // 20))]) for i in range(n_lines)))
@@ -390,4 +391,4 @@ def test_a_long_file_takes_no_more_memory_than_a_short_one(uri: str, tmp_path: P
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert f"{n_lines // 20} results would be imported" in done.stdout
         peaks.append(int(done.stdout.split("PEAK")[1]) / 1000)
-    assert peaks[1] < peaks[0] + 8, "MB"
+    assert peaks[1] < peaks[0] + 4, "MB"
