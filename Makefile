@@ -6,17 +6,23 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+# files in the order of tests/conftest.py: slow ones first, so that none is left alone at the end
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-fast lint docs ui lock clean
+.PHONY: demo test test-all test-fast lint docs ui lock clean
 
 demo: $(READY)
 	$(BIN)/massact main --experiment experiments/toy.yaml
 
-test: $(READY) lint
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+# mypy and pytest side by side: neither keeps all cores busy
+test: $(READY)
+	$(MAKE) --jobs=2 lint test-all
+
+test-all: $(READY)
+	$(PYTEST)
 
 test-fast: $(READY)
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: $(READY)
 	$(BIN)/ruff check .

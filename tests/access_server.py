@@ -2,12 +2,8 @@
 
 import itertools
 import os
-import signal
 import socket
 import sqlite3
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -18,7 +14,7 @@ from unittest import mock
 import requests
 
 from massact.service.users import Role, Users
-from tests.store_fixtures import evaluation_row, point_tags
+from tests.store_fixtures import evaluation_row, point_tags, start_server, wait_for_server
 
 ADMIN = ("admin", "admin-admin-admin-1")
 SECRET_KEY = "not-a-secret-in-tests"
@@ -79,47 +75,25 @@ def access_server(folder: Path, *, default_permission: str = "READ") -> Iterator
     lines = "".join(f"{name} = {value}\n" for name, value in settings.items())
     (folder / "auth.ini").write_text(f"[mlflow]\n{lines}")
     environment = {
-        **os.environ,
         "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
         "MLFLOW_AUTH_ADMIN_PASSWORD": ADMIN[1],
         "MLFLOW_FLASK_SERVER_SECRET_KEY": SECRET_KEY,
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--app-name", "massact-auth", "--workers", "1"]
-    command += [
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--backend-store-uri",
-        f"sqlite:///{folder}/tracking.db",
-    ]
+    command = ["--app-name", "massact-auth", "--port", str(port)]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/tracking.db"]
     command += ["--artifacts-destination", str(folder / "artifacts")]
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            command, env=environment, cwd=folder, stdout=log, stderr=log, start_new_session=True
-        )
+        process = start_server(*command, folder=folder, log=log, settings=environment)
     try:
-        _wait(f"http://127.0.0.1:{port}", process, folder / "log")
+        wait_for_server(f"http://127.0.0.1:{port}/health", process, folder / "log")
         yield AccessServer(f"http://127.0.0.1:{port}", folder)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        process.kill_group()
         process.wait(30)
-
-
-def _wait(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if requests.get(f"{url}/health", timeout=5).ok:
-                return
-        except requests.RequestException:
-            time.sleep(0.1)
-    raise RuntimeError(f"the server did not start:\n{log.read_text()[-3000:]}")
 
 
 class World:

@@ -3,18 +3,21 @@
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.postgres_server import PostgresServer, postgres_server
+from tests.templates import TEMPLATE, share_tables
 
 if TYPE_CHECKING:
     from tests.access_server import World
+    from tests.postgres_server import PostgresServer
     from tests.prepared import PreparedStores
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
@@ -29,11 +32,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)  # the order within a file stays
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> None:
-    import torch
+def pytest_collection_finish() -> None:
+    """What no test imports at its top is not imported here either."""
+    if "mlflow" in sys.modules:
+        share_tables()
 
-    torch.set_num_threads(1)
+
+@pytest.fixture(autouse=True, scope="session")
+def _shared_tables(shared_folder: Path) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv(TEMPLATE, str(shared_folder / "tables.db"))
+        yield
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of the session share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture(autouse=True)
@@ -65,18 +81,18 @@ def uri(migrated_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture(scope="session")
-def prepared_stores(tmp_path_factory: pytest.TempPathFactory) -> "PreparedStores":
+def prepared_stores(shared_folder: Path) -> "PreparedStores":
     """Stores with a calibration and an extraction, shared by all processes of the session."""
     from tests.prepared import PreparedStores
 
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    return PreparedStores(shared / "prepared")
+    return PreparedStores(shared_folder / "prepared")
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
+def postgres() -> Iterator["PostgresServer"]:
     """A PostgreSQL of this process's own; `postgres.fresh()` is the tracking URI of a new database in it."""
+    from tests.postgres_server import postgres_server
+
     with postgres_server() as server:
         yield server
 

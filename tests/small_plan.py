@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from massact.store.read import RunStore, open_store
+from tests.processes import Process, massact, run_massact
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENT = """\
@@ -56,29 +57,14 @@ class Place:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         return {**os.environ, "PATH": path, "MLFLOW_TRACKING_URI": self.uri, "OMP_NUM_THREADS": "1"}
 
-    def run(self, *arguments: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "massact", *arguments],
-            cwd=self.folder,
-            env={**self.environment, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=600,
-        )
+    def run(self, *arguments: str, code: int | None = 0) -> "subprocess.CompletedProcess[str]":
+        done = run_massact(*arguments, cwd=self.folder, env=self.environment, timeout=600)
         assert "Traceback" not in done.stderr, done.stderr
         assert code is None or done.returncode == code, done.stdout + done.stderr
         return done
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "massact", *arguments],
-            cwd=self.folder,
-            env={**self.environment, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def start(self, *arguments: str) -> Process:
+        return massact(*arguments, cwd=self.folder, env=self.environment)
 
     def store(self) -> RunStore:
         return open_store(self.uri)

@@ -3,16 +3,14 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 import urllib.request
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from unittest import mock
 
 from massact.labels import parse_label
@@ -29,6 +27,7 @@ from massact.store.schema import (
     encode_row,
     point_tag,
 )
+from tests.processes import Process
 
 EXPERIMENT = "chirp refusal"
 
@@ -205,48 +204,40 @@ def tracking_server(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--backend-store-uri",
-        database_uri,
-        "--workers",
-        "1",
-    ]
-    command += [
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--artifacts-destination",
-        str(folder / "artifacts"),
-    ]
+    command = ["--backend-store-uri", database_uri, "--port", str(port)]
+    command += ["--artifacts-destination", str(folder / "artifacts")]
     command += ["--app-name", app] if app else []
     command += ["--static-prefix", prefix] if prefix else []
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **(settings or {})}
     with (folder / "server.log").open("w") as log:
-        server = subprocess.Popen(
-            command, stdout=log, stderr=log, env=environment, cwd=folder, start_new_session=True
-        )
+        server = start_server(*command, folder=folder, log=log, settings=settings)
     try:
         address = f"http://127.0.0.1:{port}{prefix}"
-        _wait_for(f"{address}/health", server, folder / "server.log")
+        wait_for_server(f"{address}/health", server, folder / "server.log")
         yield address
     finally:
-        with suppress(ProcessLookupError):  # it ended already
-            os.killpg(server.pid, signal.SIGTERM)
+        server.kill_group(signal.SIGTERM)
         server.wait(30)
 
 
-def _wait_for(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
+def start_server(
+    *options: str, folder: Path, log: IO[str] | IO[bytes], settings: Mapping[str, str] | None = None
+) -> Process:
+    """`mlflow server` on loopback, with one worker, in a folder and a session of its own."""
+    command = ["server", "--workers", "1", "--host", "127.0.0.1", *options]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **(settings or {})}
+    return Process(
+        "mlflow", *command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
+    )
+
+
+def wait_for_server(url: str, server: Process, log: Path) -> None:
+    """Return once it answers."""
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline and server.poll() is None:
         try:
             urllib.request.urlopen(url, timeout=5).close()
         except OSError:
-            time.sleep(0.2)
+            time.sleep(0.05)
         else:
             return
     raise RuntimeError(f"the MLflow server did not start:\n{log.read_text()[-3000:]}")
@@ -255,3 +246,31 @@ def _wait_for(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
 def answers_of(rows: StoredEvaluations, **fields: Any) -> Answers:
     """What questions are asked of, from rows that no store holds."""
     return Answers(evaluations=as_evaluations(rows), **fields)
+
+
+class Server:
+    """A real tracking server over `mlflow.db` and `mlruns` of a folder, killed and started again as a test likes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.database = f"sqlite:///{folder}/mlflow.db"
+        self.process: Process | None = None
+
+    def start(self) -> None:
+        log = self.folder / "server.log"
+        with log.open("a") as out:
+            self.process = start_server(
+                "--port", str(self.port), "--backend-store-uri", self.database,
+                "--artifacts-destination", str(self.folder / "mlruns"), folder=self.folder, log=out,
+            )  # fmt: skip
+        wait_for_server(f"{self.address}/health", self.process, log)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill_group()
+            self.process.wait(30)
+        self.process = None

@@ -36,6 +36,7 @@ def model(base: Path, adapter: Path) -> SteerableModel:
     return load_model(str(base), adapter=AdapterConfig(str(adapter)), options=ON_CPU)
 
 
+@pytest.mark.slow
 def test_it_computes_what_peft_computes(model: SteerableModel, base: Path, tmp_path: Path) -> None:
     theirs = save_adapter(tmp_path, base)
     tokens = torch.tensor([prompts(1)[0]])

@@ -1,10 +1,7 @@
 """Folders whose names look like parts of an address, and stores that were moved from one folder to another."""
 
-import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -31,6 +28,7 @@ from massact.store.schema import Artifact, Kind, Tag, names
 from massact.store.write.artifacts import fetch_from
 from massact.store.write.run_writer import evaluation_run, open_writer
 from massact.store.write.tracker import Tracker
+from tests.processes import run_massact
 from tests.store_errors import TOY
 from tests.store_fixtures import evaluation_row
 
@@ -58,6 +56,7 @@ def write_one(uri: str) -> str:
     return run_id
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXACT)
 def test_everything_of_a_folder_stays_in_it(
     tmp_path: Path, migrated_database: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -245,15 +244,7 @@ def test_every_enum_of_names_does() -> None:
 def test_a_first_command_in_such_a_folder_works_exactly_or_is_refused(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     folder.mkdir()
-    done = subprocess.run(
-        [sys.executable, "-m", "massact", "calibrate", "--experiment", str(TOY)],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+    done = run_massact("calibrate", "--experiment", TOY, cwd=folder)
     assert [one.name for one in tmp_path.iterdir()] == [name]
     assert done.returncode == (2 if name in MISREAD else 0), done.stderr
     assert {one.name for one in folder.iterdir()} == (set() if name in MISREAD else {"mlflow.db", "mlruns"})

@@ -22,9 +22,8 @@ from massact.store.schema import EvaluationRow, Kind, MlflowTag, Tag
 from massact.sweep import driver as evaluate
 from massact.sweep.executors import local
 from massact.toy import resolve
-from tests.judge_server import JudgeServer
+from tests.judge_server import JUDGE, JudgeServer, judge_by_text
 from tests.small_plan import EXPERIMENT
-from tests.test_rejudge import JUDGE, judge, score_by_text  # noqa: F401  # a fixture
 
 pytestmark = pytest.mark.slow
 
@@ -87,6 +86,12 @@ def rows(folder: Path) -> dict[str, Stored[EvaluationRow]]:
 
 def copies(folder: Path) -> list[Stored[EvaluationRow]]:
     return [one for one in rows(folder).values() if one.row.same_as]
+
+
+@pytest.fixture
+def judge(monkeypatch: pytest.MonkeyPatch) -> Iterator[JudgeServer]:
+    with judge_by_text(monkeypatch) as server:
+        yield server
 
 
 @pytest.fixture
@@ -232,7 +237,7 @@ def test_with_the_option_off_each_is_evaluated_and_that_counts(place: Path, gene
     assert copies(place) == []
 
 
-def test_another_judge_and_an_export_follow(place: Path, judge: JudgeServer) -> None:  # noqa: F811
+def test_another_judge_and_an_export_follow(place: Path, judge: JudgeServer) -> None:
     run(place, *SWEEP)
     same = copies(place)
     result = run(place, "rejudge", "--judge", JUDGE)

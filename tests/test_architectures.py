@@ -1,8 +1,8 @@
 """Recording and steering on tiny models of every genuine class that docs/models.md names as tested.
 
 Exactly, for a stream: bit by bit in float32. A block's output with steering is the float32 sum of its output without
-and the addition, and every stream before it is the same bits. tests/test_generate.py holds that steered responses are,
-token by token, those of transformers' own `generate` for the same classes.
+and the addition, and every stream before it is the same bits. tests/test_generate.py holds that steered
+responses are, token by token, those of transformers' own `generate` for the same classes.
 """
 
 from collections.abc import Sequence

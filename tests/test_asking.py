@@ -67,6 +67,7 @@ def test_a_wrong_name_or_value_is_an_error_before_the_store_is_read() -> None:
         massact.sensitivity(TOY, floor=68)  # type: ignore[call-arg]  # it asks at many
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_a_function_gives_what_the_command_prints(question: str, store: str) -> None:
     ask: Callable[..., Any] = getattr(massact, question)
@@ -160,6 +161,7 @@ HELD = [
 """Names of experiments that an older version made, some of which may not be made now."""
 
 
+@pytest.mark.slow
 def test_an_experiment_of_any_name_that_a_store_holds_is_read(tmp_path: Path) -> None:
     filler = Filler(f"sqlite:///{tmp_path}/mlflow.db")
     for index, name in enumerate(HELD):
@@ -183,6 +185,7 @@ def test_an_experiment_of_any_name_that_a_store_holds_is_read(tmp_path: Path) ->
     assert (answer.experiment, len(answer.rows)) == (HELD[0], 1)
 
 
+@pytest.mark.slow
 def test_the_only_experiment_of_a_store_is_read_whatever_its_name_is(tmp_path: Path) -> None:
     filler = Filler(f"sqlite:///{tmp_path}/mlflow.db")
     row = evaluation_row(experiment=HELD[0])

@@ -40,7 +40,7 @@ def test_a_sqlite_service_is_backed_up_and_restored_with_its_users(
         }
 
         def keep(script: str, *words: Path) -> "subprocess.CompletedProcess[str]":
-            command = ["bash", DOCKER / f"{script}.sh", *words]
+            command: list[str | Path] = ["bash", DOCKER / f"{script}.sh", *words]
             return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
         done = keep(

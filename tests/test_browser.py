@@ -14,8 +14,9 @@ import pytest
 from massact.report import build_report
 from massact.store.schema import Kind, Tag
 from tests.browser import Page, chromium, needs_chromium
+from tests.prepared import PreparedStores
 from tests.report_rows import calibration, report_input, sample, toy_rows
-from tests.small_plan import small_place
+from tests.small_plan import EXPERIMENT
 from tests.store_fixtures import tracking_server
 
 pytestmark = [pytest.mark.slow, needs_chromium]
@@ -37,14 +38,14 @@ def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, prepared_stores: PreparedStores) -> Path:
     """A folder where the whole plan has run: `mlflow.db`, and a report under `reports/`."""
     demo = os.environ.get("MASSACT_DEMO")
     if demo:
         return Path(demo)
-    place = small_place(tmp_path_factory.mktemp("plan"))
-    place.run("main", "--experiment", "small.yaml")
-    return place.folder
+    folder = tmp_path_factory.mktemp("plan")
+    prepared_stores.finished(EXPERIMENT, folder)
+    return folder
 
 
 @pytest.fixture(scope="module")

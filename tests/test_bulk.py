@@ -69,7 +69,7 @@ def database(request: pytest.FixtureRequest, uri: str) -> str:
     if request.param == "sqlite":
         return uri
     postgres: PostgresServer = request.getfixturevalue("postgres")
-    return postgres.fresh()
+    return postgres.migrated()
 
 
 def _run(name: str = "a run", **changes: Any) -> FinishedRun:
@@ -159,6 +159,7 @@ def _seen(uri: str, run_id: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep_responses", [False, True], ids=["scores only", "responses"])
 @pytest.mark.parametrize("steered", [True, False], ids=["evaluation", "baseline"])
 def test_an_evaluation_is_the_same_as_one_that_was_measured(
@@ -190,6 +191,7 @@ def test_an_evaluation_is_the_same_as_one_that_was_measured(
     assert (info.start_time, info.end_time) == (1000, 2000)
 
 
+@pytest.mark.slow
 def test_every_column_is_as_mlflows_own_store_writes_it(database: str) -> None:
     client = connect(database)
     (by_client,) = ClientWriter(database, "0", client).write([AWKWARD])
@@ -216,6 +218,7 @@ def test_a_server_is_given_the_same_as_its_database(uri: str, tmp_path: Path) ->
     assert _rows(uri, by_http) == _rows(uri, by_sql)
 
 
+@pytest.mark.slow
 def test_ids_come_in_the_order_of_the_runs(database: str) -> None:
     runs = [_run(f"run {i}") for i in range(300)]  # more than one statement holds
     Tracker(database, "study", floor=68)
@@ -230,6 +233,7 @@ def test_ids_come_in_the_order_of_the_runs(database: str) -> None:
     assert _write(database) == []
 
 
+@pytest.mark.slow
 def test_an_error_in_the_middle_leaves_nothing(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     Tracker(database, "study", floor=68)
 
@@ -248,6 +252,7 @@ def test_an_error_in_the_middle_leaves_nothing(database: str, monkeypatch: pytes
     assert set(_count(database).values()) == {2, 4}  # two tags each, the name among them
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, MemoryError])
 def test_an_interrupt_in_the_middle_leaves_nothing(
     database: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch

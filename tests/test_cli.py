@@ -134,6 +134,7 @@ def test_a_judge_that_cannot_be_used_is_told_before_anything_runs(folder: Path, 
     assert sorted(folder.iterdir()) == [wrong]
 
 
+@pytest.mark.slow
 def test_a_phase_with_failed_cells_ends_with_1_and_says_so(
     folder: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,7 @@ def ask(command: click.Command, uri: str, *arguments: str) -> Result:
     return CliRunner().invoke(command, ["--experiment", str(TOY), "--tracking-uri", uri, *arguments])
 
 
+@pytest.mark.slow
 def test_gaps_exits_with_1_while_gaps_remain(uri: str, groups: tuple[Group, ...]) -> None:
     result = ask(command_of("gaps"), uri, "--phase", "phase1")
     assert result.exit_code == 1, result.output
@@ -278,6 +279,7 @@ def test_the_only_experiment_in_the_store_is_meant_and_said(
     assert f"experiment mine.yaml: {name!r} is the only experiment in" in result.stderr
 
 
+@pytest.mark.slow
 def test_names_of_a_store_that_others_wrote_are_printed_in_one_line(
     uri: str, tmp_path: Path, groups: tuple[Group, ...]
 ) -> None:

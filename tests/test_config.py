@@ -933,6 +933,7 @@ def _check(experiment: Experiment) -> None:
     assert experiment.groups()
 
 
+@pytest.mark.slow
 @FAST
 @given(data=st.data())
 def test_no_changed_value_ends_in_a_raw_exception(tmp_path: Path, data: st.DataObject) -> None:

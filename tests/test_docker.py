@@ -56,6 +56,7 @@ def test_the_examples_values_are_the_files_defaults() -> None:
     assert differing == {"MASSACT_ALLOWED_HOSTS"}  # an example of a name; the default is no name
 
 
+@pytest.mark.slow
 def test_every_secret_is_a_file_that_make_secrets_makes_and_somebody_uses(tmp_path: Path) -> None:
     service = Composed(tmp_path, "postgresql://nobody@/none")
     loaded = compose()

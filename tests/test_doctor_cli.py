@@ -26,6 +26,7 @@ from tests.doctor_store import (
     open_run,
     write,
 )
+from tests.processes import Process, massact, run_massact
 from tests.store_fixtures import EXPERIMENT, evaluation_row
 
 
@@ -178,37 +179,22 @@ def test_looking_loads_neither_torch_nor_mlflow(made: Made, tmp_path: Path) -> N
 @pytest.mark.slow
 def test_a_phase_that_was_killed_is_found_and_one_at_work_is_not(tmp_path: Path, root: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    command = [sys.executable, "-m", "massact"]
-    named = ["--experiment", str(root / "experiments/toy.yaml")]
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": uri}
+    named = ("--experiment", root / "experiments/toy.yaml")
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*command, *arguments, *named],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        return run_massact(*arguments, *named, cwd=tmp_path, env=environment)
 
-    with subprocess.Popen(
-        [*command, "calibrate", *named],
-        cwd=tmp_path,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    ) as process:
-        try:
-            _wait_for_a_run(tmp_path / "mlflow.db", process)
-            process.send_signal(signal.SIGSTOP)  # at work, and not to be done before we have looked
-            alive = run("doctor", "--fix", "--stale-after", "0")
-            assert (alive.returncode, alive.stdout) == (0, "0 finished runs looked at: healthy\n"), (
-                alive.stderr
-            )
-            assert _statuses(tmp_path / "mlflow.db") == ["RUNNING"]
-        finally:
-            process.kill()
+    process = massact("calibrate", *named, cwd=tmp_path, env=environment)
+    try:
+        _wait_for_a_run(tmp_path / "mlflow.db", process)
+        process.send_signal(signal.SIGSTOP)  # at work, and not to be done before we have looked
+        alive = run("doctor", "--fix", "--stale-after", "0")
+        assert (alive.returncode, alive.stdout) == (0, "0 finished runs looked at: healthy\n"), alive.stderr
+        assert _statuses(tmp_path / "mlflow.db") == ["RUNNING"]
+    finally:
+        process.kill()
+        process.wait()
     found = run("doctor")
     assert found.returncode == 1, found.stderr
     assert f"phase 'calibrate' was left running by process {process.pid}" in found.stdout
@@ -229,7 +215,7 @@ def _statuses(database: Path) -> list[str]:
         connection.close()
 
 
-def _wait_for_a_run(database: Path, process: "subprocess.Popen[bytes]") -> None:
+def _wait_for_a_run(database: Path, process: Process) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         if database.is_file() and _statuses(database) == ["RUNNING"]:

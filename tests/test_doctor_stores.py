@@ -9,7 +9,6 @@ import sqlalchemy as sa
 
 from massact.store.databases import database_url
 from massact.store.schema import Artifact, Tag
-from massact.store.write.client import connect
 from massact.store.write.run_writer import COLUMNS
 from tests.doctor_store import Made, answers, break_things, contents, look, lose, make_store, told
 from tests.postgres_server import PostgresServer
@@ -24,12 +23,10 @@ def place(request: pytest.FixtureRequest, uri: str, tmp_path: Path) -> Iterator[
     postgres: PostgresServer | None = None
     if "postgresql" in request.param:
         postgres = request.getfixturevalue("postgres")
-        uri = postgres.fresh()
+        uri = postgres.migrated()
     if not request.param.startswith("rest"):
         yield make_store(uri), uri
         return
-    if postgres is not None:
-        connect(uri)  # migrates it before the server's processes do
     with tracking_server(uri, tmp_path) as address:
         yield make_store(address), uri
 

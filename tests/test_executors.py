@@ -130,7 +130,7 @@ def test_what_another_sweep_has_taken_is_left_out(make: Make) -> None:
         return mine
 
     results = executor.evaluate(work, todo, progress=silent, should_stop=lambda: False, take=take)
-    assert sorted(coefficient(one.planned) for one in results) == [0.0, 1.0, 7.0, 8.0, 9.0, 10.0]
+    assert sorted(coefficient(one.planned) for one in results) == [0.0, 1.0, 7.0, 8.0, 9.0, 10.0]  # type: ignore[type-var]
     assert not theirs & set(map(id, taken))
 
 

@@ -9,7 +9,6 @@ import os
 import random
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,36 +22,18 @@ from massact.query import Answers
 from massact.store.read import open_store
 from massact.store.schema import Artifact, Kind
 from tests.prepared import PreparedStores
+from tests.processes import Process
+from tests.small_plan import EXPERIMENT as SMALL_EXPERIMENT
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent
 N_KILLS = 30
-EXPERIMENT = """\
-name: faults
-traits:
-  refusal: {dataset: "toy:refusal"}
-models:
-  toy:
-    base: {variant: base, model: "toy:gemma-3-base"}
-    instruct: {variant: instruct, model: "toy:gemma-3-instruct"}
-    dtype: float32
-    layers: "2-4"
-    coefficients: [12, 16, 24]
-calibration: {prompts: "toy:calibration", max_new_tokens: 8}
-extraction:
-  positions: ["response[:5]"]
-  methods: [mean_diff, probe]
-  uniform_dims: [1, 2, all]
-  layer_dims: [1]
-generation: {max_new_tokens: 24}
-judge: likelihood
-subset: 3
-phases:
-  phase1: {labels: [probe, mean_diff], positions: ["response[:5]"]}
-  phase2: {labels: [probe_preclean, mean_diff_preclean], positions: ["response[:5]"]}
-  phase3: {labels: [mean_diff, mean_diff_top1], positions: ["response[:5]"]}
-"""
+EXPERIMENT = (
+    SMALL_EXPERIMENT.replace('layers: "3"', 'layers: "2-4"')
+    .replace("coefficients: [16, 24]", "coefficients: [12, 16, 24]")
+    .replace("subset: 2", "subset: 3")
+)
 LABELS = (
     "probe",
     "probe_top1",
@@ -69,19 +50,12 @@ SWEEP = (
 
 
 class Worker:
-    """The process of `tests/fault_worker.py`."""
+    """Runs commands in a folder, one after the other; what they print goes into `output.txt` there."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
         self._folder = folder
-        own = {"MLFLOW_TRACKING_URI": uri(folder), **(environment or {})}
-        self._process = subprocess.Popen(
-            [sys.executable, str(ROOT / "tests" / "fault_worker.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **own},
-            text=True,
-        )
-        assert self._read() == "ready"
+        self._environment = {**os.environ, "MLFLOW_TRACKING_URI": uri(folder), **(environment or {})}
+        self._process: Process | None = None
 
     def run(
         self,
@@ -89,22 +63,22 @@ class Worker:
         kill_after: float | None = None,
         environment: Mapping[str, str] = MappingProxyType({}),
     ) -> int:
-        """The exit code of a command; -9 where it was killed."""
-        request = {"arguments": arguments, "folder": str(self._folder), "kill_after": kill_after}
-        request |= {"environment": dict(environment)}
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        return int(self._read())
-
-    def _read(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().strip()
+        """The exit code of a command; -9 where it was killed after that many seconds."""
+        with (self._folder / "output.txt").open("ab") as log:
+            changed = {**self._environment, **environment}
+            self._process = Process(
+                "massact", *arguments, cwd=self._folder, env=changed, stdout=log, stderr=subprocess.STDOUT
+            )
+        try:
+            return self._process.wait(kill_after)
+        except subprocess.TimeoutExpired:
+            self.close()
+            return self._process.wait()
 
     def close(self) -> None:
-        """End it."""
-        self._process.kill()
-        self._process.communicate()
+        """End what still runs."""
+        if self._process is not None:
+            self._process.kill()
 
 
 def uri(folder: Path) -> str:
@@ -146,7 +120,7 @@ class Found:
 def look(folder: Path) -> Found:
     """Look into the store, and see that every evaluation has its files and every cell its one answer."""
     store = open_store(uri(folder))
-    answers = Answers.from_store(store, "faults")
+    answers = Answers.from_store(store, "small")
     assert store.warnings == []
     points = list(answers.evaluations)
     assert len({point.key for point in points}) == len(points)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -86,6 +87,7 @@ def seen_rows(model: SteerableModel) -> Iterator[list[tuple[int, int, int]]]:
             handle.remove()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_grid_gives_what_transformers_gives_row_by_row(architecture: str) -> None:
     model = tiny_model(architecture)
@@ -107,6 +109,7 @@ def test_steps_made_to_be_recorded_give_the_same_tokens(architecture: str, how: 
     assert generator.generate(grid(), how) == expected
 
 
+@pytest.mark.slow
 def test_places_without_a_row_never_count_beyond_the_last_position() -> None:
     model = tiny_model("gpt2")  # it looks positions up in a table
     generator, long = Generator(model, recorded=True), Generation(200, temperature=3.0)
@@ -126,17 +129,28 @@ def test_the_same_batches_give_the_same_tokens_in_bfloat16(recorded: bool) -> No
     assert again.generate(grid(), GREEDY) == first  # in buffers that held another batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recorded", [False, True])
 def test_rows_that_end_early_change_nothing_for_the_others(recorded: bool) -> None:
-    model = tiny_model("gemma3")
-    long = Generation(60, temperature=1.5, seed=1)
-    rows = [Row(prompt(4, i % 7), addition(i % N_LAYERS, 2.0, i), draw=i) for i in range(40)]
-    found = Generator(model, recorded=recorded).generate(rows, long)
+    found = Generator(tiny_model("gemma3"), recorded=recorded).generate(_long_rows(), LONG)
     assert len({len(tokens) for tokens in found}) > 10
     assert min(map(len, found)) < 10
-    assert found == [generate(model, [row], long)[0] for row in rows]
+    assert found == _each_long_row_alone()
 
 
+LONG = Generation(60, temperature=1.5, seed=1)
+
+
+def _long_rows() -> list[Row]:
+    return [Row(prompt(4, i % 7), push(i % N_LAYERS, 2.0, i), draw=i) for i in range(40)]
+
+
+@cache
+def _each_long_row_alone() -> list[tuple[int, ...]]:
+    return [generate(tiny_model("gemma3"), [row], LONG)[0] for row in _long_rows()]
+
+
+@pytest.mark.slow
 @given(
     st.lists(
         st.tuples(st.integers(2, 9), st.integers(-1, N_LAYERS - 1), st.sampled_from([-4.0, 0.0, 5.0])),
@@ -151,12 +165,19 @@ def test_no_batching_of_any_rows_changes_a_token(
     rows: list[tuple[int, int, float]], batch_rows: int, recorded: bool
 ) -> None:
     model = tiny_model("qwen3")
-    made = [
-        Row(prompt(length), None if layer < 0 else addition(layer, coefficient))
-        for length, layer, coefficient in rows
-    ]
-    found = Generator(model, batch_rows=batch_rows, recorded=recorded).generate(made, GREEDY)
-    assert found == [generate(model, [row], GREEDY)[0] for row in made]
+    found = Generator(model, batch_rows=batch_rows, recorded=recorded).generate(
+        [_row(*row) for row in rows], GREEDY
+    )
+    assert found == [_row_alone(*row) for row in rows]
+
+
+def _row(length: int, layer: int, coefficient: float) -> Row:
+    return Row(prompt(length), None if layer < 0 else addition(layer, coefficient))
+
+
+@cache
+def _row_alone(length: int, layer: int, coefficient: float) -> tuple[int, ...]:
+    return generate(tiny_model("qwen3"), [_row(length, layer, coefficient)], GREEDY)[0]
 
 
 def test_a_prompt_is_read_once_below_the_layers_that_are_steered() -> None:
@@ -286,6 +307,7 @@ print(len(found), (peak() - before) / budget)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak of memory as Linux gives it")
 def test_a_grid_ten_times_the_budget_runs_within_it() -> None:
     done = subprocess.run([sys.executable, "-c", _PEAK], capture_output=True, text=True, check=False)
@@ -313,6 +335,7 @@ print(generator.batch_rows)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space")
 def test_a_host_that_refuses_memory_halves_the_batch() -> None:
     done = subprocess.run([sys.executable, "-c", _LIMITED], capture_output=True, text=True, check=False)

@@ -2,8 +2,7 @@
 
 import os
 import signal
-import subprocess
-import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,32 +14,14 @@ from massact.judges.canaries import english_canaries
 from massact.store.read import RunStore, open_store
 from tests.judge_server import JudgeServer, Reply, Request, score_70_and_90
 from tests.prepared import PreparedStores
+from tests.processes import Process, massact
+from tests.small_plan import EXPERIMENT
+from tests.store_fixtures import Server
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent
-EXPERIMENT = """\
-name: small
-traits:
-  refusal: {{dataset: "toy:refusal"}}
-models:
-  toy:
-    base: {{variant: base, model: "toy:gemma-3-base"}}
-    instruct: {{variant: instruct, model: "toy:gemma-3-instruct"}}
-    dtype: float32
-    layers: "3"
-    coefficients: {coefficients}
-calibration: {{prompts: "toy:calibration", max_new_tokens: 8}}
-extraction: {{positions: ["response[:5]"], methods: [mean_diff, probe], uniform_dims: [1], layer_dims: [1]}}
-generation: {{max_new_tokens: 16}}
-judge: {{name: "openai:judge", base_url: "{url}", cache: off}}
-subset: 2
-phases:
-  phase1: {{labels: [probe, mean_diff], positions: ["response[:5]"]}}
-  phase2: {{labels: [probe], positions: ["response[:5]"]}}
-  phase3: {{labels: [probe], positions: ["response[:5]"]}}
-"""
-N_CELLS = 24
+N_CELLS = 16
 CANARIES = [f"<response-1>\n{one.exchange.response}\n</" for one in english_canaries(relevance=False)]
 
 
@@ -51,26 +32,33 @@ def _is_canary(request: Request) -> bool:
 class Place:
     """A folder that is calibrated and extracted, and a judge whose answers take a while."""
 
-    def __init__(self, folder: Path, judge: JudgeServer, stores: PreparedStores, uri: str = "") -> None:
+    def __init__(
+        self, folder: Path, judge: JudgeServer, stores: PreparedStores, server: Server | None = None
+    ) -> None:
         self.folder, self.judge = folder, judge
-        self.uri = uri or f"sqlite:///{folder}/mlflow.db"
+        self.uri = f"sqlite:///{folder}/mlflow.db" if server is None else server.address
         self.seconds = 0.0
+        self.gate = threading.Event()
         judge.answer = self._answer
         self.use_grid(0)
-        if not uri:
-            stores.copy((folder / "small.yaml").read_text(), folder)
-            return
-        for command in ("calibrate", "extract"):
-            process = self.start(command)
-            _, errors = process.communicate(timeout=300)
-            assert process.returncode == 0, errors
+        stores.copy((folder / "small.yaml").read_text(), folder, served=server is not None)
+        if server is not None:
+            server.start()
 
     def use_grid(self, n: int) -> None:
         """Take coefficients that no other test takes, so that nothing of the phase is finished."""
         coefficients = [4.0 + 2 * i + n / 10 for i in range(N_CELLS // 2)]
-        text = EXPERIMENT.format(url=self.judge.url, coefficients=coefficients)
+        text = (
+            EXPERIMENT.replace("coefficients: [16, 24]", f"coefficients: {coefficients}")
+            .replace(
+                "judge: likelihood",
+                f'judge: {{name: "openai:judge", base_url: "{self.judge.url}", cache: off}}',
+            )
+            .replace("max_new_tokens: 24", "max_new_tokens: 16")
+        )
         (self.folder / "small.yaml").write_text(text)
         self.seconds = 0.0
+        self.gate.set()
         self.n_before = len(self.store().evaluations("small")) if n else 0
         self.n_asked = len(self.asked)
 
@@ -84,10 +72,13 @@ class Place:
         return [one for one in list(self.judge.requests) if not _is_canary(one)]
 
     def _answer(self, request: Request) -> Reply:
-        delay = 0.0 if _is_canary(request) else self.seconds
+        delay = 0.0
+        if not _is_canary(request):
+            delay = self.seconds
+            self.gate.wait(120)
         return replace(score_70_and_90(request), delay_seconds=delay)
 
-    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+    def start(self, *arguments: str) -> Process:
         environment = {
             **os.environ,
             "MLFLOW_TRACKING_URI": self.uri,
@@ -96,19 +87,12 @@ class Place:
             "RAY_AUTH_MODE": "disabled",
             "PYTHONPATH": str(ROOT),
         }
-        return subprocess.Popen(
-            [sys.executable, "-m", "massact", *arguments, "--experiment", "small.yaml"],
-            cwd=self.folder,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return massact(*arguments, "--experiment", "small.yaml", cwd=self.folder, env=environment)
 
     def store(self) -> RunStore:
         return open_store(self.uri)
 
-    def sweep(self, *executor: str) -> "subprocess.Popen[str]":
+    def sweep(self, *executor: str) -> Process:
         """Phase 1, a cell a batch, once the judge has been asked."""
         n_before = len(self.asked)
         process = self.start("phase1", "--batch-rows", "2", "--max-rounds", "0", *executor)
@@ -169,16 +153,16 @@ def test_the_second_stops_at_once_and_loses_nothing_that_was_finished(
     place.use_grid(grid)
     place.seconds = 0.3
     process = place.sweep(*executor)
-    place.seconds = 30.0  # the judge hangs
+    place.gate.clear()  # the judge hangs
     n_asked, deadline = len(place.asked), time.monotonic() + 60
     while len(place.asked) == n_asked and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    time.sleep(1.0)
+    said = process.read_until("once more stops at once")
     assert process.poll() is None, "the first waits for the cells in hand"
     process.send_signal(signal.SIGINT)
     began = time.monotonic()
-    _, errors = process.communicate(timeout=25)
+    errors = said + process.communicate(timeout=25)[1]
     assert time.monotonic() - began < 10
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
@@ -186,6 +170,7 @@ def test_the_second_stops_at_once_and_loses_nothing_that_was_finished(
     assert place.phase_status() == "KILLED"
 
     place.seconds = 0.0
+    place.gate.set()
     again = place.start("phase1", "--max-rounds", "0")
     _, errors = again.communicate(timeout=60)
     assert again.returncode == 0, errors

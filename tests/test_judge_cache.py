@@ -145,7 +145,8 @@ def test_without_a_place_to_write_there_is_no_cache_and_one_warning(tmp_path: Pa
 
 
 def test_a_full_disk_is_no_obstacle(tmp_path: Path) -> None:
-    cache = _cache(tmp_path / "c.sqlite", said := [])
+    said: list[str] = []
+    cache = _cache(tmp_path / "c.sqlite", said)
     cache.keep({_digest(0): Verdict(1.0, 1.0)})
     assert cache._connection is not None
     pages = cache._connection.execute("PRAGMA page_count").fetchone()[0]
@@ -174,7 +175,8 @@ def test_a_file_that_is_locked_for_long_is_passed_by_and_asked_again(
 
 
 def test_threads_share_one(tmp_path: Path) -> None:
-    cache, errors = _cache(tmp_path / "c.sqlite", said := []), list[BaseException]()
+    said: list[str] = []
+    cache, errors = _cache(tmp_path / "c.sqlite", said), list[BaseException]()
 
     def work(k: int) -> None:
         try:
@@ -233,7 +235,8 @@ def test_processes_share_a_file_from_its_making_on_and_one_is_killed_while_it_wr
     said = [process.communicate(timeout=60)[0].split() for process in writers]
     victim.communicate()
     assert said == [["BEGUN", "DONE"]] * 4
-    cache = _cache(path, warnings := [])
+    warnings: list[str] = []
+    cache = _cache(path, warnings)
     wanted = [_digest(10**6 * k + n) for k in range(1, 5) for n in range(60)]
     assert len(cache.verdicts(wanted)) == len(wanted)
     assert not warnings

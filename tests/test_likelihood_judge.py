@@ -64,6 +64,7 @@ def answer(name: str, asked: list[str]) -> list[Exchange]:
     return [Exchange(question, response) for question, response in zip(asked, responses, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", INSTRUCT)
 def test_unsteered_responses_comply_coherently(judge: LikelihoodJudge, name: str) -> None:
     for verdict in judge.score(answer(name, questions())):

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from massact.cli.app import cli
 from massact.models import source
 from massact.toy import resolve
-from tests.test_end_to_end import EXPERIMENT
+from tests.small_plan import EXPERIMENT
 
 NOTE = "results of these weights from before generation settings, tokenizer and templates"
 

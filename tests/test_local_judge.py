@@ -111,6 +111,7 @@ def test_a_score_is_the_mean_weighted_by_the_integers_own_probabilities(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS, ids="-".join)
 def test_scores_do_not_depend_on_the_batch(
     kind: tuple[str, Digits], folders: dict[tuple[str, Digits], Path]
@@ -349,6 +350,7 @@ def own(folders: dict[tuple[str, Digits], Path]) -> tuple[SteerableModel, LocalJ
     )
 
 
+@pytest.mark.slow
 def test_the_steered_model_judges_itself_with_steering_off(own: tuple[SteerableModel, LocalJudge]) -> None:
     model, judge = own
     watched = _Watched(model, judge)

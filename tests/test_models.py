@@ -24,6 +24,7 @@ def _streams(architecture: str, tokens: torch.Tensor) -> dict[int, torch.Tensor]
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["gemma2", "gemma3", "llama", "gpt2"])
 def test_a_padded_grid_gives_token_for_token_what_single_rows_give(architecture: str) -> None:
     model = tiny_model(architecture)

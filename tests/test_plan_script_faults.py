@@ -147,6 +147,7 @@ def test_the_scripts_take_the_larger_delta_where_the_smaller_is_better(tmp_path:
     assert summary(asked(path)) == ("ok", (800, -30.0, 80.0), None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lines", "right"),
     [
@@ -181,6 +182,7 @@ def rightly(lines: Lines) -> tuple[Any, ...]:
     return ("ok", valid[0][-1], None) if valid else ("below_floor", None, misses[0][-1])
 
 
+@pytest.mark.slow
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(lines=FILES, rng=st.randoms(use_true_random=False))
 def test_ours_is_one_and_right_for_every_order_of_any_file(
@@ -213,6 +215,7 @@ def test_ours_is_the_scripts_answer_where_the_script_is_right(
         assert point.coherence_mean == theirs["best_coh"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lines", [HIDING, MISSES], ids=["a hidden result", "misses"])
 def test_ours_is_right_in_a_real_store(
     lines: Lines, uri: str, tmp_path: Path, migrated_database: Path, monkeypatch: pytest.MonkeyPatch

@@ -79,6 +79,7 @@ def place(
         yield found
 
 
+@pytest.mark.slow
 def test_the_gap_analysis_agrees(place: Place) -> None:
     said = re.findall(r"^(\S+) \[:(\d+)\]: (.*)$", place.run_script("gap_analysis"), re.MULTILINE)
     answer = massact.gaps(place.file, tracking_uri=place.uri, phase="phase1")

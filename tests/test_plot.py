@@ -68,6 +68,7 @@ def test_every_answer_gives_its_figure_and_leaves_settings_alone(name: str, answ
     assert not any(line.get_linewidth() == 7.5 for axes in figure.axes for line in axes.lines)
 
 
+@pytest.mark.slow
 def test_a_frame_draws_what_the_report_draws(answers: Answers) -> None:
     from massact.report.evidence import Evidence, Place
     from massact.report.section import drawing
@@ -98,6 +99,7 @@ def test_the_intervals_of_a_best_are_drawn(answers: Answers) -> None:
     assert bars[0] == 0 < bars[1]
 
 
+@pytest.mark.slow
 def test_another_floor_is_another_best(answers: Answers) -> None:
     runs = massact.runs.of(answers, 68.0).to_frame()
     crossed = [

@@ -81,6 +81,7 @@ def scaled(case: Case, factor: float) -> Case:
 FACTS = VectorFacts(unit_strength=0.01, norm=900.0)
 
 
+@pytest.mark.slow
 def test_where_relative_strength_is_the_truth_it_stays_with_its_own_constant(plain: Trial) -> None:
     best = decide(plain, "best")
     assert (best.form, best.answer) == (STRENGTH, "yes")
@@ -102,6 +103,7 @@ def test_four_groups_give_no_verdict_and_say_how_many_are_needed() -> None:
     assert "4 models and traits were evaluated, 5 are needed" in best.text
 
 
+@pytest.mark.slow
 def test_where_nothing_predicts_the_answer_is_no() -> None:
     rng = np.random.default_rng(8)
     # coefficients that have nothing to do with their vectors

@@ -117,6 +117,7 @@ def _plain(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tool", "page"), [("cli_reference", "cli"), ("json_contract", "json")])
 def test_a_page_made_from_the_source_is_current(root: Path, tool: str, page: str) -> None:
     # in a process of its own: click remembers the help option of a command that a test has invoked alone

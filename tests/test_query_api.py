@@ -46,7 +46,7 @@ def server(sqlite: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
 
 @pytest.fixture(scope="module")
 def postgresql(postgres: PostgresServer) -> str:
-    return fill(postgres.fresh()).uri
+    return fill(postgres.migrated()).uri
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,7 @@ def test_whatever_is_asked_the_answer_is_as_described(
     statuses: set[int] = set()
 
     @settings(
-        max_examples=20,
+        max_examples=12,
         deadline=None,
         derandomize=True,
         database=None,

@@ -152,6 +152,7 @@ scores = st.tuples(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(scores, scores), min_size=1, max_size=8), st.randoms())
 def test_a_loss_is_never_negative_and_order_does_not_matter(
     cells: list[tuple[tuple[float, float], tuple[float, float]]], random: Any

@@ -210,6 +210,7 @@ def stores(draw: st.DrawFn) -> list[Stored[EvaluationRow]]:
     ]
 
 
+@pytest.mark.slow
 @given(stores(), st.randoms(use_true_random=False))
 def test_every_floor_has_one_row_and_the_winner_that_no_other_beats(
     rows: list[Stored[EvaluationRow]], rng: random.Random

@@ -218,6 +218,7 @@ def test_more_room_means_more_workers_and_less_means_fewer(
     assert len(seen) == len(counts), "each comes once"
 
 
+@pytest.mark.slow
 def test_a_vector_is_put_once_and_travels_in_no_shard(
     executor: Callable[..., Any], cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -387,6 +388,7 @@ def test_rays_client_is_refused() -> None:
         require_ray(RayOptions(address="ray://head:10001"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("uri", "artifacts", "wanted"),
     [

@@ -1,6 +1,7 @@
 """What of a judge's answer is read as a score, and what is none."""
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -227,7 +228,7 @@ def test_what_a_judge_answers_after_its_thoughts_is_read(text: str) -> None:
      ("<|channel|>analysis<|message|>85", {}), ([{"type": "thinking", "thinking": "85"}], {})],
 )  # fmt: skip
 def test_thoughts_alone_are_no_score_and_the_reason_says_what_to_set(
-    text: object, fields: dict[str, str]
+    text: object, fields: dict[str, Any]
 ) -> None:
     thoughts = [(token, {"85": 1.0}) for token in ("Okay", "85", "85")]
     for written in (None, thoughts):

@@ -1,6 +1,5 @@
 """`massact rejudge`: a second judge on stored responses, against a real judge server and a real store."""
 
-import hashlib
 import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
@@ -22,22 +21,14 @@ from massact.store.write.tensors import read_responses
 from massact.sweep.context import Session
 from massact.sweep.rejudge import _place
 from massact.sweep.stored import stored_subject
-from tests.judge_server import JudgeServer, Reply, Request, completion
+from tests.judge_server import JUDGE, JudgeServer, Reply, Request, completion, judge_by_text, score_by_text
 from tests.prepared import PreparedStores
 from tests.small_plan import EXPERIMENT
 from tests.store_fixtures import evaluation_row
 
 pytestmark = pytest.mark.slow
 
-JUDGE = "openai:second"
 N_CELLS, N_QUESTIONS = 4, 2
-
-
-def score_by_text(request: Request) -> Reply:
-    """A judge whose scores follow from the text alone, all of them coherent."""
-    number = int(hashlib.sha256(request.prompt.encode()).hexdigest(), 16)
-    score = str(90 if request.is_coherence else 10 + number % 90)
-    return completion(score, {score: 1.0})
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +45,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory, prepared_stores: PreparedSto
 
 @pytest.fixture
 def judge(monkeypatch: pytest.MonkeyPatch) -> Iterator[JudgeServer]:
-    with JudgeServer() as server:
-        server.answer = score_by_text
-        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-        monkeypatch.setenv("OPENAI_API_KEY", "none")
+    with judge_by_text(monkeypatch) as server:
         yield server
 
 

@@ -71,6 +71,7 @@ class _Tags(HTMLParser):
                 self.addresses.append(value or "")
 
 
+@pytest.mark.slow
 def test_model_text_stays_text(report: Report) -> None:
     page = _Tags()
     page.feed(report.html)
@@ -102,6 +103,7 @@ def test_toys_are_named_as_such(report: Report, rows: Rows) -> None:
     assert "say nothing about Gemma" not in real.markdown
 
 
+@pytest.mark.slow
 def test_the_same_input_gives_the_same_report() -> None:
     given = report_input([scored(50.0, 90.0)], calibrations={"toy-gemma-3": calibration()})
     first, second = build_report(given), build_report(given)

@@ -13,14 +13,7 @@ from massact.report.results import gap_matrix
 from massact.report.summary import answers_in_short
 from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow
-from tests.report_rows import (
-    baseline,
-    criterion,
-    evidence,
-    experiment,
-    scored,
-    toy_rows,
-)
+from tests.report_rows import baseline, criterion, evidence, experiment, scored, toy_rows
 
 Rows = list[Stored[EvaluationRow]]
 
@@ -125,6 +118,7 @@ def test_random_direction_must_not_win() -> None:
     assert criterion(sanity_checks(evidence([real, below])), "random").ok
 
 
+@pytest.mark.slow
 def test_phase_notes_fit_and_say_what_is_cut(rows: Rows) -> None:
     given = experiment()
     many = [

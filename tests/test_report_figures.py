@@ -43,6 +43,7 @@ def some() -> Evidence:
     return evidence([one for one in toy_rows() if one.row.position == PLACE.position])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 def test_figure_has_content(name: str, some: Evidence) -> None:
     figure = drawing(FIGURES[name](some))

@@ -68,6 +68,7 @@ def test_what_cannot_be_written_is_said_before_anything_is_worked_out(tmp_path: 
         read_for_findings(binary)
 
 
+@pytest.mark.slow
 def test_findings_are_answers_recommendations_and_tables_without_figures() -> None:
     findings = build_report(report_input(toy_rows())).findings
     assert "### Can the best coefficient be predicted?" in findings

@@ -214,6 +214,7 @@ def test_a_legend_names_only_what_is_drawn() -> None:
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["probe", "no result at the floor"]
 
 
+@pytest.mark.slow
 def test_phases_show_the_figures_of_their_question() -> None:
     answers = Answers(
         evaluations=Evaluations.of(toy_rows()), groups=experiment().groups(), coefficient_ranges={}

@@ -50,6 +50,7 @@ def markdown(tmp_path_factory: pytest.TempPathFactory) -> str:
     return report.read_text()
 
 
+@pytest.mark.slow
 def test_the_report_of_published_figures_alone_shows_where_they_disagree(markdown: str) -> None:
     assert "## Where the published versions disagree" in markdown
     assert "77 published figures of 3 sources" in markdown

@@ -231,8 +231,9 @@ def test_a_row_with_what_is_no_number_is_refused(value: float) -> None:
 @pytest.mark.parametrize("name", ["n_scored", "n_unscored", "n_questions", "n_dims", "n_vectors"])
 @pytest.mark.parametrize("value", [MOST + 1, 2**62, -1])
 def test_what_the_reader_refuses_is_not_written(name: str, value: int) -> None:
+    changed: dict[str, Any] = {name: value}
     with pytest.raises(ValueError, match=f"{name} is no count from 0 to 2147483647: {value}"):
-        encode_row(replace(ROW, **{name: value}))
+        encode_row(replace(ROW, **changed))
     with pytest.raises(TypeError, match="layer is of the wrong type"):
         encode_row(replace(ROW, layer=1.5))  # type: ignore[arg-type]  # on purpose
 

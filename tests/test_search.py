@@ -74,6 +74,7 @@ def ladder(key: str = "a", **fields: object) -> Ladder:
     return Ladder(key=key, **{**given_, **fields})  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     shift=st.floats(-0.5, 0.5),
@@ -88,6 +89,7 @@ def test_finds_the_best_wherever_the_cliff_lies(shift: float, own: list[float], 
     assert near == len(found)
 
 
+@pytest.mark.slow
 def test_a_good_prior_makes_the_search_short() -> None:
     worlds = {str(i): World(10.3, 6.0) for i in range(30)}
     found, _ = search(worlds, [ladder(key) for key in worlds])
@@ -178,7 +180,7 @@ def test_a_delta_against_another_baseline_than_the_stores_steers_nothing() -> No
         evaluated("probe", coefficient=8.0, baseline_trait_mean=10.0, trait_mean=30.0, delta=20.0),
         evaluated("probe", coefficient=9.0, baseline_trait_mean=99.0, trait_mean=35.0, delta=-64.0),
     ]
-    points = Points.of([point_of(one.row, one.run_id, 1) for one in rows])
+    points = Points.of([point_of(one.row, one.run_id, 1) for one in rows])  # type: ignore[misc]
     store = SimpleNamespace(points_and_failures=lambda _: (points, []), screenings=lambda _: [])
     session = SimpleNamespace(
         stores=SimpleNamespace(read=lambda: nullcontext(store)),

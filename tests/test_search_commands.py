@@ -70,6 +70,7 @@ def n_runs(folder: Path) -> int:
     return len(json.loads(run(folder, "runs", "--format", "json").stdout)["rows"])
 
 
+@pytest.mark.slow
 def test_gaps_are_closed_and_the_one_that_cannot_be_is_explained(folder: Path) -> None:
     assert statuses(folder) == {
         "probe": "below_floor",
@@ -97,6 +98,7 @@ def test_gaps_are_closed_and_the_one_that_cannot_be_is_explained(folder: Path) -
     assert n_runs(folder) == before
 
 
+@pytest.mark.slow
 def test_a_search_uses_what_is_there_and_a_scan_begins_with_the_grid(folder: Path) -> None:
     line = ("search", "--method", "probe", "--position", "response[:5]", "--layers", "3")
     first = run(folder, *line, "--budget", "3")
@@ -139,6 +141,7 @@ def test_a_position_that_was_not_extracted_is_named(folder: Path) -> None:
     assert "activations not found at response[:9]: add it to extraction.positions" in result.output
 
 
+@pytest.mark.slow
 def test_a_hopeless_cell_is_given_up_and_no_question_about_results_sees_it(folder: Path) -> None:
     write(folder, grid="6, 90", least="100")
     line = ("search", "--method", "mean_diff", "--position", "response[:5]", "--layers", "4,5")
@@ -162,6 +165,7 @@ def test_a_hopeless_cell_is_given_up_and_no_question_about_results_sees_it(folde
     assert run(folder, "doctor").exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_gap_whose_cells_failed_before_is_tried_again(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

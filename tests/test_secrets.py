@@ -142,7 +142,7 @@ def _fail(place: Place) -> None:
 
 def _in_postgres(place: Place, postgres: PostgresServer) -> str:
     """Commands straight into a database whose address holds a password."""
-    uri = postgres.fresh()
+    uri = postgres.migrated()
     postgres.execute(f"CREATE ROLE canary LOGIN SUPERUSER PASSWORD '{DATABASE}' IN ROLE with_password")
     with_password = uri.replace("postgres@", f"canary:{quote(DATABASE, safe='')}@", 1)
     for command in ("calibrate", "extract", "status"):

@@ -16,6 +16,7 @@ import requests
 from massact.service.settings import free_port
 from massact.store.write.database import _head
 from tests.composed import ROOT, descendants
+from tests.processes import run_massact
 
 PASSWORD = "correct-horse-battery"
 
@@ -58,6 +59,14 @@ class Served:
         while (found := [pid for pid in self.family if _runs(pid)]) and time.monotonic() < deadline:
             time.sleep(0.05)
         return found
+
+
+def refused(folder: Path, *options: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """A service that is over before it serves."""
+    port = str(free_port("127.0.0.1"))
+    return run_massact(
+        "serve", "--port", port, *options, cwd=folder, env={**os.environ, **environment}, timeout=60
+    )
 
 
 def _runs(pid: int) -> bool:
@@ -110,9 +119,9 @@ def test_it_serves_runs_and_artifacts_and_stops_when_told(served: Served, folder
 
 @pytest.mark.slow
 def test_users_are_there_before_the_first_worker_and_a_weak_password_is_refused(folder: Path) -> None:
-    weak = Served(folder, "--auth", MLFLOW_AUTH_ADMIN_PASSWORD="short")
-    assert weak.process.wait(60) == 2
-    said = weak.errors.read_text()
+    weak = refused(folder, "--auth", MLFLOW_AUTH_ADMIN_PASSWORD="short")
+    assert weak.returncode == 2
+    said = weak.stderr
     assert "at least 12 characters" in said
     assert "MLFLOW_AUTH_ADMIN_PASSWORD_FILE" in said
     assert "Traceback" not in said
@@ -145,9 +154,9 @@ def test_an_older_schema_is_refused_with_what_to_do(folder: Path, option: str) -
         database.execute("UPDATE alembic_version SET version_num = '75868b020152'")
         database.execute("INSERT INTO experiments (experiment_id, name) VALUES (7, 'old')")
     before = (folder / "mlflow.db").read_bytes()
-    done = Served(folder, option)
-    assert done.process.wait(60) == 2
-    said = done.errors.read_text()
+    done = refused(folder, option)
+    assert done.returncode == 2
+    said = done.stderr
     assert "mlflow db upgrade" in said
     assert "Back it up" in said
     assert (folder / "mlflow.db").read_bytes() == before
@@ -156,9 +165,9 @@ def test_an_older_schema_is_refused_with_what_to_do(folder: Path, option: str) -
 def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         database.execute("CREATE TABLE cats (name TEXT)")
-    done = Served(tmp_path)
-    assert done.process.wait(60) == 2
-    assert "not MLflow's" in done.errors.read_text()
+    done = refused(tmp_path)
+    assert done.returncode == 2
+    assert "not MLflow's" in done.stderr
     assert not (tmp_path / "mlartifacts").exists()
 
 

@@ -98,9 +98,15 @@ def test_one_that_will_not_go_is_killed_with_its_children(
 ) -> None:
     monkeypatch.setattr(process, "STOP_SECONDS", 0.3)
     server = _server(STUBBORN)
-    said: list[str] = []
-    _wait_until(lambda: said.append(capfd.readouterr().err) or "".join(said).strip())
-    child = int("".join(said))
+    said = ""
+
+    def tells_its_child() -> bool:
+        nonlocal said
+        said += capfd.readouterr().err
+        return bool(said.strip())
+
+    _wait_until(tells_its_child)
+    child = int(said)
     assert _runs(child)
     server.end()
     _wait_until(lambda: not _runs(child))

@@ -51,6 +51,7 @@ def store(folder: Path, request: pytest.FixtureRequest, monkeypatch: pytest.Monk
     return Store(folder, request.node.name[:60])
 
 
+@pytest.mark.slow
 def test_no_two_take_the_same(store: Store) -> None:
     one, other = store.start(), store.start()
     assert one.take(KEYS, 5) == KEYS[:5]

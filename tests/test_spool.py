@@ -213,6 +213,7 @@ def test_what_one_run_is_refused_for_does_not_hold_up_the_others(
     assert [reason.partition("the run")[0] for reason in report.refused] == ["bad: ", "worse: "]
 
 
+@pytest.mark.slow
 def test_what_only_the_database_refuses_is_told_from_an_outage(
     spool: Spool, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -315,6 +316,7 @@ def test_a_long_journal_of_which_all_was_sent_begins_anew(
     assert len(names(uri)) == 11
 
 
+@pytest.mark.slow
 def test_what_waits_is_not_kept_in_memory(spool: Spool, uri: str) -> None:
     with shut(uri):
         spool.put(a_run("first"), experiment_id="0")
@@ -329,6 +331,7 @@ def test_what_waits_is_not_kept_in_memory(spool: Spool, uri: str) -> None:
     assert kept < 12_000_000
 
 
+@pytest.mark.slow
 def test_an_end_of_the_interpreter_loses_nothing(uri: str, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
@@ -420,12 +423,14 @@ def _check_full(output: str, folder: Path, uri: str, reason: str) -> None:
     assert names(uri) == [f"run {i:03}" for i in range(n_written)]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_clear_error_and_costs_nothing_that_was_written(uri: str, tmp_path: Path) -> None:
     """A limit on the size of files stands in for the disk: the kernel cuts the last write short in the same way."""
     output = _fill(tmp_path / "spool", uri, 400_000)
     _check_full(output, tmp_path / "spool", uri, os.strerror(errno.EFBIG))
 
 
+@pytest.mark.slow
 def test_a_file_system_that_is_full_is_one_clear_error(uri: str, tmp_path: Path) -> None:
     folder = tmp_path / "small"
     folder.mkdir()

@@ -59,7 +59,7 @@ def store(request: pytest.FixtureRequest, uri: str) -> Store:
         address, fresh = request.getfixturevalue("server")
         return Store(address, fresh())
     if request.param == "postgresql":
-        uri = request.getfixturevalue("postgres").fresh()
+        uri = request.getfixturevalue("postgres").migrated()
     return Store(uri, Tracker(uri, "study", floor=68).experiment_id)
 
 
@@ -112,6 +112,7 @@ def _content(store: Store, run_id: str) -> dict[str, Any]:
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_arrived", [0, 2, 5])
 def test_a_crash_between_sending_and_marking_makes_no_second_run(
     store: Store, tmp_path: Path, n_arrived: int
@@ -129,6 +130,7 @@ def test_a_crash_between_sending_and_marking_makes_no_second_run(
     assert journals(tmp_path / "spool") == []
 
 
+@pytest.mark.slow
 def test_what_was_deleted_since_is_not_brought_back(store: Store, tmp_path: Path) -> None:
     _left_behind(tmp_path / "spool", store)
     _sent_by_hand(store, *IDS)
@@ -276,7 +278,7 @@ def test_what_a_server_refuses_does_not_hold_up_the_others(
 def test_a_database_server_that_is_restarted_costs_only_the_delay(
     postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uri = postgres.fresh()
+    uri = postgres.migrated()
     experiment_id = Tracker(uri, "study", floor=68).experiment_id
     said: list[str] = []
     spool = Spool(tmp_path / "spool", uri, "study", say=said.append)

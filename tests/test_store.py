@@ -31,7 +31,7 @@ def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 @pytest.fixture(scope="module")
 def postgresql(postgres: PostgresServer) -> Place:
-    filled = fill(postgres.fresh())
+    filled = fill(postgres.migrated())
     return Place(filled.uri, filled)
 
 

@@ -170,6 +170,7 @@ def test_a_name_that_no_host_has() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_address", [False, True])
 def test_a_host_that_never_answers(monkeypatch: pytest.MonkeyPatch, in_address: bool) -> None:
     if not in_address:

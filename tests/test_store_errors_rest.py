@@ -141,6 +141,7 @@ def test_an_answer_that_trickles(
     assert time.monotonic() - began < 2
 
 
+@pytest.mark.slow
 def test_a_slow_answer_is_an_answer(scripted: tuple[str, type[Scripted]]) -> None:
     address, handler = scripted
     handler.body, handler.delay = b"{}", 0.1

@@ -150,7 +150,7 @@ SHARED: Any = {
 }
 
 
-@settings(max_examples=25, **SHARED)
+@settings(max_examples=15, **SHARED)
 @given(events=histories(max_size=20), seed=SEEDS)
 def test_the_answers_are_those_of_the_oracle(
     migrated_database: Path, folder: Path, events: list[Any], seed: int
@@ -159,7 +159,7 @@ def test_the_answers_are_those_of_the_oracle(
 
 
 @pytest.mark.slow
-@settings(max_examples=60, **SHARED)
+@settings(max_examples=30, **SHARED)
 @given(events=histories(max_size=40), seed=SEEDS)
 def test_the_answers_are_those_of_the_oracle_in_long_histories(
     migrated_database: Path, folder: Path, events: list[Any], seed: int

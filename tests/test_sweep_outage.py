@@ -1,10 +1,6 @@
 """A sweep through a tracking server that is killed in the middle and started again."""
 
 import os
-import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,44 +8,15 @@ from pathlib import Path
 import pytest
 
 from massact.store.read import open_store
-from tests.small_plan import EXPERIMENT, ROOT
-from tests.store_fixtures import _wait_for
+from tests.prepared import PreparedStores
+from tests.processes import Process, massact
+from tests.small_plan import EXPERIMENT
+from tests.store_fixtures import Server
 
 pytestmark = pytest.mark.slow
 
-COEFFICIENTS = "coefficients: [4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30, 32, 34]"
-N_CELLS = 2 * 16
-
-
-class Server:
-    """A real tracking server on loopback that can be killed and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.address = f"http://127.0.0.1:{self.port}"
-        self.database = f"sqlite:///{folder}/server.db"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
-        command += ["--port", str(self.port), "--backend-store-uri", self.database]
-        command += ["--artifacts-destination", str(self.folder / "artifacts")]
-        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        log = self.folder / "server.log"
-        with log.open("a") as out:
-            self.process = subprocess.Popen(
-                command, stdout=out, stderr=out, env=environment, cwd=self.folder, start_new_session=True
-            )
-        _wait_for(f"{self.address}/health", self.process, log)
-
-    def kill(self) -> None:
-        if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(30)
-        self.process = None
+COEFFICIENTS = "coefficients: [4, 8, 12, 16, 20, 24, 28, 32]"
+N_CELLS = 2 * 8
 
 
 class Place:
@@ -57,19 +24,11 @@ class Place:
 
     def __init__(self, folder: Path, server: Server) -> None:
         self.folder, self.server = folder, server
-        (folder / "small.yaml").write_text(EXPERIMENT.replace("coefficients: [16, 24]", COEFFICIENTS))
 
-    def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-m", "massact", *arguments, "--experiment", "small.yaml"]
-        return subprocess.Popen(
-            [*command, "--tracking-uri", self.server.address],
-            cwd=self.folder,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def start(self, *arguments: str) -> Process:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        more = ("--experiment", "small.yaml", "--tracking-uri", self.server.address)
+        return massact(*arguments, *more, cwd=self.folder, env=environment)
 
     def run(self, *arguments: str) -> str:
         process = self.start(*arguments)
@@ -81,7 +40,7 @@ class Place:
         """Of every finished evaluation, straight from the database: two of one key come twice."""
         import sqlite3
 
-        connection = sqlite3.connect(self.folder / "server.db")
+        connection = sqlite3.connect(self.folder / "mlflow.db")
         rows = connection.execute(
             "select k.value from runs r join tags k on k.run_uuid = r.run_uuid and k.key = 'massact.key' "
             "join tags t on t.run_uuid = r.run_uuid and t.key = 'massact.kind' "
@@ -90,7 +49,7 @@ class Place:
         connection.close()
         return [key for (key,) in rows]
 
-    def sweep_until(self, n: int, *options: str) -> "subprocess.Popen[str]":
+    def sweep_until(self, n: int, *options: str) -> Process:
         """Phase 1, a cell a batch, until the store has so many evaluations."""
         process = self.start("phase1", "--batch-rows", "2", "--max-rounds", "0", *options)
         deadline = time.monotonic() + 120
@@ -101,14 +60,13 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
+def place(prepared_stores: PreparedStores, tmp_path: Path) -> Iterator[Place]:
+    text = EXPERIMENT.replace("coefficients: [16, 24]", COEFFICIENTS)
+    prepared_stores.copy(text, tmp_path, served=True)
     server = Server(tmp_path)
     server.start()
-    made = Place(tmp_path, server)
     try:
-        made.run("calibrate")
-        made.run("extract")
-        yield made
+        yield Place(tmp_path, server)
     finally:
         server.kill()
 
@@ -116,7 +74,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
 def test_a_sweep_outlives_its_server(place: Place) -> None:
     process = place.sweep_until(3)
     place.server.kill()
-    time.sleep(4)
+    time.sleep(2)  # of an outage
     assert process.poll() is None
     place.server.start()
     _, errors = process.communicate(timeout=200)

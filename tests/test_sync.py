@@ -1,6 +1,5 @@
 """`massact sync` as a command: what ended processes left is sent, once, and what is left is told."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from massact.store.spool import Spool, send_leftovers
 from massact.store.spool.journal import Home, Opening, RunRecord, Sent, create_journal, encode
 from massact.store.write.client import connect
 from tests.postgres_server import PostgresServer
+from tests.processes import Process, run_massact
 from tests.spool_runs import a_run, journals, names, shut
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
@@ -95,7 +95,7 @@ def test_a_torn_line_does_not_spoil_the_mark_that_follows_it(
     monkeypatch.setattr("massact.store.spool.recover._put_away", lambda journal, *_: journal.close())
     send_leftovers(tmp_path / "spool", None, say=print)
     monkeypatch.undo()
-    (report,) = send_leftovers(tmp_path / "spool", None, say=print) or [None]
+    (report,) = send_leftovers(tmp_path / "spool", None, say=print) or [None]  # type: ignore[list-item]
     assert report is None or (report.sent, report.there, report.damaged) == (0, 0, [])
 
 
@@ -207,8 +207,7 @@ def test_a_password_comes_from_the_tracking_uri_for_the_same_place(
     postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    uri = postgres.fresh()
-    names(uri)  # made
+    uri = postgres.migrated()
     postgres.execute("CREATE ROLE spooler LOGIN SUPERUSER PASSWORD 'hush' IN ROLE with_password")
     with_password = uri.replace("postgres@", "spooler:hush@", 1)
     monkeypatch.setattr("massact.store.spool.spool.Sender.send", _down)
@@ -232,6 +231,7 @@ def _down(*_: object, **__: object) -> None:
     raise StoreError("down")
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_left_is_sent_by_another(uri: str, tmp_path: Path, root: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path\n"
@@ -242,26 +242,19 @@ def test_what_a_killed_process_left_is_sent_by_another(uri: str, tmp_path: Path,
         "print('written', flush=True)\n"
         "time.sleep(60)\n"
     )
-    command = [sys.executable, "-c", code, tmp_path / "spool", uri]
     with shut(uri):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "written\n"
-            os.kill(process.pid, signal.SIGKILL)
-        assert process.returncode == -signal.SIGKILL
-    done = subprocess.run(
-        [sys.executable, "-m", "massact", "sync", "--spool", tmp_path / "spool"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        cwd=tmp_path,
-    )
+        process = Process("-c", code, tmp_path / "spool", uri, cwd=root)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "written\n"
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    done = run_massact("sync", "--spool", tmp_path / "spool", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "30 sent\n" in done.stdout
     assert names(uri) == [f"run {i:02}" for i in range(30)]
 
 
+@pytest.mark.slow
 def test_torch_is_not_loaded(uri: str, tmp_path: Path) -> None:
     _leave(tmp_path / "spool", uri, "one")
     code = (

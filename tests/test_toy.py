@@ -173,6 +173,7 @@ def small_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODEL_NAMES)
 def test_training_leaves_the_planting_intact(small_build: Path, name: str) -> None:
     family = family_of(name)
@@ -222,6 +223,7 @@ def test_one_seed_gives_one_set_of_bytes(small_build: Path, tmp_path: Path) -> N
         assert (tmp_path / path).read_bytes() == (small_build / path).read_bytes(), path
 
 
+@pytest.mark.slow
 def test_an_instruct_model_brings_its_base(tmp_path: Path) -> None:
     messages: list[str] = []
     made = build(tmp_path, models=["gemma-2-instruct"], scale=SMALL, progress=messages.append)
@@ -237,6 +239,7 @@ def test_an_unknown_model_is_refused_before_any_work(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_toys_are_not_built_over_something(tmp_path: Path, root: Path) -> None:
     (tmp_path / "there").mkdir()
     done = subprocess.run(

@@ -7,8 +7,6 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -25,10 +23,11 @@ from massact.store.write.client import connect
 from massact.store.write.database import _head
 from massact.store.write.run_writer import open_writer
 from massact.store.write.tracker import Tracker
-from tests.composed import ROOT
 from tests.postgres_server import PostgresServer
+from tests.processes import Process, run_massact
 from tests.store_errors import TOY, gaps
 from tests.store_fixtures import EXPERIMENT, Filler, evaluation_row, row_tags
+from tests.templates import TEMPLATE
 
 NEWER, OLDER, BEFORE = "0123456789ab", "75868b020152", "17e22815139b"
 FIRST_COMMAND = (
@@ -143,12 +142,12 @@ def test_runs_of_another_mlflow_are_neither_migrated_nor_waited_for(
     assert {one.name for one in path_of(uri).parent.iterdir()} <= {"store.db", "mlruns"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [OLDER, NEWER])
 def test_a_phase_on_a_store_of_another_mlflow_ends_at_once(uri: str, version: str) -> None:
     add_run(uri)
     set_version(uri, version)
-    command = [sys.executable, "-m", "massact", "main", "--experiment", str(TOY), "--tracking-uri", uri]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = run_massact("main", "--experiment", TOY, "--tracking-uri", uri, cwd=path_of(uri).parent)
     assert done.returncode == 2
     (line,) = [one for one in done.stderr.splitlines() if one.startswith("error: ")]
     assert "older MLflow" in line if version == OLDER else "newer MLflow" in line
@@ -179,6 +178,7 @@ def make_half(path: Path, *, version: str | None) -> None:
     engine.dispose()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [None, "df50e92ffc5e"])
 def test_a_half_made_store_is_made_anew_and_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str | None
@@ -229,18 +229,9 @@ def test_what_lies_beside_a_store_that_is_gone_is_not_played_back(
     assert [one.name for one in tmp_path.iterdir()] == ["store.db"]
 
 
-def begin(uri: str, folder: Path) -> "subprocess.Popen[str]":
-    process = subprocess.Popen(
-        [sys.executable, "-c", FIRST_COMMAND, uri],
-        cwd=folder,
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def begin(uri: str, folder: Path) -> Process:
+    environment = {name: value for name, value in os.environ.items() if name != TEMPLATE}
+    process = Process("-c", FIRST_COMMAND, uri, cwd=folder, env=environment)
     assert process.stdout is not None
     assert process.stdout.readline() == "begun\n"
     return process
@@ -339,19 +330,20 @@ def test_a_store_of_an_older_mlflow_is_migrated_when_that_is_asked_for(older_sto
     assert content(older_store) == before
     assert open_store(uri).warnings  # and it is read as it is
 
-    command = [sys.executable, "-m", "massact", "serve", "--upgrade", "--backend-store-uri", uri]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    upgrade = ("serve", "--upgrade", "--backend-store-uri", uri)
+    done = run_massact(*upgrade, cwd=older_store.parent)
     assert done.returncode == 0, done.stderr
     (kept,) = (one for one in older_store.parent.iterdir() if "before-upgrade" in one.name)
     assert f"as it was: {kept}" in done.stdout
     assert content(kept) == before
     assert is_whole(older_store)
     assert connect(uri).get_run("a").info.run_name == "old run"
-    again = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    again = run_massact(*upgrade, cwd=older_store.parent)
     assert again.returncode == 0, again.stderr
     assert len(list(older_store.parent.iterdir())) == 2 + (older_store.parent / "mlruns").exists()
 
 
+@pytest.mark.slow
 def test_a_migration_that_fails_leaves_the_store_as_it_was(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     add_run(uri)
     set_version(uri, OLDER)  # whose tables are there already, so that the migrations after it fail

@@ -20,6 +20,7 @@ from massact.store.schema.names import IMPORTING_TAG
 from massact.store.write.client import connect, process_tag
 from massact.store.write.experiments import ensure_experiment
 from tests.postgres_server import PostgresServer
+from tests.processes import massact
 from tests.store_fixtures import tracking_server
 from tests.transfer_files import (
     EXPERIMENT,
@@ -145,11 +146,8 @@ def test_a_claim_is_renewed_while_it_is_held(uri: str) -> None:
 
 
 def import_at_once(uri: str, tree: Path, n: int) -> list[str]:
-    command = [sys.executable, "-m", "massact", "import", str(tree), "--experiment", EXPERIMENT]
-    begun = [
-        subprocess.Popen([*command, "--tracking-uri", uri], stdout=subprocess.PIPE, text=True)
-        for _ in range(n)
-    ]
+    command = ("import", tree, "--experiment", EXPERIMENT, "--tracking-uri", uri)
+    begun = [massact(*command, cwd=tree) for _ in range(n)]
     return [one.communicate(timeout=240)[0] for one in begun]
 
 
@@ -175,8 +173,7 @@ def test_three_imports_at_once_store_each_result_once(uri: str, tree: Path) -> N
 
 @pytest.mark.slow
 def test_two_imports_at_once_into_postgresql(postgres: PostgresServer, tree: Path) -> None:
-    uri = postgres.fresh()
-    connect(uri)
+    uri = postgres.migrated()
     check_once(uri, import_at_once(uri, tree, 2))
     assert claims(uri) == {}
 

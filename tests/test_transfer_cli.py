@@ -66,6 +66,7 @@ def test_a_dry_run_writes_nothing(tree: Path, tmp_path: Path, monkeypatch: pytes
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
 
 
+@pytest.mark.slow
 def test_a_dry_run_loads_nothing_heavy(tree: Path, tmp_path: Path) -> None:
     code = (
         "import sys\n"
@@ -136,6 +137,7 @@ def test_a_store_that_is_none_is_one_clear_line(tree: Path, tmp_path: Path) -> N
     assert "not a database" in done.stderr
 
 
+@pytest.mark.slow
 def test_an_interruption_keeps_what_was_written(
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +164,7 @@ def test_an_interruption_keeps_what_was_written(
     assert len(list(stored_contents(uri, EXPERIMENT))) == 5
 
 
+@pytest.mark.slow
 def test_export_lists_its_files(uri: str, tree: Path, tmp_path: Path) -> None:
     import_to_store(uri, tree)
     arguments = (

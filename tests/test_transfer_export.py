@@ -113,6 +113,7 @@ def answers(uri: str) -> Any:
     return rows, calibrations(uri)
 
 
+@pytest.mark.slow
 def test_an_imported_tree_comes_back(uri: str, empty: str, tmp_path: Path) -> None:
     report = import_to_store(uri, old_tree(tmp_path / "old"))
     assert report.totals.refused == 0
@@ -154,6 +155,7 @@ def test_whatever_is_imported_can_be_read(uri: str, tmp_path: Path) -> None:
     assert import_to_store(uri, tmp_path / "out").totals.imported == 0
 
 
+@pytest.mark.slow
 def test_superseded_results_come_back_too(uri: str, empty: str, tmp_path: Path) -> None:
     import_to_store(uri, old_tree(tmp_path / "old"))
     export(uri, tmp_path / "out", superseded=True)
@@ -256,6 +258,7 @@ def fill(uri: str, runs: list[FinishedRun]) -> None:
         writer.write(runs)
 
 
+@pytest.mark.slow
 def test_measured_results_come_back(uri: str, empty: str, tmp_path: Path) -> None:
     fill(uri, [*measured_runs(), measured_calibration()])
     export(uri, tmp_path / "out")

@@ -309,6 +309,7 @@ def test_a_file_that_is_no_calibration_is_refused(aggregate: Any, tmp_path: Path
     assert report.totals.imported == 1
 
 
+@pytest.mark.slow
 def test_an_interrupted_import_goes_on_where_it_stopped(tmp_path: Path) -> None:
     lines = [evaluation(vectors=[vector(weight=float(i))]) for i in range(2 * CHUNK_RUNS + 7)]
     path = results(tmp_path, [header(), baseline(), *lines])

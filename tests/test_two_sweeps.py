@@ -2,7 +2,6 @@
 
 import re
 import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,13 +15,12 @@ from massact.store.read.contents import stored_runs
 from massact.store.schema import Kind, Tag
 from tests.judge_server import JudgeServer, Reply, Request, completion, score_70_and_90
 from tests.prepared import PreparedStores
+from tests.processes import Process
+from tests.store_fixtures import Server
 from tests.test_interrupt import N_CELLS, Place, _is_canary
-from tests.test_sweep_outage import Server
 
 pytestmark = pytest.mark.slow
 
-SLOW = 8.0
-"""Seconds of a judge's answer while the second sweep starts, so that the first is still at work then."""
 PHASE = ("phase1", "--batch-rows", "2", "--max-rounds", "0")
 
 
@@ -30,15 +28,13 @@ PHASE = ("phase1", "--batch-rows", "2", "--max-rounds", "0")
 def place(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, prepared_stores: PreparedStores
 ) -> Iterator[Place]:
-    folder, uri = tmp_path_factory.mktemp("two"), ""
+    folder = tmp_path_factory.mktemp("two")
     with ExitStack() as open_now:
-        if request.param == "http":
-            server = Server(folder)
-            server.start()
+        server = Server(folder) if request.param == "http" else None
+        if server is not None:
             open_now.callback(server.kill)
-            uri = server.address
         judge = open_now.enter_context(JudgeServer())
-        yield Place(folder, judge, prepared_stores, uri)
+        yield Place(folder, judge, prepared_stores, server)
 
 
 def _keys(place: Place, kind: Kind) -> Counter[str]:
@@ -59,7 +55,7 @@ def _n_at_work(place: Place) -> int:
         source.close()
 
 
-def _ended(*processes: "subprocess.Popen[str]") -> list[str]:
+def _ended(*processes: Process) -> list[str]:
     """What each said, once it has ended well."""
     said = []
     for process in processes:
@@ -78,12 +74,13 @@ def _evaluated(text: str) -> int:
 
 def test_two_equal_sweeps_do_everything_once(place: Place) -> None:
     place.use_grid(1)
-    place.seconds = SLOW
+    place.gate.clear()  # so that the first is still at work when the second begins
     before = _keys(place, Kind.EVALUATION)
     n_dead = _n_at_work(place)
     both = (place.start(*PHASE), place.start(*PHASE))
     _until(lambda: _n_at_work(place) == n_dead + len(both))
     place.seconds = 0.05
+    place.gate.set()
     said = _ended(*both)
     new = _keys(place, Kind.EVALUATION) - before
     assert sorted(new.values()) == [1] * N_CELLS
@@ -99,14 +96,15 @@ def test_the_other_does_what_is_left_when_one_ends_early(
     place: Place, grid: int, number: signal.Signals
 ) -> None:
     place.use_grid(grid)
-    place.seconds = SLOW
+    place.seconds = 0.2
     before = _keys(place, Kind.EVALUATION)
     n_dead = _n_at_work(place)
     first = place.sweep()
+    place.gate.clear()  # so that it is still at work when the second begins
     second = place.start(*PHASE)
     _until(lambda: _n_at_work(place) == n_dead + 2)
-    place.seconds = 0.2
-    _until(lambda: place.n_found > 6)
+    place.gate.set()
+    _until(lambda: place.n_found > 3)
     first.send_signal(number)
     (said,) = _ended(second)
     first.communicate(timeout=60)

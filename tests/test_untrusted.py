@@ -166,6 +166,7 @@ def test_a_tensor_that_says_it_is_larger_than_its_file(tmp_path: Path) -> None:
         read_tensor(file, "vector")
 
 
+@pytest.mark.slow
 def test_nothing_in_the_package_unpickles_or_evaluates() -> None:
     """A new reader has to be safetensors, JSON, SafeLoader or come with a test above."""
     banned = {
@@ -314,7 +315,7 @@ def test_tags_that_others_wrote_stop_no_answer(tmp_path: Path, monkeypatch: pyte
             same_as=text,
         )
     for i, changes in enumerate(ROWS):
-        fields = {**json.loads(encode_row(evaluation_row(key=f"row-{i}", coefficient=i + 50.0))), **changes}
+        fields = {**json.loads(encode_row(evaluation_row(key=f"row-{i}", coefficient=i + 50.0))), **changes}  # type: ignore[dict-item]
         run("FINISHED", kind="evaluation", row=json.dumps(fields), key=f"row-{i}")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.chdir(tmp_path)
