@@ -142,7 +142,7 @@ LONG = Generation(60, temperature=1.5, seed=1)
 
 
 def _long_rows() -> list[Row]:
-    return [Row(prompt(4, i % 7), push(i % N_LAYERS, 2.0, i), draw=i) for i in range(40)]
+    return [Row(prompt(4, i % 7), addition(i % N_LAYERS, 2.0, i), draw=i) for i in range(40)]
 
 
 @cache
