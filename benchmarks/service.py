@@ -52,7 +52,7 @@ def main() -> None:
     if given.part:
         PARTS[given.part](given.url, given.seconds)
         return
-    from tests.postgres_server import postgres_server
+    from tests.support.postgres_server import postgres_server
 
     with postgres_server() as postgres, tempfile.TemporaryDirectory(prefix="massact-service-") as folder:
         uri = postgres.fresh()

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.templates import TEMPLATE, share_tables
+from tests.support.templates import TEMPLATE, share_tables
 
 if TYPE_CHECKING:
-    from tests.access_server import World
-    from tests.postgres_server import PostgresServer
-    from tests.prepared import PreparedStores
+    from tests.support.access_server import World
+    from tests.support.postgres_server import PostgresServer
+    from tests.support.prepared import PreparedStores
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -83,7 +83,7 @@ def uri(migrated_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.fixture(scope="session")
 def prepared_stores(shared_folder: Path) -> "PreparedStores":
     """Stores with a calibration and an extraction, shared by all processes of the session."""
-    from tests.prepared import PreparedStores
+    from tests.support.prepared import PreparedStores
 
     return PreparedStores(shared_folder / "prepared")
 
@@ -91,7 +91,7 @@ def prepared_stores(shared_folder: Path) -> "PreparedStores":
 @pytest.fixture(scope="session")
 def postgres() -> Iterator["PostgresServer"]:
     """A PostgreSQL of this process's own; `postgres.fresh()` is the tracking URI of a new database in it."""
-    from tests.postgres_server import postgres_server
+    from tests.support.postgres_server import postgres_server
 
     with postgres_server() as server:
         yield server
@@ -100,7 +100,7 @@ def postgres() -> Iterator["PostgresServer"]:
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator["World"]:
     """A tracking server with logins, a user of each role, and an experiment of the owner's."""
-    from tests.access_server import World, access_server
+    from tests.support.access_server import World, access_server
 
     with access_server(tmp_path_factory.mktemp("access")) as server:
         yield World(server)

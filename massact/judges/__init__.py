@@ -1,6 +1,6 @@
 """Judges: who scores a response for trait and coherence.
 
-`tests/test_judges.py` runs every one of them through the same contract. Other packages add judges by entry points
+`tests/judges/test_judges.py` runs every one of them through the same contract. Other packages add judges by entry points
 (docs/extending.md).
 """
 

@@ -1,6 +1,6 @@
 # The plan's own script: checkpoint after phase 3, the cleaning curve.
 # Taken from experiment_plan.md as it is there, without the shell's quoting, and kept as it is, with its
-# known faults (see tests/test_plan_scripts.py): what it is right about our answers must agree with.
+# known faults (see tests/interop/test_plan_scripts.py): what it is right about our answers must agree with.
 import json
 from pathlib import Path
 

@@ -1,6 +1,6 @@
 """Executors: who runs the cells of a plan. `local` is this process, `ray` a cluster.
 
-Each satisfies `massact.sweep.executors.base.Executor`; `tests/test_executors.py` runs each through the same
+Each satisfies `massact.sweep.executors.base.Executor`; `tests/sweep/test_executors.py` runs each through the same
 contract. Other packages add executors by entry points (docs/extending.md).
 """
 

@@ -1,0 +1,155 @@
+"""The one rule of which setting is current: `gaps`, `best`, the report and the store's own record keep to it."""
+
+from dataclasses import replace
+from typing import Any
+
+import massact
+from massact.config.matrix import declared_by
+from massact.domain import Group
+from massact.query import Answers, Evaluations, Filters, ask_gaps
+from massact.query.groups import Currency, slices
+from massact.report.evidence import Evidence, Place
+from massact.store.read.base import Stored
+from massact.store.schema import DeclaredSetting, EvaluationRow, decode_declared, encode_declared
+from tests.support.report_rows import experiment, row
+from tests.support.store_fixtures import answers_of, evaluated, evaluation_row, stored
+
+FLOOR = 68.0
+PROBE = Group("gemma", "refusal", "response[:5]", "probe")
+SETTING = DeclaredSetting(
+    judge="likelihood",
+    subset=0,
+    max_new_tokens=64,
+    temperature=0.0,
+    seed=0,
+    directions={"refusal": "positive"},
+)
+
+
+def odd(label: str = "probe", **changes: Any) -> Stored[EvaluationRow]:
+    """Evaluated once in another setting, later."""
+    values = {
+        "key": f"odd-{label}",
+        "setting": "odd",
+        "max_new_tokens": 16,
+        "coherence_mean": 10.0,
+        **changes,
+    }
+    return stored(evaluation_row(label, **values), run_id=f"odd-{label}", finished_at=9000)
+
+
+def test_one_odd_evaluation_opens_no_gap_where_a_file_says_the_setting() -> None:
+    rows = [evaluated("probe"), odd()]
+    answer = ask_gaps.of(answers_of(rows, groups=(PROBE,), currency=Currency(SETTING)), FLOOR)
+    assert [(one.setting, one.status, one.is_current) for one in answer.rows] == [
+        ("setting-1", "ok", True),
+        ("odd", "below_floor", False),
+    ]
+    assert answer.remaining == ()
+    alone = ask_gaps.of(answers_of(rows, groups=(PROBE,)), FLOOR)
+    assert [one.is_current for one in alone.rows] == [True, False]
+    assert alone.rows[0].setting == "odd", "without a file the one run last"
+
+
+def test_a_group_that_was_run_in_another_setting_alone_is_a_gap_and_is_shown() -> None:
+    rows = [evaluated("mean_diff"), odd(coherence_mean=90.0)]
+    (current, shown) = ask_gaps.of(
+        answers_of(rows, groups=(PROBE,), currency=Currency(SETTING).over(slices(rows))), FLOOR
+    ).rows
+    assert (current.status, current.setting, current.is_current) == ("missing", None, True)
+    assert (shown.status, shown.is_current) == ("ok", False)
+
+
+def test_where_nothing_was_run_as_the_file_says_the_last_setting_counts_and_is_said_to() -> None:
+    answer = ask_gaps.of(
+        answers_of([odd(coherence_mean=90.0)], groups=(PROBE,), currency=Currency(SETTING)), FLOOR
+    )
+    assert [(one.status, one.is_current) for one in answer.rows] == [("ok", True)]
+    assert answer.notes == (
+        "gemma, refusal: nothing was evaluated in the setting that the experiment file declares; what was run last is "
+        "taken for current",
+    )
+
+
+def test_everything_that_a_file_tells_decides() -> None:
+    same = evaluation_row()
+    assert SETTING.holds(same)
+    others: tuple[dict[str, Any], ...] = (
+        {"judge": "openai:m"}, {"subset": 5}, {"max_new_tokens": 8}, {"temperature": 1.0}, {"confirm_share": 0.4},
+        {"direction": "negative"},
+    )  # fmt: skip
+    for other in others:
+        assert not SETTING.holds(replace(same, **other)), other
+    assert SETTING.holds(replace(same, seed=7)), "greedy text does not depend on it"
+    assert not replace(SETTING, temperature=1.0).holds(replace(same, temperature=1.0, seed=7))
+    weights = replace(SETTING, weights={"gemma": "/models/gemma-3-4b-it"})
+    assert weights.holds(replace(same, model_id="gemma-3-4b-it"))
+    assert not weights.holds(replace(same, model_id="google/gemma-3-12b-it"))
+
+
+def test_what_an_imported_row_does_not_tell_is_no_disagreement() -> None:
+    told = replace(
+        evaluation_row(), origin="imported", judge="logprob:gpt-4.1-mini", judge_model="gpt-4.1-mini", subset=None,
+        max_new_tokens=None, temperature=None, seed=None,
+    )  # fmt: skip
+    wanted = replace(SETTING, judge="openai:gpt-4.1-mini")
+    assert wanted.holds(told)
+    assert not wanted.holds(replace(told, judge_model="gpt-4.1"))
+    assert not wanted.holds(replace(told, direction="negative"))
+
+
+def test_of_settings_that_the_file_cannot_tell_apart_the_newest_is_current_for_all_labels() -> None:
+    rows = [
+        evaluated("probe"),
+        evaluated("mean_diff"),
+        stored(evaluation_row("probe", key="new", setting="new"), run_id="new", finished_at=5000),
+    ]
+    groups = [PROBE, replace(PROBE, label="mean_diff")]
+    answer = ask_gaps.of(answers_of(rows, groups=tuple(groups), currency=Currency(SETTING)), FLOOR)
+    assert [(one.label, one.status) for one in answer.remaining] == [("mean_diff", "missing")]
+    known = replace(SETTING, question_sets={"refusal": "q0"})
+    rows[2] = stored(
+        evaluation_row("probe", key="new", setting="new", question_set="q0"), run_id="new", finished_at=1
+    )
+    answer = ask_gaps.of(answers_of(rows, groups=tuple(groups), currency=Currency(known)), FLOOR)
+    assert [one.label for one in answer.remaining] == ["mean_diff"], "the questions that the file has now"
+
+
+def test_what_is_current_does_not_depend_on_what_is_shown() -> None:
+    rows = [evaluated("probe"), evaluated("mean_diff"), odd("mean_diff")]
+    every = Answers(
+        evaluations=Evaluations.of(rows), groups=(PROBE,), coefficient_ranges={}, currency=Currency(SETTING)
+    )
+    shown = massact.best.of(every.only(Filters(labels=("mean_diff",))), FLOOR).rows
+    assert [(one.setting, one.is_current) for one in shown] == [("odd", False), ("setting-1", True)]
+    rows = [evaluated("probe"), odd("probe", judge="openai:m", coherence_mean=90.0, max_new_tokens=64)]
+    other = replace(every, evaluations=Evaluations.of(rows)).only(Filters(judges=("openai:m",)))
+    assert [one.status for one in massact.gaps.of(other, FLOOR).rows] == ["ok"], (
+        "a judge that is asked for by name"
+    )
+
+
+def test_the_report_and_gaps_agree() -> None:
+    rows = [row(delta=40.0, trait_mean=41.5, coherence_mean=90.0)]
+    rows.append(
+        row(setting="odd", subset=3, delta=1.0, trait_mean=2.5, coherence_mean=20.0, finished_at=9000)
+    )
+    answers = Answers(evaluations=Evaluations.of(rows), groups=experiment().groups(), coefficient_ranges={})
+    evidence = Evidence.of(experiment(), answers)
+    place = Place("toy-gemma-3", "refusal", "response[:5]")
+    assert evidence.status(place, "probe") == "ok"
+    mine = [
+        one for one in massact.gaps.of(evidence.answers, FLOOR).rows if one.label == "probe" and one.setting
+    ]
+    assert [(one.setting, one.status, one.is_current) for one in mine] == [
+        ("s1", "ok", True),
+        ("odd", "below_floor", False),
+    ]
+
+
+def test_the_store_keeps_what_the_file_says_of_the_setting() -> None:
+    declared = declared_by(experiment())
+    assert declared.setting is not None
+    found = decode_declared(declared.experiment, encode_declared(declared, at=5))
+    assert found is not None
+    assert (found[1].setting, found[1].least_scored) == (declared.setting, declared.least_scored)

@@ -1,0 +1,196 @@
+"""The search for the best coefficient, on worlds whose curves are known."""
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from massact.store.schema import Points, point_of
+from massact.sweep.search import Done, Ladder, Observation, Settings, Try, next_steps
+from massact.sweep.search.rounds import LadderKey, LadderSearch
+from tests.support.store_fixtures import evaluated, evaluation_row
+
+FLOOR = 68.0
+SETTINGS = Settings(FLOOR)
+
+
+@dataclass(frozen=True)
+class World:
+    """Curves of one ladder. Coherence falls over `cliff`; the gain rises around `rise`, to `top`."""
+
+    cliff: float
+    rise: float
+    top: float = 95.0
+    peak_fall: float = 0.5
+    bump: Callable[[float], float] = lambda _c: 0.0
+
+    def coherence(self, c: float) -> float:
+        half = math.log(self.cliff) - 0.1 * math.log(100 / FLOOR - 1)
+        return 100 / (1 + math.exp(min(50, (math.log(c) - half) / 0.1)))
+
+    def gain(self, c: float) -> float:
+        rise = 1 / (1 + math.exp(min(50, (math.log(self.rise) - math.log(c)) / 0.1)))
+        return self.top * rise * (self.coherence(c) / 100) ** self.peak_fall + self.bump(c)
+
+    def best(self) -> float:
+        return max(self.gain(c) for c in (self.cliff * 1.002**i for i in range(-900, 1)))
+
+
+def search(
+    worlds: dict[str, World], ladders: list[Ladder], how: Settings = SETTINGS
+) -> tuple[list[Ladder], dict[str, str]]:
+    """Ladders after the search, and why each was over."""
+    by_key = {ladder.key: ladder for ladder in ladders}
+    reasons: dict[str, str] = {}
+    while len(reasons) < len(by_key):
+        steps = next_steps(list(by_key.values()), how)
+        assert steps
+        for key, step in steps.items():
+            if isinstance(step, Done):
+                reasons[str(key)] = step.reason
+                continue
+            ladder, world = by_key[key], worlds[str(key)]
+            assert ladder.allowed[0] <= step.coefficient <= ladder.allowed[1]
+            assert step.coefficient not in [one.coefficient for one in ladder.observations]
+            seen = Observation(
+                step.coefficient, world.coherence(step.coefficient), world.gain(step.coefficient)
+            )
+            by_key[key] = replace(ladder, observations=(*ladder.observations, seen), spent=ladder.spent + 1)
+            assert by_key[key].spent <= how.budget
+    return list(by_key.values()), reasons
+
+
+def ladder(key: str = "a", **fields: object) -> Ladder:
+    given_: dict[str, object] = {
+        "pool": "model", "best": 8.2, "cliff": 10.3, "spread": math.log(1.16), "baseline_coherence": 100.0,
+        "ceiling": 99.0,
+    }  # fmt: skip
+    return Ladder(key=key, **{**given_, **fields})  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+@settings(max_examples=25, deadline=None)
+@given(
+    shift=st.floats(-0.5, 0.5),
+    own=st.lists(st.floats(-0.2, 0.2), min_size=3, max_size=6),
+    rise=st.floats(0.4, 0.75),
+)
+def test_finds_the_best_wherever_the_cliff_lies(shift: float, own: list[float], rise: float) -> None:
+    cliffs = [10.3 * math.exp(shift + one) for one in own]
+    worlds = {str(i): World(cliff, cliff * rise) for i, cliff in enumerate(cliffs)}
+    found, _ = search(worlds, [ladder(key) for key in worlds], replace(SETTINGS, budget=12))
+    near = sum(one.best_gain(FLOOR) >= 0.93 * worlds[str(one.key)].best() for one in found)
+    assert near == len(found)
+
+
+@pytest.mark.slow
+def test_a_good_prior_makes_the_search_short() -> None:
+    worlds = {str(i): World(10.3, 6.0) for i in range(30)}
+    found, _ = search(worlds, [ladder(key) for key in worlds])
+    spent = Counter(one.spent for one in found)
+    assert sorted(spent.elements())[15] <= 6
+    assert all(one.best_gain(FLOOR) >= 0.95 * World(10.3, 6.0).best() for one in found)
+
+
+def test_one_ladder_in_nine_goes_first_and_the_rest_learn_from_it() -> None:
+    ladders = [ladder(str(i)) for i in range(18)]
+    first = next_steps(ladders, SETTINGS)
+    assert list(first) == ["0", "9"]
+    assert all(isinstance(step, Try) and step.coefficient == 8.2 for step in first.values())
+    seen = Observation(8.2, 2.0, 1.0)  # far beyond the cliff
+    ladders = [replace(one, observations=(seen,), spent=1) if one.key in first else one for one in ladders]
+    second = next_steps(ladders, SETTINGS)
+    others = [step for key, step in second.items() if key not in first]
+    assert len(others) == 16
+    assert all(isinstance(step, Try) and step.coefficient < 8.0 for step in others)
+
+
+def test_what_the_store_holds_is_used_and_not_spent() -> None:
+    world = World(10.3, 6.0)
+    seen = tuple(Observation(c, world.coherence(c), world.gain(c)) for c in (4.0, 6.5, 8.6, 9.6, 10.2, 11.5))
+    found, _ = search({"a": world}, [ladder(observations=seen)])
+    assert found[0].spent <= 3
+    assert found[0].best_gain(FLOOR) >= 0.97 * world.best()
+
+
+def test_stops_where_no_more_can_be_gained() -> None:
+    seen = (Observation(8.2, 97.0, 98.8),)
+    assert next_steps([ladder(observations=seen)], SETTINGS) == {"a": Done("no more can be gained")}
+
+
+def test_says_why_a_gap_stays() -> None:
+    hopeless = World(2.0, 1.0)
+    found, reasons = search({"a": hopeless}, [ladder(allowed=(7.0, 40.0))])
+    assert reasons["a"] == f"at 7, the least coefficient allowed, coherence is {hopeless.coherence(7.0):.1f}"
+    assert found[0].best_gain(FLOOR) == 0
+
+    _, reasons = search({"a": World(8.0, 30.0)}, [ladder()])
+    assert "coherence falls below the floor before the trait moves" in reasons["a"]
+
+    step = next_steps([ladder(baseline_coherence=61.0)], SETTINGS)["a"]
+    assert isinstance(step, Done)
+    assert step.reason == "the baseline's own coherence, 61.0, is not above the floor of 68"
+
+
+def test_failures_end_a_ladder() -> None:
+    failed = (Observation(8.2, None, None), Observation(6.0, None, None))
+    assert next_steps([ladder(observations=failed)], SETTINGS) == {
+        "a": Done("2 coefficients failed or were not scored")
+    }
+
+
+def test_the_budget_is_kept() -> None:
+    _, reasons = search({"a": World(60.0, 55.0)}, [ladder()], replace(SETTINGS, budget=2))
+    assert reasons["a"] == "the budget of 2 is spent"
+    step = next_steps([ladder()], replace(SETTINGS, budget=0))["a"]
+    assert isinstance(step, Done)
+
+
+def test_a_partial_observation_is_never_the_best() -> None:
+    seen = Observation(8.2, 95.0, 99.0, is_partial=True)
+    one = ladder(observations=(seen,))
+    assert one.best_gain(FLOOR) == 0
+    assert isinstance(next_steps([one], SETTINGS)["a"], Try)
+
+
+@pytest.mark.parametrize("allowed", [(0.0, 5.0), (20.0, math.inf), (9.0, 9.0)])
+def test_only_what_is_allowed_is_tried(allowed: tuple[float, float]) -> None:
+    search({"a": World(10.3, 6.0)}, [ladder(allowed=allowed)])
+
+
+def test_after_a_scan_a_smaller_coefficient_that_works_is_refined() -> None:
+    """A curve that is good, then bad, then middling: a search goes for the cliff, a scan sees the first peak."""
+    world = World(30.0, 20.0, top=50.0, bump=lambda c: 70 * math.exp(-0.5 * ((math.log(c / 3)) / 0.1) ** 2))
+    grid = tuple(
+        Observation(c, world.coherence(c), world.gain(c)) for c in (2.0, 2.8, 4.0, 5.6, 8, 11, 16, 22, 30)
+    )
+    found, _ = search({"a": world}, [ladder(observations=grid)])
+    assert found[0].best_gain(FLOOR) >= 0.95 * 70
+
+
+def test_a_delta_against_another_baseline_than_the_stores_steers_nothing() -> None:
+    now = replace(evaluation_row(), key="baseline", trait_mean=10.0, n_scored=4, layer=None)
+    rows = [
+        evaluated("probe", coefficient=8.0, baseline_trait_mean=10.0, trait_mean=30.0, delta=20.0),
+        evaluated("probe", coefficient=9.0, baseline_trait_mean=99.0, trait_mean=35.0, delta=-64.0),
+    ]
+    points = Points.of([point_of(one.row, one.run_id, 1) for one in rows])  # type: ignore[misc]
+    store = SimpleNamespace(points_and_failures=lambda _: (points, []), screenings=lambda _: [])
+    session = SimpleNamespace(
+        stores=SimpleNamespace(read=lambda: nullcontext(store)),
+        experiment=SimpleNamespace(name="x", least_scored=0.8),
+    )
+    evaluator = SimpleNamespace(
+        is_of=lambda *_: True,
+        planner=SimpleNamespace(direction="positive", cells=lambda _: {one.row.key: None for one in rows}),
+    )
+    key = LadderKey("response[:5]", "probe", 15, 1)
+    searching = LadderSearch(session, evaluator, SETTINGS, None)  # type: ignore[arg-type]
+    (seen,) = searching._observed({key: replace(ladder(), key=key)}, now).values()
+    assert [(one.coefficient, one.gain) for one in seen.observations] == [(8.0, 20.0)]

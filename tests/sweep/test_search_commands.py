@@ -1,0 +1,185 @@
+"""`massact search` and `massact fill-gaps` on the embedded Gemma-3, from an empty store to no gap."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from massact.cli.app import cli
+from massact.store.read import open_store
+from tests.support.prepared import PreparedStores
+
+EXPERIMENT = """\
+name: searching
+traits:
+  refusal: {{dataset: "toy:refusal"}}
+models:
+  toy:
+    base: {{variant: base, model: "toy:gemma-3-base"}}
+    instruct: {{variant: instruct, model: "toy:gemma-3-instruct"}}
+    dtype: float32
+    layers: "3"
+    coefficients: [{grid}]
+    coefficient_range: [{least}, 120]
+calibration: {{prompts: "toy:calibration", max_new_tokens: 8}}
+extraction: {{positions: ["response[:5]"], methods: [mean_diff, probe], uniform_dims: [1], layer_dims: [1]}}
+generation: {{max_new_tokens: 32}}
+judge: likelihood
+subset: 3
+phases:
+  phase1: {{labels: [probe, mean_diff], positions: ["response[:5]"]}}
+  phase2: {{labels: [probe], positions: ["response[:5]"]}}
+  phase3: {{labels: [mean_diff_top1], positions: ["response[:5]"]}}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, prepared_stores: PreparedStores) -> Path:
+    """A store with an extraction, a gap below the floor (probe, mean_diff) and one where nothing was run."""
+    folder = tmp_path_factory.mktemp("searching")
+    prepared_stores.copy(EXPERIMENT.format(grid="90", least="4"), folder, file="searching.yaml")
+    assert run(folder, "phase1", "--max-rounds", "0").exit_code == 0
+    return folder
+
+
+def write(folder: Path, *, grid: str = "90", least: str = "4") -> None:
+    (folder / "searching.yaml").write_text(EXPERIMENT.format(grid=grid, least=least))
+
+
+def run(folder: Path, *arguments: str) -> Result:
+    options = [
+        "--experiment",
+        str(folder / "searching.yaml"),
+        "--tracking-uri",
+        f"sqlite:///{folder}/mlflow.db",
+    ]
+    if arguments[0] in ("phase1", "search", "fill-gaps"):
+        options += ["--spool", str(folder / "spool")]
+    result = CliRunner().invoke(cli, [*arguments, *options])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def statuses(folder: Path) -> dict[str, str]:
+    document = json.loads(run(folder, "gaps", "--format", "json").stdout)
+    return {row["label"]: row["status"] for row in document["rows"]}
+
+
+def n_runs(folder: Path) -> int:
+    return len(json.loads(run(folder, "runs", "--format", "json").stdout)["rows"])
+
+
+@pytest.mark.slow
+def test_gaps_are_closed_and_the_one_that_cannot_be_is_explained(folder: Path) -> None:
+    assert statuses(folder) == {
+        "probe": "below_floor",
+        "mean_diff": "below_floor",
+        "mean_diff_top1": "missing",
+    }
+    # every coefficient that is allowed breaks the text: no search can close the gap, and it says so
+    write(folder, least="80")
+    result = run(folder, "fill-gaps", "--method", "probe")
+    assert result.exit_code == 0, result.output
+    assert "toy, refusal, response[:5], probe: no coherent result" in result.output
+    assert "Layer 3: at 80, the least coefficient allowed, coherence is " in result.output
+    assert "3 gaps remain in the experiment" in result.output
+
+    write(folder)
+    result = run(folder, "fill-gaps")
+    assert result.exit_code == 0, result.output
+    assert "no gap remains" in result.output
+    assert set(statuses(folder).values()) == {"ok"}
+
+    before = n_runs(folder)
+    again = run(folder, "fill-gaps")
+    assert again.exit_code == 0
+    assert "Nothing to search: no gap among what is asked for." in again.output
+    assert n_runs(folder) == before
+
+
+@pytest.mark.slow
+def test_a_search_uses_what_is_there_and_a_scan_begins_with_the_grid(folder: Path) -> None:
+    line = ("search", "--method", "probe", "--position", "response[:5]", "--layers", "3")
+    first = run(folder, *line, "--budget", "3")
+    assert first.exit_code == 0, first.output
+    assert "Mode search (a search, no grid)" in first.output
+    before = n_runs(folder)
+    # nothing that the first search would still have tried is left within an enormous tolerance
+    again = run(folder, *line, "--tolerance", "90")
+    assert "0 cells" in again.output
+    assert n_runs(folder) == before
+
+    write(folder, grid="6, 90")
+    scanned = run(folder, *line, "--mode", "scan", "--tolerance", "90")
+    assert "Mode scan (the declared grid first, then a search)" in scanned.output
+    assert n_runs(folder) == before + 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--method", "nonsense"], "nonsense"),
+        (["--model", "other"], "other"),
+        (["--method", "probe_top3"], "name both --method and --position"),
+        (["--budget", "0"], "--budget"),
+        (["--layers", "99"], "99"),
+        (["--position", "somewhere"], "somewhere"),
+    ],
+)
+def test_bad_options_are_refused(folder: Path, options: list[str], message: str) -> None:
+    before = n_runs(folder)
+    result = run(folder, "search", *options)
+    assert result.exit_code == 2, result.output
+    assert message in result.output
+    assert n_runs(folder) == before
+
+
+def test_a_position_that_was_not_extracted_is_named(folder: Path) -> None:
+    result = run(folder, "search", "--position", "response[:9]", "--method", "probe")
+    assert result.exit_code == 1
+    assert "activations not found at response[:9]: add it to extraction.positions" in result.output
+
+
+@pytest.mark.slow
+def test_a_hopeless_cell_is_given_up_and_no_question_about_results_sees_it(folder: Path) -> None:
+    write(folder, grid="6, 90", least="100")
+    line = ("search", "--method", "mean_diff", "--position", "response[:5]", "--layers", "4,5")
+    before = n_runs(folder)
+    result = run(folder, *line, "--screen", "2", "--budget", "3")
+    assert result.exit_code == 0, result.output
+    assert "given up early" in result.output
+    again = run(folder, *line, "--screen", "2", "--budget", "3")
+    assert "given up early" not in again.output  # it is known, and not tried again
+    assert "Layer 4: at 100, the least coefficient allowed, coherence is " in again.output
+
+    store = open_store(f"sqlite:///{folder}/mlflow.db")
+    stopped = store.screenings("searching")
+    store.close()
+    assert stopped
+    assert {one.row.n_questions for one in stopped} == {2}
+    assert all((one.row.coherence_mean or 0.0) < 68 for one in stopped)
+    finished = {row["key"] for row in json.loads(run(folder, "runs", "--format", "json").stdout)["rows"]}
+    assert finished.isdisjoint(one.row.key for one in stopped)
+    assert n_runs(folder) - before == 1  # the first coefficient of all is asked everything
+    assert run(folder, "doctor").exit_code == 0
+
+
+@pytest.mark.slow
+def test_a_gap_whose_cells_failed_before_is_tried_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_args: object, **_kwargs: object) -> object:
+        raise RuntimeError("no memory left")
+
+    (folder / "searching.yaml").write_text(
+        EXPERIMENT.format(grid="20, 24, 90", least="4").replace("mean_diff_top1]", "mean_diff_preclean]")
+    )
+    with monkeypatch.context() as patched:
+        patched.setattr("massact.sweep.generating.CellGenerator._generate", fail)
+        broken = run(folder, "fill-gaps")
+        assert broken.exit_code == 1
+        assert "2 coefficients failed or were not scored" in broken.output
+    mended = run(folder, "fill-gaps")
+    assert mended.exit_code == 0, mended.output
+    assert "no gap remains" in mended.output
