@@ -1,7 +1,7 @@
 """Judges: who scores a response for trait and coherence.
 
-`tests/judges/test_judges.py` runs every one of them through the same contract. Other packages add judges by entry points
-(docs/extending.md).
+`tests/judges/test_judges.py` runs every one of them through the same contract. Other packages add judges by entry
+points (docs/extending.md).
 """
 
 from collections.abc import Callable
