@@ -149,7 +149,7 @@ def test_whatever_is_imported_can_be_read(uri: str, tmp_path: Path) -> None:
         assert len(answers(uri)[0]) == 10  # scores too, of which there are none, whatever number was asked
         told = Answers.from_store(store, EXPERIMENT, least_scored=0.0)
         massact.best.of(told.with_scores(store, 0.0), 68.0)
-        told.gaps(68.0)
+        massact.gaps.of(told, 68.0)
         assert store.warnings == []
     export(uri, tmp_path / "out")
     assert import_to_store(uri, tmp_path / "out").totals.imported == 0

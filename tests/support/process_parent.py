@@ -87,7 +87,21 @@ def _start(asked: dict[str, Any], out: int, errors: int, status: int) -> None:
     if TEMPLATE in os.environ:
         share_tables()
     sys.path[0] = asked["folder"]
+    _see_packages(os.environ.get("PYTHONPATH", ""))
     sys.argv = [asked["module"], *asked["arguments"]]
+
+
+def _see_packages(places: str) -> None:
+    """Find what the environment adds to Python's path, as a new interpreter would."""
+    added = [place for place in places.split(os.pathsep) if place and place not in sys.path]
+    if added:
+        from massact import api, plugins
+
+        sys.path[1:1] = added
+        importlib.invalidate_caches()
+        for function in (*vars(api).values(), *vars(plugins).values()):
+            if hasattr(function, "cache_clear"):
+                function.cache_clear()
 
 
 def _tell(status: int, number: int) -> None:

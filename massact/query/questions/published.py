@@ -196,7 +196,7 @@ def _row(
     if ours is not None and ours.delta is not None and one.delta is not None:
         difference = round(ours.delta - one.delta, 6)
     return PublishedComparison(
-        **{name: value for name, value in printed.items() if name not in ("kind", "experiment")},
+        **{name: value for name, value in printed.items() if name not in ("kind", "experiment", "cell")},
         our_model=group.model if group else None,
         status=status,
         ours=ours,
