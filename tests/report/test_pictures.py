@@ -81,7 +81,7 @@ def test_heat_maps_of_the_labels_that_matter_and_what_is_left_out(whole: Evidenc
     for place, some in labels.items():
         best = max(
             (label for label in whole.labels(place) if label.startswith("probe")),
-            key=lambda label: massact.best.of(whole, place, label).delta,  # type: ignore[union-attr,arg-type,return-value]
+            key=lambda label: whole.best(place, label).delta,  # type: ignore[union-attr,return-value]
         )
         assert massact.best.of(whole, place, some[1]).delta == massact.best.of(whole, place, best).delta  # type: ignore[union-attr]
         assert "random_baseline" not in some
