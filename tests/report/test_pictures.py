@@ -83,7 +83,7 @@ def test_heat_maps_of_the_labels_that_matter_and_what_is_left_out(whole: Evidenc
             (label for label in whole.labels(place) if label.startswith("probe")),
             key=lambda label: whole.best(place, label).delta,  # type: ignore[union-attr,return-value]
         )
-        assert massact.best.of(whole, place, some[1]).delta == massact.best.of(whole, place, best).delta  # type: ignore[union-attr]
+        assert whole.best(place, some[1]).delta == whole.best(place, best).delta  # type: ignore[union-attr]
         assert "random_baseline" not in some
     assert sorted(map(len, labels.values())) == [FEWER_LABELS] * 4 + [6, 6]
     assert "24 of" in section.text[1]

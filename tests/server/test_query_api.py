@@ -18,7 +18,7 @@ from massact.errors import ConfigError, StoreError
 from massact.server.answering import Answering
 from massact.server.problems import PROBLEM_TYPE, Limits, limits_of, problem_of
 from massact.server.processes import Processes
-from massact.store.read import open_source, served
+from massact.store.read import open_source, rest
 from massact.store.read.base import RawRun, RunSource
 from massact.store.read.rest import RestSource
 from massact.store.read.sql import SqlSource
@@ -210,7 +210,7 @@ def test_a_question_is_asked_of_the_server_with_what_the_file_declares(
     for question, options in asked:
         here = question(file, tracking_uri=sqlite, **options)
         with monkeypatch.context() as patch:
-            patch.setattr(served.ServedSource, "points", lambda *_: pytest.fail("raw runs were read"))
+            patch.setattr(rest.ServedSource, "points", lambda *_: pytest.fail("raw runs were read"))
             there = question(file, tracking_uri=server, **options)
         assert there == here
         assert there.store == server
@@ -254,12 +254,10 @@ def test_what_the_api_does_not_give_comes_from_mlflow(
     server: str, sqlite: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = massact.best(EXPERIMENT, tracking_uri=sqlite)
-    monkeypatch.setattr(
-        served, "RAW", "massact/v1/other"
-    )  # an older or newer version: refused with a problem
+    monkeypatch.setattr(rest, "RAW", "massact/v1/other")  # an older or newer version: refused with a problem
     assert massact.best(EXPERIMENT, tracking_uri=server) == expected
     asked = []
-    monkeypatch.setattr(served, "RAW", "nothing/here")  # a server without the API
+    monkeypatch.setattr(rest, "RAW", "nothing/here")  # a server without the API
     send = requests.Session.request
 
     def counted(self: requests.Session, verb: str, url: str, **more: Any) -> requests.Response:
@@ -291,7 +289,7 @@ def test_a_question_that_takes_too_long_is_given_up(sqlite: str, tmp_path: Path)
 def test_postgresql_gives_up_too(postgresql: str) -> None:
     source = SqlSource(postgresql, statement_seconds=0.05)
     with pytest.raises(StoreError) as raised:
-        source._fetch_raw(sa.select(sa.func.pg_sleep(20)))
+        source._fetch(sa.select(sa.func.pg_sleep(20)))
     assert problem_of(raised.value, "x").kind.name == "too-long"
 
 
