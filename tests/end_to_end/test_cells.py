@@ -8,7 +8,7 @@ import pytest
 
 from massact.domain import Cell, Response, Timing
 from massact.evaluation import Evaluation, FailedCell, PlannedCell, StoppedCell
-from massact.interop.writing import native_run
+from massact.interop.rows import result_run
 from massact.keys import cell_json, cell_key, digest_text, screening_key
 from massact.store.schema import (
     TAG_LIMIT,
@@ -97,7 +97,7 @@ def test_a_cell_that_is_too_long_for_a_tag_is_an_artifact() -> None:
 
 
 def test_a_result_that_comes_back_from_an_export_has_its_cell_again() -> None:
-    run = native_run(_as_stored(_row(CELL)), None, (1, 2), ())
+    run = result_run(_as_stored(_row(CELL)), None, (1, 2), ())
     assert run.tags[Tag.CELL] == cell_json(CELL)
 
 

@@ -4,7 +4,7 @@ import importlib
 import re
 from pathlib import Path
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "life-of-an-evaluation.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "life-of-an-evaluation.md"
 _STAY = re.compile(r"^\| (\d+) \| `(massact\.[\w.]+)` \| (.+) \|$", re.MULTILINE)
 MOST = 25
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import massact
 from massact.query import Answers, Evaluations
 from massact.report import CosineMatrix, VectorFact, build_report
 from massact.report.coefficients import RelativeStrength

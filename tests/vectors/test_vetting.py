@@ -21,7 +21,7 @@ from massact.data.traits import TraitDataset, load_trait
 from massact.domain import JudgeIdentity
 from massact.errors import ConfigError, DataError, UsageError
 from massact.judges.base import Exchange, Verdict
-from massact.keys import digest
+from massact.keys import digest, digest_text
 from massact.labels import format_label
 from massact.models.load import load_model
 from massact.models.prompting import encode_chat, encode_text
@@ -32,7 +32,7 @@ from massact.sweep.context import Session
 from massact.sweep.stored_extractions import is_meant, newest_extractions, other_settings, vetting_words
 from massact.vectors.activations import Continued, PromptStatus, decide_statuses, split_sides
 from massact.vectors.extract import Contrast, Vetting, continue_contrast, encode_prompts, vet
-from massact.workflow.extract import _extraction_key as extraction_key
+from massact.workflow.extract import _extraction_cell as extraction_cell
 from massact.workflow.extract import extraction_recipes
 from tests.support.small_plan import EXPERIMENT as WHOLE_EXPERIMENT
 from tests.support.tiny import tiny_model
@@ -370,7 +370,7 @@ def test_a_senseless_split_is_refused(tmp_path: Path, share: float) -> None:
 
 def _key(session: Session, judge: JudgeIdentity | None = None) -> str:
     trait = session.experiment.traits[0]
-    return extraction_key(session, tiny_model("llama"), trait, "response[:5]", "c", judge)
+    return digest_text(extraction_cell(session, tiny_model("llama"), trait, "response[:5]", "c", judge))
 
 
 def test_an_extractions_key_is_as_it_was_unless_something_new_decides_it(tmp_path: Path) -> None:
