@@ -26,10 +26,25 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LONGEST = (
+    "test_two_sweeps",
+    "test_end_to_end",
+    "test_faults",
+    "test_ray",
+    "test_service_faults",
+    "test_interrupt",
+)
+"""Files that take minutes."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first: where files run side by side, the last to begin decides when all are done."""
+    """The longest files come first, then those with slow tests.
+
+    Where files run side by side, the last to begin decides when all are done.
+    """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)  # the order within a file stays
+    # the order within a file stays
+    items.sort(key=lambda item: (item.path.stem not in LONGEST, item.path not in slow))
 
 
 def pytest_collection_finish() -> None:
