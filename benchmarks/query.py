@@ -116,27 +116,29 @@ def ours(uri: str, experiment: str, repeat: int) -> dict[str, Any]:
         import_module(name)  # loaded on first use; imports are not measured
     from massact.domain import Group
     from massact.query import Answers
+    from massact.query.questions.best import ask_best
+    from massact.query.questions.gaps import ask_gaps
     from massact.store.read import open_store
 
     def loaded(*, with_scores: bool = False) -> Answers:
         store = open_store(uri)
         try:
             answers = Answers.from_store(store, experiment)
-            return answers.with_scores(store, experiment, FLOOR) if with_scores else answers
+            return answers.with_scores(store, FLOOR) if with_scores else answers
         finally:
             store.close()
 
     def best() -> Any:
-        return loaded().best(FLOOR)
+        return ask_best.of(loaded(), FLOOR)
 
     first = best()
     groups = tuple(dict.fromkeys(Group(r.model, r.trait, r.position, r.label) for r in first.rows))
 
     def gaps() -> Any:
-        return replace(loaded(), groups=groups).gaps(FLOOR)
+        return ask_gaps.of(replace(loaded(), groups=groups), FLOOR)
 
     def intervals() -> Any:
-        return loaded(with_scores=True).best(FLOOR)
+        return ask_best.of(loaded(with_scores=True), FLOOR)
 
     figures: dict[str, Any] = {"best": timed(best, repeat), "gaps": timed(gaps, repeat)}
     figures["best with intervals"] = timed(intervals, repeat)

@@ -183,8 +183,8 @@ def measure(asked: argparse.Namespace, n_workers: int, folder: Path) -> dict[str
         for one in executor.reports
     ]
     executor.close(60)
-    for one in spools:
-        one.close()
+    for opened in spools:
+        opened.close()
     ideal = n * asked.seconds / n_workers
     return {
         "workers": n_workers,

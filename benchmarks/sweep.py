@@ -21,7 +21,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is loaded
 
 from massact.config import ModelConfig, TraitConfig, load_experiment
-from massact.judges.base import Exchange, Judge, Verdict
+from massact.judges.base import Exchange, Judge, Usage, Verdict
 from massact.labels import parse_label
 from massact.sweep.context import Session
 from massact.sweep.driver import Evaluator
@@ -61,6 +61,15 @@ class TimedJudge:
         self.identity = judge.identity
         self.seconds = 0.0
 
+    @property
+    def usage(self) -> Usage:
+        """See `massact.judges.base.Judge`."""
+        return self._judge.usage
+
+    def prepare(self) -> None:
+        """See `massact.judges.base.Judge`."""
+        self._judge.prepare()
+
     def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         """See `massact.judges.base.Judge`."""
         began = time.perf_counter()
@@ -97,7 +106,7 @@ class Subject:
         session, model, trait = self.session, *self._names()
         planner = Planner(session, model, trait)
         cells = list(planner.cells(self.requests(shift)).values())
-        judge = TimedJudge(self._open().judge(trait))
+        judge = TimedJudge(self._open().judges.of(trait))
         network = session.models.get(model, model.instruct)
         began = time.perf_counter()
         found = list(

@@ -15,10 +15,10 @@ A question from outside the package is an entry point of the group `massact.ques
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from massact.errors import ConfigError
+from massact.errors import ConfigError, MassactError
+from massact.plugins import load_plugin, plugin_names
 
 if TYPE_CHECKING:
     from massact.query.question import Question
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from massact.query.questions.published import ask_compare_published as compare_published  # noqa: F401
     from massact.query.questions.runs import ask_runs as runs  # noqa: F401
     from massact.query.questions.sensitivity import ask_sensitivity as sensitivity  # noqa: F401
-
-GROUP = "massact.questions"
-"""Of entry points: the question's name, and the object that `massact.query.question.question` makes."""
 
 
 class Entry(NamedTuple):
@@ -87,8 +84,7 @@ ENTRIES = {
 @cache
 def names() -> tuple[str, ...]:
     """The names of all questions, ours first."""
-    others = sorted({point.name for point in entry_points(group=GROUP)} - ENTRIES.keys())
-    return (*ENTRIES, *others)
+    return (*ENTRIES, *sorted(set(plugin_names("questions")) - ENTRIES.keys()))
 
 
 @cache
@@ -97,7 +93,8 @@ def question(name: str) -> "Question[..., Any]":
 
     Raises:
         KeyError: there is none of that name.
-        ConfigError: one from outside cannot be loaded, or is none.
+        PluginError: the package that adds it is broken, or two add it.
+        ConfigError: what it adds is no question.
     """
     from massact.query.question import Question
 
@@ -105,26 +102,26 @@ def question(name: str) -> "Question[..., Any]":
         module, _, attribute = ENTRIES[name].home.partition(":")
         posed: Question[..., Any] = getattr(import_module(module), attribute)
         return posed
-    points = entry_points(group=GROUP, name=name)
-    if not points:
+    if name not in plugin_names("questions"):
         raise KeyError(name)
-    point = next(iter(points))
-    try:
-        loaded = point.load()
-    except Exception as error:  # whatever the code of others raises
-        raise ConfigError(f"the question {name!r} ({point.value}) cannot be loaded: {error}") from error
+    loaded = load_plugin("questions", name)
     if not isinstance(loaded, Question) or loaded.name != name:
         raise ConfigError(
-            f"{point.value} is no question of the name {name!r}: make it with massact.query.question.question"
+            f"the entry point {name!r} of massact.questions is no question of that name: make it with "
+            "massact.query.question.question"
         )
     return loaded
 
 
 def summaries() -> dict[str, str]:
     """Of the questions that are commands of their own, the first sentence of their help."""
-    ours = {name: entry.summary for name, entry in ENTRIES.items() if entry.summary}
-    others = (question(name) for name in names() if name not in ENTRIES)
-    return ours | {posed.command: f"{posed.summary}." for posed in others}
+    summaries = {name: entry.summary for name, entry in ENTRIES.items() if entry.summary}
+    for name in names()[len(ENTRIES) :]:
+        try:
+            summaries[name] = f"{question(name).summary}."
+        except MassactError as error:
+            summaries[name] = str(error)
+    return summaries
 
 
 def is_command(name: str) -> bool:

@@ -118,7 +118,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if not is_method(self.method):
-            raise ValueError(f"unknown method {self.method!r}; there are {', '.join(METHODS)}")
+            raise ValueError(f"unknown method {self.method!r}; there are {', '.join(all_methods())}")
 
     @property
     def uncleaned(self) -> "Recipe":

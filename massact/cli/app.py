@@ -110,11 +110,12 @@ class Group(click.Group):
             refuse_repeated(found[1], found[2])
         return found
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        names = self.list_commands(ctx)
-        room = formatter.width - 6 - max(map(len, names))
-        stubs = (click.Command(name, help=summaries()[name]) for name in names)
-        rows = [(name, stub.get_short_help_str(room)) for name, stub in zip(names, stubs, strict=True)]
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # click's signature
+        by_name = dict(sorted(summaries().items()))
+        room = formatter.width - 6 - max(map(len, by_name))
+        rows = [
+            (name, click.Command(name, help=text).get_short_help_str(room)) for name, text in by_name.items()
+        ]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 

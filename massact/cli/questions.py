@@ -10,7 +10,7 @@ from typing import Any, Literal
 import click
 
 from massact._gc import collector_paused
-from massact.api import question, questions
+from massact.api import ENTRIES, question
 from massact.cli.options import asked_experiment, asked_experiment_option, option_of, tracking_uri_option
 from massact.errors import UsageError
 from massact.names import visible
@@ -166,7 +166,7 @@ def command(name: str) -> click.Command:
 def _flags_of(command_name: str) -> dict[str, Question[..., Any]]:
     """Questions that are asked by a flag of another's command, by the flag."""
     begin = f"{command_name} --"
-    others = questions() if command_name == "compare" else []
+    others = [question(name) for name in ENTRIES] if command_name == "compare" else []
     return {one.command.removeprefix(begin): one for one in others if one.command.startswith(begin)}
 
 

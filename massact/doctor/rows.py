@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from itertools import groupby, islice
 
 from massact.doctor.base import CannotMendError, Check, DoctorContext, Finding, FinishedRun, decode_row
+from massact.doctor.files import ArtifactError
 from massact.keys import cell_json, digest_text, screening_key
 from massact.store.schema import (
     ROW_TAGS,
     TAG_LIMIT,
+    Artifact,
     EvaluationRow,
     Kind,
     Row,
@@ -80,8 +82,18 @@ class StoredCells(Check):
                 yield self._damaged(run.run_id, row)
         elif self._cell(row) is not None:
             self._provable.append(run.run_id)
-        elif row.origin is None if isinstance(row, EvaluationRow | StageRow) else False:
+        elif isinstance(row, EvaluationRow | StageRow) and row.origin is None and not self._in_artifact(run):
             self._n_unknown += 1
+
+    def _in_artifact(self, run: FinishedRun) -> bool:
+        """Whether the cell of a calibration or an extraction, too long for a tag, lies beside its files."""
+        if not isinstance(run.row, StageRow):
+            return False
+        try:
+            cell = self.context.files.read(run.raw.artifact_uri, Artifact.CELL).decode()
+        except (ArtifactError, ValueError):
+            return False
+        return digest_text(cell) == run.row.key
 
     def after(self) -> Iterator[Finding]:
         """What is missing, together: an earlier version wrote such runs by the thousand."""

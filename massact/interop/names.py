@@ -161,7 +161,7 @@ class Context:
         return self.header.document is not None
 
     def to_document(self) -> dict[str, Any]:
-        """The context as JSON, for the header of an export; `parse_own` reads it back."""
+        """The context as JSON, for the header of an export; `resolve_context` reads it back."""
         return {name: getattr(self, name) for name in CONTEXT_FIELDS}
 
 

@@ -274,7 +274,7 @@ def result_run(
 
 
 def _name(row: EvaluationRow) -> str:
-    # as massact.store.write.rows.run_name writes it, which loads torch; a label of an import may be long
+    # as massact.store.schema.run_name writes it; a label of an import may be long
     if row.kind is Kind.BASELINE:
         return f"baseline · {row.model} · {row.trait}"[:_NAME_LENGTH]
     position = (row.position or "").removeprefix("response")

@@ -245,6 +245,3 @@ class ImportWriter(ExitStack):
         writer = open_writer(self._tracking_uri, parent.experiment_id)
         self.callback(writer.close)
         return tracker, parent, writer
-
-
-# A result of a file as a whole run of the store.

@@ -71,7 +71,7 @@ def current_ratios(evidence: Evidence) -> tuple[list[CoefficientRatio], list[Coe
 
 
 def effective_bests(evidence: Evidence) -> list[BestRow]:
-    """Bests that say where coefficients should lie; see `massact.query.coefficient_patterns.tells`."""
+    """Bests that say where coefficients should lie; see `massact.query.questions.coefficients.tells`."""
     rows = evidence.coefficients().rows
     return [row for row in rows if row.label != RANDOM and tells(row)]
 

@@ -1,7 +1,7 @@
 """What a report is made from: the store's answers, each place in one setting, and the facts beside them.
 
 A place (model, trait, position) may have been evaluated in several settings. A report answers each place in the
-current one (`massact.query.current`) and never mixes two.
+current one (`massact.query.groups.Currency`) and never mixes two.
 """
 
 import math

@@ -48,8 +48,14 @@ MAX_REPEATED = 100
 
 @cache
 def served() -> dict[str, Question[..., Any]]:
-    """The questions that have an address, by name."""
-    return {posed.name: posed for posed in api.questions() if posed.traits.is_served}
+    """The questions that have an address, by name; one of a broken package has none, which the log says."""
+    loaded = []
+    for name in api.names():
+        try:
+            loaded.append(api.question(name))
+        except MassactError as error:
+            _log.warning("%s", error)
+    return {posed.name: posed for posed in loaded if posed.traits.is_served}
 
 
 def parameters_of(posed: Question[..., Any]) -> tuple[Parameter, ...]:

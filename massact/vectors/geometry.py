@@ -89,8 +89,8 @@ def likeness(a: torch.Tensor, b: torch.Tensor, dims: Sequence[int]) -> float:
         2 a.b / (|a|^2 + |b|^2)                  the whole vectors; of unit vectors their cosine
         the same of a and b without the massive dims
 
-    The second is needed because massive dims hide what steers: where 99 % of the energy lies in one of them the cosine is
-    0.99 whatever else is in the vectors, and that else moves the text (docs/design/relative-strength.md). There the
+    The second is needed because massive dims hide what steers: where 99 % of the energy lies in one of them the cosine
+    is 0.99 whatever else is in the vectors, and that else moves the text (docs/design/relative-strength.md). There the
     lengths count too, since one coefficient steers both.
 
     Args:

@@ -114,3 +114,30 @@ def test_it_has_an_address(outside: str, store: str, tmp_path: Path) -> None:
             "print([row.label for row in answer.rows])"
         )
         assert _run("-c", code) == f"{[row['label'] for row in rows]}\n"
+
+
+def test_a_broken_package_stops_nothing_but_its_own_question(
+    tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2):
+        info = tmp_path / f"lab{number}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: lab{number}\nVersion: 1.0\n")
+        broken = "broken = nothing_here:ask\n" if number == 1 else ""
+        (info / "entry_points.txt").write_text(f"[massact.questions]\n{broken}twice = nothing_here:ask\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    listed = _run("-m", "massact", "--help")
+    assert "lab1 1.0" in " ".join(listed.split())
+    assert "--pair" in _run("-m", "massact", "compare", "--help")
+    code = "from massact.server.answering import served; print('best' in served(), 'broken' in served())"
+    assert _run("-c", code) == "True False\n"
+    for name, reason in (
+        ("broken", "cannot be loaded"),
+        ("twice", "the package lab1 1.0 and the package lab2 1.0"),
+    ):
+        refused = subprocess.run(
+            [sys.executable, "-m", "massact", name], capture_output=True, text=True, check=False, timeout=120
+        )
+        assert refused.returncode == 2
+        assert reason in refused.stderr
+        assert "Traceback" not in refused.stderr

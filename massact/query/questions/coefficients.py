@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Unpack
 
-from massact.domain import LEAST_EFFECT, METHODS, Direction
+from massact.domain import LEAST_EFFECT, Direction, all_methods
 from massact.query.answers import Answers
 from massact.query.groups import ComparableGroups, slices, strata, told_apart, usual_notes
 from massact.query.question import About, question
@@ -88,7 +88,7 @@ def ask_coefficients(answers: Answers, floor: float, /, **_about: Unpack[About])
         tuple(one for one in some if not labels or {one.label, one.reference} & set(labels))
         for some in (
             _ratios(all_strata, [("mean_diff", "probe")], floor),
-            _ratios(all_strata, [(f"{method}_top1", method) for method in METHODS], floor),
+            _ratios(all_strata, [(f"{method}_top1", method) for method in all_methods()], floor),
         )
     )
     strengths = [row.relative_strength for row in telling if row.relative_strength is not None]

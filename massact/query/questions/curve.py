@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar, Unpack
 
-from massact.domain import METHODS, NO_CLEANING, AllDims, Cleaning, Direction, Recipe, Scope, When
+from massact.domain import NO_CLEANING, AllDims, Cleaning, Direction, Recipe, Scope, When, all_methods
 from massact.errors import UsageError
 from massact.labels import format_label, parse_label
 from massact.query.answers import Answers
@@ -67,7 +67,7 @@ class _Kind:
 
 @question(
     "curve",
-    choice("method", "vector method", METHODS),
+    choice("method", "vector method", all_methods()),
     choice("when", "dims zeroed in the vector, or in the activations before extraction", ("after", "before")),
     choice("scope", "one list of massive dims for all layers, or each layer's own", ("uniform", "layer")),
 )
@@ -90,7 +90,7 @@ def ask_curve(
     recipe = parse_label(method)
     if when == "none" or recipe.cleaning != NO_CLEANING:
         raise UsageError(
-            f"a curve runs over the cleaned dims of a method ({', '.join(METHODS)}), cleaned before or "
+            f"a curve runs over the cleaned dims of a method ({', '.join(all_methods())}), cleaned before or "
             f"after; got {method!r} and {when!r}"
         )
     kind = _Kind(recipe.method, when, scope)

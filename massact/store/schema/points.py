@@ -251,9 +251,9 @@ def is_point(row: EvaluationRow) -> bool:
     return None not in (row.position, row.label, row.layer, row.coefficient)
 
 
-# The text of the tag that holds a point, in three lines: the numbers (little-endian, in base64: `_RECORD`), the key, and as
-# JSON what all coefficients of a layer share, which is parsed once for all of them. The tag's key carries a digest of the
-# experiment's name, since MLflow indexes tags by key: another experiment's evaluations cost nothing.
+# The text of the tag that holds a point, in three lines: the numbers (little-endian, in base64: `_RECORD`), the key,
+# and as JSON what all coefficients of a layer share, which is parsed once for all of them. The tag's key carries a
+# digest of the experiment's name, since MLflow indexes tags by key: another experiment's evaluations cost nothing.
 
 POINT_VERSION = 1
 POINT_LIMIT = 2000

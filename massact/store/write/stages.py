@@ -176,11 +176,6 @@ def _extraction_files(row: StageRow, extracted: Extracted) -> dict[str, bytes]:
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
-def _write_cell(folder: Path, row: StageRow) -> None:
-    for name, content in cell_files(row).items():
-        (folder / name).write_bytes(content)
-
-
 def _write_extraction(folder: Path, row: StageRow, extracted: Extracted) -> None:
     names = {"model": row.model_id, "model_revision": row.model_revision, "trait": row.trait}
     provenance = {**names, "position": row.position, "extraction_key": row.key}
