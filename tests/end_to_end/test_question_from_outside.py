@@ -127,7 +127,8 @@ def test_a_broken_package_stops_nothing_but_its_own_question(
         (info / "entry_points.txt").write_text(f"[massact.questions]\n{broken}twice = nothing_here:ask\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     listed = _run("-m", "massact", "--help")
-    assert "lab1 1.0" in " ".join(listed.split())
+    assert "broken" in listed
+    assert "confirmations" in listed
     assert "--pair" in _run("-m", "massact", "compare", "--help")
     code = "from massact.server.answering import served; print('best' in served(), 'broken' in served())"
     assert _run("-c", code) == "True False\n"
