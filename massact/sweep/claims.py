@@ -81,17 +81,28 @@ class Sharing:
         self._others: dict[str, _Other] = {}
         self._ended_elsewhere: set[str] = set()
         self._unsure: set[str] = set()
-        """Keys that others had and have no more: the store may have their results, which `wait` leaves time to read."""
+        """Keys that others had and have no more: the store may have their results."""
+        self._has_other_ended = False
+        """Since the store was last read: what that one did after it was last seen is not known."""
         self._told: set[str] = set()
         self._ahead, self._took_at = 1, 0.0
         self._wrote_at = self._down_since = (0.0, 0.0)
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._beat, name="massact-sign-of-life", daemon=True)
 
-    def take(self, keys: Iterable[str], n: int) -> list[str]:
+    def renew(self) -> None:
+        """The store is about to be read: it tells what others did that ended until now."""
+        self._unsure.clear()
+        self._has_other_ended = False
+
+    def take(self, keys: Iterable[str], n: int, *, is_known: bool = False) -> list[str]:
         """The first keys that no other sweep has, `n` at most; no other takes them from now on.
 
-        Some more are taken with them where they would soon be asked for.
+        Some more are taken with them where they would soon be asked for. None is taken after another sweep has ended,
+        until the store was read again (`renew`).
+
+        Args:
+            is_known: the caller has just read that the store has none of these.
         """
         keys = list(keys)
         if self._held and _age(self._wrote_at) > LEASE_SECONDS / 2 and self._read():
@@ -103,12 +114,18 @@ class Sharing:
             if any(other.is_alive for other in self._others.values()):
                 self._read()
             self._adapt()
-            if not (free := self._free(keys, n * self._ahead)):
+            if (self._has_other_ended and not is_known) or not (free := self._free(keys, n * self._ahead)):
                 return []
             with self._lock:
-                self._held |= dict.fromkeys(map(_short, free))
+                new = [key for key in map(_short, free) if key not in self._held]
+                self._held |= dict.fromkeys(new)
             if not (self._write() and self._read()):
                 return free[:n]
+            if self._has_other_ended and not is_known:
+                with self._lock:
+                    for key in new:
+                        self._held.pop(key, None)
+                return []
             if kept := self._without_contested(free):
                 return kept[:n]
 
@@ -132,7 +149,7 @@ class Sharing:
                 self._say(f"waiting for {n} cells that {other.shown} has in hand")
         time.sleep(max(seconds, POLL_SECONDS))
         self._read()
-        self._unsure.clear()
+        self._unsure -= wanted
         return not wanted <= {key for other in self._alive() for key in other.keys}
 
     def ended_elsewhere(self, key: str) -> bool:
@@ -255,6 +272,7 @@ class Sharing:
             other = self._others.get(run_id)
             if last.is_alive and (other is None or not other.is_alive):
                 self._unsure |= last.keys
+                self._has_other_ended = True
             if other is None:
                 is_done = last.is_alive and self._tracker.status(run_id) == "FINISHED"
                 self._ended_elsewhere |= last.keys if is_done else frozenset()

@@ -213,6 +213,7 @@ class Driver:
 
     def _plan(self) -> Plan:
         began = time.monotonic()
+        self._sharing.renew()
         plan = self._source.plan()
         self._planning_seconds = time.monotonic() - began
         return plan
@@ -381,7 +382,7 @@ class Driver:
         """The stored baseline, completed where it lacks scores; `None` where it is this sweep's to evaluate."""
         key = cell_key(self._source.unsteered().cell)
         baseline = self._stored_baseline()
-        while baseline is None and not self._sharing.take([key], 1):
+        while baseline is None and not self._sharing.take([key], 1, is_known=True):
             self._sharing.wait([key])
             baseline = self._stored_baseline()
         return baseline or self._baseline_again()
