@@ -84,6 +84,8 @@ class Sharing:
         """Keys that others had and have no more: the store may have their results."""
         self._has_other_ended = False
         """Since the store was last read: what that one did after it was last seen is not known."""
+        self._ended_before: set[str] | None = None
+        """Phases that had ended when the store was last read; another that has since may never have been seen."""
         self._told: set[str] = set()
         self._ahead, self._took_at = 1, 0.0
         self._wrote_at = self._down_since = (0.0, 0.0)
@@ -92,6 +94,8 @@ class Sharing:
 
     def renew(self) -> None:
         """The store is about to be read: it tells what others did that ended until now."""
+        self._ended_before = None
+        self._read()
         self._unsure.clear()
         self._has_other_ended = False
 
@@ -125,6 +129,7 @@ class Sharing:
                 with self._lock:
                     for key in new:
                         self._held.pop(key, None)
+                self._write()
                 return []
             if kept := self._without_contested(free):
                 return kept[:n]
@@ -257,16 +262,21 @@ class Sharing:
             with suppress(Exception):  # a store that is down is told of by whoever needs it
                 self._keep()
 
-    def _open_phases(self) -> list[RawRun]:
+    def _phases(self) -> list[RawRun]:
         source = open_source(self._tracker.tracking_uri)
         try:
-            return source.runs(self._tracker.experiment, kind=Kind.PHASE, statuses=UNENDED, tags=TAGS)
+            return source.runs(self._tracker.experiment, kind=Kind.PHASE, statuses=(), tags=TAGS)
         finally:
             source.close()
 
     def _look(self) -> None:
         now, before = _monotonic(), self._others
-        runs = [run for run in self._open_phases() if run.run_id != self._run.run_id]
+        phases = [run for run in self._phases() if run.run_id != self._run.run_id]
+        runs = [run for run in phases if run.status in UNENDED]
+        ended = {run.run_id for run in phases} - {run.run_id for run in runs}
+        if self._ended_before is None:
+            self._ended_before = ended
+        self._has_other_ended |= not ended <= self._ended_before
         self._others = {run.run_id: _seen(run, before.get(run.run_id), now) for run in runs}
         for run_id, last in before.items():
             other = self._others.get(run_id)

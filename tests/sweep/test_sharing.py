@@ -127,6 +127,17 @@ def test_what_another_took_and_finished_unseen_is_not_taken_before_the_store_is_
     assert other.take(KEYS, 6) == KEYS[:6]
 
 
+def test_one_that_came_and_went_unseen_is_noticed(store: Store) -> None:
+    one = store.start()
+    one.renew()  # and now it reads what is finished
+    other = store.start()
+    other.take(KEYS, len(KEYS))
+    store.end(other)
+    assert one.take(KEYS, 6) == []
+    one.renew()
+    assert one.take(KEYS, 6) == KEYS[:6]
+
+
 def test_what_failed_elsewhere_is_known(store: Store) -> None:
     one, other = store.start(), store.start()
     one.take(KEYS, 3)
