@@ -262,18 +262,21 @@ class Sharing:
             with suppress(Exception):  # a store that is down is told of by whoever needs it
                 self._keep()
 
-    def _phases(self) -> list[RawRun]:
-        source = open_source(self._tracker.tracking_uri)
+    def _phases(self) -> tuple[list[RawRun], set[str]]:
+        """The phases that are open, with what they have taken, and the ids of those that have ended."""
+        source, name = open_source(self._tracker.tracking_uri), self._tracker.experiment
         try:
-            return source.runs(self._tracker.experiment, kind=Kind.PHASE, statuses=(), tags=TAGS)
+            unended = source.runs(name, kind=Kind.PHASE, statuses=UNENDED, tags=TAGS)
+            # without their tags, which of long sweeps are long
+            every = source.runs(name, kind=Kind.PHASE, statuses=(), tags=())
+            return unended, {run.run_id for run in every if run.status not in UNENDED}
         finally:
             source.close()
 
     def _look(self) -> None:
         now, before = _monotonic(), self._others
-        phases = [run for run in self._phases() if run.run_id != self._run.run_id]
-        runs = [run for run in phases if run.status in UNENDED]
-        ended = {run.run_id for run in phases} - {run.run_id for run in runs}
+        unended, ended = self._phases()
+        runs = [run for run in unended if run.run_id != self._run.run_id]
         if self._ended_before is None:
             self._ended_before = ended
         self._has_other_ended |= not ended <= self._ended_before
