@@ -119,7 +119,10 @@ def comparison_verdict(row: ComparisonRow, names: tuple[str, str] = ("before", "
         return f"{ahead} (not tested: no scores by question)"
     sign = 1 if row.difference > 0 else -1
     low, high = sorted((sign * row.difference_low, sign * row.difference_high))
-    lead = "cannot be told apart: " if comparison_outcome(row) == "tied" else ""
+    lead = ""
+    if comparison_outcome(row) == "tied":
+        # an interval of one pair may leave out zero where the test, corrected for all pairs, is not significant
+        lead = "cannot be told apart: " if low <= 0 <= high else "not significant among all pairs: "
     n = f", {counted(row.n_questions, 'question')}" if row.n_questions else ""
     return f"{lead}{ahead} (95 %: {low:.1f} to {high:.1f}, p {row.p_corrected:.2g}{n})"
 

@@ -33,7 +33,7 @@ from massact.query.questions.confirmations import confirmations_of
 from massact.query.questions.curve import ask_curve
 from massact.query.questions.gaps import ask_gaps
 from massact.query.questions.published import compare_published
-from massact.query.stats.intervals import Believed, Standing, believe, standings
+from massact.query.stats.intervals import Beliefs, Believed, Standing
 from massact.store.schema import EvaluationRow, PublishedRow
 from massact.vectors.massive_dims import Calibration
 
@@ -377,7 +377,7 @@ class Evidence:
         known = self._beliefs.get((place, label))
         if known is None:
             part = self.strata[place].slices[label]
-            known = self._beliefs[place, label] = believe(part, best, self.floor, scores)
+            known = self._beliefs[place, label] = self._beliefs_of(place).of(part, best)
         if known.delta_low is None or known.delta_high is None:
             return None
         return known.delta_low, known.delta_high
@@ -399,8 +399,17 @@ class Evidence:
             return {}
         if labels is not None:
             some = {label: part for label, part in stratum.slices.items() if label in labels}
-            stratum = replace(stratum, slices=some)
-        return standings(stratum, self.floor, scores, self.cosines)
+            return Beliefs(replace(stratum, slices=some), self.floor, scores, self.cosines).standings
+        return self._beliefs_of(place).standings
+
+    def _beliefs_of(self, place: Place) -> Beliefs:
+        """Of all labels of a place, whatever phase is looked at; there must be scores by question."""
+
+        def believed() -> Beliefs:
+            assert self.answers.scores is not None
+            return Beliefs(self.whole[place], self.floor, self.answers.scores, self.cosines)
+
+        return self.once(f"beliefs {place}", believed)
 
     def status(self, place: Place, label: str) -> str:
         """`ok`, `below_floor`, `missing` or `failed`, and `unscored`: evaluated, but without a score."""

@@ -146,7 +146,7 @@ def _before_or_after(evidence: Evidence) -> ShortAnswer:
         "same": "one vector before and after, nothing to compare",
         "a": "ahead when cleaned before",
         "b": "ahead when cleaned after",
-        "tied": "that cannot be told apart",
+        "tied": "without a significant difference",
         "untested": "with a difference that could not be tested",
         "unknown": "not comparable yet",
     }

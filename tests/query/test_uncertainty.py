@@ -9,7 +9,7 @@ import massact
 from massact.domain import Group
 from massact.query import Answers, Evaluations, Filters, ask_best, ask_compare
 from massact.query.groups import slices, strata
-from massact.query.questions.compare import at_matched_coherence
+from massact.query.questions.compare import ComparisonRow, at_matched_coherence
 from massact.query.questions.sensitivity import HalvesRow, halves
 from massact.query.rows import Point
 from massact.query.stats.paired import QuestionScores
@@ -89,15 +89,34 @@ def test_labels_have_a_standing() -> None:
 
 def test_for_a_negative_direction_the_smaller_delta_wins() -> None:
     grid = [
-        scored("probe", 1000, [-one for one in noisy(40)], direction="negative"),
-        scored("mean_diff", 1000, noisy(2, step=1.0), direction="negative"),
+        scored("probe", 1000, [-gain for gain in noisy(8, step=0.5)], direction="negative"),
+        scored("mean_diff", 1000, noisy(2, step=0.2), direction="negative"),
     ]
     answer = ask_best.of(answers_of(rows_of(grid), scores=scores_of(grid)), FLOOR)
     probe = next(row for row in answer.rows if row.label == "probe")
     assert probe.standing == "winner"
     assert probe.delta_low is not None
     assert probe.delta_high is not None
-    assert probe.delta_low < -40 < probe.delta_high < 0
+    assert probe.delta_low < -8 < probe.delta_high < 0
+
+
+def test_a_delta_has_no_more_room_than_the_baseline_leaves() -> None:
+    grid = [scored("probe", 1000, [89.0 - base for base in BASE]), scored("probe", 1200, noisy(85, step=0.5))]
+    (row,) = ask_best.of(answers_of(rows_of(grid), scores=scores_of(grid)), FLOOR).rows
+    assert row.delta_high is not None
+    assert row.delta_high <= 100 - (BASE_MEAN - 1)
+
+
+def test_the_winner_was_picked_among_the_evaluations_of_all_labels() -> None:
+    grid = [scored("probe", 1000.0 + at, noisy(30, shift=at)) for at in range(4)]
+    others = [scored(f"probe_top{n}", 1000, noisy(29, shift=n + 4)) for n in (1, 2, 3)]
+    alone = ask_best.of(answers_of(rows_of(grid), scores=scores_of(grid)), FLOOR).rows[0]
+    answer = ask_best.of(answers_of(rows_of([*grid, *others]), scores=scores_of([*grid, *others])), FLOOR)
+    winner = next(row for row in answer.rows if row.standing == "winner")
+    assert (winner.label, winner.run_id) == ("probe", alone.run_id)
+    assert winner.delta_low is not None
+    assert alone.delta_low is not None
+    assert winner.delta_low < alone.delta_low
 
 
 def test_without_scores_by_question_it_says_that_it_cannot() -> None:
@@ -177,7 +196,61 @@ def test_the_less_coherent_label_is_read_where_it_is_as_coherent_as_the_other() 
     ]
     found = at_matched_coherence(a, [a], curve[2], curve)
     assert found is not None
+    # at 1500 between its neighbours: coherence 100 - 30 * 2/3 and delta 10 + 40 * 2/3; at 90 half way from there to 500
+    assert (found.coherence, found.delta_a) == (90.0, 20.0)
+    assert found.delta_b == pytest.approx((10 + 10 + 40 * 2 / 3) / 2)
+    assert found.slope == pytest.approx((found.delta_b - 50) / 20)
+
+
+def test_a_lucky_best_is_read_from_the_evaluations_around_it() -> None:
+    curve = [point(500, 95.0, 10.0), point(1000, 99.0, 60.0), point(1500, 85.0, 30.0)]
+    other = [point(500, 95.0, 10.0), point(1000, 90.0, 20.0), point(1500, 85.0, 30.0)]
+    found = at_matched_coherence(curve[1], curve, other[2], other, at_zero=100.0)
+    assert found is not None
     assert (found.coherence, found.delta_a, found.delta_b) == (90.0, 20.0, 20.0)
+
+
+def test_like_coherence_is_asked_about_where_the_gap_is_more_than_noise() -> None:
+    def pair(coherences: tuple[float, ...]) -> ComparisonRow:
+        grid = [
+            scored("probe", 1000, noisy(20, step=1.0), coherence=90.0),
+            scored("mean_diff", 1500, noisy(30, step=1.0, shift=3), coherence=80.0),
+            scored("mean_diff", 1000, noisy(20, step=1.0, shift=5), coherence=90.0),
+            scored("mean_diff", 500, noisy(10, step=1.0, shift=5), coherence=100.0),
+        ]
+        (first, scores), *rest = grid
+        grid = [(first, Scores(scores.trait, coherences)), *rest]
+        answers = answers_of(rows_of(grid), scores=scores_of(grid))
+        (row,) = ask_compare.of(answers, FLOOR, pairs=[("probe", "mean_diff")]).rows
+        return row
+
+    clear = pair((89.0, 91.0, 90.0, 88.0, 92.0, 89.5, 90.5, 87.0, 93.0, 90.0))
+    assert clear.matched_difference == pytest.approx(0.0)
+    assert clear.matched_low is not None
+    assert clear.matched_high is not None
+    assert clear.matched_low < 0 < clear.matched_high < 10
+    unclear = pair((100.0, 60.0, 100.0, 95.0, 100.0, 55.0, 100.0, 98.0, 100.0, 92.0))
+    assert unclear.matched_difference is None
+    assert unclear.difference == pytest.approx(-10.0)
+
+
+def test_it_is_said_that_few_questions_cannot_show_a_difference() -> None:
+    short = [(one, Scores(scores.trait[:5], scores.coherence[:5])) for one, scores in GRID]
+    few = QuestionScores(
+        {one.run_id: scores for one, scores in short}, {"baseline": Scores(BASE[:5], (90.0,) * 5)}
+    )
+    rows = [
+        replace(one, row=replace(one.row, baseline_trait_mean=sum(BASE[:5]) / 5)) for one in rows_of(GRID)
+    ]
+    answer = ask_compare.of(answers_of(rows, scores=few), FLOOR, pairs=[("probe", "mean_diff_top1")])
+    assert answer.rows[0].p_value is not None
+    (note,) = [note for note in answer.notes if "p-value" in note]
+    assert "over 5 questions no p-value is below 0.062" in note
+    assert "more questions are needed" in note
+    whole = ask_compare.of(
+        answers_of(rows_of(GRID), scores=scores_of(GRID)), FLOOR, pairs=[("probe", "mean_diff_top1")]
+    )
+    assert not any("p-value" in note for note in whole.notes)
 
 
 def test_where_the_ranges_do_not_overlap_nothing_is_read() -> None:

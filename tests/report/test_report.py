@@ -10,9 +10,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from massact.query import Answers, Evaluations
+from massact.query.questions.compare import ComparisonRow
 from massact.query.stats.paired import QuestionScores
 from massact.report import Report, Section, build_report, page
-from massact.report.before_after import before_after_table
+from massact.report.before_after import before_after_table, comparison_verdict
 from massact.report.coefficients import coefficients_section
 from massact.report.evidence import Evidence
 from massact.report.figure_style import new_figure
@@ -304,3 +305,18 @@ def test_with_scores_by_question_bests_have_intervals_and_differences_are_tested
     assert short[1].verdict.startswith("Of 4 pairs: 1 ahead when cleaned before; ")
     (cell,) = (one[1] for one in gap_matrix(found, "refusal").rows if one[0].text == "probe_preclean")
     assert re.fullmatch(r"\+\d+\.\d to \+\d+\.\d, n 10", cell.detail)
+
+
+def test_a_verdict_never_contradicts_its_interval() -> None:
+    def row(low: float, high: float, p: float) -> ComparisonRow:
+        return ComparisonRow(
+            model="m", trait="t", position="response[:5]", label_a="a", label_b="b", status_a="ok", status_b="ok",
+            difference=10.0, better="a", n_questions=5, difference_low=low, difference_high=high, p_value=p,
+            p_corrected=p,
+        )  # fmt: skip
+
+    assert comparison_verdict(row(-2.0, 22.0, 0.3)).startswith("cannot be told apart: before ahead by 10.0")
+    assert comparison_verdict(row(2.0, 18.0, 0.0625)).startswith(
+        "not significant among all pairs: before ahead"
+    )
+    assert comparison_verdict(row(2.0, 18.0, 0.01)).startswith("before ahead by 10.0 (95 %: 2.0 to 18.0")

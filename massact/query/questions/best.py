@@ -21,8 +21,7 @@ from massact.query.load import Needs
 from massact.query.question import About, flag, question
 from massact.query.rows import Answer, Column, PlaceRow, Point, Status
 from massact.query.same_vector import SAME_AS, taken_over_note
-from massact.query.stats.intervals import NOTHING, Standing, Standings, believe
-from massact.query.stats.paired import QuestionScores
+from massact.query.stats.intervals import NOTHING, Beliefs, Standing, beside, hidden_winners
 from massact.query.tables import (
     LABEL,
     PLACE,
@@ -32,6 +31,7 @@ from massact.query.tables import (
     TRAIT_MEAN,
     interval_column,
     miss_column,
+    number_column,
     scored_column,
     text_column,
 )
@@ -47,6 +47,7 @@ class BestRow(PlaceRow):
         STATUS,
         *POINT,
         interval_column("delta_low", "delta_high", "95 % of delta"),
+        number_column("delta_expected", "+.1f", "expected", is_optional=True),
         text_column("standing", is_optional=True),
         TRAIT_MEAN,
         scored_column(),
@@ -90,7 +91,10 @@ class BestRow(PlaceRow):
     """Of the interval that holds the true delta in 95 of 100 experiments, the picking of the best allowed for; `None`
     where the store has no scores by question, as of imported results."""
     delta_unbiased: float | None = None
-    """The delta as often too high as too low, which that of a picked best is not."""
+    """The delta as often too high as too low, which that of a picked best is not; a noisy figure, as `delta_low` is."""
+    delta_expected: float | None = None
+    """The delta that is expected of it, given those of all coherent evaluations of its label: on average half as far
+    off the true one as `delta`, which was picked for being large."""
     standing: Standing | None = None
     """Among the labels of the model, trait and position: `winner`, `tied` with it, or `behind`."""
     same_as: str | None = None
@@ -132,7 +136,7 @@ def ask_best(
     currency, scores = answers.currency.over(by_group), answers.scores
     is_part = bool(answers.filters.labels or answers.filters.layers)
     places = strata(slices(answers.whatever_the_cell) if is_part else by_group) if scores else []
-    standing = Standings(places, floor, scores) if scores else None
+    beliefs = {beside(place): Beliefs(place, floor, scores) for place in places} if scores else {}
     declared = dict.fromkeys(answers.groups)
     order = [*declared, *sorted((group for group in by_group if group not in declared), key=_natural)]
     found = []
@@ -143,9 +147,8 @@ def ask_best(
             found.append(_empty_row(group))
         current = currency.part(group, parts)
         for part in parts:
-            row = best_row(part, floor, is_declared=is_declared, scores=scores)
-            own = standing.of(part, row.run_id) if standing else None
-            found.append(replace(row, standing=own, is_current=part is current))
+            row = best_row(part, floor, is_declared=is_declared, beliefs=beliefs.get(beside(part)))
+            found.append(replace(row, is_current=part is current))
     notes = [*setting_notes(by_group), *currency.notes, *unscored_note(all_parts(by_group))]
     n_others = len(order) - len(declared)
     if declared and n_others:
@@ -154,8 +157,11 @@ def ask_best(
     notes += taken_over_note(found, "best", "bests")
     if scores:
         notes += _without_interval(found)
-    if standing and is_part:
-        notes += standing.hidden({row.run_id for row in found})
+    if is_part:
+        asked = {beside(part) for part in all_parts(by_group) if part.points.has_best(floor)}
+        notes += hidden_winners(
+            (beliefs[key] for key in beliefs if key in asked), {row.run_id for row in found}
+        )
     return told_apart(Answer(question="best", floor=floor, rows=tuple(found), notes=tuple(notes)), by_group)
 
 
@@ -174,13 +180,18 @@ def _natural(group: Group) -> list[list[str | int]]:
 
 
 def best_row(
-    part: GroupInSetting, floor: float, *, is_declared: bool = True, scores: QuestionScores | None = None
+    part: GroupInSetting, floor: float, *, is_declared: bool = True, beliefs: Beliefs | None = None
 ) -> BestRow:
-    """The best of one group in one setting."""
+    """The best of one group in one setting.
+
+    Args:
+        beliefs: how far it, and the other labels of its place, can be believed; `None`: that is not asked.
+    """
     point = part.best(floor)
     status: Status = "ok" if point else part.status(floor)
     sample = part.sample
-    believed = believe(part, point, floor, scores) if point and scores else NOTHING
+    believed = beliefs.of(part, point) if point and beliefs else NOTHING
+    standing = beliefs.standing(part.group.label, point.run_id) if point and beliefs else None
     found = {field.name: getattr(point, field.name) for field in fields(Point)} if point else {}
     return BestRow(
         **asdict(part.group),
@@ -192,6 +203,7 @@ def best_row(
         direction=sample.direction,
         setting=part.setting,
         is_declared=is_declared,
+        standing=standing,
         **asdict(believed),
     )
 

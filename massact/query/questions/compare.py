@@ -3,7 +3,7 @@
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, ClassVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Unpack
 
 from massact.domain import Direction, Group
 from massact.errors import UsageError
@@ -14,8 +14,20 @@ from massact.query.load import Needs
 from massact.query.question import About, pattern, question
 from massact.query.rows import Answer, AnyPoint, Column, PlaceRow, Point, Status
 from massact.query.same_vector import ONCE, Cosines, taken_over_words, why_one
-from massact.query.stats.paired import QuestionScores, holm, paired_test
+from massact.query.stats.intervals import Beliefs
+from massact.query.stats.paired import (
+    CONFIDENCE,
+    LARGEST,
+    holm,
+    is_more_than_noise,
+    least_p,
+    mean_interval,
+    paired_test,
+)
 from massact.query.tables import PLACE, SETTING, interval_column, number_column, point_column, text_column
+
+if TYPE_CHECKING:
+    from massact.query.stats.paired import Numbers
 
 COHERENCE_WARNING_POINTS = 3.0
 """Bests whose coherence differs by more are not compared at like coherence."""
@@ -45,6 +57,7 @@ class ComparisonRow(PlaceRow):
         interval_column("difference_low", "difference_high", "95 % of A - B"),
         Column("p", _p_value, is_number=True, is_optional=True),
         number_column("matched_difference", "+.1f", "at like coherence", is_optional=True),
+        interval_column("matched_low", "matched_high", "95 % of that"),
         Column("same vector", _same_vector),
         Column("warnings", lambda row: "; ".join(row.warnings), is_optional=True),
         *SETTING,
@@ -65,18 +78,26 @@ class ComparisonRow(PlaceRow):
     warnings: tuple[str, ...] = ()
     """What makes the comparison unfair."""
     n_questions: int | None = None
-    """Questions that both bests were scored on; this and the next four are `None` without scores by question."""
+    """Questions that both bests were scored on; it and what is tested are `None` without scores by question."""
+    difference_expected: float | None = None
+    """The difference less what the picking is expected to have added to it, as where one label has more evaluations."""
     difference_low: float | None = None
     difference_high: float | None = None
-    """Of the interval that holds the true mean difference of these two evaluations in 95 of 100 experiments."""
+    """Of the interval that holds the true mean difference of these two evaluations in 95 of 100 experiments, unlike
+    numbers to pick from allowed for."""
     p_value: float | None = None
-    """Two-sided, of a test that flips the signs of the questions' differences."""
+    """Two-sided, of a test that flips the signs of the questions' differences: of `difference`, or of
+    `difference_expected` where that is less significant."""
     p_corrected: float | None = None
     """The same, corrected for the number of comparisons in this answer (Holm)."""
     matched_coherence: float | None = None
-    """Coherence of the more coherent best; `None` where the other was not evaluated at one as high."""
+    """Coherence of the more coherent best; `None` where the bests' gap in coherence is no more than noise, and where
+    the other was not evaluated at one as high."""
     matched_difference: float | None = None
-    """Delta of A minus delta of B where both have that coherence, the less coherent one interpolated."""
+    """Delta of A minus delta of B where both have that coherence, each read along its curve."""
+    matched_low: float | None = None
+    matched_high: float | None = None
+    """Of the 95 % interval of that difference."""
     judge: str | None = None
     direction: Direction | None = None
     setting: str | None = None
@@ -115,8 +136,9 @@ def ask_compare(
 ) -> Answer[ComparisonRow]:
     """Two labels side by side: the best of each, and whether they are one vector.
 
-    Differences are tested question by question, and read once more where both labels are as coherent as
-    the more coherent best.
+    Differences are tested question by question; that a label with more evaluations has the luckier best is allowed
+    for. Where the bests differ in coherence by more than noise, they are read once more where both labels are as
+    coherent as the more coherent best.
 
     \b
     Example:
@@ -127,15 +149,16 @@ def ask_compare(
     wanted = before_after_pairs({*answers.labels, *known}) if pairs is None else tuple(pairs)
     kept = [pair for pair in wanted if all(answers.shows(_one_spelling(label)) for label in pair)]
     all_pairs = [_labels(pair, known) for pair in kept]
-    rows = [
-        _tested(_row(stratum, labels, floor, answers.cosines), stratum, answers.scores)
-        for stratum in strata(by_group, answers.groups)
-        for labels in all_pairs
-        if any(_is_known(stratum, label, declared) for label in labels)
-    ]
+    rows = list[ComparisonRow]()
+    for stratum in strata(by_group, answers.groups):
+        beliefs = Beliefs(stratum, floor, answers.scores) if answers.scores else None
+        for labels in all_pairs:
+            if any(_is_known(stratum, label, declared) for label in labels):
+                row = _row(stratum, labels, floor, answers.cosines)
+                rows.append(_tested(row, stratum, answers, beliefs) if beliefs else row)
     corrected = holm([row.p_value for row in rows])
     rows = [replace(row, p_corrected=p) for row, p in zip(rows, corrected, strict=True)]
-    notes = (*usual_notes(by_group), *_notes(rows))
+    notes = (*usual_notes(by_group), *_notes(rows), *_least_p_note(rows))
     if not kept:
         why = (
             "no pair has both its labels among those of --label"
@@ -165,6 +188,25 @@ def _notes(rows: Iterable[ComparisonRow]) -> Iterator[str]:
                 if once
                 else f"what differs is {differs}"
             )
+
+
+def _least_p_note(rows: Iterable[ComparisonRow]) -> Iterator[str]:
+    """Where so few questions cannot show a difference in so many pairs, however large it is."""
+    counts = [row.n_questions for row in rows if row.n_questions is not None and row.p_value is not None]
+    if not counts:
+        return
+    n, level = min(counts), 1 - CONFIDENCE
+    most = int(level / least_p(n) + 1e-9)
+    if len(counts) > most:
+        ask = (
+            f"ask about at most {most} pairs at a time, or more questions"
+            if most
+            else "more questions are needed"
+        )
+        yield (
+            f"over {n} questions no p-value is below {least_p(n):.2g}, however large the difference: corrected for "
+            f"{len(counts)} pairs none is below {level:.2g}; {ask}"
+        )
 
 
 def before_after_pairs(labels: Iterable[str]) -> tuple[tuple[str, str], ...]:
@@ -221,32 +263,62 @@ def _row(
     )
 
 
-def _tested(row: ComparisonRow, stratum: ComparableGroups, scores: QuestionScores | None) -> ComparisonRow:
+def _tested(
+    row: ComparisonRow, stratum: ComparableGroups, answers: Answers, beliefs: Beliefs
+) -> ComparisonRow:
     """The row with what a test by question and a look at like coherence say."""
-    best_a, best_b = row.best_a, row.best_b
-    if best_a is None or best_b is None or row.difference is None:
+    best_a, best_b, scores = row.best_a, row.best_b, answers.scores
+    # one vector against itself: what differs is noise by nature
+    if scores is None or row.same_vector or best_a is None or best_b is None or row.difference is None:
         return row
     a, b = stratum.slices[row.label_a], stratum.slices[row.label_b]
-    matched = at_matched_coherence(best_a, a.points, best_b, b.points)
-    if matched is not None:
-        difference = round(matched.delta_a - matched.delta_b, 6)
-        row = replace(row, matched_coherence=matched.coherence, matched_difference=difference)
-    if scores is None or row.same_vector:  # one vector against itself: what differs is noise by nature
-        return row
     deltas_a, deltas_b = scores.deltas(a, [best_a.run_id]), scores.deltas(b, [best_b.run_id])
     if deltas_a is None or deltas_b is None:
         return row
     sign = -1 if stratum.direction == "negative" else 1
-    found = paired_test(sign * deltas_a[0], sign * deltas_b[0])
-    if found is None:
+    luck = sign * (beliefs.luck(a, best_a) - beliefs.luck(b, best_b))
+    differences = sign * (deltas_a[0] - deltas_b[0])
+    test = paired_test(differences, luck=luck)
+    if test is None:
         return row
-    return replace(
+    row = replace(
         row,
-        n_questions=found.n_questions,
-        difference_low=found.low,
-        difference_high=found.high,
-        p_value=found.p_value,
+        n_questions=test.n_questions,
+        difference_expected=test.expected,
+        difference_low=test.low,
+        difference_high=test.high,
+        p_value=test.p_value,
     )
+    gaps = scores.coherences([best_a.run_id, best_b.run_id])
+    if gaps is None or not is_more_than_noise(gaps[0] - gaps[1]):
+        return row
+    baseline = answers.baselines.get(a.sample.baseline_key or "")
+    at_zero = baseline.row.coherence_mean if baseline else None
+    matched = at_matched_coherence(best_a, a.points, best_b, b.points, at_zero=at_zero)
+    return (
+        row if matched is None else replace(row, **_matched_fields(matched, differences, gaps[0] - gaps[1]))
+    )
+
+
+def _matched_fields(matched: "Matched", differences: "Numbers", gaps: "Numbers") -> dict[str, Any]:
+    """The difference at like coherence, and its interval.
+
+    It is as noisy as the difference of the bests and, along the slope of the curve, as their gap in coherence.
+    """
+    import numpy as np
+
+    difference = matched.delta_a - matched.delta_b
+    noise = differences - matched.slope * gaps
+    noise = noise[~np.isnan(noise)]
+    low, high = (
+        max(-LARGEST, min(LARGEST, limit - noise.mean() + difference)) for limit in mean_interval(noise)
+    )
+    return {
+        "matched_coherence": matched.coherence,
+        "matched_difference": round(difference, 6),
+        "matched_low": float(low),
+        "matched_high": float(high),
+    }
 
 
 def _better(labels: Sequence[str], difference: float, stratum: ComparableGroups) -> str | None:
@@ -282,55 +354,91 @@ class Matched:
     """Two labels at one coherence, each at the layer of its best."""
 
     coherence: float
-    """0 to 100: that of the more coherent of the two bests."""
+    """0 to 100: that of the more coherent of the two bests, as it is read along its curve."""
     delta_a: float
     delta_b: float
-    """Deltas there: of the more coherent best its own, of the other interpolated."""
+    slope: float
+    """Points of delta by which the less coherent label rises for each point of coherence, from its best to there."""
 
 
 def at_matched_coherence(
-    best_a: Point, points_a: Iterable[AnyPoint], best_b: Point, points_b: Iterable[AnyPoint]
+    best_a: Point,
+    points_a: Iterable[AnyPoint],
+    best_b: Point,
+    points_b: Iterable[AnyPoint],
+    *,
+    at_zero: float | None = None,
 ) -> Matched | None:
     """The deltas of two labels where both have the coherence of the more coherent best.
 
     The less coherent one is followed from its best to smaller coefficients of its layer, and read between the two
-    evaluations where it passes that coherence, linearly in coherence.
+    evaluations where it passes that coherence, linearly in coherence. Coherence and delta of an evaluation are read
+    between its two neighbours on the layer: a best was picked for its own scores, and whatever luck is in them would
+    be a difference between labels that are alike. At either end of a ladder they are its own.
 
     Args:
         points_a: evaluations of A, of any layer; those of the other layers are passed over.
+        at_zero: coherence of the baseline, the neighbour at coefficient 0; `None`: not known.
 
     Returns:
         `None` where the ranges do not overlap: it was not evaluated at coefficients as coherent as that.
     """
-    if best_a.coherence_mean is None or best_b.coherence_mean is None:
+    a, b = _path(best_a, points_a, at_zero), _path(best_b, points_b, at_zero)
+    if not a or not b:
         return None
-    coherence = max(best_a.coherence_mean, best_b.coherence_mean)
-    delta_a = best_a.delta if best_a.coherence_mean == coherence else _read(best_a, points_a, coherence)
-    delta_b = best_b.delta if best_b.coherence_mean == coherence else _read(best_b, points_b, coherence)
-    if delta_a is None or delta_b is None:
+    is_a_followed = a[0].coherence < b[0].coherence
+    followed, target = (a, b[0]) if is_a_followed else (b, a[0])
+    delta = _read(followed, target.coherence)
+    if delta is None:
         return None
-    return Matched(coherence, delta_a, delta_b)
+    gap = target.coherence - followed[0].coherence
+    slope = (delta - followed[0].delta) / gap if gap else 0.0
+    delta_a, delta_b = (delta, target.delta) if is_a_followed else (target.delta, delta)
+    return Matched(target.coherence, delta_a, delta_b, slope)
 
 
-def _read(best: Point, points: Iterable[AnyPoint], coherence: float) -> float | None:
+class _Reading(NamedTuple):
+    size: float
+    """Of the coefficient."""
+    coherence: float
+    delta: float
+
+
+def _read(path: Sequence[_Reading], coherence: float) -> float | None:
     """The delta where a layer's curve passes a coherence, coming from its best."""
-    for near, far in pairwise(_path(best, points)):
-        (high, low) = (far, near)
-        if low[0] <= coherence <= high[0] and high[0] > low[0]:
-            share = (coherence - low[0]) / (high[0] - low[0])
-            return low[1] + share * (high[1] - low[1])
+    if path[0].coherence == coherence:
+        return path[0].delta
+    for low, high in pairwise(path):
+        if low.coherence <= coherence <= high.coherence and high.coherence > low.coherence:
+            share = (coherence - low.coherence) / (high.coherence - low.coherence)
+            return low.delta + share * (high.delta - low.delta)
     return None
 
 
-def _path(best: Point, points: Iterable[AnyPoint]) -> Sequence[tuple[float, float]]:
-    """(coherence, delta) from the best to ever smaller coefficients of one sign on its layer."""
-    found = {
-        point.coefficient: (point.coherence_mean, point.delta)
+def _path(best: Point, points: Iterable[AnyPoint], at_zero: float | None) -> list[_Reading]:
+    """Readings from the best to ever smaller coefficients of one sign on its layer, each between its neighbours."""
+    known = {
+        abs(point.coefficient): _Reading(abs(point.coefficient), point.coherence_mean, point.delta)
         for point in points
         if point.layer == best.layer
         and point.coherence_mean is not None
         and point.delta is not None
         and point.coefficient * best.coefficient > 0
-        and abs(point.coefficient) <= abs(best.coefficient)
     }
-    return [found[coefficient] for coefficient in sorted(found, key=abs, reverse=True)]
+    if at_zero is not None:
+        known[0.0] = _Reading(0.0, at_zero, 0.0)
+    curve = [known[size] for size in sorted(known)]
+    inner = [
+        _between(before, at, after) for before, at, after in zip(curve, curve[1:], curve[2:], strict=False)
+    ]
+    readings = [*curve[:1], *inner, *curve[len(inner) + 1 :]]
+    return [reading for reading in reversed(readings) if reading.size <= abs(best.coefficient)]
+
+
+def _between(before: _Reading, at: _Reading, after: _Reading) -> _Reading:
+    share = (at.size - before.size) / (after.size - before.size)
+    return _Reading(
+        at.size,
+        before.coherence + share * (after.coherence - before.coherence),
+        before.delta + share * (after.delta - before.delta),
+    )

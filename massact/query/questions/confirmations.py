@@ -13,7 +13,7 @@ from massact.query.groups import ComparableGroups, as_point, rank, setting_notes
 from massact.query.load import Needs
 from massact.query.question import About, question
 from massact.query.rows import Answer, Column, PlaceRow, Point
-from massact.query.stats.intervals import NOTHING, Standing, believe, standings
+from massact.query.stats.intervals import NOTHING, Beliefs, Standing
 from massact.query.stats.paired import NEGLIGIBLE, QuestionScores
 from massact.query.tables import (
     LABEL,
@@ -248,7 +248,8 @@ class _Place:
         self.is_asked = bool(several) or (
             stratum.sample is not None and stratum.sample.confirm_share is not None
         )
-        self._standing = standings(stratum, floor, scores) if self.is_asked else {}
+        self._beliefs = Beliefs(stratum, floor, scores)
+        self._standing = self._beliefs.standings if self.is_asked else {}
         chosen = [
             (label, best)
             for label, standing in self._standing.items()
@@ -291,7 +292,7 @@ class _Place:
     def _row(self, label: str, point: Point, standing: Standing | None) -> ConfirmationRow:
         one = self._by_key.get(point.key)
         part = self._stratum.slices[label]
-        believed = believe(part, point, self._floor, self._scores) if standing else NOTHING
+        believed = self._beliefs.of(part, point) if standing else NOTHING
         row = ConfirmationRow(
             **{**self._stratum.fields(), "baseline_trait_mean": point.baseline_trait_mean},
             label=label,

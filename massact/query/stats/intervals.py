@@ -1,31 +1,40 @@
 """How far each best can be believed: its interval, and whether its label can be told from the winner."""
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Literal
 
 from massact.query.groups import ComparableGroups, GroupInSetting, as_point
 from massact.query.rows import Point
 from massact.query.same_vector import Cosines, same_vector
-from massact.query.stats.paired import CONFIDENCE, LEAST_QUESTIONS, QuestionScores, tied_with_winner
+from massact.query.stats.paired import (
+    CONFIDENCE,
+    LARGEST,
+    LEAST_QUESTIONS,
+    QuestionScores,
+    mean_interval,
+    tied_with_winner,
+)
 
 if TYPE_CHECKING:
     from massact.query.stats.paired import Numbers
 
 _MOST_FREEDOM = 100.0
 """Degrees of freedom that the variances of other cells give at most."""
-_LEAST_VARIANCE = 1e-6
-"""Variance, in squared points, that is no variance."""
-_SIMULTANEOUS_SHARE = 0.1
-"""Share of the error that the simultaneous interval takes, as the source proposes."""
+_LEAST_NEAR, _NEAR_SHARE = 4, 0.05
+"""Cells, and share of all cells, with the best means: their variances are taken together with that of the best."""
+_SIMULTANEOUS_SHARE = 0.2
+"""Share of the error that the simultaneous interval takes; the source proposes 0.1."""
 _LEAST_LEAD = 0.1
 """Standard errors by which the selected cell is taken to lead at least."""
 _LARGEST_SLOPE = 0.999
 _LARGEST_CORRELATION = 0.99
 _NODES = 64
 """Of the integral over what correlated means have in common."""
+_FAR = 25.0
+"""Points by which the mean of a cell may lie off those of the others that tell nothing of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +54,8 @@ class Moments:
     means: "Numbers"
     """`[n_cells]`"""
     variances: "Numbers"
-    """Of the means, `[n_cells]`, pulled towards their own mean."""
+    """Of the means, `[n_cells]`: pulled towards their own mean; where they differ more than chance makes them, never
+    less than a cell's own, nor, of the cells with the best means, than theirs together."""
     correlation: float
     """Of the means of any two cells, 0 to 1."""
     n_questions: int
@@ -53,8 +63,43 @@ class Moments:
     freedom: float
     """Degrees of freedom of the variances."""
 
+    def expected(self, index: int) -> float:
+        """The mean that is expected of a cell from its own and from those of all cells, however it was selected.
 
-def winner_interval(deltas: "Numbers", selected: int, *, confidence: float = CONFIDENCE) -> Interval | None:
+        Empirical Bayes (Efron and Morris, Journal of the American Statistical Association 68, 1973): true means scatter
+        normally around the median of the observed ones, by as much as their quartiles lie further apart than noise
+        makes them; one cell in `n_cells` may lie far off. What all cells share is not noise between them.
+        """
+        import numpy as np
+
+        mean, variance = float(self.means[index]), float(self.variances[index]) * (1 - self.correlation)
+        if variance == 0.0 or len(self.means) == 1:
+            return mean
+        low, middle, high = np.quantile(self.means, (0.25, 0.5, 0.75))
+        noise = float(self.variances.mean()) * (1 - self.correlation)
+        near = max(0.0, float((high - low) / _QUARTILES) ** 2 - noise)
+        off = mean - float(middle)
+        kept, weights = [], []
+        for spread, prior in ((near, 1 - 1 / len(self.means)), (max(near, _FAR**2), 1 / len(self.means))):
+            total = spread + variance
+            kept.append(spread / total)
+            weights.append(prior * math.exp(-0.5 * off**2 / total) / math.sqrt(total))
+        if not any(weights):
+            return mean
+        return mean - off * (1 - (kept[0] * weights[0] + kept[1] * weights[1]) / sum(weights))
+
+
+_QUARTILES = 1.349
+"""Standard deviations between the quartiles of a normal distribution."""
+
+
+def winner_interval(
+    deltas: "Numbers",
+    selected: int,
+    *,
+    within: tuple[float, float] = (-LARGEST, LARGEST),
+    confidence: float = CONFIDENCE,
+) -> Interval | None:
     """The interval of the true mean delta of a cell that was selected for its mean: it knows that.
 
     The hybrid one of Andrews, Kitagawa and McCloskey, "Inference on Winners" (Quarterly Journal of Economics 139,
@@ -66,10 +111,9 @@ def winner_interval(deltas: "Numbers", selected: int, *, confidence: float = CON
         L   = max over k != j of Z_k / (1 - c_k)       (below it another cell would have won)
         H(theta) = P(m_j' <= m_j | m_j' ~ N(theta, S_jj), max(L, theta - b s) <= m_j' <= theta + b s)
 
-    The limits are where H is 1 - a/2 and a/2, with a = (alpha - beta) / (1 - beta), beta = alpha / 10, s the
+    The limits are where H is 1 - a/2 and a/2, with a = (alpha - beta) / (1 - beta), beta = alpha / 5, s the
     standard error and b the critical value of the simultaneous interval at level 1 - beta. It departs from the
-    source where few questions tell little about S: variances are pulled towards what the cells have in common
-    (Smyth, Statistical Applications in Genetics and Molecular Biology 3, 2004), all pairs of cells share one
+    source where few questions tell little about S: variances are those of `Moments`, all pairs of cells share one
     correlation, and the standard error is widened from the normal to Student's distribution. Scores are rounded,
     so means tie: L stays a tenth of a standard error below m_j, and the upper limit is never below m_j.
     docs/statistics.md says how often it holds.
@@ -78,28 +122,40 @@ def winner_interval(deltas: "Numbers", selected: int, *, confidence: float = CON
         deltas: `[n_cells, n_questions]`, each question's delta of every cell that could have been selected; NaN
             where a response was not scored. Larger is better: turn the sign where it is not.
         selected: the cell with the largest mean.
+        within: the least and the greatest delta that there can be.
         confidence: how often the interval is to hold the true mean, 0 to 1.
 
     Returns:
         `None` where fewer than three questions were scored.
     """
+    cells, selected = _distinct(deltas, selected)
+    return _winner_interval(cells, selected, moments(cells), within, confidence)
+
+
+def _distinct(deltas: "Numbers", selected: int) -> "tuple[Numbers, int]":
+    """Equal scores are one result, not a tie of two."""
+    import numpy as np
+
+    cells, places = np.unique(deltas, axis=0, return_inverse=True)
+    return cells, int(places.reshape(-1)[selected])
+
+
+def _winner_interval(
+    cells: "Numbers", selected: int, known: Moments, within: tuple[float, float], confidence: float
+) -> Interval | None:
     import numpy as np
     from scipy.special import ndtri, stdtrit  # scipy.stats has the same and takes half a second to load
 
-    # equal scores are one result, not a tie of two
-    cells, places = np.unique(deltas, axis=0, return_inverse=True)
-    selected = int(places.reshape(-1)[selected])
-    found = moments(cells)
-    if found.n_questions < LEAST_QUESTIONS:
+    if known.n_questions < LEAST_QUESTIONS:
         return None
-    mean, alpha = float(found.means[selected]), 1 - confidence
-    quantile = float(stdtrit(found.freedom, 1 - alpha / 2))
-    error = math.sqrt(float(found.variances[selected]))
+    mean, alpha = float(known.means[selected]), 1 - confidence
+    error = math.sqrt(float(known.variances[selected]))
     if error == 0.0 or len(cells) == 1:
-        return Interval(mean - quantile * error, mean + quantile * error, mean)
-    error *= quantile / float(ndtri(1 - alpha / 2))
-    cut = min(_cut(found, selected), mean - _LEAST_LEAD * error)
-    low, high, estimate = _limits((mean - cut) / error, len(cells), round(found.correlation, 3), alpha)
+        scored = cells[selected][~np.isnan(cells[selected])]
+        return Interval(*mean_interval(scored, within=within, confidence=confidence), mean)
+    error *= float(stdtrit(known.freedom, 1 - alpha / 2)) / float(ndtri(1 - alpha / 2))
+    cut = min(_cut(known, selected), mean - _LEAST_LEAD * error)
+    low, high, estimate = _limits((mean - cut) / error, len(cells), round(known.correlation, 3), alpha)
     return Interval(mean + low * error, mean + max(high, 0.0) * error, mean + estimate * error)
 
 
@@ -120,33 +176,29 @@ def moments(deltas: "Numbers") -> Moments:
     spread[~has_spread] = spread[has_spread].mean() if has_spread.any() else 0.0
     own = spread / n_scored
     freedom = n_questions - 1
-    prior, common = _prior(own, freedom)
-    pulled = (freedom * own + prior * common) / (freedom + prior)
+    prior = _prior(own, freedom)
+    variances = (freedom * own + prior * own.mean()) / (freedom + prior)
+    if 0 < prior < _MOST_FREEDOM:  # they differ: a noisy cell is more often the best than a steady one
+        n_near = min(len(own), max(_LEAST_NEAR, math.ceil(_NEAR_SHARE * len(own))))
+        near = np.argsort(-means)[:n_near]
+        variances = np.maximum(variances, own)
+        variances[near] = np.maximum(variances[near], own[near].mean())
     correlation = _correlation(deltas - means[:, None], float(own.mean()))
-    return Moments(means, pulled, correlation, n_questions, freedom + prior)
+    return Moments(means, variances, correlation, n_questions, freedom + prior)
 
 
-def _prior(variances: "Numbers", freedom: int) -> tuple[float, float]:
-    """Degrees of freedom that the cells' variances give one another, and the variance that they have in common."""
-    import numpy as np
-    from scipy.optimize import brentq
-    from scipy.special import digamma, polygamma
+def _prior(variances: "Numbers", freedom: int) -> float:
+    """Degrees of freedom that the cells' variances give one another: as many as possible where they are alike.
 
-    if len(variances) == 1:
-        return 0.0, 0.0
-    logs = np.log(np.maximum(variances, _LEAST_VARIANCE)) - digamma(freedom / 2) + math.log(freedom / 2)
-    excess = float(logs.var(ddof=1) - polygamma(1, freedom / 2))
-
-    def missing(half: float) -> float:
-        return float(polygamma(1, half)) - excess
-
-    if excess <= missing(_MOST_FREEDOM / 2) + excess:
-        prior = _MOST_FREEDOM
-    else:
-        prior = 2 * float(brentq(missing, 1e-4, _MOST_FREEDOM / 2)) if missing(1e-4) > 0 else 0.0
-    if prior == 0.0:
-        return 0.0, 0.0
-    return prior, math.exp(float(logs.mean()) + float(digamma(prior / 2)) - math.log(prior / 2))
+    By moments of scaled inverse chi squared variances (Smyth, Statistical Applications in Genetics and Molecular
+    Biology 3, 2004, has them of logarithms, which cells without any variance spoil).
+    """
+    mean = float(variances.mean())
+    if len(variances) == 1 or mean == 0.0:
+        return 0.0
+    relative = float(variances.var(ddof=1)) / mean**2
+    excess = (relative - 2 / freedom) / (1 + 2 / freedom)
+    return _MOST_FREEDOM if excess <= 2 / (_MOST_FREEDOM - 4) else 4 + 2 / excess
 
 
 def _correlation(centred: "Numbers", pooled: float) -> float:
@@ -163,14 +215,14 @@ def _correlation(centred: "Numbers", pooled: float) -> float:
     return float(min(max(correlation, 0.0), _LARGEST_CORRELATION))
 
 
-def _cut(found: Moments, selected: int) -> float:
+def _cut(known: Moments, selected: int) -> float:
     """Below it another cell would have been selected."""
     import numpy as np
 
-    slopes = found.correlation * np.sqrt(found.variances / found.variances[selected])
+    slopes = known.correlation * np.sqrt(known.variances / known.variances[selected])
     slopes = np.minimum(slopes, _LARGEST_SLOPE)
-    others = np.arange(len(found.means)) != selected
-    return float(np.max(((found.means - slopes * found.means[selected]) / (1 - slopes))[others]))
+    others = np.arange(len(known.means)) != selected
+    return float(np.max(((known.means - slopes * known.means[selected]) / (1 - slopes))[others]))
 
 
 @lru_cache(maxsize=4096)
@@ -231,110 +283,165 @@ class Believed:
     delta_low: float | None = None
     delta_high: float | None = None
     delta_unbiased: float | None = None
+    delta_expected: float | None = None
 
 
 NOTHING = Believed()
 _MOST_NAMED = 6
 """Places that a note names."""
-_LARGEST = 100.0
-"""Points of delta: scores run from 0 to 100."""
 
 
-def believe(part: GroupInSetting, point: Point, floor: float, scores: QuestionScores) -> Believed:
-    """The interval of a best that was picked among all coherent evaluations of its slice."""
-    rivals = part.points.coherent_runs(floor)
-    deltas = scores.deltas(part, rivals)
-    if deltas is None:
-        return NOTHING
-    found = winner_interval(deltas, rivals.index(point.run_id))
-    if found is None:
-        return NOTHING
-    low, high, estimate = (
-        min(max(one, -_LARGEST), _LARGEST) for one in (found.low, found.high, found.estimate)
-    )
-    if part.sample.direction == "negative":
-        low, high, estimate = -high, -low, -estimate
-    return Believed(delta_low=low, delta_high=high, delta_unbiased=estimate)
+class Beliefs:
+    """How far the bests of all labels of one model, trait and position in one setting can be believed."""
 
+    def __init__(
+        self,
+        place: ComparableGroups,
+        floor: float,
+        scores: QuestionScores,
+        cosines: Cosines | None = None,
+    ) -> None:
+        self._place, self._floor, self._scores, self._cosines = place, floor, scores, cosines
+        self._picked: dict[tuple[str, str, int], _Picked | None] = {}
 
-def standings(
-    stratum: ComparableGroups, floor: float, scores: QuestionScores, cosines: Cosines | None = None
-) -> dict[str, Standing]:
-    """The standing of every label that has a best; empty where the scores by question do not tell.
+    @cached_property
+    def _bests(self) -> list[tuple[str, Point]]:
+        return self._place.ranked(self._floor)
 
-    A label that is one vector with the winner is tied with it, whatever its noise.
-    """
-    bests = stratum.ranked(floor)
-    tied = _tied(stratum, bests, scores)
-    if tied is None:
-        return {}
-    first = stratum.side(*bests[0])
-    found: dict[str, Standing] = {bests[0][0]: "winner"}
-    for index, entry in enumerate(bests[1:], 1):
-        is_tied = index in tied or same_vector(first, stratum.side(*entry), cosines) is not None
-        found[entry[0]] = "tied" if is_tied else "behind"
-    return found
+    @cached_property
+    def standings(self) -> dict[str, Standing]:
+        """The standing of every label that has a best; empty where the scores by question do not tell.
 
+        A label that is one vector with the winner is tied with it, whatever its noise.
+        """
+        bests = self._bests
+        tied = self._tied(bests)
+        if tied is None:
+            return {}
+        first = self._place.side(*bests[0])
+        known: dict[str, Standing] = {bests[0][0]: "winner"}
+        for index, best in enumerate(bests[1:], 1):
+            is_tied = index in tied or same_vector(first, self._place.side(*best), self._cosines) is not None
+            known[best[0]] = "tied" if is_tied else "behind"
+        return known
 
-def _tied(
-    stratum: ComparableGroups, entries: list[tuple[str, Point]], scores: QuestionScores
-) -> list[int] | None:
-    """Which of the evaluations cannot be told from the first; `None` where the scores do not tell."""
-    import numpy as np
-
-    rows = [scores.deltas(stratum.slices[label], [point.run_id]) for label, point in entries]
-    known = [row for row in rows if row is not None]
-    return tied_with_winner(np.concatenate(known), 0) if rows and len(known) == len(rows) else None
-
-
-class Standings:
-    """How evaluations stand among all labels of their model, trait and position in one setting, whatever is shown."""
-
-    def __init__(self, places: Iterable[ComparableGroups], floor: float, scores: QuestionScores) -> None:
-        self._places = {_place_of(one): one for one in places}
-        self._floor, self._scores = floor, scores
-        self._known: dict[tuple[Any, ...], dict[str, Standing]] = {}
-
-    def of(self, part: GroupInSetting, run_id: str | None) -> Standing | None:
-        """The standing of a group's best among what is shown; `None` where it has none, or nothing tells."""
-        key = (
-            part.group.model,
-            part.group.trait,
-            part.group.position,
-            part.setting,
-            part.baseline_trait_mean,
-        )
-        stratum = self._places.get(key)
-        if stratum is None or run_id is None:
-            return None
-        if key not in self._known:
-            self._known[key] = standings(stratum, self._floor, self._scores)
-        found = self._known[key]
-        best = stratum.best(part.group.label, self._floor)
-        if not found or best is None or best.run_id == run_id:
-            return found.get(part.group.label)
+    def standing(self, label: str, run_id: str) -> Standing | None:
+        """How an evaluation stands among the bests of all labels, whatever is shown; `None` where nothing tells."""
+        if not self.standings or self._place.best(label, self._floor).run_id == run_id:  # type: ignore[union-attr]  # it is ranked
+            return self.standings.get(label)
         # a filter hides the label's best: what is shown of it is set beside the bests of the place
-        shown = as_point(next(point for point in part.points if point.run_id == run_id))
-        bests = stratum.ranked(self._floor)
-        tied = _tied(stratum, [*bests, (part.group.label, shown)], self._scores)
-        return None if tied is None else "tied" if len(bests) in tied else "behind"
+        shown = next(point for point in self._place.slices[label].points if point.run_id == run_id)
+        tied = self._tied([*self._bests, (label, as_point(shown))])
+        return None if tied is None else "tied" if len(self._bests) in tied else "behind"
 
-    def hidden(self, shown: Collection[str | None]) -> list[str]:
-        """Where the winner is not among the runs that are shown, in words."""
-        found = []
-        for key, standing in self._known.items():
-            label = next((label for label, one in standing.items() if one == "winner"), None)
-            best = self._places[key].best(label, self._floor) if label else None
-            if best is not None and best.run_id not in shown:
-                found.append(f"{', '.join(key[:3])}: {label} (layer {best.layer}, {best.coefficient:g})")
-        more = f"; and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
-        named = "; ".join(found[:_MOST_NAMED])
-        return (
-            [f"standings are among all labels of a place; the winner is not shown: {named}{more}"]
-            if found
-            else []
+    def _tied(self, entries: Sequence[tuple[str, Point]]) -> list[int] | None:
+        """Which of the evaluations cannot be told from the first; `None` where the scores do not tell."""
+        import numpy as np
+
+        parts = [(self._place.slices[label], point) for label, point in entries]
+        rows = [self._scores.deltas(part, [point.run_id]) for part, point in parts]
+        known = [row for row in rows if row is not None]
+        if not rows or len(known) < len(rows):
+            return None
+        return tied_with_winner(np.concatenate(known), 0, luck=[self.luck(*each) for each in parts])
+
+    def luck(self, part: GroupInSetting, point: Point) -> float:
+        """By how many points the delta of an evaluation, picked among all coherent ones, is expected to be too good.
+
+        Whatever the direction; 0 where the scores by question do not tell.
+        """
+        picked = self._of(part, point)
+        return 0.0 if picked is None else float(picked.known.means[picked.selected]) - picked.expected
+
+    def of(self, part: GroupInSetting, point: Point) -> Believed:
+        """The interval of a best that was picked among all coherent evaluations of its label, or of the place.
+
+        Args:
+            part: of the label, as far as it is shown.
+        """
+        picked = self._of(part, point)
+        if picked is None:
+            return NOTHING
+        is_winner = self.standings and (part.group.label, point.run_id) == (
+            self._bests[0][0],
+            self._bests[0][1].run_id,
         )
+        if is_winner:
+            picked = self._among_all(point)
+        low, high = self._scores.delta_limits(part)
+        interval = _winner_interval(picked.cells, picked.selected, picked.known, (low, high), CONFIDENCE)
+        if interval is None:
+            return NOTHING
+        figures = (interval.low, interval.high, interval.estimate, picked.expected)
+        below, above, estimate, expected = (min(max(figure, low), high) for figure in figures)
+        if part.sample.direction == "negative":
+            below, above, estimate, expected = -above, -below, -estimate, -expected
+        return Believed(delta_low=below, delta_high=above, delta_unbiased=estimate, delta_expected=expected)
+
+    def hidden_winner(self, shown: Collection[str | None]) -> str | None:
+        """The winner in words, if it is known and not among the runs that are shown."""
+        if not self.standings or self._bests[0][1].run_id in shown:
+            return None
+        place, (label, best) = self._place, self._bests[0]
+        return f"{place.model}, {place.trait}, {place.position}: {label} (layer {best.layer}, {best.coefficient:g})"
+
+    def _of(self, part: GroupInSetting, point: Point) -> "_Picked | None":
+        rivals = part.points.coherent_runs(self._floor)
+        key = (part.group.label, point.run_id, len(rivals))
+        if key not in self._picked:
+            runs = rivals if point.run_id in rivals else [*rivals, point.run_id]
+            deltas = self._scores.deltas(part, runs)
+            self._picked[key] = None if deltas is None else _Picked.of(deltas, runs.index(point.run_id))
+        return self._picked[key]
+
+    def _among_all(self, point: Point) -> "_Picked":
+        """The winner, which was picked among the coherent evaluations of all labels."""
+        import numpy as np
+
+        runs, rows = list[str](), []
+        for part in self._place.slices.values():
+            rivals = part.points.coherent_runs(self._floor)
+            deltas = self._scores.deltas(part, rivals)
+            if deltas is not None:
+                runs += rivals
+                rows.append(deltas)
+        return _Picked.of(np.concatenate(rows), runs.index(point.run_id))
 
 
-def _place_of(one: ComparableGroups) -> tuple[Any, ...]:
-    return (one.model, one.trait, one.position, one.setting, one.baseline_trait_mean)
+@dataclass(frozen=True, slots=True)
+class _Picked:
+    """A cell that was picked among others."""
+
+    cells: "Numbers"
+    """Deltas `[n_cells, n_questions]`, larger is better."""
+    selected: int
+    known: Moments
+    expected: float
+
+    @classmethod
+    def of(cls, deltas: "Numbers", selected: int) -> "_Picked":
+        cells, selected = _distinct(deltas, selected)
+        known = moments(cells)
+        return cls(cells, selected, known, known.expected(selected))
+
+
+Beside = tuple[str, str, str, str, float | None]
+"""Model, trait, position, setting and the trait mean of the baseline: labels within are set side by side."""
+
+
+def beside(one: ComparableGroups | GroupInSetting) -> Beside:
+    """What a group, or a place, is set beside."""
+    where = one.group if isinstance(one, GroupInSetting) else one
+    return (where.model, where.trait, where.position, str(one.setting), one.baseline_trait_mean)
+
+
+def hidden_winners(places: Iterable[Beliefs], shown: Collection[str | None]) -> list[str]:
+    """Where the winner is not among the runs that are shown, in words."""
+    names = [name for place in places if (name := place.hidden_winner(shown))]
+    more = f"; and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    named = "; ".join(names[:_MOST_NAMED])
+    return (
+        [f"standings are among all labels of a place; the winner is not shown: {named}{more}"]
+        if names
+        else []
+    )
