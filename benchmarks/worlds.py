@@ -181,7 +181,7 @@ class Experiment:
     def differences(self, *cells: tuple[int, ...]) -> Numbers:
         """Each question's delta of a cell, or of the first minus the second."""
         deltas = [self.trait[cell] - self.baseline for cell in cells]
-        return deltas[0] if len(deltas) == 1 else deltas[0] - deltas[1]
+        return np.asarray(deltas[0] if len(deltas) == 1 else deltas[0] - deltas[1])
 
 
 def _row(key: str, kind: Kind, **fields: object) -> EvaluationRow:
