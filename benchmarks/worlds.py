@@ -263,6 +263,7 @@ WORLDS = (
     ),
     World(name="rare effects", rare=0.1, height=5, is_flat=True, n_labels=2, n_layers=1, n_coefficients=1),
     World(name="gradual cliff, noisy coherence", cliff=60, coherence_noise=15, n_labels=4),
+    World(name="gradual cliff, steadier coherence", cliff=60, coherence_noise=8, n_labels=4),
     World(name="steep cliff, exact coherence", cliff=160, n_labels=4),
 )
 

@@ -25,6 +25,8 @@ _MOST_FREEDOM = 100.0
 """Degrees of freedom that the variances of other cells give at most."""
 _LEAST_NEAR, _NEAR_SHARE = 4, 0.05
 """Cells, and share of all cells, with the best means: their variances are taken together with that of the best."""
+_LEAST_VARIANCE = 1e-6
+"""Variance, in squared points, that is no variance."""
 _SIMULTANEOUS_SHARE = 0.2
 """Share of the error that the simultaneous interval takes; the source proposes 0.1."""
 _LEAST_LEAD = 0.1
@@ -54,8 +56,9 @@ class Moments:
     means: "Numbers"
     """`[n_cells]`"""
     variances: "Numbers"
-    """Of the means, `[n_cells]`: pulled towards their own mean; where they differ more than chance makes them, never
-    less than a cell's own, nor, of the cells with the best means, than theirs together."""
+    """Of the means, `[n_cells]`: pulled towards their own mean where they are alike; where they differ more than chance
+    makes them each cell's own, and of the cells with the best means no less than theirs together. Of few-valued deltas,
+    which show little, the larger of both."""
     correlation: float
     """Of the means of any two cells, 0 to 1."""
     n_questions: int
@@ -179,12 +182,20 @@ def moments(deltas: "Numbers") -> Moments:
     prior = _prior(own, freedom)
     variances = (freedom * own + prior * own.mean()) / (freedom + prior)
     if 0 < prior < _MOST_FREEDOM:  # they differ: a noisy cell is more often the best than a steady one
-        n_near = min(len(own), max(_LEAST_NEAR, math.ceil(_NEAR_SHARE * len(own))))
-        near = np.argsort(-means)[:n_near]
-        variances = np.maximum(variances, own)
-        variances[near] = np.maximum(variances[near], own[near].mean())
+        near = np.argsort(-means)[: max(_LEAST_NEAR, math.ceil(_NEAR_SHARE * len(own)))]
+        n_values = 1 + (np.diff(np.sort(deltas, axis=1)) > 0).sum(axis=1)
+        variances = np.where(n_values <= n_scored / 2, np.maximum(own, variances), own)
+        together = math.exp(float(np.log(np.maximum(own[near], _LEAST_VARIANCE)).mean()) - _log_bias(freedom))
+        variances[near] = np.maximum(variances[near], together)
     correlation = _correlation(deltas - means[:, None], float(own.mean()))
     return Moments(means, variances, correlation, n_questions, freedom + prior)
+
+
+def _log_bias(freedom: int) -> float:
+    """By how much the logarithm of a variance of some degrees of freedom lies below that of the true one, on average."""
+    from scipy.special import digamma
+
+    return float(digamma(freedom / 2)) - math.log(freedom / 2)
 
 
 def _prior(variances: "Numbers", freedom: int) -> float:
