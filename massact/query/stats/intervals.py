@@ -192,7 +192,7 @@ def moments(deltas: "Numbers") -> Moments:
 
 
 def _log_bias(freedom: int) -> float:
-    """By how much the logarithm of a variance of some degrees of freedom lies below that of the true one, on average."""
+    """By how much the logarithm of a variance lies below that of the true one, on average; negative."""
     from scipy.special import digamma
 
     return float(digamma(freedom / 2)) - math.log(freedom / 2)
