@@ -1,0 +1,76 @@
+"""The mean of few values between two known ends: an interval that holds however they are distributed.
+
+Student's interval holds where values scatter normally. Of three to ten values that are few-valued or skewed it holds in
+as little as 30 of 100 experiments: what is rare was not seen, and where all values are equal it has no width at all.
+"""
+
+from collections.abc import Iterable, Sequence
+
+_USED = 0.8
+"""Share of the error that is used: what is asked for is held with two-valued scores too, the worst case."""
+_EXACTNESS = 1e-6
+"""Of a limit, as a share of the distance between the ends."""
+
+
+def bounded_mean_interval(
+    values: Iterable[float], low: float, high: float, *, confidence: float
+) -> tuple[float, float]:
+    """The interval of the mean that values between two ends are drawn from.
+
+    Gaffke's ("Three test statistics for a nonparametric one-sided hypothesis on the mean of a nonnegative variable",
+    Mathematical Methods of Statistics 14, 2005; Learned-Miller and Thomas, arXiv:1905.06208): with D uniform on
+    the simplex and z the n values, the upper limit is a quantile of
+
+        D_1 z_1 + ... + D_n z_n + D_0 high
+
+    and the lower one of the same with `low`. D_0 is what values that were not seen may weigh. Of values that are `low`
+    or `high` alone that is the interval of Clopper and Pearson. It departs from the source as their mid-P version does:
+    half of the distribution is without D_0, and of the error that is asked for 0.8 is used. docs/statistics.md says how
+    often it holds. It always has a width unless low and high are equal.
+
+    Args:
+        values: n at least 1, none NaN.
+        low: no value can be less; as `high` it is moved to the values where they lie beyond it.
+        high: no value can be more.
+        confidence: how often the interval is to hold the mean, 0 to 1.
+    """
+    ordered, error = sorted(map(float, values)), (1 - confidence) * _USED / 2
+    mirrored = [-value for value in reversed(ordered)]
+    return -_upper(mirrored, -low, error), _upper(ordered, high, error)
+
+
+def _upper(values: Sequence[float], end: float, error: float) -> float:
+    """The upper limit of a mean whose values, in order, are `end` at most."""
+    from scipy.optimize import brentq
+
+    if values[0] >= end:
+        return values[0]
+    end = max(end, values[-1])
+
+    def excess(point: float) -> float:
+        return _share_below(values, end, point) - (1 - error)
+
+    return float(brentq(excess, values[0], end, xtol=_EXACTNESS * (end - values[0])))
+
+
+def _share_below(values: Sequence[float], end: float, point: float) -> float:
+    """P(sum of D_i z_i <= point), D uniform on the simplex: half with z the values, half with the end among them.
+
+    It is P(X >= Y) for X the sum of a_i E_i and Y that of b_j E_j: E exponential, a what values are below the point, b
+    what others are above it. Of two terms a E and b E' the first ends before the second with chance b / (a + b), and
+    what is left of the other is as if new; so with p_ij the chance where i of X and j of Y have ended
+
+        p_ij = b_j / (a_i + b_j) p_i+1,j + a_i / (a_i + b_j) p_i,j+1,
+
+    0 where all of X have ended and 1 where all of Y have.
+    """
+    below = [point - value for value in values if value < point]
+    above = [end - point, *(value - point for value in values if value >= point)]
+    chances = [0.0] * len(above) + [1.0]
+    for a in below:
+        for j in range(len(above) - 1, -1, -1):
+            b = above[j]
+            chances[j] = (b * chances[j] + a * chances[j + 1]) / (a + b)
+    if not below and not any(above[1:]):
+        return 0.5 if above[0] else 1.0
+    return (chances[0] + chances[1]) / 2

@@ -1,0 +1,68 @@
+"""The interval of a mean between two ends."""
+
+from math import comb
+
+import numpy as np
+import pytest
+from scipy.stats import beta
+
+from massact.query.stats.means import bounded_mean_interval
+
+LEVEL = 0.04
+"""Both sides together: 0.8 of the error that is asked for."""
+
+
+def interval(values: list[float], low: float = 0.0, high: float = 100.0) -> tuple[float, float]:
+    return bounded_mean_interval(values, low, high, confidence=0.95)
+
+
+@pytest.mark.parametrize("n", [3, 4, 10])
+def test_equal_values_leave_room_for_what_was_not_seen(n: int) -> None:
+    share = 1 - LEVEL ** (1 / n)  # half of the distribution is without the end, so 0.02 becomes 0.04
+    low, high = interval([30.0] * n, -100, 100)
+    assert low == pytest.approx(30 - 130 * share, abs=0.01)
+    assert high == pytest.approx(30 + 70 * share, abs=0.01)
+
+
+def test_two_valued_scores_weigh_as_beta_distributions_say() -> None:
+    low, high = interval([0, 100, 0, 0, 100])
+    below = [beta.cdf(low / 100, 2, 4), beta.cdf(low / 100, 2, 3)]  # with an unseen 0, and without
+    above = [beta.sf(high / 100, 3, 3), beta.sf(high / 100, 2, 3)]  # with an unseen 100, and without
+    assert sum(below) / 2 == pytest.approx(LEVEL / 2, abs=1e-5)
+    assert sum(above) / 2 == pytest.approx(LEVEL / 2, abs=1e-5)
+
+
+def test_it_mirrors_and_moves_with_the_values() -> None:
+    values = [3.0, 17.0, 17.0, 60.0]
+    low, high = interval(values)
+    mirrored = interval([100 - value for value in values])
+    assert mirrored == pytest.approx((100 - high, 100 - low), abs=0.01)
+    assert interval([v - 50 for v in values], -50, 50) == pytest.approx((low - 50, high - 50), abs=0.01)
+
+
+def test_it_has_a_width_unless_the_ends_are_one() -> None:
+    assert interval([0.0, 0.0, 0.0]) == pytest.approx((0.0, 65.8), abs=0.01)
+    assert interval([100.0] * 3)[1] == 100
+    assert interval([5.0, 5.0], 5, 5) == (5.0, 5.0)
+
+
+def test_values_beyond_the_ends_move_them() -> None:
+    assert interval([0.0, 101.0, 50.0])[1] > interval([0.0, 100.0, 50.0])[1]
+
+
+def test_many_values_give_about_students_interval() -> None:
+    values = np.random.default_rng(0).normal(50, 10, 200).tolist()
+    low, high = interval(values)
+    assert high - low == pytest.approx(2 * 2.05 * 10 / 200**0.5, rel=0.15)
+
+
+@pytest.mark.parametrize("n", [3, 5, 7, 10, 24])
+def test_it_holds_the_share_of_two_valued_scores_whatever_it_is(n: int) -> None:
+    limits = [interval([0.0] * (n - k) + [100.0] * k) for k in range(n + 1)]
+    for share in np.linspace(0.005, 0.995, 199):
+        held = sum(
+            comb(n, k) * share**k * (1 - share) ** (n - k)
+            for k, (low, high) in enumerate(limits)
+            if low <= 100 * share <= high
+        )
+        assert held >= 0.93
