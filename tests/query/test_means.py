@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import beta
 
-from massact.query.stats.means import bounded_mean_interval
+from massact.query.stats.means import bounded_mean_interval, delta_ends, pulled_mean
 
 LEVEL = 0.04
 """Both sides together: 0.8 of the error that is asked for."""
@@ -66,3 +66,23 @@ def test_it_holds_the_share_of_two_valued_scores_whatever_it_is(n: int) -> None:
             if low <= 100 * share <= high
         )
         assert held >= 0.93
+
+
+def test_a_delta_ends_where_its_baseline_leaves_no_room() -> None:
+    # mean 20, standard deviation 10, Student's of 2 degrees 4.3027: another baseline may score 20 + 49.7
+    assert delta_ends([10, 20, 30], "positive") == pytest.approx((-69.7, 100), abs=0.1)
+    assert delta_ends([90, 80, 70], "negative") == pytest.approx((-100, 69.7), abs=0.1)
+    assert delta_ends([10, 95, 99, 40], None) == (-100, 100)
+
+
+def test_of_two_valued_baselines_another_may_have_any() -> None:
+    assert delta_ends([0, 0, 0, 0], "positive") == (-100, 100)
+    assert delta_ends([0, 5, 0, 5], "negative") == (-100, 100)
+
+
+def test_a_picked_mean_is_pulled_towards_the_others_by_what_is_noise() -> None:
+    values = np.array([[10.0, 30, 20], [20.0, 10, 30], [60.0, 40, 50]])
+    # means 20, 20, 50: variance 300; noise 1600 / 36, of three rows half of it counts
+    assert pulled_mean(values, 2) == pytest.approx(30 + (1 - 0.5 * (1600 / 36) / 300) * 20)
+    assert pulled_mean(values[:1], 0) == 20
+    assert pulled_mean(np.array([[np.nan, 1.0, 2.0], [3.0, np.nan, 2.0]]), 0) is None
