@@ -8,7 +8,8 @@ from massact._gc import collector_paused
 from massact.domain import DEFAULT_LEAST_SCORED, Group
 from massact.errors import UnknownNameError
 from massact.query.evaluations import Evaluations, group_of
-from massact.query.groups import Currency, natural_order, slices
+from massact.query.groups import Currency, natural_order, slices, strata
+from massact.query.stats.coherent import coherent_chances
 from massact.query.stats.means import bounded_mean_interval, delta_ends
 from massact.query.stats.paired import CONFIDENCE, LEAST_QUESTIONS, QuestionScores
 from massact.store.read import Failure, RunStore, Stored
@@ -22,6 +23,9 @@ from massact.store.schema import (
     Scores,
     is_scored,
 )
+
+EVEN = 0.5
+"""Chance of being truly coherent that is asked of nothing: what is at or above the floor counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +325,25 @@ class Answers:
         if confirmed.cells or is_split:
             scores = self.scores or self._scores(store, floor)
         return replace(self, confirmed=confirmed, choosing_scores=scores)
+
+    def surely_coherent(self, floor: float, chance: float) -> tuple["Answers", tuple[str, ...]]:
+        """The same where only that counts as coherent which is so with a chance; and what that leaves out, in words.
+
+        At a chance of 0.5 all count that are at or above the floor; as does always what has no scores by question.
+        """
+        if chance <= EVEN or self.scores is None:
+            return self, ()
+        places = strata(slices(self.whatever_the_cell))
+        chances = {
+            run: c for place in places for run, c in coherent_chances(place, floor, self.scores).items()
+        }
+        doubtful = {run for run, c in chances.items() if c < chance}
+        whole = self.everything and self.everything.doubting(doubtful)
+        n = sum(run in doubtful for points in self.evaluations.by_place.values() for run in points.run_ids())
+        evaluations = "1 evaluation is" if n == 1 else f"{n} evaluations are"
+        note = f"{evaluations} at or above the floor with a chance below {chance:g}: not counted as coherent"
+        answers = replace(self, evaluations=self.evaluations.doubting(doubtful), everything=whole)
+        return answers, (note,) if n else ()
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -368,7 +368,7 @@ class _Place:
             **(self._picked(first, ranked) if first else {}),
         )
 
-    def _picked(self, first: ConfirmationRow, ranked: Sequence[ConfirmationRow]) -> dict[str, float | None]:
+    def _picked(self, first: ConfirmationRow, ranked: Sequence[ConfirmationRow]) -> dict[str, Any]:
         """What is known of the true delta of the label that wins now: it was picked among all that hold the floor.
 
         The limit that the picking flatters is Bonferroni's for so many cells; the other one needs no correction.
