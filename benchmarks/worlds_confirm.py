@@ -99,7 +99,7 @@ def student(values: Numbers) -> tuple[float, float]:
 
 def ours(steered: Numbers, base: Numbers, confidence: float = 0.95) -> tuple[float, float]:
     return bounded_mean_interval(
-        steered - base, *delta_ends(base.tolist(), "positive"), confidence=confidence
+        steered - base, *delta_ends(base.tolist(), steered.tolist(), "positive"), confidence=confidence
     )
 
 

@@ -179,7 +179,8 @@ class Confirmed:
         known = [(delta, base) for delta, base in deltas if delta is not None]
         if len(known) < LEAST_QUESTIONS:
             return f"fewer than {LEAST_QUESTIONS} questions have a score of it and of its baseline"
-        ends = delta_ends([base for _, base in known], cell.row.direction)
+        steered = [base + delta for delta, base in known]
+        ends = delta_ends([base for _, base in known], steered, cell.row.direction)
         return bounded_mean_interval((delta for delta, _ in known), *ends, confidence=confidence)
 
 

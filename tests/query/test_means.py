@@ -1,6 +1,7 @@
 """The interval of a mean between two ends."""
 
 from math import comb
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,14 +71,16 @@ def test_it_holds_the_share_of_two_valued_scores_whatever_it_is(n: int) -> None:
 
 def test_a_delta_ends_where_its_baseline_leaves_no_room() -> None:
     # mean 20, standard deviation 10, Student's of 2 degrees 4.3027: another baseline may score 20 + 49.7
-    assert delta_ends([10, 20, 30], "positive") == pytest.approx((-69.7, 100), abs=0.1)
-    assert delta_ends([90, 80, 70], "negative") == pytest.approx((-100, 69.7), abs=0.1)
-    assert delta_ends([10, 95, 99, 40], None) == (-100, 100)
+    steered = [50, 60, 70]
+    assert delta_ends([10, 20, 30], steered, "positive") == pytest.approx((-69.7, 100), abs=0.1)
+    assert delta_ends([90, 80, 70], steered, "negative") == pytest.approx((-100, 69.7), abs=0.1)
+    assert delta_ends([10, 95, 99, 40], [50] * 4, None) == (-100, 100)
 
 
-def test_of_two_valued_baselines_another_may_have_any() -> None:
-    assert delta_ends([0, 0, 0, 0], "positive") == (-100, 100)
-    assert delta_ends([0, 5, 0, 5], "negative") == (-100, 100)
+def test_where_the_judge_says_no_or_yes_another_baseline_may_have_any_score() -> None:
+    assert delta_ends([0, 0, 0, 0], [50] * 4, "positive") == (-100, 100)
+    assert delta_ends([0, 5, 0, 5], [50] * 4, "negative") == (-100, 100)
+    assert delta_ends([1, 3, 2, 4], [95, 3, 4, 98], "positive") == (-100, 100)
 
 
 def test_a_picked_mean_is_pulled_towards_the_others_by_what_is_noise() -> None:
@@ -86,3 +89,35 @@ def test_a_picked_mean_is_pulled_towards_the_others_by_what_is_noise() -> None:
     assert pulled_mean(values, 2) == pytest.approx(30 + (1 - 0.5 * (1600 / 36) / 300) * 20)
     assert pulled_mean(values[:1], 0) == 20
     assert pulled_mean(np.array([[np.nan, 1.0, 2.0], [3.0, np.nan, 2.0]]), 0) is None
+
+
+def two_valued(random: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray, float]:
+    return 100.0 * (random.random(n) < 0.6), 100.0 * (random.random(n) < 0.1), 50.0
+
+
+def rare(random: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray, float]:
+    base = random.uniform(10, 30, n)
+    return base + np.where(random.random(n) < 0.1, 45, -5) + random.uniform(-5, 5, n), base, 0.0
+
+
+def at_the_ceiling(random: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray, float]:
+    base = random.choice([20.0, 90.0, 95.0, 99.0], n, p=[0.1, 0.3, 0.3, 0.3])
+    return np.full(n, 100.0), base, 100 - 0.1 * 20 - 0.3 * (90 + 95 + 99)
+
+
+def normal(random: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray, float]:
+    base = random.uniform(20, 30, n)
+    return base + 25 + 15 * random.standard_normal(n).clip(-3, 3), base, 25.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [3, 5, 10])
+@pytest.mark.parametrize("world", [two_valued, rare, at_the_ceiling, normal])
+def test_a_confirmed_delta_lies_in_its_interval_wherever(world: Any, n: int) -> None:
+    random, held = np.random.default_rng(n), 0
+    for _ in range(300):
+        steered, base, true = world(random, n)
+        ends = delta_ends(base.tolist(), steered.tolist(), "positive")
+        low, high = bounded_mean_interval(steered - base, *ends, confidence=0.95)
+        held += low <= true <= high
+    assert held >= 0.95 * 300

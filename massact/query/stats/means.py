@@ -6,6 +6,7 @@ as little as 30 of 100 experiments: what is rare was not seen, and where all val
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from massact.domain import Direction
@@ -24,25 +25,32 @@ _SCALE = 100.0
 """Scores run from 0 to it."""
 _MANY = 3
 """Different baseline scores from which they are taken to lie on a scale, and not to be one of two."""
+_GULF = 50.0
+"""Points without any score between two that are the answers of a judge that says no or yes."""
 _BEYOND = 0.975
 """Quantile of Student's distribution within which the baseline's score of another question is expected."""
 
 
-def delta_ends(baseline: Sequence[float], direction: Direction | None) -> tuple[float, float]:
+def delta_ends(
+    baseline: Sequence[float], steered: Sequence[float], direction: Direction | None
+) -> tuple[float, float]:
     """The least and the greatest delta that another question may have.
 
     In the direction that is wanted it may be as large as the scale, whatever the baselines that were seen. In the other
     one no delta is larger than its baseline's score leaves room for. The baseline's score of another question is taken
-    to lie within Student's 95 % prediction interval, or as far out as one that was seen; where the scores are all one
-    or two values, such as 0 and 100, anywhere.
+    to lie within Student's 95 % prediction interval, or as far out as one that was seen; but anywhere where the judge
+    says no or yes: the scores are all one or two values, or there is nothing in half of the scale between them.
 
     Args:
         baseline: its scores by question, 0 to 100, at least one.
+        steered: the scores of the same questions.
     """
     is_negative = direction == "negative"
     room = [_SCALE - score if is_negative else score for score in baseline]
     n, worst = len(room), _SCALE
-    if len(set(room)) >= _MANY:
+    ordered = sorted(steered)
+    widest = max((after - before for before, after in pairwise(ordered)), default=0.0)
+    if len(set(room)) >= _MANY and widest < _GULF:
         from scipy.special import stdtrit
 
         mean = math.fsum(room) / n
@@ -142,4 +150,5 @@ def pulled_mean(values: "Numbers", selected: int) -> float | None:
     rest = shared - means[:, None] - shared.mean(axis=0) + mean
     noise = float((rest**2).sum()) / ((n_rows - 1) * (n_questions - 1) * n_questions)
     kept = max(0.0, 1 - max(n_rows - 3, 1) / (n_rows - 1) * noise / spread)
-    return mean + kept * (float(means[selected]) - mean)
+    pulled: float = mean + kept * (float(means[selected]) - mean)
+    return pulled
