@@ -162,28 +162,6 @@ def studentised(values: Numbers, rng: np.random.Generator) -> tuple[float, float
     return mean - high * error, mean - low * error
 
 
-def confirmations(draws: int) -> None:
-    """A picked best on fresh questions: how far off it is before and after, and whether the interval holds."""
-    print("\n| true deltas | choose | confirm | selected too good by | confirmed | interval | width |")
-    print("|---|---:|---:|---:|---:|---:|---:|")
-    for name, world in WORLDS.items():
-        for n_choosing, n_confirming in ((10, 5), (10, 10)):
-            rng, held = np.random.default_rng(n_choosing + n_confirming), 0
-            selected = confirmed = width = 0.0
-            for _ in range(draws):
-                truth = world(rng)
-                scores = observe(truth, n_choosing, rng)
-                picked = int(scores.mean(1).argmax())
-                again = observe(truth[[picked]], n_confirming, rng)[0]
-                low, high = mean_interval(again)
-                held += bool(low <= truth[picked] <= high)
-                selected += float(scores.mean(1)[picked] - truth[picked])
-                confirmed += float(again.mean() - truth[picked])
-                width += high - low
-            figures = f"{selected / draws:.1f} | {confirmed / draws:+.1f} | {held / draws:.3f} | {width / draws:.0f}"
-            print(f"| {name} | {n_choosing} | {n_confirming} | {figures} |", flush=True)
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -193,4 +171,3 @@ if __name__ == "__main__":
     picked_bests(n_draws)
     ties(n_draws)
     differences(n_draws)
-    confirmations(n_draws)

@@ -1,7 +1,11 @@
 """Cells given up on a part of their questions: never one that could still win, at the confidence that is said."""
 
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import combinations
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,14 +15,17 @@ from hypothesis import strategies as st
 from massact.domain import Cell, Generation, JudgeIdentity, ModelIdentity, Response, Setting, Timing
 from massact.evaluation import (
     Evaluation,
+    Part,
     PlannedCell,
     Screening,
+    StoppedCell,
     coherence_bound,
     first_asked,
     joined,
     stop_reason,
 )
 from massact.keys import screening_key
+from massact.sweep.driver import Driver
 
 FLOOR = 68.0
 SCREENING = Screening(4, FLOOR)
@@ -141,6 +148,43 @@ def test_two_parts_make_one_evaluation_in_the_order_of_the_questions() -> None:
     whole = joined(first, rest, [1, 3])
     assert [one.coherence for one in whole.responses] == [0, 1, 2, 3, 4]
     assert whole.timing == Timing(3.0, 0.75, 15)
+
+
+class Answering:
+    """Stands in for a driver: every cell is answered with the texts and the numbers of its questions."""
+
+    def __init__(self, coherence: float) -> None:
+        self.coherence, self.parts = coherence, list[Part]()
+        self._source = SimpleNamespace(questions=[f"question {n}" for n in range(10)])
+        self._session = SimpleNamespace(interruption=SimpleNamespace(is_requested=False))
+
+    @contextmanager
+    def _results(self, cells: Sequence[PlannedCell], part: Part) -> Iterator[Iterator[Evaluation]]:
+        self.parts.append(part)
+        answers = tuple(Response(question, question, 50.0, self.coherence) for question in part.questions)
+        yield (Evaluation(cell, answers, Timing(1.0, 1.0, 1)) for cell in cells)
+
+    def screened(self) -> list[Any]:
+        return list(Driver._screened(self, [PLANNED], SCREENING))  # type: ignore[arg-type]
+
+
+def test_a_sweep_asks_drawn_questions_first_and_keeps_their_order() -> None:
+    sweep = Answering(80.0)
+    (whole,) = sweep.screened()
+    assert [one.question for one in whole.responses] == sweep._source.questions
+    first, rest = sweep.parts
+    assert list(first.numbers or ()) == first_asked(sweep._source.questions, 4) != [0, 1, 2, 3]
+    assert sorted([*(first.numbers or ()), *(rest.numbers or ())]) == list(range(10))
+    for part in sweep.parts:
+        assert part.questions == [f"question {n}" for n in part.numbers or ()]
+
+
+def test_a_sweep_asks_a_broken_cell_no_more() -> None:
+    sweep = Answering(3.0)
+    (stopped,) = sweep.screened()
+    assert isinstance(stopped, StoppedCell)
+    assert len(stopped.evaluation.responses) == 4
+    assert len(sweep.parts) == 1
 
 
 def test_a_cell_and_its_giving_up_have_two_keys() -> None:
