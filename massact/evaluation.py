@@ -1,16 +1,21 @@
 """What a cell is before it is evaluated and after it, how its responses are summed up, and when it is given up."""
 
+import hashlib
 import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cache
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 from massact.domain import DEFAULT_CONFIDENCE, Cell, Geometry, Response, Timing
 
 if TYPE_CHECKING:  # what a cell is can be said, and sent about, without torch
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +40,15 @@ def first_cells(cells: Sequence[PlannedCell], n: int) -> Sequence[PlannedCell]:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some of a question set's questions, one after the other."""
+    """Some of a question set's questions, in its order."""
 
     questions: Sequence[str]
-    first: int = 0
-    """Number of the first of them in the set: a sampled response hangs on it."""
+    numbers: Sequence[int] | None = None
+    """Of each in the set, from 0: a sampled response hangs on it; `None`: they are the first ones."""
+
+    def only(self, numbers: Sequence[int]) -> "Part":
+        """Those of a whole set with some numbers."""
+        return Part([self.questions[number] for number in numbers], tuple(numbers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +116,9 @@ def silent(_what: str, _total: int) -> Iterator[Advance]:
     yield lambda _n: None
 
 
-LEAST_SPREAD = 10.0
-"""Standard deviation of coherence over questions that is allowed for at least, in points: alike answers may be luck."""
+_MOST_WAYS = 40_000
+"""Ways in which the questions asked may lie among all that are looked at; of more so many are drawn."""
+_SEED = 20_251_109
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +126,7 @@ class Screening:
     """How a cell is looked at before it is given all of its questions."""
 
     n_first: int
-    """Questions that are asked first, from the first on."""
+    """Questions that are asked first; see `first_asked`."""
     floor: float
     """Least mean coherence that counts, 0 to 100."""
     confidence: float = DEFAULT_CONFIDENCE
@@ -132,24 +142,49 @@ class StoppedCell:
     reason: str
 
 
-def coherence_bound(coherences: Sequence[float], n_questions: int, confidence: float) -> float:
-    """The greatest mean coherence over all questions that the first ones leave room for.
+def first_asked(questions: Sequence[str], n: int) -> list[int]:
+    """The numbers, from 0 in order, of the questions that every cell is asked first: as if drawn, whatever their order.
 
-    A one-sided prediction bound for a mean over a finite population, of which k of n are known: m + t s
-    sqrt(1/k - 1/n), with Student's t of k - 1 degrees of freedom at that confidence (Cochran, "Sampling
-    Techniques", 1977, section 2.8). s is no less than `LEAST_SPREAD`. Never more than what is reached if every
-    other question scores 100.
+    They are those with the least digests of their texts: the same for all cells, and in every sweep.
+    """
+    digests = [hashlib.sha256(f"asked first: {text}".encode()).digest() for text in questions]
+    return sorted(sorted(range(len(questions)), key=lambda number: (digests[number], number))[:n])
+
+
+def coherence_bound(coherences: Sequence[float], n_questions: int, confidence: float) -> float:
+    """The greatest mean coherence over all questions that those which were asked leave room for.
+
+    The k questions asked are drawn from the n, so in order of their scores they may lie in any of n! / k! (n - k)! ways
+    among all scores with the same chance. In each of these ways the mean is at most
+
+        (p_1 x_1 + (p_2 - p_1) x_2 + ... + (p_k - p_k-1) x_k + (n - p_k) 100) / n
+
+    with x_i the i-th least of the scores asked and p_i its place among all: a score that was not asked is at most the
+    next greater one that was. The bound is exceeded in a share 1 - confidence of the ways at most. This is the bound of
+    Learned-Miller and Thomas (arXiv:1905.06208) for a mean over a finite population, whatever its scores.
 
     Args:
-        coherences: of the k questions asked, at least two.
+        coherences: of the k questions asked, 0 to 100.
     """
-    from scipy.special import stdtrit
+    import numpy as np
 
-    k, mean = len(coherences), statistics.fmean(coherences)
-    certain = (math.fsum(coherences) + 100 * (n_questions - k)) / n_questions
-    spread = max(statistics.stdev(coherences), LEAST_SPREAD)
-    bound = mean + float(stdtrit(k - 1, confidence)) * spread * math.sqrt(1 / k - 1 / n_questions)
-    return min(bound, certain)
+    weights = _weights(len(coherences), n_questions)
+    means = weights @ np.array([*sorted(coherences), 100.0])
+    n_beyond = math.floor((1 - confidence) * len(means) + 1e-9)
+    return float(-np.partition(-means, n_beyond)[n_beyond])
+
+
+@cache
+def _weights(n_asked: int, n_questions: int) -> "NDArray[np.float64]":
+    """Of each score asked and of 100, as they may lie among all scores, `[n_ways, n_asked + 1]`."""
+    import numpy as np
+
+    if math.comb(n_questions, n_asked) <= _MOST_WAYS:
+        places = np.array(list(combinations(range(n_questions), n_asked)))
+    else:
+        drawn = np.random.default_rng(_SEED).random((_MOST_WAYS, n_questions))
+        places = np.sort(drawn.argpartition(n_asked, axis=1)[:, :n_asked], axis=1)
+    return np.diff(places, axis=1, prepend=-1, append=n_questions - 1) / n_questions
 
 
 def stop_reason(responses: Sequence[Response], n_questions: int, screening: Screening) -> str | None:
@@ -161,18 +196,25 @@ def stop_reason(responses: Sequence[Response], n_questions: int, screening: Scre
     if bound >= screening.floor:
         return None
     return (
-        f"coherence {statistics.fmean(coherences):.1f} over the first {len(coherences)} of {n_questions} questions: "
+        f"coherence {statistics.fmean(coherences):.1f} over {len(coherences)} of {n_questions} questions: "
         f"over all of them it is at most {bound:.1f} (confidence {screening.confidence:g}), below the floor of "
         f"{screening.floor:g}"
     )
 
 
-def joined(first: Evaluation, rest: Evaluation) -> Evaluation:
-    """One evaluation of a cell whose questions were asked in two parts."""
+def joined(first: Evaluation, rest: Evaluation, numbers: Sequence[int]) -> Evaluation:
+    """One evaluation of a cell whose questions were asked in two parts.
+
+    Args:
+        numbers: of the questions of the first part among all, in order.
+    """
     a, b = first.timing, rest.timing
     timing = Timing(
         a.generation_seconds + b.generation_seconds,
         a.judge_seconds + b.judge_seconds,
         a.n_tokens + b.n_tokens,
     )
-    return Evaluation(first.planned, first.responses + rest.responses, timing)
+    responses = list(rest.responses)
+    for number, response in zip(numbers, first.responses, strict=True):
+        responses.insert(number, response)
+    return Evaluation(first.planned, tuple(responses), timing)

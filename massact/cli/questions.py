@@ -15,7 +15,7 @@ from massact.cli.options import asked_experiment, asked_experiment_option, optio
 from massact.errors import UsageError
 from massact.names import visible
 from massact.query import Answer
-from massact.query.question import FILTERS, FLOOR, LEAST_SCORED, Question
+from massact.query.question import FILTERS, FLOOR, LEAST_SCORED, Parameter, Question
 from massact.query.rows import Column, flatten, printed, to_json, to_mapping
 
 # answers as text; missing is empty or null, never 0
@@ -176,10 +176,16 @@ def _asked_by_flag(
     """The question that is asked; its flag is taken out of the options."""
     wanted = [flag for flag in flags if options.pop(flag)]
     for flag in wanted:
-        given = [one.name for one in posed.own if options.get(one.key) not in (None, ())]
+        given = [one.name for one in posed.own if not _is_default(posed, one, options.get(one.key))]
         if given:
             raise UsageError(f"--{flag} is another question than --{given[0]}: ask for one of the two")
     return flags[wanted[0]] if wanted else posed
+
+
+def _is_default(posed: Question[..., Any], parameter: Parameter, value: Any) -> bool:
+    return value in (None, ()) or (
+        not parameter.is_repeated and parameter.write(value) == posed.default(parameter)
+    )
 
 
 def _answer(ctx: click.Context, posed: Question[..., Any], options: dict[str, Any]) -> None:

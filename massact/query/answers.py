@@ -8,8 +8,10 @@ from massact._gc import collector_paused
 from massact.domain import DEFAULT_LEAST_SCORED, Group
 from massact.errors import UnknownNameError
 from massact.query.evaluations import Evaluations, group_of
-from massact.query.groups import Currency, natural_order, slices
-from massact.query.stats.paired import LEAST_QUESTIONS, QuestionScores, mean_interval
+from massact.query.groups import Currency, natural_order, slices, strata
+from massact.query.stats.coherent import coherent_chances
+from massact.query.stats.means import bounded_mean_interval, delta_ends
+from massact.query.stats.paired import CONFIDENCE, LEAST_QUESTIONS, QuestionScores
 from massact.store.read import Failure, RunStore, Stored
 from massact.store.schema import (
     Declared,
@@ -21,6 +23,9 @@ from massact.store.schema import (
     Scores,
     is_scored,
 )
+
+EVEN = 0.5
+"""Chance of being truly coherent that is asked of nothing: what is at or above the floor counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +114,6 @@ def _failed_group(failure: Failure) -> Group:
     return Group(row.model, row.trait, row.position or "", row.label or "")
 
 
-_LARGEST = 100.0
-"""Points of delta: scores run from 0 to 100."""
-
-
 @dataclass(frozen=True, slots=True)
 class Confirmed:
     """The confirmations of an experiment and the baselines on the same questions."""
@@ -152,25 +153,35 @@ class Confirmed:
         """Those cells that a filter admits."""
         return replace(self, cells=tuple(one for one in self.cells if filters.admits_row(one.row)))
 
-    def interval(self, cell: Stored[EvaluationRow]) -> tuple[float, float] | None:
-        """Student's 95 % interval of a cell's delta over its questions, which took no part in choosing it.
+    def deltas(self, cell: Stored[EvaluationRow]) -> list[tuple[float | None, float]] | str:
+        """Of each question that the baseline has a score of the cell's delta and that score; or why there are none.
 
-        Returns:
-            `None` where fewer than three questions were scored both steered and unsteered.
+        The delta is `None` where the cell has no score.
         """
-        import numpy as np
-
         baseline = self.baselines.get(cell.row.baseline_key or "")
         steered = self.scores.get(cell.run_id)
         unsteered = self.scores.get(baseline.run_id) if baseline else None
         if steered is None or unsteered is None or len(steered.trait) != len(unsteered.trait):
-            return None
-        deltas = np.array(steered.trait, dtype=float) - np.array(unsteered.trait, dtype=float)
-        deltas = deltas[~np.isnan(deltas)]
-        if len(deltas) < LEAST_QUESTIONS:
-            return None
-        low, high = mean_interval(deltas)
-        return max(low, -_LARGEST), min(high, _LARGEST)
+            return "the store has no scores by question of it, or of its baseline"
+        pairs = zip(steered.trait, unsteered.trait, strict=True)
+        return [(None if a is None else a - b, b) for a, b in pairs if b is not None]
+
+    def interval(
+        self, cell: Stored[EvaluationRow], *, confidence: float = CONFIDENCE
+    ) -> tuple[float, float] | str:
+        """The interval of a cell's delta over questions that took no part in choosing it; or why there is none.
+
+        See `massact.query.stats.means`: it holds for few and for skewed scores too.
+        """
+        deltas = self.deltas(cell)
+        if isinstance(deltas, str):
+            return deltas
+        known = [(delta, base) for delta, base in deltas if delta is not None]
+        if len(known) < LEAST_QUESTIONS:
+            return f"fewer than {LEAST_QUESTIONS} questions have a score of it and of its baseline"
+        steered = [base + delta for delta, base in known]
+        ends = delta_ends([base for _, base in known], steered, cell.row.direction)
+        return bounded_mean_interval((delta for delta, _ in known), *ends, confidence=confidence)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,6 +326,25 @@ class Answers:
         if confirmed.cells or is_split:
             scores = self.scores or self._scores(store, floor)
         return replace(self, confirmed=confirmed, choosing_scores=scores)
+
+    def surely_coherent(self, floor: float, chance: float) -> tuple["Answers", tuple[str, ...]]:
+        """The same where only that counts as coherent which is so with a chance; and what that leaves out, in words.
+
+        At a chance of 0.5 all count that are at or above the floor; as does always what has no scores by question.
+        """
+        if chance <= EVEN or self.scores is None:
+            return self, ()
+        places = strata(slices(self.whatever_the_cell))
+        chances = {
+            run: c for place in places for run, c in coherent_chances(place, floor, self.scores).items()
+        }
+        doubtful = {run for run, c in chances.items() if c < chance}
+        whole = self.everything and self.everything.doubting(doubtful)
+        n = sum(run in doubtful for points in self.evaluations.by_place.values() for run in points.run_ids())
+        evaluations = "1 evaluation is" if n == 1 else f"{n} evaluations are"
+        note = f"{evaluations} at or above the floor with a chance below {chance:g}: not counted as coherent"
+        answers = replace(self, evaluations=self.evaluations.doubting(doubtful), everything=whole)
+        return answers, (note,) if n else ()
 
     @property
     def labels(self) -> tuple[str, ...]:

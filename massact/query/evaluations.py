@@ -45,14 +45,14 @@ class PointSet:
     @property
     def layers(self) -> set[int]:
         """The layers that they lie at."""
-        return {int(layer) for layer in set(self._column("layer").tolist())}
+        return {int(layer) for layer in set(self.column("layer").tolist())}
 
     @property
     def n_unscored(self) -> int:
         """Points that lack a coherence or a delta."""
         import numpy as np
 
-        return int((np.isnan(self._column("coherence_mean")) | np.isnan(self._column("delta"))).sum())
+        return int((np.isnan(self.column("coherence_mean")) | np.isnan(self.column("delta"))).sum())
 
     @property
     def n_short(self) -> int:
@@ -71,10 +71,10 @@ class PointSet:
         """
         import numpy as np
 
-        coefficients, coherence = self._column("coefficient"), self._column("coherence_mean")
-        is_seen = (coherence < floor) | ((coherence >= floor) & ~np.isnan(self._column("delta")))
+        coefficients, coherence = self.column("coefficient"), self.column("coherence_mean")
+        is_seen = (coherence < floor) | ((coherence >= floor) & ~np.isnan(self.column("delta")))
         is_same_side = np.sign(coefficients) * np.sign(point.coefficient) > 0
-        here = is_seen & (self._column("layer") == point.layer) & is_same_side
+        here = is_seen & (self.column("layer") == point.layer) & is_same_side
         sizes = np.abs(coefficients[here])
         return bool(len(sizes)) and not sizes.min() < abs(point.coefficient) < sizes.max()
 
@@ -88,15 +88,15 @@ class PointSet:
 
     def best(self, floor: float, direction: Direction | None) -> StoredPoint | None:
         """The best delta at or above the floor; ties to the smaller |coefficient|, lower layer, key."""
-        coherent = self._where(self._column("coherence_mean") >= floor)
+        coherent = self._where(self._is_coherent(floor))
         return coherent._with_best_delta(direction)._first()
 
     def nearest_miss(self, floor: float, direction: Direction | None) -> StoredPoint | None:
         """The most coherent point below the floor; ties to the better delta, then as `best`."""
-        misses = self._where(self._column("coherence_mean") < floor)
+        misses = self._where(self._is_miss(floor))
         if not len(misses):
             return None
-        coherence = misses._column("coherence_mean")
+        coherence = misses.column("coherence_mean")
         nearest = misses._where(coherence == coherence.max())
         with_delta = nearest._with_best_delta(direction)
         return (with_delta if len(with_delta) else nearest)._first()
@@ -107,29 +107,46 @@ class PointSet:
 
     def has_miss(self, floor: float) -> bool:
         """Whether `nearest_miss` finds any."""
-        return bool((self._column("coherence_mean") < floor).any())
+        return bool(self._is_miss(floor).any())
 
     def coherent_runs(self, floor: float) -> list[str]:
         """The runs of those at or above the floor that can be ranked."""
-        return self._where(self._rankable(floor))._run_ids()
+        return self._where(self._rankable(floor)).run_ids()
 
     def _rankable(self, floor: float) -> "Mask":
         import numpy as np
 
-        mask: Mask = (self._column("coherence_mean") >= floor) & ~np.isnan(self._column("delta"))
-        return mask
+        return self._is_coherent(floor) & ~np.isnan(self.column("delta"))
 
-    def runs_with_delta(self) -> list[str]:
-        """The runs of those that were compared with a baseline."""
+    def _is_coherent(self, floor: float) -> "Mask":
+        mask: Mask = self.column("coherence_mean") >= floor
+        return mask if self.all.doubtful is None else mask & ~self.all.doubtful[self.indices]
+
+    def _is_miss(self, floor: float) -> "Mask":
+        """Which have a coherence and do not count as coherent."""
         import numpy as np
 
-        return self._where(~np.isnan(self._column("delta")))._run_ids()
+        return ~np.isnan(self.column("coherence_mean")) & ~self._is_coherent(floor)
+
+    def with_delta(self) -> "PointSet":
+        """Those that were compared with a baseline."""
+        import numpy as np
+
+        return self._where(~np.isnan(self.column("delta")))
+
+    def ties(self) -> list[tuple[float, float, bool, str]]:
+        """Of each what decides between equal deltas, among labels too: the least is the best; the last is the key."""
+        of_head = [head[HEAD.index("same_as")] is not None for head in self.all.heads]
+        columns = (abs(self.column("coefficient")).tolist(), self.column("layer").tolist())
+        taken = (of_head[head] for head in self.all.head[self.indices].tolist())
+        keys = (self.all.keys[index] for index in self.indices.tolist())
+        return list(zip(*columns, taken, keys, strict=True))
 
     def by_baseline(self) -> dict[float | None, "PointSet"]:
         """The same by the baseline they are compared with; baselines that differ by rounding are one."""
         import numpy as np
 
-        rounded = np.round(self._column("baseline_trait_mean"), 6)
+        rounded = np.round(self.column("baseline_trait_mean"), 6)
         if (rounded == rounded[0]).all():
             return {float(rounded[0]): self}
         found = {}
@@ -147,19 +164,25 @@ class PointSet:
         """Those at some layers."""
         import numpy as np
 
-        return self._where(np.isin(self._column("layer"), list(layers)))
+        return self._where(np.isin(self.column("layer"), list(layers)))
 
     def steered_grid(self) -> tuple["Numbers", "Numbers", "Numbers"]:
-        """Layer, coefficient and coherence of those whose coefficient is not 0; NaN where it is missing."""
-        coefficients = self._column("coefficient")
+        """Layer, coefficient and coherence of those whose coefficient is not 0; NaN where it is missing, 0 in doubt."""
+        import numpy as np
+
+        coefficients = self.column("coefficient")
         is_steered = coefficients != 0  # 0 is the baseline itself
-        layers, coherences = self._column("layer"), self._column("coherence_mean")
+        layers, coherences = self.column("layer"), self.column("coherence_mean")
+        if self.all.doubtful is not None:
+            coherences = np.where(self.all.doubtful[self.indices], 0.0, coherences)
         return layers[is_steered], coefficients[is_steered], coherences[is_steered]
 
-    def _run_ids(self) -> list[str]:
+    def run_ids(self) -> list[str]:
+        """Of each the run."""
         return [self.all.run_ids[index] for index in self.indices.tolist()]
 
-    def _column(self, name: str) -> "Numbers":
+    def column(self, name: str) -> "Numbers":
+        """One of `massact.store.schema.points.NUMBERS` and `COUNTS`, or the layer, of each; NaN where missing."""
         return self.all.numbers[name][self.indices]
 
     def _where(self, mask: "Mask") -> "PointSet":
@@ -168,10 +191,10 @@ class PointSet:
     def _with_best_delta(self, direction: Direction | None) -> "PointSet":
         import numpy as np
 
-        scored = self._where(~np.isnan(self._column("delta")))
+        scored = self._where(~np.isnan(self.column("delta")))
         if not len(scored):
             return scored
-        delta = scored._column("delta")
+        delta = scored.column("delta")
         return scored._where(delta == (delta.min() if direction == "negative" else delta.max()))
 
     def _first(self) -> StoredPoint | None:
@@ -213,6 +236,17 @@ class Evaluations:
         """Those points whose setting has a sample; `Points.counting` says which figures of them count."""
         places = points.by_place().items()
         return cls({p: PointSet(points, indices) for p, indices in places if p[0] in samples}, samples)
+
+    def doubting(self, run_ids: Collection[str]) -> "Evaluations":
+        """The same where some runs do not count as coherent."""
+        marked: dict[int, Points] = {}
+        for points in self.by_place.values():
+            if id(points.all) not in marked:
+                marked[id(points.all)] = points.all.doubting(run_ids)
+        sets = {
+            place: PointSet(marked[id(points.all)], points.indices) for place, points in self.by_place.items()
+        }
+        return Evaluations(sets, self.samples)
 
     def only(self, admits: Callable[[Place], bool], layers: Collection[int] = ()) -> "Evaluations":
         """Those at places that a condition admits, and at some layers (empty: at any)."""

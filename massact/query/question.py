@@ -13,7 +13,7 @@ from massact.addresses import resolve_tracking_uri, shown_uri, store_elsewhere
 from massact.domain import DEFAULT_COHERENCE_FLOOR, DEFAULT_LEAST_SCORED
 from massact.errors import StoreError, UnknownExperimentError
 from massact.names import shown
-from massact.query.answers import Answers, Filters
+from massact.query.answers import EVEN, Answers, Filters
 from massact.query.load import Asked, Needs, declared_by_file, load, no_file
 from massact.query.rows import Answer, from_content, row_type
 from massact.store.read import RunStore, open_store
@@ -159,6 +159,15 @@ LEAST_SCORED = number(
     0,
     1,
     metavar="SHARE",
+)
+
+FLOOR_CONFIDENCE = number(
+    "floor_confidence",
+    "chance of truly being at or above the floor that is asked of what counts as coherent; 0.5 asks nothing more than "
+    "the mean coherence",
+    EVEN,
+    1,
+    metavar="CHANCE",
 )
 
 P = ParamSpec("P")

@@ -29,7 +29,9 @@ def confirmed_section(evidence: Evidence) -> Section | None:
     if n_open:
         open_rows = counted(n_open, "winner or tied label is", "winners and tied labels are")
         text.append(f"{open_rows} not confirmed yet: {command}.")
-    lines = tuple(f"{evidence.name(place_of(place))}: {_verdict(place)}." for place in answer.places)
+    lines = tuple(
+        f"{evidence.name(place_of(place))}: {_verdict(place)}{_picked(place)}." for place in answer.places
+    )
     return Section(key, title, tuple(text), (_table(evidence, rows),), lines)
 
 
@@ -75,6 +77,15 @@ def _verdict(place: ConfirmedPlace) -> str:
     return f"{winner} was chosen; `{place.confirmed_winner}`, tied with it, is ahead on these questions"
 
 
+def _picked(place: ConfirmedPlace) -> str:
+    """What is known of the label that wins now, where it was picked among several."""
+    if place.confirmed_winner_delta is None or place.n_confirmed < 2:
+        return ""
+    limits = span(place.confirmed_winner_low, place.confirmed_winner_high)
+    corrected = f"{signed(place.confirmed_winner_delta)} ({limits})"
+    return f"; corrected for the picking its delta is {corrected}"
+
+
 def _table(evidence: Evidence, rows: Sequence[ConfirmationRow]) -> Table:
     """Each winner and tied label, as it was selected and as it was confirmed."""
     headers = (
@@ -96,7 +107,7 @@ def _row(evidence: Evidence, row: ConfirmationRow) -> tuple[Cell | str | None, .
         Cell(number(row.selected_delta, "+.1f"), row.run_id),
         span(row.selected_low, row.selected_high),
         Cell(confirmed, row.confirmed_run_id),
-        span(row.confirmed_low, row.confirmed_high),
+        row.confirmed_note or span(row.confirmed_low, row.confirmed_high),
         None if row.shrinkage is None else signed(row.shrinkage),
         f"{number(row.selected_coherence, '.0f')}, then {number(row.confirmed_coherence, '.0f')}{below}",
         f"{row.n_selecting}, then {MISSING if row.n_confirming is None else row.n_confirming}",

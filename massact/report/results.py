@@ -1,11 +1,12 @@
 """Results by group: the gap matrix and what to try next, the best of every group, and the controls beside them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from massact.query import GapRow
 from massact.query.groups import setting_notes, slices
 from massact.query.same_vector import taken_over_note
+from massact.query.stats.coherent import SURE, coherent_chances
 from massact.report.evidence import RANDOM, Evidence, Place, counted, group_at, place_of
 from massact.report.section import (
     Cell,
@@ -84,7 +85,27 @@ def best_section(evidence: Evidence) -> Section:
         "many noisy evaluations. A label is tied where it cannot be told from the winner of its place."
     )
     tables = tuple(best_table(evidence, place) for place in evidence.run_places)
-    return Section("best", "Best of every group", (text,), tables)
+    doubts = [line for place in evidence.run_places for line in _doubtful(evidence, place)]
+    if doubts:
+        text += (
+            f" Coherence is a mean over few questions too: {counted(len(doubts), 'best is', 'bests are')} truly at or "
+            f"above the floor with a chance below {SURE:g}."
+        )
+    return Section("best", "Best of every group", (text,), tables, tuple(doubts))
+
+
+def _doubtful(evidence: Evidence, place: Place) -> Iterator[str]:
+    """The bests of a place of which it is not sure that they are coherent, with the chance that they are."""
+    scores = evidence.answers.scores
+    if scores is None or place not in evidence.whole:
+        return
+    chances = coherent_chances(evidence.whole[place], evidence.floor, scores)
+    for label, best in evidence.bests(place, evidence.labels(place)).items():
+        chance = chances.get(best.run_id)
+        if chance is not None and chance < SURE:
+            where = f"{evidence.name(place)}, `{label}`, layer {best.layer}, {best.coefficient:g}"
+            coherence = number(best.coherence_mean, ".1f")
+            yield f"{where}: coherence {coherence}, truly coherent with a chance of {chance:.2f}"
 
 
 def best_table(evidence: Evidence, place: Place) -> Table:

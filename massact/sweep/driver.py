@@ -16,6 +16,7 @@ from massact.evaluation import (
     PlannedCell,
     Screening,
     StoppedCell,
+    first_asked,
     joined,
     stop_reason,
 )
@@ -306,28 +307,30 @@ class Driver:
     def _screened(
         self, cells: Sequence[PlannedCell], screening: Screening
     ) -> Iterator[Evaluation | FailedCell | StoppedCell]:
-        """The results of cells that are asked the first questions, and the others only where they are not hopeless.
+        """The results of cells that are asked some questions first, and the others only where they are not hopeless.
 
         What was asked first of a cell is lost where an interruption comes before its other questions.
         """
-        questions, first = self._source.questions, screening.n_first
+        whole = Part(self._source.questions)
+        first = first_asked(whole.questions, screening.n_first)
+        rest = [number for number in range(len(whole.questions)) if number not in first]
         kept: dict[str, Evaluation] = {}
-        with self._results(cells, Part(questions[:first])) as results:
+        with self._results(cells, whole.only(first)) as results:
             for result in results:
                 if isinstance(result, FailedCell):
                     yield result
-                elif reason := stop_reason(result.responses, len(questions), screening):
+                elif reason := stop_reason(result.responses, len(whole.questions), screening):
                     yield StoppedCell(result, reason)
                 else:
                     kept[cell_key(result.planned.cell)] = result
         if not kept or self._session.interruption.is_requested:
             return
-        with self._results([one.planned for one in kept.values()], Part(questions[first:], first)) as results:
+        with self._results([one.planned for one in kept.values()], whole.only(rest)) as results:
             for result in results:
                 if isinstance(result, FailedCell):
                     yield result
                 else:
-                    yield joined(kept[cell_key(result.planned.cell)], result)
+                    yield joined(kept[cell_key(result.planned.cell)], result, first)
 
     @contextmanager
     def _results(

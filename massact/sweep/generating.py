@@ -22,7 +22,7 @@ class CellGenerator:
 
     def __init__(self, model: SteerableModel, part: Part, generator: Generator) -> None:
         self._model, self._questions, self._generator = model, part.questions, generator
-        self._first_draw = part.first
+        self._draws = range(len(part.questions)) if part.numbers is None else part.numbers
         self._prompts = [encode_chat(model, question) for question in part.questions]
         self.n_cells = max(1, generator.batch_rows // len(part.questions))
         """Cells that are generated at a time."""
@@ -46,7 +46,7 @@ class CellGenerator:
             yield from self.run(half)
 
     def _generate(self, batch: Sequence[PlannedCell]) -> Iterator[Generated]:
-        prompts, width = list(enumerate(self._prompts, self._first_draw)), len(self._questions)
+        prompts, width = list(zip(self._draws, self._prompts, strict=True)), len(self._questions)
         rows = [Row(prompt, _addition(one), draw) for one in batch for draw, prompt in prompts]
         reasons: dict[int, str] = {}
         began = time.perf_counter()

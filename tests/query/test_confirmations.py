@@ -21,6 +21,7 @@ from massact.query import (
     ask_runs,
 )
 from massact.query.questions.confirmations import confirmations_of
+from massact.query.stats.means import bounded_mean_interval
 from massact.store.schema import encode_point, point_of
 from tests.support.confirmation_rows import (
     Scored,
@@ -61,11 +62,10 @@ def test_a_winner_and_its_ties_are_shown_with_what_remains() -> None:
     ]
     assert (probe.selected_delta, probe.confirmed_delta) == (pytest.approx(32.0), pytest.approx(25.0))
     assert (probe.shrinkage, mean_diff.shrinkage) == (pytest.approx(7.0), pytest.approx(0.0))
-    # Student's over 20, 30, 25, 25: standard error 4.0825 / 2, t of 3 degrees 3.1824
-    assert (probe.confirmed_low, probe.confirmed_high) == (
-        pytest.approx(25 - 6.496, abs=1e-3),
-        pytest.approx(25 + 6.496, abs=1e-3),
-    )
+    # the baseline scored 20, 22, 18 and 20: that of another question is at most 20 + 3.1824 * 1.6330 * sqrt(5 / 4)
+    limits = bounded_mean_interval((20, 30, 25, 25), -25.81, 100, confidence=0.95)
+    assert (probe.confirmed_low, probe.confirmed_high) == pytest.approx(limits, abs=0.01)
+    assert probe.confirmed_note is None
     assert (probe.n_selecting, probe.n_confirming) == (6, 4)
     assert (probe.baseline_trait_mean, probe.confirmed_baseline_trait_mean) == (11.0, 20.0)
     assert (probe.selected_rank, probe.confirmed_rank) == (1, 2)
@@ -109,8 +109,10 @@ def test_for_a_negative_direction_shrinkage_is_towards_nothing() -> None:
     (row,) = answer.rows
     assert (row.standing, row.selected_delta, row.confirmed_delta) == ("winner", -6.0, -4.0)
     assert row.shrinkage == pytest.approx(2.0), "it fell by two points less"
+    # four deltas near -4 leave a share of 1 - 0.04 ** (1 / 4) to others, of -100 at most
+    assert row.confirmed_low == pytest.approx(-4 - 0.5528 * 96, abs=0.1)
     assert row.confirmed_high is not None
-    assert row.confirmed_high < 0
+    assert row.confirmed_high > 0
 
 
 def test_what_is_open_is_said() -> None:
@@ -129,6 +131,22 @@ def test_unscored_responses_are_neither_zero_nor_confirmed() -> None:
     )  # fmt: skip
     assert (mean_diff.status, mean_diff.n_confirming) == ("confirmed", 2)
     assert mean_diff.confirmed_low is None, "two questions give no interval"
+    assert mean_diff.confirmed_note == "fewer than 3 questions have a score of it and of its baseline"
+
+
+def test_the_label_that_wins_now_is_corrected_for_having_been_picked() -> None:
+    answer = ask(confirmed(PROBE, (20, 30, 25, 25)), confirmed(MEAN_DIFF, (30, 32, 31, 31)))
+    mean_diff, (place,) = answer.rows[1], answer.places
+    assert place.confirmed_winner == "mean_diff"
+    assert place.confirmed_winner_high == mean_diff.confirmed_high
+    low, _ = bounded_mean_interval((30, 32, 31, 31), -25.81, 100, confidence=0.975)
+    assert place.confirmed_winner_low == pytest.approx(low, abs=0.01)
+    assert place.confirmed_winner_low < (mean_diff.confirmed_low or 0.0)
+    # means 25 and 31, variance 18, of which noise gives 4 / 3
+    assert place.confirmed_winner_delta == pytest.approx(28 + (1 - 4 / 3 / 18) * 3)
+    alone = ask(confirmed(PROBE, (20, 30, 25, 25)))
+    assert alone.places[0].confirmed_winner_low == alone.rows[0].confirmed_low
+    assert alone.places[0].confirmed_winner_delta == pytest.approx(25.0)
 
 
 def test_a_cell_that_won_once_is_told_from_those_that_win() -> None:

@@ -286,6 +286,24 @@ def test_halves_that_two_labels_of_one_vector_win_agree() -> None:
     assert row.winner in ("mean_diff_cleaned", "mean_diff_preclean")
 
 
+@pytest.mark.parametrize(("probe", "mean_diff", "winner"), [(900, 1000, "probe"), (1000, 900, "mean_diff")])
+def test_of_equal_deltas_the_smaller_coefficient_wins_as_in_best(
+    probe: float, mean_diff: float, winner: str
+) -> None:
+    row = halved(
+        [scored("probe", probe, [40.0] * N_QUESTIONS), scored("mean_diff", mean_diff, [40.0] * N_QUESTIONS)]
+    )
+    assert (row.winner, row.share) == (winner, 1.0)
+
+
+def test_of_equal_deltas_and_coefficients_the_lower_layer_wins() -> None:
+    probe, (mean_diff, scores) = (
+        scored(label, 1000, [40.0] * N_QUESTIONS) for label in ("probe", "mean_diff")
+    )
+    higher = replace(mean_diff, row=replace(mean_diff.row, layer=16))
+    assert halved([probe, (higher, scores)]).winner == "probe", "and not the first of the alphabet"
+
+
 def test_each_half_looks_at_its_own_coherence() -> None:
     grid = [scored("probe", 1000, [50.0] * N_QUESTIONS)]
     one, of_one = grid[0]

@@ -42,13 +42,14 @@ def test_both_figures_and_what_was_lost_are_shown() -> None:
     (probe,) = [line for line in text.splitlines() if line.startswith("|") and " probe " in line]
     cells = [cell.strip() for cell in probe.split("|")]
     assert cells[3:7] == ["winner", "15, 1000", "+32.0", cells[6]]
-    assert cells[7:12] == ["+25.0", "+18.5 to +31.5", "+7.0", "80, then 80", "6, then 4"]
-    assert "`probe` was chosen; `mean_diff`, tied with it, is ahead on these questions." in text
+    assert cells[7:12] == ["+25.0", "-3.1 to +66.5", "+7.0", "80, then 80", "6, then 4"]
+    assert "`probe` was chosen; `mean_diff`, tied with it, is ahead on these questions; corrected" in text
+    assert "corrected for the picking its delta is +30.8 (" in text
 
 
 def test_a_winner_that_wins_again_is_said_to() -> None:
     text = section(confirmed(PROBE, (40, 40, 41, 39)), confirmed(MEAN_DIFF, (30, 32, 31, 31)))
-    assert "`probe` wins again, ahead of 1 label tied with it." in text
+    assert "`probe` wins again, ahead of 1 label tied with it; corrected" in text
     alone = section(confirmed(PROBE, (40, 40, 41, 39)), grid=[PROBE])
     assert "`probe` wins again, with no label tied with it." in alone
     below = section(confirmed(PROBE, (40, 40, 41, 39), coherence=50.0), grid=[PROBE])

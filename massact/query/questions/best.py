@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Unpack
 
 from massact.domain import AllDims, Direction, Group
-from massact.query.answers import Answers
+from massact.query.answers import EVEN, Answers
 from massact.query.groups import (
+    ComparableGroups,
     GroupInSetting,
     all_parts,
     natural_order,
@@ -18,10 +19,12 @@ from massact.query.groups import (
     unscored_note,
 )
 from massact.query.load import Needs
-from massact.query.question import About, flag, question
+from massact.query.question import FLOOR_CONFIDENCE, About, flag, question
 from massact.query.rows import Answer, Column, PlaceRow, Point, Status
 from massact.query.same_vector import SAME_AS, taken_over_note
+from massact.query.stats.coherent import SURE, coherent_chances
 from massact.query.stats.intervals import NOTHING, Beliefs, Standing, beside, hidden_winners
+from massact.query.stats.paired import QuestionScores
 from massact.query.tables import (
     LABEL,
     PLACE,
@@ -37,6 +40,12 @@ from massact.query.tables import (
 )
 
 
+def _doubt(row: Any) -> str:
+    """How sure it is that a best is at or above the floor, where it is not."""
+    chance = row.coherent_chance
+    return "" if chance is None or chance >= SURE else f"{chance:.0%}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BestRow(PlaceRow):
     """One group in one setting; the fields from `layer` to `run_id` are those of its best, if any."""
@@ -46,6 +55,7 @@ class BestRow(PlaceRow):
         LABEL,
         STATUS,
         *POINT,
+        Column("truly", _doubt, is_optional=True),
         interval_column("delta_low", "delta_high", "95 % of delta"),
         number_column("delta_expected", "+.1f", "expected", is_optional=True),
         text_column("standing", is_optional=True),
@@ -105,6 +115,9 @@ class BestRow(PlaceRow):
     """Whether no larger, or no smaller, coefficient was scored at its layer, so that one may be better."""
     is_current: bool = True
     """Whether it is of the current setting, as in `gaps`."""
+    coherent_chance: float | None = None
+    """Chance that it is truly at or above the floor, 0 to 1, by its scores and by what its neighbours show; `None`
+    where the store has no scores by question."""
 
 
 @question(
@@ -113,30 +126,37 @@ class BestRow(PlaceRow):
         "intervals",
         "whether each best gets its interval and its standing; a large store answers faster without",
     ),
-    needs=lambda *, intervals=True: Needs(scores="coherent" if intervals else ""),
+    FLOOR_CONFIDENCE,
+    needs=lambda *, intervals=True, floor_confidence=EVEN: Needs(
+        scores="coherent" if intervals or floor_confidence > EVEN else ""
+    ),
 )
 def ask_best(
     answers: Answers,
     floor: float,
     /,
     *,
-    intervals: bool = True,  # noqa: ARG001  says what is loaded
+    intervals: bool = True,
+    floor_confidence: float = EVEN,
     **_about: Unpack[About],
 ) -> Answer[BestRow]:
     """The best result of each group at or above the coherence floor.
 
     A group without one says so and shows its nearest miss. The interval allows for the picking of the best
-    among many; labels that cannot be told from the winner are called tied.
+    among many; labels that cannot be told from the winner are called tied. Where it is not sure that a best is truly at
+    or above the floor, its chance is shown.
 
     \b
     Example:
       massact best --experiment experiments/toy.yaml --label probe --label mean_diff --format json
     """
+    answers, doubts = answers.surely_coherent(floor, floor_confidence)
     by_group = slices(answers.evaluations, answers.failures)
-    currency, scores = answers.currency.over(by_group), answers.scores
+    currency, scores = answers.currency.over(by_group), answers.scores if intervals else None
     is_part = bool(answers.filters.labels or answers.filters.layers)
     places = strata(slices(answers.whatever_the_cell) if is_part else by_group) if scores else []
     beliefs = {beside(place): Beliefs(place, floor, scores) for place in places} if scores else {}
+    chances = _chances(places, floor, scores)
     declared = dict.fromkeys(answers.groups)
     order = [*declared, *sorted((group for group in by_group if group not in declared), key=_natural)]
     found = []
@@ -148,13 +168,15 @@ def ask_best(
         current = currency.part(group, parts)
         for part in parts:
             row = best_row(part, floor, is_declared=is_declared, beliefs=beliefs.get(beside(part)))
-            found.append(replace(row, is_current=part is current))
+            chance = chances.get(row.run_id or "")
+            found.append(replace(row, coherent_chance=chance, is_current=part is current))
     notes = [*setting_notes(by_group), *currency.notes, *unscored_note(all_parts(by_group))]
     n_others = len(order) - len(declared)
     if declared and n_others:
         groups_are = "group is" if n_others == 1 else "groups are"
         notes.append(f"{n_others} {groups_are} in the store that the experiment file does not declare")
     notes += taken_over_note(found, "best", "bests")
+    notes += [*doubts, *_doubtful(found)]
     if scores:
         notes += _without_interval(found)
     if is_part:
@@ -163,6 +185,27 @@ def ask_best(
             (beliefs[key] for key in beliefs if key in asked), {row.run_id for row in found}
         )
     return told_apart(Answer(question="best", floor=floor, rows=tuple(found), notes=tuple(notes)), by_group)
+
+
+def _chances(
+    places: Iterable[ComparableGroups], floor: float, scores: QuestionScores | None
+) -> dict[str, float]:
+    """By run how sure it is that an evaluation is coherent."""
+    if scores is None:
+        return {}
+    return {run: c for place in places for run, c in coherent_chances(place, floor, scores).items()}
+
+
+def _doubtful(rows: Iterable[BestRow]) -> list[str]:
+    chances = [row.coherent_chance for row in rows if row.coherent_chance is not None]
+    n = sum(chance < SURE for chance in chances)
+    if not n:
+        return []
+    bests = "1 best is" if n == 1 else f"{n} bests are"
+    return [
+        f"{bests} truly at or above the floor with a chance below {SURE:g} (the least is {min(chances):.2g}): "
+        f"--floor-confidence {SURE:g} asks for surer ones"
+    ]
 
 
 def _without_interval(rows: Iterable[BestRow]) -> list[str]:

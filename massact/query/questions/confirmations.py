@@ -14,7 +14,8 @@ from massact.query.load import Needs
 from massact.query.question import About, question
 from massact.query.rows import Answer, Column, PlaceRow, Point
 from massact.query.stats.intervals import NOTHING, Beliefs, Standing
-from massact.query.stats.paired import NEGLIGIBLE, QuestionScores
+from massact.query.stats.means import pulled_mean
+from massact.query.stats.paired import CONFIDENCE, NEGLIGIBLE, QuestionScores
 from massact.query.tables import (
     LABEL,
     PLACE,
@@ -81,7 +82,10 @@ class ConfirmationRow(PlaceRow):
     """On the questions that took no part in choosing."""
     confirmed_low: float | None = None
     confirmed_high: float | None = None
-    """Of Student's 95 % interval over those questions; `None` below three of them."""
+    """Of the interval over those questions that holds the true delta in 95 of 100 experiments, however few or skewed
+    the scores; `None` where there is none."""
+    confirmed_note: str | None = None
+    """Why a confirmed cell has no interval."""
     shrinkage: float | None = None
     """By how many points the selected delta is better than the confirmed one: the selected minus the confirmed, with
     its sign turned where the smaller delta is the better one."""
@@ -121,6 +125,8 @@ class ConfirmedPlace(PlaceRow):
         text_column("winner"),
         Column("confirmed", lambda row: f"{row.n_confirmed} of {row.n_cells}"),
         text_column("confirmed_winner", "confirmed winner"),
+        number_column("confirmed_winner_delta", "+.1f", "its delta", is_optional=True),
+        interval_column("confirmed_winner_low", "confirmed_winner_high", "95 % of it"),
         text_column("wins_again", "wins again"),
         text_column("order_changed", "order changed"),
         number_column("mean_shrinkage", "+.1f"),
@@ -143,6 +149,12 @@ class ConfirmedPlace(PlaceRow):
     where fewer than two hold it."""
     mean_shrinkage: float | None = None
     """Of those that were confirmed."""
+    confirmed_winner_delta: float | None = None
+    """The confirmed delta of the label that wins now, pulled towards the mean of all that it was picked among: the
+    largest of several noisy deltas is too good."""
+    confirmed_winner_low: float | None = None
+    confirmed_winner_high: float | None = None
+    """Of the 95 % interval of its true delta, the picking among those that hold the floor allowed for."""
     judge: str | None = None
     direction: Direction | None = None
     setting: str | None = None
@@ -312,7 +324,8 @@ class _Place:
 
     def _with_confirmation(self, row: ConfirmationRow, one: Stored[EvaluationRow]) -> ConfirmationRow:
         delta, coherence = one.row.delta, one.row.coherence_mean
-        low, high = self._confirmed.interval(one) or (None, None)
+        limits = self._confirmed.interval(one)
+        low, high = (None, None) if isinstance(limits, str) else limits
         shrinkage = None if delta is None or row.selected_delta is None else row.selected_delta - delta
         if shrinkage is not None and row.direction == "negative":
             shrinkage = -shrinkage
@@ -321,6 +334,7 @@ class _Place:
             confirmed_delta=delta,
             confirmed_low=low,
             confirmed_high=high,
+            confirmed_note=limits if isinstance(limits, str) else None,
             shrinkage=shrinkage,
             confirmed_coherence=coherence,
             holds_floor=None if coherence is None else coherence >= self._floor,
@@ -342,16 +356,41 @@ class _Place:
         is_behind = bool(ranked) and self._gain(ranked[0]) - self._gain(winner) >= NEGLIGIBLE
         wins_again = winner.confirmed_rank is not None and not is_behind
         shrunk = [row.shrinkage for row in rows if row.shrinkage is not None]
+        first = winner if wins_again else ranked[0] if ranked else None
         return ConfirmedPlace(
             **self._stratum.fields(),
             winner=winner.label,
             n_cells=len(rows),
             n_confirmed=sum(row.status == "confirmed" for row in rows),
-            confirmed_winner=winner.label if wins_again else ranked[0].label if ranked else None,
+            confirmed_winner=first.label if first else None,
             wins_again=wins_again if winner.status == "confirmed" else None,
             order_changed=_is_reordered(gains) if len(gains) > 1 else None,
             mean_shrinkage=fmean(shrunk) if shrunk else None,
+            **(self._picked(first, ranked) if first else {}),
         )
+
+    def _picked(self, first: ConfirmationRow, ranked: Sequence[ConfirmationRow]) -> dict[str, Any]:
+        """What is known of the true delta of the label that wins now: it was picked among all that hold the floor.
+
+        The limit that the picking flatters is Bonferroni's for so many cells; the other one needs no correction.
+        """
+        import numpy as np
+
+        cell, is_negative = self._by_key[first.key], self._stratum.direction == "negative"
+        usual = self._confirmed.interval(cell)
+        strict = self._confirmed.interval(cell, confidence=1 - (1 - CONFIDENCE) / len(ranked))
+        if isinstance(usual, str) or isinstance(strict, str):
+            return {}
+        low, high = (usual[0], strict[1]) if is_negative else (strict[0], usual[1])
+        of_all = [self._confirmed.deltas(self._by_key[row.key]) for row in ranked]
+        deltas = np.array([[d for d, _ in one] for one in of_all if not isinstance(one, str)], dtype=float)
+        pulled = pulled_mean(deltas, ranked.index(first)) if len(deltas) == len(ranked) else None
+        delta = None if pulled is None else min(max(pulled, low), high)
+        return {
+            "confirmed_winner_delta": delta,
+            "confirmed_winner_low": low,
+            "confirmed_winner_high": high,
+        }
 
 
 def _is_reordered(gains: Sequence[float]) -> bool:

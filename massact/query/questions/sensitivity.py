@@ -50,6 +50,8 @@ N_SPLITS = 200
 """Ways to halve the questions that are looked at, at most; all of them where there are no more."""
 LEAST_QUESTIONS = 4
 _SEED = 20_251_109
+_SAME = 1e-9
+"""Points within which two means are one: sums of the same scores in another order differ by rounding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,11 +75,13 @@ class HalvesRow(PlaceRow):
     n_questions: int
     n_splits: int
     agreement: float
-    """Share of the splits whose two halves have the same winner, 0 to 1."""
+    """Share of the splits whose two halves have the same winner, 0 to 1: how far the questions agree, and no chance
+    that the winner is the best label."""
     winner: str | None
     """The label that wins on most halves; `None`: nothing is coherent on most of them."""
     share: float
-    """Share of the halves that it wins, 0 to 1."""
+    """Share of the halves that it wins, 0 to 1; no chance either: halves of the same questions share their luck, so
+    that of labels that are alike one may win most of them."""
     runner_up: str | None = None
     runner_up_share: float = 0.0
     judge: str | None = None
@@ -102,24 +106,22 @@ def halves(
 def _halves_row(stratum: ComparableGroups, floor: float, scores: QuestionScores) -> HalvesRow | None:
     import numpy as np
 
-    labels: list[str] = []
-    deltas, coherences = [], []
-    for label, part in sorted(stratum.slices.items()):
-        run_ids = part.points.runs_with_delta()
-        of_label, coherence = scores.deltas(part, run_ids), scores.coherences(run_ids)
+    found, ties = [], list[tuple[float, float, bool, str, str]]()
+    for label, part in stratum.slices.items():
+        points = part.points.with_delta()
+        of_label, coherence = scores.deltas(part, points.run_ids()), scores.coherences(points.run_ids())
         if of_label is None or coherence is None:
             continue
-        labels += [label] * len(run_ids)
-        deltas.append(of_label)
-        coherences.append(coherence)
-    if not labels or deltas[0].shape[1] < LEAST_QUESTIONS:
+        found.append((of_label, coherence))
+        ties += [(size, layer, taken, label, key) for size, layer, taken, key in points.ties()]
+    if not ties or found[0][0].shape[1] < LEAST_QUESTIONS:
         return None
-    n_questions = deltas[0].shape[1]
+    order = sorted(range(len(ties)), key=ties.__getitem__)  # of equal deltas the first is the best
+    labels = [ties[index][3] for index in order]
+    deltas, coherences = (np.concatenate(some)[order] for some in zip(*found, strict=True))
+    n_questions = deltas.shape[1]
     first = np.array(list(_splits(n_questions)))
-    pairs = [
-        _winners(labels, np.concatenate(deltas), np.concatenate(coherences), half, floor)
-        for half in (first, ~first)
-    ]
+    pairs = [_winners(labels, deltas, coherences, half, floor) for half in (first, ~first)]
     won = Counter(pairs[0] + pairs[1])
     one = _of_one_vector(stratum, floor, [label for label, _ in won.most_common() if label is not None])
     pairs = [[one.get(label, label) for label in half] for half in pairs]
@@ -169,7 +171,7 @@ def _splits(n: int) -> Iterator[list[bool]]:
 def _winners(
     labels: list[str], deltas: "Numbers", coherences: "Numbers", half: "NDArray[np.bool_]", floor: float
 ) -> list[str | None]:
-    """The label of the best coherent evaluation on each half `[n_splits, n_questions]`."""
+    """The label of the best coherent evaluation on each half `[n_splits, n_questions]`; of equal ones the first."""
     import numpy as np
 
     scored = ~np.isnan(deltas) & ~np.isnan(coherences)
@@ -178,8 +180,8 @@ def _winners(
     with np.errstate(divide="ignore", invalid="ignore"):
         delta = (np.where(scored, deltas, 0.0) @ weights) / counts
         coherence = (np.where(scored, coherences, 0.0) @ weights) / counts
-    delta = np.where((counts > 0) & (coherence >= floor), delta, -np.inf)
-    best = delta.argmax(axis=0)
+    delta = np.where((counts > 0) & (coherence >= floor - _SAME), delta, -np.inf)
+    best = (delta >= delta.max(axis=0) - _SAME).argmax(axis=0)
     return [
         labels[index] if np.isfinite(delta[index, split]) else None
         for split, index in enumerate(best.tolist())

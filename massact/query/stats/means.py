@@ -4,12 +4,59 @@ Student's interval holds where values scatter normally. Of three to ten values t
 as little as 30 of 100 experiments: what is rare was not seen, and where all values are equal it has no width at all.
 """
 
+import math
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from massact.domain import Direction
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Numbers = NDArray[np.float64]
 
 _USED = 0.8
 """Share of the error that is used: what is asked for is held with two-valued scores too, the worst case."""
 _EXACTNESS = 1e-6
 """Of a limit, as a share of the distance between the ends."""
+_SCALE = 100.0
+"""Scores run from 0 to it."""
+_MANY = 3
+"""Different baseline scores from which they are taken to lie on a scale, and not to be one of two."""
+_GULF = 50.0
+"""Points without any score between two that are the answers of a judge that says no or yes."""
+_BEYOND = 0.975
+"""Quantile of Student's distribution within which the baseline's score of another question is expected."""
+
+
+def delta_ends(
+    baseline: Sequence[float], steered: Sequence[float], direction: Direction | None
+) -> tuple[float, float]:
+    """The least and the greatest delta that another question may have.
+
+    In the direction that is wanted it may be as large as the scale, whatever the baselines that were seen. In the other
+    one no delta is larger than its baseline's score leaves room for. The baseline's score of another question is taken
+    to lie within Student's 95 % prediction interval, or as far out as one that was seen; but anywhere where the judge
+    says no or yes: the scores are all one or two values, or there is nothing in half of the scale between them.
+
+    Args:
+        baseline: its scores by question, 0 to 100, at least one.
+        steered: the scores of the same questions.
+    """
+    is_negative = direction == "negative"
+    room = [_SCALE - score if is_negative else score for score in baseline]
+    n, worst = len(room), _SCALE
+    ordered = sorted(steered)
+    widest = max((after - before for before, after in pairwise(ordered)), default=0.0)
+    if len(set(room)) >= _MANY and widest < _GULF:
+        from scipy.special import stdtrit
+
+        mean = math.fsum(room) / n
+        spread = math.sqrt(math.fsum((one - mean) ** 2 for one in room) / (n - 1) * (1 + 1 / n))
+        worst = min(_SCALE, max(*room, mean + float(stdtrit(n - 1, _BEYOND)) * spread))
+    return (-_SCALE, worst) if is_negative else (-worst, _SCALE)
 
 
 def bounded_mean_interval(
@@ -74,3 +121,34 @@ def _share_below(values: Sequence[float], end: float, point: float) -> float:
     if not below and not any(above[1:]):
         return 0.5 if above[0] else 1.0
     return (chances[0] + chances[1]) / 2
+
+
+def pulled_mean(values: "Numbers", selected: int) -> float | None:
+    """The mean of a row that was selected as the largest, pulled towards the mean of all rows.
+
+    James and Stein's estimate in the form of Efron and Morris (Journal of the American Statistical Association 70,
+    1975): m + max(0, 1 - f s2 / v) (m_j - m), with v the variance of the rows' means, s2 what noise alone gives it and
+    f = (k - 3) / (k - 1) of k rows, 1 of two and 1/2 of three. Its error is smaller than that of the selected mean,
+    which is too large.
+
+    Args:
+        values: `[n_rows, n_questions]`, NaN where unscored; what all rows of a question share is no noise.
+
+    Returns:
+        `None` where fewer than two questions were scored in all rows.
+    """
+    import numpy as np
+
+    shared = values[:, ~np.isnan(values).any(axis=0)]
+    n_rows, n_questions = shared.shape
+    if n_questions < 2:
+        return None
+    means = shared.mean(axis=1)
+    mean, spread = float(means.mean()), float(means.var(ddof=1)) if n_rows > 1 else 0.0
+    if spread == 0.0:
+        return float(means[selected])
+    rest = shared - means[:, None] - shared.mean(axis=0) + mean
+    noise = float((rest**2).sum()) / ((n_rows - 1) * (n_questions - 1) * n_questions)
+    kept = max(0.0, 1 - max(n_rows - 3, 1) / (n_rows - 1) * noise / spread)
+    pulled: float = mean + kept * (float(means[selected]) - mean)
+    return pulled

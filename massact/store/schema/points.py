@@ -105,6 +105,8 @@ class Points:
     """The same as the store tells it, where `counting` took figures out."""
     short: "Mask | None" = None
     """Which of them have scores of too few responses; `None`: none has."""
+    doubtful: "Mask | None" = None
+    """Which of them do not count as coherent, whatever their mean; `None`: none of them."""
 
     @classmethod
     def of(cls, points: Iterable[StoredPoint]) -> "Points":
@@ -197,6 +199,12 @@ class Points:
         delta = np.where(short | alone, np.nan, numbers["delta"])
         counted = {**numbers, "coherence_mean": coherence, "delta": delta}
         return replace(self, numbers=counted, told=self, short=short)
+
+    def doubting(self, run_ids: Container[str]) -> "Points":
+        """The same where some runs do not count as coherent."""
+        import numpy as np
+
+        return replace(self, doubtful=np.array([run_id in run_ids for run_id in self.run_ids], dtype=bool))
 
     def _age(self, index: int) -> tuple[int, str]:
         return (int(self.finished_at[index]), self.run_ids[index])
