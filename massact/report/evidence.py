@@ -33,7 +33,7 @@ from massact.query.questions.confirmations import confirmations_of
 from massact.query.questions.curve import ask_curve
 from massact.query.questions.gaps import ask_gaps
 from massact.query.questions.published import compare_published
-from massact.query.stats.intervals import Beliefs, Believed, Standing
+from massact.query.stats.intervals import NOTHING, Beliefs, Believed, Standing
 from massact.store.schema import EvaluationRow, PublishedRow
 from massact.vectors.massive_dims import Calibration
 
@@ -369,15 +369,20 @@ class Evidence:
         published = self.facts.published
         return compare_published(self.answers, published, self.floor, model_names=model_names).rows
 
-    def interval(self, place: Place, label: str) -> tuple[float, float] | None:
-        """The 95 % interval of a best's delta, its having been picked allowed for; `None` where nothing tells."""
-        best, scores = self.best(place, label), self.answers.scores
-        if best is None or scores is None:
-            return None
+    def believed(self, place: Place, label: str) -> Believed:
+        """What the scores by question say of a best, its having been picked allowed for."""
+        best = self.best(place, label)
+        if best is None or self.answers.scores is None:
+            return NOTHING
         known = self._beliefs.get((place, label))
         if known is None:
             part = self.strata[place].slices[label]
             known = self._beliefs[place, label] = self._beliefs_of(place).of(part, best)
+        return known
+
+    def interval(self, place: Place, label: str) -> tuple[float, float] | None:
+        """The 95 % interval of a best's delta; `None` where nothing tells."""
+        known = self.believed(place, label)
         if known.delta_low is None or known.delta_high is None:
             return None
         return known.delta_low, known.delta_high

@@ -82,7 +82,9 @@ def best_section(evidence: Evidence) -> Section:
     """Every group of each place, the largest delta first."""
     text = (
         "The interval holds the true delta in 95 of 100 experiments; it allows for the best having been picked among "
-        "many noisy evaluations. A label is tied where it cannot be told from the winner of its place."
+        "many noisy evaluations, the winner among those of all labels. The expected delta is what the evaluations that "
+        "it was picked among make of it: the one to count on. A label is tied where it cannot be told from the winner of "
+        "its place."
     )
     tables = tuple(best_table(evidence, place) for place in evidence.run_places)
     doubts = [line for place in evidence.run_places for line in _doubtful(evidence, place)]
@@ -121,13 +123,14 @@ def best_table(evidence: Evidence, place: Place) -> Table:
     for label in sorted(labels, key=rank):
         cell, best = group_cell(evidence, place, label), evidence.best(place, label)
         if best is None:
-            rows.append((label, cell, *[None] * 6))
+            rows.append((label, cell, *[None] * 7))
             continue
         rows.append(
             (
                 label,
                 replace(cell, detail=taken_from(best)),
                 interval(evidence, place, label),
+                number(evidence.believed(place, label).delta_expected, "+.1f"),
                 standing.get(label),
                 str(best.layer),
                 at_coefficient(best),
@@ -135,7 +138,7 @@ def best_table(evidence: Evidence, place: Place) -> Table:
                 f"{best.n_scored} of {best.n_scored + best.n_unscored}",
             )
         )
-    headers = ("label", "delta @ coherence", "95 % of delta", "standing", "#layer", "#coefficient",
+    headers = ("label", "delta @ coherence", "95 % of delta", "#expected", "standing", "#layer", "#coefficient",
                "#relative strength", "#scored")  # fmt: skip
     return Table.of(evidence.name(place), headers, rows)
 
