@@ -83,8 +83,8 @@ def best_section(evidence: Evidence) -> Section:
     text = (
         "The interval holds the true delta in 95 of 100 experiments; it allows for the best having been picked among "
         "many noisy evaluations, the winner among those of all labels. The expected delta is what the evaluations that "
-        "it was picked among make of it: the one to count on. A label is tied where it cannot be told from the winner of "
-        "its place."
+        "it was picked among make of it: the one to count on. A label is tied where it cannot be told from the winner "
+        "of its place."
     )
     tables = tuple(best_table(evidence, place) for place in evidence.run_places)
     doubts = [line for place in evidence.run_places for line in _doubtful(evidence, place)]
