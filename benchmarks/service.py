@@ -152,8 +152,7 @@ def _write(url: str, seconds: float) -> None:
     from log_evaluation import PLACE, evaluation
 
     from massact.store.spool import Spool
-    from massact.store.write.evaluations import evaluation_whole_run
-    from massact.store.write.rows import Baseline
+    from massact.store.write.evaluations import Baseline, evaluation_whole_run
     from massact.store.write.tracker import Tracker
 
     tracker = Tracker(url, WRITTEN, floor=68.0)

@@ -19,6 +19,7 @@ from massact.domain import (
     Group,
 )
 from massact.errors import UsageError
+from massact.store.schema import Declared, DeclaredPhase, DeclaredSetting
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,3 +280,46 @@ def _named(items: Iterable[NamedT], name: str, kind: str, file: Path) -> NamedT:
     if name not in by_name:
         raise UsageError(f"{file} declares no {kind} {name!r}; it declares {', '.join(by_name)}")
     return by_name[name]
+
+
+# What of an experiment file questions ask for.
+
+
+def declared_by(experiment: Experiment) -> Declared:
+    """The part of an experiment file that questions need, as the run store keeps it too."""
+    return Declared(
+        experiment=experiment.name,
+        floor=experiment.coherence_floor,
+        traits=tuple(trait.name for trait in experiment.traits),
+        phases=tuple(
+            DeclaredPhase(phase.name, phase.models, phase.positions, phase.labels)
+            for phase in experiment.phases
+        ),
+        coefficient_ranges={
+            model.name: model.coefficient_range
+            for model in experiment.models
+            if model.coefficient_range is not None
+        },
+        confirm_share=experiment.confirm_share,
+        printed_models={
+            printed: model.name
+            for model in experiment.models
+            for printed in (model.base.reference, model.instruct.reference, model.name)
+        },
+        setting=_setting(experiment),
+        least_scored=experiment.least_scored,
+        source=str(experiment.file),
+    )
+
+
+def _setting(experiment: Experiment) -> DeclaredSetting:
+    return DeclaredSetting(
+        judge=experiment.judge.name,
+        subset=experiment.subset,
+        max_new_tokens=experiment.generation.max_new_tokens,
+        temperature=experiment.generation.temperature,
+        seed=experiment.generation.seed,
+        directions={trait.name: trait.direction for trait in experiment.traits},
+        weights={model.name: experiment.resolve(model.instruct.reference) for model in experiment.models},
+        confirm_share=experiment.confirm_share,
+    )

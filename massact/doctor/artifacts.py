@@ -104,7 +104,7 @@ class Vectors(Check):
 
 
 def digest_in(content: bytes) -> str:
-    """The digest of the vector in a file, as `massact.vectors.geometry.vector_digest` makes it, without torch.
+    """The digest of the vector in a file, as `massact.vectors.methods.vector_digest` makes it, without torch.
 
     Raises:
         ValueError: no such file, or no vector in it.
@@ -151,7 +151,7 @@ class VectorSources:
         """
         from massact.store.write.evaluations import vector_provenance
         from massact.store.write.tensors import tensor_bytes
-        from massact.vectors.geometry import vector_digest
+        from massact.vectors.methods import vector_digest
 
         tried = 0
         for what, stack_of in (("vectors", self._read_stack), ("activations", self._make_stack)):

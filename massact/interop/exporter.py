@@ -32,9 +32,8 @@ from massact.interop.responses import responses_json
 from massact.interop.rows import IMPORTED_FILE
 from massact.json_text import parse_json, parse_object
 from massact.keys import digest
-from massact.store.read import open_store
+from massact.store.read import open_store, stored_runs
 from massact.store.read.base import RawRun
-from massact.store.read.contents import stored_runs
 from massact.store.schema import (
     ROW_TAGS,
     Artifact,

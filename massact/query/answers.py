@@ -10,7 +10,8 @@ from massact.errors import UnknownNameError
 from massact.query.evaluations import Evaluations, group_of
 from massact.query.groups import Currency, natural_order, slices
 from massact.query.stats.paired import LEAST_QUESTIONS, QuestionScores, mean_interval
-from massact.store.read import Failure, RunStore, Stored
+from massact.store.read import RunStore
+from massact.store.read.base import Failure, Stored
 from massact.store.schema import (
     Declared,
     DeclaredSetting,

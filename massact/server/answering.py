@@ -34,7 +34,7 @@ from massact.server.problems import (
 )
 from massact.server.processes import Reply
 from massact.store.read import RunStore
-from massact.store.read.served import MAX_RUN_IDS, WIRE_TYPE, pack_points, pack_runs, pack_steps, pack_values
+from massact.store.read.base import MAX_RUN_IDS, WIRE_TYPE, pack_points, pack_runs, pack_steps, pack_values
 from massact.store.read.sql import SqlSource
 from massact.store.schema import Declared, Kind, declared_from
 

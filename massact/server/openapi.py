@@ -18,7 +18,7 @@ from massact.query.rows import OUTPUT_SCHEMA_VERSION
 from massact.server import API
 from massact.server.answering import BY_GET, BY_POST, MAX_REPEATED, parameters_of, served
 from massact.server.problems import KINDS, NOT_LOGGED_IN, PROBLEM_TYPE, Kind
-from massact.store.read.served import WIRE_TYPE
+from massact.store.read.base import WIRE_TYPE
 
 # the texts under the fields of a dataclass, which only the source holds
 
@@ -207,7 +207,7 @@ def _reading(
         "summary": summary,
         "tags": ["raw"],
         "responses": {
-            "200": {"description": "As massact.store.read.served packs it.", "content": content},
+            "200": {"description": "As massact.store.read.base packs it.", "content": content},
             **_refusals(_READ),
         },
     }

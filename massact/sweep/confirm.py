@@ -21,8 +21,7 @@ from massact.store.read.database import is_absent
 from massact.store.schema import EvaluationRow, MlflowTag, Tag, is_scored
 from massact.store.schema.points import or_nan
 from massact.store.write.tracker import PROJECT_RUN, OpenRun
-from massact.sweep.accounting import open_phase
-from massact.sweep.context import Session
+from massact.sweep.context import Session, open_phase
 from massact.sweep.driver import CellSource, Driver, Plan, Tally
 from massact.sweep.planner import load_answers, make_setting
 from massact.sweep.reuse import is_compared

@@ -23,12 +23,10 @@ from massact.keys import cell_key
 from massact.labels import format_label
 from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow, is_scored
-from massact.store.write.evaluations import RunMaker, failure_whole_run, taken_over_run
-from massact.store.write.rows import Baseline, Place
+from massact.store.write.evaluations import Baseline, Place, RunMaker, failure_whole_run, taken_over_run
 from massact.store.write.tracker import OpenRun
-from massact.sweep.accounting import ready_judge
 from massact.sweep.claims import Sharing
-from massact.sweep.context import Interrupted, Session
+from massact.sweep.context import Interrupted, Session, ready_judge
 from massact.sweep.executors.base import Work
 from massact.sweep.planner import NO_OVERRIDES, GridRequest, Overrides, Planner
 from massact.sweep.reuse import Alikeness, Same, alike_lines, known_results, read_sources

@@ -19,8 +19,8 @@ from massact.query.load import read_answers
 from massact.query.questions.gaps import ask_gaps
 from massact.sweep.context import Session
 from massact.sweep.vectors import StoredVectors
-from massact.vectors.geometry import cosine, massive_energy, relative_strength, vector_digest
 from massact.vectors.massive_dims import Calibration, check_cleaning
+from massact.vectors.methods import cosine, massive_energy, relative_strength, vector_digest
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ from massact.sweep.context import Session
 from massact.sweep.stored_extractions import extract_command, newest_extractions, other_settings
 from massact.vectors.activations import Activations
 from massact.vectors.extract import make_vectors
-from massact.vectors.geometry import cosine, relative_strength, vector_digest
 from massact.vectors.massive_dims import Calibration
+from massact.vectors.methods import cosine, relative_strength, vector_digest
 
 
 class StoredVectors:

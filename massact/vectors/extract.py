@@ -25,9 +25,15 @@ from massact.vectors.activations import (
     pair_up,
     window_means,
 )
-from massact.vectors.geometry import Separation, separation
 from massact.vectors.massive_dims import Calibration
-from massact.vectors.methods import ProbeDidNotConvergeWarning, extract_vector, normalise, zero_dims
+from massact.vectors.methods import (
+    ProbeDidNotConvergeWarning,
+    Separation,
+    extract_vector,
+    normalise,
+    separation,
+    zero_dims,
+)
 from massact.vectors.positions import Position
 
 

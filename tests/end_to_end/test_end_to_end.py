@@ -13,9 +13,9 @@ import torch
 
 from massact.keys import digest_text
 from massact.labels import parse_label
-from massact.store.read.contents import stored_runs
+from massact.store.read import stored_runs
 from massact.store.schema import Kind, Tag
-from massact.vectors.geometry import cosine
+from massact.vectors.methods import cosine
 from tests.support.prepared import PreparedStores
 from tests.support.small_plan import EXPERIMENT, N_CELLS, ROOT, Place, small_place
 

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from massact.cli.app import cli
-from massact.store.read.contents import stored_contents, stored_runs
+from massact.store.read import stored_contents, stored_runs
 from massact.store.read.database import is_absent
 from massact.store.schema import Kind, MlflowTag, Tag
 from tests.support.store_fixtures import tracking_server

@@ -17,9 +17,8 @@ from massact.store.databases import database_url
 from massact.store.schema import MlflowTag
 from massact.store.write import run_writer
 from massact.store.write.client import connect, parent_tags
-from massact.store.write.evaluations import evaluation_whole_run
+from massact.store.write.evaluations import Baseline, Place, evaluation_scores, evaluation_whole_run
 from massact.store.write.finished_run import Step
-from massact.store.write.rows import Baseline, Place, evaluation_scores
 from massact.store.write.run_writer import ClientWriter, FinishedRun, evaluation_run, open_writer
 from massact.store.write.tracker import Tracker
 from tests.support.postgres_server import PostgresServer

@@ -25,8 +25,7 @@ from massact.store.spool import Spool, send_leftovers
 from massact.store.spool import spool as outbox
 from massact.store.spool.journal import open_journal, read_contents
 from massact.store.write.client import connect
-from massact.store.write.evaluations import evaluation_whole_run, failure_whole_run
-from massact.store.write.rows import Baseline, Place
+from massact.store.write.evaluations import Baseline, Place, evaluation_whole_run, failure_whole_run
 from massact.store.write.run_writer import ClientWriter, open_writer
 from massact.store.write.tracker import Tracker
 from tests.support.spool_runs import a_run, journals, names, shut
@@ -258,7 +257,7 @@ def test_a_sender_that_breaks_down_is_told_and_keeps_nobody_waiting(
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("massact.store.spool.sender.open_writer", broken)
+    monkeypatch.setattr("massact.store.spool.spool.open_writer", broken)
     spool.put(a_run("one"), experiment_id="0")
     with pytest.raises(ZeroDivisionError):
         spool.flush(30)
@@ -354,7 +353,7 @@ def test_no_password_reaches_the_disk(tmp_path: Path, uri_form: str, monkeypatch
     def down(*_: object) -> None:
         raise StoreError("down")
 
-    monkeypatch.setattr("massact.store.spool.sender.open_writer", down)
+    monkeypatch.setattr("massact.store.spool.spool.open_writer", down)
     spool = Spool(tmp_path, uri_form, "study")
     spool.put(a_run(), experiment_id="0")
     spool.abandon()

@@ -28,11 +28,10 @@ from massact.keys import cell_key
 from massact.store.read import RunStore, open_store
 from massact.store.schema import EvaluationRow, Kind, MlflowTag, Tag, evaluation_metrics, evaluation_params
 from massact.store.write.client import connect
-from massact.store.write.evaluations import evaluation_whole_run, failure_whole_run
-from massact.store.write.rows import Baseline, Place
+from massact.store.write.evaluations import Baseline, Place, evaluation_whole_run, failure_whole_run
 from massact.store.write.run_writer import ClientWriter
 from massact.store.write.tracker import OpenRun, Tracker
-from massact.vectors.geometry import vector_digest
+from massact.vectors.methods import vector_digest
 from tests.support.spool_runs import logged
 
 SETTING = Setting(

@@ -30,8 +30,8 @@ from massact.store.write.tensors import response_bytes, tensor_bytes
 from massact.store.write.tracker import OpenRun, Tracker
 from massact.vectors.activations import Activations
 from massact.vectors.extract import make_vectors
-from massact.vectors.geometry import vector_digest
 from massact.vectors.massive_dims import Calibration, LayerMassive
+from massact.vectors.methods import vector_digest
 from tests.support.prepared import artifacts_moved
 from tests.support.store_fixtures import EXPERIMENT, evaluation_row
 

@@ -84,7 +84,7 @@ class TinyEngine:
     """The real engine, on a tiny model."""
 
     def __init__(self) -> None:
-        from massact.sweep import generating as engine
+        from massact.sweep.executors import local as engine
         from tests.support.tiny import tiny_model
 
         class Tiny(engine.ModelEngine):

@@ -16,16 +16,21 @@ from typing import Any, TypeVar
 import requests
 
 from massact.errors import StoreError
-from massact.store.read.base import FAILED, FINISHED, RawPoints, RawRun, RunSource, ScoreStep
-from massact.store.read.http import TrackingServer
-from massact.store.read.served import (
+from massact.store.read.base import (
+    FAILED,
+    FINISHED,
     MAX_RUN_IDS,
     WIRE_TYPE,
+    RawPoints,
+    RawRun,
+    RunSource,
+    ScoreStep,
     unpack_points,
     unpack_runs,
     unpack_steps,
     unpack_values,
 )
+from massact.store.read.http import TrackingServer
 from massact.store.schema import COHERENCE_SCORE, TRAIT_SCORE, Kind, Tag, point_tag
 
 _PAGE = 1000  # runs; one of an evaluation takes some 8 kB as JSON and 60 kB parsed

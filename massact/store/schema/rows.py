@@ -96,7 +96,7 @@ class EvaluationRow:
     same_as_key: str | None = None
     """Key of the evaluation that it was taken over from: its responses are the ones that were scored."""
     same_as_cosine: float | None = None
-    """How alike the two vectors are, at most 1; see `massact.vectors.geometry`."""
+    """How alike the two vectors are, at most 1; see `massact.vectors.methods`."""
     cell: str | None = field(default=None, compare=False, repr=False)
     """The canonical JSON whose SHA-256 is the key (of a screening: of what was given up), kept beside the row; `None`
     where the run does not hold it."""

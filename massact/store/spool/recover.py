@@ -22,7 +22,7 @@ from massact.store.spool.journal import (
     open_journal,
     read_contents,
 )
-from massact.store.spool.sender import AT_ONCE, BYTES_AT_ONCE, Sender, explain_refusal
+from massact.store.spool.spool import AT_ONCE, BYTES_AT_ONCE, Sender, explain_refusal
 from massact.store.write.finished_run import FinishedRun
 
 

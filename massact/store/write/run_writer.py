@@ -2,21 +2,16 @@
 
 import json
 import math
-import os
-import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import sqlalchemy as sa
 
-from massact.addresses import is_database, local_folder, scheme_of, shown_uri
-from massact.errors import RunRefusedError, StoreError
+from massact.addresses import is_database, scheme_of, shown_uri
+from massact.errors import StoreError
 from massact.store.databases import database_errors, database_url, lock_seconds, open_engine, reason_of
-from massact.store.retry import is_final
 from massact.store.schema import (
     COHERENCE_SCORE,
     TRAIT_SCORE,
@@ -32,74 +27,21 @@ from massact.store.schema import (
     point_tag,
     run_name,
 )
+from massact.store.write.artifacts import write_files
 from massact.store.write.client import (
     cell_files,
     connect,
+    explained,
     log_in_batches,
     make_run,
     process_tag,
     row_tags,
     run_tags,
-    without_password,
 )
 from massact.store.write.finished_run import FinishedRun, Step, check_runs
 
 _ALLOWED = "sqlite:///PATH, postgresql://USER@HOST/DATABASE, http://HOST:PORT or https://HOST"
 _PAGE = 1000
-Files = Mapping[str, bytes]
-"""Content by path within the run."""
-
-
-def write_files(files_by_place: Iterable[tuple[str, Files]], tracking_uri: str) -> None:
-    """Write the artifacts of runs, each to its artifact URI; on this machine they survive a power cut.
-
-    Raises:
-        StoreError: they cannot be written; some may have been.
-    """
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    written: list[Path] = []
-    with explained(tracking_uri):
-        for place, files in files_by_place:
-            folder = local_folder(place)
-            if folder is not None:
-                written += _write_local(folder, files)
-            elif files:
-                with tempfile.TemporaryDirectory(prefix="massact-") as temporary:
-                    _write_local(Path(temporary), files)
-                    repository = get_artifact_repository(place, tracking_uri=tracking_uri)
-                    repository.log_artifacts(temporary)  # type: ignore[no-untyped-call]
-        # after all are written: the first sync then carries most of the others with it
-        for path in written:
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-
-
-def _write_local(folder: Path, files: Files) -> list[Path]:
-    paths = []
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        paths.append(path)
-    return paths
-
-
-@contextmanager
-def explained(tracking_uri: str) -> Iterator[None]:
-    """MLflow's errors and the system's as ours, in one line without a password.
-
-    Raises:
-        RunRefusedError: it would be refused again, whenever it is tried.
-        StoreError: any other failure.
-    """
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except (MlflowException, OSError) as error:
-        reason = f"tracking store {shown_uri(tracking_uri)}: {without_password(error, tracking_uri)}"
-        raise (RunRefusedError if is_final(error) else StoreError)(reason) from error
 
 
 def evaluation_run(

@@ -25,7 +25,7 @@ from massact.judges.base import Judge
 from massact.judges.caching import CachingJudge
 from massact.store.write.finished_run import FinishedRun
 from massact.store.write.tracker import OpenRun
-from massact.sweep.executors.options import CommandContext, RayOptions
+from massact.sweep.executors import CommandContext
 
 if TYPE_CHECKING:  # workers that load no model need no torch
     from massact.models.load import Description, SteerableModel
@@ -117,8 +117,6 @@ class Opening:
     """Of this process."""
     say: Callable[[str], None]
     """Takes a line for the person who waits."""
-    ray: RayOptions | None = None
-    """What the command line says of `ray`."""
 
 
 class Executor(Protocol):

@@ -13,7 +13,7 @@ from typing import Any
 from massact import __version__
 from massact.errors import UsageError
 from massact.evaluation import PlannedCell
-from massact.sweep.executors.options import Environment, RayOptions
+from massact.sweep.executors import Environment, RayOptions
 
 _REACH_SECONDS = 5.0
 LOOK_SECONDS = 2.0

@@ -8,6 +8,7 @@ from typing import Any
 from massact.evaluation import PlannedCell, Progress, Take, first_cells
 from massact.store.spool import Spool
 from massact.store.write.tracker import OpenRun
+from massact.sweep.executors import CommandContext, RayOptions
 from massact.sweep.executors.base import (
     Executor,
     Finished,
@@ -19,7 +20,6 @@ from massact.sweep.executors.base import (
     Work,
     WorkerReport,
 )
-from massact.sweep.executors.options import CommandContext, RayOptions
 from massact.sweep.executors.ray.cluster import Cluster, Events, require_ray
 from massact.sweep.executors.ray.judges import JudgePool, RemoteJudge
 from massact.sweep.executors.ray.results import ResultKeeper

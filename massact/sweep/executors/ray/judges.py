@@ -9,8 +9,8 @@ from massact.domain import JudgeIdentity
 from massact.errors import ExecutorError
 from massact.judges.base import Exchange, Judge, Usage, Verdict
 from massact.judges.caching import CachingJudge
+from massact.sweep.executors import CommandContext, Environment, RayOptions
 from massact.sweep.executors.base import JudgeUse, Result
-from massact.sweep.executors.options import CommandContext, Environment, RayOptions
 from massact.sweep.executors.ray.cluster import Actor, Cluster, FailedError, LostError
 from massact.sweep.judging import Generated, judged
 

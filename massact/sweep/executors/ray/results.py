@@ -15,8 +15,8 @@ from massact.evaluation import PlannedCell, StoppedCell
 from massact.keys import cell_key
 from massact.store.spool import Spool, send_leftovers
 from massact.store.write.tracker import OpenRun
+from massact.sweep.executors import CommandContext, Environment
 from massact.sweep.executors.base import Finished, MakeRun
-from massact.sweep.executors.options import CommandContext, Environment
 from massact.sweep.executors.ray.cluster import (
     Actor,
     ActorError,
@@ -28,7 +28,7 @@ from massact.sweep.executors.ray.cluster import (
 )
 
 if TYPE_CHECKING:
-    from massact.store.spool.sender import Outcome
+    from massact.store.spool.spool import Outcome
 
 FULL = 50_000
 """Results that the store does not have yet, at which no more are made: a few kB of memory each."""

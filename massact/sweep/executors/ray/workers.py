@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from massact import __version__
 from massact.errors import ExecutorError, MassactError, UsageError
 from massact.evaluation import Part, PlannedCell
+from massact.sweep.executors import CommandContext, Environment, RayOptions
 from massact.sweep.executors.base import Loaded, ModelUse, WorkerReport
-from massact.sweep.executors.options import CommandContext, Environment, RayOptions
 from massact.sweep.executors.ray.cluster import (
     About,
     Actor,
@@ -25,7 +25,7 @@ from massact.sweep.executors.ray.cluster import (
 from massact.sweep.judging import Generated
 
 if TYPE_CHECKING:
-    from massact.sweep.generating import Engine
+    from massact.sweep.executors.local import Engine
 
 # A worker: a process with a GPU, or a part of one, that generates.
 
@@ -48,7 +48,7 @@ class Account:
 
 def model_engine() -> "Engine":
     """The engine of real models."""
-    from massact.sweep.generating import ModelEngine
+    from massact.sweep.executors.local import ModelEngine
 
     return ModelEngine()
 
