@@ -23,6 +23,7 @@ from massact.server.answering import (
     read_body,
     read_parameters,
     read_question,
+    refusal,
     served,
 )
 from massact.server.openapi import description
@@ -40,26 +41,16 @@ from massact.server.problems import (
 from massact.server.processes import Processes, Reply
 from massact.store.read.base import MAX_RUN_IDS
 
-# The addresses of the query API, as a blueprint on MLflow's Flask app.
-
 # Which MLflow experiments whoever asks may read: MLflow is asked, in this process, in their name. Its answer
 # to `experiments/search` is what its own permissions leave, whatever authorises here: the basic-auth app, a
 # plugin of it, or nobody. Nothing is kept from one request to the next, so a changed permission counts at
 # once.
 
 _PAGE = 1000
-_NOT_PASSED_ON = frozenset(
-    # of the body that is not passed on; and the origin, which was checked when the request came in
-    (
-        "Content-Length",
-        "Content-Type",
-        "Transfer-Encoding",
-        "Accept-Encoding",
-        "Origin",
-        "Referer",
-        "Connection",
-    )
-)
+_NOT_PASSED_ON = (
+    "Content-Length", "Content-Type", "Transfer-Encoding", "Accept-Encoding", "Origin", "Referer", "Connection",
+)  # fmt: skip
+"""Of the body that is not passed on; and the origin, which was checked when the request came in."""
 
 
 def readable_experiments(app: Flask, request: Request) -> list[int]:
@@ -128,12 +119,10 @@ def _asking(processes: Processes | None, what: str, name: str) -> Any:
         try:
             return _respond(_ask(processes, what, name))
         except ProblemError as problem:
-            headers = {"Content-Type": PROBLEM_TYPE, **problem.headers}
-            return _respond(Reply(problem.kind.status, headers, problem.body()))
+            return _respond(refusal(problem))
         except Exception:
             _log.exception("a request could not be answered")
-            body = problem_body(FAILED, "the server failed to answer; its log says why")
-            return _respond(Reply(FAILED.status, {"Content-Type": PROBLEM_TYPE}, body))
+            return _respond(refusal(ProblemError(FAILED, "the server failed to answer; its log says why")))
 
     return view
 

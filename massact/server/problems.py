@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from massact.errors import (
@@ -68,15 +68,6 @@ class ProblemError(Exception):
         """
         super().__init__(detail)
         self.kind, self.detail, self.retry_after = kind, detail, retry_after
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """What the answer's head says beside its type."""
-        return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
-
-    def body(self) -> bytes:
-        """The problem as JSON."""
-        return problem_body(self.kind, self.detail)
 
 
 def problem_body(kind: Kind, detail: str) -> bytes:
@@ -161,11 +152,11 @@ def limits_of(environment: Mapping[str, str] = os.environ) -> Limits:
     Raises:
         ConfigError: one is no positive number.
     """
-    given: dict[str, Any] = {}
-    for name, default in (("seconds", 60.0), ("at_once", 2), ("waiting", 8), ("megabytes", 64.0)):
-        text = environment.get(PREFIX + name.upper())
-        if text:
-            given[name] = _number(PREFIX + name.upper(), text, type(default))
+    given = {}
+    for field in fields(Limits):
+        name = PREFIX + field.name.upper()
+        if text := environment.get(name):
+            given[field.name] = _number(name, text, type(field.default))
     return Limits(**given)
 
 

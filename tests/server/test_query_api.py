@@ -210,7 +210,7 @@ def test_a_question_is_asked_of_the_server_with_what_the_file_declares(
     for question, options in asked:
         here = question(file, tracking_uri=sqlite, **options)
         with monkeypatch.context() as patch:
-            patch.setattr(rest.ServedSource, "points", lambda *_: pytest.fail("raw runs were read"))
+            patch.setattr(rest.RestSource, "points", lambda *_: pytest.fail("raw runs were read"))
             there = question(file, tracking_uri=server, **options)
         assert there == here
         assert there.store == server

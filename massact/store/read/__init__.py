@@ -221,7 +221,6 @@ class RunStore:
         return scores | {run_id: _stepped_scores(steps.get(run_id, []), row) for run_id, row in rows.items()}
 
     def close(self) -> None:
-        """Let go of connections."""
         self._source.close()
 
     def _rows(
@@ -294,9 +293,9 @@ def open_source(tracking_uri: str) -> RunSource:
         return SqlSource(tracking_uri.strip())
     scheme = scheme_of(tracking_uri)
     if scheme in ("http", "https"):
-        from massact.store.read.rest import ServedSource
+        from massact.store.read.rest import RestSource
 
-        return ServedSource(tracking_uri.strip())
+        return RestSource(tracking_uri.strip())
     if scheme in plugin_names("stores"):
         source: RunSource = load_plugin("stores", scheme)(tracking_uri.strip())
         return source

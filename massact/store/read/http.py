@@ -94,7 +94,6 @@ class TrackingServer:
             ) from error
 
     def close(self) -> None:
-        """Let go of connections."""
         self._session.close()
 
     def _read(self, answer: requests.Response, verb: str, path: str) -> Mapping[str, Any]:

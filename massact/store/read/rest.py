@@ -7,15 +7,15 @@ shows the first request to it: it costs no other.
 import math
 import re
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 import requests
 
 from massact.errors import StoreError
+from massact.json_text import parse_object
 from massact.store.read.base import (
     FAILED,
     FINISHED,
@@ -25,10 +25,8 @@ from massact.store.read.base import (
     RawRun,
     RunSource,
     ScoreStep,
+    as_runs,
     unpack_points,
-    unpack_runs,
-    unpack_steps,
-    unpack_values,
 )
 from massact.store.read.http import TrackingServer
 from massact.store.schema import COHERENCE_SCORE, TRAIT_SCORE, Kind, Tag, point_tag
@@ -51,7 +49,7 @@ _Run = Mapping[str, Any]
 
 
 class RestSource(RunSource):
-    """A `RunSource` over a tracking server.
+    """A `RunSource` over a tracking server, by the query API where the server has it.
 
     The login and the time limit come from MLflow's own variables: see `TrackingServer`.
 
@@ -64,13 +62,28 @@ class RestSource(RunSource):
     def __init__(self, uri: str) -> None:
         self._server = TrackingServer(uri)
         self._scores: dict[str, str | None] = {}
+        self._has_api = True
+        """Until an answer shows that it has not."""
         self._experiment_ids()
+
+    def answer(self, asked: Mapping[str, Any]) -> bytes | None:
+        """A server's own answer to a question (`massact.query.question`); `None` where it has none."""
+        return self._ask("POST", "answer", bytes, body=asked)
 
     def runs(
         self, experiment: str, *, kind: Kind | None, statuses: Sequence[str], tags: Sequence[str]
     ) -> list[RawRun]:
-        runs = (run for status in statuses or ("",) for run in self._of_experiment(experiment, status, kind))
-        return [_raw_run(run, tags) for run in runs]
+        if kind is not None:
+            asked = {
+                "experiment": experiment,
+                "kind": kind.value,
+                "status": list(statuses),
+                "tag": _names(tags),
+            }
+            runs = self._ask("GET", "runs", lambda data: as_runs(parse_object(data)["runs"]), query=asked)
+            if runs is not None:
+                return runs
+        return self._search_runs(experiment, kind, statuses, tags)
 
     def pages(
         self, experiment: str, kinds: Collection[str], *, tags: Sequence[str]
@@ -112,6 +125,10 @@ class RestSource(RunSource):
                 return known
 
     def points(self, experiment: str) -> RawPoints:
+        points = self._ask("GET", "points", unpack_points, query={"experiment": experiment})
+        return self._search_points(experiment) if points is None else points
+
+    def _search_points(self, experiment: str) -> RawPoints:
         """The server serialises every param, metric and tag of every run: that is what takes the time."""
         wanted, points = point_tag(experiment), RawPoints([], [], [], 0)
         homes: set[str] = set()
@@ -122,9 +139,8 @@ class RestSource(RunSource):
             if tags[Tag.KIND] != Kind.EVALUATION:
                 continue
             raw = _raw_run(run, () if wanted in tags else (Tag.ROW,))
-            self._scores[raw.run_id] = tags.get(
-                Tag.SCORES
-            )  # they came along, and would take as long to ask for
+            # they came along, and would take as long to ask for
+            self._scores[raw.run_id] = tags.get(Tag.SCORES)
             homes.add(str(run["info"]["experiment_id"]))
             if wanted in tags:
                 points.tagged.append((raw.run_id, raw.finished_at, tags[wanted]))
@@ -132,12 +148,15 @@ class RestSource(RunSource):
                 points.others.append(raw)
         no_kind = f"attributes.status = '{FINISHED}' AND tags.`{Tag.KIND}` IS NULL"
         n_foreign = sum(1 for _ in self._search(no_kind, sorted(homes))) if homes else 0
-        failed = RestSource.runs(
-            self, experiment, kind=Kind.EVALUATION, statuses=(FAILED,), tags=(Tag.ROW, Tag.ERROR, Tag.KEY)
-        )
+        failed = self._search_runs(experiment, Kind.EVALUATION, (FAILED,), (Tag.ROW, Tag.ERROR, Tag.KEY))
         return replace(points, failed=failed, n_foreign=n_foreign)
 
     def finished_runs(self, run_ids: Sequence[str], *, tags: Sequence[str]) -> list[RawRun]:
+        told = self._ask_about(
+            "finished", run_ids, lambda _ids, values: as_runs(values["runs"]), tags=_names(tags)
+        )
+        if told is not None:
+            return list(chain.from_iterable(told))
         runs = []
         for chunk in chunks(run_ids, _IDS_PER_QUERY):
             ids = ", ".join(f"'{run_id}'" for run_id in chunk)
@@ -147,12 +166,27 @@ class RestSource(RunSource):
 
     def finished_values(self, run_ids: Sequence[str], tag: str) -> dict[str, str]:
         """Scores that were read with the points are still known."""
+        if not self._scores:
+            told = self._ask_about(
+                "values", run_ids, lambda ids, values: zip(ids, values["values"], strict=True), tag=str(tag)
+            )
+            if told is not None:
+                return {run_id: text for run_id, text in chain.from_iterable(told) if text is not None}
         known = self._scores if tag == Tag.SCORES else {}
         runs = self.finished_runs([run_id for run_id in run_ids if run_id not in known], tags=(tag,))
         values = {run.run_id: run.tags[tag] for run in runs if tag in run.tags}
         return values | {run_id: text for run_id in run_ids if (text := known.get(run_id)) is not None}
 
     def score_steps(self, run_ids: Sequence[str]) -> dict[str, list[ScoreStep]]:
+        told = self._ask_about(
+            "steps",
+            run_ids,
+            lambda _ids, values: [
+                (run_id, [ScoreStep(*step) for step in steps]) for run_id, steps in values["steps"].items()
+            ],
+        )
+        if told is not None:
+            return {run_id: [] for run_id in run_ids} | dict(chain.from_iterable(told))
         metrics = (TRAIT_SCORE, COHERENCE_SCORE)
         return {
             run_id: [step for metric in metrics for step in self._steps(run_id, metric)] for run_id in run_ids
@@ -160,6 +194,12 @@ class RestSource(RunSource):
 
     def close(self) -> None:
         self._server.close()
+
+    def _search_runs(
+        self, experiment: str, kind: Kind | None, statuses: Sequence[str], tags: Sequence[str]
+    ) -> list[RawRun]:
+        runs = (run for status in statuses or ("",) for run in self._of_experiment(experiment, status, kind))
+        return [_raw_run(run, tags) for run in runs]
 
     def _experiment_ids(self) -> list[str]:
         return [home["experiment_id"] for home in self._experiments()]
@@ -216,61 +256,6 @@ class RestSource(RunSource):
             yield page
             token = page.get("next_page_token", "")
 
-
-class ServedSource(RestSource):
-    """A `RunSource` over a tracking server, by the query API where the server has it."""
-
-    def __init__(self, uri: str) -> None:
-        super().__init__(uri)
-        self._has_api = True
-        """Until an answer shows that it has not."""
-
-    def answer(self, asked: Mapping[str, Any]) -> bytes | None:
-        """A server's own answer to a question (`massact.query.question`); `None` where it has none."""
-        return self._ask("POST", "answer", bytes, body=asked)
-
-    def points(self, experiment: str) -> RawPoints:
-        points = self._ask("GET", "points", unpack_points, query={"experiment": experiment})
-        return super().points(experiment) if points is None else points
-
-    def runs(
-        self, experiment: str, *, kind: Kind | None, statuses: Sequence[str], tags: Sequence[str]
-    ) -> list[RawRun]:
-        if kind is not None:
-            query = {"experiment": experiment, "kind": kind.value, "status": list(statuses)}
-            runs = self._ask("GET", "runs", unpack_runs, query={**query, "tag": [str(tag) for tag in tags]})
-            if runs is not None:
-                return runs
-        return super().runs(experiment, kind=kind, statuses=statuses, tags=tags)
-
-    def finished_runs(self, run_ids: Sequence[str], *, tags: Sequence[str]) -> list[RawRun]:
-        collected: list[RawRun] = []
-        for ids in chunks(run_ids, MAX_RUN_IDS):
-            body = {"run_ids": ids, "tags": [str(tag) for tag in tags]}
-            if (runs := self._ask("POST", "finished", unpack_runs, body=body)) is None:
-                return super().finished_runs(run_ids, tags=tags)
-            collected += runs
-        return collected
-
-    def finished_values(self, run_ids: Sequence[str], tag: str) -> dict[str, str]:
-        if self._scores:
-            return super().finished_values(run_ids, tag)  # they came along with the points
-        collected: dict[str, str] = {}
-        for ids in chunks(run_ids, MAX_RUN_IDS):
-            body = {"run_ids": ids, "tag": str(tag)}
-            if (values := self._ask("POST", "values", partial(unpack_values, ids), body=body)) is None:
-                return super().finished_values(run_ids, tag)
-            collected |= values
-        return collected
-
-    def score_steps(self, run_ids: Sequence[str]) -> dict[str, list[ScoreStep]]:
-        collected: dict[str, list[ScoreStep]] = {run_id: [] for run_id in run_ids}
-        for ids in chunks(run_ids, MAX_RUN_IDS):
-            if (steps := self._ask("POST", "steps", unpack_steps, body={"run_ids": ids})) is None:
-                return super().score_steps(run_ids)
-            collected |= steps
-        return collected
-
     def _ask(
         self, verb: str, name: str, unpack: Callable[[bytes], T], **content: Mapping[str, Any]
     ) -> T | None:
@@ -293,12 +278,35 @@ class ServedSource(RestSource):
             return None
         raise StoreError(f"the tracking server has no time for this: {_detail(answer)}")
 
+    def _ask_about(
+        self,
+        name: str,
+        run_ids: Sequence[str],
+        unpack: Callable[[list[str], Mapping[str, Any]], Iterable[T]],
+        **more: Any,
+    ) -> list[list[T]] | None:
+        """The answers about some runs, many at a time; `None` as of `_ask`."""
+        collected = []
+        for ids in chunks(run_ids, MAX_RUN_IDS):
+            body = {"run_ids": ids, **more}
+            told = self._ask(
+                "POST", name, lambda data, ids=ids: list(unpack(ids, parse_object(data))), body=body
+            )
+            if told is None:
+                return None
+            collected.append(told)
+        return collected
+
 
 def chunks(run_ids: Sequence[str], size: int) -> Iterator[list[str]]:
     """Ids in lists of a size; without those that no run can have."""
     sound = [run_id for run_id in run_ids if RUN_ID.fullmatch(run_id)]
     for start in range(0, len(sound), size):
         yield sound[start : start + size]
+
+
+def _names(tags: Sequence[str]) -> list[str]:
+    return [str(tag) for tag in tags]
 
 
 def _tags_of(run: _Run) -> dict[str, str]:

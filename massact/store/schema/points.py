@@ -4,13 +4,19 @@ A question over 100,000 evaluations should take a second. Their whole rows take 
 four million table rows; a point takes some 350 characters (`massact.store.schema.points`) and is ranked by columns.
 """
 
+import base64
+import hashlib
+import json
 import math
+import struct
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import compress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from massact.store.schema.names import Kind
+from massact.json_text import parse_json
+from massact.store.schema.names import POINT_TAG, Kind
 from massact.store.schema.rows import EvaluationRow
 
 if TYPE_CHECKING:
@@ -19,16 +25,6 @@ if TYPE_CHECKING:
     Numbers = np.ndarray[tuple[int], np.dtype[np.float64]]
     Indices = np.ndarray[tuple[int], np.dtype[np.intp]]
     Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
-import base64
-import hashlib
-import json
-import struct
-from functools import cache
-from typing import TYPE_CHECKING
-
-from massact.json_text import parse_json
-from massact.store.schema.names import POINT_TAG
-
 RunText = tuple[str, int | None, str]
 """A run's id, its end in milliseconds since 1970, and the tag's text."""
 Place = tuple[str, str, str, str, str]

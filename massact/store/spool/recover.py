@@ -133,7 +133,6 @@ class _Recovery:
         self._problems: dict[str, str] = {}
 
     def close(self) -> None:
-        """Let go of connections."""
         for sender in self._senders.values():
             sender.close()
 

@@ -79,7 +79,6 @@ class Sender:
         return min(AT_ONCE, writer.at_once) if writer else 1
 
     def close(self) -> None:
-        """Let go of connections."""
         writers, self._writers = list(self._writers.values()), {}
         for writer in writers:
             writer.close()

@@ -66,7 +66,15 @@ def evaluation_run(
         ValueError: the row does not fit in a tag.
     """
     name = run_name(row) if name is None else name
-    more = evaluation_tags(row, scores, keep_responses=Artifact.RESPONSES in files)
+    more = label_tags(row)
+    if (point := encode_point(row)) is not None:
+        more[point_tag(row.experiment)] = point
+    if scores and (encoded := encode_scores(scores)) is not None:
+        more[Tag.SCORES.value] = encoded
+    if row.same_as_key is not None:
+        more[Tag.SAME_AS.value] = row.same_as_key
+    if Artifact.RESPONSES in files:
+        more[MlflowTag.TABLES.value] = json.dumps([{"path": Artifact.RESPONSES.value, "type": "table"}])
     return FinishedRun(
         name=name,
         tags=run_tags(row.kind, row.experiment, name) | row_tags(row) | more | dict(tags),
@@ -77,20 +85,6 @@ def evaluation_run(
         finished_at=finished_at,
         files={**cell_files(row), **files},
     )
-
-
-def evaluation_tags(row: EvaluationRow, scores: Scores | None, *, keep_responses: bool) -> dict[str, str]:
-    """Tags that an evaluation's or a baseline's run has beside those of every run with a row."""
-    tags = label_tags(row)
-    if (point := encode_point(row)) is not None:
-        tags[point_tag(row.experiment)] = point
-    if scores and (encoded := encode_scores(scores)) is not None:
-        tags[Tag.SCORES.value] = encoded
-    if row.same_as_key is not None:
-        tags[Tag.SAME_AS.value] = row.same_as_key
-    if keep_responses:
-        tags[MlflowTag.TABLES.value] = json.dumps([{"path": Artifact.RESPONSES.value, "type": "table"}])
-    return tags
 
 
 def label_tags(row: EvaluationRow) -> dict[str, str]:
@@ -252,7 +246,6 @@ class SqlWriter:
                     self._put(connection, name, rows)
 
     def close(self) -> None:
-        """Let go of connections."""
         self._engine.dispose()
 
     def _write(self, runs: Mapping[str, FinishedRun]) -> None:
@@ -382,12 +375,4 @@ class ClientWriter:
             token = page.token or ""
 
 
-__all__ = [
-    "FinishedRun",
-    "RunWriter",
-    "evaluation_run",
-    "evaluation_tags",
-    "label_tags",
-    "open_writer",
-    "score_steps",
-]
+__all__ = ["FinishedRun", "RunWriter", "evaluation_run", "label_tags", "open_writer"]

@@ -137,7 +137,6 @@ class ModelEngine:
         self._cells: tuple[Part, CellGenerator] | None = None
 
     def load(self, use: ModelUse, batch_rows: int | None) -> tuple[Loaded, int]:
-        """See `Engine`."""
         if self._use is None or self._use[0] != use:
             self._model = self._generator = self._cells = None
             self._model = load_use(use)
@@ -150,7 +149,6 @@ class ModelEngine:
         return loaded, self._generator.batch_rows
 
     def generate(self, cells: Sequence[PlannedCell], part: Part) -> Iterator[Generated]:
-        """See `Engine`."""
         if self._model is None or self._generator is None:
             raise RuntimeError("no model is loaded")
         if self._cells is None or self._cells[0] != part:
@@ -235,7 +233,6 @@ class LocalExecutor(Executor):
         self._load, self._spool = load, spool
 
     def loaded(self, use: ModelUse) -> Loaded:
-        """See `Executor`."""
         model = self._load(use)
         return Loaded(describe(model), model.attention, model.unused_settings)
 
@@ -260,5 +257,4 @@ class LocalExecutor(Executor):
         )
 
     def keep(self, result: Finished, make: MakeRun, *, home: OpenRun) -> None:
-        """See `Executor`."""
         self._spool().put(make(result), experiment_id=home.experiment_id)

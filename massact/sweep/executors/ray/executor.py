@@ -125,11 +125,9 @@ class RayExecutor(Executor):
             run.let_go()
 
     def keep(self, result: Finished, make: MakeRun, *, home: OpenRun) -> None:
-        """See `Executor`."""
         self.tools.result_keeper.keep(result, make, home)
 
     def settle(self, timeout: float) -> int:
-        """See `Executor`."""
         return 0 if self._tools is None else self._tools.result_keeper.settle(timeout)
 
     def send_leftovers(self) -> int:
@@ -140,14 +138,12 @@ class RayExecutor(Executor):
 
     @property
     def reports(self) -> Sequence[WorkerReport]:
-        """See `Executor`."""
         if self._tools is not None:
             worker_pool = self._tools.worker_pool
             self._reports = (*worker_pool.reports, *(worker.report for worker in worker_pool.workers))
         return sorted(self._reports, key=lambda report: report.number)
 
     def close(self, timeout: float) -> int:
-        """See `Executor`."""
         if self._tools is None:
             return 0
         try:
@@ -156,7 +152,6 @@ class RayExecutor(Executor):
             self._end()
 
     def abandon(self) -> None:
-        """See `Executor`."""
         if self._tools is not None:
             try:
                 self._tools.result_keeper.abandon()
