@@ -1,7 +1,7 @@
 """The experiment file's frozen values; `massact.config.parse` reads them from YAML.
 
 Each stage is given only its own config. What only models and datasets can tell (how many layers,
-how many questions) is checked before a phase starts, by `massact.sweep.validate`.
+how many questions) is checked before a phase starts, by `massact.sweep.planner`.
 """
 
 from collections.abc import Iterable
@@ -251,16 +251,7 @@ class Experiment:
 
     def groups(self, phase: str | None = None) -> tuple[Group, ...]:
         """The declared matrix, of one phase or of all, in the file's order, each group once."""
-        phases = self.phases if phase is None else (self.phase(phase),)
-        groups = (
-            Group(model, trait.name, position, label)
-            for phase_config in phases
-            for model in phase_config.models
-            for trait in self.traits
-            for position in phase_config.positions
-            for label in phase_config.labels
-        )
-        return tuple(dict.fromkeys(groups))
+        return declared_by(self).groups(phase)
 
     def resolve(self, reference: str) -> str:
         """A dataset or model reference with a relative path made relative to the file's folder."""

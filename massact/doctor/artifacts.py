@@ -292,7 +292,7 @@ def _announces(text: str | None) -> bool:
 
 
 def _check_table(content: bytes) -> None:
-    """Make sure that it is a table such as `massact.store.write.tensors.write_responses` writes.
+    """Make sure that it is a table such as `massact.store.write.tensors.response_bytes` makes.
 
     Raises:
         ValueError: it is not.

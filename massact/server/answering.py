@@ -20,7 +20,7 @@ from massact.json_text import parse_json
 from massact.query import Answer
 from massact.query.question import ANY_TEXT, EXPERIMENT, Parameter, Question, choice, text, whole
 from massact.query.rows import differing_names, to_content, to_json
-from massact.server.problems import (
+from massact.server.processes import (
     BAD_BODY,
     BAD_PARAMETER,
     FAILED,
@@ -29,11 +29,11 @@ from massact.server.problems import (
     TOO_LARGE,
     Limits,
     ProblemError,
+    Reply,
     limits_of,
     problem_body,
     problem_of,
 )
-from massact.server.processes import Reply
 from massact.store.read import RunStore
 from massact.store.read.base import MAX_RUN_IDS, WIRE_TYPE, pack_points, packed
 from massact.store.read.sql import SqlSource

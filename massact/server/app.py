@@ -27,18 +27,19 @@ from massact.server.answering import (
     served,
 )
 from massact.server.openapi import description
-from massact.server.problems import (
+from massact.server.processes import (
     BODY_TOO_LARGE,
     FAILED,
     FORBIDDEN,
     NO_DATABASE,
     PROBLEM_TYPE,
     ProblemError,
+    Processes,
+    Reply,
     kind_of_status,
     limits_of,
     problem_body,
 )
-from massact.server.processes import Processes, Reply
 from massact.store.read.base import MAX_RUN_IDS
 
 # Which MLflow experiments whoever asks may read: MLflow is asked, in this process, in their name. Its answer

@@ -17,7 +17,7 @@ from massact.query.question import Parameter, Question
 from massact.query.rows import OUTPUT_SCHEMA_VERSION
 from massact.server import API
 from massact.server.answering import BY_GET, BY_POST, MAX_REPEATED, parameters_of, served
-from massact.server.problems import KINDS, NOT_LOGGED_IN, PROBLEM_TYPE, Kind
+from massact.server.processes import KINDS, NOT_LOGGED_IN, PROBLEM_TYPE, Kind
 from massact.store.read.base import WIRE_TYPE
 
 # the texts under the fields of a dataclass, which only the source holds

@@ -23,10 +23,9 @@ from massact.store.schema.points import or_nan
 from massact.store.write.tracker import PROJECT_RUN, OpenRun
 from massact.sweep.context import Session, open_phase
 from massact.sweep.driver import CellSource, Driver, Plan, Tally
-from massact.sweep.planner import load_answers, make_setting
+from massact.sweep.planner import check_experiment, load_answers, make_setting
 from massact.sweep.reuse import is_compared
 from massact.sweep.stored import Subject, stored_plan, stored_subject
-from massact.sweep.validate import check_experiment
 
 # Which cells are to be confirmed: every winner and every label tied with it, on the questions kept for that.
 

@@ -4,7 +4,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from massact.domain import Response, Timing
 from massact.errors import JudgeError
@@ -96,7 +96,7 @@ def judged(judge: Judge, batch: Generated) -> Iterator[Result]:
             return
         middle = len(batch.cells) // 2
         for some in (slice(None, middle), slice(middle, None)):
-            yield from judged(judge, _part(batch, some))
+            yield from judged(judge, part_of(batch, some))
 
 
 def _score(judge: Judge, batch: Generated) -> list[Evaluation]:
@@ -120,8 +120,13 @@ def _score(judge: Judge, batch: Generated) -> list[Evaluation]:
     ]
 
 
-def _part(batch: Generated, some: slice) -> Generated:
+def part_of(batch: Generated, some: slice) -> Generated:
+    """Some cells of a batch, with their share of the time."""
     cells = batch.cells[some]
-    return Generated(
-        cells, batch.exchanges[some], batch.seconds * len(cells) / len(batch.cells), batch.n_tokens[some]
+    return replace(
+        batch,
+        cells=cells,
+        exchanges=batch.exchanges[some],
+        seconds=batch.seconds * len(cells) / len(batch.cells),
+        n_tokens=batch.n_tokens[some],
     )

@@ -21,7 +21,16 @@ from massact.store.write.tracker import EVALUATIONS, PHASES, PROJECT_RUN, UI_ADD
 from massact.sweep.confirm import run_confirm
 from massact.sweep.context import Session, open_phase
 from massact.sweep.driver import Evaluator, Tally
-from massact.sweep.planner import GridRequest, Overrides, load_answers, phase_gaps
+from massact.sweep.planner import (
+    GridRequest,
+    Overrides,
+    check_cells,
+    check_dims,
+    check_experiment,
+    check_length,
+    load_answers,
+    phase_gaps,
+)
 from massact.sweep.search.gap_filling import (
     Searched,
     SearchPlan,
@@ -31,7 +40,6 @@ from massact.sweep.search.gap_filling import (
     search_text,
 )
 from massact.sweep.stores import Stores
-from massact.sweep.validate import check_cells, check_dims, check_experiment, check_length
 from massact.sweep.vectors import StoredVectors, pair_cosines
 from massact.vectors.positions import parse_position
 from massact.workflow.calibrate import calibrate_model

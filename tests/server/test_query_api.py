@@ -16,8 +16,7 @@ import massact
 from massact import api
 from massact.errors import ConfigError, StoreError
 from massact.server.answering import Answering
-from massact.server.problems import PROBLEM_TYPE, Limits, limits_of, problem_of
-from massact.server.processes import Processes
+from massact.server.processes import PROBLEM_TYPE, Limits, Processes, limits_of, problem_of
 from massact.store.read import open_source, rest
 from massact.store.read.base import RawRun, RunSource
 from massact.store.read.rest import RestSource

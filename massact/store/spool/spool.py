@@ -1,4 +1,8 @@
-"""Sending records to the tracking store, so that each arrives once however often it is tried."""
+"""The spool of a process that evaluates: what is put is on the disk at once, and sent when the store takes it.
+
+A thread sends what is journalled and marks it, so that each record arrives once however often it is tried. What waits
+is kept on disk, not in memory.
+"""
 
 import atexit
 import os
@@ -110,8 +114,6 @@ def explain_refusal(error: Exception) -> str:
     return str(error) if isinstance(error, RunRefusedError) else f"{type(error).__name__}: {error}"
 
 
-# The spool of a process that evaluates: what is put is on the disk at once, and sent when the store takes it.
-
 CUT_BACK_BYTES = 32_000_000
 """A journal that is longer, and of which everything was sent, begins anew."""
 _PARTING_SECONDS = 1.0
@@ -123,8 +125,6 @@ class _Entry:
     """A record that waits."""
 
     id: str
-    number: int
-    """How many were put before it."""
     experiment_id: str
     slot: Slot | None
     """Where the journal has it; `None` where it could not be written."""
@@ -166,7 +166,6 @@ class Spool:
         self._opening_bytes = len(opening)
         self._sender = Sender(tracking_uri)
         self._changed = Condition()  # guards all below, and writing to the journal
-        self._n_put = 0
         self._waiting: dict[str, _Entry] = {}
         self._refused: dict[str, _Entry] = {}
         self._reasons: list[str] = []
@@ -213,8 +212,7 @@ class Spool:
                 raise RuntimeError("a run was put into a spool that is closed")
             slot = self._write(line)
             kept = b"" if slot else line
-            self._waiting[id_] = _Entry(id_, self._n_put, experiment_id, slot, kept, may_be_there)
-            self._n_put += 1
+            self._waiting[id_] = _Entry(id_, experiment_id, slot, kept, may_be_there)
             self._changed.notify_all()
         if self._failure is not None:
             raise self._failure
@@ -278,12 +276,9 @@ class Spool:
 
     def _wait_sent(self, timeout: float | None) -> None:
         with self._changed:
-            n_put, self._is_hurried = self._n_put, True
+            put, self._is_hurried = set(self._waiting), True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._has_ended or self._first_waiting() >= n_put, timeout)
-
-    def _first_waiting(self) -> int:
-        return next((entry.number for entry in self._waiting.values()), self._n_put)
+            self._changed.wait_for(lambda: self._has_ended or put.isdisjoint(self._waiting), timeout)
 
     def _raise_bug(self) -> None:
         """Raise a fault of ours, once."""

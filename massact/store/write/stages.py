@@ -2,7 +2,6 @@
 
 import json
 import math
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from massact.json_text import parse_object
 from massact.store.schema import Artifact, MlflowTag, StageRow, format_param
 from massact.store.write.client import cell_files, fit_tag, parent_tags, row_tags, run_tags
 from massact.store.write.finished_run import FinishedRun, Step
-from massact.store.write.tensors import write_activations, write_tensors
+from massact.store.write.tensors import activation_files, tensor_bytes
 from massact.store.write.tracker import OpenRun, Tracker
 from massact.vectors.activations import LEFT_OUT, Activations, PromptStatus, PromptStatuses
 from massact.vectors.extract import Contrast, LabelVectors, Vetting, validation_metrics
@@ -169,23 +168,16 @@ def _stage_run(
 
 
 def _extraction_files(row: StageRow, extracted: Extracted) -> dict[str, bytes]:
-    with tempfile.TemporaryDirectory(prefix="massact-") as name:
-        folder = Path(name)
-        _write_extraction(folder, row, extracted)
-        paths = [path for path in folder.rglob("*") if path.is_file()]
-        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
-
-
-def _write_extraction(folder: Path, row: StageRow, extracted: Extracted) -> None:
     names = {"model": row.model_id, "model_revision": row.model_revision, "trait": row.trait}
     provenance = {**names, "position": row.position, "extraction_key": row.key}
-    write_activations(folder / Artifact.ACTIVATIONS, extracted.activations, provenance)
+    activations = activation_files(extracted.activations, provenance)
+    files = {f"{Artifact.ACTIVATIONS}/{name}": content for name, content in activations.items()}
     if extracted.sources is not None:
-        (folder / Artifact.CONTINUATIONS).write_bytes(continuation_bytes(extracted.sources))
-    (folder / Artifact.VECTORS).mkdir()
+        files[Artifact.CONTINUATIONS.value] = continuation_bytes(extracted.sources)
     for label, made in extracted.vectors.items():
-        path = folder / Artifact.VECTORS / f"{label}.safetensors"
-        write_tensors(path, {"vectors": made.vectors}, {**provenance, "label": label})
+        content = tensor_bytes({"vectors": made.vectors}, {**provenance, "label": label})
+        files[f"{Artifact.VECTORS}/{label}.safetensors"] = content
+    return files
 
 
 def _source_tags(sources: Sources | None) -> dict[str, str]:

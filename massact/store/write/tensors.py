@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save, save_file
+from safetensors.torch import save
 
 from massact.domain import Response
 from massact.errors import DataError, lfs_advice
@@ -17,23 +17,12 @@ from massact.vectors.activations import Activations
 _COLUMNS = ("question", "response", "trait_score", "coherence_score", "unscored_because")
 
 
-def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], provenance: Mapping[str, object]) -> None:
-    """Write tensors as safetensors; the provenance goes into the header, as text."""
-    save_file(_dense(tensors), path, metadata=_header(provenance))
-
-
 def tensor_bytes(tensors: Mapping[str, torch.Tensor], provenance: Mapping[str, object]) -> bytes:
-    """What `write_tensors` writes, for small tensors that go into the run store as they are."""
-    content: bytes = save(_dense(tensors), metadata=_header(provenance))
+    """Tensors as safetensors; the provenance goes into the header, as text."""
+    dense = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    header = {key: str(value) for key, value in provenance.items() if value is not None}
+    content: bytes = save(dense, metadata=header)
     return content
-
-
-def _dense(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.contiguous() for name, tensor in tensors.items()}
-
-
-def _header(provenance: Mapping[str, object]) -> dict[str, str]:
-    return {key: str(value) for key, value in provenance.items() if value is not None}
 
 
 def read_tensor(path: Path, name: str) -> torch.Tensor:
@@ -76,10 +65,10 @@ def _other_format(path: Path) -> str | None:
     return found and f"it is {found}: only safetensors are opened"
 
 
-def write_activations(folder: Path, activations: Activations, metadata: Mapping[str, object]) -> None:
-    """`train.safetensors`, `validation.safetensors` and `metadata.json`, as one folder."""
-    folder.mkdir(parents=True)
-    counts = {
+def activation_files(activations: Activations, metadata: Mapping[str, object]) -> dict[str, bytes]:
+    """`train.safetensors`, `validation.safetensors` and `metadata.json`, for `read_activations`."""
+    document = {
+        **metadata,
         "n_examples_pos": activations.n_train_positive,
         "n_examples_neg": len(activations.train) - activations.n_train_positive,
         "n_validation_pos": activations.n_validation_positive,
@@ -89,14 +78,15 @@ def write_activations(folder: Path, activations: Activations, metadata: Mapping[
         "d_model": activations.train.shape[2],
         "dtype": "float32",
     }
-    document = {**metadata, **counts}
-    write_tensors(folder / "train.safetensors", {"activations": activations.train}, document)
-    write_tensors(folder / "validation.safetensors", {"activations": activations.validation}, document)
-    (folder / "metadata.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    return {
+        "train.safetensors": tensor_bytes({"activations": activations.train}, document),
+        "validation.safetensors": tensor_bytes({"activations": activations.validation}, document),
+        "metadata.json": f"{json.dumps(document, indent=2)}\n".encode(),
+    }
 
 
 def read_activations(folder: Path) -> Activations:
-    """The activations that `write_activations` wrote.
+    """The activations in a folder of `activation_files`.
 
     Raises:
         DataError: a file is missing or damaged.
@@ -114,13 +104,8 @@ def read_activations(folder: Path) -> Activations:
         raise DataError(f"{folder}: not activations of ours ({error!r}); run massact extract") from error
 
 
-def write_responses(path: Path, responses: Sequence[Response]) -> None:
-    """Responses with their scores, in the format that MLflow's UI shows as a table."""
-    path.write_bytes(response_bytes(responses))
-
-
 def response_bytes(responses: Sequence[Response]) -> bytes:
-    """What `write_responses` writes."""
+    """Responses with their scores, in the format that MLflow's UI shows as a table."""
     data = [[r.question, r.response, r.trait, r.coherence, r.reason] for r in responses]
     return json.dumps({"columns": _COLUMNS, "data": data}, ensure_ascii=False).encode()
 
@@ -136,7 +121,7 @@ def _response(
 
 
 def read_responses(path: Path) -> tuple[Response, ...]:
-    """The responses that `write_responses` wrote.
+    """The responses of a table that `response_bytes` made.
 
     Raises:
         DataError: the file is missing or damaged.

@@ -20,6 +20,7 @@ from massact.store.schema import Declared, Kind, MlflowTag, Tag, encode_declared
 from massact.store.write.artifacts import fetch_from
 from massact.store.write.client import (
     connect,
+    explained,
     find_run,
     fit_tag,
     log_in_batches,
@@ -31,6 +32,9 @@ from massact.store.write.client import (
 )
 from massact.store.write.finished_run import FinishedRun, Step
 from massact.store.write.run_writer import open_writer
+
+T = TypeVar("T")
+PROJECT_RUN = "MLFLOW_RUN_ID"
 
 # The MLflow experiment that an experiment file's runs lie in.
 
@@ -45,24 +49,19 @@ def ensure_experiment(client: Any, tracking_uri: str, name: str, description: st
     Raises:
         StoreError: the store cannot be reached, or its experiment of that name was deleted.
     """
-    from mlflow.exceptions import MlflowException
-
-    try:
+    with explained(tracking_uri):
         known = client.get_experiment_by_name(name)
-        if known is not None and known.lifecycle_stage != "active":
+        if known is None:
+            if is_database(tracking_uri):
+                check_path(Path.cwd(), "the working directory, where artifacts would go,")
+            return _create(client, name, description)
+        if known.lifecycle_stage != "active":
             raise StoreError(
                 f"the MLflow experiment {name!r} was deleted: restore it "
                 f"(mlflow experiments restore --experiment-id {known.experiment_id}) or give the file another name"
             )
-        if known is None and is_database(tracking_uri):
-            check_path(Path.cwd(), "the working directory, where artifacts would go,")
-        if known is not None:
-            _check_in_place(client, tracking_uri, known)
-        return _create(client, name, description) if known is None else str(known.experiment_id)
-    except MlflowException as error:
-        raise StoreError(
-            f"tracking store {shown_uri(tracking_uri)}: {without_password(error, tracking_uri)}"
-        ) from error
+        _check_in_place(client, tracking_uri, known)
+        return str(known.experiment_id)
 
 
 def _create(client: Any, name: str, description: str) -> str:
@@ -109,10 +108,8 @@ _BY_START = "attributes.start_time"
 def view_tags(floor: float) -> dict[str, str]:
     """Experiment tags that define the views: evaluations by delta above the floor, and phases."""
     above = f"tags.`{Tag.KIND}` = '{Kind.EVALUATION}' and metrics.coherence_mean >= {floor:g}"
-    return {
-        _tag(EVALUATIONS): _state(above, "metrics.`delta`"),
-        _tag(PHASES): _state("", _BY_START),
-    }
+    views = {EVALUATIONS: _state(above, "metrics.`delta`"), PHASES: _state("", _BY_START)}
+    return {f"mlflow.sharedViewState.{view}": state for view, state in views.items()}
 
 
 def view_link(address: str, experiment_id: str, view: str) -> str:
@@ -137,24 +134,9 @@ def _place(experiment_id: str, view: str) -> str:
     return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={view}"
 
 
-def _tag(view: str) -> str:
-    return f"mlflow.sharedViewState.{view}"
-
-
 def _state(search: str, order: str) -> str:
-    return json.dumps(
-        {
-            "selectedColumns": list(_COLUMNS),
-            "searchFilter": search,
-            "orderByKey": order,
-            "orderByAsc": False,
-            "viewMaximized": True,
-        }
-    )
-
-
-T = TypeVar("T")
-PROJECT_RUN = "MLFLOW_RUN_ID"
+    view = {"selectedColumns": _COLUMNS, "searchFilter": search, "orderByKey": order, "orderByAsc": False}
+    return json.dumps({**view, "viewMaximized": True})
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,25 +205,25 @@ class Tracker:
     def _describe(self, experiment_id: str) -> None:
         """Its views, and what the file declares, for questions that are asked without the file."""
 
-        def set_tags(tags: Mapping[str, str]) -> None:
-            for key, value in tags.items():
-                self._ask(partial(self._client.set_experiment_tag, experiment_id, key, value))
-
         tags = view_tags(self._floor)
         note = self._ask(partial(self._client.get_experiment, experiment_id)).tags.get(MlflowTag.NOTE, "")
         linked = with_view_links(note, experiment_id)
         if linked != note:
             tags[MlflowTag.NOTE] = linked
-        set_tags(tags)
+        self._tag_experiment(experiment_id, tags)
         if self._declared is None:
             return
         try:
-            set_tags(encode_declared(self._declared, at=int(time.time() * 1000)))
+            self._tag_experiment(experiment_id, encode_declared(self._declared, at=int(time.time() * 1000)))
         except Exception as error:  # no phase fails for that
             self._say(
                 f"warning: the store does not keep what the experiment file declares ({first_line(error)}): "
                 "questions about what is missing need the file"
             )
+
+    def _tag_experiment(self, experiment_id: str, tags: Mapping[str, str]) -> None:
+        for key, value in tags.items():
+            self._ask(partial(self._client.set_experiment_tag, experiment_id, key, value))
 
     @contextmanager
     def phase(
@@ -308,9 +290,12 @@ class Tracker:
                 raise
 
     def _open_phase(self, name: str, kind: Kind, parent: OpenRun | None) -> OpenRun:
-        tags = self._tags(kind, name=name, parent=parent) | {Tag.PHASE.value: name}
+        tags = run_tags(kind, self.experiment, name) | {
+            Tag.PROCESS.value: process_tag(),
+            Tag.PHASE.value: name,
+        }
         if parent is not None:
-            return self._create(parent.experiment_id, tags, name)
+            return self._create(parent.experiment_id, tags | parent_tags(parent.run_id), name)
         return self._resume(tags) or self._create(self.experiment_id, tags, name)
 
     def _resume(self, tags: Mapping[str, str]) -> OpenRun | None:
@@ -331,10 +316,6 @@ class Tracker:
                 before_again=partial(find_run, self._client, experiment_id, **about),
             )
         return OpenRun(run_id, experiment_id, artifact_uri)
-
-    def _tags(self, kind: Kind, *, name: str, parent: OpenRun | None) -> dict[str, str]:
-        under = parent_tags(parent.run_id) if parent else {}
-        return run_tags(kind, self.experiment, name) | {Tag.PROCESS.value: process_tag()} | under
 
     def log(
         self,

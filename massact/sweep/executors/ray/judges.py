@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from massact.domain import JudgeIdentity
@@ -12,7 +12,7 @@ from massact.judges.caching import CachingJudge
 from massact.sweep.executors import CommandContext, Environment, RayOptions
 from massact.sweep.executors.base import JudgeUse, Result
 from massact.sweep.executors.ray.cluster import Actor, Cluster, FailedError, LostError
-from massact.sweep.judging import Generated, judged
+from massact.sweep.judging import Generated, judged, part_of
 
 ATTEMPTS = 3
 """How often a judge is asked for something that it was lost with."""
@@ -65,19 +65,10 @@ class JudgeActor(Actor):
         judge, results = self._judge(use), list[Result]()
         begin = 0
         for piece in pieces:
-            n_cells = len(piece.cells)
             some = slice(max(first - begin, 0), max(last - begin, 0))
-            if cells := piece.cells[some]:
-                share = piece.seconds * len(cells) / n_cells
-                part = replace(
-                    piece,
-                    cells=cells,
-                    exchanges=piece.exchanges[some],
-                    n_tokens=piece.n_tokens[some],
-                    seconds=share,
-                )
-                results += judged(judge, part)
-            begin += n_cells
+            if piece.cells[some]:
+                results += judged(judge, part_of(piece, some))
+            begin += len(piece.cells)
         return results, self._tell()
 
     def _judge(self, use: JudgeUse) -> CachingJudge:
