@@ -139,7 +139,7 @@ def disagreement(responses: Sequence[Response], result: Result) -> str | None:
 
 def responses_table(responses: Sequence[Response]) -> bytes:
     """The artifact `responses.json`, as massact logs it."""
-    from massact.store.write.tensors import response_bytes  # loads torch
+    from massact.store.write.stages import response_bytes  # loads torch
 
     with tempfile.TemporaryDirectory(prefix="massact-") as folder:
         path = Path(folder, Artifact.RESPONSES)

@@ -154,9 +154,7 @@ class Answering:
 
     def _answer(self, request: Mapping[str, Any]) -> Reply:
         source = SqlSource(
-            self._database,
-            readable=frozenset(request["readable"]),
-            statement_seconds=self._limits.seconds,
+            self._database, readable=frozenset(request["readable"]), statement_seconds=self._limits.seconds
         )
         try:
             if "question" not in request:

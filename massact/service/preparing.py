@@ -20,8 +20,7 @@ import sqlalchemy as sa
 from massact.addresses import shown_uri
 from massact.errors import MassactError, StoreError, UsageError
 from massact.service.settings import ADMIN_PASSWORD, USERS_DATABASE, Task, sqlite_path
-from massact.store.databases import database_url, open_engine
-from massact.store.read.database import explain
+from massact.store.databases import database_url, open_engine, reading_error
 from massact.store.schema import POINT_KEYS
 from massact.store.write.client import set_up_client
 from massact.store.write.database import TrackingDatabase
@@ -167,7 +166,7 @@ def tuned(uri: str) -> list[str]:
         with _connected(uri, isolation_level="AUTOCOMMIT") as connection:
             return _sqlite(connection) if sqlite_path(uri) else _postgresql(connection)
     except sa.exc.SQLAlchemyError as error:
-        raise StoreError(explain(error, shown_uri(uri))) from error
+        raise StoreError(reading_error(error, shown_uri(uri))) from error
 
 
 def _sqlite(connection: sa.Connection) -> list[str]:

@@ -16,8 +16,8 @@ from massact.keys import cell_key, differences
 from massact.query import BestRow
 from massact.query.questions.best import ask_best
 from massact.report.phase_notes import confirm_markdown, confirm_verdicts
+from massact.store.databases import is_absent
 from massact.store.read.base import Stored
-from massact.store.read.database import is_absent
 from massact.store.schema import EvaluationRow, MlflowTag, Tag, is_scored
 from massact.store.schema.points import or_nan
 from massact.store.write.tracker import PROJECT_RUN, OpenRun

@@ -21,7 +21,7 @@ from massact.judges.local import ModelSource
 from massact.models.load import Description, SteerableModel, describe, read_description
 from massact.models.source import former_revision
 from massact.plugins import load_plugin
-from massact.store.read.database import is_absent
+from massact.store.databases import is_absent
 from massact.store.schema import Kind
 from massact.store.spool import DEFAULT_SPOOL
 from massact.sweep.executors import CommandContext, RayOptions, Workload

@@ -134,11 +134,7 @@ class LabelVectors:
 
 
 def read_windows(
-    model: SteerableModel,
-    contrast: Contrast,
-    positions: Sequence[Position],
-    *,
-    progress: Progress = silent,
+    model: SteerableModel, contrast: Contrast, positions: Sequence[Position], *, progress: Progress = silent
 ) -> dict[Position, torch.Tensor]:
     """`[n_prompts, n_layers, d_model]` at each window, NaN where it holds no token."""
     means = window_means(model, contrast.texts, positions, what="reading activations", progress=progress)

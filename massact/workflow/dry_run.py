@@ -9,7 +9,7 @@ from massact.errors import MissingPrerequisiteError, NothingToConfirmError
 from massact.evaluation import PlannedCell
 from massact.keys import cell_key
 from massact.labels import format_label
-from massact.store.read.database import is_absent
+from massact.store.databases import is_absent
 from massact.store.schema import EvaluationRow, Points, is_scored
 from massact.sweep.confirm import Chosen, ConfirmPlan, plan_confirm
 from massact.sweep.context import Session

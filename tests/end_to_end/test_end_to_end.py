@@ -88,7 +88,7 @@ def test_the_plans_one_liner_reads_the_calibration(finished: tuple[Place, str]) 
 
 
 def test_cleaning_a_mean_difference_before_or_after_is_one_direction(finished: tuple[Place, str]) -> None:
-    from massact.store.write.tensors import read_tensor
+    from massact.store.write.stages import read_tensor
     from massact.store.write.tracker import Tracker
 
     place, _ = finished

@@ -14,7 +14,8 @@ import pytest
 import sqlalchemy as sa
 
 from massact.errors import StoreError
-from massact.store.read import database, open_store
+from massact.store import databases as database
+from massact.store.read import open_store
 from massact.store.read.sql import SqlSource
 from tests.support.store_errors import refusal
 from tests.support.store_fixtures import EXPERIMENT, Filler, evaluation_row, row_tags

@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from massact.domain import Response
 from massact.errors import DataError
-from massact.store.write.tensors import (
+from massact.store.write.stages import (
     activation_files,
     read_activations,
     read_responses,

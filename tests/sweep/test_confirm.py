@@ -18,7 +18,7 @@ from massact.store.read import RunStore, open_store, stored_runs
 from massact.store.read.base import Stored
 from massact.store.schema import POINT_TAG, Artifact, EvaluationRow, Kind, MlflowTag, Tag
 from massact.store.write.client import connect
-from massact.store.write.tensors import read_responses
+from massact.store.write.stages import read_responses
 from massact.store.write.tracker import PROJECT_RUN
 from massact.sweep.claims import Sharing
 from massact.sweep.confirm import run_confirm

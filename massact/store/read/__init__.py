@@ -314,7 +314,7 @@ def open_store(tracking_uri: str, *, may_be_absent: bool = False) -> RunStore:
         StoreError: no such kind of store, it cannot be reached, or it is not MLflow's.
     """
     if may_be_absent:
-        from massact.store.read.database import is_absent
+        from massact.store.databases import is_absent
         from massact.store.read.sql import NoRuns
 
         if is_absent(tracking_uri):
@@ -392,7 +392,7 @@ def stored_contents(tracking_uri: str, experiment: str) -> Iterator[StoredConten
     Raises:
         StoreError: the store cannot be read.
     """
-    from massact.store.read.database import is_absent
+    from massact.store.databases import is_absent
 
     if is_absent(tracking_uri):
         return

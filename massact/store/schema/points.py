@@ -68,14 +68,7 @@ class StoredPoint(NamedTuple):
         return self[2:7]
 
 
-NUMBERS = (
-    "coefficient",
-    "baseline_trait_mean",
-    "trait_mean",
-    "coherence_mean",
-    "delta",
-    "relative_strength",
-)
+NUMBERS = ("coefficient", "baseline_trait_mean", "trait_mean", "coherence_mean", "delta", "relative_strength")
 COUNTS = ("n_scored", "n_unscored")
 MARKS = ("same_as", "same_as_cosine")
 """What the third line ends with where a result was taken over from another label."""

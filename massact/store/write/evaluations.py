@@ -22,7 +22,7 @@ from massact.store.schema import (
 from massact.store.write.client import cell_files, parent_tags, provenance_tags, row_tags, run_tags
 from massact.store.write.finished_run import FinishedRun
 from massact.store.write.run_writer import evaluation_run, label_tags
-from massact.store.write.tensors import response_bytes, tensor_bytes
+from massact.store.write.stages import response_bytes, tensor_bytes
 from massact.store.write.tracker import OpenRun
 
 
