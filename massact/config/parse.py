@@ -138,7 +138,9 @@ def parse_extraction(entry: Entry) -> ExtractionConfig:
     tokens = section.find("max_new_tokens")
     n_tokens = max(longest, 1) if tokens is None else _enough_tokens(tokens, longest)
     readers = {
-        "methods": lambda e: e.unique(_method),
+        "methods": lambda e: e.unique(
+            lambda m: m.choice(*(METHODS if m.value in METHODS else all_methods()))
+        ),
         "uniform_dims": lambda e: e.unique(_n_dims),
         "layer_dims": lambda e: e.unique(_n_dims),
         "validation_split": lambda e: e.number(low=0, high=LARGEST_SPLIT),
@@ -183,10 +185,6 @@ def _enough_tokens(entry: Entry, longest: int) -> int:
     if n_tokens < longest:
         raise entry.error(f"{n_tokens} tokens are fewer than the longest position window reads ({longest})")
     return n_tokens
-
-
-def _method(entry: Entry) -> str:
-    return entry.choice(*(METHODS if entry.value in METHODS else all_methods()))
 
 
 def _n_dims(entry: Entry) -> int | AllDims:
@@ -288,15 +286,6 @@ def _seconds(entry: Entry) -> float:
     return seconds
 
 
-def _prices(entry: Entry) -> Prices:
-    return entry.into(Prices, dict.fromkeys(("prompt", "completion"), lambda e: e.number(low=0)))
-
-
-def _cache(entry: Entry) -> str:
-    # YAML reads a bare off as false
-    return CACHE_OFF if entry.value is False else entry.text()
-
-
 _ALL = frozenset(kind.partition(":")[0] for kind in _KINDS)
 _API, _LOCAL, _OPENED = frozenset({"openai", "systemone"}), frozenset({"hf", "self"}), frozenset({"hf"})
 _KINDS_OF: dict[str, frozenset[str]] = {
@@ -315,11 +304,12 @@ _SETTINGS: Readers = {
     "timeout_seconds": _seconds,
     "max_retries": lambda entry: entry.integer(at_most=_MOST_RETRIES),
     "max_tokens": lambda entry: entry.integer(at_least=1),
-    "prices": _prices,
+    "prices": lambda e: e.into(Prices, dict.fromkeys(("prompt", "completion"), lambda e: e.number(low=0))),
     "relevance": Entry.boolean,
     "revision": Entry.text,
     "batch_rows": Entry.integer,
-    "cache": _cache,
+    # YAML reads a bare off as false
+    "cache": lambda entry: CACHE_OFF if entry.value is False else entry.text(),
 }
 """How a setting is read; what says how weights are loaded is read as for any model."""
 

@@ -67,14 +67,11 @@ def parameters_of(posed: Question[..., Any]) -> tuple[Parameter, ...]:
         default = posed.default(one) if one in posed.own else None
         if posed.traits.has_pages and one.name == "limit":
             one, default = whole(one.name, one.meaning, 1, MAX_ROWS), str(ROWS)
-        schema = one.schema if default is None else {**one.schema, "default": _json_default(one, default)}
+        schema = dict(one.schema)
+        if default is not None:  # a number or a truth value as such
+            schema["default"] = default if schema["type"] == "string" else one.read(default)
         found.append(replace(one, schema=schema))
     return tuple(found)
-
-
-def _json_default(one: Parameter, text: str) -> Any:
-    """What stands in the description: a number or a truth value as such."""
-    return text if one.schema["type"] == "string" else one.read(text)
 
 
 def read_parameters(allowed: Sequence[Parameter], given: Mapping[str, Sequence[str]]) -> dict[str, Any]:

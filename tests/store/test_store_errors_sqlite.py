@@ -207,7 +207,8 @@ def test_a_store_that_changes_while_it_is_read_without_locks(store: Path) -> Non
             with pytest.raises(sa.exc.OperationalError) as refused:
                 connected.execute(sa.text(slow)).all()
     assert (
-        database.reading_error(refused.value, str(store)) == f"{store} was written to while it was read: try again"
+        database.reading_error(refused.value, str(store))
+        == f"{store} was written to while it was read: try again"
     )
 
 

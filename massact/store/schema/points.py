@@ -124,7 +124,8 @@ class Points:
     def at(self, index: int) -> StoredPoint:
         """One point."""
         values = dict(zip(HEAD, self.heads[self.head[index]], strict=True))
-        values |= {name: _or_none(self.numbers[name][index]) for name in NUMBERS}
+        numbers = {name: float(self.numbers[name][index]) for name in NUMBERS}
+        values |= {name: None if math.isnan(number) else number for name, number in numbers.items()}
         values |= {name: int(self.numbers[name][index]) for name in COUNTS}
         return StoredPoint(
             run_id=self.run_ids[index],
@@ -161,7 +162,7 @@ class Points:
         is_newest = np.ones(len(self), dtype=bool)
         for indices in several.values():
             is_newest[indices] = False
-            is_newest[max(indices, key=self._age)] = True
+            is_newest[max(indices, key=lambda i: (self.finished_at[i], self.run_ids[i]))] = True
         return self.where(is_newest)
 
     def joined(self, others: Sequence[StoredPoint]) -> "Points":
@@ -186,9 +187,6 @@ class Points:
         delta = np.where(short | alone, np.nan, numbers["delta"])
         counted = {**numbers, "coherence_mean": coherence, "delta": delta}
         return replace(self, numbers=counted, told=self, short=short)
-
-    def _age(self, index: int) -> tuple[int, str]:
-        return (int(self.finished_at[index]), self.run_ids[index])
 
     def where(self, mask: "Mask") -> "Points":
         """Those that a mask admits."""
@@ -218,10 +216,6 @@ def is_scored(row: EvaluationRow, least_scored: float) -> bool:
 
 def or_nan(value: float | None) -> float:
     return math.nan if value is None else value
-
-
-def _or_none(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
 
 
 def point_of(row: EvaluationRow, run_id: str, finished_at: int | None) -> StoredPoint | None:
