@@ -7,8 +7,9 @@ shows the first request to it: it costs no other.
 import math
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain, islice
 from typing import Any, TypeVar
 
@@ -35,6 +36,7 @@ _PAGE = 1000  # runs; one of an evaluation takes some 8 kB as JSON and 60 kB par
 _EXPERIMENTS_PAGE = 1000
 _HISTORY_PAGE = 25000  # the most that MLflow gives
 _IDS_PER_QUERY = 100  # the server's filter parser slows down with the length of the list
+S = TypeVar("S")
 T = TypeVar("T")
 RAW = "massact/v1/raw"
 _OURS = "X-Massact-Version"
@@ -168,7 +170,10 @@ class RestSource(RunSource):
         """Scores that were read with the points are still known."""
         if not self._scores:
             told = self._ask_about(
-                "values", run_ids, lambda ids, values: zip(ids, values["values"], strict=True), tag=str(tag)
+                "values",
+                run_ids,
+                lambda ids, values: list(zip(ids, values["values"], strict=True)),
+                tag=str(tag),
             )
             if told is not None:
                 return {run_id: text for run_id, text in chain.from_iterable(told) if text is not None}
@@ -282,19 +287,16 @@ class RestSource(RunSource):
         self,
         name: str,
         run_ids: Sequence[str],
-        unpack: Callable[[list[str], Mapping[str, Any]], Iterable[T]],
+        unpack: Callable[[list[str], Mapping[str, Any]], list[T]],
         **more: Any,
     ) -> list[list[T]] | None:
         """The answers about some runs, many at a time; `None` as of `_ask`."""
         collected = []
         for ids in chunks(run_ids, MAX_RUN_IDS):
-            body = {"run_ids": ids, **more}
-            told = self._ask(
-                "POST", name, lambda data, ids=ids: list(unpack(ids, parse_object(data))), body=body
-            )
-            if told is None:
+            values = self._ask("POST", name, parse_object, body={"run_ids": ids, **more})
+            if values is None:
                 return None
-            collected.append(told)
+            collected.append(_unpacked(partial(unpack, ids), values))
         return collected
 
 
@@ -339,7 +341,7 @@ def _detail(answer: requests.Response) -> str:
         return f"it answers {answer.status_code}"
 
 
-def _unpacked(unpack: Callable[[bytes], T], data: bytes) -> T:
+def _unpacked(unpack: Callable[[S], T], data: S) -> T:
     try:
         return unpack(data)
     except (ValueError, KeyError, IndexError, TypeError) as error:

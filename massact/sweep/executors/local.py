@@ -225,11 +225,6 @@ class LocalExecutor(Executor):
     """Generates here and judges in a thread beside it; `massact.sweep.executors.base.Executor`."""
 
     def __init__(self, load: Callable[[ModelUse], SteerableModel], spool: Callable[[], Spool]) -> None:
-        """
-        Args:
-            load: gives a model, the same again while no other is asked for.
-            spool: of this command.
-        """
         self._load, self._spool = load, spool
 
     def loaded(self, use: ModelUse) -> Loaded:

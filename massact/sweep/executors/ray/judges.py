@@ -140,10 +140,6 @@ class JudgePool:
         say: Callable[[str], None],
         opener: Callable[[JudgeUse], Judge] | None = None,
     ) -> None:
-        """
-        Args:
-            opener: opens a judge in its process; `None`: as experiment files name them.
-        """
         self._cluster, self._options, self._context = cluster, options, context
         self._say, self._opener = say, opener
         self._judges: list[JudgeHandle] = []

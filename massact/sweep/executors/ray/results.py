@@ -158,10 +158,6 @@ class ResultKeeper:
         spool: Callable[[], Spool],
         say: Callable[[str], None],
     ) -> None:
-        """
-        Args:
-            spool: of the driver, for what no other machine keeps.
-        """
         self._cluster, self._events, self._context = cluster, events, context
         self._spool, self._say = spool, say
         self._made_on: dict[str, str] = {}

@@ -59,10 +59,6 @@ class Worker(Actor):
     def __init__(
         self, environment: Environment, engine: "Callable[[], Engine]" = model_engine, *, has_gpu: bool = True
     ) -> None:
-        """
-        Args:
-            engine: makes what it generates with.
-        """
         super().__init__(environment, has_gpu=has_gpu)
         self._make, self._engine = engine, None  # type: tuple[Callable[[], Engine], Engine | None]
         self._vectors: dict[str, Any] = {}
@@ -169,7 +165,6 @@ class WorkerPool:
         """
         Args:
             lost: told of a worker that has ended, with its tasks still in hand.
-            engine: makes what a worker generates with.
         """
         self._cluster, self._events, self._options, self._context = cluster, events, options, context
         self._lost, self._say, self._engine = lost, say, engine
