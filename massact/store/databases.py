@@ -55,6 +55,22 @@ def database_url(uri: str) -> sa.URL:
         ) from error
 
 
+def sqlite_path(uri: str) -> Path | None:
+    """The file of a SQLite database, absolute; `None` for another database.
+
+    Raises:
+        UnusableStoreError: the database is in memory.
+    """
+    if not uri.strip().lower().startswith("sqlite"):
+        return None
+    name = database_url(uri).database
+    if not name or name == ":memory:":
+        raise UnusableStoreError(
+            "a run store in memory ends with its process, and no other process can use it; write sqlite:///PATH"
+        )
+    return Path(os.path.abspath(name))
+
+
 def open_engine(url: sa.URL, doing: str, **options: Any) -> sa.Engine:
     """An engine that waits for locks and connections no longer than is said above, unless the URI says otherwise.
 
@@ -194,10 +210,10 @@ def open_database(uri: str, *, statement_seconds: float | None = None) -> tuple[
     Raises:
         StoreError: the URI cannot be parsed, there is no such file, or its driver is not installed.
     """
-    url = database_url(uri)
-    if url.get_backend_name() == "sqlite":
-        return _open_sqlite(url)
-    return _open_postgresql(url, shown_uri(uri), statement_seconds), shown_uri(uri)
+    path = sqlite_path(uri)
+    if path is not None:
+        return _open_sqlite(path), str(path)
+    return _open_postgresql(database_url(uri), shown_uri(uri), statement_seconds), shown_uri(uri)
 
 
 def is_absent(tracking_uri: str) -> bool:
@@ -347,12 +363,7 @@ def _open_postgresql(url: sa.URL, name: str, statement_seconds: float | None) ->
     return engine
 
 
-def _open_sqlite(url: sa.URL) -> tuple[sa.Engine, str]:
-    if not url.database or url.database == ":memory:":
-        raise UnusableStoreError(
-            "a run store in memory cannot be read by another process; write sqlite:///PATH"
-        )
-    path = Path(url.database).absolute()
+def _open_sqlite(path: Path) -> sa.Engine:
     try:
         is_file, is_folder = path.is_file(), path.is_dir()
     except OSError as error:
@@ -361,7 +372,7 @@ def _open_sqlite(url: sa.URL) -> tuple[sa.Engine, str]:
         raise UnusableStoreError(f"{path} is a folder, not a database: write sqlite:///FILE")
     if not is_file:
         raise UnusableStoreError(f"no run store at {path} yet: run `massact main` or pass --tracking-uri")
-    return sa.create_engine("sqlite://", creator=lambda: _connect(path), poolclass=NullPool), str(path)
+    return sa.create_engine("sqlite://", creator=lambda: _connect(path), poolclass=NullPool)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -18,7 +18,6 @@ from massact.store.read.base import (
     PhaseRun,
     RawPoints,
     RawRun,
-    RowT,
     RunSource,
     ScoreStep,
     Stored,
@@ -46,6 +45,7 @@ from massact.store.schema import (
     decode_stage,
     point_of,
 )
+from massact.store.schema.rows import RowT
 
 # The run store over any source of raw runs: decodes rows, keeps one run per key.
 

@@ -3,12 +3,11 @@
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol
 
 from massact.json_text import parse_object
-from massact.store.schema import EvaluationRow, Kind, PublishedRow, RunText, StageRow
-
-RowT = TypeVar("RowT", EvaluationRow, StageRow, PublishedRow)
+from massact.store.schema import EvaluationRow, Kind, RunText
+from massact.store.schema.rows import RowT
 
 FINISHED, FAILED = "FINISHED", "FAILED"
 """MLflow's run statuses that queries ask for."""
