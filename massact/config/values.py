@@ -106,9 +106,6 @@ class CalibrationConfig:
     """How many top dims are kept per layer."""
 
 
-VettingFilter = Literal["paired", "independent"]
-
-
 @dataclass(frozen=True, slots=True)
 class VettingConfig:
     """Which continuations of contrastive prompts show what their side should."""
@@ -117,7 +114,7 @@ class VettingConfig:
     """Trait score, 0 to 100, that a positive prompt's continuation needs."""
     negative_at_most: float = 40.0
     """Trait score, 0 to 100, that a negative prompt's continuation may have."""
-    filter: VettingFilter = "independent"
+    filter: Literal["paired", "independent"] = "independent"
     """`paired`: prompt i of both sides is dropped where either fails."""
     max_new_tokens: int = 64
     """Tokens of a continuation that the judge reads."""

@@ -18,8 +18,6 @@ from massact.data.prompt_files import (
     read_prompt_file,
     read_side,
     read_text,
-    systems_of,
-    texts_of,
 )
 from massact.domain import Direction, QuestionSet
 from massact.errors import DataError
@@ -89,9 +87,9 @@ class TraitDataset:
     def digest(self) -> str:
         """Digest of the contrastive prompts, their system prompts where there are any, and the definition."""
         sides = {"positive": self.positive, "negative": self.negative}
-        fields: dict[str, Any] = {name: texts_of(side) for name, side in sides.items()}
+        fields: dict[str, Any] = {name: tuple(prompt.text for prompt in side) for name, side in sides.items()}
         if self.has_system_prompts:
-            fields["system"] = {name: systems_of(side) for name, side in sides.items()}
+            fields["system"] = {name: tuple(prompt.system for prompt in side) for name, side in sides.items()}
         return digest({**fields, "definition": self.definition})
 
     def question_set(self, subset: int, *, confirm_share: float | None = None) -> QuestionSet:
@@ -188,7 +186,7 @@ def read_prompts(path: Path) -> tuple[str, ...]:
     for prompt in prompts:
         if prompt.system:
             raise DataError(f"{path}, {prompt.place}: neutral prompts have no system prompt")
-    return texts_of(prompts)
+    return tuple(prompt.text for prompt in prompts)
 
 
 def _check_sides_differ(
