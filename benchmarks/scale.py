@@ -35,9 +35,8 @@ from massact.store.spool import Spool
 from massact.store.write.evaluations import Baseline, Place, RunMaker
 from massact.store.write.tracker import Tracker
 from massact.sweep.executors import CommandContext, RayOptions
-from massact.sweep.executors.base import JudgeUse, Loaded, ModelUse, Work
+from massact.sweep.executors.base import Generated, JudgeUse, Loaded, ModelUse, Work
 from massact.sweep.executors.ray.executor import RayExecutor
-from massact.sweep.judging import Generated
 
 QUESTIONS = tuple(f"What would you say to question number {i}, if somebody asked it?" for i in range(10))
 RESPONSE = "I would rather not say anything about that, since I do not know enough of it. " * 4

@@ -233,7 +233,7 @@ def working(session: "Session") -> Iterator[None]:
 
 
 def _stop(session: "Session", text: str) -> NoReturn:
-    from massact.sweep.judging import THREAD
+    from massact.sweep.executors.base import THREAD
 
     if session.interruption.count > 1:
         session.stores.abandon()

@@ -11,14 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from massact.data.prompt_files import (
-    Prompt,
-    prompt_text,
-    read_json,
-    read_prompt_file,
-    read_side,
-    read_text,
-)
+from massact.data.prompt_files import Prompt, prompt_text, read_json, read_prompt_file, read_side, read_text
 from massact.domain import Direction, QuestionSet
 from massact.errors import DataError
 from massact.keys import digest, digest_texts

@@ -9,7 +9,7 @@ from massact.domain import Cell, Generation, JudgeIdentity, ModelIdentity, Recip
 from massact.errors import JudgeError, ModelError
 from massact.evaluation import Part, PlannedCell
 from massact.judges.base import Exchange, Usage, Verdict
-from massact.sweep.judging import Generated
+from massact.sweep.executors.base import Generated
 
 IDENTITY = JudgeIdentity("scripted", "m", "p")
 SETTING = Setting(ModelIdentity("tiny", "0", "float32"), "trait", "t", "q", 0, "c", Generation(4), IDENTITY)

@@ -6,16 +6,7 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
-from massact.domain import (
-    Cell,
-    Cleaning,
-    Generation,
-    JudgeIdentity,
-    ModelIdentity,
-    Recipe,
-    Setting,
-    Steering,
-)
+from massact.domain import Cell, Cleaning, Generation, JudgeIdentity, ModelIdentity, Recipe, Setting, Steering
 from massact.keys import cell_key, read_cell, screening_key
 from massact.labels import format_label
 from massact.store.schema.names import Kind

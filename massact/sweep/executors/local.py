@@ -10,24 +10,24 @@ from typing import Protocol
 
 import torch
 
-from massact.evaluation import (
-    Evaluation,
-    FailedCell,
-    Part,
-    PlannedCell,
-    Progress,
-    Take,
-    first_cells,
-    silent,
-)
+from massact.evaluation import Evaluation, FailedCell, Part, PlannedCell, Progress, Take, first_cells, silent
 from massact.judges.base import Exchange, Judge
 from massact.models.generate import Addition, Generator, NotFiniteError, Row
 from massact.models.load import SteerableModel, describe, load_model, model_lock
 from massact.models.prompting import decode, encode_chat
 from massact.store.spool import Spool
 from massact.store.write.tracker import OpenRun
-from massact.sweep.executors.base import Executor, Finished, Loaded, MakeRun, ModelUse, Result, Work
-from massact.sweep.judging import Generated, JudgeThread
+from massact.sweep.executors.base import (
+    Executor,
+    Finished,
+    Generated,
+    JudgeThread,
+    Loaded,
+    MakeRun,
+    ModelUse,
+    Result,
+    Work,
+)
 
 # Generating the responses of a batch of cells; what fails is tried again by halves, so that a bad cell fails alone.
 

@@ -10,9 +10,8 @@ from massact.errors import ExecutorError
 from massact.judges.base import Exchange, Judge, Usage, Verdict
 from massact.judges.caching import CachingJudge
 from massact.sweep.executors import CommandContext, Environment, RayOptions
-from massact.sweep.executors.base import JudgeUse, Result
+from massact.sweep.executors.base import Generated, JudgeUse, Result, judged, part_of
 from massact.sweep.executors.ray.cluster import Actor, Cluster, FailedError, LostError
-from massact.sweep.judging import Generated, judged, part_of
 
 ATTEMPTS = 3
 """How often a judge is asked for something that it was lost with."""

@@ -11,7 +11,7 @@ from massact import __version__
 from massact.errors import ExecutorError, MassactError, UsageError
 from massact.evaluation import Part, PlannedCell
 from massact.sweep.executors import CommandContext, Environment, RayOptions
-from massact.sweep.executors.base import Loaded, ModelUse, WorkerReport
+from massact.sweep.executors.base import Generated, Loaded, ModelUse, WorkerReport
 from massact.sweep.executors.ray.cluster import (
     About,
     Actor,
@@ -22,7 +22,6 @@ from massact.sweep.executors.ray.cluster import (
     Node,
     reason,
 )
-from massact.sweep.judging import Generated
 
 if TYPE_CHECKING:
     from massact.sweep.executors.local import Engine
