@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -60,12 +60,9 @@ def readable_experiments(app: Flask, request: Request) -> list[int]:
     Raises:
         ProblemError: MLflow refuses the login, or does not answer.
     """
-    return sorted({int(one["experiment_id"]) for page in _pages(app, request) for one in page})
-
-
-def _pages(app: Flask, request: Request) -> Iterator[list[dict[str, str]]]:
     client = Client(app.wsgi_app, use_cookies=False)
     headers = [(name, value) for name, value in request.headers if name not in _NOT_PASSED_ON]
+    ids: set[int] = set()
     token = ""
     while True:
         body = {"max_results": _PAGE, "view_type": "ACTIVE_ONLY"} | ({"page_token": token} if token else {})
@@ -80,10 +77,10 @@ def _pages(app: Flask, request: Request) -> Iterator[list[dict[str, str]]]:
             kind = kind_of_status(answer.status_code) if 400 <= answer.status_code < 500 else FAILED
             raise ProblemError(kind, "MLflow does not say which experiments may be read")
         page = json.loads(answer.get_data())
-        yield page.get("experiments", [])
+        ids |= {int(experiment["experiment_id"]) for experiment in page.get("experiments", [])}
         token = page.get("next_page_token", "")
         if not token:
-            return
+            return sorted(ids)
 
 
 _log = logging.getLogger(__name__)
