@@ -88,12 +88,9 @@ def _coefficients(entry: Entry) -> tuple[float, ...]:
     n = len(entry.items())
     if n > _MOST_COEFFICIENTS:
         raise entry.error(f"{n} coefficients; a grid has {_MOST_COEFFICIENTS} at most")
-    return entry.unique(_coefficient)
-
-
-def _coefficient(entry: Entry) -> float:
-    value = entry.number(low=-_LARGEST, high=_LARGEST)
-    return entry.checked(lambda _: check_coefficient(value))
+    return entry.unique(
+        lambda item: item.checked(lambda _: check_coefficient(item.number(low=-_LARGEST, high=_LARGEST)))
+    )
 
 
 _GRID: Readers = {
@@ -375,18 +372,14 @@ def _temperature(entry: Entry) -> float:
     return temperature
 
 
-def _share(entry: Entry) -> float:
-    share = entry.number()
-    if not 0 < share < 1:
-        raise entry.error(
-            f"{entry.value!r} is not a share between 0 and 1; 0.4 keeps four tenths of the questions"
-        )
-    return share
-
-
 def _confirm_share(entry: Entry) -> float:
     section = entry.section()
-    share: float = section.read({"confirm": _share}, {})["confirm"]
+    confirm = section.take("confirm")
+    share = confirm.number()
+    if not 0 < share < 1:
+        raise confirm.error(
+            f"{confirm.value!r} is not a share between 0 and 1; 0.4 keeps four tenths of the questions"
+        )
     section.close()
     return share
 

@@ -250,8 +250,14 @@ class RestSource(RunSource):
     def _steps(self, run_id: str, metric: str) -> list[ScoreStep]:
         query = {"run_id": run_id, "metric_key": metric, "max_results": _HISTORY_PAGE}
         pages = self._pages("GET", "metrics/get-history", query)
-        values = [_metric_value(entry) for page in pages for entry in page.get("metrics", ())]
-        newest = {step: value for _, value, step in sorted(v for v in values if math.isfinite(v[1]))}
+        # NaN and the infinities come as text, an infinity of MLflow's database as 1.8e308
+        values = sorted(
+            (int(entry.get("timestamp", 0)), value, int(entry.get("step", 0)))
+            for page in pages
+            for entry in page.get("metrics", ())
+            if math.isfinite(value := float(entry["value"])) and abs(value) <= 1e300
+        )
+        newest = {step: value for _, value, step in values}
         return [ScoreStep(metric, step, value) for step, value in newest.items()]
 
     def _pages(self, verb: str, path: str, query: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -324,14 +330,6 @@ def _raw_run(run: _Run, tags: Sequence[str]) -> RawRun:
     )
     place = str(info.get("artifact_uri", ""))
     return RawRun(info["run_id"], info["status"], started_at, finished_at, present, place)
-
-
-def _metric_value(metric: Mapping[str, Any]) -> tuple[int, float, int]:
-    """Timestamp, value and step; NaN and the infinities come as text."""
-    value = float(metric["value"])
-    if abs(value) > 1e300:  # how MLflow's database keeps an infinity
-        value = math.inf
-    return int(metric.get("timestamp", 0)), value, int(metric.get("step", 0))
 
 
 def _detail(answer: requests.Response) -> str:

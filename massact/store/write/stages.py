@@ -156,6 +156,10 @@ _REASONS = {
     PromptStatus.NO_WINDOW: "no_window",
 }
 _SIDES = ("positive", "negative")
+_PARAMS = (
+    "model", "model_variant", "model_id", "model_revision", "dtype", "trait", "position", "n_layers", "d_model",
+    "calibration_key", "validation_split", "vetting",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,10 +284,11 @@ def _stage_run(
     row: StageRow, name: str, parent: OpenRun, *, steps: Sequence[Step], files: Mapping[str, bytes]
 ) -> FinishedRun:
     now = int(time.time() * 1000)
+    params = {name: getattr(row, name) for name in _PARAMS}
     return FinishedRun(
         name=name,
         tags=run_tags(row.kind, row.experiment, name) | row_tags(row) | parent_tags(parent.run_id),
-        params=_params(row),
+        params={name: format_param(value) for name, value in params.items() if value is not None},
         steps=steps,
         started_at=now,
         finished_at=now,
@@ -310,15 +315,6 @@ def _source_tags(sources: Sources | None) -> dict[str, str]:
         return {}
     table = [{"path": Artifact.CONTINUATIONS.value, "type": "table"}]
     return {MlflowTag.NOTE.value: fit_tag(sources_note(sources)), MlflowTag.TABLES.value: json.dumps(table)}
-
-
-def _params(row: StageRow) -> dict[str, str]:
-    names = (
-        "model", "model_variant", "model_id", "model_revision", "dtype", "trait", "position", "n_layers", "d_model",
-        "calibration_key", "validation_split", "vetting",
-    )  # fmt: skip
-    values = {name: getattr(row, name) for name in names}
-    return {name: format_param(value) for name, value in values.items() if value is not None}
 
 
 def _calibration_steps(calibration: Calibration) -> list[Step]:
