@@ -209,10 +209,6 @@ class Cluster:
             self._vectors[digest] = self.ray.put(planned.vector.float().contiguous().numpy())
         return self._vectors[digest]
 
-    def kill(self, actor: Any) -> None:
-        """End an actor that was lost, or is not needed any more."""
-        self.ray.kill(actor)
-
     def forget_nodes(self) -> None:
         """Look again at the next question: something was lost."""
         self._looked = -LOOK_SECONDS

@@ -158,7 +158,7 @@ class JudgePool:
         if handle in self._judges:
             self._judges.remove(handle)
             handle.culprit = handle.open[0] if handle.open else None
-            self._cluster.kill(handle.actor)
+            self._cluster.ray.kill(handle.actor)
             self._cluster.forget_nodes()
             self._say(f"a judge's process is lost ({error})")
 
@@ -192,7 +192,7 @@ class JudgePool:
     def stop(self) -> None:
         """End all."""
         while self._judges:
-            self._cluster.kill(self._judges.pop().actor)
+            self._cluster.ray.kill(self._judges.pop().actor)
 
     def _start(self, node: str | None) -> JudgeHandle:
         gpus, environment = self._options.gpus_per_judge, self._context.environment()

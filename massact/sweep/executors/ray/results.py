@@ -312,7 +312,7 @@ class ResultKeeper:
         """Nothing more is kept there. One that only does not answer must not send what is sent from here."""
         self._no_spool_actor.add(node)
         if (spool_actor := self._spool_actors.pop(node, None)) is not None:
-            self._cluster.kill(spool_actor)
+            self._cluster.ray.kill(spool_actor)
 
     def _lost(self, node: str, error: ActorError) -> None:
         """A spool actor has ended, perhaps with its machine: what it had not sent is sent from here, still once."""

@@ -259,7 +259,7 @@ class WorkerPool:
     def _release(self, worker: WorkerHandle) -> None:
         self.workers.remove(worker)
         self.reports.append(worker.report)
-        self._cluster.kill(worker.actor)
+        self._cluster.ray.kill(worker.actor)
 
     def _start(self) -> None:
         gpus, environment = self.gpus_per_worker, self._context.environment()
