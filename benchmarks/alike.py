@@ -20,7 +20,7 @@ from massact.query import Answers, BestRow, Evaluations, ask_best
 from massact.store.schema import EvaluationRow, Points, StoredPoint
 from massact.sweep.context import Session
 from massact.sweep.vectors import StoredVectors
-from massact.vectors.geometry import alike_groups, likeness, vector_digest
+from massact.vectors.methods import alike_groups, likeness, vector_digest
 
 THRESHOLDS = (0.95, 0.98, 0.99, 0.995, 0.999, 0.9999, 1.0)
 Spot = tuple[str, str, str, int, float]

@@ -29,11 +29,10 @@ from massact.domain import (
 )
 from massact.evaluation import Evaluation, PlannedCell
 from massact.store.schema import evaluation_metrics, evaluation_params
-from massact.store.write.evaluations import evaluation_whole_run
-from massact.store.write.rows import Baseline, Place, evaluation_row
+from massact.store.write.evaluations import Baseline, Place, RunMaker, evaluation_row
 from massact.store.write.run_writer import open_writer
 from massact.store.write.tracker import OpenRun, Tracker
-from massact.vectors.geometry import vector_digest
+from massact.vectors.methods import vector_digest
 
 N_WARM, N, N_QUESTIONS, D_MODEL = 10, 100, 12, 2560
 PLACE = Place("benchmark", "model", "instruct", N_QUESTIONS)
@@ -60,9 +59,7 @@ def evaluation(index: int) -> Evaluation:
 
 
 def ours(tracker: Tracker, parent: OpenRun, index: int) -> None:
-    run, _ = evaluation_whole_run(
-        PLACE, evaluation(index), baseline=Baseline("b", 1.0), keep_responses=True, parent=parent
-    )
+    run = RunMaker(place=PLACE, parent=parent, baseline=Baseline("b", 1.0))(evaluation(index))
     writer = open_writer(tracker.tracking_uri, parent.experiment_id)
     writer.write([run])
     writer.close()

@@ -27,9 +27,8 @@ from massact.errors import MassactError
 from massact.store.databases import database_url
 from massact.store.schema import Kind, Tag
 from massact.store.write.client import parent_tags, run_tags
-from massact.store.write.experiments import view_tags
 from massact.store.write.run_writer import FinishedRun, RunWriter, open_writer
-from massact.store.write.tracker import Tracker
+from massact.store.write.tracker import Tracker, view_tags
 
 RUNS_AT_ONCE = 10_000
 SECONDS_PER_RUN = 6

@@ -32,13 +32,11 @@ from massact.evaluation import Part, PlannedCell, silent
 from massact.judges.base import Exchange, Usage, Verdict
 from massact.judges.caching import CachingJudge
 from massact.store.spool import Spool
-from massact.store.write.evaluations import RunMaker
-from massact.store.write.rows import Baseline, Place
+from massact.store.write.evaluations import Baseline, Place, RunMaker
 from massact.store.write.tracker import Tracker
-from massact.sweep.executors.base import JudgeUse, Loaded, ModelUse, Work
-from massact.sweep.executors.options import CommandContext, RayOptions
+from massact.sweep.executors import CommandContext, RayOptions
+from massact.sweep.executors.base import Generated, JudgeUse, Loaded, ModelUse, Work
 from massact.sweep.executors.ray.executor import RayExecutor
-from massact.sweep.judging import Generated
 
 QUESTIONS = tuple(f"What would you say to question number {i}, if somebody asked it?" for i in range(10))
 RESPONSE = "I would rather not say anything about that, since I do not know enough of it. " * 4

@@ -24,9 +24,8 @@ from massact.domain import Response, Timing
 from massact.evaluation import Evaluation, Part
 from massact.store.spool import Spool
 from massact.store.spool.journal import Home, RunRecord, encode
-from massact.store.write.evaluations import RunMaker
+from massact.store.write.evaluations import Baseline, Place, RunMaker
 from massact.store.write.finished_run import FinishedRun
-from massact.store.write.rows import Baseline, Place
 from massact.store.write.tracker import OpenRun, Tracker
 from massact.sweep.executors.ray.results import Draft
 

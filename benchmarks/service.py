@@ -152,8 +152,7 @@ def _write(url: str, seconds: float) -> None:
     from log_evaluation import PLACE, evaluation
 
     from massact.store.spool import Spool
-    from massact.store.write.evaluations import evaluation_whole_run
-    from massact.store.write.rows import Baseline
+    from massact.store.write.evaluations import Baseline, RunMaker
     from massact.store.write.tracker import Tracker
 
     tracker = Tracker(url, WRITTEN, floor=68.0)
@@ -162,9 +161,7 @@ def _write(url: str, seconds: float) -> None:
 
         def log() -> None:
             one = evaluation(0)  # its vector is drawn anew, so its key is new
-            run, _ = evaluation_whole_run(
-                PLACE, one, baseline=Baseline("b", 1.0), parent=parent, keep_responses=True
-            )
+            run = RunMaker(place=PLACE, parent=parent, baseline=Baseline("b", 1.0))(one)
             spool.put(run, experiment_id=tracker.experiment_id)
             if spool.flush(300):
                 raise SystemExit("an evaluation was not taken within 300 s")

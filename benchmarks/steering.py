@@ -80,8 +80,7 @@ def toy(n_questions: int) -> Subject:
     from massact.data.traits import load_prompts, load_trait
     from massact.labels import parse_label
     from massact.models.prompting import encode_chat
-    from massact.vectors.activations import split_sides
-    from massact.vectors.calibrate import calibrate
+    from massact.vectors.activations import calibrate, split_sides
     from massact.vectors.extract import continue_contrast, make_vectors, read_windows
     from massact.vectors.positions import parse_position
 

@@ -46,7 +46,7 @@ upgrade)
     ;;
 make-bucket)
     read_secrets
-    exec python -m massact.service.bucket "${MASSACT_SERVE_ARTIFACTS_DESTINATION:?names no bucket}"
+    exec python -m massact.service.preparing "${MASSACT_SERVE_ARTIFACTS_DESTINATION:?names no bucket}"
     ;;
 *)
     exec "$command" "$@"

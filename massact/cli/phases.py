@@ -24,8 +24,8 @@ from massact.addresses import shown_uri
 from massact.cli.options import Number, OrFile
 from massact.config import load_experiment
 from massact.domain import floor_warning
+from massact.store.databases import is_absent
 from massact.store.read import open_store
-from massact.store.read.database import is_absent
 from massact.workflow.status import Prerequisite, list_prerequisites
 
 _places = stacked(experiment_option, tracking_uri_option)

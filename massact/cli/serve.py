@@ -142,9 +142,9 @@ def serve(
         check_artifacts,
         check_shown,
         free_port,
-        sqlite_path,
         with_secrets,
     )
+    from massact.store.databases import sqlite_path
 
     environment = with_secrets(os.environ)
     database = backend_store_uri or environment.get(DATABASE_URI) or sqlite_uri(Path(DEFAULT_DATABASE))

@@ -18,8 +18,7 @@ from massact.config.parse import judge_like, with_validation_split
 from massact.domain import DEFAULT_ALIKE, DEFAULT_BUDGET, floor_warning
 from massact.errors import UsageError
 from massact.plugins import plugin_names
-from massact.sweep.executors import EXECUTORS
-from massact.sweep.executors.options import RayOptions
+from massact.sweep.executors import EXECUTORS, RayOptions
 from massact.toy import is_toy
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ executor_options = stacked(
 
 
 def chosen_executor(given: dict[str, Any]) -> dict[str, Any]:
-    """The fields of `massact.sweep.executors.options.Workload` that the options come to.
+    """The fields of `massact.sweep.executors.Workload` that the options come to.
 
     Raises:
         UsageError: an option of Ray's is given without it, or Ray is not installed.
@@ -234,7 +233,7 @@ def working(session: "Session") -> Iterator[None]:
 
 
 def _stop(session: "Session", text: str) -> NoReturn:
-    from massact.sweep.judging import THREAD
+    from massact.sweep.executors.base import THREAD
 
     if session.interruption.count > 1:
         session.stores.abandon()

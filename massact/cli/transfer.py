@@ -246,7 +246,7 @@ def export_command(
       massact export --experiment experiments/toy.yaml --output exported
     """
     from massact.interop.exporter import Exporter, ExportOptions
-    from massact.store.read.database import is_absent
+    from massact.store.databases import is_absent
 
     target = find_target(experiment, held=experiments_in(tracking_uri))
     if is_absent(tracking_uri):

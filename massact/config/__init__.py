@@ -16,20 +16,3 @@ from massact.config.values import (
     VariantConfig,
     VettingConfig,
 )
-
-__all__ = [
-    "AdapterConfig",
-    "CalibrationConfig",
-    "Experiment",
-    "ExtractionConfig",
-    "Grid",
-    "JudgeConfig",
-    "LoadConfig",
-    "ModelConfig",
-    "PhaseConfig",
-    "Prices",
-    "TraitConfig",
-    "VariantConfig",
-    "VettingConfig",
-    "load_experiment",
-]

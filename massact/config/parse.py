@@ -88,12 +88,9 @@ def _coefficients(entry: Entry) -> tuple[float, ...]:
     n = len(entry.items())
     if n > _MOST_COEFFICIENTS:
         raise entry.error(f"{n} coefficients; a grid has {_MOST_COEFFICIENTS} at most")
-    return entry.unique(_coefficient)
-
-
-def _coefficient(entry: Entry) -> float:
-    value = entry.number(low=-_LARGEST, high=_LARGEST)
-    return entry.checked(lambda _: check_coefficient(value))
+    return entry.unique(
+        lambda item: item.checked(lambda _: check_coefficient(item.number(low=-_LARGEST, high=_LARGEST)))
+    )
 
 
 _GRID: Readers = {
@@ -138,7 +135,9 @@ def parse_extraction(entry: Entry) -> ExtractionConfig:
     tokens = section.find("max_new_tokens")
     n_tokens = max(longest, 1) if tokens is None else _enough_tokens(tokens, longest)
     readers = {
-        "methods": lambda e: e.unique(_method),
+        "methods": lambda e: e.unique(
+            lambda m: m.choice(*(METHODS if m.value in METHODS else all_methods()))
+        ),
         "uniform_dims": lambda e: e.unique(_n_dims),
         "layer_dims": lambda e: e.unique(_n_dims),
         "validation_split": lambda e: e.number(low=0, high=LARGEST_SPLIT),
@@ -183,10 +182,6 @@ def _enough_tokens(entry: Entry, longest: int) -> int:
     if n_tokens < longest:
         raise entry.error(f"{n_tokens} tokens are fewer than the longest position window reads ({longest})")
     return n_tokens
-
-
-def _method(entry: Entry) -> str:
-    return entry.choice(*(METHODS if entry.value in METHODS else all_methods()))
 
 
 def _n_dims(entry: Entry) -> int | AllDims:
@@ -288,15 +283,6 @@ def _seconds(entry: Entry) -> float:
     return seconds
 
 
-def _prices(entry: Entry) -> Prices:
-    return entry.into(Prices, dict.fromkeys(("prompt", "completion"), lambda e: e.number(low=0)))
-
-
-def _cache(entry: Entry) -> str:
-    # YAML reads a bare off as false
-    return CACHE_OFF if entry.value is False else entry.text()
-
-
 _ALL = frozenset(kind.partition(":")[0] for kind in _KINDS)
 _API, _LOCAL, _OPENED = frozenset({"openai", "systemone"}), frozenset({"hf", "self"}), frozenset({"hf"})
 _KINDS_OF: dict[str, frozenset[str]] = {
@@ -315,11 +301,12 @@ _SETTINGS: Readers = {
     "timeout_seconds": _seconds,
     "max_retries": lambda entry: entry.integer(at_most=_MOST_RETRIES),
     "max_tokens": lambda entry: entry.integer(at_least=1),
-    "prices": _prices,
+    "prices": lambda e: e.into(Prices, dict.fromkeys(("prompt", "completion"), lambda e: e.number(low=0))),
     "relevance": Entry.boolean,
     "revision": Entry.text,
     "batch_rows": Entry.integer,
-    "cache": _cache,
+    # YAML reads a bare off as false
+    "cache": lambda entry: CACHE_OFF if entry.value is False else entry.text(),
 }
 """How a setting is read; what says how weights are loaded is read as for any model."""
 
@@ -385,18 +372,14 @@ def _temperature(entry: Entry) -> float:
     return temperature
 
 
-def _share(entry: Entry) -> float:
-    share = entry.number()
-    if not 0 < share < 1:
-        raise entry.error(
-            f"{entry.value!r} is not a share between 0 and 1; 0.4 keeps four tenths of the questions"
-        )
-    return share
-
-
 def _confirm_share(entry: Entry) -> float:
     section = entry.section()
-    share: float = section.read({"confirm": _share}, {})["confirm"]
+    confirm = section.take("confirm")
+    share = confirm.number()
+    if not 0 < share < 1:
+        raise confirm.error(
+            f"{confirm.value!r} is not a share between 0 and 1; 0.4 keeps four tenths of the questions"
+        )
     section.close()
     return share
 

@@ -1,7 +1,7 @@
 """The experiment file's frozen values; `massact.config.parse` reads them from YAML.
 
 Each stage is given only its own config. What only models and datasets can tell (how many layers,
-how many questions) is checked before a phase starts, by `massact.sweep.validate`.
+how many questions) is checked before a phase starts, by `massact.sweep.planner`.
 """
 
 from collections.abc import Iterable
@@ -19,6 +19,7 @@ from massact.domain import (
     Group,
 )
 from massact.errors import UsageError
+from massact.store.schema import Declared, DeclaredPhase, DeclaredSetting
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +106,6 @@ class CalibrationConfig:
     """How many top dims are kept per layer."""
 
 
-VettingFilter = Literal["paired", "independent"]
-
-
 @dataclass(frozen=True, slots=True)
 class VettingConfig:
     """Which continuations of contrastive prompts show what their side should."""
@@ -116,7 +114,7 @@ class VettingConfig:
     """Trait score, 0 to 100, that a positive prompt's continuation needs."""
     negative_at_most: float = 40.0
     """Trait score, 0 to 100, that a negative prompt's continuation may have."""
-    filter: VettingFilter = "independent"
+    filter: Literal["paired", "independent"] = "independent"
     """`paired`: prompt i of both sides is dropped where either fails."""
     max_new_tokens: int = 64
     """Tokens of a continuation that the judge reads."""
@@ -250,16 +248,7 @@ class Experiment:
 
     def groups(self, phase: str | None = None) -> tuple[Group, ...]:
         """The declared matrix, of one phase or of all, in the file's order, each group once."""
-        phases = self.phases if phase is None else (self.phase(phase),)
-        groups = (
-            Group(model, trait.name, position, label)
-            for phase_config in phases
-            for model in phase_config.models
-            for trait in self.traits
-            for position in phase_config.positions
-            for label in phase_config.labels
-        )
-        return tuple(dict.fromkeys(groups))
+        return declared_by(self).groups(phase)
 
     def resolve(self, reference: str) -> str:
         """A dataset or model reference with a relative path made relative to the file's folder."""
@@ -279,3 +268,46 @@ def _named(items: Iterable[NamedT], name: str, kind: str, file: Path) -> NamedT:
     if name not in by_name:
         raise UsageError(f"{file} declares no {kind} {name!r}; it declares {', '.join(by_name)}")
     return by_name[name]
+
+
+# What of an experiment file questions ask for.
+
+
+def declared_by(experiment: Experiment) -> Declared:
+    """The part of an experiment file that questions need, as the run store keeps it too."""
+    return Declared(
+        experiment=experiment.name,
+        floor=experiment.coherence_floor,
+        traits=tuple(trait.name for trait in experiment.traits),
+        phases=tuple(
+            DeclaredPhase(phase.name, phase.models, phase.positions, phase.labels)
+            for phase in experiment.phases
+        ),
+        coefficient_ranges={
+            model.name: model.coefficient_range
+            for model in experiment.models
+            if model.coefficient_range is not None
+        },
+        confirm_share=experiment.confirm_share,
+        printed_models={
+            printed: model.name
+            for model in experiment.models
+            for printed in (model.base.reference, model.instruct.reference, model.name)
+        },
+        setting=_setting(experiment),
+        least_scored=experiment.least_scored,
+        source=str(experiment.file),
+    )
+
+
+def _setting(experiment: Experiment) -> DeclaredSetting:
+    return DeclaredSetting(
+        judge=experiment.judge.name,
+        subset=experiment.subset,
+        max_new_tokens=experiment.generation.max_new_tokens,
+        temperature=experiment.generation.temperature,
+        seed=experiment.generation.seed,
+        directions={trait.name: trait.direction for trait in experiment.traits},
+        weights={model.name: experiment.resolve(model.instruct.reference) for model in experiment.models},
+        confirm_share=experiment.confirm_share,
+    )

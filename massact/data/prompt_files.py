@@ -1,6 +1,6 @@
 """Files of prompts: one a line, JSON lines, or a JSON list; every complaint names the file and the line."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -152,13 +152,3 @@ def _prompt(path: Path, place: str, item: object) -> Prompt:
 def prompt_text(fields: Mapping[str, object]) -> object:
     """What an object holds as its prompt, under one of the names that datasets have for it."""
     return next((fields[name] for name in ("prompt", "text", "instruction") if name in fields), None)
-
-
-def texts_of(prompts: Iterable[Prompt]) -> tuple[str, ...]:
-    """The texts alone."""
-    return tuple(prompt.text for prompt in prompts)
-
-
-def systems_of(prompts: Sequence[Prompt]) -> tuple[str | None, ...]:
-    """The system prompts alone."""
-    return tuple(prompt.system for prompt in prompts)

@@ -6,21 +6,12 @@ A trait's folder holds `positive.txt` and `negative.txt` (contrastive prompts, o
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from massact.data.prompt_files import (
-    Prompt,
-    prompt_text,
-    read_json,
-    read_prompt_file,
-    read_side,
-    read_text,
-    systems_of,
-    texts_of,
-)
+from massact.data.prompt_files import Prompt, prompt_text, read_json, read_prompt_file, read_side, read_text
 from massact.domain import Direction, QuestionSet
 from massact.errors import DataError
 from massact.keys import digest, digest_texts
@@ -89,9 +80,9 @@ class TraitDataset:
     def digest(self) -> str:
         """Digest of the contrastive prompts, their system prompts where there are any, and the definition."""
         sides = {"positive": self.positive, "negative": self.negative}
-        fields: dict[str, Any] = {name: texts_of(side) for name, side in sides.items()}
+        fields: dict[str, Any] = {name: tuple(prompt.text for prompt in side) for name, side in sides.items()}
         if self.has_system_prompts:
-            fields["system"] = {name: systems_of(side) for name, side in sides.items()}
+            fields["system"] = {name: tuple(prompt.system for prompt in side) for name, side in sides.items()}
         return digest({**fields, "definition": self.definition})
 
     def question_set(self, subset: int, *, confirm_share: float | None = None) -> QuestionSet:
@@ -188,7 +179,7 @@ def read_prompts(path: Path) -> tuple[str, ...]:
     for prompt in prompts:
         if prompt.system:
             raise DataError(f"{path}, {prompt.place}: neutral prompts have no system prompt")
-    return texts_of(prompts)
+    return tuple(prompt.text for prompt in prompts)
 
 
 def _check_sides_differ(
@@ -246,21 +237,13 @@ def dataset_warnings(dataset: TraitDataset, direction: Direction) -> tuple[str, 
     Args:
         direction: in which the experiment file steers the trait.
     """
-    checks: tuple[Callable[[TraitDataset], Iterator[str]], ...] = (
-        _counts,
-        _nearly_equal,
-        _long_prompts,
-        _replaced_characters,
-        _some_system_prompts,
-        _unused_prompts,
-    )
-    found = [warning for check in checks for warning in check(dataset)]
+    doubts = [*_counts(dataset), *_nearly_equal(dataset), *_odd_prompts(dataset)]
     theirs = dataset.steering.get("direction")
     if theirs is not None and theirs != direction:
-        found.append(
+        doubts.append(
             f"steering.json says direction {theirs!r}, the experiment file {direction!r}: the experiment file counts"
         )
-    return tuple(found)
+    return tuple(doubts)
 
 
 def check_pairs(dataset: TraitDataset) -> None:
@@ -294,44 +277,29 @@ def _counts(dataset: TraitDataset) -> Iterator[str]:
 
 def _nearly_equal(dataset: TraitDataset) -> Iterator[str]:
     """Prompts that differ in case or blanks alone, on one side or on both."""
-    alike: dict[tuple[str, str], list[tuple[str, Prompt]]] = {}
-    for file, side in zip(dataset.files, (dataset.positive, dataset.negative), strict=True):
-        for prompt in side:
-            alike.setdefault(_folded(prompt), []).append((file, prompt))
+    alike: dict[tuple[str, ...], list[tuple[str, Prompt]]] = {}
+    for placed in _placed(dataset):
+        texts = (placed[1].text, placed[1].system or "")
+        alike.setdefault(tuple(" ".join(text.split()).casefold() for text in texts), []).append(placed)
     shown = [f"{_where(first)} and {_where(one)}" for first, *rest in alike.values() for one in rest]
     if shown:
         yield f"prompts that differ in case or blanks alone: {_some(shown)}"
 
 
-def _folded(prompt: Prompt) -> tuple[str, str]:
-    return (" ".join(prompt.text.split()).casefold(), " ".join((prompt.system or "").split()).casefold())
-
-
-def _long_prompts(dataset: TraitDataset) -> Iterator[str]:
+def _odd_prompts(dataset: TraitDataset) -> Iterator[str]:
+    placed = _placed(dataset)
     long = [
-        f"{_where(one)} ({len(one[1].text):,} characters)"
-        for one in _placed(dataset)
-        if len(one[1].text) > LONG_PROMPT
+        f"{_where(one)} ({len(one[1].text):,} characters)" for one in placed if len(one[1].text) > LONG_PROMPT
     ]
     if long:
         yield f"very long prompts; is a line end missing? {_some(long)}"
-
-
-def _replaced_characters(dataset: TraitDataset) -> Iterator[str]:
-    broken = [_where(one) for one in _placed(dataset) if "\ufffd" in one[1].text + (one[1].system or "")]
+    broken = [_where(one) for one in placed if "\ufffd" in one[1].text + (one[1].system or "")]
     if broken:
         yield f"characters that an earlier program could not read stand as \ufffd: {_some(broken)}"
-
-
-def _some_system_prompts(dataset: TraitDataset) -> Iterator[str]:
-    without = [_where(one) for one in _placed(dataset) if not one[1].system]
+    without = [_where(one) for one in placed if not one[1].system]
     if dataset.has_system_prompts and without:
         yield f"some prompts have a system prompt and {len(without)} have none: {_some(without)}"
-
-
-def _unused_prompts(dataset: TraitDataset) -> Iterator[str]:
-    unused = [name for name in _UNUSED if dataset.steering.get(name)]
-    if unused:
+    if unused := [name for name in _UNUSED if dataset.steering.get(name)]:
         yield f"steering.json: {' and '.join(unused)} not used; the judge asks in its own words"
 
 

@@ -18,7 +18,7 @@ from massact.doctor.rows import DuplicateKeys, StoredCells, TakenOver, Unreadabl
 from massact.doctor.unfinished import AbandonedRuns, SpoolLeftovers
 from massact.store.read import open_source
 from massact.store.schema import EvaluationRow, Tag
-from massact.store.write.repairs import Mender
+from massact.store.write.artifacts import Mender
 
 __all__ = ["CHECKS", "FILE_CHECKS", "Finding", "Outcome", "State", "examine", "open_context"]
 

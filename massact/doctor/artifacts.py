@@ -104,7 +104,7 @@ class Vectors(Check):
 
 
 def digest_in(content: bytes) -> str:
-    """The digest of the vector in a file, as `massact.vectors.geometry.vector_digest` makes it, without torch.
+    """The digest of the vector in a file, as `massact.vectors.methods.vector_digest` makes it, without torch.
 
     Raises:
         ValueError: no such file, or no vector in it.
@@ -150,8 +150,8 @@ class VectorSources:
             CannotMendError: no extraction in the store gives a vector of the row's digest.
         """
         from massact.store.write.evaluations import vector_provenance
-        from massact.store.write.tensors import tensor_bytes
-        from massact.vectors.geometry import vector_digest
+        from massact.store.write.stages import tensor_bytes
+        from massact.vectors.methods import vector_digest
 
         tried = 0
         for what, stack_of in (("vectors", self._read_stack), ("activations", self._make_stack)):
@@ -189,14 +189,14 @@ class VectorSources:
 
     def _read_stack(self, stage: _Stage, label: str) -> "torch.Tensor | None":
         """`[n_layers, d_model]`; `None` where the extraction keeps no readable vectors of the label."""
-        from massact.store.write.tensors import read_tensor
+        from massact.store.write.stages import read_tensor
 
         name = f"{Artifact.VECTORS}/{label}.safetensors"
         return self._unfolded(stage.run, (name,), lambda folder: read_tensor(folder / name, "vectors"))
 
     def _make_stack(self, stage: _Stage, label: str) -> "torch.Tensor | None":
         """The same, made again from the activations that it keeps."""
-        from massact.store.write.tensors import read_activations
+        from massact.store.write.stages import read_activations
         from massact.vectors.extract import make_vectors
         from massact.vectors.massive_dims import parse_calibration
 
@@ -292,7 +292,7 @@ def _announces(text: str | None) -> bool:
 
 
 def _check_table(content: bytes) -> None:
-    """Make sure that it is a table such as `massact.store.write.tensors.write_responses` writes.
+    """Make sure that it is a table such as `massact.store.write.stages.response_bytes` makes.
 
     Raises:
         ValueError: it is not.

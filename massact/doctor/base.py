@@ -18,7 +18,7 @@ from massact.store.schema import (
     decode_published,
     decode_stage,
 )
-from massact.store.write.repairs import Mender
+from massact.store.write.artifacts import Mender
 
 Level = Literal["problem", "note"]
 

@@ -32,9 +32,8 @@ from massact.interop.responses import responses_json
 from massact.interop.rows import IMPORTED_FILE
 from massact.json_text import parse_json, parse_object
 from massact.keys import digest
-from massact.store.read import open_store
+from massact.store.read import open_store, stored_runs
 from massact.store.read.base import RawRun
-from massact.store.read.contents import stored_runs
 from massact.store.schema import (
     ROW_TAGS,
     Artifact,
@@ -207,7 +206,7 @@ class Exporter:
 
     def _write_vectors(self, folder: Path, stage: _Stage) -> None:
         """Write `{method}/layer{N}.pt` and `{method}/metadata.json`."""
-        from massact.store.write.tensors import read_tensor, torch_file  # loads torch
+        from massact.store.write.stages import read_tensor, torch_file  # loads torch
 
         for label in stage.row.labels:
             name = f"{Artifact.VECTORS}/{label}.safetensors"
@@ -324,7 +323,7 @@ class Exporter:
         return text
 
     def _responses(self, run: RawRun) -> tuple[Response, ...]:
-        from massact.store.write.tensors import read_responses  # loads torch
+        from massact.store.write.stages import read_responses  # loads torch
 
         if not self._options.responses or MlflowTag.TABLES not in run.tags:
             return ()

@@ -40,7 +40,7 @@ from massact.interop.rows import (
 )
 from massact.interop.writing import ImportClaim, ImportWriter
 from massact.keys import canonical_json, digest_text
-from massact.store.read.contents import StoredContent, stored_contents
+from massact.store.read import StoredContent, stored_contents
 from massact.store.schema import Kind, Tag
 from massact.store.write.run_writer import FinishedRun
 

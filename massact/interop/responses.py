@@ -139,11 +139,11 @@ def disagreement(responses: Sequence[Response], result: Result) -> str | None:
 
 def responses_table(responses: Sequence[Response]) -> bytes:
     """The artifact `responses.json`, as massact logs it."""
-    from massact.store.write.tensors import write_responses  # loads torch
+    from massact.store.write.stages import response_bytes  # loads torch
 
     with tempfile.TemporaryDirectory(prefix="massact-") as folder:
         path = Path(folder, Artifact.RESPONSES)
-        write_responses(path, responses)
+        path.write_bytes(response_bytes(responses))
         return path.read_bytes()
 
 

@@ -32,9 +32,8 @@ from massact.store.write.client import (
     read_process,
     without_password,
 )
-from massact.store.write.experiments import ensure_experiment
 from massact.store.write.run_writer import FinishedRun, RunWriter, open_writer
-from massact.store.write.tracker import OpenRun, Tracker
+from massact.store.write.tracker import OpenRun, Tracker, ensure_experiment
 
 T = TypeVar("T")
 _PATIENCE_SECONDS = 60.0

@@ -26,9 +26,8 @@ from massact.query.load import EVERYTHING, declared_by_data, named_file, normali
 from massact.query.stats.intervals import Believed
 from massact.query.stats.paired import QuestionScores
 from massact.report.evidence import Evidence, Facts, Place, VectorFact, vector_facts
-from massact.store.read import RunStore, open_store
+from massact.store.read import RunStore, open_store, stored_runs
 from massact.store.read.base import FINISHED, Stored
-from massact.store.read.contents import stored_runs
 from massact.store.schema import Artifact, EvaluationRow, Kind, PublishedRow
 from massact.vectors.massive_dims import Calibration, parse_calibration
 

@@ -12,7 +12,8 @@ from massact.query.groups import Currency, natural_order, slices, strata
 from massact.query.stats.coherent import coherent_chances
 from massact.query.stats.means import bounded_mean_interval, delta_ends
 from massact.query.stats.paired import CONFIDENCE, LEAST_QUESTIONS, QuestionScores
-from massact.store.read import Failure, RunStore, Stored
+from massact.store.read import RunStore
+from massact.store.read.base import Failure, Stored
 from massact.store.schema import (
     Declared,
     DeclaredSetting,

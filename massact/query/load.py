@@ -137,7 +137,7 @@ def declared_by_file(experiment: str | Path) -> Declared | None:
 
 def declared_by_data(experiment: "Experiment") -> Declared:
     """What an experiment file declares, with what the datasets that it names tell of its setting."""
-    from massact.config.matrix import declared_by
+    from massact.config.values import declared_by
     from massact.data.traits import load_trait
 
     declared, digests = declared_by(experiment), {}

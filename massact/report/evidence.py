@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, Protocol, TypeVar
 
 from massact.config import Experiment
-from massact.config.matrix import declared_by
+from massact.config.values import declared_by
 from massact.domain import Direction, Group, Scope, When
 from massact.query import (
     Answers,

@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
@@ -20,7 +20,7 @@ from massact.json_text import parse_json
 from massact.query import Answer
 from massact.query.question import ANY_TEXT, EXPERIMENT, Parameter, Question, choice, text, whole
 from massact.query.rows import differing_names, to_content, to_json
-from massact.server.problems import (
+from massact.server.processes import (
     BAD_BODY,
     BAD_PARAMETER,
     FAILED,
@@ -29,12 +29,13 @@ from massact.server.problems import (
     TOO_LARGE,
     Limits,
     ProblemError,
+    Reply,
     limits_of,
+    problem_body,
     problem_of,
 )
-from massact.server.processes import Reply
 from massact.store.read import RunStore
-from massact.store.read.served import MAX_RUN_IDS, WIRE_TYPE, pack_points, pack_runs, pack_steps, pack_values
+from massact.store.read.base import MAX_RUN_IDS, WIRE_TYPE, pack_points, packed
 from massact.store.read.sql import SqlSource
 from massact.store.schema import Declared, Kind, declared_from
 
@@ -66,14 +67,11 @@ def parameters_of(posed: Question[..., Any]) -> tuple[Parameter, ...]:
         default = posed.default(one) if one in posed.own else None
         if posed.traits.has_pages and one.name == "limit":
             one, default = whole(one.name, one.meaning, 1, MAX_ROWS), str(ROWS)
-        schema = one.schema if default is None else {**one.schema, "default": _json_default(one, default)}
+        schema = dict(one.schema)
+        if default is not None:  # a number or a truth value as such
+            schema["default"] = default if schema["type"] == "string" else one.read(default)
         found.append(replace(one, schema=schema))
     return tuple(found)
-
-
-def _json_default(one: Parameter, text: str) -> Any:
-    """What stands in the description: a number or a truth value as such."""
-    return text if one.schema["type"] == "string" else one.read(text)
 
 
 def read_parameters(allowed: Sequence[Parameter], given: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -153,14 +151,11 @@ class Answering:
 
     def _answer(self, request: Mapping[str, Any]) -> Reply:
         source = SqlSource(
-            self._database,
-            readable=frozenset(request["readable"]),
-            statement_seconds=self._limits.seconds,
+            self._database, readable=frozenset(request["readable"]), statement_seconds=self._limits.seconds
         )
         try:
             if "question" not in request:
-                body = READINGS[request["reading"]](source, request["given"])
-                return self._raw(body)
+                return self._raw(_read_raw(request["reading"], source, request["given"]))
             posed, given = served()[request["question"]], request["given"]
             if "declared" in request:
                 return self._raw(_for_ourselves(posed, given, source, request["declared"]))
@@ -204,8 +199,10 @@ def _for_ourselves(
 
 def refusal(problem: ProblemError) -> Reply:
     """A problem as an answer."""
-    headers = {"Content-Type": PROBLEM_TYPE, **problem.headers}
-    return Reply(problem.kind.status, headers, problem.body())
+    headers = {"Content-Type": PROBLEM_TYPE}
+    if problem.retry_after is not None:
+        headers["Retry-After"] = str(problem.retry_after)
+    return Reply(problem.kind.status, headers, problem_body(problem.kind, problem.detail))
 
 
 def _check_size(body: bytes, most: int, advice: str) -> None:
@@ -215,40 +212,24 @@ def _check_size(body: bytes, most: int, advice: str) -> None:
         )
 
 
-def _points(source: SqlSource, given: Mapping[str, Any]) -> bytes:
-    return pack_points(source.points(given["experiment"]))
-
-
-def _runs(source: SqlSource, given: Mapping[str, Any]) -> bytes:
-    found = source.runs(
-        given["experiment"],
-        kind=Kind(given["kind"]),
-        statuses=given.get("status", ()),
-        tags=given.get("tag", ()),
-    )
-    return pack_runs(found)
-
-
-def _finished(source: SqlSource, given: Mapping[str, Any]) -> bytes:
-    return pack_runs(source.finished_runs(given["run_ids"], tags=given["tags"]))
-
-
-def _values(source: SqlSource, given: Mapping[str, Any]) -> bytes:
-    return pack_values(given["run_ids"], source.finished_values(given["run_ids"], given["tag"]))
-
-
-def _steps(source: SqlSource, given: Mapping[str, Any]) -> bytes:
-    return pack_steps(source.score_steps(given["run_ids"]))
-
-
-READINGS: dict[str, Callable[[SqlSource, Mapping[str, Any]], bytes]] = {
-    "points": _points,
-    "runs": _runs,
-    "finished": _finished,
-    "values": _values,
-    "steps": _steps,
-}
-"""What massact's own reader asks for, as the methods of `massact.store.read.base.RunSource`."""
+def _read_raw(name: str, source: SqlSource, given: Mapping[str, Any]) -> bytes:
+    """What massact's own reader asks for, by the methods of `massact.store.read.base.RunSource`."""
+    if name == "points":
+        return pack_points(source.points(given["experiment"]))
+    if name == "runs":
+        asked = {
+            "kind": Kind(given["kind"]),
+            "statuses": given.get("status", ()),
+            "tags": given.get("tag", ()),
+        }
+        return packed(runs=source.runs(given["experiment"], **asked))
+    run_ids: Sequence[str] = given["run_ids"]
+    if name == "finished":
+        return packed(runs=source.finished_runs(run_ids, tags=given["tags"]))
+    if name == "values":
+        values = source.finished_values(run_ids, given["tag"])
+        return packed(values=[values.get(run_id) for run_id in run_ids])
+    return packed(steps=source.score_steps(run_ids))
 
 
 # what may be asked for, as requests

@@ -17,8 +17,8 @@ from massact.query.question import Parameter, Question
 from massact.query.rows import OUTPUT_SCHEMA_VERSION
 from massact.server import API
 from massact.server.answering import BY_GET, BY_POST, MAX_REPEATED, parameters_of, served
-from massact.server.problems import KINDS, NOT_LOGGED_IN, PROBLEM_TYPE, Kind
-from massact.store.read.served import WIRE_TYPE
+from massact.server.processes import KINDS, NOT_LOGGED_IN, PROBLEM_TYPE, Kind
+from massact.store.read.base import WIRE_TYPE
 
 # the texts under the fields of a dataclass, which only the source holds
 
@@ -142,7 +142,17 @@ _ABOUT = """\
 The questions of massact, answered by the tracking server. Answers are those of the commands with `--format json`.
 Whoever asks is shown what they may read in MLflow and nothing of the rest. What cannot be answered is a problem
 (RFC 9457), whose `type` programs decide by. What lies under `raw` is for massact's own reader."""
-_PROBLEM_REFERENCE = {"$ref": "#/components/schemas/Problem"}
+_PROBLEM = {
+    "type": "object",
+    "description": "What went wrong (RFC 9457).",
+    "properties": {
+        "type": {"type": "string", "format": "uri", "description": "Which kind of problem it is."},
+        "title": {"type": "string", "description": "What that kind is."},
+        "status": {"type": "integer", "description": "The answer's status once more."},
+        "detail": {"type": "string", "description": "What is wrong here and what to do; for people."},
+    },
+    "required": ["type", "title", "status", "detail"],
+}
 _ANYONE_REFUSED = (401, 403, 500)
 _ASKED = (*_ANYONE_REFUSED, 400, 404, 422, 501, 503, 504)
 _READ = (*_ANYONE_REFUSED, 400, 422, 501, 503, 504)
@@ -173,7 +183,7 @@ def description(*, has_login: bool) -> str:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": paths,
-        "components": {"schemas": {**dict(sorted(schemas.components.items())), "Problem": _problem()}},
+        "components": {"schemas": {**dict(sorted(schemas.components.items())), "Problem": _PROBLEM}},
     }
     if has_login:
         whole["components"]["securitySchemes"] = {"login": {"type": "http", "scheme": "basic"}}
@@ -188,12 +198,12 @@ def _question(posed: Question[..., Any], schemas: Schemas) -> dict[str, Any]:
     }
     if posed.traits.has_pages:
         text = "Where there may be more rows, the address that gives them, as rel=next."
-        answered["headers"] = {"Link": {"description": text, "schema": {"type": "string"}}}
+        answered["headers"] = {"Link": _header(text, "string")}
     return {
         "operationId": posed.name,
         "summary": posed.summary,
         "tags": ["questions"],
-        "parameters": _parameters(parameters_of(posed)),
+        "parameters": list(map(_parameter, parameters_of(posed))),
         "responses": {"200": answered, **_refusals(_ASKED)},
     }
 
@@ -207,19 +217,14 @@ def _reading(
         "summary": summary,
         "tags": ["raw"],
         "responses": {
-            "200": {"description": "As massact.store.read.served packs it.", "content": content},
+            "200": {"description": "As massact.store.read.base packs it.", "content": content},
             **_refusals(_READ),
         },
     }
     if parameters:
-        found["parameters"] = _parameters(parameters)
+        found["parameters"] = list(map(_parameter, parameters))
     if body:
-        schema = {
-            "type": "object",
-            "properties": dict(body),
-            "required": list(body),
-            "additionalProperties": False,
-        }
+        schema = {"type": "object", "properties": body, "required": list(body), "additionalProperties": False}
         found["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
         found["responses"] |= _refusals([413])
     return found
@@ -239,10 +244,6 @@ def _this_one() -> dict[str, Any]:
     }
 
 
-def _parameters(parameters: Iterable[Parameter]) -> list[dict[str, Any]]:
-    return [_parameter(one) for one in parameters]
-
-
 def _parameter(one: Parameter) -> dict[str, Any]:
     schema = dict(one.schema)
     if one.is_repeated:
@@ -259,33 +260,22 @@ def _parameter(one: Parameter) -> dict[str, Any]:
 
 def _refusals(statuses: Iterable[int]) -> dict[str, Any]:
     return {
-        str(status): _refusal([one for one in KINDS if one.status == status]) for status in sorted(statuses)
+        str(status): _refusal([kind for kind in KINDS if kind.status == status])
+        for status in sorted(statuses)
     }
 
 
 def _refusal(kinds: Sequence[Kind]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "description": "; ".join(f"`{one.name}`: {one.title}" for one in kinds) + ".",
-        "content": {PROBLEM_TYPE: {"schema": _PROBLEM_REFERENCE}},
+        "content": {PROBLEM_TYPE: {"schema": _ref("Problem")}},
     }
     if kinds[0].status == 503:
-        text = "Seconds after which it may go well."
-        found["headers"] = {"Retry-After": {"description": text, "schema": {"type": "integer"}}}
+        found["headers"] = {"Retry-After": _header("Seconds after which it may go well.", "integer")}
     if kinds[0] is NOT_LOGGED_IN:
-        text = "How to log in."
-        found["headers"] = {"WWW-Authenticate": {"description": text, "schema": {"type": "string"}}}
+        found["headers"] = {"WWW-Authenticate": _header("How to log in.", "string")}
     return found
 
 
-def _problem() -> dict[str, Any]:
-    return {
-        "type": "object",
-        "description": "What went wrong (RFC 9457).",
-        "properties": {
-            "type": {"type": "string", "format": "uri", "description": "Which kind of problem it is."},
-            "title": {"type": "string", "description": "What that kind is."},
-            "status": {"type": "integer", "description": "The answer's status once more."},
-            "detail": {"type": "string", "description": "What is wrong here and what to do; for people."},
-        },
-        "required": ["type", "title", "status", "detail"],
-    }
+def _header(description: str, kind: str) -> Schema:
+    return {"description": description, "schema": {"type": kind}}

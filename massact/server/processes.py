@@ -1,9 +1,11 @@
-"""The processes that answer: a few, started when needed, ended when they take too long or have nothing to do.
+"""How a request is answered by a process, or refused with a problem (RFC 9457): what went wrong and what to do.
 
-A thread could not be stopped, and would share Python's lock with those that take in runs.
+A thread could not be stopped, and would share Python's lock with those that take in runs. So a few processes answer,
+started when needed, ended when they take too long or have nothing to do.
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -11,11 +13,175 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from multiprocessing import Pipe
 from typing import Any
 
-from massact.server.problems import BUSY, FAILED, TOO_LONG, Limits, ProblemError
+from massact.errors import (
+    ConfigError,
+    MassactError,
+    NoMatrixError,
+    StoreError,
+    UnknownExperimentError,
+    UnknownNameError,
+)
+
+PROBLEM_TYPE = "application/problem+json"
+ABOUT = "https://massact.invalid/problems/"
+"""What problem types begin with: names, which nothing has to answer at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of problem: its status, its name at the end of the type, and its title."""
+
+    status: int
+    name: str
+    title: str
+
+
+BAD_PARAMETER = Kind(400, "bad-parameter", "A parameter is not as the description says")
+BAD_BODY = Kind(400, "bad-body", "The request's body is not as the description says")
+NOT_LOGGED_IN = Kind(401, "not-logged-in", "The login is missing or refused")
+FORBIDDEN = Kind(403, "forbidden", "This may not be read")
+UNKNOWN_EXPERIMENT = Kind(404, "unknown-experiment", "No experiment of that name that you may read")
+UNKNOWN_NAME = Kind(404, "unknown-name", "The experiment has nothing of that name")
+NOT_FOUND = Kind(404, "not-found", "There is nothing at this address")
+NOT_ALLOWED = Kind(405, "method-not-allowed", "This address is not asked in that way")
+NO_MATRIX = Kind(422, "no-matrix", "Nothing declares what should be there")
+UNANSWERABLE = Kind(422, "unanswerable", "The question cannot be answered as it is asked")
+TOO_LARGE = Kind(422, "answer-too-large", "The answer is larger than this server gives")
+BODY_TOO_LARGE = Kind(413, "body-too-large", "The request's body is too large")
+FAILED = Kind(500, "failed", "The server failed; its log says why")
+NO_DATABASE = Kind(501, "no-database", "This server's runs are not in a database that can be read")
+BUSY = Kind(503, "busy", "Too many questions at once")
+STORE_DOWN = Kind(503, "store-down", "The run store cannot be read now")
+TOO_LONG = Kind(504, "too-long", "The question took longer than this server works on one")
+
+KINDS = (
+    BAD_PARAMETER, BAD_BODY, NOT_LOGGED_IN, FORBIDDEN, UNKNOWN_EXPERIMENT, UNKNOWN_NAME, NOT_FOUND, NOT_ALLOWED,
+    NO_MATRIX, UNANSWERABLE, TOO_LARGE, BODY_TOO_LARGE, FAILED, NO_DATABASE, BUSY, STORE_DOWN, TOO_LONG,
+)  # fmt: skip
+_QUERY_CANCELED = "57014"
+"""PostgreSQL's state."""
+_BY_STATUS = {401: NOT_LOGGED_IN, 403: FORBIDDEN, 404: NOT_FOUND, 405: NOT_ALLOWED, 413: BODY_TOO_LARGE}
+
+
+class ProblemError(Exception):
+    """A request that is refused, or cannot be answered."""
+
+    def __init__(self, kind: Kind, detail: str, *, retry_after: int | None = None) -> None:
+        """
+        Args:
+            detail: what is wrong here, and what to do.
+            retry_after: seconds after which it may go well.
+        """
+        super().__init__(detail)
+        self.kind, self.detail, self.retry_after = kind, detail, retry_after
+
+
+def problem_body(kind: Kind, detail: str) -> bytes:
+    """A problem as JSON."""
+    content = {"type": ABOUT + kind.name, "title": kind.title, "status": kind.status, "detail": detail}
+    return (json.dumps(content) + "\n").encode()
+
+
+def kind_of_status(status: int) -> Kind:
+    """The kind of an error that something else than the questions answered with."""
+    return _BY_STATUS.get(status) or Kind(status, "refused", "The server refuses this request")
+
+
+def problem_of(error: MassactError, experiment: str) -> ProblemError:
+    """An error of ours, as a problem. Messages that speak of files are said anew: the server reads none."""
+    if isinstance(error, UnknownExperimentError):
+        return ProblemError(
+            UNKNOWN_EXPERIMENT,
+            f"no experiment {experiment!r} with evaluations that you may read: give the name that its file declares",
+        )
+    if isinstance(error, UnknownNameError):
+        return ProblemError(UNKNOWN_NAME, str(error))
+    if isinstance(error, NoMatrixError):
+        return ProblemError(
+            NO_MATRIX,
+            f"nothing that you may read says what the experiment {experiment!r} declares: run a phase of its file "
+            "once (massact evaluate, phase1 to phase3 or main), which keeps it in the store, or ask with the file "
+            "(massact gaps --experiment FILE)",
+        )
+    if isinstance(error, StoreError):
+        if _is_given_up(error):
+            return ProblemError(
+                TOO_LONG, "the database was given up on after this server's limit: ask for less"
+            )
+        # the message names the database, which is nobody's business
+        return ProblemError(
+            STORE_DOWN, "the run store cannot be read now; the server's log says why", retry_after=5
+        )
+    return ProblemError(UNANSWERABLE, str(error))
+
+
+def _is_given_up(error: StoreError) -> bool:
+    """Whether PostgreSQL broke off a statement that took too long."""
+    cause = getattr(error.__cause__, "orig", None)
+    return getattr(cause, "sqlstate", None) == _QUERY_CANCELED
+
+
+# how much a question may take
+
+PREFIX = "MASSACT_SERVER_"
+MAX_ROWS = 10_000
+"""Rows of `runs` in one answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of one process of the server; `mlflow server` starts several (`--workers`)."""
+
+    seconds: float = 60.0
+    """How long a question may take, its wait for a free place included."""
+    at_once: int = 2
+    """Questions that are worked on side by side, each in a process of its own."""
+    waiting: int = 8
+    """Questions that may wait for a place; further ones are refused. MLflow serves at most 40 requests at once."""
+    megabytes: float = 64.0
+    """An answer's size; raw points for massact itself may have four times that."""
+
+    @property
+    def answer_bytes(self) -> int:
+        """The size of an answer to a question."""
+        return int(self.megabytes * 1e6)
+
+    @property
+    def raw_bytes(self) -> int:
+        """The size of what massact's own reader is given at once."""
+        return 4 * self.answer_bytes
+
+
+def limits_of(environment: Mapping[str, str] = os.environ) -> Limits:
+    """The limits that the environment sets, such as MASSACT_SERVER_SECONDS.
+
+    Raises:
+        ConfigError: one is no positive number.
+    """
+    given = {}
+    for field in fields(Limits):
+        name = PREFIX + field.name.upper()
+        if text := environment.get(name):
+            given[field.name] = _number(name, text, type(field.default))
+    return Limits(**given)
+
+
+def _number(name: str, text: str, kind: type[Any]) -> Any:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 1e6:
+        whole = "whole " if kind is int else ""
+        raise ConfigError(f"{name} is {text!r}: write a {whole}number above 0")
+    return value
+
+
+# The processes that answer.
 
 IDLE_SECONDS = 30.0
 """A process that answered about a large store keeps its memory; so none waits longer for the next question."""

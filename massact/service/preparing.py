@@ -1,23 +1,26 @@
 """A child of `massact serve` that sets up what a service stands on, and ends: `python -m massact.service.preparing`.
 
 It reads a `Task` as JSON from stdin, since a command line and a log are read by others, and answers with one JSON
-object on stdout: `{"notes": [...]}`, or `{"error": ..., "exit_code": ...}`.
+object on stdout: `{"notes": [...]}`, or `{"error": ..., "exit_code": ...}`. With `s3://BUCKET/PREFIX` as its argument
+it makes the bucket that artifacts are to lie in.
 """
 
 import json
 import os
 import sys
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 
 from massact.addresses import shown_uri
 from massact.errors import MassactError, StoreError, UsageError
-from massact.service.settings import ADMIN_PASSWORD, USERS_DATABASE, Task, sqlite_path
-from massact.store.read.database import explain
+from massact.service.settings import ADMIN_PASSWORD, USERS_DATABASE, Task
+from massact.store.databases import database_url, open_engine, reading_error, sqlite_path
 from massact.store.schema import POINT_KEYS
 from massact.store.write.client import set_up_client
 from massact.store.write.database import TrackingDatabase
@@ -113,37 +116,24 @@ def set_up(uri: str, *, upgrade: bool = False) -> list[str]:
     return [*notes, f"run store {shown_uri(uri)}" + (", new" if is_new else "")]
 
 
-def open_engine(uri: str) -> sa.Engine:
-    """An engine that also writes.
-
-    Raises:
-        UsageError: the URI cannot be parsed, or its driver is not installed.
-    """
+@contextmanager
+def _connected(uri: str, **options: Any) -> Iterator[sa.Connection]:
+    engine = open_engine(database_url(uri), f"serving {shown_uri(uri)}", poolclass=sa.pool.NullPool)
     try:
-        url = sa.make_url(uri)
-        if url.drivername in ("postgres", "postgresql"):
-            url = url.set(drivername="postgresql+psycopg")
-        return sa.create_engine(url, poolclass=sa.pool.NullPool)
-    except ImportError as error:
-        raise UsageError(
-            f"serving {shown_uri(uri)} needs psycopg: pip install 'massact[server,postgres]'"
-        ) from error
-    except (sa.exc.ArgumentError, ValueError) as error:
-        raise UsageError("the database's URI cannot be parsed: write %40 for @ in a password") from error
+        with engine.execution_options(**options).connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
 
 
 def strange_places(uri: str) -> int:
     """How many experiments keep their artifacts where only some machines come to: in folders of one of them."""
-    engine = open_engine(uri)
-    try:
-        with engine.connect() as connection:
-            query = "SELECT count(*) FROM experiments WHERE lifecycle_stage = 'active' AND (artifact_location LIKE "
-            n_experiments = connection.execute(
-                sa.text(query + "'/%' OR artifact_location LIKE 'file:%')")
-            ).scalar_one()
-            return int(n_experiments)
-    finally:
-        engine.dispose()
+    query = (
+        "SELECT count(*) FROM experiments WHERE lifecycle_stage = 'active' AND (artifact_location LIKE '/%' OR "
+        "artifact_location LIKE 'file:%')"
+    )
+    with _connected(uri) as connection:
+        return int(connection.execute(sa.text(query)).scalar_one())
 
 
 # What makes a run store quicker to read: an index and statistics, made only when asked for (docs/service.md).
@@ -172,14 +162,11 @@ def tuned(uri: str) -> list[str]:
     Raises:
         StoreError: the database refused.
     """
-    engine = open_engine(uri).execution_options(isolation_level="AUTOCOMMIT")
     try:
-        with engine.connect() as connection:
+        with _connected(uri, isolation_level="AUTOCOMMIT") as connection:
             return _sqlite(connection) if sqlite_path(uri) else _postgresql(connection)
     except sa.exc.SQLAlchemyError as error:
-        raise StoreError(explain(error, shown_uri(uri))) from error
-    finally:
-        engine.dispose()
+        raise StoreError(reading_error(error, shown_uri(uri))) from error
 
 
 def _sqlite(connection: sa.Connection) -> list[str]:
@@ -219,8 +206,28 @@ def _postgresql(connection: sa.Connection) -> list[str]:
     return [f"index {INDEX} of tags: {made}", "statistics: up to date"]
 
 
+def make_bucket(uri: str) -> None:
+    """Make the bucket of an `s3://BUCKET/PREFIX`, or see that it is there."""
+    parts = urlsplit(uri)
+    if parts.scheme != "s3" or not parts.netloc:
+        sys.exit(f"error: {uri} is no s3://BUCKET/PREFIX")
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        client = boto3.client("s3", endpoint_url=os.environ.get("MLFLOW_S3_ENDPOINT_URL") or None)
+        names = [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]
+        if parts.netloc not in names:
+            client.create_bucket(Bucket=parts.netloc)
+    except (BotoCoreError, ClientError) as error:
+        sys.exit(f"error: the bucket {parts.netloc} cannot be made: {error}")
+
+
 def main() -> None:
-    """Do the task on stdin."""
+    """Do the task on stdin, or make the bucket that is named."""
+    if sys.argv[1:]:
+        make_bucket(sys.argv[1])
+        return
     answer_to = os.dup(1)
     os.dup2(2, 1)  # what libraries print is no part of the answer
     task = Task(**json.load(sys.stdin))

@@ -1,16 +1,14 @@
 """What a service is started with, checked before anything is started."""
 
 import ipaddress
-import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import sqlalchemy as sa
-
 from massact.addresses import artifacts_shown, check_path, scheme_of, shown_uri
 from massact.errors import UsageError
+from massact.store.databases import sqlite_path
 
 # Secrets of the service: from the environment or from a file that `<NAME>_FILE` names, never a command line.
 
@@ -179,20 +177,6 @@ def check_artifacts(uri: str, *, is_on_command_line: bool) -> None:
             "everybody on the machine: leave them out of it and put them into AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY or their _FILE variables, or give the whole in MLFLOW_ARTIFACTS_DESTINATION"
         )
-
-
-def sqlite_path(uri: str) -> Path | None:
-    """The file of a SQLite database, absolute; `None` for another database.
-
-    Raises:
-        UsageError: the database is in memory, where the server's processes cannot share it.
-    """
-    if not uri.lower().startswith("sqlite"):
-        return None
-    name = sa.make_url(uri).database
-    if not name or name == ":memory:":
-        raise UsageError("a database in memory cannot be served: write sqlite:///PATH")
-    return Path(os.path.abspath(name))
 
 
 def is_loopback(host: str) -> bool:

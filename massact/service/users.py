@@ -123,7 +123,6 @@ class Users:
             self._ask("POST", "3.0/mlflow/users/permissions/grant", {**body, "permission": GRANTS[may]})
 
     def close(self) -> None:
-        """Let go of connections."""
         self._session.close()
 
     def _find(self, name: str) -> Mapping[str, Any]:

@@ -60,12 +60,7 @@ class Sharing:
     """What this sweep has taken under one phase's run, and what others have."""
 
     def __init__(
-        self,
-        tracker: Tracker,
-        run: OpenRun,
-        *,
-        patience: Patience,
-        say: Callable[[str], None],
+        self, tracker: Tracker, run: OpenRun, *, patience: Patience, say: Callable[[str], None]
     ) -> None:
         """
         Args:

@@ -16,18 +16,16 @@ from massact.keys import cell_key, differences
 from massact.query import BestRow
 from massact.query.questions.best import ask_best
 from massact.report.phase_notes import confirm_markdown, confirm_verdicts
+from massact.store.databases import is_absent
 from massact.store.read.base import Stored
-from massact.store.read.database import is_absent
 from massact.store.schema import EvaluationRow, MlflowTag, Tag, is_scored
 from massact.store.schema.points import or_nan
 from massact.store.write.tracker import PROJECT_RUN, OpenRun
-from massact.sweep.accounting import open_phase
-from massact.sweep.context import Session
+from massact.sweep.context import Session, open_phase
 from massact.sweep.driver import CellSource, Driver, Plan, Tally
-from massact.sweep.planner import load_answers, make_setting
+from massact.sweep.planner import check_experiment, load_answers, make_setting
 from massact.sweep.reuse import is_compared
 from massact.sweep.stored import Subject, stored_plan, stored_subject
-from massact.sweep.validate import check_experiment
 
 # Which cells are to be confirmed: every winner and every label tied with it, on the questions kept for that.
 

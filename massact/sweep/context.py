@@ -2,16 +2,22 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from types import FrameType
 
-from massact.config import Experiment, TraitConfig
+from massact.config import Experiment, ModelConfig, Prices, TraitConfig
 from massact.data.traits import TraitDataset, dataset_warnings, load_trait
 from massact.domain import QuestionSet
 from massact.errors import NothingToConfirmError
 from massact.evaluation import Progress, silent
-from massact.sweep.executors.options import Workload
+from massact.judges import Usage
+from massact.judges.caching import CachingJudge
+from massact.store.schema import JudgeMetric, Tag, WorkerMetric
+from massact.store.write.finished_run import Step
+from massact.store.write.tracker import OpenRun
+from massact.sweep.executors import Workload
+from massact.sweep.executors.base import WorkerReport
 from massact.sweep.models import Judges, Models
 from massact.sweep.stores import Stores
 
@@ -160,3 +166,151 @@ class Interruption:
             self._say("interrupted: finishing the cells in hand; once more stops at once")
         except RuntimeError:
             return  # it came while a line was being written, and the stream takes no second one within it
+
+
+# The run of a phase: what its answers rest on, and what its work took of the judge and of each worker.
+
+
+def ready_judge(session: Session, run: OpenRun, trait: TraitConfig, model: ModelConfig) -> CachingJudge:
+    """The experiment's judge, loaded and checked; a warning and a tag tell where it fails its canaries.
+
+    Raises:
+        JudgeError: the judge as a whole cannot be used.
+    """
+    config, judge = session.experiment.judge, session.judges.of(trait, model)
+    judge.prepare()
+    failures = session.judges.failures(config, judge)
+    if failures and session.judges.is_news(failures):
+        session.say(
+            f"warning: the judge {config.name} fails canaries ({failures}): its scores may mean little; see massact "
+            "judge-check"
+        )
+    all_failures = session.judges.all_failures
+    session.stores.tracker.set_tag(
+        run, Tag.JUDGE_CHECK, f"failed: {all_failures}" if all_failures else "passed"
+    )
+    return judge
+
+
+def phase_params(session: Session) -> dict[str, object]:
+    """Params of every entry point's run: what its answers rest on."""
+    experiment = session.experiment
+    return {
+        "experiment": experiment.name,
+        "experiment_file": experiment.file,
+        "judge": experiment.judge.name,
+        "coherence_floor": f"{experiment.coherence_floor:g}",
+        "max_new_tokens": experiment.generation.max_new_tokens,
+    }
+
+
+@contextmanager
+def open_phase(
+    session: Session,
+    name: str,
+    parent: OpenRun | None = None,
+    params: Mapping[str, object] | None = None,
+    *,
+    say: bool = True,
+) -> Iterator[OpenRun]:
+    """The run of an entry point; what judges were asked and workers did is kept on it, also after an interruption.
+
+    Args:
+        say: also tell what they did.
+    """
+    with session.stores.tracker.phase(
+        name, parent=parent, params={**phase_params(session), **(params or {})}
+    ) as run:
+        used = session.judges.usage
+        reports = {one.number: one for one in session.models.executor.reports}
+        logs: tuple[Callable[[], None], ...] = (
+            lambda: _log_workers(session, run, reports, say=say),
+            lambda: _log_judging(session, run, session.judges.usage - used, say=say),
+        )
+        try:
+            yield run
+        except BaseException:
+            session.stores.patience.end()  # what went wrong may be the store, which is not waited for twice
+            for log in logs:
+                with suppress(Exception):
+                    log()
+            raise
+        for log in logs:
+            log()
+
+
+def _log_judging(session: Session, run: OpenRun, used: Usage, *, say: bool) -> None:
+    if used == Usage():
+        return
+    prices = session.experiment.judge.prices
+    if say:
+        session.say(usage_line(used, prices))
+    metrics = {
+        JudgeMetric.CALLS: used.calls,
+        JudgeMetric.PROMPT_TOKENS: used.prompt_tokens,
+        JudgeMetric.COMPLETION_TOKENS: used.completion_tokens,
+        JudgeMetric.CACHED: used.cached,
+    }
+    values = {name.value: float(value) for name, value in metrics.items()}
+    if prices is not None:
+        values[JudgeMetric.COST.value] = used.cost(prompt=prices.prompt, completion=prices.completion)
+    session.stores.tracker.log(run, metrics=values)
+
+
+def usage_line(used: Usage, prices: Prices | None) -> str:
+    """What judging took, for a person."""
+    parts = [f"{used.calls} judge calls"]
+    if used.prompt_tokens or used.completion_tokens:
+        parts.append(f"{used.prompt_tokens:,} + {used.completion_tokens:,} tokens")
+    if prices is not None:
+        parts.append(f"{used.cost(prompt=prices.prompt, completion=prices.completion):.4f} USD")
+    return f"{', '.join(parts)}; {used.cached} responses were judged before"
+
+
+def _log_workers(session: Session, run: OpenRun, before: Mapping[int, WorkerReport], *, say: bool) -> None:
+    reports = [_since(before.get(one.number), one) for one in session.models.executor.reports]
+    reports = [one for one in reports if one.present_seconds > 0]
+    if not reports:
+        return
+    steps = [step for one in reports for step in _steps(one)]
+    text = _text(reports)
+    session.stores.tracker.log(run, metrics={WorkerMetric.WORKERS.value: float(len(reports))}, steps=steps)
+    session.stores.tracker.set_tag(run, Tag.EXECUTOR, f"ray: {text}")
+    if say:
+        session.say(text)
+
+
+def _since(before: WorkerReport | None, after: WorkerReport) -> WorkerReport:
+    if before is None:
+        return after
+    return WorkerReport(
+        after.number,
+        after.node,
+        after.cells - before.cells,
+        after.tokens - before.tokens,
+        after.busy_seconds - before.busy_seconds,
+        after.present_seconds - before.present_seconds,
+        after.is_lost and not before.is_lost,
+    )
+
+
+def _steps(one: WorkerReport) -> list[Step]:
+    values = {
+        WorkerMetric.CELLS: one.cells,
+        WorkerMetric.CELL_RATE: one.cells / one.present_seconds,
+        WorkerMetric.SPEED: one.tokens / one.present_seconds,
+        WorkerMetric.UTILISATION: min(1.0, one.busy_seconds / one.present_seconds),
+        WorkerMetric.LOST: one.is_lost,
+    }
+    return [Step(name.value, float(value), one.number) for name, value in values.items()]
+
+
+def _text(reports: Sequence[WorkerReport]) -> str:
+    nodes = sorted({one.node for one in reports if one.node})
+    busy = sum(one.busy_seconds for one in reports) / sum(one.present_seconds for one in reports)
+    n_lost = sum(one.is_lost for one in reports)
+    lost = f", {n_lost} of them lost" if n_lost else ""
+    machines = f"{len(nodes)} machine{'s' if len(nodes) != 1 else ''}"
+    workers = f"{len(reports)} worker{'s' if len(reports) != 1 else ''}"
+    n_cells = sum(one.cells for one in reports)
+    return f"{workers} on {machines}{lost}: {n_cells} cells, busy {min(1.0, busy):.0%} of the time"

@@ -24,12 +24,10 @@ from massact.keys import cell_key
 from massact.labels import format_label
 from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow, is_scored
-from massact.store.write.evaluations import RunMaker, failure_whole_run, taken_over_run
-from massact.store.write.rows import Baseline, Place
+from massact.store.write.evaluations import Baseline, Place, RunMaker, taken_over_run
 from massact.store.write.tracker import OpenRun
-from massact.sweep.accounting import ready_judge
 from massact.sweep.claims import Sharing
-from massact.sweep.context import Interrupted, Session
+from massact.sweep.context import Interrupted, Session, ready_judge
 from massact.sweep.executors.base import Work
 from massact.sweep.planner import NO_OVERRIDES, GridRequest, Overrides, Planner
 from massact.sweep.reuse import Alikeness, Same, alike_lines, known_results, read_sources
@@ -284,7 +282,7 @@ class Driver:
             else:
                 reason = self._failed.get(one.key, "its result is not in the store")
                 failed = FailedCell(planned, f"the same as {one.label}, which failed: {reason}")
-                run = failure_whole_run(self._place, failed, parent=self._parent)
+                run = RunMaker(place=self._place, parent=self._parent)(failed)
                 tally.failed += 1
             self._session.stores.spool.put(run, experiment_id=self._parent.experiment_id)
 

@@ -20,13 +20,13 @@ from massact.judges.canaries import (
 from massact.judges.local import ModelSource
 from massact.models.load import Description, SteerableModel, describe, read_description
 from massact.models.source import former_revision
-from massact.store.read.database import is_absent
+from massact.plugins import load_plugin
+from massact.store.databases import is_absent
 from massact.store.schema import Kind
 from massact.store.spool import DEFAULT_SPOOL
-from massact.sweep import executors
+from massact.sweep.executors import CommandContext, RayOptions, Workload
 from massact.sweep.executors.base import Executor, JudgeUse, Loaded, ModelUse, Opening
-from massact.sweep.executors.options import CommandContext, Workload
-from massact.sweep.generating import load_use
+from massact.sweep.executors.local import LocalExecutor, load_use
 from massact.sweep.stores import Stores
 
 Say = Callable[[str], None]
@@ -44,6 +44,12 @@ class Models:
         """Runs cells; nothing is started before cells are to be run."""
 
     def _open_executor(self) -> Executor:
+        """Who evaluates cells.
+
+        Raises:
+            UsageError: what it needs is not installed.
+            PluginError: there is none of that name, or the package that adds it is broken.
+        """
         stores, workload = self._stores, self._workload
         context = CommandContext(
             tracking_uri=stores.tracking_uri,
@@ -51,10 +57,16 @@ class Models:
             spool=workload.spool.absolute(),
             key_variable=self._experiment.judge.api_key_env,
         )
-        opening = Opening(
-            context, load=self.load, spool=lambda: stores.spool, say=self._say, ray=workload.ray
-        )
-        return executors.open_executor("ray" if workload.ray is not None else workload.executor, opening)
+        if workload.ray is not None or workload.executor == "ray":
+            from massact.sweep.executors.ray.executor import RayExecutor
+
+            options = workload.ray or RayOptions()
+            return RayExecutor(options, context, spool=lambda: stores.spool, say=self._say)
+        if workload.executor == "local":
+            return LocalExecutor(self.load, lambda: stores.spool)
+        opening = Opening(context, load=self.load, spool=lambda: stores.spool, say=self._say)
+        executor: Executor = load_plugin("executors", workload.executor)(opening)
+        return executor
 
     def use(self, config: ModelConfig, variant: VariantConfig) -> ModelUse:
         """A variant as it is loaded."""

@@ -13,14 +13,13 @@ from massact.errors import MassactError
 from massact.evaluation import PlannedCell
 from massact.keys import cell_key
 from massact.query import Filters
+from massact.store.read import stored_runs
 from massact.store.read.base import Stored
-from massact.store.read.contents import stored_runs
 from massact.store.schema import EvaluationRow, Kind, MlflowTag, is_scored
 from massact.store.schema.points import or_nan
-from massact.store.write.rows import Baseline, Place
+from massact.store.write.evaluations import Baseline, Place
 from massact.store.write.tracker import OpenRun
-from massact.sweep.accounting import open_phase
-from massact.sweep.context import Session
+from massact.sweep.context import Session, open_phase
 from massact.sweep.driver import CellSource, Driver, Plan
 from massact.sweep.reuse import Same, is_compared
 from massact.sweep.stored import Subject, stored_plan, stored_subject

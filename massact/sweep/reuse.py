@@ -13,7 +13,7 @@ from massact.store.schema.points import HEAD, has_enough_scores
 from massact.store.write.evaluations import Source
 from massact.sweep.context import Session
 from massact.sweep.planner import GridRequest, Planner
-from massact.vectors.geometry import alike_groups, likeness
+from massact.vectors.methods import alike_groups, likeness
 
 if TYPE_CHECKING:
     from massact.store.schema.points import Mask
@@ -33,7 +33,7 @@ class Same:
     key: str
     """Of the cell that is evaluated."""
     likeness: float
-    """Of the two vectors; see `massact.vectors.geometry`."""
+    """Of the two vectors; see `massact.vectors.methods`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,11 @@ from massact.keys import cell_key
 from massact.store.read.base import Stored
 from massact.store.schema import Artifact, EvaluationRow, Tag, is_scored, stored_cell
 from massact.store.schema.points import has_enough_scores
-from massact.store.write.evaluations import evaluation_whole_run
-from massact.store.write.rows import Baseline, Place, baseline_of
-from massact.store.write.tensors import read_responses, read_tensor
+from massact.store.write.evaluations import Baseline, Place, RunMaker, baseline_of
+from massact.store.write.stages import read_responses, read_tensor
 from massact.store.write.tracker import OpenRun
-from massact.sweep.accounting import ready_judge
-from massact.sweep.context import Session
-from massact.vectors.geometry import vector_digest
+from massact.sweep.context import Session, ready_judge
+from massact.vectors.methods import vector_digest
 
 NOT_NAMED = "the experiment file does not name its model or trait any more"
 IMPORTED = "imported, so that what exactly was measured is not known"
@@ -230,9 +228,8 @@ def put_again(
         attention=held.tags.get(Tag.ATTENTION.value),
         unused_settings=held.tags.get(Tag.UNUSED_SETTINGS.value, ""),
     )
-    whole, _ = evaluation_whole_run(
-        place, held.evaluation, baseline=baseline, keep_responses=held.has_texts, parent=parent
-    )
+    make = RunMaker(place=place, parent=parent, baseline=baseline, keep_responses=held.has_texts)
+    whole = make(held.evaluation)
     tagged = replace(whole, tags={**whole.tags, Tag.REJUDGED.value: held.run_id})
     session.stores.spool.put(tagged, experiment_id=parent.experiment_id)
 

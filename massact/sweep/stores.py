@@ -9,16 +9,15 @@ from pathlib import Path
 from massact.config import Experiment
 from massact.errors import MassactError, StoreError
 from massact.query.load import declared_by_data
-from massact.store.read import RunStore, open_patient_store
-from massact.store.read.contents import stored_runs
+from massact.store.read import RunStore, open_patient_store, stored_runs
 from massact.store.retry import Patience, StoreLostError
 from massact.store.schema import Kind
 from massact.store.spool import Spool, send_leftovers
 from massact.store.write.artifacts import fetch_from
 from massact.store.write.tracker import OpenRun, Tracker
 from massact.sweep.claims import Sharing
+from massact.sweep.executors import Workload
 from massact.sweep.executors.base import Executor
-from massact.sweep.executors.options import Workload
 
 Say = Callable[[str], None]
 PARTING_SECONDS = 30.0

@@ -13,14 +13,13 @@ from massact.prediction.prior import VectorFacts
 from massact.query import Answers, before_after_pairs
 from massact.store.read.base import Stored
 from massact.store.schema import Artifact, Kind, StageRow
-from massact.store.write.stages import read_calibration
-from massact.store.write.tensors import read_activations, read_tensor
+from massact.store.write.stages import read_activations, read_calibration, read_tensor
 from massact.sweep.context import Session
 from massact.sweep.stored_extractions import extract_command, newest_extractions, other_settings
 from massact.vectors.activations import Activations
 from massact.vectors.extract import make_vectors
-from massact.vectors.geometry import cosine, relative_strength, vector_digest
 from massact.vectors.massive_dims import Calibration
+from massact.vectors.methods import cosine, relative_strength, vector_digest
 
 
 class StoredVectors:

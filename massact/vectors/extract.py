@@ -25,9 +25,15 @@ from massact.vectors.activations import (
     pair_up,
     window_means,
 )
-from massact.vectors.geometry import Separation, separation
 from massact.vectors.massive_dims import Calibration
-from massact.vectors.methods import ProbeDidNotConvergeWarning, extract_vector, normalise, zero_dims
+from massact.vectors.methods import (
+    ProbeDidNotConvergeWarning,
+    Separation,
+    extract_vector,
+    normalise,
+    separation,
+    zero_dims,
+)
 from massact.vectors.positions import Position
 
 
@@ -128,11 +134,7 @@ class LabelVectors:
 
 
 def read_windows(
-    model: SteerableModel,
-    contrast: Contrast,
-    positions: Sequence[Position],
-    *,
-    progress: Progress = silent,
+    model: SteerableModel, contrast: Contrast, positions: Sequence[Position], *, progress: Progress = silent
 ) -> dict[Position, torch.Tensor]:
     """`[n_prompts, n_layers, d_model]` at each window, NaN where it holds no token."""
     means = window_means(model, contrast.texts, positions, what="reading activations", progress=progress)
@@ -164,52 +166,47 @@ def make_vectors(
 
     Cleaning after starts from the uncleaned vector, so a probe is fitted once for all of them.
     """
-    uncleaned: dict[tuple[str, int], torch.Tensor] = {}
+    making = _Making(activations, calibration, seed)
     made: dict[str, LabelVectors] = {}
     with progress("making vectors", len(recipes)) as advance:
         for recipe in recipes:
-            made[format_label(recipe)] = _label_vectors(recipe, activations, calibration, seed, uncleaned)
+            made[format_label(recipe)] = making.label_vectors(recipe)
             advance(1)
     return made
 
 
-def _label_vectors(
-    recipe: Recipe,
-    activations: Activations,
-    calibration: Calibration,
-    seed: int,
-    uncleaned: dict[tuple[str, int], torch.Tensor],
-) -> LabelVectors:
-    vectors, separations, unconverged = [], [], []
-    for layer in range(len(calibration.layers)):
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", ProbeDidNotConvergeWarning)
-            vectors.append(_vector(recipe, activations, calibration, layer, seed, uncleaned))
-        if any(issubclass(warning.category, ProbeDidNotConvergeWarning) for warning in caught):
-            unconverged.append(layer)
-        separations.append(
-            separation(vectors[-1], activations.sides(layer), activations.validation_sides(layer))
-        )
-    return LabelVectors(recipe, torch.stack(vectors), tuple(separations), tuple(unconverged))
+@dataclass(frozen=True, slots=True)
+class _Making:
+    activations: Activations
+    calibration: Calibration
+    seed: int
+    uncleaned: dict[tuple[str, int], torch.Tensor] = field(default_factory=dict)
+    """By method and layer."""
 
+    def label_vectors(self, recipe: Recipe) -> LabelVectors:
+        vectors, separations, unconverged = [], [], []
+        for layer in range(len(self.calibration.layers)):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", ProbeDidNotConvergeWarning)
+                vector = self.vector(recipe, layer)
+            if any(issubclass(warning.category, ProbeDidNotConvergeWarning) for warning in caught):
+                unconverged.append(layer)
+            vectors.append(vector)
+            sides = self.activations.sides(layer), self.activations.validation_sides(layer)
+            separations.append(separation(vector, *sides))
+        return LabelVectors(recipe, torch.stack(vectors), tuple(separations), tuple(unconverged))
 
-def _vector(
-    recipe: Recipe,
-    activations: Activations,
-    calibration: Calibration,
-    layer: int,
-    seed: int,
-    uncleaned: dict[tuple[str, int], torch.Tensor],
-) -> torch.Tensor:
-    positive, negative = activations.sides(layer)
-    dims = calibration.dims(recipe.cleaning, layer)
-    layer_seed = seed * 1000 + layer
-    if recipe.cleaning.when == "before":
-        return extract_vector(recipe, positive, negative, dims=dims, seed=layer_seed)
-    place = (recipe.method, layer)
-    if place not in uncleaned:
-        uncleaned[place] = extract_vector(recipe.uncleaned, positive, negative, dims=(), seed=layer_seed)
-    return clean_after(uncleaned[place], dims)
+    def vector(self, recipe: Recipe, layer: int) -> torch.Tensor:
+        positive, negative = self.activations.sides(layer)
+        dims = self.calibration.dims(recipe.cleaning, layer)
+        seed = self.seed * 1000 + layer
+        if recipe.cleaning.when == "before":
+            return extract_vector(recipe, positive, negative, dims=dims, seed=seed)
+        place = (recipe.method, layer)
+        if place not in self.uncleaned:
+            uncleaned = extract_vector(recipe.uncleaned, positive, negative, dims=(), seed=seed)
+            self.uncleaned[place] = uncleaned
+        return clean_after(self.uncleaned[place], dims)
 
 
 def clean_after(vector: torch.Tensor, dims: Sequence[int]) -> torch.Tensor:

@@ -11,7 +11,7 @@ from massact.store.schema import Artifact, Kind, StageRow
 from massact.store.write.stages import log_calibration, read_calibration
 from massact.store.write.tracker import OpenRun
 from massact.sweep.context import Session
-from massact.vectors.calibrate import calibrate
+from massact.vectors.activations import calibrate
 from massact.vectors.massive_dims import Calibration
 
 

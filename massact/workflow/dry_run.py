@@ -9,14 +9,20 @@ from massact.errors import MissingPrerequisiteError, NothingToConfirmError
 from massact.evaluation import PlannedCell
 from massact.keys import cell_key
 from massact.labels import format_label
-from massact.store.read.database import is_absent
+from massact.store.databases import is_absent
 from massact.store.schema import EvaluationRow, Points, is_scored
 from massact.sweep.confirm import Chosen, ConfirmPlan, plan_confirm
 from massact.sweep.context import Session
-from massact.sweep.planner import NO_OVERRIDES, GridRequest, Overrides, Planner, declared_requests
+from massact.sweep.planner import (
+    NO_OVERRIDES,
+    GridRequest,
+    Overrides,
+    Planner,
+    check_experiment,
+    declared_requests,
+)
 from massact.sweep.reuse import Alikeness, Known, known_results
 from massact.sweep.stored import Subject
-from massact.sweep.validate import check_experiment
 from massact.workflow.steps import GRID_PHASES, Request, request_layers
 
 Spot = tuple[object, ...]

@@ -16,8 +16,7 @@ from massact.models.load import SteerableModel
 from massact.store.schema import Kind, StageRow
 from massact.store.write.stages import Extracted, Sources, log_extraction
 from massact.store.write.tracker import OpenRun
-from massact.sweep.accounting import ready_judge
-from massact.sweep.context import Session
+from massact.sweep.context import Session, ready_judge
 from massact.sweep.stored_extractions import vetting_words
 from massact.vectors.activations import (
     Dropped,

@@ -13,12 +13,11 @@ from massact.report.prediction import prediction_csv, prediction_markdown
 from massact.store.schema import Artifact, MlflowTag, Tag
 from massact.store.write.registry import prior_name, register_prior
 from massact.store.write.tracker import OpenRun
-from massact.sweep.accounting import phase_params
-from massact.sweep.context import Session
+from massact.sweep.context import Session, phase_params
 from massact.sweep.planner import load_answers
 from massact.sweep.vectors import StoredVectors, facts_of
 from massact.toy import is_toy
-from massact.vectors.geometry import vector_digest
+from massact.vectors.methods import vector_digest
 
 OTHER_VECTOR = "evaluated with a vector that the store's extraction does not hold (any more)"
 NOT_DECLARED = "of a model or trait that the experiment file does not declare"

@@ -29,21 +29,17 @@ from massact.report.evidence import (
     vector_facts,
 )
 from massact.report.page import Report, build_report, read_for_findings, write_findings
-from massact.store.read import RunStore
+from massact.store.read import RunStore, stored_runs
 from massact.store.read.base import Stored
-from massact.store.read.contents import stored_runs
 from massact.store.schema import Artifact, EvaluationRow, JudgeMetric, Kind, MlflowTag, StoredPoint, Tag
 from massact.store.write.client import provenance_tags
-from massact.store.write.experiments import UI_ADDRESS
-from massact.store.write.stages import read_calibration
-from massact.store.write.tensors import read_responses
-from massact.store.write.tracker import OpenRun
-from massact.sweep.accounting import phase_params
-from massact.sweep.context import Session
+from massact.store.write.stages import read_calibration, read_responses
+from massact.store.write.tracker import UI_ADDRESS, OpenRun
+from massact.sweep.context import Session, phase_params
 from massact.sweep.planner import load_answers
 from massact.sweep.vectors import StoredVectors, pair_cosines
 from massact.toy import is_toy
-from massact.vectors.geometry import cosine
+from massact.vectors.methods import cosine
 
 _PACKAGES = ("mlflow", "torch", "transformers", "scikit-learn")
 _MOST_LABELS = 9

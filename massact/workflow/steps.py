@@ -16,14 +16,21 @@ from massact.layers import parse_layers
 from massact.names import file_name
 from massact.report.phase_notes import PhaseName, phase_figures, phase_markdown, phase_verdicts
 from massact.store.schema import MlflowTag, StoredPoint, Tag
-from massact.store.write.experiments import EVALUATIONS, PHASES, UI_ADDRESS, view_link
 from massact.store.write.finished_run import Step
-from massact.store.write.tracker import PROJECT_RUN, OpenRun
-from massact.sweep.accounting import open_phase
+from massact.store.write.tracker import EVALUATIONS, PHASES, PROJECT_RUN, UI_ADDRESS, OpenRun, view_link
 from massact.sweep.confirm import run_confirm
-from massact.sweep.context import Session
+from massact.sweep.context import Session, open_phase
 from massact.sweep.driver import Evaluator, Tally
-from massact.sweep.planner import GridRequest, Overrides, load_answers, phase_gaps
+from massact.sweep.planner import (
+    GridRequest,
+    Overrides,
+    check_cells,
+    check_dims,
+    check_experiment,
+    check_length,
+    load_answers,
+    phase_gaps,
+)
 from massact.sweep.search.gap_filling import (
     Searched,
     SearchPlan,
@@ -33,7 +40,6 @@ from massact.sweep.search.gap_filling import (
     search_text,
 )
 from massact.sweep.stores import Stores
-from massact.sweep.validate import check_cells, check_dims, check_experiment, check_length
 from massact.sweep.vectors import StoredVectors, pair_cosines
 from massact.vectors.positions import parse_position
 from massact.workflow.calibrate import calibrate_model

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import massact
 from massact.cli.app import cli
 from massact.config import load_experiment
-from massact.config.matrix import declared_by
+from massact.config.values import declared_by
 from massact.errors import NoMatrixError, UnknownExperimentError, UnknownNameError
 from massact.store.read import open_store
 from massact.store.schema import (

@@ -7,13 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from massact.domain import (
-    ADDED,
-    Cell,
-    Cleaning,
-    Generation,
-    Recipe,
-)
+from massact.domain import ADDED, Cell, Cleaning, Generation, Recipe
 from massact.keys import (
     canonical_json,
     cell_json,

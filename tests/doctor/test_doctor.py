@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from massact.doctor.files import ArtifactError, RunFiles
 from massact.store.schema import Artifact, Kind, MlflowTag, Tag, encode_row
 from massact.store.write.client import parent_tags, this_process
-from massact.store.write.tensors import tensor_bytes
+from massact.store.write.stages import tensor_bytes
 from tests.support.doctor_store import (
     HOUR,
     LABELS,

@@ -21,8 +21,7 @@ from massact.store.schema import (
     encode_row,
     stored_cell,
 )
-from massact.store.write.evaluations import RunMaker
-from massact.store.write.rows import Baseline, Place, evaluation_row
+from massact.store.write.evaluations import Baseline, Place, RunMaker, evaluation_row
 from massact.store.write.run_writer import evaluation_run
 from massact.store.write.tracker import OpenRun
 from tests.support.cells import BASELINE, CELL, CHANGES

@@ -13,9 +13,9 @@ import torch
 
 from massact.keys import digest_text
 from massact.labels import parse_label
-from massact.store.read.contents import stored_runs
+from massact.store.read import stored_runs
 from massact.store.schema import Kind, Tag
-from massact.vectors.geometry import cosine
+from massact.vectors.methods import cosine
 from tests.support.prepared import PreparedStores
 from tests.support.small_plan import EXPERIMENT, N_CELLS, ROOT, Place, small_place
 
@@ -88,7 +88,7 @@ def test_the_plans_one_liner_reads_the_calibration(finished: tuple[Place, str]) 
 
 
 def test_cleaning_a_mean_difference_before_or_after_is_one_direction(finished: tuple[Place, str]) -> None:
-    from massact.store.write.tensors import read_tensor
+    from massact.store.write.stages import read_tensor
     from massact.store.write.tracker import Tracker
 
     place, _ = finished

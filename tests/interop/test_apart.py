@@ -16,8 +16,8 @@ from massact.interop.published import read_published
 from massact.interop.rows import imported_row
 from massact.query import Answer, ask_best, ask_compare, ask_curve, ask_runs, ask_sensitivity
 from massact.query.questions.best import BestRow
-from massact.store.read import Stored
-from massact.store.read.contents import StoredContent
+from massact.store.read import StoredContent
+from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow, Kind
 from tests.support.store_fixtures import answers_of
 from tests.support.transfer_files import (

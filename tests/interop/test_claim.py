@@ -14,11 +14,11 @@ from mlflow.exceptions import MlflowException
 
 from massact.errors import StoreError
 from massact.interop.writing import ImportClaim
-from massact.store.read.contents import stored_contents
+from massact.store.read import stored_contents
 from massact.store.schema import Kind
 from massact.store.schema.names import IMPORTING_TAG
 from massact.store.write.client import connect, process_tag
-from massact.store.write.experiments import ensure_experiment
+from massact.store.write.tracker import ensure_experiment
 from tests.support.postgres_server import PostgresServer
 from tests.support.processes import massact
 from tests.support.store_fixtures import tracking_server

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from massact.cli.app import cli
-from massact.store.read.contents import stored_contents, stored_runs
-from massact.store.read.database import is_absent
+from massact.store.databases import is_absent
+from massact.store.read import stored_contents, stored_runs
 from massact.store.schema import Kind, MlflowTag, Tag
 from tests.support.store_fixtures import tracking_server
 from tests.support.transfer_files import (

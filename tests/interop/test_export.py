@@ -17,8 +17,7 @@ from massact.interop.exporter import Exporter, ExportOptions, ExportReport
 from massact.interop.names import Target
 from massact.interop.responses import responses_table
 from massact.query import Answers
-from massact.store.read import open_store
-from massact.store.read.contents import stored_runs
+from massact.store.read import open_store, stored_runs
 from massact.store.schema import EvaluationRow, Kind, Scores, StageRow, Tag, decode_stage
 from massact.store.write.client import row_tags, run_tags
 from massact.store.write.run_writer import FinishedRun, evaluation_run, open_writer

@@ -17,15 +17,14 @@ from massact.errors import DataError, MissingPrerequisiteError, StoreError
 from massact.labels import format_label, parse_label
 from massact.prediction.adopted import AdoptedPrior
 from massact.prediction.prior import RelativeStrengthPrior
-from massact.store.read import open_store
-from massact.store.read.contents import stored_runs
+from massact.store.read import open_store, stored_runs
 from massact.store.schema import Artifact, Kind, MlflowTag, Tag
 from massact.store.write.registry import prior_name, read_prior
 from massact.sweep.context import Session
 from massact.sweep.search.rounds import stored_prior
 from massact.sweep.vectors import facts_of
-from massact.vectors.geometry import vector_digest
 from massact.vectors.massive_dims import Calibration, LayerMassive
+from massact.vectors.methods import vector_digest
 from tests.support.small_plan import EXPERIMENT
 from tests.support.store_fixtures import Filler, evaluation_row, point_tags
 

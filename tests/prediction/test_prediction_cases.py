@@ -15,7 +15,7 @@ from massact.prediction.cases import (
     Outcomes,
     find_outcomes,
 )
-from massact.store.read import Stored
+from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow
 from tests.support.store_fixtures import evaluated
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import massact
-from massact.config.matrix import declared_by
+from massact.config.values import declared_by
 from massact.domain import Group
 from massact.query import Answers, Evaluations, Filters, ask_gaps
 from massact.query.groups import Currency, slices

@@ -13,7 +13,7 @@ from massact.cli.questions import render
 from massact.domain import Group
 from massact.query import BestRow, GapRow, ask_best, ask_gaps
 from massact.query.rows import to_json
-from massact.store.read import Stored
+from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow, Kind
 from tests.support.store_fixtures import answers_of, evaluated, evaluation_row, failed, stored
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from massact.query.questions.judges import ask_judges
-from massact.store.read import Stored
+from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow
 from tests.support.store_fixtures import answers_of, evaluated
 

@@ -6,7 +6,7 @@ import pytest
 
 from massact.errors import UsageError
 from massact.query.questions.runs import SORTS, RunRow, SortBy, ask_runs
-from massact.store.read import Stored
+from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow
 from tests.support.store_fixtures import answers_of, evaluated, evaluation_row, failed, stored
 

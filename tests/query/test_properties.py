@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from massact.domain import Group
 from massact.query import ask_best, ask_gaps
-from massact.store.read import Failure, Stored
+from massact.store.read.base import Failure, Stored
 from massact.store.schema import EvaluationRow
 from tests.support.store_fixtures import answers_of, evaluation_row, failed, stored
 

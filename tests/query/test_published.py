@@ -10,7 +10,7 @@ from massact.domain import TRAIT_INTERP_DIFFERS, Group
 from massact.interop.published import read_published
 from massact.query.questions.published import PublishedComparison, compare_published, match_model
 from massact.query.rows import Answer
-from massact.store.read import Stored
+from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow, Kind, PublishedRow
 from tests.support.store_fixtures import answers_of, evaluated
 

@@ -11,7 +11,7 @@ from massact.domain import Group
 from massact.errors import UsageError
 from massact.query import Filters
 from massact.query.questions.sensitivity import FLOORS, SensitivityRow, ask_sensitivity
-from massact.store.read import Stored
+from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow
 from tests.support.store_fixtures import answers_of, evaluated
 

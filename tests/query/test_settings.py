@@ -23,7 +23,7 @@ from massact.query import (
 )
 from massact.query.rows import shortened
 from massact.query.settings import differing_fields
-from massact.store.read import Stored
+from massact.store.read.base import Stored
 from tests.support.confirmation_rows import all_confirmed, chosen, confirmed, rows_of, scores_of
 from tests.support.store_fixtures import answers_of, evaluated, evaluation_row
 

@@ -13,7 +13,7 @@ from massact.query.questions.compare import ComparisonRow, at_matched_coherence
 from massact.query.questions.sensitivity import HalvesRow, halves
 from massact.query.rows import Point
 from massact.query.stats.paired import QuestionScores
-from massact.store.read import Stored
+from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow, Scores
 from tests.support.store_fixtures import answers_of, evaluated
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from massact.server.refusals import experiment_of
+from massact.server.auth import experiment_of
 from tests.support.access_server import ADMIN, FILE, NAMES, World
 
 pytestmark = pytest.mark.slow

@@ -16,8 +16,7 @@ import massact
 from massact import api
 from massact.errors import ConfigError, StoreError
 from massact.server.answering import Answering
-from massact.server.problems import PROBLEM_TYPE, Limits, limits_of, problem_of
-from massact.server.processes import Processes
+from massact.server.processes import PROBLEM_TYPE, Limits, Processes, limits_of, problem_of
 from massact.store.read import open_source, rest
 from massact.store.read.base import RawRun, RunSource
 from massact.store.read.rest import RestSource
@@ -210,7 +209,7 @@ def test_a_question_is_asked_of_the_server_with_what_the_file_declares(
     for question, options in asked:
         here = question(file, tracking_uri=sqlite, **options)
         with monkeypatch.context() as patch:
-            patch.setattr(rest.ServedSource, "points", lambda *_: pytest.fail("raw runs were read"))
+            patch.setattr(rest.RestSource, "points", lambda *_: pytest.fail("raw runs were read"))
             there = question(file, tracking_uri=server, **options)
         assert there == here
         assert there.store == server

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from massact.errors import MassactError
-from massact.service import process
-from massact.service.process import Server
+from massact.service import serving as process
+from massact.service.serving import Server
 from tests.support.composed import ROOT
 
 NOWHERE = "http://127.0.0.1:1"
@@ -115,7 +115,7 @@ def test_one_that_will_not_go_is_killed_with_its_children(
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
 def test_a_killed_parent_takes_its_server_with_it() -> None:
     code = (
-        "import sys, time\nfrom massact.service.process import Server\nimport os\n"
+        "import sys, time\nfrom massact.service.serving import Server\nimport os\n"
         "server = Server([sys.executable, '-c', 'import time; time.sleep(60)'], os.environ)\n"
         "print(server._process.pid, flush=True)\ntime.sleep(60)"
     )

@@ -14,7 +14,8 @@ from massact.addresses import artifacts_shown, shown_uri
 from massact.cli.app import cli
 from massact.errors import UsageError
 from massact.service.serving import _command, _environment, allowed_hosts, introduction, write_users_file
-from massact.service.settings import Settings, check, check_shown, is_loopback, sqlite_path, with_secrets
+from massact.service.settings import Settings, check, check_shown, is_loopback, with_secrets
+from massact.store.databases import sqlite_path
 
 
 def serve(*options: str, **environment: str) -> Result:

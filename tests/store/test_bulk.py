@@ -17,9 +17,8 @@ from massact.store.databases import database_url
 from massact.store.schema import MlflowTag
 from massact.store.write import run_writer
 from massact.store.write.client import connect, parent_tags
-from massact.store.write.evaluations import evaluation_whole_run
+from massact.store.write.evaluations import Baseline, Place, RunMaker, evaluation_row, evaluation_scores
 from massact.store.write.finished_run import Step
-from massact.store.write.rows import Baseline, Place, evaluation_scores
 from massact.store.write.run_writer import ClientWriter, FinishedRun, evaluation_run, open_writer
 from massact.store.write.tracker import Tracker
 from tests.support.postgres_server import PostgresServer
@@ -98,13 +97,9 @@ def test_an_evaluation_is_the_same_as_one_that_was_measured(
 ) -> None:
     tracker, evaluation = Tracker(database, "study", floor=68), an_evaluation(steered=steered)
     with tracker.phase("phase1", params={}) as phase:
-        run, row = evaluation_whole_run(
-            Place("study", "tiny", "instruct", 2),
-            evaluation,
-            baseline=Baseline("b", 4.0) if steered else None,
-            keep_responses=keep_responses,
-            parent=phase,
-        )
+        place, baseline = Place("study", "tiny", "instruct", 2), Baseline("b", 4.0) if steered else None
+        make = RunMaker(place=place, parent=phase, baseline=baseline, keep_responses=keep_responses)
+        run, row = make(evaluation), evaluation_row(place, evaluation, baseline)
         (measured,) = ClientWriter(database, phase.experiment_id, connect(database)).write([run])
         file = "responses.json" if keep_responses else "unscored.json"
         files = {file: tracker.fetch(measured, file).read_bytes()}

@@ -25,8 +25,7 @@ from massact.store.spool import Spool, send_leftovers
 from massact.store.spool import spool as outbox
 from massact.store.spool.journal import open_journal, read_contents
 from massact.store.write.client import connect
-from massact.store.write.evaluations import evaluation_whole_run, failure_whole_run
-from massact.store.write.rows import Baseline, Place
+from massact.store.write.evaluations import Baseline, Place, RunMaker, evaluation_row
 from massact.store.write.run_writer import ClientWriter, open_writer
 from massact.store.write.tracker import Tracker
 from tests.support.spool_runs import a_run, journals, names, shut
@@ -83,9 +82,8 @@ def test_an_evaluation_is_the_same_as_one_that_was_logged(
     place, baseline = Place("study", "tiny", "instruct", 2), Baseline("b", 4.0) if steered else None
     options: dict[str, Any] = {"baseline": baseline, "keep_responses": keep_responses}
     with tracker.phase("phase1", params={}) as phase:
-        whole, row = evaluation_whole_run(
-            place, evaluation, parent=phase, finished_at=1_700_000_002_500, **options
-        )
+        make = RunMaker(place=place, parent=phase, finished_at=1_700_000_002_500, **options)
+        whole, row = make(evaluation), evaluation_row(place, evaluation, baseline)
         (logged,) = ClientWriter(uri, phase.experiment_id, connect(uri)).write([whole])
         spooled = spool.put(whole, experiment_id=phase.experiment_id)
         assert spool.flush(30) == 0
@@ -114,7 +112,7 @@ def test_a_failure_is_the_same_as_one_that_was_logged(spool: Spool, uri: str) ->
     tracker, place = Tracker(uri, "study", floor=68), Place("study", "tiny", "instruct", 2)
     failed = FailedCell(an_evaluation(steered=True).planned, "RuntimeError: out of memory" * 100)
     with tracker.phase("phase1", params={}) as phase:
-        whole = failure_whole_run(place, failed, parent=phase)
+        whole = RunMaker(place=place, parent=phase)(failed)
         (logged,) = ClientWriter(uri, phase.experiment_id, connect(uri)).write([whole])
         spooled = spool.put(whole, experiment_id=phase.experiment_id)
         assert spool.flush(30) == 0
@@ -258,7 +256,7 @@ def test_a_sender_that_breaks_down_is_told_and_keeps_nobody_waiting(
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("massact.store.spool.sender.open_writer", broken)
+    monkeypatch.setattr("massact.store.spool.spool.open_writer", broken)
     spool.put(a_run("one"), experiment_id="0")
     with pytest.raises(ZeroDivisionError):
         spool.flush(30)
@@ -354,7 +352,7 @@ def test_no_password_reaches_the_disk(tmp_path: Path, uri_form: str, monkeypatch
     def down(*_: object) -> None:
         raise StoreError("down")
 
-    monkeypatch.setattr("massact.store.spool.sender.open_writer", down)
+    monkeypatch.setattr("massact.store.spool.spool.open_writer", down)
     spool = Spool(tmp_path, uri_form, "study")
     spool.put(a_run(), experiment_id="0")
     spool.abandon()

@@ -10,7 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from massact.errors import StoreError
-from massact.store.read import database, open_store
+from massact.store import databases as database
+from massact.store.read import open_store
 from massact.store.read import sql as tables
 from tests.support.postgres_server import PostgresServer, postgres_server
 from tests.support.store_errors import gaps, refusal

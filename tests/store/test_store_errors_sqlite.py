@@ -14,7 +14,8 @@ import pytest
 import sqlalchemy as sa
 
 from massact.errors import StoreError
-from massact.store.read import database, open_store
+from massact.store import databases as database
+from massact.store.read import open_store
 from massact.store.read.sql import SqlSource
 from tests.support.store_errors import refusal
 from tests.support.store_fixtures import EXPERIMENT, Filler, evaluation_row, row_tags
@@ -206,7 +207,8 @@ def test_a_store_that_changes_while_it_is_read_without_locks(store: Path) -> Non
             with pytest.raises(sa.exc.OperationalError) as refused:
                 connected.execute(sa.text(slow)).all()
     assert (
-        database.explain(refused.value, str(store)) == f"{store} was written to while it was read: try again"
+        database.reading_error(refused.value, str(store))
+        == f"{store} was written to while it was read: try again"
     )
 
 

@@ -175,7 +175,7 @@ def test_a_store_that_takes_nothing_is_asked_once_and_the_others_are_served(
         asked.append(tracking_uri)
         raise StoreError("the server is down")
 
-    monkeypatch.setattr("massact.store.spool.sender.open_writer", down)
+    monkeypatch.setattr("massact.store.spool.spool.open_writer", down)
     for name in ("one", "two"):
         _leave(tmp_path / "spool", "http://h", name)
     done = _sync("--spool", "spool", "--tracking-uri", "http://h")

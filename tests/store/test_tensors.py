@@ -3,6 +3,7 @@
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,13 +11,13 @@ from safetensors import safe_open
 
 from massact.domain import Response
 from massact.errors import DataError
-from massact.store.write.tensors import (
+from massact.store.write.stages import (
+    activation_files,
     read_activations,
     read_responses,
     read_tensor,
-    write_activations,
-    write_responses,
-    write_tensors,
+    response_bytes,
+    tensor_bytes,
 )
 from massact.vectors.activations import Activations, split_sides
 
@@ -25,6 +26,16 @@ RESPONSES = (
     Response("Who are you?", "", None, None, "the judge's answer was empty"),
     Response("日本語?", "😀\t\x00", 0.0, 0.0),
 )
+
+
+def write_tensors(path: Path, *content: Any) -> None:
+    path.write_bytes(tensor_bytes(*content))
+
+
+def write_activations(folder: Path, *content: Any) -> None:
+    folder.mkdir(parents=True)
+    for name, data in activation_files(*content).items():
+        (folder / name).write_bytes(data)
 
 
 def activations(validation_split: float = 0.25) -> Activations:
@@ -80,12 +91,12 @@ def test_the_metadata_counts_the_sides_as_the_plan_names_them(tmp_path: Path) ->
 
 
 def test_responses_are_read_back_exactly(tmp_path: Path) -> None:
-    write_responses(tmp_path / "responses.json", RESPONSES)
+    (tmp_path / "responses.json").write_bytes(response_bytes(RESPONSES))
     assert read_responses(tmp_path / "responses.json") == RESPONSES
 
 
 def test_responses_are_a_table_that_mlflow_shows(tmp_path: Path) -> None:
-    write_responses(tmp_path / "responses.json", RESPONSES[1:2])
+    (tmp_path / "responses.json").write_bytes(response_bytes(RESPONSES[1:2]))
     document = json.loads((tmp_path / "responses.json").read_text(encoding="utf-8"))
     assert document == {
         "columns": ["question", "response", "trait_score", "coherence_score", "unscored_because"],

@@ -28,11 +28,10 @@ from massact.keys import cell_key
 from massact.store.read import RunStore, open_store
 from massact.store.schema import EvaluationRow, Kind, MlflowTag, Tag, evaluation_metrics, evaluation_params
 from massact.store.write.client import connect
-from massact.store.write.evaluations import evaluation_whole_run, failure_whole_run
-from massact.store.write.rows import Baseline, Place
+from massact.store.write.evaluations import Baseline, Place, RunMaker, evaluation_row
 from massact.store.write.run_writer import ClientWriter
 from massact.store.write.tracker import OpenRun, Tracker
-from massact.vectors.geometry import vector_digest
+from massact.vectors.methods import vector_digest
 from tests.support.spool_runs import logged
 
 SETTING = Setting(
@@ -82,10 +81,8 @@ def _log(
     keep_responses: bool = True,
 ) -> tuple[str, EvaluationRow]:
     evaluation = evaluation or _evaluation()
-    run, row = evaluation_whole_run(
-        PLACE, evaluation, baseline=baseline, keep_responses=keep_responses, parent=phase
-    )
-    return logged(tracker, phase, run), row
+    make = RunMaker(place=PLACE, parent=phase, baseline=baseline, keep_responses=keep_responses)
+    return logged(tracker, phase, make(evaluation)), evaluation_row(PLACE, evaluation, baseline)
 
 
 @pytest.fixture
@@ -170,9 +167,7 @@ def test_what_was_not_finished_does_not_exist_for_a_query(
         raise Power
 
     with tracker.phase("phase1", params={}) as phase:
-        run, _ = evaluation_whole_run(
-            PLACE, _evaluation(), baseline=BASELINE, keep_responses=True, parent=phase
-        )
+        run = RunMaker(place=PLACE, parent=phase, baseline=BASELINE)(_evaluation())
         client = connect(tracker.tracking_uri)
         writer = ClientWriter(tracker.tracking_uri, phase.experiment_id, client)
         monkeypatch.setattr(client, "set_terminated", cut)
@@ -186,7 +181,7 @@ def test_a_failed_cell_is_a_failure_until_it_is_finished(tracker: Tracker, store
     evaluation = _evaluation()
     with tracker.phase("phase1", params={}) as phase:
         failed = FailedCell(evaluation.planned, "RuntimeError: out of memory")
-        logged(tracker, phase, failure_whole_run(PLACE, failed, parent=phase))
+        logged(tracker, phase, RunMaker(place=PLACE, parent=phase)(failed))
         assert [one.error for one in store.failures("study")] == ["RuntimeError: out of memory"]
         assert store.evaluations("study") == []
         _log(tracker, phase, evaluation, keep_responses=False)

@@ -17,8 +17,8 @@ import sqlalchemy as sa
 from massact.config import load_experiment
 from massact.errors import UnusableStoreError
 from massact.service.preparing import set_up
+from massact.store.databases import TESTED_SCHEMAS, is_absent
 from massact.store.read import open_store
-from massact.store.read.database import TESTED_SCHEMAS, is_absent
 from massact.store.write.client import connect
 from massact.store.write.database import _head
 from massact.store.write.run_writer import open_writer

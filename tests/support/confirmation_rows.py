@@ -7,7 +7,7 @@ from typing import Any
 
 from massact.query import Confirmed
 from massact.query.stats.paired import QuestionScores
-from massact.store.read import Stored
+from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow, Kind, Scores
 from tests.support.store_fixtures import evaluated, evaluation_row, stored
 

@@ -25,13 +25,18 @@ from massact.store.schema import Artifact, EvaluationRow, Kind, Scores, StageRow
 from massact.store.write.client import Process, parent_tags, run_tags, this_process
 from massact.store.write.evaluations import vector_provenance
 from massact.store.write.run_writer import evaluation_run, open_writer
-from massact.store.write.stages import Extracted, log_calibration, log_extraction
-from massact.store.write.tensors import response_bytes, tensor_bytes
+from massact.store.write.stages import (
+    Extracted,
+    log_calibration,
+    log_extraction,
+    response_bytes,
+    tensor_bytes,
+)
 from massact.store.write.tracker import OpenRun, Tracker
 from massact.vectors.activations import Activations
 from massact.vectors.extract import make_vectors
-from massact.vectors.geometry import vector_digest
 from massact.vectors.massive_dims import Calibration, LayerMassive
+from massact.vectors.methods import vector_digest
 from tests.support.prepared import artifacts_moved
 from tests.support.store_fixtures import EXPERIMENT, evaluation_row
 

@@ -7,7 +7,7 @@ import requests
 from click.testing import CliRunner
 
 from massact.cli.app import cli
-from massact.server.problems import ABOUT, PROBLEM_TYPE
+from massact.server.processes import ABOUT, PROBLEM_TYPE
 from tests.support.query_api import command_line
 from tests.support.store_fixtures import EXPERIMENT
 

@@ -9,8 +9,8 @@ from typing import Any
 from massact.config import JudgeConfig, LoadConfig
 from massact.evaluation import Part
 from massact.judges.caching import CachingJudge
+from massact.sweep.executors import RayOptions
 from massact.sweep.executors.base import JudgeUse, ModelUse, Work
-from massact.sweep.executors.options import RayOptions
 from tests.support.ray_stand_ins import IDENTITY, PART, Engine, Judge
 
 # on loopback, for seconds; and no token is left in the home of whoever runs the tests
@@ -52,7 +52,7 @@ def executor(
     options: RayOptions | None = None,
 ) -> Any:
     """An executor with stand-ins on the cluster that is there."""
-    from massact.sweep.executors.options import CommandContext
+    from massact.sweep.executors import CommandContext
     from massact.sweep.executors.ray.executor import RayExecutor
 
     context = CommandContext(

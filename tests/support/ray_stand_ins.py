@@ -9,7 +9,7 @@ from massact.domain import Cell, Generation, JudgeIdentity, ModelIdentity, Recip
 from massact.errors import JudgeError, ModelError
 from massact.evaluation import Part, PlannedCell
 from massact.judges.base import Exchange, Usage, Verdict
-from massact.sweep.judging import Generated
+from massact.sweep.executors.base import Generated
 
 IDENTITY = JudgeIdentity("scripted", "m", "p")
 SETTING = Setting(ModelIdentity("tiny", "0", "float32"), "trait", "t", "q", 0, "c", Generation(4), IDENTITY)
@@ -84,7 +84,7 @@ class TinyEngine:
     """The real engine, on a tiny model."""
 
     def __init__(self) -> None:
-        from massact.sweep import generating as engine
+        from massact.sweep.executors import local as engine
         from tests.support.tiny import tiny_model
 
         class Tiny(engine.ModelEngine):

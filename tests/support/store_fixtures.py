@@ -16,7 +16,7 @@ from unittest import mock
 from massact.labels import parse_label
 from massact.query import Answers
 from massact.query.evaluations import StoredEvaluations, as_evaluations
-from massact.store.read import Failure, Stored
+from massact.store.read.base import Failure, Stored
 from massact.store.schema import (
     EvaluationRow,
     Kind,

@@ -21,7 +21,7 @@ from massact.store.schema import (
     point_of,
 )
 from massact.sweep.reuse import Same, alike_lines, known_results
-from massact.vectors.geometry import alike_groups, likeness
+from massact.vectors.methods import alike_groups, likeness
 from tests.support.store_fixtures import EXPERIMENT, answers_of, evaluated, evaluation_row, stored
 from tests.support.sweep_cells import cells
 

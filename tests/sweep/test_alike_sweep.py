@@ -15,9 +15,8 @@ import massact
 from massact.cli.app import cli
 from massact.evaluation import FailedCell, PlannedCell
 from massact.labels import format_label
-from massact.store.read import open_store
+from massact.store.read import open_store, stored_runs
 from massact.store.read.base import Stored
-from massact.store.read.contents import stored_runs
 from massact.store.schema import EvaluationRow, Kind, MlflowTag, Tag
 from massact.sweep import driver as evaluate
 from massact.sweep.executors import local

@@ -14,12 +14,11 @@ import massact
 from massact.cli.app import cli
 from massact.config import load_experiment
 from massact.data.traits import split_questions
-from massact.store.read import RunStore, open_store
+from massact.store.read import RunStore, open_store, stored_runs
 from massact.store.read.base import Stored
-from massact.store.read.contents import stored_runs
 from massact.store.schema import POINT_TAG, Artifact, EvaluationRow, Kind, MlflowTag, Tag
 from massact.store.write.client import connect
-from massact.store.write.tensors import read_responses
+from massact.store.write.stages import read_responses
 from massact.store.write.tracker import PROJECT_RUN
 from massact.sweep.claims import Sharing
 from massact.sweep.confirm import run_confirm
@@ -185,7 +184,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         raise AssertionError("weights were loaded")
 
     with monkeypatch.context() as patched:
-        patched.setattr("massact.sweep.generating.load_model", load)
+        patched.setattr("massact.sweep.executors.local.load_model", load)
         yield
 
 

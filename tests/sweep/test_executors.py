@@ -15,13 +15,10 @@ from massact.keys import cell_key
 from massact.store.read import open_store
 from massact.store.schema import Kind
 from massact.store.spool import Spool
-from massact.store.write.evaluations import RunMaker
-from massact.store.write.rows import Baseline, Place
+from massact.store.write.evaluations import Baseline, Place, RunMaker
 from massact.store.write.tracker import OpenRun, Tracker
-from massact.sweep.executors.base import Executor, JudgeUse, Work
-from massact.sweep.executors.local import LocalExecutor, evaluate_cells
-from massact.sweep.generating import CellGenerator
-from massact.sweep.judging import Generated
+from massact.sweep.executors.base import Executor, Generated, JudgeUse, Work
+from massact.sweep.executors.local import CellGenerator, LocalExecutor, evaluate_cells
 from tests.support import ray_cluster
 from tests.support.ray_stand_ins import (
     IDENTITY,

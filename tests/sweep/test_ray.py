@@ -18,11 +18,10 @@ from massact.errors import ExecutorError, ModelError, UsageError
 from massact.evaluation import Evaluation, FailedCell, PlannedCell, silent
 from massact.store.read import open_store
 from massact.store.spool import Spool
-from massact.store.write.evaluations import RunMaker
-from massact.store.write.rows import Baseline, Place
+from massact.store.write.evaluations import Baseline, Place, RunMaker
 from massact.store.write.tracker import Tracker
+from massact.sweep.executors import CommandContext, Environment, RayOptions
 from massact.sweep.executors.base import ModelUse
-from massact.sweep.executors.options import CommandContext, Environment, RayOptions
 from massact.sweep.executors.ray import cluster as cluster_module
 from massact.sweep.executors.ray.cluster import reaches_anywhere, require_ray
 from massact.sweep.executors.ray.run import AHEAD, Run

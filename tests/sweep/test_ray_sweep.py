@@ -19,12 +19,11 @@ import pytest
 
 from massact.config import load_experiment
 from massact.labels import parse_label
-from massact.store.read import open_store
-from massact.store.read.contents import stored_runs
+from massact.store.read import open_store, stored_runs
 from massact.store.schema import Artifact, Kind, Tag, WorkerMetric
-from massact.store.write.tensors import read_responses, read_tensor
+from massact.store.write.stages import read_responses, read_tensor
 from massact.sweep.context import Session, Workload
-from massact.sweep.executors.options import RayOptions
+from massact.sweep.executors import RayOptions
 from massact.sweep.planner import Overrides
 from massact.workflow.steps import Request, run_calibrate, run_evaluate, run_extract
 from tests.support import ray_cluster

@@ -176,7 +176,7 @@ def test_a_gap_whose_cells_failed_before_is_tried_again(
         EXPERIMENT.format(grid="20, 24, 90", least="4").replace("mean_diff_top1]", "mean_diff_preclean]")
     )
     with monkeypatch.context() as patched:
-        patched.setattr("massact.sweep.generating.CellGenerator._generate", fail)
+        patched.setattr("massact.sweep.executors.local.CellGenerator._generate", fail)
         broken = run(folder, "fill-gaps")
         assert broken.exit_code == 1
         assert "2 coefficients failed or were not scored" in broken.output

@@ -5,7 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from massact.sweep.executors.ray.shards import ALONE_AT_MOST, Shard, ShardQueue
+from massact.sweep.executors.ray.run import ALONE_AT_MOST, Shard, ShardQueue
 
 
 def drain(queue: ShardQueue, n_workers: int) -> list[Shard]:

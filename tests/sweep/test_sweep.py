@@ -9,9 +9,8 @@ from massact.errors import JudgeError
 from massact.evaluation import Evaluation, FailedCell, PlannedCell
 from massact.judges.base import Exchange, Verdict
 from massact.judges.caching import CachingJudge
-from massact.sweep.executors.local import evaluate_cells
-from massact.sweep.generating import CellGenerator
-from massact.sweep.judging import AHEAD, THREAD, Generated
+from massact.sweep.executors.base import AHEAD, THREAD, Generated
+from massact.sweep.executors.local import CellGenerator, evaluate_cells
 from tests.support.sweep_cells import IDENTITY, cells
 from tests.support.tiny import tiny_model
 

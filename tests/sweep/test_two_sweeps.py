@@ -9,9 +9,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from massact.store.read import open_source
+from massact.store.read import open_source, stored_runs
 from massact.store.read.base import UNENDED
-from massact.store.read.contents import stored_runs
 from massact.store.schema import Kind, Tag
 from tests.support.judge_server import JudgeServer, Reply, Request, completion, score_70_and_90
 from tests.support.judged_place import N_CELLS, Place, is_canary

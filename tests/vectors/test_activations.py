@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 from massact.errors import DataError
-from massact.vectors.activations import Continued, continue_prompts, window_means
-from massact.vectors.calibrate import calibrate
+from massact.vectors.activations import Continued, calibrate, continue_prompts, window_means
 from massact.vectors.positions import parse_position
 from tests.support.tiny import D_MODEL, N_LAYERS, prompts, tiny_model
 

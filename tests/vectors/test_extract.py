@@ -15,9 +15,8 @@ from massact.labels import format_label, parse_label
 from massact.vectors import extract, methods
 from massact.vectors.activations import Activations, split_sides
 from massact.vectors.extract import clean_after, declared_recipes, make_vectors, validation_metrics
-from massact.vectors.geometry import cosine
 from massact.vectors.massive_dims import Calibration, LayerMassive
-from massact.vectors.methods import ProbeDidNotConvergeWarning, extract_vector, normalise, zero_dims
+from massact.vectors.methods import ProbeDidNotConvergeWarning, cosine, extract_vector, normalise, zero_dims
 
 N_LAYERS, D_MODEL = 3, 16
 OWN_DIMS = ((4, 9, 0, 1, 2), (9, 4, 5, 6, 7), (9, 10, 4, 11, 12))

@@ -10,8 +10,7 @@ from torch import nn
 
 from massact.labels import parse_label
 from massact.models.load import SteerableModel
-from massact.vectors.activations import Continued, window_means
-from massact.vectors.calibrate import calibrate
+from massact.vectors.activations import Continued, calibrate, window_means
 from massact.vectors.methods import extract_vector, mean_diff
 from massact.vectors.positions import parse_position
 from tests.support.tiny import D_MODEL, N_LAYERS, tiny_model

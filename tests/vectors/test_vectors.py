@@ -19,7 +19,6 @@ from massact.domain import METHODS, NO_CLEANING, Cleaning, Recipe
 from massact.errors import DataError, UsageError
 from massact.labels import parse_label
 from massact.vectors import methods
-from massact.vectors.geometry import cosine, massive_energy, relative_strength, separation, vector_digest
 from massact.vectors.massive_dims import (
     Calibration,
     LayerMassive,
@@ -28,7 +27,17 @@ from massact.vectors.massive_dims import (
     parse_calibration,
     uniform_dims,
 )
-from massact.vectors.methods import ProbeDidNotConvergeWarning, extract_vector, normalise, zero_dims
+from massact.vectors.methods import (
+    ProbeDidNotConvergeWarning,
+    cosine,
+    extract_vector,
+    massive_energy,
+    normalise,
+    relative_strength,
+    separation,
+    vector_digest,
+    zero_dims,
+)
 
 D_MODEL = 64
 MASSIVE = (3, 40)

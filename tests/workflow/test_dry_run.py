@@ -92,7 +92,7 @@ def test_it_follows_the_store_and_loads_no_weights(empty: Path, monkeypatch: pyt
     def load(*_: object, **__: object) -> None:
         raise AssertionError("weights were loaded")
 
-    monkeypatch.setattr("massact.sweep.generating.load_model", load)
+    monkeypatch.setattr("massact.sweep.executors.local.load_model", load)
     before = _tree(empty)
     one, two, three = _forecasts(empty)
     assert _tree(empty) == before

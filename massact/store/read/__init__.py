@@ -3,15 +3,279 @@
 Nothing here writes, and neither torch nor mlflow is imported.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, cast
 
+from massact._gc import collector_paused
 from massact.addresses import is_database, scheme_of, shown_uri
 from massact.errors import UnusableStoreError
 from massact.plugins import load_plugin, plugin_names
-from massact.store.read.base import Failure, PhaseRun, RunSource, Stored, newest_per_key
-from massact.store.read.reader import RunStore
+from massact.store.read.base import (
+    FINISHED,
+    Failure,
+    PhaseRun,
+    RawPoints,
+    RawRun,
+    RunSource,
+    ScoreStep,
+    Stored,
+    newest_per_key,
+)
 from massact.store.retry import Patience
+from massact.store.schema import (
+    COHERENCE_SCORE,
+    ROW_TAGS,
+    TRAIT_SCORE,
+    Declared,
+    EvaluationRow,
+    Kind,
+    Points,
+    PublishedRow,
+    Scores,
+    StageRow,
+    Tag,
+    declared_prefix,
+    decode_declared,
+    decode_evaluation,
+    decode_many_scores,
+    decode_points,
+    decode_published,
+    decode_stage,
+    point_of,
+)
+from massact.store.schema.rows import RowT
+
+# The run store over any source of raw runs: decodes rows, keeps one run per key.
+
+_STAGES = (Kind.CALIBRATION, Kind.EXTRACTION)
+
+
+class RunStore:
+    """Reads what `massact.store.write` wrote; `massact.store.read.open_store` opens one.
+
+    Every method raises `StoreError` where it cannot.
+    """
+
+    def __init__(self, source: RunSource) -> None:
+        self._source = source
+        self._unreadable: dict[str, None] = {}
+        self._n_foreign: dict[str, int] = {}
+        self._undeclared: dict[str, None] = {}
+
+    @property
+    def warnings(self) -> list[str]:
+        """What was left out of the answers so far, and why."""
+        warnings = [*self._source.notes, *self._undeclared]
+        if count := len(self._unreadable):
+            runs = "1 run holds" if count == 1 else f"{count} runs hold"
+            first = next(iter(self._unreadable))
+            warnings.insert(0, f"{runs} a row that cannot be read, left out (first: {first})")
+        return warnings
+
+    def answer(self, asked: Mapping[str, Any]) -> bytes | None:
+        """A tracking server's own answer to a question; `None` where the store answers none."""
+        ask: Callable[[Mapping[str, Any]], bytes | None] | None = getattr(self._source, "answer", None)
+        return ask(asked) if ask else None
+
+    def experiments(self) -> list[str]:
+        """The names of the experiments that it holds runs of, sorted."""
+        return sorted(self._source.experiments())
+
+    def declared(self, experiment: str) -> Declared | None:
+        """What the experiment's file declared when a phase of it last ran; `None` where the store does not say."""
+        _check_named(experiment)
+        dated: list[tuple[int, Declared]] = []
+        for tags in self._source.experiment_tags(declared_prefix(experiment)):
+            try:
+                declared = decode_declared(experiment, tags)
+            except ValueError as error:
+                said = f"what the store keeps of the experiment file cannot be read ({error}): run a phase of it again"
+                self._undeclared[said] = None
+            else:
+                dated += [declared] if declared else []
+        return max(dated, key=lambda pair: pair[0])[1] if dated else None
+
+    def points(self, experiment: str) -> Points:
+        """The finished evaluations as questions see them, one per key, in no order.
+
+        From the tag made for it; of a run without a readable one, from its whole row.
+        """
+        with collector_paused():
+            return self._points(experiment, self._raw_points(experiment))
+
+    def points_and_failures(self, experiment: str) -> tuple[Points, list[Failure]]:
+        """The points, and the newest failed run of each evaluation that has no finished run."""
+        with collector_paused():
+            raw = self._raw_points(experiment)
+            points = self._points(experiment, raw)
+            return points, self._failures(raw.failed, set(points.keys) if raw.failed else set())
+
+    def failures(self, experiment: str) -> list[Failure]:
+        """The newest failed run of each evaluation that has no finished run."""
+        return self.points_and_failures(experiment)[1]
+
+    def _raw_points(self, experiment: str) -> RawPoints:
+        _check_named(experiment)
+        raw = self._source.points(experiment)
+        self._n_foreign[experiment] = raw.n_foreign
+        return raw
+
+    def _points(self, experiment: str, raw: RawPoints) -> Points:
+        points, unreadable = decode_points(experiment, raw.tagged)
+        others = raw.others + self._source.finished_runs(unreadable, tags=(Tag.ROW,))
+        rows = self._decoded(others, Kind.EVALUATION, decode_evaluation)
+        more = (point_of(run.row, run.run_id, run.finished_at) for run in rows)
+        return points.joined([point for point in more if point is not None]).newest()
+
+    def _failures(self, failed: Sequence[RawRun], finished: set[str]) -> list[Failure]:
+        errors = {run.run_id: run.tags.get(Tag.ERROR, "") for run in failed}
+        open_runs = [run for run in failed if run.tags.get(Tag.KEY) not in finished]
+        newest = newest_per_key(self._decoded(open_runs, Kind.EVALUATION, decode_evaluation))
+        return [
+            Failure(run.run_id, run.finished_at, errors[run.run_id], run.row)
+            for run in newest
+            if run.row.key not in finished
+        ]
+
+    def rows(self, run_ids: Iterable[str]) -> dict[str, EvaluationRow]:
+        """The whole rows of finished runs; a run that holds no readable one is absent."""
+        runs = self._source.finished_runs(list(dict.fromkeys(run_ids)), tags=ROW_TAGS)
+        return {run.run_id: run.row for run in self._decoded(runs, None, decode_evaluation)}
+
+    def evaluations(self, experiment: str) -> list[Stored[EvaluationRow]]:
+        """The finished evaluations whole, one per key, the oldest first."""
+        return self._rows(experiment, Kind.EVALUATION, decode_evaluation)
+
+    def baselines(self, experiment: str) -> list[Stored[EvaluationRow]]:
+        """The finished baselines, one per key, the oldest first."""
+        return self._rows(experiment, Kind.BASELINE, decode_evaluation)
+
+    def confirmations(self, experiment: str) -> list[Stored[EvaluationRow]]:
+        """The finished confirmations, their baselines too, one per key, the oldest first."""
+        return self._rows(experiment, Kind.CONFIRMATION, decode_evaluation)
+
+    def screenings(self, experiment: str) -> list[Stored[EvaluationRow]]:
+        """Cells that were given up on a part of their questions, one per key, the oldest first."""
+        return self._rows(experiment, Kind.SCREENING, decode_evaluation)
+
+    def stages(self, kind: Kind, experiment: str) -> list[Stored[StageRow]]:
+        """The finished calibrations or extractions, one per key, the oldest first.
+
+        Raises:
+            ValueError: `kind` is not a stage.
+            StoreError: the store cannot be read.
+        """
+        if kind not in _STAGES:
+            raise ValueError(f"{kind!r} is not a stage; there are {', '.join(_STAGES)}")
+        return self._rows(experiment, kind, decode_stage)
+
+    def published(self, experiment: str) -> list[Stored[PublishedRow]]:
+        """The published figures, one per key, the oldest first."""
+        return self._rows(experiment, Kind.PUBLISHED, decode_published)
+
+    def count_foreign(self, experiment: str) -> int:
+        """Finished runs of other tools in the MLflow experiments that hold this one's evaluations.
+
+        As of the last reading of its points.
+        """
+        if experiment not in self._n_foreign:
+            self.points(experiment)
+        return self._n_foreign[experiment]
+
+    def phases(self, experiment: str) -> list[PhaseRun]:
+        """The runs of entry points in any status, by their start."""
+        raw = self._runs(experiment, Kind.PHASE, (), (Tag.PHASE,))
+        return [
+            PhaseRun(run.run_id, run.tags.get(Tag.PHASE, ""), run.status, run.started_at, run.finished_at)
+            for run in sorted(raw, key=_start)
+        ]
+
+    def finished_keys(self, experiment: str) -> dict[str, str]:
+        """Key to run id of every finished evaluation, baseline, calibration and extraction.
+
+        The points are decoded, not the key's tag read: a key whose evaluation no query can read is
+        not finished, or its place would stay empty for ever.
+        """
+        points = self.points(experiment)
+        keys = dict(zip(points.keys, points.run_ids, strict=True))
+        keys.update({run.row.key: run.run_id for run in self.baselines(experiment)})
+        for kind in _STAGES:
+            keys.update({run.row.key: run.run_id for run in self.stages(kind, experiment)})
+        return keys
+
+    def scores(self, run_ids: Iterable[str]) -> dict[str, Scores]:
+        """Per-question scores of finished runs; a run that holds no readable row is absent.
+
+        From the tag `massact.scores`, and where that is absent (too long for a tag) or cannot be read
+        from the stepped metrics, which hold the same.
+        """
+        asked = list(dict.fromkeys(run_ids))
+        with collector_paused():
+            texts = self._source.finished_values(asked, Tag.SCORES)
+            pairs = zip(texts, decode_many_scores(list(texts.values())), strict=True)
+            scores = {run_id: decoded for run_id, decoded in pairs if decoded is not None}
+        rows = self.rows([run_id for run_id in asked if run_id not in scores])
+        steps = self._source.score_steps(list(rows)) if rows else {}
+        return scores | {run_id: _stepped_scores(steps.get(run_id, []), row) for run_id, row in rows.items()}
+
+    def close(self) -> None:
+        self._source.close()
+
+    def _rows(
+        self, experiment: str, kind: Kind, decode: Callable[[str, str | None], RowT]
+    ) -> list[Stored[RowT]]:
+        runs = self._runs(experiment, kind, (FINISHED,), ROW_TAGS)
+        return newest_per_key(self._decoded(runs, kind, decode))
+
+    def _runs(
+        self, experiment: str, kind: Kind, statuses: Sequence[str], tags: Sequence[str]
+    ) -> list[RawRun]:
+        _check_named(experiment)
+        return self._source.runs(experiment, kind=kind, statuses=statuses, tags=tags)
+
+    def _decoded(
+        self, runs: Iterable[RawRun], kind: Kind | None, decode: Callable[[str, str | None], RowT]
+    ) -> list[Stored[RowT]]:
+        decoded = []
+        for run in sorted(runs, key=_start):
+            with suppress(ValueError, TypeError):
+                row = decode(run.tags.get(Tag.ROW, ""), run.tags.get(Tag.CELL))
+                if kind is None or row.kind == kind:
+                    decoded.append(Stored(run.run_id, run.status, run.finished_at, row))
+                    continue
+            self._unreadable[run.run_id] = None
+        return decoded
+
+
+def _check_named(experiment: str) -> None:
+    if not experiment:
+        raise UnusableStoreError("no experiment named: give the name that the experiment file declares")
+
+
+def _start(run: RawRun) -> tuple[int, str]:
+    return (run.started_at if run.started_at is not None else -1, run.run_id)
+
+
+_MOST_QUESTIONS = 1_000_000
+"""No set of questions is larger, whatever a row or a step says; so many take 16 MB a run."""
+
+
+def _stepped_scores(steps: Sequence[ScoreStep], row: EvaluationRow) -> Scores:
+    steps = [step for step in steps if 0 <= step.question < _MOST_QUESTIONS]
+    n_questions = row.n_questions
+    if n_questions is None or n_questions > _MOST_QUESTIONS or (row.origin == "imported" and not steps):
+        # a file may claim any number, or none: as many as have a score
+        n_questions = max((step.question + 1 for step in steps), default=0)
+    values: dict[str, list[float | None]] = {
+        metric: [None] * n_questions for metric in (TRAIT_SCORE, COHERENCE_SCORE)
+    }
+    for step in steps:
+        if step.question < n_questions and step.metric in values:
+            values[step.metric][step.question] = step.score
+    return Scores(tuple(values[TRAIT_SCORE]), tuple(values[COHERENCE_SCORE]))
+
 
 _ALLOWED = "sqlite:///PATH, postgresql://USER@HOST/DATABASE, http://HOST:PORT or https://HOST"
 
@@ -29,9 +293,9 @@ def open_source(tracking_uri: str) -> RunSource:
         return SqlSource(tracking_uri.strip())
     scheme = scheme_of(tracking_uri)
     if scheme in ("http", "https"):
-        from massact.store.read.rest import ServedSource
+        from massact.store.read.rest import RestSource
 
-        return ServedSource(tracking_uri.strip())
+        return RestSource(tracking_uri.strip())
     if scheme in plugin_names("stores"):
         source: RunSource = load_plugin("stores", scheme)(tracking_uri.strip())
         return source
@@ -50,7 +314,7 @@ def open_store(tracking_uri: str, *, may_be_absent: bool = False) -> RunStore:
         StoreError: no such kind of store, it cannot be reached, or it is not MLflow's.
     """
     if may_be_absent:
-        from massact.store.read.database import is_absent
+        from massact.store.databases import is_absent
         from massact.store.read.sql import NoRuns
 
         if is_absent(tracking_uri):
@@ -105,13 +369,48 @@ def open_patient_store(tracking_uri: str, patience: Patience) -> RunStore:
     return cast(RunStore, _PatientStore(tracking_uri, patience))
 
 
-__all__ = [
-    "Failure",
-    "PhaseRun",
-    "RunStore",
-    "Stored",
-    "newest_per_key",
-    "open_patient_store",
-    "open_source",
-    "open_store",
-]
+# Finished runs one by one, in constant memory: for imports, which ask what is there, and for exports.
+
+_CONTENT_KINDS = (Kind.EVALUATION, Kind.BASELINE, Kind.CALIBRATION, Kind.PUBLISHED)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredContent:
+    """By what a stored result is known again."""
+
+    key: str
+    finished_at: int | None
+    """Milliseconds since 1970; `None` where the run has no end."""
+    content: str | None
+    """Digest of the line that it was imported from; `None` where massact measured it."""
+    kind: Kind | None = None
+
+
+def stored_contents(tracking_uri: str, experiment: str) -> Iterator[StoredContent]:
+    """Every finished result of an experiment that is not deleted. A store that is not there yet has none.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    from massact.store.databases import is_absent
+
+    if is_absent(tracking_uri):
+        return
+    for run in stored_runs(tracking_uri, experiment, *_CONTENT_KINDS, tags=(Tag.KEY, Tag.CONTENT, Tag.KIND)):
+        key = run.tags.get(Tag.KEY)
+        if key is not None:
+            yield StoredContent(key, run.finished_at, run.tags.get(Tag.CONTENT), Kind(run.tags[Tag.KIND]))
+
+
+def stored_runs(tracking_uri: str, experiment: str, *kinds: Kind, tags: Sequence[str]) -> Iterator[RawRun]:
+    """The finished runs of some kinds that are not deleted, superseded ones too, in no order.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    source = open_source(tracking_uri)
+    try:
+        for page in source.pages(experiment, kinds, tags=tags):
+            yield from page
+    finally:
+        source.close()

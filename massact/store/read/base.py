@@ -1,12 +1,13 @@
 """What a run store answers, and the source of raw runs that a tracking database or a tracking server is for it."""
 
+import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol
 
-from massact.store.schema import EvaluationRow, Kind, PublishedRow, RunText, StageRow
-
-RowT = TypeVar("RowT", EvaluationRow, StageRow, PublishedRow)
+from massact.json_text import parse_object
+from massact.store.schema import EvaluationRow, Kind, RunText
+from massact.store.schema.rows import RowT
 
 FINISHED, FAILED = "FINISHED", "FAILED"
 """MLflow's run statuses that queries ask for."""
@@ -142,3 +143,49 @@ class RunSource(Protocol):
 
     def close(self) -> None:
         """Let go of connections."""
+
+
+# Raw runs as a tracking server with the query API serves them to our own reader, as JSON. Of a point's text the last
+# line, which all coefficients of a layer share, is sent once: it is the most of it.
+
+WIRE_TYPE = "application/vnd.massact.raw; version=2"
+"""The media type of all answers; another version is another reader's."""
+MAX_RUN_IDS = 250_000
+"""Runs that are asked about in one request."""
+
+
+def packed(**values: Any) -> bytes:
+    """What a source gives as JSON: runs and steps as lists of their fields."""
+    return json.dumps(values, separators=(",", ":"), default=_fields).encode()
+
+
+def _fields(value: RawRun | ScoreStep) -> list[Any]:
+    return [getattr(value, name) for name in value.__slots__]
+
+
+def pack_points(points: RawPoints) -> bytes:
+    """The evaluations of an experiment."""
+    ends: dict[str, int] = {}
+    tagged = []
+    for run_id, finished_at, text in points.tagged:
+        start = text.rfind("\n") + 1
+        tagged.append((run_id, finished_at, text[:start], ends.setdefault(text[start:], len(ends))))
+    others, failed = points.others, points.failed
+    return packed(ends=list(ends), tagged=tagged, others=others, failed=failed, n_foreign=points.n_foreign)
+
+
+def unpack_points(data: bytes) -> RawPoints:
+    """What `pack_points` wrote.
+
+    Raises:
+        ValueError, KeyError, IndexError, TypeError: it is something else.
+    """
+    values = parse_object(data)
+    ends = values["ends"]
+    tagged = [(run_id, finished_at, text + ends[end]) for run_id, finished_at, text, end in values["tagged"]]
+    return RawPoints(tagged, as_runs(values["others"]), as_runs(values["failed"]), values["n_foreign"])
+
+
+def as_runs(values: Iterable[Any]) -> list[RawRun]:
+    """Runs from lists of their fields."""
+    return [RawRun(*fields) for fields in values]

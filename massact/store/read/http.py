@@ -53,8 +53,17 @@ class TrackingServer:
         Raises:
             StoreError: the server does not answer in time, refuses the login, or is not MLflow's.
         """
-        content = {"query" if verb == "GET" else "body": query}
-        return self._read(self.fetch(verb, f"api/2.0/mlflow/{path}", **content), verb, path)
+        answer = self.fetch(verb, f"api/2.0/mlflow/{path}", **{"query" if verb == "GET" else "body": query})
+        try:
+            content = answer.json()
+        except (ValueError, RecursionError):
+            content = None
+        # a redirect may turn POST into GET, whose answer would be to another question
+        if answer.ok and answer.request.method == verb and _is_answer(content, path):
+            return dict(content)
+        said = self._refusal(answer, content, path)
+        is_down = status_passes(answer.status_code) or said.endswith(_BROKEN_OFF)
+        raise (StoreError if is_down else UnusableStoreError)(said)
 
     def fetch(
         self,
@@ -94,20 +103,7 @@ class TrackingServer:
             ) from error
 
     def close(self) -> None:
-        """Let go of connections."""
         self._session.close()
-
-    def _read(self, answer: requests.Response, verb: str, path: str) -> Mapping[str, Any]:
-        try:
-            content = answer.json()
-        except (ValueError, RecursionError):
-            content = None
-        # a redirect may turn POST into GET, whose answer would be to another question
-        if answer.ok and answer.request.method == verb and _is_answer(content, path):
-            return dict(content)
-        said = self._refusal(answer, content, path)
-        is_down = status_passes(answer.status_code) or said.endswith(_BROKEN_OFF)
-        raise (StoreError if is_down else UnusableStoreError)(said)
 
     def _refusal(self, answer: requests.Response, content: object, path: str) -> str:
         status, codes = answer.status_code, requests.codes

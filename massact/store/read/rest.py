@@ -10,28 +10,33 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 import requests
 
 from massact.errors import StoreError
-from massact.store.read.base import FAILED, FINISHED, RawPoints, RawRun, RunSource, ScoreStep
-from massact.store.read.http import TrackingServer
-from massact.store.read.served import (
+from massact.json_text import parse_object
+from massact.store.read.base import (
+    FAILED,
+    FINISHED,
     MAX_RUN_IDS,
     WIRE_TYPE,
+    RawPoints,
+    RawRun,
+    RunSource,
+    ScoreStep,
+    as_runs,
     unpack_points,
-    unpack_runs,
-    unpack_steps,
-    unpack_values,
 )
+from massact.store.read.http import TrackingServer
 from massact.store.schema import COHERENCE_SCORE, TRAIT_SCORE, Kind, Tag, point_tag
 
 _PAGE = 1000  # runs; one of an evaluation takes some 8 kB as JSON and 60 kB parsed
 _EXPERIMENTS_PAGE = 1000
 _HISTORY_PAGE = 25000  # the most that MLflow gives
 _IDS_PER_QUERY = 100  # the server's filter parser slows down with the length of the list
+S = TypeVar("S")
 T = TypeVar("T")
 RAW = "massact/v1/raw"
 _OURS = "X-Massact-Version"
@@ -46,7 +51,7 @@ _Run = Mapping[str, Any]
 
 
 class RestSource(RunSource):
-    """A `RunSource` over a tracking server.
+    """A `RunSource` over a tracking server, by the query API where the server has it.
 
     The login and the time limit come from MLflow's own variables: see `TrackingServer`.
 
@@ -59,13 +64,28 @@ class RestSource(RunSource):
     def __init__(self, uri: str) -> None:
         self._server = TrackingServer(uri)
         self._scores: dict[str, str | None] = {}
+        self._has_api = True
+        """Until an answer shows that it has not."""
         self._experiment_ids()
+
+    def answer(self, asked: Mapping[str, Any]) -> bytes | None:
+        """A server's own answer to a question (`massact.query.question`); `None` where it has none."""
+        return self._ask("POST", "answer", bytes, body=asked)
 
     def runs(
         self, experiment: str, *, kind: Kind | None, statuses: Sequence[str], tags: Sequence[str]
     ) -> list[RawRun]:
-        runs = (run for status in statuses or ("",) for run in self._of_experiment(experiment, status, kind))
-        return [_raw_run(run, tags) for run in runs]
+        if kind is not None:
+            asked = {
+                "experiment": experiment,
+                "kind": kind.value,
+                "status": list(statuses),
+                "tag": _names(tags),
+            }
+            runs = self._ask("GET", "runs", lambda data: as_runs(parse_object(data)["runs"]), query=asked)
+            if runs is not None:
+                return runs
+        return self._search_runs(experiment, kind, statuses, tags)
 
     def pages(
         self, experiment: str, kinds: Collection[str], *, tags: Sequence[str]
@@ -107,6 +127,10 @@ class RestSource(RunSource):
                 return known
 
     def points(self, experiment: str) -> RawPoints:
+        points = self._ask("GET", "points", unpack_points, query={"experiment": experiment})
+        return self._search_points(experiment) if points is None else points
+
+    def _search_points(self, experiment: str) -> RawPoints:
         """The server serialises every param, metric and tag of every run: that is what takes the time."""
         wanted, points = point_tag(experiment), RawPoints([], [], [], 0)
         homes: set[str] = set()
@@ -117,9 +141,8 @@ class RestSource(RunSource):
             if tags[Tag.KIND] != Kind.EVALUATION:
                 continue
             raw = _raw_run(run, () if wanted in tags else (Tag.ROW,))
-            self._scores[raw.run_id] = tags.get(
-                Tag.SCORES
-            )  # they came along, and would take as long to ask for
+            # they came along, and would take as long to ask for
+            self._scores[raw.run_id] = tags.get(Tag.SCORES)
             homes.add(str(run["info"]["experiment_id"]))
             if wanted in tags:
                 points.tagged.append((raw.run_id, raw.finished_at, tags[wanted]))
@@ -127,12 +150,15 @@ class RestSource(RunSource):
                 points.others.append(raw)
         no_kind = f"attributes.status = '{FINISHED}' AND tags.`{Tag.KIND}` IS NULL"
         n_foreign = sum(1 for _ in self._search(no_kind, sorted(homes))) if homes else 0
-        failed = RestSource.runs(
-            self, experiment, kind=Kind.EVALUATION, statuses=(FAILED,), tags=(Tag.ROW, Tag.ERROR, Tag.KEY)
-        )
+        failed = self._search_runs(experiment, Kind.EVALUATION, (FAILED,), (Tag.ROW, Tag.ERROR, Tag.KEY))
         return replace(points, failed=failed, n_foreign=n_foreign)
 
     def finished_runs(self, run_ids: Sequence[str], *, tags: Sequence[str]) -> list[RawRun]:
+        told = self._ask_about(
+            "finished", run_ids, lambda _ids, values: as_runs(values["runs"]), tags=_names(tags)
+        )
+        if told is not None:
+            return list(chain.from_iterable(told))
         runs = []
         for chunk in chunks(run_ids, _IDS_PER_QUERY):
             ids = ", ".join(f"'{run_id}'" for run_id in chunk)
@@ -142,12 +168,30 @@ class RestSource(RunSource):
 
     def finished_values(self, run_ids: Sequence[str], tag: str) -> dict[str, str]:
         """Scores that were read with the points are still known."""
+        if not self._scores:
+            told = self._ask_about(
+                "values",
+                run_ids,
+                lambda ids, values: list(zip(ids, values["values"], strict=True)),
+                tag=str(tag),
+            )
+            if told is not None:
+                return {run_id: text for run_id, text in chain.from_iterable(told) if text is not None}
         known = self._scores if tag == Tag.SCORES else {}
         runs = self.finished_runs([run_id for run_id in run_ids if run_id not in known], tags=(tag,))
         values = {run.run_id: run.tags[tag] for run in runs if tag in run.tags}
         return values | {run_id: text for run_id in run_ids if (text := known.get(run_id)) is not None}
 
     def score_steps(self, run_ids: Sequence[str]) -> dict[str, list[ScoreStep]]:
+        told = self._ask_about(
+            "steps",
+            run_ids,
+            lambda _ids, values: [
+                (run_id, [ScoreStep(*step) for step in steps]) for run_id, steps in values["steps"].items()
+            ],
+        )
+        if told is not None:
+            return {run_id: [] for run_id in run_ids} | dict(chain.from_iterable(told))
         metrics = (TRAIT_SCORE, COHERENCE_SCORE)
         return {
             run_id: [step for metric in metrics for step in self._steps(run_id, metric)] for run_id in run_ids
@@ -155,6 +199,12 @@ class RestSource(RunSource):
 
     def close(self) -> None:
         self._server.close()
+
+    def _search_runs(
+        self, experiment: str, kind: Kind | None, statuses: Sequence[str], tags: Sequence[str]
+    ) -> list[RawRun]:
+        runs = (run for status in statuses or ("",) for run in self._of_experiment(experiment, status, kind))
+        return [_raw_run(run, tags) for run in runs]
 
     def _experiment_ids(self) -> list[str]:
         return [home["experiment_id"] for home in self._experiments()]
@@ -200,8 +250,14 @@ class RestSource(RunSource):
     def _steps(self, run_id: str, metric: str) -> list[ScoreStep]:
         query = {"run_id": run_id, "metric_key": metric, "max_results": _HISTORY_PAGE}
         pages = self._pages("GET", "metrics/get-history", query)
-        values = [_metric_value(entry) for page in pages for entry in page.get("metrics", ())]
-        newest = {step: value for _, value, step in sorted(v for v in values if math.isfinite(v[1]))}
+        # NaN and the infinities come as text, an infinity of MLflow's database as 1.8e308
+        values = sorted(
+            (int(entry.get("timestamp", 0)), value, int(entry.get("step", 0)))
+            for page in pages
+            for entry in page.get("metrics", ())
+            if math.isfinite(value := float(entry["value"])) and abs(value) <= 1e300
+        )
+        newest = {step: value for _, value, step in values}
         return [ScoreStep(metric, step, value) for step, value in newest.items()]
 
     def _pages(self, verb: str, path: str, query: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -210,61 +266,6 @@ class RestSource(RunSource):
             page = self._server.ask(verb, path, {**query, "page_token": token} if token else query)
             yield page
             token = page.get("next_page_token", "")
-
-
-class ServedSource(RestSource):
-    """A `RunSource` over a tracking server, by the query API where the server has it."""
-
-    def __init__(self, uri: str) -> None:
-        super().__init__(uri)
-        self._has_api = True
-        """Until an answer shows that it has not."""
-
-    def answer(self, asked: Mapping[str, Any]) -> bytes | None:
-        """A server's own answer to a question (`massact.query.question`); `None` where it has none."""
-        return self._ask("POST", "answer", bytes, body=asked)
-
-    def points(self, experiment: str) -> RawPoints:
-        points = self._ask("GET", "points", unpack_points, query={"experiment": experiment})
-        return super().points(experiment) if points is None else points
-
-    def runs(
-        self, experiment: str, *, kind: Kind | None, statuses: Sequence[str], tags: Sequence[str]
-    ) -> list[RawRun]:
-        if kind is not None:
-            query = {"experiment": experiment, "kind": kind.value, "status": list(statuses)}
-            runs = self._ask("GET", "runs", unpack_runs, query={**query, "tag": [str(tag) for tag in tags]})
-            if runs is not None:
-                return runs
-        return super().runs(experiment, kind=kind, statuses=statuses, tags=tags)
-
-    def finished_runs(self, run_ids: Sequence[str], *, tags: Sequence[str]) -> list[RawRun]:
-        collected: list[RawRun] = []
-        for ids in chunks(run_ids, MAX_RUN_IDS):
-            body = {"run_ids": ids, "tags": [str(tag) for tag in tags]}
-            if (runs := self._ask("POST", "finished", unpack_runs, body=body)) is None:
-                return super().finished_runs(run_ids, tags=tags)
-            collected += runs
-        return collected
-
-    def finished_values(self, run_ids: Sequence[str], tag: str) -> dict[str, str]:
-        if self._scores:
-            return super().finished_values(run_ids, tag)  # they came along with the points
-        collected: dict[str, str] = {}
-        for ids in chunks(run_ids, MAX_RUN_IDS):
-            body = {"run_ids": ids, "tag": str(tag)}
-            if (values := self._ask("POST", "values", partial(unpack_values, ids), body=body)) is None:
-                return super().finished_values(run_ids, tag)
-            collected |= values
-        return collected
-
-    def score_steps(self, run_ids: Sequence[str]) -> dict[str, list[ScoreStep]]:
-        collected: dict[str, list[ScoreStep]] = {run_id: [] for run_id in run_ids}
-        for ids in chunks(run_ids, MAX_RUN_IDS):
-            if (steps := self._ask("POST", "steps", unpack_steps, body={"run_ids": ids})) is None:
-                return super().score_steps(run_ids)
-            collected |= steps
-        return collected
 
     def _ask(
         self, verb: str, name: str, unpack: Callable[[bytes], T], **content: Mapping[str, Any]
@@ -288,12 +289,32 @@ class ServedSource(RestSource):
             return None
         raise StoreError(f"the tracking server has no time for this: {_detail(answer)}")
 
+    def _ask_about(
+        self,
+        name: str,
+        run_ids: Sequence[str],
+        unpack: Callable[[list[str], Mapping[str, Any]], list[T]],
+        **more: Any,
+    ) -> list[list[T]] | None:
+        """The answers about some runs, many at a time; `None` as of `_ask`."""
+        collected = []
+        for ids in chunks(run_ids, MAX_RUN_IDS):
+            values = self._ask("POST", name, parse_object, body={"run_ids": ids, **more})
+            if values is None:
+                return None
+            collected.append(_unpacked(partial(unpack, ids), values))
+        return collected
+
 
 def chunks(run_ids: Sequence[str], size: int) -> Iterator[list[str]]:
     """Ids in lists of a size; without those that no run can have."""
     sound = [run_id for run_id in run_ids if RUN_ID.fullmatch(run_id)]
     for start in range(0, len(sound), size):
         yield sound[start : start + size]
+
+
+def _names(tags: Sequence[str]) -> list[str]:
+    return [str(tag) for tag in tags]
 
 
 def _tags_of(run: _Run) -> dict[str, str]:
@@ -311,14 +332,6 @@ def _raw_run(run: _Run, tags: Sequence[str]) -> RawRun:
     return RawRun(info["run_id"], info["status"], started_at, finished_at, present, place)
 
 
-def _metric_value(metric: Mapping[str, Any]) -> tuple[int, float, int]:
-    """Timestamp, value and step; NaN and the infinities come as text."""
-    value = float(metric["value"])
-    if abs(value) > 1e300:  # how MLflow's database keeps an infinity
-        value = math.inf
-    return int(metric.get("timestamp", 0)), value, int(metric.get("step", 0))
-
-
 def _detail(answer: requests.Response) -> str:
     try:
         return str(answer.json()["detail"])
@@ -326,7 +339,7 @@ def _detail(answer: requests.Response) -> str:
         return f"it answers {answer.status_code}"
 
 
-def _unpacked(unpack: Callable[[bytes], T], data: bytes) -> T:
+def _unpacked(unpack: Callable[[S], T], data: S) -> T:
     try:
         return unpack(data)
     except (ValueError, KeyError, IndexError, TypeError) as error:

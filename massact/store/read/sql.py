@@ -7,9 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from massact.store.databases import database_errors
-from massact.store.read.base import FAILED, FINISHED, RawPoints, RawRun, RunSource, ScoreStep
-from massact.store.read.database import (
+from massact.store.databases import (
     EXPERIMENT_TAGS,
     EXPERIMENTS,
     METADATA,
@@ -17,9 +15,11 @@ from massact.store.read.database import (
     RUNS,
     TAGS,
     check_schema,
-    explain,
+    database_errors,
     open_database,
+    reading_error,
 )
+from massact.store.read.base import FAILED, FINISHED, RawPoints, RawRun, RunSource, ScoreStep
 from massact.store.schema import COHERENCE_SCORE, POINT_KEYS, TRAIT_SCORE, Kind, Tag, point_tag
 
 _MANY = 5000  # runs that are looked at one by one
@@ -48,7 +48,7 @@ class SqlSource(RunSource):
     ) -> None:
         self._readable = readable
         self._engine, self._name = open_database(uri, statement_seconds=statement_seconds)
-        self._errors = partial(database_errors, partial(explain, name=self._name))
+        self._errors = partial(database_errors, partial(reading_error, name=self._name))
         with self._errors():
             self.notes = check_schema(self._engine, self._name)
 
@@ -269,7 +269,7 @@ class NoRuns(SqlSource):
 
     def __init__(self) -> None:
         self._readable, self.notes, self._name = None, (), "a run store that is not made yet"
-        self._errors = partial(database_errors, partial(explain, name=self._name))
+        self._errors = partial(database_errors, partial(reading_error, name=self._name))
         self._engine = sa.create_engine("sqlite://", poolclass=sa.pool.StaticPool)
         METADATA.create_all(self._engine)
 

@@ -3,62 +3,53 @@
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, TypeVar
+from operator import attrgetter
+from typing import Any
 
-from massact.domain import (
-    Cell,
-    Cleaning,
-    Generation,
-    JudgeIdentity,
-    ModelIdentity,
-    Recipe,
-    Setting,
-    Steering,
-)
+from massact.domain import Cell, Cleaning, Generation, JudgeIdentity, ModelIdentity, Recipe, Setting, Steering
 from massact.keys import cell_key, read_cell, screening_key
 from massact.labels import format_label
 from massact.store.schema.names import Kind
 from massact.store.schema.rows import EvaluationRow
 
-T = TypeVar("T")
+_SETTING = {
+    "model_id": "model.id",
+    "model_revision": "model.revision",
+    "dtype": "model.dtype",
+    "trait": "trait",
+    "trait_digest": "trait_digest",
+    "question_set": "questions_digest",
+    "subset": "subset",
+    "chat_template_digest": "chat_template_digest",
+    "max_new_tokens": "generation.max_new_tokens",
+    "temperature": "generation.temperature",
+    "seed": "generation.seed",
+    "judge": "judge.id",
+    "judge_model": "judge.model",
+    "judge_prompt": "judge.prompt_digest",
+}
+_STEERING = {
+    "method": "recipe.method",
+    "cleaning": "recipe.cleaning.when",
+    "scope": "recipe.cleaning.scope",
+    "n_dims": "recipe.cleaning.n_dims",
+    **{
+        name: name
+        for name in (
+            "position", "layer", "coefficient", "component", "direction", "steered_tokens", "vector_digest",
+        )
+    },
+}  # fmt: skip
+"""Fields of a row -> where its cell's setting, or its steering, has them."""
 
 
 def cell_fields(cell: Cell) -> dict[str, Any]:
     """What a row tells of its cell."""
-    setting, steering = cell.setting, cell.steering
-    told: dict[str, Any] = {
-        "model_id": setting.model.id,
-        "model_revision": setting.model.revision,
-        "dtype": setting.model.dtype,
-        "trait": setting.trait,
-        "trait_digest": setting.trait_digest,
-        "question_set": setting.questions_digest,
-        "subset": setting.subset,
-        "chat_template_digest": setting.chat_template_digest,
-        "max_new_tokens": setting.generation.max_new_tokens,
-        "temperature": setting.generation.temperature,
-        "seed": setting.generation.seed,
-        "judge": setting.judge.id,
-        "judge_model": setting.judge.model,
-        "judge_prompt": setting.judge.prompt_digest,
-    }
-    if steering is None:
+    told = {name: attrgetter(path)(cell.setting) for name, path in _SETTING.items()}
+    if cell.steering is None:
         return told
-    cleaning = steering.recipe.cleaning
-    return told | {
-        "position": steering.position,
-        "label": format_label(steering.recipe),
-        "method": steering.recipe.method,
-        "cleaning": cleaning.when,
-        "scope": cleaning.scope,
-        "n_dims": cleaning.n_dims,
-        "layer": steering.layer,
-        "coefficient": steering.coefficient,
-        "component": steering.component,
-        "direction": steering.direction,
-        "steered_tokens": steering.steered_tokens,
-        "vector_digest": steering.vector_digest,
-    }
+    told |= {name: attrgetter(path)(cell.steering) for name, path in _STEERING.items()}
+    return {**told, "label": format_label(cell.steering.recipe)}
 
 
 def stored_cell(row: EvaluationRow, told: Mapping[str, str] | None = None) -> Cell | None:
@@ -68,7 +59,7 @@ def stored_cell(row: EvaluationRow, told: Mapping[str, str] | None = None) -> Ce
         told: fields that rows of earlier versions lack and whose values may be the same still, such as `trait_digest`.
     """
     with suppress(TypeError, ValueError):  # it is not there, or damaged
-        cell = read_cell(_there(row.cell))
+        cell = read_cell(row.cell or "")
         if _is_of(row, cell):
             return cell
     wanting: dict[str, Any] = {
@@ -90,38 +81,31 @@ def _is_of(row: EvaluationRow, cell: Cell) -> bool:
 
 
 def _rebuilt(row: EvaluationRow) -> Cell:
+    """The cell that a row tells of, as far as a row can.
+
+    Raises:
+        ValueError: a fact is missing.
+    """
     setting = Setting(
-        model=ModelIdentity(row.model_id, _there(row.model_revision), _there(row.dtype)),
-        trait=row.trait,
-        trait_digest=_there(row.trait_digest),
-        questions_digest=_there(row.question_set),
-        subset=_there(row.subset),
-        chat_template_digest=_there(row.chat_template_digest),
-        generation=Generation(_there(row.max_new_tokens), _there(row.temperature), _there(row.seed)),
-        judge=JudgeIdentity(row.judge, _there(row.judge_model), _there(row.judge_prompt)),
+        model=ModelIdentity(**_part(row, _SETTING, "model.")),
+        generation=Generation(**_part(row, _SETTING, "generation.")),
+        judge=JudgeIdentity(**_part(row, _SETTING, "judge.")),
+        **_part(row, _SETTING),
     )
     if row.position is None:
         return Cell(setting, None)
-    cleaning = Cleaning(_there(row.cleaning), row.scope, _there(row.n_dims))  # type: ignore[arg-type]  # the store's text
-    steering = Steering(
-        vector_digest=_there(row.vector_digest),
-        position=row.position,
-        recipe=Recipe(_there(row.method), cleaning),
-        layer=_there(row.layer),
-        coefficient=_there(row.coefficient),
-        direction=_there(row.direction),
-        component=_there(row.component),
-        steered_tokens=_there(row.steered_tokens),
-    )
-    return Cell(setting, steering)
+    cleaning = Cleaning(**_part(row, _STEERING, "recipe.cleaning."))
+    recipe = Recipe(**_part(row, _STEERING, "recipe."), cleaning=cleaning)
+    return Cell(setting, Steering(recipe=recipe, **_part(row, _STEERING)))
 
 
-def _there(value: T | None) -> T:
-    """A value that must be there.
-
-    Raises:
-        ValueError: it is missing.
-    """
-    if value is None:
-        raise ValueError("missing")
-    return value
+def _part(row: EvaluationRow, paths: Mapping[str, str], of: str = "") -> dict[str, Any]:
+    """The fields of a part of the cell; without a cleaning there is no scope."""
+    values = {
+        path.removeprefix(of): getattr(row, name)
+        for name, path in paths.items()
+        if path.startswith(of) and "." not in path.removeprefix(of)
+    }
+    if missing := [name for name, value in values.items() if value is None and name != "scope"]:
+        raise ValueError(f"{missing} missing")
+    return values

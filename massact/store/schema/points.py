@@ -4,13 +4,19 @@ A question over 100,000 evaluations should take a second. Their whole rows take 
 four million table rows; a point takes some 350 characters (`massact.store.schema.points`) and is ranked by columns.
 """
 
+import base64
+import hashlib
+import json
 import math
+import struct
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import compress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from massact.store.schema.names import Kind
+from massact.json_text import parse_json
+from massact.store.schema.names import POINT_TAG, Kind
 from massact.store.schema.rows import EvaluationRow
 
 if TYPE_CHECKING:
@@ -19,16 +25,6 @@ if TYPE_CHECKING:
     Numbers = np.ndarray[tuple[int], np.dtype[np.float64]]
     Indices = np.ndarray[tuple[int], np.dtype[np.intp]]
     Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
-import base64
-import hashlib
-import json
-import struct
-from functools import cache
-from typing import TYPE_CHECKING
-
-from massact.json_text import parse_json
-from massact.store.schema.names import POINT_TAG
-
 RunText = tuple[str, int | None, str]
 """A run's id, its end in milliseconds since 1970, and the tag's text."""
 Place = tuple[str, str, str, str, str]
@@ -72,14 +68,7 @@ class StoredPoint(NamedTuple):
         return self[2:7]
 
 
-NUMBERS = (
-    "coefficient",
-    "baseline_trait_mean",
-    "trait_mean",
-    "coherence_mean",
-    "delta",
-    "relative_strength",
-)
+NUMBERS = ("coefficient", "baseline_trait_mean", "trait_mean", "coherence_mean", "delta", "relative_strength")
 COUNTS = ("n_scored", "n_unscored")
 MARKS = ("same_as", "same_as_cosine")
 """What the third line ends with where a result was taken over from another label."""
@@ -137,7 +126,8 @@ class Points:
     def at(self, index: int) -> StoredPoint:
         """One point."""
         values = dict(zip(HEAD, self.heads[self.head[index]], strict=True))
-        values |= {name: _or_none(self.numbers[name][index]) for name in NUMBERS}
+        numbers = {name: float(self.numbers[name][index]) for name in NUMBERS}
+        values |= {name: None if math.isnan(number) else number for name, number in numbers.items()}
         values |= {name: int(self.numbers[name][index]) for name in COUNTS}
         return StoredPoint(
             run_id=self.run_ids[index],
@@ -174,7 +164,7 @@ class Points:
         is_newest = np.ones(len(self), dtype=bool)
         for indices in several.values():
             is_newest[indices] = False
-            is_newest[max(indices, key=self._age)] = True
+            is_newest[max(indices, key=lambda i: (self.finished_at[i], self.run_ids[i]))] = True
         return self.where(is_newest)
 
     def joined(self, others: Sequence[StoredPoint]) -> "Points":
@@ -206,9 +196,6 @@ class Points:
 
         return replace(self, doubtful=np.array([run_id in run_ids for run_id in self.run_ids], dtype=bool))
 
-    def _age(self, index: int) -> tuple[int, str]:
-        return (int(self.finished_at[index]), self.run_ids[index])
-
     def where(self, mask: "Mask") -> "Points":
         """Those that a mask admits."""
         flags = mask.tolist()
@@ -237,10 +224,6 @@ def is_scored(row: EvaluationRow, least_scored: float) -> bool:
 
 def or_nan(value: float | None) -> float:
     return math.nan if value is None else value
-
-
-def _or_none(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
 
 
 def point_of(row: EvaluationRow, run_id: str, finished_at: int | None) -> StoredPoint | None:

@@ -6,10 +6,10 @@ Beside it the tag `massact.cell` holds the canonical JSON whose SHA-256 is the k
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from massact.domain import AllDims, Direction
 from massact.json_text import parse_json
@@ -96,7 +96,7 @@ class EvaluationRow:
     same_as_key: str | None = None
     """Key of the evaluation that it was taken over from: its responses are the ones that were scored."""
     same_as_cosine: float | None = None
-    """How alike the two vectors are, at most 1; see `massact.vectors.geometry`."""
+    """How alike the two vectors are, at most 1; see `massact.vectors.methods`."""
     cell: str | None = field(default=None, compare=False, repr=False)
     """The canonical JSON whose SHA-256 is the key (of a screening: of what was given up), kept beside the row; `None`
     where the run does not hold it."""
@@ -164,6 +164,7 @@ class PublishedRow:
 
 
 Row = EvaluationRow | StageRow | PublishedRow
+RowT = TypeVar("RowT", EvaluationRow, StageRow, PublishedRow)
 _BESIDE = "cell"
 _NAMES = {
     cls: tuple(each.name for each in fields(cls) if each.name != _BESIDE)
@@ -230,23 +231,18 @@ def encode_row(row: Row) -> str:
     return text
 
 
-def decode_evaluation(text: str, cell: str | None = None) -> EvaluationRow:
+def decode_row(cls: type[RowT], text: str, cell: str | None = None) -> RowT:
     """The row that `encode_row` wrote, and the cell kept beside it. Fields that a later version added are passed over.
 
     Raises:
         ValueError, TypeError: not such a row.
     """
-    return EvaluationRow(**_known_fields(EvaluationRow, text), cell=cell)
+    return cls(**_known_fields(cls, text), cell=cell)
 
 
-def decode_stage(text: str, cell: str | None = None) -> StageRow:
-    """The row of a calibration or an extraction; as `decode_evaluation`."""
-    return StageRow(**_known_fields(StageRow, text), cell=cell)
-
-
-def decode_published(text: str, cell: str | None = None) -> PublishedRow:
-    """The row of a published figure; as `decode_evaluation`."""
-    return PublishedRow(**_known_fields(PublishedRow, text), cell=cell)
+decode_evaluation = partial(decode_row, EvaluationRow)
+decode_stage = partial(decode_row, StageRow)
+decode_published = partial(decode_row, PublishedRow)
 
 
 def _known_fields(cls: type[Any], text: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from massact.store.spool.journal import (
     DamagedLineError,
     Home,
     Journal,
+    Opening,
     RunRecord,
     Sent,
     Slot,
@@ -22,7 +23,7 @@ from massact.store.spool.journal import (
     open_journal,
     read_contents,
 )
-from massact.store.spool.sender import AT_ONCE, BYTES_AT_ONCE, Sender, explain_refusal
+from massact.store.spool.spool import AT_ONCE, BYTES_AT_ONCE, Sender, explain_refusal
 from massact.store.write.finished_run import FinishedRun
 
 
@@ -31,10 +32,8 @@ class JournalReport:
     """What came of one journal."""
 
     path: Path
-    experiment: str = ""
-    """Name of the experiment; empty where the line that tells it is damaged."""
-    host: str = ""
-    pid: int = 0
+    opening: Opening | None = None
+    """Whose it is; `None` where the line that tells it is damaged."""
     in_use: bool = False
     """A process works on it: it was left alone."""
     sent: int = 0
@@ -109,7 +108,8 @@ def describe(report: JournalReport) -> Iterator[str]:
     counts = [f"{report.sent} sent"]
     counts += [f"{report.there} there already"] if report.there else []
     counts += [f"{report.left} left"] if report.left else []
-    whose = f" (experiment {report.experiment!r}, {report.host}, process {report.pid})" if report.host else ""
+    who = report.opening
+    whose = f" (experiment {who.experiment!r}, {who.host}, process {who.pid})" if who else ""
     yield f"{name}{whose}: {', '.join(counts)}"
     if report.problem:
         yield f"{name}: {report.problem}"
@@ -133,7 +133,6 @@ class _Recovery:
         self._problems: dict[str, str] = {}
 
     def close(self) -> None:
-        """Let go of connections."""
         for sender in self._senders.values():
             sender.close()
 
@@ -157,10 +156,8 @@ class _Recovery:
         if self._is_elsewhere(contents):
             journal.close()
             return report
-        if contents.opening is not None:
-            report.experiment = contents.opening.experiment
-            report.host, report.pid = contents.opening.host, contents.opening.pid
-        report.damaged, report.is_torn = contents.damaged, contents.torn_at is not None
+        report.opening, report.damaged = contents.opening, contents.damaged
+        report.is_torn = contents.torn_at is not None
         if contents.other_format is not None:
             report.problem = (
                 f"was written by another version of massact (format {contents.other_format}, this one knows "

@@ -1,6 +1,7 @@
 """The spool of a process that evaluates: what is put is on the disk at once, and sent when the store takes it.
 
-A thread sends what is journalled and marks it. What waits is kept on disk, not in memory.
+A thread sends what is journalled and marks it, so that each record arrives once however often it is tried. What waits
+is kept on disk, not in memory.
 """
 
 import atexit
@@ -8,13 +9,13 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Condition, Thread
 
 from massact.addresses import stored_uri
-from massact.errors import MassactError, SpoolError, StoreError, UnusableStoreError
+from massact.errors import MassactError, RunRefusedError, SpoolError, StoreError, UnusableStoreError
 from massact.store.retry import held_back, pauses
 from massact.store.schema import Tag
 from massact.store.spool.journal import (
@@ -29,8 +30,89 @@ from massact.store.spool.journal import (
     encode,
     explain,
 )
-from massact.store.spool.sender import BYTES_AT_ONCE, Outcome, Sender, explain_refusal
 from massact.store.write.finished_run import FinishedRun
+from massact.store.write.run_writer import RunWriter, open_writer
+
+AT_ONCE = 50
+"""Records read from a journal together, where it holds as many."""
+BYTES_AT_ONCE = 8_000_000
+"""Their lines together, unless one alone is longer."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of sending some records; each is in one of the three."""
+
+    sent: list[str] = field(default_factory=list)
+    there: list[str] = field(default_factory=list)
+    """Had arrived at an earlier attempt."""
+    refused: dict[str, Exception] = field(default_factory=dict)
+    """The store takes others, but not these."""
+
+    @property
+    def arrived(self) -> tuple[str, ...]:
+        """What the store has now."""
+        return (*self.sent, *self.there)
+
+
+class Sender:
+    """Sends to one tracking store, from one thread."""
+
+    def __init__(self, tracking_uri: str) -> None:
+        self._uri = tracking_uri
+        self._writers: dict[str, RunWriter] = {}
+
+    def send(self, experiment_id: str, records: Mapping[str, FinishedRun], *, look: bool) -> Outcome:
+        """Send records of one MLflow experiment, by their ids.
+
+        Args:
+            look: whether some of them may have arrived before.
+
+        Raises:
+            StoreError: the store takes nothing now. Some of the records may have arrived.
+        """
+        try:
+            return self._send(experiment_id, records, look=look)
+        except Exception:
+            self.close()  # the next attempt begins with new connections
+            raise
+
+    def at_once(self, experiment_id: str) -> int:
+        """How many records of an MLflow experiment are best sent together, by what is known so far."""
+        writer = self._writers.get(experiment_id)
+        return min(AT_ONCE, writer.at_once) if writer else 1
+
+    def close(self) -> None:
+        writers, self._writers = list(self._writers.values()), {}
+        for writer in writers:
+            writer.close()
+
+    def _send(self, experiment_id: str, records: Mapping[str, FinishedRun], *, look: bool) -> Outcome:
+        if experiment_id not in self._writers:
+            self._writers[experiment_id] = open_writer(self._uri, experiment_id)
+        try:
+            there = self._writers[experiment_id].write_once(records, look=look)
+        except Exception as error:
+            # a StoreError is about the store; a refusal, or a value that our own code trips over, about one record
+            if isinstance(error, StoreError) and not isinstance(error, RunRefusedError):
+                raise
+            if len(records) == 1:
+                return Outcome(refused=dict.fromkeys(records, error))
+        else:
+            return Outcome([id_ for id_ in records if id_ not in there], sorted(there))
+        total = Outcome()
+        for id_, run in records.items():  # one after the other, to find those that the store does not take
+            outcome = self._send(experiment_id, {id_: run}, look=True)
+            total.sent += outcome.sent
+            total.there += outcome.there
+            total.refused |= outcome.refused
+        return total
+
+
+def explain_refusal(error: Exception) -> str:
+    """Why a record was refused; of a fault of ours what it was too."""
+    return str(error) if isinstance(error, RunRefusedError) else f"{type(error).__name__}: {error}"
+
 
 CUT_BACK_BYTES = 32_000_000
 """A journal that is longer, and of which everything was sent, begins anew."""
@@ -43,8 +125,6 @@ class _Entry:
     """A record that waits."""
 
     id: str
-    number: int
-    """How many were put before it."""
     experiment_id: str
     slot: Slot | None
     """Where the journal has it; `None` where it could not be written."""
@@ -86,7 +166,6 @@ class Spool:
         self._opening_bytes = len(opening)
         self._sender = Sender(tracking_uri)
         self._changed = Condition()  # guards all below, and writing to the journal
-        self._n_put = 0
         self._waiting: dict[str, _Entry] = {}
         self._refused: dict[str, _Entry] = {}
         self._reasons: list[str] = []
@@ -133,8 +212,7 @@ class Spool:
                 raise RuntimeError("a run was put into a spool that is closed")
             slot = self._write(line)
             kept = b"" if slot else line
-            self._waiting[id_] = _Entry(id_, self._n_put, experiment_id, slot, kept, may_be_there)
-            self._n_put += 1
+            self._waiting[id_] = _Entry(id_, experiment_id, slot, kept, may_be_there)
             self._changed.notify_all()
         if self._failure is not None:
             raise self._failure
@@ -198,12 +276,9 @@ class Spool:
 
     def _wait_sent(self, timeout: float | None) -> None:
         with self._changed:
-            n_put, self._is_hurried = self._n_put, True
+            put, self._is_hurried = set(self._waiting), True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._has_ended or self._first_waiting() >= n_put, timeout)
-
-    def _first_waiting(self) -> int:
-        return next((entry.number for entry in self._waiting.values()), self._n_put)
+            self._changed.wait_for(lambda: self._has_ended or put.isdisjoint(self._waiting), timeout)
 
     def _raise_bug(self) -> None:
         """Raise a fault of ours, once."""

@@ -7,8 +7,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
 from hashlib import sha256
@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from massact.addresses import first_line, hide_passwords, is_database, shown_uri
-from massact.errors import StoreError, UnusableStoreError
+from massact.errors import RunRefusedError, StoreError, UnusableStoreError
 from massact.json_text import parse_json
 from massact.store.credentials import find_login
+from massact.store.retry import is_final
 from massact.store.schema import SCHEMA_VERSION, TAG_LIMIT, Artifact, Kind, MlflowTag, Row, Tag, encode_row
 from massact.store.write.database import TrackingDatabase
 from massact.store.write.finished_run import Step
@@ -86,6 +87,23 @@ def set_up_client() -> None:
 def without_password(error: Exception, tracking_uri: str) -> str:
     """The first line of an error, without the passwords that the URI may hold."""
     return hide_passwords(first_line(error), tracking_uri)
+
+
+@contextmanager
+def explained(tracking_uri: str) -> Iterator[None]:
+    """MLflow's errors and the system's as ours, in one line without a password.
+
+    Raises:
+        RunRefusedError: it would be refused again, whenever it is tried.
+        StoreError: any other failure.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        reason = f"tracking store {shown_uri(tracking_uri)}: {without_password(error, tracking_uri)}"
+        raise (RunRefusedError if is_final(error) else StoreError)(reason) from error
 
 
 # Who ran what: the tags that MLflow's client leaves to its caller.

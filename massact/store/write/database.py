@@ -24,6 +24,7 @@ from massact.store.databases import (
     open_engine,
     reason_of,
     schema_versions,
+    sqlite_path,
 )
 
 _VERSIONS = ("alembic_version", "alembic_version_auth")
@@ -51,9 +52,8 @@ class TrackingDatabase:
             UnusableStoreError: the URI cannot be parsed, or its driver is not installed.
         """
         self._name = name
-        url = database_url(uri)
-        self._uri, self._path = uri, sqlite_file(url)
-        self._engine = open_engine(url, f"writing to {name}", poolclass=sa.pool.NullPool)
+        self._uri, self._path = uri, sqlite_path(uri)
+        self._engine = open_engine(database_url(uri), f"writing to {name}", poolclass=sa.pool.NullPool)
 
     def make_ready(self, artifact_root: str | None, say: Say) -> bool:
         """Make sure that this MLflow can write to it: make it where there is none, or one that was half made.
@@ -222,19 +222,6 @@ class TrackingDatabase:
                 yield
         except OSError as error:
             raise UnusableStoreError(f"{unusable}: {error}") from error
-
-
-def sqlite_file(url: sa.URL) -> Path | None:
-    """The file of a SQLite database, absolute; `None` for another database.
-
-    Raises:
-        UnusableStoreError: the database is in memory.
-    """
-    if url.get_backend_name() != "sqlite":
-        return None
-    if not url.database or url.database == ":memory:":
-        raise UnusableStoreError("a run store in memory ends with its process; write sqlite:///PATH")
-    return Path(os.path.abspath(url.database))
 
 
 def _make_tables(uri: str, artifact_root: str | None) -> None:

@@ -1,13 +1,13 @@
-"""Evaluations, baselines and failures as finished runs."""
+"""A result as a row of the run store (what its cell tells, what it is looked for by, what came of it), and as a run."""
 
 import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from massact.domain import Timing
 from massact.evaluation import Evaluation, FailedCell, PlannedCell, StoppedCell
-from massact.keys import screening_key
+from massact.keys import cell_json, cell_key, digest_text, screening_key, setting_digest
 from massact.store.schema import (
     Artifact,
     EvaluationRow,
@@ -15,128 +15,130 @@ from massact.store.schema import (
     MlflowTag,
     Scores,
     Tag,
+    cell_fields,
     evaluation_params,
     run_name,
 )
 from massact.store.write.client import cell_files, parent_tags, provenance_tags, row_tags, run_tags
 from massact.store.write.finished_run import FinishedRun
-from massact.store.write.rows import Baseline, Place, evaluation_row, evaluation_scores, failed_row, taken_row
 from massact.store.write.run_writer import evaluation_run, label_tags
-from massact.store.write.tensors import response_bytes, tensor_bytes
+from massact.store.write.stages import response_bytes, tensor_bytes
 from massact.store.write.tracker import OpenRun
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The names under which people look for a result; none of them is part of a cell's identity."""
+
+    experiment: str
+    model: str
+    model_variant: str
+    n_questions: int
+    attention: str | None = None
+    """How the model computed attention, such as `eager`; `None` where nothing was computed."""
+    unused_settings: str = ""
+    """What the model's checkpoint asks of generation that was not obeyed, such as `top_p=0.8`."""
+    confirm_share: float | None = None
+    """Share of the trait's questions that take no part in choosing winners; `None`: all of them do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """The unsteered result that evaluations are compared with."""
+
+    key: str
+    trait_mean: float | None
+
+
+def baseline_of(evaluation: Evaluation) -> Baseline:
+    """A baseline's result as what evaluations are compared with."""
+    return Baseline(cell_key(evaluation.cell), _rounded(evaluation.summary.trait_mean))
+
+
+def evaluation_row(
+    place: Place, evaluation: Evaluation, baseline: Baseline | None, *, confirms: str | None = None
+) -> EvaluationRow:
+    """The row of a finished evaluation, or of a baseline where `baseline` is `None`.
+
+    Args:
+        confirms: the key of what it repeats on other questions, which makes it a confirmation.
+    """
+    summary, timing = evaluation.summary, evaluation.timing
+    # rounded as its own row is, or evaluations logged before and after a restart would differ in it
+    before = _rounded(baseline.trait_mean) if baseline else None
+    delta = None if before is None or summary.trait_mean is None else summary.trait_mean - before
+    return _row(
+        place,
+        evaluation.planned,
+        confirms,
+        baseline_key=baseline.key if baseline else None,
+        baseline_trait_mean=before,
+        delta=_rounded(delta),
+        trait_mean=_rounded(summary.trait_mean),
+        coherence_mean=_rounded(summary.coherence_mean),
+        trait_std=_rounded(summary.trait_std),
+        coherence_std=_rounded(summary.coherence_std),
+        n_scored=summary.n_scored,
+        n_unscored=summary.n_unscored,
+        tokens_per_second=round(timing.tokens_per_second, 1),
+        generation_seconds=round(timing.generation_seconds, 4),
+        judge_seconds=round(timing.judge_seconds, 4),
+        **_geometry_fields(evaluation.planned),
+    )
+
+
+def evaluation_scores(evaluation: Evaluation) -> Scores:
+    """Per-question scores, in the question set's order."""
+    responses = evaluation.responses
+    return Scores(tuple(one.trait for one in responses), tuple(one.coherence for one in responses))
+
+
+_RESULT = (
+    "baseline_key", "baseline_trait_mean", "delta", "trait_mean", "coherence_mean", "trait_std", "coherence_std",
+    "n_scored", "n_unscored",
+)  # fmt: skip
+"""What a row says of responses and their scores."""
+_GEOMETRY = ("massive_energy", "cosine_to_uncleaned", "relative_strength")
+
+
+def _geometry_fields(planned: PlannedCell) -> dict[str, float | None]:
+    geometry = planned.geometry
+    return {name: _rounded(getattr(geometry, name)) for name in _GEOMETRY} if geometry else {}
+
+
+def _rounded(value: float | None) -> float | None:
+    # no judge and no vector is exact to more; MLflow's table shows every digit that is stored
+    return None if value is None else round(value, 6)
+
+
+def _row(place: Place, planned: PlannedCell, confirms: str | None, **result: Any) -> EvaluationRow:
+    cell, text = planned.cell, cell_json(planned.cell)
+    kind = Kind.EVALUATION if cell.steering else Kind.BASELINE
+    return EvaluationRow(
+        kind=kind if confirms is None else Kind.CONFIRMATION,
+        experiment=place.experiment,
+        key=digest_text(text),
+        cell=text,
+        setting=setting_digest(cell),
+        model=place.model,
+        model_variant=place.model_variant,
+        n_questions=place.n_questions,
+        n_dims_cleaned=planned.n_dims_cleaned,
+        confirm_share=place.confirm_share,
+        confirms=confirms,
+        **cell_fields(cell),
+        **result,
+    )
+
+
+# Results as finished runs.
 
 _ERROR_LIMIT = 1000
 """Characters of an error that its tag keeps, as with every failed run."""
 
 
-def evaluation_whole_run(
-    place: Place,
-    evaluation: Evaluation,
-    *,
-    baseline: Baseline | None,
-    keep_responses: bool,
-    parent: OpenRun,
-    finished_at: int | None = None,
-    confirms: str | None = None,
-) -> tuple[FinishedRun, EvaluationRow]:
-    """The run of an evaluation (of a baseline where `baseline` is `None`), with its artifacts.
-
-    With `confirms`, the key of what it repeats on other questions, it is a confirmation.
-
-    It ends at `finished_at`, in milliseconds since 1970 (`None`: now), and began as long before as its
-    generation and its judge took.
-
-    Raises:
-        ValueError: the row does not fit in a tag.
-    """
-    row = evaluation_row(place, evaluation, baseline, confirms=confirms)
-    end = _now() if finished_at is None else finished_at
-    run = evaluation_run(
-        row,
-        evaluation_scores(evaluation),
-        name=run_name(row),
-        started_at=end - _milliseconds(evaluation.timing),
-        finished_at=end,
-        tags=parent_tags(parent.run_id) | _computed(place),
-        files=_files(row, evaluation, keep_responses=keep_responses),
-    )
-    return run, row
-
-
-def _computed(place: Place) -> dict[str, str]:
-    tags = {Tag.ATTENTION.value: place.attention, Tag.UNUSED_SETTINGS.value: place.unused_settings}
-    return {name: value for name, value in tags.items() if value}
-
-
-def failure_whole_run(
-    place: Place,
-    failed: FailedCell,
-    *,
-    parent: OpenRun,
-    confirms: str | None = None,
-    finished_at: int | None = None,
-) -> FinishedRun:
-    """The failed run of a cell that could not be evaluated."""
-    row = failed_row(place, failed, confirms=confirms)
-    name, now = run_name(row), _now() if finished_at is None else finished_at
-    own = row_tags(row) | label_tags(row) | {Tag.ERROR.value: failed.error[:_ERROR_LIMIT]}
-    return FinishedRun(
-        name=name,
-        tags=run_tags(row.kind, row.experiment, name) | own | parent_tags(parent.run_id),
-        params=evaluation_params(row),
-        started_at=now,
-        finished_at=now,
-        status="FAILED",
-        files=cell_files(row),
-    )
-
-
-def screening_whole_run(
-    place: Place,
-    stopped: StoppedCell,
-    *,
-    baseline: Baseline,
-    parent: OpenRun,
-    finished_at: int | None = None,
-) -> FinishedRun:
-    """The run of a cell that was given up on a part of its questions: its reason and its scores.
-
-    Raises:
-        ValueError: the row does not fit in a tag.
-    """
-    evaluation = stopped.evaluation
-    row = evaluation_row(place, evaluation, baseline)
-    n_asked = len(evaluation.responses)
-    row = replace(row, kind=Kind.SCREENING, key=screening_key(row.key), n_questions=n_asked)
-    end = _now() if finished_at is None else finished_at
-    return evaluation_run(
-        row,
-        evaluation_scores(evaluation),
-        name=f"given up · {run_name(row)}",
-        started_at=end - _milliseconds(evaluation.timing),
-        finished_at=end,
-        tags=parent_tags(parent.run_id)
-        | _computed(place)
-        | {MlflowTag.NOTE.value: f"Given up: {stopped.reason}."},
-        files=_reason_files(evaluation),
-    )
-
-
-def _files(row: EvaluationRow, evaluation: Evaluation, *, keep_responses: bool) -> dict[str, bytes]:
-    files = vector_files(row, evaluation.planned)
-    if keep_responses:
-        files[Artifact.RESPONSES.value] = response_bytes(evaluation.responses)
-        return files
-    return files | _reason_files(evaluation)
-
-
-def _reason_files(evaluation: Evaluation) -> dict[str, bytes]:
-    """The file of why responses that are not kept have no score; nothing where all have one."""
-    unscored = [[r.question, r.reason] for r in evaluation.responses if None in (r.trait, r.coherence)]
-    if not unscored:
-        return {}
-    table = {"columns": ["question", "reason"], "data": unscored}
-    return {Artifact.UNSCORED.value: json.dumps(table, ensure_ascii=False).encode()}
+def _now() -> int:
+    return int(time.time() * 1000)
 
 
 def vector_files(row: EvaluationRow, planned: PlannedCell) -> dict[str, bytes]:
@@ -153,14 +155,6 @@ def vector_provenance(row: EvaluationRow) -> dict[str, object]:
         "n_dims", "layer", "component", "vector_digest",
     )  # fmt: skip
     return {name: getattr(row, name) for name in names}
-
-
-def _milliseconds(timing: Timing) -> int:
-    return round((timing.generation_seconds + timing.judge_seconds) * 1000)
-
-
-def _now() -> int:
-    return int(time.time() * 1000)
 
 
 # An evaluation whose result is that of another label, since their vectors are alike: nothing was generated for it.
@@ -183,13 +177,22 @@ def taken_over_run(
     It has no timings and no responses: its note says where they lie.
 
     Args:
-        likeness: of the two vectors; see `massact.vectors.geometry`.
+        likeness: of the two vectors; see `massact.vectors.methods`.
 
     Raises:
         ValueError: the row does not fit in a tag.
     """
-    row = taken_row(place, planned, source.row, likeness)
-    now = int(time.time() * 1000)
+    row = _row(
+        place,
+        planned,
+        None,
+        **{name: getattr(source.row, name) for name in _RESULT},
+        **_geometry_fields(planned),
+        same_as=source.row.label,
+        same_as_key=source.row.key,
+        same_as_cosine=_rounded(likeness),
+    )
+    now = _now()
     note = (
         f"The same as {source.row.label}: their vectors have cosine {likeness:.4f}, so this cell was not evaluated "
         f"itself. Figures and scores are those of run {source.run_id}, which has the responses."
@@ -205,12 +208,12 @@ def taken_over_run(
     )
 
 
-# Making the run of a result, in this process or in another one, with the same outcome.
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunMaker:
-    """Everything that a result's run needs beside the result."""
+    """Makes the finished run of a result, with its artifacts: the same in this process or in another one.
+
+    The run of an evaluation ends at `finished_at`, and began as long before as its generation and its judge took.
+    """
 
     place: Place
     parent: OpenRun
@@ -218,35 +221,81 @@ class RunMaker:
     """`None` for a baseline, and for a failure, which is compared with nothing."""
     keep_responses: bool = True
     confirms: str | None = None
-    """Key of the evaluation that it repeats on other questions."""
-    finished_at: int = field(default_factory=lambda: int(time.time() * 1000))
+    """Key of the evaluation that it repeats on other questions, which makes it a confirmation."""
+    finished_at: int = field(default_factory=_now)
     """Milliseconds since 1970: the same wherever the run is made, or a spool could not tell that it is the same."""
     provenance: Mapping[str, str] = field(default_factory=provenance_tags)
     """Who ran what: the command, not the machine that a cell was evaluated on."""
 
     def __call__(self, result: Evaluation | FailedCell | StoppedCell) -> FinishedRun:
-        run = self._run(result)
+        """The run.
+
+        Raises:
+            ValueError: its row does not fit in a tag.
+        """
+        if isinstance(result, FailedCell):
+            run = self._failed(result)
+        elif isinstance(result, StoppedCell):
+            run = self._stopped(result)
+        else:
+            row = evaluation_row(self.place, result, self.baseline, confirms=self.confirms)
+            files = vector_files(row, result.planned)
+            if self.keep_responses:
+                files[Artifact.RESPONSES.value] = response_bytes(result.responses)
+            else:
+                files |= _reason_files(result)
+            run = self._evaluated(row, result, files)
         own = {key: value for key, value in run.tags.items() if key not in provenance_tags()}
         return replace(run, tags={**self.provenance, **own})
 
-    def _run(self, result: Evaluation | FailedCell | StoppedCell) -> FinishedRun:
-        if isinstance(result, FailedCell):
-            return failure_whole_run(
-                self.place, result, parent=self.parent, confirms=self.confirms, finished_at=self.finished_at
-            )
-        if isinstance(result, StoppedCell):
-            if self.baseline is None:
-                raise ValueError("a cell is given up by comparing it with a baseline")
-            return screening_whole_run(
-                self.place, result, baseline=self.baseline, parent=self.parent, finished_at=self.finished_at
-            )
-        run, _ = evaluation_whole_run(
-            self.place,
-            result,
-            baseline=self.baseline,
-            keep_responses=self.keep_responses,
-            parent=self.parent,
+    def _evaluated(
+        self, row: EvaluationRow, evaluation: Evaluation, files: Mapping[str, bytes], *, note: str = ""
+    ) -> FinishedRun:
+        timing = evaluation.timing
+        tags = {
+            Tag.ATTENTION.value: self.place.attention,
+            Tag.UNUSED_SETTINGS.value: self.place.unused_settings,
+            MlflowTag.NOTE.value: note,
+        }
+        return evaluation_run(
+            row,
+            evaluation_scores(evaluation),
+            name=f"given up · {run_name(row)}" if row.kind is Kind.SCREENING else run_name(row),
+            started_at=self.finished_at - round((timing.generation_seconds + timing.judge_seconds) * 1000),
             finished_at=self.finished_at,
-            confirms=self.confirms,
+            tags=parent_tags(self.parent.run_id) | {name: text for name, text in tags.items() if text},
+            files=files,
         )
-        return run
+
+    def _stopped(self, stopped: StoppedCell) -> FinishedRun:
+        """The run of a cell that was given up on a part of its questions: its reason and its scores."""
+        if self.baseline is None:
+            raise ValueError("a cell is given up by comparing it with a baseline")
+        row = evaluation_row(self.place, stopped.evaluation, self.baseline)
+        n_asked = len(stopped.evaluation.responses)
+        row = replace(row, kind=Kind.SCREENING, key=screening_key(row.key), n_questions=n_asked)
+        files = _reason_files(stopped.evaluation)
+        return self._evaluated(row, stopped.evaluation, files, note=f"Given up: {stopped.reason}.")
+
+    def _failed(self, failed: FailedCell) -> FinishedRun:
+        row = _row(self.place, failed.planned, self.confirms, n_unscored=self.place.n_questions)
+        name, error = run_name(row), {Tag.ERROR.value: failed.error[:_ERROR_LIMIT]}
+        tags = row_tags(row) | label_tags(row) | error | parent_tags(self.parent.run_id)
+        return FinishedRun(
+            name=name,
+            tags=run_tags(row.kind, row.experiment, name) | tags,
+            params=evaluation_params(row),
+            started_at=self.finished_at,
+            finished_at=self.finished_at,
+            status="FAILED",
+            files=cell_files(row),
+        )
+
+
+def _reason_files(evaluation: Evaluation) -> dict[str, bytes]:
+    """The file of why responses that are not kept have no score; nothing where all have one."""
+    unscored = [[r.question, r.reason] for r in evaluation.responses if None in (r.trait, r.coherence)]
+    if not unscored:
+        return {}
+    table = {"columns": ["question", "reason"], "data": unscored}
+    return {Artifact.UNSCORED.value: json.dumps(table, ensure_ascii=False).encode()}

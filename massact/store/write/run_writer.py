@@ -2,21 +2,16 @@
 
 import json
 import math
-import os
-import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import sqlalchemy as sa
 
-from massact.addresses import is_database, local_folder, scheme_of, shown_uri
-from massact.errors import RunRefusedError, StoreError
+from massact.addresses import is_database, scheme_of, shown_uri
+from massact.errors import StoreError
 from massact.store.databases import database_errors, database_url, lock_seconds, open_engine, reason_of
-from massact.store.retry import is_final
 from massact.store.schema import (
     COHERENCE_SCORE,
     TRAIT_SCORE,
@@ -32,74 +27,21 @@ from massact.store.schema import (
     point_tag,
     run_name,
 )
+from massact.store.write.artifacts import write_files
 from massact.store.write.client import (
     cell_files,
     connect,
+    explained,
     log_in_batches,
     make_run,
     process_tag,
     row_tags,
     run_tags,
-    without_password,
 )
 from massact.store.write.finished_run import FinishedRun, Step, check_runs
 
 _ALLOWED = "sqlite:///PATH, postgresql://USER@HOST/DATABASE, http://HOST:PORT or https://HOST"
 _PAGE = 1000
-Files = Mapping[str, bytes]
-"""Content by path within the run."""
-
-
-def write_files(files_by_place: Iterable[tuple[str, Files]], tracking_uri: str) -> None:
-    """Write the artifacts of runs, each to its artifact URI; on this machine they survive a power cut.
-
-    Raises:
-        StoreError: they cannot be written; some may have been.
-    """
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    written: list[Path] = []
-    with explained(tracking_uri):
-        for place, files in files_by_place:
-            folder = local_folder(place)
-            if folder is not None:
-                written += _write_local(folder, files)
-            elif files:
-                with tempfile.TemporaryDirectory(prefix="massact-") as temporary:
-                    _write_local(Path(temporary), files)
-                    repository = get_artifact_repository(place, tracking_uri=tracking_uri)
-                    repository.log_artifacts(temporary)  # type: ignore[no-untyped-call]
-        # after all are written: the first sync then carries most of the others with it
-        for path in written:
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-
-
-def _write_local(folder: Path, files: Files) -> list[Path]:
-    paths = []
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        paths.append(path)
-    return paths
-
-
-@contextmanager
-def explained(tracking_uri: str) -> Iterator[None]:
-    """MLflow's errors and the system's as ours, in one line without a password.
-
-    Raises:
-        RunRefusedError: it would be refused again, whenever it is tried.
-        StoreError: any other failure.
-    """
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except (MlflowException, OSError) as error:
-        reason = f"tracking store {shown_uri(tracking_uri)}: {without_password(error, tracking_uri)}"
-        raise (RunRefusedError if is_final(error) else StoreError)(reason) from error
 
 
 def evaluation_run(
@@ -124,7 +66,15 @@ def evaluation_run(
         ValueError: the row does not fit in a tag.
     """
     name = run_name(row) if name is None else name
-    more = evaluation_tags(row, scores, keep_responses=Artifact.RESPONSES in files)
+    more = label_tags(row)
+    if (point := encode_point(row)) is not None:
+        more[point_tag(row.experiment)] = point
+    if scores and (encoded := encode_scores(scores)) is not None:
+        more[Tag.SCORES.value] = encoded
+    if row.same_as_key is not None:
+        more[Tag.SAME_AS.value] = row.same_as_key
+    if Artifact.RESPONSES in files:
+        more[MlflowTag.TABLES.value] = json.dumps([{"path": Artifact.RESPONSES.value, "type": "table"}])
     return FinishedRun(
         name=name,
         tags=run_tags(row.kind, row.experiment, name) | row_tags(row) | more | dict(tags),
@@ -135,20 +85,6 @@ def evaluation_run(
         finished_at=finished_at,
         files={**cell_files(row), **files},
     )
-
-
-def evaluation_tags(row: EvaluationRow, scores: Scores | None, *, keep_responses: bool) -> dict[str, str]:
-    """Tags that an evaluation's or a baseline's run has beside those of every run with a row."""
-    tags = label_tags(row)
-    if (point := encode_point(row)) is not None:
-        tags[point_tag(row.experiment)] = point
-    if scores and (encoded := encode_scores(scores)) is not None:
-        tags[Tag.SCORES.value] = encoded
-    if row.same_as_key is not None:
-        tags[Tag.SAME_AS.value] = row.same_as_key
-    if keep_responses:
-        tags[MlflowTag.TABLES.value] = json.dumps([{"path": Artifact.RESPONSES.value, "type": "table"}])
-    return tags
 
 
 def label_tags(row: EvaluationRow) -> dict[str, str]:
@@ -310,7 +246,6 @@ class SqlWriter:
                     self._put(connection, name, rows)
 
     def close(self) -> None:
-        """Let go of connections."""
         self._engine.dispose()
 
     def _write(self, runs: Mapping[str, FinishedRun]) -> None:
@@ -440,12 +375,4 @@ class ClientWriter:
             token = page.token or ""
 
 
-__all__ = [
-    "FinishedRun",
-    "RunWriter",
-    "evaluation_run",
-    "evaluation_tags",
-    "label_tags",
-    "open_writer",
-    "score_steps",
-]
+__all__ = ["FinishedRun", "RunWriter", "evaluation_run", "label_tags", "open_writer"]

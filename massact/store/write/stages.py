@@ -1,28 +1,151 @@
-"""Calibrations and extractions as runs."""
+"""Calibrations and extractions as runs, and the files that runs keep: safetensors, tables in MLflow's format."""
 
+import io
 import json
 import math
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from massact.errors import DataError
-from massact.json_text import parse_object
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from massact.domain import Response
+from massact.errors import DataError, lfs_advice
+from massact.json_text import parse_json, parse_object
 from massact.store.schema import Artifact, MlflowTag, StageRow, format_param
 from massact.store.write.client import cell_files, fit_tag, parent_tags, row_tags, run_tags
 from massact.store.write.finished_run import FinishedRun, Step
-from massact.store.write.tensors import write_activations, write_tensors
 from massact.store.write.tracker import OpenRun, Tracker
 from massact.vectors.activations import LEFT_OUT, Activations, PromptStatus, PromptStatuses
 from massact.vectors.extract import Contrast, LabelVectors, Vetting, validation_metrics
 from massact.vectors.massive_dims import Calibration, calibration_json, parse_calibration
 
+_RESPONSE_COLUMNS = ("question", "response", "trait_score", "coherence_score", "unscored_because")
+
+
+def tensor_bytes(tensors: Mapping[str, torch.Tensor], provenance: Mapping[str, object]) -> bytes:
+    """Tensors as safetensors; the provenance goes into the header, as text."""
+    dense = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    header = {key: str(value) for key, value in provenance.items() if value is not None}
+    content: bytes = save(dense, metadata=header)
+    return content
+
+
+def read_tensor(path: Path, name: str) -> torch.Tensor:
+    """One tensor of a safetensors file.
+
+    Raises:
+        DataError: the file is missing, damaged, or holds no such tensor.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensor: torch.Tensor = file.get_tensor(name)
+            return tensor
+    except (OSError, SafetensorError) as error:
+        reason = _other_format(path) or error
+        raise DataError(f"{path}: not a readable safetensors file with {name!r} ({reason})") from error
+
+
+def torch_file(tensor: torch.Tensor) -> bytes:
+    """A tensor as `torch.save` writes it, for programs that read nothing else; it holds no code to run."""
+    file = io.BytesIO()
+    torch.save(tensor.contiguous().clone(), file)
+    return file.getvalue()
+
+
+def _other_format(path: Path) -> str | None:
+    """What a file is that is not opened, whatever its name: reading it could run what is in it."""
+    try:
+        with path.open("rb") as file:
+            begin = file.read(100)
+    except OSError:
+        return None
+    if advice := lfs_advice(begin):
+        return advice
+    kinds = {
+        b"\x80": "a pickle",
+        b"PK": "a zip archive, as torch.save and numpy write",
+        b"\x93NUMPY": "a numpy file",
+    }
+    found = next((kind for magic, kind in kinds.items() if begin.startswith(magic)), None)
+    return found and f"it is {found}: only safetensors are opened"
+
+
+def activation_files(activations: Activations, metadata: Mapping[str, object]) -> dict[str, bytes]:
+    """`train.safetensors`, `validation.safetensors` and `metadata.json`, for `read_activations`."""
+    document = {
+        **metadata,
+        "n_examples_pos": activations.n_train_positive,
+        "n_examples_neg": len(activations.train) - activations.n_train_positive,
+        "n_validation_pos": activations.n_validation_positive,
+        "n_validation_neg": len(activations.validation) - activations.n_validation_positive,
+        "n_dropped": activations.n_dropped,
+        "n_layers": activations.train.shape[1],
+        "d_model": activations.train.shape[2],
+        "dtype": "float32",
+    }
+    return {
+        "train.safetensors": tensor_bytes({"activations": activations.train}, document),
+        "validation.safetensors": tensor_bytes({"activations": activations.validation}, document),
+        "metadata.json": f"{json.dumps(document, indent=2)}\n".encode(),
+    }
+
+
+def read_activations(folder: Path) -> Activations:
+    """The activations in a folder of `activation_files`.
+
+    Raises:
+        DataError: a file is missing or damaged.
+    """
+    try:
+        metadata = parse_json((folder / "metadata.json").read_bytes())
+        return Activations(
+            train=read_tensor(folder / "train.safetensors", "activations"),
+            validation=read_tensor(folder / "validation.safetensors", "activations"),
+            n_train_positive=int(metadata["n_examples_pos"]),
+            n_validation_positive=int(metadata["n_validation_pos"]),
+            n_dropped=int(metadata["n_dropped"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder}: not activations of ours ({error!r}); run massact extract") from error
+
+
+def response_bytes(responses: Sequence[Response]) -> bytes:
+    """Responses with their scores, in the format that MLflow's UI shows as a table."""
+    data = [[r.question, r.response, r.trait, r.coherence, r.reason] for r in responses]
+    return json.dumps({"columns": _RESPONSE_COLUMNS, "data": data}, ensure_ascii=False).encode()
+
+
+def _response(
+    question: object, response: object, trait: object, coherence: object, reason: object
+) -> Response:
+    if not (isinstance(question, str) and isinstance(response, str) and isinstance(reason, str | None)):
+        raise TypeError("a text of the wrong type")
+    if not (isinstance(trait, int | float | None) and isinstance(coherence, int | float | None)):
+        raise TypeError("a score of the wrong type")
+    return Response(question, response, trait, coherence, reason)
+
+
+def read_responses(path: Path) -> tuple[Response, ...]:
+    """The responses of a table that `response_bytes` made.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    try:
+        rows = parse_json(path.read_bytes())["data"]
+        return tuple(_response(*row) for row in rows)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not a table of responses ({error!r})") from error
+
+
 # What an extraction read, prompt by prompt: a table that MLflow's UI shows, counts, and a note.
 
-_COLUMNS = (
+_PROMPT_COLUMNS = (
     "side", "place", "system_prompt", "prompt", "continuation", "judged_text", "trait_score", "coherence_score",
     "unscored_because", "kept", "fate",
 )  # fmt: skip
@@ -33,6 +156,10 @@ _REASONS = {
     PromptStatus.NO_WINDOW: "no_window",
 }
 _SIDES = ("positive", "negative")
+_PARAMS = (
+    "model", "model_variant", "model_id", "model_revision", "dtype", "trait", "position", "n_layers", "d_model",
+    "calibration_key", "validation_split", "vetting",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +179,7 @@ class Sources:
 def continuation_bytes(sources: Sources) -> bytes:
     """The table, as a file in the format that MLflow's UI shows."""
     data = list(_rows(sources))
-    return json.dumps({"columns": _COLUMNS, "data": data}, ensure_ascii=False).encode()
+    return json.dumps({"columns": _PROMPT_COLUMNS, "data": data}, ensure_ascii=False).encode()
 
 
 def _rows(sources: Sources) -> Iterator[Sequence[object]]:
@@ -157,10 +284,11 @@ def _stage_run(
     row: StageRow, name: str, parent: OpenRun, *, steps: Sequence[Step], files: Mapping[str, bytes]
 ) -> FinishedRun:
     now = int(time.time() * 1000)
+    params = {name: getattr(row, name) for name in _PARAMS}
     return FinishedRun(
         name=name,
         tags=run_tags(row.kind, row.experiment, name) | row_tags(row) | parent_tags(parent.run_id),
-        params=_params(row),
+        params={name: format_param(value) for name, value in params.items() if value is not None},
         steps=steps,
         started_at=now,
         finished_at=now,
@@ -169,23 +297,16 @@ def _stage_run(
 
 
 def _extraction_files(row: StageRow, extracted: Extracted) -> dict[str, bytes]:
-    with tempfile.TemporaryDirectory(prefix="massact-") as name:
-        folder = Path(name)
-        _write_extraction(folder, row, extracted)
-        paths = [path for path in folder.rglob("*") if path.is_file()]
-        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
-
-
-def _write_extraction(folder: Path, row: StageRow, extracted: Extracted) -> None:
     names = {"model": row.model_id, "model_revision": row.model_revision, "trait": row.trait}
     provenance = {**names, "position": row.position, "extraction_key": row.key}
-    write_activations(folder / Artifact.ACTIVATIONS, extracted.activations, provenance)
+    activations = activation_files(extracted.activations, provenance)
+    files = {f"{Artifact.ACTIVATIONS}/{name}": content for name, content in activations.items()}
     if extracted.sources is not None:
-        (folder / Artifact.CONTINUATIONS).write_bytes(continuation_bytes(extracted.sources))
-    (folder / Artifact.VECTORS).mkdir()
+        files[Artifact.CONTINUATIONS.value] = continuation_bytes(extracted.sources)
     for label, made in extracted.vectors.items():
-        path = folder / Artifact.VECTORS / f"{label}.safetensors"
-        write_tensors(path, {"vectors": made.vectors}, {**provenance, "label": label})
+        content = tensor_bytes({"vectors": made.vectors}, {**provenance, "label": label})
+        files[f"{Artifact.VECTORS}/{label}.safetensors"] = content
+    return files
 
 
 def _source_tags(sources: Sources | None) -> dict[str, str]:
@@ -193,19 +314,7 @@ def _source_tags(sources: Sources | None) -> dict[str, str]:
     if sources is None:
         return {}
     table = [{"path": Artifact.CONTINUATIONS.value, "type": "table"}]
-    return {
-        MlflowTag.NOTE.value: fit_tag(sources_note(sources)),
-        MlflowTag.TABLES.value: json.dumps(table),
-    }
-
-
-def _params(row: StageRow) -> dict[str, str]:
-    names = (
-        "model", "model_variant", "model_id", "model_revision", "dtype", "trait", "position", "n_layers", "d_model",
-        "calibration_key", "validation_split", "vetting",
-    )  # fmt: skip
-    values = {name: getattr(row, name) for name in names}
-    return {name: format_param(value) for name, value in values.items() if value is not None}
+    return {MlflowTag.NOTE.value: fit_tag(sources_note(sources)), MlflowTag.TABLES.value: json.dumps(table)}
 
 
 def _calibration_steps(calibration: Calibration) -> list[Step]:

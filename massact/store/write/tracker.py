@@ -1,5 +1,6 @@
 """Writing runs. Every run is created, filled and only then marked finished; until then no query counts it."""
 
+import json
 import os
 import tempfile
 import time
@@ -11,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from massact.addresses import first_line, shown_uri
+from massact.addresses import check_path, first_line, is_database, moved_folder, shown_uri
 from massact.errors import MassactError, StoreError, UnusableStoreError
 from massact.store.databases import of_database
 from massact.store.retry import Patience, StoreLostError, held_back, is_outage
@@ -19,6 +20,7 @@ from massact.store.schema import Declared, Kind, MlflowTag, Tag, encode_declared
 from massact.store.write.artifacts import fetch_from
 from massact.store.write.client import (
     connect,
+    explained,
     find_run,
     fit_tag,
     log_in_batches,
@@ -28,12 +30,113 @@ from massact.store.write.client import (
     run_tags,
     without_password,
 )
-from massact.store.write.experiments import ensure_experiment, view_tags, with_view_links
 from massact.store.write.finished_run import FinishedRun, Step
 from massact.store.write.run_writer import open_writer
 
 T = TypeVar("T")
 PROJECT_RUN = "MLFLOW_RUN_ID"
+
+# The MLflow experiment that an experiment file's runs lie in.
+
+
+def ensure_experiment(client: Any, tracking_uri: str, name: str, description: str) -> str:
+    """The id of the MLflow experiment of a name, made where there is none.
+
+    Args:
+        client: MLflow's, of the store at `tracking_uri`.
+        description: of a new one, for the UI.
+
+    Raises:
+        StoreError: the store cannot be reached, or its experiment of that name was deleted.
+    """
+    with explained(tracking_uri):
+        known = client.get_experiment_by_name(name)
+        if known is None:
+            if is_database(tracking_uri):
+                check_path(Path.cwd(), "the working directory, where artifacts would go,")
+            return _create(client, name, description)
+        if known.lifecycle_stage != "active":
+            raise StoreError(
+                f"the MLflow experiment {name!r} was deleted: restore it "
+                f"(mlflow experiments restore --experiment-id {known.experiment_id}) or give the file another name"
+            )
+        _check_in_place(client, tracking_uri, known)
+        return str(known.experiment_id)
+
+
+def _create(client: Any, name: str, description: str) -> str:
+    note = {MlflowTag.NOTE.value: description} if description else {}
+    try:
+        return str(client.create_experiment(name, tags=note))
+    except Exception:
+        # another process that began at the same time may have been faster
+        made = client.get_experiment_by_name(name)
+        if made is None or made.lifecycle_stage != "active":
+            raise
+        return str(made.experiment_id)
+
+
+def _check_in_place(client: Any, tracking_uri: str, experiment: Any) -> None:
+    """New artifacts must not go to where the store was before it was moved."""
+    place = moved_folder(str(experiment.artifact_location), tracking_uri)
+    if place is None:
+        return
+    runs = client.search_runs([experiment.experiment_id], max_results=100)
+    if any((place / run.info.run_id).is_dir() for run in runs):
+        raise UnusableStoreError(
+            f"the run store was moved: it says that artifacts of {experiment.name!r} are in "
+            f"{experiment.artifact_location}, which is not there; they are in {place}. Run `massact doctor "
+            f"--experiment {experiment.name} --fix`, which writes the new place into the store, or move it back; "
+            "questions about it need neither"
+        )
+
+
+# Shared views of the MLflow UI: without one, its runs table opens on another page and shows no metric.
+
+UI_ADDRESS = "http://127.0.0.1:5000"
+EVALUATIONS, PHASES = "evaluations", "phases"
+
+_COLUMNS = (
+    "metrics.`coefficient`", "metrics.`coherence_mean`", "metrics.`delta`", "metrics.`layer`",
+    "params.`label`", "params.`model`", "params.`position`",
+)  # fmt: skip
+"""Few enough for a laptop's screen. The table puts metrics before params, so layer and coefficient are metrics."""
+_BY_START = "attributes.start_time"
+"""The order in which the table nests runs under their parents; in any other it lists them flat."""
+
+
+def view_tags(floor: float) -> dict[str, str]:
+    """Experiment tags that define the views: evaluations by delta above the floor, and phases."""
+    above = f"tags.`{Tag.KIND}` = '{Kind.EVALUATION}' and metrics.coherence_mean >= {floor:g}"
+    views = {EVALUATIONS: _state(above, "metrics.`delta`"), PHASES: _state("", _BY_START)}
+    return {f"mlflow.sharedViewState.{view}": state for view, state in views.items()}
+
+
+def view_link(address: str, experiment_id: str, view: str) -> str:
+    """A link that opens the runs table in a view."""
+    return f"{address}/{_place(experiment_id, view)}"
+
+
+def with_view_links(note: str, experiment_id: str) -> str:
+    """An experiment's description with links to the views, once; what people wrote there stays.
+
+    They come first: the UI shows one line of a description unless it is unfolded. They hold no address, so
+    that they lead to the server that shows them.
+    """
+    evaluations, phases = _place(experiment_id, EVALUATIONS), _place(experiment_id, PHASES)
+    if f"({evaluations})" in note:
+        return note
+    links = f"Open [evaluations by delta above the floor]({evaluations}) or [phases]({phases})."
+    return f"{links}\n\n{note}" if note.strip() else links
+
+
+def _place(experiment_id: str, view: str) -> str:
+    return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={view}"
+
+
+def _state(search: str, order: str) -> str:
+    view = {"selectedColumns": _COLUMNS, "searchFilter": search, "orderByKey": order, "orderByAsc": False}
+    return json.dumps({**view, "viewMaximized": True})
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,25 +205,25 @@ class Tracker:
     def _describe(self, experiment_id: str) -> None:
         """Its views, and what the file declares, for questions that are asked without the file."""
 
-        def set_tags(tags: Mapping[str, str]) -> None:
-            for key, value in tags.items():
-                self._ask(partial(self._client.set_experiment_tag, experiment_id, key, value))
-
         tags = view_tags(self._floor)
         note = self._ask(partial(self._client.get_experiment, experiment_id)).tags.get(MlflowTag.NOTE, "")
         linked = with_view_links(note, experiment_id)
         if linked != note:
             tags[MlflowTag.NOTE] = linked
-        set_tags(tags)
+        self._tag_experiment(experiment_id, tags)
         if self._declared is None:
             return
         try:
-            set_tags(encode_declared(self._declared, at=int(time.time() * 1000)))
+            self._tag_experiment(experiment_id, encode_declared(self._declared, at=int(time.time() * 1000)))
         except Exception as error:  # no phase fails for that
             self._say(
                 f"warning: the store does not keep what the experiment file declares ({first_line(error)}): "
                 "questions about what is missing need the file"
             )
+
+    def _tag_experiment(self, experiment_id: str, tags: Mapping[str, str]) -> None:
+        for key, value in tags.items():
+            self._ask(partial(self._client.set_experiment_tag, experiment_id, key, value))
 
     @contextmanager
     def phase(
@@ -187,9 +290,12 @@ class Tracker:
                 raise
 
     def _open_phase(self, name: str, kind: Kind, parent: OpenRun | None) -> OpenRun:
-        tags = self._tags(kind, name=name, parent=parent) | {Tag.PHASE.value: name}
+        tags = run_tags(kind, self.experiment, name) | {
+            Tag.PROCESS.value: process_tag(),
+            Tag.PHASE.value: name,
+        }
         if parent is not None:
-            return self._create(parent.experiment_id, tags, name)
+            return self._create(parent.experiment_id, tags | parent_tags(parent.run_id), name)
         return self._resume(tags) or self._create(self.experiment_id, tags, name)
 
     def _resume(self, tags: Mapping[str, str]) -> OpenRun | None:
@@ -210,10 +316,6 @@ class Tracker:
                 before_again=partial(find_run, self._client, experiment_id, **about),
             )
         return OpenRun(run_id, experiment_id, artifact_uri)
-
-    def _tags(self, kind: Kind, *, name: str, parent: OpenRun | None) -> dict[str, str]:
-        under = parent_tags(parent.run_id) if parent else {}
-        return run_tags(kind, self.experiment, name) | {Tag.PROCESS.value: process_tag()} | under
 
     def log(
         self,

@@ -1,18 +1,164 @@
 """The executor that runs cells in this process, one batch after the other."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Generator as Iteration
 from contextlib import closing
+from dataclasses import replace
+from itertools import groupby
+from typing import Protocol
+
+import torch
 
 from massact.evaluation import Evaluation, FailedCell, Part, PlannedCell, Progress, Take, first_cells, silent
-from massact.judges.base import Judge
-from massact.models.generate import Generator
-from massact.models.load import SteerableModel, describe
+from massact.judges.base import Exchange, Judge
+from massact.models.generate import Addition, Generator, NotFiniteError, Row
+from massact.models.load import SteerableModel, describe, load_model, model_lock
+from massact.models.prompting import decode, encode_chat
 from massact.store.spool import Spool
 from massact.store.write.tracker import OpenRun
-from massact.sweep.executors.base import Executor, Finished, Loaded, MakeRun, ModelUse, Result, Work
-from massact.sweep.generating import CellGenerator
-from massact.sweep.judging import JudgeThread
+from massact.sweep.executors.base import (
+    Executor,
+    Finished,
+    Generated,
+    JudgeThread,
+    Loaded,
+    MakeRun,
+    ModelUse,
+    Result,
+    Work,
+)
+
+# Generating the responses of a batch of cells; what fails is tried again by halves, so that a bad cell fails alone.
+
+
+class CellGenerator:
+    """Generates the responses of cells to the same questions."""
+
+    def __init__(self, model: SteerableModel, part: Part, generator: Generator) -> None:
+        self._model, self._questions, self._generator = model, part.questions, generator
+        self._draws = range(len(part.questions)) if part.numbers is None else part.numbers
+        self._prompts = [encode_chat(model, question) for question in part.questions]
+        self.n_cells = max(1, generator.batch_rows // len(part.questions))
+        """Cells that are generated at a time."""
+
+    def run(self, batch: Sequence[PlannedCell]) -> Iterator[Generated]:
+        """The responses of a batch: in one piece, or in several where some cell cannot be generated."""
+        try:
+            with model_lock(self._model.model):  # the judge may be the same model
+                generated = list(self._generate(batch))
+        except (RuntimeError, ValueError) as error:
+            reason = f"{type(error).__name__}: {error}"
+        else:
+            yield from generated
+            return
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if len(batch) == 1:
+            yield Generated(batch, (), 0.0, (), reason)
+            return
+        for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
+            yield from self.run(half)
+
+    def _generate(self, batch: Sequence[PlannedCell]) -> Iterator[Generated]:
+        prompts, width = list(zip(self._draws, self._prompts, strict=True)), len(self._questions)
+        rows = [Row(prompt, _addition(one), draw) for one in batch for draw, prompt in prompts]
+        reasons: dict[int, str] = {}
+        began = time.perf_counter()
+        try:
+            tokens = self._generator.generate(rows, batch[0].cell.setting.generation)
+        except NotFiniteError as error:
+            # a cell fails with the first of its rows that is not finite; the others were generated as they are
+            for i in reversed([i for i, said in enumerate(error.said) if said is None]):
+                reasons[i // width] = error.reason(i)
+            tokens = [said or () for said in error.said]
+        share = (time.perf_counter() - began) / len(batch)
+        for reason, group in groupby(range(len(batch)), reasons.get):
+            cells = list(group)
+            for some in [cells] if reason is None else [[cell] for cell in cells]:
+                mine = [tokens[cell * width : (cell + 1) * width] for cell in some]
+                yield self._generated([batch[cell] for cell in some], mine, share * len(some), reason)
+
+    def _generated(
+        self,
+        cells: Sequence[PlannedCell],
+        tokens: Sequence[Sequence[tuple[int, ...]]],
+        seconds: float,
+        reason: str | None,
+    ) -> Generated:
+        if reason is not None:
+            return Generated(cells, (), 0.0, (), reason)
+        said = [[decode(self._model, one) for one in mine] for mine in tokens]
+        exchanges = [
+            [Exchange(q, text) for q, text in zip(self._questions, texts, strict=True)] for texts in said
+        ]
+        return Generated(cells, exchanges, seconds, [sum(map(len, mine)) for mine in tokens])
+
+
+def _addition(planned: PlannedCell) -> Addition | None:
+    steering = planned.cell.steering
+    if steering is None or planned.vector is None:
+        return None
+    return Addition(steering.layer, planned.vector, steering.coefficient)
+
+
+class Engine(Protocol):
+    """Generates with one model at a time."""
+
+    def load(self, use: ModelUse, batch_rows: int | None) -> tuple[Loaded, int]:
+        """Load a model where it is not loaded yet. Returns what it says of itself, and how many rows a batch has."""
+        ...
+
+    def generate(self, cells: Sequence[PlannedCell], part: Part) -> Iterator[Generated]:
+        """The responses of a batch: in one piece, or in several where some cell cannot be generated.
+
+        Args:
+            cells: their vectors are in numpy, as they have travelled.
+        """
+        ...
+
+
+def load_use(use: ModelUse) -> SteerableModel:
+    """Load a model.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    return load_model(use.reference, revision=use.revision, adapter=use.adapter, options=use.options)
+
+
+class ModelEngine:
+    """The engine of real models; it keeps the last one, and the memory of its batches."""
+
+    def __init__(self) -> None:
+        self._use: tuple[ModelUse, int | None] | None = None
+        self._model: SteerableModel | None = None
+        self._generator: Generator | None = None
+        self._cells: tuple[Part, CellGenerator] | None = None
+
+    def load(self, use: ModelUse, batch_rows: int | None) -> tuple[Loaded, int]:
+        if self._use is None or self._use[0] != use:
+            self._model = self._generator = self._cells = None
+            self._model = load_use(use)
+        if self._generator is None or self._use != (use, batch_rows):
+            assert self._model is not None
+            self._generator, self._cells = Generator(self._model, batch_rows=batch_rows), None
+        self._use = (use, batch_rows)
+        assert self._model is not None
+        loaded = Loaded(describe(self._model), self._model.attention, self._model.unused_settings)
+        return loaded, self._generator.batch_rows
+
+    def generate(self, cells: Sequence[PlannedCell], part: Part) -> Iterator[Generated]:
+        if self._model is None or self._generator is None:
+            raise RuntimeError("no model is loaded")
+        if self._cells is None or self._cells[0] != part:
+            self._cells = (part, CellGenerator(self._model, part, self._generator))
+        whole = [
+            cell if cell.vector is None else replace(cell, vector=torch.as_tensor(cell.vector))
+            for cell in cells
+        ]
+        return self._cells[1].run(whole)
+
 
 __all__ = ["Part", "evaluate_cells"]
 
@@ -79,15 +225,9 @@ class LocalExecutor(Executor):
     """Generates here and judges in a thread beside it; `massact.sweep.executors.base.Executor`."""
 
     def __init__(self, load: Callable[[ModelUse], SteerableModel], spool: Callable[[], Spool]) -> None:
-        """
-        Args:
-            load: gives a model, the same again while no other is asked for.
-            spool: of this command.
-        """
         self._load, self._spool = load, spool
 
     def loaded(self, use: ModelUse) -> Loaded:
-        """See `Executor`."""
         model = self._load(use)
         return Loaded(describe(model), model.attention, model.unused_settings)
 
@@ -112,5 +252,4 @@ class LocalExecutor(Executor):
         )
 
     def keep(self, result: Finished, make: MakeRun, *, home: OpenRun) -> None:
-        """See `Executor`."""
         self._spool().put(make(result), experiment_id=home.experiment_id)

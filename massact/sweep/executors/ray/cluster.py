@@ -13,7 +13,7 @@ from typing import Any
 from massact import __version__
 from massact.errors import UsageError
 from massact.evaluation import PlannedCell
-from massact.sweep.executors.options import Environment, RayOptions
+from massact.sweep.executors import Environment, RayOptions
 
 _REACH_SECONDS = 5.0
 LOOK_SECONDS = 2.0
@@ -208,10 +208,6 @@ class Cluster:
         if digest not in self._vectors:
             self._vectors[digest] = self.ray.put(planned.vector.float().contiguous().numpy())
         return self._vectors[digest]
-
-    def kill(self, actor: Any) -> None:
-        """End an actor that was lost, or is not needed any more."""
-        self.ray.kill(actor)
 
     def forget_nodes(self) -> None:
         """Look again at the next question: something was lost."""

@@ -8,6 +8,7 @@ from typing import Any
 from massact.evaluation import PlannedCell, Progress, Take, first_cells
 from massact.store.spool import Spool
 from massact.store.write.tracker import OpenRun
+from massact.sweep.executors import CommandContext, RayOptions
 from massact.sweep.executors.base import (
     Executor,
     Finished,
@@ -19,7 +20,6 @@ from massact.sweep.executors.base import (
     Work,
     WorkerReport,
 )
-from massact.sweep.executors.options import CommandContext, RayOptions
 from massact.sweep.executors.ray.cluster import Cluster, Events, require_ray
 from massact.sweep.executors.ray.judges import JudgePool, RemoteJudge
 from massact.sweep.executors.ray.results import ResultKeeper
@@ -125,11 +125,9 @@ class RayExecutor(Executor):
             run.let_go()
 
     def keep(self, result: Finished, make: MakeRun, *, home: OpenRun) -> None:
-        """See `Executor`."""
         self.tools.result_keeper.keep(result, make, home)
 
     def settle(self, timeout: float) -> int:
-        """See `Executor`."""
         return 0 if self._tools is None else self._tools.result_keeper.settle(timeout)
 
     def send_leftovers(self) -> int:
@@ -140,14 +138,12 @@ class RayExecutor(Executor):
 
     @property
     def reports(self) -> Sequence[WorkerReport]:
-        """See `Executor`."""
         if self._tools is not None:
             worker_pool = self._tools.worker_pool
             self._reports = (*worker_pool.reports, *(worker.report for worker in worker_pool.workers))
         return sorted(self._reports, key=lambda report: report.number)
 
     def close(self, timeout: float) -> int:
-        """See `Executor`."""
         if self._tools is None:
             return 0
         try:
@@ -156,7 +152,6 @@ class RayExecutor(Executor):
             self._end()
 
     def abandon(self) -> None:
-        """See `Executor`."""
         if self._tools is not None:
             try:
                 self._tools.result_keeper.abandon()

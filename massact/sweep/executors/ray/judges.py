@@ -2,17 +2,16 @@
 
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from massact.domain import JudgeIdentity
 from massact.errors import ExecutorError
 from massact.judges.base import Exchange, Judge, Usage, Verdict
 from massact.judges.caching import CachingJudge
-from massact.sweep.executors.base import JudgeUse, Result
-from massact.sweep.executors.options import CommandContext, Environment, RayOptions
+from massact.sweep.executors import CommandContext, Environment, RayOptions
+from massact.sweep.executors.base import Generated, JudgeUse, Result, judged, part_of
 from massact.sweep.executors.ray.cluster import Actor, Cluster, FailedError, LostError
-from massact.sweep.judging import Generated, judged
 
 ATTEMPTS = 3
 """How often a judge is asked for something that it was lost with."""
@@ -65,19 +64,10 @@ class JudgeActor(Actor):
         judge, results = self._judge(use), list[Result]()
         begin = 0
         for piece in pieces:
-            n_cells = len(piece.cells)
             some = slice(max(first - begin, 0), max(last - begin, 0))
-            if cells := piece.cells[some]:
-                share = piece.seconds * len(cells) / n_cells
-                part = replace(
-                    piece,
-                    cells=cells,
-                    exchanges=piece.exchanges[some],
-                    n_tokens=piece.n_tokens[some],
-                    seconds=share,
-                )
-                results += judged(judge, part)
-            begin += n_cells
+            if piece.cells[some]:
+                results += judged(judge, part_of(piece, some))
+            begin += len(piece.cells)
         return results, self._tell()
 
     def _judge(self, use: JudgeUse) -> CachingJudge:
@@ -149,10 +139,6 @@ class JudgePool:
         say: Callable[[str], None],
         opener: Callable[[JudgeUse], Judge] | None = None,
     ) -> None:
-        """
-        Args:
-            opener: opens a judge in its process; `None`: as experiment files name them.
-        """
         self._cluster, self._options, self._context = cluster, options, context
         self._say, self._opener = say, opener
         self._judges: list[JudgeHandle] = []
@@ -172,7 +158,7 @@ class JudgePool:
         if handle in self._judges:
             self._judges.remove(handle)
             handle.culprit = handle.open[0] if handle.open else None
-            self._cluster.kill(handle.actor)
+            self._cluster.ray.kill(handle.actor)
             self._cluster.forget_nodes()
             self._say(f"a judge's process is lost ({error})")
 
@@ -206,7 +192,7 @@ class JudgePool:
     def stop(self) -> None:
         """End all."""
         while self._judges:
-            self._cluster.kill(self._judges.pop().actor)
+            self._cluster.ray.kill(self._judges.pop().actor)
 
     def _start(self, node: str | None) -> JudgeHandle:
         gpus, environment = self._options.gpus_per_judge, self._context.environment()

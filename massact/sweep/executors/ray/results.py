@@ -15,8 +15,8 @@ from massact.evaluation import PlannedCell, StoppedCell
 from massact.keys import cell_key
 from massact.store.spool import Spool, send_leftovers
 from massact.store.write.tracker import OpenRun
+from massact.sweep.executors import CommandContext, Environment
 from massact.sweep.executors.base import Finished, MakeRun
-from massact.sweep.executors.options import CommandContext, Environment
 from massact.sweep.executors.ray.cluster import (
     Actor,
     ActorError,
@@ -28,7 +28,7 @@ from massact.sweep.executors.ray.cluster import (
 )
 
 if TYPE_CHECKING:
-    from massact.store.spool.sender import Outcome
+    from massact.store.spool.spool import Outcome
 
 FULL = 50_000
 """Results that the store does not have yet, at which no more are made: a few kB of memory each."""
@@ -158,10 +158,6 @@ class ResultKeeper:
         spool: Callable[[], Spool],
         say: Callable[[str], None],
     ) -> None:
-        """
-        Args:
-            spool: of the driver, for what no other machine keeps.
-        """
         self._cluster, self._events, self._context = cluster, events, context
         self._spool, self._say = spool, say
         self._made_on: dict[str, str] = {}
@@ -316,7 +312,7 @@ class ResultKeeper:
         """Nothing more is kept there. One that only does not answer must not send what is sent from here."""
         self._no_spool_actor.add(node)
         if (spool_actor := self._spool_actors.pop(node, None)) is not None:
-            self._cluster.kill(spool_actor)
+            self._cluster.ray.kill(spool_actor)
 
     def _lost(self, node: str, error: ActorError) -> None:
         """A spool actor has ended, perhaps with its machine: what it had not sent is sent from here, still once."""

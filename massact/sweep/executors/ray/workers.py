@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from massact import __version__
 from massact.errors import ExecutorError, MassactError, UsageError
 from massact.evaluation import Part, PlannedCell
-from massact.sweep.executors.base import Loaded, ModelUse, WorkerReport
-from massact.sweep.executors.options import CommandContext, Environment, RayOptions
+from massact.sweep.executors import CommandContext, Environment, RayOptions
+from massact.sweep.executors.base import Generated, Loaded, ModelUse, WorkerReport
 from massact.sweep.executors.ray.cluster import (
     About,
     Actor,
@@ -22,10 +22,9 @@ from massact.sweep.executors.ray.cluster import (
     Node,
     reason,
 )
-from massact.sweep.judging import Generated
 
 if TYPE_CHECKING:
-    from massact.sweep.generating import Engine
+    from massact.sweep.executors.local import Engine
 
 # A worker: a process with a GPU, or a part of one, that generates.
 
@@ -48,7 +47,7 @@ class Account:
 
 def model_engine() -> "Engine":
     """The engine of real models."""
-    from massact.sweep.generating import ModelEngine
+    from massact.sweep.executors.local import ModelEngine
 
     return ModelEngine()
 
@@ -59,10 +58,6 @@ class Worker(Actor):
     def __init__(
         self, environment: Environment, engine: "Callable[[], Engine]" = model_engine, *, has_gpu: bool = True
     ) -> None:
-        """
-        Args:
-            engine: makes what it generates with.
-        """
         super().__init__(environment, has_gpu=has_gpu)
         self._make, self._engine = engine, None  # type: tuple[Callable[[], Engine], Engine | None]
         self._vectors: dict[str, Any] = {}
@@ -169,7 +164,6 @@ class WorkerPool:
         """
         Args:
             lost: told of a worker that has ended, with its tasks still in hand.
-            engine: makes what a worker generates with.
         """
         self._cluster, self._events, self._options, self._context = cluster, events, options, context
         self._lost, self._say, self._engine = lost, say, engine
@@ -265,7 +259,7 @@ class WorkerPool:
     def _release(self, worker: WorkerHandle) -> None:
         self.workers.remove(worker)
         self.reports.append(worker.report)
-        self._cluster.kill(worker.actor)
+        self._cluster.ray.kill(worker.actor)
 
     def _start(self) -> None:
         gpus, environment = self.gpus_per_worker, self._context.environment()
