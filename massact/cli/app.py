@@ -38,13 +38,11 @@ _BY_MODULE: dict[str, dict[str, str]] = {
     },
     "doctor": {
         "doctor": "Find what is wrong in the run store and the spool, and with --fix mend what can be mended.",
+        "sync": "Send finished evaluations that wait in the spool to the run store.",
     },
     "judging": {
         "judge-check": "Show a judge texts whose scores are known, several times, and how much its scores vary.",
         "rejudge": "Score stored responses with another judge, without generating any again.",
-    },
-    "sync": {
-        "sync": "Send finished evaluations that wait in the spool to the run store.",
     },
     "serve": {
         "users": "Who may use a tracking server with logins: readers, writers and administrators.",

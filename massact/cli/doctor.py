@@ -1,4 +1,4 @@
-"""`massact doctor`: look the run store and the spool over, and mend what can be mended."""
+"""`massact doctor` and `massact sync`: look over and mend the run store and the spool, and send what waits there."""
 
 import json
 import time
@@ -17,13 +17,13 @@ from massact.cli.options import (
     experiments_in,
     tracking_uri_option,
 )
-from massact.cli.session import LOG_SECONDS
-from massact.cli.sync import spool_option
+from massact.cli.session import LOG_SECONDS, spool_option
 from massact.config import load_experiment
 from massact.errors import MassactError, UsageError
 from massact.names import as_held, visible
 from massact.query.load import find_experiment_file, named_file
 from massact.query.rows import OUTPUT_SCHEMA_VERSION
+from massact.store.spool import JournalReport, send_leftovers
 
 if TYPE_CHECKING:
     from massact.doctor import Outcome
@@ -83,8 +83,7 @@ def doctor(
     """
     from massact.doctor import CHECKS, FILE_CHECKS, examine, open_context
 
-    if ctx.get_parameter_source("spool") is click.core.ParameterSource.COMMANDLINE and not spool.is_dir():
-        raise UsageError(f"there is no folder {spool}: name the one that --spool named before")
+    _check_spool(ctx, spool)
     asked = asked_experiment(experiment, tracking_uri)
     declared, seed = _named(asked)
     name = as_held(declared, experiments_in(tracking_uri))
@@ -108,6 +107,11 @@ def doctor(
     report.end()
     if report.n_left:
         ctx.exit(1)
+
+
+def _check_spool(ctx: click.Context, spool: Path) -> None:
+    if ctx.get_parameter_source("spool") is click.core.ParameterSource.COMMANDLINE and not spool.is_dir():
+        raise UsageError(f"there is no folder {spool}: name the one that --spool named before")
 
 
 def _named(experiment: str) -> tuple[str, int | None]:
@@ -212,3 +216,36 @@ class _Report:
         notes = self.states["note"]
         told = f" ({notes} {'note' if notes == 1 else 'notes'})" if notes else ""
         return f"{runs} looked at: {', '.join(parts) if parts else 'healthy'}{told}"
+
+
+@click.command()
+@spool_option
+@tracking_uri_option
+@click.pass_context
+def sync(ctx: click.Context, spool: Path, tracking_uri: str) -> None:
+    """Send finished evaluations that wait in the spool to the run store.
+
+    Each goes to the store that it was meant for, once, however often this is run; MLFLOW_TRACKING_URI
+    only adds the password of a database, which the spool does not hold. What a process at work
+    has in hand is left alone. Exit code 1 when something is left or was lost.
+
+    \b
+    Examples:
+      massact sync
+      massact sync --spool /scratch/spool
+    """
+    _check_spool(ctx, spool)
+    reports = send_leftovers(spool, tracking_uri, say=click.echo)
+    click.echo(_summary(spool, reports))
+    if not all(report.is_clear for report in reports):
+        ctx.exit(1)
+
+
+def _summary(spool: Path, reports: list[JournalReport]) -> str:
+    n_left = sum(report.left for report in reports)
+    n_lost = sum(len(report.damaged) for report in reports)
+    unread = [report for report in reports if report.problem and not report.left]
+    parts = [f"{n_left} left in {spool}: run massact sync again"] if n_left else []
+    parts += [f"{n_lost} damaged lines lost"] if n_lost else []
+    parts += [f"{len(unread)} journals could not be read"] if unread else []
+    return "; ".join(parts) or f"nothing is left in {spool}"

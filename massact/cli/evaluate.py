@@ -25,8 +25,7 @@ from massact.domain import (
     SEARCH_MODES,
 )
 from massact.errors import UsageError
-from massact.labels import normalise_label, parse_label
-from massact.layers import check_layers
+from massact.labels import check_layers, normalise_label, parse_label
 from massact.query import Filters
 from massact.vectors.positions import parse_position
 

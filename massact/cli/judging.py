@@ -11,8 +11,7 @@ import click
 
 from massact.cli.options import FILTER_OPTIONS, experiment_option, tracking_uri_option
 from massact.cli.questions import FORMATS, Format, render, write
-from massact.cli.session import open_session, working
-from massact.cli.sync import spool_option
+from massact.cli.session import open_session, spool_option, working
 from massact.config import JudgeConfig
 from massact.config.parse import judge_like
 from massact.labels import normalise_label

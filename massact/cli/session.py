@@ -7,17 +7,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from massact.cli.options import Number, OrFile, stacked
-from massact.cli.sync import spool_option
 from massact.config import load_experiment
 from massact.config.parse import judge_like, with_validation_split
 from massact.domain import DEFAULT_ALIKE, DEFAULT_BUDGET, floor_warning
 from massact.errors import UsageError
 from massact.plugins import plugin_names
+from massact.store.spool import DEFAULT_SPOOL
 from massact.sweep.executors import EXECUTORS
 from massact.sweep.executors.options import RayOptions
 from massact.toy import is_toy
@@ -124,6 +125,15 @@ class _Alike(click.ParamType):  # type: ignore[type-arg]  # generic only in newe
         return cosine
 
 
+spool_option = click.option(
+    "--spool",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=DEFAULT_SPOOL,
+    show_default=True,
+    envvar="MASSACT_SPOOL",
+    metavar="DIR",
+    help="Folder where finished evaluations are kept until the run store has them.",
+)
 store_timeout_option = click.option(
     "--store-timeout",
     type=Number(0),

@@ -17,7 +17,7 @@ from massact.query.load import named_file
 
 if TYPE_CHECKING:
     from massact.interop.names import Target
-    from massact.interop.report import ImportReport
+    from massact.interop.writing import ImportReport
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -186,7 +186,7 @@ def _print_table(report: "ImportReport", *, dry_run: bool) -> None:
 
 def _remarks(report: "ImportReport") -> Iterator[str]:
     """Refusals and notes, the first ones of each file and how many there are."""
-    from massact.interop.report import SHOWN_PER_FILE
+    from massact.interop.writing import SHOWN_PER_FILE
 
     yield from (f"note: {note}" for note in report.notes)
     for file in report.files:

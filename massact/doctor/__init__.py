@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from massact.doctor.artifacts import Moved, Responses, UnreachableArtifacts, Vectors
-from massact.doctor.base import CannotMendError, Check, DoctorContext, Finding, FinishedRun
-from massact.doctor.files import RunFiles
+from massact.doctor.base import CannotMendError, Check, DoctorContext, Finding, FinishedRun, RunFiles
 from massact.doctor.rows import DuplicateKeys, StoredCells, TakenOver, UnreadableRows
 from massact.doctor.unfinished import AbandonedRuns, SpoolLeftovers
 from massact.store.read import open_source

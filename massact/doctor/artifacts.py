@@ -14,8 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from massact.addresses import check_path, moved_folder
-from massact.doctor.base import CannotMendError, Check, DoctorContext, Finding, FinishedRun, decode_row
-from massact.doctor.files import ArtifactError, place_of
+from massact.doctor.base import (
+    ArtifactError,
+    CannotMendError,
+    Check,
+    DoctorContext,
+    Finding,
+    FinishedRun,
+    decode_row,
+    place_of,
+)
 from massact.errors import MassactError, StoreError
 from massact.json_text import parse_json, parse_object
 from massact.labels import parse_label

@@ -7,8 +7,15 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby, islice
 
-from massact.doctor.base import CannotMendError, Check, DoctorContext, Finding, FinishedRun, decode_row
-from massact.doctor.files import ArtifactError
+from massact.doctor.base import (
+    ArtifactError,
+    CannotMendError,
+    Check,
+    DoctorContext,
+    Finding,
+    FinishedRun,
+    decode_row,
+)
 from massact.keys import cell_json, digest_text, screening_key
 from massact.store.schema import (
     ROW_TAGS,

@@ -8,8 +8,7 @@ from typing import Any
 from massact.errors import DataError
 from massact.interop.lines import OWN, LineError, parse_document
 from massact.interop.names import NO_VARIANT, Source, Target, checked_name, name_model
-from massact.interop.own_format import Times, measured_identity, own_document, parse_own_stage
-from massact.interop.rows import VERSION
+from massact.interop.rows import VERSION, Times, measured_identity, own_document, parse_own_stage
 from massact.json_text import parse_object
 from massact.keys import canonical_json, digest, digest_text
 from massact.store.schema import Artifact, Kind, StageRow, Tag, format_param

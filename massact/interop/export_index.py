@@ -11,7 +11,7 @@ from typing import Any
 from massact.errors import UsageError
 from massact.interop.lines import OWN
 from massact.interop.names import CONTEXT_FIELDS, DEFAULT_PROMPT_SET, RESULTS, last_part
-from massact.interop.own_format import Times
+from massact.interop.rows import Times
 from massact.json_text import parse_object
 from massact.keys import digest_texts
 from massact.store.read.base import RawRun

@@ -27,9 +27,8 @@ from massact.interop.export_index import (
 )
 from massact.interop.lines import parse_document, parse_result_line
 from massact.interop.names import BASELINE_RESPONSES, RESPONSES, responses_name
-from massact.interop.own_format import Times, iso_time, own_line
 from massact.interop.responses import responses_json
-from massact.interop.rows import IMPORTED_FILE
+from massact.interop.rows import IMPORTED_FILE, Times, iso_time, own_line
 from massact.json_text import parse_json, parse_object
 from massact.keys import digest
 from massact.store.read import open_store

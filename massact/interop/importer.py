@@ -25,20 +25,22 @@ from massact.interop.lines import (
     read_lines,
 )
 from massact.interop.names import Context, Source, Target, direction_note, resolve_context
-from massact.interop.own_format import OwnLine, is_own, measured_identity, parse_own_line
 from massact.interop.published import PublishedFile, published_run
-from massact.interop.report import FileReport, ImportReport
 from massact.interop.responses import ResponsesFolder, scores_of
 from massact.interop.rows import (
     FileBaseline,
+    OwnLine,
     content_digest,
     imported_cell,
     imported_row,
     imported_tag,
+    is_own,
+    measured_identity,
     n_asked,
+    parse_own_line,
     result_run,
 )
-from massact.interop.writing import ImportClaim, ImportWriter
+from massact.interop.writing import FileReport, ImportClaim, ImportReport, ImportWriter
 from massact.keys import canonical_json, digest_text
 from massact.store.read.contents import StoredContent, stored_contents
 from massact.store.schema import Kind, Tag

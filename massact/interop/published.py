@@ -14,7 +14,7 @@ from pathlib import Path
 
 from massact.errors import DataError, UsageError, lfs_advice
 from massact.interop.lines import MAX_LAYER, LineError
-from massact.interop.report import FileReport
+from massact.interop.writing import FileReport
 from massact.keys import canonical_json, digest_text
 from massact.labels import normalise_label
 from massact.store.schema import Kind, MlflowTag, PublishedRow, Tag, encode_row, format_param

@@ -1,4 +1,4 @@
-"""Where an import writes: one at a time into an experiment, and its runs under one parent.
+"""What an import writes and reports: one at a time into an experiment, its runs under one parent, every line counted.
 
 Whoever imports sets a tag of its own on the MLflow experiment, then looks for others': of two that begin at once at
 least one sees the other, takes its own back and waits. A claim is void once its process has ended, or once it has not
@@ -11,16 +11,15 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field, replace
 from threading import Event, Thread
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from massact.addresses import shown_uri
 from massact.domain import DEFAULT_COHERENCE_FLOOR
 from massact.errors import StoreError
 from massact.interop.names import Target
-from massact.interop.report import ImportReport
 from massact.store.retry import Patience
 from massact.store.schema import MlflowTag
 from massact.store.schema.names import IMPORTING_TAG
@@ -35,6 +34,102 @@ from massact.store.write.client import (
 from massact.store.write.experiments import ensure_experiment
 from massact.store.write.run_writer import FinishedRun, RunWriter, open_writer
 from massact.store.write.tracker import OpenRun, Tracker
+
+COUNTS = ("read", "imported", "already_there", "refused", "headers", "blank")
+SHOWN_PER_FILE = 20
+"""Refusals, and notes, that a report shows of each file; the rest is counted."""
+OUTPUT_SCHEMA_VERSION = 1
+_REASON_LENGTH = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A line that was not imported."""
+
+    file: str
+    line: int
+    """From 1."""
+    reason: str
+
+
+@dataclass(slots=True)
+class Counts:
+    """Lines of a file, or of all; `read` is the sum of the others."""
+
+    imported: int = 0
+    already_there: int = 0
+    refused: int = 0
+    headers: int = 0
+    blank: int = 0
+
+    @property
+    def read(self) -> int:
+        return self.imported + self.already_there + self.refused + self.headers + self.blank
+
+    def to_document(self) -> dict[str, int]:
+        """The counts by their names in `COUNTS`."""
+        return {name: getattr(self, name) for name in COUNTS}
+
+
+@dataclass(slots=True)
+class FileReport:
+    """One file of an import; a `calibration.json` counts as one line."""
+
+    path: str
+    kind: str
+    counts: Counts = field(default_factory=Counts)
+    refusals: list[Refusal] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What is to be known and refuses no line."""
+
+    def refuse(self, line: int, reason: str) -> None:
+        """Count a refused line; its reason becomes one short line of text."""
+        self.counts.refused += 1
+        self.refusals.append(Refusal(self.path, line, " ".join(reason.split())[:_REASON_LENGTH]))
+
+
+@dataclass(slots=True)
+class ImportReport:
+    """All files of an import, in the order they were read."""
+
+    experiment: str
+    files: list[FileReport] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What is to be said of all of them."""
+
+    @property
+    def totals(self) -> Counts:
+        """All lines."""
+        names = ("imported", "already_there", "refused", "headers", "blank")
+        return Counts(**{name: sum(getattr(file.counts, name) for file in self.files) for name in names})
+
+    @property
+    def refusals(self) -> list[dict[str, Any]]:
+        """Every refused line with `file`, `line` and `reason`."""
+        return [asdict(refusal) for file in self.files for refusal in file.refusals]
+
+    def to_document(self, *, dry_run: bool) -> dict[str, Any]:
+        """The report as JSON."""
+        files = [
+            {
+                "path": file.path,
+                "kind": file.kind,
+                **file.counts.to_document(),
+                "notes": file.notes[:SHOWN_PER_FILE],
+                "n_notes": len(file.notes),
+            }
+            for file in self.files
+        ]
+        return {
+            "schema_version": OUTPUT_SCHEMA_VERSION,
+            "experiment": self.experiment,
+            "dry_run": dry_run,
+            "notes": self.notes,
+            "totals": self.totals.to_document(),
+            "files": files,
+            "refusals": self.refusals,
+        }
+
 
 T = TypeVar("T")
 _PATIENCE_SECONDS = 60.0

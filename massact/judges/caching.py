@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from massact.domain import JudgeIdentity
-from massact.judges.base import Exchange, Judge, Usage, Verdict
+from massact.judges import Exchange, Judge, Usage, Verdict
 from massact.judges.reading import READING_VERSION
 
 T = TypeVar("T")

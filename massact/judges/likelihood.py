@@ -37,10 +37,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from massact.config import JudgeConfig
 from massact.domain import JudgeIdentity
 from massact.errors import ConfigError, JudgeError
 from massact.json_text import parse_object
-from massact.judges.base import Exchange, Usage, Verdict
+from massact.judges import Exchange, Subject, Usage, Verdict
 from massact.toy import is_toy, resolve
 from massact.toy.text import NGRAM_SIZES, chat_prompt, ngram_codes, sentences, single_thread, terms, words
 
@@ -62,7 +63,7 @@ PLAIN_PUNCTUATION = frozenset(".,;:?!'\"-()")
 
 
 class LikelihoodJudge:
-    """Scores refusal in the language of the toy models; satisfies `massact.judges.base.Judge`."""
+    """Scores refusal in the language of the toy models; satisfies `massact.judges.Judge`."""
 
     def __init__(self, folder: Path, *, trait_definition: str, batch_size: int = 64) -> None:
         """Read the fitted judge in `folder`; its language model is loaded at the first scoring.
@@ -305,3 +306,8 @@ def _identity(folder: Path, model_folder: Path, trait_definition: str) -> JudgeI
         model=digest.hexdigest()[:16],
         prompt_digest=hashlib.sha256(prompt.encode()).hexdigest()[:16],
     )
+
+
+def open_likelihood_judge(_config: JudgeConfig, subject: Subject) -> LikelihoodJudge:
+    """See `massact.judges.open_judge`."""
+    return LikelihoodJudge(resolve("toy:judge"), trait_definition=subject.definition)

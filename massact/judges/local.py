@@ -9,7 +9,7 @@ the rounding of the dtype.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import takewhile
@@ -17,16 +17,16 @@ from typing import Any
 
 import torch
 
-from massact.config import AdapterConfig, LoadConfig
+from massact.config import AdapterConfig, JudgeConfig, LoadConfig
 from massact.domain import JudgeIdentity
-from massact.judges.base import Exchange, Usage, Verdict
+from massact.errors import ConfigError
+from massact.judges import Exchange, ModelSource, Subject, Usage, Verdict
 from massact.judges.reading import BLANKS, TOP_LOGPROBS, Reading, read_weights
 from massact.judges.rubric import Rubric
 from massact.keys import digest
 from massact.models.blocks import text_config
 from massact.models.cache import RowCache, check_cacheable, is_out_of_memory, measure_memory, with_cache
 from massact.models.load import (
-    Description,
     SteerableModel,
     describe,
     load_model,
@@ -104,16 +104,6 @@ def _without_blanks(tokenizer: Any, text: str) -> Tokens:
     written = tokenizer.convert_ids_to_tokens(list(tokens))
     n_blank = next((n for n, token in enumerate(written) if token.strip(BLANKS)), len(tokens))
     return tokens[n_blank:]
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSource:
-    """A model, and what identifies it."""
-
-    describe: Callable[[], Description]
-    """What identifies the model, without its weights where its files tell."""
-    load: Callable[[], SteerableModel]
-    """The model; asked at every scoring, so that none is kept in memory for the judge alone."""
 
 
 @lru_cache(maxsize=1)
@@ -366,7 +356,7 @@ DECIMALS = 4
 
 
 class LocalJudge:
-    """Scores by a local model's probabilities; satisfies `massact.judges.base.Judge`."""
+    """Scores by a local model's probabilities; satisfies `massact.judges.Judge`."""
 
     def __init__(self, name: str, source: ModelSource, rubric: Rubric, *, batch_rows: int = 0) -> None:
         """
@@ -432,3 +422,19 @@ def _reading(answer: Answer) -> Reading:
     if reading.score is None or not math.isfinite(reading.score):
         return Reading(None, reading.reason or "the judge's score is no number")
     return Reading(round(reading.score, DECIMALS))
+
+
+def open_hub_judge(config: JudgeConfig, subject: Subject) -> LocalJudge:
+    """`hf:MODEL`; see `massact.judges.open_judge`."""
+    source = hub_source(subject.resolve(config.model), revision=config.revision, options=config.load)
+    return LocalJudge(config.name, source, Rubric.of(config, subject), batch_rows=config.batch_rows)
+
+
+def open_self_judge(config: JudgeConfig, subject: Subject) -> LocalJudge:
+    """`self`; likewise."""
+    if subject.steered is None:
+        raise ConfigError(
+            "the judge self is the steered model: name the model whose responses it is to judge"
+        )
+    rubric = Rubric.of(config, subject)
+    return LocalJudge(config.name, subject.steered, rubric, batch_rows=config.batch_rows)

@@ -22,7 +22,7 @@ from massact.config import JudgeConfig
 from massact.domain import JudgeIdentity
 from massact.errors import ConfigError, JudgeError
 from massact.json_text import parse_json
-from massact.judges.base import Exchange, Usage, Verdict
+from massact.judges import Exchange, Subject, Usage, Verdict
 from massact.judges.reading import TOP_LOGPROBS, Completion, Reading, read_completion
 from massact.judges.rubric import Rubric
 from massact.keys import digest
@@ -388,3 +388,8 @@ def _read_key(variable: str, host: str) -> str:
     if not re.fullmatch(r"[!-~]+", key):
         raise ConfigError(f"the environment variable {variable} holds a character that no key has")
     return key
+
+
+def open_openai_judge(config: JudgeConfig, subject: Subject) -> OpenAIJudge:
+    """See `massact.judges.open_judge`."""
+    return OpenAIJudge(config, Rubric.of(config, subject))

@@ -14,16 +14,20 @@ from massact.errors import UsageError
 from massact.report.before_after import before_after_section
 from massact.report.checks import Criterion, sanity_checks, success_criteria
 from massact.report.coefficients import coefficients_section
-from massact.report.confirmed import confirmed_section
 from massact.report.curve import curve_section
 from massact.report.evidence import TOY_BANNER, Evidence, SampleRow, counted, listed
 from massact.report.figure_style import BLUE, INK
-from massact.report.heat_maps import heat_section
+from massact.report.heat_maps import heat_section, positions_section
 from massact.report.massive import massive_section
-from massact.report.positions import positions_section
-from massact.report.provenance import provenance_section, samples_section
 from massact.report.published import published_section
-from massact.report.results import best_section, controls_section, gaps_section
+from massact.report.results import (
+    best_section,
+    confirmed_section,
+    controls_section,
+    gaps_section,
+    provenance_section,
+    samples_section,
+)
 from massact.report.section import Picture, Section, escape_markdown, number, pictures
 from massact.report.summary import ShortAnswer, answers_in_short, caveat
 from massact.report.trade_off import tradeoff_section

@@ -11,11 +11,10 @@ from massact.query import Answers, CoefficientRatio
 from massact.report.before_after import before_after_section, comparison_verdict, comparisons
 from massact.report.checks import Criterion, success_criteria, top2_shape
 from massact.report.coefficients import coefficients_section, current_ratios, spreads
-from massact.report.confirmed import confirmed_section, confirmed_verdicts
 from massact.report.curve import curve_section
 from massact.report.evidence import Evidence, counted, place_of
 from massact.report.page import bullets
-from massact.report.results import controls_section, gaps_section
+from massact.report.results import confirmed_section, confirmed_verdicts, controls_section, gaps_section
 from massact.report.section import Figure, Section, escape_markdown, pictures
 from massact.report.summary import caveat
 from massact.report.trade_off import against_coefficient

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 
 from massact.evaluation import Part, PlannedCell
-from massact.judges.base import Exchange
+from massact.judges import Exchange
 from massact.models.generate import Addition, Generator, NotFiniteError, Row
 from massact.models.load import SteerableModel, describe, load_model, model_lock
 from massact.models.prompting import decode, encode_chat

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from massact.domain import Response, Timing
 from massact.errors import JudgeError
 from massact.evaluation import Evaluation, FailedCell, PlannedCell
-from massact.judges.base import Exchange, Judge
+from massact.judges import Exchange, Judge
 
 Result = Evaluation | FailedCell
 AHEAD = 2

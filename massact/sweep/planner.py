@@ -11,8 +11,7 @@ from massact.domain import Cell, Direction, Generation, Geometry, QuestionSet, R
 from massact.errors import DataError
 from massact.evaluation import PlannedCell
 from massact.keys import cell_key
-from massact.labels import format_label, parse_label
-from massact.layers import parse_layers
+from massact.labels import format_label, parse_label, parse_layers
 from massact.models.load import Description
 from massact.query import Answers, GapsAnswer
 from massact.query.load import read_answers

@@ -3,8 +3,7 @@
 from massact.config import Experiment, Grid, ModelConfig
 from massact.data.traits import check_pairs, load_prompts
 from massact.errors import ConfigError, UsageError
-from massact.labels import parse_label
-from massact.layers import parse_layers
+from massact.labels import parse_label, parse_layers
 from massact.models.load import ModelShape, read_shape
 from massact.sweep.context import Session
 from massact.vectors.massive_dims import check_cleaning

@@ -11,8 +11,7 @@ from massact.addresses import resolve_tracking_uri, shown_uri
 from massact.config import ModelConfig, TraitConfig
 from massact.domain import Recipe
 from massact.errors import NothingToConfirmError
-from massact.labels import format_label
-from massact.layers import parse_layers
+from massact.labels import format_label, parse_layers
 from massact.names import file_name
 from massact.report.phase_notes import PhaseName, phase_figures, phase_markdown, phase_verdicts
 from massact.store.schema import MlflowTag, StoredPoint, Tag
@@ -36,8 +35,7 @@ from massact.sweep.stores import Stores
 from massact.sweep.validate import check_cells, check_dims, check_experiment, check_length
 from massact.sweep.vectors import StoredVectors, pair_cosines
 from massact.vectors.positions import parse_position
-from massact.workflow.calibrate import calibrate_model
-from massact.workflow.extract import extract_model
+from massact.workflow.extract import calibrate_model, extract_model
 from massact.workflow.report import run_report
 from massact.workflow.status import require
 
@@ -53,7 +51,7 @@ class Request:
     recipes: tuple[Recipe, ...]
     positions: tuple[str, ...]
     layers: str
-    """Layer specification; `massact.layers` reads it."""
+    """Layer specification; `massact.labels` reads it."""
     coefficients: tuple[float, ...]
     overrides: Overrides
 

@@ -11,9 +11,8 @@ from massact.config import JudgeConfig, LoadConfig
 from massact.domain import Cell, Generation, JudgeIdentity, ModelIdentity, Recipe, Setting, Steering
 from massact.errors import ConfigError, ModelError
 from massact.evaluation import Evaluation, PlannedCell
-from massact.judges import Subject, open_judge
+from massact.judges import Exchange, Subject, open_judge
 from massact.judges import local as answers_module
-from massact.judges.base import Exchange
 from massact.judges.local import (
     Answerer,
     IntegerTokens,

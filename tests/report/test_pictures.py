@@ -13,10 +13,9 @@ from massact.report.coefficients import RelativeStrength
 from massact.report.curve import CleaningCurve
 from massact.report.evidence import Evidence, Place
 from massact.report.figure_style import save_svg
-from massact.report.heat_maps import FEWER_LABELS, HeatMap, heat_section
+from massact.report.heat_maps import FEWER_LABELS, ByWindow, HeatMap, heat_section, positions_section
 from massact.report.massive import Cosines, MassiveEnergy, cosine_text, massive_section
 from massact.report.phase_notes import phase_figures
-from massact.report.positions import ByWindow, positions_section
 from massact.report.section import drawing, key_places, rest_of_places, safe_name
 from massact.report.trade_off import AgainstCoefficient, AgainstCoherence
 from tests.support.report_rows import evidence, experiment, report_input, row, sample, scored, toy_rows

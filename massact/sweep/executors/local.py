@@ -5,7 +5,7 @@ from collections.abc import Generator as Iteration
 from contextlib import closing
 
 from massact.evaluation import Evaluation, FailedCell, Part, PlannedCell, Progress, Take, first_cells, silent
-from massact.judges.base import Judge
+from massact.judges import Judge
 from massact.models.generate import Generator
 from massact.models.load import SteerableModel, describe
 from massact.store.spool import Spool
