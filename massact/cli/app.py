@@ -171,6 +171,7 @@ def refuse_repeated(command: click.Command, arguments: Sequence[str]) -> None:
         "auto_envvar_prefix": "MASSACT",
         "help_option_names": ["-h", "--help"],
         "max_content_width": 100,
+        "show_default": True,
     },
 )
 @click.version_option(__version__, prog_name="massact")

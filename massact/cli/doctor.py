@@ -15,6 +15,7 @@ from massact.cli.options import (
     asked_experiment,
     asked_experiment_option,
     experiments_in,
+    table_or_json_option,
     tracking_uri_option,
 )
 from massact.cli.session import LOG_SECONDS, spool_option
@@ -43,21 +44,13 @@ SHOWN = 10
     "stale_after",
     type=Number(0),
     default=48,
-    show_default=True,
     metavar="HOURS",
     help="When a run that another machine or an older massact left running counts as dead: after so many "
     "hours without a sign of life.",
 )
 @click.option("--no-artifacts", is_flag=True, help="Leave out vectors and responses, which are files.")
 @spool_option
-@click.option(
-    "--format",
-    "output_format",
-    type=click.Choice(("table", "json")),
-    default="table",
-    show_default=True,
-    help="A line a finding, the first ten of each kind; or all of them as JSON.",
-)
+@table_or_json_option("A line a finding, the first ten of each kind; or all of them as JSON.")
 @click.pass_context
 def doctor(
     ctx: click.Context,

@@ -172,23 +172,23 @@ search_options = stacked(
     click.option("--position", type=TEXT, help="Position window; default: those of the phases."),
     click.option("--layers", type=TEXT, help="all, 15, 5-20, 5,10 or 30%-60%; default: those of the phases."),
     click.option(
-        "--mode", type=click.Choice(SEARCH_MODES), default="search", show_default=True,
+        "--mode", type=click.Choice(SEARCH_MODES), default="search",
         help="scan: the file's coefficients first, which finds a small one that works where larger ones do not.",
     ),
     click.option(
-        "--budget", type=click.IntRange(1), default=DEFAULT_BUDGET, show_default=True,
+        "--budget", type=click.IntRange(1), default=DEFAULT_BUDGET,
         help="Evaluations of one label at one layer at most.",
     ),
     click.option(
-        "--tolerance", type=Number(0, min_open=True), default=DEFAULT_TOLERANCE, show_default=True,
+        "--tolerance", type=Number(0, min_open=True), default=DEFAULT_TOLERANCE,
         help="A coefficient that is expected to gain fewer points of delta than this is not tried.",
     ),
     click.option(
-        "--screen", type=click.IntRange(0), default=DEFAULT_SCREEN, show_default=True,
+        "--screen", type=click.IntRange(0), default=DEFAULT_SCREEN,
         help="A doubtful cell is asked so many questions first and given up where it is hopeless; 0: all at once.",
     ),
     click.option(
-        "--confidence", type=Number(0.5, 1, max_open=True), default=DEFAULT_CONFIDENCE, show_default=True,
+        "--confidence", type=Number(0.5, 1, max_open=True), default=DEFAULT_CONFIDENCE,
         help="Chance that a cell which could still reach the floor is not given up.",
     ),
     val_split_option,

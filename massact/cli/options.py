@@ -167,6 +167,12 @@ tracking_uri_option = click.option(
 )
 
 
+def table_or_json_option(help_text: str) -> Callable[[F], F]:
+    """How a command prints what is no answer of a question."""
+    choice = click.Choice(("table", "json"))
+    return click.option("--format", "output_format", type=choice, default="table", help=help_text)
+
+
 def option_of(parameter: Parameter, default: str | None = None) -> Callable[[F], F]:
     """The option that a question's parameter is on the command line.
 
@@ -181,7 +187,6 @@ def option_of(parameter: Parameter, default: str | None = None) -> Callable[[F],
             f"--{name}/--no-{name}",
             parameter.key,
             default=default == "true",
-            show_default=True,
             help=help_text,
         )
     return click.option(
@@ -189,7 +194,6 @@ def option_of(parameter: Parameter, default: str | None = None) -> Callable[[F],
         parameter.key,
         type=_option_type(parameter),
         default=default,
-        show_default=default is not None,
         multiple=parameter.is_repeated,
         metavar=parameter.metavar,
         help=help_text,

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from massact.addresses import plain_sqlite, scheme_of, sqlite_uri
-from massact.cli.options import tracking_uri_option
+from massact.cli.options import table_or_json_option, tracking_uri_option
 from massact.errors import UsageError
 from massact.service.users import GRANTS, MIN_PASSWORD, Role, Users, check_password, generate_password
 
@@ -36,14 +36,12 @@ class _Names(click.ParamType):  # type: ignore[type-arg]  # generic only in newe
 @click.option(
     "--host",
     default="127.0.0.1",
-    show_default=True,
     help="Address to listen on; another than this machine's own, such as 0.0.0.0, needs --auth.",
 )
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=5000,
-    show_default=True,
     help="Port to listen on; 0: one that is free.",
 )
 @click.option(
@@ -75,7 +73,7 @@ class _Names(click.ParamType):  # type: ignore[type-arg]  # generic only in newe
     type=_Names(),
     envvar=["MASSACT_SERVE_ALLOWED_HOSTS", "MLFLOW_SERVER_ALLOWED_HOSTS"],
     metavar="NAMES",
-    default="",
+    default=(),
     help="Names under which clients may come, with commas between them, beside this machine itself; default: private "
     "IP addresses.",
 )
@@ -84,7 +82,7 @@ class _Names(click.ParamType):  # type: ignore[type-arg]  # generic only in newe
     type=_Names(),
     envvar=["MASSACT_SERVE_CORS_ALLOWED_ORIGINS", "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"],
     metavar="ORIGINS",
-    default="",
+    default=(),
     help="Origins of other web pages that may use the service, such as https://lab.example; default: only this "
     "machine's.",
 )
@@ -92,7 +90,6 @@ class _Names(click.ParamType):  # type: ignore[type-arg]  # generic only in newe
     "--workers",
     type=click.IntRange(1),
     default=1,
-    show_default=True,
     help="Processes that answer; one starts fastest and takes least memory, more help many readers at once.",
 )
 @click.option("--access-log", is_flag=True, help="Log every request.")
@@ -205,10 +202,7 @@ def users() -> None:
 
 
 @users.command("list")
-@click.option(
-    "--format", "output_format", type=click.Choice(["table", "json"]), default="table", show_default=True,
-    help="How to print them.",
-)  # fmt: skip
+@table_or_json_option("How to print them.")
 @tracking_uri_option
 def list_users(output_format: str, tracking_uri: str) -> None:
     """List users with their roles.
@@ -230,7 +224,7 @@ def list_users(output_format: str, tracking_uri: str) -> None:
 
 @users.command()
 @click.argument("name")
-@click.option("--role", type=ROLES, default=Role.READER.value, show_default=True, help="What they may do.")
+@click.option("--role", type=ROLES, default=Role.READER.value, help="What they may do.")
 @_password_options
 @tracking_uri_option
 def add(name: str, role: str, generate: bool, password_file: Path | None, tracking_uri: str) -> None:

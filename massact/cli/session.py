@@ -43,7 +43,7 @@ class _Executor(click.Choice):  # type: ignore[type-arg]  # generic only in newe
 
 executor_options = stacked(
     click.option(
-        "--executor", type=_Executor(EXECUTORS), default="local", show_default=True,
+        "--executor", type=_Executor(EXECUTORS), default="local",
         help="Who runs the cells: this process, or a cluster of Ray's (docs/scale.md).",
     ),
     click.option(
@@ -52,7 +52,7 @@ executor_options = stacked(
         "machine alone.",
     ),
     click.option(
-        "--workers", type=click.IntRange(0), default=0, show_default=True,
+        "--workers", type=click.IntRange(0), default=0,
         help="Workers on the cluster; 0: as many as it has room for, more when it grows.",
     ),
     click.option(
@@ -60,11 +60,11 @@ executor_options = stacked(
         help="GPUs of each worker, or a part of one; default: 1 where the cluster has GPUs, else none.",
     ),
     click.option(
-        "--gpus-per-judge", type=Number(0), default=0, show_default=True, metavar="NUMBER",
+        "--gpus-per-judge", type=Number(0), default=0, metavar="NUMBER",
         help="GPUs of each judge that is a local model; 0: it computes on processors.",
     ),
     click.option(
-        "--judges-per-node", type=click.IntRange(1), default=_DEFAULT.judges_per_node, show_default=True,
+        "--judges-per-node", type=click.IntRange(1), default=_DEFAULT.judges_per_node,
         help="Judges beside the workers of a machine of the cluster.",
     ),
 )  # fmt: skip
@@ -129,7 +129,6 @@ spool_option = click.option(
     "--spool",
     type=click.Path(file_okay=False, path_type=Path),
     default=DEFAULT_SPOOL,
-    show_default=True,
     envvar="MASSACT_SPOOL",
     metavar="DIR",
     help="Folder where finished evaluations are kept until the run store has them.",
@@ -138,7 +137,6 @@ store_timeout_option = click.option(
     "--store-timeout",
     type=Number(0),
     default=3600,
-    show_default=True,
     metavar="SECONDS",
     help="How long to wait for a run store that went down during the work.",
 )
@@ -147,14 +145,12 @@ evaluating_options = stacked(
         "--save-responses",
         type=click.Choice(["all", "best", "none"]),
         default="all",
-        show_default=True,
         help="Whose responses are kept: all, the best of each group so far, or none.",
     ),
     click.option(
         "--batch-rows",
         type=click.IntRange(0),
         default=0,
-        show_default=True,
         help="Responses generated side by side at most; 0: as many as are of use and fit in memory.",
     ),
     spool_option,
@@ -168,7 +164,6 @@ workload_options = stacked(
         "--alike",
         type=_Alike(),
         default=str(DEFAULT_ALIKE),
-        show_default=True,
         metavar="COSINE",
         help="Labels whose vectors have a greater cosine at a layer are evaluated once there, and the others take over "
         "that result, marked as the same; 1: only equal vectors; off: every label is evaluated itself.",
@@ -184,7 +179,6 @@ rounds_option = click.option(
     "--max-rounds",
     type=click.IntRange(0),
     default=DEFAULT_BUDGET,
-    show_default=True,
     help="Rounds of the search that fills the gaps which the grid leaves: coefficients tried at a layer; 0: none.",
 )
 

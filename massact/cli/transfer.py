@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from massact.cli.options import experiments_in, tracking_uri_option
+from massact.cli.options import experiments_in, table_or_json_option, tracking_uri_option
 from massact.cli.session import show_bar
 from massact.config import load_experiment
 from massact.errors import UsageError
@@ -57,14 +57,7 @@ def target_option(command: F) -> F:
     metavar="FILE",
     help="File for all refused lines, one JSON object a line.",
 )
-@click.option(
-    "--format",
-    "output_format",
-    type=click.Choice(("table", "json")),
-    default="table",
-    show_default=True,
-    help="How the report is written.",
-)
+@table_or_json_option("How the report is written.")
 @click.pass_context
 def import_command(
     ctx: click.Context,

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from massact.query import Answers, Evaluations
-from massact.report import CosineMatrix, VectorFact, build_report
 from massact.report.coefficients import RelativeStrength
 from massact.report.curve import CleaningCurve
-from massact.report.evidence import Evidence, Place
+from massact.report.evidence import CosineMatrix, Evidence, Place, VectorFact
 from massact.report.figure_style import save_svg
 from massact.report.heat_maps import FEWER_LABELS, ByWindow, HeatMap, heat_section, positions_section
 from massact.report.massive import Cosines, MassiveEnergy, cosine_text, massive_section
+from massact.report.page import build_report
 from massact.report.phase_notes import phase_figures
 from massact.report.section import drawing, key_places, rest_of_places, safe_name
 from massact.report.trade_off import AgainstCoefficient, AgainstCoherence
