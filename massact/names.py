@@ -111,7 +111,7 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
-def shown(value: object, longest: int = 80) -> str:
+def shown(value: object) -> str:
     """A value as messages quote it: short, and in one line."""
     text = repr(value)
-    return visible(text if len(text) <= longest else f"{text[:longest]}…")
+    return visible(text if len(text) <= 80 else f"{text[:80]}…")

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -30,7 +30,6 @@ from massact.query import Filters
 from massact.vectors.positions import parse_position
 
 if TYPE_CHECKING:
-    from massact.sweep.driver import Tally
     from massact.sweep.search.gap_filling import SearchPlan
     from massact.workflow.steps import Request
 
@@ -206,9 +205,7 @@ def search(experiment_file: str, tracking_uri: str, **options: Any) -> None:
     Example:
       massact search --experiment my.yaml --method probe,mean_diff_cleaned --position "response[:5]" --layers 1-5
     """
-    from massact.workflow.steps import run_search
-
-    _search(experiment_file, tracking_uri, options, run_search)
+    _search("search", experiment_file, tracking_uri, options)
 
 
 @click.command("fill-gaps")
@@ -220,19 +217,19 @@ def fill_gaps(experiment_file: str, tracking_uri: str, **options: Any) -> None:
     Example:
       massact fill-gaps --experiment experiments/toy.yaml --model toy-gemma-3 --budget 12
     """
-    from massact.workflow.steps import run_fill_gaps
-
-    _search(experiment_file, tracking_uri, options, run_fill_gaps)
+    _search("fill-gaps", experiment_file, tracking_uri, options)
 
 
 def _search(
-    experiment_file: str, tracking_uri: str, options: dict[str, Any], run: Callable[..., "Tally"]
+    name: Literal["search", "fill-gaps"], experiment_file: str, tracking_uri: str, options: dict[str, Any]
 ) -> None:
+    from massact.workflow.steps import run_search
+
     searched = {name: options.pop(name) for name in _SEARCHED}
     session = open_session(experiment_file, tracking_uri, **options)
     plan = _plan(session.experiment, searched)
     with working(session):
-        tally = run(session, plan)
+        tally = run_search(session, name, plan)
     if tally.failed:
         raise click.exceptions.Exit(1)
 

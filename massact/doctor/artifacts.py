@@ -18,9 +18,9 @@ from massact.doctor.base import (
     ArtifactError,
     CannotMendError,
     Check,
+    CheckedRun,
     DoctorContext,
     Finding,
-    FinishedRun,
     decode_row,
     place_of,
 )
@@ -54,7 +54,7 @@ class Vectors(Check):
         super().__init__(context)
         self._sources, self._lock = VectorSources(context), threading.Lock()
 
-    def see(self, run: FinishedRun) -> Iterator[Finding]:
+    def see(self, run: CheckedRun) -> Iterator[Finding]:
         """Its vector, where it has one: an imported evaluation has none by nature."""
         row = run.row
         if not isinstance(row, EvaluationRow) or row.origin == "imported" or row.vector_digest is None:
@@ -75,15 +75,14 @@ class Vectors(Check):
             wrong = f"has a vector of digest {digest[:12]}, and its row names {row.vector_digest[:12]}"
         yield self._finding(run, row, wrong)
 
-    def _finding(self, run: FinishedRun, row: EvaluationRow, wrong: str) -> Finding:
+    def _finding(self, run: CheckedRun, row: EvaluationRow, wrong: str) -> Finding:
         what = f"{run.kind} {row.label} L{row.layer} c={format_param(row.coefficient)} {wrong}; {_UNHARMED}"
         advice = f"bring back a copy of its file, or leave it: {_UNHARMED}"
         try:
             made = self._rebuilt(run, row)
         except CannotMendError as error:
-            return Finding(check=self.name, run_id=run.run_id, what=what, advice=f"{error}; {advice}")
-        return Finding(
-            check=self.name,
+            return self.finding(what, f"{error}; {advice}", run_id=run.run_id)
+        return self.finding(
             run_id=run.run_id,
             what=what,
             advice=advice,
@@ -91,7 +90,7 @@ class Vectors(Check):
             mend=lambda: self._mend(run, row, made),
         )
 
-    def _rebuilt(self, run: FinishedRun, row: EvaluationRow) -> "Rebuilt":
+    def _rebuilt(self, run: CheckedRun, row: EvaluationRow) -> "Rebuilt":
         """The vector's file as it would be written: only what was tried is promised."""
         with self._lock:
             made = self._sources.vector_file(row)
@@ -99,7 +98,7 @@ class Vectors(Check):
             raise CannotMendError(f"could not be written: {why}")
         return made
 
-    def _mend(self, run: FinishedRun, row: EvaluationRow, made: "Rebuilt") -> str:
+    def _mend(self, run: CheckedRun, row: EvaluationRow, made: "Rebuilt") -> str:
         place = run.raw.artifact_uri
         try:
             self.context.mender.put(place, Artifact.VECTOR, made.content)
@@ -268,7 +267,7 @@ class Responses(Check):
     tags = (MlflowTag.TABLES, Tag.ROW)
     reads_files = True
 
-    def see(self, run: FinishedRun) -> Iterator[Finding]:
+    def see(self, run: CheckedRun) -> Iterator[Finding]:
         """Its table, where it has one: with `--save-responses none` there is none to look for."""
         if not _announces(run.raw.tags.get(MlflowTag.TABLES)):
             return
@@ -283,8 +282,7 @@ class Responses(Check):
         else:
             return
         again = "`massact confirm`" if run.kind is Kind.CONFIRMATION else "the next sweep"
-        yield Finding(
-            check=self.name,
+        yield self.finding(
             run_id=run.run_id,
             what=f"the table of responses of this {run.kind} {wrong}; its scores are in the run and unharmed",
             advice="nothing can make the texts again: bring back a copy of the file, or delete the run "
@@ -300,11 +298,7 @@ def _announces(text: str | None) -> bool:
 
 
 def _check_table(content: bytes) -> None:
-    """Make sure that it is a table such as `massact.store.write.tensors.write_responses` writes.
-
-    Raises:
-        ValueError: it is not.
-    """
+    """Make sure that it is a table such as `massact.store.write.tensors.write_responses` writes."""
     table = parse_json(content)
     rows = table.get("data") if isinstance(table, dict) else None
     if not isinstance(rows, list) or not all(
@@ -323,7 +317,7 @@ class Moved(Check):
         super().__init__(context)
         self._places: dict[str, Path | None] = {}
 
-    def see(self, run: FinishedRun) -> Iterator[Finding]:
+    def see(self, run: CheckedRun) -> Iterator[Finding]:
         """Look once at each place."""
         place = place_of(run.raw.artifact_uri)
         if place not in self._places:
@@ -341,9 +335,7 @@ class Moved(Check):
             to = str(check_path(new, "the folder of artifacts"))
             return f"the store says {to} of {self.context.mender.move(old, to)} runs"
 
-        return Finding(
-            check=self.name,
-            run_id=None,
+        return self.finding(
             what=f"the store was moved: it says that artifacts are in {old}, which is not there; they are in {new}",
             advice="write the new place into the store with --fix, or move it back",
             remedy="writes the new place into the store, without which no phase adds to it",
@@ -361,9 +353,7 @@ class UnreachableArtifacts(Check):
         files = self.context.files
         for place, why in sorted(files.unreachable.items()):
             count = files.n_unseen[place]
-            yield Finding(
-                check=self.name,
-                run_id=None,
+            yield self.finding(
                 what=f"{count} files under {place} could not be looked at: {why}",
                 advice="run it where that place can be read, or with --no-artifacts to leave files out",
             )

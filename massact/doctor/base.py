@@ -178,7 +178,7 @@ class DoctorContext:
     say: Callable[[str], None] = lambda _line: None
 
 
-class FinishedRun:
+class CheckedRun:
     """A finished run, as checks are shown it."""
 
     def __init__(self, raw: RawRun) -> None:
@@ -210,11 +210,15 @@ class Check:
     def __init__(self, context: DoctorContext) -> None:
         self.context = context
 
+    def finding(self, what: str, advice: str, *, run_id: str | None = None, **fields: Any) -> Finding:
+        """What this check found; further fields are those of `Finding`."""
+        return Finding(check=self.name, run_id=run_id, what=what, advice=advice, **fields)
+
     def before(self) -> Iterator[Finding]:
         """What there is to find beside the finished runs."""
         return iter(())
 
-    def see(self, run: FinishedRun) -> Iterator[Finding]:  # noqa: ARG002  # for those who override it
+    def see(self, run: CheckedRun) -> Iterator[Finding]:  # noqa: ARG002  # for those who override it
         """What is wrong with one finished run; superseded runs come too."""
         return iter(())
 

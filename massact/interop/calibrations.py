@@ -151,11 +151,7 @@ def _row(
 
 
 def _top_dims(document: Mapping[str, Any]) -> dict[int, list[int]]:
-    """Top dims by layer, checked.
-
-    Raises:
-        LineError: they are missing or of the wrong shape.
-    """
+    """Top dims by layer, checked."""
     aggregate = document.get("aggregate")
     by_layer = aggregate.get("top_dims_by_layer") if isinstance(aggregate, dict) else None
     if not isinstance(by_layer, dict) or not by_layer:

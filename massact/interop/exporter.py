@@ -156,11 +156,7 @@ class Exporter:
         return report
 
     def _read(self, run: RawRun, name: str, parse: Callable[[Path], T]) -> T:
-        """An artifact of a run.
-
-        Raises:
-            StoreError: the run holds no such artifact, or it cannot be had or read.
-        """
+        """An artifact of a run."""
         try:
             return parse(fetch_from(run.artifact_uri, name, tracking_uri=self._tracking_uri))
         except (StoreError, DataError, OSError, ValueError) as error:
@@ -376,11 +372,7 @@ def _times(run: RawRun) -> Times:
 
 
 def _vector_folders(extractions: Iterable[_Stage], trait_folders: Mapping[str, str]) -> dict[Path, _Stage]:
-    """Where they go within the exported folder; of two models whose variants have one name the newest keeps it.
-
-    Raises:
-        UsageError: a name cannot be a folder.
-    """
+    """Where they go within the exported folder; of two models whose variants have one name the newest keeps it."""
     folders: dict[Path, _Stage] = {}
     for stage in extractions:
         row = stage.row

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from threading import Event, Thread
 from types import TracebackType
 from typing import Any, TypeVar
@@ -35,7 +35,6 @@ from massact.store.write.experiments import ensure_experiment
 from massact.store.write.run_writer import FinishedRun, RunWriter, open_writer
 from massact.store.write.tracker import OpenRun, Tracker
 
-COUNTS = ("read", "imported", "already_there", "refused", "headers", "blank")
 SHOWN_PER_FILE = 20
 """Refusals, and notes, that a report shows of each file; the rest is counted."""
 OUTPUT_SCHEMA_VERSION = 1
@@ -64,11 +63,11 @@ class Counts:
 
     @property
     def read(self) -> int:
-        return self.imported + self.already_there + self.refused + self.headers + self.blank
+        return sum(astuple(self))
 
     def to_document(self) -> dict[str, int]:
-        """The counts by their names in `COUNTS`."""
-        return {name: getattr(self, name) for name in COUNTS}
+        """The counts by their names."""
+        return {"read": self.read, **asdict(self)}
 
 
 @dataclass(slots=True)
@@ -100,8 +99,7 @@ class ImportReport:
     @property
     def totals(self) -> Counts:
         """All lines."""
-        names = ("imported", "already_there", "refused", "headers", "blank")
-        return Counts(**{name: sum(getattr(file.counts, name) for file in self.files) for name in names})
+        return Counts(*map(sum, zip(*(astuple(file.counts) for file in self.files), strict=True)))
 
     @property
     def refusals(self) -> list[dict[str, Any]]:

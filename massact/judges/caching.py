@@ -156,11 +156,7 @@ class JudgeCache:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """Open the file, and make its tables.
-
-    Raises:
-        sqlite3.Error: it cannot be used.
-    """
+    """Open the file, and make its tables."""
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, check_same_thread=False)
     try:
         _set_up(connection)
@@ -199,11 +195,7 @@ def _is_damage(error: Exception) -> bool:
 
 
 def _move_aside(path: Path) -> Path | None:
-    """Rename a damaged file; `None` where another process has done so, and what lies there now is sound.
-
-    Raises:
-        OSError: it cannot be renamed.
-    """
+    """Rename a damaged file; `None` where another process has done so, and what lies there now is sound."""
     with _alone(path):
         if _is_sound(path):
             return None

@@ -176,11 +176,7 @@ def read_weights(text: str, top: Iterable[tuple[str, float]]) -> Reading:
 
 
 def _read_message(message: Mapping[str, Any], *, has_thoughts: bool) -> _Message:
-    """The parts of a message; content may be a text, a list of parts, or missing.
-
-    Raises:
-        TypeError: content is of another kind.
-    """
+    """The parts of a message; content may be a text, a list of parts, or missing."""
     content, refusal = message.get("content"), str(message.get("refusal") or "")
     text = content or ""
     if isinstance(text, list):

@@ -3,9 +3,10 @@
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from massact.addresses import resolve_tracking_uri, shown_uri
 from massact.config import ModelConfig, TraitConfig
@@ -13,6 +14,7 @@ from massact.domain import Recipe
 from massact.errors import NothingToConfirmError
 from massact.labels import format_label, parse_layers
 from massact.names import file_name
+from massact.report.evidence import Evidence
 from massact.report.phase_notes import PhaseName, phase_figures, phase_markdown, phase_verdicts
 from massact.store.schema import MlflowTag, StoredPoint, Tag
 from massact.store.write.experiments import EVALUATIONS, PHASES, UI_ADDRESS, view_link
@@ -23,14 +25,7 @@ from massact.sweep.confirm import run_confirm
 from massact.sweep.context import Session
 from massact.sweep.driver import Evaluator, Tally
 from massact.sweep.planner import GridRequest, Overrides, load_answers, phase_gaps
-from massact.sweep.search.gap_filling import (
-    Searched,
-    SearchPlan,
-    fill_gaps,
-    fill_phase,
-    search_bests,
-    search_text,
-)
+from massact.sweep.search.gap_filling import SearchPlan, fill_gaps, fill_phase, search_bests, search_text
 from massact.sweep.stores import Stores
 from massact.sweep.validate import check_cells, check_dims, check_experiment, check_length
 from massact.sweep.vectors import StoredVectors, pair_cosines
@@ -103,7 +98,7 @@ def request_layers(session: Session, request: Request) -> tuple[int, ...]:
     return layers
 
 
-def run_evaluate(session: Session, request: Request, parent: OpenRun | None = None) -> Tally:
+def run_evaluate(session: Session, request: Request) -> Tally:
     """Evaluate the cells of a command line that the store does not hold yet."""
     layers = request_layers(session, request)
     vectors = StoredVectors(session, request.model, request.trait)
@@ -118,7 +113,7 @@ def run_evaluate(session: Session, request: Request, parent: OpenRun | None = No
         "layers": request.layers,
         "coefficients": ",".join(f"{c:g}" for c in request.coefficients),
     }
-    with open_phase(session, "evaluate", parent, params) as run:
+    with open_phase(session, "evaluate", None, params) as run:
         evaluator = Evaluator(session, run, request.model, request.trait, request.overrides)
         tally = evaluator.run(
             GridRequest(position, recipe, layers, request.coefficients)
@@ -147,27 +142,18 @@ def run_grid_phase(session: Session, name: PhaseName, parent: OpenRun | None = N
     return tally
 
 
-def run_search(session: Session, plan: SearchPlan, parent: OpenRun | None = None) -> Tally:
-    """Search the best coefficient of every label asked for, at each of its layers."""
-    return _run_search(session, "search", plan, search_bests, parent)
+def run_search(session: Session, name: Literal["search", "fill-gaps"], plan: SearchPlan) -> Tally:
+    """Search the best coefficient of every label asked for, at each of its layers.
 
-
-def run_fill_gaps(session: Session, plan: SearchPlan, parent: OpenRun | None = None) -> Tally:
-    """Search every group that has no result at or above the floor, until it has one or it is known why not."""
-    return _run_search(session, "fill-gaps", plan, fill_gaps, parent)
-
-
-def _run_search(
-    session: Session,
-    name: str,
-    plan: SearchPlan,
-    search: Callable[[Session, OpenRun, SearchPlan], Searched],
-    parent: OpenRun | None,
-) -> Tally:
+    Args:
+        name: the command; `fill-gaps` searches only the groups that have no result at or above the floor, until
+            each has one or it is known why not.
+    """
+    search = search_bests if name == "search" else fill_gaps
     check_experiment(session, judges=True)
     _require(session, "phase1")
     limits = ("mode", "budget", "tolerance", "screen", "confidence")
-    with open_phase(session, name, parent, {limit: getattr(plan, limit) for limit in limits}) as run:
+    with open_phase(session, name, None, {limit: getattr(plan, limit) for limit in limits}) as run:
         searched = search(session, run, plan)
         session.stores.settle()
         n_gaps = len(phase_gaps(session).remaining)
@@ -237,17 +223,18 @@ def log_outcome(
 ) -> None:
     """Answer the phase's question from the store, show it, and keep it on the phase's run."""
     answers = load_answers(session, phase if phase != "phase4" else None, with_scores=True)
-    text = phase_markdown(phase, session.experiment, answers, cosines=cosines)
+    whole = Evidence.of(session.experiment, answers, cosines)
+    text = phase_markdown(phase, whole)
     tracker = session.stores.tracker
     tracker.set_tag(run, MlflowTag.NOTE, text)
-    for name, verdict in phase_verdicts(phase, session.experiment, answers, cosines).items():
+    for name, verdict in phase_verdicts(phase, whole).items():
         tracker.set_tag(run, f"{Tag.VERDICT}.{name}", verdict)
     declared = {(group.model, group.trait, group.position, group.label) for group in answers.groups}
     mine = [p for p in answers.evaluations if (p.model, p.trait, p.position, p.label) in declared]
     tracker.log(run, steps=curve_steps(mine))
     with tracker.artifacts(run) as folder:
         (folder / f"{phase}.md").write_text(text + "\n", encoding="utf-8")
-        for name, png in phase_figures(phase, session.experiment, answers, cosines).items():
+        for name, png in phase_figures(phase, whole).items():
             (folder / "figures").mkdir(exist_ok=True)
             (folder / "figures" / f"{name}.png").write_bytes(png)
     session.show(text)

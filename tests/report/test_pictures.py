@@ -218,7 +218,8 @@ def test_phases_show_the_figures_of_their_question() -> None:
         evaluations=Evaluations.of(toy_rows()), groups=experiment().groups(), coefficient_ranges={}
     )
     names = {
-        phase: set(phase_figures(phase, experiment(), answers)) for phase in ("phase2", "phase3", "phase4")
+        phase: set(phase_figures(phase, Evidence.of(experiment(), answers)))
+        for phase in ("phase2", "phase3", "phase4")
     }  # type: ignore[arg-type]
     assert names == {
         "phase2": {"before-after"},
@@ -226,7 +227,7 @@ def test_phases_show_the_figures_of_their_question() -> None:
         "phase4": {"relative-strength"},
     }
     nothing = Answers(evaluations=Evaluations(), groups=experiment().groups(), coefficient_ranges={})
-    assert phase_figures("phase1", experiment(), nothing) == {}
+    assert phase_figures("phase1", Evidence.of(experiment(), nothing)) == {}
 
 
 def test_samples_of_a_place_stand_side_by_side_and_stay_text() -> None:
