@@ -14,13 +14,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from massact.domain import JudgeIdentity
 from massact.judges import Exchange, Judge, Usage, Verdict
 from massact.judges.reading import READING_VERSION
 
-T = TypeVar("T")
 CACHE_FILE = "judge-cache.sqlite"
 """Its name, in the folder `.massact`."""
 _VERSION, _APPLICATION = 1, 0x6D617363
@@ -65,40 +64,30 @@ class JudgeCache:
                 known |= {digest: Verdict(t, c) for digest, t, c in connection.execute(query, some)}
             return known
 
-        return self._do(read, {}) if digests else {}
+        known: dict[bytes, Verdict] = self._do(read, {}) if digests else {}
+        return known
 
     def keep(self, verdicts: Mapping[bytes, Verdict]) -> None:
         """Keep those that are scored; what is there already stays."""
         now = time.time()
         scored = {digest: verdict for digest, verdict in verdicts.items() if verdict.scored}
         rows = [(digest, verdict.trait, verdict.coherence, now) for digest, verdict in scored.items()]
-
-        def write(connection: sqlite3.Connection) -> None:
-            with connection:
-                connection.executemany("INSERT OR IGNORE INTO verdicts VALUES (?, ?, ?, ?)", rows)
-
+        insert = "INSERT OR IGNORE INTO verdicts VALUES (?, ?, ?, ?)"
         if rows:
-            self._do(write, None)
+            self._do(lambda connection: connection.executemany(insert, rows), None)
 
     def check(self, digest: str) -> str | None:
         """What a judge's check found: its failures, empty where it passed; `None` where it was not checked."""
-
-        def read(connection: sqlite3.Connection) -> str | None:
-            row = connection.execute("SELECT failures FROM checks WHERE digest = ?", (digest,)).fetchone()
-            return None if row is None else str(row[0])
-
-        return self._do(read, None)
+        query = "SELECT failures FROM checks WHERE digest = ?"
+        row = self._do(lambda connection: connection.execute(query, (digest,)).fetchone(), None)
+        return None if row is None else str(row[0])
 
     def keep_check(self, digest: str, failures: str) -> None:
         """Keep what a judge's check found."""
-
-        def write(connection: sqlite3.Connection) -> None:
-            with connection:
-                connection.execute(
-                    "INSERT OR REPLACE INTO checks VALUES (?, ?, ?)", (digest, failures, time.time())
-                )
-
-        self._do(write, None)
+        row = (digest, failures, time.time())
+        self._do(
+            lambda connection: connection.execute("INSERT OR REPLACE INTO checks VALUES (?, ?, ?)", row), None
+        )
 
     def close(self) -> None:
         """Let go of the file."""
@@ -107,14 +96,15 @@ class JudgeCache:
                 self._connection.close()
                 self._connection = None
 
-    def _do(self, work: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
+    def _do(self, work: Callable[[sqlite3.Connection], Any], otherwise: Any) -> Any:
         """Work with the file, again on a new one where it was damaged; `otherwise` where that is not possible."""
         with self._lock:
             for _ in range(_ATTEMPTS):
                 if self._is_off:
                     return otherwise
                 try:
-                    return work(self._opened())
+                    with self._opened() as connection:  # what is written is kept at its end
+                        return work(connection)
                 except (sqlite3.Error, OSError) as error:
                     self._handle(error)
                     if _is_busy(error):

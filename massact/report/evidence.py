@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import wraps
 from typing import Any, Literal, Protocol, TypeVar
 
 from massact.config import Experiment
@@ -195,6 +196,19 @@ class HasPlace(Protocol):
     def setting(self) -> str | None: ...
 
 
+def once(work: "Callable[[Evidence], T]") -> "Callable[[Evidence], T]":
+    """Of work that several parts of a report need: it is done for the first of them alone."""
+
+    @wraps(work)
+    def done(evidence: "Evidence") -> T:
+        if work not in evidence._done:
+            evidence._done[work] = work(evidence)
+        known: T = evidence._done[work]
+        return known
+
+    return done
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """The store's answers, each place in the one setting that the report answers it in, and the facts beside them."""
@@ -212,7 +226,7 @@ class Evidence:
     """Of two vectors by their digests, as `Answers.compare` takes them."""
     _beliefs: dict[tuple[Place, str], Believed] = field(default_factory=dict, repr=False, compare=False)
     """What `interval` has worked out so far: several parts of a report ask for the same."""
-    _done: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _done: dict[object, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     """What `once` has worked out; a copy with other evidence starts anew."""
 
     @classmethod
@@ -285,6 +299,11 @@ class Evidence:
         )
         return tuple(dict.fromkeys([*map(place_of, self.answers.groups), *others]))
 
+    def in_order(self, rows: Iterable[RowT]) -> list[RowT]:
+        """Rows by their places."""
+        order = {place: index for index, place in enumerate(self.places())}
+        return sorted(rows, key=lambda row: order[place_of(row)])
+
     @property
     def run_places(self) -> list[Place]:
         """Those of them where something was run."""
@@ -321,21 +340,11 @@ class Evidence:
         stratum = self.strata.get(place)
         return stratum.nearest_miss(label, self.floor) if stratum else None
 
-    def once(self, what: str, work: Callable[[], T]) -> T:
-        """Work that several parts of a report need, done for the first of them alone.
-
-        Args:
-            what: names the work; the same name must always mean the same.
-        """
-        if what not in self._done:
-            self._done[what] = work()
-        done: T = self._done[what]
-        return done
-
     # the questions that a report asks, at its floor and of the current rows alone
 
+    @once
     def gaps(self) -> tuple[GapRow, ...]:
-        return self.once("gaps", lambda: self.current(ask_gaps.of(self.answers, self.floor).rows))
+        return self.current(ask_gaps.of(self.answers, self.floor).rows)
 
     def compare(self, pairs: Sequence[tuple[str, str]] | None = None) -> tuple[ComparisonRow, ...]:
         return self.current(
@@ -347,17 +356,11 @@ class Evidence:
             ask_curve.of(self.answers, self.floor, method=method, when=when, scope=scope).rows
         )
 
+    @once
     def coefficients(self) -> CoefficientsAnswer:
-        def asked() -> CoefficientsAnswer:
-            answer = ask_coefficients.of(self.answers, self.floor)
-            return replace(
-                answer,
-                rows=self.current(answer.rows),
-                method_ratios=self.current(answer.method_ratios),
-                cleaning_shifts=self.current(answer.cleaning_shifts),
-            )
-
-        return self.once("coefficients", asked)
+        answer = ask_coefficients.of(self.answers, self.floor)
+        parts = ("rows", "method_ratios", "cleaning_shifts")
+        return replace(answer, **{part: self.current(getattr(answer, part)) for part in parts})
 
     def confirmations(self) -> ConfirmationsAnswer:
         is_split = self.experiment.confirm_share is not None

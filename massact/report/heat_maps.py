@@ -12,23 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from massact.query import Point
 from massact.query.groups import is_at_floor, natural_order
+from massact.report import style
 from massact.report.evidence import RANDOM, Evidence, Place, counted
-from massact.report.figure_style import (
-    INK,
-    VERMILLION,
-    Look,
-    draw_interval,
-    filled,
-    ink_on,
-    label_entries,
-    label_style,
-    legend_below,
-    legend_order,
-    method_grid,
-    method_of,
-    methods_of,
-    new_figure,
-)
 from massact.report.section import (
     MOST_FIGURES,
     Cell,
@@ -99,8 +84,10 @@ def key_labels(evidence: Evidence, place: Place) -> tuple[str, ...]:
     mapped = mapped_labels(evidence, place)
     bests = evidence.bests(place, mapped)
     tops = [
-        evidence.top(place, {label: best for label, best in bests.items() if method_of(label) == method})
-        for method in methods_of(bests)
+        evidence.top(
+            place, {label: best for label, best in bests.items() if style.method_of(label) == method}
+        )
+        for method in style.methods_of(bests)
     ]
     first = evidence.experiment.phases[0].labels if evidence.experiment.phases else ()
     gains = {label: evidence.gain(place, best.delta) for label, best in bests.items()}
@@ -175,10 +162,10 @@ class HeatMap:
         n_columns = min(len(self.data), _PER_ROW)
         n_rows = math.ceil(len(self.data) / n_columns)
         n_layers = min(max(2, *(len(grid.layers) for grid in self.data)), 14)
-        figure, axes = new_figure(
+        figure, axes = style.new_figure(
             (n_rows, n_columns), (3.05 * n_columns + 0.9, n_rows * (0.95 + 0.3 * n_layers) + 0.3)
         )
-        for panel, grid in zip(filled(axes, len(self.data)), self.data, strict=True):
+        for panel, grid in zip(style.filled(axes, len(self.data)), self.data, strict=True):
             self._panel(panel, grid, scale)
             _ticks(panel, grid)
         bar = figure.colorbar(scale, ax=list(axes.flat), shrink=0.8, pad=0.02, aspect=18)
@@ -203,16 +190,16 @@ class HeatMap:
                 crosses += [(x - 0.3, y + 0.3), (x + 0.3, y - 0.3), (math.nan, math.nan)]
             elif len(grid.coefficients) <= _WITH_NUMBERS:
                 text = signed(point.delta, 0)
-                panel.text(x, y, text, ha="center", va="center", fontsize=7, color=ink_on(colour))
+                panel.text(x, y, text, ha="center", va="center", fontsize=7, color=style.ink_on(colour))
         # one collection and one line: a shape for each cell takes most of a report's time
         panel.add_collection(PatchCollection(cells, facecolors=colours, linewidths=0))
-        panel.plot([x for x, _ in crosses], [y for _, y in crosses], color=INK, linewidth=0.8)
+        panel.plot([x for x, _ in crosses], [y for _, y in crosses], color=style.INK, linewidth=0.8)
         best = self.evidence.best(self.place, grid.label)
         if best is not None:
             x, y = grid.at(best.layer, best.coefficient)
             # dashed where the grid ends at the best, so that a better one may lie beyond it
-            look: Look = {
-                "edgecolor": VERMILLION,
+            look: style.Look = {
+                "edgecolor": style.VERMILLION,
                 "linewidth": 2.2,
                 "linestyle": "--" if best.at_grid_end else "-",
             }
@@ -340,17 +327,17 @@ class ByWindow:
 
     def draw(self) -> "Drawing":
         shown = self.data[: self.most]
-        methods = methods_of(label for pair in shown for label in pair.labels)
-        figure, axes = method_grid(len(shown), methods, 2.2 * len(shown) + 0.8)
+        methods = style.methods_of(label for pair in shown for label in pair.labels)
+        figure, axes = style.method_grid(len(shown), methods, 2.2 * len(shown) + 0.8)
         drawn: set[str] = set()
         for row, pair in zip(axes, shown, strict=True):
             for panel, method in zip(row, methods, strict=True):
-                labels = [label for label in pair.labels if method_of(label) == method]
+                labels = [label for label in pair.labels if style.method_of(label) == method]
                 drawn.update(label for label in labels if self._bests(pair, label))
-                self._panel(panel, pair, sorted(labels, key=legend_order))
+                self._panel(panel, pair, sorted(labels, key=style.legend_order))
                 panel.set_title(f"{pair.model}: {method}")
             row[0].set_ylabel("best delta at the floor")
-        legend_below(figure, label_entries(drawn, with_marker=True), 5)
+        style.legend_below(figure, style.label_entries(drawn, with_marker=True), 5)
         return figure
 
     def _panel(self, panel: "Axes", pair: Windows, labels: Sequence[str]) -> None:
@@ -358,7 +345,7 @@ class ByWindow:
             bests = self._bests(pair, label)
             if not bests:
                 continue
-            look = label_style(label)
+            look = style.label_style(label)
             # side by side, so that intervals do not lie on each other
             shift = 0.0 if len(labels) == 1 else (index / (len(labels) - 1) - 0.5) * 0.36
             heights = [bests[p].delta if p in bests else math.nan for p in pair.positions]
@@ -367,8 +354,8 @@ class ByWindow:
                 if position in bests:
                     interval = self.evidence.interval(pair.place(position), label)
                     thin = {"elinewidth": 0.9, "capsize": 1.5, "alpha": 0.7}
-                    draw_interval(panel, bests[position], interval, x + shift, look.colour, **thin)
-        panel.axhline(0, color=INK, linewidth=0.8, zorder=1)
+                    style.draw_interval(panel, bests[position], interval, x + shift, look.colour, **thin)
+        panel.axhline(0, color=style.INK, linewidth=0.8, zorder=1)
         panel.set_xticks(range(len(pair.positions)), list(pair.positions))
         panel.set_xlim(-0.5, len(pair.positions) - 0.5)
 

@@ -11,12 +11,12 @@ from functools import cached_property
 from pathlib import Path
 
 from massact.errors import UsageError
+from massact.report import style
 from massact.report.before_after import before_after_section
 from massact.report.checks import Criterion, sanity_checks, success_criteria
 from massact.report.coefficients import coefficients_section
 from massact.report.curve import curve_section
 from massact.report.evidence import TOY_BANNER, Evidence, SampleRow, counted, listed
-from massact.report.figure_style import BLUE, INK
 from massact.report.heat_maps import heat_section, positions_section
 from massact.report.massive import massive_section
 from massact.report.published import published_section
@@ -258,8 +258,8 @@ def page_svg(picture: Picture) -> str:
     """A figure to stand within the page: it takes the page's text colour, and its ids are its own."""
     from markupsafe import escape
 
-    svg = picture.svg[picture.svg.index("<svg") :].replace(INK, "currentColor")
-    svg = svg.replace(BLUE.lower(), "var(--blue)")  # which is too dark on a dark ground
+    svg = picture.svg[picture.svg.index("<svg") :].replace(style.INK, "currentColor")
+    svg = svg.replace(style.BLUE.lower(), "var(--blue)")  # which is too dark on a dark ground
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     # ids are unique in a page, and every figure has a figure_1
     svg = re.sub(r"""(\bid="|url\(#|href="#)""", rf"\g<1>{picture.name}-", svg)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from massact.query import Answers, Evaluations
+from massact.report import style
 from massact.report.coefficients import RelativeStrength
 from massact.report.curve import CleaningCurve
 from massact.report.evidence import CosineMatrix, Evidence, Place, VectorFact
-from massact.report.figure_style import save_svg
 from massact.report.heat_maps import FEWER_LABELS, ByWindow, HeatMap, heat_section, positions_section
 from massact.report.massive import Cosines, MassiveEnergy, cosine_text, massive_section
 from massact.report.page import build_report
@@ -59,7 +59,7 @@ def test_a_heat_map_crosses_out_what_is_below_the_floor_and_frames_the_best() ->
     assert sorted(text.get_text() for text in panel.texts) == ["+0", "+100", "+60"], "-0.04 is no -0"
     assert [tick.get_text() for tick in panel.get_yticklabels()] == ["2", "3"]
     # the page's content policy lets no image in, so a bar of colours must be drawn as shapes
-    assert "<image" not in save_svg(figure)
+    assert "<image" not in style.save_svg(figure)
 
 
 def test_the_words_of_a_heat_map_have_its_numbers() -> None:
