@@ -104,11 +104,9 @@ def visible(text: str) -> str:
     """A text that a terminal and any file can show in one line: what does not show is written as an escape."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join(_escaped(c) if unicodedata.category(c) in _INVISIBLE else c for c in text)
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in _INVISIBLE else c for c in text
+    )
 
 
 def shown(value: object) -> str:

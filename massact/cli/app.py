@@ -6,7 +6,6 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from importlib import import_module
-from types import FrameType
 from typing import Any
 
 import click
@@ -188,12 +187,8 @@ def cli() -> None:
 
 def main() -> None:
     """Console script: SIGTERM ends like an interruption, so that no run is left open."""
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(TERMINATED))
     try:
         cli()
     finally:
         gc.freeze()  # the process ends: a last look through everything takes as long as a small question
-
-
-def _terminate(_number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(TERMINATED)

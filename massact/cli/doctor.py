@@ -96,7 +96,10 @@ def doctor(
             report.add(outcome)
     click.echo(f"experiment {visible(name)}, store {shown_uri(tracking_uri)}", err=True)
     if seed is None and not report.n_runs and not report.states:
-        raise _unknown(name)
+        raise UsageError(
+            f"{visible(f'no experiment file {find_experiment_file(name)}')}, and the run store holds no run of an "
+            f"experiment {name!r}: pass --experiment FILE, or the name of one that the store holds"
+        )
     report.end()
     if report.n_left:
         ctx.exit(1)
@@ -140,13 +143,6 @@ def _files_of_today(experiment: str, tracking_uri: str) -> Callable[["Evaluation
         return known[place]
 
     return told
-
-
-def _unknown(name: str) -> UsageError:
-    return UsageError(
-        f"{visible(f'no experiment file {find_experiment_file(name)}')}, and the run store holds no run of an "
-        f"experiment {name!r}: pass --experiment FILE, or the name of one that the store holds"
-    )
 
 
 class _Report:

@@ -1,6 +1,7 @@
 """Commands of the phases, each an entry point of the MLproject too, and what is said of them: status, predict."""
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from massact.config import load_experiment
 from massact.domain import floor_warning
 from massact.store.read import open_store
 from massact.store.read.database import is_absent
-from massact.workflow.status import Prerequisite, list_prerequisites
+from massact.workflow.status import list_prerequisites
 
 if TYPE_CHECKING:
     from massact.report.phase_notes import PhaseName
@@ -234,28 +235,21 @@ def status(ctx: click.Context, experiment_file: str, tracking_uri: str) -> None:
     """
     experiment = load_experiment(experiment_file)
     is_none = is_absent(tracking_uri)
-    store = open_store(tracking_uri, may_be_absent=True)
-    try:
+    with closing(open_store(tracking_uri, may_be_absent=True)) as store:
         where = f"store {shown_uri(tracking_uri)}{', not made yet' if is_none else ''}"
         click.echo(f"experiment {experiment.name}, {where}", err=True)
-        found = list_prerequisites(experiment, store, confirmed=True)
+        listed = list_prerequisites(experiment, store, confirmed=True)
         for warning in store.warnings:
             click.echo(f"warning: {warning}", err=True)
-    finally:
-        store.close()
-    for one in found:
-        click.echo(_line(one))
-    missing = [one for one in found if not one.ok]
+    for prerequisite in listed:
+        hint = "" if prerequisite.ok else f"  ->  {prerequisite.command}"
+        mark = "ok     " if prerequisite.ok else "missing"
+        click.echo(f"{mark}  {prerequisite.what}: {prerequisite.detail}{hint}")
+    missing = [prerequisite for prerequisite in listed if not prerequisite.ok]
     if missing:
-        click.echo(f"\n{len(missing)} of {len(found)} missing. Next: {missing[0].command}")
+        click.echo(f"\n{len(missing)} of {len(listed)} missing. Next: {missing[0].command}")
         ctx.exit(1)
-    click.echo(f"\nall {len(found)} there")
-
-
-def _line(one: Prerequisite) -> str:
-    mark = "ok     " if one.ok else "missing"
-    hint = "" if one.ok else f"  ->  {one.command}"
-    return f"{mark}  {one.what}: {one.detail}{hint}"
+    click.echo(f"\nall {len(listed)} there")
 
 
 @click.command()

@@ -160,9 +160,11 @@ class VectorSources:
         from massact.store.write.tensors import tensor_bytes
         from massact.vectors.geometry import vector_digest
 
-        tried = 0
+        tried, place = 0, (row.model, row.trait, row.position)
         for what, stack_of in (("vectors", self._read_stack), ("activations", self._make_stack)):
-            for stage in self._extractions_of(row):
+            for stage in self._extractions:
+                if (stage.row.model, stage.row.trait, stage.row.position) != place:
+                    continue
                 stack = self._kept(what, stage, row.label or "", stack_of)
                 if stack is None or row.layer is None or row.layer >= len(stack):
                     continue
@@ -177,12 +179,6 @@ class VectorSources:
             else "the extractions in the store give other vectors (it was extracted again since, or elsewhere)"
         )
         raise CannotMendError(f"beyond mending: {reason}")
-
-    def _extractions_of(self, row: EvaluationRow) -> Iterator[_Stage]:
-        wanted = (row.model, row.trait, row.position)
-        for stage in self._extractions:
-            if (stage.row.model, stage.row.trait, stage.row.position) == wanted:
-                yield stage
 
     def _kept(
         self, what: str, stage: _Stage, label: str, make: "Callable[[_Stage, str], torch.Tensor | None]"

@@ -124,15 +124,14 @@ class SpoolLeftovers(Check):
         """One finding a journal. All are looked at before any is sent: sending takes the whole folder."""
         folder = self.context.spool
         findings = [self._look(path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
-        findings += [self._set_aside(path) for path in sorted(folder.glob(f"*{DAMAGED_SUFFIX}"))]
-        return (finding for finding in findings if finding is not None)
-
-    def _set_aside(self, path: Path) -> Finding:
-        return self.finding(
-            what=f"{path} was set aside: some of its lines are damaged, all others were sent",
-            advice="look into it if you miss a result; the next sweep evaluates what is missing. Then delete it",
-            level="note",
-        )
+        aside = sorted(folder.glob(f"*{DAMAGED_SUFFIX}"))
+        yield from (finding for finding in findings if finding is not None)
+        for path in aside:
+            yield self.finding(
+                f"{path} was set aside: some of its lines are damaged, all others were sent",
+                "look into it if you miss a result; the next sweep evaluates what is missing. Then delete it",
+                level="note",
+            )
 
     def _look(self, path: Path) -> Finding | None:
         try:

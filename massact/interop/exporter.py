@@ -138,7 +138,11 @@ class Exporter:
                 f"the run store holds no result of the experiment {self._experiment!r}: nothing to export"
             )
         if not options.overwrite:
-            _check_free(output / path for path in (*(file.path for file in results), *calibrations, *vectors))
+            for path in (*(file.path for file in results), *calibrations, *vectors):
+                if (output / path).exists():
+                    raise UsageError(
+                        f"{output / path} is there already: pass --overwrite to replace it, or another --output"
+                    )
         for file in results:
             self._write_results(output / file.path, index.header(file.family), file)
         for path, stage in calibrations.items():
@@ -340,12 +344,6 @@ class Exporter:
             score is not None for score in (*scores.trait, *scores.coherence)
         )
         return scores if has_any else None
-
-
-def _check_free(paths: Iterable[Path]) -> None:
-    for path in paths:
-        if path.exists():
-            raise UsageError(f"{path} is there already: pass --overwrite to replace it, or another --output")
 
 
 def _n_other_baseline(results: Iterable[StoredResult]) -> int:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from massact.domain import COMPONENT, Recipe, Response
+from massact.domain import COMPONENT, Response
 from massact.errors import UsageError
 from massact.interop.lines import OWN, Header, LineError, ResultLine, Vector
 from massact.interop.names import Context
@@ -347,13 +347,17 @@ def _steering(context: Context, line: ResultLine) -> dict[str, Any]:
     """Fields of an evaluation's row that a baseline's has not."""
     if line.is_baseline:
         return {}
-    first, label, recipe = line.vectors[0], _label(line.vectors[0]), {"method": line.vectors[0].method}
+    first = line.vectors[0]
+    label, recipe = _label(first), dict[str, Any](method=first.method)
     if len(line.vectors) > 1:
         label = f"{MULTI}:" + "+".join(f"{_label(vector)}@{vector.layer}" for vector in line.vectors)
         recipe = {"method": MULTI}
     else:
         with suppress(UsageError):
-            recipe = _recipe(parse_label(first.label))
+            known = parse_label(first.label)
+            cleaning = known.cleaning
+            recipe = {"method": known.method, "cleaning": cleaning.when, "scope": cleaning.scope}
+            recipe["n_dims"] = cleaning.n_dims
     return {
         "position": position_of(context, line),
         "label": label,
@@ -363,16 +367,6 @@ def _steering(context: Context, line: ResultLine) -> dict[str, Any]:
         "component": first.component,
         "direction": context.direction,
         "n_vectors": len(line.vectors),
-    }
-
-
-def _recipe(recipe: Recipe) -> dict[str, Any]:
-    cleaning = recipe.cleaning
-    return {
-        "method": recipe.method,
-        "cleaning": cleaning.when,
-        "scope": cleaning.scope,
-        "n_dims": cleaning.n_dims,
     }
 
 

@@ -256,7 +256,7 @@ class CachingJudge:
     def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         """One verdict per exchange, in order."""
         head = identity_digest(self.identity)
-        digests = [_digest(head, item) for item in exchanges]
+        digests = [sha256(head + _digest_of(item.question, item.response)).digest() for item in exchanges]
         by_digest = dict(zip(digests, exchanges, strict=True))
         new = [digest for digest in by_digest if digest not in self._known]
         if self._cache is not None:
@@ -277,10 +277,6 @@ class CachingJudge:
 def identity_digest(identity: JudgeIdentity) -> bytes:
     """SHA-256 of who judges, what is asked and how the answer is read."""
     return _digest_of(identity.id, identity.model, identity.prompt_digest, str(READING_VERSION))
-
-
-def _digest(head: bytes, exchange: Exchange) -> bytes:
-    return sha256(head + _digest_of(exchange.question, exchange.response)).digest()
 
 
 def _digest_of(*texts: str) -> bytes:

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
@@ -88,8 +89,7 @@ def _of_store(
 ) -> Evidence:
     path = named_file(source)
     file = load_experiment(path) if path else None
-    store = open_store(uri)
-    try:
+    with closing(open_store(uri)) as store:
         name = as_held(file.name if file else str(source), store.experiments())
         declared = declared_by_data(file) if file else store.declared(name)
         if floor is None:
@@ -111,8 +111,6 @@ def _of_store(
         vectors = _energies(store, answers, name) if of_energies else ()
         for warning in store.warnings:
             warnings.warn(warning, stacklevel=4)
-    finally:
-        store.close()
     samples = answers.evaluations.samples.values()
     experiment = replace(file, coherence_floor=floor) if file else _undeclared(floor, samples)
     evidence = Evidence.of(experiment, answers, facts=Facts(published=published, vectors=vectors))
@@ -167,7 +165,11 @@ def _of_frame(frame: "pd.DataFrame", only: Filters, floor: float, *, of_energies
         return Evidence.of(_undeclared(floor, rows), answers, facts=Facts(vectors=vectors))
     published = tuple(_published(frame, records)) if is_published else ()
     # beside a published figure only our own is one of ours
-    forms = [form for form in (_OURS if is_published else _FORMS) if _has(frame, *form)]
+    forms = [
+        (label, prefix)
+        for label, prefix in (_OURS if is_published else _FORMS)
+        if {label, *_PLACE, *(prefix + name for name in _POINT)} <= set(frame.columns)
+    ]
     if not forms and not published:
         frames = "massact.runs(…).to_frame() and the frames of the other answers have what figures need"
         _check(frame, ("label", *_PLACE, *_POINT), frames)
@@ -184,10 +186,6 @@ def _of_frame(frame: "pd.DataFrame", only: Filters, floor: float, *, of_energies
 def _admits(only: Filters, fact: VectorFact) -> bool:
     group = Group(fact.model, fact.trait, fact.position, fact.label)
     return normalised(only).admits_group(group) and (not only.layers or fact.layer in only.layers)
-
-
-def _has(frame: "pd.DataFrame", label: str, prefix: str) -> bool:
-    return {label, *_PLACE, *(prefix + name for name in _POINT)} <= set(frame.columns)
 
 
 def _check(frame: "pd.DataFrame", wanted: Iterable[str], remedy: str, what: str = "the DataFrame") -> None:
@@ -284,12 +282,9 @@ def _stored_calibrations(source: str | Path, uri: str) -> dict[str, Calibration]
 
     path = named_file(source)
     name = load_experiment(path).name if path else str(source)
-    store = open_store(uri)
-    try:
+    with closing(open_store(uri)) as store:
         name = as_held(name, store.experiments())
         runs = {stored.row.model: stored.run_id for stored in store.stages(Kind.CALIBRATION, name)}
-    finally:
-        store.close()
     folders = {run.run_id: run.artifact_uri for run in stored_runs(uri, name, Kind.CALIBRATION, tags=())}
     return {
         model: _calibration(fetch_from(folders[run_id], Artifact.CALIBRATION, tracking_uri=uri))[1]

@@ -359,8 +359,12 @@ class Evidence:
     @once
     def coefficients(self) -> CoefficientsAnswer:
         answer = ask_coefficients.of(self.answers, self.floor)
-        parts = ("rows", "method_ratios", "cleaning_shifts")
-        return replace(answer, **{part: self.current(getattr(answer, part)) for part in parts})
+        return replace(
+            answer,
+            rows=self.current(answer.rows),
+            method_ratios=self.current(answer.method_ratios),
+            cleaning_shifts=self.current(answer.cleaning_shifts),
+        )
 
     def confirmations(self) -> ConfirmationsAnswer:
         is_split = self.experiment.confirm_share is not None

@@ -236,7 +236,9 @@ def _log_window(
     if unconverged:
         session.say(f"warning: probes that did not converge: {', '.join(unconverged)}")
     if settings.vetting is not None:
-        session.say(f"{fields['position']}: {_kept_words(statuses)}")
+        kept = (PromptStatus.TRAIN, PromptStatus.VALIDATION)
+        said = [f"{sum(status in kept for status in side)} of {len(side)}" for side in statuses]
+        session.say(f"{fields['position']}: {said[0]} positive and {said[1]} negative prompts kept")
     row = StageRow(
         **fields, kind=Kind.EXTRACTION, calibration_key=calibrated.key, labels=tuple(sorted(vectors))
     )
@@ -248,15 +250,6 @@ def _log_window(
         dataset_warnings(session.datasets.of(trait), trait.direction),
     )
     log_extraction(session.stores.tracker, parent, row, Extracted(activations, vectors, sources))
-
-
-def _kept_words(statuses: tuple[PromptStatuses, PromptStatuses]) -> str:
-    kept = [
-        sum(status in (PromptStatus.TRAIN, PromptStatus.VALIDATION) for status in side) for side in statuses
-    ]
-    return (
-        f"{kept[0]} of {len(statuses[0])} positive and {kept[1]} of {len(statuses[1])} negative prompts kept"
-    )
 
 
 def extraction_recipes(session: Session) -> tuple[Recipe, ...]:

@@ -199,20 +199,14 @@ def run_main(session: Session, output: Path) -> Tally:
     with open_phase(session, "main", say=False) as run:
         tally = run_phases(session, run)
         if session.experiment.confirm_share is not None:
-            tally.add(_confirm(session, run))
+            try:
+                tally.add(run_confirm(session, run))
+            except NothingToConfirmError as error:  # no failure of the plan
+                session.say(f"confirm: {error}")
         report = run_report(session, output, run)
     again = "; nothing was evaluated again" if tally.evaluated == 0 and tally.failed == 0 else ""
     session.show(f"{report.summary}\n\n{tally}{again}")
     return tally
-
-
-def _confirm(session: Session, parent: OpenRun) -> Tally:
-    """Confirm the winners; that there is none is no failure of the plan."""
-    try:
-        return run_confirm(session, parent)
-    except NothingToConfirmError as error:
-        session.say(f"confirm: {error}")
-        return Tally()
 
 
 _MAX_SCALE = 1_000_000
