@@ -182,7 +182,6 @@ class _Report:
             click.echo(f"{state:<7}  {finding.check:<10}  {about}{finding.what}  ->  {outcome.said}")
 
     def end(self) -> None:
-        """Show what is left to be shown."""
         if self._is_json:
             counts = {state: self.states[state] for state in ("found", "mended", "remains", "note")}
             body = {"finished_runs": self.n_runs, "counts": counts, "findings": self._findings}

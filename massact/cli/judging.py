@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CanaryRow:
-    """One canary under one judge."""
-
     columns: ClassVar[tuple[Column, ...]] = (
         *(text_column(name, is_shared=True) for name in ("judge", "trait", "model")),
         text_column("canary"),

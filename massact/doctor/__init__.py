@@ -38,8 +38,6 @@ State = Literal["found", "mended", "remains", "note"]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A finding, and what came of it."""
-
     finding: Finding
     state: State
     """`found`: --fix would try to mend it; `remains`: nothing mends it; `note`: nothing has to."""

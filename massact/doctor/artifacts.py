@@ -314,14 +314,12 @@ class Moved(Check):
         self._places: dict[str, Path | None] = {}
 
     def see(self, run: CheckedRun) -> Iterator[Finding]:
-        """Look once at each place."""
         place = place_of(run.raw.artifact_uri)
         if place not in self._places:
             self._places[place] = moved_folder(place, self.context.tracking_uri)
         return iter(())
 
     def after(self) -> Iterator[Finding]:
-        """One finding a place."""
         for old, new in self._places.items():
             if new is not None:
                 yield self._finding(old, new)
@@ -345,7 +343,6 @@ class UnreachableArtifacts(Check):
     name = "artifacts"
 
     def after(self) -> Iterator[Finding]:
-        """One finding a place."""
         files = self.context.files
         for place, why in sorted(files.unreachable.items()):
             count = files.n_unseen[place]

@@ -26,8 +26,6 @@ from massact.store.write.repairs import Mender
 
 
 class ArtifactError(MassactError):
-    """An artifact that was not read."""
-
     def __init__(self, state: Literal["missing", "unreadable", "unreachable"], why: str) -> None:
         """
         Args:
@@ -188,7 +186,6 @@ class CheckedRun:
 
     @cached_property
     def row(self) -> Row | None:
-        """The row; `None` where it cannot be read."""
         return decode_row(self.kind, self.raw.tags.get(Tag.ROW, ""), self.raw.tags.get(Tag.CELL))
 
 

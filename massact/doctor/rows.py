@@ -55,7 +55,6 @@ class UnreadableRows(Check):
     tags = (Tag.ROW, Tag.KEY)
 
     def see(self, run: CheckedRun) -> Iterator[Finding]:
-        """A row that cannot be read, or that is another key's."""
         key = run.raw.tags.get(Tag.KEY)
         if run.row is None:
             what = f"the row of this {run.kind} cannot be read: questions that need it leave it out"
@@ -85,7 +84,8 @@ class StoredCells(Check):
         if row is None or run.raw.tags.get(Tag.KEY) != row.key or not _DIGEST.fullmatch(row.key):
             return
         if row.cell is not None:
-            if not _is_of(row.cell, row):
+            key = digest_text(row.cell)
+            if row.key != (screening_key(key) if row.kind is Kind.SCREENING else key):
                 yield self._damaged(run.run_id, row)
         elif self._cell(row) is not None:
             self._provable.append(run.run_id)
@@ -157,11 +157,6 @@ class StoredCells(Check):
         return f"{n_written} cells written"
 
 
-def _is_of(cell: str, row: Row) -> bool:
-    key = digest_text(cell)
-    return row.key == (screening_key(key) if row.kind is Kind.SCREENING else key)
-
-
 def _without_cell(count: int) -> str:
     if count == 1:
         return "1 run of an earlier version does not hold its cell"
@@ -210,7 +205,6 @@ class DuplicateKeys(Check):
         return iter(())
 
     def after(self) -> Iterator[Finding]:
-        """Every older run that is not marked yet."""
         with closing(self._seen):
             groups = self._groups()
             while some := list(islice(groups, _AT_ONCE)):

@@ -33,8 +33,6 @@ _PARAMS = (*_NAMES, "model_revision", "dtype", "n_layers", "d_model", "origin")
 
 @dataclass(frozen=True, slots=True)
 class ReadCalibration:
-    """A calibration file as it goes into the run store."""
-
     row: StageRow
     identity: str
     content: str | None
@@ -151,7 +149,6 @@ def _row(
 
 
 def _top_dims(document: Mapping[str, Any]) -> dict[int, list[int]]:
-    """Top dims by layer, checked."""
     aggregate = document.get("aggregate")
     by_layer = aggregate.get("top_dims_by_layer") if isinstance(aggregate, dict) else None
     if not isinstance(by_layer, dict) or not by_layer:

@@ -72,8 +72,6 @@ class Family:
 
 @dataclass(slots=True, eq=False)
 class PlannedFile:
-    """A results file that will be written."""
-
     family: Family
     slug: str
     results: list[StoredResult] = field(default_factory=list)
@@ -95,8 +93,6 @@ class PlannedFile:
 
 @dataclass(slots=True)
 class ExportIndex:
-    """All results files of an export."""
-
     vector_models: Mapping[tuple[str, str | None], str] = field(default_factory=dict)
     """The model that the vectors of a model and trait were extracted from."""
     by_place: dict[tuple[Family, str], PlannedFile] = field(default_factory=dict)
@@ -220,7 +216,6 @@ def imported_line(tag: str | None) -> ImportedLine | None:
 
 
 def slug_of(position: str | None) -> str:
-    """The folder of a position window."""
     return ANY_POSITION if position is None else parse_position(position).slug
 
 

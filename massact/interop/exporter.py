@@ -58,8 +58,6 @@ _TAGS = (*ROW_TAGS, Tag.SCORES, Tag.IMPORTED, MlflowTag.TABLES)
 
 @dataclass(frozen=True, slots=True)
 class ExportedFile:
-    """A file that was written."""
-
     path: Path
     n_baselines: int = 0
     n_evaluations: int = 0
@@ -71,8 +69,6 @@ class ExportedFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOptions:
-    """What is exported."""
-
     responses: bool = True
     vectors: bool = True
     superseded: bool = False
@@ -83,8 +79,6 @@ class ExportOptions:
 
 @dataclass(slots=True)
 class ExportReport:
-    """What an export wrote."""
-
     files: list[ExportedFile] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -99,8 +93,6 @@ class _Stage:
 
 
 class Exporter:
-    """One export of one experiment."""
-
     def __init__(
         self,
         tracking_uri: str,
@@ -160,7 +152,6 @@ class Exporter:
         return report
 
     def _read(self, run: RawRun, name: str, parse: Callable[[Path], T]) -> T:
-        """An artifact of a run."""
         try:
             return parse(fetch_from(run.artifact_uri, name, tracking_uri=self._tracking_uri))
         except (StoreError, DataError, OSError, ValueError) as error:

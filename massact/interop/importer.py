@@ -63,8 +63,6 @@ _OTHERWISE = (
 
 @dataclass(frozen=True, slots=True)
 class FileLine:
-    """A line of a results file."""
-
     number: int
     """From 1."""
     text: bytes
@@ -214,8 +212,6 @@ def import_into(
 
 @dataclass(slots=True)
 class _File:
-    """A results file that is being imported."""
-
     source: Source
     scan: Scan
     report: FileReport
@@ -229,8 +225,6 @@ class _File:
 
 
 class Importer:
-    """One import into one experiment."""
-
     def __init__(
         self,
         target: Target,

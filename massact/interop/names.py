@@ -284,7 +284,6 @@ def direction_note(context: Context, target: Target) -> str | None:
 
 
 def _parse_extra(extra: Mapping[str, Any]) -> dict[str, Any]:
-    """The context in the header of our own export, checked."""
     texts, position = ("model", "model_id", "model_variant", "trait", "prompt_set"), extra.get("position")
     is_sound = (
         all(isinstance(extra.get(name), str) and extra[name] for name in texts)

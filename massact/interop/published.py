@@ -39,8 +39,6 @@ _RECORD_LINES = 50
 
 @dataclass(frozen=True, slots=True)
 class PublishedFile:
-    """What a file of published figures holds."""
-
     rows: tuple[PublishedRow, ...]
     """In the file's order, each once."""
     report: FileReport

@@ -56,7 +56,6 @@ def measured_identity(key: str, finished_at: int | None) -> str:
 
 
 def is_own(document: Mapping[str, Any]) -> bool:
-    """Whether a line is one of our own export."""
     return OWN in document and document.get("type") != "header"
 
 
@@ -270,7 +269,12 @@ def imported_cell(context: Context, line: ResultLine, n_questions: int | None) -
         "position": position_of(context, line),
     }
     if not line.is_baseline:
-        fields |= {"config": line.config, "vectors": [_vector(vector) for vector in line.vectors]}
+        names = ("layer", "component", "position", "weight")
+        vectors = [
+            {**vector.extra, **{name: getattr(vector, name) for name in names}, "method": vector.label}
+            for vector in line.vectors
+        ]
+        fields |= {"config": line.config, "vectors": vectors}
     if n_questions is not None and n is not None and n < SCORED_SHARE * n_questions:
         fields["n_scored"] = n
     if line.timestamp is None:
@@ -336,11 +340,6 @@ def _source_text(source: Any) -> str | None:
 def _label(vector: Vector) -> str:
     """A vector's label; what was steered elsewhere than in the residual stream is another way of steering."""
     return vector.label if vector.component == COMPONENT else f"{vector.component}/{vector.label}"
-
-
-def _vector(vector: Vector) -> dict[str, Any]:
-    names = ("layer", "component", "position", "weight")
-    return {**vector.extra, **{name: getattr(vector, name) for name in names}, "method": vector.label}
 
 
 def _steering(context: Context, line: ResultLine) -> dict[str, Any]:

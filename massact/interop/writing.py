@@ -43,8 +43,6 @@ _REASON_LENGTH = 300
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A line that was not imported."""
-
     file: str
     line: int
     """From 1."""
@@ -66,7 +64,6 @@ class Counts:
         return sum(astuple(self))
 
     def to_document(self) -> dict[str, int]:
-        """The counts by their names."""
         return {"read": self.read, **asdict(self)}
 
 
@@ -98,7 +95,6 @@ class ImportReport:
 
     @property
     def totals(self) -> Counts:
-        """All lines."""
         return Counts(*map(sum, zip(*(astuple(file.counts) for file in self.files), strict=True)))
 
     @property
@@ -107,7 +103,6 @@ class ImportReport:
         return [asdict(refusal) for file in self.files for refusal in file.refusals]
 
     def to_document(self, *, dry_run: bool) -> dict[str, Any]:
-        """The report as JSON."""
         files = [
             {
                 "path": file.path,
@@ -211,7 +206,11 @@ class ImportClaim(AbstractContextManager["ImportClaim"]):
             for key, text in others.items():
                 if key not in told:
                     told.add(key)
-                    self._say(f"waiting: {_who(text)} imports into the experiment {self._experiment!r}")
+                    process, who = read_process(text), "another process"
+                    if process is not None:
+                        since = json.loads(text).get("since")
+                        who = f"process {process.pid} on {process.host} (since {since})"
+                    self._say(f"waiting: {who} imports into the experiment {self._experiment!r}")
             time.sleep(random.uniform(0.2, 1.0))  # noqa: S311  so that two do not begin again together
 
     def _others(self) -> dict[str, str]:
@@ -273,14 +272,6 @@ class ImportClaim(AbstractContextManager["ImportClaim"]):
             raise StoreError(
                 f"tracking store {shown_uri(self._uri)}: {without_password(error, self._uri)}"
             ) from error
-
-
-def _who(text: str) -> str:
-    process = read_process(text)
-    since = json.loads(text).get("since") if process is not None else None
-    return (
-        "another process" if process is None else f"process {process.pid} on {process.host} (since {since})"
-    )
 
 
 class ImportWriter(ExitStack):

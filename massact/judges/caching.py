@@ -53,7 +53,6 @@ class JudgeCache:
         self._has_said_busy = False
 
     def verdicts(self, digests: Sequence[bytes]) -> dict[bytes, Verdict]:
-        """The known verdicts of these digests."""
 
         def read(connection: sqlite3.Connection) -> dict[bytes, Verdict]:
             known: dict[bytes, Verdict] = {}
@@ -83,14 +82,12 @@ class JudgeCache:
         return None if row is None else str(row[0])
 
     def keep_check(self, digest: str, failures: str) -> None:
-        """Keep what a judge's check found."""
         row = (digest, failures, time.time())
         self._do(
             lambda connection: connection.execute("INSERT OR REPLACE INTO checks VALUES (?, ?, ?)", row), None
         )
 
     def close(self) -> None:
-        """Let go of the file."""
         with self._lock:
             if self._connection is not None:
                 self._connection.close()
@@ -146,7 +143,6 @@ class JudgeCache:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """Open the file, and make its tables."""
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, check_same_thread=False)
     try:
         _set_up(connection)
@@ -240,7 +236,6 @@ class CachingJudge:
 
     @property
     def identity(self) -> JudgeIdentity:
-        """That of the inner judge."""
         return self.inner.identity
 
     @property
@@ -250,11 +245,9 @@ class CachingJudge:
         return replace(used, cached=used.cached + self._n_known)
 
     def prepare(self) -> None:
-        """Load what the inner judge needs."""
         self.inner.prepare()
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
-        """One verdict per exchange, in order."""
         head = identity_digest(self.identity)
         digests = [sha256(head + _digest_of(item.question, item.response)).digest() for item in exchanges]
         by_digest = dict(zip(digests, exchanges, strict=True))

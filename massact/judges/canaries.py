@@ -36,8 +36,6 @@ class Canary:
 
 @dataclass(frozen=True, slots=True)
 class CanaryResult:
-    """What a judge made of one canary."""
-
     canary: Canary
     verdicts: tuple[Verdict, ...]
     failure: str | None

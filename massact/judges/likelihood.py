@@ -101,7 +101,6 @@ class LikelihoodJudge:
         return Usage(calls=self._n_scored)
 
     def prepare(self) -> None:
-        """Read the language model."""
         if self._language_model is None:
             self._language_model = _LanguageModel(self._model_folder, self._batch_size)
 
@@ -205,16 +204,11 @@ class _RefusalClassifier:
 
     def _sentence(self, sentence: str) -> float:
         if sentence not in self._cache:
-            self._cache[sentence] = self._fresh(sentence)
+            known = [(n, *self._terms[term]) for term, n in terms(sentence).items() if term in self._terms]
+            norm = math.sqrt(sum((n * idf) ** 2 for n, idf, _ in known))
+            score = sum(n * idf * weight for n, idf, weight in known) / norm if norm else 0.0
+            self._cache[sentence] = 1.0 / (1.0 + math.exp(-(score + self._bias)))
         return self._cache[sentence]
-
-    def _fresh(self, sentence: str) -> float:
-        known = [
-            (count, *self._terms[term]) for term, count in terms(sentence).items() if term in self._terms
-        ]
-        norm = math.sqrt(sum((count * idf) ** 2 for count, idf, _ in known))
-        score = sum(count * idf * weight for count, idf, weight in known) / norm if norm else 0.0
-        return 1.0 / (1.0 + math.exp(-(score + self._bias)))
 
 
 class _LanguageModel:
@@ -309,5 +303,4 @@ def _identity(folder: Path, model_folder: Path, trait_definition: str) -> JudgeI
 
 
 def open_likelihood_judge(_config: JudgeConfig, subject: Subject) -> LikelihoodJudge:
-    """See `massact.judges.open_judge`."""
     return LikelihoodJudge(resolve("toy:judge"), trait_definition=subject.definition)

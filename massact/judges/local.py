@@ -77,7 +77,6 @@ class IntegerTokens:
 
     @property
     def beginning(self) -> tuple[int, ...]:
-        """The tokens that integers begin with."""
         return tuple(sorted({spelling[0] for spelling in self.values}))
 
     def weights(self, after: Mapping[Tokens, Mapping[int, float]]) -> dict[int, float]:
@@ -270,16 +269,14 @@ class Answerer:
             batch = order[start : start + self._rows_at_most]
             # a turn a batch: a generator that waits for the model goes on between two
             with model_lock(self._model.model):
-                batch = batch[: self._fitting([waiting[i] for i in batch])]
+                memory = measure_memory(self._model, None)
+                rows = [Row(waiting[i]) for i in batch]
+                batch = batch[: max(1, memory.fitting(rows, self._room))]
                 answers = self._batch(prefix, [waiting[i] for i in batch])
             if answers is None:
                 continue
             yield from zip(batch, answers, strict=True)
             start += len(batch)
-
-    def _fitting(self, prompts: Sequence[Tokens]) -> int:
-        memory = measure_memory(self._model, None)
-        return max(1, memory.fitting([Row(prompt) for prompt in prompts], self._room))
 
     @property
     def _room(self) -> int:
@@ -385,7 +382,6 @@ class LocalJudge:
         return self._usage
 
     def prepare(self) -> None:
-        """Load the model."""
         self._source.load()
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:

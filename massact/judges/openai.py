@@ -122,7 +122,6 @@ class OpenAIJudge:
 
     @property
     def usage(self) -> Usage:
-        """Tokens and calls since the judge was built."""
         return Usage(**self._spent)
 
     def prepare(self) -> None:
@@ -206,7 +205,6 @@ class OpenAIJudge:
         )
 
     def _completion(self, payload: Any) -> Completion:
-        """A decoded response, read."""
         return read_completion(payload)
 
     def _adapt(self, err: Exception, options: dict[str, Any]) -> None:
@@ -232,7 +230,6 @@ class OpenAIJudge:
             _log.warning("%s %s", self._host, what)
 
     def _read(self, body: bytes) -> Reading:
-        """Count an answer and read its score."""
         self._spend(calls=1)
         try:
             answer = self._completion(parse_json(body, allow_nan=True))
@@ -272,7 +269,6 @@ class OpenAIJudge:
 
 
 def _check(config: JudgeConfig) -> None:
-    """Refuse settings that cannot work."""
     if not config.model.strip():
         raise ConfigError("the judge openai: names no model; write one, such as openai:gpt-4.1-mini")
     if config.base_url is not None:
@@ -371,5 +367,4 @@ def _read_key(variable: str, host: str) -> str:
 
 
 def open_openai_judge(config: JudgeConfig, subject: Subject) -> OpenAIJudge:
-    """See `massact.judges.open_judge`."""
     return OpenAIJudge(config, Rubric.of(config, subject))

@@ -52,7 +52,6 @@ class SystemOneJudge(OpenAIJudge):
 
     @property
     def identity(self) -> JudgeIdentity:
-        """Who judges, with the server's address."""
         example, model = Exchange("{question}", "{answer}"), self._config.model
         asked: dict[str, Any] = {"version": SYSTEMONE_VERSION, "asked": self._prompts(example)}
         if self._rubric.relevance:
@@ -136,5 +135,4 @@ def _as_json(state: str, instructions: str, levels: list[str]) -> str:
 
 
 def open_systemone_judge(config: JudgeConfig, subject: Subject) -> SystemOneJudge:
-    """See `massact.judges.open_judge`."""
     return SystemOneJudge(config, Rubric.of(config, subject))

@@ -187,7 +187,6 @@ def _drawn(figure: ReportFigure, lacking: str) -> "Figure":
 
 
 def _place(evidence: Evidence) -> Place:
-    """The one place that there is."""
     places = [(place.model, place.trait, place.position) for place in evidence.run_places]
     how = 'models=("NAME",), positions=("response[:5]",)'
     return Place(*_only_one(places, "model, trait and position", how))

@@ -27,7 +27,7 @@ from massact.query.load import EVERYTHING, declared_by_data, named_file, normali
 from massact.query.stats.intervals import Believed
 from massact.query.stats.paired import QuestionScores
 from massact.report.evidence import Evidence, Facts, Place, VectorFact, vector_facts
-from massact.store.read import RunStore, open_store
+from massact.store.read import open_store
 from massact.store.read.base import FINISHED, Stored
 from massact.store.read.contents import stored_runs
 from massact.store.schema import Artifact, EvaluationRow, Kind, PublishedRow
@@ -108,7 +108,10 @@ def _of_store(
                 "store holds"
             )
         answers = _admitted(answers, only).with_scores(store, floor)
-        vectors = _energies(store, answers, name) if of_energies else ()
+        wanted = {point.run_id for point in answers.evaluations} if of_energies else set[str]()
+        vectors = vector_facts(
+            stored.row for stored in (store.evaluations(name) if wanted else ()) if stored.run_id in wanted
+        )
         for warning in store.warnings:
             warnings.warn(warning, stacklevel=4)
     samples = answers.evaluations.samples.values()
@@ -116,11 +119,6 @@ def _of_store(
     evidence = Evidence.of(experiment, answers, facts=Facts(published=published, vectors=vectors))
     # a filter admits only a part of what the file declares
     return replace(evidence, answers=replace(evidence.answers, groups=answers.groups))
-
-
-def _energies(store: RunStore, answers: Answers, name: str) -> tuple[VectorFact, ...]:
-    wanted = {point.run_id for point in answers.evaluations}
-    return vector_facts(stored.row for stored in store.evaluations(name) if stored.run_id in wanted)
 
 
 def _admitted(answers: Answers, only: Filters) -> Answers:

@@ -202,7 +202,6 @@ class BeforeAfter:
         )
 
     def alt(self) -> str:
-        """Per pair the three bests."""
         words = []
         for row in comparisons(self.evidence):
             place = place_of(row)

@@ -159,7 +159,6 @@ class RelativeStrength:
 
     @cached_property
     def data(self) -> list[tuple[Place, str, list[StoredPoint]]]:
-        """The line of each label at each place."""
         return [
             (place, label, points)
             for place, stratum in sorted(self.evidence.strata.items())

@@ -52,8 +52,6 @@ def curve_section(evidence: Evidence) -> Section:
 
 @dataclass(frozen=True, slots=True, order=True)
 class CurveKind:
-    """One line of the cleaning curve."""
-
     method: str
     when: When
     scope: Scope
@@ -86,7 +84,6 @@ class Curve:
         return (*numbers, "all") if "all" in steps else tuple(numbers)
 
     def at(self, step: int | AllDims) -> dict[CurveKind, CurveRow]:
-        """The points of a step."""
         return {kind: row for kind, rows in self.lines.items() for row in rows if row.n_dims == step}
 
 
@@ -110,7 +107,6 @@ def cleaning_curves(evidence: Evidence) -> list[Curve]:
 
 
 def _table(evidence: Evidence, curve: Curve) -> Table:
-    """A column per method."""
     rows: list[Row] = []
     for step in curve.steps:
         points = curve.at(step)
@@ -144,7 +140,6 @@ class CleaningCurve:
 
     @cached_property
     def data(self) -> dict[Place, Curve]:
-        """The curves that have a result."""
         curves = cleaning_curves(self.evidence)
         return {
             curve.place: curve

@@ -54,8 +54,6 @@ TIE_POINTS = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """A response shown in the report."""
-
     title: str
     question: str
     response: str
@@ -72,8 +70,6 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class SampleRow:
-    """Samples side by side."""
-
     place: str
     samples: tuple[Sample, ...]
 
@@ -284,7 +280,6 @@ class Evidence:
         )
 
     def declares(self, phase: str) -> bool:
-        """Whether the experiment file has the phase."""
         return any(declared.name == phase for declared in self.experiment.phases)
 
     def current(self, rows: Iterable[RowT]) -> tuple[RowT, ...]:
@@ -300,7 +295,6 @@ class Evidence:
         return tuple(dict.fromkeys([*map(place_of, self.answers.groups), *others]))
 
     def in_order(self, rows: Iterable[RowT]) -> list[RowT]:
-        """Rows by their places."""
         order = {place: index for index, place in enumerate(self.places())}
         return sorted(rows, key=lambda row: order[place_of(row)])
 
@@ -469,7 +463,6 @@ def gain(delta: float | None, direction: Direction | None) -> float:
 
 
 def place_of(row: HasPlace | Group) -> Place:
-    """The place of any row or group."""
     return Place(row.model, row.trait, row.position)
 
 

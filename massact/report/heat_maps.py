@@ -112,8 +112,6 @@ def _points(evidence: Evidence, place: Place, label: str) -> list[StoredPoint]:
 
 @dataclass(frozen=True, slots=True)
 class HeatGrid:
-    """What one label's heat map shows."""
-
     label: str
     layers: tuple[int, ...]
     coefficients: tuple[float, ...]
@@ -319,7 +317,6 @@ class ByWindow:
         ]
 
     def _bests(self, pair: Windows, label: str) -> dict[str, Point]:
-        """By position."""
         bests = (
             (position, self.evidence.bests(pair.place(position), (label,))) for position in pair.positions
         )
@@ -364,7 +361,6 @@ class ByWindow:
         return f"Best delta at or above the floor by position window, with 95 % intervals.{rest}"
 
     def alt(self) -> str:
-        """Per model the best label at each window."""
         words = []
         for pair in windows(self.evidence):
             for position in pair.positions:

@@ -108,7 +108,6 @@ class MassiveDims:
         )
 
     def alt(self) -> str:
-        """Per model the dim that stands out most, and where."""
         words = []
         for model, calibration in self.data.items():
             every = [
@@ -158,7 +157,6 @@ Energies = Mapping[Place, Mapping[str, Mapping[int, float]]]
 
 
 def _energies(evidence: Evidence) -> Energies:
-    """In the report's order of places."""
     by_place: dict[Place, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for fact in sorted(evidence.facts.vectors, key=lambda fact: fact.layer):
         by_place[Place(fact.model, fact.trait, fact.position)][fact.label][fact.layer] = fact.massive_energy

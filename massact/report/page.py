@@ -185,7 +185,6 @@ def _section(report: Report, section: Section, heading: str, drawn: Sequence[Pic
 
 
 def bullets(lines: Sequence[str]) -> str:
-    """Lines as a Markdown list."""
     return "\n".join(f"- {escape_markdown(line)}" for line in lines)
 
 

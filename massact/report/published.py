@@ -54,7 +54,6 @@ class PrintedLabel:
 
     @property
     def headlines(self) -> dict[str, float]:
-        """The best that each source prints."""
         return {source: rows[0].delta or 0.0 for source, rows in self.by_source.items()}
 
     @property

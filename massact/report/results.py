@@ -93,7 +93,6 @@ def best_section(evidence: Evidence) -> Section:
 
 
 def best_table(evidence: Evidence, place: Place) -> Table:
-    """The labels of one place."""
     labels = evidence.labels(place)
     bests = evidence.bests(place, labels)
 
@@ -259,7 +258,6 @@ def samples_section(evidence: Evidence) -> Section:
 
 
 def provenance_section(evidence: Evidence) -> Section:
-    """All of it as one table."""
     table = Table.of("Provenance", ("what", "value"), list(_pairs(evidence)))
     return Section("provenance", "Where the numbers come from", (), (table,))
 
@@ -279,7 +277,11 @@ def _pairs(evidence: Evidence) -> Iterator[tuple[str, str]]:
     yield "chat templates", _words(f"{row.model} {_short(row.chat_template_digest)}" for row in used)
     yield "datasets", _words(f"{row.trait} {_short(row.trait_digest)}" for row in used)
     yield "question sets", _words(map(_questions, used))
-    yield "judge", _words(map(_judge, samples or used))
+    judges = (
+        f"{row.judge} (model {_short(row.judge_model)}, prompt {_short(row.judge_prompt)})"
+        for row in samples or used
+    )
+    yield "judge", _words(judges)
     yield "judging", _judging(facts.judging, evidence.experiment.judge.kind)
     yield "commits of the evaluations", _commits(facts)
     yield "commit of the report", facts.git_commit or MISSING
@@ -298,10 +300,6 @@ def _questions(row: EvaluationRow) -> str:
     part = "all questions" if row.subset == 0 else f"the first {row.subset}" if row.subset else "?"
     count = "" if row.n_questions is None else f", {row.n_questions} asked"
     return f"{row.trait} {_short(row.question_set)} ({part}{count})"
-
-
-def _judge(row: EvaluationRow) -> str:
-    return f"{row.judge} (model {_short(row.judge_model)}, prompt {_short(row.judge_prompt)})"
 
 
 def _times(facts: Provenance) -> str:

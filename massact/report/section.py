@@ -124,8 +124,6 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A figure, drawn."""
-
     name: str
     caption: str
     alt: str

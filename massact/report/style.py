@@ -234,7 +234,6 @@ def log_coefficients(axes: "Axes", values: Sequence[float]) -> None:
 
 
 def floor_line(axes: "Axes", floor: float, *, with_name: bool) -> None:
-    """The coherence floor across a panel of coherence."""
     axes.axhline(floor, **FLOOR_DASHES)
     if with_name:
         axes.annotate(

@@ -104,7 +104,8 @@ class AgainstCoefficient:
         figure, axes = two_rows(methods, floor)
         for column, method in enumerate(methods):
             labels = [label for label in self.data if style.method_of(label) == method]
-            for label in sorted(labels, key=_layering):
+            # dashes (before) over lines (after), the uncleaned over all
+            for label in sorted(labels, key=lambda label: (style.legend_order(label)[0] + 2) % 3):
                 look = style.label_style(label).line
                 draw_line(axes[:, column], self.data[label], floor, look=look, x_of=coefficient_size)
         name = "|coefficient|" if any(point.coefficient < 0 for point in every) else "coefficient"
@@ -286,12 +287,6 @@ def some_words(words: Sequence[str]) -> str:
     """The first of many words that stand for a figure: the tables have the others."""
     left = len(words) - _MOST_WORDS
     return "; ".join(words[:_MOST_WORDS]) + (f"; {left} more in the tables" if left > 0 else "")
-
-
-def _layering(label: str) -> int:
-    """What is drawn over what: dashes (before) over lines (after), the uncleaned over all."""
-    recipe = recipe_of(label)
-    return {"after": 0, "before": 1, "none": 2}[recipe.cleaning.when] if recipe else 0
 
 
 def _at(points: Sequence[StoredPoint]) -> tuple[list[float], list[float]]:

@@ -55,7 +55,6 @@ class Forecast:
 
 
 def show_phases(session: Session, names: Sequence[str]) -> None:
-    """Show what grid phases would do."""
     session.show(forecast_text(session, forecast_phases(session, names)))
 
 
@@ -77,7 +76,6 @@ def show_request(session: Session, request: Request) -> None:
 
 
 def show_main(session: Session) -> None:
-    """Show what the whole plan would do."""
     grid = forecast_phases(session, GRID_PHASES)
     confirm = forecast_confirm(session, grid) if session.experiment.confirm_share is not None else []
     session.show(forecast_text(session, [*grid, *confirm]))
@@ -321,7 +319,12 @@ def forecast_text(session: Session, forecasts: Sequence[Forecast]) -> str:
             "Labels whose vectors turn out to be alike are evaluated once (--alike): it may be less."
         )
     if len({one.phase for one in forecasts}) > 1 and session.experiment.extraction.vetting is not None:
-        lines.append(_vetting_line(session))
+        experiment = session.experiment
+        n_prompts = sum(len(session.datasets.of(trait).prompts) for trait in experiment.traits)
+        calls = n_prompts * len(experiment.models) * calls_per_exchange(experiment.judge)
+        lines.append(
+            f"Vetting an extraction comes on top, where it is not made yet: {calls} judge calls at most."
+        )
     if any(one.phase not in ("evaluate", "confirm") for one in forecasts):
         lines.append("The search that fills the gaps which remain comes on top (--max-rounds).")
     return "\n".join(lines)
@@ -342,14 +345,6 @@ def _totals(session: Session, forecasts: Sequence[Forecast]) -> list[str]:
         shared = f"{n} workers of that kind take {_span(sum(known) / n)}" if n else "n workers an n-th of it"
         lines.append(f"The time is of one worker like those that the figures come from: {shared}.")
     return lines
-
-
-def _vetting_line(session: Session) -> str:
-    """What a whole plan asks the judge before its first phase."""
-    experiment = session.experiment
-    n_prompts = sum(len(session.datasets.of(trait).prompts) for trait in experiment.traits)
-    calls = n_prompts * len(experiment.models) * calls_per_exchange(experiment.judge)
-    return f"Vetting an extraction comes on top, where it is not made yet: {calls} judge calls at most."
 
 
 def _time(one: Forecast) -> str:

@@ -46,8 +46,6 @@ from massact.vectors.positions import Position, parse_position
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """A model's calibration and the key of its run."""
-
     key: str
     calibration: Calibration
 
@@ -125,7 +123,6 @@ class _Read:
     def statuses(
         self, position: Position, settings: ExtractionConfig
     ) -> tuple[PromptStatuses, PromptStatuses]:
-        """What becomes of each prompt at a window."""
         there = has_window(self.rows[position])
         n = self.contrast.n_positive
         nothing: tuple[Dropped, Dropped] = ([None] * n, [None] * (len(there) - n))

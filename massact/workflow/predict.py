@@ -48,8 +48,6 @@ MIN_GROUPS = 2
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What was tested, and what is concluded."""
-
     floor: float
     trial: Trial
     decisions: tuple[Decision, ...]

@@ -52,8 +52,6 @@ _MOST_LABELS = 9
 
 @dataclass(frozen=True, slots=True)
 class WrittenReport:
-    """A report and where it lies."""
-
     report: Report
     html: Path
     markdown: Path

@@ -39,8 +39,6 @@ GRID_PHASES: tuple[PhaseName, ...] = ("phase1", "phase2", "phase3")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What an `evaluate` command line asks for."""
-
     model: ModelConfig
     trait: TraitConfig
     recipes: tuple[Recipe, ...]
