@@ -22,11 +22,11 @@ from massact.judges.local import (
     Prompts,
     common_start,
 )
-from massact.judges.reading import read_answer
 from massact.judges.rubric import Rubric
 from massact.models.load import SteerableModel, describe, load_model, model_lock
 from massact.models.prompting import encode_chat
 from massact.sweep.executors.local import evaluate_cells
+from tests.support.judge_answers import read_answer
 from tests.support.judge_models import Digits, make_judge_model
 from tests.support.tiny import unit
 
