@@ -16,20 +16,9 @@ from massact.errors import UsageError
 from massact.service.users import GRANTS, MIN_PASSWORD, Role, Users, check_password, generate_password
 
 
-class _Names(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases of click
-    """Names with commas between them, as a tuple."""
-
-    name = "names"
-
-    def convert(
-        self,
-        value: str | tuple[str, ...],
-        param: click.Parameter | None,  # noqa: ARG002  # click's signature
-        ctx: click.Context | None,  # noqa: ARG002
-    ) -> tuple[str, ...]:
-        if isinstance(value, tuple):
-            return value
-        return tuple(name for part in value.split(",") if (name := part.strip()))
+def _names(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[str, ...]:
+    """Names with commas between them."""
+    return tuple(name for part in value.split(",") if (name := part.strip()))
 
 
 @click.command()
@@ -70,19 +59,21 @@ class _Names(click.ParamType):  # type: ignore[type-arg]  # generic only in newe
 )
 @click.option(
     "--allowed-hosts",
-    type=_Names(),
+    callback=_names,
     envvar=["MASSACT_SERVE_ALLOWED_HOSTS", "MLFLOW_SERVER_ALLOWED_HOSTS"],
     metavar="NAMES",
-    default=(),
+    default="",
+    show_default=False,
     help="Names under which clients may come, with commas between them, beside this machine itself; default: private "
     "IP addresses.",
 )
 @click.option(
     "--cors-allowed-origins",
-    type=_Names(),
+    callback=_names,
     envvar=["MASSACT_SERVE_CORS_ALLOWED_ORIGINS", "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"],
     metavar="ORIGINS",
-    default=(),
+    default="",
+    show_default=False,
     help="Origins of other web pages that may use the service, such as https://lab.example; default: only this "
     "machine's.",
 )

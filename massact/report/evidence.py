@@ -365,10 +365,13 @@ class Evidence:
         answer = confirmations_of(self.answers, self.floor, is_split=is_split)
         return replace(answer, rows=self.current(answer.rows), places=self.current(answer.places))
 
-    def compare_published(self, model_names: Mapping[str, str]) -> tuple[PublishedComparison, ...]:
+    @once
+    def compare_published(self) -> tuple[PublishedComparison, ...]:
         """Every printed figure, whatever the setting of ours."""
-        published = self.facts.published
-        return compare_published(self.answers, published, self.floor, model_names=model_names).rows
+        names = {name: name for name in self.answers.models}
+        for ours in self.experiment.models:
+            names |= dict.fromkeys((ours.base.reference, ours.instruct.reference, ours.name), ours.name)
+        return compare_published(self.answers, self.facts.published, self.floor, model_names=names).rows
 
     def interval(self, place: Place, label: str) -> tuple[float, float] | None:
         """The 95 % interval of a best's delta, its having been picked allowed for; `None` where nothing tells."""

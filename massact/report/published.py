@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from massact.domain import Direction
 from massact.query import Point, PublishedComparison, before_after_pairs
 from massact.query.groups import natural_order, recipe_of
-from massact.query.questions.published import SAME_DIRECTION, match_model
+from massact.query.questions.published import SAME_DIRECTION
 from massact.report import style
 from massact.report.evidence import Evidence, Place, counted, gain, listed, once
 from massact.report.section import MISSING, Cell, Section, Table, number, result, signed, where
@@ -106,10 +106,7 @@ class PrintedPlace:
 @once
 def printed_places(evidence: Evidence) -> list[PrintedPlace]:
     """Every place that somebody printed a delta of, those with several sources first."""
-    names = {name: name for name in evidence.answers.models}
-    for ours in evidence.experiment.models:
-        names |= dict.fromkeys((ours.base.reference, ours.instruct.reference, ours.name), ours.name)
-    rows = evidence.compare_published(names)
+    rows = evidence.compare_published()
     spelled = {row.model.casefold(): row.model for row in reversed(rows)}
     by_place: dict[tuple[str, str, str], list[PublishedComparison]] = defaultdict(list)
     for row in rows:
@@ -117,7 +114,7 @@ def printed_places(evidence: Evidence) -> list[PrintedPlace]:
             by_place[spelled[row.model.casefold()], row.trait, row.position].append(row)
     places = []
     for (model, trait, position), some in by_place.items():
-        our_model = match_model(model, names)
+        our_model = next((row.our_model for row in some if row.our_model), None)
         place = None if our_model is None else Place(our_model, trait, position)
         direction = evidence.direction(place) if place else evidence.declared_direction(trait)
         labels = _labels(evidence, some, place, direction)
@@ -187,7 +184,7 @@ def _bullets(evidence: Evidence, places: Sequence[PrintedPlace]) -> Iterator[str
         yield from _twin_lines(place)
     flags = dict.fromkeys(
         f"{row.source}, {row.model}, {row.trait}, {row.position}, {row.label}: {flag}"
-        for row in evidence.compare_published({})
+        for row in evidence.compare_published()
         for flag in row.flags
         if SAME_DIRECTION not in flag
     )
