@@ -2,16 +2,15 @@
 
 import json
 import os
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from massact.addresses import plain_sqlite, scheme_of, sqlite_uri
-from massact.cli.options import table_or_json_option, tracking_uri_option
+from massact.cli.options import stacked, table_or_json_option, tracking_uri_option
 from massact.errors import UsageError
 from massact.service.users import GRANTS, MIN_PASSWORD, Role, Users, check_password, generate_password
 
@@ -141,7 +140,7 @@ def serve(
     if ctx.get_parameter_source("backend_store_uri") is click.core.ParameterSource.COMMANDLINE:
         check_shown(database, "--backend-store-uri")
     if tune or upgrade:
-        maintain(database, environment, _say, tune=tune, upgrade=upgrade)
+        maintain(database, environment, click.echo, tune=tune, upgrade=upgrade)
         return
     file = sqlite_path(database)
     is_shown = ctx.get_parameter_source("artifacts_destination") is click.core.ParameterSource.COMMANDLINE
@@ -151,32 +150,24 @@ def serve(
     settings = Settings(
         database, artifacts if "://" in artifacts else str(Path(artifacts).absolute()), **options
     )
-    start(settings, environment, _say)
-
-
-def _say(line: str) -> None:
-    click.echo(line)
+    start(settings, environment, click.echo)
 
 
 # `massact users`: who may use a tracking server, and what for.
 
-F = TypeVar("F", bound=Callable[..., Any])
 ROLES = click.Choice([role.value for role in Role])
 
 
-def _password_options(command: F) -> F:
-    """Where a new password comes from; never from the command line, which everybody on a machine can read."""
-    for option in (
-        click.option("--generate", is_flag=True, help="Make a password and print it, this once."),
-        click.option(
-            "--password-file",
-            type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
-            metavar="FILE",
-            help="Read the password from a file's first line, - for standard input; default: ask for it.",
-        ),
-    ):
-        command = option(command)
-    return command
+_password_options = stacked(
+    click.option(
+        "--password-file",
+        type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+        metavar="FILE",
+        help="Read the password from a file's first line, - for standard input; default: ask for it.",
+    ),
+    click.option("--generate", is_flag=True, help="Make a password and print it, this once."),
+)
+"""Where a new password comes from; never from the command line, which everybody on a machine can read."""
 
 
 @click.group()

@@ -1,10 +1,10 @@
 """`massact import` and `massact export`: results as files of trait-interp's layout, and published figures."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,19 +19,16 @@ if TYPE_CHECKING:
     from massact.interop.names import Target
     from massact.interop.writing import ImportReport
 
-F = TypeVar("F", bound=Callable[..., Any])
 
-
-def target_option(command: F) -> F:
-    """`--experiment`, which has no default here: results of others do not belong into the toys' experiment."""
-    return click.option(
-        "--experiment",
-        "experiment",
-        required=True,
-        envvar="MASSACT_EXPERIMENT",
-        metavar="FILE_OR_NAME",
-        help="Experiment file, its bare name under experiments/, or the name of an experiment without a file.",
-    )(command)
+target_option = click.option(
+    "--experiment",
+    "experiment",
+    required=True,
+    envvar="MASSACT_EXPERIMENT",
+    metavar="FILE_OR_NAME",
+    help="Experiment file, its bare name under experiments/, or the name of an experiment without a file.",
+)
+"""It has no default here: results of others do not belong into the toys' experiment."""
 
 
 @click.command(name="import")
@@ -249,9 +246,7 @@ def export_command(
     )
     datasets = {trait.name: trait.dataset for trait in (target.config.traits if target.config else ())}
     report = Exporter(tracking_uri, target.experiment, options, datasets).run(output)
-    for file in report.files:
-        held = f"{file.n_evaluations} evaluations, {file.n_baselines} baselines, {file.n_responses} with responses"
-        other = f"vectors of {file.n_labels} labels" if file.n_labels else "calibration"
-        click.echo(f"{file.path}: {held if file.n_evaluations + file.n_baselines else other}")
+    for file, held in report.files.items():
+        click.echo(f"{file}: {held}")
     for note in report.notes:
         click.echo(f"note: {note}", err=True)

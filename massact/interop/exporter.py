@@ -56,17 +56,6 @@ _STAYING = {
 _TAGS = (*ROW_TAGS, Tag.SCORES, Tag.IMPORTED, MlflowTag.TABLES)
 
 
-@dataclass(frozen=True, slots=True)
-class ExportedFile:
-    path: Path
-    n_baselines: int = 0
-    n_evaluations: int = 0
-    n_responses: int = 0
-    """Responses files beside it."""
-    n_labels: int = 0
-    """Of a folder of vectors, the methods in it."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOptions:
     responses: bool = True
@@ -79,7 +68,8 @@ class ExportOptions:
 
 @dataclass(slots=True)
 class ExportReport:
-    files: list[ExportedFile] = field(default_factory=list)
+    files: dict[Path, str] = field(default_factory=dict)
+    """What was written, and what it holds in words."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -142,10 +132,10 @@ class Exporter:
                 stage.run, Artifact.CALIBRATION, lambda file: parse_object(file.read_bytes())
             )
             write_whole(output / path, [calibration_file(document, stage.row, stage.times)])
-            report.files.append(ExportedFile(output / path))
+            report.files[output / path] = "calibration"
         for path, stage in vectors.items():
             self._write_vectors(output / path, stage)
-            report.files.append(ExportedFile(output / path, n_labels=len(stage.row.labels)))
+            report.files[output / path] = f"vectors of {len(stage.row.labels)} labels"
         if n_unreadable:
             report.notes.append(f"{n_unreadable} runs hold a row that cannot be read: left out")
         self._note_what_stays()
@@ -275,7 +265,9 @@ class Exporter:
         lines = [self._line(path.parent / RESPONSES, result, taken) for result in results]
         write_whole(path, (line.encode() + b"\n" for line in (header, *lines)))
         n_baselines = sum(result.is_baseline for result in results)
-        self._report.files.append(ExportedFile(path, n_baselines, len(results) - n_baselines, len(taken)))
+        self._report.files[path] = (
+            f"{len(results) - n_baselines} evaluations, {n_baselines} baselines, {len(taken)} with responses"
+        )
         n_other = _n_other_baseline(results)
         if n_other:
             self._report.notes.append(

@@ -111,17 +111,6 @@ class CosineMatrix:
     """`[n_labels, n_labels]`, -1 to 1; symmetric."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Commit:
-    """A commit of massact that runs were made by."""
-
-    commit: str
-    """Empty where the runs do not tell."""
-    n_runs: int
-    n_dirty: int
-    """How many of them with changes in the tree that no commit holds."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
     """Where the numbers come from, beside what each row tells of itself."""
@@ -135,8 +124,9 @@ class Provenance:
     """Package to version, of the report."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """How many runs of each kind there are, by its name in words, such as `screenings`."""
-    commits: tuple[Commit, ...] = ()
-    """Of the evaluations; the most runs first."""
+    commits: tuple[tuple[str, int, int], ...] = ()
+    """Of massact, that the evaluations were made by, the most runs first: the commit (empty where the runs do not
+    tell), how many runs, and how many of them with changes in the tree that no commit holds."""
     judging: Mapping[str, float] = field(default_factory=dict)
     """What the judges of the phases' runs were asked, as `JudgeMetric`; empty where no run tells."""
 

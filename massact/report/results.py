@@ -340,11 +340,9 @@ def _judging(asked: Mapping[str, float], kind: str) -> str:
 
 def _commits(facts: Provenance) -> str:
     words = []
-    for made_by in facts.commits:
+    for commit, n_runs, n_dirty in facts.commits:
         dirty = ""
-        if made_by.n_dirty:
-            count = "all" if made_by.n_dirty == made_by.n_runs else made_by.n_dirty
-            dirty = f", {count} with changes that no commit holds"
-        name = made_by.commit[:_DIGITS] or "not told"
-        words.append(f"{name} ({counted(made_by.n_runs, 'run')}{dirty})")
+        if n_dirty:
+            dirty = f", {'all' if n_dirty == n_runs else n_dirty} with changes that no commit holds"
+        words.append(f"{commit[:_DIGITS] or 'not told'} ({counted(n_runs, 'run')}{dirty})")
     return listed(words, limit=_MOST_COMMITS) or MISSING

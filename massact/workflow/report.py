@@ -18,7 +18,6 @@ from massact.query.groups import is_below_floor, recipe_of
 from massact.query.questions.best import ask_best
 from massact.report.evidence import (
     RANDOM,
-    Commit,
     CosineMatrix,
     Evidence,
     Facts,
@@ -180,7 +179,7 @@ def _provenance(
     )
 
 
-def _commits(session: Session) -> tuple[Commit, ...]:
+def _commits(session: Session) -> tuple[tuple[str, int, int], ...]:
     """The commits that evaluations were made by, the most runs first."""
     tags = (MlflowTag.GIT_COMMIT, Tag.GIT_DIRTY)
     runs, dirty = Counter[str](), Counter[str]()
@@ -188,7 +187,7 @@ def _commits(session: Session) -> tuple[Commit, ...]:
         commit = run.tags.get(MlflowTag.GIT_COMMIT, "")
         runs[commit] += 1
         dirty[commit] += run.tags.get(Tag.GIT_DIRTY) == "true"
-    return tuple(Commit(commit, count, dirty[commit]) for commit, count in runs.most_common())
+    return tuple((commit, count, dirty[commit]) for commit, count in runs.most_common())
 
 
 def _judging(session: Session, store: RunStore) -> dict[str, float]:
