@@ -127,9 +127,9 @@ def _import(
     path: Path, target: "Target", tracking_uri: str, *, published: bool, dry_run: bool
 ) -> "ImportReport":
     """Import into the store; a file of published figures that cannot be read does not make one."""
+    from massact.interop.figures import read_published
     from massact.interop.importer import import_into
     from massact.interop.names import find_sources
-    from massact.interop.published import read_published
 
     say = partial(click.echo, err=True)
     if published:

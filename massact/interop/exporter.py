@@ -15,7 +15,6 @@ from typing import TypeVar
 
 from massact.domain import COMPONENT, Response
 from massact.errors import DataError, StoreError, UsageError
-from massact.interop.calibrations import calibration_file
 from massact.interop.export_index import (
     ExportIndex,
     PlannedFile,
@@ -25,6 +24,7 @@ from massact.interop.export_index import (
     slug_of,
     write_whole,
 )
+from massact.interop.figures import calibration_file
 from massact.interop.lines import parse_document, parse_result_line
 from massact.interop.names import BASELINE_RESPONSES, RESPONSES, responses_name
 from massact.interop.responses import responses_json

@@ -14,7 +14,7 @@ from functools import partial
 
 from massact.domain import TRAIT_INTERP_DIFFERS
 from massact.errors import DataError, lfs_advice
-from massact.interop.calibrations import read_calibration_file
+from massact.interop.figures import PublishedFile, published_run, read_calibration_file
 from massact.interop.lines import (
     Header,
     LineError,
@@ -25,7 +25,6 @@ from massact.interop.lines import (
     read_lines,
 )
 from massact.interop.names import Context, Source, Target, direction_note, resolve_context
-from massact.interop.published import PublishedFile, published_run
 from massact.interop.responses import ResponsesFolder, scores_of
 from massact.interop.rows import (
     FileBaseline,
