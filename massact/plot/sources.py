@@ -26,7 +26,7 @@ from massact.query import Answer, Answers, Evaluations, Filters, Point
 from massact.query.load import EVERYTHING, declared_by_data, named_file, normalised
 from massact.query.stats.intervals import Believed
 from massact.query.stats.paired import QuestionScores
-from massact.report.evidence import Evidence, Facts, Place, VectorFact, vector_facts
+from massact.report.evidence import Evidence, Facts, Place, energies_of
 from massact.store.read import open_store
 from massact.store.read.base import FINISHED, Stored
 from massact.store.read.contents import stored_runs
@@ -109,14 +109,13 @@ def _of_store(
             )
         answers = _admitted(answers, only).with_scores(store, floor)
         wanted = {point.run_id for point in answers.evaluations} if of_energies else set[str]()
-        vectors = vector_facts(
-            stored.row for stored in (store.evaluations(name) if wanted else ()) if stored.run_id in wanted
-        )
+        stored = store.evaluations(name) if wanted else ()
+        energies = energies_of(evaluation.row for evaluation in stored if evaluation.run_id in wanted)
         for warning in store.warnings:
             warnings.warn(warning, stacklevel=4)
     samples = answers.evaluations.samples.values()
     experiment = replace(file, coherence_floor=floor) if file else _undeclared(floor, samples)
-    evidence = Evidence.of(experiment, answers, facts=Facts(published=published, vectors=vectors))
+    evidence = Evidence.of(experiment, answers, facts=Facts(published=published, energies=energies))
     # a filter admits only a part of what the file declares
     return replace(evidence, answers=replace(evidence.answers, groups=answers.groups))
 
@@ -158,9 +157,9 @@ def _of_frame(frame: "pd.DataFrame", only: Filters, floor: float, *, of_energies
     if of_energies:
         _check(frame, _ENERGY, "give the experiment, whose store has all")
         rows = [_row(record) for record in records if {"massive_energy", "layer"} <= record.keys()]
-        vectors = tuple(fact for fact in vector_facts(rows) if _admits(only, fact))
+        energies = energies_of(row for row in rows if _admits(only, row))
         answers = Answers(evaluations=Evaluations(), coefficient_ranges={})
-        return Evidence.of(_undeclared(floor, rows), answers, facts=Facts(vectors=vectors))
+        return Evidence.of(_undeclared(floor, rows), answers, facts=Facts(energies=energies))
     published = tuple(_published(frame, records)) if is_published else ()
     # beside a published figure only our own is one of ours
     forms = [
@@ -181,9 +180,9 @@ def _of_frame(frame: "pd.DataFrame", only: Filters, floor: float, *, of_energies
     return replace(evidence, _beliefs=beliefs)
 
 
-def _admits(only: Filters, fact: VectorFact) -> bool:
-    group = Group(fact.model, fact.trait, fact.position, fact.label)
-    return normalised(only).admits_group(group) and (not only.layers or fact.layer in only.layers)
+def _admits(only: Filters, row: EvaluationRow) -> bool:
+    group = Group(row.model, row.trait, row.position or "", row.label or "")
+    return normalised(only).admits_group(group) and (not only.layers or row.layer in only.layers)
 
 
 def _check(frame: "pd.DataFrame", wanted: Iterable[str], remedy: str, what: str = "the DataFrame") -> None:

@@ -74,28 +74,27 @@ class SampleRow:
     samples: tuple[Sample, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class VectorFact:
-    """Where one vector's energy lies."""
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """Where labels are compared."""
 
     model: str
     trait: str
     position: str
-    label: str
-    layer: int
-    massive_energy: float
-    """Share of its squared norm in the massive dims of the uniform list, 0 to 1."""
 
 
-def vector_facts(rows: Iterable[EvaluationRow]) -> tuple[VectorFact, ...]:
-    """Where the energy of each evaluated vector lies, once per layer; the newest where several tell."""
-    facts = {}
-    for row in rows:
-        if row.massive_energy is None or row.layer is None or row.position is None or row.label is None:
-            continue
-        at = (row.model, row.trait, row.position, row.label, row.layer)
-        facts[at] = VectorFact(*at, row.massive_energy)
-    return tuple(facts.values())
+Energies = Mapping[Place, Mapping[str, Mapping[int, float]]]
+"""Share of each vector's squared norm in the massive dims of the uniform list, 0 to 1, by place, label and layer."""
+
+
+def energies_of(rows: Iterable[EvaluationRow]) -> Energies:
+    """Where the energy of each evaluated vector lies, by rising layer; the newest where several tell."""
+    energies: dict[Place, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    for row in sorted(rows, key=lambda row: row.layer or 0):
+        if row.massive_energy is not None and row.layer is not None and row.position and row.label:
+            at = energies[Place(row.model, row.trait, row.position)]
+            at[row.label][row.layer] = row.massive_energy
+    return energies
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +140,8 @@ class Facts:
     """By the model's name."""
     published: tuple[PublishedRow, ...] = ()
     """Figures that somebody printed."""
-    vectors: tuple[VectorFact, ...] = ()
+    energies: Energies = field(default_factory=dict)
+    """Of the vectors that were evaluated."""
     label_cosines: tuple[CosineMatrix, ...] = ()
     samples: tuple[Sample, ...] = ()
     provenance: Provenance = Provenance(n_evaluations=0)
@@ -158,15 +158,6 @@ class Facts:
         for index, sample in enumerate(self.samples):
             rows.setdefault(sample.place or f"\0{index}", []).append(sample)
         return tuple(SampleRow(place.partition("\0")[0], tuple(some)) for place, some in rows.items())
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Place:
-    """Where labels are compared."""
-
-    model: str
-    trait: str
-    position: str
 
 
 class HasPlace(Protocol):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from massact.query.groups import recipe_of
 from massact.report import style
-from massact.report.evidence import RANDOM, CosineMatrix, Evidence, Place, VectorFact, counted, listed
+from massact.report.evidence import RANDOM, CosineMatrix, Energies, Evidence, Place, counted, listed
 from massact.report.section import MISSING, MOST_PANELS, Section, Table, key_places, rest_of_places
 from massact.report.trade_off import some_words
 from massact.vectors.massive_dims import UNIFORM_LAYERS, UNIFORM_TOP, Calibration
@@ -38,7 +38,7 @@ def massive_section(evidence: Evidence) -> Section:
     )
     planted = ("These dims were planted when the toys were made, not discovered.",) if facts.toy else ()
     about_vectors = (
-        (*_without_energy(facts.vectors), _cosine_text(facts.label_cosines)) if facts.vectors else ()
+        (*_without_energy(facts.energies), _cosine_text(facts.label_cosines)) if facts.energies else ()
     )
     tables = (
         *(
@@ -152,19 +152,10 @@ def _draw_massive(axes: "Axes", calibration: Calibration) -> None:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
 
 
-Energies = Mapping[Place, Mapping[str, Mapping[int, float]]]
-"""Energy in the massive dims by place, label and layer."""
-
-
 def _energies(evidence: Evidence) -> Energies:
-    by_place: dict[Place, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
-    for fact in sorted(evidence.facts.vectors, key=lambda fact: fact.layer):
-        by_place[Place(fact.model, fact.trait, fact.position)][fact.label][fact.layer] = fact.massive_energy
-    return {
-        place: by_place[place]
-        for place in dict.fromkeys([*evidence.places(), *sorted(by_place)])
-        if place in by_place
-    }
+    energies = evidence.facts.energies
+    places = dict.fromkeys([*evidence.places(), *sorted(energies)])
+    return {place: energies[place] for place in places if place in energies}
 
 
 def _with_energy(lines: Mapping[str, Mapping[int, float]]) -> dict[str, Mapping[int, float]]:
@@ -191,11 +182,11 @@ def _energy_tables(evidence: Evidence) -> list[Table]:
     return tables
 
 
-def _without_energy(facts: Sequence[VectorFact]) -> tuple[str, ...]:
+def _without_energy(energies: Energies) -> tuple[str, ...]:
     """Which labels the table and the figure leave out."""
     most: dict[str, float] = defaultdict(float)
-    for fact in facts:
-        most[fact.label] = max(most[fact.label], fact.massive_energy)
+    for label, layers in (line for lines in energies.values() for line in lines.items()):
+        most[label] = max(most[label], *layers.values())
     nothing = [label for label in most if most[label] < _LEAST_ENERGY or recipe_of(label) is None]
     if not nothing:
         return ()

@@ -24,8 +24,8 @@ from massact.report.evidence import (
     Provenance,
     Sample,
     SampleRole,
+    energies_of,
     gain,
-    vector_facts,
 )
 from massact.report.page import Report, build_report, read_for_findings, write_findings
 from massact.store.read import RunStore
@@ -135,7 +135,7 @@ def _collect(session: Session, run: OpenRun) -> Evidence:
             for model, run_id in calibrations.items()
         },
         published=published,
-        vectors=vector_facts(whole),
+        energies=energies_of(whole),
         label_cosines=tuple(_label_cosines(session, bests)),
         samples=tuple(_samples(session, answers, bests, baselines)),
         provenance=provenance,

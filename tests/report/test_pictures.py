@@ -11,7 +11,7 @@ from massact.query import Answers, Evaluations
 from massact.report import style
 from massact.report.coefficients import RelativeStrength
 from massact.report.curve import CleaningCurve
-from massact.report.evidence import CosineMatrix, Evidence, Place, VectorFact
+from massact.report.evidence import CosineMatrix, Evidence, Place
 from massact.report.heat_maps import FEWER_LABELS, ByWindow, HeatMap, heat_section, positions_section
 from massact.report.massive import Cosines, MassiveEnergy, cosine_text, massive_section
 from massact.report.page import build_report
@@ -147,22 +147,16 @@ def test_the_words_of_a_curve_say_where_there_is_no_result() -> None:
     assert "probe: 0 +50.0, 1 +40.0, 2 no result" in CleaningCurve(evidence(rows)).alt()
 
 
-FACTS = tuple(
-    VectorFact(
-        model=PLACE.model,
-        trait="refusal",
-        position=PLACE.position,
-        label=label,
-        layer=layer,
-        massive_energy=e,
-    )
-    for label, e in (("mean_diff", 0.86), ("probe", 0.28), ("mean_diff_cleaned", 0.0))
-    for layer in (2, 3)
-)
+ENERGIES = {
+    PLACE: {
+        label: dict.fromkeys((2, 3), energy)
+        for label, energy in (("mean_diff", 0.86), ("probe", 0.28), ("mean_diff_cleaned", 0.0))
+    }
+}
 
 
 def test_energies_by_layer_without_those_that_have_none() -> None:
-    found = evidence(toy_rows(), vectors=FACTS)
+    found = evidence(toy_rows(), energies=ENERGIES)
     figure = drawing(MassiveEnergy(found))
     assert figure is not None
     heights = [list(line.get_ydata()) for line in figure.axes[0].lines]
