@@ -79,35 +79,35 @@ class Vectors(Check):
         what = f"{run.kind} {row.label} L{row.layer} c={format_param(row.coefficient)} {wrong}; {_UNHARMED}"
         advice = f"bring back a copy of its file, or leave it: {_UNHARMED}"
         try:
-            made = self._rebuilt(run, row)
+            content, source = self._rebuilt(run, row)
         except CannotMendError as error:
             return self.finding(what, f"{error}; {advice}", run_id=run.run_id)
         return self.finding(
             run_id=run.run_id,
             what=what,
             advice=advice,
-            remedy=f"writes it anew from {made.source}",
-            mend=lambda: self._mend(run, row, made),
+            remedy=f"writes it anew from {source}",
+            mend=lambda: self._mend(run, row, content, source),
         )
 
-    def _rebuilt(self, run: CheckedRun, row: EvaluationRow) -> "Rebuilt":
-        """The vector's file as it would be written: only what was tried is promised."""
+    def _rebuilt(self, run: CheckedRun, row: EvaluationRow) -> tuple[bytes, str]:
+        """The vector's file as it would be written, and from what: only what was tried is promised."""
         with self._lock:
             made = self._sources.vector_file(row)
         if why := self.context.files.why_not_written(run.raw.artifact_uri, Artifact.VECTOR):
             raise CannotMendError(f"could not be written: {why}")
         return made
 
-    def _mend(self, run: CheckedRun, row: EvaluationRow, made: "Rebuilt") -> str:
+    def _mend(self, run: CheckedRun, row: EvaluationRow, content: bytes, source: str) -> str:
         place = run.raw.artifact_uri
         try:
-            self.context.mender.put(place, Artifact.VECTOR, made.content)
+            self.context.mender.put(place, Artifact.VECTOR, content)
             is_there = digest_in(self.context.files.read(place, Artifact.VECTOR)) == row.vector_digest
         except (ArtifactError, StoreError, ValueError) as error:
             raise CannotMendError(f"the rebuilt vector could not be written: {error}") from error
         if not is_there:
             raise CannotMendError(f"the rebuilt vector was written to {place} and reads as another one")
-        return f"rebuilt from {made.source}, the digest is the row's"
+        return f"rebuilt from {source}, the digest is the row's"
 
 
 def digest_in(content: bytes) -> str:
@@ -130,14 +130,6 @@ def digest_in(content: bytes) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Rebuilt:
-    """A vector's file, and what it was made from."""
-
-    content: bytes
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
 class _Stage:
     run: RawRun
     row: StageRow
@@ -150,8 +142,8 @@ class VectorSources:
         self._context = context
         self._stacks: OrderedDict[tuple[str, str, str], torch.Tensor | None] = OrderedDict()
 
-    def vector_file(self, row: EvaluationRow) -> Rebuilt:
-        """The file of an evaluation's vector, as it was first written.
+    def vector_file(self, row: EvaluationRow) -> tuple[bytes, str]:
+        """The file of an evaluation's vector, as it was first written, and what it was made from.
 
         Raises:
             CannotMendError: no extraction in the store gives a vector of the row's digest.
@@ -172,7 +164,7 @@ class VectorSources:
                 vector = stack[row.layer]
                 if vector_digest(vector) == row.vector_digest:
                     content = tensor_bytes({"vector": vector}, vector_provenance(row))
-                    return Rebuilt(content, f"the {what} of extraction {stage.run.run_id}")
+                    return content, f"the {what} of extraction {stage.run.run_id}"
         reason = (
             "no extraction of its model, trait and window keeps vectors or activations that can be read"
             if not tried

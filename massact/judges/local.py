@@ -203,17 +203,6 @@ Top = Sequence[tuple[str, float]]
 """Texts that an answer may begin with, and their probabilities."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The beginning of an answer, as `massact.judges.reading.read_weights` takes it."""
-
-    text: str
-    """The most probable one."""
-    top: Top
-    failure: str | None = None
-    """Why there is no answer."""
-
-
 class Answerer:
     """Reads prompts with one model, many side by side."""
 
@@ -229,16 +218,16 @@ class Answerer:
         self._rows_at_most = batch_rows or _ROWS
         self._longest = getattr(text_config(model.model), "max_position_embeddings", None)
 
-    def answer(self, prompts: Sequence[Tokens]) -> list[Answer]:
-        """One answer a prompt, in order. Prompts that begin alike share the reading of that."""
-        answers: dict[int, Answer] = {}
+    def answer(self, prompts: Sequence[Tokens]) -> list[Reading]:
+        """The reading of an answer to each prompt, in order; what prompts begin with alike is read once."""
+        answers: dict[int, Reading] = {}
         waiting: dict[int, Tokens] = {}
         for i, prompt in enumerate(prompts):
             problem = self._problem(prompt)
             if problem is None:
                 waiting[i] = prompt
             else:
-                answers[i] = Answer("", (), problem)
+                answers[i] = Reading(None, problem)
         with torch.inference_mode():
             for _ in range(_MOST_BLANKS + 1):
                 again: dict[int, Tokens] = {}
@@ -249,7 +238,7 @@ class Answerer:
                         answers[i] = answer
                 waiting = again
         for i in waiting:
-            answers[i] = Answer("", (), "the judge's answer begins with blanks alone")
+            answers[i] = Reading(None, "the judge's answer begins with blanks alone")
         return [answers[i] for i in range(len(prompts))]
 
     def _problem(self, prompt: Tokens) -> str | None:
@@ -257,7 +246,7 @@ class Answerer:
             return f"the prompt has {len(prompt)} tokens, and the judging model takes {self._longest} with its answer"
         return None
 
-    def _read_all(self, waiting: Mapping[int, Tokens]) -> Iterator[tuple[int, "Answer | int"]]:
+    def _read_all(self, waiting: Mapping[int, Tokens]) -> Iterator[tuple[int, Reading | int]]:
         """The answers, batch by batch; in place of one, the blank that it begins with."""
         if not waiting:
             return
@@ -282,7 +271,7 @@ class Answerer:
     def _room(self) -> int:
         return max((len(stem) for stem in self._integers.stems), default=1)
 
-    def _batch(self, prefix: Prefix, prompts: Sequence[Tokens]) -> "list[Answer | int] | None":
+    def _batch(self, prefix: Prefix, prompts: Sequence[Tokens]) -> list[Reading | int] | None:
         """The answers of one batch; `None` where memory ran out and the next is to be smaller."""
         try:
             return self._read(Prompts(self._model, prefix, prompts, room=self._room))
@@ -290,27 +279,27 @@ class Answerer:
             if not is_out_of_memory(error):
                 raise
             if len(prompts) == 1:
-                return [Answer("", (), f"a prompt of {len(prompts[0])} tokens does not fit in the memory")]
+                return [Reading(None, f"a prompt of {len(prompts[0])} tokens does not fit in the memory")]
         # outside the handler, whose traceback holds on to the tensors of the batch
         self._rows_at_most = max(1, len(prompts) // 2)
         if self._model.device.type == "cuda":
             torch.cuda.empty_cache()
         return None
 
-    def _read(self, prompts: Prompts) -> "list[Answer | int]":
+    def _read(self, prompts: Prompts) -> list[Reading | int]:
         first = prompts.first
         likeliest = first.argmax(dim=-1).tolist()
         is_finite = first.isfinite().all(dim=-1).tolist()
         tops = self._integer_tops(prompts) if self._integers.stems else self._token_tops(first)
-        answers: list[Answer | int] = []
+        answers: list[Reading | int] = []
         for token, finite, top in zip(likeliest, is_finite, tops, strict=True):
             text = self._text(token)
             if not finite:
-                answers.append(Answer("", (), "the judging model gives no finite probabilities"))
+                answers.append(Reading(None, "the judging model gives no finite probabilities"))
             elif not text.strip(BLANKS) and token not in self._model.end_tokens:
                 answers.append(token)
             else:
-                answers.append(Answer(text, top))
+                answers.append(_reading(text, top))
         return answers
 
     def _token_tops(self, first: torch.Tensor) -> list[Top]:
@@ -406,15 +395,13 @@ class LocalJudge:
         distinct = list(dict.fromkeys(prompts))
         with model_lock(model.model):
             encoded = [encode_chat(model, prompt) for prompt in distinct]
-        answers = answerer.answer(encoded)
+        readings = answerer.answer(encoded)
         self._usage += Usage(sum(map(len, encoded)), len(encoded), len(encoded))
-        return {prompt: _reading(answer) for prompt, answer in zip(distinct, answers, strict=True)}
+        return dict(zip(distinct, readings, strict=True))
 
 
-def _reading(answer: Answer) -> Reading:
-    if answer.failure is not None:
-        return Reading(None, answer.failure)
-    reading = read_weights(answer.text, answer.top)
+def _reading(text: str, top: Top) -> Reading:
+    reading = read_weights(text, top)
     if reading.score is None or not math.isfinite(reading.score):
         return Reading(None, reading.reason or "the judge's score is no number")
     return Reading(round(reading.score, DECIMALS))
