@@ -1,9 +1,7 @@
-"""Which file each stored result is exported to, what that file's header says, and how a file is written."""
+"""Which file each stored result is exported to, and what that file's header says."""
 
 import json
-import os
-import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
@@ -32,10 +30,6 @@ class ImportedLine:
     header: Mapping[str, Any] | None
     text: str
 
-    @property
-    def has_time(self) -> bool:
-        return parse_object(self.text, allow_nan=True).get("timestamp") is not None
-
 
 @dataclass(frozen=True, slots=True)
 class StoredResult:
@@ -53,7 +47,9 @@ class StoredResult:
     @property
     def at(self) -> int:
         """When it finished; -1 for an imported line without a time."""
-        return self.times[1] if self.imported is None or self.imported.has_time else -1
+        line = self.imported
+        is_timed = line is None or parse_object(line.text, allow_nan=True).get("timestamp") is not None
+        return self.times[1] if is_timed else -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,28 +227,3 @@ def folder_name(name: str) -> str:
             f"{name[:100]!r} cannot be the name of a folder: no file can be written for its results"
         )
     return name
-
-
-def write_whole(path: Path, content: Iterable[bytes]) -> None:
-    """Write a file under another name and move it into place; its folder is made.
-
-    Raises:
-        UsageError: it cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.writelines(content)
-            umask = os.umask(0)
-            os.umask(umask)
-            Path(name).chmod(0o666 & ~umask)  # mkstemp's files are for their owner only
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise UsageError(
-            f"cannot write {path}: {error.strerror}. Choose an --output that can be written"
-        ) from error

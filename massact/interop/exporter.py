@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import TypeVar
 
+from massact.addresses import write_whole
 from massact.domain import COMPONENT, Response
 from massact.errors import DataError, StoreError, UsageError
 from massact.interop.export_index import (
@@ -22,7 +23,6 @@ from massact.interop.export_index import (
     folder_name,
     imported_line,
     slug_of,
-    write_whole,
 )
 from massact.interop.figures import calibration_file
 from massact.interop.lines import parse_document, parse_result_line
@@ -131,7 +131,7 @@ class Exporter:
             document = self._read(
                 stage.run, Artifact.CALIBRATION, lambda file: parse_object(file.read_bytes())
             )
-            write_whole(output / path, [calibration_file(document, stage.row, stage.times)])
+            self._write(output / path, [calibration_file(document, stage.row, stage.times)])
             report.files[output / path] = "calibration"
         for path, stage in vectors.items():
             self._write_vectors(output / path, stage)
@@ -197,7 +197,7 @@ class Exporter:
                 self._report.notes.append(f"vectors left out: {error}")
                 continue
             for layer, vector in enumerate(vectors):
-                write_whole(folder / label / f"layer{layer}.pt", [torch_file(vector)])
+                self._write(folder / label / f"layer{layer}.pt", [torch_file(vector)])
             metadata = {
                 "model": stage.row.model_id,
                 "trait": stage.row.trait,
@@ -209,7 +209,7 @@ class Exporter:
                 },
                 "timestamp": iso_time(stage.times[1]),
             }
-            write_whole(folder / label / "metadata.json", [json.dumps(metadata, indent=2).encode()])
+            self._write(folder / label / "metadata.json", [json.dumps(metadata, indent=2).encode()])
 
     def _note_what_stays(self) -> None:
         """The format knows one set of questions, asked whole: read back, these would be results like any other."""
@@ -260,10 +260,18 @@ class Exporter:
             self._report.notes.append(f"exported without the line it was imported from: {error}")
             return None
 
+    def _write(self, path: Path, content: Iterable[bytes]) -> None:
+        remedy = "Choose an --output that can be written"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror}. {remedy}") from error
+        write_whole(path, content, remedy)
+
     def _write_results(self, path: Path, header: str, file: PlannedFile) -> None:
         results, taken = file.in_order(), set[str]()
         lines = [self._line(path.parent / RESPONSES, result, taken) for result in results]
-        write_whole(path, (line.encode() + b"\n" for line in (header, *lines)))
+        self._write(path, (line.encode() + b"\n" for line in (header, *lines)))
         n_baselines = sum(result.is_baseline for result in results)
         self._report.files[path] = (
             f"{len(results) - n_baselines} evaluations, {n_baselines} baselines, {len(taken)} with responses"
@@ -302,7 +310,7 @@ class Exporter:
             text = json.dumps(document, allow_nan=False)
         if name is not None:
             taken.add(name)
-            write_whole(folder / name, [responses_json(responses)])
+            self._write(folder / name, [responses_json(responses)])
         return text
 
     def _responses(self, run: RawRun) -> tuple[Response, ...]:

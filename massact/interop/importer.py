@@ -150,7 +150,7 @@ def scan_lines(lines: Sequence[FileLine], source: Source, target: Target) -> Sca
         if newest[line.trait_judge, line.result.n] is line:
             n = n_asked(context, line, counts)
             key = digest_text(imported_cell(context, line, n))
-            baselines[line.trait_judge, n] = FileBaseline(key, line.result.trait_mean)
+            baselines[line.trait_judge, n] = (key, line.result.trait_mean)
     last = content_digest(context, ranked[-1]) if ranked else None
     return Scan(context, baselines=baselines, counts=counts, newest_baseline=last)
 

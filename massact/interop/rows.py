@@ -176,12 +176,8 @@ IMPORTED_FILE = "imported.json"
 _NAME_LENGTH, _PARAM_LENGTH = 200, 6000
 
 
-@dataclass(frozen=True, slots=True)
-class FileBaseline:
-    """The baseline of a file that evaluations of its judge and number of questions are compared with."""
-
-    key: str
-    trait_mean: float | None
+FileBaseline = tuple[str, float | None]
+"""Key and trait mean of a file's baseline, which evaluations of its judge and number of questions are compared with."""
 
 
 def n_asked(context: Context, line: ResultLine, counts: Collection[int]) -> int | None:
@@ -222,7 +218,7 @@ def imported_row(
     """
     header, result = context.header, line.result
     cell = imported_cell(context, line, n_questions)
-    before = baseline.trait_mean if baseline else None
+    before = baseline[1] if baseline else None
     delta = None if before is None or result.trait_mean is None else round(result.trait_mean - before, 6)
     unscored = 0 if n_questions is None or result.n is None else max(0, n_questions - result.n)
     return EvaluationRow(
@@ -243,7 +239,7 @@ def imported_row(
         prompt_set=context.prompt_set,
         vector_source=_source_text(header.vector_source),
         origin="imported",
-        baseline_key=baseline.key if baseline else None,
+        baseline_key=baseline[0] if baseline else None,
         baseline_trait_mean=before,
         trait_mean=result.trait_mean,
         coherence_mean=result.coherence_mean,

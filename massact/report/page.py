@@ -2,14 +2,13 @@
 
 import base64
 import hashlib
-import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from massact.addresses import write_whole
 from massact.errors import UsageError
 from massact.report import style
 from massact.report.before_after import before_after_section
@@ -304,14 +303,4 @@ def write_findings(file: Path, findings: str) -> None:
         UsageError: the file cannot be written, or its marks are not in order.
     """
     text = with_findings(read_for_findings(file), findings)
-    target = file.resolve()  # a link stays one
-    try:
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as out:
-            out.write(text)
-        Path(name).chmod(target.stat().st_mode & 0o7777 if target.exists() else 0o644)
-        Path(name).replace(target)
-    except OSError as error:
-        raise UsageError(
-            f"cannot write {file}: {error.strerror}. Name a file in a folder of yours"
-        ) from error
+    write_whole(file.resolve(), [text.encode()], "Name a file in a folder of yours")  # a link stays one
