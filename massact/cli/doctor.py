@@ -19,7 +19,7 @@ from massact.cli.options import (
     tracking_uri_option,
 )
 from massact.cli.session import LOG_SECONDS, spool_option
-from massact.config import load_experiment
+from massact.config import Experiment, load_experiment
 from massact.errors import MassactError, UsageError
 from massact.names import as_held, visible
 from massact.query.load import find_experiment_file, named_file
@@ -78,15 +78,16 @@ def doctor(
 
     _check_spool(ctx, spool)
     asked = asked_experiment(experiment, tracking_uri)
-    declared, seed = _named(asked)
-    name = as_held(declared, experiments_in(tracking_uri))
+    file = named_file(asked)
+    declared = load_experiment(file) if file else None
+    name = as_held(declared.name if declared else asked, experiments_in(tracking_uri))
     looking = open_context(
         tracking_uri,
         name,
         spool=spool,
         stale_after_hours=stale_after,
-        seed=seed,
-        told=_files_of_today(asked, tracking_uri),
+        seed=declared.extraction.seed if declared else None,
+        told=_files_of_today(declared, tracking_uri),
         say=lambda line: click.echo(line, err=True),
     )
     checks = CHECKS if no_artifacts else (*CHECKS, *FILE_CHECKS)
@@ -95,7 +96,7 @@ def doctor(
         for outcome in examine(context, checks, fix=fix, looked_at=report.looked_at):
             report.add(outcome)
     click.echo(f"experiment {visible(name)}, store {shown_uri(tracking_uri)}", err=True)
-    if seed is None and not report.n_runs and not report.states:
+    if declared is None and not report.n_runs and not report.states:
         raise UsageError(
             f"{visible(f'no experiment file {find_experiment_file(name)}')}, and the run store holds no run of an "
             f"experiment {name!r}: pass --experiment FILE, or the name of one that the store holds"
@@ -110,18 +111,10 @@ def _check_spool(ctx: click.Context, spool: Path) -> None:
         raise UsageError(f"there is no folder {spool}: name the one that --spool named before")
 
 
-def _named(experiment: str) -> tuple[str, int | None]:
-    """The experiment's name, and its extraction's seed where there is a file to say so."""
-    path = named_file(experiment)
-    if path is None:
-        return experiment, None
-    declared = load_experiment(path)
-    return declared.name, declared.extraction.seed
-
-
-def _files_of_today(experiment: str, tracking_uri: str) -> Callable[["EvaluationRow"], Mapping[str, str]]:
+def _files_of_today(
+    declared: Experiment | None, tracking_uri: str
+) -> Callable[["EvaluationRow"], Mapping[str, str]]:
     """What dataset and tokenizer tell that rows of earlier versions do not; nothing is loaded before one asks."""
-    path = named_file(experiment)
     sessions: list[Session] = []
     known: dict[tuple[str, str], Mapping[str, str]] = {}
 
@@ -129,10 +122,10 @@ def _files_of_today(experiment: str, tracking_uri: str) -> Callable[["Evaluation
         from massact.sweep.context import Session
         from massact.sweep.stored import subject_of, told_by_files
 
-        if path is None:
+        if declared is None:
             return {}
         if not sessions:
-            sessions.append(Session(load_experiment(path), tracking_uri))
+            sessions.append(Session(declared, tracking_uri))
         place = (row.model, row.trait)
         if place not in known:
             subject = subject_of(sessions[0], row)

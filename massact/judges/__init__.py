@@ -5,8 +5,9 @@ no mean counts it. `tests/judges/test_judges.py` runs every judge through the sa
 by entry points (docs/extending.md).
 """
 
+import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
@@ -40,14 +41,10 @@ class Usage:
     """Exchanges whose verdict was known: from this command, or from the judge cache."""
 
     def __add__(self, other: "Usage") -> "Usage":
-        return Usage(*(a + b for a, b in zip(self._counts, other._counts, strict=True)))
+        return Usage(*map(operator.add, astuple(self), astuple(other)))
 
     def __sub__(self, other: "Usage") -> "Usage":
-        return Usage(*(a - b for a, b in zip(self._counts, other._counts, strict=True)))
-
-    @property
-    def _counts(self) -> tuple[int, int, int, int]:
-        return (self.prompt_tokens, self.completion_tokens, self.calls, self.cached)
+        return Usage(*map(operator.sub, astuple(self), astuple(other)))
 
     def cost(self, *, prompt: float, completion: float) -> float:
         """USD, at prices per million tokens."""
