@@ -29,7 +29,7 @@ import ray
 from massact.config import JudgeConfig, LoadConfig
 from massact.domain import Cell, Generation, JudgeIdentity, ModelIdentity, Recipe, Setting, Steering
 from massact.evaluation import Part, PlannedCell, silent
-from massact.judges.base import Exchange, Usage, Verdict
+from massact.judges import Exchange, Usage, Verdict
 from massact.judges.caching import CachingJudge
 from massact.store.spool import Spool
 from massact.store.write.evaluations import Baseline, Place, RunMaker

@@ -21,7 +21,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is loaded
 
 from massact.config import ModelConfig, TraitConfig, load_experiment
-from massact.judges.base import Exchange, Judge, Usage, Verdict
+from massact.judges import Exchange, Judge, Usage, Verdict
 from massact.labels import parse_label
 from massact.sweep.context import Session
 from massact.sweep.driver import Evaluator
@@ -63,15 +63,15 @@ class TimedJudge:
 
     @property
     def usage(self) -> Usage:
-        """See `massact.judges.base.Judge`."""
+        """See `massact.judges.Judge`."""
         return self._judge.usage
 
     def prepare(self) -> None:
-        """See `massact.judges.base.Judge`."""
+        """See `massact.judges.Judge`."""
         self._judge.prepare()
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
-        """See `massact.judges.base.Judge`."""
+        """See `massact.judges.Judge`."""
         began = time.perf_counter()
         verdicts = self._judge.score(exchanges)
         self.seconds += time.perf_counter() - began

@@ -23,7 +23,7 @@ from scipy.special import ndtr, ndtri, stdtrit
 from massact.query import Answers, Evaluations, ask_best, ask_compare
 from massact.query.rows import Point
 from massact.query.stats.paired import QuestionScores
-from massact.store.read import Stored
+from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow, Kind, Scores
 
 Numbers = NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""Addresses of run stores and of artifact folders, and the paths of this machine that they hold.
+"""Addresses of run stores and of artifact folders, the paths of this machine that they hold, and files written whole.
 
 An address quotes: `%20` in it is a space, and a `?` ends the path. MLflow writes the paths of this machine into
 addresses as they are, and reads them quoted: a folder whose name looks quoted would be taken for another one.
@@ -6,11 +6,12 @@ addresses as they are, and reads them quoted: a folder whose name looks quoted w
 
 import os
 import re
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus, urlencode, urlsplit
 
-from massact.errors import ConfigError, UnusableStoreError
+from massact.errors import ConfigError, UnusableStoreError, UsageError
 
 DEFAULT_STORE = "mlflow.db"
 _DATABASES = ("sqlite", "postgresql", "postgres")
@@ -256,3 +257,26 @@ def _whole_path(scheme: str, rest: str) -> str:
     # a URI of SQLite's own (file:...) and a database in memory are no paths
     is_relative = path and not path.startswith(("/", "file:", ":memory:"))
     return f"{scheme}:///{Path(path).absolute() if is_relative else path}{mark}{query}"
+
+
+def write_whole(path: Path, content: Iterable[bytes], remedy: str) -> None:
+    """Write a file under another name and move it into place; one that is there keeps its mode.
+
+    Raises:
+        UsageError: it cannot be written; `remedy` says what to do.
+    """
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.writelines(content)
+            umask = os.umask(0)
+            os.umask(umask)
+            # mkstemp's files are for their owner only
+            Path(name).chmod(path.stat().st_mode & 0o7777 if path.exists() else 0o666 & ~umask)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}. {remedy}") from error

@@ -15,7 +15,7 @@ A question from outside the package is an entry point of the group `massact.ques
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from massact.errors import ConfigError, MassactError
 from massact.plugins import load_plugin, plugin_names
@@ -34,51 +34,24 @@ if TYPE_CHECKING:
     from massact.query.questions.sensitivity import ask_sensitivity as sensitivity  # noqa: F401
 
 
-class Entry(NamedTuple):
-    """A question that is not loaded yet."""
-
-    home: str
-    """Module and name."""
-    summary: str
-    """The first sentence of its help, for the list of commands; empty where it is no command of its own."""
-
-
 ENTRIES = {
-    "gaps": Entry(
-        "massact.query.questions.gaps:ask_gaps",
-        "Which groups have no result at or above the coherence floor, and what to try next.",
-    ),
-    "best": Entry(
-        "massact.query.questions.best:ask_best",
-        "The best result of each group at or above the coherence floor.",
-    ),
-    "compare": Entry(
-        "massact.query.questions.compare:ask_compare",
-        "Two labels side by side: the best of each, and whether they are one vector.",
-    ),
-    "compare_published": Entry("massact.query.questions.published:ask_compare_published", ""),
-    "curve": Entry(
-        "massact.query.questions.curve:ask_curve",
-        "The best delta against the number of cleaned dims: 0, 1, 2, 3, 5, 10 and all.",
-    ),
-    "coefficients": Entry(
-        "massact.query.questions.coefficients:ask_coefficients",
-        "Where the best coefficients lie, how methods and cleaning shift them, and where to start.",
-    ),
-    "sensitivity": Entry(
-        "massact.query.questions.sensitivity:ask_sensitivity",
-        "Which label wins at every coherence floor, and where the winner flips.",
-    ),
-    "judges": Entry(
-        "massact.query.questions.judges:ask_judges",
-        "The winners under two judges of the same responses, and which of them flip.",
-    ),
-    "confirmations": Entry(
-        "massact.query.questions.confirmations:ask_confirmations",
-        "Winners on questions that took no part in choosing them, and how much of each delta remains.",
-    ),
-    "runs": Entry("massact.query.questions.runs:ask_runs", "The evaluations one by one, with their runs."),
+    "gaps": "Which groups have no result at or above the coherence floor, and what to try next.",
+    "best": "The best result of each group at or above the coherence floor.",
+    "compare": "Two labels side by side: the best of each, and whether they are one vector.",
+    "compare_published": "",
+    "curve": "The best delta against the number of cleaned dims: 0, 1, 2, 3, 5, 10 and all.",
+    "coefficients": "Where the best coefficients lie, how methods and cleaning shift them, and where to start.",
+    "sensitivity": "Which label wins at every coherence floor, and where the winner flips.",
+    "judges": "The winners under two judges of the same responses, and which of them flip.",
+    "confirmations": "Winners on questions that took no part in choosing them, and how much of each delta remains.",
+    "runs": "The evaluations one by one, with their runs.",
 }
+"""Of each question the first sentence of its help, for the list of commands; empty where it is no command itself."""
+
+
+def home(name: str) -> tuple[str, str]:
+    """The module of a question of ours, and its name there."""
+    return f"massact.query.questions.{name.removeprefix('compare_')}", f"ask_{name}"
 
 
 @cache
@@ -99,7 +72,7 @@ def question(name: str) -> "Question[..., Any]":
     from massact.query.question import Question
 
     if name in ENTRIES:
-        module, _, attribute = ENTRIES[name].home.partition(":")
+        module, attribute = home(name)
         posed: Question[..., Any] = getattr(import_module(module), attribute)
         return posed
     if name not in plugin_names("questions"):
@@ -115,7 +88,7 @@ def question(name: str) -> "Question[..., Any]":
 
 def summaries() -> dict[str, str]:
     """Of the questions that are commands of their own, the first sentence of their help."""
-    summaries = {name: entry.summary for name, entry in ENTRIES.items() if entry.summary}
+    summaries = {name: summary for name, summary in ENTRIES.items() if summary}
     for name in names()[len(ENTRIES) :]:
         try:
             summaries[name] = f"{question(name).summary}."
@@ -126,7 +99,7 @@ def summaries() -> dict[str, str]:
 
 def is_command(name: str) -> bool:
     """Whether a question of that name is a command of its own; others' code is looked for only where it is not ours."""
-    return bool(ENTRIES[name].summary) if name in ENTRIES else name in names()
+    return bool(ENTRIES[name]) if name in ENTRIES else name in names()
 
 
 def questions() -> "list[Question[..., Any]]":

@@ -104,14 +104,12 @@ def visible(text: str) -> str:
     """A text that a terminal and any file can show in one line: what does not show is written as an escape."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join(_escaped(c) if unicodedata.category(c) in _INVISIBLE else c for c in text)
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in _INVISIBLE else c for c in text
+    )
 
 
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
-
-
-def shown(value: object, longest: int = 80) -> str:
+def shown(value: object) -> str:
     """A value as messages quote it: short, and in one line."""
     text = repr(value)
-    return visible(text if len(text) <= longest else f"{text[:longest]}…")
+    return visible(text if len(text) <= 80 else f"{text[:80]}…")

@@ -6,7 +6,6 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from importlib import import_module
-from types import FrameType
 from typing import Any
 
 import click
@@ -38,13 +37,11 @@ _BY_MODULE: dict[str, dict[str, str]] = {
     },
     "doctor": {
         "doctor": "Find what is wrong in the run store and the spool, and with --fix mend what can be mended.",
+        "sync": "Send finished evaluations that wait in the spool to the run store.",
     },
     "judging": {
         "judge-check": "Show a judge texts whose scores are known, several times, and how much its scores vary.",
         "rejudge": "Score stored responses with another judge, without generating any again.",
-    },
-    "sync": {
-        "sync": "Send finished evaluations that wait in the spool to the run store.",
     },
     "serve": {
         "users": "Who may use a tracking server with logins: readers, writers and administrators.",
@@ -173,6 +170,7 @@ def refuse_repeated(command: click.Command, arguments: Sequence[str]) -> None:
         "auto_envvar_prefix": "MASSACT",
         "help_option_names": ["-h", "--help"],
         "max_content_width": 100,
+        "show_default": True,
     },
 )
 @click.version_option(__version__, prog_name="massact")
@@ -189,12 +187,8 @@ def cli() -> None:
 
 def main() -> None:
     """Console script: SIGTERM ends like an interruption, so that no run is left open."""
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(TERMINATED))
     try:
         cli()
     finally:
         gc.freeze()  # the process ends: a last look through everything takes as long as a small question
-
-
-def _terminate(_number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(TERMINATED)

@@ -1,4 +1,4 @@
-"""`massact doctor`: look the run store and the spool over, and mend what can be mended."""
+"""`massact doctor` and `massact sync`: look over and mend the run store and the spool, and send what waits there."""
 
 import json
 import time
@@ -15,15 +15,16 @@ from massact.cli.options import (
     asked_experiment,
     asked_experiment_option,
     experiments_in,
+    table_or_json_option,
     tracking_uri_option,
 )
-from massact.cli.session import LOG_SECONDS
-from massact.cli.sync import spool_option
-from massact.config import load_experiment
+from massact.cli.session import LOG_SECONDS, spool_option
+from massact.config import Experiment, load_experiment
 from massact.errors import MassactError, UsageError
 from massact.names import as_held, visible
 from massact.query.load import find_experiment_file, named_file
 from massact.query.rows import OUTPUT_SCHEMA_VERSION
+from massact.store.spool import JournalReport, send_leftovers
 
 if TYPE_CHECKING:
     from massact.doctor import Outcome
@@ -43,21 +44,13 @@ SHOWN = 10
     "stale_after",
     type=Number(0),
     default=48,
-    show_default=True,
     metavar="HOURS",
     help="When a run that another machine or an older massact left running counts as dead: after so many "
     "hours without a sign of life.",
 )
 @click.option("--no-artifacts", is_flag=True, help="Leave out vectors and responses, which are files.")
 @spool_option
-@click.option(
-    "--format",
-    "output_format",
-    type=click.Choice(("table", "json")),
-    default="table",
-    show_default=True,
-    help="A line a finding, the first ten of each kind; or all of them as JSON.",
-)
+@table_or_json_option("A line a finding, the first ten of each kind; or all of them as JSON.")
 @click.pass_context
 def doctor(
     ctx: click.Context,
@@ -83,18 +76,18 @@ def doctor(
     """
     from massact.doctor import CHECKS, FILE_CHECKS, examine, open_context
 
-    if ctx.get_parameter_source("spool") is click.core.ParameterSource.COMMANDLINE and not spool.is_dir():
-        raise UsageError(f"there is no folder {spool}: name the one that --spool named before")
+    _check_spool(ctx, spool)
     asked = asked_experiment(experiment, tracking_uri)
-    declared, seed = _named(asked)
-    name = as_held(declared, experiments_in(tracking_uri))
+    file = named_file(asked)
+    declared = load_experiment(file) if file else None
+    name = as_held(declared.name if declared else asked, experiments_in(tracking_uri))
     looking = open_context(
         tracking_uri,
         name,
         spool=spool,
         stale_after_hours=stale_after,
-        seed=seed,
-        told=_files_of_today(asked, tracking_uri),
+        seed=declared.extraction.seed if declared else None,
+        told=_files_of_today(declared, tracking_uri),
         say=lambda line: click.echo(line, err=True),
     )
     checks = CHECKS if no_artifacts else (*CHECKS, *FILE_CHECKS)
@@ -103,25 +96,25 @@ def doctor(
         for outcome in examine(context, checks, fix=fix, looked_at=report.looked_at):
             report.add(outcome)
     click.echo(f"experiment {visible(name)}, store {shown_uri(tracking_uri)}", err=True)
-    if seed is None and not report.n_runs and not report.states:
-        raise _unknown(name)
+    if declared is None and not report.n_runs and not report.states:
+        raise UsageError(
+            f"{visible(f'no experiment file {find_experiment_file(name)}')}, and the run store holds no run of an "
+            f"experiment {name!r}: pass --experiment FILE, or the name of one that the store holds"
+        )
     report.end()
     if report.n_left:
         ctx.exit(1)
 
 
-def _named(experiment: str) -> tuple[str, int | None]:
-    """The experiment's name, and its extraction's seed where there is a file to say so."""
-    path = named_file(experiment)
-    if path is None:
-        return experiment, None
-    declared = load_experiment(path)
-    return declared.name, declared.extraction.seed
+def _check_spool(ctx: click.Context, spool: Path) -> None:
+    if ctx.get_parameter_source("spool") is click.core.ParameterSource.COMMANDLINE and not spool.is_dir():
+        raise UsageError(f"there is no folder {spool}: name the one that --spool named before")
 
 
-def _files_of_today(experiment: str, tracking_uri: str) -> Callable[["EvaluationRow"], Mapping[str, str]]:
+def _files_of_today(
+    declared: Experiment | None, tracking_uri: str
+) -> Callable[["EvaluationRow"], Mapping[str, str]]:
     """What dataset and tokenizer tell that rows of earlier versions do not; nothing is loaded before one asks."""
-    path = named_file(experiment)
     sessions: list[Session] = []
     known: dict[tuple[str, str], Mapping[str, str]] = {}
 
@@ -129,10 +122,10 @@ def _files_of_today(experiment: str, tracking_uri: str) -> Callable[["Evaluation
         from massact.sweep.context import Session
         from massact.sweep.stored import subject_of, told_by_files
 
-        if path is None:
+        if declared is None:
             return {}
         if not sessions:
-            sessions.append(Session(load_experiment(path), tracking_uri))
+            sessions.append(Session(declared, tracking_uri))
         place = (row.model, row.trait)
         if place not in known:
             subject = subject_of(sessions[0], row)
@@ -143,13 +136,6 @@ def _files_of_today(experiment: str, tracking_uri: str) -> Callable[["Evaluation
         return known[place]
 
     return told
-
-
-def _unknown(name: str) -> UsageError:
-    return UsageError(
-        f"{visible(f'no experiment file {find_experiment_file(name)}')}, and the run store holds no run of an "
-        f"experiment {name!r}: pass --experiment FILE, or the name of one that the store holds"
-    )
 
 
 class _Report:
@@ -189,7 +175,6 @@ class _Report:
             click.echo(f"{state:<7}  {finding.check:<10}  {about}{finding.what}  ->  {outcome.said}")
 
     def end(self) -> None:
-        """Show what is left to be shown."""
         if self._is_json:
             counts = {state: self.states[state] for state in ("found", "mended", "remains", "note")}
             body = {"finished_runs": self.n_runs, "counts": counts, "findings": self._findings}
@@ -212,3 +197,36 @@ class _Report:
         notes = self.states["note"]
         told = f" ({notes} {'note' if notes == 1 else 'notes'})" if notes else ""
         return f"{runs} looked at: {', '.join(parts) if parts else 'healthy'}{told}"
+
+
+@click.command()
+@spool_option
+@tracking_uri_option
+@click.pass_context
+def sync(ctx: click.Context, spool: Path, tracking_uri: str) -> None:
+    """Send finished evaluations that wait in the spool to the run store.
+
+    Each goes to the store that it was meant for, once, however often this is run; MLFLOW_TRACKING_URI
+    only adds the password of a database, which the spool does not hold. What a process at work
+    has in hand is left alone. Exit code 1 when something is left or was lost.
+
+    \b
+    Examples:
+      massact sync
+      massact sync --spool /scratch/spool
+    """
+    _check_spool(ctx, spool)
+    reports = send_leftovers(spool, tracking_uri, say=click.echo)
+    click.echo(_summary(spool, reports))
+    if not all(report.is_clear for report in reports):
+        ctx.exit(1)
+
+
+def _summary(spool: Path, reports: list[JournalReport]) -> str:
+    n_left = sum(report.left for report in reports)
+    n_lost = sum(len(report.damaged) for report in reports)
+    unread = [report for report in reports if report.problem and not report.left]
+    parts = [f"{n_left} left in {spool}: run massact sync again"] if n_left else []
+    parts += [f"{n_lost} damaged lines lost"] if n_lost else []
+    parts += [f"{len(unread)} journals could not be read"] if unread else []
+    return "; ".join(parts) or f"nothing is left in {spool}"

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -25,13 +25,11 @@ from massact.domain import (
     SEARCH_MODES,
 )
 from massact.errors import UsageError
-from massact.labels import normalise_label, parse_label
-from massact.layers import check_layers
+from massact.labels import check_layers, normalise_label, parse_label
 from massact.query import Filters
 from massact.vectors.positions import parse_position
 
 if TYPE_CHECKING:
-    from massact.sweep.driver import Tally
     from massact.sweep.search.gap_filling import SearchPlan
     from massact.workflow.steps import Request
 
@@ -173,23 +171,23 @@ search_options = stacked(
     click.option("--position", type=TEXT, help="Position window; default: those of the phases."),
     click.option("--layers", type=TEXT, help="all, 15, 5-20, 5,10 or 30%-60%; default: those of the phases."),
     click.option(
-        "--mode", type=click.Choice(SEARCH_MODES), default="search", show_default=True,
+        "--mode", type=click.Choice(SEARCH_MODES), default="search",
         help="scan: the file's coefficients first, which finds a small one that works where larger ones do not.",
     ),
     click.option(
-        "--budget", type=click.IntRange(1), default=DEFAULT_BUDGET, show_default=True,
+        "--budget", type=click.IntRange(1), default=DEFAULT_BUDGET,
         help="Evaluations of one label at one layer at most.",
     ),
     click.option(
-        "--tolerance", type=Number(0, min_open=True), default=DEFAULT_TOLERANCE, show_default=True,
+        "--tolerance", type=Number(0, min_open=True), default=DEFAULT_TOLERANCE,
         help="A coefficient that is expected to gain fewer points of delta than this is not tried.",
     ),
     click.option(
-        "--screen", type=click.IntRange(0), default=DEFAULT_SCREEN, show_default=True,
+        "--screen", type=click.IntRange(0), default=DEFAULT_SCREEN,
         help="A doubtful cell is asked so many questions first and given up where it is hopeless; 0: all at once.",
     ),
     click.option(
-        "--confidence", type=Number(0.5, 1, max_open=True), default=DEFAULT_CONFIDENCE, show_default=True,
+        "--confidence", type=Number(0.5, 1, max_open=True), default=DEFAULT_CONFIDENCE,
         help="Chance that a cell which could still reach the floor is not given up.",
     ),
     val_split_option,
@@ -207,9 +205,7 @@ def search(experiment_file: str, tracking_uri: str, **options: Any) -> None:
     Example:
       massact search --experiment my.yaml --method probe,mean_diff_cleaned --position "response[:5]" --layers 1-5
     """
-    from massact.workflow.steps import run_search
-
-    _search(experiment_file, tracking_uri, options, run_search)
+    _search("search", experiment_file, tracking_uri, options)
 
 
 @click.command("fill-gaps")
@@ -221,19 +217,19 @@ def fill_gaps(experiment_file: str, tracking_uri: str, **options: Any) -> None:
     Example:
       massact fill-gaps --experiment experiments/toy.yaml --model toy-gemma-3 --budget 12
     """
-    from massact.workflow.steps import run_fill_gaps
-
-    _search(experiment_file, tracking_uri, options, run_fill_gaps)
+    _search("fill-gaps", experiment_file, tracking_uri, options)
 
 
 def _search(
-    experiment_file: str, tracking_uri: str, options: dict[str, Any], run: Callable[..., "Tally"]
+    name: Literal["search", "fill-gaps"], experiment_file: str, tracking_uri: str, options: dict[str, Any]
 ) -> None:
+    from massact.workflow.steps import run_search
+
     searched = {name: options.pop(name) for name in _SEARCHED}
     session = open_session(experiment_file, tracking_uri, **options)
     plan = _plan(session.experiment, searched)
     with working(session):
-        tally = run(session, plan)
+        tally = run_search(session, name, plan)
     if tally.failed:
         raise click.exceptions.Exit(1)
 

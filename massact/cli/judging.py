@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
-from massact.cli.options import FILTER_OPTIONS, experiment_option, tracking_uri_option
-from massact.cli.questions import FORMATS, Format, render, write
-from massact.cli.session import open_session, working
-from massact.cli.sync import spool_option
+from massact.cli.options import FILTER_OPTIONS, experiment_option, stacked, tracking_uri_option
+from massact.cli.questions import OUTPUT_OPTIONS, Format, render, write
+from massact.cli.session import open_session, spool_option, store_timeout_option, working
 from massact.config import JudgeConfig
 from massact.config.parse import judge_like
 from massact.labels import normalise_label
 from massact.query import Answer, Filters
+from massact.query.questions.judges import ask_judges
 from massact.query.rows import Column
 from massact.query.tables import STATUS, number_column, text_column
 from massact.vectors.positions import parse_position
@@ -24,15 +24,10 @@ from massact.vectors.positions import parse_position
 if TYPE_CHECKING:
     from massact.judges.canaries import Canary, CanaryResult
     from massact.sweep.context import Session
-from massact.cli.options import stacked
-from massact.cli.session import store_timeout_option
-from massact.query.questions.judges import ask_judges
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CanaryRow:
-    """One canary under one judge."""
-
     columns: ClassVar[tuple[Column, ...]] = (
         *(text_column(name, is_shared=True) for name in ("judge", "trait", "model")),
         text_column("canary"),
@@ -74,22 +69,9 @@ class CanaryRow:
     "--repeats",
     type=click.IntRange(1),
     default=3,
-    show_default=True,
     help="How often each text is scored, without the judge cache.",
 )
-@click.option(
-    "--format",
-    "output_format",
-    type=click.Choice(FORMATS),
-    default="table",
-    show_default=True,
-    help="How the answer is written.",
-)
-@click.option(
-    "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="File to write instead of standard output.",
-)
+@stacked(*OUTPUT_OPTIONS)
 @click.pass_context
 def judge_check(ctx: click.Context, /, experiment_file: str, **options: Any) -> None:
     """Show a judge texts whose scores are known, several times, and how much its scores vary.

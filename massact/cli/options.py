@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,11 +52,9 @@ def asked_experiment(value: str | None, tracking_uri: str) -> str:
     files, held = experiment_files(), experiments_in(tracking_uri)
     if len(held) == 1:
         declaring = [file for file, name in files.items() if name == held[0]]
-        chosen, why = (
-            (declaring[0] if len(declaring) == 1 else held[0]),
-            f"{shown(held[0])} is the only experiment in",
-        )
-        click.echo(f"experiment {chosen}: {why} {shown_uri(tracking_uri)}", err=True)
+        chosen = declaring[0] if len(declaring) == 1 else held[0]
+        why = f"{shown(held[0])} is the only experiment in {shown_uri(tracking_uri)}"
+        click.echo(f"experiment {chosen}: {why}", err=True)
         return chosen
     if len(files) == 1:
         (file,) = files
@@ -90,10 +89,8 @@ def experiments_in(tracking_uri: str) -> list[str]:
         store = open_store(tracking_uri)
     except StoreError:
         return []  # whoever asks it says why it cannot be read
-    try:
+    with closing(store):
         return store.experiments()
-    finally:
-        store.close()
 
 
 def _listed(what: str, names: Sequence[str]) -> str:
@@ -167,6 +164,12 @@ tracking_uri_option = click.option(
 )
 
 
+def table_or_json_option(help_text: str) -> Callable[[F], F]:
+    """How a command prints what is no answer of a question."""
+    choice = click.Choice(("table", "json"))
+    return click.option("--format", "output_format", type=choice, default="table", help=help_text)
+
+
 def option_of(parameter: Parameter, default: str | None = None) -> Callable[[F], F]:
     """The option that a question's parameter is on the command line.
 
@@ -181,7 +184,6 @@ def option_of(parameter: Parameter, default: str | None = None) -> Callable[[F],
             f"--{name}/--no-{name}",
             parameter.key,
             default=default == "true",
-            show_default=True,
             help=help_text,
         )
     return click.option(
@@ -189,7 +191,6 @@ def option_of(parameter: Parameter, default: str | None = None) -> Callable[[F],
         parameter.key,
         type=_option_type(parameter),
         default=default,
-        show_default=default is not None,
         multiple=parameter.is_repeated,
         metavar=parameter.metavar,
         help=help_text,

@@ -1,12 +1,21 @@
 """Commands of the phases, each an entry point of the MLproject too, and what is said of them: status, predict."""
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from massact.cli.options import experiment_option, stacked, tracking_uri_option, val_split_option
+from massact.addresses import shown_uri
+from massact.cli.options import (
+    Number,
+    OrFile,
+    experiment_option,
+    stacked,
+    tracking_uri_option,
+    val_split_option,
+)
 from massact.cli.session import (
     dry_run_option,
     evaluating_options,
@@ -15,18 +24,16 @@ from massact.cli.session import (
     working,
     workload_options,
 )
+from massact.config import load_experiment
+from massact.domain import floor_warning
+from massact.store.databases import is_absent
+from massact.store.read import open_store
+from massact.workflow.status import list_prerequisites
 
 if TYPE_CHECKING:
     from massact.report.phase_notes import PhaseName
     from massact.sweep.context import Session
     from massact.sweep.driver import Tally
-from massact.addresses import shown_uri
-from massact.cli.options import Number, OrFile
-from massact.config import load_experiment
-from massact.domain import floor_warning
-from massact.store.databases import is_absent
-from massact.store.read import open_store
-from massact.workflow.status import Prerequisite, list_prerequisites
 
 _places = stacked(experiment_option, tracking_uri_option)
 _grid_options = stacked(_places, rounds_option, val_split_option, workload_options, dry_run_option)
@@ -34,22 +41,24 @@ _output_option = click.option(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
     default="reports",
-    show_default=True,
     help="Folder for report.html and report.md, within one named as the experiment.",
 )
 
 
-def _work(session: "Session", run: "Callable[[Session], Tally | None]", *, show: bool = False) -> None:
-    """Do a command's work and say where to look next; exit code 1 where cells failed.
-
-    Args:
-        show: only what there is to do, which `run` has to say.
-    """
+def _work(
+    session: "Session",
+    run: "Callable[[Session], Tally | None]",
+    show: "Callable[[Session], None] | None" = None,
+) -> None:
+    """Do a command's work and say where to look next, or only show what there is to do; exit code 1 if cells failed."""
     from massact.workflow.steps import next_lines
 
     with working(session):
+        if show is not None:
+            show(session)
+            return
         tally = run(session)
-        for line in [] if show else next_lines(session.stores):
+        for line in next_lines(session.stores):
             session.say(line)
     if tally is not None and tally.failed:
         click.echo(
@@ -95,10 +104,8 @@ def _grid_phase(name: "PhaseName", text: str) -> click.Command:
         from massact.workflow.steps import run_grid_phase
 
         session = open_session(experiment_file, tracking_uri, **workload)
-        if dry_run:
-            _work(session, lambda of: show_phases(of, (name,)), show=True)
-        else:
-            _work(session, lambda of: run_grid_phase(of, name))
+        show = (lambda of: show_phases(of, (name,))) if dry_run else None
+        _work(session, lambda of: run_grid_phase(of, name), show)
 
     return command
 
@@ -164,10 +171,7 @@ def confirm(experiment_file: str, tracking_uri: str, *, dry_run: bool, **workloa
     from massact.workflow.dry_run import show_confirm
 
     session = open_session(experiment_file, tracking_uri, **workload)
-    if dry_run:
-        _work(session, show_confirm, show=True)
-    else:
-        _work(session, run_confirm)
+    _work(session, run_confirm, show_confirm if dry_run else None)
 
 
 @click.command()
@@ -213,10 +217,7 @@ def main_command(
     from massact.workflow.steps import run_main
 
     session = open_session(experiment_file, tracking_uri, **workload)
-    if dry_run:
-        _work(session, show_main, show=True)
-    else:
-        _work(session, lambda of: run_main(of, output))
+    _work(session, lambda of: run_main(of, output), show_main if dry_run else None)
 
 
 @click.command()
@@ -234,28 +235,21 @@ def status(ctx: click.Context, experiment_file: str, tracking_uri: str) -> None:
     """
     experiment = load_experiment(experiment_file)
     is_none = is_absent(tracking_uri)
-    store = open_store(tracking_uri, may_be_absent=True)
-    try:
+    with closing(open_store(tracking_uri, may_be_absent=True)) as store:
         where = f"store {shown_uri(tracking_uri)}{', not made yet' if is_none else ''}"
         click.echo(f"experiment {experiment.name}, {where}", err=True)
-        found = list_prerequisites(experiment, store, confirmed=True)
+        listed = list_prerequisites(experiment, store, confirmed=True)
         for warning in store.warnings:
             click.echo(f"warning: {warning}", err=True)
-    finally:
-        store.close()
-    for one in found:
-        click.echo(_line(one))
-    missing = [one for one in found if not one.ok]
+    for prerequisite in listed:
+        hint = "" if prerequisite.ok else f"  ->  {prerequisite.command}"
+        mark = "ok     " if prerequisite.ok else "missing"
+        click.echo(f"{mark}  {prerequisite.what}: {prerequisite.detail}{hint}")
+    missing = [prerequisite for prerequisite in listed if not prerequisite.ok]
     if missing:
-        click.echo(f"\n{len(missing)} of {len(found)} missing. Next: {missing[0].command}")
+        click.echo(f"\n{len(missing)} of {len(listed)} missing. Next: {missing[0].command}")
         ctx.exit(1)
-    click.echo(f"\nall {len(found)} there")
-
-
-def _line(one: Prerequisite) -> str:
-    mark = "ok     " if one.ok else "missing"
-    hint = "" if one.ok else f"  ->  {one.command}"
-    return f"{mark}  {one.what}: {one.detail}{hint}"
+    click.echo(f"\nall {len(listed)} there")
 
 
 @click.command()

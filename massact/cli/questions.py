@@ -11,7 +11,13 @@ import click
 
 from massact._gc import collector_paused
 from massact.api import ENTRIES, question
-from massact.cli.options import asked_experiment, asked_experiment_option, option_of, tracking_uri_option
+from massact.cli.options import (
+    asked_experiment,
+    asked_experiment_option,
+    option_of,
+    stacked,
+    tracking_uri_option,
+)
 from massact.errors import UsageError
 from massact.names import visible
 from massact.query import Answer
@@ -44,9 +50,8 @@ def write(text: str, output: Path | None) -> None:
     Raises:
         UsageError: the file cannot be written.
     """
-    text = text.encode(
-        "utf-8", "backslashreplace"
-    ).decode()  # half of a character, in a store that others wrote
+    # half of a character, in a store that others wrote, shows as an escape
+    text = text.encode("utf-8", "backslashreplace").decode()
     if output is None:
         click.echo(text, nl=False)
         return
@@ -115,13 +120,12 @@ def _markdown(columns: Sequence[Column], rows: Sequence[object]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-_OUTPUT: tuple[Callable[[Any], Any], ...] = (
+OUTPUT_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--format",
         "output_format",
         type=click.Choice(FORMATS),
         default="table",
-        show_default=True,
         help="How the answer is written.",
     ),
     click.option(
@@ -147,20 +151,16 @@ def command(name: str) -> click.Command:
         with collector_paused():  # a question loads SQLAlchemy and answers; the process ends with it
             _answer(ctx, asked, options)
 
-    decorated: Any = run
-    for decorate in reversed(
-        (
-            asked_experiment_option,
-            tracking_uri_option,
-            *(option_of(one) for one in (*FILTERS, FLOOR, LEAST_SCORED)),
-            *_OUTPUT,
-            *(option_of(one, posed.default(one)) for one in posed.own),
-            *(click.option(f"--{flag}", is_flag=True, help=f"{one.summary}.") for flag, one in flags.items()),
-        )
-    ):
-        decorated = decorate(decorated)
+    options = stacked(
+        asked_experiment_option,
+        tracking_uri_option,
+        *(option_of(one) for one in (*FILTERS, FLOOR, LEAST_SCORED)),
+        *OUTPUT_OPTIONS,
+        *(option_of(one, posed.default(one)) for one in posed.own),
+        *(click.option(f"--{flag}", is_flag=True, help=f"{one.summary}.") for flag, one in flags.items()),
+    )
     texts = [posed.help, *(f"With --{flag}: {one.help}" for flag, one in flags.items())]
-    return click.command(posed.command, help="\n\n".join(texts).replace("\\b", "\b"))(decorated)
+    return click.command(posed.command, help="\n\n".join(texts).replace("\\b", "\b"))(options(run))
 
 
 def _flags_of(command_name: str) -> dict[str, Question[..., Any]]:

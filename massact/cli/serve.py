@@ -2,48 +2,34 @@
 
 import json
 import os
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from massact.addresses import plain_sqlite, scheme_of, sqlite_uri
-from massact.cli.options import tracking_uri_option
+from massact.cli.options import stacked, table_or_json_option, tracking_uri_option
 from massact.errors import UsageError
 from massact.service.users import GRANTS, MIN_PASSWORD, Role, Users, check_password, generate_password
 
 
-class _Names(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases of click
-    """Names with commas between them, as a tuple."""
-
-    name = "names"
-
-    def convert(
-        self,
-        value: str | tuple[str, ...],
-        param: click.Parameter | None,  # noqa: ARG002  # click's signature
-        ctx: click.Context | None,  # noqa: ARG002
-    ) -> tuple[str, ...]:
-        if isinstance(value, tuple):
-            return value
-        return tuple(name for part in value.split(",") if (name := part.strip()))
+def _names(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[str, ...]:
+    """Names with commas between them."""
+    return tuple(name for part in value.split(",") if (name := part.strip()))
 
 
 @click.command()
 @click.option(
     "--host",
     default="127.0.0.1",
-    show_default=True,
     help="Address to listen on; another than this machine's own, such as 0.0.0.0, needs --auth.",
 )
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=5000,
-    show_default=True,
     help="Port to listen on; 0: one that is free.",
 )
 @click.option(
@@ -72,19 +58,21 @@ class _Names(click.ParamType):  # type: ignore[type-arg]  # generic only in newe
 )
 @click.option(
     "--allowed-hosts",
-    type=_Names(),
+    callback=_names,
     envvar=["MASSACT_SERVE_ALLOWED_HOSTS", "MLFLOW_SERVER_ALLOWED_HOSTS"],
     metavar="NAMES",
     default="",
+    show_default=False,
     help="Names under which clients may come, with commas between them, beside this machine itself; default: private "
     "IP addresses.",
 )
 @click.option(
     "--cors-allowed-origins",
-    type=_Names(),
+    callback=_names,
     envvar=["MASSACT_SERVE_CORS_ALLOWED_ORIGINS", "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"],
     metavar="ORIGINS",
     default="",
+    show_default=False,
     help="Origins of other web pages that may use the service, such as https://lab.example; default: only this "
     "machine's.",
 )
@@ -92,7 +80,6 @@ class _Names(click.ParamType):  # type: ignore[type-arg]  # generic only in newe
     "--workers",
     type=click.IntRange(1),
     default=1,
-    show_default=True,
     help="Processes that answer; one starts fastest and takes least memory, more help many readers at once.",
 )
 @click.option("--access-log", is_flag=True, help="Log every request.")
@@ -153,7 +140,7 @@ def serve(
     if ctx.get_parameter_source("backend_store_uri") is click.core.ParameterSource.COMMANDLINE:
         check_shown(database, "--backend-store-uri")
     if tune or upgrade:
-        maintain(database, environment, _say, tune=tune, upgrade=upgrade)
+        maintain(database, environment, click.echo, tune=tune, upgrade=upgrade)
         return
     file = sqlite_path(database)
     is_shown = ctx.get_parameter_source("artifacts_destination") is click.core.ParameterSource.COMMANDLINE
@@ -163,32 +150,24 @@ def serve(
     settings = Settings(
         database, artifacts if "://" in artifacts else str(Path(artifacts).absolute()), **options
     )
-    start(settings, environment, _say)
-
-
-def _say(line: str) -> None:
-    click.echo(line)
+    start(settings, environment, click.echo)
 
 
 # `massact users`: who may use a tracking server, and what for.
 
-F = TypeVar("F", bound=Callable[..., Any])
 ROLES = click.Choice([role.value for role in Role])
 
 
-def _password_options(command: F) -> F:
-    """Where a new password comes from; never from the command line, which everybody on a machine can read."""
-    for option in (
-        click.option("--generate", is_flag=True, help="Make a password and print it, this once."),
-        click.option(
-            "--password-file",
-            type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
-            metavar="FILE",
-            help="Read the password from a file's first line, - for standard input; default: ask for it.",
-        ),
-    ):
-        command = option(command)
-    return command
+_password_options = stacked(
+    click.option(
+        "--password-file",
+        type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+        metavar="FILE",
+        help="Read the password from a file's first line, - for standard input; default: ask for it.",
+    ),
+    click.option("--generate", is_flag=True, help="Make a password and print it, this once."),
+)
+"""Where a new password comes from; never from the command line, which everybody on a machine can read."""
 
 
 @click.group()
@@ -205,10 +184,7 @@ def users() -> None:
 
 
 @users.command("list")
-@click.option(
-    "--format", "output_format", type=click.Choice(["table", "json"]), default="table", show_default=True,
-    help="How to print them.",
-)  # fmt: skip
+@table_or_json_option("How to print them.")
 @tracking_uri_option
 def list_users(output_format: str, tracking_uri: str) -> None:
     """List users with their roles.
@@ -230,7 +206,7 @@ def list_users(output_format: str, tracking_uri: str) -> None:
 
 @users.command()
 @click.argument("name")
-@click.option("--role", type=ROLES, default=Role.READER.value, show_default=True, help="What they may do.")
+@click.option("--role", type=ROLES, default=Role.READER.value, help="What they may do.")
 @_password_options
 @tracking_uri_option
 def add(name: str, role: str, generate: bool, password_file: Path | None, tracking_uri: str) -> None:

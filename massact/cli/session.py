@@ -7,17 +7,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from massact.cli.options import Number, OrFile, stacked
-from massact.cli.sync import spool_option
 from massact.config import load_experiment
 from massact.config.parse import judge_like, with_validation_split
 from massact.domain import DEFAULT_ALIKE, DEFAULT_BUDGET, floor_warning
 from massact.errors import UsageError
 from massact.plugins import plugin_names
+from massact.store.spool import DEFAULT_SPOOL
 from massact.sweep.executors import EXECUTORS, RayOptions
 from massact.toy import is_toy
 
@@ -41,7 +42,7 @@ class _Executor(click.Choice):  # type: ignore[type-arg]  # generic only in newe
 
 executor_options = stacked(
     click.option(
-        "--executor", type=_Executor(EXECUTORS), default="local", show_default=True,
+        "--executor", type=_Executor(EXECUTORS), default="local",
         help="Who runs the cells: this process, or a cluster of Ray's (docs/scale.md).",
     ),
     click.option(
@@ -50,7 +51,7 @@ executor_options = stacked(
         "machine alone.",
     ),
     click.option(
-        "--workers", type=click.IntRange(0), default=0, show_default=True,
+        "--workers", type=click.IntRange(0), default=0,
         help="Workers on the cluster; 0: as many as it has room for, more when it grows.",
     ),
     click.option(
@@ -58,11 +59,11 @@ executor_options = stacked(
         help="GPUs of each worker, or a part of one; default: 1 where the cluster has GPUs, else none.",
     ),
     click.option(
-        "--gpus-per-judge", type=Number(0), default=0, show_default=True, metavar="NUMBER",
+        "--gpus-per-judge", type=Number(0), default=0, metavar="NUMBER",
         help="GPUs of each judge that is a local model; 0: it computes on processors.",
     ),
     click.option(
-        "--judges-per-node", type=click.IntRange(1), default=_DEFAULT.judges_per_node, show_default=True,
+        "--judges-per-node", type=click.IntRange(1), default=_DEFAULT.judges_per_node,
         help="Judges beside the workers of a machine of the cluster.",
     ),
 )  # fmt: skip
@@ -123,11 +124,18 @@ class _Alike(click.ParamType):  # type: ignore[type-arg]  # generic only in newe
         return cosine
 
 
+spool_option = click.option(
+    "--spool",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=DEFAULT_SPOOL,
+    envvar="MASSACT_SPOOL",
+    metavar="DIR",
+    help="Folder where finished evaluations are kept until the run store has them.",
+)
 store_timeout_option = click.option(
     "--store-timeout",
     type=Number(0),
     default=3600,
-    show_default=True,
     metavar="SECONDS",
     help="How long to wait for a run store that went down during the work.",
 )
@@ -136,14 +144,12 @@ evaluating_options = stacked(
         "--save-responses",
         type=click.Choice(["all", "best", "none"]),
         default="all",
-        show_default=True,
         help="Whose responses are kept: all, the best of each group so far, or none.",
     ),
     click.option(
         "--batch-rows",
         type=click.IntRange(0),
         default=0,
-        show_default=True,
         help="Responses generated side by side at most; 0: as many as are of use and fit in memory.",
     ),
     spool_option,
@@ -157,7 +163,6 @@ workload_options = stacked(
         "--alike",
         type=_Alike(),
         default=str(DEFAULT_ALIKE),
-        show_default=True,
         metavar="COSINE",
         help="Labels whose vectors have a greater cosine at a layer are evaluated once there, and the others take over "
         "that result, marked as the same; 1: only equal vectors; off: every label is evaluated itself.",
@@ -173,7 +178,6 @@ rounds_option = click.option(
     "--max-rounds",
     type=click.IntRange(0),
     default=DEFAULT_BUDGET,
-    show_default=True,
     help="Rounds of the search that fills the gaps which the grid leaves: coefficients tried at a layer; 0: none.",
 )
 

@@ -1,14 +1,14 @@
 """`massact import` and `massact export`: results as files of trait-interp's layout, and published figures."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
-from massact.cli.options import experiments_in, tracking_uri_option
+from massact.cli.options import experiments_in, table_or_json_option, tracking_uri_option
 from massact.cli.session import show_bar
 from massact.config import load_experiment
 from massact.errors import UsageError
@@ -17,21 +17,18 @@ from massact.query.load import named_file
 
 if TYPE_CHECKING:
     from massact.interop.names import Target
-    from massact.interop.report import ImportReport
-
-F = TypeVar("F", bound=Callable[..., Any])
+    from massact.interop.writing import ImportReport
 
 
-def target_option(command: F) -> F:
-    """`--experiment`, which has no default here: results of others do not belong into the toys' experiment."""
-    return click.option(
-        "--experiment",
-        "experiment",
-        required=True,
-        envvar="MASSACT_EXPERIMENT",
-        metavar="FILE_OR_NAME",
-        help="Experiment file, its bare name under experiments/, or the name of an experiment without a file.",
-    )(command)
+target_option = click.option(
+    "--experiment",
+    "experiment",
+    required=True,
+    envvar="MASSACT_EXPERIMENT",
+    metavar="FILE_OR_NAME",
+    help="Experiment file, its bare name under experiments/, or the name of an experiment without a file.",
+)
+"""It has no default here: results of others do not belong into the toys' experiment."""
 
 
 @click.command(name="import")
@@ -57,14 +54,7 @@ def target_option(command: F) -> F:
     metavar="FILE",
     help="File for all refused lines, one JSON object a line.",
 )
-@click.option(
-    "--format",
-    "output_format",
-    type=click.Choice(("table", "json")),
-    default="table",
-    show_default=True,
-    help="How the report is written.",
-)
+@table_or_json_option("How the report is written.")
 @click.pass_context
 def import_command(
     ctx: click.Context,
@@ -137,9 +127,9 @@ def _import(
     path: Path, target: "Target", tracking_uri: str, *, published: bool, dry_run: bool
 ) -> "ImportReport":
     """Import into the store; a file of published figures that cannot be read does not make one."""
+    from massact.interop.figures import read_published
     from massact.interop.importer import import_into
     from massact.interop.names import find_sources
-    from massact.interop.published import read_published
 
     say = partial(click.echo, err=True)
     if published:
@@ -186,7 +176,7 @@ def _print_table(report: "ImportReport", *, dry_run: bool) -> None:
 
 def _remarks(report: "ImportReport") -> Iterator[str]:
     """Refusals and notes, the first ones of each file and how many there are."""
-    from massact.interop.report import SHOWN_PER_FILE
+    from massact.interop.writing import SHOWN_PER_FILE
 
     yield from (f"note: {note}" for note in report.notes)
     for file in report.files:
@@ -256,9 +246,7 @@ def export_command(
     )
     datasets = {trait.name: trait.dataset for trait in (target.config.traits if target.config else ())}
     report = Exporter(tracking_uri, target.experiment, options, datasets).run(output)
-    for file in report.files:
-        held = f"{file.n_evaluations} evaluations, {file.n_baselines} baselines, {file.n_responses} with responses"
-        other = f"vectors of {file.n_labels} labels" if file.n_labels else "calibration"
-        click.echo(f"{file.path}: {held if file.n_evaluations + file.n_baselines else other}")
+    for file, held in report.files.items():
+        click.echo(f"{file}: {held}")
     for note in report.notes:
         click.echo(f"note: {note}", err=True)

@@ -24,8 +24,7 @@ from massact.config.values import (
 from massact.config.yaml import Entry, Readers, Section, defaults_of, raise_all, read_yaml
 from massact.domain import METHODS, AllDims, Generation, all_methods
 from massact.errors import ConfigError, UsageError
-from massact.labels import normalise_label
-from massact.layers import check_layers
+from massact.labels import check_layers, normalise_label
 from massact.names import check_name
 from massact.plugins import plugin_names
 from massact.vectors.positions import parse_position

@@ -68,7 +68,7 @@ class Grid:
     """Where to steer: every layer with every coefficient."""
 
     layers: str
-    """Layer specification, such as `30%-60%`; see `massact.layers`."""
+    """Layer specification, such as `30%-60%`; see `massact.labels`."""
     coefficients: tuple[float, ...]
 
 

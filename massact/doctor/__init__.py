@@ -4,20 +4,18 @@ Nothing is deleted, and without being told to mend nothing is written. See docs/
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from massact.doctor.artifacts import Moved, Responses, UnreachableArtifacts, Vectors
-from massact.doctor.base import CannotMendError, Check, DoctorContext, Finding, FinishedRun
-from massact.doctor.files import RunFiles
+from massact.doctor.base import CannotMendError, Check, CheckedRun, DoctorContext, Finding, RunFiles
 from massact.doctor.rows import DuplicateKeys, StoredCells, TakenOver, UnreadableRows
 from massact.doctor.unfinished import AbandonedRuns, SpoolLeftovers
 from massact.store.read import open_source
-from massact.store.schema import EvaluationRow, Tag
+from massact.store.schema import Tag
 from massact.store.write.artifacts import Mender
 
 __all__ = ["CHECKS", "FILE_CHECKS", "Finding", "Outcome", "State", "examine", "open_context"]
@@ -40,8 +38,6 @@ State = Literal["found", "mended", "remains", "note"]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A finding, and what came of it."""
-
     finding: Finding
     state: State
     """`found`: --fix would try to mend it; `remains`: nothing mends it; `note`: nothing has to."""
@@ -50,40 +46,28 @@ class Outcome:
 
 
 @contextmanager
-def open_context(
-    tracking_uri: str,
-    experiment: str,
-    *,
-    spool: Path,
-    stale_after_hours: float,
-    seed: int | None = None,
-    told: Callable[[EvaluationRow], Mapping[str, str]] = lambda _row: {},
-    say: Callable[[str], None] = lambda _line: None,
-) -> Iterator[DoctorContext]:
-    """What checks look with, until the block ends; the fields of `DoctorContext` say what each is.
+def open_context(tracking_uri: str, experiment: str, **fields: Any) -> Iterator[DoctorContext]:
+    """What checks look with, until the block ends.
+
+    Args:
+        fields: further fields of `DoctorContext`, which says what each is.
 
     Raises:
         StoreError: the run store cannot be read.
     """
-    source = open_source(tracking_uri)
-    for note in source.notes:
-        say(note)
-    try:
-        yield DoctorContext(
+    with closing(open_source(tracking_uri)) as source:
+        context = DoctorContext(
             tracking_uri=tracking_uri,
             experiment=experiment,
             source=source,
             files=RunFiles(tracking_uri),
             mender=Mender(tracking_uri),
             now=int(time.time() * 1000),
-            stale_after_hours=stale_after_hours,
-            spool=spool,
-            seed=seed,
-            told=told,
-            say=say,
+            **fields,
         )
-    finally:
-        source.close()
+        for note in source.notes:
+            context.say(note)
+        yield context
 
 
 def examine(
@@ -101,16 +85,14 @@ def examine(
     Raises:
         StoreError: the run store cannot be read, or not be written any more.
     """
-    for finding in _findings(context, checks, looked_at):
+    built = [make(context) for make in checks]
+    for finding in _findings(context, built, looked_at):
         yield _settle(finding, fix)
 
 
 def _findings(
-    context: DoctorContext,
-    makers: Sequence[Callable[[DoctorContext], Check]],
-    looked_at: Callable[[int], None],
+    context: DoctorContext, checks: Sequence[Check], looked_at: Callable[[int], None]
 ) -> Iterator[Finding]:
-    checks = [make(context) for make in makers]
     for check in checks:
         yield from check.before()
     kinds = frozenset[str]().union(*(check.kinds for check in checks))
@@ -119,7 +101,7 @@ def _findings(
     slow = [check for check in checks if check.kinds and check.reads_files]
     with ThreadPoolExecutor(_READERS) as pool:
         for page in context.source.pages(context.experiment, kinds, tags=tags) if kinds else ():
-            runs = [FinishedRun(raw) for raw in page]
+            runs = [CheckedRun(raw) for raw in page]
             for run in runs:
                 yield from _seen(quick, run)
             if slow:
@@ -130,7 +112,7 @@ def _findings(
         yield from check.after()
 
 
-def _seen(checks: Iterable[Check], run: FinishedRun) -> Iterator[Finding]:
+def _seen(checks: Iterable[Check], run: CheckedRun) -> Iterator[Finding]:
     return (finding for check in checks if run.kind in check.kinds for finding in check.see(run))
 
 

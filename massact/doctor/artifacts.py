@@ -14,8 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from massact.addresses import check_path, moved_folder
-from massact.doctor.base import CannotMendError, Check, DoctorContext, Finding, FinishedRun, decode_row
-from massact.doctor.files import ArtifactError, place_of
+from massact.doctor.base import (
+    ArtifactError,
+    CannotMendError,
+    Check,
+    CheckedRun,
+    DoctorContext,
+    Finding,
+    decode_row,
+    place_of,
+)
 from massact.errors import MassactError, StoreError
 from massact.json_text import parse_json, parse_object
 from massact.labels import parse_label
@@ -46,7 +54,7 @@ class Vectors(Check):
         super().__init__(context)
         self._sources, self._lock = VectorSources(context), threading.Lock()
 
-    def see(self, run: FinishedRun) -> Iterator[Finding]:
+    def see(self, run: CheckedRun) -> Iterator[Finding]:
         """Its vector, where it has one: an imported evaluation has none by nature."""
         row = run.row
         if not isinstance(row, EvaluationRow) or row.origin == "imported" or row.vector_digest is None:
@@ -67,40 +75,39 @@ class Vectors(Check):
             wrong = f"has a vector of digest {digest[:12]}, and its row names {row.vector_digest[:12]}"
         yield self._finding(run, row, wrong)
 
-    def _finding(self, run: FinishedRun, row: EvaluationRow, wrong: str) -> Finding:
+    def _finding(self, run: CheckedRun, row: EvaluationRow, wrong: str) -> Finding:
         what = f"{run.kind} {row.label} L{row.layer} c={format_param(row.coefficient)} {wrong}; {_UNHARMED}"
         advice = f"bring back a copy of its file, or leave it: {_UNHARMED}"
         try:
-            made = self._rebuilt(run, row)
+            content, source = self._rebuilt(run, row)
         except CannotMendError as error:
-            return Finding(check=self.name, run_id=run.run_id, what=what, advice=f"{error}; {advice}")
-        return Finding(
-            check=self.name,
+            return self.finding(what, f"{error}; {advice}", run_id=run.run_id)
+        return self.finding(
             run_id=run.run_id,
             what=what,
             advice=advice,
-            remedy=f"writes it anew from {made.source}",
-            mend=lambda: self._mend(run, row, made),
+            remedy=f"writes it anew from {source}",
+            mend=lambda: self._mend(run, row, content, source),
         )
 
-    def _rebuilt(self, run: FinishedRun, row: EvaluationRow) -> "Rebuilt":
-        """The vector's file as it would be written: only what was tried is promised."""
+    def _rebuilt(self, run: CheckedRun, row: EvaluationRow) -> tuple[bytes, str]:
+        """The vector's file as it would be written, and from what: only what was tried is promised."""
         with self._lock:
             made = self._sources.vector_file(row)
         if why := self.context.files.why_not_written(run.raw.artifact_uri, Artifact.VECTOR):
             raise CannotMendError(f"could not be written: {why}")
         return made
 
-    def _mend(self, run: FinishedRun, row: EvaluationRow, made: "Rebuilt") -> str:
+    def _mend(self, run: CheckedRun, row: EvaluationRow, content: bytes, source: str) -> str:
         place = run.raw.artifact_uri
         try:
-            self.context.mender.put(place, Artifact.VECTOR, made.content)
+            self.context.mender.put(place, Artifact.VECTOR, content)
             is_there = digest_in(self.context.files.read(place, Artifact.VECTOR)) == row.vector_digest
         except (ArtifactError, StoreError, ValueError) as error:
             raise CannotMendError(f"the rebuilt vector could not be written: {error}") from error
         if not is_there:
             raise CannotMendError(f"the rebuilt vector was written to {place} and reads as another one")
-        return f"rebuilt from {made.source}, the digest is the row's"
+        return f"rebuilt from {source}, the digest is the row's"
 
 
 def digest_in(content: bytes) -> str:
@@ -123,14 +130,6 @@ def digest_in(content: bytes) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Rebuilt:
-    """A vector's file, and what it was made from."""
-
-    content: bytes
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
 class _Stage:
     run: RawRun
     row: StageRow
@@ -143,8 +142,8 @@ class VectorSources:
         self._context = context
         self._stacks: OrderedDict[tuple[str, str, str], torch.Tensor | None] = OrderedDict()
 
-    def vector_file(self, row: EvaluationRow) -> Rebuilt:
-        """The file of an evaluation's vector, as it was first written.
+    def vector_file(self, row: EvaluationRow) -> tuple[bytes, str]:
+        """The file of an evaluation's vector, as it was first written, and what it was made from.
 
         Raises:
             CannotMendError: no extraction in the store gives a vector of the row's digest.
@@ -153,9 +152,11 @@ class VectorSources:
         from massact.store.write.stages import tensor_bytes
         from massact.vectors.methods import vector_digest
 
-        tried = 0
+        tried, place = 0, (row.model, row.trait, row.position)
         for what, stack_of in (("vectors", self._read_stack), ("activations", self._make_stack)):
-            for stage in self._extractions_of(row):
+            for stage in self._extractions:
+                if (stage.row.model, stage.row.trait, stage.row.position) != place:
+                    continue
                 stack = self._kept(what, stage, row.label or "", stack_of)
                 if stack is None or row.layer is None or row.layer >= len(stack):
                     continue
@@ -163,19 +164,13 @@ class VectorSources:
                 vector = stack[row.layer]
                 if vector_digest(vector) == row.vector_digest:
                     content = tensor_bytes({"vector": vector}, vector_provenance(row))
-                    return Rebuilt(content, f"the {what} of extraction {stage.run.run_id}")
+                    return content, f"the {what} of extraction {stage.run.run_id}"
         reason = (
             "no extraction of its model, trait and window keeps vectors or activations that can be read"
             if not tried
             else "the extractions in the store give other vectors (it was extracted again since, or elsewhere)"
         )
         raise CannotMendError(f"beyond mending: {reason}")
-
-    def _extractions_of(self, row: EvaluationRow) -> Iterator[_Stage]:
-        wanted = (row.model, row.trait, row.position)
-        for stage in self._extractions:
-            if (stage.row.model, stage.row.trait, stage.row.position) == wanted:
-                yield stage
 
     def _kept(
         self, what: str, stage: _Stage, label: str, make: "Callable[[_Stage, str], torch.Tensor | None]"
@@ -260,7 +255,7 @@ class Responses(Check):
     tags = (MlflowTag.TABLES, Tag.ROW)
     reads_files = True
 
-    def see(self, run: FinishedRun) -> Iterator[Finding]:
+    def see(self, run: CheckedRun) -> Iterator[Finding]:
         """Its table, where it has one: with `--save-responses none` there is none to look for."""
         if not _announces(run.raw.tags.get(MlflowTag.TABLES)):
             return
@@ -275,8 +270,7 @@ class Responses(Check):
         else:
             return
         again = "`massact confirm`" if run.kind is Kind.CONFIRMATION else "the next sweep"
-        yield Finding(
-            check=self.name,
+        yield self.finding(
             run_id=run.run_id,
             what=f"the table of responses of this {run.kind} {wrong}; its scores are in the run and unharmed",
             advice="nothing can make the texts again: bring back a copy of the file, or delete the run "
@@ -292,11 +286,7 @@ def _announces(text: str | None) -> bool:
 
 
 def _check_table(content: bytes) -> None:
-    """Make sure that it is a table such as `massact.store.write.stages.response_bytes` makes.
-
-    Raises:
-        ValueError: it is not.
-    """
+    """Make sure that it is a table such as `massact.store.write.stages.response_bytes` makes."""
     table = parse_json(content)
     rows = table.get("data") if isinstance(table, dict) else None
     if not isinstance(rows, list) or not all(
@@ -315,15 +305,13 @@ class Moved(Check):
         super().__init__(context)
         self._places: dict[str, Path | None] = {}
 
-    def see(self, run: FinishedRun) -> Iterator[Finding]:
-        """Look once at each place."""
+    def see(self, run: CheckedRun) -> Iterator[Finding]:
         place = place_of(run.raw.artifact_uri)
         if place not in self._places:
             self._places[place] = moved_folder(place, self.context.tracking_uri)
         return iter(())
 
     def after(self) -> Iterator[Finding]:
-        """One finding a place."""
         for old, new in self._places.items():
             if new is not None:
                 yield self._finding(old, new)
@@ -333,9 +321,7 @@ class Moved(Check):
             to = str(check_path(new, "the folder of artifacts"))
             return f"the store says {to} of {self.context.mender.move(old, to)} runs"
 
-        return Finding(
-            check=self.name,
-            run_id=None,
+        return self.finding(
             what=f"the store was moved: it says that artifacts are in {old}, which is not there; they are in {new}",
             advice="write the new place into the store with --fix, or move it back",
             remedy="writes the new place into the store, without which no phase adds to it",
@@ -349,13 +335,10 @@ class UnreachableArtifacts(Check):
     name = "artifacts"
 
     def after(self) -> Iterator[Finding]:
-        """One finding a place."""
         files = self.context.files
         for place, why in sorted(files.unreachable.items()):
             count = files.n_unseen[place]
-            yield Finding(
-                check=self.name,
-                run_id=None,
+            yield self.finding(
                 what=f"{count} files under {place} could not be looked at: {why}",
                 advice="run it where that place can be read, or with --no-artifacts to leave files out",
             )

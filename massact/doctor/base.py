@@ -1,12 +1,15 @@
-"""What a check of the doctor is, what it finds, and what it is given to look and mend with."""
+"""What a check of the doctor is, what it finds, and what it looks and mends with: rows, and artifacts of runs."""
 
+import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import ClassVar, Literal
+from pathlib import Path, PurePosixPath
+from threading import Lock
+from typing import Any, ClassVar, Literal
 
-from massact.doctor.files import RunFiles
+from massact.addresses import first_line, local_folder, moved_folder
 from massact.errors import MassactError
 from massact.store.read.base import RawRun, RunSource
 from massact.store.schema import (
@@ -19,6 +22,110 @@ from massact.store.schema import (
     decode_stage,
 )
 from massact.store.write.artifacts import Mender
+from massact.store.write.client import set_up_client
+
+
+class ArtifactError(MassactError):
+    def __init__(self, state: Literal["missing", "unreadable", "unreachable"], why: str) -> None:
+        """
+        Args:
+            state: the run holds no such file; the file is there and cannot be read; or the place where the
+                run's files lie cannot be looked at from here, which says nothing about the run.
+        """
+        super().__init__(why)
+        self.state = state
+
+
+class RunFiles:
+    """Reads artifacts of one tracking store. May be used from several threads."""
+
+    def __init__(self, tracking_uri: str) -> None:
+        self._tracking_uri = tracking_uri
+        self._lock = Lock()
+        self.unreachable: dict[str, str] = {}
+        """Places whose files cannot be looked at, and why."""
+        self.n_unseen: dict[str, int] = {}
+        """How many files were not looked at there."""
+
+    def read(self, artifact_uri: str, name: str) -> bytes:
+        """A file of a run.
+
+        Raises:
+            ArtifactError: it was not read; its state says why.
+        """
+        folder = moved_folder(artifact_uri, self._tracking_uri) or local_folder(artifact_uri)
+        place = place_of(artifact_uri)
+        if place not in self.unreachable:
+            try:
+                return (
+                    self._download(artifact_uri, name) if folder is None else _read_local(folder, place, name)
+                )
+            except ArtifactError as error:
+                if error.state != "unreachable":
+                    raise
+                with self._lock:
+                    self.unreachable.setdefault(place, str(error))
+        with self._lock:
+            self.n_unseen[place] = self.n_unseen.get(place, 0) + 1
+        raise ArtifactError("unreachable", self.unreachable[place])
+
+    def why_not_written(self, artifact_uri: str, name: str) -> str | None:
+        """Why a file cannot be put into a folder of this machine; `None` where nothing is known against it."""
+        folder = local_folder(artifact_uri)
+        path = None if folder is None else folder / name
+        if path is None or not (path.exists() or path.is_symlink() or path.parent.exists()):
+            return None
+        if path.exists() and not path.is_file():
+            return f"{path} is no file"
+        place = path if path.exists() else path.parent
+        return None if os.access(place, os.W_OK) else f"{place} may not be written to"
+
+    def _download(self, artifact_uri: str, name: str) -> bytes:
+        with self._lock:  # imports MLflow the first time
+            set_up_client()
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        with tempfile.TemporaryDirectory(prefix="massact-") as folder:
+            try:
+                repository = get_artifact_repository(artifact_uri, tracking_uri=self._tracking_uri)
+            except Exception as error:  # of a kind that needs a package or a setting that is not there
+                raise ArtifactError("unreachable", first_line(error)) from error
+            try:
+                # what `download_artifacts` calls in the end, after a question and with threads that cost more
+                path = Path(folder, PurePosixPath(name).name)
+                repository._download_file(name, str(path))  # type: ignore[no-untyped-call]
+                return path.read_bytes()
+            except Exception as error:  # each kind of store has errors of its own
+                why = first_line(error)
+            if self._is_listed(repository, name):
+                raise ArtifactError("unreadable", f"it cannot be downloaded ({why})")
+        raise ArtifactError("missing", "the run holds no such file")
+
+    def _is_listed(self, repository: Any, name: str) -> bool:
+        above = str(PurePosixPath(name).parent)
+        try:
+            listed = repository.list_artifacts(None if above == "." else above)
+        except Exception as error:  # as above
+            raise ArtifactError("unreachable", first_line(error)) from error
+        return name in {file.path for file in listed}
+
+
+def place_of(artifact_uri: str) -> str:
+    """Where the runs of one MLflow experiment keep their files: the URI without run and `artifacts`."""
+    return artifact_uri.rstrip("/").rsplit("/", 2)[0]
+
+
+def _read_local(folder: Path, place: str, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except FileNotFoundError:
+        root = local_folder(place)
+        if root is None or not root.is_dir():
+            raise ArtifactError("unreachable", "there is no such folder on this machine") from None
+        raise ArtifactError("missing", "the run holds no such file") from None
+    except OSError as error:
+        raise ArtifactError("unreadable", f"it cannot be read ({error.strerror})") from error
+
 
 Level = Literal["problem", "note"]
 
@@ -69,7 +176,7 @@ class DoctorContext:
     say: Callable[[str], None] = lambda _line: None
 
 
-class FinishedRun:
+class CheckedRun:
     """A finished run, as checks are shown it."""
 
     def __init__(self, raw: RawRun) -> None:
@@ -79,7 +186,6 @@ class FinishedRun:
 
     @cached_property
     def row(self) -> Row | None:
-        """The row; `None` where it cannot be read."""
         return decode_row(self.kind, self.raw.tags.get(Tag.ROW, ""), self.raw.tags.get(Tag.CELL))
 
 
@@ -101,11 +207,15 @@ class Check:
     def __init__(self, context: DoctorContext) -> None:
         self.context = context
 
+    def finding(self, what: str, advice: str, *, run_id: str | None = None, **fields: Any) -> Finding:
+        """What this check found; further fields are those of `Finding`."""
+        return Finding(check=self.name, run_id=run_id, what=what, advice=advice, **fields)
+
     def before(self) -> Iterator[Finding]:
         """What there is to find beside the finished runs."""
         return iter(())
 
-    def see(self, run: FinishedRun) -> Iterator[Finding]:  # noqa: ARG002  # for those who override it
+    def see(self, run: CheckedRun) -> Iterator[Finding]:  # noqa: ARG002  # for those who override it
         """What is wrong with one finished run; superseded runs come too."""
         return iter(())
 

@@ -7,8 +7,15 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby, islice
 
-from massact.doctor.base import CannotMendError, Check, DoctorContext, Finding, FinishedRun, decode_row
-from massact.doctor.files import ArtifactError
+from massact.doctor.base import (
+    ArtifactError,
+    CannotMendError,
+    Check,
+    CheckedRun,
+    DoctorContext,
+    Finding,
+    decode_row,
+)
 from massact.keys import cell_json, digest_text, screening_key
 from massact.store.schema import (
     ROW_TAGS,
@@ -47,8 +54,7 @@ class UnreadableRows(Check):
     kinds = frozenset(_MADE_BY)
     tags = (Tag.ROW, Tag.KEY)
 
-    def see(self, run: FinishedRun) -> Iterator[Finding]:
-        """A row that cannot be read, or that is another key's."""
+    def see(self, run: CheckedRun) -> Iterator[Finding]:
         key = run.raw.tags.get(Tag.KEY)
         if run.row is None:
             what = f"the row of this {run.kind} cannot be read: questions that need it leave it out"
@@ -57,7 +63,7 @@ class UnreadableRows(Check):
         else:
             return
         advice = _AGAIN.format(run.run_id, _MADE_BY[run.kind])
-        yield Finding(check=self.name, run_id=run.run_id, what=what, advice=advice)
+        yield self.finding(what, advice, run_id=run.run_id)
 
 
 class StoredCells(Check):
@@ -72,20 +78,21 @@ class StoredCells(Check):
         self._provable: list[str] = []
         self._n_unknown = 0
 
-    def see(self, run: FinishedRun) -> Iterator[Finding]:
+    def see(self, run: CheckedRun) -> Iterator[Finding]:
         """Count those without a cell; one that holds another is told by itself."""
         row = run.row
         if row is None or run.raw.tags.get(Tag.KEY) != row.key or not _DIGEST.fullmatch(row.key):
             return
         if row.cell is not None:
-            if not _is_of(row.cell, row):
+            key = digest_text(row.cell)
+            if row.key != (screening_key(key) if row.kind is Kind.SCREENING else key):
                 yield self._damaged(run.run_id, row)
         elif self._cell(row) is not None:
             self._provable.append(run.run_id)
         elif isinstance(row, EvaluationRow | StageRow) and row.origin is None and not self._in_artifact(run):
             self._n_unknown += 1
 
-    def _in_artifact(self, run: FinishedRun) -> bool:
+    def _in_artifact(self, run: CheckedRun) -> bool:
         """Whether the cell of a calibration or an extraction, too long for a tag, lies beside its files."""
         if not isinstance(run.row, StageRow):
             return False
@@ -98,18 +105,14 @@ class StoredCells(Check):
     def after(self) -> Iterator[Finding]:
         """What is missing, together: an earlier version wrote such runs by the thousand."""
         if self._provable:
-            yield Finding(
-                check=self.name,
-                run_id=None,
+            yield self.finding(
                 what=f"{_without_cell(len(self._provable))}: what it was evaluated with is told by the row alone",
                 advice="have the cells written with --fix",
                 remedy="writes the cells, each proven by its run's key",
                 mend=self._write,
             )
         if self._n_unknown:
-            yield Finding(
-                check=self.name,
-                run_id=None,
+            yield self.finding(
                 what=f"{_without_cell(self._n_unknown)}, and none can be proven: rows of that version do not tell "
                 "all that decided the outcome, or files have changed since",
                 advice="results count as ever; what tells two of them apart cannot always be said",
@@ -131,8 +134,7 @@ class StoredCells(Check):
             self.context.mender.tag(run_id, Tag.CELL.value, cell or "")
             return "the cell of its key is written"
 
-        return Finding(
-            check=self.name,
+        return self.finding(
             run_id=run_id,
             what=f"this {row.kind} holds a cell that is not its key's",
             advice=_AGAIN.format(run_id, _MADE_BY[row.kind]),
@@ -145,7 +147,7 @@ class StoredCells(Check):
         for start in range(0, len(run_ids), _AT_ONCE):
             some = run_ids[start : start + _AT_ONCE]
             for raw in self.context.source.finished_runs(some, tags=(*ROW_TAGS, Tag.KIND)):
-                row = FinishedRun(raw).row
+                row = CheckedRun(raw).row
                 cell = None if row is None else self._cell(row)
                 if cell is not None and len(cell) <= TAG_LIMIT:
                     self.context.mender.tag(raw.run_id, Tag.CELL.value, cell)
@@ -153,11 +155,6 @@ class StoredCells(Check):
         if n_written < len(run_ids):
             raise CannotMendError(f"{n_written} of {len(run_ids)} cells were written")
         return f"{n_written} cells written"
-
-
-def _is_of(cell: str, row: Row) -> bool:
-    key = digest_text(cell)
-    return row.key == (screening_key(key) if row.kind is Kind.SCREENING else key)
 
 
 def _without_cell(count: int) -> str:
@@ -197,7 +194,7 @@ class DuplicateKeys(Check):
         )
         self._seen.execute("BEGIN")
 
-    def see(self, run: FinishedRun) -> Iterator[Finding]:
+    def see(self, run: CheckedRun) -> Iterator[Finding]:
         """Remember the key; what is found of it waits until all runs were seen."""
         tags, at = run.raw.tags, run.raw.finished_at
         if Tag.KEY in tags:
@@ -208,7 +205,6 @@ class DuplicateKeys(Check):
         return iter(())
 
     def after(self) -> Iterator[Finding]:
-        """Every older run that is not marked yet."""
         with closing(self._seen):
             groups = self._groups()
             while some := list(islice(groups, _AT_ONCE)):
@@ -246,8 +242,7 @@ class DuplicateKeys(Check):
             self.context.mender.tag(run.run_id, Tag.SUPERSEDED.value, newest.run_id)
             return f"marked as superseded by {newest.run_id}"
 
-        return Finding(
-            check=self.name,
+        return self.finding(
             run_id=run.run_id,
             what=f"this {kind} was finished again by run {newest.run_id}: that one counts, once",
             advice="mark it with --fix; both runs stay",
@@ -269,7 +264,7 @@ class TakenOver(Check):
         """Of what was evaluated itself, by key; a digest each, of which there may be a hundred thousand."""
         self._taken: list[tuple[str, EvaluationRow]] = []
 
-    def see(self, run: FinishedRun) -> Iterator[Finding]:
+    def see(self, run: CheckedRun) -> Iterator[Finding]:
         """Remember it; what is found waits until all runs were seen."""
         row = run.row
         if isinstance(row, EvaluationRow):
@@ -287,8 +282,7 @@ class TakenOver(Check):
                 continue
             gone = "is not in the store any more"
             state = gone if source is None else "was evaluated again with other figures"
-            yield Finding(
-                check=self.name,
+            yield self.finding(
                 run_id=run_id,
                 what=f"evaluation {row.label} L{row.layer} c={format_param(row.coefficient)} took over the result of "
                 f"{row.same_as}, which {state}; questions count it as it was",

@@ -51,8 +51,7 @@ class AbandonedRuns(Check):
             return self._abandoned(
                 run, what, f"left running: no sign of life since {_day(last_sign)}", last_sign
             )
-        return Finding(
-            check=self.name,
+        return self.finding(
             run_id=run.run_id,
             what=f"{name} may be at work: last sign of life {_ago(hours)} ({why})",
             advice=f"it is left alone until {self.context.stale_after_hours:g} hours without a sign of life "
@@ -66,8 +65,7 @@ class AbandonedRuns(Check):
                 return f"marked as killed at {_day(ended_at)}"
             return "it has ended meanwhile"
 
-        return Finding(
-            check=self.name,
+        return self.finding(
             run_id=run.run_id,
             what=f"{what}. No question counts it",
             advice="mark it as killed with --fix",
@@ -126,17 +124,14 @@ class SpoolLeftovers(Check):
         """One finding a journal. All are looked at before any is sent: sending takes the whole folder."""
         folder = self.context.spool
         findings = [self._look(path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
-        findings += [self._set_aside(path) for path in sorted(folder.glob(f"*{DAMAGED_SUFFIX}"))]
-        return (finding for finding in findings if finding is not None)
-
-    def _set_aside(self, path: Path) -> Finding:
-        return Finding(
-            check=self.name,
-            run_id=None,
-            what=f"{path} was set aside: some of its lines are damaged, all others were sent",
-            advice="look into it if you miss a result; the next sweep evaluates what is missing. Then delete it",
-            level="note",
-        )
+        aside = sorted(folder.glob(f"*{DAMAGED_SUFFIX}"))
+        yield from (finding for finding in findings if finding is not None)
+        for path in aside:
+            yield self.finding(
+                f"{path} was set aside: some of its lines are damaged, all others were sent",
+                "look into it if you miss a result; the next sweep evaluates what is missing. Then delete it",
+                level="note",
+            )
 
     def _look(self, path: Path) -> Finding | None:
         try:
@@ -154,9 +149,7 @@ class SpoolLeftovers(Check):
         return self._finding(path, _inside(contents), is_sendable=contents.other_format is None)
 
     def _finding(self, path: Path, what: str, *, is_sendable: bool) -> Finding:
-        return Finding(
-            check=self.name,
-            run_id=None,
+        return self.finding(
             what=f"{path} of an ended process {what}",
             advice="see that its store can be reached, and run massact sync",
             remedy="sends what it holds, as massact sync does" if is_sendable else None,

@@ -1,9 +1,7 @@
-"""Which file each stored result is exported to, what that file's header says, and how a file is written."""
+"""Which file each stored result is exported to, and what that file's header says."""
 
 import json
-import os
-import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 from massact.errors import UsageError
 from massact.interop.lines import OWN
 from massact.interop.names import CONTEXT_FIELDS, DEFAULT_PROMPT_SET, RESULTS, last_part
-from massact.interop.own_format import Times
+from massact.interop.rows import Times
 from massact.json_text import parse_object
 from massact.keys import digest_texts
 from massact.store.read.base import RawRun
@@ -32,10 +30,6 @@ class ImportedLine:
     header: Mapping[str, Any] | None
     text: str
 
-    @property
-    def has_time(self) -> bool:
-        return parse_object(self.text, allow_nan=True).get("timestamp") is not None
-
 
 @dataclass(frozen=True, slots=True)
 class StoredResult:
@@ -53,7 +47,9 @@ class StoredResult:
     @property
     def at(self) -> int:
         """When it finished; -1 for an imported line without a time."""
-        return self.times[1] if self.imported is None or self.imported.has_time else -1
+        line = self.imported
+        is_timed = line is None or parse_object(line.text, allow_nan=True).get("timestamp") is not None
+        return self.times[1] if is_timed else -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +68,6 @@ class Family:
 
 @dataclass(slots=True, eq=False)
 class PlannedFile:
-    """A results file that will be written."""
-
     family: Family
     slug: str
     results: list[StoredResult] = field(default_factory=list)
@@ -95,8 +89,6 @@ class PlannedFile:
 
 @dataclass(slots=True)
 class ExportIndex:
-    """All results files of an export."""
-
     vector_models: Mapping[tuple[str, str | None], str] = field(default_factory=dict)
     """The model that the vectors of a model and trait were extracted from."""
     by_place: dict[tuple[Family, str], PlannedFile] = field(default_factory=dict)
@@ -220,7 +212,6 @@ def imported_line(tag: str | None) -> ImportedLine | None:
 
 
 def slug_of(position: str | None) -> str:
-    """The folder of a position window."""
     return ANY_POSITION if position is None else parse_position(position).slug
 
 
@@ -236,28 +227,3 @@ def folder_name(name: str) -> str:
             f"{name[:100]!r} cannot be the name of a folder: no file can be written for its results"
         )
     return name
-
-
-def write_whole(path: Path, content: Iterable[bytes]) -> None:
-    """Write a file under another name and move it into place; its folder is made.
-
-    Raises:
-        UsageError: it cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.writelines(content)
-            umask = os.umask(0)
-            os.umask(umask)
-            Path(name).chmod(0o666 & ~umask)  # mkstemp's files are for their owner only
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise UsageError(
-            f"cannot write {path}: {error.strerror}. Choose an --output that can be written"
-        ) from error

@@ -13,9 +13,9 @@ from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import TypeVar
 
+from massact.addresses import write_whole
 from massact.domain import COMPONENT, Response
 from massact.errors import DataError, StoreError, UsageError
-from massact.interop.calibrations import calibration_file
 from massact.interop.export_index import (
     ExportIndex,
     PlannedFile,
@@ -23,13 +23,12 @@ from massact.interop.export_index import (
     folder_name,
     imported_line,
     slug_of,
-    write_whole,
 )
+from massact.interop.figures import calibration_file
 from massact.interop.lines import parse_document, parse_result_line
 from massact.interop.names import BASELINE_RESPONSES, RESPONSES, responses_name
-from massact.interop.own_format import Times, iso_time, own_line
 from massact.interop.responses import responses_json
-from massact.interop.rows import IMPORTED_FILE
+from massact.interop.rows import IMPORTED_FILE, Times, iso_time, own_line
 from massact.json_text import parse_json, parse_object
 from massact.keys import digest
 from massact.store.read import open_store, stored_runs
@@ -56,23 +55,8 @@ _STAYING = {
 _TAGS = (*ROW_TAGS, Tag.SCORES, Tag.IMPORTED, MlflowTag.TABLES)
 
 
-@dataclass(frozen=True, slots=True)
-class ExportedFile:
-    """A file that was written."""
-
-    path: Path
-    n_baselines: int = 0
-    n_evaluations: int = 0
-    n_responses: int = 0
-    """Responses files beside it."""
-    n_labels: int = 0
-    """Of a folder of vectors, the methods in it."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOptions:
-    """What is exported."""
-
     responses: bool = True
     vectors: bool = True
     superseded: bool = False
@@ -83,9 +67,8 @@ class ExportOptions:
 
 @dataclass(slots=True)
 class ExportReport:
-    """What an export wrote."""
-
-    files: list[ExportedFile] = field(default_factory=list)
+    files: dict[Path, str] = field(default_factory=dict)
+    """What was written, and what it holds in words."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -99,8 +82,6 @@ class _Stage:
 
 
 class Exporter:
-    """One export of one experiment."""
-
     def __init__(
         self,
         tracking_uri: str,
@@ -138,29 +119,28 @@ class Exporter:
                 f"the run store holds no result of the experiment {self._experiment!r}: nothing to export"
             )
         if not options.overwrite:
-            _check_free(output / path for path in (*(file.path for file in results), *calibrations, *vectors))
+            for path in (*(file.path for file in results), *calibrations, *vectors):
+                if (output / path).exists():
+                    raise UsageError(
+                        f"{output / path} is there already: pass --overwrite to replace it, or another --output"
+                    )
         for file in results:
             self._write_results(output / file.path, index.header(file.family), file)
         for path, stage in calibrations.items():
             document = self._read(
                 stage.run, Artifact.CALIBRATION, lambda file: parse_object(file.read_bytes())
             )
-            write_whole(output / path, [calibration_file(document, stage.row, stage.times)])
-            report.files.append(ExportedFile(output / path))
+            self._write(output / path, [calibration_file(document, stage.row, stage.times)])
+            report.files[output / path] = "calibration"
         for path, stage in vectors.items():
             self._write_vectors(output / path, stage)
-            report.files.append(ExportedFile(output / path, n_labels=len(stage.row.labels)))
+            report.files[output / path] = f"vectors of {len(stage.row.labels)} labels"
         if n_unreadable:
             report.notes.append(f"{n_unreadable} runs hold a row that cannot be read: left out")
         self._note_what_stays()
         return report
 
     def _read(self, run: RawRun, name: str, parse: Callable[[Path], T]) -> T:
-        """An artifact of a run.
-
-        Raises:
-            StoreError: the run holds no such artifact, or it cannot be had or read.
-        """
         try:
             return parse(fetch_from(run.artifact_uri, name, tracking_uri=self._tracking_uri))
         except (StoreError, DataError, OSError, ValueError) as error:
@@ -216,7 +196,7 @@ class Exporter:
                 self._report.notes.append(f"vectors left out: {error}")
                 continue
             for layer, vector in enumerate(vectors):
-                write_whole(folder / label / f"layer{layer}.pt", [torch_file(vector)])
+                self._write(folder / label / f"layer{layer}.pt", [torch_file(vector)])
             metadata = {
                 "model": stage.row.model_id,
                 "trait": stage.row.trait,
@@ -228,7 +208,7 @@ class Exporter:
                 },
                 "timestamp": iso_time(stage.times[1]),
             }
-            write_whole(folder / label / "metadata.json", [json.dumps(metadata, indent=2).encode()])
+            self._write(folder / label / "metadata.json", [json.dumps(metadata, indent=2).encode()])
 
     def _note_what_stays(self) -> None:
         """The format knows one set of questions, asked whole: read back, these would be results like any other."""
@@ -279,12 +259,22 @@ class Exporter:
             self._report.notes.append(f"exported without the line it was imported from: {error}")
             return None
 
+    def _write(self, path: Path, content: Iterable[bytes]) -> None:
+        remedy = "Choose an --output that can be written"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror}. {remedy}") from error
+        write_whole(path, content, remedy)
+
     def _write_results(self, path: Path, header: str, file: PlannedFile) -> None:
         results, taken = file.in_order(), set[str]()
         lines = [self._line(path.parent / RESPONSES, result, taken) for result in results]
-        write_whole(path, (line.encode() + b"\n" for line in (header, *lines)))
+        self._write(path, (line.encode() + b"\n" for line in (header, *lines)))
         n_baselines = sum(result.is_baseline for result in results)
-        self._report.files.append(ExportedFile(path, n_baselines, len(results) - n_baselines, len(taken)))
+        self._report.files[path] = (
+            f"{len(results) - n_baselines} evaluations, {n_baselines} baselines, {len(taken)} with responses"
+        )
         n_other = _n_other_baseline(results)
         if n_other:
             self._report.notes.append(
@@ -319,7 +309,7 @@ class Exporter:
             text = json.dumps(document, allow_nan=False)
         if name is not None:
             taken.add(name)
-            write_whole(folder / name, [responses_json(responses)])
+            self._write(folder / name, [responses_json(responses)])
         return text
 
     def _responses(self, run: RawRun) -> tuple[Response, ...]:
@@ -346,12 +336,6 @@ class Exporter:
         return scores if has_any else None
 
 
-def _check_free(paths: Iterable[Path]) -> None:
-    for path in paths:
-        if path.exists():
-            raise UsageError(f"{path} is there already: pass --overwrite to replace it, or another --output")
-
-
 def _n_other_baseline(results: Iterable[StoredResult]) -> int:
     """Imported evaluations whose baseline is not the newest of their file: it was deleted, or came later.
 
@@ -376,11 +360,7 @@ def _times(run: RawRun) -> Times:
 
 
 def _vector_folders(extractions: Iterable[_Stage], trait_folders: Mapping[str, str]) -> dict[Path, _Stage]:
-    """Where they go within the exported folder; of two models whose variants have one name the newest keeps it.
-
-    Raises:
-        UsageError: a name cannot be a folder.
-    """
+    """Where they go within the exported folder; of two models whose variants have one name the newest keeps it."""
     folders: dict[Path, _Stage] = {}
     for stage in extractions:
         row = stage.row

@@ -14,7 +14,7 @@ from functools import partial
 
 from massact.domain import TRAIT_INTERP_DIFFERS
 from massact.errors import DataError, lfs_advice
-from massact.interop.calibrations import read_calibration_file
+from massact.interop.figures import PublishedFile, published_run, read_calibration_file
 from massact.interop.lines import (
     Header,
     LineError,
@@ -25,20 +25,21 @@ from massact.interop.lines import (
     read_lines,
 )
 from massact.interop.names import Context, Source, Target, direction_note, resolve_context
-from massact.interop.own_format import OwnLine, is_own, measured_identity, parse_own_line
-from massact.interop.published import PublishedFile, published_run
-from massact.interop.report import FileReport, ImportReport
 from massact.interop.responses import ResponsesFolder, scores_of
 from massact.interop.rows import (
     FileBaseline,
+    OwnLine,
     content_digest,
     imported_cell,
     imported_row,
     imported_tag,
+    is_own,
+    measured_identity,
     n_asked,
+    parse_own_line,
     result_run,
 )
-from massact.interop.writing import ImportClaim, ImportWriter
+from massact.interop.writing import FileReport, ImportClaim, ImportReport, ImportWriter
 from massact.keys import canonical_json, digest_text
 from massact.store.read import StoredContent, stored_contents
 from massact.store.schema import Kind, Tag
@@ -61,8 +62,6 @@ _OTHERWISE = (
 
 @dataclass(frozen=True, slots=True)
 class FileLine:
-    """A line of a results file."""
-
     number: int
     """From 1."""
     text: bytes
@@ -151,7 +150,7 @@ def scan_lines(lines: Sequence[FileLine], source: Source, target: Target) -> Sca
         if newest[line.trait_judge, line.result.n] is line:
             n = n_asked(context, line, counts)
             key = digest_text(imported_cell(context, line, n))
-            baselines[line.trait_judge, n] = FileBaseline(key, line.result.trait_mean)
+            baselines[line.trait_judge, n] = (key, line.result.trait_mean)
     last = content_digest(context, ranked[-1]) if ranked else None
     return Scan(context, baselines=baselines, counts=counts, newest_baseline=last)
 
@@ -212,8 +211,6 @@ def import_into(
 
 @dataclass(slots=True)
 class _File:
-    """A results file that is being imported."""
-
     source: Source
     scan: Scan
     report: FileReport
@@ -227,8 +224,6 @@ class _File:
 
 
 class Importer:
-    """One import into one experiment."""
-
     def __init__(
         self,
         target: Target,

@@ -121,8 +121,6 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Vector:
-    """One of the vectors that steered."""
-
     layer: int
     component: str
     position: str | None

@@ -184,13 +184,15 @@ def resolve_context(source: Source, header: Header, target: Target) -> Context:
         lacking="no header names the model (steering_model): pass --model",
     )
     trait = _trait(target, extra.get("trait") or source.trait or header.trait)
+    # headers without a direction are from before there were others
+    default: Direction | None = "positive" if header.document is not None else None
     prompt_set = extra.get("prompt_set") or source.prompt_set or DEFAULT_PROMPT_SET
     return Context(
         model=model,
         model_id=model_id,
         model_variant=checked_name(variant or (known.name if known else NO_VARIANT), "variant"),
         trait=trait,
-        direction=_direction(extra, header, target, trait),
+        direction=header.direction or extra.get("direction", _declared_direction(target, trait) or default),
         position=extra["position"] if extra else source.position,
         prompt_set=checked_name(prompt_set, "prompt set"),
         header=header,
@@ -265,12 +267,6 @@ def _trait(target: Target, said: str | None) -> str:
     return checked_name(trait, "trait")
 
 
-def _direction(extra: Mapping[str, Any], header: Header, target: Target, trait: str) -> Direction | None:
-    # headers without one are from before there were others
-    default: Direction | None = "positive" if header.document is not None else None
-    return header.direction or extra.get("direction", _declared_direction(target, trait) or default)
-
-
 def _declared_direction(target: Target, trait: str) -> Direction | None:
     traits = target.config.traits if target.config else ()
     return next((one.direction for one in traits if one.name == trait), None)
@@ -288,11 +284,6 @@ def direction_note(context: Context, target: Target) -> str | None:
 
 
 def _parse_extra(extra: Mapping[str, Any]) -> dict[str, Any]:
-    """The context in the header of our own export, checked.
-
-    Raises:
-        LineError: it is not what `Context.to_document` wrote.
-    """
     texts, position = ("model", "model_id", "model_variant", "trait", "prompt_set"), extra.get("position")
     is_sound = (
         all(isinstance(extra.get(name), str) and extra[name] for name in texts)

@@ -1,22 +1,169 @@
-"""An imported line as a row and a run of the store: its key, its setting and the digest of its content."""
+"""A line as a row and a run of the store: of our own export with the whole row in it, or of trait-interp's.
+
+An imported row's key, its setting and the digest of its content are made here.
+"""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from massact.domain import COMPONENT, Recipe, Response
+from massact.domain import COMPONENT, Response
 from massact.errors import UsageError
 from massact.interop.lines import OWN, Header, LineError, ResultLine, Vector
 from massact.interop.names import Context
-from massact.interop.own_format import Times
 from massact.interop.responses import responses_table
+from massact.json_text import parse_object
 from massact.keys import canonical_json, cell_json, digest, digest_text
 from massact.labels import parse_label
-from massact.store.schema import TAG_LIMIT, Artifact, EvaluationRow, Kind, Scores, stored_cell
+from massact.store.schema import (
+    TAG_LIMIT,
+    Artifact,
+    EvaluationRow,
+    Kind,
+    Scores,
+    StageRow,
+    decode_evaluation,
+    decode_scores,
+    decode_stage,
+    encode_row,
+    stored_cell,
+)
 from massact.store.write.run_writer import FinishedRun, evaluation_run
+
+Times = tuple[int, int]
+"""When a run started and when it finished, in milliseconds since 1970."""
+_RowT = TypeVar("_RowT", EvaluationRow, StageRow)
+
+
+@dataclass(frozen=True, slots=True)
+class OwnLine:
+    """A measured result, as the run store held it."""
+
+    row: EvaluationRow
+    scores: Scores | None
+    times: Times
+    responses: str | None
+    """Its responses file within `responses/`."""
+
+
+def measured_identity(key: str, finished_at: int | None) -> str:
+    """By what a run that massact measured is known again: one cell finishes once in a millisecond."""
+    return f"{key} {finished_at}"
+
+
+def is_own(document: Mapping[str, Any]) -> bool:
+    return OWN in document and document.get("type") != "header"
+
+
+def parse_own_line(line: bytes, experiment: str) -> OwnLine:
+    """The measured result that a line holds; its experiment becomes the one given.
+
+    Raises:
+        LineError: the `massact` object is damaged, or does not say what the line says.
+    """
+    document = parse_object(line, allow_nan=True)  # once more: a row's 800.0 stays 800.0
+    kind = Kind.BASELINE if document.get("type") == "baseline" else Kind.EVALUATION
+    row, times = _row(document, experiment, kind, decode_evaluation)
+    extra = document[OWN]
+    try:
+        scores = None if extra.get("scores") is None else decode_scores(json.dumps(extra["scores"]))
+    except (ValueError, TypeError, KeyError) as error:
+        raise LineError(f"its `massact` object holds no row of ours: {error}") from error
+    result = document.get("result")
+    for name in ("trait_mean", "coherence_mean"):
+        # an edited line: its row would say something else than people read in it
+        said, kept = result.get(name) if isinstance(result, dict) else None, getattr(row, name)
+        if said != kept:
+            raise LineError(
+                f"{name} is {said!r}, in its `massact` row {kept!r}: export again, or remove "
+                "the `massact` object to import the line as it is written"
+            )
+    responses = extra.get("responses")
+    if responses is not None and not _is_inside(responses):
+        raise LineError(f"its responses file {responses!r} lies outside `responses/`")
+    return OwnLine(row, scores, times, responses)
+
+
+def own_line(
+    row: EvaluationRow, times: Times, scores: Scores | None, responses: str | None
+) -> dict[str, Any]:
+    """A measured result as a line; `parse_own_line` reads it back."""
+    result = {name: getattr(row, name) for name in ("trait_mean", "trait_std", "coherence_mean")}
+    line: dict[str, Any] = {"result": {**result, "n": row.n_scored}}
+    if row.kind is Kind.BASELINE:
+        line = {"type": "baseline", **line}
+    else:
+        vector = {
+            "layer": row.layer,
+            "component": row.component,
+            "position": row.position,
+            "method": row.label,
+            "weight": row.coefficient,
+        }
+        line["config"] = {"vectors": [vector]}
+    extra = {
+        **own_document(row, times),
+        "scores": None if scores is None else {"trait": scores.trait, "coherence": scores.coherence},
+        **({} if responses is None else {"responses": responses}),
+    }
+    return {**line, "eval": {"trait_judge": None}, "timestamp": iso_time(times[1]), OWN: extra}
+
+
+def own_document(row: EvaluationRow | StageRow, times: Times) -> dict[str, Any]:
+    """What the `massact` object of a line or of a `calibration.json` holds at least."""
+    cell = {} if row.cell is None else {"cell": row.cell}
+    return {"row": json.loads(encode_row(row)), **cell, "started_at": times[0], "finished_at": times[1]}
+
+
+def parse_own_stage(document: Mapping[str, Any], experiment: str) -> tuple[StageRow, Times]:
+    """The measured calibration in a `calibration.json` of our own export, and when it was made.
+
+    Raises:
+        LineError: its `massact` object is damaged.
+    """
+    return _row(document, experiment, Kind.CALIBRATION, decode_stage)
+
+
+def iso_time(milliseconds: int) -> str:
+    """A time as the format writes it, in UTC and to the millisecond."""
+    moment = datetime.fromtimestamp(milliseconds // 1000, UTC).replace(tzinfo=None)
+    return f"{moment.isoformat()}.{milliseconds % 1000:03d}"
+
+
+def _row(
+    document: Mapping[str, Any], experiment: str, kind: Kind, decode: Callable[[str, str | None], _RowT]
+) -> tuple[_RowT, Times]:
+    """The row in a `massact` object, with its experiment replaced, and its times."""
+    extra = document.get(OWN)
+    if not isinstance(extra, dict):
+        raise LineError("its `massact` object is damaged; export again, or remove it")
+    try:
+        row = decode(json.dumps(extra["row"]), extra.get("cell"))
+    except (ValueError, TypeError, KeyError) as error:
+        raise LineError(f"its `massact` object holds no row of ours: {error}") from error
+    if row.kind is not kind:
+        raise LineError(f"its `massact` row is of kind {row.kind}")
+    if not isinstance(row.cell, str) or digest_text(row.cell) != row.key:
+        row = replace(row, cell=None)
+    finished_at = extra.get("finished_at")
+    times = _milliseconds(extra.get("started_at", finished_at)), _milliseconds(finished_at)
+    return replace(row, experiment=experiment), times
+
+
+def _milliseconds(at: object) -> int:
+    if not isinstance(at, int) or isinstance(at, bool) or not 0 <= at < 2**53:
+        raise LineError(f"its `massact` time {at!r} is no count of milliseconds")
+    return at
+
+
+def _is_inside(path: object) -> bool:
+    parts = path.split("/") if isinstance(path, str) else []
+    return 0 < len(parts) <= 4 and all(part not in ("", ".", "..") and "\0" not in part for part in parts)
+
 
 VERSION = 1
 """Of the keys and digests made here; raising it makes every imported result a stranger."""
@@ -29,12 +176,8 @@ IMPORTED_FILE = "imported.json"
 _NAME_LENGTH, _PARAM_LENGTH = 200, 6000
 
 
-@dataclass(frozen=True, slots=True)
-class FileBaseline:
-    """The baseline of a file that evaluations of its judge and number of questions are compared with."""
-
-    key: str
-    trait_mean: float | None
+FileBaseline = tuple[str, float | None]
+"""Key and trait mean of a file's baseline, which evaluations of its judge and number of questions are compared with."""
 
 
 def n_asked(context: Context, line: ResultLine, counts: Collection[int]) -> int | None:
@@ -75,7 +218,7 @@ def imported_row(
     """
     header, result = context.header, line.result
     cell = imported_cell(context, line, n_questions)
-    before = baseline.trait_mean if baseline else None
+    before = baseline[1] if baseline else None
     delta = None if before is None or result.trait_mean is None else round(result.trait_mean - before, 6)
     unscored = 0 if n_questions is None or result.n is None else max(0, n_questions - result.n)
     return EvaluationRow(
@@ -96,7 +239,7 @@ def imported_row(
         prompt_set=context.prompt_set,
         vector_source=_source_text(header.vector_source),
         origin="imported",
-        baseline_key=baseline.key if baseline else None,
+        baseline_key=baseline[0] if baseline else None,
         baseline_trait_mean=before,
         trait_mean=result.trait_mean,
         coherence_mean=result.coherence_mean,
@@ -122,7 +265,12 @@ def imported_cell(context: Context, line: ResultLine, n_questions: int | None) -
         "position": position_of(context, line),
     }
     if not line.is_baseline:
-        fields |= {"config": line.config, "vectors": [_vector(vector) for vector in line.vectors]}
+        names = ("layer", "component", "position", "weight")
+        vectors = [
+            {**vector.extra, **{name: getattr(vector, name) for name in names}, "method": vector.label}
+            for vector in line.vectors
+        ]
+        fields |= {"config": line.config, "vectors": vectors}
     if n_questions is not None and n is not None and n < SCORED_SHARE * n_questions:
         fields["n_scored"] = n
     if line.timestamp is None:
@@ -190,22 +338,21 @@ def _label(vector: Vector) -> str:
     return vector.label if vector.component == COMPONENT else f"{vector.component}/{vector.label}"
 
 
-def _vector(vector: Vector) -> dict[str, Any]:
-    names = ("layer", "component", "position", "weight")
-    return {**vector.extra, **{name: getattr(vector, name) for name in names}, "method": vector.label}
-
-
 def _steering(context: Context, line: ResultLine) -> dict[str, Any]:
     """Fields of an evaluation's row that a baseline's has not."""
     if line.is_baseline:
         return {}
-    first, label, recipe = line.vectors[0], _label(line.vectors[0]), {"method": line.vectors[0].method}
+    first = line.vectors[0]
+    label, recipe = _label(first), dict[str, Any](method=first.method)
     if len(line.vectors) > 1:
         label = f"{MULTI}:" + "+".join(f"{_label(vector)}@{vector.layer}" for vector in line.vectors)
         recipe = {"method": MULTI}
     else:
         with suppress(UsageError):
-            recipe = _recipe(parse_label(first.label))
+            known = parse_label(first.label)
+            cleaning = known.cleaning
+            recipe = {"method": known.method, "cleaning": cleaning.when, "scope": cleaning.scope}
+            recipe["n_dims"] = cleaning.n_dims
     return {
         "position": position_of(context, line),
         "label": label,
@@ -215,16 +362,6 @@ def _steering(context: Context, line: ResultLine) -> dict[str, Any]:
         "component": first.component,
         "direction": context.direction,
         "n_vectors": len(line.vectors),
-    }
-
-
-def _recipe(recipe: Recipe) -> dict[str, Any]:
-    cleaning = recipe.cleaning
-    return {
-        "method": recipe.method,
-        "cleaning": cleaning.when,
-        "scope": cleaning.scope,
-        "n_dims": cleaning.n_dims,
     }
 
 

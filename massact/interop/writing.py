@@ -1,4 +1,4 @@
-"""Where an import writes: one at a time into an experiment, and its runs under one parent.
+"""What an import writes and reports: one at a time into an experiment, its runs under one parent, every line counted.
 
 Whoever imports sets a tag of its own on the MLflow experiment, then looks for others': of two that begin at once at
 least one sees the other, takes its own back and waits. A claim is void once its process has ended, or once it has not
@@ -11,16 +11,15 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
-from dataclasses import replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from threading import Event, Thread
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from massact.addresses import shown_uri
 from massact.domain import DEFAULT_COHERENCE_FLOOR
 from massact.errors import StoreError
 from massact.interop.names import Target
-from massact.interop.report import ImportReport
 from massact.store.retry import Patience
 from massact.store.schema import MlflowTag
 from massact.store.schema.names import IMPORTING_TAG
@@ -34,6 +33,95 @@ from massact.store.write.client import (
 )
 from massact.store.write.run_writer import FinishedRun, RunWriter, open_writer
 from massact.store.write.tracker import OpenRun, Tracker, ensure_experiment
+
+SHOWN_PER_FILE = 20
+"""Refusals, and notes, that a report shows of each file; the rest is counted."""
+OUTPUT_SCHEMA_VERSION = 1
+_REASON_LENGTH = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    file: str
+    line: int
+    """From 1."""
+    reason: str
+
+
+@dataclass(slots=True)
+class Counts:
+    """Lines of a file, or of all; `read` is the sum of the others."""
+
+    imported: int = 0
+    already_there: int = 0
+    refused: int = 0
+    headers: int = 0
+    blank: int = 0
+
+    @property
+    def read(self) -> int:
+        return sum(astuple(self))
+
+    def to_document(self) -> dict[str, int]:
+        return {"read": self.read, **asdict(self)}
+
+
+@dataclass(slots=True)
+class FileReport:
+    """One file of an import; a `calibration.json` counts as one line."""
+
+    path: str
+    kind: str
+    counts: Counts = field(default_factory=Counts)
+    refusals: list[Refusal] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What is to be known and refuses no line."""
+
+    def refuse(self, line: int, reason: str) -> None:
+        """Count a refused line; its reason becomes one short line of text."""
+        self.counts.refused += 1
+        self.refusals.append(Refusal(self.path, line, " ".join(reason.split())[:_REASON_LENGTH]))
+
+
+@dataclass(slots=True)
+class ImportReport:
+    """All files of an import, in the order they were read."""
+
+    experiment: str
+    files: list[FileReport] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What is to be said of all of them."""
+
+    @property
+    def totals(self) -> Counts:
+        return Counts(*map(sum, zip(*(astuple(file.counts) for file in self.files), strict=True)))
+
+    @property
+    def refusals(self) -> list[dict[str, Any]]:
+        """Every refused line with `file`, `line` and `reason`."""
+        return [asdict(refusal) for file in self.files for refusal in file.refusals]
+
+    def to_document(self, *, dry_run: bool) -> dict[str, Any]:
+        files = [
+            {
+                "path": file.path,
+                "kind": file.kind,
+                **file.counts.to_document(),
+                "notes": file.notes[:SHOWN_PER_FILE],
+                "n_notes": len(file.notes),
+            }
+            for file in self.files
+        ]
+        return {
+            "schema_version": OUTPUT_SCHEMA_VERSION,
+            "experiment": self.experiment,
+            "dry_run": dry_run,
+            "notes": self.notes,
+            "totals": self.totals.to_document(),
+            "files": files,
+            "refusals": self.refusals,
+        }
+
 
 T = TypeVar("T")
 _PATIENCE_SECONDS = 60.0
@@ -117,7 +205,11 @@ class ImportClaim(AbstractContextManager["ImportClaim"]):
             for key, text in others.items():
                 if key not in told:
                     told.add(key)
-                    self._say(f"waiting: {_who(text)} imports into the experiment {self._experiment!r}")
+                    process, who = read_process(text), "another process"
+                    if process is not None:
+                        since = json.loads(text).get("since")
+                        who = f"process {process.pid} on {process.host} (since {since})"
+                    self._say(f"waiting: {who} imports into the experiment {self._experiment!r}")
             time.sleep(random.uniform(0.2, 1.0))  # noqa: S311  so that two do not begin again together
 
     def _others(self) -> dict[str, str]:
@@ -179,14 +271,6 @@ class ImportClaim(AbstractContextManager["ImportClaim"]):
             raise StoreError(
                 f"tracking store {shown_uri(self._uri)}: {without_password(error, self._uri)}"
             ) from error
-
-
-def _who(text: str) -> str:
-    process = read_process(text)
-    since = json.loads(text).get("since") if process is not None else None
-    return (
-        "another process" if process is None else f"process {process.pid} on {process.host} (since {since})"
-    )
 
 
 class ImportWriter(ExitStack):

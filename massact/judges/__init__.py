@@ -1,23 +1,114 @@
 """Judges: who scores a response for trait and coherence.
 
-`tests/judges/test_judges.py` runs every one of them through the same contract. Other packages add judges by entry
-points (docs/extending.md).
+A judge reads a question and a response. One that it cannot score is never a zero: its `Verdict` carries the reason, and
+no mean counts it. `tests/judges/test_judges.py` runs every judge through the same contract. Other packages add judges
+by entry points (docs/extending.md).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol
 
 from massact.config import JudgeConfig
+from massact.domain import JudgeIdentity
 from massact.errors import ConfigError
-from massact.judges.base import Exchange, Judge, Usage, Verdict
 from massact.plugins import load_plugin, plugin_names
 
 if TYPE_CHECKING:
-    from massact.judges.local import ModelSource
-    from massact.judges.rubric import Rubric
+    from massact.models.load import Description, SteerableModel
 
-__all__ = ["Exchange", "Judge", "Subject", "Usage", "Verdict", "open_judge"]
+_OPENERS = {
+    "hf": "local:open_hub_judge",
+    "likelihood": "likelihood:open_likelihood_judge",
+    "openai": "openai:open_openai_judge",
+    "self": "local:open_self_judge",
+    "systemone": "systemone:open_systemone_judge",
+}
+"""Of each kind the module, which is loaded when it is asked for, and its function `(config, subject) -> judge`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Counts of a judge's work. Two are added and subtracted field by field."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    calls: int = 0
+    """Answers received, malformed ones included; an attempt that brought none is not counted."""
+    cached: int = 0
+    """Exchanges whose verdict was known: from this command, or from the judge cache."""
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(*map(operator.add, astuple(self), astuple(other)))
+
+    def __sub__(self, other: "Usage") -> "Usage":
+        return Usage(*map(operator.sub, astuple(self), astuple(other)))
+
+    def cost(self, *, prompt: float, completion: float) -> float:
+        """USD, at prices per million tokens."""
+        return (self.prompt_tokens * prompt + self.completion_tokens * completion) / 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One question and the model's response to it."""
+
+    question: str
+    response: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A judge's two scores of one response, each 0 to 100, `None` where unscored."""
+
+    trait: float | None
+    """How strongly the response shows the trait, 0 to 100."""
+    coherence: float | None
+    """How well the response reads as text, 0 to 100."""
+    reason: str | None = None
+    """Why a score is missing; `None` when both are there."""
+
+    @property
+    def scored(self) -> bool:
+        return self.trait is not None and self.coherence is not None
+
+
+class Judge(Protocol):
+    """Scores exchanges for one trait. Built once per trait, used for the whole sweep."""
+
+    @property
+    def identity(self) -> JudgeIdentity:
+        """Who judges: part of every cell's key."""
+        ...
+
+    @property
+    def usage(self) -> Usage:
+        """What it was asked since it was built."""
+        ...
+
+    def prepare(self) -> None:
+        """Load what scoring needs: called before a sweep, which then measures the memory that is left.
+
+        Raises:
+            UsageError: it cannot be loaded.
+        """
+        ...
+
+    def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
+        """One verdict per exchange, in order. Never raises for a single response."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A model, and what identifies it."""
+
+    describe: "Callable[[], Description]"
+    """What identifies the model, without its weights where its files tell."""
+    load: "Callable[[], SteerableModel]"
+    """The model; asked at every scoring, so that none is kept in memory for the judge alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +119,7 @@ class Subject:
     """The trait in words."""
     eval_prompt: str | None = None
     """The trait's own judge prompt, where it has one."""
-    steered: "ModelSource | None" = None
+    steered: ModelSource | None = None
     """The model whose responses are judged, for the judge `self`."""
     resolve: Callable[[str], str] = str
     """Makes a model's relative folder one that can be found."""
@@ -42,61 +133,13 @@ def open_judge(config: JudgeConfig, subject: Subject) -> Judge:
         DataError: the trait has no prompt that could be asked.
         ModelError: a judge of its own model names none that can be read.
     """
-    opener = _OPENERS.get(config.kind)
-    if opener is None and config.kind not in plugin_names("judges"):
-        raise ConfigError(f"unknown judge {config.name!r}; there are {', '.join(sorted(_OPENERS))}")
-    judge: Judge = (opener or load_plugin("judges", config.kind))(config, subject)
-    return judge
-
-
-def _likelihood(_config: JudgeConfig, subject: Subject) -> Judge:
-    from massact.judges.likelihood import LikelihoodJudge
-    from massact.toy import resolve
-
-    return LikelihoodJudge(resolve("toy:judge"), trait_definition=subject.definition)
-
-
-def _openai(config: JudgeConfig, subject: Subject) -> Judge:
-    from massact.judges.openai import OpenAIJudge
-
-    return OpenAIJudge(config, _rubric(config, subject))
-
-
-def _systemone(config: JudgeConfig, subject: Subject) -> Judge:
-    from massact.judges.systemone import SystemOneJudge
-
-    return SystemOneJudge(config, _rubric(config, subject))
-
-
-def _rubric(config: JudgeConfig, subject: Subject) -> "Rubric":
-    from massact.judges.rubric import Rubric
-
-    return Rubric(subject.definition, subject.eval_prompt, config.relevance)
-
-
-def _hf(config: JudgeConfig, subject: Subject) -> Judge:
-    from massact.judges.local import LocalJudge, hub_source
-
-    rubric = _rubric(config, subject)
-    source = hub_source(subject.resolve(config.model), revision=config.revision, options=config.load)
-    return LocalJudge(config.name, source, rubric, batch_rows=config.batch_rows)
-
-
-def _self(config: JudgeConfig, subject: Subject) -> Judge:
-    from massact.judges.local import LocalJudge
-
-    if subject.steered is None:
-        raise ConfigError(
-            "the judge self is the steered model: name the model whose responses it is to judge"
+    if config.kind in _OPENERS:
+        module, _, function = _OPENERS[config.kind].partition(":")
+        opener: Callable[[JudgeConfig, Subject], Judge] = getattr(
+            import_module(f"massact.judges.{module}"), function
         )
-    rubric = _rubric(config, subject)
-    return LocalJudge(config.name, subject.steered, rubric, batch_rows=config.batch_rows)
-
-
-_OPENERS: dict[str, Callable[[JudgeConfig, Subject], Judge]] = {
-    "hf": _hf,
-    "likelihood": _likelihood,
-    "openai": _openai,
-    "self": _self,
-    "systemone": _systemone,
-}
+    elif config.kind in plugin_names("judges"):
+        opener = load_plugin("judges", config.kind)
+    else:
+        raise ConfigError(f"unknown judge {config.name!r}; there are {', '.join(sorted(_OPENERS))}")
+    return opener(config, subject)

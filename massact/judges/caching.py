@@ -14,13 +14,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from massact.domain import JudgeIdentity
-from massact.judges.base import Exchange, Judge, Usage, Verdict
+from massact.judges import Exchange, Judge, Usage, Verdict
 from massact.judges.reading import READING_VERSION
 
-T = TypeVar("T")
 CACHE_FILE = "judge-cache.sqlite"
 """Its name, in the folder `.massact`."""
 _VERSION, _APPLICATION = 1, 0x6D617363
@@ -54,7 +53,6 @@ class JudgeCache:
         self._has_said_busy = False
 
     def verdicts(self, digests: Sequence[bytes]) -> dict[bytes, Verdict]:
-        """The known verdicts of these digests."""
 
         def read(connection: sqlite3.Connection) -> dict[bytes, Verdict]:
             known: dict[bytes, Verdict] = {}
@@ -65,56 +63,45 @@ class JudgeCache:
                 known |= {digest: Verdict(t, c) for digest, t, c in connection.execute(query, some)}
             return known
 
-        return self._do(read, {}) if digests else {}
+        known: dict[bytes, Verdict] = self._do(read, {}) if digests else {}
+        return known
 
     def keep(self, verdicts: Mapping[bytes, Verdict]) -> None:
         """Keep those that are scored; what is there already stays."""
         now = time.time()
         scored = {digest: verdict for digest, verdict in verdicts.items() if verdict.scored}
         rows = [(digest, verdict.trait, verdict.coherence, now) for digest, verdict in scored.items()]
-
-        def write(connection: sqlite3.Connection) -> None:
-            with connection:
-                connection.executemany("INSERT OR IGNORE INTO verdicts VALUES (?, ?, ?, ?)", rows)
-
+        insert = "INSERT OR IGNORE INTO verdicts VALUES (?, ?, ?, ?)"
         if rows:
-            self._do(write, None)
+            self._do(lambda connection: connection.executemany(insert, rows), None)
 
     def check(self, digest: str) -> str | None:
         """What a judge's check found: its failures, empty where it passed; `None` where it was not checked."""
-
-        def read(connection: sqlite3.Connection) -> str | None:
-            row = connection.execute("SELECT failures FROM checks WHERE digest = ?", (digest,)).fetchone()
-            return None if row is None else str(row[0])
-
-        return self._do(read, None)
+        query = "SELECT failures FROM checks WHERE digest = ?"
+        row = self._do(lambda connection: connection.execute(query, (digest,)).fetchone(), None)
+        return None if row is None else str(row[0])
 
     def keep_check(self, digest: str, failures: str) -> None:
-        """Keep what a judge's check found."""
-
-        def write(connection: sqlite3.Connection) -> None:
-            with connection:
-                connection.execute(
-                    "INSERT OR REPLACE INTO checks VALUES (?, ?, ?)", (digest, failures, time.time())
-                )
-
-        self._do(write, None)
+        row = (digest, failures, time.time())
+        self._do(
+            lambda connection: connection.execute("INSERT OR REPLACE INTO checks VALUES (?, ?, ?)", row), None
+        )
 
     def close(self) -> None:
-        """Let go of the file."""
         with self._lock:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
 
-    def _do(self, work: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
+    def _do(self, work: Callable[[sqlite3.Connection], Any], otherwise: Any) -> Any:
         """Work with the file, again on a new one where it was damaged; `otherwise` where that is not possible."""
         with self._lock:
             for _ in range(_ATTEMPTS):
                 if self._is_off:
                     return otherwise
                 try:
-                    return work(self._opened())
+                    with self._opened() as connection:  # what is written is kept at its end
+                        return work(connection)
                 except (sqlite3.Error, OSError) as error:
                     self._handle(error)
                     if _is_busy(error):
@@ -156,11 +143,6 @@ class JudgeCache:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """Open the file, and make its tables.
-
-    Raises:
-        sqlite3.Error: it cannot be used.
-    """
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, check_same_thread=False)
     try:
         _set_up(connection)
@@ -199,11 +181,7 @@ def _is_damage(error: Exception) -> bool:
 
 
 def _move_aside(path: Path) -> Path | None:
-    """Rename a damaged file; `None` where another process has done so, and what lies there now is sound.
-
-    Raises:
-        OSError: it cannot be renamed.
-    """
+    """Rename a damaged file; `None` where another process has done so, and what lies there now is sound."""
     with _alone(path):
         if _is_sound(path):
             return None
@@ -258,7 +236,6 @@ class CachingJudge:
 
     @property
     def identity(self) -> JudgeIdentity:
-        """That of the inner judge."""
         return self.inner.identity
 
     @property
@@ -268,13 +245,11 @@ class CachingJudge:
         return replace(used, cached=used.cached + self._n_known)
 
     def prepare(self) -> None:
-        """Load what the inner judge needs."""
         self.inner.prepare()
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
-        """One verdict per exchange, in order."""
         head = identity_digest(self.identity)
-        digests = [_digest(head, item) for item in exchanges]
+        digests = [sha256(head + _digest_of(item.question, item.response)).digest() for item in exchanges]
         by_digest = dict(zip(digests, exchanges, strict=True))
         new = [digest for digest in by_digest if digest not in self._known]
         if self._cache is not None:
@@ -295,10 +270,6 @@ class CachingJudge:
 def identity_digest(identity: JudgeIdentity) -> bytes:
     """SHA-256 of who judges, what is asked and how the answer is read."""
     return _digest_of(identity.id, identity.model, identity.prompt_digest, str(READING_VERSION))
-
-
-def _digest(head: bytes, exchange: Exchange) -> bytes:
-    return sha256(head + _digest_of(exchange.question, exchange.response)).digest()
 
 
 def _digest_of(*texts: str) -> bytes:

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from massact.judges.base import Exchange, Judge, Verdict
+from massact.judges import Exchange, Judge, Verdict
 
 CANARIES_VERSION = 1
 """Raised with every change of the canaries or of what is expected: judges are then checked again."""
@@ -36,8 +36,6 @@ class Canary:
 
 @dataclass(frozen=True, slots=True)
 class CanaryResult:
-    """What a judge made of one canary."""
-
     canary: Canary
     verdicts: tuple[Verdict, ...]
     failure: str | None

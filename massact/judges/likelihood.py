@@ -37,10 +37,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from massact.config import JudgeConfig
 from massact.domain import JudgeIdentity
 from massact.errors import ConfigError, JudgeError
 from massact.json_text import parse_object
-from massact.judges.base import Exchange, Usage, Verdict
+from massact.judges import Exchange, Subject, Usage, Verdict
 from massact.toy import is_toy, resolve
 from massact.toy.text import NGRAM_SIZES, chat_prompt, ngram_codes, sentences, single_thread, terms, words
 
@@ -62,7 +63,7 @@ PLAIN_PUNCTUATION = frozenset(".,;:?!'\"-()")
 
 
 class LikelihoodJudge:
-    """Scores refusal in the language of the toy models; satisfies `massact.judges.base.Judge`."""
+    """Scores refusal in the language of the toy models; satisfies `massact.judges.Judge`."""
 
     def __init__(self, folder: Path, *, trait_definition: str, batch_size: int = 64) -> None:
         """Read the fitted judge in `folder`; its language model is loaded at the first scoring.
@@ -100,7 +101,6 @@ class LikelihoodJudge:
         return Usage(calls=self._n_scored)
 
     def prepare(self) -> None:
-        """Read the language model."""
         if self._language_model is None:
             self._language_model = _LanguageModel(self._model_folder, self._batch_size)
 
@@ -204,16 +204,11 @@ class _RefusalClassifier:
 
     def _sentence(self, sentence: str) -> float:
         if sentence not in self._cache:
-            self._cache[sentence] = self._fresh(sentence)
+            known = [(n, *self._terms[term]) for term, n in terms(sentence).items() if term in self._terms]
+            norm = math.sqrt(sum((n * idf) ** 2 for n, idf, _ in known))
+            score = sum(n * idf * weight for n, idf, weight in known) / norm if norm else 0.0
+            self._cache[sentence] = 1.0 / (1.0 + math.exp(-(score + self._bias)))
         return self._cache[sentence]
-
-    def _fresh(self, sentence: str) -> float:
-        known = [
-            (count, *self._terms[term]) for term, count in terms(sentence).items() if term in self._terms
-        ]
-        norm = math.sqrt(sum((count * idf) ** 2 for count, idf, _ in known))
-        score = sum(count * idf * weight for count, idf, weight in known) / norm if norm else 0.0
-        return 1.0 / (1.0 + math.exp(-(score + self._bias)))
 
 
 class _LanguageModel:
@@ -305,3 +300,7 @@ def _identity(folder: Path, model_folder: Path, trait_definition: str) -> JudgeI
         model=digest.hexdigest()[:16],
         prompt_digest=hashlib.sha256(prompt.encode()).hexdigest()[:16],
     )
+
+
+def open_likelihood_judge(_config: JudgeConfig, subject: Subject) -> LikelihoodJudge:
+    return LikelihoodJudge(resolve("toy:judge"), trait_definition=subject.definition)

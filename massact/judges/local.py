@@ -9,7 +9,7 @@ the rounding of the dtype.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import takewhile
@@ -17,16 +17,16 @@ from typing import Any
 
 import torch
 
-from massact.config import AdapterConfig, LoadConfig
+from massact.config import AdapterConfig, JudgeConfig, LoadConfig
 from massact.domain import JudgeIdentity
-from massact.judges.base import Exchange, Usage, Verdict
+from massact.errors import ConfigError
+from massact.judges import Exchange, ModelSource, Subject, Usage, Verdict
 from massact.judges.reading import BLANKS, TOP_LOGPROBS, Reading, read_weights
 from massact.judges.rubric import Rubric
 from massact.keys import digest
 from massact.models.blocks import text_config
 from massact.models.cache import RowCache, check_cacheable, is_out_of_memory, measure_memory, with_cache
 from massact.models.load import (
-    Description,
     SteerableModel,
     describe,
     load_model,
@@ -77,7 +77,6 @@ class IntegerTokens:
 
     @property
     def beginning(self) -> tuple[int, ...]:
-        """The tokens that integers begin with."""
         return tuple(sorted({spelling[0] for spelling in self.values}))
 
     def weights(self, after: Mapping[Tokens, Mapping[int, float]]) -> dict[int, float]:
@@ -104,16 +103,6 @@ def _without_blanks(tokenizer: Any, text: str) -> Tokens:
     written = tokenizer.convert_ids_to_tokens(list(tokens))
     n_blank = next((n for n, token in enumerate(written) if token.strip(BLANKS)), len(tokens))
     return tokens[n_blank:]
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSource:
-    """A model, and what identifies it."""
-
-    describe: Callable[[], Description]
-    """What identifies the model, without its weights where its files tell."""
-    load: Callable[[], SteerableModel]
-    """The model; asked at every scoring, so that none is kept in memory for the judge alone."""
 
 
 @lru_cache(maxsize=1)
@@ -214,17 +203,6 @@ Top = Sequence[tuple[str, float]]
 """Texts that an answer may begin with, and their probabilities."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The beginning of an answer, as `massact.judges.reading.read_weights` takes it."""
-
-    text: str
-    """The most probable one."""
-    top: Top
-    failure: str | None = None
-    """Why there is no answer."""
-
-
 class Answerer:
     """Reads prompts with one model, many side by side."""
 
@@ -240,16 +218,16 @@ class Answerer:
         self._rows_at_most = batch_rows or _ROWS
         self._longest = getattr(text_config(model.model), "max_position_embeddings", None)
 
-    def answer(self, prompts: Sequence[Tokens]) -> list[Answer]:
-        """One answer a prompt, in order. Prompts that begin alike share the reading of that."""
-        answers: dict[int, Answer] = {}
+    def answer(self, prompts: Sequence[Tokens]) -> list[Reading]:
+        """The reading of an answer to each prompt, in order; what prompts begin with alike is read once."""
+        answers: dict[int, Reading] = {}
         waiting: dict[int, Tokens] = {}
         for i, prompt in enumerate(prompts):
             problem = self._problem(prompt)
             if problem is None:
                 waiting[i] = prompt
             else:
-                answers[i] = Answer("", (), problem)
+                answers[i] = Reading(None, problem)
         with torch.inference_mode():
             for _ in range(_MOST_BLANKS + 1):
                 again: dict[int, Tokens] = {}
@@ -260,7 +238,7 @@ class Answerer:
                         answers[i] = answer
                 waiting = again
         for i in waiting:
-            answers[i] = Answer("", (), "the judge's answer begins with blanks alone")
+            answers[i] = Reading(None, "the judge's answer begins with blanks alone")
         return [answers[i] for i in range(len(prompts))]
 
     def _problem(self, prompt: Tokens) -> str | None:
@@ -268,7 +246,7 @@ class Answerer:
             return f"the prompt has {len(prompt)} tokens, and the judging model takes {self._longest} with its answer"
         return None
 
-    def _read_all(self, waiting: Mapping[int, Tokens]) -> Iterator[tuple[int, "Answer | int"]]:
+    def _read_all(self, waiting: Mapping[int, Tokens]) -> Iterator[tuple[int, Reading | int]]:
         """The answers, batch by batch; in place of one, the blank that it begins with."""
         if not waiting:
             return
@@ -280,22 +258,20 @@ class Answerer:
             batch = order[start : start + self._rows_at_most]
             # a turn a batch: a generator that waits for the model goes on between two
             with model_lock(self._model.model):
-                batch = batch[: self._fitting([waiting[i] for i in batch])]
+                memory = measure_memory(self._model, None)
+                rows = [Row(waiting[i]) for i in batch]
+                batch = batch[: max(1, memory.fitting(rows, self._room))]
                 answers = self._batch(prefix, [waiting[i] for i in batch])
             if answers is None:
                 continue
             yield from zip(batch, answers, strict=True)
             start += len(batch)
 
-    def _fitting(self, prompts: Sequence[Tokens]) -> int:
-        memory = measure_memory(self._model, None)
-        return max(1, memory.fitting([Row(prompt) for prompt in prompts], self._room))
-
     @property
     def _room(self) -> int:
         return max((len(stem) for stem in self._integers.stems), default=1)
 
-    def _batch(self, prefix: Prefix, prompts: Sequence[Tokens]) -> "list[Answer | int] | None":
+    def _batch(self, prefix: Prefix, prompts: Sequence[Tokens]) -> list[Reading | int] | None:
         """The answers of one batch; `None` where memory ran out and the next is to be smaller."""
         try:
             return self._read(Prompts(self._model, prefix, prompts, room=self._room))
@@ -303,27 +279,27 @@ class Answerer:
             if not is_out_of_memory(error):
                 raise
             if len(prompts) == 1:
-                return [Answer("", (), f"a prompt of {len(prompts[0])} tokens does not fit in the memory")]
+                return [Reading(None, f"a prompt of {len(prompts[0])} tokens does not fit in the memory")]
         # outside the handler, whose traceback holds on to the tensors of the batch
         self._rows_at_most = max(1, len(prompts) // 2)
         if self._model.device.type == "cuda":
             torch.cuda.empty_cache()
         return None
 
-    def _read(self, prompts: Prompts) -> "list[Answer | int]":
+    def _read(self, prompts: Prompts) -> list[Reading | int]:
         first = prompts.first
         likeliest = first.argmax(dim=-1).tolist()
         is_finite = first.isfinite().all(dim=-1).tolist()
         tops = self._integer_tops(prompts) if self._integers.stems else self._token_tops(first)
-        answers: list[Answer | int] = []
+        answers: list[Reading | int] = []
         for token, finite, top in zip(likeliest, is_finite, tops, strict=True):
             text = self._text(token)
             if not finite:
-                answers.append(Answer("", (), "the judging model gives no finite probabilities"))
+                answers.append(Reading(None, "the judging model gives no finite probabilities"))
             elif not text.strip(BLANKS) and token not in self._model.end_tokens:
                 answers.append(token)
             else:
-                answers.append(Answer(text, top))
+                answers.append(_reading(text, top))
         return answers
 
     def _token_tops(self, first: torch.Tensor) -> list[Top]:
@@ -366,7 +342,7 @@ DECIMALS = 4
 
 
 class LocalJudge:
-    """Scores by a local model's probabilities; satisfies `massact.judges.base.Judge`."""
+    """Scores by a local model's probabilities; satisfies `massact.judges.Judge`."""
 
     def __init__(self, name: str, source: ModelSource, rubric: Rubric, *, batch_rows: int = 0) -> None:
         """
@@ -395,7 +371,6 @@ class LocalJudge:
         return self._usage
 
     def prepare(self) -> None:
-        """Load the model."""
         self._source.load()
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
@@ -420,15 +395,29 @@ class LocalJudge:
         distinct = list(dict.fromkeys(prompts))
         with model_lock(model.model):
             encoded = [encode_chat(model, prompt) for prompt in distinct]
-        answers = answerer.answer(encoded)
+        readings = answerer.answer(encoded)
         self._usage += Usage(sum(map(len, encoded)), len(encoded), len(encoded))
-        return {prompt: _reading(answer) for prompt, answer in zip(distinct, answers, strict=True)}
+        return dict(zip(distinct, readings, strict=True))
 
 
-def _reading(answer: Answer) -> Reading:
-    if answer.failure is not None:
-        return Reading(None, answer.failure)
-    reading = read_weights(answer.text, answer.top)
+def _reading(text: str, top: Top) -> Reading:
+    reading = read_weights(text, top)
     if reading.score is None or not math.isfinite(reading.score):
         return Reading(None, reading.reason or "the judge's score is no number")
     return Reading(round(reading.score, DECIMALS))
+
+
+def open_hub_judge(config: JudgeConfig, subject: Subject) -> LocalJudge:
+    """`hf:MODEL`; see `massact.judges.open_judge`."""
+    source = hub_source(subject.resolve(config.model), revision=config.revision, options=config.load)
+    return LocalJudge(config.name, source, Rubric.of(config, subject), batch_rows=config.batch_rows)
+
+
+def open_self_judge(config: JudgeConfig, subject: Subject) -> LocalJudge:
+    """`self`; likewise."""
+    if subject.steered is None:
+        raise ConfigError(
+            "the judge self is the steered model: name the model whose responses it is to judge"
+        )
+    rubric = Rubric.of(config, subject)
+    return LocalJudge(config.name, subject.steered, rubric, batch_rows=config.batch_rows)

@@ -22,7 +22,7 @@ from massact.config import JudgeConfig
 from massact.domain import JudgeIdentity
 from massact.errors import ConfigError, JudgeError
 from massact.json_text import parse_json
-from massact.judges.base import Exchange, Usage, Verdict
+from massact.judges import Exchange, Subject, Usage, Verdict
 from massact.judges.reading import TOP_LOGPROBS, Completion, Reading, read_completion
 from massact.judges.rubric import Rubric
 from massact.keys import digest
@@ -122,7 +122,6 @@ class OpenAIJudge:
 
     @property
     def usage(self) -> Usage:
-        """Tokens and calls since the judge was built."""
         return Usage(**self._spent)
 
     def prepare(self) -> None:
@@ -206,11 +205,6 @@ class OpenAIJudge:
         )
 
     def _completion(self, payload: Any) -> Completion:
-        """A decoded response, read.
-
-        Raises:
-            ValueError: it is of another shape.
-        """
         return read_completion(payload)
 
     def _adapt(self, err: Exception, options: dict[str, Any]) -> None:
@@ -236,11 +230,6 @@ class OpenAIJudge:
             _log.warning("%s %s", self._host, what)
 
     def _read(self, body: bytes) -> Reading:
-        """Count an answer and read its score.
-
-        Raises:
-            ValueError: it is of another shape.
-        """
         self._spend(calls=1)
         try:
             answer = self._completion(parse_json(body, allow_nan=True))
@@ -257,11 +246,7 @@ class OpenAIJudge:
             self._spent.update(counts)
 
     def _give_up(self, err: Exception) -> Reading:
-        """The reason why one prompt has no score.
-
-        Raises:
-            JudgeError: no prompt will ever have one.
-        """
+        """The reason why one prompt has no score."""
         status: int | None = getattr(err, "status_code", None)
         message = self._redact(" ".join(_message(err).split()))[:300]
         hint = _HINTS.get(status or 0) or _HINTS.get(getattr(err, "code", None) or "")
@@ -284,11 +269,6 @@ class OpenAIJudge:
 
 
 def _check(config: JudgeConfig) -> None:
-    """Refuse settings that cannot work.
-
-    Raises:
-        ConfigError: such a setting; its value is not shown where it may be a key.
-    """
     if not config.model.strip():
         raise ConfigError("the judge openai: names no model; write one, such as openai:gpt-4.1-mini")
     if config.base_url is not None:
@@ -339,11 +319,7 @@ def _words(body: Any) -> str:
 
 
 def _split(base_url: str) -> SplitResult:
-    """The parts of a base URL.
-
-    Raises:
-        ConfigError: it is none, or it holds more than an address (it is part of keys, messages and logs).
-    """
+    """The parts of a base URL."""
     try:
         parts = urlsplit(base_url)
         is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -388,3 +364,7 @@ def _read_key(variable: str, host: str) -> str:
     if not re.fullmatch(r"[!-~]+", key):
         raise ConfigError(f"the environment variable {variable} holds a character that no key has")
     return key
+
+
+def open_openai_judge(config: JudgeConfig, subject: Subject) -> OpenAIJudge:
+    return OpenAIJudge(config, Rubric.of(config, subject))

@@ -135,30 +135,11 @@ def read_completion(payload: Any) -> Completion:
         raise ValueError(f"not a chat completion: {err!r}") from err
 
 
-def read_answer(text: str, top: Sequence[tuple[str, float]] | None, *, is_cut: bool = False) -> Reading:
-    """The score in a judge's answer.
-
-    With probabilities, the mean of the integers 0 to 100 among the most probable tokens, weighted by probability
-    (G-Eval, arXiv:2303.16634, section 2; with integers 0 to 100 and a least weight as in Persona Vectors,
-    arXiv:2507.21509). Spellings of one integer, ` 85` and `85`, add up. The integer in the text is the score
-    where there are none, and where the answer shows that its tokenizer takes several tokens for it (Gemma and
-    Qwen write `85` as two): the mean over `8` and `9` would take 85 for 8.
-
-    Args:
-        text: The whole answer.
-        top: Token and probability, 0 to 1, at the answer's first position; `None` where not given.
-        is_cut: The answer ended because it reached its length limit.
-    """
-    message = _Message(text, refusal="", has_thoughts=False)
-    if not top:
-        return _read(message, (), (), is_cut=is_cut)[0]
-    begins = [pair for pair in top if _core(text).startswith(_core(pair[0]))]
-    written = max(begins, key=lambda pair: pair[1])[0] if begins else text
-    return _read(message, [written], [top], is_cut=is_cut)[0]
-
-
 def read_weights(text: str, top: Iterable[tuple[str, float]]) -> Reading:
     """The mean of the integers among an answer's probable beginnings, each of which is a whole integer.
+
+    Weighted by probability (G-Eval, arXiv:2303.16634, section 2; with integers 0 to 100 and a least weight as in
+    Persona Vectors, arXiv:2507.21509). Spellings of one integer, ` 85` and `85`, add up.
 
     Args:
         text: What the answer most probably begins with, for the reason.
@@ -176,11 +157,7 @@ def read_weights(text: str, top: Iterable[tuple[str, float]]) -> Reading:
 
 
 def _read_message(message: Mapping[str, Any], *, has_thoughts: bool) -> _Message:
-    """The parts of a message; content may be a text, a list of parts, or missing.
-
-    Raises:
-        TypeError: content is of another kind.
-    """
+    """The parts of a message; content may be a text, a list of parts, or missing."""
     content, refusal = message.get("content"), str(message.get("refusal") or "")
     text = content or ""
     if isinstance(text, list):
@@ -232,6 +209,9 @@ def _of_number(
     text: str, value: int, token: str, top: Sequence[tuple[str, float]]
 ) -> tuple[Reading, str | None]:
     """The score where the token that the text's number begins with, and what else it might have been, is known.
+
+    The integer in the text is the score where the answer shows that its tokenizer takes several tokens for it (Gemma
+    and Qwen write `85` as two): the mean over `8` and `9` would take 85 for 8.
 
     An answer of one digit does not show whether its tokenizer would write 85 as one token. Its score goes over from
     the digit to the mean as the probability of longer integers, which only such a tokenizer has, goes from nothing

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from string import Formatter
 from typing import Any
 
+from massact.config import JudgeConfig
 from massact.errors import DataError
-from massact.judges.base import Exchange, Verdict
+from massact.judges import Exchange, Subject, Verdict
 from massact.judges.reading import CHAT_MARKUP, MIN_INTEGER_WEIGHT, TOP_LOGPROBS, Reading
 from massact.keys import digest
 
@@ -115,6 +116,11 @@ class Rubric:
     brace is written twice, as for `str.format`."""
     relevance: bool = False
     """Whether a third prompt asks if the response takes up its question, and so caps coherence."""
+
+    @classmethod
+    def of(cls, config: JudgeConfig, subject: Subject) -> "Rubric":
+        """What a judge of the experiment file asks about a trait."""
+        return cls(subject.definition, subject.eval_prompt, config.relevance)
 
     def __post_init__(self) -> None:
         if self.eval_prompt is not None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from massact.config import JudgeConfig
 from massact.domain import JudgeIdentity
 from massact.errors import ConfigError
-from massact.judges.base import Exchange
+from massact.judges import Exchange, Subject
 from massact.judges.openai import OpenAIJudge, address_in_identity
 from massact.judges.reading import Completion, Reading
 from massact.judges.rubric import COHERENCE, LEAST_RELEVANCE, RELEVANCE, RELEVANCE_CAP, TRAIT, Rubric, quote
@@ -35,7 +35,7 @@ _LEAST_SUM = 0.99
 
 
 class SystemOneJudge(OpenAIJudge):
-    """Scores trait and coherence with one question each; satisfies `massact.judges.base.Judge`.
+    """Scores trait and coherence with one question each; satisfies `massact.judges.Judge`.
 
     Raises:
         ConfigError: no server is named, or see `OpenAIJudge`.
@@ -52,7 +52,6 @@ class SystemOneJudge(OpenAIJudge):
 
     @property
     def identity(self) -> JudgeIdentity:
-        """Who judges, with the server's address."""
         example, model = Exchange("{question}", "{answer}"), self._config.model
         asked: dict[str, Any] = {"version": SYSTEMONE_VERSION, "asked": self._prompts(example)}
         if self._rubric.relevance:
@@ -133,3 +132,7 @@ def _data_alone(rules: str) -> str:
 def _as_json(state: str, instructions: str, levels: list[str]) -> str:
     question = {"type": "score", "instructions": instructions, "criteria": levels}
     return json.dumps({"state": state, "questions": {_NAME: question}})
+
+
+def open_systemone_judge(config: JudgeConfig, subject: Subject) -> SystemOneJudge:
+    return SystemOneJudge(config, Rubric.of(config, subject))

@@ -29,9 +29,8 @@ from massact.report.before_after import BeforeAfter
 from massact.report.coefficients import RelativeStrength
 from massact.report.curve import CleaningCurve
 from massact.report.evidence import Evidence, Place
-from massact.report.heat_maps import HeatMap, mapped_labels
+from massact.report.heat_maps import ByWindow, HeatMap, mapped_labels
 from massact.report.massive import MassiveDims, MassiveEnergy
-from massact.report.positions import ByWindow
 from massact.report.published import Published
 from massact.report.section import Figure as ReportFigure
 from massact.report.section import drawing
@@ -188,7 +187,6 @@ def _drawn(figure: ReportFigure, lacking: str) -> "Figure":
 
 
 def _place(evidence: Evidence) -> Place:
-    """The one place that there is."""
     places = [(place.model, place.trait, place.position) for place in evidence.run_places]
     how = 'models=("NAME",), positions=("response[:5]",)'
     return Place(*_only_one(places, "model, trait and position", how))

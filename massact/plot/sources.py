@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
@@ -25,8 +26,8 @@ from massact.query import Answer, Answers, Evaluations, Filters, Point
 from massact.query.load import EVERYTHING, declared_by_data, named_file, normalised
 from massact.query.stats.intervals import Believed
 from massact.query.stats.paired import QuestionScores
-from massact.report.evidence import Evidence, Facts, Place, VectorFact, vector_facts
-from massact.store.read import RunStore, open_store, stored_runs
+from massact.report.evidence import Evidence, Facts, Place, energies_of
+from massact.store.read import open_store, stored_runs
 from massact.store.read.base import FINISHED, Stored
 from massact.store.schema import Artifact, EvaluationRow, Kind, PublishedRow
 from massact.vectors.massive_dims import Calibration, parse_calibration
@@ -87,8 +88,7 @@ def _of_store(
 ) -> Evidence:
     path = named_file(source)
     file = load_experiment(path) if path else None
-    store = open_store(uri)
-    try:
+    with closing(open_store(uri)) as store:
         name = as_held(file.name if file else str(source), store.experiments())
         declared = declared_by_data(file) if file else store.declared(name)
         if floor is None:
@@ -107,21 +107,16 @@ def _of_store(
                 "store holds"
             )
         answers = _admitted(answers, only).with_scores(store, floor)
-        vectors = _energies(store, answers, name) if of_energies else ()
+        wanted = {point.run_id for point in answers.evaluations} if of_energies else set[str]()
+        stored = store.evaluations(name) if wanted else ()
+        energies = energies_of(evaluation.row for evaluation in stored if evaluation.run_id in wanted)
         for warning in store.warnings:
             warnings.warn(warning, stacklevel=4)
-    finally:
-        store.close()
     samples = answers.evaluations.samples.values()
     experiment = replace(file, coherence_floor=floor) if file else _undeclared(floor, samples)
-    evidence = Evidence.of(experiment, answers, facts=Facts(published=published, vectors=vectors))
+    evidence = Evidence.of(experiment, answers, facts=Facts(published=published, energies=energies))
     # a filter admits only a part of what the file declares
     return replace(evidence, answers=replace(evidence.answers, groups=answers.groups))
-
-
-def _energies(store: RunStore, answers: Answers, name: str) -> tuple[VectorFact, ...]:
-    wanted = {point.run_id for point in answers.evaluations}
-    return vector_facts(stored.row for stored in store.evaluations(name) if stored.run_id in wanted)
 
 
 def _admitted(answers: Answers, only: Filters) -> Answers:
@@ -161,12 +156,16 @@ def _of_frame(frame: "pd.DataFrame", only: Filters, floor: float, *, of_energies
     if of_energies:
         _check(frame, _ENERGY, "give the experiment, whose store has all")
         rows = [_row(record) for record in records if {"massive_energy", "layer"} <= record.keys()]
-        vectors = tuple(fact for fact in vector_facts(rows) if _admits(only, fact))
+        energies = energies_of(row for row in rows if _admits(only, row))
         answers = Answers(evaluations=Evaluations(), coefficient_ranges={})
-        return Evidence.of(_undeclared(floor, rows), answers, facts=Facts(vectors=vectors))
+        return Evidence.of(_undeclared(floor, rows), answers, facts=Facts(energies=energies))
     published = tuple(_published(frame, records)) if is_published else ()
     # beside a published figure only our own is one of ours
-    forms = [form for form in (_OURS if is_published else _FORMS) if _has(frame, *form)]
+    forms = [
+        (label, prefix)
+        for label, prefix in (_OURS if is_published else _FORMS)
+        if {label, *_PLACE, *(prefix + name for name in _POINT)} <= set(frame.columns)
+    ]
     if not forms and not published:
         frames = "massact.runs(…).to_frame() and the frames of the other answers have what figures need"
         _check(frame, ("label", *_PLACE, *_POINT), frames)
@@ -180,13 +179,9 @@ def _of_frame(frame: "pd.DataFrame", only: Filters, floor: float, *, of_energies
     return replace(evidence, _beliefs=beliefs)
 
 
-def _admits(only: Filters, fact: VectorFact) -> bool:
-    group = Group(fact.model, fact.trait, fact.position, fact.label)
-    return normalised(only).admits_group(group) and (not only.layers or fact.layer in only.layers)
-
-
-def _has(frame: "pd.DataFrame", label: str, prefix: str) -> bool:
-    return {label, *_PLACE, *(prefix + name for name in _POINT)} <= set(frame.columns)
+def _admits(only: Filters, row: EvaluationRow) -> bool:
+    group = Group(row.model, row.trait, row.position or "", row.label or "")
+    return normalised(only).admits_group(group) and (not only.layers or row.layer in only.layers)
 
 
 def _check(frame: "pd.DataFrame", wanted: Iterable[str], remedy: str, what: str = "the DataFrame") -> None:
@@ -283,12 +278,9 @@ def _stored_calibrations(source: str | Path, uri: str) -> dict[str, Calibration]
 
     path = named_file(source)
     name = load_experiment(path).name if path else str(source)
-    store = open_store(uri)
-    try:
+    with closing(open_store(uri)) as store:
         name = as_held(name, store.experiments())
         runs = {stored.row.model: stored.run_id for stored in store.stages(Kind.CALIBRATION, name)}
-    finally:
-        store.close()
     folders = {run.run_id: run.artifact_uri for run in stored_runs(uri, name, Kind.CALIBRATION, tags=())}
     return {
         model: _calibration(fetch_from(folders[run_id], Artifact.CALIBRATION, tracking_uri=uri))[1]

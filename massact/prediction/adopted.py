@@ -79,14 +79,10 @@ def parse_prior(text: str, source: str) -> AdoptedPrior:
     )
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 _Rule = tuple[Callable[[Any], object], str]
 """What holds of a value, and what is said where it does not."""
 _ANY: _Rule = (lambda _value: True, "")
-_NUMBER: _Rule = (_is_number, "is not a number")
+_NUMBER: _Rule = (lambda value: type(value) in (int, float), "is not a number")
 _POSITIVE: _Rule = (lambda value: value > 0, "is not above 0")
 _COUNT: _Rule = (lambda value: type(value) is int and value > 0, "is not a whole number above 0")
 _PRIOR: dict[str, tuple[_Rule, ...]] = {

@@ -55,7 +55,6 @@ class RelativeStrengthPrior:
     source: str = "relative strength"
 
     def expect(self, facts: VectorFacts) -> Expectation:
-        """See `Prior`."""
         unit = facts.unit_strength
         if not unit > 0:
             raise ValueError(

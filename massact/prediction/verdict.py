@@ -46,7 +46,6 @@ _UNITS: dict[str, Callable[[VectorFacts], float]] = {
 
 
 def log_of(case: Case, target: Target) -> float:
-    """The logarithm of the coefficient that was found."""
     return math.log(getattr(case.outcome, target))
 
 
@@ -59,7 +58,6 @@ def fit_constant(cases: Sequence[Case], target: Target, form: str) -> float:
 
 
 def groups_of(cases: Sequence[Case]) -> list[Group]:
-    """The models and traits, sorted."""
     return sorted({case.group for case in cases})
 
 
@@ -178,8 +176,6 @@ def _by_group(cases: Sequence[Case], values: Sequence[float]) -> list[list[float
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is concluded of one target."""
-
     target: Target
     form: str
     """What is expected from now on: `relative_strength` (refitted) or `given`."""
@@ -248,7 +244,6 @@ def resolution(cases: Sequence[Case]) -> float:
 
 
 def adopt(trial: Trial, decisions: Sequence[Decision], *, experiment: str, floor: float) -> AdoptedPrior:
-    """The prior that the decisions amount to."""
     best, cliff = (decision.part for decision in decisions)
     return AdoptedPrior(
         experiment=experiment,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 from massact.labels import format_label, parse_label
 from massact.query import ComparisonRow, Point
-from massact.report.evidence import TIE_POINTS, Evidence, Place, counted, group_at, place_of
-from massact.report.figure_style import BLUE, INK, ORANGE, QUIET, draw_interval, legend_below, panel_grid
+from massact.report import style
+from massact.report.evidence import TIE_POINTS, Evidence, Place, counted, group_at, once, place_of
 from massact.report.section import (
     MOST_PANELS,
     Cell,
@@ -38,7 +38,7 @@ _LACKS = {
     "ok": ("", "a delta is missing"),
 }
 """What is said of a label in a state, and of two in the same."""
-_BARS = (("uncleaned", QUIET), ("cleaned after", ORANGE), ("cleaned before", BLUE))
+_BARS = (("uncleaned", style.QUIET), ("cleaned after", style.ORANGE), ("cleaned before", style.BLUE))
 
 
 def before_after_section(evidence: Evidence) -> Section:
@@ -55,20 +55,16 @@ def before_after_section(evidence: Evidence) -> Section:
     )
 
 
+@once
 def comparisons(evidence: Evidence) -> list[ComparisonRow]:
     """Clean-before against clean-after wherever clean-before is declared or was run."""
-
-    def compared() -> list[ComparisonRow]:
-        declared = set(evidence.answers.groups)
-        order = {place: index for index, place in enumerate(evidence.places())}
-        rows = [
-            row
-            for row in evidence.compare()
-            if row.status_a != "missing" or group_at(place_of(row), row.label_a) in declared
-        ]
-        return sorted(rows, key=lambda row: order[place_of(row)])
-
-    return evidence.once("comparisons", compared)
+    declared = set(evidence.answers.groups)
+    rows = [
+        row
+        for row in evidence.compare()
+        if row.status_a != "missing" or group_at(place_of(row), row.label_a) in declared
+    ]
+    return evidence.in_order(rows)
 
 
 def before_after_table(evidence: Evidence) -> Table:
@@ -163,14 +159,14 @@ class BeforeAfter:
     def draw(self) -> "Drawing":
         shown = {place: self.data[place] for place in key_places(self.evidence, self.data, self.most)}
         titles = [self.evidence.name(place) for place in shown]
-        figure, panels = panel_grid(titles, 3.4, "best delta at the floor")
+        figure, panels = style.panel_grid(titles, 3.4, "best delta at the floor")
         for axes, rows in zip(panels, shown.values(), strict=True):
             for index, row in enumerate(rows):
                 self._bars(axes, row, index)
             axes.set_xticks(range(len(rows)), [_pair_name(row) for row in rows])
             axes.tick_params(axis="x", length=0)
             axes.grid(visible=False, axis="x")
-            axes.axhline(0, color=INK, linewidth=0.8)
+            axes.axhline(0, color=style.INK, linewidth=0.8)
             axes.margins(y=0.18)
         bests = [three_bests(self.evidence, row) for rows in shown.values() for row in rows]
         square = {"marker": "s", "markersize": 9, "linestyle": ""}
@@ -179,7 +175,7 @@ class BeforeAfter:
             for i, (name, colour) in enumerate(_BARS)
             if any(three[i][1] for three in bests)
         ]
-        legend_below(figure, entries, 3)
+        style.legend_below(figure, entries, 3)
         return figure
 
     def _bars(self, axes: "Axes", row: ComparisonRow, index: int) -> None:
@@ -189,18 +185,18 @@ class BeforeAfter:
             if best is None or best.delta is None:
                 if label in self.evidence.labels(place):  # else its absence says nothing
                     axes.annotate("no result", (x, 0), xytext=(0, 4), textcoords="offset points", rotation=90,
-                                  ha="center", va="bottom", fontsize=8, color=INK)  # fmt: skip
+                                  ha="center", va="bottom", fontsize=8, color=style.INK)  # fmt: skip
                 continue
             # two bars of one vector are not there to be compared
             is_twin = row.same_vector is not None and offset >= 0
             axes.bar(x, best.delta, width=0.25, color=colour, alpha=0.45 if is_twin else 1.0)
             interval = self.evidence.interval(place, label)
-            draw_interval(axes, best, interval, x, INK)
+            style.draw_interval(axes, best, interval, x, style.INK)
             is_up = best.delta >= 0
             end = max(best.delta, *interval or (0.0,)) if is_up else min(best.delta, *interval or (0.0,))
             text = f"{signed(best.delta, 0)}\n@ {number(best.coherence_mean, '.0f')}"
             axes.annotate(text, (x, end), xytext=(0, 2 if is_up else -2), textcoords="offset points", ha="center",
-                          va="bottom" if is_up else "top", fontsize=7.5, color=INK)  # fmt: skip
+                          va="bottom" if is_up else "top", fontsize=7.5, color=style.INK)  # fmt: skip
 
     def caption(self) -> str:
         return (
@@ -209,7 +205,6 @@ class BeforeAfter:
         )
 
     def alt(self) -> str:
-        """Per pair the three bests."""
         words = []
         for row in comparisons(self.evidence):
             place = place_of(row)

@@ -26,8 +26,6 @@ _FILLED_STEPS = (1, 2, 3)
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """One line of a checklist."""
-
     name: str
     """Short, for tags."""
     text: str

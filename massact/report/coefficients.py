@@ -12,17 +12,8 @@ from massact.domain import LEAST_EFFECT
 from massact.query import BestRow, CoefficientRatio
 from massact.query.questions.coefficients import tells
 from massact.query.rows import AnyPoint
+from massact.report import style
 from massact.report.evidence import RANDOM, Evidence, Place, counted, place_of
-from massact.report.figure_style import (
-    INK,
-    MARKERS,
-    SERIES,
-    Look,
-    legend_below,
-    log_coefficients,
-    method_of,
-    methods_of,
-)
 from massact.report.section import MISSING, Cell, Section, Table, at_coefficient, number
 from massact.report.trade_off import draw_line, label_lines, some_words, two_rows
 from massact.store.schema import StoredPoint
@@ -62,12 +53,7 @@ class Spread:
 def current_ratios(evidence: Evidence) -> tuple[list[CoefficientRatio], list[CoefficientRatio]]:
     """mean_diff over probe, and top dim cleaned over none, each in its place's setting."""
     answer = evidence.coefficients()
-    order = {place: index for index, place in enumerate(evidence.places())}
-    ratios, shifts = (
-        sorted(rows, key=lambda row: order[place_of(row)])
-        for rows in (answer.method_ratios, answer.cleaning_shifts)
-    )
-    return ratios, shifts
+    return evidence.in_order(answer.method_ratios), evidence.in_order(answer.cleaning_shifts)
 
 
 def effective_bests(evidence: Evidence) -> list[BestRow]:
@@ -173,7 +159,6 @@ class RelativeStrength:
 
     @cached_property
     def data(self) -> list[tuple[Place, str, list[StoredPoint]]]:
-        """The line of each label at each place."""
         return [
             (place, label, points)
             for place, stratum in sorted(self.evidence.strata.items())
@@ -182,25 +167,33 @@ class RelativeStrength:
 
     def draw(self) -> "Drawing":
         evidence = self.evidence
-        methods = methods_of((label for _, label, _ in self.data), with_random=True)
+        methods = style.methods_of((label for _, label, _ in self.data), with_random=True)
         with_lines = {place.model for place, _, _ in self.data}
         declared = [model.name for model in evidence.experiment.models if model.name in with_lines]
         models = list(dict.fromkeys([*declared, *sorted(with_lines)]))
-        looks: dict[str, Look] = {
-            model: {"color": SERIES[i % len(SERIES)], "marker": MARKERS[i % len(MARKERS)]}
+        looks: dict[str, style.Look] = {
+            model: {
+                "color": style.SERIES[i % len(style.SERIES)],
+                "marker": style.MARKERS[i % len(style.MARKERS)],
+            }
             for i, model in enumerate(models)
         }
         figure, axes = two_rows(methods, evidence.floor)
         for place, label, points in self.data:
             look = {"color": looks[place.model]["color"], "alpha": 0.35, "linewidth": 1.0}
-            column = axes[:, methods.index(method_of(label))]
+            column = axes[:, methods.index(style.method_of(label))]
             draw_line(column, points, evidence.floor, look=look, x_of=_strength, with_points=False)
         for panel in axes[1]:
             panel.set_xlabel("relative strength")
-        log_coefficients(
+        style.log_coefficients(
             axes[1, 0], [_strength(point) or 0.0 for _, _, points in self.data for point in points]
         )
-        edge: Look = {"markersize": 6, "markeredgecolor": "white", "markeredgewidth": 0.6, "alpha": 0.85}
+        edge: style.Look = {
+            "markersize": 6,
+            "markeredgecolor": "white",
+            "markeredgewidth": 0.6,
+            "alpha": 0.85,
+        }
         for row in effective_bests(evidence):
             if row.relative_strength is not None and row.method in methods:
                 column = axes[:, methods.index(row.method)]
@@ -210,11 +203,11 @@ class RelativeStrength:
         entries = [(f"{model} (marker: a best)", look) for model, look in looks.items()]
         strength = spreads(evidence)[-1].strength if spreads(evidence) else None
         if strength is not None:  # what one value for every vector would be
-            dots: Look = {"color": INK, "linestyle": (0, (1, 2)), "linewidth": 0.9}
+            dots: style.Look = {"color": style.INK, "linestyle": (0, (1, 2)), "linewidth": 0.9}
             for panel in axes.flat:
                 panel.axvline(strength, zorder=1, **dots)
             entries.append((f"median of the bests, {strength:.2f}", dots))
-        legend_below(figure, entries, 3)
+        style.legend_below(figure, entries, 3)
         return figure
 
     def caption(self) -> str:

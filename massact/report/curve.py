@@ -9,16 +9,8 @@ from typing import TYPE_CHECKING
 from massact.domain import AllDims, Scope, When
 from massact.query import CurveRow
 from massact.query.groups import recipe_of
-from massact.report.evidence import Evidence, Place, place_of
-from massact.report.figure_style import (
-    INK,
-    MARKERS,
-    Look,
-    draw_interval,
-    legend_below,
-    method_colour,
-    panel_grid,
-)
+from massact.report import style
+from massact.report.evidence import Evidence, Place, once, place_of
 from massact.report.published import PrintedPlace, printed_places
 from massact.report.section import (
     MOST_PANELS,
@@ -60,8 +52,6 @@ def curve_section(evidence: Evidence) -> Section:
 
 @dataclass(frozen=True, slots=True, order=True)
 class CurveKind:
-    """One line of the cleaning curve."""
-
     method: str
     when: When
     scope: Scope
@@ -72,9 +62,12 @@ class CurveKind:
         return f"{self.method}{', before' if self.when == 'before' else ''}{scope}"
 
     @property
-    def look(self) -> Look:
+    def look(self) -> style.Look:
         dashes = {("after", "uniform"): "-", ("before", "uniform"): "--", ("after", "layer"): ":"}
-        return {"color": method_colour(self.method), "linestyle": dashes.get((self.when, self.scope), "-.")}
+        return {
+            "color": style.method_colour(self.method),
+            "linestyle": dashes.get((self.when, self.scope), "-."),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +84,12 @@ class Curve:
         return (*numbers, "all") if "all" in steps else tuple(numbers)
 
     def at(self, step: int | AllDims) -> dict[CurveKind, CurveRow]:
-        """The points of a step."""
         return {kind: row for kind, rows in self.lines.items() for row in rows if row.n_dims == step}
 
 
+@once
 def cleaning_curves(evidence: Evidence) -> list[Curve]:
     """The curves of each place where a method has at least two cleaned steps declared or run."""
-    return evidence.once("curves", lambda: _cleaning_curves(evidence))
-
-
-def _cleaning_curves(evidence: Evidence) -> list[Curve]:
     labels = {place: set(evidence.labels(place)) for place in evidence.places()}
     lines: dict[Place, dict[CurveKind, tuple[CurveRow, ...]]] = {place: {} for place in labels}
     cleanings = (
@@ -118,7 +107,6 @@ def _cleaning_curves(evidence: Evidence) -> list[Curve]:
 
 
 def _table(evidence: Evidence, curve: Curve) -> Table:
-    """A column per method."""
     rows: list[Row] = []
     for step in curve.steps:
         points = curve.at(step)
@@ -152,7 +140,6 @@ class CleaningCurve:
 
     @cached_property
     def data(self) -> dict[Place, Curve]:
-        """The curves that have a result."""
         curves = cleaning_curves(self.evidence)
         return {
             curve.place: curve
@@ -166,7 +153,7 @@ class CleaningCurve:
         printed = {place.our_place: place for place in printed_places(evidence)}
         sources: dict[str, str] = {}
         titles = [evidence.name(curve.place) for curve in shown]
-        figure, panels = panel_grid(titles, 3.0, "best delta at the floor")
+        figure, panels = style.panel_grid(titles, 3.0, "best delta at the floor")
         for axes, curve in zip(panels, shown, strict=True):
             for index, kind in enumerate(curve.lines):
                 self._line(axes, curve, kind, index)
@@ -175,13 +162,13 @@ class CleaningCurve:
             axes.set_xticks(range(len(curve.steps)), [str(step) for step in curve.steps])
             axes.set_xlabel("massive dims cleaned")
             # from zero, so that noise of a point does not look like a cliff
-            axes.axhline(0, color=INK, linewidth=0.8, zorder=1)
+            axes.axhline(0, color=style.INK, linewidth=0.8, zorder=1)
             axes.margins(x=0.08, y=0.15)
-        legend_below(figure, _entries(shown, sources), 4)
+        style.legend_below(figure, _entries(shown, sources), 4)
         return figure
 
     def _line(self, axes: "Axes", curve: Curve, kind: CurveKind, index: int) -> None:
-        colour = method_colour(kind.method)
+        colour = style.method_colour(kind.method)
         heights = []
         for x, step in enumerate(curve.steps):
             row = curve.at(step).get(kind)
@@ -191,7 +178,7 @@ class CleaningCurve:
                 # a step without a result is marked at the foot, it is no zero
                 axes.plot(x, 0.03 + 0.06 * index, "x", color=colour, transform=axes.get_xaxis_transform())
             if row is not None and best is not None:
-                draw_interval(axes, best, self.evidence.interval(curve.place, row.label), x, colour)
+                style.draw_interval(axes, best, self.evidence.interval(curve.place, row.label), x, colour)
         axes.plot(range(len(heights)), heights, marker="o", **kind.look)
         if len(curve.lines) > _ANNOTATED_LINES:
             return  # numbers of more lines would lie on each other; the table has them
@@ -235,17 +222,17 @@ def _draw_published(
     for row in curve.lines[kind]:
         label = by_label.get(row.label)
         for source, figures in label.by_source.items() if label else ():
-            marker = sources.setdefault(source, MARKERS[(len(sources) + 1) % len(MARKERS)])
+            marker = sources.setdefault(source, style.MARKERS[(len(sources) + 1) % len(style.MARKERS)])
             axes.plot(curve.steps.index(row.n_dims) + 0.14, figures[0].delta or 0.0, marker=marker, markersize=5,
-                      color=method_colour(kind.method), markerfacecolor="none", linestyle="")  # fmt: skip
+                      color=style.method_colour(kind.method), markerfacecolor="none", linestyle="")  # fmt: skip
 
 
-def _entries(curves: Sequence[Curve], sources: dict[str, str]) -> list[tuple[str, Look]]:
+def _entries(curves: Sequence[Curve], sources: dict[str, str]) -> list[tuple[str, style.Look]]:
     """Of the legend: only what is drawn."""
     lines = [(kind, rows) for curve in curves for kind, rows in curve.lines.items()]
     kinds = sorted({kind for kind, rows in lines if any(row.best for row in rows)})
-    entries: list[tuple[str, Look]] = [(kind.name, {"marker": "o", **kind.look}) for kind in kinds]
+    entries: list[tuple[str, style.Look]] = [(kind.name, {"marker": "o", **kind.look}) for kind in kinds]
     if any(row.best is None for _, rows in lines for row in rows):
-        entries.append(("no result at the floor", {"color": INK, "marker": "x", "linestyle": ""}))
-    hollow: Look = {"color": INK, "markerfacecolor": "none", "linestyle": ""}
+        entries.append(("no result at the floor", {"color": style.INK, "marker": "x", "linestyle": ""}))
+    hollow: style.Look = {"color": style.INK, "markerfacecolor": "none", "linestyle": ""}
     return entries + [(f"published: {name}", hollow | {"marker": marker}) for name, marker in sources.items()]

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import wraps
 from typing import Any, Literal, Protocol, TypeVar
 
 from massact.config import Experiment
@@ -53,8 +54,6 @@ TIE_POINTS = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """A response shown in the report."""
-
     title: str
     question: str
     response: str
@@ -71,34 +70,31 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class SampleRow:
-    """Samples side by side."""
-
     place: str
     samples: tuple[Sample, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class VectorFact:
-    """Where one vector's energy lies."""
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """Where labels are compared."""
 
     model: str
     trait: str
     position: str
-    label: str
-    layer: int
-    massive_energy: float
-    """Share of its squared norm in the massive dims of the uniform list, 0 to 1."""
 
 
-def vector_facts(rows: Iterable[EvaluationRow]) -> tuple[VectorFact, ...]:
-    """Where the energy of each evaluated vector lies, once per layer; the newest where several tell."""
-    facts = {}
-    for row in rows:
-        if row.massive_energy is None or row.layer is None or row.position is None or row.label is None:
-            continue
-        at = (row.model, row.trait, row.position, row.label, row.layer)
-        facts[at] = VectorFact(*at, row.massive_energy)
-    return tuple(facts.values())
+Energies = Mapping[Place, Mapping[str, Mapping[int, float]]]
+"""Share of each vector's squared norm in the massive dims of the uniform list, 0 to 1, by place, label and layer."""
+
+
+def energies_of(rows: Iterable[EvaluationRow]) -> Energies:
+    """Where the energy of each evaluated vector lies, by rising layer; the newest where several tell."""
+    energies: dict[Place, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    for row in sorted(rows, key=lambda row: row.layer or 0):
+        if row.massive_energy is not None and row.layer is not None and row.position and row.label:
+            at = energies[Place(row.model, row.trait, row.position)]
+            at[row.label][row.layer] = row.massive_energy
+    return energies
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +110,6 @@ class CosineMatrix:
     """`[n_labels, n_labels]`, -1 to 1; symmetric."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Commit:
-    """A commit of massact that runs were made by."""
-
-    commit: str
-    """Empty where the runs do not tell."""
-    n_runs: int
-    n_dirty: int
-    """How many of them with changes in the tree that no commit holds."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
     """Where the numbers come from, beside what each row tells of itself."""
@@ -138,8 +123,9 @@ class Provenance:
     """Package to version, of the report."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """How many runs of each kind there are, by its name in words, such as `screenings`."""
-    commits: tuple[Commit, ...] = ()
-    """Of the evaluations; the most runs first."""
+    commits: tuple[tuple[str, int, int], ...] = ()
+    """Of massact, that the evaluations were made by, the most runs first: the commit (empty where the runs do not
+    tell), how many runs, and how many of them with changes in the tree that no commit holds."""
     judging: Mapping[str, float] = field(default_factory=dict)
     """What the judges of the phases' runs were asked, as `JudgeMetric`; empty where no run tells."""
 
@@ -154,7 +140,8 @@ class Facts:
     """By the model's name."""
     published: tuple[PublishedRow, ...] = ()
     """Figures that somebody printed."""
-    vectors: tuple[VectorFact, ...] = ()
+    energies: Energies = field(default_factory=dict)
+    """Of the vectors that were evaluated."""
     label_cosines: tuple[CosineMatrix, ...] = ()
     samples: tuple[Sample, ...] = ()
     provenance: Provenance = Provenance(n_evaluations=0)
@@ -173,15 +160,6 @@ class Facts:
         return tuple(SampleRow(place.partition("\0")[0], tuple(some)) for place, some in rows.items())
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Place:
-    """Where labels are compared."""
-
-    model: str
-    trait: str
-    position: str
-
-
 class HasPlace(Protocol):
     """A row of any answer."""
 
@@ -193,6 +171,19 @@ class HasPlace(Protocol):
     def position(self) -> str: ...
     @property
     def setting(self) -> str | None: ...
+
+
+def once(work: "Callable[[Evidence], T]") -> "Callable[[Evidence], T]":
+    """Of work that several parts of a report need: it is done for the first of them alone."""
+
+    @wraps(work)
+    def done(evidence: "Evidence") -> T:
+        if work not in evidence._done:
+            evidence._done[work] = work(evidence)
+        known: T = evidence._done[work]
+        return known
+
+    return done
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,7 +203,7 @@ class Evidence:
     """Of two vectors by their digests, as `Answers.compare` takes them."""
     _beliefs: dict[tuple[Place, str], Believed] = field(default_factory=dict, repr=False, compare=False)
     """What `interval` has worked out so far: several parts of a report ask for the same."""
-    _done: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _done: dict[object, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     """What `once` has worked out; a copy with other evidence starts anew."""
 
     @classmethod
@@ -270,7 +261,6 @@ class Evidence:
         )
 
     def declares(self, phase: str) -> bool:
-        """Whether the experiment file has the phase."""
         return any(declared.name == phase for declared in self.experiment.phases)
 
     def current(self, rows: Iterable[RowT]) -> tuple[RowT, ...]:
@@ -284,6 +274,10 @@ class Evidence:
             self.strata, key=lambda p: [natural_order(name) for name in (p.model, p.trait, p.position)]
         )
         return tuple(dict.fromkeys([*map(place_of, self.answers.groups), *others]))
+
+    def in_order(self, rows: Iterable[RowT]) -> list[RowT]:
+        order = {place: index for index, place in enumerate(self.places())}
+        return sorted(rows, key=lambda row: order[place_of(row)])
 
     @property
     def run_places(self) -> list[Place]:
@@ -321,21 +315,11 @@ class Evidence:
         stratum = self.strata.get(place)
         return stratum.nearest_miss(label, self.floor) if stratum else None
 
-    def once(self, what: str, work: Callable[[], T]) -> T:
-        """Work that several parts of a report need, done for the first of them alone.
-
-        Args:
-            what: names the work; the same name must always mean the same.
-        """
-        if what not in self._done:
-            self._done[what] = work()
-        done: T = self._done[what]
-        return done
-
     # the questions that a report asks, at its floor and of the current rows alone
 
+    @once
     def gaps(self) -> tuple[GapRow, ...]:
-        return self.once("gaps", lambda: self.current(ask_gaps.of(self.answers, self.floor).rows))
+        return self.current(ask_gaps.of(self.answers, self.floor).rows)
 
     def compare(self, pairs: Sequence[tuple[str, str]] | None = None) -> tuple[ComparisonRow, ...]:
         return self.current(
@@ -347,27 +331,28 @@ class Evidence:
             ask_curve.of(self.answers, self.floor, method=method, when=when, scope=scope).rows
         )
 
+    @once
     def coefficients(self) -> CoefficientsAnswer:
-        def asked() -> CoefficientsAnswer:
-            answer = ask_coefficients.of(self.answers, self.floor)
-            return replace(
-                answer,
-                rows=self.current(answer.rows),
-                method_ratios=self.current(answer.method_ratios),
-                cleaning_shifts=self.current(answer.cleaning_shifts),
-            )
-
-        return self.once("coefficients", asked)
+        answer = ask_coefficients.of(self.answers, self.floor)
+        return replace(
+            answer,
+            rows=self.current(answer.rows),
+            method_ratios=self.current(answer.method_ratios),
+            cleaning_shifts=self.current(answer.cleaning_shifts),
+        )
 
     def confirmations(self) -> ConfirmationsAnswer:
         is_split = self.experiment.confirm_share is not None
         answer = confirmations_of(self.answers, self.floor, is_split=is_split)
         return replace(answer, rows=self.current(answer.rows), places=self.current(answer.places))
 
-    def compare_published(self, model_names: Mapping[str, str]) -> tuple[PublishedComparison, ...]:
+    @once
+    def compare_published(self) -> tuple[PublishedComparison, ...]:
         """Every printed figure, whatever the setting of ours."""
-        published = self.facts.published
-        return compare_published(self.answers, published, self.floor, model_names=model_names).rows
+        names = {name: name for name in self.answers.models}
+        for ours in self.experiment.models:
+            names |= dict.fromkeys((ours.base.reference, ours.instruct.reference, ours.name), ours.name)
+        return compare_published(self.answers, self.facts.published, self.floor, model_names=names).rows
 
     def believed(self, place: Place, label: str) -> Believed:
         """What the scores by question say of a best, its having been picked allowed for."""
@@ -409,12 +394,11 @@ class Evidence:
 
     def _beliefs_of(self, place: Place) -> Beliefs:
         """Of all labels of a place, whatever phase is looked at; there must be scores by question."""
-
-        def believed() -> Beliefs:
+        if place not in self._done:
             assert self.answers.scores is not None
-            return Beliefs(self.whole[place], self.floor, self.answers.scores, self.cosines)
-
-        return self.once(f"beliefs {place}", believed)
+            self._done[place] = Beliefs(self.whole[place], self.floor, self.answers.scores, self.cosines)
+        beliefs: Beliefs = self._done[place]
+        return beliefs
 
     def status(self, place: Place, label: str) -> str:
         """`ok`, `below_floor`, `missing` or `failed`, and `unscored`: evaluated, but without a score."""
@@ -476,7 +460,6 @@ def gain(delta: float | None, direction: Direction | None) -> float:
 
 
 def place_of(row: HasPlace | Group) -> Place:
-    """The place of any row or group."""
     return Place(row.model, row.trait, row.position)
 
 

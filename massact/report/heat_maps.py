@@ -1,27 +1,32 @@
-"""Heat maps: delta at every layer and coefficient of a label, a panel per label.
+"""Where bests lie: delta by layer and coefficient, a map per label; and the best of a label by position window.
 
-A cell below the floor is faded and crossed out; the best is framed. All panels of a place share one scale.
+A map's cell below the floor is faded and crossed out; the best is framed. All panels of a place share one scale.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from massact.query.groups import is_at_floor
-from massact.report.evidence import Evidence, Place, counted
-from massact.report.figure_style import (
-    INK,
-    VERMILLION,
-    Look,
-    filled,
-    ink_on,
-    method_of,
-    methods_of,
-    new_figure,
+from massact.query import Point
+from massact.query.groups import is_at_floor, natural_order
+from massact.report import style
+from massact.report.evidence import RANDOM, Evidence, Place, counted
+from massact.report.section import (
+    MOST_FIGURES,
+    Cell,
+    Row,
+    Section,
+    Table,
+    bracketed,
+    group_cell,
+    key_places,
+    rest_of_pairs,
+    result,
+    signed,
 )
-from massact.report.section import MOST_FIGURES, Section, key_places, signed
 from massact.report.trade_off import best_words, end_words
 from massact.store.schema import StoredPoint
 
@@ -79,8 +84,10 @@ def key_labels(evidence: Evidence, place: Place) -> tuple[str, ...]:
     mapped = mapped_labels(evidence, place)
     bests = evidence.bests(place, mapped)
     tops = [
-        evidence.top(place, {label: best for label, best in bests.items() if method_of(label) == method})
-        for method in methods_of(bests)
+        evidence.top(
+            place, {label: best for label, best in bests.items() if style.method_of(label) == method}
+        )
+        for method in style.methods_of(bests)
     ]
     first = evidence.experiment.phases[0].labels if evidence.experiment.phases else ()
     gains = {label: evidence.gain(place, best.delta) for label, best in bests.items()}
@@ -105,8 +112,6 @@ def _points(evidence: Evidence, place: Place, label: str) -> list[StoredPoint]:
 
 @dataclass(frozen=True, slots=True)
 class HeatGrid:
-    """What one label's heat map shows."""
-
     label: str
     layers: tuple[int, ...]
     coefficients: tuple[float, ...]
@@ -155,10 +160,10 @@ class HeatMap:
         n_columns = min(len(self.data), _PER_ROW)
         n_rows = math.ceil(len(self.data) / n_columns)
         n_layers = min(max(2, *(len(grid.layers) for grid in self.data)), 14)
-        figure, axes = new_figure(
+        figure, axes = style.new_figure(
             (n_rows, n_columns), (3.05 * n_columns + 0.9, n_rows * (0.95 + 0.3 * n_layers) + 0.3)
         )
-        for panel, grid in zip(filled(axes, len(self.data)), self.data, strict=True):
+        for panel, grid in zip(style.filled(axes, len(self.data)), self.data, strict=True):
             self._panel(panel, grid, scale)
             _ticks(panel, grid)
         bar = figure.colorbar(scale, ax=list(axes.flat), shrink=0.8, pad=0.02, aspect=18)
@@ -183,16 +188,16 @@ class HeatMap:
                 crosses += [(x - 0.3, y + 0.3), (x + 0.3, y - 0.3), (math.nan, math.nan)]
             elif len(grid.coefficients) <= _WITH_NUMBERS:
                 text = signed(point.delta, 0)
-                panel.text(x, y, text, ha="center", va="center", fontsize=7, color=ink_on(colour))
+                panel.text(x, y, text, ha="center", va="center", fontsize=7, color=style.ink_on(colour))
         # one collection and one line: a shape for each cell takes most of a report's time
         panel.add_collection(PatchCollection(cells, facecolors=colours, linewidths=0))
-        panel.plot([x for x, _ in crosses], [y for _, y in crosses], color=INK, linewidth=0.8)
+        panel.plot([x for x, _ in crosses], [y for _, y in crosses], color=style.INK, linewidth=0.8)
         best = self.evidence.best(self.place, grid.label)
         if best is not None:
             x, y = grid.at(best.layer, best.coefficient)
             # dashed where the grid ends at the best, so that a better one may lie beyond it
-            look: Look = {
-                "edgecolor": VERMILLION,
+            look: style.Look = {
+                "edgecolor": style.VERMILLION,
                 "linewidth": 2.2,
                 "linestyle": "--" if best.at_grid_end else "-",
             }
@@ -226,3 +231,143 @@ def _ticks(panel: "Axes", grid: HeatGrid) -> None:
     panel.set_xlabel("coefficient")
     panel.set_ylabel("layer")
     panel.tick_params(length=0)
+
+
+_MOST_ROWS = 3
+"""Rows of panels, each of its own model and trait."""
+
+
+def positions_section(evidence: Evidence) -> Section:
+    """Labels against windows: the best of each, its interval and its n."""
+    text = "No label was evaluated at two position windows."
+    every = windows(evidence)
+    if every:
+        text = (
+            "Vectors of one label from another window of tokens. Each has its own best layer and coefficient; bars are "
+            "95 % intervals that allow for the best having been picked."
+        )
+    tables = tuple(_table(evidence, pair) for pair in every)
+    return Section(
+        "positions", "Position windows", (text,), tables, figures=(ByWindow(evidence, _MOST_ROWS),)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """One model and trait with the position windows that it was answered at, in natural order."""
+
+    model: str
+    trait: str
+    positions: tuple[str, ...]
+    labels: tuple[str, ...]
+    """Those with a result or a place in the matrix at two windows or more."""
+
+    def place(self, position: str) -> Place:
+        return Place(self.model, self.trait, position)
+
+
+def windows(evidence: Evidence) -> list[Windows]:
+    """Every model and trait with two windows or more where something was run."""
+    by_pair: dict[tuple[str, str], list[Place]] = {}
+    for place in evidence.run_places:
+        by_pair.setdefault((place.model, place.trait), []).append(place)
+    every = []
+    for pair, places in by_pair.items():
+        counts = Counter(label for place in places for label in evidence.labels(place))
+        labels = tuple(label for label, count in counts.items() if count > 1)
+        if labels:
+            positions = sorted((place.position for place in places), key=natural_order)
+            every.append(Windows(*pair, tuple(positions), labels))
+    return every
+
+
+def _table(evidence: Evidence, pair: Windows) -> Table:
+    rows: list[Row] = [
+        (label, *(_cell(evidence, pair.place(position), label) for position in pair.positions))
+        for label in pair.labels
+    ]
+    name = f"{pair.model}{evidence.of_trait(pair.trait)}"
+    caption = f"Best delta @ coherence by position window, {name}: 95 % interval, n responses scored"
+    return Table.of(caption, ("label", *pair.positions), rows)
+
+
+def _cell(evidence: Evidence, place: Place, label: str) -> Cell:
+    best = evidence.best(place, label)
+    if best is None:
+        return group_cell(evidence, place, label) if label in evidence.labels(place) else Cell("")
+    text = f"{result(best)}{bracketed(evidence, place, label)}, n {best.n_scored}"
+    return Cell(text, best.run_id, "ok")
+
+
+@dataclass(frozen=True)
+class ByWindow:
+    """Best delta against the window: a row per model and trait, a column per method, a line per label."""
+
+    evidence: Evidence
+    most: int | None = None
+    name = "positions"
+
+    @cached_property
+    def data(self) -> list[Windows]:
+        every = windows(self.evidence)
+        return [
+            pair
+            for pair in every
+            if any(self._bests(pair, label) for label in pair.labels if label != RANDOM)
+        ]
+
+    def _bests(self, pair: Windows, label: str) -> dict[str, Point]:
+        bests = (
+            (position, self.evidence.bests(pair.place(position), (label,))) for position in pair.positions
+        )
+        return {position: best[label] for position, best in bests if best}
+
+    def draw(self) -> "Drawing":
+        shown = self.data[: self.most]
+        methods = style.methods_of(label for pair in shown for label in pair.labels)
+        figure, axes = style.method_grid(len(shown), methods, 2.2 * len(shown) + 0.8)
+        drawn: set[str] = set()
+        for row, pair in zip(axes, shown, strict=True):
+            for panel, method in zip(row, methods, strict=True):
+                labels = [label for label in pair.labels if style.method_of(label) == method]
+                drawn.update(label for label in labels if self._bests(pair, label))
+                self._panel(panel, pair, sorted(labels, key=style.legend_order))
+                panel.set_title(f"{pair.model}: {method}")
+            row[0].set_ylabel("best delta at the floor")
+        style.legend_below(figure, style.label_entries(drawn, with_marker=True), 5)
+        return figure
+
+    def _panel(self, panel: "Axes", pair: Windows, labels: Sequence[str]) -> None:
+        for index, label in enumerate(labels):
+            bests = self._bests(pair, label)
+            if not bests:
+                continue
+            look = style.label_style(label)
+            # side by side, so that intervals do not lie on each other
+            shift = 0.0 if len(labels) == 1 else (index / (len(labels) - 1) - 0.5) * 0.36
+            heights = [bests[p].delta if p in bests else math.nan for p in pair.positions]
+            panel.plot([x + shift for x in range(len(heights))], heights, marker=look.marker, **look.line)  # type: ignore[arg-type]
+            for x, position in enumerate(pair.positions):
+                if position in bests:
+                    interval = self.evidence.interval(pair.place(position), label)
+                    thin = {"elinewidth": 0.9, "capsize": 1.5, "alpha": 0.7}
+                    style.draw_interval(panel, bests[position], interval, x + shift, look.colour, **thin)
+        panel.axhline(0, color=style.INK, linewidth=0.8, zorder=1)
+        panel.set_xticks(range(len(pair.positions)), list(pair.positions))
+        panel.set_xlim(-0.5, len(pair.positions) - 0.5)
+
+    def caption(self) -> str:
+        rest = rest_of_pairs(len(windows(self.evidence)), self.most, "positions")
+        return f"Best delta at or above the floor by position window, with 95 % intervals.{rest}"
+
+    def alt(self) -> str:
+        words = []
+        for pair in windows(self.evidence):
+            for position in pair.positions:
+                place = pair.place(position)
+                bests = self.evidence.bests(place, (label for label in pair.labels if label != RANDOM))
+                if bests:
+                    label = self.evidence.top(place, bests)
+                    said = f"{signed(bests[label].delta)}{bracketed(self.evidence, place, label)}"
+                    words.append(f"{pair.model} at {position}: best {label} with {said}")
+        return f"Best delta by position window, with 95 % intervals. {'; '.join(words)}."

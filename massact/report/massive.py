@@ -8,22 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from massact.query.groups import recipe_of
-from massact.report.evidence import RANDOM, CosineMatrix, Evidence, Place, VectorFact, counted, listed
-from massact.report.figure_style import (
-    QUIET,
-    SERIES,
-    WIDTH,
-    Look,
-    filled,
-    ink_on,
-    label_style,
-    legend_below,
-    legend_order,
-    method_colour,
-    method_of,
-    new_figure,
-    panel_grid,
-)
+from massact.report import style
+from massact.report.evidence import RANDOM, CosineMatrix, Energies, Evidence, Place, counted, listed
 from massact.report.section import MISSING, MOST_PANELS, Section, Table, key_places, rest_of_places
 from massact.report.trade_off import some_words
 from massact.vectors.massive_dims import UNIFORM_LAYERS, UNIFORM_TOP, Calibration
@@ -52,7 +38,7 @@ def massive_section(evidence: Evidence) -> Section:
     )
     planted = ("These dims were planted when the toys were made, not discovered.",) if facts.toy else ()
     about_vectors = (
-        (*_without_energy(facts.vectors), _cosine_text(facts.label_cosines)) if facts.vectors else ()
+        (*_without_energy(facts.energies), _cosine_text(facts.label_cosines)) if facts.energies else ()
     )
     tables = (
         *(
@@ -108,7 +94,7 @@ class MassiveDims:
         return {model: calibration for model, calibration in known.items() if calibration.layers}
 
     def draw(self) -> "Drawing":
-        figure, panels = panel_grid(list(self.data), 3.3, "mean activation / median of all dims")
+        figure, panels = style.panel_grid(list(self.data), 3.3, "mean activation / median of all dims")
         for axes, calibration in zip(panels, self.data.values(), strict=True):
             _draw_massive(axes, calibration)
             axes.set_xlabel("layer")
@@ -122,7 +108,6 @@ class MassiveDims:
         )
 
     def alt(self) -> str:
-        """Per model the dim that stands out most, and where."""
         words = []
         for model, calibration in self.data.items():
             every = [
@@ -150,10 +135,14 @@ def _draw_massive(axes: "Axes", calibration: Calibration) -> None:
     uniform = calibration.uniform_dims
     rest = [point for dim, line in ratios.items() if dim not in uniform for point in line.items()]
     if rest:
-        axes.plot(*zip(*rest, strict=True), ".", color=QUIET, markersize=4, alpha=0.7, label="other top dims")
+        axes.plot(
+            *zip(*rest, strict=True), ".", color=style.QUIET, markersize=4, alpha=0.7, label="other top dims"
+        )
     for rank, dim in enumerate(uniform):
         line = [ratios[dim].get(index, math.nan) for index in range(len(calibration.layers))]
-        colour, name = (SERIES[rank], f"dim {dim}") if rank < _NAMED_DIMS else (QUIET, "_nolegend_")
+        colour, name = (
+            (style.SERIES[rank], f"dim {dim}") if rank < _NAMED_DIMS else (style.QUIET, "_nolegend_")
+        )
         axes.plot(range(len(line)), line, marker="o", markersize=3.5, color=colour, label=name)
     axes.set_yscale("log")
     axes.set_ylim(bottom=1)
@@ -163,20 +152,10 @@ def _draw_massive(axes: "Axes", calibration: Calibration) -> None:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
 
 
-Energies = Mapping[Place, Mapping[str, Mapping[int, float]]]
-"""Energy in the massive dims by place, label and layer."""
-
-
 def _energies(evidence: Evidence) -> Energies:
-    """In the report's order of places."""
-    by_place: dict[Place, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
-    for fact in sorted(evidence.facts.vectors, key=lambda fact: fact.layer):
-        by_place[Place(fact.model, fact.trait, fact.position)][fact.label][fact.layer] = fact.massive_energy
-    return {
-        place: by_place[place]
-        for place in dict.fromkeys([*evidence.places(), *sorted(by_place)])
-        if place in by_place
-    }
+    energies = evidence.facts.energies
+    places = dict.fromkeys([*evidence.places(), *sorted(energies)])
+    return {place: energies[place] for place in places if place in energies}
 
 
 def _with_energy(lines: Mapping[str, Mapping[int, float]]) -> dict[str, Mapping[int, float]]:
@@ -203,11 +182,11 @@ def _energy_tables(evidence: Evidence) -> list[Table]:
     return tables
 
 
-def _without_energy(facts: Sequence[VectorFact]) -> tuple[str, ...]:
+def _without_energy(energies: Energies) -> tuple[str, ...]:
     """Which labels the table and the figure leave out."""
     most: dict[str, float] = defaultdict(float)
-    for fact in facts:
-        most[fact.label] = max(most[fact.label], fact.massive_energy)
+    for label, layers in (line for lines in energies.values() for line in lines.items()):
+        most[label] = max(most[label], *layers.values())
     nothing = [label for label in most if most[label] < _LEAST_ENERGY or recipe_of(label) is None]
     if not nothing:
         return ()
@@ -230,7 +209,7 @@ def _share(energy: float) -> str:
 
 
 def _by_method(label: str) -> tuple[bool, str, Any]:
-    return (method_of(label) == RANDOM, method_of(label), legend_order(label))
+    return (style.method_of(label) == RANDOM, style.method_of(label), style.legend_order(label))
 
 
 @dataclass(frozen=True)
@@ -254,15 +233,15 @@ class MassiveEnergy:
         from matplotlib.ticker import MaxNLocator
 
         titles = [self.evidence.name(place) for place in self.data]
-        figure, panels = panel_grid(titles, 2.5, "energy in massive dims")
+        figure, panels = style.panel_grid(titles, 2.5, "energy in massive dims")
         for panel, lines in zip(panels, self.data.values(), strict=True):
-            for label in sorted(lines, key=legend_order):
+            for label in sorted(lines, key=style.legend_order):
                 panel.plot(list(lines[label]), list(lines[label].values()), **_energy_look(label))
             panel.set_ylim(-0.02, 1.02)
             panel.set_xlabel("layer")
             panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         labels = sorted({label for lines in self.data.values() for label in lines}, key=_by_method)
-        legend_below(figure, [(label, _energy_look(label)) for label in labels], 5)
+        style.legend_below(figure, [(label, _energy_look(label)) for label in labels], 5)
         return figure
 
     def caption(self) -> str:
@@ -282,13 +261,13 @@ class MassiveEnergy:
         return f"Largest share of each vector's energy in the massive dims. {'. '.join(words)}."
 
 
-def _energy_look(label: str) -> Look:
+def _energy_look(label: str) -> style.Look:
     """Methods have the colours here, the number of dims cleaned the markers."""
-    order = legend_order(label)
+    order = style.legend_order(label)
     marker = "o" if order[0] == 0 else {1: "s", 2: "^", 3: "D", 5: "v", 10: "P"}.get(order[3], "X")
     return {
-        "color": method_colour(method_of(label)),
-        "linestyle": label_style(label).dashes,
+        "color": style.method_colour(style.method_of(label)),
+        "linestyle": style.label_style(label).dashes,
         "marker": marker,
     }
 
@@ -313,9 +292,9 @@ class Cosines:
         sizes = [len(matrix.labels) for matrix in shown]
         heights = [0.55 + 0.25 * max(sizes[at : at + n_columns]) for at in range(0, len(shown), n_columns)]
         colours = colormaps["PuOr"].resampled(_SHADES)
-        size = (WIDTH / 2 * n_columns, sum(heights))
-        figure, axes = new_figure((len(heights), n_columns), size, height_ratios=heights)
-        for panel, matrix in zip(filled(axes, len(shown)), shown, strict=True):
+        size = (style.WIDTH / 2 * n_columns, sum(heights))
+        figure, axes = style.new_figure((len(heights), n_columns), size, height_ratios=heights)
+        for panel, matrix in zip(style.filled(axes, len(shown)), shown, strict=True):
             _draw_matrix(panel, matrix, colours)
             panel.set_title(self._title(matrix))
         return figure
@@ -351,7 +330,7 @@ def _draw_matrix(panel: "Axes", matrix: CosineMatrix, colours: Any) -> None:
             value = matrix.values[row][column]
             colour, text = colours((value + 1) / 2), cosine_text(value)
             panel.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, linewidth=0))
-            panel.text(column, row, text, ha="center", va="center", fontsize=7, color=ink_on(colour))
+            panel.text(column, row, text, ha="center", va="center", fontsize=7, color=style.ink_on(colour))
     panel.set_xlim(-0.5, count - 1.5)
     panel.set_ylim(count - 0.5, -0.5)
     panel.set_xticks(range(count - 1), [str(index + 1) for index in range(count - 1)])

@@ -2,28 +2,31 @@
 
 import base64
 import hashlib
-import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from massact.addresses import write_whole
 from massact.errors import UsageError
+from massact.report import style
 from massact.report.before_after import before_after_section
 from massact.report.checks import Criterion, sanity_checks, success_criteria
 from massact.report.coefficients import coefficients_section
-from massact.report.confirmed import confirmed_section
 from massact.report.curve import curve_section
 from massact.report.evidence import TOY_BANNER, Evidence, SampleRow, counted, listed
-from massact.report.figure_style import BLUE, INK
-from massact.report.heat_maps import heat_section
+from massact.report.heat_maps import heat_section, positions_section
 from massact.report.massive import massive_section
-from massact.report.positions import positions_section
-from massact.report.provenance import provenance_section, samples_section
 from massact.report.published import published_section
-from massact.report.results import best_section, controls_section, gaps_section
+from massact.report.results import (
+    best_section,
+    confirmed_section,
+    controls_section,
+    gaps_section,
+    provenance_section,
+    samples_section,
+)
 from massact.report.section import Picture, Section, escape_markdown, number, pictures
 from massact.report.summary import ShortAnswer, answers_in_short, caveat
 from massact.report.trade_off import tradeoff_section
@@ -181,7 +184,6 @@ def _section(report: Report, section: Section, heading: str, drawn: Sequence[Pic
 
 
 def bullets(lines: Sequence[str]) -> str:
-    """Lines as a Markdown list."""
     return "\n".join(f"- {escape_markdown(line)}" for line in lines)
 
 
@@ -254,8 +256,8 @@ def page_svg(picture: Picture) -> str:
     """A figure to stand within the page: it takes the page's text colour, and its ids are its own."""
     from markupsafe import escape
 
-    svg = picture.svg[picture.svg.index("<svg") :].replace(INK, "currentColor")
-    svg = svg.replace(BLUE.lower(), "var(--blue)")  # which is too dark on a dark ground
+    svg = picture.svg[picture.svg.index("<svg") :].replace(style.INK, "currentColor")
+    svg = svg.replace(style.BLUE.lower(), "var(--blue)")  # which is too dark on a dark ground
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     # ids are unique in a page, and every figure has a figure_1
     svg = re.sub(r"""(\bid="|url\(#|href="#)""", rf"\g<1>{picture.name}-", svg)
@@ -301,14 +303,4 @@ def write_findings(file: Path, findings: str) -> None:
         UsageError: the file cannot be written, or its marks are not in order.
     """
     text = with_findings(read_for_findings(file), findings)
-    target = file.resolve()  # a link stays one
-    try:
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as out:
-            out.write(text)
-        Path(name).chmod(target.stat().st_mode & 0o7777 if target.exists() else 0o644)
-        Path(name).replace(target)
-    except OSError as error:
-        raise UsageError(
-            f"cannot write {file}: {error.strerror}. Name a file in a folder of yours"
-        ) from error
+    write_whole(file.resolve(), [text.encode()], "Name a file in a folder of yours")  # a link stays one

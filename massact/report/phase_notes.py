@@ -11,11 +11,10 @@ from massact.query import Answers, CoefficientRatio
 from massact.report.before_after import before_after_section, comparison_verdict, comparisons
 from massact.report.checks import Criterion, success_criteria, top2_shape
 from massact.report.coefficients import coefficients_section, current_ratios, spreads
-from massact.report.confirmed import confirmed_section, confirmed_verdicts
 from massact.report.curve import curve_section
 from massact.report.evidence import Evidence, counted, place_of
 from massact.report.page import bullets
-from massact.report.results import controls_section, gaps_section
+from massact.report.results import confirmed_section, confirmed_verdicts, controls_section, gaps_section
 from massact.report.section import Figure, Section, escape_markdown, pictures
 from massact.report.summary import caveat
 from massact.report.trade_off import against_coefficient
@@ -36,17 +35,11 @@ class _Phase:
     """In a few words each, by the name of a tag."""
 
 
-def phase_markdown(
-    phase: PhaseName,
-    experiment: Experiment,
-    answers: Answers,
-    cosines: Mapping[tuple[str, str], float] | None = None,
-) -> str:
+def phase_markdown(phase: PhaseName, whole: Evidence) -> str:
     """The tables that answer a phase's question, in at most `NOTE_LIMIT` characters.
 
     What does not fit is cut by whole rows, and the text says how many.
     """
-    whole = Evidence.of(experiment, answers, cosines)
     criterion, part = _criterion(phase, whole), _part(phase, whole)
     head = (
         f"## {_PHASES[phase].title}",
@@ -56,14 +49,8 @@ def phase_markdown(
     return _fitted("\n\n".join(head), [make(part) for make in _PHASES[phase].sections], whole)
 
 
-def phase_verdicts(
-    phase: PhaseName,
-    experiment: Experiment,
-    answers: Answers,
-    cosines: Mapping[tuple[str, str], float] | None = None,
-) -> dict[str, str]:
+def phase_verdicts(phase: PhaseName, whole: Evidence) -> dict[str, str]:
     """The phase's answers in a few words each, for the tags of its run."""
-    whole = Evidence.of(experiment, answers, cosines)
     part = _part(phase, whole)
     verdicts = {
         "criterion": _criterion(phase, whole).verdict,
@@ -73,19 +60,9 @@ def phase_verdicts(
     return {name: text[:VERDICT_LIMIT] for name, text in verdicts.items() if text}
 
 
-def phase_figures(
-    phase: PhaseName,
-    experiment: Experiment,
-    answers: Answers,
-    cosines: Mapping[tuple[str, str], float] | None = None,
-) -> dict[str, bytes]:
-    """The figures of a phase's question as PNG by name; nothing where there is nothing to draw.
-
-    Args:
-        answers: with all that the phase's tables are made from.
-        cosines: of vectors by their digests, as `Evidence.of` takes them.
-    """
-    part = _part(phase, Evidence.of(experiment, answers, cosines))
+def phase_figures(phase: PhaseName, whole: Evidence) -> dict[str, bytes]:
+    """The figures of a phase's question as PNG by name; nothing where there is nothing to draw."""
+    part = _part(phase, whole)
     figures: list[Figure] = [figure for make in _PHASES[phase].sections for figure in make(part).figures]
     if phase == "phase1":
         figures = against_coefficient(part)

@@ -10,21 +10,9 @@ from typing import TYPE_CHECKING
 from massact.domain import Direction
 from massact.query import Point, PublishedComparison, before_after_pairs
 from massact.query.groups import natural_order, recipe_of
-from massact.query.questions.published import SAME_DIRECTION, match_model
-from massact.report.evidence import Evidence, Place, counted, gain, listed
-from massact.report.figure_style import (
-    INK,
-    MARKERS,
-    QUIET,
-    SERIES,
-    WIDTH,
-    Look,
-    filled,
-    legend_below,
-    legend_order,
-    method_of,
-    new_figure,
-)
+from massact.query.questions.published import SAME_DIRECTION
+from massact.report import style
+from massact.report.evidence import Evidence, Place, counted, gain, listed, once
 from massact.report.section import MISSING, Cell, Section, Table, number, result, signed, where
 
 if TYPE_CHECKING:
@@ -36,7 +24,7 @@ LEAST_SPREAD = 0.5
 _MOST_TABLES = 12
 _MOST_LINES = 12
 _MOST_PANELS = 8
-_STAR: Look = {"marker": "*", "markersize": 8, "color": INK, "linestyle": ""}
+_STAR: style.Look = {"marker": "*", "markersize": 8, "color": style.INK, "linestyle": ""}
 
 
 def published_section(evidence: Evidence) -> Section | None:
@@ -66,7 +54,6 @@ class PrintedLabel:
 
     @property
     def headlines(self) -> dict[str, float]:
-        """The best that each source prints."""
         return {source: rows[0].delta or 0.0 for source, rows in self.by_source.items()}
 
     @property
@@ -116,16 +103,10 @@ class PrintedPlace:
         }
 
 
+@once
 def printed_places(evidence: Evidence) -> list[PrintedPlace]:
     """Every place that somebody printed a delta of, those with several sources first."""
-    return evidence.once("printed places", lambda: _printed_places(evidence))
-
-
-def _printed_places(evidence: Evidence) -> list[PrintedPlace]:
-    names = {name: name for name in evidence.answers.models}
-    for ours in evidence.experiment.models:
-        names |= dict.fromkeys((ours.base.reference, ours.instruct.reference, ours.name), ours.name)
-    rows = evidence.compare_published(names)
+    rows = evidence.compare_published()
     spelled = {row.model.casefold(): row.model for row in reversed(rows)}
     by_place: dict[tuple[str, str, str], list[PublishedComparison]] = defaultdict(list)
     for row in rows:
@@ -133,7 +114,7 @@ def _printed_places(evidence: Evidence) -> list[PrintedPlace]:
             by_place[spelled[row.model.casefold()], row.trait, row.position].append(row)
     places = []
     for (model, trait, position), some in by_place.items():
-        our_model = match_model(model, names)
+        our_model = next((row.our_model for row in some if row.our_model), None)
         place = None if our_model is None else Place(our_model, trait, position)
         direction = evidence.direction(place) if place else evidence.declared_direction(trait)
         labels = _labels(evidence, some, place, direction)
@@ -156,7 +137,9 @@ def _labels(
             {source: tuple(some) for source, some in sorted(by_label[label].items())},
             evidence.best(ours, label) if ours else None,
         )
-        for label in sorted(by_label, key=lambda label: (method_of(label), legend_order(label), label))
+        for label in sorted(
+            by_label, key=lambda label: (style.method_of(label), style.legend_order(label), label)
+        )
     )
 
 
@@ -201,7 +184,7 @@ def _bullets(evidence: Evidence, places: Sequence[PrintedPlace]) -> Iterator[str
         yield from _twin_lines(place)
     flags = dict.fromkeys(
         f"{row.source}, {row.model}, {row.trait}, {row.position}, {row.label}: {flag}"
-        for row in evidence.compare_published({})
+        for row in evidence.compare_published()
         for flag in row.flags
         if SAME_DIRECTION not in flag
     )
@@ -344,9 +327,9 @@ class Published:
         n_rows = math.ceil(len(self.data) / n_columns)
         # of places in the order of their number of labels the first of a row has the most
         heights = [0.75 + 0.26 * len(place.labels) for place in self.data[::n_columns]]
-        size = (WIDTH if n_columns > 1 else WIDTH * 0.7, sum(heights) + 0.5)
-        figure, axes = new_figure((n_rows, n_columns), size, height_ratios=heights, sharex=True)
-        panels = filled(axes, len(self.data))
+        size = (style.WIDTH if n_columns > 1 else style.WIDTH * 0.7, sum(heights) + 0.5)
+        figure, axes = style.new_figure((n_rows, n_columns), size, height_ratios=heights, sharex=True)
+        panels = style.filled(axes, len(self.data))
         for panel, place in zip(panels, self.data, strict=True):
             _draw(panel, place, sources)
         for panel in panels[-n_columns:]:
@@ -355,8 +338,8 @@ class Published:
         entries = [(source, _look(index)) for index, source in enumerate(sources)]
         if any(label.ours for place in self.data for label in place.labels):
             entries.append(("ours", _STAR))
-        hollow: Look = {"marker": "o", "markerfacecolor": "none", "color": QUIET, "linestyle": ""}
-        legend_below(figure, [*entries, ("printed too, not the best", hollow)], len(sources) + 2)
+        hollow: style.Look = {"marker": "o", "markerfacecolor": "none", "color": style.QUIET, "linestyle": ""}
+        style.legend_below(figure, [*entries, ("printed too, not the best", hollow)], len(sources) + 2)
         return figure
 
     def caption(self) -> str:
@@ -375,13 +358,8 @@ class Published:
 def _draw(panel: "Axes", place: PrintedPlace, sources: Sequence[str]) -> None:
     for y, label in enumerate(place.labels):
         if label.spread is not None:
-            panel.plot(
-                [min(label.headlines.values()), max(label.headlines.values())],
-                [y, y],
-                color=QUIET,
-                linewidth=1.4,
-                zorder=1,
-            )
+            deltas = label.headlines.values()
+            panel.plot([min(deltas), max(deltas)], [y, y], color=style.QUIET, linewidth=1.4, zorder=1)
         for source, rows in label.by_source.items():
             look = _look(sources.index(source))
             for index, row in enumerate(rows):
@@ -390,14 +368,14 @@ def _draw(panel: "Axes", place: PrintedPlace, sources: Sequence[str]) -> None:
                 panel.plot(row.delta or 0.0, y, markerfacecolor=face, zorder=3, **look)
         if label.ours is not None and label.ours.delta is not None:
             panel.plot(label.ours.delta, y, zorder=4, **_STAR)
-    panel.axvline(0, color=INK, linewidth=0.8, zorder=1)
+    panel.axvline(0, color=style.INK, linewidth=0.8, zorder=1)
     panel.set_yticks(range(len(place.labels)), [label.label for label in place.labels])
     panel.set_ylim(len(place.labels) - 0.4, -0.6)
     panel.set_title(f"{place.model.rpartition('/')[2]}, {place.trait}, {place.position}")
 
 
-def _look(index: int) -> Look:
+def _look(index: int) -> style.Look:
     """Of a source; what lies beneath another shows around it."""
     size = max(4.0, 7.5 - 1.5 * index)
-    colour, marker = SERIES[index % len(SERIES)], MARKERS[index % len(MARKERS)]
+    colour, marker = style.SERIES[index % len(style.SERIES)], style.MARKERS[index % len(style.MARKERS)]
     return {"color": colour, "marker": marker, "markersize": size, "linestyle": ""}

@@ -1,14 +1,16 @@
-"""Results by group: the gap matrix and what to try next, the best of every group, and the controls beside them."""
+"""Sections of tables alone: gaps and what to try next, bests, controls, confirmations, responses, provenance."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 
-from massact.query import GapRow
+from massact.query import ConfirmationRow, ConfirmedPlace, GapRow
 from massact.query.groups import setting_notes, slices
 from massact.query.same_vector import taken_over_note
 from massact.query.stats.coherent import SURE, coherent_chances
-from massact.report.evidence import RANDOM, Evidence, Place, counted, group_at, place_of
+from massact.report.evidence import RANDOM, Evidence, Place, Provenance, counted, group_at, listed, place_of
 from massact.report.section import (
+    MISSING,
     Cell,
     Row,
     Section,
@@ -17,8 +19,11 @@ from massact.report.section import (
     group_cell,
     interval,
     number,
+    signed,
+    span,
     taken_from,
 )
+from massact.store.schema import EvaluationRow, JudgeMetric
 
 REAL = ("probe", "mean_diff")
 """What a random direction is compared with."""
@@ -111,7 +116,6 @@ def _doubtful(evidence: Evidence, place: Place) -> Iterator[str]:
 
 
 def best_table(evidence: Evidence, place: Place) -> Table:
-    """The labels of one place."""
     labels = evidence.labels(place)
     bests = evidence.bests(place, labels)
 
@@ -168,3 +172,212 @@ def controls_section(evidence: Evidence) -> Section:
     )
     text = () if baselines or random else ("Neither a baseline nor a random direction was evaluated.",)
     return Section("controls", "Baselines and random directions", text, tables)
+
+
+_WHY = (
+    "A winner was chosen on the questions that it was scored on, so its delta is too good. Every winner, and every "
+    "label tied with it, was evaluated once more, on questions that took no part in choosing. Shrinkage is the "
+    "selected delta minus the confirmed one, in the direction that is wanted."
+)
+
+
+def confirmed_section(evidence: Evidence) -> Section | None:
+    """Winners on other questions; `None` where none are kept for that and nothing was confirmed."""
+    answer = evidence.confirmations()
+    rows = answer.rows
+    if evidence.experiment.confirm_share is None and not rows:
+        return None
+    key, title, command = "confirmed", "Confirmed on other questions", evidence.command("confirm")
+    done = _confirmed(rows)
+    if not done:
+        return Section(key, title, (f"Winners were not confirmed on other questions yet: {command} does.",))
+    text = [_WHY, f"Mean shrinkage: {mean_shrinkages(done)}."]
+    n_open = sum(row.status == "unconfirmed" for row in rows)
+    if n_open:
+        open_rows = counted(n_open, "winner or tied label is", "winners and tied labels are")
+        text.append(f"{open_rows} not confirmed yet: {command}.")
+    lines = tuple(
+        f"{evidence.name(place_of(place))}: {_verdict(place)}{_picked(place)}." for place in answer.places
+    )
+    return Section(key, title, tuple(text), (_table(evidence, rows),), lines)
+
+
+def confirmed_verdicts(evidence: Evidence) -> dict[str, str]:
+    """The same in a few words each, for the tags of a run; empty where nothing was confirmed."""
+    answer = evidence.confirmations()
+    done = _confirmed(answer.rows)
+    if not done:
+        return {}
+    known = [place.wins_again for place in answer.places if place.wins_again is not None]
+    return {
+        "winners": f"{sum(known)} of {len(known)} win again",
+        "mean_shrinkage": mean_shrinkages(done),
+    }
+
+
+def _confirmed(rows: Sequence[ConfirmationRow]) -> list[ConfirmationRow]:
+    return [row for row in rows if row.status == "confirmed"]
+
+
+def mean_shrinkages(done: Sequence[ConfirmationRow]) -> str:
+    """Of winners, whom luck favoured most, and of those tied with them: in points, and over how many cells."""
+    parts = []
+    for standing, name in (("winner", "winners"), ("tied", "labels tied with them")):
+        known = [row.shrinkage for row in done if row.standing == standing and row.shrinkage is not None]
+        if known:
+            parts.append(f"{name} {signed(fmean(known))} ({len(known)})")
+    return ", ".join(parts)
+
+
+def _verdict(place: ConfirmedPlace) -> str:
+    """Whether the winner of a place still wins among the tied."""
+    winner = f"`{place.winner}`"
+    if place.wins_again is None:
+        return f"{winner} is not confirmed"
+    tied = counted(place.n_cells - 1, "label")
+    if place.wins_again:
+        among = f", ahead of {tied} tied with it" if place.n_cells > 1 else ", with no label tied with it"
+        n_open = place.n_cells - place.n_confirmed
+        return f"{winner} wins again{among}" + (f" ({n_open} not confirmed)" if n_open else "")
+    if place.confirmed_winner is None:
+        return f"{winner} falls below the floor, and so does all that was confirmed"
+    return f"{winner} was chosen; `{place.confirmed_winner}`, tied with it, is ahead on these questions"
+
+
+def _picked(place: ConfirmedPlace) -> str:
+    """What is known of the label that wins now, where it was picked among several."""
+    if place.confirmed_winner_delta is None or place.n_confirmed < 2:
+        return ""
+    limits = span(place.confirmed_winner_low, place.confirmed_winner_high)
+    corrected = f"{signed(place.confirmed_winner_delta)} ({limits})"
+    return f"; corrected for the picking its delta is {corrected}"
+
+
+def _table(evidence: Evidence, rows: Sequence[ConfirmationRow]) -> Table:
+    """Each winner and tied label, as it was selected and as it was confirmed."""
+    headers = (
+        "place", "label", "standing", "layer, coefficient", "selected", "95 % of it", "confirmed", "95 % of it",
+        "#shrinkage", "coherence", "#questions",
+    )  # fmt: skip
+    caption = "Winners and labels tied with them, as selected and as confirmed on other questions"
+    return Table.of(caption, headers, [_row(evidence, row) for row in rows])
+
+
+def _row(evidence: Evidence, row: ConfirmationRow) -> tuple[Cell | str | None, ...]:
+    below = " (below the floor)" if row.holds_floor is False else ""
+    confirmed = number(row.confirmed_delta, "+.1f") if row.status != "unconfirmed" else "not confirmed"
+    return (
+        evidence.name(place_of(row)),
+        row.label,
+        row.standing or "neither any more",
+        f"{row.layer}, {row.coefficient:g}",
+        Cell(number(row.selected_delta, "+.1f"), row.run_id),
+        span(row.selected_low, row.selected_high),
+        Cell(confirmed, row.confirmed_run_id),
+        row.confirmed_note or span(row.confirmed_low, row.confirmed_high),
+        None if row.shrinkage is None else signed(row.shrinkage),
+        f"{number(row.selected_coherence, '.0f')}, then {number(row.confirmed_coherence, '.0f')}{below}",
+        f"{row.n_selecting}, then {MISSING if row.n_confirming is None else row.n_confirming}",
+    )
+
+
+_DIGITS = 12
+"""Of a digest or a commit."""
+_MOST_COMMITS = 4
+
+
+def samples_section(evidence: Evidence) -> Section:
+    """The responses; each format shows `Facts.sample_rows` in its way."""
+    text = () if evidence.facts.samples else ("No responses were kept, or none were handed to the report.",)
+    return Section("samples", "Responses", text)
+
+
+def provenance_section(evidence: Evidence) -> Section:
+    table = Table.of("Provenance", ("what", "value"), list(_pairs(evidence)))
+    return Section("provenance", "Where the numbers come from", (), (table,))
+
+
+def _pairs(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    facts = evidence.facts.provenance
+    samples = list(evidence.answers.evaluations.samples.values())
+    used = [*samples, *evidence.baselines]
+    yield "experiment file", str(evidence.experiment.file)
+    yield "generated", evidence.facts.generated_at.isoformat(" ", "minutes")
+    yield "evaluations", str(facts.n_evaluations)
+    for name, count in facts.counts.items():
+        yield name, str(count)
+    yield "generating and judging", _times(facts)
+    models = (f"{row.model_id}@{_short(row.model_revision)} ({row.dtype or '?'})" for row in used)
+    yield "models", _words(models)
+    yield "chat templates", _words(f"{row.model} {_short(row.chat_template_digest)}" for row in used)
+    yield "datasets", _words(f"{row.trait} {_short(row.trait_digest)}" for row in used)
+    yield "question sets", _words(map(_questions, used))
+    judges = (
+        f"{row.judge} (model {_short(row.judge_model)}, prompt {_short(row.judge_prompt)})"
+        for row in samples or used
+    )
+    yield "judge", _words(judges)
+    yield "judging", _judging(facts.judging, evidence.experiment.judge.kind)
+    yield "commits of the evaluations", _commits(facts)
+    yield "commit of the report", facts.git_commit or MISSING
+    yield "versions of the report", _words(f"{name} {version}" for name, version in facts.versions.items())
+
+
+def _words(words: Iterable[str]) -> str:
+    return listed(sorted(set(words)), limit=12) or MISSING
+
+
+def _short(digest: str | None) -> str:
+    return "?" if digest is None else digest[:_DIGITS]
+
+
+def _questions(row: EvaluationRow) -> str:
+    part = "all questions" if row.subset == 0 else f"the first {row.subset}" if row.subset else "?"
+    count = "" if row.n_questions is None else f", {row.n_questions} asked"
+    return f"{row.trait} {_short(row.question_set)} ({part}{count})"
+
+
+def _times(facts: Provenance) -> str:
+    known = [
+        (seconds, what)
+        for seconds, what in ((facts.generation_seconds, "generating"), (facts.judge_seconds, "judging"))
+        if seconds is not None
+    ]
+    if not known:
+        return MISSING
+    parts = ", ".join(f"{_duration(seconds)} {what}" for seconds, what in known)
+    return f"{_duration(sum(seconds for seconds, _ in known))} ({parts})"
+
+
+def _duration(seconds: float) -> str:
+    """Seconds, minutes or hours, whichever reads best."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _judging(asked: Mapping[str, float], kind: str) -> str:
+    """What the judge was asked; money only where a price is known or an API was paid."""
+    if not asked:
+        return "the phases' runs do not tell what their judge was asked"
+    parts = [counted(int(asked.get(JudgeMetric.CALLS, 0)), "call")]
+    tokens = [int(asked.get(name, 0)) for name in (JudgeMetric.PROMPT_TOKENS, JudgeMetric.COMPLETION_TOKENS)]
+    if any(tokens):
+        parts.append(f"{tokens[0]:,} + {tokens[1]:,} tokens")
+    if asked.get(JudgeMetric.CACHED):
+        parts.append(f"{counted(int(asked[JudgeMetric.CACHED]), 'response')} judged before")
+    if JudgeMetric.COST in asked:
+        parts.append(f"{asked[JudgeMetric.COST]:.4f} USD at the file's prices")
+    elif kind == "openai":
+        parts.append("no price given")
+    return ", ".join(parts)
+
+
+def _commits(facts: Provenance) -> str:
+    words = []
+    for commit, n_runs, n_dirty in facts.commits:
+        dirty = ""
+        if n_dirty:
+            dirty = f", {'all' if n_dirty == n_runs else n_dirty} with changes that no commit holds"
+        words.append(f"{commit[:_DIGITS] or 'not told'} ({counted(n_runs, 'run')}{dirty})")
+    return listed(words, limit=_MOST_COMMITS) or MISSING

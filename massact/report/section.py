@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from massact.query import Point
+from massact.report import style
 from massact.report.evidence import Evidence, Place, RunLink, group_at
-from massact.report.figure_style import fixed, save_png, save_svg, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -124,8 +124,6 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A figure, drawn."""
-
     name: str
     caption: str
     alt: str
@@ -143,7 +141,7 @@ def drawing(figure: Figure) -> "Drawing | None":
     """The figure in the one style; `None` where there is nothing to draw."""
     if not figure.data:
         return None
-    with style():
+    with style.styled():
         return figure.draw()
 
 
@@ -155,10 +153,10 @@ def pictures(
     for figure in figures:
         drawn = drawing(figure)
         if drawn is not None:
-            fixed(drawn)
+            style.fixed(drawn)
             taken.append(safe_name(figure.name, taken))
-            svg = save_svg(drawn) if with_svg else ""
-            yield Picture(taken[-1], figure.caption(), figure.alt(), save_png(drawn), svg)
+            svg = style.save_svg(drawn) if with_svg else ""
+            yield Picture(taken[-1], figure.caption(), figure.alt(), style.save_png(drawn), svg)
 
 
 def safe_name(name: str, taken: Iterable[str] = ()) -> str:

@@ -8,25 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from massact.query.groups import ComparableGroups, is_at_floor, is_below_floor, natural_order, recipe_of
 from massact.query.rows import AnyPoint
+from massact.report import style
 from massact.report.evidence import RANDOM, Evidence, Place, listed
-from massact.report.figure_style import (
-    FLOOR_DASHES,
-    INK,
-    QUIET,
-    WIDTH,
-    Look,
-    floor_line,
-    label_entries,
-    label_style,
-    legend_below,
-    legend_order,
-    log_coefficients,
-    mark_grid_end,
-    method_grid,
-    method_of,
-    methods_of,
-    new_figure,
-)
 from massact.report.section import (
     MOST_FIGURES,
     Figure,
@@ -82,7 +65,7 @@ def against_coefficient(evidence: Evidence, most: int = MOST_FIGURES) -> "list[F
 def label_lines(stratum: ComparableGroups, floor: float, x_of: XValue) -> Lines:
     """Per label the points that can be drawn at the layer of its best, or else of its nearest miss."""
     lines = {}
-    for label in sorted(stratum.slices, key=legend_order):
+    for label in sorted(stratum.slices, key=style.legend_order):
         at = stratum.best(label, floor) or stratum.nearest_miss(label, floor)
         if at is not None and recipe_of(label) is not None:
             points = [p for p in stratum.slices[label].points if p.layer == at.layer and x_of(p) is not None]
@@ -115,20 +98,23 @@ class AgainstCoefficient:
         return label_lines(stratum, self.evidence.floor, coefficient_size) if stratum else {}
 
     def draw(self) -> "Drawing":
-        methods = methods_of(self.data, with_random=True)
+        methods = style.methods_of(self.data, with_random=True)
         every = [point for points in self.data.values() for point in points]
         floor = self.evidence.floor
         figure, axes = two_rows(methods, floor)
         for column, method in enumerate(methods):
-            labels = [label for label in self.data if method_of(label) == method]
-            for label in sorted(labels, key=_layering):
-                look = label_style(label).line
+            labels = [label for label in self.data if style.method_of(label) == method]
+            # dashes (before) over lines (after), the uncleaned over all
+            for label in sorted(labels, key=lambda label: (style.legend_order(label)[0] + 2) % 3):
+                look = style.label_style(label).line
                 draw_line(axes[:, column], self.data[label], floor, look=look, x_of=coefficient_size)
         name = "|coefficient|" if any(point.coefficient < 0 for point in every) else "coefficient"
         for panel in axes[1]:
             panel.set_xlabel(name)
-        log_coefficients(axes[1, 0], [abs(point.coefficient) for point in every])
-        legend_below(figure, [*label_entries(self.data), *_point_entries(INK)], 5)
+        style.log_coefficients(axes[1, 0], [abs(point.coefficient) for point in every])
+        point: style.Look = {"linestyle": "", "marker": "o", "color": style.INK}
+        counts = [("at or above the floor", point), ("below the floor", point | {"markerfacecolor": "none"})]
+        style.legend_below(figure, [*style.label_entries(self.data), *counts], 5)
         return figure
 
     def caption(self) -> str:
@@ -142,7 +128,7 @@ class AgainstCoefficient:
         """Per label its best, and from which coefficient on it lies below the floor."""
         floor = self.evidence.floor
         words = []
-        for label in sorted(self.data, key=lambda label: (method_of(label), legend_order(label))):
+        for label in sorted(self.data, key=lambda label: (style.method_of(label), style.legend_order(label))):
             points, best = self.data[label], self.evidence.best(self.place, label)
             below = [abs(point.coefficient) for point in points if is_below_floor(point, floor)]
             last = max((abs(p.coefficient) for p in points if not is_below_floor(p, floor)), default=0.0)
@@ -180,7 +166,7 @@ class AgainstCoherence:
                 for label, points in label_lines(
                     evidence.strata[place], evidence.floor, coefficient_size
                 ).items()
-                if method_of(label) != RANDOM
+                if style.method_of(label) != RANDOM
                 and (whole := [p for p in points if p.delta is not None and p.coherence_mean is not None])
             }
             if here:
@@ -189,11 +175,11 @@ class AgainstCoherence:
 
     def draw(self) -> "Drawing":
         labels = {label for lines in self.data.values() for label in lines}
-        methods = methods_of(labels)
-        figure, axes = method_grid(len(self.data), methods, 2.1 * len(self.data) + 0.9, sharex=True)
+        methods = style.methods_of(labels)
+        figure, axes = style.method_grid(len(self.data), methods, 2.1 * len(self.data) + 0.9, sharex=True)
         for row, (place, lines) in zip(axes, self.data.items(), strict=True):
             for panel, method in zip(row, methods, strict=True):
-                self._panel(panel, place, [label for label in lines if method_of(label) == method])
+                self._panel(panel, place, [label for label in lines if style.method_of(label) == method])
                 panel.set_title(f"{place.position}: {method}")
             row[0].set_ylabel("delta (points)")
         for panel in axes[-1]:
@@ -201,19 +187,19 @@ class AgainstCoherence:
         axes[0, 0].set_xlim(102, -2)  # read from the left, as the coefficient rises and coherence falls
         axes[0, 0].annotate(
             f"floor {self.evidence.floor:g}", (self.evidence.floor, 0.45), xycoords=("data", "axes fraction"),
-            xytext=(3, 0), textcoords="offset points", fontsize=8, color=INK,
+            xytext=(3, 0), textcoords="offset points", fontsize=8, color=style.INK,
         )  # fmt: skip
-        point: Look = {"linestyle": "", "marker": "o", "color": QUIET}
-        best = ("a best", point | {"markersize": 7, "markeredgecolor": INK})
+        point: style.Look = {"linestyle": "", "marker": "o", "color": style.QUIET}
+        best = ("a best", point | {"markersize": 7, "markeredgecolor": style.INK})
         below = ("below the floor", point | {"markersize": 3, "markerfacecolor": "none"})
-        legend_below(figure, [*label_entries(labels), best, below], 5)
+        style.legend_below(figure, [*style.label_entries(labels), best, below], 5)
         return figure
 
     def _panel(self, panel: "Axes", place: Place, labels: Sequence[str]) -> None:
-        panel.axhline(0, color=QUIET, linewidth=0.8, zorder=1)
-        panel.axvline(self.evidence.floor, **FLOOR_DASHES)
-        for label in sorted(labels, key=legend_order, reverse=True):
-            points, look = self.data[place][label], label_style(label)
+        panel.axhline(0, color=style.QUIET, linewidth=0.8, zorder=1)
+        panel.axvline(self.evidence.floor, **style.FLOOR_DASHES)
+        for label in sorted(labels, key=style.legend_order, reverse=True):
+            points, look = self.data[place][label], style.label_style(label)
             panel.plot(*_at(points), linewidth=1.1, **look.line)
             for wanted, face in ((True, look.colour), (False, "none")):
                 shown = [p for p in points if is_at_floor(p, self.evidence.floor) is wanted]
@@ -221,9 +207,9 @@ class AgainstCoherence:
                     panel.plot(*_at(shown), "o", color=look.colour, markerfacecolor=face, markersize=3)
             best = self.evidence.best(place, label)
             if best is not None and best.delta is not None and best.coherence_mean is not None:
-                edge: Look = {"markersize": 7, "markeredgecolor": INK, "markeredgewidth": 0.8}
+                edge: style.Look = {"markersize": 7, "markeredgecolor": style.INK, "markeredgewidth": 0.8}
                 panel.plot(best.coherence_mean, best.delta, "o", color=look.colour, **edge)
-                mark_grid_end(panel, best, best.coherence_mean, best.delta)
+                style.mark_grid_end(panel, best, best.coherence_mean, best.delta)
 
     def caption(self) -> str:
         return (
@@ -250,20 +236,26 @@ class AgainstCoherence:
 
 def two_rows(methods: Sequence[str], floor: float) -> "tuple[Drawing, Any]":
     """Panels of delta above panels of coherence, a column per method."""
-    width = WIDTH if len(methods) > 1 else WIDTH * 0.62
-    figure, axes = new_figure((2, len(methods)), (width, 4.6), sharex=True, sharey="row")
+    width = style.WIDTH if len(methods) > 1 else style.WIDTH * 0.62
+    figure, axes = style.new_figure((2, len(methods)), (width, 4.6), sharex=True, sharey="row")
     axes[0, 0].set_ylabel("delta (trait, points)")
     axes[1, 0].set_ylabel("coherence")
     for column, method in enumerate(methods):
         axes[0, column].set_title(method)
-        axes[0, column].axhline(0, color=QUIET, linewidth=0.8, zorder=1)
+        axes[0, column].axhline(0, color=style.QUIET, linewidth=0.8, zorder=1)
         axes[1, column].set_ylim(-4, 105)
-        floor_line(axes[1, column], floor, with_name=column == 0)
+        style.floor_line(axes[1, column], floor, with_name=column == 0)
     return figure, axes
 
 
 def draw_line(
-    axes: Any, points: Sequence[AnyPoint], floor: float, *, look: Look, x_of: XValue, with_points: bool = True
+    axes: Any,
+    points: Sequence[AnyPoint],
+    floor: float,
+    *,
+    look: style.Look,
+    x_of: XValue,
+    with_points: bool = True,
 ) -> None:
     """A label's line in both panels; hollow below the floor, and a break where a score is missing."""
     xs = [x_of(point) for point in points]
@@ -297,16 +289,5 @@ def some_words(words: Sequence[str]) -> str:
     return "; ".join(words[:_MOST_WORDS]) + (f"; {left} more in the tables" if left > 0 else "")
 
 
-def _layering(label: str) -> int:
-    """What is drawn over what: dashes (before) over lines (after), the uncleaned over all."""
-    recipe = recipe_of(label)
-    return {"after": 0, "before": 1, "none": 2}[recipe.cleaning.when] if recipe else 0
-
-
 def _at(points: Sequence[StoredPoint]) -> tuple[list[float], list[float]]:
     return [point.coherence_mean or 0.0 for point in points], [point.delta or 0.0 for point in points]
-
-
-def _point_entries(colour: str) -> list[tuple[str, Look]]:
-    point: Look = {"linestyle": "", "marker": "o", "color": colour}
-    return [("at or above the floor", point), ("below the floor", point | {"markerfacecolor": "none"})]

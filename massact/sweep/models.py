@@ -7,7 +7,7 @@ from massact.config import Experiment, JudgeConfig, ModelConfig, TraitConfig, Va
 from massact.config.parse import CACHE_OFF
 from massact.data.traits import TraitDataset
 from massact.errors import ConfigError, MissingPrerequisiteError
-from massact.judges import Judge, Subject, Usage, open_judge
+from massact.judges import Judge, ModelSource, Subject, Usage, open_judge
 from massact.judges.caching import CACHE_FILE, CachingJudge, JudgeCache, identity_digest
 from massact.judges.canaries import (
     CANARIES_VERSION,
@@ -17,7 +17,6 @@ from massact.judges.canaries import (
     run_canaries,
     toy_canaries,
 )
-from massact.judges.local import ModelSource
 from massact.models.load import Description, SteerableModel, describe, read_description
 from massact.models.source import former_revision
 from massact.plugins import load_plugin

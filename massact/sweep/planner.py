@@ -15,8 +15,7 @@ from massact.domain import Cell, Direction, Generation, Geometry, QuestionSet, R
 from massact.errors import ConfigError, DataError, UsageError
 from massact.evaluation import PlannedCell
 from massact.keys import cell_key
-from massact.labels import format_label, parse_label
-from massact.layers import parse_layers
+from massact.labels import format_label, parse_label, parse_layers
 from massact.models.load import Description, ModelShape, read_shape
 from massact.query import Answers, GapsAnswer
 from massact.query.load import read_answers

@@ -11,7 +11,7 @@ from massact.data.traits import TraitDataset
 from massact.domain import AllDims, Cleaning, Recipe, Scope, When
 from massact.errors import DataError
 from massact.evaluation import Progress, silent
-from massact.judges.base import Exchange, Judge, Verdict
+from massact.judges import Exchange, Judge, Verdict
 from massact.labels import format_label
 from massact.models.blocks import text_config
 from massact.models.load import SteerableModel

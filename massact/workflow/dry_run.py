@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
-from massact.config import JudgeConfig, ModelConfig
+from massact.config import JudgeConfig
 from massact.errors import MissingPrerequisiteError, NothingToConfirmError
 from massact.evaluation import PlannedCell
 from massact.keys import cell_key
@@ -60,17 +61,27 @@ class Forecast:
 
 
 def show_phases(session: Session, names: Sequence[str]) -> None:
-    """Show what grid phases would do."""
     session.show(forecast_text(session, forecast_phases(session, names)))
 
 
 def show_request(session: Session, request: Request) -> None:
-    """Show what an `evaluate` command line would do."""
-    session.show(forecast_text(session, [forecast_request(session, request)]))
+    """Show what an `evaluate` command line would do.
+
+    Raises:
+        UsageError: the request cannot be run as it is, or the store cannot be read.
+    """
+    session.stores.is_dry = True
+    layers = request_layers(session, request)
+    requests = [
+        GridRequest(position, recipe, layers, request.coefficients)
+        for position, recipe in product(request.positions, request.recipes)
+    ]
+    subject = Subject(request.model, request.trait)
+    forecast = _Foresight(session).grid("evaluate", subject, requests, request.overrides)
+    session.show(forecast_text(session, [forecast]))
 
 
 def show_main(session: Session) -> None:
-    """Show what the whole plan would do."""
     grid = forecast_phases(session, GRID_PHASES)
     confirm = forecast_confirm(session, grid) if session.experiment.confirm_share is not None else []
     session.show(forecast_text(session, [*grid, *confirm]))
@@ -112,22 +123,6 @@ def forecast_phases(session: Session, names: Sequence[str]) -> list[Forecast]:
             requests = declared_requests(phase, model, shapes[model_name].n_layers)
             forecasts.append(foresight.grid(name, Subject(model, trait), requests))
     return forecasts
-
-
-def forecast_request(session: Session, request: Request) -> Forecast:
-    """What an `evaluate` command line has to do.
-
-    Raises:
-        UsageError: the request cannot be run as it is, or the store cannot be read.
-    """
-    session.stores.is_dry = True
-    layers = request_layers(session, request)
-    requests = [
-        GridRequest(position, recipe, layers, request.coefficients)
-        for position, recipe in product(request.positions, request.recipes)
-    ]
-    subject = Subject(request.model, request.trait)
-    return _Foresight(session).grid("evaluate", subject, requests, request.overrides)
 
 
 def forecast_confirm(session: Session, grid: Sequence[Forecast]) -> list[Forecast]:
@@ -189,11 +184,10 @@ class _Foresight:
         n_cells = len(todo) + (bool(todo) and needs_baseline and baseline not in self._planned)
         self._planned |= wanted | ({baseline} if todo else set())
         n_questions = len(self._session.datasets.questions(subject.trait, overrides.subset).questions)
-        counted = Forecast(
-            phase=phase, model=names[0], trait=names[1], cells=len(wanted), finished=len(done),
-            earlier=len(earlier), same=len(same), judge_calls=0, seconds=None, n_measured=0, note=note,
+        return self._forecast(
+            subject, n_cells * n_questions, overrides, phase=phase, cells=len(wanted), finished=len(done),
+            earlier=len(earlier), same=len(same), note=note,
         )  # fmt: skip
-        return self._costed(counted, subject.model, n_cells * n_questions, overrides)
 
     def confirmed(self, subject: Subject, plan: ConfirmPlan) -> Forecast:
         """Exactly what is to be confirmed."""
@@ -222,28 +216,33 @@ class _Foresight:
         n_responses = (n_cells - n_done + needs_baseline) * len(
             self._session.datasets.confirming(subject.trait).questions
         )
-        counted = Forecast(
-            phase="confirm", model=subject.model.name, trait=subject.trait.name, cells=n_cells, finished=n_done,
-            judge_calls=0, seconds=None, n_measured=0, note=note, is_least=bool(note),
-        )  # fmt: skip
-        return self._costed(counted, subject.model, n_responses)
+        return self._forecast(
+            subject,
+            n_responses,
+            phase="confirm",
+            cells=n_cells,
+            finished=n_done,
+            note=note,
+            is_least=bool(note),
+        )
 
-    def _costed(
-        self, counted: Forecast, model: ModelConfig, n_responses: int, overrides: Overrides = NO_OVERRIDES
+    def _forecast(
+        self, subject: Subject, n_responses: int, overrides: Overrides = NO_OVERRIDES, **counted: Any
     ) -> Forecast:
         """With what so many responses take: by the model's evaluations, of responses as long where there are any."""
-        mine = [
-            row for row in self._measured if row.model == model.name and row.generation_seconds is not None
-        ]
+        name = subject.model.name
+        mine = [row for row in self._measured if row.model == name and row.generation_seconds is not None]
         length = overrides.max_new_tokens or self._session.experiment.generation.max_new_tokens
         mine = [row for row in mine if row.max_new_tokens == length] or mine
         n_before = sum(row.n_questions or 0 for row in mine)
         seconds = sum((row.generation_seconds or 0.0) + (row.judge_seconds or 0.0) for row in mine)
-        return replace(
-            counted,
+        return Forecast(
+            model=name,
+            trait=subject.trait.name,
             judge_calls=n_responses * calls_per_exchange(self._session.experiment.judge),
             seconds=n_responses * (seconds / n_before) if n_before else None,
             n_measured=len(mine) if n_before else 0,
+            **counted,
         )
 
     def _foresee(
@@ -326,7 +325,12 @@ def forecast_text(session: Session, forecasts: Sequence[Forecast]) -> str:
             "Labels whose vectors turn out to be alike are evaluated once (--alike): it may be less."
         )
     if len({one.phase for one in forecasts}) > 1 and session.experiment.extraction.vetting is not None:
-        lines.append(_vetting_line(session))
+        experiment = session.experiment
+        n_prompts = sum(len(session.datasets.of(trait).prompts) for trait in experiment.traits)
+        calls = n_prompts * len(experiment.models) * calls_per_exchange(experiment.judge)
+        lines.append(
+            f"Vetting an extraction comes on top, where it is not made yet: {calls} judge calls at most."
+        )
     if any(one.phase not in ("evaluate", "confirm") for one in forecasts):
         lines.append("The search that fills the gaps which remain comes on top (--max-rounds).")
     return "\n".join(lines)
@@ -347,14 +351,6 @@ def _totals(session: Session, forecasts: Sequence[Forecast]) -> list[str]:
         shared = f"{n} workers of that kind take {_span(sum(known) / n)}" if n else "n workers an n-th of it"
         lines.append(f"The time is of one worker like those that the figures come from: {shared}.")
     return lines
-
-
-def _vetting_line(session: Session) -> str:
-    """What a whole plan asks the judge before its first phase."""
-    experiment = session.experiment
-    n_prompts = sum(len(session.datasets.of(trait).prompts) for trait in experiment.traits)
-    calls = n_prompts * len(experiment.models) * calls_per_exchange(experiment.judge)
-    return f"Vetting an extraction comes on top, where it is not made yet: {calls} judge calls at most."
 
 
 def _time(one: Forecast) -> str:

@@ -1,4 +1,7 @@
-"""Extraction: continue a trait's prompts, vet them, read activations and make vectors, as far as the store has none."""
+"""Calibration and extraction, as far as the store does not hold them yet.
+
+An extraction continues a trait's prompts, vets them, reads activations and makes vectors.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -6,15 +9,15 @@ from typing import Any
 
 import torch
 
-from massact.config import ExtractionConfig, ModelConfig, TraitConfig, VettingConfig
-from massact.data.traits import dataset_warnings
+from massact.config import ExtractionConfig, ModelConfig, TraitConfig, VariantConfig, VettingConfig
+from massact.data.traits import dataset_warnings, load_prompts
 from massact.domain import JudgeIdentity, Recipe
 from massact.judges import Judge
-from massact.keys import canonical_json, digest_text
+from massact.keys import canonical_json, digest_text, digest_texts
 from massact.labels import format_label, parse_label
 from massact.models.load import SteerableModel
-from massact.store.schema import Kind, StageRow
-from massact.store.write.stages import Extracted, Sources, log_extraction
+from massact.store.schema import Artifact, Kind, StageRow
+from massact.store.write.stages import Extracted, Sources, log_calibration, log_extraction, read_calibration
 from massact.store.write.tracker import OpenRun
 from massact.sweep.context import Session, ready_judge
 from massact.sweep.stored_extractions import vetting_words
@@ -22,6 +25,7 @@ from massact.vectors.activations import (
     Dropped,
     PromptStatus,
     PromptStatuses,
+    calibrate,
     decide_statuses,
     has_window,
     split_sides,
@@ -35,8 +39,75 @@ from massact.vectors.extract import (
     read_windows,
     vet,
 )
+from massact.vectors.massive_dims import Calibration
 from massact.vectors.positions import Position, parse_position
-from massact.workflow.calibrate import Calibrated, finished_run, stage_fields
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    key: str
+    calibration: Calibration
+
+
+def calibrate_model(session: Session, parent: OpenRun, config: ModelConfig) -> Calibrated:
+    """The model's calibration: read from the store where it is there, else made and logged."""
+    settings = session.experiment.calibration
+    prompts = load_prompts(session.experiment.resolve(settings.prompts))
+    model = session.models.get(config, config.instruct)
+    cell = canonical_json(
+        {
+            "kind": Kind.CALIBRATION,
+            "model": asdict(model.identity),
+            "chat_template": model.chat_template_digest,
+            "prompts": digest_texts(prompts),
+            "max_new_tokens": settings.max_new_tokens,
+            "n_top": settings.n_top,
+        }
+    )
+    key = digest_text(cell)
+    run_id = finished_run(session, key)
+    if run_id is not None:
+        session.say(f"{config.name}: calibrated already, run {run_id}")
+        return Calibrated(key, read_calibration(session.stores.tracker.fetch(run_id, Artifact.CALIBRATION)))
+    calibration = calibrate(
+        model,
+        prompts,
+        max_new_tokens=settings.max_new_tokens,
+        n_top=settings.n_top,
+        progress=session.progress,
+    )
+    row = StageRow(
+        **stage_fields(session, config, config.instruct, model),
+        kind=Kind.CALIBRATION,
+        key=key,
+        cell=cell,
+        massive_dims=calibration.uniform_dims,
+    )
+    log_calibration(session.stores.tracker, parent, row, calibration)
+    return Calibrated(key, calibration)
+
+
+def finished_run(session: Session, key: str) -> str | None:
+    """The finished run of a key; `None` where the store has none."""
+    with session.stores.read() as store:
+        return store.finished_keys(session.experiment.name).get(key)
+
+
+def stage_fields(
+    session: Session, config: ModelConfig, variant: VariantConfig, model: SteerableModel
+) -> dict[str, Any]:
+    """Fields of a stage's row that say of which model it is."""
+    identity, shape = model.identity, model.shape
+    return {
+        "experiment": session.experiment.name,
+        "model": config.name,
+        "model_variant": variant.name,
+        "model_id": identity.id,
+        "model_revision": identity.revision,
+        "dtype": identity.dtype,
+        "n_layers": shape.n_layers,
+        "d_model": shape.d_model,
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +122,6 @@ class _Read:
     def statuses(
         self, position: Position, settings: ExtractionConfig
     ) -> tuple[PromptStatuses, PromptStatuses]:
-        """What becomes of each prompt at a window."""
         there = has_window(self.rows[position])
         n = self.contrast.n_positive
         nothing: tuple[Dropped, Dropped] = ([None] * n, [None] * (len(there) - n))
@@ -162,7 +232,9 @@ def _log_window(
     if unconverged:
         session.say(f"warning: probes that did not converge: {', '.join(unconverged)}")
     if settings.vetting is not None:
-        session.say(f"{fields['position']}: {_kept_words(statuses)}")
+        kept = (PromptStatus.TRAIN, PromptStatus.VALIDATION)
+        said = [f"{sum(status in kept for status in side)} of {len(side)}" for side in statuses]
+        session.say(f"{fields['position']}: {said[0]} positive and {said[1]} negative prompts kept")
     row = StageRow(
         **fields, kind=Kind.EXTRACTION, calibration_key=calibrated.key, labels=tuple(sorted(vectors))
     )
@@ -174,15 +246,6 @@ def _log_window(
         dataset_warnings(session.datasets.of(trait), trait.direction),
     )
     log_extraction(session.stores.tracker, parent, row, Extracted(activations, vectors, sources))
-
-
-def _kept_words(statuses: tuple[PromptStatuses, PromptStatuses]) -> str:
-    kept = [
-        sum(status in (PromptStatus.TRAIN, PromptStatus.VALIDATION) for status in side) for side in statuses
-    ]
-    return (
-        f"{kept[0]} of {len(statuses[0])} positive and {kept[1]} of {len(statuses[1])} negative prompts kept"
-    )
 
 
 def extraction_recipes(session: Session) -> tuple[Recipe, ...]:

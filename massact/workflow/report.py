@@ -18,15 +18,14 @@ from massact.query.groups import is_below_floor, recipe_of
 from massact.query.questions.best import ask_best
 from massact.report.evidence import (
     RANDOM,
-    Commit,
     CosineMatrix,
     Evidence,
     Facts,
     Provenance,
     Sample,
     SampleRole,
+    energies_of,
     gain,
-    vector_facts,
 )
 from massact.report.page import Report, build_report, read_for_findings, write_findings
 from massact.store.read import RunStore, stored_runs
@@ -48,8 +47,6 @@ _MOST_LABELS = 9
 
 @dataclass(frozen=True, slots=True)
 class WrittenReport:
-    """A report and where it lies."""
-
     report: Report
     html: Path
     markdown: Path
@@ -134,7 +131,7 @@ def _collect(session: Session, run: OpenRun) -> Evidence:
             for model, run_id in calibrations.items()
         },
         published=published,
-        vectors=vector_facts(whole),
+        energies=energies_of(whole),
         label_cosines=tuple(_label_cosines(session, bests)),
         samples=tuple(_samples(session, answers, bests, baselines)),
         provenance=provenance,
@@ -178,7 +175,7 @@ def _provenance(
     )
 
 
-def _commits(session: Session) -> tuple[Commit, ...]:
+def _commits(session: Session) -> tuple[tuple[str, int, int], ...]:
     """The commits that evaluations were made by, the most runs first."""
     tags = (MlflowTag.GIT_COMMIT, Tag.GIT_DIRTY)
     runs, dirty = Counter[str](), Counter[str]()
@@ -186,7 +183,7 @@ def _commits(session: Session) -> tuple[Commit, ...]:
         commit = run.tags.get(MlflowTag.GIT_COMMIT, "")
         runs[commit] += 1
         dirty[commit] += run.tags.get(Tag.GIT_DIRTY) == "true"
-    return tuple(Commit(commit, count, dirty[commit]) for commit, count in runs.most_common())
+    return tuple((commit, count, dirty[commit]) for commit, count in runs.most_common())
 
 
 def _judging(session: Session, store: RunStore) -> dict[str, float]:

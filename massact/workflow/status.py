@@ -33,8 +33,6 @@ _STATUSES = ("ok", "below_floor", "missing", "failed")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prerequisite:
-    """One thing that the store should hold."""
-
     step: str
     """The step that makes it, which is also the command's name."""
     what: str

@@ -3,17 +3,18 @@
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from massact.addresses import resolve_tracking_uri, shown_uri
 from massact.config import ModelConfig, TraitConfig
 from massact.domain import Recipe
 from massact.errors import NothingToConfirmError
-from massact.labels import format_label
-from massact.layers import parse_layers
+from massact.labels import format_label, parse_layers
 from massact.names import file_name
+from massact.report.evidence import Evidence
 from massact.report.phase_notes import PhaseName, phase_figures, phase_markdown, phase_verdicts
 from massact.store.schema import MlflowTag, StoredPoint, Tag
 from massact.store.write.finished_run import Step
@@ -31,19 +32,11 @@ from massact.sweep.planner import (
     load_answers,
     phase_gaps,
 )
-from massact.sweep.search.gap_filling import (
-    Searched,
-    SearchPlan,
-    fill_gaps,
-    fill_phase,
-    search_bests,
-    search_text,
-)
+from massact.sweep.search.gap_filling import SearchPlan, fill_gaps, fill_phase, search_bests, search_text
 from massact.sweep.stores import Stores
 from massact.sweep.vectors import StoredVectors, pair_cosines
 from massact.vectors.positions import parse_position
-from massact.workflow.calibrate import calibrate_model
-from massact.workflow.extract import extract_model
+from massact.workflow.extract import calibrate_model, extract_model
 from massact.workflow.report import run_report
 from massact.workflow.status import require
 
@@ -52,14 +45,12 @@ GRID_PHASES: tuple[PhaseName, ...] = ("phase1", "phase2", "phase3")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What an `evaluate` command line asks for."""
-
     model: ModelConfig
     trait: TraitConfig
     recipes: tuple[Recipe, ...]
     positions: tuple[str, ...]
     layers: str
-    """Layer specification; `massact.layers` reads it."""
+    """Layer specification; `massact.labels` reads it."""
     coefficients: tuple[float, ...]
     overrides: Overrides
 
@@ -111,7 +102,7 @@ def request_layers(session: Session, request: Request) -> tuple[int, ...]:
     return layers
 
 
-def run_evaluate(session: Session, request: Request, parent: OpenRun | None = None) -> Tally:
+def run_evaluate(session: Session, request: Request) -> Tally:
     """Evaluate the cells of a command line that the store does not hold yet."""
     layers = request_layers(session, request)
     vectors = StoredVectors(session, request.model, request.trait)
@@ -126,7 +117,7 @@ def run_evaluate(session: Session, request: Request, parent: OpenRun | None = No
         "layers": request.layers,
         "coefficients": ",".join(f"{c:g}" for c in request.coefficients),
     }
-    with open_phase(session, "evaluate", parent, params) as run:
+    with open_phase(session, "evaluate", None, params) as run:
         evaluator = Evaluator(session, run, request.model, request.trait, request.overrides)
         tally = evaluator.run(
             GridRequest(position, recipe, layers, request.coefficients)
@@ -155,27 +146,18 @@ def run_grid_phase(session: Session, name: PhaseName, parent: OpenRun | None = N
     return tally
 
 
-def run_search(session: Session, plan: SearchPlan, parent: OpenRun | None = None) -> Tally:
-    """Search the best coefficient of every label asked for, at each of its layers."""
-    return _run_search(session, "search", plan, search_bests, parent)
+def run_search(session: Session, name: Literal["search", "fill-gaps"], plan: SearchPlan) -> Tally:
+    """Search the best coefficient of every label asked for, at each of its layers.
 
-
-def run_fill_gaps(session: Session, plan: SearchPlan, parent: OpenRun | None = None) -> Tally:
-    """Search every group that has no result at or above the floor, until it has one or it is known why not."""
-    return _run_search(session, "fill-gaps", plan, fill_gaps, parent)
-
-
-def _run_search(
-    session: Session,
-    name: str,
-    plan: SearchPlan,
-    search: Callable[[Session, OpenRun, SearchPlan], Searched],
-    parent: OpenRun | None,
-) -> Tally:
+    Args:
+        name: the command; `fill-gaps` searches only the groups that have no result at or above the floor, until
+            each has one or it is known why not.
+    """
+    search = search_bests if name == "search" else fill_gaps
     check_experiment(session, judges=True)
     _require(session, "phase1")
     limits = ("mode", "budget", "tolerance", "screen", "confidence")
-    with open_phase(session, name, parent, {limit: getattr(plan, limit) for limit in limits}) as run:
+    with open_phase(session, name, None, {limit: getattr(plan, limit) for limit in limits}) as run:
         searched = search(session, run, plan)
         session.stores.settle()
         n_gaps = len(phase_gaps(session).remaining)
@@ -221,20 +203,14 @@ def run_main(session: Session, output: Path) -> Tally:
     with open_phase(session, "main", say=False) as run:
         tally = run_phases(session, run)
         if session.experiment.confirm_share is not None:
-            tally.add(_confirm(session, run))
+            try:
+                tally.add(run_confirm(session, run))
+            except NothingToConfirmError as error:  # no failure of the plan
+                session.say(f"confirm: {error}")
         report = run_report(session, output, run)
     again = "; nothing was evaluated again" if tally.evaluated == 0 and tally.failed == 0 else ""
     session.show(f"{report.summary}\n\n{tally}{again}")
     return tally
-
-
-def _confirm(session: Session, parent: OpenRun) -> Tally:
-    """Confirm the winners; that there is none is no failure of the plan."""
-    try:
-        return run_confirm(session, parent)
-    except NothingToConfirmError as error:
-        session.say(f"confirm: {error}")
-        return Tally()
 
 
 _MAX_SCALE = 1_000_000
@@ -245,17 +221,18 @@ def log_outcome(
 ) -> None:
     """Answer the phase's question from the store, show it, and keep it on the phase's run."""
     answers = load_answers(session, phase if phase != "phase4" else None, with_scores=True)
-    text = phase_markdown(phase, session.experiment, answers, cosines=cosines)
+    whole = Evidence.of(session.experiment, answers, cosines)
+    text = phase_markdown(phase, whole)
     tracker = session.stores.tracker
     tracker.set_tag(run, MlflowTag.NOTE, text)
-    for name, verdict in phase_verdicts(phase, session.experiment, answers, cosines).items():
+    for name, verdict in phase_verdicts(phase, whole).items():
         tracker.set_tag(run, f"{Tag.VERDICT}.{name}", verdict)
     declared = {(group.model, group.trait, group.position, group.label) for group in answers.groups}
     mine = [p for p in answers.evaluations if (p.model, p.trait, p.position, p.label) in declared]
     tracker.log(run, steps=curve_steps(mine))
     with tracker.artifacts(run) as folder:
         (folder / f"{phase}.md").write_text(text + "\n", encoding="utf-8")
-        for name, png in phase_figures(phase, session.experiment, answers, cosines).items():
+        for name, png in phase_figures(phase, whole).items():
             (folder / "figures").mkdir(exist_ok=True)
             (folder / "figures" / f"{name}.png").write_bytes(png)
     session.show(text)

@@ -51,11 +51,11 @@ def test_an_entry_says_what_its_question_is() -> None:
     source = ast.parse(Path(api.__file__).read_text(encoding="utf-8"))
     imports = [node for node in ast.walk(source) if isinstance(node, ast.ImportFrom)]
     typed = {one.asname: f"{node.module}:{one.name}" for node in imports for one in node.names if one.asname}
-    assert typed == {name: entry.home for name, entry in api.ENTRIES.items()}
-    for name, entry in api.ENTRIES.items():
+    assert typed == {name: ":".join(api.home(name)) for name in api.ENTRIES}
+    for name, summary in api.ENTRIES.items():
         posed = api.question(name)
         assert posed.name == name == posed.__name__
-        assert entry.summary in ("", f"{posed.summary}.")
+        assert summary in ("", f"{posed.summary}.")
         assert {one.key for one in posed.own} <= set(inspect.signature(posed).parameters)
         assert "Example" in posed.help
 

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from massact.config import AdapterConfig, Experiment, LoadConfig, load_experiment
 from massact.domain import METHODS, Generation, Group
 from massact.errors import ConfigError, UsageError
-from massact.labels import normalise_label
-from massact.layers import check_layers, parse_layers
+from massact.labels import check_layers, normalise_label, parse_layers
 
 FOLDER = Path(__file__).resolve().parents[2] / "experiments"
 TOY, PLAN = FOLDER / "toy.yaml", FOLDER / "massive-activations.yaml"

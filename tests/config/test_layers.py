@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from massact.errors import UsageError
-from massact.layers import check_layers, parse_layers
+from massact.labels import check_layers, parse_layers
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from massact.doctor.files import ArtifactError, RunFiles
+from massact.doctor.base import ArtifactError, RunFiles
 from massact.store.schema import Artifact, Kind, MlflowTag, Tag, encode_row
 from massact.store.write.client import parent_tags, this_process
 from massact.store.write.stages import tensor_bytes

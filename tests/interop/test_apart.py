@@ -10,9 +10,9 @@ import pytest
 from massact.config import Experiment, load_experiment
 from massact.domain import TRAIT_INTERP_DIFFERS
 from massact.errors import DataError
+from massact.interop.figures import read_published
 from massact.interop.importer import Importer
 from massact.interop.names import Context, Target, find_sources
-from massact.interop.published import read_published
 from massact.interop.rows import imported_row
 from massact.query import Answer, ask_best, ask_compare, ask_curve, ask_runs, ask_sensitivity
 from massact.query.questions.best import BestRow

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from massact.errors import DataError
+from massact.interop.figures import REQUIRED, published_run, read_published
 from massact.interop.importer import import_into
 from massact.interop.names import Target
-from massact.interop.published import REQUIRED, published_run, read_published
-from massact.interop.report import ImportReport
+from massact.interop.writing import ImportReport
 from massact.store.schema import Kind, MlflowTag, PublishedRow, Tag, decode_published
 from massact.store.write.tracker import Tracker
 

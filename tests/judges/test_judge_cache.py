@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from massact.domain import JudgeIdentity
-from massact.judges.base import Exchange, Usage, Verdict
+from massact.judges import Exchange, Usage, Verdict
 from massact.judges.caching import CachingJudge, JudgeCache
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -199,7 +199,7 @@ def test_threads_share_one(tmp_path: Path) -> None:
 _WRITER = """
 import sys
 from pathlib import Path
-from massact.judges.base import Verdict
+from massact.judges import Verdict
 from massact.judges.caching import JudgeCache
 path, k, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 cache = JudgeCache(path, say=lambda line: print("SAID", line, flush=True))

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from massact.cli.app import cli
 from massact.domain import JudgeIdentity
-from massact.judges.base import Exchange, Usage, Verdict
+from massact.judges import Exchange, Usage, Verdict
 from massact.judges.canaries import Canary, english_canaries, run_canaries, spread, toy_canaries
 from massact.judges.likelihood import LikelihoodJudge
 from massact.store.read import open_store

@@ -9,8 +9,7 @@ import pytest
 from massact.config import JudgeConfig, LoadConfig, Prices, load_experiment
 from massact.config.parse import judge_like
 from massact.errors import ConfigError, UsageError
-from massact.judges import _OPENERS, Exchange, Judge, Subject, Usage, open_judge
-from massact.judges.local import ModelSource
+from massact.judges import _OPENERS, Exchange, Judge, ModelSource, Subject, Usage, open_judge
 from massact.models.load import describe, load_model
 from tests.support.judge_models import make_judge_model
 from tests.support.judge_server import JudgeServer

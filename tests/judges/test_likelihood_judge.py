@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from massact.errors import JudgeError
-from massact.judges.base import Exchange, Verdict
+from massact.judges import Exchange, Verdict
 from massact.judges.likelihood import LikelihoodJudge
 from massact.toy import resolve
 from massact.toy.text import single_thread

@@ -14,7 +14,7 @@ import pytest
 
 from massact.config import JudgeConfig
 from massact.errors import ConfigError, JudgeError, MassactError
-from massact.judges.base import Exchange, Judge, Usage, Verdict
+from massact.judges import Exchange, Judge, Usage, Verdict
 from massact.judges.openai import OpenAIJudge
 from massact.judges.rubric import Rubric
 from massact.judges.systemone import SystemOneJudge

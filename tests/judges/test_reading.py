@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from massact.judges.reading import MIN_INTEGER_WEIGHT, Completion, read_answer, read_completion
+from massact.judges.reading import MIN_INTEGER_WEIGHT, Completion, read_completion
+from tests.support.judge_answers import read_answer
 
 
 def test_the_score_is_the_mean_weighted_by_probability() -> None:
@@ -278,26 +279,3 @@ def test_logprobs_are_read_after_a_leading_blank() -> None:
     answer = read_completion({"choices": [choice]})
     assert answer.reading.score == pytest.approx(85)
     assert (answer.prompt_tokens, answer.completion_tokens) == (0, 0)
-
-
-@given(
-    st.sampled_from(
-        ["I", "85", "8", "85/100", "Score: 85", "No", "-5", "101", "85 because", "", '{"score": 85}']
-    ),
-    st.dictionaries(
-        st.sampled_from(["I", "85", "8", "9", "Score", "No", "{", "50"]), st.floats(0.01, 0.2), min_size=1
-    ),
-    st.booleans(),
-)
-def test_an_answer_is_read_as_the_completion_that_it_is_from(
-    text: str, top: dict[str, float], cut: bool
-) -> None:
-    begins = [token for token in top if text.startswith(token)]
-    token = max(begins, key=lambda one: top[one]) if begins else text
-    completion = _completion(text, [(token, top)], finish="length" if cut else "stop")
-    told = [(token, math.exp(math.log(weight))) for token, weight in top.items()]
-    assert read_answer(text, told, is_cut=cut) == completion.reading
-    assert (
-        read_answer(text, None, is_cut=cut)
-        == _completion(text, None, finish="length" if cut else "stop").reading
-    )

@@ -16,7 +16,7 @@ import pytest
 
 from massact.config import JudgeConfig
 from massact.errors import JudgeError
-from massact.judges.base import Exchange, Verdict
+from massact.judges import Exchange, Verdict
 from massact.judges.openai import MAX_TOKENS, OpenAIJudge
 from massact.judges.rubric import Rubric
 from massact.judges.systemone import SystemOneJudge

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from massact.errors import DataError
-from massact.judges.base import Exchange
+from massact.judges import Exchange
 from massact.judges.reading import Reading
 from massact.judges.rubric import RELEVANCE_CAP, Rubric
 

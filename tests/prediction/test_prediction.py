@@ -25,7 +25,7 @@ from massact.prediction.verdict import (
     own_strengths,
     scatter_words,
 )
-from massact.report.prediction import prediction_csv, prediction_markdown
+from massact.workflow.predict import prediction_csv, prediction_markdown
 
 
 def world(n_groups: int, *, between: float = 0.15, within: float = 0.10) -> list[Case]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from massact.domain import TRAIT_INTERP_DIFFERS, Group
-from massact.interop.published import read_published
+from massact.interop.figures import read_published
 from massact.query.questions.published import PublishedComparison, compare_published, match_model
 from massact.query.rows import Answer
 from massact.store.read.base import Stored

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from massact.report import build_report
+from massact.report.page import build_report
 from massact.store.schema import Kind, Tag
 from tests.support.browser import Page, chromium, needs_chromium
 from tests.support.prepared import PreparedStores

@@ -4,8 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 from massact.query import Answers, Evaluations
-from massact.report import build_report
 from massact.report.evidence import Evidence
+from massact.report.page import build_report
 from massact.report.phase_notes import NOTE_LIMIT, confirm_markdown, confirm_verdicts
 from tests.support.confirmation_rows import Scored, all_confirmed, chosen, confirmed, rows_of, scores_of
 from tests.support.report_rows import experiment, report_input

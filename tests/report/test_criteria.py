@@ -69,7 +69,7 @@ def test_a_comparison_that_was_evaluated_once_is_not_complete(rows: Rows) -> Non
     assert "--alike off compares them" in before.detail
     details = {cell.detail for row in gap_matrix(found, "refusal").rows for cell in row}
     assert any(text.endswith(", as probe_cleaned") for text in details)
-    assert "not evaluated apart" in phase_markdown("phase2", experiment(), found.answers)
+    assert "not evaluated apart" in phase_markdown("phase2", Evidence.of(experiment(), found.answers))
 
 
 def test_below_the_floor_is_not_missing() -> None:
@@ -132,22 +132,27 @@ def test_phase_notes_fit_and_say_what_is_cut(rows: Rows) -> None:
     for phase in ("phase1", "phase2", "phase3", "phase4"):
         for experiment_, some in ((given, rows), (given, []), (wide, many)):
             text = phase_markdown(
-                phase, experiment_, Answers(evaluations=Evaluations.of(tuple(some)), coefficient_ranges={})
+                phase,
+                Evidence.of(
+                    experiment_, Answers(evaluations=Evaluations.of(tuple(some)), coefficient_ranges={})
+                ),
             )
             assert 0 < len(text) <= NOTE_LIMIT
             if "left out" in text:
                 assert re.search(r"\*\d+ rows did not fit and are left out; `massact report", text)
     assert "left out" in phase_markdown(
-        "phase4", wide, Answers(evaluations=Evaluations.of(tuple(many)), coefficient_ranges={})
+        "phase4", Evidence.of(wide, Answers(evaluations=Evaluations.of(tuple(many)), coefficient_ranges={}))
     )
 
 
 def test_phase_verdicts(rows: Rows) -> None:
     given = experiment()
-    answers = Answers(evaluations=Evaluations.of(tuple(rows)), coefficient_ranges={})
-    assert phase_verdicts("phase1", given, answers) == {"criterion": "yes", "gaps": "0 of 36 remain"}
-    assert "same direction by algebra" in phase_verdicts("phase2", given, answers)["mean_diff_preclean"]
-    assert "top-2" in phase_verdicts("phase3", given, answers)["mean_diff_top2"]
-    assert "toy-gemma-3 mean_diff" in phase_verdicts("phase4", given, answers)["ratio_mean_diff_to_probe"]
-    nothing = phase_verdicts("phase4", given, Answers(evaluations=Evaluations.of(()), coefficient_ranges={}))
+    whole = Evidence.of(given, Answers(evaluations=Evaluations.of(tuple(rows)), coefficient_ranges={}))
+    assert phase_verdicts("phase1", whole) == {"criterion": "yes", "gaps": "0 of 36 remain"}
+    assert "same direction by algebra" in phase_verdicts("phase2", whole)["mean_diff_preclean"]
+    assert "top-2" in phase_verdicts("phase3", whole)["mean_diff_top2"]
+    assert "toy-gemma-3 mean_diff" in phase_verdicts("phase4", whole)["ratio_mean_diff_to_probe"]
+    nothing = phase_verdicts(
+        "phase4", Evidence.of(given, Answers(evaluations=Evaluations.of(()), coefficient_ranges={}))
+    )
     assert nothing["relative_strength"] == "cannot say"

@@ -11,11 +11,11 @@ import pytest
 from matplotlib.image import imread
 
 from massact.query import Answers, Evaluations
+from massact.report import style
 from massact.report.before_after import BeforeAfter
 from massact.report.coefficients import RelativeStrength
 from massact.report.curve import CleaningCurve
 from massact.report.evidence import Evidence, Place
-from massact.report.figure_style import label_style, save_png, save_svg
 from massact.report.massive import MassiveDims
 from massact.report.section import Figure, drawing
 from massact.report.trade_off import AgainstCoefficient
@@ -50,12 +50,14 @@ def test_figure_has_content(name: str, some: Evidence) -> None:
     assert figure is not None
     drawn = [axes for axes in figure.axes if axes.lines or axes.patches]
     assert len(drawn) == len(figure.axes)
-    png = save_png(figure)
+    png = style.save_png(figure)
     pixels = imread(BytesIO(png))
     ink = (pixels[..., :3] < 0.9).any(axis=-1)
     assert 0.01 < ink.mean() < 0.5
     assert pixels.shape[1] > 700
-    texts = " ".join(t.text or "" for t in ET.fromstring(save_svg(figure)).iter() if t.tag.endswith("}text"))
+    texts = " ".join(
+        t.text or "" for t in ET.fromstring(style.save_svg(figure)).iter() if t.tag.endswith("}text")
+    )
     assert texts.strip()
     assert "mathdefault" not in texts
 
@@ -90,7 +92,7 @@ def test_names_are_text_not_formulas() -> None:
     found = Evidence.of(renamed, Answers(evaluations=Evaluations.of((stored,)), coefficient_ranges={}))
     figure = drawing(MassiveDims({odd: calibration()}, [odd]))
     assert figure is not None
-    assert "a $x_1$ &lt;b&gt;&amp;" in save_svg(figure)
+    assert "a $x_1$ &lt;b&gt;&amp;" in style.save_svg(figure)
     assert drawing(AgainstCoefficient(found, Place(odd, "refusal", "response[:5]"))) is not None
 
 
@@ -103,5 +105,5 @@ def test_callers_settings_come_back(some: Evidence) -> None:
 def test_labels_of_one_method_look_different() -> None:
     labels = ["probe", "probe_top1", "probe_top2", "probe_top3", "probe_top5", "probe_top10", "probe_cleaned",
               "probe_preclean", "probe_preclean_u2", "probe_preclean_la2", "probe_postclean_la2"]  # fmt: skip
-    looks = {(style.colour, style.dashes) for style in map(label_style, labels)}
+    looks = {(style.colour, style.dashes) for style in map(style.label_style, labels)}
     assert len(looks) == len(labels)

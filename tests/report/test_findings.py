@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from massact.errors import UsageError
-from massact.report import build_report
-from massact.report.page import BEGIN, END, read_for_findings, with_findings, write_findings
+from massact.report.page import BEGIN, END, build_report, read_for_findings, with_findings, write_findings
 from tests.support.report_rows import report_input, toy_rows
 
 

@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 
 from massact.query import Answers, Evaluations
-from massact.report import CosineMatrix, VectorFact, build_report
+from massact.report import style
 from massact.report.coefficients import RelativeStrength
 from massact.report.curve import CleaningCurve
-from massact.report.evidence import Evidence, Place
-from massact.report.figure_style import save_svg
-from massact.report.heat_maps import FEWER_LABELS, HeatMap, heat_section
+from massact.report.evidence import CosineMatrix, Evidence, Place
+from massact.report.heat_maps import FEWER_LABELS, ByWindow, HeatMap, heat_section, positions_section
 from massact.report.massive import Cosines, MassiveEnergy, cosine_text, massive_section
+from massact.report.page import build_report
 from massact.report.phase_notes import phase_figures
-from massact.report.positions import ByWindow, positions_section
 from massact.report.section import drawing, key_places, rest_of_places, safe_name
 from massact.report.trade_off import AgainstCoefficient, AgainstCoherence
 from tests.support.report_rows import evidence, experiment, report_input, row, sample, scored, toy_rows
@@ -60,7 +59,7 @@ def test_a_heat_map_crosses_out_what_is_below_the_floor_and_frames_the_best() ->
     assert sorted(text.get_text() for text in panel.texts) == ["+0", "+100", "+60"], "-0.04 is no -0"
     assert [tick.get_text() for tick in panel.get_yticklabels()] == ["2", "3"]
     # the page's content policy lets no image in, so a bar of colours must be drawn as shapes
-    assert "<image" not in save_svg(figure)
+    assert "<image" not in style.save_svg(figure)
 
 
 def test_the_words_of_a_heat_map_have_its_numbers() -> None:
@@ -148,22 +147,16 @@ def test_the_words_of_a_curve_say_where_there_is_no_result() -> None:
     assert "probe: 0 +50.0, 1 +40.0, 2 no result" in CleaningCurve(evidence(rows)).alt()
 
 
-FACTS = tuple(
-    VectorFact(
-        model=PLACE.model,
-        trait="refusal",
-        position=PLACE.position,
-        label=label,
-        layer=layer,
-        massive_energy=e,
-    )
-    for label, e in (("mean_diff", 0.86), ("probe", 0.28), ("mean_diff_cleaned", 0.0))
-    for layer in (2, 3)
-)
+ENERGIES = {
+    PLACE: {
+        label: dict.fromkeys((2, 3), energy)
+        for label, energy in (("mean_diff", 0.86), ("probe", 0.28), ("mean_diff_cleaned", 0.0))
+    }
+}
 
 
 def test_energies_by_layer_without_those_that_have_none() -> None:
-    found = evidence(toy_rows(), vectors=FACTS)
+    found = evidence(toy_rows(), energies=ENERGIES)
     figure = drawing(MassiveEnergy(found))
     assert figure is not None
     heights = [list(line.get_ydata()) for line in figure.axes[0].lines]
@@ -219,7 +212,8 @@ def test_phases_show_the_figures_of_their_question() -> None:
         evaluations=Evaluations.of(toy_rows()), groups=experiment().groups(), coefficient_ranges={}
     )
     names = {
-        phase: set(phase_figures(phase, experiment(), answers)) for phase in ("phase2", "phase3", "phase4")
+        phase: set(phase_figures(phase, Evidence.of(experiment(), answers)))
+        for phase in ("phase2", "phase3", "phase4")
     }  # type: ignore[arg-type]
     assert names == {
         "phase2": {"before-after"},
@@ -227,7 +221,7 @@ def test_phases_show_the_figures_of_their_question() -> None:
         "phase4": {"relative-strength"},
     }
     nothing = Answers(evaluations=Evaluations(), groups=experiment().groups(), coefficient_ranges={})
-    assert phase_figures("phase1", experiment(), nothing) == {}
+    assert phase_figures("phase1", Evidence.of(experiment(), nothing)) == {}
 
 
 def test_samples_of_a_place_stand_side_by_side_and_stay_text() -> None:

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from massact.cli.app import cli
-from massact.interop.published import read_published
+from massact.interop.figures import read_published
 from massact.report.curve import CleaningCurve, cleaning_curves
 from massact.report.published import Published, printed_places, published_section
 from massact.report.section import Section, drawing

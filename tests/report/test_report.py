@@ -12,12 +12,13 @@ from matplotlib.figure import Figure
 from massact.query import Answers, Evaluations
 from massact.query.questions.compare import ComparisonRow
 from massact.query.stats.paired import QuestionScores
-from massact.report import Report, Section, build_report, page
+from massact.report import page, style
 from massact.report.before_after import before_after_table, comparison_verdict
 from massact.report.coefficients import coefficients_section
 from massact.report.evidence import Evidence
-from massact.report.figure_style import new_figure
+from massact.report.page import Report, build_report
 from massact.report.results import best_section, gap_matrix
+from massact.report.section import Section
 from massact.report.summary import answers_in_short
 from massact.store.read.base import Failure, Stored
 from massact.store.schema import EvaluationRow, Scores
@@ -235,7 +236,7 @@ class _Line:
     data = (1.0, 2.0)
 
     def draw(self) -> Figure:
-        figure, axes = new_figure((1, 1), (4.0, 3.0))
+        figure, axes = style.new_figure((1, 1), (4.0, 3.0))
         axes[0, 0].plot(self.data)
         return figure
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from massact.query import Answers, Evaluations
-from massact.report import build_report
 from massact.report.evidence import Provenance
+from massact.report.page import build_report
 from massact.store.read.base import Failure
 from tests.support.report_rows import behaves, calibration, experiment, report_input, row, sample
 

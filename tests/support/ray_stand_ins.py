@@ -8,7 +8,7 @@ from typing import Any
 from massact.domain import Cell, Generation, JudgeIdentity, ModelIdentity, Recipe, Setting, Steering
 from massact.errors import JudgeError, ModelError
 from massact.evaluation import Part, PlannedCell
-from massact.judges.base import Exchange, Usage, Verdict
+from massact.judges import Exchange, Usage, Verdict
 from massact.sweep.executors.base import Generated
 
 IDENTITY = JudgeIdentity("scripted", "m", "p")

@@ -11,7 +11,8 @@ from typing import Any
 from massact.config import Experiment, load_experiment
 from massact.labels import parse_label
 from massact.query import Answers, Evaluations
-from massact.report import Criterion, Evidence, Facts, Provenance, Sample
+from massact.report.checks import Criterion
+from massact.report.evidence import Evidence, Facts, Provenance, Sample
 from massact.store.read.base import FINISHED, Failure, Stored
 from massact.store.schema import EvaluationRow, Kind
 from massact.vectors.massive_dims import Calibration, LayerMassive

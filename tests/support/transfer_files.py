@@ -8,7 +8,7 @@ from typing import Any
 from massact.domain import Response
 from massact.interop.importer import Importer, import_into
 from massact.interop.names import Target, find_sources
-from massact.interop.report import ImportReport, Refusal
+from massact.interop.writing import ImportReport, Refusal
 from massact.store.read import StoredContent, stored_runs
 from massact.store.schema import EvaluationRow, Kind, Scores, Tag, decode_evaluation
 from massact.store.write.run_writer import FinishedRun

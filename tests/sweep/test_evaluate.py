@@ -9,7 +9,7 @@ import pytest
 from massact.domain import Cell, Generation, JudgeIdentity, ModelIdentity, Recipe, Setting, Steering
 from massact.errors import JudgeError
 from massact.evaluation import Evaluation, FailedCell, PlannedCell
-from massact.judges.base import Exchange, Verdict
+from massact.judges import Exchange, Verdict
 from massact.models.load import SteerableModel
 from massact.sweep.executors.local import evaluate_cells
 from tests.support.tiny import tiny_model, unit

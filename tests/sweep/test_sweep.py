@@ -7,7 +7,7 @@ import pytest
 
 from massact.errors import JudgeError
 from massact.evaluation import Evaluation, FailedCell, PlannedCell
-from massact.judges.base import Exchange, Verdict
+from massact.judges import Exchange, Verdict
 from massact.judges.caching import CachingJudge
 from massact.sweep.executors.base import AHEAD, THREAD, Generated
 from massact.sweep.executors.local import CellGenerator, evaluate_cells

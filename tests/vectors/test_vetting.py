@@ -20,7 +20,7 @@ from massact.data.prompt_files import Prompt
 from massact.data.traits import TraitDataset, load_trait
 from massact.domain import JudgeIdentity
 from massact.errors import ConfigError, DataError, UsageError
-from massact.judges.base import Exchange, Verdict
+from massact.judges import Exchange, Verdict
 from massact.keys import digest, digest_text
 from massact.labels import format_label
 from massact.models.load import load_model

@@ -27,7 +27,7 @@ from massact.evaluation import (
     Take,
     first_cells,
 )
-from massact.judges.base import Exchange, Judge
+from massact.judges import Exchange, Judge
 from massact.judges.caching import CachingJudge
 from massact.store.write.finished_run import FinishedRun
 from massact.store.write.tracker import OpenRun

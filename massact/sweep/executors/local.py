@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 
 from massact.evaluation import Evaluation, FailedCell, Part, PlannedCell, Progress, Take, first_cells, silent
-from massact.judges.base import Exchange, Judge
+from massact.judges import Exchange, Judge
 from massact.models.generate import Addition, Generator, NotFiniteError, Row
 from massact.models.load import SteerableModel, describe, load_model, model_lock
 from massact.models.prompting import decode, encode_chat

@@ -16,8 +16,7 @@ from massact.domain import (
 )
 from massact.errors import UsageError
 from massact.evaluation import Screening
-from massact.labels import parse_label
-from massact.layers import parse_layers
+from massact.labels import parse_label, parse_layers
 from massact.query import Filters
 from massact.store.write.tracker import OpenRun
 from massact.sweep.context import Session

@@ -7,7 +7,7 @@ from typing import Any
 
 from massact.domain import JudgeIdentity
 from massact.errors import ExecutorError
-from massact.judges.base import Exchange, Judge, Usage, Verdict
+from massact.judges import Exchange, Judge, Usage, Verdict
 from massact.judges.caching import CachingJudge
 from massact.sweep.executors import CommandContext, Environment, RayOptions
 from massact.sweep.executors.base import Generated, JudgeUse, Result, judged, part_of
@@ -207,7 +207,7 @@ class JudgePool:
 
 
 class RemoteJudge:
-    """A judge whose work is done on the cluster; `massact.judges.base.Judge`."""
+    """A judge whose work is done on the cluster; `massact.judges.Judge`."""
 
     def __init__(self, use: JudgeUse, judge_pool: Callable[[], JudgePool]) -> None:
         self.use = use

@@ -1,26 +1,205 @@
-"""Figures from write-ups: a CSV file read line by line, and each figure a run of its own kind.
+"""Figures that are no results: calibrations, in and out, and those that a write-up printed.
 
-They never meet what was measured: no question reads their kind but the one that sets them beside it.
+A `calibration.json` is trait-interp's, or our own, which holds the same and a `massact` object more. Published figures
+are a CSV file, read line by line, and each a run of its own kind: they never meet what was measured, and no question
+reads their kind but the one that sets them beside it.
 """
 
 import codecs
 import csv
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from massact.errors import DataError, UsageError, lfs_advice
-from massact.interop.lines import MAX_LAYER, LineError
-from massact.interop.report import FileReport
-from massact.keys import canonical_json, digest_text
+from massact.interop.lines import MAX_LAYER, OWN, LineError, parse_document
+from massact.interop.names import NO_VARIANT, Source, Target, checked_name, name_model
+from massact.interop.rows import VERSION, Times, measured_identity, own_document, parse_own_stage
+from massact.interop.writing import FileReport
+from massact.json_text import parse_object
+from massact.keys import canonical_json, digest, digest_text
 from massact.labels import normalise_label
-from massact.store.schema import Kind, MlflowTag, PublishedRow, Tag, encode_row, format_param
+from massact.store.schema import (
+    Artifact,
+    Kind,
+    MlflowTag,
+    PublishedRow,
+    StageRow,
+    Tag,
+    encode_row,
+    format_param,
+)
 from massact.store.write.client import cell_files, row_tags, run_tags
+from massact.store.write.finished_run import Step
 from massact.store.write.run_writer import FinishedRun
+from massact.vectors.massive_dims import uniform_dims
 from massact.vectors.positions import parse_position
+
+_MAX_BYTES = 256_000_000
+_STEPS = {
+    "layer_norms": "norm",
+    "layer_norms_without_massive": "norm_without_massive",
+    "mean_alignment_by_layer": "mean_alignment",
+    "ratio_to_median_by_layer": "top1_ratio_to_median",
+    "ratio_to_mean_by_layer": "top1_ratio_to_mean",
+}
+"""Figures per layer of the file -> stepped metrics, as massact logs them of its own calibrations."""
+_NAMES = ("model", "model_id", "model_variant")
+"""What the `massact` object of an imported calibration's export holds; a measured one's holds its row."""
+_CALIBRATION_PARAMS = (*_NAMES, "model_revision", "dtype", "n_layers", "d_model", "origin")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadCalibration:
+    row: StageRow
+    identity: str
+    content: str | None
+    """Digest of its content; `None` for one of our own export."""
+    times: Times
+    document: Mapping[str, Any]
+    file: bytes
+
+    def to_run(self) -> FinishedRun:
+        """Its run, with the file as artifact.
+
+        Raises:
+            LineError: its texts are longer than MLflow keeps.
+        """
+        name = f"calibration · {self.row.model}"
+        try:
+            tags = run_tags(self.row.kind, self.row.experiment, name) | row_tags(self.row)
+        except ValueError as error:
+            raise LineError(str(error)) from error
+        if self.content is not None:
+            tags[Tag.CONTENT.value] = self.content
+        return FinishedRun(
+            name=name,
+            tags=tags,
+            params=_params(self.row, _CALIBRATION_PARAMS),
+            steps=_steps(self.document["aggregate"]),
+            started_at=self.times[0],
+            finished_at=self.times[1],
+            files={**cell_files(self.row), Artifact.CALIBRATION.value: self.file},
+        )
+
+
+def _params(row: StageRow | PublishedRow, names: Sequence[str]) -> dict[str, str]:
+    return {name: format_param(value) for name in names if (value := getattr(row, name)) is not None}
+
+
+def read_calibration_file(source: Source, target: Target) -> ReadCalibration:
+    """The calibration in a file.
+
+    Raises:
+        DataError: the file cannot be read.
+        LineError: it is not a calibration, or names no model.
+    """
+    try:
+        status = source.path.stat()
+        if status.st_size > _MAX_BYTES:
+            raise LineError(f"over {_MAX_BYTES // 1_000_000} MB, too large for a calibration")
+        content = source.path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{source.path}: cannot be read ({error.strerror})") from error
+    document = parse_document(content)
+    dims = _top_dims(document)
+    extra = document.pop(OWN, {})
+    if extra:
+        as_written = parse_object(content)
+        plain = {name: value for name, value in as_written.items() if name != OWN}
+        content = _spelled(plain)
+        if isinstance(extra, dict) and "row" in extra:
+            row, times = parse_own_stage(as_written, target.experiment)
+            identity = measured_identity(row.key, times[1])
+            return ReadCalibration(row, identity, None, times, plain, content)
+        if not isinstance(extra, dict) or not all(isinstance(extra.get(name), str) for name in _NAMES):
+            raise LineError("its `massact` object is damaged; export again, or remove it")
+    row = _calibration_row(source, document, dims, extra, target)
+    identity = digest(
+        {"version": VERSION, "model": row.model, "model_variant": row.model_variant, "calibration": document}
+    )
+    at = status.st_mtime_ns // 1_000_000
+    return ReadCalibration(row, identity, identity, (at, at), document, content)
+
+
+def calibration_file(document: Mapping[str, Any], row: StageRow, times: Times) -> bytes:
+    """A stored calibration as a file; `read_calibration_file` reads it back."""
+    names = {name: getattr(row, name) for name in _NAMES}
+    return _spelled({**document, OWN: names if row.origin else own_document(row, times)})
+
+
+def _spelled(document: Mapping[str, Any]) -> bytes:
+    return (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
+
+
+def _calibration_row(
+    source: Source,
+    document: Mapping[str, Any],
+    dims: dict[int, list[int]],
+    extra: Mapping[str, str],
+    target: Target,
+) -> StageRow:
+    reference = extra.get("model_id", document.get("model"))
+    variant = extra.get("model_variant") or source.variant or document.get("model_variant")
+    if not isinstance(reference, str | None) or not isinstance(variant, str | None):
+        raise LineError("`model` or `model_variant` is not a text")
+    model, model_id, _ = name_model(
+        target,
+        extra.get("model"),
+        variant,
+        reference,
+        lambda config: (config.base, config.instruct),
+        lacking="neither the file nor its path names the model: pass --model",
+    )
+    variant = checked_name(variant or NO_VARIANT, "variant")
+    fields = {"model_id": model_id, "model_variant": variant, "content": document}
+    cell = canonical_json({"kind": "imported calibration", "version": VERSION, **fields})
+    return StageRow(
+        kind=Kind.CALIBRATION,
+        experiment=target.experiment,
+        # a file without a time cannot supersede another, so its content is part of its key
+        key=digest_text(cell),
+        cell=cell,
+        model=model,
+        model_variant=variant,
+        model_id=model_id,
+        n_layers=len(dims),
+        origin="imported",
+        massive_dims=uniform_dims([dims[layer] for layer in sorted(dims)]),
+    )
+
+
+def _top_dims(document: Mapping[str, Any]) -> dict[int, list[int]]:
+    aggregate = document.get("aggregate")
+    by_layer = aggregate.get("top_dims_by_layer") if isinstance(aggregate, dict) else None
+    if not isinstance(by_layer, dict) or not by_layer:
+        raise LineError("not a calibration: no aggregate.top_dims_by_layer")
+    dims: dict[int, list[int]] = {}
+    for layer, top in by_layer.items():
+        is_list = isinstance(top, list) and all(type(dim) is int and dim >= 0 for dim in top)
+        if not (layer.isascii() and layer.isdigit()) or not is_list:
+            raise LineError(f"aggregate.top_dims_by_layer[{layer!r}] is not a layer's list of dims")
+        dims[int(layer)] = top
+    if len(dims) < len(by_layer):
+        raise LineError("aggregate.top_dims_by_layer names a layer twice")
+    return dims
+
+
+def _steps(aggregate: Mapping[str, Any]) -> list[Step]:
+    steps = []
+    for source, name in _STEPS.items():
+        by_layer = aggregate.get(source)
+        for layer, value in by_layer.items() if isinstance(by_layer, dict) else ():
+            first = value[0] if isinstance(value, list) and value else value
+            if isinstance(first, int | float) and not isinstance(first, bool) and layer.isdigit():
+                steps.append(Step(name, float(first), int(layer)))
+    return steps
+
 
 _TEXTS = ("source", "model", "trait", "position", "method", "note")
 _NUMBERS = (
@@ -28,7 +207,7 @@ _NUMBERS = (
 )  # fmt: skip
 COLUMNS = (*_TEXTS, *_NUMBERS)
 REQUIRED = ("source", "model", "trait", "position", "method", "delta")
-_PARAMS = ("source", "model", "trait", "position", "label", "layer", "coefficient")
+_PUBLISHED_PARAMS = ("source", "model", "trait", "position", "label", "layer", "coefficient")
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _KEY_VERSION = 1
 _NAME_LIMIT = 250
@@ -39,8 +218,6 @@ _RECORD_LINES = 50
 
 @dataclass(frozen=True, slots=True)
 class PublishedFile:
-    """What a file of published figures holds."""
-
     rows: tuple[PublishedRow, ...]
     """In the file's order, each once."""
     report: FileReport
@@ -76,7 +253,7 @@ def read_published(path: Path, experiment: str) -> PublishedFile:
     rows: dict[str, tuple[int, PublishedRow]] = {}
     for number, fields in _records(lines, first + 1, len(header)):
         try:
-            row = _row(_values(header, fields), experiment)
+            row = _published_row(_values(header, fields), experiment)
         except ValueError as error:
             report.refuse(number, str(error))
             continue
@@ -96,12 +273,11 @@ def published_run(row: PublishedRow, at: int) -> FinishedRun:
     tags |= {Tag.CONTENT.value: row.key, Tag.LABEL.value: row.label}
     if row.note is not None:
         tags[MlflowTag.NOTE.value] = row.note
-    params, metrics = ({name: getattr(row, name) for name in names} for names in (_PARAMS, _NUMBERS))
     return FinishedRun(
         name=name,
         tags=tags,
-        params={name: format_param(value) for name, value in params.items() if value is not None},
-        metrics={name: float(value) for name, value in metrics.items() if value is not None},
+        params=_params(row, _PUBLISHED_PARAMS),
+        metrics={name: float(value) for name in _NUMBERS if (value := getattr(row, name)) is not None},
         started_at=at,
         finished_at=at,
         files=cell_files(row),
@@ -186,7 +362,7 @@ def _values(header: Sequence[str], fields: list[str] | str) -> dict[str, str]:
     return values
 
 
-def _row(values: Mapping[str, str], experiment: str) -> PublishedRow:
+def _published_row(values: Mapping[str, str], experiment: str) -> PublishedRow:
     label = values["method"]
     with suppress(UsageError):  # a method that we do not have is a figure all the same
         label = normalise_label(label)

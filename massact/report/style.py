@@ -143,7 +143,7 @@ def ink_on(colour: Sequence[float]) -> str:
 
 
 @contextmanager
-def style() -> Iterator[None]:
+def styled() -> Iterator[None]:
     """Matplotlib's settings for drawing and saving; the caller's own come back afterwards."""
     import matplotlib as mpl
 
@@ -193,7 +193,7 @@ def panel_grid(titles: Sequence[str], height: float, ylabel: str) -> "tuple[Figu
 
 def fixed(figure: "Figure") -> "Figure":
     """The figure laid out once and for all: each saving would lay it out anew, which takes longest."""
-    with style():
+    with styled():
         engine = figure.get_layout_engine()
         if engine is not None:
             engine.execute(figure)
@@ -204,7 +204,7 @@ def fixed(figure: "Figure") -> "Figure":
 def save_png(figure: "Figure") -> bytes:
     """The figure as PNG on white, dense enough to print."""
     data = BytesIO()
-    with style():
+    with styled():
         figure.savefig(data, format="png", dpi=130, facecolor="white", pil_kwargs={"compress_level": 4})
     return data.getvalue()
 
@@ -212,7 +212,7 @@ def save_png(figure: "Figure") -> bytes:
 def save_svg(figure: "Figure") -> str:
     """The figure as SVG with a transparent ground and its text as text."""
     data = StringIO()
-    with style():
+    with styled():
         figure.savefig(data, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return data.getvalue()
 
@@ -234,7 +234,6 @@ def log_coefficients(axes: "Axes", values: Sequence[float]) -> None:
 
 
 def floor_line(axes: "Axes", floor: float, *, with_name: bool) -> None:
-    """The coherence floor across a panel of coherence."""
     axes.axhline(floor, **FLOOR_DASHES)
     if with_name:
         axes.annotate(
