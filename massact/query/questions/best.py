@@ -54,7 +54,7 @@ class BestRow(PlaceRow):
         LABEL,
         STATUS,
         *POINT,
-        Column("truly", _doubt, is_optional=True),
+        Column("truly coherent", _doubt, is_number=True, is_optional=True),
         interval_column("delta_low", "delta_high", "95 % of delta"),
         text_column("standing", is_optional=True),
         TRAIT_MEAN,
