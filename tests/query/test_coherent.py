@@ -109,7 +109,7 @@ def test_a_best_carries_its_chance_and_a_note_says_where_it_is_low() -> None:
     assert row.coherent_chance < 0.6
     (note,) = [note for note in answer.notes if "truly" in note]
     assert note.startswith("1 best is truly at or above the floor with a chance below 0.9 (the least is 0.")
-    column = next(column for column in row.columns if column.header == "truly")
+    column = next(column for column in row.columns if column.header == "truly coherent")
     assert column.text(row) == f"{row.coherent_chance:.0%}"
     assert column.text(ask_best.of(answers(SURE), FLOOR).rows[0]) == ""
 

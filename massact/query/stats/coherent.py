@@ -95,9 +95,10 @@ def _scatter(
     """From some of the coherent evaluations, those of all degrees of coherence alike."""
     import numpy as np
 
-    if not len(coherent):
+    told = np.array([run_ids[index] in scores.evaluations for index in coherent.tolist()], dtype=bool)
+    if not told.any():
         return None
-    ordered = coherent[np.argsort(means[coherent], kind="stable")]
+    ordered = coherent[told][np.argsort(means[coherent[told]], kind="stable")]
     sampled = ordered[np.unique(np.linspace(0, len(ordered) - 1, _MOST_SAMPLED).round().astype(int))]
     found = scores.coherences([run_ids[index] for index in sampled.tolist()])
     if found is None:
