@@ -287,10 +287,10 @@ def test_with_scores_by_question_bests_have_intervals_and_differences_are_tested
     )
     found = Evidence.of(experiment(), given)
     (table,) = (one for one in best_section(found).tables if "response[:5]" in one.caption)
-    assert [column.header for column in table.columns][2:4] == ["95 % of delta", "standing"]
-    assert [(row[0].text, row[3].text) for row in table.rows[:2]] == [
-        ("probe_preclean", "winner"),
-        ("probe_cleaned", "behind"),
+    assert [column.header for column in table.columns][2:5] == ["95 % of delta", "expected", "standing"]
+    assert [(row[0].text, row[3].text, row[4].text) for row in table.rows[:2]] == [
+        ("probe_preclean", "+30.0", "winner"),
+        ("probe_cleaned", "+10.0", "behind"),
     ]
     assert re.fullmatch(r"\+\d+\.\d to \+\d+\.\d", table.rows[0][2].text)
     row = next(one for one in before_after_table(found).rows if one[1].text == "probe_preclean")
@@ -302,7 +302,7 @@ def test_with_scores_by_question_bests_have_intervals_and_differences_are_tested
     assert short[0].verdict.startswith("At 1 of 6 places one label is ahead of all others.")
     assert "`probe_preclean`, +30.0 @ 80 (layer 2, 8; 95 %: +" in short[0].lines[0]
     assert "That best lies at the end of its grid" in short[0].lines[0]
-    assert table.rows[0][5].text == "8, end of grid"
+    assert table.rows[0][6].text == "8, end of grid"
     assert short[1].verdict.startswith("Of 4 pairs: 1 ahead when cleaned before; ")
     (cell,) = (one[1] for one in gap_matrix(found, "refusal").rows if one[0].text == "probe_preclean")
     assert re.fullmatch(r"\+\d+\.\d to \+\d+\.\d, n 10", cell.detail)
