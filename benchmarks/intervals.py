@@ -55,7 +55,8 @@ def observe(truth: Numbers, n: int, rng: np.random.Generator) -> Numbers:
 def resampled(scores: Numbers, rng: np.random.Generator) -> Numbers:
     """Means over drawn questions, `[n_cells, n_draws]`."""
     n = scores.shape[1]
-    return scores @ rng.multinomial(n, np.full(n, 1 / n), size=N_DRAWS).T / n
+    means: Numbers = scores @ rng.multinomial(n, np.full(n, 1 / n), size=N_DRAWS).T / n
+    return means
 
 
 def repeated(scores: Numbers, rng: np.random.Generator) -> tuple[float, float]:

@@ -129,14 +129,14 @@ def _run() -> int:
     if sys.argv[:2] == ["mlflow", "server"]:
         import mlflow.server
 
-        mlflow.server._exec_cmd = _serve_here
+        vars(mlflow.server)["_exec_cmd"] = _serve_here
     runpy.run_module(module, run_name="__main__", alter_sys=True)
     return 0
 
 
 def _end(code: int) -> None:
     """End as an interpreter does, but for what it frees: that would copy all that is shared with the parent."""
-    threading._shutdown()
+    vars(threading)["_shutdown"]()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):

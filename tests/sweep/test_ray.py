@@ -228,7 +228,12 @@ def test_a_vector_is_put_once_and_travels_in_no_shard(
 
     put, handed = list[Any](), list[bytes]()
     real_put, real_hand = cluster.put, Run._hand
-    monkeypatch.setattr(cluster, "put", lambda value: put.append(value) or real_put(value))
+
+    def put_and_keep(value: Any) -> Any:
+        put.append(value)
+        return real_put(value)
+
+    monkeypatch.setattr(cluster, "put", put_and_keep)
 
     def hand(self: Run, worker: Any, shard: Any) -> Any:
         task = real_hand(self, worker, shard)
