@@ -164,6 +164,7 @@ def test_usage_errors_exit_with_2(made: Made, options: list[str], said: str) -> 
     assert "Traceback" not in result.output
 
 
+@pytest.mark.slow
 def test_looking_loads_neither_torch_nor_mlflow(made: Made, tmp_path: Path) -> None:
     code = (
         "import sys\nfrom massact.cli.app import cli\n"

@@ -65,6 +65,7 @@ def test_the_report_of_published_figures_alone_shows_where_they_disagree(markdow
     assert "0 evaluations in the store" in markdown
 
 
+@pytest.mark.slow
 def test_where_the_winner_flips(markdown: str) -> None:
     flip = "the winner flips between sources: S1 2026-01-29 mean_diff (+33.4) and S2 2026-01-30 probe (+49.4)"
     assert f"gemma-3-4b, refusal, response[:20]: {flip}" in markdown

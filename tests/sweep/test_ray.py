@@ -315,6 +315,7 @@ def test_results_are_spooled_where_they_were_made_and_a_lost_spool_actor_loses_n
     assert stored(uri) == list(map(float, range(1, 31)))
 
 
+@pytest.mark.slow
 def test_records_that_two_spools_send_arrive_once(uri: str, tmp_path: Path) -> None:
     tracker = Tracker(uri, "e", floor=68.0)
     place = Place("e", "toy", "instruct", len(QUESTIONS))
