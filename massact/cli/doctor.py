@@ -82,9 +82,12 @@ def doctor(
       massact doctor --experiment experiments/toy.yaml --fix
     """
     from massact.doctor import CHECKS, FILE_CHECKS, examine, open_context
+    from massact.store.write.database import undo_cut_off_write
 
     if ctx.get_parameter_source("spool") is click.core.ParameterSource.COMMANDLINE and not spool.is_dir():
         raise UsageError(f"there is no folder {spool}: name the one that --spool named before")
+    if fix:
+        undo_cut_off_write(tracking_uri)
     asked = asked_experiment(experiment, tracking_uri)
     declared, seed = _named(asked)
     name = as_held(declared, experiments_in(tracking_uri))
