@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -176,7 +177,13 @@ def _parent() -> socket.socket:
         listener.bind(name)
         listener.listen()
         _start_parent(listener)
-    link.connect(name)
+    for _ in range(100):
+        with contextlib.suppress(ConnectionRefusedError):  # the other does not listen yet
+            link.connect(name)
+            break
+        time.sleep(0.01)
+    else:
+        raise RuntimeError("the parent of the tests' processes did not start")
     atexit.register(link.close)
     return link
 
