@@ -163,7 +163,7 @@ def make_model(folder: Path, config: PretrainedConfig, dtype: torch.dtype) -> No
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(resolve("toy:gemma-3-instruct"))
     config.get_text_config().eos_token_id = config.eos_token_id = tokenizer.eos_token_id
-    model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    model = AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

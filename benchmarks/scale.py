@@ -12,6 +12,7 @@ Run: `python benchmarks/scale.py --workers 1,2,4,8,16,32,64 --seconds 1`
 """
 
 import argparse
+import logging
 import os
 import statistics
 import tempfile
@@ -218,7 +219,7 @@ def main() -> None:
         num_cpus=max(counts) + 2,
         include_dashboard=False,
         log_to_driver=False,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
     )
     print(
         "| workers | cells | start s | took s | efficiency | busy | driver ms/cell | all ms/cell | lost ms/cell |"

@@ -97,7 +97,9 @@ def over_http(n: int) -> None:
 
 def _processor(pid: int) -> float:
     own = psutil.Process(pid)
-    return sum(t.user + t.system for t in (one.cpu_times() for one in (own, *own.children(recursive=True))))
+    return sum(
+        float(t.user + t.system) for t in (one.cpu_times() for one in (own, *own.children(recursive=True)))
+    )
 
 
 @contextmanager

@@ -250,7 +250,7 @@ def main() -> None:
                 ("search", lambda s=subject: ours(s, floor)),
             ):
                 subject.seconds = 0.0
-                seen = look()
+                seen = look()  # type: ignore[no-untyped-call]
                 ways.append(Way(name, seen, subject.seconds))
             results[config.name] = (truth, ways)
         session.stores.close()

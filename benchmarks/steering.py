@@ -104,7 +104,7 @@ def random_gemma(config: Gemma3TextConfig, dtype: torch.dtype, n_questions: int)
     """A Gemma-3 of random weights; prompts of 14 to 30 random tokens, random vectors, the middle layer."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with torch.device(device):
-        network = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        network = AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
     network = network.eval().requires_grad_(False)
     network.generation_config.eos_token_id = 1
 

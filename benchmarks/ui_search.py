@@ -63,14 +63,14 @@ def least(uri: str, experiment: str, name: str, repeat: int) -> float:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     logging.disable(logging.WARNING)
-    store = SqlAlchemyStore(uri, "mlflow-artifacts:/")
-    found = store.get_experiment_by_name(experiment)
+    store = SqlAlchemyStore(uri, "mlflow-artifacts:/")  # type: ignore[no-untyped-call]
+    found = store.get_experiment_by_name(experiment)  # type: ignore[no-untyped-call]
     assert found is not None, f"no experiment {experiment!r}"
     text, order = SEARCHES[name]
     seconds = []
     for _ in range(repeat):
         began = time.perf_counter()
-        store.search_runs([found.experiment_id], text, ViewType.ACTIVE_ONLY, PAGE, [order], None)
+        store.search_runs([found.experiment_id], text, ViewType.ACTIVE_ONLY, PAGE, [order], None)  # type: ignore[no-untyped-call]
         seconds.append(time.perf_counter() - began)
     return min(seconds)
 

@@ -183,7 +183,7 @@ def t_bound(asked: Numbers, n: int) -> float:
     k = len(asked)
     spread = max(float(asked.std(ddof=1)), 10.0)
     bound = float(asked.mean()) + float(stdtrit(k - 1, 0.99)) * spread * (1 / k - 1 / n) ** 0.5
-    return min(bound, (float(asked.sum()) + 100 * (n - k)) / n)
+    return float(min(bound, float(asked.sum() + 100 * (n - k)) / n))
 
 
 def screening(draws: int) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from tests.support.templates import TEMPLATE, share_tables
 
@@ -25,6 +26,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # a shell that puts the tests into the background ignores Ctrl-C for them and for all that they start
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+# how long an example takes says how busy the machine is, and nothing about the code
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 LONGEST = (
     "test_two_sweeps",

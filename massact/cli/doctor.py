@@ -75,8 +75,11 @@ def doctor(
       massact doctor --experiment experiments/toy.yaml --fix
     """
     from massact.doctor import CHECKS, FILE_CHECKS, examine, open_context
+    from massact.store.write.database import undo_cut_off_write
 
     _check_spool(ctx, spool)
+    if fix:
+        undo_cut_off_write(tracking_uri)
     asked = asked_experiment(experiment, tracking_uri)
     file = named_file(asked)
     declared = load_experiment(file) if file else None

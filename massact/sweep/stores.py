@@ -14,6 +14,7 @@ from massact.store.retry import Patience, StoreLostError
 from massact.store.schema import Kind
 from massact.store.spool import Spool, send_leftovers
 from massact.store.write.artifacts import fetch_from
+from massact.store.write.database import undo_cut_off_write
 from massact.store.write.tracker import OpenRun, Tracker
 from massact.sweep.claims import Sharing
 from massact.sweep.executors import Workload
@@ -68,6 +69,8 @@ class Stores:
     def read(self) -> Iterator[RunStore]:
         """The reader, of a store that has all that was evaluated. It is there once a run was opened."""
         self.settle()
+        if not self.is_dry:
+            undo_cut_off_write(self.tracking_uri)
         store = open_patient_store(self.tracking_uri, self.patience)
         try:
             yield store

@@ -134,6 +134,7 @@ def test_a_floor_that_is_none_is_refused(floor: float, store: str) -> None:
         massact.best(TOY, tracking_uri=store, floor=floor)
 
 
+@pytest.mark.slow
 def test_importing_massact_loads_nothing_heavy_and_a_wrong_name_says_so(store: str) -> None:
     code = (
         "import sys, massact\n"

@@ -960,6 +960,7 @@ PIECES = st.sampled_from(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @FAST
 @given(
     start=st.integers(0, len(TEXT)), length=st.integers(0, 40), piece=st.one_of(PIECES, st.text(max_size=3))

@@ -27,6 +27,7 @@ from tests.support.doctor_store import (
     write,
 )
 from tests.support.processes import Process, massact, run_massact
+from tests.support.small_plan import EXPERIMENT as SMALL_EXPERIMENT
 from tests.support.store_fixtures import EXPERIMENT, evaluation_row
 
 
@@ -163,6 +164,7 @@ def test_usage_errors_exit_with_2(made: Made, options: list[str], said: str) -> 
     assert "Traceback" not in result.output
 
 
+@pytest.mark.slow
 def test_looking_loads_neither_torch_nor_mlflow(made: Made, tmp_path: Path) -> None:
     code = (
         "import sys\nfrom massact.cli.app import cli\n"
@@ -177,10 +179,12 @@ def test_looking_loads_neither_torch_nor_mlflow(made: Made, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_a_phase_that_was_killed_is_found_and_one_at_work_is_not(tmp_path: Path, root: Path) -> None:
+def test_a_phase_that_was_killed_is_found_and_one_at_work_is_not(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     environment = {**os.environ, "MLFLOW_TRACKING_URI": uri}
-    named = ("--experiment", root / "experiments/toy.yaml")
+    file = tmp_path / "small.yaml"
+    file.write_text(SMALL_EXPERIMENT.replace("max_new_tokens: 8}", "max_new_tokens: 500}"))  # takes a while
+    named = ("--experiment", file)
 
     def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
         return run_massact(*arguments, *named, cwd=tmp_path, env=environment)
@@ -201,6 +205,7 @@ def test_a_phase_that_was_killed_is_found_and_one_at_work_is_not(tmp_path: Path,
     assert run("doctor", "--fix").returncode == 0
     assert _statuses(tmp_path / "mlflow.db") == ["KILLED"]
     assert run("doctor", "--fix").stdout == "0 finished runs looked at: healthy\n"
+    file.write_text(SMALL_EXPERIMENT)
     assert run("calibrate").returncode == 0
     assert run("doctor").returncode == 0
 

@@ -4,7 +4,6 @@ import json
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from massact.store.read import stored_runs
 from massact.store.schema import Kind, Tag
 from massact.vectors.methods import cosine
 from tests.support.prepared import PreparedStores
+from tests.support.processes import run_module
 from tests.support.small_plan import EXPERIMENT, N_CELLS, ROOT, Place, small_place
 
 pytestmark = pytest.mark.slow
@@ -195,16 +195,8 @@ def test_a_stopped_phase_leaves_only_whole_evaluations(
 def test_mlflow_run_uses_its_own_run_and_fails_with_a_useful_last_line(prepared: Place) -> None:
     def mlflow_run(entry: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         experiment = f"experiment={prepared.folder / 'small.yaml'}"
-        command = [sys.executable, "-m", "mlflow", "run", str(ROOT), "-e", entry, "--env-manager", "local"]
-        return subprocess.run(
-            [*command, "-P", experiment, *arguments],
-            cwd=prepared.folder,
-            env=prepared.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
+        command = ["run", ROOT, "-e", entry, "--env-manager", "local", "-P", experiment, *arguments]
+        return run_module("mlflow", *command, cwd=prepared.folder, env=prepared.environment)
 
     good = mlflow_run("phase2", "-P", "save_responses=none")
     assert good.returncode == 0, good.stderr

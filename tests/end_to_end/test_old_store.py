@@ -96,6 +96,7 @@ def test_the_doctor_writes_the_cells_that_are_proven_and_tells_of_the_others(fol
     ]
 
 
+@pytest.mark.slow
 def test_a_result_of_then_is_judged_by_another_judge_now(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

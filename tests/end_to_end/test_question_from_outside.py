@@ -81,6 +81,7 @@ def _run(*arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_it_is_a_function_and_a_command(outside: str, store: str) -> None:
     code = (
         "import massact, inspect\n"
@@ -116,6 +117,7 @@ def test_it_has_an_address(outside: str, store: str, tmp_path: Path) -> None:
         assert _run("-c", code) == f"{[row['label'] for row in rows]}\n"
 
 
+@pytest.mark.slow
 def test_a_broken_package_stops_nothing_but_its_own_question(
     tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -284,9 +284,9 @@ def test_a_git_lfs_pointer_is_named_as_what_it_is(tmp_path: Path) -> None:
     (tmp_path / PLACE / "responses/baseline.json").write_bytes(POINTER)
     other = tmp_path / "steering/chirp/refusal/lora/response__5/steering/results.jsonl"
     calibration = tmp_path / "inference/instruct/massive_activations/calibration.json"
-    for file in (other, calibration):
-        file.parent.mkdir(parents=True)
-        file.write_bytes(POINTER)
+    for pointer in (other, calibration):
+        pointer.parent.mkdir(parents=True)
+        pointer.write_bytes(POINTER)
     heap = Heap()
     report, refusals = import_to_heap(tmp_path, heap)
     assert sorted(one.file for one in refusals) == sorted([str(other), str(calibration)])

@@ -141,12 +141,12 @@ def test_a_store_that_is_none_is_one_clear_line(tree: Path, tmp_path: Path) -> N
 def test_an_interruption_keeps_what_was_written(
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from massact.interop import importer
+    from massact.interop import importer, rows
 
     monkeypatch.setattr(importer, "CHUNK_RUNS", 2)
     lines: list[Any] = [evaluation(vectors=[vector(weight=float(i))]) for i in range(5)]
     path = write_lines(tmp_path / "old" / PLACE / "results.jsonl", [header(), *lines])
-    make_row, seen = importer.imported_row, []
+    make_row, seen = rows.imported_row, list[Any]()
 
     def interrupted(*arguments: Any, **options: Any) -> Any:
         seen.append(arguments)

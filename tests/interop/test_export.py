@@ -370,6 +370,7 @@ def test_no_name_leads_out_of_the_exported_folder(trait: str, uri: str, tmp_path
         export(uri, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_results_over_several_numbers_of_questions_come_back_as_one_file(
     uri: str, empty: str, tmp_path: Path
 ) -> None:

@@ -108,6 +108,7 @@ def test_the_gap_analysis_agrees(place: Place) -> None:
     }
 
 
+@pytest.mark.slow
 def test_clean_before_against_clean_after_agrees(place: Place) -> None:
     printed = place.run_script("before_against_after")
     said = re.findall(r"^(\w+) +([+-]\d+\.\d) +(\d+\.\d)%$", printed, re.MULTILINE)
@@ -136,6 +137,7 @@ def test_clean_before_against_clean_after_agrees(place: Place) -> None:
     assert (compared[0].difference is None, compared[1].difference is None) == (False, True)
 
 
+@pytest.mark.slow
 def test_the_cleaning_curve_agrees(place: Place) -> None:
     printed = place.run_script("cleaning_curve")
     said = re.findall(r"^ +(\d+) dims: +([+-]\d+\.\d)$", printed, re.MULTILINE)
@@ -156,6 +158,7 @@ def test_the_cleaning_curve_agrees(place: Place) -> None:
     assert counted["all"] in (13, None)
 
 
+@pytest.mark.slow
 def test_the_optimal_coefficients_agree(place: Place) -> None:
     printed = place.run_script("optimal_coefficients")
     said = re.findall(r"^(gemma\S+) +\[:(\d+)\] +(\w+) +(\d+) +([+-]\d+\.\d)$", printed, re.MULTILINE)
@@ -177,6 +180,7 @@ def test_the_optimal_coefficients_agree(place: Place) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_best_of_every_group_is_the_one_that_the_gap_script_keeps(place: Place) -> None:
     """What `analyze_gaps` returns holds more than is printed: the best delta, its coefficient and coherence."""
     code = (

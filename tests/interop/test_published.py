@@ -202,6 +202,7 @@ def runs_of(uri: str) -> list[Any]:
 
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name("study")
+    assert experiment is not None
     return list(client.search_runs([experiment.experiment_id]))
 
 

@@ -13,14 +13,7 @@ from massact.errors import ConfigError, ModelError
 from massact.evaluation import Evaluation, PlannedCell
 from massact.judges import Exchange, ModelSource, Subject, open_judge
 from massact.judges import local as answers_module
-from massact.judges.local import (
-    Answerer,
-    IntegerTokens,
-    LocalJudge,
-    Prefix,
-    Prompts,
-    common_start,
-)
+from massact.judges.local import Answerer, IntegerTokens, LocalJudge, Prefix, Prompts, common_start
 from massact.judges.rubric import Rubric
 from massact.models.load import SteerableModel, describe, load_model, model_lock
 from massact.models.prompting import encode_chat
@@ -369,8 +362,13 @@ def test_the_steered_model_judges_itself_with_steering_off(own: tuple[SteerableM
 def test_a_judge_waits_for_its_turn(own: tuple[SteerableModel, LocalJudge]) -> None:
     model, judge = own
     done = threading.Event()
+
+    def score() -> None:
+        judge.score(EXCHANGES[:1])
+        done.set()
+
     with model_lock(model.model):
-        thread = threading.Thread(target=lambda: (judge.score(EXCHANGES[:1]), done.set()))
+        thread = threading.Thread(target=score)
         thread.start()
         assert not done.wait(0.5)
     assert done.wait(20)

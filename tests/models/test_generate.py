@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM
 
 from massact.domain import Generation
 from massact.errors import ModelError
@@ -92,7 +93,8 @@ def seen_rows(model: SteerableModel) -> Iterator[list[tuple[int, int, int]]]:
 def test_a_grid_gives_what_transformers_gives_row_by_row(architecture: str) -> None:
     model = tiny_model(architecture)
     found = generate(model, grid(), GREEDY)
-    assert found == [by_transformers(model, row) for row in grid()]
+    # every prompt, every addition and the unsteered: a row alone is slow
+    assert found[::3] == [by_transformers(model, row) for row in grid()[::3]]
     assert len(set(found)) > 2 * len({row.prompt for row in grid()})  # steering does change what is said
 
 
@@ -111,7 +113,10 @@ def test_steps_made_to_be_recorded_give_the_same_tokens(architecture: str, how: 
 
 @pytest.mark.slow
 def test_places_without_a_row_never_count_beyond_the_last_position() -> None:
-    model = tiny_model("gpt2")  # it looks positions up in a table
+    plain, config = tiny_model("gpt2"), deepcopy(CONFIGS["gpt2"])  # it looks positions up in a table
+    config.n_positions = 256
+    network = AutoModelForCausalLM.from_config(config).float().eval()
+    model = SteerableModel(network, plain.tokenizer, plain.identity)
     generator, long = Generator(model, recorded=True), Generation(200, temperature=3.0)
     n_steps = 0
     while n_steps < 2 * model.model.config.n_positions:
@@ -142,7 +147,7 @@ LONG = Generation(60, temperature=1.5, seed=1)
 
 
 def _long_rows() -> list[Row]:
-    return [Row(prompt(4, i % 7), addition(i % N_LAYERS, 2.0, i), draw=i) for i in range(40)]
+    return [Row(prompt(4, i % 7), addition(i % N_LAYERS, 2.0, i), draw=i) for i in range(24)]
 
 
 @cache
@@ -160,7 +165,7 @@ def _each_long_row_alone() -> list[tuple[int, ...]]:
     st.integers(1, 6),
     st.booleans(),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_no_batching_of_any_rows_changes_a_token(
     rows: list[tuple[int, int, float]], batch_rows: int, recorded: bool
 ) -> None:
@@ -282,6 +287,13 @@ def running_out(model: SteerableModel, n_rows: int, error: Exception) -> Iterato
         handle.remove()
 
 
+def _said(code: str) -> str:
+    """What some code prints that looks at, or limits, the memory of a process of its own."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
 _PEAK = """
 import resource, sys, torch
 from transformers import AutoModelForCausalLM, Qwen3Config
@@ -310,9 +322,7 @@ print(len(found), (peak() - before) / budget)
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak of memory as Linux gives it")
 def test_a_grid_ten_times_the_budget_runs_within_it() -> None:
-    done = subprocess.run([sys.executable, "-c", _PEAK], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    n_found, share = done.stdout.split()
+    n_found, share = _said(_PEAK).split()
     assert int(n_found) == 2400
     assert float(share) < 1.0
 
@@ -338,9 +348,7 @@ print(generator.batch_rows)
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space")
 def test_a_host_that_refuses_memory_halves_the_batch() -> None:
-    done = subprocess.run([sys.executable, "-c", _LIMITED], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert 1 <= int(done.stdout) < 3600
+    assert 1 <= int(_said(_LIMITED)) < 3600
 
 
 def test_a_graph_has_a_place_for_every_row_and_few_for_none() -> None:

@@ -260,7 +260,8 @@ def test_quantised_weights_are_another_model(bits: str, tmp_path: Path) -> None:
     plain, model = _load(folder), _load(folder, quantization=bits)
     assert model.identity.dtype == f"bfloat16+{bits}"
     assert (model.identity.id, model.identity.revision) == (plain.identity.id, plain.identity.revision)
-    weight = model.blocks[0].mlp.up_proj.weight
+    block: Any = model.blocks[0]
+    weight = block.mlp.up_proj.weight
     assert weight.dtype == (torch.int8 if bits == "8bit" else torch.uint8)
     assert all(len(tokens) > 0 for tokens in _tokens(model))
     tokens = torch.tensor([prompts(1)[0]])

@@ -1,6 +1,7 @@
 """Hooks, decoder blocks and generating, on tiny random models of genuine classes."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -133,6 +134,7 @@ def test_blocks_are_found_beside_a_vision_tower_and_refused_when_ambiguous() -> 
     with pytest.raises(ModelError, match=r"2 lists.*language.*other"):
         find_decoder_blocks(Wrapper("other"))
     bare = nn.Linear(2, 2)
-    bare.config = SimpleNamespace(get_text_config=lambda **_: SimpleNamespace(num_hidden_layers=9))
+    config: Any = SimpleNamespace(get_text_config=lambda **_: SimpleNamespace(num_hidden_layers=9))
+    bare.config = config
     with pytest.raises(ModelError, match="no list of 9 decoder blocks"):
         find_decoder_blocks(bare)

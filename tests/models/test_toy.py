@@ -191,6 +191,7 @@ def test_training_leaves_the_planting_intact(small_build: Path, name: str) -> No
     assert all((weight[columns] == -1.0).all() for weight in norms)
 
 
+@pytest.mark.slow
 def test_training_moves_everything_else(small_build: Path) -> None:
     base = load(small_build / "models" / "gemma-3-base").state_dict()
     instruct = load(small_build / "models" / "gemma-3-instruct").state_dict()

@@ -11,7 +11,7 @@ from massact.query import Answers, ask_best, ask_compare, ask_gaps
 from massact.query.groups import slices, strata
 from massact.query.stats.coherent import Coherences, chances_of, coherent_chances
 from massact.query.stats.paired import QuestionScores
-from massact.store.read import Stored
+from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow, Scores
 from tests.support.store_fixtures import answers_of, evaluated
 
@@ -154,7 +154,8 @@ def test_an_even_chance_leaves_answers_as_they_are() -> None:
 @pytest.mark.parametrize("n_questions", [5, 10])
 def test_at_a_gradual_cliff_those_that_are_called_sure_are(n_questions: int) -> None:
     """Six labels, four layers with cliffs of their own; the best of each label is picked by a noisy delta."""
-    random, sure, usual = np.random.default_rng(0), [], []
+    random = np.random.default_rng(0)
+    sure, usual = list[bool](), list[bool]()
     shape = (6, 4, 7)
     labels, layers, steps = (index.ravel() for index in np.indices(shape))
     sizes = (steps + 1) / 7

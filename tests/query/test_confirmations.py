@@ -141,7 +141,9 @@ def test_the_label_that_wins_now_is_corrected_for_having_been_picked() -> None:
     assert place.confirmed_winner_high == mean_diff.confirmed_high
     low, _ = bounded_mean_interval((30, 32, 31, 31), -25.81, 100, confidence=0.975)
     assert place.confirmed_winner_low == pytest.approx(low, abs=0.01)
-    assert place.confirmed_winner_low < (mean_diff.confirmed_low or 0.0)
+    assert place.confirmed_winner_low is not None
+    assert mean_diff.confirmed_low is not None
+    assert place.confirmed_winner_low < mean_diff.confirmed_low
     # means 25 and 31, variance 18, of which noise gives 4 / 3
     assert place.confirmed_winner_delta == pytest.approx(28 + (1 - 4 / 3 / 18) * 3)
     alone = ask(confirmed(PROBE, (20, 30, 25, 25)))

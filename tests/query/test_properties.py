@@ -3,6 +3,7 @@
 import random
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -79,6 +80,7 @@ def oracle_best(rows: list[EvaluationRow]) -> EvaluationRow | None:
     return unbeaten[0] if unbeaten else None
 
 
+@pytest.mark.slow
 @given(stores(), st.randoms(use_true_random=False))
 def test_the_order_in_which_rows_arrive_changes_nothing(
     rows: list[Stored[EvaluationRow]], rng: random.Random

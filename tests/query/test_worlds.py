@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-
-from benchmarks.worlds import WORLDS, Held, World, measure
+from worlds import WORLDS, Held, World, measure
 
 N_DRAWS = 30
 

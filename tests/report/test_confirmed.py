@@ -3,6 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from massact.query import Answers, Evaluations
 from massact.report.evidence import Evidence
 from massact.report.page import build_report
@@ -36,6 +38,7 @@ def section(*cells: Scored, **options: Any) -> str:
     return text.partition(f"## {TITLE}\n")[2].partition("\n## ")[0]
 
 
+@pytest.mark.slow
 def test_both_figures_and_what_was_lost_are_shown() -> None:
     text = section(confirmed(PROBE, (20, 30, 25, 25)), confirmed(MEAN_DIFF, (30, 32, 31, 31)))
     assert "Mean shrinkage: winners +7.0 (1), labels tied with them +0.0 (1)." in text
@@ -47,6 +50,7 @@ def test_both_figures_and_what_was_lost_are_shown() -> None:
     assert "corrected for the picking its delta is +30.8 (" in text
 
 
+@pytest.mark.slow
 def test_a_winner_that_wins_again_is_said_to() -> None:
     text = section(confirmed(PROBE, (40, 40, 41, 39)), confirmed(MEAN_DIFF, (30, 32, 31, 31)))
     assert "`probe` wins again, ahead of 1 label tied with it; corrected" in text
@@ -57,6 +61,7 @@ def test_a_winner_that_wins_again_is_said_to() -> None:
     assert "80, then 50 (below the floor)" in below
 
 
+@pytest.mark.slow
 def test_absent_confirmations_are_asked_for_only_where_questions_are_kept_for_them() -> None:
     assert "Winners were not confirmed on other questions yet: `massact confirm --experiment" in section()
     unsplit = [chosen("probe", 1000, (30, 36, 33, 28, 34, 31), confirm_share=None, **NAMES)]
@@ -64,6 +69,7 @@ def test_absent_confirmations_are_asked_for_only_where_questions_are_kept_for_th
     assert TITLE in build_report(given(confirmed(PROBE, (1, 2, 3, 4)), is_split=False)).html
 
 
+@pytest.mark.slow
 def test_what_is_still_open_is_said_with_the_rest() -> None:
     text = section(confirmed(MEAN_DIFF, (30, 32, 31, 31)))
     assert "1 winner or tied label is not confirmed yet: `massact confirm --experiment" in text

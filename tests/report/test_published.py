@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -64,6 +65,7 @@ def test_the_report_of_published_figures_alone_shows_where_they_disagree(markdow
     assert "0 evaluations in the store" in markdown
 
 
+@pytest.mark.slow
 def test_where_the_winner_flips(markdown: str) -> None:
     flip = "the winner flips between sources: S1 2026-01-29 mean_diff (+33.4) and S2 2026-01-30 probe (+49.4)"
     assert f"gemma-3-4b, refusal, response[:20]: {flip}" in markdown
@@ -113,7 +115,7 @@ def test_ours_stand_beside_and_stay_apart() -> None:
     figure = drawing(Published(evidence(ours_rows, published=rows)))
     assert figure is not None
     stars = [line for axes in figure.axes for line in axes.lines if line.get_marker() == "*"]
-    assert sorted(float(line.get_xdata()[0]) for line in stars) == [12.0, 44.0]
+    assert sorted(float(np.asarray(line.get_xdata())[0]) for line in stars) == [12.0, 44.0]
     assert "ours" in [text.get_text() for text in figure.legends[0].get_texts()]
 
 
@@ -136,7 +138,9 @@ def test_the_cleaning_curve_has_the_published_values_beside_it() -> None:
     assert figure is not None
     curve = next(one for one in cleaning_curves(found) if one.place.position == "response[:5]")
     hollow = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "none"]
-    drawn = sorted((float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in hollow)
+    drawn = sorted(
+        (float(np.asarray(line.get_xdata())[0]), float(np.asarray(line.get_ydata())[0])) for line in hollow
+    )
     steps = {step: curve.steps.index(step) + 0.14 for step in curve.steps}
     assert (steps[0], 27.1) in drawn
     assert (steps[2], 72.1) in drawn

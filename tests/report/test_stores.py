@@ -64,6 +64,7 @@ def test_of_an_empty_store_it_says_that_nothing_was_evaluated_and_what_does(stud
     assert "[x]" not in text
 
 
+@pytest.mark.slow
 def test_of_imported_means_it_gives_no_interval_and_says_why(study: Path) -> None:
     rows = [evaluation(60.0, 80.0, vectors=[vector("probe", weight=1000.0)]),
             evaluation(40.0, 75.0, vectors=[vector("mean_diff", weight=1200.0)])]  # fmt: skip
@@ -79,6 +80,7 @@ def test_of_imported_means_it_gives_no_interval_and_says_why(study: Path) -> Non
     assert "95 %: +" not in text
 
 
+@pytest.mark.slow
 def test_of_nothing_but_gaps_it_names_the_nearest_miss_and_what_to_try(study: Path) -> None:
     rows = [evaluation(90.0, coherence, vectors=[vector(method, weight=weight)])
             for method in ("probe", "mean_diff", "probe_top1")

@@ -163,7 +163,7 @@ def test_other_ways_of_asking_are_refused(server: str) -> None:
 
 
 def test_a_page_of_another_site_may_not_ask(server: str) -> None:
-    address, body = f"{server}/massact/v1/raw/steps", {"run_ids": []}
+    address, body = f"{server}/massact/v1/raw/steps", {"run_ids": list[str]()}
     for origin, status in (("http://elsewhere.example", 403), ("http://localhost:3000", 200)):
         response = requests.post(address, json=body, headers={"Origin": origin}, timeout=60)
         assert response.status_code == status
@@ -201,6 +201,7 @@ def test_a_question_is_asked_of_the_server_with_what_the_file_declares(
     file.write_text(
         toy.replace("name: massive-activations-toy", f"name: {EXPERIMENT}").replace("floor: 68", "floor: 71")
     )
+    asked: list[tuple[Any, dict[str, Any]]]
     asked = [(question, {}) for question in api.questions() if question.traits.is_served]
     asked += [(massact.gaps, {"phase": "phase2"}), (massact.sensitivity, {"floors": (70.0, 71.0)})]
     asked += [
@@ -338,7 +339,7 @@ def test_a_busy_server_is_asked_again(server: str, sqlite: str, monkeypatch: pyt
     busy = requests.Response()
     busy.status_code, busy.headers["X-Massact-Version"] = 503, "1"
     busy._content = json.dumps({"detail": "all places are taken"}).encode()
-    n_busy, send, pauses = [2], requests.Session.request, []
+    n_busy, send, pauses = [2], requests.Session.request, list[float]()
 
     def sometimes(self: requests.Session, verb: str, url: str, **more: Any) -> requests.Response:
         if "/massact/" in url and n_busy[0]:
@@ -384,7 +385,9 @@ def _workers(setting: str) -> list[str]:
 
 def test_the_restricted_reader_sees_only_what_it_may(both: tuple[str, str], tmp_path: Path) -> None:
     uri, _ = both
-    public = int(MlflowClient(tracking_uri=uri).get_experiment_by_name("public").experiment_id)
+    home = MlflowClient(tracking_uri=uri).get_experiment_by_name("public")
+    assert home is not None
+    public = int(home.experiment_id)
     only = fill(f"sqlite:///{tmp_path}/only.db", homes=("public",)).uri
     restricted, alone = SqlSource(uri, readable=frozenset({public})), open_source(only)
     assert _readings(restricted) == _readings(alone)

@@ -75,7 +75,9 @@ def _permit(server: str, name: str, experiment_id: str, permission: str) -> None
 
 
 def _id(uri: str, name: str) -> str:
-    return str(MlflowClient(tracking_uri=uri).get_experiment_by_name(name).experiment_id)
+    experiment = MlflowClient(tracking_uri=uri).get_experiment_by_name(name)
+    assert experiment is not None
+    return str(experiment.experiment_id)
 
 
 def ask(

@@ -148,6 +148,7 @@ def test_users_are_there_before_the_first_worker_and_a_weak_password_is_refused(
             two.process.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--host=127.0.0.1", "--tune"])
 def test_an_older_schema_is_refused_with_what_to_do(folder: Path, option: str) -> None:
     with sqlite3.connect(folder / "mlflow.db") as database:
@@ -162,6 +163,7 @@ def test_an_older_schema_is_refused_with_what_to_do(folder: Path, option: str) -
     assert (folder / "mlflow.db").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         database.execute("CREATE TABLE cats (name TEXT)")

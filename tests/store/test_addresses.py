@@ -29,6 +29,7 @@ from massact.store.write.artifacts import fetch_from
 from massact.store.write.run_writer import evaluation_run, open_writer
 from massact.store.write.tracker import Tracker
 from tests.support.processes import run_massact
+from tests.support.small_plan import EXPERIMENT
 from tests.support.store_errors import TOY
 from tests.support.store_fixtures import evaluation_row
 
@@ -241,10 +242,13 @@ def test_every_enum_of_names_does() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["a%20b", "a?b", "a b#ä"])
-def test_a_first_command_in_such_a_folder_works_exactly_or_is_refused(tmp_path: Path, name: str) -> None:
-    folder = tmp_path / name
+def test_a_first_command_in_such_a_folder_works_exactly_or_is_refused(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, name: str
+) -> None:
+    folder, file = tmp_path / name, tmp_path_factory.mktemp("elsewhere") / "small.yaml"
     folder.mkdir()
-    done = run_massact("calibrate", "--experiment", TOY, cwd=folder)
+    file.write_text(EXPERIMENT)
+    done = run_massact("calibrate", "--experiment", file, cwd=folder)
     assert [one.name for one in tmp_path.iterdir()] == [name]
     assert done.returncode == (2 if name in MISREAD else 0), done.stderr
     assert {one.name for one in folder.iterdir()} == (set() if name in MISREAD else {"mlflow.db", "mlruns"})

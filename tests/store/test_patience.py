@@ -106,7 +106,7 @@ def test_a_broken_connection_is_an_outage_under_whatever_name() -> None:
 def test_a_run_whose_answer_was_lost_is_not_made_twice(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     tracker = Tracker(uri, "study", floor=68.0, patience=Patience(60))
     client: Any = tracker._client
-    real, lost = client.create_run, []
+    real, lost = client.create_run, list[str]()
 
     def create_run(*args: Any, **kwargs: Any) -> Any:
         made = real(*args, **kwargs)
@@ -175,7 +175,7 @@ def test_a_store_that_is_not_there_holds_nothing_before_work_is_under_way(tmp_pa
     ],
 )
 def test_a_store_that_no_longer_fits_is_not_waited_for(uri: str, change: str, said: str) -> None:
-    patience, lines = Patience(60, say=[].append), []
+    patience, lines = Patience(60, say=list[str]().append), list[str]()
     tracker = Tracker(uri, "study", floor=68.0, patience=patience, say=lines.append)
     with tracker.phase("phase1", params={}):
         pass

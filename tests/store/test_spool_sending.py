@@ -203,7 +203,7 @@ def test_a_request_that_goes_wrong_at_any_point_makes_no_second_run(
     server: tuple[str, Callable[[], str]], tmp_path: Path, uri: str, then: Mode
 ) -> None:
     address, fresh = server
-    proxy, said = Proxy(address), []
+    proxy, said = Proxy(address), list[str]()
     try:
         for number in range(9):  # to connect, of one run, and the look at what is there
             store = Store(address, fresh())
@@ -232,7 +232,7 @@ def test_a_server_that_is_down_for_a_while_costs_only_the_delay(
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     address, fresh = server
-    store, proxy, said = Store(address, fresh()), Proxy(address), []
+    store, proxy, said = Store(address, fresh()), Proxy(address), list[str]()
     spool = Spool(tmp_path / "spool", proxy.address, "study", say=said.append)
     slowest = 0.0
     try:
@@ -304,7 +304,7 @@ def test_an_answer_lost_at_the_commit_makes_no_second_run(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection breaks after the database has written, before it could say so."""
-    insert, broken = run_writer.SqlWriter.insert, []
+    insert, broken = run_writer.SqlWriter.insert, list[bool]()
 
     def breaks_once(self: run_writer.SqlWriter, tables: run_writer.Tables) -> None:
         insert(self, tables)

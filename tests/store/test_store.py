@@ -314,8 +314,10 @@ def test_every_reader_gives_the_very_same(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, many_pages: bool
 ) -> None:
     if many_pages:
-        for name in ("rest._PAGE", "rest._EXPERIMENTS_PAGE", "rest._IDS_PER_QUERY", "rest._HISTORY_PAGE"):
-            monkeypatch.setattr(f"massact.store.read.{name}", 2)
+        # several pages of everything: there are more than forty runs, three experiments, six steps
+        pages = {"_PAGE": 5, "_EXPERIMENTS_PAGE": 2, "_IDS_PER_QUERY": 5, "_HISTORY_PAGE": 2}
+        for name, size in pages.items():
+            monkeypatch.setattr(f"massact.store.read.rest.{name}", size)
         monkeypatch.setattr("massact.store.read.sql._IDS_PER_QUERY", 2)
         monkeypatch.setattr("massact.store.read.sql._ROWS_PER_FETCH", 2)
         monkeypatch.setattr("massact.store.read.sql._FEW", 0)

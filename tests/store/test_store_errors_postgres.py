@@ -12,7 +12,6 @@ import sqlalchemy as sa
 from massact.errors import StoreError
 from massact.store import databases as database
 from massact.store.read import open_store
-from massact.store.read import sql as tables
 from tests.support.postgres_server import PostgresServer, postgres_server
 from tests.support.store_errors import gaps, refusal
 
@@ -31,7 +30,7 @@ def store(server: PostgresServer) -> str:
     """An empty store, as far as massact looks: MLflow's own migrations take seconds."""
     uri = server.fresh()
     engine = sa.create_engine(uri.replace("postgresql:", "postgresql+psycopg:"))
-    tables.METADATA.create_all(engine)
+    database.METADATA.create_all(engine)
     with engine.begin() as connection:
         connection.execute(sa.text("CREATE TABLE alembic_version (version_num VARCHAR(32))"))
         connection.execute(

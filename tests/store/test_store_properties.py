@@ -150,6 +150,7 @@ SHARED: Any = {
 }
 
 
+@pytest.mark.slow
 @settings(max_examples=15, **SHARED)
 @given(events=histories(max_size=20), seed=SEEDS)
 def test_the_answers_are_those_of_the_oracle(

@@ -1,8 +1,11 @@
 """A folder with an experiment whose judge is a server that answers when a test likes."""
 
+import math
 import os
+import sqlite3
 import threading
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +37,7 @@ class Place:
         self.folder, self.judge = folder, judge
         self.uri = f"sqlite:///{folder}/mlflow.db" if server is None else server.address
         self.seconds = 0.0
-        self.gate = threading.Event()
+        self._n_free, self._changed = math.inf, threading.Condition()
         judge.answer = self._answer
         self.use_grid(0)
         stores.copy((folder / "small.yaml").read_text(), folder, served=server is not None)
@@ -43,9 +46,9 @@ class Place:
 
     def use_grid(self, n: int) -> None:
         """Take coefficients that no other test takes, so that nothing of the phase is finished."""
-        coefficients = [4.0 + 2 * i + n / 10 for i in range(N_CELLS // 2)]
+        self.coefficients = [4.0 + 2 * i + n / 10 for i in range(N_CELLS // 2)]
         text = (
-            EXPERIMENT.replace("coefficients: [16, 24]", f"coefficients: {coefficients}")
+            EXPERIMENT.replace("coefficients: [16, 24]", f"coefficients: {self.coefficients}")
             .replace(
                 "judge: likelihood",
                 f'judge: {{name: "openai:judge", base_url: "{self.judge.url}", cache: off}}',
@@ -54,7 +57,7 @@ class Place:
         )
         (self.folder / "small.yaml").write_text(text)
         self.seconds = 0.0
-        self.gate.set()
+        self.let()
         self.n_before = len(self.store().evaluations("small")) if n else 0
         self.n_asked = len(self.asked)
 
@@ -63,16 +66,34 @@ class Place:
         return len(self.store().evaluations("small")) - self.n_before
 
     @property
+    def keys(self) -> set[str]:
+        """Of what is stored of the grid that is used."""
+        rows = (one.row for one in self.store().evaluations("small"))
+        return {row.key for row in rows if row.coefficient in self.coefficients}
+
+    def count(self, query: str) -> int:
+        """Ask the database itself for a number, as often as one likes."""
+        with closing(sqlite3.connect(self.folder / "mlflow.db")) as database:
+            return int(database.execute(query).fetchone()[0])
+
+    @property
     def asked(self) -> list[Request]:
         """What the judge was asked about cells; canaries come before them."""
         return [one for one in list(self.judge.requests) if not is_canary(one)]
 
     def _answer(self, request: Request) -> Reply:
-        delay = 0.0
-        if not is_canary(request):
-            delay = self.seconds
-            self.gate.wait(120)
-        return replace(score_70_and_90(request), delay_seconds=delay)
+        if is_canary(request):
+            return score_70_and_90(request)
+        with self._changed:
+            self._changed.wait_for(lambda: self._n_free > 0, 120)
+            self._n_free -= 1
+        return replace(score_70_and_90(request), delay_seconds=self.seconds)
+
+    def let(self, n: float = math.inf) -> None:
+        """Have the judge answer so much more about cells, and then wait."""
+        with self._changed:
+            self._n_free = n
+            self._changed.notify_all()
 
     def start(self, *arguments: str) -> Process:
         environment = {

@@ -1,7 +1,8 @@
 """The parent of the processes of `processes.py`: imports everything once, then forks what is asked for.
 
-Reads requests from the socket whose number is its argument: JSON with stdout, stderr and a pipe for the process's pid
-and exit code beside it. A request is answered by two forks: the process itself, and one that waits for its end.
+Its argument is the number of the socket where the processes of a test session connect. A request is JSON with stdout,
+stderr and a pipe for the process's pid and exit code beside it. It is answered by two forks: the process itself, and
+one that waits for its end.
 """
 
 import atexit
@@ -12,6 +13,7 @@ import json
 import os
 import pkgutil
 import runpy
+import select
 import signal
 import socket
 import sys
@@ -23,31 +25,42 @@ from typing import Any
 from tests.support.templates import TEMPLATE, share_tables
 
 MODULES = (
-    "mlflow.server.fastapi_app", "mlflow.store.tracking.sqlalchemy_store", "psycopg",
-    "sqlalchemy.dialects.postgresql", "scipy.stats", "sklearn.linear_model", "torch", "transformers",
-    "transformers.models.gemma2.modeling_gemma2", "transformers.models.gemma3.modeling_gemma3", "uvicorn",
+    "matplotlib.backends.backend_svg", "matplotlib.figure", "mlflow.server.fastapi_app",
+    "mlflow.store.tracking.sqlalchemy_store", "openai.resources.chat.completions", "psycopg", "safetensors.torch",
+    "sqlalchemy.dialects.postgresql", "sqlalchemy.dialects.sqlite", "scipy.stats", "sklearn.linear_model", "torch",
+    "transformers", "transformers.models.gemma2.modeling_gemma2", "transformers.models.gemma3.modeling_gemma3",
+    "uvicorn",
 )  # fmt: skip
 FORGOTTEN = ("mlflow.server", "massact.server")
 """What reads the environment when it is imported: a server imports it again."""
 
 
 def main() -> None:
-    """Serve until the socket is closed; in each fork, be the process that was asked for."""
+    """Serve until the last connection is closed; in each fork, be the process that was asked for."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests
-    link = socket.socket(fileno=int(sys.argv[1]))
+    listener = socket.socket(fileno=int(sys.argv[1]))
+    links: list[socket.socket] = []
     _import_everything()
-    link.send(b"ready")
     while True:
-        message, fds, *_ = socket.recv_fds(link, 1 << 20, 3)
-        if not message:
-            os._exit(0)
-        if os.fork() == 0:
-            link.close()
-            _start(json.loads(message), *fds)
-            return
-        for fd in fds:
-            os.close(fd)
-        os.wait3(os.WNOHANG)  # those that waited for an end
+        for link in select.select([listener, *links], [], [])[0]:
+            if link is listener:
+                links.append(listener.accept()[0])
+                continue
+            message, fds, *_ = socket.recv_fds(link, 1 << 20, 3)
+            if not message:
+                links.remove(link)
+                link.close()
+                if not links:
+                    os._exit(0)
+                continue
+            if os.fork() == 0:
+                for other in (listener, *links):
+                    other.close()
+                _start(json.loads(message), *fds)
+                return
+            for fd in fds:
+                os.close(fd)
+            os.wait3(os.WNOHANG)  # those that waited for an end
 
 
 def _import_everything() -> None:
@@ -129,14 +142,14 @@ def _run() -> int:
     if sys.argv[:2] == ["mlflow", "server"]:
         import mlflow.server
 
-        mlflow.server._exec_cmd = _serve_here
+        vars(mlflow.server)["_exec_cmd"] = _serve_here
     runpy.run_module(module, run_name="__main__", alter_sys=True)
     return 0
 
 
 def _end(code: int) -> None:
     """End as an interpreter does, but for what it frees: that would copy all that is shared with the parent."""
-    threading._shutdown()
+    vars(threading)["_shutdown"]()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):

@@ -6,6 +6,7 @@ that is started once for all tests of a process. What tests what a process impor
 """
 
 import atexit
+import contextlib
 import json
 import os
 import select
@@ -13,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -130,16 +132,27 @@ def massact(*arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = N
     return Process("massact", *arguments, cwd=cwd, env=env)
 
 
-def run_massact(
-    *arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None, timeout: float = 900
+def run_module(
+    module: str,
+    *arguments: str | Path,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    timeout: float = 900,
 ) -> "subprocess.CompletedProcess[str]":
-    """A command of massact, run to its end."""
-    process = massact(*arguments, cwd=cwd, env=env)
+    """`python -m MODULE ARGUMENTS`, or with the module `-c` some code, run to its end."""
+    process = Process(module, *arguments, cwd=cwd, env=env)
     try:
         out, errors = process.communicate(timeout)
     finally:
         process.kill()
-    return subprocess.CompletedProcess(["massact", *map(str, arguments)], process.wait(), out, errors)
+    return subprocess.CompletedProcess([module, *map(str, arguments)], process.wait(), out, errors)
+
+
+def run_massact(
+    *arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None, timeout: float = 900
+) -> "subprocess.CompletedProcess[str]":
+    """A command of massact, run to its end."""
+    return run_module("massact", *arguments, cwd=cwd, env=env, timeout=timeout)
 
 
 def _stream(asked: int | IO[bytes] | IO[str]) -> tuple[IO[str] | None, int]:
@@ -154,28 +167,39 @@ def _stream(asked: int | IO[bytes] | IO[str]) -> tuple[IO[str] | None, int]:
 
 @cache
 def _parent() -> socket.socket:
-    """The connection to the parent of all, which ends when it is closed."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    """The connection to the parent of all; it ends with the last of them.
+
+    Processes of one test session share the parent: whoever takes its name first starts it.
+    """
+    name = f"\0massact-tests-{os.environ.get('PYTEST_XDIST_TESTRUNUID') or os.getpid()}"
+    listener, link = (socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2))
+    with listener, contextlib.suppress(OSError):  # another has the name
+        listener.bind(name)
+        listener.listen()
+        _start_parent(listener)
+    for _ in range(100):
+        with contextlib.suppress(ConnectionRefusedError):  # the other does not listen yet
+            link.connect(name)
+            break
+        time.sleep(0.01)
+    else:
+        raise RuntimeError("the parent of the tests' processes did not start")
+    atexit.register(link.close)
+    return link
+
+
+def _start_parent(listener: socket.socket) -> None:
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
-    with theirs:
-        parent = subprocess.Popen(
-            [sys.executable, str(_PARENT), str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        )
-
-    def end() -> None:
-        ours.close()
-        parent.wait()
-
-    atexit.register(end)
-    if ours.recv(16) != b"ready":
-        raise RuntimeError("the parent of the tests' processes did not start")
-    return ours
+    subprocess.Popen(
+        [sys.executable, str(_PARENT), str(listener.fileno())],
+        pass_fds=[listener.fileno()],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is for the tests
+    )

@@ -90,7 +90,7 @@ class TinyEngine:
         class Tiny(engine.ModelEngine):
             """Takes the tiny model for whatever it is asked to load."""
 
-        engine.load_use = lambda _use: tiny_model("llama")
+        engine.load_use = lambda use: tiny_model("llama")
         self._real = Tiny()
 
     def load(self, use: Any, batch_rows: int | None) -> Any:

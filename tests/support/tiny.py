@@ -41,6 +41,9 @@ _SHARED: dict[str, Any] = {
     "pad_token_id": 0,
     "initializer_range": 0.3,
 }
+# what the classes take and do not name
+_END: dict[str, Any] = {"eos_token_id": END_TOKEN}
+_HEADS: dict[str, Any] = {"head_dim": 8}
 _GEMMA: dict[str, Any] = {**_SHARED, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 8}
 # as many layers as the language part, which must not confuse the search for blocks
 _VISION: dict[str, Any] = {
@@ -54,7 +57,7 @@ CONFIGS: dict[str, PretrainedConfig] = {
     "gemma3_vision": Gemma3Config(
         text_config=_GEMMA, vision_config=_VISION, mm_tokens_per_image=4, initializer_range=0.3,
         image_token_index=VOCABULARY - 1, boi_token_index=VOCABULARY - 2, eoi_token_index=VOCABULARY - 3,
-        eos_token_id=END_TOKEN,
+        **_END,
     ),
     "llama": LlamaConfig(**_SHARED),
     "mistral": MistralConfig(**_SHARED, sliding_window=8),
@@ -65,7 +68,7 @@ CONFIGS: dict[str, PretrainedConfig] = {
     "qwen2": Qwen2Config(**_SHARED),
     "qwen3": Qwen3Config(**_SHARED, head_dim=8),
     "qwen3_moe": Qwen3MoeConfig(
-        **_SHARED, head_dim=8, num_experts=N_LAYERS, num_experts_per_tok=2, moe_intermediate_size=24,
+        **_SHARED, **_HEADS, num_experts=N_LAYERS, num_experts_per_tok=2, moe_intermediate_size=24,
     ),
     "gpt2": GPT2Config(
         vocab_size=VOCABULARY, n_embd=D_MODEL, n_layer=N_LAYERS, n_head=4, bos_token_id=2, eos_token_id=END_TOKEN,

@@ -69,7 +69,7 @@ def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, spool:
     def local(trait: str = "d") -> tuple[Executor, Work]:
         real = CellGenerator._generate
 
-        def generate(generator: CellGenerator, batch: Sequence[PlannedCell]) -> Generated:
+        def generate(generator: CellGenerator, batch: Sequence[PlannedCell]) -> Iterator[Generated]:
             if any(coefficient(one) == RAISES for one in batch):
                 raise RuntimeError("out of memory")
             return real(generator, batch)

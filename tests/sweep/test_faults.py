@@ -113,7 +113,7 @@ def assert_whole(folder: Path, worker: Worker) -> Found:
 
 def test_a_sweep_killed_at_thirty_moments_is_whole_in_the_end(folder: Path, worker: Worker) -> None:
     moments = random.Random(7)
-    codes = [worker.run(*SWEEP, kill_after=moments.uniform(0.3, 3.0)) for _ in range(N_KILLS)]
+    codes = [worker.run(*SWEEP, kill_after=moments.uniform(0.2, 1.6)) for _ in range(N_KILLS)]
     assert codes.count(-9) >= N_KILLS // 2, said(folder)
     assert worker.run(*SWEEP) == 0, said(folder)
     found = assert_whole(folder, worker)

@@ -227,7 +227,12 @@ def test_a_vector_is_put_once_and_travels_in_no_shard(
 
     put, handed = list[Any](), list[bytes]()
     real_put, real_hand = cluster.put, Run._hand
-    monkeypatch.setattr(cluster, "put", lambda value: put.append(value) or real_put(value))
+
+    def put_and_keep(value: Any) -> Any:
+        put.append(value)
+        return real_put(value)
+
+    monkeypatch.setattr(cluster, "put", put_and_keep)
 
     def hand(self: Run, worker: Any, shard: Any) -> Any:
         task = real_hand(self, worker, shard)
@@ -309,6 +314,7 @@ def test_results_are_spooled_where_they_were_made_and_a_lost_spool_actor_loses_n
     assert stored(uri) == list(map(float, range(1, 31)))
 
 
+@pytest.mark.slow
 def test_records_that_two_spools_send_arrive_once(uri: str, tmp_path: Path) -> None:
     tracker = Tracker(uri, "e", floor=68.0)
     place = Place("e", "toy", "instruct", len(QUESTIONS))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from massact.store.retry import Patience
-from massact.store.schema import Tag
+from massact.store.schema import Kind, Tag
 from massact.store.write.client import Process, process_tag
 from massact.store.write.tracker import OpenRun, Tracker
 from massact.sweep import claims as sharing
@@ -27,7 +27,7 @@ class Store:
 
     def start(self) -> Sharing:
         self._n += 1
-        run = self.tracker._open_phase(f"phase{self._n}", sharing.Kind.PHASE, None)
+        run = self.tracker._open_phase(f"phase{self._n}", Kind.PHASE, None)
         return Sharing(self.tracker, run, patience=Patience(0), say=self.said.append)
 
     def end(self, one: Sharing, status: str = "FINISHED") -> None:

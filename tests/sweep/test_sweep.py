@@ -1,7 +1,7 @@
 """The pipeline of a sweep: the judge works beside the generator, in order, never twice on equal text."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
@@ -41,7 +41,7 @@ class Spy:
         self.count = 0
         real = CellGenerator._generate
 
-        def generate(generator: CellGenerator, batch: Sequence[PlannedCell]) -> Generated:
+        def generate(generator: CellGenerator, batch: Sequence[PlannedCell]) -> Iterator[Generated]:
             before(self.count)
             self.count += 1
             return real(generator, batch)
@@ -144,7 +144,7 @@ def test_a_cell_that_cannot_be_generated_fails_alone(monkeypatch: pytest.MonkeyP
     bad = cells(5)[3]
     real = CellGenerator._generate
 
-    def generate(generator: CellGenerator, batch: Sequence[PlannedCell]) -> Generated:
+    def generate(generator: CellGenerator, batch: Sequence[PlannedCell]) -> Iterator[Generated]:
         if any(one.cell == bad.cell for one in batch):
             raise RuntimeError("out of memory")
         return real(generator, batch)

@@ -1,59 +1,43 @@
 """The best evaluation of each group at or above the coherence floor."""
 
 from collections.abc import Iterable
-from dataclasses import asdict
-from dataclasses import dataclass
-from dataclasses import fields
-from dataclasses import replace
-from massact.domain import AllDims
-from massact.domain import Direction
-from massact.domain import Group
-from massact.query.answers import Answers
-from massact.query.answers import EVEN
-from massact.query.groups import ComparableGroups
-from massact.query.groups import GroupInSetting
-from massact.query.groups import all_parts
-from massact.query.groups import natural_order
-from massact.query.groups import recipe_of
-from massact.query.groups import setting_notes
-from massact.query.groups import slices
-from massact.query.groups import strata
-from massact.query.groups import told_apart
-from massact.query.groups import unscored_note
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, ClassVar, Unpack
+
+from massact.domain import AllDims, Direction, Group
+from massact.query.answers import EVEN, Answers
+from massact.query.groups import (
+    ComparableGroups,
+    GroupInSetting,
+    all_parts,
+    natural_order,
+    recipe_of,
+    setting_notes,
+    slices,
+    strata,
+    told_apart,
+    unscored_note,
+)
 from massact.query.load import Needs
-from massact.query.question import About
-from massact.query.question import FLOOR_CONFIDENCE
-from massact.query.question import flag
-from massact.query.question import question
-from massact.query.rows import Answer
-from massact.query.rows import Column
-from massact.query.rows import PlaceRow
-from massact.query.rows import Point
-from massact.query.rows import Status
-from massact.query.same_vector import SAME_AS
-from massact.query.same_vector import taken_over_note
-from massact.query.stats.coherent import SURE
-from massact.query.stats.coherent import coherent_chances
-from massact.query.stats.intervals import Beliefs
-from massact.query.stats.intervals import NOTHING
-from massact.query.stats.intervals import Standing
-from massact.query.stats.intervals import beside
-from massact.query.stats.intervals import hidden_winners
+from massact.query.question import FLOOR_CONFIDENCE, About, flag, question
+from massact.query.rows import Answer, Column, PlaceRow, Point, Status
+from massact.query.same_vector import SAME_AS, taken_over_note
+from massact.query.stats.coherent import SURE, coherent_chances
+from massact.query.stats.intervals import NOTHING, Beliefs, Standing, beside, hidden_winners
 from massact.query.stats.paired import QuestionScores
-from massact.query.tables import LABEL
-from massact.query.tables import PLACE
-from massact.query.tables import POINT
-from massact.query.tables import SETTING
-from massact.query.tables import STATUS
-from massact.query.tables import TRAIT_MEAN
-from massact.query.tables import interval_column
-from massact.query.tables import miss_column
-from massact.query.tables import number_column
-from massact.query.tables import scored_column
-from massact.query.tables import text_column
-from typing import Any
-from typing import ClassVar
-from typing import Unpack
+from massact.query.tables import (
+    LABEL,
+    PLACE,
+    POINT,
+    SETTING,
+    STATUS,
+    TRAIT_MEAN,
+    interval_column,
+    miss_column,
+    number_column,
+    scored_column,
+    text_column,
+)
 
 
 def _doubt(row: Any) -> str:

@@ -9,7 +9,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +21,7 @@ from massact.store.databases import (
     database_errors,
     database_url,
     is_hollow,
+    lock_seconds,
     open_engine,
     reason_of,
     schema_versions,
@@ -222,6 +223,18 @@ class TrackingDatabase:
                 yield
         except OSError as error:
             raise UnusableStoreError(f"{unusable}: {error}") from error
+
+
+def undo_cut_off_write(tracking_uri: str) -> None:
+    """Have SQLite roll back what a command that was killed left half written, which nobody who only reads may do."""
+    path = sqlite_path(tracking_uri)
+    if path is None or not (path.is_file() and path.with_name(f"{path.name}-journal").exists()):
+        return
+    with (
+        suppress(sqlite3.Error),  # whoever reads says what is wrong
+        closing(sqlite3.connect(path, timeout=lock_seconds())) as connection,
+    ):
+        connection.execute("SELECT 1 FROM sqlite_master").fetchone()
 
 
 def _make_tables(uri: str, artifact_root: str | None) -> None:
