@@ -53,7 +53,7 @@ def test_the_first_finishes_the_cells_in_hand(
     assert place.n_found == N_CELLS
 
 
-@pytest.mark.parametrize(("grid", "executor"), [(1, ()), (5, (*ON_RAY[:-1], "1"))], ids=["local", "ray"])
+@pytest.mark.parametrize(("grid", "executor"), [(1, ()), (5, ON_RAY)], ids=["local", "ray"])
 def test_the_second_stops_at_once_and_loses_nothing_that_was_finished(
     place: Place, grid: int, executor: tuple[str, ...]
 ) -> None:
