@@ -13,6 +13,7 @@ from massact.evaluation import Progress, silent
 from massact.models.blocks import record
 from massact.models.generate import Row, generate
 from massact.models.load import SteerableModel
+from massact.models.support import reading_arguments, sharing_of
 from massact.vectors.positions import Position
 
 MIN_TRAIN = 2
@@ -190,8 +191,7 @@ def read_streams(
     Yields:
         How many texts a batch has finished.
     """
-    for start in range(0, len(texts), BATCH_ROWS):
-        batch = texts[start : start + BATCH_ROWS]
+    for batch in _batches(model, texts):
         width = max(len(text.tokens) for text in batch)
         tokens = torch.zeros(len(batch), width, dtype=torch.long)
         mask = torch.zeros(len(batch), width, dtype=torch.long)
@@ -201,11 +201,21 @@ def read_streams(
         with record(model.blocks, on_batch(batch)):
             model.model(
                 input_ids=tokens.to(model.device),
-                attention_mask=mask.to(model.device),
-                use_cache=False,
-                logits_to_keep=1,
+                **reading_arguments(model.model, mask.to(model.device)),
             )
         yield len(batch)
+
+
+def _batches(model: SteerableModel, texts: Sequence[Continued]) -> Iterator[Sequence[Continued]]:
+    """The texts, in order; only of one length together where the model might take notice of padding."""
+    shared, start = sharing_of(model.model), 0
+    while start < len(texts):
+        batch = texts[start : start + BATCH_ROWS]
+        lengths = [len(text.tokens) for text in batch]
+        if not shared.allows(max(lengths)):
+            batch = batch[: next((i for i, n in enumerate(lengths) if n != lengths[0]), len(batch))]
+        yield batch
+        start += len(batch)
 
 
 def window_means(
