@@ -13,6 +13,7 @@ one core.
 import argparse
 import copy
 import dataclasses
+import gc
 import inspect
 import json
 import os
@@ -38,23 +39,24 @@ Outcome = dict[str, Any]
 # Tiny configurations: fields by name, then what single families need.
 
 _SIZES: dict[Any, str] = {
-    64: "hidden_size n_embd d_model n_embed embed_dim dim emb_dim model_dim embedding_size "
-    "word_embed_proj_dim hidden_dim decoder_hidden_size lru_width dim_model embedding_dim "
-    "encoder_hidden_dim attention_hidden_size embed_dimension cross_attention_hidden_size "
-    "intermediate_size ffn_dim n_inner d_ff ffn_hidden_size dim_ff decoder_ffn_dim encoder_ffn_dim "
-    "feed_forward_size dff d_inner intermediate_size_mlp mlp_hidden_size expansion_hidden mlp_dim "
-    "shared_intermediate_size block_ff_dim attention_hidden dense_intermediate_size",
+    64: "out_hidden_size text_hidden_size hidden_size n_embd d_model n_embed embed_dim dim emb_dim model_dim "
+    "embedding_size word_embed_proj_dim hidden_dim decoder_hidden_size lru_width dim_model embedding_dim "
+    "encoder_hidden_dim attention_hidden_size embed_dimension cross_attention_hidden_size intermediate_size "
+    "ffn_dim n_inner d_ff ffn_hidden_size dim_ff decoder_ffn_dim encoder_ffn_dim feed_forward_size dff "
+    "d_inner intermediate_size_mlp mlp_hidden_size expansion_hidden mlp_dim shared_intermediate_size "
+    "block_ff_dim attention_hidden dense_intermediate_size",
     N_LAYERS: "num_hidden_layers n_layer n_layers num_layers decoder_layers encoder_layers num_decoder_layers depth "
     "num_encoder_layers num_blocks num_attention_heads n_head n_heads decoder_attention_heads "
     "encoder_attention_heads num_heads num_decoder_attention_heads num_encoder_attention_heads "
     "attention_heads num_experts num_local_experts n_routed_experts moe_num_experts num_moe_experts "
     "num_routed_experts index_topk mamba_n_heads n_mamba_heads linear_num_value_heads mamba_num_heads "
     "linear_num_heads mamba_dt_rank time_step_rank",
-    2: "num_key_value_heads num_kv_heads kv_n_heads swa_num_key_value_heads num_experts_per_tok moe_top_k "
-    "moe_k moe_topk num_experts_per_token top_k_experts index_n_heads linear_num_key_heads bos_token_id",
-    16: "head_dim kv_channels attention_head_dim d_kv dim_head global_head_dim swa_head_dim "
-    "attention_head_size d_head q_lora_rank kv_lora_rank v_head_dim o_lora_rank index_head_dim "
-    "mamba_chunk_size chunk_size laurel_rank logits_chunk hidden_size_per_layer_input",
+    2: "index_kpool num_key_value_heads num_kv_heads kv_n_heads swa_num_key_value_heads num_experts_per_tok "
+    "moe_top_k moe_k moe_topk num_experts_per_token top_k_experts index_n_heads linear_num_key_heads "
+    "bos_token_id",
+    16: "head_dim kv_channels attention_head_dim d_kv dim_head global_head_dim swa_head_dim attention_head_size "
+    "d_head q_lora_rank kv_lora_rank v_head_dim o_lora_rank index_head_dim mamba_chunk_size chunk_size "
+    "laurel_rank logits_chunk hidden_size_per_layer_input",
     VOCABULARY: "vocab_size n_vocab vocab_size_per_layer_input",
     256: "max_position_embeddings n_positions max_seq_len max_sequence_length n_ctx context_length "
     "max_target_positions",
@@ -68,8 +70,8 @@ _SIZES: dict[Any, str] = {
     "linear_value_head_dim linear_head_dim mamba_d_state state_size ssm_state_size",
     0.15: "initializer_range init_std",
     0: "pad_token_id attention_dropout hidden_dropout_prob attention_probs_dropout_prob dropout resid_pdrop "
-    "embd_pdrop attn_pdrop activation_dropout layerdrop decoder_layerdrop encoder_layerdrop "
-    "embedding_dropout residual_dropout emb_dropout resid_dropout attn_dropout",
+    "embd_pdrop attn_pdrop activation_dropout layerdrop decoder_layerdrop encoder_layerdrop embedding_dropout "
+    "residual_dropout emb_dropout resid_dropout attn_dropout",
 }  # fmt: skip
 SIZE = {name: value for value, names in _SIZES.items() for name in names.split()}
 _STAYS_NONE = """q_lora_rank n_inner kv_lora_rank num_key_value_heads sliding_window attention_chunk_size head_dim
@@ -101,7 +103,10 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "lfm2_vl": {"text_config": {"layer_types": _CONV}}, "mamba2": {"num_heads": 8, "head_dim": 16},
     "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0}},
     "zaya": {"num_experts_per_tok": 1},
-    "dots3_note_text": {"num_key_value_heads": 4}, "qwen2_vl": _MROPE, "qwen2_5_vl": _MROPE, "glm4v": _MROPE,
+    "dots3_note_text": {"num_key_value_heads": 4}, "dots3_note": {"text_config": {"num_key_value_heads": 4}},
+    "molmo2": {"adapter_config": {"vision_feature_layer": [3, 1]}},
+    "cohere_compass": {"text_config": {"layer_types": _SLIDING, "rope_parameters": dict.fromkeys(_SLIDING, _ROPE)}},
+    "qwen2_vl": _MROPE, "qwen2_5_vl": _MROPE, "glm4v": _MROPE,
     "glm4v_moe": _MROPE, "glm46v": _MROPE, "glm_ocr": _MROPE, "glmga": _MROPE, "paddleocr_vl": _MROPE,
     "qwen2_5_omni_thinker": _MROPE, "xlstm": {"chunk_size": 64, "qk_dim_factor": 1.0, "num_heads": 4},
     "zamba": {"attention_hidden_size": 128, "attention_head_dim": 32}, "qwen4_exp_text": _QWEN4,
@@ -144,7 +149,8 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {  # what genuine checkpoints o
 def shrink(kind: Any, special: dict[str, Any]) -> Any:
     """A tiny configuration of a class: its default with sizes by the fields' names."""
     default, next_id = kind(), VOCABULARY - 1
-    parts, fields = getattr(kind, "sub_configs", None) or {}, {}
+    parts: dict[str, Any] = getattr(kind, "sub_configs", None) or {}
+    fields: dict[str, Any] = {}
     n_default, n_layers = _read(default, "num_hidden_layers"), special.get("num_hidden_layers", N_LAYERS)
     for field in dataclasses.fields(kind):
         name, value = field.name, _read(default, field.name, field.default)
@@ -209,7 +215,7 @@ def tiny_model(kind: str, family: str, variant: str | None) -> Any:
     return model
 
 
-def save(model: Any, folder: Path) -> None:
+def save(model: Any, folder: Path) -> Path:
     """A checkpoint as a user has it, with a tokenizer of a token a word."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -218,9 +224,11 @@ def save(model: Any, folder: Path) -> None:
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<pad>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     model.save_pretrained(folder)
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>"
-    ).save_pretrained(folder)
+    fast: Any = PreTrainedTokenizerFast
+    fast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>").save_pretrained(
+        folder
+    )
+    return folder
 
 
 # What is held against what.
@@ -237,10 +245,9 @@ def study(kind: str, family: str, variant: str | None) -> Outcome:
         if model is None:
             return outcome
         outcome["class"] = type(model).__name__
-        if _attempt(outcome, "ran", lambda: _check_finite(model)) is None:
-            return outcome
-        loaded = _load(outcome, model)
-        if loaded is not None:
+        ran = _attempt(outcome, "ran", lambda: _check_finite(model))
+        loaded = _load(outcome, model)  # what does not run on text is to be refused
+        if ran and loaded is not None:
             Study(outcome, loaded).all()
     return outcome
 
@@ -259,7 +266,7 @@ def _load(outcome: Outcome, model: Any) -> Any:
 
     options = LoadConfig(dtype="float32", device="cpu")
     with tempfile.TemporaryDirectory() as folder:
-        if _attempt(outcome, "saved", lambda: save(model, Path(folder)) or True) is None:
+        if _attempt(outcome, "saved", lambda: save(model, Path(folder))) is None:
             return None
         described = _attempt(outcome, "described", lambda: read_description(folder, options=options), folder)
         if described is None:
@@ -316,7 +323,7 @@ class Study:
         result = _attempt(self.outcome, what, act)
         if result is not None:
             self.outcome[what] = result
-        return self.outcome[what]
+        return str(self.outcome[what])
 
     def streams(self, tokens: Any) -> list[Any]:
         """Every block's output, of tokens read at once."""
@@ -540,11 +547,15 @@ def run(only: list[str] | None, shard: str, out: Path, *, shared: bool = False) 
     Args:
         shared: go the shared way also with kinds that are not known to be exact so.
     """
-    from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokenizerFast  # noqa: F401
+    # what every child process needs is imported once, and stays shared memory
+    import transformers.generation.utils
+    import transformers.models.auto.tokenization_auto  # noqa: F401
+    from transformers import CONFIG_MAPPING, PreTrainedTokenizerFast  # noqa: F401
 
     import massact.models.support
     import massact.vectors.activations
 
+    gc.freeze()
     if shared:
         massact.models.support.SHARED = frozenset(CONFIG_MAPPING)
     kept = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
@@ -564,14 +575,16 @@ _STEPS = ("described", "loaded", "recorded", "padded", "steered", "generated", "
 
 def verdict(outcome: Outcome) -> tuple[str, str]:
     """`exact`, `refused`, `wrong`, `crashed` or `not built`, and the reason."""
-    for what in ("built", "ran", "saved", "oracle"):
-        if outcome.get(what, "ok") != "ok":
-            return "not built", outcome[what]
+    unfit = [outcome[what] for what in ("built", "saved", "ran", "oracle") if outcome.get(what, "ok") != "ok"]
+    if "described" not in outcome and unfit:
+        return "not built", unfit[0]
     bad = [(what, outcome[what]) for what in _STEPS if not outcome.get(what, "ok").startswith("ok")]
     for what, text in bad:
         if text.startswith("refused"):
             late = "" if what == "described" else " (once its weights are loaded)"
             return "refused", text.removeprefix("refused: ").removeprefix("FOLDER: ") + late
+    if unfit:
+        return "not built", unfit[0]
     for name, marks in (("crashed", ("crash",)), ("wrong", ("wrong", "differs"))):
         for what, text in bad:
             if text.startswith(marks):

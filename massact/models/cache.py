@@ -17,6 +17,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from massact.models.blocks import text_config
 from massact.models.load import SteerableModel
 from massact.models.prompting import Row
+from massact.models.support import gives_all_logits
 
 
 class RowCache(Cache):
@@ -217,11 +218,12 @@ def measure_memory(model: SteerableModel, n_bytes: int | None, *, held: RowCache
     if n_bytes is None:
         kept = held.n_rows * held.capacity * cache_bytes if held is not None else 0
         n_bytes = int(_SHARE.get(model.device.type, 0.5) * _free_bytes(model.device)) + kept
+    # residual stream and norms in float32, queries to output, gate, up and their product
+    stream_bytes = 4 * config.hidden_size * 4 + (4 * config.hidden_size + 3 * inner) * size
     return Memory(
         n_bytes=n_bytes,
         cache_bytes=cache_bytes,
-        # residual stream and norms in float32, queries to output, gate, up and their product
-        stream_bytes=4 * config.hidden_size * 4 + (4 * config.hidden_size + 3 * inner) * size,
+        stream_bytes=stream_bytes + 4 * config.vocab_size * gives_all_logits(model.model),
         row_bytes=4 * config.vocab_size * 4,
     )
 

@@ -141,9 +141,8 @@ class Generator:
     def _batch(self, rows: Sequence[Row], settings: Generation) -> Responses | None:
         try:
             return self._run(rows, settings)
-        except (
-            CannotShareError
-        ) as error:  # a kind in the list that does otherwise in another release or variant
+        except CannotShareError as error:
+            # a kind that does otherwise in another release or variant
             self._sharing = Sharing(str(error), None)
             return None
         except (RuntimeError, MemoryError) as error:

@@ -344,11 +344,22 @@ def load_model(
         model = attach(model, files.adapter)
     loaded = SteerableModel(model.eval().requires_grad_(False), files.tokenizer, identity)
     check_attention(model, options)
-    if sharing_of(model).obstacle is None:
-        find_decoder_blocks(model)
-    else:
-        check_streams(model, device=loaded.device)
+    _check_blocks(reference, loaded)
     return loaded
+
+
+def _check_blocks(reference: str, loaded: SteerableModel) -> None:
+    """See that what is to be steered is there; of a kind that was never tried, that it does what it should."""
+    if sharing_of(loaded.model).obstacle is None:
+        find_decoder_blocks(loaded.model)
+        return
+    try:
+        check_streams(loaded.model, device=loaded.device, generating=True)
+    except (RuntimeError, LookupError, AttributeError) as error:
+        name, reason = type(loaded.model).__name__, str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"{reference}: {name} cannot be run on text: {type(error).__name__}: {reason}"
+        ) from error
 
 
 def _read_weights(files: ModelFiles, options: LoadConfig) -> Any:
@@ -441,11 +452,9 @@ def read_note(reference: str, revision: str | None = None, *, options: LoadConfi
     Raises:
         ModelError: there is no such model, or it cannot be steered.
     """
-    return (
-        None
-        if is_toy(reference)
-        else sharing(read_config(reference, revision=revision, options=options)).note
-    )
+    if is_toy(reference):
+        return None
+    return sharing(read_config(reference, revision=revision, options=options)).note
 
 
 def _stored_dtype(folder: Path | None) -> str | None:

@@ -81,7 +81,7 @@ class _AllEnded(StoppingCriteria):
 @contextmanager
 def _no_settings(model: Any) -> Iterator[None]:
     """Without what the checkpoint's generation_config.json asks for, which `generate` would fill in."""
-    asked, model.generation_config = model.generation_config, GenerationConfig()
+    asked, model.generation_config = model.generation_config, GenerationConfig()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
@@ -90,8 +90,8 @@ def _no_settings(model: Any) -> Iterator[None]:
 
 def _reset_ropes(model: torch.nn.Module) -> None:
     """Forget how long a row was read before: dynamic rotary embeddings keep the frequencies of the longest one."""
+    part: Any
     for part in model.modules():
-        longest: Any = getattr(part, "max_seq_len_cached", 0)
-        if longest > getattr(part, "original_max_seq_len", longest):
-            part.inv_freq = part.original_inv_freq.to(part.inv_freq.device)  # type: ignore[operator,union-attr]
+        if getattr(part, "max_seq_len_cached", 0) > getattr(part, "original_max_seq_len", torch.inf):
+            part.inv_freq = part.original_inv_freq.to(part.inv_freq.device)
             part.max_seq_len_cached = part.original_max_seq_len

@@ -9,7 +9,6 @@ positions and keys; so it is taken only by models that were held against transfo
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -77,8 +76,8 @@ def _obstacle(config: Any, text: Any) -> str | None:
     from transformers.cache_utils import DynamicCache
 
     layers = [type(layer).__name__ for layer in DynamicCache(config=config).layers]
-    if others := set(layers) - _KEPT_KEYS:
-        return f"its layers keep other things than keys of their own ({', '.join(sorted(others))})"
+    if (others := set(layers) - _KEPT_KEYS) or len(layers) != text.num_hidden_layers:
+        return f"its layers keep other things than keys of their own ({', '.join(sorted(others)) or 'shared ones'})"
     if getattr(text, "use_bidirectional_attention", None) in (True, "all"):
         return "the tokens of a prompt see those after them"
     if untried := {config.model_type, text.model_type} - SHARED:
@@ -116,7 +115,8 @@ def check_config(reference: str, config: Any, auto: Any) -> None:
                 f"{n_streams} residual streams ({count}), so that a layer's activation is not defined; use a model "
                 "with one"
             )
-    if text.model_type in SHARED or not type(config).__module__.startswith("transformers."):
+    is_known_code = type(config).__module__.startswith("transformers.")
+    if {config.model_type, text.model_type} <= SHARED or not is_known_code:
         return
     document = config.to_json_string(use_diff=False)
     if document not in _problems:
@@ -138,43 +138,53 @@ def _problem_without_weights(config: Any, auto: Any) -> str | None:
         return str(error)
     except (
         Exception
-    ):  # what lacks in the configuration, or needs numbers, is told when the weights are loaded
+    ):  # what needs numbers, or lacks in the configuration, is told when the weights are loaded
         return None
     return None
 
 
 @torch.inference_mode()
-def check_streams(model: nn.Module, *, device: Any) -> None:
+def check_streams(model: nn.Module, *, device: Any, generating: bool = False) -> None:
     """See that every decoder block passes on one residual stream when the model reads text.
+
+    Args:
+        generating: also while it generates two rows side by side, for which it needs its weights.
 
     Raises:
         ModelError: it does not.
     """
-    name, shape = type(model).__name__, (2, 3, text_config(model).hidden_size)
-    needed = {one.name for one in _parameters_of(type(model)).values() if one.default is one.empty}
+    from transformers import GenerationMixin
+
+    name, width = type(model).__name__, text_config(model).hidden_size
+    needed = {argument.name for argument in _parameters(model).values() if argument.default is argument.empty}
     if extra := needed - {"self", "input_ids", "kwargs"}:
         raise ModelError(f"{name} does not run on text alone: it needs {', '.join(sorted(extra))}")
+    if getattr(type(model), "generate", None) is not GenerationMixin.generate:
+        raise ModelError(f"{name} generates in a way of its own, not with transformers' `generate`")
 
     def see(layer: int, stream: torch.Tensor) -> None:
-        if stream.shape != shape:
+        if stream.shape not in shapes:
             raise ModelError(
-                f"decoder block {layer} of {name} returned {tuple(stream.shape)} for 2 rows of 3 tokens, which is no "
-                f"residual stream {shape}"
+                f"decoder block {layer} of {name} returned {tuple(stream.shape)} for 2 rows of {shapes[-1][1]} tokens, "
+                f"which is no residual stream {shapes[-1]}"
             )
 
-    ones = torch.ones(shape[:2], dtype=torch.long, device=device)
+    ones, shapes = torch.ones(2, 3, dtype=torch.long, device=device), [(2, 3, width)]
+    generate: Any = model.generate if generating else None
     try:
         with record(find_decoder_blocks(model), see):
             model(input_ids=ones, **reading_arguments(model, ones))
+            if generating:
+                shapes += [(2, 4, width), (2, 1, width)]
+                generate(ones, attention_mask=ones, max_new_tokens=2, min_new_tokens=2, do_sample=False)
     except (TypeError, ValueError) as error:
-        raise ModelError(
-            f"{name} does not run on text alone: {str(error).strip().splitlines()[0]}"
-        ) from error
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise ModelError(f"{name} does not run on text alone: {reason}") from error
 
 
 def takes_positions(model: nn.Module) -> bool:
     """Whether a model is told its tokens' positions; one that is not counts them from the left, padding too."""
-    return "position_ids" in _parameters_of(type(model))
+    return "position_ids" in _parameters(model)
 
 
 def reading_arguments(model: nn.Module, mask: torch.Tensor) -> dict[str, Any]:
@@ -191,6 +201,10 @@ def reading_arguments(model: nn.Module, mask: torch.Tensor) -> dict[str, Any]:
     return arguments
 
 
-@lru_cache
-def _parameters_of(kind: Any) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(kind.forward).parameters
+def gives_all_logits(model: nn.Module) -> bool:
+    """Whether a model gives logits of every token whether they are wanted or not."""
+    return "logits_to_keep" not in _parameters(model)
+
+
+def _parameters(model: nn.Module) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(type(model).forward).parameters

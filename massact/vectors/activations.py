@@ -117,7 +117,7 @@ def _too_few(positive: PromptStatuses, negative: PromptStatuses) -> str:
     )
 
 
-BATCH_ROWS = 32
+BATCH_ROWS, FEW_ROWS = 32, 4
 
 StreamReader = Callable[[int, torch.Tensor], None]
 
@@ -212,8 +212,8 @@ def _batches(model: SteerableModel, texts: Sequence[Continued]) -> Iterator[Sequ
     while start < len(texts):
         batch = texts[start : start + BATCH_ROWS]
         lengths = [len(text.tokens) for text in batch]
-        if not shared.allows(max(lengths)):
-            batch = batch[: next((i for i, n in enumerate(lengths) if n != lengths[0]), len(batch))]
+        if not shared.allows(max(lengths)):  # few, since all their logits are computed as well
+            batch = batch[: next((i for i, n in enumerate(lengths[:FEW_ROWS]) if n != lengths[0]), FEW_ROWS)]
         yield batch
         start += len(batch)
 

@@ -86,7 +86,10 @@ def test_what_a_checkpoint_asks_for_is_not_obeyed() -> None:
 @pytest.mark.parametrize(
     ("change", "obstacle"),
     [
-        ({"num_kv_shared_layers": 2, "kv_sharing_modes": [None, None, "reuse", "reuse"]}, "DummyLayer"),
+        (
+            {"num_kv_shared_layers": 2, "kv_sharing_modes": [None, None, "reuse", "reuse"]},
+            "keys of their own",
+        ),
         ({"layer_types": ["linear_attention", "full_attention"] * 2}, "LinearAttentionLayer"),
         ({"use_bidirectional_attention": True}, "see those after them"),
         ({"model_type": "brand_new"}, "brand_new"),
