@@ -25,15 +25,10 @@ from massact.judges.reading import BLANKS, TOP_LOGPROBS, Reading, read_weights
 from massact.judges.rubric import Rubric
 from massact.keys import digest
 from massact.models.blocks import text_config
-from massact.models.cache import RowCache, check_cacheable, is_out_of_memory, measure_memory, with_cache
-from massact.models.load import (
-    SteerableModel,
-    describe,
-    load_model,
-    model_lock,
-    read_description,
-)
+from massact.models.cache import RowCache, is_out_of_memory, measure_memory, with_cache
+from massact.models.load import SteerableModel, describe, load_model, model_lock, read_description
 from massact.models.prompting import Row, encode_chat
+from massact.models.support import reading_arguments, sharing_of
 
 NEGLIGIBLE = 1e-5
 """What an answer begins with is not followed further below this probability; its integers are left out."""
@@ -193,6 +188,25 @@ class Prompts:
         return torch.softmax(output.logits[:, -1].float(), dim=-1)
 
 
+class PlainPrompts:
+    """The same of prompts that are read one by one and from their beginning, by models that are not to be batched."""
+
+    def __init__(self, model: SteerableModel, prompts: Sequence[Tokens]) -> None:
+        self._model, self._prompts = model, prompts
+        self.first = self.after(())
+
+    def after(self, tokens: Tokens) -> torch.Tensor:
+        """See `Prompts`."""
+        return torch.cat([self._read((*prompt, *tokens)) for prompt in self._prompts])
+
+    def _read(self, tokens: Tokens) -> torch.Tensor:
+        ids = torch.tensor([tokens], device=self._model.device)
+        output = self._model.model(
+            input_ids=ids, **reading_arguments(self._model.model, torch.ones_like(ids))
+        )
+        return torch.softmax(output.logits[:, -1].float(), dim=-1)
+
+
 # What a local model would answer to prompts: the probabilities of the first thing it writes. No text is generated.
 
 _ROWS = 64
@@ -207,12 +221,8 @@ class Answerer:
     """Reads prompts with one model, many side by side."""
 
     def __init__(self, model: SteerableModel, *, batch_rows: int = 0) -> None:
-        """
-        Raises:
-            ModelError: the model has layers whose state cannot be shared.
-        """
-        check_cacheable(model.model)
         self._model = model
+        self._sharing = sharing_of(model.model)
         with model_lock(model.model):  # tokenizers are not to be used by two threads at once
             self._integers = IntegerTokens.of(model.tokenizer)
         self._rows_at_most = batch_rows or _ROWS
@@ -252,7 +262,8 @@ class Answerer:
             return
         order = sorted(waiting, key=lambda i: len(waiting[i]))
         with model_lock(self._model.model):
-            prefix = Prefix(self._model, common_start(list(waiting.values())))
+            prompts = list(waiting.values())
+            prefix = Prefix(self._model, common_start(prompts) if self._shares(prompts) else ())
         start = 0
         while start < len(order):
             batch = order[start : start + self._rows_at_most]
@@ -267,6 +278,9 @@ class Answerer:
             yield from zip(batch, answers, strict=True)
             start += len(batch)
 
+    def _shares(self, prompts: Sequence[Tokens]) -> bool:
+        return self._sharing.allows(max(map(len, prompts)) + self._room + _MOST_BLANKS)
+
     @property
     def _room(self) -> int:
         return max((len(stem) for stem in self._integers.stems), default=1)
@@ -274,7 +288,9 @@ class Answerer:
     def _batch(self, prefix: Prefix, prompts: Sequence[Tokens]) -> list[Reading | int] | None:
         """The answers of one batch; `None` where memory ran out and the next is to be smaller."""
         try:
-            return self._read(Prompts(self._model, prefix, prompts, room=self._room))
+            if self._shares(prompts):
+                return self._read(Prompts(self._model, prefix, prompts, room=self._room))
+            return self._read(PlainPrompts(self._model, prompts))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -286,7 +302,7 @@ class Answerer:
             torch.cuda.empty_cache()
         return None
 
-    def _read(self, prompts: Prompts) -> list[Reading | int]:
+    def _read(self, prompts: Prompts | PlainPrompts) -> list[Reading | int]:
         first = prompts.first
         likeliest = first.argmax(dim=-1).tolist()
         is_finite = first.isfinite().all(dim=-1).tolist()
@@ -309,7 +325,7 @@ class Answerer:
             for tokens, weights in zip(top.indices.tolist(), top.values.tolist(), strict=True)
         ]
 
-    def _integer_tops(self, prompts: Prompts) -> list[Top]:
+    def _integer_tops(self, prompts: Prompts | PlainPrompts) -> list[Top]:
         """Every integer with its probability, of each prompt."""
         integers = self._integers
         rows: list[dict[Tokens, dict[int, float]]] = [

@@ -1,6 +1,6 @@
 """Finding a model's decoder blocks by its own structure, and reading and replacing what they return."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -119,9 +119,18 @@ def record(blocks: Sequence[nn.Module], reader: Reader) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+    check_all_ran(silent, "recorded")
+
+
+def check_all_ran(silent: Collection[int], what: str) -> None:
+    """See that every decoder block was run in which something was to be done.
+
+    Raises:
+        ModelError: these were not; the model does not compute with them, as with cross-attention to images on text.
+    """
     if silent:
         raise ModelError(
-            f"the model ran without its decoder blocks {sorted(silent)}: nothing was recorded there"
+            f"the model ran without its decoder blocks {sorted(silent)}: nothing was {what} there"
         )
 
 
@@ -133,10 +142,15 @@ def steer(blocks: Sequence[nn.Module], additions: Mapping[int, torch.Tensor]) ->
         blocks: the model's decoder blocks.
         additions: per layer a tensor `[batch, 1, d_model]` in float32, a row of the batch each; it is
             read at every call, so its contents may be replaced between two calls of the model.
+
+    Raises:
+        ModelError: at the end, if a block was never run: nothing was added there.
     """
+    silent = set(additions)
 
     def hook(layer: int) -> Callable[[nn.Module, object, object], object]:
         def add(_module: nn.Module, _inputs: object, output: object) -> object:
+            silent.discard(layer)
             stream = block_output(output, layer)
             moved = (stream.float() + additions[layer].to(stream.device)).to(stream.dtype)
             return replace_block_output(output, moved)
@@ -149,3 +163,4 @@ def steer(blocks: Sequence[nn.Module], additions: Mapping[int, torch.Tensor]) ->
     finally:
         for handle in handles:
             handle.remove()
+    check_all_ran(silent, "added")

@@ -14,12 +14,10 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from massact.errors import ModelError
 from massact.models.blocks import text_config
 from massact.models.load import SteerableModel
 from massact.models.prompting import Row
-
-_KNOWN_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
+from massact.models.support import gives_all_logits
 
 
 class RowCache(Cache):
@@ -171,25 +169,6 @@ def _cache_argument(model: Any) -> str:
     return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
-def check_cacheable(model: Any) -> None:
-    """See that every layer of the model is one of attention, with keys of its own.
-
-    Raises:
-        ModelError: it has others, such as state-space layers, or layers that share keys.
-    """
-    if getattr(text_config(model), "num_kv_shared_layers", None):
-        raise ModelError(
-            f"{type(model).__name__} has layers that read the keys of earlier ones (num_kv_shared_layers): rows that "
-            "are steered at different layers cannot share a prompt there"
-        )
-    types = set(getattr(text_config(model), "layer_types", None) or ())
-    if not types <= _KNOWN_LAYERS:
-        raise ModelError(
-            f"{type(model).__name__} has layers of type {', '.join(sorted(types - _KNOWN_LAYERS))}: "
-            f"only {', '.join(sorted(_KNOWN_LAYERS))} can be steered side by side"
-        )
-
-
 # How much memory generation may take, and how much rows take.
 
 _SHARE = {"cuda": 0.85, "cpu": 0.5}
@@ -232,21 +211,33 @@ def measure_memory(model: SteerableModel, n_bytes: int | None, *, held: RowCache
         held: a cache that is there already and will be used again, or given back.
     """
     config = text_config(model.model)
-    n_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
     size = model.model.dtype.itemsize
-    cache_bytes = 2 * config.num_hidden_layers * n_heads * head_dim * size
+    layers = getattr(config, "per_layer_config", None) or [config] * config.num_hidden_layers
+    inner = max(_number(layer, "intermediate_size", 4 * config.hidden_size) for layer in layers)
+    cache_bytes = 2 * sum(map(_kept_numbers, layers)) * size
     if n_bytes is None:
         kept = held.n_rows * held.capacity * cache_bytes if held is not None else 0
         n_bytes = int(_SHARE.get(model.device.type, 0.5) * _free_bytes(model.device)) + kept
+    # residual stream and norms in float32, queries to output, gate, up and their product
+    stream_bytes = 4 * config.hidden_size * 4 + (4 * config.hidden_size + 3 * inner) * size
     return Memory(
         n_bytes=n_bytes,
         cache_bytes=cache_bytes,
-        # residual stream and norms in float32, queries to output, gate, up and their product
-        stream_bytes=4 * config.hidden_size * 4 + (4 * config.hidden_size + 3 * inner) * size,
+        stream_bytes=stream_bytes + 4 * config.vocab_size * gives_all_logits(model.model),
         row_bytes=4 * config.vocab_size * 4,
     )
+
+
+def _kept_numbers(layer: Any) -> int:
+    """Numbers in the keys of one token, by a layer's configuration; at most `hidden_size` where it has no heads."""
+    n_heads = _number(layer, "num_attention_heads", 1)
+    head_dim = _number(layer, "head_dim", layer.hidden_size // n_heads)
+    return _number(layer, "num_key_value_heads", n_heads) * head_dim
+
+
+def _number(config: Any, name: str, default: int) -> int:
+    value = getattr(config, name, None)
+    return value if isinstance(value, int) and value > 0 else default
 
 
 def _free_bytes(device: torch.device) -> int:

@@ -1,9 +1,10 @@
-"""Generating the rows of one batch, token by token.
+"""Generating the rows of one batch in the shared way, token by token.
 
-What a batch is made of (`Batch`), and the plain loop over it. `massact.models.recorded_steps` has the other
+What a batch is made of (`Batch`), and the loop over it. `massact.models.recorded_steps` has the other
 loop, whose steps are recorded once on a GPU and repeated.
 """
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ import torch
 from torch import nn
 
 from massact.domain import Generation
-from massact.models.blocks import block_output, replace_block_output, steer
+from massact.errors import ModelError
+from massact.models.blocks import block_output, check_all_ran, replace_block_output, steer
 from massact.models.cache import RowCache, with_cache
 from massact.models.load import SteerableModel
 from massact.models.prompting import Row
@@ -93,24 +95,32 @@ def plan_branching(rows: Sequence[Row], n_layers: int, device: torch.device) -> 
 
 @contextmanager
 def branching(blocks: Sequence[nn.Module], plan: Branching) -> Iterator[None]:
-    """Make the model, run on the distinct prompts, give one row of output for every row."""
-    handles = []
+    """Make the model, run on the distinct prompts, give one row of output for every row.
+
+    Raises:
+        CannotShareError: a block was given something that is not known to be by prompt.
+        ModelError: a block was never run where rows begin.
+    """
+    handles, silent = [], set[int]()
     for layer, (block, step) in enumerate(zip(blocks, plan.steps, strict=True)):
         before = plan.steps[layer - 1].prompts if layer else None
         if before is not None:
             spread = _spread(before, len(plan.prompts))
             handles.append(block.register_forward_pre_hook(spread, with_kwargs=True))
         if step.gather is not None or step.branched is not None:
-            handles.append(block.register_forward_hook(_branch(layer, step)))
+            silent.add(layer)
+            handles.append(block.register_forward_hook(_branch(layer, step, silent)))
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+    check_all_ran(silent, "added")
 
 
-def _branch(layer: int, step: Step) -> Callable[[nn.Module, object, object], object]:
+def _branch(layer: int, step: Step, silent: set[int]) -> Callable[[nn.Module, object, object], object]:
     def hook(_module: nn.Module, _inputs: object, output: object) -> object:
+        silent.discard(layer)
         stream = block_output(output, layer)
         device = stream.device
         stream = stream.clone() if step.gather is None else stream.index_select(0, step.gather.to(device))
@@ -126,28 +136,46 @@ def _branch(layer: int, step: Step) -> Callable[[nn.Module, object, object], obj
     return hook
 
 
+class CannotShareError(ModelError):
+    """A model does something in the midst of which prompts cannot be shared."""
+
+
+_BY_PROMPT = {
+    "attention_mask": (2, 4),
+    "position_ids": (2,),
+    "position_embeddings": (3,),
+    "per_layer_input": (3,),
+}
+"""What blocks are given that has a row for each prompt, or one for all, and how many dimensions it has then."""
+
+
 def _spread(
     prompts: torch.Tensor, n_prompts: int
 ) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]]:
     """Give masks and positions, made for one stream a prompt, to as many streams as there are now."""
 
-    def spread(value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            # a tensor of one dimension has none for the batch
-            is_by_prompt = value.dim() > 1 and len(value) == n_prompts
-            return value.index_select(0, prompts.to(value.device)) if is_by_prompt else value
+    def spread(name: str, value: Any) -> Any:
         if isinstance(value, tuple):
-            return tuple(spread(item) for item in value)
+            return tuple(spread(name, item) for item in value)
         if isinstance(value, dict):
-            return {key: spread(item) for key, item in value.items()}
-        return value
+            return {key: spread(name, item) for key, item in value.items()}
+        if not isinstance(value, torch.Tensor) or value.dim() < 2:  # a number, or by token
+            return value
+        # by its name, never by its length: there may be as many heads as prompts
+        if value.dim() not in _BY_PROMPT.get(name, ()) or len(value) not in (1, n_prompts):
+            raise CannotShareError(
+                f"a decoder block is given {name} {tuple(value.shape)}, of which it is not known whether it is by "
+                "prompt"
+            )
+        return value if len(value) == 1 else value.index_select(0, prompts.to(value.device))
 
     def hook(
-        _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        stream = ("hidden_states",) if not args else ()
-        spread_kwargs = {key: value if key in stream else spread(value) for key, value in kwargs.items()}
-        return (*args[:1], *(spread(value) for value in args[1:])), spread_kwargs
+        _, stream, *names = inspect.signature(type(module).forward).parameters
+        spread_args = [spread(name, value) for name, value in zip(names, args[1:], strict=False)]
+        spread_kwargs = {key: value if key == stream else spread(key, value) for key, value in kwargs.items()}
+        return (*args[:1], *spread_args), spread_kwargs
 
     return hook
 
@@ -223,8 +251,8 @@ def begin(model: SteerableModel, rows: Sequence[Row], settings: Generation, cach
         valid=torch.cat([mask, mask.new_ones(len(rows), cache.capacity - mask.shape[1])], dim=1),
         positions=mask.sum(-1, keepdim=True) - 1,
         chosen=mask[:, 0],
-        additions=_additions(rows, model.shape.d_model, device),
-        draws=_draws(rows, settings, device) if settings.temperature > 0 else None,
+        additions=additions_of(rows, model.shape.d_model, device),
+        draws=draws_of(rows, settings, device),
         written=torch.full((len(rows), settings.max_new_tokens), -1, device=device),
         width=mask.shape[1],
     )
@@ -240,6 +268,8 @@ def finish(model: SteerableModel, batch: Batch, settings: Generation) -> None:
     ends = end_tokens(model)
     every = 1 if model.device.type == "cpu" else _STEPS_PER_LOOK
     done = is_end(batch.chosen, ends)
+    if bool(done.all()):
+        return
     with steer(model.blocks, batch.additions):
         for step in range(1, settings.max_new_tokens):
             if step % every == 0 and bool(done.any()):
@@ -260,10 +290,14 @@ def finish(model: SteerableModel, batch: Batch, settings: Generation) -> None:
             done = done | is_end(batch.chosen, ends)
 
 
-def responses(model: SteerableModel, batch: Batch) -> list[tuple[int, ...] | None]:
-    """What the rows said, without the tokens that ended them; `None` of rows whose logits were not finite."""
+def responses(model: SteerableModel, written: torch.Tensor) -> list[tuple[int, ...] | None]:
+    """What rows said, without the tokens that ended them; `None` of rows whose logits were not finite.
+
+    Args:
+        written: `[n_rows, max_new_tokens]`, as in a batch.
+    """
     said: list[tuple[int, ...] | None] = []
-    for tokens in batch.written.tolist():
+    for tokens in written.tolist():
         end = next(
             (i for i, token in enumerate(tokens) if token < 0 or token in model.end_tokens), len(tokens)
         )
@@ -312,7 +346,8 @@ def _left_pad(prompts: Sequence[tuple[int, ...]], device: torch.device) -> tuple
     return tokens.to(device), mask.to(device)
 
 
-def _additions(rows: Sequence[Row], d_model: int, device: torch.device) -> dict[int, torch.Tensor]:
+def additions_of(rows: Sequence[Row], d_model: int, device: torch.device) -> dict[int, torch.Tensor]:
+    """Per steered layer, what is added to each row: `[n_rows, 1, d_model]`, float32."""
     additions: dict[int, torch.Tensor] = {}
     for i, row in enumerate(rows):
         if row.addition is not None:
@@ -322,7 +357,10 @@ def _additions(rows: Sequence[Row], d_model: int, device: torch.device) -> dict[
     return {layer: addition.to(device) for layer, addition in additions.items()}
 
 
-def _draws(rows: Sequence[Row], settings: Generation, device: torch.device) -> torch.Tensor:
+def draws_of(rows: Sequence[Row], settings: Generation, device: torch.device) -> torch.Tensor | None:
+    """`[n_rows, max_new_tokens]`, uniform in 0 to 1, by the seed and each row's draw; `None`: greedy."""
+    if settings.temperature == 0:
+        return None
     draws = [
         torch.rand(
             settings.max_new_tokens,

@@ -1,7 +1,7 @@
 """Steered generation: rows of one call may carry different prompts, vectors, layers and coefficients.
 
-Rows that cannot differ are generated once. The rest is cut into batches by length and by memory; what
-rows of one prompt share is computed once (`prefill`), and rows that have ended leave their batch.
+Rows that cannot differ are generated once. The rest is cut into batches by length and by memory. In the shared way
+(`massact.models.support`) what rows of one prompt share is computed once, and rows that have ended leave their batch.
 """
 
 from collections import Counter
@@ -12,11 +12,13 @@ import torch
 from massact.domain import Generation
 from massact.errors import ModelError
 from massact.models.blocks import text_config
-from massact.models.cache import RowCache, check_cacheable, is_out_of_memory, measure_memory
-from massact.models.decode import begin, finish, responses
+from massact.models.cache import RowCache, is_out_of_memory, measure_memory
+from massact.models.decode import CannotShareError, begin, finish, responses
 from massact.models.load import SteerableModel
+from massact.models.plain import generate_plainly
 from massact.models.prompting import Addition, Row, distinct_rows
 from massact.models.recorded_steps import Recorder, can_record, padded_rows
+from massact.models.support import Sharing, sharing_of
 
 __all__ = ["Addition", "Generator", "NotFiniteError", "Row", "generate"]
 
@@ -69,11 +71,9 @@ class Generator:
             recorded: whether steps are recorded and repeated; `None`: on a GPU, where the model allows it.
                 Elsewhere the same steps run unrecorded, which only tests want.
 
-        Raises:
-            ModelError: the model has layers that cannot be steered side by side.
         """
-        check_cacheable(model.model)
         self._model, self._memory = model, memory
+        self._sharing = sharing_of(model.model)
         self._rows_at_most = batch_rows or _useful_rows(model)
         self._cache: RowCache | None = None
         self._recorder = Recorder(model) if (can_record(model) if recorded is None else recorded) else None
@@ -108,9 +108,9 @@ class Generator:
         start = 0
         while start < len(order):
             next_rows = [kept[i] for i in order[start : start + self._rows_at_most]]
-            batch = order[start : start + self._fitting(next_rows, settings)]
+            batch = order[start : start + self._fitting(self._together(next_rows, settings), settings)]
             said = self._batch([kept[i] for i in batch], settings)
-            if said is None:  # out of memory: once more with fewer rows
+            if said is None:  # out of memory, or not to be shared: once more with fewer rows
                 continue
             for i, tokens in zip(batch, said, strict=True):
                 said_by_row[i] = tokens
@@ -123,6 +123,16 @@ class Generator:
             raise NotFiniteError(self._model, rows, all_said)
         return finite
 
+    def _together(self, rows: Sequence[Row], settings: Generation) -> Sequence[Row]:
+        """The rows that may be in one batch with the first of them, which is the shortest."""
+        if self._shares(rows, settings):
+            return rows
+        return [row for row in rows if len(row.prompt) == len(rows[0].prompt)]
+
+    def _shares(self, rows: Sequence[Row], settings: Generation) -> bool:
+        """Whether rows are generated in the shared way (`massact.models.support`)."""
+        return self._sharing.allows(len(rows[-1].prompt) + settings.max_new_tokens)
+
     def _fitting(self, rows: Sequence[Row], settings: Generation) -> int:
         """How many of the rows, from the first on, fit in the memory side by side."""
         memory = measure_memory(self._model, self._memory, held=self._cache)
@@ -131,6 +141,10 @@ class Generator:
     def _batch(self, rows: Sequence[Row], settings: Generation) -> Responses | None:
         try:
             return self._run(rows, settings)
+        except CannotShareError as error:
+            # a kind that does otherwise in another release or variant
+            self._sharing = Sharing(str(error), None)
+            return None
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -146,6 +160,8 @@ class Generator:
 
     @torch.inference_mode()
     def _run(self, rows: Sequence[Row], settings: Generation) -> Responses:
+        if not self._shares(rows, settings):
+            return responses(self._model, generate_plainly(self._model, rows, settings))
         capacity = max(len(row.prompt) for row in rows) + settings.max_new_tokens
         batch = begin(self._model, rows, settings, self._room(len(rows), capacity))
         if settings.max_new_tokens > 1:
@@ -153,7 +169,7 @@ class Generator:
                 finish(self._model, batch, settings)
             else:
                 self._recorder.finish(batch, settings)
-        return responses(self._model, batch)
+        return responses(self._model, batch.written)
 
     def _room(self, n_rows: int, capacity: int) -> RowCache:
         held = self._cache

@@ -24,6 +24,7 @@ from massact.models.blocks import find_decoder_blocks, text_config
 from massact.models.source import (
     FoundAdapter,
     attach,
+    auto_class,
     cannot_load,
     find_adapter,
     find_commit,
@@ -33,7 +34,9 @@ from massact.models.source import (
     read_tokenizer,
     require,
 )
+from massact.models.support import check_streams, sharing, sharing_of
 from massact.names import shown
+from massact.toy import is_toy
 
 # What the options of loading (`massact.config.LoadConfig`) come to in transformers.
 
@@ -341,17 +344,29 @@ def load_model(
         model = attach(model, files.adapter)
     loaded = SteerableModel(model.eval().requires_grad_(False), files.tokenizer, identity)
     check_attention(model, options)
-    find_decoder_blocks(model)
+    _check_blocks(reference, loaded)
     return loaded
 
 
-def _read_weights(files: ModelFiles, options: LoadConfig) -> Any:
-    from transformers import AutoModelForCausalLM
+def _check_blocks(reference: str, loaded: SteerableModel) -> None:
+    """See that what is to be steered is there; of a kind that was never tried, that it does what it should."""
+    if sharing_of(loaded.model).obstacle is None:
+        find_decoder_blocks(loaded.model)
+        return
+    try:
+        check_streams(loaded.model, device=loaded.device, generating=True)
+    except (RuntimeError, LookupError, AttributeError) as error:
+        name, reason = type(loaded.model).__name__, str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"{reference}: {name} cannot be run on text: {type(error).__name__}: {reason}"
+        ) from error
 
+
+def _read_weights(files: ModelFiles, options: LoadConfig) -> Any:
     device, reference = find_device(options.device), files.reference
     arguments = loading_arguments(options, files.config, files.known_dtype)
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = auto_class(files.config).from_pretrained(
             files.place, revision=files.commit, output_loading_info=True, **arguments
         )
         model, report = loaded
@@ -395,11 +410,13 @@ class Description:
     identity: ModelIdentity
     chat_template_digest: str
     shape: ModelShape
+    note: str | None = field(default=None, compare=False)
+    """How the model is generated with, where that is not the usual way."""
 
 
 def describe(model: SteerableModel) -> Description:
     """The description of a model that is loaded."""
-    return Description(model.identity, model.chat_template_digest, model.shape)
+    return Description(model.identity, model.chat_template_digest, model.shape, sharing_of(model.model).note)
 
 
 def read_description(
@@ -425,7 +442,19 @@ def read_description(
     if dtype is None:
         return None
     template = digest({"chat_template": files.tokenizer.chat_template})
-    return Description(files.identity(dtype), template, read_shape(reference, files.commit, options=options))
+    shape = read_shape(reference, files.commit, options=options)
+    return Description(files.identity(dtype), template, shape, sharing(files.config).note)
+
+
+def read_note(reference: str, revision: str | None = None, *, options: LoadConfig = _DEFAULT) -> str | None:
+    """What a user should know of how a model is steered before a sweep, from its configuration alone.
+
+    Raises:
+        ModelError: there is no such model, or it cannot be steered.
+    """
+    if is_toy(reference):
+        return None
+    return sharing(read_config(reference, revision=revision, options=options)).note
 
 
 def _stored_dtype(folder: Path | None) -> str | None:

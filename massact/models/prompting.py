@@ -1,6 +1,6 @@
 """Turning questions and prompts into tokens. A doubled BOS never happens."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +70,23 @@ def _with_system(model: SteerableModel, user: str, system: str) -> str | None:
 
 
 def _render(model: SteerableModel, messages: list[dict[str, str]]) -> str:
+    """The rendered chat with what the user says in it, which templates of models that see may take in parts alone."""
+    in_parts = [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in messages]
+    problem = ModelError(
+        f"{model.identity.id}: its chat template leaves out what the user says. Check chat_template in its tokenizer"
+    )
+    for form in (messages, in_parts):
+        try:
+            text = _rendered(model, form)
+        except ModelError as error:
+            problem = error if form is messages else problem
+            continue
+        if messages[-1]["content"].strip() in text:
+            return text
+    raise problem
+
+
+def _rendered(model: SteerableModel, messages: Sequence[Mapping[str, object]]) -> str:
     from jinja2 import TemplateError
 
     dated = _CLOCK in str(model.tokenizer.chat_template)

@@ -18,6 +18,7 @@ from massact.models.blocks import steer, text_config
 from massact.models.cache import RowCache, is_out_of_memory, with_cache
 from massact.models.decode import Batch, choose, end_tokens, finish, is_end
 from massact.models.load import SteerableModel
+from massact.models.support import sharing_of
 
 _STEPS_PER_LOOK = 8
 """How often the host asks which rows have ended."""
@@ -30,13 +31,14 @@ Masks = torch.Tensor | dict[str, torch.Tensor]
 def can_record(model: SteerableModel) -> bool:
     """Whether steps of a model can be recorded: it is on one CUDA GPU, and its masks can be made beforehand."""
     places = getattr(model.model, "hf_device_map", None) or {}
-    return model.device.type == "cuda" and len(set(places.values())) <= 1 and has_plain_masks(model)
+    return model.device.type == "cuda" and len(set(places.values())) <= 1 and has_known_masks(model)
 
 
-def has_plain_masks(model: SteerableModel) -> bool:
+def has_known_masks(model: SteerableModel) -> bool:
     """Whether a model takes masks that are made beforehand, and of a kind that is known here."""
-    is_known = "chunked_attention" not in _layer_types(model)
-    return is_known and model.model.config._attn_implementation in ("sdpa", "eager")
+    is_known = _layer_types(model) <= {"full_attention", "sliding_attention"}
+    is_shared = sharing_of(model.model).obstacle is None
+    return is_known and is_shared and model.model.config._attn_implementation in ("sdpa", "eager")
 
 
 def padded_rows(n_rows: int) -> int:

@@ -15,6 +15,7 @@ from massact.config import AdapterConfig, LoadConfig
 from massact.domain import ModelIdentity
 from massact.errors import ModelError, lfs_advice
 from massact.json_text import parse_object
+from massact.models.support import check_config
 from massact.toy import is_toy, resolve
 
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -153,19 +154,30 @@ def _no_tokenizer(reference: str, reason: str) -> ModelError:
     )
 
 
+def auto_class(config: Any) -> Any:
+    """The class of transformers that loads a model which reads and writes text; `None` where there is none.
+
+    A model that sees images as well is loaded whole and given text alone.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    if "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
+        return AutoModelForCausalLM
+    kinds: tuple[Any, ...] = (AutoModelForCausalLM, AutoModelForImageTextToText)
+    return next((kind for kind in kinds if type(config) in kind._model_mapping), None)
+
+
 def _check_causal(reference: str, config: Any) -> None:
     """Refuse what would load as a causal language model, or fail with a riddle, but is none."""
-    from transformers import AutoModelForCausalLM
-
     name = type(config).__name__.removesuffix("Config")
-    is_custom = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
     if getattr(config, "is_encoder_decoder", False):
         kind = "an encoder-decoder"
-    elif not is_custom and type(config) not in AutoModelForCausalLM._model_mapping:
+    elif (loader := auto_class(config)) is None:
         kind = "a kind that transformers has no causal language model for"
     elif "is_decoder" in inspect.signature(type(config)).parameters and not config.is_decoder:
         kind = "an encoder, whose tokens see those after them"
     else:
+        check_config(reference, config, loader)
         return
     raise ModelError(
         f"{reference}: {name} is {kind}; massact steers causal language models, such as Gemma, Llama or Qwen"

@@ -17,7 +17,7 @@ from massact.judges.canaries import (
     run_canaries,
     toy_canaries,
 )
-from massact.models.load import Description, SteerableModel, describe, read_description
+from massact.models.load import Description, SteerableModel, describe, read_description, read_note
 from massact.models.source import former_revision
 from massact.plugins import load_plugin
 from massact.store.databases import is_absent
@@ -93,6 +93,7 @@ class Models:
             self._loaded = None  # the workers may share its device
         loaded = self.executor.loaded(self.use(config, variant))
         self._described[config.name, variant.name] = loaded.description
+        self._say_way(config.name, loaded.description.note)
         if loaded.unused_settings and config.name not in self._warned_of:
             self._warned_of.add(config.name)
             self._say(
@@ -115,6 +116,20 @@ class Models:
             self._described[names] = described or self.loaded(config, variant).description
             self.note_former_results(config.name, self._described[names].identity.revision)
         return self._described[names]
+
+    def tell_way(self, config: ModelConfig) -> None:
+        """Say what there is to know of how a model is steered, without loading it.
+
+        Raises:
+            ModelError: it cannot be steered.
+        """
+        use = self.use(config, config.instruct)
+        self._say_way(config.name, read_note(use.reference, use.revision, options=use.options))
+
+    def _say_way(self, name: str, note: str | None) -> None:
+        if note is not None and note not in self._warned_of:
+            self._warned_of.add(note)
+            self._say(f"note: {name}: {note} (docs/models.md)")
 
     def note_former_results(self, name: str, revision: str) -> None:
         """Say, once, where the store has results from when less of a local folder identified its model.

@@ -14,6 +14,7 @@ from massact.models.blocks import record
 from massact.models.generate import Row, generate
 from massact.models.load import SteerableModel
 from massact.models.prompting import encode_chat
+from massact.models.support import reading_arguments, sharing_of
 from massact.vectors.massive_dims import Calibration, LayerMassive, uniform_dims
 from massact.vectors.positions import Position
 
@@ -118,7 +119,7 @@ def _too_few(positive: PromptStatuses, negative: PromptStatuses) -> str:
     )
 
 
-BATCH_ROWS = 32
+BATCH_ROWS, FEW_ROWS = 32, 4
 
 StreamReader = Callable[[int, torch.Tensor], None]
 
@@ -192,8 +193,7 @@ def read_streams(
     Yields:
         How many texts a batch has finished.
     """
-    for start in range(0, len(texts), BATCH_ROWS):
-        batch = texts[start : start + BATCH_ROWS]
+    for batch in _batches(model, texts):
         width = max(len(text.tokens) for text in batch)
         tokens = torch.zeros(len(batch), width, dtype=torch.long)
         mask = torch.zeros(len(batch), width, dtype=torch.long)
@@ -203,11 +203,21 @@ def read_streams(
         with record(model.blocks, on_batch(batch)):
             model.model(
                 input_ids=tokens.to(model.device),
-                attention_mask=mask.to(model.device),
-                use_cache=False,
-                logits_to_keep=1,
+                **reading_arguments(model.model, mask.to(model.device)),
             )
         yield len(batch)
+
+
+def _batches(model: SteerableModel, texts: Sequence[Continued]) -> Iterator[Sequence[Continued]]:
+    """The texts, in order; only of one length together where the model might take notice of padding."""
+    shared, start = sharing_of(model.model), 0
+    while start < len(texts):
+        batch = texts[start : start + BATCH_ROWS]
+        lengths = [len(text.tokens) for text in batch]
+        if not shared.allows(max(lengths)):  # few, since all their logits are computed as well
+            batch = batch[: next((i for i, n in enumerate(lengths[:FEW_ROWS]) if n != lengths[0]), FEW_ROWS)]
+        yield batch
+        start += len(batch)
 
 
 def window_means(

@@ -72,6 +72,7 @@ def show_request(session: Session, request: Request) -> None:
     """
     session.stores.is_dry = True
     layers = request_layers(session, request)
+    session.models.tell_way(request.model)
     requests = [
         GridRequest(position, recipe, layers, request.coefficients)
         for position, recipe in product(request.positions, request.recipes)
@@ -116,6 +117,8 @@ def forecast_phases(session: Session, names: Sequence[str]) -> list[Forecast]:
     """
     session.stores.is_dry = True
     shapes, foresight, forecasts = check_experiment(session, judges=True), _Foresight(session), []
+    for name in shapes:
+        session.models.tell_way(session.experiment.model(name))
     for name in names:
         phase = session.experiment.phase(name)
         for trait, model_name in product(session.experiment.traits, phase.models):

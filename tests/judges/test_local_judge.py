@@ -17,6 +17,7 @@ from massact.judges.local import Answerer, IntegerTokens, LocalJudge, Prefix, Pr
 from massact.judges.rubric import Rubric
 from massact.models.load import SteerableModel, describe, load_model, model_lock
 from massact.models.prompting import encode_chat
+from massact.models.support import Sharing
 from massact.sweep.executors.local import evaluate_cells
 from tests.support.judge_answers import read_answer
 from tests.support.judge_models import Digits, make_judge_model
@@ -147,6 +148,19 @@ def test_rows_shorter_than_what_is_beyond_the_prefix_are_padded(
     for row, prompt in enumerate(prompts):
         assert torch.allclose(read.first[row].double(), _next(model, prompt), atol=1e-5)
         assert torch.allclose(after[row].double(), _next(model, (*prompt, 7, 8)), atol=1e-5)
+
+
+@pytest.mark.parametrize("digits", ["apart", "whole"])
+def test_prompts_read_one_by_one_give_the_same_answers(
+    digits: Digits, folders: dict[tuple[str, Digits], Path]
+) -> None:
+    model = _load(folders["llama", digits])
+    prompts = [encode_chat(model, RUBRIC.trait_prompt(one)) for one in EXCHANGES]
+    plainly = Answerer(model)
+    plainly._sharing = Sharing("a test wants it", None)
+    for alone, together in zip(plainly.answer(prompts), Answerer(model).answer(prompts), strict=True):
+        assert alone.score == pytest.approx(together.score, abs=1e-3)
+        assert alone.reason == together.reason
 
 
 def test_integers_as_the_tokenizer_writes_them(folders: dict[tuple[str, Digits], Path]) -> None:

@@ -15,7 +15,6 @@ from torch import nn
 
 from massact.errors import ModelError
 from massact.models.blocks import record, steer
-from massact.models.cache import check_cacheable
 from massact.models.load import SteerableModel
 from massact.vectors.activations import Continued, window_means
 from massact.vectors.positions import parse_position
@@ -160,14 +159,6 @@ def test_blocks_that_the_model_does_not_run_are_an_error() -> None:
 def test_an_error_inside_is_not_hidden_by_blocks_that_did_not_run() -> None:
     with pytest.raises(KeyError), record(tiny_model("llama").blocks, lambda *_: None):
         raise KeyError("the reason")
-
-
-def test_layers_that_share_keys_are_refused() -> None:
-    model = deepcopy(tiny_model("gemma3").model)
-    check_cacheable(model)
-    model.config.num_kv_shared_layers = 2
-    with pytest.raises(ModelError, match="num_kv_shared_layers"):
-        check_cacheable(model)
 
 
 def _never(module: nn.Module, *_: object) -> None:

@@ -358,23 +358,6 @@ def test_a_graph_has_a_place_for_every_row_and_few_for_none() -> None:
     assert len({padded_rows(n) for n in range(1, 1025)}) < 60
 
 
-def test_layers_that_hold_no_keys_are_refused() -> None:
-    plain = tiny_model("llama")
-
-    class Config:
-        layer_types = ("full_attention", "linear_attention")
-
-        def get_text_config(self, decoder: bool) -> "Config":
-            assert decoder
-            return self
-
-    class Mixed:
-        config = Config()
-
-    with pytest.raises(ModelError, match="linear_attention"):
-        Generator(SteerableModel(Mixed(), plain.tokenizer, plain.identity))
-
-
 def lengths(found: Sequence[tuple[int, ...]]) -> list[int]:
     """How many tokens each response has."""
     return [len(tokens) for tokens in found]

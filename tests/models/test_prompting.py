@@ -45,6 +45,9 @@ NO_SYSTEM = (
 DROPS_SYSTEM = (
     "{{ bos_token }} {% for m in messages if m['role'] == 'user' %}[I] {{ m['content'] }} {% endfor %}"
 )
+PARTS = LLAMA.replace("{{ m['content'] }}", "{% for part in m['content'] %}{{ part['text'] }}{% endfor %}")
+PARTS_ONLY = PARTS.replace("m['content']", "m['content'].parts()")
+SAYS_NOTHING = LLAMA.replace("m['content']", "m['role']")
 GENERATES = LLAMA + "{% if add_generation_prompt %}[/I]{% endif %}"
 
 
@@ -140,7 +143,7 @@ def test_a_folded_system_prompt_stands_a_blank_line_before_the_text(monkeypatch:
 
     monkeypatch.setattr(model.tokenizer, "apply_chat_template", watched)
     encode_chat(model, "hello", "be kind")
-    assert seen == ["hello", "be kind\n\nhello"]
+    assert [one for one in seen if isinstance(one, str)] == ["hello", "be kind\n\nhello"]
 
 
 def test_a_template_that_cannot_be_rendered_says_why() -> None:
@@ -162,3 +165,15 @@ def test_a_template_that_writes_the_date_says_the_same_tomorrow() -> None:
         "{% set day = 'hello' %}{% endif %}{{ day }} {{ strftime_now('%m : %Y') }} {{ messages[0]['content'] }}"
     )
     assert _said(encode_chat(_model(dated), "there")) == "<s> 26 Jul 2024 07 : 2024 there"
+
+
+def test_a_template_that_takes_content_in_parts_gets_it_so() -> None:
+    assert _said(encode_chat(_model(PARTS), "hello there")) == "<s> [I] hello there"
+    assert _said(encode_chat(_model(PARTS), "hello there", "be kind")) == "<s> [S] be kind [I] hello there"
+
+
+def test_a_template_without_the_users_text_is_refused() -> None:
+    with pytest.raises(ModelError, match="words: its chat template leaves out what the user says"):
+        encode_chat(_model(SAYS_NOTHING), "hello there", "be kind")
+    with pytest.raises(ModelError, match="words: its chat template cannot be rendered"):
+        encode_chat(_model(PARTS_ONLY), "hello there")

@@ -1,9 +1,11 @@
 """`--dry-run` says what a sweep would do, from the store alone, and leaves no trace."""
 
+import re
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from transformers import MambaConfig, OpenAIGPTConfig
 
 from massact.cli.app import cli
 from massact.config import load_experiment
@@ -75,6 +77,28 @@ def test_a_judge_behind_a_server_is_asked_twice_an_exchange(
     file.write_text(EXPERIMENT.replace("judge: likelihood", 'judge: "openai:some-model"'))
     assert [one.judge_calls for one in _forecasts(empty)] == [20, 32, 16]
     assert "cost nothing" not in _run(empty, "main", "--dry-run").output
+
+
+def test_a_model_that_goes_the_plain_way_is_told_and_one_that_cannot_be_steered_refused(
+    empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    text = EXPERIMENT.replace("judge: likelihood", 'judge: "openai:some-model"')
+    for config, said in (
+        (
+            MambaConfig(hidden_size=32, num_hidden_layers=4),
+            "note: toy: responses come from transformers' own",
+        ),
+        (
+            OpenAIGPTConfig(n_embd=32, n_layer=4, n_head=4),
+            "decoder block 0 returned list, not a residual stream",
+        ),
+    ):
+        config.save_pretrained(empty / config.model_type)
+        (empty / "small.yaml").write_text(re.sub(r"toy:gemma-3-\w+", f"./{config.model_type}", text))
+        result = _run(empty, "phase1", "--dry-run")
+        assert said in result.output
+        assert result.exit_code == (2 if config.model_type == "openai-gpt" else 0)
 
 
 def test_a_misused_command_is_still_told(empty: Path) -> None:

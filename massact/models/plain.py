@@ -1,0 +1,97 @@
+"""Generating rows of one length by transformers' own `generate`: its cache, its positions, no padding.
+
+The way of models that keep other things than keys (state spaces, linear attention, convolutions), that count positions
+from the left, or that were never held against transformers; and of rows beyond a length from which a model reads a
+token differently for how long its row is.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
+
+from massact.domain import Generation
+from massact.models.blocks import steer
+from massact.models.decode import additions_of, choose, draws_of, end_tokens, is_end
+from massact.models.load import SteerableModel
+from massact.models.prompting import Row
+
+
+def generate_plainly(model: SteerableModel, rows: Sequence[Row], settings: Generation) -> torch.Tensor:
+    """What rows say, as `Batch.written`. A row that has ended goes on unread until all have.
+
+    Args:
+        rows: of prompts of one length.
+    """
+    prompts = torch.tensor([row.prompt for row in rows], device=model.device)
+    choice = _Choice(model, rows, settings)
+    _reset_ropes(model.model)
+    with (
+        steer(model.blocks, additions_of(rows, model.shape.d_model, model.device)),
+        _no_settings(model.model),
+    ):
+        model.model.generate(
+            prompts,
+            attention_mask=torch.ones_like(prompts),
+            max_new_tokens=settings.max_new_tokens,
+            do_sample=False,
+            use_cache=True,
+            logits_processor=LogitsProcessorList([choice]),
+            stopping_criteria=StoppingCriteriaList([_AllEnded(choice)]),
+        )
+    return choice.written
+
+
+class _Choice(LogitsProcessor):
+    """Chooses tokens as everywhere here, and leaves transformers nothing else to choose."""
+
+    def __init__(self, model: SteerableModel, rows: Sequence[Row], settings: Generation) -> None:
+        self._settings, self._ends = settings, end_tokens(model)
+        self._draws = draws_of(rows, settings, model.device)
+        self._step = 0
+        self.written = torch.full((len(rows), settings.max_new_tokens), -1, device=model.device)
+        self.ended = torch.zeros(len(rows), dtype=torch.bool, device=model.device)
+
+    def __call__(self, _input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        step = torch.tensor([self._step], device=scores.device)
+        chosen = choose(scores[:, None], self._draws, self._settings, step)
+        self.written[:, self._step] = chosen
+        self.ended |= is_end(chosen, self._ends)
+        self._step += 1
+        only = torch.full_like(scores, -torch.inf)
+        return only.scatter_(1, chosen.clamp_min(0)[:, None], 0.0)
+
+
+class _AllEnded(StoppingCriteria):
+    def __init__(self, choice: _Choice) -> None:
+        self._choice = choice
+
+    def __call__(self, input_ids: torch.Tensor, _scores: Any, **_: Any) -> torch.Tensor:
+        return self._choice.ended.all().expand(len(input_ids))
+
+
+@contextmanager
+def _no_settings(model: Any) -> Iterator[None]:
+    """Without what the checkpoint's generation_config.json asks for, which `generate` would fill in."""
+    asked, model.generation_config = model.generation_config, GenerationConfig()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        model.generation_config = asked
+
+
+def _reset_ropes(model: torch.nn.Module) -> None:
+    """Forget how long a row was read before: dynamic rotary embeddings keep the frequencies of the longest one."""
+    part: Any
+    for part in model.modules():
+        if getattr(part, "max_seq_len_cached", 0) > getattr(part, "original_max_seq_len", torch.inf):
+            part.inv_freq = part.original_inv_freq.to(part.inv_freq.device)
+            part.max_seq_len_cached = part.original_max_seq_len
