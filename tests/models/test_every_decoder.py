@@ -1,13 +1,16 @@
 """Families of transformers through the tool that tries all of them: a dozen of today's, and those once at fault."""
 
+from architectures import Outcome
+from architectures import families
+from architectures import run
+from architectures import table
+from architectures import verdict
 import json
 import os
+import pytest
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
-from architectures import Outcome, families, run, table, verdict
 
 COMMON = [
     "llama", "qwen2:sliding", "qwen3_moe", "gemma2", "gemma3", "phi3", "gpt_oss", "deepseek_v3", "glm4_moe",
@@ -35,11 +38,12 @@ REFUSED = {
 }
 
 
+ROOT = Path(__file__).resolve().parents[2]
 Outcomes = dict[tuple[str, str, str | None], Outcome]
 
 
 @pytest.fixture(scope="module")
-def outcomes(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     """What the tool sees of all of them, in a process that forks before it computes."""
     out = tmp_path_factory.mktemp("outcomes") / "results.jsonl"
     names = {_key(name) for name in (*COMMON, *ONCE_AT_FAULT, *STATES, *REFUSED, "rwkv")} | {
@@ -47,7 +51,7 @@ def outcomes(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     }
     patterns = sorted({f"{kind}:{family}" for kind, family, _ in names})
     command = [sys.executable, "benchmarks/architectures.py", "run", "--out", str(out), "--only", *patterns]
-    subprocess.run(command, check=True, cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
+    subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
     rows = map(json.loads, out.read_text().splitlines())
     return {(one["kind"], one["family"], one["variant"]): one for one in rows}
 
