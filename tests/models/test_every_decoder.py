@@ -1,16 +1,13 @@
 """Families of transformers through the tool that tries all of them: a dozen of today's, and those once at fault."""
 
-from architectures import Outcome
-from architectures import families
-from architectures import run
-from architectures import table
-from architectures import verdict
 import json
 import os
-import pytest
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+from architectures import Outcome, families, run, table, verdict
 
 COMMON = [
     "llama", "qwen2:sliding", "qwen3_moe", "gemma2", "gemma3", "phi3", "gpt_oss", "deepseek_v3", "glm4_moe",
