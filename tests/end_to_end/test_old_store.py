@@ -38,10 +38,20 @@ def run(folder: Path, *arguments: str) -> Result:
     return result
 
 
+STATISTICS = frozenset(
+    f"{name}{end}"
+    for name in ("delta", "difference", "matched", "selected", "confirmed", "p")
+    for end in ("_low", "_high", "_unbiased", "_coherence", "_difference", "_value", "_corrected")
+) - {"confirmed_coherence", "selected_coherence"}
+"""What is worked out from the scores of questions: by the statistics of today, whenever the scores were stored."""
+
+
 def _differences(then: Any, now: Any, path: str = "") -> Iterator[str]:
     """Where an answer is another; a field that is new is none."""
     if isinstance(then, dict) and isinstance(now, dict):
         for name, value in then.items():
+            if name in STATISTICS:
+                continue
             yield from _differences(value, now.get(name, "missing"), f"{path}.{name}")
     elif isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
         for i, (a, b) in enumerate(zip(then, now, strict=True)):
