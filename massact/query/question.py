@@ -163,12 +163,13 @@ LEAST_SCORED = number(
 
 FLOOR_CONFIDENCE = number(
     "floor_confidence",
-    "chance of truly being at or above the floor that is asked of what counts as coherent; 0.5 asks nothing more than "
-    "the mean coherence",
+    "chance of truly being at or above the floor that is asked of what counts as coherent; default: 0.5, which asks "
+    "nothing more than the mean coherence",
     EVEN,
     1,
     metavar="CHANCE",
 )
+ABOUT_FLOOR = (FLOOR, FLOOR_CONFIDENCE)
 
 P = ParamSpec("P")
 AnswerT = TypeVar("AnswerT", bound=Answer[Any])
@@ -187,6 +188,8 @@ class About(AtManyFloors, total=False):
 
     floor: float | None
     """Least `coherence_mean` that counts, 0 to 100; `None`: the experiment file's."""
+    floor_confidence: float | None
+    """Chance of truly being at or above the floor that what counts as coherent must have; `None`: 0.5."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,8 +286,7 @@ class Question(Generic[P, AnswerT]):
     @property
     def parameters(self) -> tuple[Parameter, ...]:
         """All that a request may give."""
-        floor = () if self.traits.no_floor else (FLOOR,)
-        return (EXPERIMENT, *FILTERS, *floor, LEAST_SCORED, *self.own)
+        return (EXPERIMENT, *FILTERS, *(() if self.traits.no_floor else ABOUT_FLOOR), LEAST_SCORED, *self.own)
 
     def default(self, parameter: Parameter) -> str | None:
         """How the default of one of its own parameters is written; `None`: it has none."""
@@ -324,7 +326,7 @@ class Question(Generic[P, AnswerT]):
         """Experiment, the rule's own parameters, and what every question may be asked with."""
         kind = inspect.Parameter.KEYWORD_ONLY
         own = inspect.signature(self.of)
-        hints = {name: hint for name, hint in _ABOUT.items() if name != "floor" or not self.traits.no_floor}
+        hints = typing.get_type_hints(AtManyFloors) if self.traits.no_floor else _ABOUT
         about = [
             inspect.Parameter(name, kind, default=Filters() if name == "only" else None, annotation=hint)
             for name, hint in hints.items()
@@ -361,7 +363,7 @@ def _ask(posed: Question[Any, AnswerT], asked: Asked, own: Mapping[str, Any]) ->
     name = declared.experiment if declared else str(asked.experiment)
     uri = resolve_tracking_uri(asked.tracking_uri)
     near = (Path(declared.source).parent,) if declared else ()
-    about = {"only": asked.only, "floor": asked.floor, "least_scored": asked.least_scored}
+    about = {name: getattr(asked, name) for name in _ABOUT if name != "tracking_uri"}
     try:
         store = open_store(uri)
     except StoreError as error:
