@@ -149,11 +149,11 @@ def test_compare_asks_for_it_too() -> None:
 
 def test_every_question_at_a_floor_takes_it(uri: str) -> None:
     filler = Filler(uri)
-    for name, (one, scores) in enumerate(
+    for index, (one, scores) in enumerate(
         (cell("mean_diff", 100, 20, 90, 92, 88, 94), cell("mean_diff", 200, 30, 100, 45, 100, 40))
     ):
         tags = {**point_tags(one.row), Tag.SCORES.value: encode_scores(scores) or ""}
-        filler.run(str(name), "0", tags=tags)
+        filler.run(str(index), "0", tags=tags)
     steps = {
         chance: [
             row.best for row in curve(EXPERIMENT, tracking_uri=uri, floor_confidence=chance).rows if row.best
