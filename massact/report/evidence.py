@@ -240,6 +240,16 @@ class Evidence:
     def floor(self) -> float:
         return self.experiment.coherence_floor
 
+    def strengths(self, model: str) -> tuple[float, ...]:
+        """The relative strengths that the file declares for a model, in any phase."""
+        grids = (
+            phase.grid(self.experiment.model(model))
+            for phase in self.experiment.phases
+            if model in phase.models
+        )
+        declared = (grid.coefficients for grid in grids)
+        return tuple(dict.fromkeys(v for one in declared if one.is_relative for v in one.values))
+
     def of_phase(self, phase: str) -> "Evidence":
         """The part that a phase declares; nothing where the file declares no such phase."""
         groups = self.experiment.groups(phase) if self.declares(phase) else ()
