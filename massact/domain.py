@@ -266,9 +266,13 @@ class Coefficients:
         return len(self.values)
 
 
+STRENGTH_TOLERANCE = 0.0101
+"""Share by which two relative strengths that were declared as one may differ, since coefficients are rounded."""
+
+
 def is_same_strength(a: float, b: float) -> bool:
-    """Whether two relative strengths differ by no more than the rounding of coefficients."""
-    return math.isclose(a, b, rel_tol=0.0101)
+    """Whether two relative strengths may have been declared as one."""
+    return math.isclose(a, b, rel_tol=STRENGTH_TOLERANCE)
 
 
 @dataclass(frozen=True, slots=True)
