@@ -4,6 +4,7 @@ Independent facts are separate fields; a label such as `mean_diff_top1` is made 
 `massact.labels` and nowhere else. Only the standard library is imported here, and what finds plug-ins.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -238,6 +239,40 @@ class Response:
     """Judge's coherence score, 0 to 100; `None` where unscored."""
     reason: str | None = None
     """Why a score is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coefficients:
+    """Coefficients as they are asked for: as they are, or as relative strengths, which each vector has its own for."""
+
+    values: tuple[float, ...]
+    is_relative: bool = False
+    """Whether the values are relative strengths (`Geometry.relative_strength`)."""
+
+    def of(self, unit_strength: float) -> tuple[float, ...]:
+        """The coefficients of a vector; those worked out have three digits, so that what is printed is what is used.
+
+        Args:
+            unit_strength: relative strength of the vector at coefficient 1, above 0.
+        """
+        if not self.is_relative:
+            return self.values
+        return tuple(float(f"{value / unit_strength:.2e}") for value in self.values)
+
+    def __str__(self) -> str:
+        return ("relative:" if self.is_relative else "") + ",".join(f"{value:g}" for value in self.values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+STRENGTH_TOLERANCE = 0.0101
+"""Share by which two relative strengths that were declared as one may differ, since coefficients are rounded."""
+
+
+def is_same_strength(a: float, b: float) -> bool:
+    """Whether two relative strengths may have been declared as one."""
+    return math.isclose(a, b, rel_tol=STRENGTH_TOLERANCE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Reading an experiment file: every key is known, every value is checked, before anything runs."""
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -22,7 +23,7 @@ from massact.config.values import (
     VettingConfig,
 )
 from massact.config.yaml import Entry, Readers, Section, defaults_of, raise_all, read_yaml
-from massact.domain import METHODS, AllDims, Generation, all_methods
+from massact.domain import METHODS, AllDims, Coefficients, Generation, all_methods
 from massact.errors import ConfigError, UsageError
 from massact.labels import check_layers, normalise_label
 from massact.names import check_name
@@ -36,6 +37,8 @@ DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 ATTENTION = ("auto", "eager", "sdpa", "flash_attention_2")
 QUANTIZATION = ("8bit", "4bit")
 _LARGEST = 1e12
+_STRONGEST = 10.0
+"""Relative strength at most: text breaks near 1, whatever the model."""
 _MOST_COEFFICIENTS = 1000
 
 
@@ -83,12 +86,22 @@ def parse_grid(entry: Entry) -> Grid:
     return entry.into(Grid, _GRID)
 
 
-def _coefficients(entry: Entry) -> tuple[float, ...]:
+def _coefficients(entry: Entry) -> Coefficients:
+    if isinstance(entry.value, dict):
+        section = entry.section()
+        strengths = _numbers(section.take("relative"))
+        section.close()
+        return Coefficients(strengths, is_relative=True)
+    return Coefficients(_numbers(entry))
+
+
+def _numbers(entry: Entry) -> tuple[float, ...]:
     n = len(entry.items())
     if n > _MOST_COEFFICIENTS:
         raise entry.error(f"{n} coefficients; a grid has {_MOST_COEFFICIENTS} at most")
+    most = _STRONGEST if entry.key.endswith(".relative") else _LARGEST
     return entry.unique(
-        lambda item: item.checked(lambda _: check_coefficient(item.number(low=-_LARGEST, high=_LARGEST)))
+        lambda item: item.checked(lambda _: check_coefficient(item.number(low=-most, high=most)))
     )
 
 
@@ -111,6 +124,35 @@ def check_coefficient(value: float) -> float:
             "coefficient 0 steers nothing: that is the baseline, which every setting gets by itself"
         )
     return value
+
+
+def parse_coefficients(text: str) -> Coefficients:
+    """Coefficients from a comma-separated list, each once; relative strengths after `relative:`.
+
+    Raises:
+        UsageError: an element is no number that a vector can be steered with.
+    """
+    listed = text.removeprefix("relative:")
+    is_relative = listed != text
+    values: dict[float, None] = {}
+    for part in listed.split(","):
+        try:
+            value = float(part)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise UsageError(
+                f"--coefficients {text!r}: {part.strip()!r} is not a number; write 800,1000,1200 or relative:0.4,0.6"
+            )
+        if is_relative and abs(value) > _STRONGEST:
+            raise UsageError(
+                f"--coefficients {text!r}: {value:g} is no relative strength from -{_STRONGEST:g} to {_STRONGEST:g}"
+            )
+        try:
+            values[check_coefficient(value)] = None
+        except UsageError as error:
+            raise UsageError(f"--coefficients {text!r}: {error}") from error
+    return Coefficients(tuple(values), is_relative)
 
 
 def _range(entry: Entry) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from massact.domain import (
     DEFAULT_LEAST_SCORED,
     METHODS,
     AllDims,
+    Coefficients,
     Direction,
     Generation,
     Group,
@@ -69,7 +70,7 @@ class Grid:
 
     layers: str
     """Layer specification, such as `30%-60%`; see `massact.labels`."""
-    coefficients: tuple[float, ...]
+    coefficients: Coefficients
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,15 +126,15 @@ def facts_of(
     of_recipe, calibration = vectors.of(position, recipe), vectors.calibration
     facts = {}
     for layer in layers:
-        magnitudes = calibration.layers[layer]
-        strength = relative_strength(
-            of_recipe[layer],
-            1.0,
-            dims=calibration.uniform_dims,
-            norm_without_massive=magnitudes.norm_without_massive,
-        )
-        facts[layer] = VectorFacts(unit_strength=strength, norm=magnitudes.norm)
+        strength = unit_strength(of_recipe[layer], calibration, layer)
+        facts[layer] = VectorFacts(unit_strength=strength, norm=calibration.layers[layer].norm)
     return facts
+
+
+def unit_strength(vector: torch.Tensor, calibration: Calibration, layer: int) -> float:
+    """Relative strength of coefficient 1 of a vector `[d_model]` at a layer."""
+    norm = calibration.layers[layer].norm_without_massive
+    return relative_strength(vector, 1.0, dims=calibration.uniform_dims, norm_without_massive=norm)
 
 
 # Cosines between vectors whose bests are compared, so that a report says "same vector" instead of comparing noise.

@@ -10,7 +10,7 @@ from typing import Literal
 
 from massact.addresses import resolve_tracking_uri, shown_uri
 from massact.config import ModelConfig, TraitConfig
-from massact.domain import Recipe
+from massact.domain import Coefficients, Recipe
 from massact.errors import NothingToConfirmError
 from massact.labels import format_label, parse_layers
 from massact.names import file_name
@@ -51,7 +51,7 @@ class Request:
     positions: tuple[str, ...]
     layers: str
     """Layer specification; `massact.labels` reads it."""
-    coefficients: tuple[float, ...]
+    coefficients: Coefficients
     overrides: Overrides
 
 
@@ -115,7 +115,7 @@ def run_evaluate(session: Session, request: Request) -> Tally:
         "methods": ",".join(format_label(recipe) for recipe in request.recipes),
         "positions": ",".join(request.positions),
         "layers": request.layers,
-        "coefficients": ",".join(f"{c:g}" for c in request.coefficients),
+        "coefficients": str(request.coefficients),
     }
     with open_phase(session, "evaluate", None, params) as run:
         evaluator = Evaluator(session, run, request.model, request.trait, request.overrides)

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from massact.config import AdapterConfig, Experiment, LoadConfig, load_experiment
-from massact.domain import METHODS, Generation, Group
+from massact.config.parse import parse_coefficients
+from massact.domain import METHODS, Coefficients, Generation, Group
 from massact.errors import ConfigError, UsageError
 from massact.labels import check_layers, normalise_label, parse_layers
 
@@ -78,7 +79,7 @@ def test_clean_before_runs_the_plans_layers_and_coefficients() -> None:
     experiment = load_experiment(PLAN)
     large, small = experiment.models
     grids = [experiment.phase("phase2").grid(model) for model in (large, small)]
-    assert grids[0].coefficients == (800, 1000, 1200, 1500, 2000)
+    assert grids[0].coefficients.values == (800, 1000, 1200, 1500, 2000)
     assert parse_layers(grids[0].layers, 34) == tuple(range(10, 21))
     assert parse_layers(grids[1].layers, 26) == tuple(range(7, 16))
     assert experiment.phase("phase1").grid(large) == large.grid
@@ -92,7 +93,7 @@ def test_a_shipped_grid_stays_within_the_coherent_range(file: Path) -> None:
         assert model.coefficient_range is not None
         low, high = model.coefficient_range
         for phase in experiment.phases:
-            assert all(low <= abs(c) <= high for c in phase.grid(model).coefficients)
+            assert all(low <= abs(c) <= high for c in phase.grid(model).coefficients.values)
 
 
 def test_the_toy_file_needs_nothing_from_outside() -> None:
@@ -158,7 +159,7 @@ def test_what_may_be_left_out_has_its_default(tmp_path: Path) -> None:
     model = experiment.models[0]
     assert (model.load, model.coefficient_range) == (LoadConfig(), None)
     assert (model.base.revision, model.instruct.revision) == ("v1", None)
-    assert (model.grid.layers, model.grid.coefficients) == ("3", (-5.0, 0.5))
+    assert (model.grid.layers, model.grid.coefficients.values) == ("3", (-5.0, 0.5))
     assert (experiment.coherence_floor, experiment.subset, experiment.description) == (68.0, 0, "")
     assert experiment.extraction.max_new_tokens == 7  # what the longest window reads
     assert (experiment.extraction.validation_split, experiment.extraction.layer_dims) == (0.1, (1, 2, 3))
@@ -166,6 +167,32 @@ def test_what_may_be_left_out_has_its_default(tmp_path: Path) -> None:
     assert experiment.generation == Generation(20, 0.0, 0)
     assert experiment.phases[0].models == ("gemma",)
     assert experiment.traits[0].direction == "negative"
+
+
+def test_coefficients_may_be_relative_strengths_of_which_each_vector_has_its_own(tmp_path: Path) -> None:
+    file = _written(tmp_path, SMALL.replace("[-5, 0.5]", "{relative: [0.2, -.75]}"))
+    grid = load_experiment(file).models[0].grid
+    assert grid.coefficients == Coefficients((0.2, -0.75), is_relative=True)
+    assert str(grid.coefficients) == "relative:0.2,-0.75"
+    assert parse_coefficients("relative:0.2,-0.75,0.2") == grid.coefficients
+    # a unit vector without massive dims where the stream is 83 long: 16.6 and -62.25, in three digits
+    assert grid.coefficients.of(1 / 83) == (16.6, -62.2)
+    assert Coefficients((0.2, -0.75)).of(1 / 83) == (0.2, -0.75)
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("{relative: []}", "coefficients.relative: an empty list is not a list of at least one element"),
+        ("{relative: [30]}", "coefficients.relative[0]: 30 is not a number from -10 to 10"),
+        ("{relative: [0]}", "coefficients.relative[0]: coefficient 0 steers nothing"),
+        ("{relativ: [1]}", "the key 'relative' is missing; is it meant by 'relativ' in line 8?"),
+        ("{relative: [1], of: layer}", "coefficients.of: unknown key. Allowed here: relative"),
+    ],
+)
+def test_relative_strengths_that_cannot_be_meant_are_refused(written: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        load_experiment(_written(tmp_path, SMALL.replace("[-5, 0.5]", written)))
 
 
 def test_how_a_model_is_loaded(tmp_path: Path) -> None:
@@ -756,7 +783,7 @@ NUMBERS = {
 @pytest.mark.parametrize("text", NUMBERS)
 def test_a_number_is_read_as_people_mean_it(tmp_path: Path, text: str) -> None:
     experiment = load_experiment(_written(tmp_path, SMALL.replace("[-5, 0.5]", f"[{text}]")))
-    assert experiment.models[0].grid.coefficients == (NUMBERS[text],)
+    assert experiment.models[0].grid.coefficients.values == (NUMBERS[text],)
 
 
 @pytest.mark.parametrize("key", ["questions", "description"])
@@ -918,9 +945,9 @@ def _check(experiment: Experiment) -> None:
     grids += [grid for phase in experiment.phases for _, grid in phase.grids]
     for grid in grids:
         assert check_layers(grid.layers) == grid.layers
-        assert grid.coefficients
-        assert all(isinstance(c, float) and math.isfinite(c) for c in grid.coefficients)
-        assert len(set(grid.coefficients)) == len(grid.coefficients)
+        assert grid.coefficients.values
+        assert all(isinstance(c, float) and math.isfinite(c) for c in grid.coefficients.values)
+        assert len(set(grid.coefficients.values)) == len(grid.coefficients)
     names = {model.name for model in experiment.models}
     for phase in experiment.phases:
         assert set(phase.models) <= names

@@ -138,8 +138,8 @@ def test_a_group_of_doubtful_cells_alone_is_a_gap() -> None:
 
 
 def test_compare_asks_for_it_too() -> None:
-    other = cell("mean_diff", 100, 25, 91, 92, 90, 93)
-    every = answers(*GRID, other)
+    others = [cell("mean_diff", c, d, 91, 92, 90, 93) for c, d in ((100, 25), (200, 25))]
+    every = answers(*GRID, *others)
     usual, sure = (
         ask_compare.of(every.surely_coherent(FLOOR, chance)[0], FLOOR, pairs=[("probe", "mean_diff")]).rows[0]
         for chance in (0.5, 0.9)
