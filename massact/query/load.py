@@ -37,6 +37,8 @@ class Asked:
     """Only the groups that this phase declares."""
     least_scored: float | None = None
     """Share of its responses that an evaluation must have scores of to count, 0 to 1; `None`: the experiment file's."""
+    all_settings: bool | None = None
+    """Whether other settings than the experiment file's are answered too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,9 @@ def load(store: RunStore, name: str, asked: Asked, needs: Needs, by_file: Declar
     if declared is None and (needs.matrix or asked.phase is not None):
         raise NoMatrixError(_no_matrix(name))
     answers = answers.only(normalised(asked.only))
+    if not asked.all_settings:
+        answers, left_out = answers.in_current_setting()
+        notes = (*notes, *left_out)
     if needs.scores:
         answers = answers.with_scores(store, 0.0 if needs.scores == "all" else floor)
     if needs.confirmations:
