@@ -47,6 +47,7 @@ _BY_MODULE: dict[str, dict[str, str]] = {
         "users": "Who may use a tracking server with logins: readers, writers and administrators.",
         "serve": "Start the tracking server and UI: database, artifacts and, with --auth, users.",
     },
+    "vectors": {"vectors": "Steering vectors as files of other tools."},
     "transfer": {
         "import": "Import old results: a results.jsonl file, or a folder such as trait-interp's experiments/.",
         "export":

@@ -14,7 +14,7 @@ from massact.cli.options import (
     val_split_option,
 )
 from massact.cli.session import WORKLOAD, dry_run_option, open_session, working, workload_options
-from massact.config import Experiment, ModelConfig, TraitConfig, load_experiment
+from massact.config import Experiment, ModelConfig, TraitConfig
 from massact.config.parse import parse_coefficients
 from massact.domain import (
     DEFAULT_BUDGET,
@@ -69,12 +69,12 @@ def evaluate(experiment_file: str, tracking_uri: str, *, dry_run: bool, **option
       massact evaluate --experiment experiments/toy.yaml --method probe_preclean --position "response[:5]" \\
         --layers "30%-60%" --coefficients 8,10 --max-new-tokens 64 --direction positive --subset 0 --save-responses best
     """
+    workload = {name: options[name] for name in WORKLOAD}
+    session = open_session(experiment_file, tracking_uri, val_split=options["val_split"], **workload)
     from massact.workflow.dry_run import show_request
     from massact.workflow.steps import run_evaluate
 
-    request = _request(load_experiment(experiment_file), options)
-    workload = {name: options[name] for name in WORKLOAD}
-    session = open_session(experiment_file, tracking_uri, val_split=options["val_split"], **workload)
+    request = _request(session.experiment, options)
     with working(session):
         if dry_run:
             show_request(session, request)
@@ -203,10 +203,10 @@ def fill_gaps(experiment_file: str, tracking_uri: str, **options: Any) -> None:
 def _search(
     name: Literal["search", "fill-gaps"], experiment_file: str, tracking_uri: str, options: dict[str, Any]
 ) -> None:
-    from massact.workflow.steps import run_search
-
     searched = {name: options.pop(name) for name in _SEARCHED}
     session = open_session(experiment_file, tracking_uri, **options)
+    from massact.workflow.steps import run_search
+
     plan = _plan(session.experiment, searched)
     with working(session):
         tally = run_search(session, name, plan)

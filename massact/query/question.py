@@ -163,12 +163,13 @@ LEAST_SCORED = number(
 
 FLOOR_CONFIDENCE = number(
     "floor_confidence",
-    "chance of truly being at or above the floor that is asked of what counts as coherent; 0.5 asks nothing more than "
-    "the mean coherence",
+    "chance of truly being at or above the floor that is asked of what counts as coherent; default: 0.5, which asks "
+    "nothing more than the mean coherence",
     EVEN,
     1,
     metavar="CHANCE",
 )
+ABOUT_FLOOR = (FLOOR, FLOOR_CONFIDENCE)
 
 ALL_SETTINGS = flag(
     "all_settings", "answer what was evaluated in other settings than that of the experiment file too"
@@ -193,6 +194,8 @@ class About(AtManyFloors, total=False):
 
     floor: float | None
     """Least `coherence_mean` that counts, 0 to 100; `None`: the experiment file's."""
+    floor_confidence: float | None
+    """Chance of truly being at or above the floor that what counts as coherent must have; `None`: 0.5."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,7 +296,7 @@ class Question(Generic[P, AnswerT]):
     @property
     def parameters(self) -> tuple[Parameter, ...]:
         """All that a request may give."""
-        return (EXPERIMENT, *FILTERS, *(() if self.traits.no_floor else (FLOOR,)), *self.shared, *self.own)
+        return (EXPERIMENT, *FILTERS, *(() if self.traits.no_floor else ABOUT_FLOOR), *self.shared, *self.own)
 
     @property
     def shared(self) -> tuple[Parameter, ...]:
@@ -338,8 +341,9 @@ class Question(Generic[P, AnswerT]):
         """Experiment, the rule's own parameters, and what every question may be asked with."""
         kind = inspect.Parameter.KEYWORD_ONLY
         own = inspect.signature(self.of)
-        left_out = {"floor": self.traits.no_floor, "all_settings": self.traits.is_across_settings}
-        hints = {name: hint for name, hint in _ABOUT.items() if not left_out.get(name)}
+        hints = dict(typing.get_type_hints(AtManyFloors) if self.traits.no_floor else _ABOUT)
+        if self.traits.is_across_settings:
+            del hints["all_settings"]
         about = [
             inspect.Parameter(name, kind, default=Filters() if name == "only" else None, annotation=hint)
             for name, hint in hints.items()
@@ -376,7 +380,7 @@ def _ask(posed: Question[Any, AnswerT], asked: Asked, own: Mapping[str, Any]) ->
     name = declared.experiment if declared else str(asked.experiment)
     uri = resolve_tracking_uri(asked.tracking_uri)
     near = (Path(declared.source).parent,) if declared else ()
-    about = {name: getattr(asked, name) for name in ("only", "floor", "least_scored", "all_settings")}
+    about = {name: getattr(asked, name) for name in _ABOUT if name != "tracking_uri"}
     try:
         store = open_store(uri)
     except StoreError as error:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 from massact.domain import Direction, Group
 from massact.errors import UsageError
 from massact.labels import format_label, normalise_label
-from massact.query.answers import EVEN, Answers
+from massact.query.answers import Answers
 from massact.query.equal_grids import EqualGrids, on_equal_grids
 from massact.query.groups import ComparableGroups, recipe_of, slices, strata, told_apart, usual_notes
 from massact.query.load import Needs
-from massact.query.question import FLOOR_CONFIDENCE, About, pattern, question
+from massact.query.question import About, pattern, question
 from massact.query.rows import Answer, Column, PlaceRow, Point, Status
 from massact.query.same_vector import ONCE, Cosines, taken_over_words, why_one
 from massact.query.stats.intervals import Beliefs
@@ -126,7 +126,6 @@ def _pair(text: str) -> tuple[str, str]:
         argument="pairs",
         metavar="A:B",
     ),
-    FLOOR_CONFIDENCE,
     needs=lambda **_: Needs(scores="coherent"),
 )
 def ask_compare(
@@ -135,7 +134,6 @@ def ask_compare(
     /,
     *,
     pairs: Sequence[tuple[str, str]] | None = None,
-    floor_confidence: float = EVEN,
     **_about: Unpack[About],
 ) -> Answer[ComparisonRow]:
     """Two labels side by side: the best of each, and whether they are one vector.
@@ -148,7 +146,6 @@ def ask_compare(
     Example:
       massact compare --pair probe_preclean:probe_cleaned --pair mean_diff:probe
     """
-    answers, doubts = answers.surely_coherent(floor, floor_confidence)
     by_group = slices(answers.side_by_side)
     declared, known = set(answers.groups), {group.label for group in by_group}
     wanted = before_after_pairs({*answers.labels, *known}) if pairs is None else tuple(pairs)
@@ -164,7 +161,7 @@ def ask_compare(
                 rows.append(_tested(row, grids.stratum, stratum, answers, beliefs) if beliefs else row)
     corrected = holm([row.p_value for row in rows])
     rows = [replace(row, p_corrected=p) for row, p in zip(rows, corrected, strict=True)]
-    notes = (*usual_notes(by_group), *_notes(rows), *_least_p_note(rows), *doubts)
+    notes = (*usual_notes(by_group), *_notes(rows), *_least_p_note(rows))
     if not kept:
         why = (
             "no pair has both its labels among those of --label"
