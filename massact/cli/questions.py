@@ -21,7 +21,7 @@ from massact.cli.options import (
 from massact.errors import UsageError
 from massact.names import visible
 from massact.query import Answer
-from massact.query.question import ABOUT_FLOOR, FILTERS, LEAST_SCORED, Parameter, Question
+from massact.query.question import ABOUT_FLOOR, FILTERS, Parameter, Question
 from massact.query.rows import Column, flatten, printed, to_json, to_mapping
 
 # answers as text; missing is empty or null, never 0
@@ -154,7 +154,7 @@ def command(name: str) -> click.Command:
     options = stacked(
         asked_experiment_option,
         tracking_uri_option,
-        *(option_of(one) for one in (*FILTERS, *ABOUT_FLOOR, LEAST_SCORED)),
+        *(option_of(one) for one in (*FILTERS, *ABOUT_FLOOR, *posed.shared)),
         *OUTPUT_OPTIONS,
         *(option_of(one, posed.default(one)) for one in posed.own),
         *(click.option(f"--{flag}", is_flag=True, help=f"{one.summary}.") for flag, one in flags.items()),

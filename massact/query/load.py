@@ -37,6 +37,8 @@ class Asked:
     """Only the groups that this phase declares."""
     least_scored: float | None = None
     """Share of its responses that an evaluation must have scores of to count, 0 to 1; `None`: the experiment file's."""
+    all_settings: bool | None = None
+    """Whether other settings than the experiment file's are answered too."""
     floor_confidence: float | None = None
     """Chance of truly being at or above the floor that what counts as coherent must have; `None`: 0.5."""
 
@@ -100,6 +102,9 @@ def load(store: RunStore, name: str, asked: Asked, needs: Needs, by_file: Declar
     if declared is None and (needs.matrix or asked.phase is not None):
         raise NoMatrixError(_no_matrix(name))
     answers = answers.only(normalised(asked.only))
+    if not asked.all_settings:
+        answers, left_out = answers.in_current_setting()
+        notes = (*notes, *left_out)
     confidence = (
         EVEN if asked.floor_confidence is None else _checked_share("floor_confidence", asked.floor_confidence)
     )
