@@ -261,10 +261,10 @@ def checked_baseline(session: Session, model: str, result: Evaluation | FailedCe
     """
     if isinstance(result, FailedCell):
         raise MissingPrerequisiteError(f"the baseline of {model} could not be evaluated: {result.error}")
-    if is_short(session, result):
+    if is_short(session, result) and not session.workload.force:
         raise MissingPrerequisiteError(
             f"the baseline of {model} lacks scores of {result.summary.n_unscored} of its {len(result.responses)} "
             f"responses, too many to compare anything with it (least_scored {session.experiment.least_scored:g}): "
-            "see massact judge-check; the same command has them judged again"
+            "see massact judge-check; the same command has them judged again, --force evaluates all the same"
         )
     return baseline_of(result)
