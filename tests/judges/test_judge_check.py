@@ -21,6 +21,7 @@ from massact.store.read import open_store
 from massact.toy import resolve
 from tests.support.judge_models import make_judge_model
 from tests.support.judge_server import JudgeServer, Reply, Request, completion, error
+from tests.support.judged_place import is_canary
 from tests.support.prepared import PreparedStores
 from tests.support.small_plan import EXPERIMENT
 
@@ -347,7 +348,7 @@ def test_a_judge_that_scores_next_to_nothing_stops_the_sweep_unless_forced(
     assert len(stopped.stderr) < 1500
     assert len(server.requests) == 2 * n_canaries
     # where the canaries are scored and the answers are not, the baseline stops it
-    server.answer = lambda request: _sees_canaries(request) if _is_canary(request) else completion("No.")
+    server.answer = lambda request: _sees_canaries(request) if is_canary(request) else completion("No.")
     stopped = _run(*EVALUATE, *uri, code=1)
     assert "the baseline of toy lacks scores of 2 of its 2 responses" in stopped.stderr
     with closing(open_store(uri[1])) as store:
@@ -357,10 +358,6 @@ def test_a_judge_that_scores_next_to_nothing_stops_the_sweep_unless_forced(
     with closing(open_store(uri[1])) as store:
         rows = [one.row for one in store.evaluations("small") if one.row.judge == "openai:mute"]
     assert [(row.n_scored, row.delta) for row in rows] == [(0, None)] * 2
-
-
-def _is_canary(request: Request) -> bool:
-    return any(f"\n{text}\n</response-1>" in request.prompt for text in CANARIES)
 
 
 @pytest.mark.slow

@@ -29,6 +29,7 @@ from tests.support.judge_server import (
     judge_by_text,
     score_by_text,
 )
+from tests.support.judged_place import is_canary
 from tests.support.prepared import PreparedStores
 from tests.support.small_plan import EXPERIMENT
 from tests.support.store_fixtures import evaluation_row
@@ -166,8 +167,9 @@ def test_what_the_judge_left_unscored_is_scored_the_next_time(place: Path, judge
 
 
 def no_coherence(request: Request) -> Reply:
-    """An outage that leaves every response without one of its scores."""
-    return completion("I cannot say.") if request.is_coherence else score_by_text(request)
+    """An outage after the canaries that leaves every response without one of its scores."""
+    is_mute = request.is_coherence and not is_canary(request)
+    return completion("I cannot say.") if is_mute else score_by_text(request)
 
 
 def no_coherence_but(texts: Sequence[str]) -> Callable[[Request], Reply]:
