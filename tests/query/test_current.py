@@ -3,6 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 import massact
 from massact.config.values import declared_by
 from massact.domain import Group
@@ -69,6 +71,33 @@ def test_where_nothing_was_run_as_the_file_says_the_last_setting_counts_and_is_s
         "gemma, refusal: nothing was evaluated in the setting that the experiment file declares; what was run last is "
         "taken for current",
     )
+
+
+@pytest.mark.parametrize(
+    ("declared", "holds"),
+    [
+        (None, {None, "off", "always"}),  # what the chat template comes to by itself
+        (("off", None), {None, "off"}),
+        (("on", None), {"on", "always"}),
+        (("64", None), {"64"}),
+    ],
+)
+def test_whether_a_model_thinks_decides(declared: tuple[str, None] | None, holds: set[str | None]) -> None:
+    setting = SETTING if declared is None else replace(SETTING, chats={"gemma": declared})
+    found = {
+        thinking
+        for thinking in (None, "off", "on", "always", "64", "65")
+        if setting.holds(evaluation_row(thinking=thinking))
+    }
+    assert found == holds
+    assert not setting.holds(evaluation_row(thinking="off", template_arguments='{"a":1}'))
+
+
+def test_arguments_of_a_chat_template_decide_and_may_be_the_switch() -> None:
+    arguments = '{"enable_thinking":true}'
+    setting = replace(SETTING, chats={"gemma": (None, arguments)})
+    assert setting.holds(evaluation_row(thinking="on", template_arguments=arguments))
+    assert not setting.holds(evaluation_row(thinking="on"))
 
 
 def test_everything_that_a_file_tells_decides() -> None:
