@@ -10,6 +10,7 @@ from typing import Any
 from massact.config.values import (
     AdapterConfig,
     CalibrationConfig,
+    ChatConfig,
     Experiment,
     ExtractionConfig,
     Grid,
@@ -25,8 +26,9 @@ from massact.config.values import (
 from massact.config.yaml import Entry, Readers, Section, defaults_of, raise_all, read_yaml
 from massact.domain import METHODS, AllDims, Coefficients, Generation, all_methods
 from massact.errors import ConfigError, UsageError
+from massact.keys import canonical_json
 from massact.labels import check_layers, normalise_label
-from massact.names import check_name
+from massact.names import check_name, shown
 from massact.plugins import plugin_names
 from massact.vectors.positions import parse_position
 
@@ -40,12 +42,15 @@ _LARGEST = 1e12
 _STRONGEST = 10.0
 """Relative strength at most: text breaks near 1, whatever the model."""
 _MOST_COEFFICIENTS = 1000
+_MOST_ARGUMENTS = 1000
+"""Characters of a chat template's arguments: they stand in the row of every run."""
 
 
 def parse_model(name: str, entry: Entry) -> ModelConfig:
     section = entry.section()
     variants = section.read({"base": _variant, "instruct": _variant}, {})
-    load = parse_load(section)
+    chat = ChatConfig(**section.read(_CHAT, defaults_of(ChatConfig)))
+    load = replace(parse_load(section), chat=chat)
     grid = Grid(**section.read(_GRID, {}))
     return section.into(
         ModelConfig, {"coefficient_range": _range}, name=name, load=load, grid=grid, **variants
@@ -67,6 +72,29 @@ _LOAD: Readers = {
     "attention": lambda e: e.choice(*ATTENTION),
     "quantization": lambda e: e.choice(*QUANTIZATION),
     "trust_remote_code": Entry.boolean,
+}
+
+
+def _thinking(entry: Entry) -> str:
+    if isinstance(entry.value, bool):  # YAML's on and off
+        return "on" if entry.value else "off"
+    if entry.value in ("on", "off"):
+        return str(entry.value)
+    if not isinstance(entry.value, int) or entry.value < 0:
+        raise entry.error(f"{shown(entry.value)} is not allowed; write off, on or a number of tokens")
+    return str(entry.value)
+
+
+def _arguments(entry: Entry) -> str | None:
+    text = canonical_json(entry.section().plain())
+    if len(text) > _MOST_ARGUMENTS:
+        raise entry.error(f"takes {len(text)} characters as JSON; {_MOST_ARGUMENTS} are the most")
+    return text if text != "{}" else None
+
+
+_CHAT: Readers = {
+    "thinking": _thinking,
+    "template_arguments": _arguments,
 }
 
 
@@ -344,6 +372,7 @@ _SETTINGS: Readers = {
     "max_tokens": lambda entry: entry.integer(at_least=1),
     "prices": lambda e: e.into(Prices, dict.fromkeys(("prompt", "completion"), lambda e: e.number(low=0))),
     "relevance": Entry.boolean,
+    "thinking": lambda entry: entry.choice("skip", "include"),
     "revision": Entry.text,
     "batch_rows": Entry.integer,
     # YAML reads a bare off as false
