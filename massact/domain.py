@@ -187,6 +187,10 @@ class Setting:
     chat_template_digest: str
     generation: Generation
     judge: JudgeIdentity
+    thinking: str | None = field(default=None, metadata=ADDED)
+    """`off`, `on`, a number of tokens, or `always`: the chat template has no switch; `None`: it has no thoughts."""
+    template_arguments: str | None = field(default=None, metadata=ADDED)
+    """What the experiment file hands to the chat template besides, as canonical JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +243,10 @@ class Response:
     """Judge's coherence score, 0 to 100; `None` where unscored."""
     reason: str | None = None
     """Why a score is missing."""
+    thinking: str | None = None
+    """What the model thought before it answered; `None`: it did not."""
+    is_answered: bool = True
+    """Whether its thought ended, if it had one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from massact.config.parse import load_experiment
 from massact.config.values import (
     AdapterConfig,
     CalibrationConfig,
+    ChatConfig,
     Experiment,
     ExtractionConfig,
     Grid,

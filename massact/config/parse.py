@@ -11,6 +11,7 @@ from typing import Any
 from massact.config.values import (
     AdapterConfig,
     CalibrationConfig,
+    ChatConfig,
     Experiment,
     ExtractionConfig,
     Grid,
@@ -26,8 +27,9 @@ from massact.config.values import (
 from massact.config.yaml import Entry, Readers, Section, all_of, defaults_of, read_yaml
 from massact.domain import METHODS, AllDims, Coefficients, Generation, all_methods
 from massact.errors import ConfigError, UsageError
+from massact.keys import canonical_json
 from massact.labels import check_layers, normalise_label
-from massact.names import check_name
+from massact.names import check_name, shown
 from massact.plugins import plugin_names
 from massact.vectors.positions import parse_position
 
@@ -41,6 +43,8 @@ _LARGEST = 1e12
 _STRONGEST = 10.0
 """Relative strength at most: text breaks near 1, whatever the model."""
 _MOST_COEFFICIENTS = 1000
+_MOST_ARGUMENTS = 1000
+"""Characters of a chat template's arguments: they stand in the row of every run."""
 
 
 def parse_model(name: str, entry: Entry) -> ModelConfig:
@@ -48,11 +52,13 @@ def parse_model(name: str, entry: Entry) -> ModelConfig:
     parts: tuple[Callable[[], Any], ...] = (
         lambda: section.read({"instruct": _variant, "base": _variant}, {"base": None}),
         lambda: parse_load(section),
+        lambda: ChatConfig(**section.read(_CHAT, defaults_of(ChatConfig))),
         lambda: Grid(**section.read(_GRID, {})),
         lambda: section.rest({"coefficient_range": _range}, defaults_of(ModelConfig)),
     )
-    variants, load, grid, rest = all_of(parts)
+    variants, load, chat, grid, rest = all_of(parts)
     instruct = variants["instruct"]
+    load = replace(load, chat=chat)
     return ModelConfig(name, variants["base"] or instruct, instruct, load, grid, **rest)
 
 
@@ -71,6 +77,29 @@ _LOAD: Readers = {
     "attention": lambda e: e.choice(*ATTENTION),
     "quantization": lambda e: e.choice(*QUANTIZATION),
     "trust_remote_code": Entry.boolean,
+}
+
+
+def _thinking(entry: Entry) -> str:
+    if isinstance(entry.value, bool):  # YAML's on and off
+        return "on" if entry.value else "off"
+    if entry.value in ("on", "off"):
+        return str(entry.value)
+    if not isinstance(entry.value, int) or entry.value < 0:
+        raise entry.error(f"{shown(entry.value)} is not allowed; write off, on or a number of tokens")
+    return str(entry.value)
+
+
+def _arguments(entry: Entry) -> str | None:
+    text = canonical_json(entry.section().plain())
+    if len(text) > _MOST_ARGUMENTS:
+        raise entry.error(f"takes {len(text)} characters as JSON; {_MOST_ARGUMENTS} are the most")
+    return text if text != "{}" else None
+
+
+_CHAT: Readers = {
+    "thinking": _thinking,
+    "template_arguments": _arguments,
 }
 
 
@@ -351,6 +380,7 @@ _SETTINGS: Readers = {
     "max_tokens": lambda entry: entry.integer(at_least=1),
     "prices": lambda e: e.into(Prices, dict.fromkeys(("prompt", "completion"), lambda e: e.number(low=0))),
     "relevance": Entry.boolean,
+    "thinking": lambda entry: entry.choice("skip", "include"),
     "revision": Entry.text,
     "batch_rows": Entry.integer,
     # YAML reads a bare off as false

@@ -34,6 +34,16 @@ class AdapterConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ChatConfig:
+    """How a model is asked through its chat template (docs/models.md)."""
+
+    thinking: str | None = None
+    """`off`, `on`, or the tokens after which a thought is ended; `None`: off where the template has a switch."""
+    template_arguments: str | None = None
+    """What is handed to the template besides, as canonical JSON."""
+
+
+@dataclass(frozen=True, slots=True)
 class LoadConfig:
     """How a model's weights are loaded (docs/models.md)."""
 
@@ -49,6 +59,8 @@ class LoadConfig:
     """`8bit` or `4bit` of bitsandbytes; `None`: the weights as they are."""
     trust_remote_code: bool = False
     """Whether Python files of the model's repository may run."""
+    chat: ChatConfig = ChatConfig()
+    """How it is asked; of a model that is steered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +189,8 @@ class JudgeConfig:
     """Prompts that an `hf:` judge or `self` reads side by side at most; 0: as many as are of use."""
     cache: str | None = None
     """File of the judge cache, or `off`; `None` is the default place."""
+    thinking: Literal["skip", "include"] = "skip"
+    """Whether the judge reads what a response thought before its answer."""
     max_tokens: int | None = None
     """Most tokens of an `openai:` judge's answer, thoughts included; `None` is room for a score alone."""
 
@@ -311,5 +325,10 @@ def _setting(experiment: Experiment) -> DeclaredSetting:
         seed=experiment.generation.seed,
         directions={trait.name: trait.direction for trait in experiment.traits},
         weights={model.name: experiment.resolve(model.instruct.reference) for model in experiment.models},
+        chats={
+            model.name: (model.load.chat.thinking, model.load.chat.template_arguments)
+            for model in experiment.models
+            if model.load.chat != ChatConfig()
+        },
         confirm_share=experiment.confirm_share,
     )

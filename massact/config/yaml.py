@@ -152,6 +152,16 @@ class Entry:
             raise self.error(f"{shown(self.value)} is not a section of keys and values")
         return Section(self, self.value)
 
+    def plain(self) -> Any:
+        """A value as JSON can hold it."""
+        if isinstance(self.value, _Sequence):
+            return [item.plain() for item in self.value]
+        if isinstance(self.value, _Mapping):
+            return self.section().plain()
+        if isinstance(self.value, float):
+            return self.number()
+        return self.value if isinstance(self.value, bool | int | None) else self.text()
+
     def into(self, kind: Callable[..., T], readers: Readers, **known: Any) -> T:
         """A dataclass of a section's keys; see `Section.into`."""
         return self.section().into(kind, readers, **known)
@@ -252,6 +262,11 @@ class Section:
             raise self.entry.error("two of its names differ in Unicode's forms or in white space alone")
         self.entry.checked(lambda _: check_distinct(named, "names"))
         return iter(named.items())
+
+    def plain(self) -> dict[str, Any]:
+        """All keys and values as they are, for what somebody else reads."""
+        self._known.extend(self._entries)
+        return {key: entry.plain() for key, entry in self._entries.items()}
 
     def close(self) -> None:
         """Refuse keys that nobody asked for.

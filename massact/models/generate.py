@@ -20,7 +20,7 @@ from massact.models.prompting import Addition, Row, distinct_rows
 from massact.models.recorded_steps import Recorder, can_record, padded_rows
 from massact.models.support import Sharing, sharing_of
 
-__all__ = ["Addition", "Generator", "NotFiniteError", "Row", "generate"]
+__all__ = ["Addition", "Generator", "NotFiniteError", "Responses", "Row", "generate"]
 
 Progress = Callable[[int], None]
 Responses = list[tuple[int, ...] | None]

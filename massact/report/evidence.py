@@ -67,6 +67,10 @@ class Sample:
     role: SampleRole | None = None
     judge: str | None = None
     """Who scored it."""
+    thinking: str | None = None
+    """What the model thought before it answered."""
+    is_answered: bool = True
+    """Whether its thought ended, if it had one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from massact.judges import Exchange, Judge, Verdict
 from massact.labels import format_label
 from massact.models.blocks import text_config
 from massact.models.load import SteerableModel
-from massact.models.prompting import decode, encode_chat, encode_text
+from massact.models.prompting import decode, encode_chat, encode_text, read_response
 from massact.vectors.activations import (
     Activations,
     Continued,
@@ -47,7 +47,7 @@ class Contrast:
     """What activations are read from, in tokens."""
     continuations: tuple[str, ...] = field(repr=False)
     """The same as text."""
-    judged: tuple[str, ...] | None = field(repr=False, default=None)
+    judged: tuple[str | None, ...] | None = field(repr=False, default=None)
     """What a judge reads of each continuation: it may go on further; `None` where none is asked."""
 
     @property
@@ -80,8 +80,11 @@ def continue_contrast(
         model, prompts, longest, what="continuing contrastive prompts", progress=progress
     )
     texts = tuple(Continued(one.prompt, one.response[:max_new_tokens]) for one in whole)
+    is_chat = dataset.has_system_prompts
     judged = (
-        None if judged_tokens is None else tuple(decode(model, one.response[:judged_tokens]) for one in whole)
+        None
+        if judged_tokens is None
+        else tuple(read_response(model, one.response[:judged_tokens], is_chat=is_chat)[1] for one in whole)
     )
     return Contrast(
         dataset.prompts,
@@ -263,7 +266,8 @@ def vet(
     if paired and len(positive) != len(negative):
         raise DataError(f"{len(positive)} positive and {len(negative)} negative prompts are no pairs")
     exchanges = [
-        Exchange(prompt.text, text) for prompt, text in zip(contrast.prompts, contrast.judged, strict=True)
+        Exchange(prompt.text, text or "", is_answered=text is not None)
+        for prompt, text in zip(contrast.prompts, contrast.judged, strict=True)
     ]
     verdicts = _score(judge, exchanges, progress)
     dropped = (

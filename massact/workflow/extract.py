@@ -59,6 +59,7 @@ def calibrate_model(session: Session, parent: OpenRun, config: ModelConfig) -> C
             "kind": Kind.CALIBRATION,
             "model": asdict(model.identity),
             "chat_template": model.chat_template_digest,
+            **model.chat.key,
             "prompts": digest_texts(prompts),
             "max_new_tokens": settings.max_new_tokens,
             "n_top": settings.n_top,
@@ -279,7 +280,7 @@ def _extraction_cell(
         "labels": sorted(format_label(recipe) for recipe in extraction_recipes(session)),
     }
     if dataset.has_system_prompts:
-        fields["chat_template"] = model.chat_template_digest
+        fields |= {"chat_template": model.chat_template_digest, **model.chat.key}
     if settings.vetting is not None and judge is not None:
         fields["vetting"] = {**asdict(settings.vetting), "judge": asdict(judge)}
     return canonical_json(fields)

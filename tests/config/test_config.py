@@ -13,8 +13,9 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from massact.config import AdapterConfig, Experiment, LoadConfig, load_experiment
+from massact.config import AdapterConfig, ChatConfig, Experiment, LoadConfig, load_experiment
 from massact.config.parse import parse_coefficients
+from massact.config.values import declared_by
 from massact.data.traits import load_prompts
 from massact.domain import METHODS, Coefficients, Generation, Group
 from massact.errors import ConfigError, UsageError
@@ -212,6 +213,40 @@ def test_how_a_model_is_loaded(tmp_path: Path) -> None:
     assert model.instruct.adapter == AdapterConfig("me/lora", "v2")
     assert experiment.resolve_adapter(model.base) == AdapterConfig(str(tmp_path / "lora"))
     assert experiment.resolve_adapter(model.instruct) == model.instruct.adapter
+
+
+@pytest.mark.parametrize(
+    ("line", "chat"),
+    [
+        ("thinking: off", ChatConfig("off")),
+        ("thinking: on", ChatConfig("on")),
+        ('thinking: "off"', ChatConfig("off")),
+        ("thinking: 0", ChatConfig("0")),
+        ("template_arguments: {}", ChatConfig()),
+        (
+            "template_arguments: {b: low, a: [1, true, {c: .5}]}",
+            ChatConfig(None, '{"a":[1,true,{"c":0.5}],"b":"low"}'),
+        ),
+        ("thinking: -1", "thinking: -1 is not allowed; write off, on or a number of tokens"),
+        ("thinking: yes please", "thinking: 'yes please' is not allowed"),
+        ("template_arguments: 3", "template_arguments: 3 is not a section"),
+        ("template_arguments: {a: 2024-01-01}", "template_arguments.a: 2024-01-01 is not a text"),
+        ("template_arguments: {a: .nan}", "template_arguments.a: .* is not a number"),
+        (f"template_arguments: {{a: {'x' * 1000}}}", "takes 1008 characters as JSON; 1000 are the most"),
+    ],
+)
+def test_how_a_model_is_asked(line: str, chat: ChatConfig | str, tmp_path: Path) -> None:
+    file = _written(tmp_path, SMALL.replace("    layers: 3\n", f"    {line}\n    layers: 3\n"))
+    if isinstance(chat, ChatConfig):
+        experiment = load_experiment(file)
+        assert experiment.models[0].load == LoadConfig(chat=chat)
+        declared = declared_by(experiment).setting
+        assert declared is not None
+        said = (chat.thinking, chat.template_arguments)
+        assert declared.chats == ({} if chat == ChatConfig() else {experiment.models[0].name: said})
+    else:
+        with pytest.raises(ConfigError, match=chat):
+            load_experiment(file)
 
 
 def test_labels_and_positions_are_kept_in_their_one_spelling(tmp_path: Path) -> None:

@@ -134,6 +134,7 @@ def test_a_system_prompt_is_never_lost(template: str | None, said: str) -> None:
 def test_a_folded_system_prompt_stands_a_blank_line_before_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
     # as the template of Gemma 3 itself has it
     model = _model(NO_SYSTEM)
+    assert model.chat.arguments == {}
     seen: list[str] = []
     plain = model.tokenizer.apply_chat_template
 

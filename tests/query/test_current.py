@@ -130,6 +130,33 @@ def test_the_status_of_a_phase_is_that_of_the_files_setting(monkeypatch: pytest.
     assert f"{len(rows)} missing; toy-gemma-2, refusal: evaluated in other settings alone" in phase.detail
 
 
+@pytest.mark.parametrize(
+    ("declared", "holds"),
+    [
+        (None, {None, "off", "always"}),  # what the chat template comes to by itself
+        (("off", None), {None, "off"}),
+        (("on", None), {"on", "always"}),
+        (("64", None), {"64"}),
+    ],
+)
+def test_whether_a_model_thinks_decides(declared: tuple[str, None] | None, holds: set[str | None]) -> None:
+    setting = SETTING if declared is None else replace(SETTING, chats={"gemma": declared})
+    found = {
+        thinking
+        for thinking in (None, "off", "on", "always", "64", "65")
+        if setting.holds(evaluation_row(thinking=thinking))
+    }
+    assert found == holds
+    assert not setting.holds(evaluation_row(thinking="off", template_arguments='{"a":1}'))
+
+
+def test_arguments_of_a_chat_template_decide_and_may_be_the_switch() -> None:
+    arguments = '{"enable_thinking":true}'
+    setting = replace(SETTING, chats={"gemma": (None, arguments)})
+    assert setting.holds(evaluation_row(thinking="on", template_arguments=arguments))
+    assert not setting.holds(evaluation_row(thinking="on"))
+
+
 def test_everything_that_a_file_tells_decides() -> None:
     same = evaluation_row()
     assert SETTING.holds(same)
