@@ -416,8 +416,10 @@ def load_experiment(path: str | Path) -> Experiment:
     def phases(entry: Entry) -> tuple[PhaseConfig, ...]:
         return _phases(entry, values.get("models"), values.get("extraction"))
 
-    attempts: list[Callable[[], None]] = [partial(read, *one) for one in _SECTIONS.items()]
-    all_of([*attempts, partial(read, "phases", phases), top.close])
+    readers = {**_SECTIONS, "phases": phases}
+    attempts: list[Callable[[], None]] = [partial(read, *one) for one in readers.items()]
+    attempts.append(top.close)
+    all_of(attempts)
     experiment = Experiment(file=file, confirm_share=values.pop("questions"), **values)
     n_groups = sum(
         len(phase.models) * len(phase.positions) * len(phase.labels) for phase in experiment.phases
