@@ -22,6 +22,9 @@ ADDED: Mapping[str, str] = {"key": "left out at the default"}
 METHODS = ("mean_diff", "probe", "gradient", "random_baseline")
 """massact's own vector methods; `massact.vectors.methods` has a function for each. Packages may add others."""
 
+IMPORTED = "imported_"
+"""How the names of methods begin whose vectors another tool made: the experiment file says in which files they are."""
+
 DEFAULT_COHERENCE_FLOOR = 68.0
 """The least `coherence_mean` at which a result counts, unless a question is asked with another."""
 
@@ -41,8 +44,8 @@ def all_methods() -> tuple[str, ...]:
 
 
 def is_method(name: str) -> bool:
-    """Whether a vector method of that name is there, massact's or another package's."""
-    return name in METHODS or name in all_methods()
+    """Whether a vector method of that name is there: massact's, another package's, or vectors of another tool."""
+    return name in METHODS or name.startswith(IMPORTED) or name in all_methods()
 
 
 def floor_warning(floor: float) -> str | None:
@@ -120,6 +123,11 @@ class Recipe:
     def __post_init__(self) -> None:
         if not is_method(self.method):
             raise ValueError(f"unknown method {self.method!r}; there are {', '.join(all_methods())}")
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether another tool made the vector."""
+        return self.method.startswith(IMPORTED)
 
     @property
     def uncleaned(self) -> "Recipe":

@@ -254,7 +254,8 @@ def extraction_recipes(session: Session) -> tuple[Recipe, ...]:
     settings = session.experiment.extraction
     recipes = declared_recipes(settings.methods, settings.uniform_dims, settings.layer_dims)
     named = (parse_label(label) for phase in session.experiment.phases for label in phase.labels)
-    return tuple({format_label(recipe): recipe for recipe in (*recipes, *named)}.values())
+    made = (recipe for recipe in (*recipes, *named) if not recipe.is_imported)
+    return tuple({format_label(recipe): recipe for recipe in made}.values())
 
 
 def _extraction_cell(

@@ -106,7 +106,8 @@ def run_evaluate(session: Session, request: Request) -> Tally:
     """Evaluate the cells of a command line that the store does not hold yet."""
     layers = request_layers(session, request)
     vectors = StoredVectors(session, request.model, request.trait)
-    if PROJECT_RUN not in os.environ:  # which is there already, and is to say why it failed
+    # where there is a project's run already, that is to say why it failed
+    if PROJECT_RUN not in os.environ and not all(one.is_imported for one in request.recipes):
         for position in request.positions:
             vectors.check(position)
     params = {
