@@ -112,8 +112,8 @@ class TraitConfig:
 class CalibrationConfig:
     """How massive dims are found."""
 
-    prompts: str
-    """File of neutral prompts, one a line (or the plan's JSON list)."""
+    prompts: str = str(Path(__file__).parents[1] / "data" / "neutral.txt")
+    """File of neutral prompts, one a line (or the plan's JSON list); massact's own, in English, where none is named."""
     max_new_tokens: int = 32
     n_top: int = 10
     """How many top dims are kept per layer."""
@@ -141,8 +141,8 @@ class VettingConfig:
 class ExtractionConfig:
     """How vectors are extracted."""
 
-    positions: tuple[str, ...]
-    max_new_tokens: int
+    positions: tuple[str, ...] = ("response[:5]",)
+    max_new_tokens: int = 5
     """As many as the longest window reads, unless the file says more."""
     methods: tuple[str, ...] = METHODS
     uniform_dims: tuple[int | AllDims, ...] = (1, 2, 3, 5, 10, "all")
@@ -253,7 +253,8 @@ class Experiment:
     extraction: ExtractionConfig
     generation: Generation
     judge: JudgeConfig
-    phases: tuple[PhaseConfig, ...]
+    phases: tuple[PhaseConfig, ...] = ()
+    """Those that the file declares, in the plan's order."""
     description: str = ""
     coherence_floor: float = DEFAULT_COHERENCE_FLOOR
     subset: int = 0
@@ -300,7 +301,7 @@ class Experiment:
 def _named(items: Iterable[NamedT], name: str, kind: str, file: Path) -> NamedT:
     by_name = {item.name: item for item in items}
     if name not in by_name:
-        raise UsageError(f"{file} declares no {kind} {name!r}; it declares {', '.join(by_name)}")
+        raise UsageError(f"{file} declares no {kind} {name!r}; it declares {', '.join(by_name) or 'none'}")
     return by_name[name]
 
 

@@ -24,7 +24,7 @@ from massact.sweep.planner import (
 )
 from massact.sweep.reuse import Alikeness, Known, known_results
 from massact.sweep.stored import Subject
-from massact.workflow.steps import GRID_PHASES, Request, request_layers
+from massact.workflow.steps import Request, request_layers
 
 Spot = tuple[object, ...]
 """Model, trait, position, label, layer and coefficient: what a cell is called before it has a vector and a key."""
@@ -83,7 +83,7 @@ def show_request(session: Session, request: Request) -> None:
 
 
 def show_main(session: Session) -> None:
-    grid = forecast_phases(session, GRID_PHASES)
+    grid = forecast_phases(session, [phase.name for phase in session.experiment.phases])
     confirm = forecast_confirm(session, grid) if session.experiment.confirm_share is not None else []
     session.show(forecast_text(session, [*grid, *confirm]))
 

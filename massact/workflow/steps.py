@@ -178,7 +178,8 @@ def run_phases(session: Session, parent: OpenRun) -> Tally:
     run_calibrate(session, parent)
     run_extract(session, parent)
     tally = Tally()
-    for name in GRID_PHASES:
+    declared = {phase.name for phase in session.experiment.phases}
+    for name in (one for one in GRID_PHASES if one in declared):
         tally.add(run_grid_phase(session, name, parent))
     run_patterns(session, parent)
     return tally

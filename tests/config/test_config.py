@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from massact.config import AdapterConfig, ChatConfig, Experiment, LoadConfig, VectorConfig, load_experiment
 from massact.config.parse import parse_coefficients
 from massact.config.values import declared_by
+from massact.data.traits import load_prompts
 from massact.domain import METHODS, Coefficients, Generation, Group
 from massact.errors import ConfigError, UsageError
 from massact.labels import check_layers, normalise_label, parse_layers
@@ -581,7 +582,7 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     "names nothing": (
         '    base: {variant: base, model: "toy:gemma-3-base"}',
         "    base: {}",
-        ["models.toy-gemma-3.base", "'variant' is missing"],
+        ["models.toy-gemma-3.base", "'model' is missing"],
     ),
     "a tag that does not fit": (
         "subset: 0 ",
@@ -794,24 +795,13 @@ REQUIRED = (
     "name",
     "traits",
     "models",
-    "calibration",
-    "extraction",
-    "generation",
     "judge",
-    "phases",
     "traits.refusal.dataset",
-    "models.toy-gemma-3.base",
     "models.toy-gemma-3.instruct",
     "models.toy-gemma-3.layers",
     "models.toy-gemma-3.coefficients",
-    "models.toy-gemma-3.base.variant",
     "models.toy-gemma-3.instruct.model",
-    "calibration.prompts",
-    "extraction.positions",
-    "generation.max_new_tokens",
-    "phases.phase1",
     "phases.phase2.labels",
-    "phases.phase3.positions",
 )
 
 
@@ -854,6 +844,80 @@ def test_no_value_is_nothing_where_nothing_is_the_default(tmp_path: Path, key: s
     else:
         with pytest.raises(ConfigError, match="is missing its value"):
             load_experiment(file)
+
+
+LEAST = """
+name: least
+traits: {warmth: {dataset: ./warmth}}
+models:
+  small: {instruct: {model: ./small}, layers: 3, coefficients: [5]}
+judge: likelihood
+"""
+
+
+def test_a_grid_of_one_label_needs_no_more_than_it_takes(tmp_path: Path) -> None:
+    experiment = load_experiment(_written(tmp_path, LEAST))
+    (model,) = experiment.models
+    assert model.base == model.instruct
+    assert model.instruct.name == "instruct"
+    assert experiment.phases == experiment.groups() == ()
+    assert (experiment.extraction.positions, experiment.extraction.max_new_tokens) == (("response[:5]",), 5)
+    assert experiment.generation == Generation(64)
+    assert len(load_prompts(experiment.calibration.prompts)) >= 50
+    one = load_experiment(_written(tmp_path, LEAST + "phases: {phase2: {labels: [probe]}}\n"))
+    assert one.groups() == (Group("small", "warmth", "response[:5]", "probe"),)
+    with pytest.raises(UsageError, match="declares no phase 'phase1'; it declares phase2"):
+        one.phase("phase1")
+
+
+def test_no_cleaning_of_a_kind_need_be_asked_for(tmp_path: Path) -> None:
+    text = LEAST + "extraction: {layer_dims: [], uniform_dims: []}\n"
+    extraction = load_experiment(_written(tmp_path, text)).extraction
+    assert (extraction.layer_dims, extraction.uniform_dims) == ((), ())
+
+
+def test_every_fault_of_a_file_is_told_at_once_by_line(tmp_path: Path) -> None:
+    text = """\
+name: 12
+traits:
+  warmth: {datset: ./warmth, direction: up}
+models:
+  small:
+    instruct: {revision: no}
+    layers: 9-3
+    coefficients: [5, 010, 0, 5]
+    coefficient_range: [3, 1]
+    layers: 4
+extraction: {positions: ["response[:3]", "answer[:5]"], methods: [prob], seed: -1}
+phases:
+  phase1: {labels: [prob, probe, probe], positions: ["response[:9]"], models: [large]}
+  phase9: {}
+"""
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(_written(tmp_path, text))
+    faults = [line.partition(", line ")[2] for line in str(caught.value).split("\n")]
+    assert [fault.split(": ")[:2] for fault in faults] == [
+        ["1", "name"],
+        ["1", "the file"],
+        ["3", "traits.warmth"],
+        ["3", "traits.warmth.direction"],
+        ["3", "traits.warmth.datset"],
+        ["6", "models.small.instruct"],
+        ["6", "models.small.instruct.revision"],
+        ["8", "models.small.coefficients[1]"],
+        ["8", "models.small.coefficients[2]"],
+        ["8", "models.small.coefficients[3]"],
+        ["9", "models.small.coefficient_range"],
+        ["10", "models.small"],
+        ["11", "extraction.positions[1]"],
+        ["11", "extraction.methods[0]"],
+        ["11", "extraction.seed"],
+        ["13", "phases.phase1.labels[0]"],
+        ["13", "phases.phase1.labels[2]"],
+        ["14", "phases.phase9"],
+    ]
+    assert "the key 'judge' is missing" in faults[1]
+    assert "the key 'layers' stands twice" in faults[11]
 
 
 def test_the_faults_of_all_sections_are_told_at_once(tmp_path: Path) -> None:
@@ -1016,7 +1080,7 @@ def _check(experiment: Experiment) -> None:
     assert set(experiment.extraction.methods) <= set(METHODS)
     assert all(n == "all" or (isinstance(n, int) and n > 0) for n in experiment.extraction.uniform_dims)
     assert experiment.generation.max_new_tokens > 0
-    assert experiment.groups()
+    assert all(group.label for group in experiment.groups())
 
 
 @pytest.mark.slow
