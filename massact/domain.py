@@ -5,9 +5,9 @@ Independent facts are separate fields; a label such as `mean_diff_top1` is made 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from massact.plugins import plugin_names
 
@@ -170,12 +170,28 @@ class Generation:
     """Of the sampling; greedy generation does not depend on it."""
 
 
+class Conversation(str):
+    """A question of several messages, which a model is asked; as a text it is what judges and people read."""
+
+    messages: tuple[tuple[str, str], ...]
+    """Role (`system`, `user` or `assistant`) and content; the last is the user's."""
+
+    def __new__(cls, messages: Iterable[tuple[str, str]]) -> "Conversation":
+        messages = tuple(messages)
+        self = super().__new__(cls, "\n\n".join(f"{role.title()}: {content}" for role, content in messages))
+        self.messages = messages
+        return self
+
+    def __getnewargs__(self) -> tuple[Any]:
+        return (self.messages,)
+
+
 @dataclass(frozen=True, slots=True)
 class QuestionSet:
     """The steering questions of a trait, or the first `subset` of them."""
 
     questions: tuple[str, ...] = field(repr=False)
-    """The questions that are asked, the subset already taken."""
+    """The questions that are asked, the subset already taken; some may be a `Conversation`."""
     digest: str
     """Digest of the whole set, before the subset is taken."""
     subset: int

@@ -127,7 +127,8 @@ class Generator:
         """The rows that may be in one batch with the first of them, which is the shortest."""
         if self._shares(rows, settings):
             return rows
-        return [row for row in rows if len(row.prompt) == len(rows[0].prompt)]
+        alike = [row for row in rows if len(row.prompt) == len(rows[0].prompt)]
+        return alike[: self._sharing.n_rows]
 
     def _shares(self, rows: Sequence[Row], settings: Generation) -> bool:
         """Whether rows are generated in the shared way (`massact.models.support`)."""
