@@ -368,7 +368,7 @@ class Study:
         """Texts as extraction reads them, against each alone."""
         import torch
 
-        from massact.vectors.activations import Continued, read_streams
+        from massact.vectors.streams import Continued, read_streams
 
         texts = [
             Continued(prompt(n), prompt(m, 9)[1:]) for n, m in ((3, 4), (9, 12), (9, 12), (5, 2), (20, 11))

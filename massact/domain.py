@@ -4,6 +4,7 @@ Independent facts are separate fields; a label such as `mean_diff_top1` is made 
 `massact.labels` and nowhere else. Only the standard library is imported here, and what finds plug-ins.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -20,6 +21,9 @@ ADDED: Mapping[str, str] = {"key": "left out at the default"}
 
 METHODS = ("mean_diff", "probe", "gradient", "random_baseline")
 """massact's own vector methods; `massact.vectors.methods` has a function for each. Packages may add others."""
+
+IMPORTED = "imported_"
+"""How the names of methods begin whose vectors another tool made: the experiment file says in which files they are."""
 
 DEFAULT_COHERENCE_FLOOR = 68.0
 """The least `coherence_mean` at which a result counts, unless a question is asked with another."""
@@ -40,8 +44,8 @@ def all_methods() -> tuple[str, ...]:
 
 
 def is_method(name: str) -> bool:
-    """Whether a vector method of that name is there, massact's or another package's."""
-    return name in METHODS or name in all_methods()
+    """Whether a vector method of that name is there: massact's, another package's, or vectors of another tool."""
+    return name in METHODS or name.startswith(IMPORTED) or name in all_methods()
 
 
 def floor_warning(floor: float) -> str | None:
@@ -119,6 +123,11 @@ class Recipe:
     def __post_init__(self) -> None:
         if not is_method(self.method):
             raise ValueError(f"unknown method {self.method!r}; there are {', '.join(all_methods())}")
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether another tool made the vector."""
+        return self.method.startswith(IMPORTED)
 
     @property
     def uncleaned(self) -> "Recipe":
@@ -262,6 +271,40 @@ class Response:
     """What the model thought before it answered; `None`: it did not."""
     is_answered: bool = True
     """Whether its thought ended, if it had one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coefficients:
+    """Coefficients as they are asked for: as they are, or as relative strengths, which each vector has its own for."""
+
+    values: tuple[float, ...]
+    is_relative: bool = False
+    """Whether the values are relative strengths (`Geometry.relative_strength`)."""
+
+    def of(self, unit_strength: float) -> tuple[float, ...]:
+        """The coefficients of a vector; those worked out have three digits, so that what is printed is what is used.
+
+        Args:
+            unit_strength: relative strength of the vector at coefficient 1, above 0.
+        """
+        if not self.is_relative:
+            return self.values
+        return tuple(float(f"{value / unit_strength:.2e}") for value in self.values)
+
+    def __str__(self) -> str:
+        return ("relative:" if self.is_relative else "") + ",".join(f"{value:g}" for value in self.values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+STRENGTH_TOLERANCE = 0.0101
+"""Share by which two relative strengths that were declared as one may differ, since coefficients are rounded."""
+
+
+def is_same_strength(a: float, b: float) -> bool:
+    """Whether two relative strengths may have been declared as one."""
+    return math.isclose(a, b, rel_tol=STRENGTH_TOLERANCE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ SUITE = (
     "tests/models/test_architectures.py",
     "tests/models/test_adapters.py",
     "tests/models/test_loading.py",
+    "tests/models/test_gguf.py",
     "tests/models/test_generate.py::test_the_same_batches_give_the_same_tokens_in_bfloat16",
     "tests/judges/test_local_judge.py",
     "tests/judges/test_openai_judge.py",

@@ -236,7 +236,7 @@ def dataset_warnings(dataset: TraitDataset, direction: Direction) -> tuple[str, 
     Args:
         direction: in which the experiment file steers the trait.
     """
-    doubts = [*_counts(dataset), *_nearly_equal(dataset), *_odd_prompts(dataset)]
+    doubts = [*_examples(dataset), *_counts(dataset), *_nearly_equal(dataset), *_odd_prompts(dataset)]
     theirs = dataset.steering.get("direction")
     if theirs is not None and theirs != direction:
         doubts.append(
@@ -258,6 +258,16 @@ def check_pairs(dataset: TraitDataset) -> None:
             f"and {dataset.files[1]} {n_negative}: prompt i of one side belongs to prompt i of the other. Make them "
             "equally many, or write filter: independent"
         )
+
+
+EXAMPLE = "REPLACE THIS"
+"""What stands in the example lines of `massact init`."""
+
+
+def _examples(dataset: TraitDataset) -> Iterator[str]:
+    texts = [dataset.definition, *(prompt.text for prompt in dataset.prompts)]
+    if n := sum(EXAMPLE in text for text in texts):
+        yield f"{n} of its texts are example lines that say {EXAMPLE}: results on them mean nothing"
 
 
 def _counts(dataset: TraitDataset) -> Iterator[str]:

@@ -30,12 +30,12 @@ from massact.models.source import (
     find_adapter,
     find_commit,
     find_folder,
+    find_gguf,
     identify,
     read_config,
     read_tokenizer,
-    require,
 )
-from massact.models.support import check_streams, sharing, sharing_of
+from massact.models.support import check_streams, require, sharing, sharing_of
 from massact.names import shown
 from massact.toy import is_toy
 
@@ -250,7 +250,7 @@ def read_shape(reference: str, revision: str | None = None, *, options: LoadConf
     Raises:
         ModelError: there is no such model, or its configuration does not tell.
     """
-    folder = find_folder(reference)
+    folder = find_folder(reference, revision)
     if folder is not None:
         try:
             document = parse_object((folder / "config.json").read_bytes(), allow_nan=True)
@@ -292,15 +292,17 @@ class ModelFiles:
     folder: Path | None
     """`None`: a hub repository."""
     commit: str | None
-    """Of the hub repository."""
+    """Of the hub repository, as `find_commit` gives it."""
     adapter: FoundAdapter | None
     config: Any
     tokenizer: Any
     options: LoadConfig
 
-    @property
     def place(self) -> str:
-        """What transformers takes: the folder, or the hub id."""
+        """What transformers takes: the folder, that of a GGUF file's dequantised weights, or the hub id."""
+        file = find_gguf(self.reference, self.commit)
+        if file is not None:
+            return str(file.dequantized(auto_class(self.config), str(self.known_dtype)))
         return str(self.folder or self.reference)
 
     @property
@@ -334,7 +336,7 @@ def find_model(
     commit = find_commit(reference, revision)
     config = read_config(reference, revision=commit, options=options)
     tokenizer = read_tokenizer(reference, revision=commit, options=options)
-    return ModelFiles(reference, find_folder(reference), commit, attached, config, tokenizer, options)
+    return ModelFiles(reference, find_folder(reference, commit), commit, attached, config, tokenizer, options)
 
 
 def load_model(
@@ -388,9 +390,10 @@ def _check_blocks(reference: str, loaded: SteerableModel) -> None:
 def _read_weights(files: ModelFiles, options: LoadConfig) -> Any:
     device, reference = find_device(options.device), files.reference
     arguments = loading_arguments(options, files.config, files.known_dtype)
+    place = files.place()
     try:
         loaded: Any = auto_class(files.config).from_pretrained(
-            files.place, revision=files.commit, output_loading_info=True, **arguments
+            place, revision=files.commit, output_loading_info=True, **arguments
         )
         model, report = loaded
         if "device_map" not in arguments:

@@ -1,7 +1,6 @@
 """Where a model comes from: its folder or hub id, its configuration and tokenizer, and what identifies it."""
 
 import hashlib
-import importlib.util
 import inspect
 import re
 import warnings
@@ -15,7 +14,8 @@ from massact.config import AdapterConfig, LoadConfig
 from massact.domain import ModelIdentity
 from massact.errors import ModelError, lfs_advice
 from massact.json_text import parse_object
-from massact.models.support import check_config
+from massact.models.gguf import GgufFile, read_gguf
+from massact.models.support import check_config, require
 from massact.toy import is_toy, resolve
 
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -38,16 +38,19 @@ _TRAINING = re.compile(
 _OTHER_FILES = "+files:"
 """Stands in a local folder's revision between the digest of its weights and that of its other files."""
 _ADAPTER_CONFIG = "adapter_config.json"
+_GGUF = ".gguf"
 
 
-def find_folder(reference: str) -> Path | None:
-    """The folder of a toy or of a local model; `None` for a hub id.
+def find_folder(reference: str, revision: str | None = None) -> Path | None:
+    """The folder of a toy, of a local model or made of a GGUF file; `None` for a hub id.
 
     Raises:
         ModelError: the reference is a path, and there is no such folder, or it holds an adapter.
     """
     if is_toy(reference):
         return resolve(reference)
+    if (file := find_gguf(reference, revision)) is not None:
+        return file.folder
     path = Path(reference).expanduser()
     if path.is_dir():
         if (path / _ADAPTER_CONFIG).is_file():
@@ -57,11 +60,35 @@ def find_folder(reference: str) -> Path | None:
             )
         check_pointers(path)
         return path
-    if reference.startswith((".", "/", "~")):
+    if reference.startswith((".", "/", "~")) or reference.endswith(_GGUF):
         raise ModelError(
-            f"{reference}: no such folder; give a folder with config.json and weights, or a hub id"
+            f"{reference}: no such folder or file; give a folder with config.json and weights, a GGUF file, a hub id, "
+            "or REPOSITORY:FILE.gguf of the hub"
         )
     return None
+
+
+def find_gguf(reference: str, revision: str | None = None) -> GgufFile | None:
+    """The GGUF file of a model: a file, one in a folder without other weights, or `REPOSITORY:FILE.gguf` of the hub.
+
+    Raises:
+        ModelError: it cannot be read, or a folder holds several.
+    """
+    path = Path(reference).expanduser()
+    if path.is_dir():
+        files = sorted(path.glob(f"*{_GGUF}"))
+        if not files or any(one for pattern in _WEIGHTS for one in path.glob(pattern)):
+            return None
+        if len(files) > 1:
+            names = ", ".join(file.name for file in files)
+            raise ModelError(f"{reference}: several GGUF files ({names}); give one, such as {files[0]}")
+        path = files[0]
+    elif not path.is_file():
+        repository, _, name = reference.rpartition(":")
+        if not repository or not name.endswith(_GGUF):
+            return None
+        path = hub_file(repository, name, revision)
+    return read_gguf(path, _digest_as_it_is(path))
 
 
 def check_pointers(folder: Path) -> None:
@@ -78,7 +105,7 @@ def check_pointers(folder: Path) -> None:
 
 
 def find_commit(reference: str, revision: str | None) -> str | None:
-    """The commit that a revision of a hub repository is now; `None` for a folder.
+    """The commit that a revision of a hub repository is now; `None` for a folder, the revision itself for a GGUF file.
 
     Everything else is then read from that commit, and it identifies the model; transformers tells it in some
     releases only.
@@ -86,6 +113,8 @@ def find_commit(reference: str, revision: str | None) -> str | None:
     Raises:
         ModelError: there is no such repository or revision, or it cannot be reached.
     """
+    if find_gguf(reference, revision) is not None:
+        return revision  # its digest identifies it
     if find_folder(reference) is not None:
         return None
     # the hub's cache keeps each commit in a folder of its name
@@ -116,7 +145,7 @@ def read_config(reference: str, *, revision: str | None, options: LoadConfig) ->
 
     try:
         config = AutoConfig.from_pretrained(
-            _source(reference), revision=revision, trust_remote_code=options.trust_remote_code
+            _source(reference, revision), revision=revision, trust_remote_code=options.trust_remote_code
         )
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise cannot_load(reference, error) from error
@@ -134,7 +163,7 @@ def read_tokenizer(reference: str, *, revision: str | None, options: LoadConfig)
 
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(
-            _source(reference), revision=revision, trust_remote_code=options.trust_remote_code
+            _source(reference, revision), revision=revision, trust_remote_code=options.trust_remote_code
         )
     except (
         Exception
@@ -199,15 +228,17 @@ def identify(
         dtype: of the weights that are not quantised.
         adapter: identity of the adapter on it, if there is one.
     """
-    folder = find_folder(reference)
-    if folder is None:
-        revision = str(commit)
+    if (file := find_gguf(reference, commit)) is not None:
+        name, revision, dtype = file.path.stem, file.digest, f"{dtype}+{file.quantization}"
+    elif (folder := find_folder(reference)) is None:
+        name, revision = reference, str(commit)
     else:
+        name = reference if is_toy(reference) else folder.name
         revision = weights_digest(folder, with_code=options.trust_remote_code)
         if not is_toy(reference):  # those are what they were when their keys were made
             revision += others_digest(folder)
     return ModelIdentity(
-        id=reference if folder is None or is_toy(reference) else folder.name,
+        id=name,
         revision=revision if adapter is None else f"{revision}+adapter:{adapter}",
         dtype=dtype if options.quantization is None else f"{dtype}+{options.quantization}",
     )
@@ -253,10 +284,13 @@ def digest_files(files: list[Path], folder: Path) -> str:
     """SHA-256, in hex, of files of a folder and their names in it."""
     total = hashlib.sha256()
     for path in files:
-        stat = path.stat()
-        digest = _digest_of(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
-        total.update(f"{path.relative_to(folder).as_posix()}:{digest}\n".encode())
+        total.update(f"{path.relative_to(folder).as_posix()}:{_digest_as_it_is(path)}\n".encode())
     return total.hexdigest()
+
+
+def _digest_as_it_is(path: Path) -> str:
+    stat = path.stat()
+    return _digest_of(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
 
 
 @lru_cache(maxsize=512)
@@ -288,23 +322,13 @@ def cannot_load(reference: str, error: Exception) -> ModelError:
     return ModelError(f"model {reference!r} cannot be loaded: {reason} {advice}".replace("  ", " "))
 
 
-def _source(reference: str) -> str:
-    return str(find_folder(reference) or reference)
+def _source(reference: str, revision: str | None) -> str:
+    return str(find_folder(reference, revision) or reference)
 
 
 def _reason(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0].rstrip(" :,") + ("" if lines[0].rstrip().endswith((".", "!", "?")) else ".")
-
-
-def require(package: str, extra: str, what: str) -> None:
-    """See that a package is installed.
-
-    Raises:
-        ModelError: it is not; the message has the command that installs it.
-    """
-    if importlib.util.find_spec(package) is None:
-        raise ModelError(f"{what} needs the package {package}: pip install 'massact[{extra}]'")
 
 
 # LoRA adapters of peft are kept beside the weights, not merged: in bfloat16 merging rounds what was trained away, and

@@ -6,6 +6,7 @@ once for all of them, in a cache of our own. *Plain*: rows of one length in a ba
 positions and keys; so it is taken only by models that were held against transformers (`benchmarks/architectures.py`).
 """
 
+import importlib.util
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -228,3 +229,13 @@ def gives_all_logits(model: nn.Module) -> bool:
 
 def _parameters(model: nn.Module) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(type(model).forward).parameters
+
+
+def require(package: str, extra: str, what: str) -> None:
+    """See that a package is installed.
+
+    Raises:
+        ModelError: it is not; the message has the command that installs it.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise ModelError(f"{what} needs the package {package}: pip install 'massact[{extra}]'")

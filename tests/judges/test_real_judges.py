@@ -20,7 +20,8 @@ from massact.judges import Exchange, Verdict
 from massact.judges.openai import MAX_TOKENS, OpenAIJudge
 from massact.judges.rubric import Rubric
 from massact.judges.systemone import SystemOneJudge
-from tests.support.real_servers import UnavailableError, llama_server, smollm2_folder, transformers_server
+from tests.support.real_servers import llama_server, smollm2_folder, transformers_server
+from tools.smollm2 import UnavailableError
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 

@@ -287,7 +287,7 @@ def test_a_missing_extra_is_named(
     options: dict[str, str], match: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = save_model(tmp_path, "llama")
-    monkeypatch.setattr("massact.models.source.importlib.util.find_spec", lambda *_: None)
+    monkeypatch.setattr("massact.models.support.importlib.util.find_spec", lambda *_: None)
     with pytest.raises(ModelError, match=match):
         load_model(str(folder), options=LoadConfig(**options))
 
