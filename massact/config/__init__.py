@@ -15,5 +15,6 @@ from massact.config.values import (
     Prices,
     TraitConfig,
     VariantConfig,
+    VectorConfig,
     VettingConfig,
 )

@@ -22,13 +22,14 @@ from massact.config.values import (
     Prices,
     TraitConfig,
     VariantConfig,
+    VectorConfig,
     VettingConfig,
 )
 from massact.config.yaml import Entry, Readers, Section, all_of, defaults_of, read_yaml
-from massact.domain import METHODS, AllDims, Coefficients, Generation, all_methods
+from massact.domain import IMPORTED, METHODS, AllDims, Coefficients, Generation, Recipe, all_methods
 from massact.errors import ConfigError, UsageError
 from massact.keys import canonical_json
-from massact.labels import check_layers, normalise_label
+from massact.labels import check_layers, normalise_label, parse_label
 from massact.names import check_name, shown
 from massact.plugins import plugin_names
 from massact.vectors.positions import parse_position
@@ -231,6 +232,31 @@ def parse_extraction(entry: Entry) -> ExtractionConfig:
     )
 
 
+def parse_vectors(entry: Entry) -> tuple[VectorConfig, ...]:
+    """Files by method; a list of them where each model or trait has its own."""
+    return tuple(one for files in entry.each(_vectors) for one in files)
+
+
+def _vectors(name: str, entry: Entry) -> list[VectorConfig]:
+    return [_vector(name, one) for one in (entry.items() if isinstance(entry.value, list) else [entry])]
+
+
+def _vector(name: str, entry: Entry) -> VectorConfig:
+    if not name.startswith(IMPORTED) or entry.checked(lambda _: parse_label(name)) != Recipe(name):
+        raise entry.error(
+            f"call it {IMPORTED}NAME, of lower-case letters, digits and _, without a cleaning's ending"
+        )
+    readers: Readers = {
+        "file": Entry.text,
+        "model": Entry.text,
+        "trait": Entry.text,
+        "layer": Entry.integer,
+        "layer_shift": lambda e: int(e.number(low=-1, high=1)),
+        "index": Entry.integer,
+    }
+    return entry.into(VectorConfig, readers, name=name)
+
+
 def with_validation_split(experiment: Experiment, share: float | None) -> Experiment:
     """The experiment with the validation split of the command line, where one is given.
 
@@ -421,6 +447,7 @@ def load_experiment(path: str | Path) -> Experiment:
     attempts.append(top.close)
     all_of(attempts)
     experiment = Experiment(file=file, confirm_share=values.pop("questions"), **values)
+    _check_vectors(experiment, top)
     n_groups = sum(
         len(phase.models) * len(phase.positions) * len(phase.labels) for phase in experiment.phases
     )
@@ -430,6 +457,18 @@ def load_experiment(path: str | Path) -> Experiment:
             f"{MOST_GROUPS:,} are the most that are taken"
         )
     return experiment
+
+
+def _check_vectors(experiment: Experiment, top: Section) -> None:
+    """What vectors of other tools are of, and whether each that a phase names is there."""
+    for one in experiment.vectors:
+        for name, known in ((one.model, experiment.models), (one.trait, experiment.traits)):
+            if name is not None and name not in [each.name for each in known]:
+                raise top.take("vectors").error(f"{one.name} is of {name!r}, which the file does not declare")
+    there = {one.name for one in experiment.vectors}
+    labels = (parse_label(label) for phase in experiment.phases for label in phase.labels)
+    if absent := sorted({one.method for one in labels if one.is_imported} - there):
+        raise top.take("phases").error(f"{', '.join(absent)}: name its file under the key 'vectors'")
 
 
 def _temperature(entry: Entry) -> float:
@@ -510,6 +549,7 @@ _SECTIONS: Readers = {
     "least_scored": lambda entry: entry.number(low=0, high=1),
     "subset": Entry.integer,
     "questions": _confirm_share,
+    "vectors": parse_vectors,
 }
 """How each key at the top of the file is read, but `phases`, which needs models and extraction."""
 _DEFAULTS: Mapping[str, Any] = {

@@ -159,6 +159,24 @@ class ExtractionConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class VectorConfig:
+    """Vectors that another tool made, as a method of the experiment (docs/vectors.md)."""
+
+    name: str
+    """Of the method; it begins with `imported_`."""
+    file: str
+    model: str | None = None
+    """Which model they are of; `None`: any, likewise the trait."""
+    trait: str | None = None
+    layer: int | None = None
+    """Of a file with one vector that does not say of which layer, from 0."""
+    layer_shift: int = 0
+    """Added to the file's layer numbers: -1 for what llama.cpp's own generator made."""
+    index: int | None = None
+    """Of a SAELens folder: which feature."""
+
+
+@dataclass(frozen=True, slots=True)
 class Prices:
     """What a judge's server takes for a million tokens, in USD."""
 
@@ -245,6 +263,7 @@ class Experiment:
     """Share of the questions that confirm winners and take no part in choosing them; `None`: all questions choose."""
     least_scored: float = DEFAULT_LEAST_SCORED
     """Share of its responses that an evaluation must have scores of to count, 0 to 1."""
+    vectors: tuple[VectorConfig, ...] = ()
 
     def model(self, name: str) -> ModelConfig:
         """The model of that name.

@@ -7,16 +7,19 @@ from typing import Any
 
 import torch
 
-from massact.domain import Generation
+from massact.domain import Conversation, Generation
 from massact.errors import ModelError
 from massact.models.chat import Chat, render
 from massact.models.load import SteerableModel
 
+_Messages = Sequence[tuple[str, str]]
+"""Role and content of each."""
+
 
 def encode_chat(
-    model: SteerableModel, user: str, system: str | None = None, *, chat: Chat | None = None
+    model: SteerableModel, question: str, system: str | None = None, *, chat: Chat | None = None
 ) -> tuple[int, ...]:
-    """Tokens of what a user says after an optional system prompt, ready to be answered.
+    """Tokens of what a user says after an optional system prompt, or of a `Conversation`, ready to be answered.
 
     Where the chat template takes no system role, the system prompt stands before the user's text with a blank
     line between, as Gemma's own template has it; likewise where there is no chat template.
@@ -25,15 +28,24 @@ def encode_chat(
         chat: how the model is asked; `None`: as the experiment file says.
 
     Raises:
-        ModelError: the chat template cannot be rendered.
+        ModelError: the chat template cannot be rendered, or a conversation has none.
     """
-    folded = user if system is None else f"{system}\n\n{user}"
+    messages = question.messages if isinstance(question, Conversation) else (("user", question),)
+    if system is not None:
+        messages = (("system", system), *messages)
+    folded = messages
+    if messages[0][0] == "system":
+        folded = (("user", f"{messages[0][1]}\n\n{messages[1][1]}"), *messages[2:])
     if model.tokenizer.chat_template is None:
-        return encode_text(model, folded)
+        if len(folded) > 1:
+            raise ModelError(
+                f"{model.identity.id}: it has no chat template, and a question has several turns"
+            )
+        return encode_text(model, folded[0][1])
     arguments = (chat or model.chat).arguments
-    text = None if system is None else _with_system(model, user, system, arguments)
+    text = None if folded is messages else _with_system(model, messages, arguments)
     if text is None:
-        text = render(model.tokenizer, [{"role": "user", "content": folded}], arguments, model.identity.id)
+        text = _rendered(model, folded, arguments)
     # a template writes BOS itself where it wants one, so the tokenizer must not add another
     return _one_bos(model, model.tokenizer(text, add_special_tokens=False)["input_ids"])
 
@@ -77,14 +89,18 @@ def read_response(
     return bare_thought or None, bare_answer
 
 
-def _with_system(model: SteerableModel, user: str, system: str, arguments: Mapping[str, Any]) -> str | None:
+def _with_system(model: SteerableModel, messages: _Messages, arguments: Mapping[str, Any]) -> str | None:
     """The rendered chat with a system role; `None` where the template refuses it or leaves its text out."""
-    messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
     try:
-        text = render(model.tokenizer, messages, arguments, model.identity.id)
+        text = _rendered(model, messages, arguments)
     except ModelError:
         return None
-    return text if system.strip() in text else None
+    return text if messages[0][1].strip() in text else None
+
+
+def _rendered(model: SteerableModel, messages: _Messages, arguments: Mapping[str, Any]) -> str:
+    said = [{"role": role, "content": content} for role, content in messages]
+    return render(model.tokenizer, said, arguments, model.identity.id)
 
 
 def _one_bos(model: SteerableModel, ids: Any) -> tuple[int, ...]:

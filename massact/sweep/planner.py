@@ -126,6 +126,12 @@ class Planner:
                 f"{self._config.instruct.reference} has {shape.n_layers} layers of {shape.d_model} dims: they are of "
                 "another model; run massact calibrate and massact extract again"
             )
+        if absent := [layer for layer in request.layers if not vectors[layer].any()]:
+            there = ", ".join(str(layer) for layer, vector in enumerate(vectors) if vector.any())
+            raise UsageError(
+                f"{format_label(request.recipe)}: its file has no vector of layer {absent[0]}, only of {there}: say so "
+                "with --layers, or in the grid"
+            )
         uncleaned = self._vectors.of(request.position, request.recipe.uncleaned)
         calibration = self._vectors.calibration
         for layer, coefficient in self._spots(request, vectors):

@@ -61,12 +61,22 @@ def run_calibrate(session: Session, parent: OpenRun | None = None) -> None:
     """Calibrate every model that is not calibrated yet."""
     check_experiment(session)
     with open_phase(session, "calibrate", parent) as run:
-        lines = ["| model | uniform massive dims | largest ratio to the median |", "|---|---|---|"]
+        lines = [
+            "| model | massive dims, at every token | largest abs(mean) / median abs(mean) | largest max abs(h) / "
+            "median abs(h) | massive at the first token alone |",
+            "|---|---|---|---|---|",
+        ]
         for model in session.experiment.models:
             calibration = calibrate_model(session, run, model).calibration
             top = max(layer.ratio_to_median[0] for layer in calibration.layers)
             dims = ", ".join(map(str, calibration.uniform_dims)) or "none"
-            lines.append(f"| {model.name} | {dims} | {top:,.0f} |")
+            known = [layer.response.max_to_median for layer in calibration.layers if layer.response]
+            ratio = f"{max(known):,.0f}" if known else "not measured"
+            sink = calibration.sink or ("none" if known else "not measured")
+            lines.append(f"| {model.name} | {dims} | {top:,.0f} | {ratio} | {sink} |")
+            session.say(
+                f"{model.name}: massive dims at every token: {dims}; at the first token alone: {sink}"
+            )
         _note(session, run, "\n".join(lines))
 
 
@@ -108,7 +118,8 @@ def run_evaluate(session: Session, request: Request) -> Tally:
     """Evaluate the cells of a command line that the store does not hold yet."""
     layers = request_layers(session, request)
     vectors = StoredVectors(session, request.model, request.trait)
-    if PROJECT_RUN not in os.environ:  # which is there already, and is to say why it failed
+    # where there is a project's run already, that is to say why it failed
+    if PROJECT_RUN not in os.environ and not all(one.is_imported for one in request.recipes):
         for position in request.positions:
             vectors.check(position)
     params = {

@@ -13,7 +13,7 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from massact.config import AdapterConfig, ChatConfig, Experiment, LoadConfig, load_experiment
+from massact.config import AdapterConfig, ChatConfig, Experiment, LoadConfig, VectorConfig, load_experiment
 from massact.config.parse import parse_coefficients
 from massact.config.values import declared_by
 from massact.data.traits import load_prompts
@@ -195,6 +195,31 @@ def test_coefficients_may_be_relative_strengths_of_which_each_vector_has_its_own
 def test_relative_strengths_that_cannot_be_meant_are_refused(written: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=re.escape(said)):
         load_experiment(_written(tmp_path, SMALL.replace("[-5, 0.5]", written)))
+
+
+def test_vectors_of_other_tools_are_methods_that_a_phase_may_name(tmp_path: Path) -> None:
+    told = """
+vectors:
+  imported_lab: {file: ./lab.gguf, layer_shift: -1}
+  imported_two: [{file: a.pt, model: gemma, layer: 3}, {file: b.pt, trait: warmth, index: 7}]
+"""
+    text = SMALL.replace("labels: [", "labels: [imported_lab, imported_two_top1, ", 1) + told
+    experiment = load_experiment(_written(tmp_path, text))
+    assert experiment.vectors == (
+        VectorConfig("imported_lab", "./lab.gguf", layer_shift=-1),
+        VectorConfig("imported_two", "a.pt", model="gemma", layer=3),
+        VectorConfig("imported_two", "b.pt", trait="warmth", index=7),
+    )
+    assert {"imported_lab", "imported_two_top1"} < set(experiment.phase("phase1").labels)
+    for wrong, said in (
+        ("imported_other", "imported_lab: name its file under the key 'vectors'"),
+        ("lab", "call it imported_NAME"),
+        ("imported_lab_top1", "call it imported_NAME"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            load_experiment(_written(tmp_path, text.replace("  imported_lab: {", f"  {wrong}: {{")))
+    with pytest.raises(ConfigError, match="is of 'other', which the file does not declare"):
+        load_experiment(_written(tmp_path, text.replace("model: gemma, layer", "model: other, layer")))
 
 
 def test_how_a_model_is_loaded(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
-"""What a judge is handed of models that think, and what is kept of their responses."""
+"""What a judge is handed of models that think and of conversations, and what is kept of their responses."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from massact.domain import Generation, Response
+from massact.domain import Conversation, Generation, Response
+from massact.errors import DataError
 from massact.evaluation import Evaluation
 from massact.interop.responses import read_responses_file, responses_json
 from massact.judges import Exchange, Usage, Verdict
@@ -142,10 +144,6 @@ def test_thoughts_are_kept_apart_and_read_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("row", [["q", "a", 1, 2, None, 3, True], ["q", "a", 1, 2, None, "t", "yes"]])
 def test_a_table_with_a_thought_that_is_none_is_damaged(row: list[Any], tmp_path: Path) -> None:
-    import json
-
-    from massact.errors import DataError
-
     (tmp_path / "r.json").write_text(json.dumps({"data": [row]}))
     with pytest.raises(DataError, match="not a table of responses"):
         read_responses(tmp_path / "r.json")
@@ -184,3 +182,26 @@ def _with_length(n: int) -> list[Any]:
     (cell,) = cells(1)
     setting = replace(cell.cell.setting, generation=Generation(n))
     return [replace(cell, cell=replace(cell.cell, setting=setting))]
+
+
+def test_a_model_is_asked_messages_and_a_judge_reads_them_as_one_text(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, judge, asked = thinker("qwen3"), Judge(), list[tuple[int, ...]]()
+    talk = Conversation([("system", "t30"), ("user", "t20"), ("assistant", "t21"), ("user", "t22")])
+
+    def generate(_generator: Generator, rows: Sequence[Row], *_: Any) -> list[tuple[int, ...]]:
+        asked.extend(row.prompt for row in rows)
+        return [(40,)] * len(rows)
+
+    monkeypatch.setattr(Generator, "generate", generate)
+    (result,) = evaluate_cells(model, cells(1), (talk, "t23"), CachingJudge(judge), batch_rows=2)
+    assert isinstance(result, Evaluation)
+    ending = "<assistant> <think> </think>"
+    assert [model.tokenizer.decode(prompt) for prompt in asked] == [
+        f"<system> t30 <user> t20 <assistant> t21 <user> t22 {ending}",
+        f"<user> t23 {ending}",
+    ]
+    text = "System: t30\n\nUser: t20\n\nAssistant: t21\n\nUser: t22"
+    assert [one.question for one in judge.asked] == [text, "t23"]
+    assert json.loads(response_bytes(result.responses))["data"][0][0] == text
