@@ -28,6 +28,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is loaded
 
 from massact.config import Experiment, ModelConfig, load_experiment
+from massact.domain import Coefficients
 from massact.evaluation import Evaluation
 from massact.labels import format_label, parse_label
 from massact.prediction.prior import RelativeStrengthPrior, VectorFacts
@@ -79,7 +80,7 @@ class Subject:
     def evaluate(self, wanted: Iterable[tuple[Place, float]]) -> dict[tuple[Place, float], Observation]:
         """Observations of cells, all in one sweep."""
         requests = [
-            GridRequest(POSITION, parse_label(label), (layer,), (coefficient,))
+            GridRequest(POSITION, parse_label(label), (layer,), Coefficients((coefficient,)))
             for (label, layer), coefficient in wanted
         ]
         began = time.perf_counter()
@@ -245,7 +246,7 @@ def main() -> None:
             truth = dense(subject)
             ways = []
             for name, look in (
-                ("grid", lambda s=subject, c=config: grid(s, c.grid.coefficients)),
+                ("grid", lambda s=subject, c=config: grid(s, c.grid.coefficients.values)),
                 ("adaptive", lambda s=subject: adaptive(s, floor)),
                 ("search", lambda s=subject: ours(s, floor)),
             ):

@@ -21,6 +21,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is loaded
 
 from massact.config import ModelConfig, TraitConfig, load_experiment
+from massact.domain import Coefficients
 from massact.judges import Exchange, Judge, Usage, Verdict
 from massact.labels import parse_label
 from massact.sweep.context import Session
@@ -98,7 +99,7 @@ class Subject:
 
     def requests(self, shift: float) -> list[GridRequest]:
         """Cells that no other shift has."""
-        coefficients = tuple(8 + 0.5 * i + shift for i in range(self._n_coefficients))
+        coefficients = Coefficients(tuple(8 + 0.5 * i + shift for i in range(self._n_coefficients)))
         return [GridRequest("response[:5]", parse_label(label), (3,), coefficients) for label in LABELS]
 
     def unlogged(self, shift: float) -> tuple[float, float, float]:

@@ -4,9 +4,10 @@ Independent facts are separate fields; a label such as `mean_diff_top1` is made 
 `massact.labels` and nowhere else. Only the standard library is imported here, and what finds plug-ins.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from massact.plugins import plugin_names
 
@@ -20,6 +21,9 @@ ADDED: Mapping[str, str] = {"key": "left out at the default"}
 
 METHODS = ("mean_diff", "probe", "gradient", "random_baseline")
 """massact's own vector methods; `massact.vectors.methods` has a function for each. Packages may add others."""
+
+IMPORTED = "imported_"
+"""How the names of methods begin whose vectors another tool made: the experiment file says in which files they are."""
 
 DEFAULT_COHERENCE_FLOOR = 68.0
 """The least `coherence_mean` at which a result counts, unless a question is asked with another."""
@@ -40,8 +44,8 @@ def all_methods() -> tuple[str, ...]:
 
 
 def is_method(name: str) -> bool:
-    """Whether a vector method of that name is there, massact's or another package's."""
-    return name in METHODS or name in all_methods()
+    """Whether a vector method of that name is there: massact's, another package's, or vectors of another tool."""
+    return name in METHODS or name.startswith(IMPORTED) or name in all_methods()
 
 
 def floor_warning(floor: float) -> str | None:
@@ -121,6 +125,11 @@ class Recipe:
             raise ValueError(f"unknown method {self.method!r}; there are {', '.join(all_methods())}")
 
     @property
+    def is_imported(self) -> bool:
+        """Whether another tool made the vector."""
+        return self.method.startswith(IMPORTED)
+
+    @property
     def uncleaned(self) -> "Recipe":
         """The same method with nothing cleaned."""
         return Recipe(self.method)
@@ -161,12 +170,28 @@ class Generation:
     """Of the sampling; greedy generation does not depend on it."""
 
 
+class Conversation(str):
+    """A question of several messages, which a model is asked; as a text it is what judges and people read."""
+
+    messages: tuple[tuple[str, str], ...]
+    """Role (`system`, `user` or `assistant`) and content; the last is the user's."""
+
+    def __new__(cls, messages: Iterable[tuple[str, str]]) -> "Conversation":
+        messages = tuple(messages)
+        self = super().__new__(cls, "\n\n".join(f"{role.title()}: {content}" for role, content in messages))
+        self.messages = messages
+        return self
+
+    def __getnewargs__(self) -> tuple[Any]:
+        return (self.messages,)
+
+
 @dataclass(frozen=True, slots=True)
 class QuestionSet:
     """The steering questions of a trait, or the first `subset` of them."""
 
     questions: tuple[str, ...] = field(repr=False)
-    """The questions that are asked, the subset already taken."""
+    """The questions that are asked, the subset already taken; some may be a `Conversation`."""
     digest: str
     """Digest of the whole set, before the subset is taken."""
     subset: int
@@ -186,6 +211,10 @@ class Setting:
     chat_template_digest: str
     generation: Generation
     judge: JudgeIdentity
+    thinking: str | None = field(default=None, metadata=ADDED)
+    """`off`, `on`, a number of tokens, or `always`: the chat template has no switch; `None`: it has no thoughts."""
+    template_arguments: str | None = field(default=None, metadata=ADDED)
+    """What the experiment file hands to the chat template besides, as canonical JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +267,44 @@ class Response:
     """Judge's coherence score, 0 to 100; `None` where unscored."""
     reason: str | None = None
     """Why a score is missing."""
+    thinking: str | None = None
+    """What the model thought before it answered; `None`: it did not."""
+    is_answered: bool = True
+    """Whether its thought ended, if it had one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coefficients:
+    """Coefficients as they are asked for: as they are, or as relative strengths, which each vector has its own for."""
+
+    values: tuple[float, ...]
+    is_relative: bool = False
+    """Whether the values are relative strengths (`Geometry.relative_strength`)."""
+
+    def of(self, unit_strength: float) -> tuple[float, ...]:
+        """The coefficients of a vector; those worked out have three digits, so that what is printed is what is used.
+
+        Args:
+            unit_strength: relative strength of the vector at coefficient 1, above 0.
+        """
+        if not self.is_relative:
+            return self.values
+        return tuple(float(f"{value / unit_strength:.2e}") for value in self.values)
+
+    def __str__(self) -> str:
+        return ("relative:" if self.is_relative else "") + ",".join(f"{value:g}" for value in self.values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+STRENGTH_TOLERANCE = 0.0101
+"""Share by which two relative strengths that were declared as one may differ, since coefficients are rounded."""
+
+
+def is_same_strength(a: float, b: float) -> bool:
+    """Whether two relative strengths may have been declared as one."""
+    return math.isclose(a, b, rel_tol=STRENGTH_TOLERANCE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ _BY_MODULE: dict[str, dict[str, str]] = {
         "search": "Search the best coefficient of labels at every layer, with few evaluations.",
         "fill-gaps": "Search what gaps reports, until no gap remains or it is said why one cannot be closed.",
     },
+    "init": {"init": "Write an experiment file NAME.yaml to begin with, commented, and folders for traits."},
     "doctor": {
         "doctor": "Find what is wrong in the run store and the spool, and with --fix mend what can be mended.",
         "sync": "Send finished evaluations that wait in the spool to the run store.",
@@ -47,6 +48,7 @@ _BY_MODULE: dict[str, dict[str, str]] = {
         "users": "Who may use a tracking server with logins: readers, writers and administrators.",
         "serve": "Start the tracking server and UI: database, artifacts and, with --auth, users.",
     },
+    "vectors": {"vectors": "Steering vectors as files of other tools."},
     "transfer": {
         "import": "Import old results: a results.jsonl file, or a folder such as trait-interp's experiments/.",
         "export":

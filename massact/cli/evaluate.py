@@ -1,6 +1,5 @@
 """`massact evaluate`, `search` and `fill-gaps`: a grid of cells, or the best coefficients with few evaluations."""
 
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,8 +14,8 @@ from massact.cli.options import (
     val_split_option,
 )
 from massact.cli.session import WORKLOAD, dry_run_option, open_session, working, workload_options
-from massact.config import Experiment, ModelConfig, TraitConfig, load_experiment
-from massact.config.parse import check_coefficient
+from massact.config import Experiment, ModelConfig, TraitConfig
+from massact.config.parse import parse_coefficients
 from massact.domain import (
     DEFAULT_BUDGET,
     DEFAULT_CONFIDENCE,
@@ -47,7 +46,11 @@ TEXT = OrFile(click.STRING)
 @click.option("--method", required=True, help="Method labels, comma-separated, such as probe_preclean.")
 @click.option("--position", required=True, help='Position window, such as "response[:5]".')
 @click.option("--layers", type=TEXT, help="all, 15, 5-20, 5,10 or 30%-60%; default: the model's in the file.")
-@click.option("--coefficients", type=TEXT, help="Comma-separated; default: the model's in the file.")
+@click.option(
+    "--coefficients",
+    type=TEXT,
+    help="Comma-separated, or relative:0.4,0.6 (strengths); default: the model's in the file.",
+)
 @click.option("--max-new-tokens", type=OrFile(click.IntRange(1)), help="Default: the file's.")
 @click.option(
     "--direction", type=OrFile(click.Choice(["positive", "negative"])), help="Default: the trait's."
@@ -66,12 +69,12 @@ def evaluate(experiment_file: str, tracking_uri: str, *, dry_run: bool, **option
       massact evaluate --experiment experiments/toy.yaml --method probe_preclean --position "response[:5]" \\
         --layers "30%-60%" --coefficients 8,10 --max-new-tokens 64 --direction positive --subset 0 --save-responses best
     """
+    workload = {name: options[name] for name in WORKLOAD}
+    session = open_session(experiment_file, tracking_uri, val_split=options["val_split"], **workload)
     from massact.workflow.dry_run import show_request
     from massact.workflow.steps import run_evaluate
 
-    request = _request(load_experiment(experiment_file), options)
-    workload = {name: options[name] for name in WORKLOAD}
-    session = open_session(experiment_file, tracking_uri, val_split=options["val_split"], **workload)
+    request = _request(session.experiment, options)
     with working(session):
         if dry_run:
             show_request(session, request)
@@ -96,29 +99,6 @@ def _request(experiment: Experiment, options: dict[str, Any]) -> "Request":
         coefficients=model.grid.coefficients if coefficients is None else parse_coefficients(coefficients),
         overrides=Overrides(options["max_new_tokens"], options["subset"], options["direction"]),
     )
-
-
-def parse_coefficients(text: str) -> tuple[float, ...]:
-    """Coefficients from a comma-separated list, each once.
-
-    Raises:
-        UsageError: an element is no number that a vector can be steered with.
-    """
-    values: dict[float, None] = {}
-    for part in text.split(","):
-        try:
-            value = float(part)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value):
-            raise UsageError(
-                f"--coefficients {text!r}: {part.strip()!r} is not a number; write 800,1000,1200"
-            )
-        try:
-            values[check_coefficient(value)] = None
-        except UsageError as error:
-            raise UsageError(f"--coefficients {text!r}: {error}") from error
-    return tuple(values)
 
 
 _MODEL_OPTIONS: dict[str, Callable[[ModelConfig], str]] = {
@@ -223,10 +203,10 @@ def fill_gaps(experiment_file: str, tracking_uri: str, **options: Any) -> None:
 def _search(
     name: Literal["search", "fill-gaps"], experiment_file: str, tracking_uri: str, options: dict[str, Any]
 ) -> None:
-    from massact.workflow.steps import run_search
-
     searched = {name: options.pop(name) for name in _SEARCHED}
     session = open_session(experiment_file, tracking_uri, **options)
+    from massact.workflow.steps import run_search
+
     plan = _plan(session.experiment, searched)
     with working(session):
         tally = run_search(session, name, plan)

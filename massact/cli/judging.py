@@ -194,11 +194,11 @@ def rejudge(
       massact rejudge --experiment my.yaml --judge openai:gpt-4.1 --dry-run
       massact rejudge --experiment my.yaml --judge hf:./judge --label probe --label mean_diff
     """
-    from massact.sweep.rejudge import plan_rejudge, run_rejudge
-
     session = open_session(
         experiment_file, tracking_uri, judge=judge, spool=spool, store_timeout=store_timeout
     )
+    from massact.sweep.rejudge import plan_rejudge, run_rejudge
+
     only = _only(chosen)
     with working(session):
         if dry_run:

@@ -76,9 +76,10 @@ def calibrate(experiment_file: str, tracking_uri: str) -> None:
     Example:
       massact calibrate --experiment experiments/toy.yaml
     """
+    session = open_session(experiment_file, tracking_uri)
     from massact.workflow.steps import run_calibrate
 
-    _work(open_session(experiment_file, tracking_uri), run_calibrate)
+    _work(session, run_calibrate)
 
 
 @click.command()
@@ -91,19 +92,20 @@ def extract(experiment_file: str, tracking_uri: str, val_split: float | None) ->
     Example:
       massact extract --experiment experiments/toy.yaml
     """
+    session = open_session(experiment_file, tracking_uri, val_split=val_split)
     from massact.workflow.steps import run_extract
 
-    _work(open_session(experiment_file, tracking_uri, val_split=val_split), run_extract)
+    _work(session, run_extract)
 
 
 def _grid_phase(name: "PhaseName", text: str) -> click.Command:
     @click.command(name, help=text)
     @_grid_options
     def command(experiment_file: str, tracking_uri: str, *, dry_run: bool, **workload: Any) -> None:
+        session = open_session(experiment_file, tracking_uri, **workload)
         from massact.workflow.dry_run import show_phases
         from massact.workflow.steps import run_grid_phase
 
-        session = open_session(experiment_file, tracking_uri, **workload)
         show = (lambda of: show_phases(of, (name,))) if dry_run else None
         _work(session, lambda of: run_grid_phase(of, name), show)
 
@@ -148,9 +150,10 @@ def phase4(experiment_file: str, tracking_uri: str) -> None:
     Example:
       massact phase4 --experiment experiments/toy.yaml
     """
+    session = open_session(experiment_file, tracking_uri)
     from massact.workflow.steps import run_patterns
 
-    _work(open_session(experiment_file, tracking_uri), run_patterns)
+    _work(session, run_patterns)
 
 
 @click.command()
@@ -167,10 +170,10 @@ def confirm(experiment_file: str, tracking_uri: str, *, dry_run: bool, **workloa
     Example:
       massact confirm --experiment my-experiment.yaml
     """
+    session = open_session(experiment_file, tracking_uri, **workload)
     from massact.sweep.confirm import run_confirm
     from massact.workflow.dry_run import show_confirm
 
-    session = open_session(experiment_file, tracking_uri, **workload)
     _work(session, run_confirm, show_confirm if dry_run else None)
 
 
@@ -191,12 +194,13 @@ def report(experiment_file: str, tracking_uri: str, output: Path, findings: str 
       massact report --experiment experiments/toy.yaml --output reports
       massact report --experiment experiments/toy.yaml --findings docs/research_findings.md
     """
+    opened = open_session(experiment_file, tracking_uri)
     from massact.workflow.report import run_report
 
     def run(session: "Session") -> None:
         session.show(run_report(session, output, findings=Path(findings) if findings else None).summary)
 
-    _work(open_session(experiment_file, tracking_uri), run)
+    _work(opened, run)
 
 
 @click.command("main")
@@ -213,10 +217,10 @@ def main_command(
     Example:
       massact main --experiment experiments/toy.yaml
     """
+    session = open_session(experiment_file, tracking_uri, **workload)
     from massact.workflow.dry_run import show_main
     from massact.workflow.steps import run_main
 
-    session = open_session(experiment_file, tracking_uri, **workload)
     _work(session, lambda of: run_main(of, output), show_main if dry_run else None)
 
 
@@ -273,9 +277,9 @@ def predict(experiment_file: str, tracking_uri: str, floor: float | None, *, dry
       massact predict --experiment experiments/toy.yaml --dry-run
       massact predict --experiment benchmarks/coefficients.yaml
     """
+    session = open_session(experiment_file, tracking_uri)
     from massact.workflow.predict import run_predict
 
-    session = open_session(experiment_file, tracking_uri)
     warning = None if floor is None else floor_warning(floor)
     if warning:
         click.echo(f"warning: --floor: {warning}", err=True)

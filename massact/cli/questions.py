@@ -21,7 +21,7 @@ from massact.cli.options import (
 from massact.errors import UsageError
 from massact.names import visible
 from massact.query import Answer
-from massact.query.question import FILTERS, FLOOR, LEAST_SCORED, Parameter, Question
+from massact.query.question import ABOUT_FLOOR, FILTERS, Parameter, Question
 from massact.query.rows import Column, flatten, printed, to_json, to_mapping
 
 # answers as text; missing is empty or null, never 0
@@ -154,7 +154,7 @@ def command(name: str) -> click.Command:
     options = stacked(
         asked_experiment_option,
         tracking_uri_option,
-        *(option_of(one) for one in (*FILTERS, FLOOR, LEAST_SCORED)),
+        *(option_of(one) for one in (*FILTERS, *ABOUT_FLOOR, *posed.shared)),
         *OUTPUT_OPTIONS,
         *(option_of(one, posed.default(one)) for one in posed.own),
         *(click.option(f"--{flag}", is_flag=True, help=f"{one.summary}.") for flag, one in flags.items()),
@@ -189,7 +189,7 @@ def _is_default(posed: Question[..., Any], parameter: Parameter, value: Any) -> 
 
 
 def _answer(ctx: click.Context, posed: Question[..., Any], options: dict[str, Any]) -> None:
-    if posed.traits.no_floor and options["floor"] is not None:
+    if posed.traits.no_floor and any(options[one.key] is not None for one in ABOUT_FLOOR):
         raise UsageError(posed.traits.no_floor)
     about, own = posed.split({name: value for name, value in options.items() if value not in (None, ())})
     experiment = asked_experiment(options["experiment"], options["tracking_uri"])

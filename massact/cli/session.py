@@ -190,7 +190,10 @@ def open_session(
     val_split: float | None = None,
     **workload: Any,
 ) -> "Session":
-    """A session that shows its work to a person; `judge` and `val_split` stand in place of the file's."""
+    """A session that shows its work to a person; `judge` and `val_split` stand in place of the file's.
+
+    Commands import what loads torch after this, since the number of its threads is settled here.
+    """
     executor = chosen_executor({name: workload.pop(name) for name in EXECUTOR if name in workload})
     experiment = with_validation_split(load_experiment(experiment_file), val_split)
     warning = floor_warning(experiment.coherence_floor)

@@ -84,7 +84,7 @@ class LikelihoodJudge:
                 f"no fitted likelihood judge in {folder}: {error}; `python -m tools.toy` in a clone makes one"
             ) from error
         self._refusal = _RefusalClassifier(description["vocabulary"], arrays)
-        self._known = {size: arrays[f"known_{size}"] for size in NGRAM_SIZES}
+        self._known = {size: np.sort(arrays[f"known_{size}"]) for size in NGRAM_SIZES}
         self._batch_size = batch_size
         self._language_model: _LanguageModel | None = None
         self._n_scored = 0
@@ -137,7 +137,9 @@ class LikelihoodJudge:
         read = tokens if complete else tokens[:-1]
         values = np.zeros(len(read))
         for size in NGRAM_SIZES:  # ascending: a longer known n-gram overwrites a shorter one
-            values[np.isin(ngram_codes(read, size), self._known[size])] = VALIDITY[size]
+            codes, known = ngram_codes(read, size), self._known[size]
+            nearest = known[np.searchsorted(known, codes).clip(max=len(known) - 1)]
+            values[nearest == codes] = VALIDITY[size]
         return float(values.mean())
 
 

@@ -1,5 +1,6 @@
 """What a store holds of one experiment, loaded once: what every question is asked of."""
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -9,6 +10,7 @@ from massact.domain import DEFAULT_LEAST_SCORED, Group
 from massact.errors import UnknownNameError
 from massact.query.evaluations import Evaluations, group_of
 from massact.query.groups import Currency, natural_order, slices, strata
+from massact.query.settings import differences
 from massact.query.stats.coherent import coherent_chances
 from massact.query.stats.means import bounded_mean_interval, delta_ends
 from massact.query.stats.paired import CONFIDENCE, LEAST_QUESTIONS, QuestionScores
@@ -269,13 +271,22 @@ class Answers:
 
     @property
     def current_baselines(self) -> list[EvaluationRow]:
-        """Of each model and trait the newest baseline in the setting that the file declares, if there is a file."""
+        """Of each model and trait the baseline of the setting that the file declares: what its evaluations are against.
+
+        Where there are none yet, or no file, the newest that it can be.
+        """
         declared, newest = self.currency.declared, dict[tuple[str, str], EvaluationRow]()
         for stored in self.baselines.values():  # the oldest first
             # a baseline has no direction: it serves either
             direction = declared.directions.get(stored.row.trait) if declared else None
             if declared is None or declared.holds(replace(stored.row, direction=direction)):
                 newest[stored.row.model, stored.row.trait] = stored.row
+        currency = self.currency.over(slices(self.evaluations, self.failures))
+        for (model, trait, _), (setting, _) in (currency.chosen or {}).items():
+            sample = self.evaluations.samples.get(setting)
+            used = self.baselines.get(sample.baseline_key or "") if sample else None
+            if used is not None and (model, trait) not in currency.undeclared:
+                newest[model, trait] = used.row
         return list(newest.values())
 
     def only(self, filters: Filters) -> "Answers":
@@ -303,6 +314,46 @@ class Answers:
         whole = Filters(models=filters.models, traits=filters.traits, judges=filters.judges)
         by_group = slices(whole.evaluations(self.evaluations), whole.failures(self.failures))
         return Currency(declared).over(by_group)
+
+    def in_current_setting(self) -> tuple["Answers", tuple[str, ...]]:
+        """The part in the setting that the file declares, and what that leaves out, in words; all without a file."""
+        whole = self.whatever_the_cell
+        settings = {place[:3] for place in whole.by_place}
+        settings |= {(one.row.setting, one.row.model, one.row.trait) for one in self.failures}
+        if len(settings) == len({one[1:] for one in settings}):
+            return self, ()
+        currency = self.currency.over(slices(whole, self.failures))
+        if currency.chosen is None:
+            return self, ()
+        current = {(*spot[:2], setting) for spot, (setting, _) in currency.chosen.items()}
+
+        def is_current(place: Place) -> bool:
+            return (place[1], place[2], place[0]) in current
+
+        left_out: dict[tuple[str, str], dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        for place, points in self.evaluations.by_place.items():
+            if not is_current(place):
+                left_out[place[1], place[2]][place[0]] += len(points)
+        notes = tuple(
+            f"{model}, {trait}: {_left_out(counts)}; they differ in "
+            + differences([*(whole.samples[s] for s in counts), *self._samples_of(current, (model, trait))])
+            for (model, trait), counts in sorted(left_out.items())
+        )
+        everything = None if self.everything is None else self.everything.only(is_current)
+        kept = replace(
+            self,
+            evaluations=self.evaluations.only(is_current),
+            everything=everything,
+            failures=tuple(f for f in self.failures if (f.row.model, f.row.trait, f.row.setting) in current),
+            currency=currency,
+        )
+        return kept, notes
+
+    def _samples_of(
+        self, settings: Iterable[tuple[str, str, str]], pair: tuple[str, str]
+    ) -> list[EvaluationRow]:
+        samples = self.whatever_the_cell.samples
+        return [samples[setting] for *of, setting in settings if tuple(of) == pair and setting in samples]
 
     def with_scores(self, store: RunStore, floor: float) -> "Answers":
         """The same with the scores by question from a floor on, which intervals and tests rest on.
@@ -375,6 +426,13 @@ class Answers:
     def shows(self, label: str) -> bool:
         """Whether a question about labels side by side answers about this one."""
         return not self.filters.labels or label in self.filters.labels
+
+
+def _left_out(counts: Mapping[str, int]) -> str:
+    n, n_settings = sum(counts.values()), len(counts)
+    what = "1 evaluation" if n == 1 else f"{n} evaluations"
+    others = "1 other setting" if n_settings == 1 else f"{n_settings} other settings"
+    return f"{what} in {others} {'is' if n == 1 else 'are'} left out, --all-settings answers all"
 
 
 def _samples(store: RunStore, points: Points) -> dict[str, EvaluationRow]:

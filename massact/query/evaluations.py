@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from massact.domain import DEFAULT_LEAST_SCORED, Direction, Group
+from massact.domain import DEFAULT_LEAST_SCORED, STRENGTH_TOLERANCE, Direction, Group
 from massact.store.read.base import FINISHED, Stored
 from massact.store.schema import EvaluationRow, Kind, Place, Points, StoredPoint, point_of
 from massact.store.schema.points import HEAD
@@ -165,6 +165,19 @@ class PointSet:
         import numpy as np
 
         return self._where(np.isin(self.column("layer"), list(layers)))
+
+    def at_cells_of(self, other: "PointSet") -> "PointSet":
+        """Those of whose layer and coefficient, or relative strength, the others have a scored evaluation."""
+        import numpy as np
+
+        layers, there = self.column("layer"), other._where(~np.isnan(other.column("coherence_mean")))
+        mask = np.zeros(len(self), dtype=bool)
+        for layer in self.layers & there.layers:
+            here, others = layers == layer, there.at_layers([layer])
+            for name, tolerance in (("coefficient", 0.0), ("relative_strength", STRENGTH_TOLERANCE)):
+                values = self.column(name)[here][:, None]
+                mask[here] |= np.isclose(values, others.column(name), rtol=tolerance, atol=1e-12).any(axis=1)
+        return self._where(mask)
 
     def steered_grid(self) -> tuple["Numbers", "Numbers", "Numbers"]:
         """Layer, coefficient and coherence of those whose coefficient is not 0; NaN where it is missing, 0 in doubt."""

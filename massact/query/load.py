@@ -10,7 +10,7 @@ from massact.domain import DEFAULT_COHERENCE_FLOOR, DEFAULT_LEAST_SCORED, floor_
 from massact.errors import MassactError, NoMatrixError, UnknownExperimentError, UsageError
 from massact.labels import normalise_label
 from massact.names import as_held, visible
-from massact.query.answers import Answers, Filters
+from massact.query.answers import EVEN, Answers, Filters
 from massact.store.read import RunStore
 from massact.store.schema import Declared
 from massact.vectors.positions import parse_position
@@ -37,6 +37,10 @@ class Asked:
     """Only the groups that this phase declares."""
     least_scored: float | None = None
     """Share of its responses that an evaluation must have scores of to count, 0 to 1; `None`: the experiment file's."""
+    all_settings: bool | None = None
+    """Whether other settings than the experiment file's are answered too."""
+    floor_confidence: float | None = None
+    """Chance of truly being at or above the floor that what counts as coherent must have; `None`: 0.5."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +84,7 @@ def load(store: RunStore, name: str, asked: Asked, needs: Needs, by_file: Declar
     file_floor = declared.floor if declared else DEFAULT_COHERENCE_FLOOR
     floor = file_floor if asked.floor is None else _checked(asked.floor)
     told = declared.least_scored if declared else DEFAULT_LEAST_SCORED
-    least_scored = told if asked.least_scored is None else _checked_share(asked.least_scored)
+    least_scored = told if asked.least_scored is None else _checked_share("least_scored", asked.least_scored)
     answers = _answers(store, name, declared, asked.phase, least_scored)
     if needs.published:
         answers = replace(answers, published=tuple(stored.row for stored in store.published(name)))
@@ -98,11 +102,18 @@ def load(store: RunStore, name: str, asked: Asked, needs: Needs, by_file: Declar
     if declared is None and (needs.matrix or asked.phase is not None):
         raise NoMatrixError(_no_matrix(name))
     answers = answers.only(normalised(asked.only))
-    if needs.scores:
+    if not asked.all_settings:
+        answers, left_out = answers.in_current_setting()
+        notes = (*notes, *left_out)
+    confidence = (
+        EVEN if asked.floor_confidence is None else _checked_share("floor_confidence", asked.floor_confidence)
+    )
+    if needs.scores or confidence > EVEN:
         answers = answers.with_scores(store, 0.0 if needs.scores == "all" else floor)
+    answers, doubts = answers.surely_coherent(floor, confidence)
     if needs.confirmations:
         answers = answers.with_confirmations(store, name, floor)
-    return Loaded(name, answers, floor, notes, is_empty)
+    return Loaded(name, answers, floor, (*notes, *doubts), is_empty)
 
 
 def read_answers(store: RunStore, experiment: "Experiment", phase: str | None = None) -> Answers:
@@ -209,7 +220,7 @@ def _checked(floor: float) -> float:
     return floor
 
 
-def _checked_share(share: float) -> float:
+def _checked_share(name: str, share: float) -> float:
     if not 0 <= share <= 1:
-        raise UsageError(f"least_scored {share:g}: a share of the responses runs from 0 to 1")
+        raise UsageError(f"{name} {share:g}: it runs from 0 to 1")
     return share

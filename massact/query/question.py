@@ -163,11 +163,16 @@ LEAST_SCORED = number(
 
 FLOOR_CONFIDENCE = number(
     "floor_confidence",
-    "chance of truly being at or above the floor that is asked of what counts as coherent; 0.5 asks nothing more than "
-    "the mean coherence",
+    "chance of truly being at or above the floor that is asked of what counts as coherent; default: 0.5, which asks "
+    "nothing more than the mean coherence",
     EVEN,
     1,
     metavar="CHANCE",
+)
+ABOUT_FLOOR = (FLOOR, FLOOR_CONFIDENCE)
+
+ALL_SETTINGS = flag(
+    "all_settings", "answer what was evaluated in other settings than that of the experiment file too"
 )
 
 P = ParamSpec("P")
@@ -180,6 +185,8 @@ class AtManyFloors(TypedDict, total=False):
     tracking_uri: str | None
     only: Filters
     least_scored: float | None
+    all_settings: bool | None
+    """Whether other settings than the experiment file's are answered too."""
 
 
 class About(AtManyFloors, total=False):
@@ -187,6 +194,8 @@ class About(AtManyFloors, total=False):
 
     floor: float | None
     """Least `coherence_mean` that counts, 0 to 100; `None`: the experiment file's."""
+    floor_confidence: float | None
+    """Chance of truly being at or above the floor that what counts as coherent must have; `None`: 0.5."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +208,8 @@ class Traits:
     """The command, where it is not the function's name; `compare --published` is a flag of the command `compare`."""
     no_floor: str = ""
     """Why it takes no floor, and what to give instead."""
+    is_across_settings: bool = False
+    """Whether it sets settings beside each other, and so always looks at all of them."""
     has_pages: bool = False
     """Whether `limit` and `offset` are its rows'."""
     is_served: bool = True
@@ -254,6 +265,8 @@ class Question(Generic[P, AnswerT]):
             UsageError: the store does not know the experiment, or a filter is wrong.
         """
         asked = Asked(experiment, phase=own.get("phase"), **about)
+        if self.traits.is_across_settings:
+            asked = replace(asked, all_settings=True)
         loaded = load(store, experiment, asked, self.traits.needs(**own), declared)
         if declared and loaded.is_empty:
             _check_held(store, loaded.experiment)
@@ -283,8 +296,12 @@ class Question(Generic[P, AnswerT]):
     @property
     def parameters(self) -> tuple[Parameter, ...]:
         """All that a request may give."""
-        floor = () if self.traits.no_floor else (FLOOR,)
-        return (EXPERIMENT, *FILTERS, *floor, LEAST_SCORED, *self.own)
+        return (EXPERIMENT, *FILTERS, *(() if self.traits.no_floor else ABOUT_FLOOR), *self.shared, *self.own)
+
+    @property
+    def shared(self) -> tuple[Parameter, ...]:
+        """What it may be asked with as others are, beside filters and floor."""
+        return (LEAST_SCORED,) if self.traits.is_across_settings else (LEAST_SCORED, ALL_SETTINGS)
 
     def default(self, parameter: Parameter) -> str | None:
         """How the default of one of its own parameters is written; `None`: it has none."""
@@ -324,7 +341,9 @@ class Question(Generic[P, AnswerT]):
         """Experiment, the rule's own parameters, and what every question may be asked with."""
         kind = inspect.Parameter.KEYWORD_ONLY
         own = inspect.signature(self.of)
-        hints = {name: hint for name, hint in _ABOUT.items() if name != "floor" or not self.traits.no_floor}
+        hints = dict(typing.get_type_hints(AtManyFloors) if self.traits.no_floor else _ABOUT)
+        if self.traits.is_across_settings:
+            del hints["all_settings"]
         about = [
             inspect.Parameter(name, kind, default=Filters() if name == "only" else None, annotation=hint)
             for name, hint in hints.items()
@@ -361,7 +380,7 @@ def _ask(posed: Question[Any, AnswerT], asked: Asked, own: Mapping[str, Any]) ->
     name = declared.experiment if declared else str(asked.experiment)
     uri = resolve_tracking_uri(asked.tracking_uri)
     near = (Path(declared.source).parent,) if declared else ()
-    about = {"only": asked.only, "floor": asked.floor, "least_scored": asked.least_scored}
+    about = {name: getattr(asked, name) for name in _ABOUT if name != "tracking_uri"}
     try:
         store = open_store(uri)
     except StoreError as error:

@@ -74,7 +74,7 @@ def before_after_table(evidence: Evidence) -> Table:
         (
             evidence.name(place_of(row)),
             row.label_a,
-            *(group_cell(evidence, place_of(row), label) for label, _ in three_bests(evidence, row)),
+            *(group_cell(part, place_of(row), label) for label, part in three_labels(evidence, row)),
             comparison_verdict(row),
             Cell("; ".join(row.warnings)),
         )
@@ -124,20 +124,25 @@ def comparison_verdict(row: ComparisonRow, names: tuple[str, str] = ("before", "
 
 
 def _lacking(row: ComparisonRow) -> str:
+    if row.best_a and row.best_b and row.warnings:
+        return row.warnings[0]
     if row.status_a == row.status_b:
         return _LACKS[row.status_a][1]
     pairs = ((row.label_a, row.status_a), (row.label_b, row.status_b))
     return " and ".join(f"{label} {_LACKS[status][0]}" for label, status in pairs if status != "ok")
 
 
+def three_labels(evidence: Evidence, row: ComparisonRow) -> tuple[tuple[str, Evidence], ...]:
+    """Uncleaned, cleaned after and cleaned before: the labels, each with the evaluations that it is compared by."""
+    plain, pair = format_label(parse_label(row.label_a).uncleaned), (row.label_b, row.label_a)
+    beside, _ = evidence.on_equal_grids(place_of(row), (plain, *pair))
+    part, _ = evidence.on_equal_grids(place_of(row), pair)
+    return (plain, beside), *((label, part) for label in pair)
+
+
 def three_bests(evidence: Evidence, row: ComparisonRow) -> tuple[tuple[str, Point | None], ...]:
-    """The labels of a pair with their bests: uncleaned, cleaned after, cleaned before."""
-    plain = format_label(parse_label(row.label_a).uncleaned)
-    return (
-        (plain, evidence.best(place_of(row), plain)),
-        (row.label_b, row.best_b),
-        (row.label_a, row.best_a),
-    )
+    """The same with their bests."""
+    return tuple((label, part.best(place_of(row), label)) for label, part in three_labels(evidence, row))
 
 
 @dataclass(frozen=True)
@@ -179,9 +184,9 @@ class BeforeAfter:
         return figure
 
     def _bars(self, axes: "Axes", row: ComparisonRow, index: int) -> None:
-        place, three = place_of(row), three_bests(self.evidence, row)
-        for offset, (label, best), (_, colour) in zip((-1, 0, 1), three, _BARS, strict=True):
-            x = index + offset * 0.27
+        place, three = place_of(row), three_labels(self.evidence, row)
+        for offset, (label, part), (_, colour) in zip((-1, 0, 1), three, _BARS, strict=True):
+            x, best = index + offset * 0.27, part.best(place, label)
             if best is None or best.delta is None:
                 if label in self.evidence.labels(place):  # else its absence says nothing
                     axes.annotate("no result", (x, 0), xytext=(0, 4), textcoords="offset points", rotation=90,
@@ -190,7 +195,7 @@ class BeforeAfter:
             # two bars of one vector are not there to be compared
             is_twin = row.same_vector is not None and offset >= 0
             axes.bar(x, best.delta, width=0.25, color=colour, alpha=0.45 if is_twin else 1.0)
-            interval = self.evidence.interval(place, label)
+            interval = part.interval(place, label)
             style.draw_interval(axes, best, interval, x, style.INK)
             is_up = best.delta >= 0
             end = max(best.delta, *interval or (0.0,)) if is_up else min(best.delta, *interval or (0.0,))
@@ -209,11 +214,11 @@ class BeforeAfter:
         for row in comparisons(self.evidence):
             place = place_of(row)
             said = ", ".join(
-                f"{label} {signed(best.delta)}{bracketed(self.evidence, place, label)} at coherence "
+                f"{label} {signed(best.delta)}{bracketed(part, place, label)} at coherence "
                 f"{number(best.coherence_mean, '.0f')}"
-                if best is not None and best.delta is not None
+                if (best := part.best(place, label)) is not None and best.delta is not None
                 else f"{label} no result"
-                for label, best in three_bests(self.evidence, row)
+                for label, part in three_labels(self.evidence, row)
             )
             words.append(f"{self.evidence.name(place)}: {said}")
         return f"Best delta uncleaned, cleaned after and cleaned before extraction. {some_words(words)}."

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from massact.domain import AllDims, Scope, When
 from massact.query import CurveRow
+from massact.query.equal_grids import EqualGrids
 from massact.query.groups import recipe_of
 from massact.report import style
 from massact.report.evidence import Evidence, Place, once, place_of
@@ -43,11 +44,16 @@ def curve_section(evidence: Evidence) -> Section:
     if tables:
         text = (
             "Best delta at or above the floor against the number of cleaned dims. Each step has its own best "
-            "layer and coefficient."
+            "layer and coefficient, of those that all steps of its line have."
         )
-    return Section(
-        "curve", "Cleaning curve", (text,), tables, figures=(CleaningCurve(evidence, MOST_PANELS),)
+    left_out = tuple(
+        f"{evidence.name(curve.place)}, {kind.name}: the steps are {grids.words}."
+        for curve in cleaning_curves(evidence)
+        for kind, (_, grids) in curve.parts.items()
+        if grids.words
     )
+    figures = (CleaningCurve(evidence, MOST_PANELS),)
+    return Section("curve", "Cleaning curve", (text,), tables, left_out, figures)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -76,6 +82,8 @@ class Curve:
 
     place: Place
     lines: dict[CurveKind, tuple[CurveRow, ...]]
+    parts: dict[CurveKind, tuple[Evidence, EqualGrids]]
+    """Of each line, the evidence with those evaluations alone that its steps are compared by, and what is left out."""
 
     @property
     def steps(self) -> tuple[int | AllDims, ...]:
@@ -103,7 +111,14 @@ def cleaning_curves(evidence: Evidence) -> list[Curve]:
         for place, some in rows.items():
             if sum(row.n_dims != 0 for row in some) >= 2:
                 lines[place][kind] = tuple(some)
-    return [Curve(place, some) for place, some in lines.items() if some]
+
+    def parts(place: Place) -> dict[CurveKind, tuple[Evidence, EqualGrids]]:
+        return {
+            kind: evidence.on_equal_grids(place, (row.label for row in rows))
+            for kind, rows in lines[place].items()
+        }
+
+    return [Curve(place, some, parts(place)) for place, some in lines.items() if some]
 
 
 def _table(evidence: Evidence, curve: Curve) -> Table:
@@ -112,7 +127,15 @@ def _table(evidence: Evidence, curve: Curve) -> Table:
         points = curve.at(step)
         zeroed = next((row.best.n_dims_cleaned for row in points.values() if row.best), None)
         name = f"all ({zeroed})" if step == "all" and zeroed is not None else str(step)
-        rows.append((name, *(_curve_cell(evidence, curve.place, points.get(kind)) for kind in curve.lines)))
+        rows.append(
+            (
+                name,
+                *(
+                    _curve_cell(part, curve.place, points.get(kind))
+                    for kind, (part, _) in curve.parts.items()
+                ),
+            )
+        )
     headers = ("#dims", *(kind.name for kind in curve.lines))
     return Table.of(f"Cleaning curve, {evidence.name(curve.place)}", headers, rows)
 
@@ -178,7 +201,9 @@ class CleaningCurve:
                 # a step without a result is marked at the foot, it is no zero
                 axes.plot(x, 0.03 + 0.06 * index, "x", color=colour, transform=axes.get_xaxis_transform())
             if row is not None and best is not None:
-                style.draw_interval(axes, best, self.evidence.interval(curve.place, row.label), x, colour)
+                style.draw_interval(
+                    axes, best, curve.parts[kind][0].interval(curve.place, row.label), x, colour
+                )
         axes.plot(range(len(heights)), heights, marker="o", **kind.look)
         if len(curve.lines) > _ANNOTATED_LINES:
             return  # numbers of more lines would lie on each other; the table has them
@@ -205,7 +230,7 @@ class CleaningCurve:
             for kind in curve.lines:
                 rows = [row for step in curve.steps if (row := curve.at(step).get(kind))]
                 said = ", ".join(
-                    f"{row.n_dims} {signed(row.best.delta)}{bracketed(self.evidence, curve.place, row.label)}"
+                    f"{row.n_dims} {signed(row.best.delta)}{bracketed(curve.parts[kind][0], curve.place, row.label)}"
                     if row.best and row.best.delta is not None
                     else f"{row.n_dims} no result"
                     for row in rows

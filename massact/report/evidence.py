@@ -8,7 +8,7 @@ import math
 import shlex
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import wraps
 from typing import Any, Literal, Protocol, TypeVar
@@ -26,6 +26,7 @@ from massact.query import (
     Point,
     PublishedComparison,
 )
+from massact.query.equal_grids import EqualGrids, on_equal_grids
 from massact.query.evaluations import group_of
 from massact.query.groups import ComparableGroups, Currency, natural_order, slices, strata
 from massact.query.questions.coefficients import ask_coefficients
@@ -66,6 +67,10 @@ class Sample:
     role: SampleRole | None = None
     judge: str | None = None
     """Who scored it."""
+    thinking: str | None = None
+    """What the model thought before it answered."""
+    is_answered: bool = True
+    """Whether its thought ended, if it had one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +245,16 @@ class Evidence:
     def floor(self) -> float:
         return self.experiment.coherence_floor
 
+    def strengths(self, model: str) -> tuple[float, ...]:
+        """The relative strengths that the file declares for a model, in any phase."""
+        grids = (
+            phase.grid(self.experiment.model(model))
+            for phase in self.experiment.phases
+            if model in phase.models
+        )
+        declared = (grid.coefficients for grid in grids)
+        return tuple(dict.fromkeys(v for one in declared if one.is_relative for v in one.values))
+
     def of_phase(self, phase: str) -> "Evidence":
         """The part that a phase declares; nothing where the file declares no such phase."""
         groups = self.experiment.groups(phase) if self.declares(phase) else ()
@@ -310,6 +325,21 @@ class Evidence:
         """The largest delta of a place in the direction that is wanted; a random direction's does not count."""
         return max((self.gain(place, best.delta) for best in self.bests(place).values()), default=-math.inf)
 
+    def on_equal_grids(self, place: Place, labels: Iterable[str]) -> tuple["Evidence", EqualGrids]:
+        """The same where labels of a place have those evaluations alone that they are compared by; what is left out."""
+        wanted = frozenset(labels)
+        known: tuple[Evidence, EqualGrids] | None = self._done.get((place, wanted))
+        if known is None:
+            stratum = self.strata.get(place) or ComparableGroups(*astuple(place))
+            grids, part = on_equal_grids(stratum, wanted, self.floor), self
+            if grids.stratum is not stratum:
+                kept = {label: grids.stratum.slices[label] for label in wanted & stratum.slices.keys()}
+                whole = replace(self.whole[place], slices={**self.whole[place].slices, **kept})
+                strata = {**self.strata, place: grids.stratum}
+                part = replace(self, strata=strata, whole={**self.whole, place: whole}, _beliefs={})
+            known = self._done[place, wanted] = (part, grids)
+        return known
+
     def nearest_miss(self, place: Place, label: str) -> Point | None:
         """The most coherent evaluation below the floor of a label that has no best."""
         stratum = self.strata.get(place)
@@ -327,9 +357,13 @@ class Evidence:
         )
 
     def curve(self, method: str, when: When, scope: Scope) -> tuple[CurveRow, ...]:
-        return self.current(
-            ask_curve.of(self.answers, self.floor, method=method, when=when, scope=scope).rows
-        )
+        """The steps of each curve, over the cells that all of its steps have."""
+        kind: dict[str, Any] = {"method": method, "when": when, "scope": scope}
+        asked = ("curve", *kind.values())
+        if asked not in self._done:
+            self._done[asked] = self.current(ask_curve.of(self.answers, self.floor, **kind).rows)
+        rows: tuple[CurveRow, ...] = self._done[asked]
+        return rows
 
     @once
     def coefficients(self) -> CoefficientsAnswer:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from massact.query import Point
+from massact.domain import is_same_strength
 from massact.query.groups import is_at_floor, natural_order
+from massact.query.rows import AnyPoint, Point
 from massact.report import style
 from massact.report.evidence import RANDOM, Evidence, Place, counted
 from massact.report.section import (
@@ -110,16 +111,38 @@ def _points(evidence: Evidence, place: Place, label: str) -> list[StoredPoint]:
     return [point for point in part.points if point.delta is not None] if part else []
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HeatGrid:
     label: str
-    layers: tuple[int, ...]
-    coefficients: tuple[float, ...]
+    strengths: tuple[float, ...]
+    """The relative strengths that the file declares, as which a column is then given; else it is a coefficient."""
     cells: dict[tuple[int, float], StoredPoint]
-    """By layer and coefficient; a cell that was not evaluated is absent."""
+    """By layer and column; a cell that was not evaluated is absent."""
 
-    def at(self, layer: int, coefficient: float) -> tuple[int, int]:
-        return self.coefficients.index(coefficient), self.layers.index(layer)
+    @classmethod
+    def of(cls, label: str, points: Sequence[StoredPoint], strengths: tuple[float, ...]) -> "HeatGrid":
+        if any(point.relative_strength is None for point in points):
+            strengths = ()
+        return cls(label, strengths, {(one.layer, _column(one, strengths)): one for one in points})
+
+    @cached_property
+    def layers(self) -> tuple[int, ...]:
+        return tuple(sorted({layer for layer, _ in self.cells}))
+
+    @cached_property
+    def columns(self) -> tuple[float, ...]:
+        return tuple(sorted({column for _, column in self.cells}))
+
+    def at(self, point: AnyPoint) -> tuple[int, int]:
+        return self.columns.index(_column(point, self.strengths)), self.layers.index(point.layer)
+
+
+def _column(point: AnyPoint, strengths: Sequence[float]) -> float:
+    """A point's relative strength, as declared or in three digits, where any is declared; else its coefficient."""
+    strength = point.relative_strength
+    if not strengths or strength is None:
+        return point.coefficient
+    return next((one for one in strengths if is_same_strength(one, strength)), float(f"{strength:.2e}"))
 
 
 @dataclass(frozen=True)
@@ -138,12 +161,7 @@ class HeatMap:
     def data(self) -> list[HeatGrid]:
         by_label = {label: _points(self.evidence, self.place, label) for label in self.labels}
         return [
-            HeatGrid(
-                label,
-                tuple(sorted({point.layer for point in points})),
-                tuple(sorted({point.coefficient for point in points})),
-                {(point.layer, point.coefficient): point for point in points},
-            )
+            HeatGrid.of(label, points, self.evidence.strengths(self.place.model))
             for label, points in by_label.items()
             if len(points) > 1
         ]
@@ -177,8 +195,8 @@ class HeatMap:
 
         cells, colours = [], []
         crosses: list[tuple[float, float]] = []
-        for (layer, coefficient), point in grid.cells.items():
-            x, y = grid.at(layer, coefficient)
+        for point in grid.cells.values():
+            x, y = grid.at(point)
             counts = is_at_floor(point, self.evidence.floor)
             colour = scale.to_rgba(point.delta)
             cells.append(Rectangle((x - 0.5, y - 0.5), 1, 1))
@@ -186,7 +204,7 @@ class HeatMap:
             if not counts:
                 crosses += [(x - 0.3, y - 0.3), (x + 0.3, y + 0.3), (math.nan, math.nan)]
                 crosses += [(x - 0.3, y + 0.3), (x + 0.3, y - 0.3), (math.nan, math.nan)]
-            elif len(grid.coefficients) <= _WITH_NUMBERS:
+            elif len(grid.columns) <= _WITH_NUMBERS:
                 text = signed(point.delta, 0)
                 panel.text(x, y, text, ha="center", va="center", fontsize=7, color=style.ink_on(colour))
         # one collection and one line: a shape for each cell takes most of a report's time
@@ -194,7 +212,7 @@ class HeatMap:
         panel.plot([x for x, _ in crosses], [y for _, y in crosses], color=style.INK, linewidth=0.8)
         best = self.evidence.best(self.place, grid.label)
         if best is not None:
-            x, y = grid.at(best.layer, best.coefficient)
+            x, y = grid.at(best)
             # dashed where the grid ends at the best, so that a better one may lie beyond it
             look: style.Look = {
                 "edgecolor": style.VERMILLION,
@@ -220,15 +238,15 @@ class HeatMap:
 
 def _ticks(panel: "Axes", grid: HeatGrid) -> None:
     """Values of the grid, thinned where they would lie on each other."""
-    panel.set_xlim(-0.5, len(grid.coefficients) - 0.5)
+    panel.set_xlim(-0.5, len(grid.columns) - 0.5)
     panel.set_ylim(-0.5, len(grid.layers) - 0.5)
     panel.grid(visible=False)
     panel.set_title(grid.label)
-    step = max(1, math.ceil(len(grid.coefficients) / 8))
-    panel.set_xticks(range(0, len(grid.coefficients), step), [f"{c:g}" for c in grid.coefficients[::step]])
+    step = max(1, math.ceil(len(grid.columns) / 8))
+    panel.set_xticks(range(0, len(grid.columns), step), [f"{c:g}" for c in grid.columns[::step]])
     step = max(1, math.ceil(len(grid.layers) / 12))
     panel.set_yticks(range(0, len(grid.layers), step), [str(layer) for layer in grid.layers[::step]])
-    panel.set_xlabel("coefficient")
+    panel.set_xlabel("relative strength" if grid.strengths else "coefficient")
     panel.set_ylabel("layer")
     panel.tick_params(length=0)
 

@@ -162,7 +162,7 @@ def _before_or_after(evidence: Evidence) -> ShortAnswer:
 
 def _drop_off(evidence: Evidence) -> ShortAnswer:
     part = evidence.of_phase("phase3") if evidence.declares("phase3") else evidence
-    entries = [_shape(part, curve, kind) for curve in cleaning_curves(part) for kind in curve.lines]
+    entries = [_shape(curve, kind) for curve in cleaning_curves(part) for kind in curve.lines]
     words = {
         "helps": "On {} cleaning is ahead of not cleaning.",
         "no gain": "On {} the uncleaned vector has the largest delta or is tied with it: cleaning buys nothing that "
@@ -173,14 +173,16 @@ def _drop_off(evidence: Evidence) -> ShortAnswer:
     return ShortAnswer(question, _counted_words(entries, "curve", words), tuple(line for _, line in entries))
 
 
-def _shape(evidence: Evidence, curve: Curve, kind: CurveKind) -> tuple[str, str]:
+def _shape(curve: Curve, kind: CurveKind) -> tuple[str, str]:
     """Whether cleaning helps on one line of a curve, and which steps can be told from its best."""
-    place, rows = curve.place, curve.lines[kind]
+    (evidence, grids), place, rows = curve.parts[kind], curve.place, curve.lines[kind]
     bests = {row.label: row.best for row in rows if row.best and row.best.delta is not None}
     lacking = [row.label for row in rows if row.label not in bests]
     head = f"{kind.name} on {evidence.name(place)}"
     if len(bests) < 2:
         return "cannot say", f"{head}: cannot say, {_code(lacking)} without a result at the floor."
+    if grids.is_refused:
+        return "cannot say", f"{head}: cannot say, the steps are {grids.words}."
     missing = f" No result: {_code(lacking)}." if lacking else ""
     is_plain = kind.when == "after" and kind.scope == "uniform"
     shape = top2_shape(evidence, place, kind.method) if is_plain else None

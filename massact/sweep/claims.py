@@ -85,6 +85,8 @@ class Sharing:
         self._ahead, self._took_at = 1, 0.0
         self._wrote_at = self._down_since = (0.0, 0.0)
         self._lock, self._stop = threading.Lock(), threading.Event()
+        self._writing = threading.Lock()
+        """One write at a time: an older list that arrives later would give up what was taken since."""
         self._thread = threading.Thread(target=self._beat, name="massact-sign-of-life", daemon=True)
 
     def renew(self) -> None:
@@ -238,6 +240,10 @@ class Sharing:
         return True
 
     def _keep(self) -> None:
+        with self._writing:
+            self._keep_alone()
+
+    def _keep_alone(self) -> None:
         with self._lock:
             held, ended = list(self._held), list(self._ended)[-_PER_TAG:]
         chunks = [held[i : i + _PER_TAG] for i in range(0, len(held), _PER_TAG)][-_N_TAGS:]

@@ -1,9 +1,10 @@
 """The models of one command with the executor that uses them, and its judges, checked by canaries before a sweep."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
-from massact.config import Experiment, JudgeConfig, ModelConfig, TraitConfig, VariantConfig
+from massact.config import ChatConfig, Experiment, JudgeConfig, ModelConfig, TraitConfig, VariantConfig
 from massact.config.parse import CACHE_OFF
 from massact.data.traits import TraitDataset
 from massact.errors import ConfigError, MissingPrerequisiteError
@@ -17,7 +18,7 @@ from massact.judges.canaries import (
     run_canaries,
     toy_canaries,
 )
-from massact.models.load import Description, SteerableModel, describe, read_description, read_note
+from massact.models.load import Description, SteerableModel, describe, read_description, read_notes
 from massact.models.source import former_revision
 from massact.plugins import load_plugin
 from massact.store.databases import is_absent
@@ -68,9 +69,10 @@ class Models:
         return executor
 
     def use(self, config: ModelConfig, variant: VariantConfig) -> ModelUse:
-        """A variant as it is loaded."""
+        """A variant as it is loaded; how a model is asked is said of the one that is steered."""
         resolve, adapter = self._experiment.resolve, self._experiment.resolve_adapter(variant)
-        return ModelUse(resolve(variant.reference), variant.revision, adapter, config.load)
+        options = config.load if variant == config.instruct else replace(config.load, chat=ChatConfig())
+        return ModelUse(resolve(variant.reference), variant.revision, adapter, options)
 
     def get(self, config: ModelConfig, variant: VariantConfig) -> SteerableModel:
         """A variant, loaded in this process."""
@@ -93,7 +95,7 @@ class Models:
             self._loaded = None  # the workers may share its device
         loaded = self.executor.loaded(self.use(config, variant))
         self._described[config.name, variant.name] = loaded.description
-        self._say_way(config.name, loaded.description.note)
+        self._say_notes(config.name, loaded.description.notes)
         if loaded.unused_settings and config.name not in self._warned_of:
             self._warned_of.add(config.name)
             self._say(
@@ -124,12 +126,13 @@ class Models:
             ModelError: it cannot be steered.
         """
         use = self.use(config, config.instruct)
-        self._say_way(config.name, read_note(use.reference, use.revision, options=use.options))
+        self._say_notes(config.name, read_notes(use.reference, use.revision, options=use.options))
 
-    def _say_way(self, name: str, note: str | None) -> None:
-        if note is not None and note not in self._warned_of:
-            self._warned_of.add(note)
-            self._say(f"note: {name}: {note} (docs/models.md)")
+    def _say_notes(self, name: str, notes: Iterable[str]) -> None:
+        for note in notes:
+            if (line := f"note: {name}: {note} (docs/models.md)") not in self._warned_of:
+                self._warned_of.add(line)
+                self._say(line)
 
     def note_former_results(self, name: str, revision: str) -> None:
         """Say, once, where the store has results from when less of a local folder identified its model.
@@ -213,7 +216,7 @@ class Judges:
             if config.kind == "likelihood":
                 self._check_scope(trait, dataset)
             judge = self._placed(open_judge(config, subject), config, subject, model)
-            self._open[wanted] = CachingJudge(judge, self._cache(config))
+            self._open[wanted] = CachingJudge(judge, self._cache(config), thinking=config.thinking)
         return self._open[wanted]
 
     def _source(self, model: ModelConfig) -> ModelSource:

@@ -5,13 +5,22 @@ Nothing here needs weights.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import product
 
 import torch
 
 from massact.config import Experiment, Grid, ModelConfig, PhaseConfig, TraitConfig
 from massact.data.traits import check_pairs, load_prompts
-from massact.domain import Cell, Direction, Generation, Geometry, QuestionSet, Recipe, Setting, Steering
+from massact.domain import (
+    Cell,
+    Coefficients,
+    Direction,
+    Generation,
+    Geometry,
+    QuestionSet,
+    Recipe,
+    Setting,
+    Steering,
+)
 from massact.errors import ConfigError, DataError, UsageError
 from massact.evaluation import PlannedCell
 from massact.keys import cell_key
@@ -21,9 +30,9 @@ from massact.query import Answers, GapsAnswer
 from massact.query.load import read_answers
 from massact.query.questions.gaps import ask_gaps
 from massact.sweep.context import Session
-from massact.sweep.vectors import StoredVectors
+from massact.sweep.vectors import StoredVectors, unit_strength
 from massact.vectors.massive_dims import Calibration, check_cleaning
-from massact.vectors.methods import cosine, massive_energy, relative_strength, vector_digest
+from massact.vectors.methods import cosine, massive_energy, vector_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +42,7 @@ class GridRequest:
     position: str
     recipe: Recipe
     layers: tuple[int, ...]
-    coefficients: tuple[float, ...]
+    coefficients: Coefficients
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +126,15 @@ class Planner:
                 f"{self._config.instruct.reference} has {shape.n_layers} layers of {shape.d_model} dims: they are of "
                 "another model; run massact calibrate and massact extract again"
             )
+        if absent := [layer for layer in request.layers if not vectors[layer].any()]:
+            there = ", ".join(str(layer) for layer, vector in enumerate(vectors) if vector.any())
+            raise UsageError(
+                f"{format_label(request.recipe)}: its file has no vector of layer {absent[0]}, only of {there}: say so "
+                "with --layers, or in the grid"
+            )
         uncleaned = self._vectors.of(request.position, request.recipe.uncleaned)
         calibration = self._vectors.calibration
-        for layer, coefficient in product(request.layers, request.coefficients):
+        for layer, coefficient in self._spots(request, vectors):
             vector = vectors[layer]
             steering = Steering(
                 vector_digest=vector_digest(vector),
@@ -136,12 +151,33 @@ class Planner:
                 n_dims_cleaned=len(calibration.dims(request.recipe.cleaning, layer)),
             )
 
+    def _spots(self, request: GridRequest, vectors: torch.Tensor) -> Iterator[tuple[int, float]]:
+        """Every layer with every coefficient of its vector."""
+        for layer in request.layers:
+            unit = unit_strength(vectors[layer], self._vectors.calibration, layer)
+            if request.coefficients.is_relative and not unit > 0:
+                raise UsageError(
+                    f"{format_label(request.recipe)} at {request.position}, layer {layer}: the vector lies in massive "
+                    "dims alone, so that no coefficient has a relative strength: write coefficients as they are"
+                )
+            yield from ((layer, coefficient) for coefficient in request.coefficients.of(unit))
+
 
 def make_setting(
     session: Session, config: ModelConfig, trait: TraitConfig, questions: QuestionSet, generation: Generation
 ) -> Setting:
-    """What cells of a model and trait share that are evaluated on some questions."""
+    """What cells of a model and trait share that are evaluated on some questions.
+
+    Raises:
+        UsageError: the thoughts of a model may take all tokens of its responses.
+    """
     description = session.models.description(config, config.instruct)
+    budget = description.chat.budget
+    if budget is not None and budget >= generation.max_new_tokens:
+        raise UsageError(
+            f"models.{config.name}.thinking: a thought of {budget} tokens leaves none for the answer: responses have "
+            f"{generation.max_new_tokens} in all (max_new_tokens); write more there, or a smaller budget"
+        )
     return Setting(
         model=description.identity,
         trait=trait.name,
@@ -151,6 +187,7 @@ def make_setting(
         chat_template_digest=description.chat_template_digest,
         generation=generation,
         judge=session.judges.of(trait, config).identity,
+        **description.chat.key,
     )
 
 
@@ -167,12 +204,10 @@ def _kinship(planned: PlannedCell) -> tuple[int, str, float]:
 def _geometry(
     vector: torch.Tensor, uncleaned: torch.Tensor, coefficient: float, calibration: Calibration, layer: int
 ) -> Geometry:
-    dims = calibration.uniform_dims
-    norm = calibration.layers[layer].norm_without_massive
     return Geometry(
-        massive_energy=massive_energy(vector, dims),
+        massive_energy=massive_energy(vector, calibration.uniform_dims),
         cosine_to_uncleaned=cosine(vector, uncleaned),
-        relative_strength=relative_strength(vector, coefficient, dims=dims, norm_without_massive=norm),
+        relative_strength=coefficient * unit_strength(vector, calibration, layer),
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from massact.domain import DEFAULT_LEAST_SCORED, Steering
+from massact.domain import DEFAULT_LEAST_SCORED, Coefficients, Steering
 from massact.evaluation import PlannedCell
 from massact.labels import format_label, format_layers, parse_label
 from massact.store.schema import EvaluationRow, Points, StoredPoint, is_scored
@@ -167,7 +167,12 @@ class Alikeness:
             layers[position].add(layer)
             coefficients[position].add(coefficient)
         requests = [
-            GridRequest(position, parse_label(label), tuple(layers[position]), tuple(coefficients[position]))
+            GridRequest(
+                position,
+                parse_label(label),
+                tuple(layers[position]),
+                Coefficients(tuple(coefficients[position])),
+            )
             for position in layers
             for label in self._declared
             if (position, label) in known.labels

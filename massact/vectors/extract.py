@@ -16,7 +16,7 @@ from massact.judges import Exchange, Judge, Verdict
 from massact.labels import format_label
 from massact.models.blocks import text_config
 from massact.models.load import SteerableModel
-from massact.models.prompting import decode, encode_chat, encode_text
+from massact.models.prompting import decode, encode_chat, encode_text, read_response
 from massact.vectors.activations import Activations, Dropped, PromptStatus, pair_up
 from massact.vectors.massive_dims import Calibration
 from massact.vectors.methods import (
@@ -41,7 +41,7 @@ class Contrast:
     """What activations are read from, in tokens."""
     continuations: tuple[str, ...] = field(repr=False)
     """The same as text."""
-    judged: tuple[str, ...] | None = field(repr=False, default=None)
+    judged: tuple[str | None, ...] | None = field(repr=False, default=None)
     """What a judge reads of each continuation: it may go on further; `None` where none is asked."""
 
     @property
@@ -79,8 +79,11 @@ def read_contrast(
     wanted = Reading(positions, max_new_tokens, longest)
     whole, means = continue_and_read(model, prompts, wanted, kept=kept, progress=progress)
     texts = tuple(Continued(one.prompt, one.response[:max_new_tokens]) for one in whole)
+    is_chat = dataset.has_system_prompts
     judged = (
-        None if judged_tokens is None else tuple(decode(model, one.response[:judged_tokens]) for one in whole)
+        None
+        if judged_tokens is None
+        else tuple(read_response(model, one.response[:judged_tokens], is_chat=is_chat)[1] for one in whole)
     )
     continuations = tuple(decode(model, one.response) for one in texts)
     contrast = Contrast(dataset.prompts, len(dataset.positive), texts, continuations, judged)
@@ -250,7 +253,8 @@ def vet(
     if paired and len(positive) != len(negative):
         raise DataError(f"{len(positive)} positive and {len(negative)} negative prompts are no pairs")
     exchanges = [
-        Exchange(prompt.text, text) for prompt, text in zip(contrast.prompts, contrast.judged, strict=True)
+        Exchange(prompt.text, text or "", is_answered=text is not None)
+        for prompt, text in zip(contrast.prompts, contrast.judged, strict=True)
     ]
     verdicts = _score(judge, exchanges, progress)
     dropped = (

@@ -1,6 +1,6 @@
 """What `--dry-run` shows: what there is to do, how long it may take and what the judge is asked. Writes nothing."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -24,7 +24,7 @@ from massact.sweep.planner import (
 )
 from massact.sweep.reuse import Alikeness, Known, known_results
 from massact.sweep.stored import Subject
-from massact.workflow.steps import GRID_PHASES, Request, request_layers
+from massact.workflow.steps import Request, request_layers
 
 Spot = tuple[object, ...]
 """Model, trait, position, label, layer and coefficient: what a cell is called before it has a vector and a key."""
@@ -83,7 +83,7 @@ def show_request(session: Session, request: Request) -> None:
 
 
 def show_main(session: Session) -> None:
-    grid = forecast_phases(session, GRID_PHASES)
+    grid = forecast_phases(session, [phase.name for phase in session.experiment.phases])
     confirm = forecast_confirm(session, grid) if session.experiment.confirm_share is not None else []
     session.show(forecast_text(session, [*grid, *confirm]))
 
@@ -175,12 +175,7 @@ class _Foresight:
     ) -> Forecast:
         """What is to do of a grid; it is planned from then on."""
         names = (subject.model.name, subject.trait.name)
-        wanted: set[Spot] = {
-            (*names, one.position, format_label(one.recipe), layer, float(coefficient))
-            for one in requests
-            for layer, coefficient in product(one.layers, one.coefficients)
-        }
-        done, same, needs_baseline, note = self._foresee(subject, requests, overrides)
+        wanted, done, same, needs_baseline, note = self._foresee(subject, requests, overrides)
         earlier = (wanted & self._planned) - done
         todo = wanted - done - earlier - same
         baseline = ("baseline", *names)
@@ -250,17 +245,20 @@ class _Foresight:
 
     def _foresee(
         self, subject: Subject, requests: Sequence[GridRequest], overrides: Overrides
-    ) -> tuple[set[Spot], set[Spot], bool, str]:
-        """What is finished, what takes over another's result, whether the baseline lacks, and what is not known."""
+    ) -> tuple[set[Spot], set[Spot], set[Spot], bool, str]:
+        """What is wanted, finished, takes over another's result, whether the baseline lacks, and what is not known."""
+        names, least = (subject.model.name, subject.trait.name), self._session.experiment.least_scored
+        wanted = {spot for request in requests for spot in _unplanned(names, request)}
         if self._points is None:
-            return set(), set(), True, "the run store does not exist yet, so nothing is finished"
+            return wanted, set(), set(), True, "the run store does not exist yet, so nothing is finished"
         try:
             planner = Planner(self._session, subject.model, subject.trait, overrides)
             baseline = self._baselines.get(cell_key(planner.baseline().cell))
         except MissingPrerequisiteError as error:
-            return set(), set(), True, f"all to do, since cells have no vectors yet ({error})"
-        cells, note = _cells(planner, requests)
-        names, least = (subject.model.name, subject.trait.name), self._session.experiment.least_scored
+            return wanted, set(), set(), True, f"all to do, since cells have no vectors yet ({error})"
+        cells, without, note = _cells(planner, requests)
+        wanted = {spot for request in without for spot in _unplanned(names, request)}
+        wanted |= {_spot(names, one) for one in cells.values()}
         held = known_results(
             self._points,
             self._session.workload.alike,
@@ -278,23 +276,33 @@ class _Foresight:
         ahead.labels.update(_place(todo[key]) for key in todo.keys() - same.keys())
         done = {_spot(names, one) for key, one in cells.items() if held.has(key)}
         needs_baseline = baseline is None or not is_scored(baseline, least)
-        return done, {_spot(names, todo[key]) for key in same}, needs_baseline, note
+        return wanted, done, {_spot(names, todo[key]) for key in same}, needs_baseline, note
 
 
 def _has_baseline(plan: ConfirmPlan, cells: Sequence[Chosen]) -> bool:
     return any(cell_key(replace(one.cell, steering=None)) in plan.confirmed for one in cells)
 
 
-def _cells(planner: Planner, requests: Iterable[GridRequest]) -> tuple[dict[str, PlannedCell], str]:
-    """The cells that have vectors, and why the others have none."""
+def _cells(
+    planner: Planner, requests: Iterable[GridRequest]
+) -> tuple[dict[str, PlannedCell], list[GridRequest], str]:
+    """The cells that have vectors, the requests that have none, and why."""
     cells: dict[str, PlannedCell] = {}
+    without: list[GridRequest] = []
     notes: dict[str, None] = {}
     for request in requests:
         try:
             cells |= planner.cells([request])
         except MissingPrerequisiteError as error:
+            without.append(request)
             notes[str(error)] = None
-    return cells, f"cells without vectors count as to do ({'; '.join(notes)})" if notes else ""
+    return cells, without, f"cells without vectors count as to do ({'; '.join(notes)})" if notes else ""
+
+
+def _unplanned(names: tuple[str, str], request: GridRequest) -> Iterator[Spot]:
+    """The spots of a request whose vectors are not known; relative strengths stand for their coefficients."""
+    place = (*names, request.position, format_label(request.recipe))
+    return ((*place, *at) for at in product(request.layers, request.coefficients.values))
 
 
 def _place(planned: PlannedCell) -> tuple[str, str]:

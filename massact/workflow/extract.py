@@ -53,6 +53,7 @@ def calibrate_model(session: Session, parent: OpenRun, config: ModelConfig) -> C
             "kind": Kind.CALIBRATION,
             "model": asdict(model.identity),
             "chat_template": model.chat_template_digest,
+            **model.chat.key,
             "prompts": digest_texts(prompts),
             "max_new_tokens": settings.max_new_tokens,
             "n_top": settings.n_top,
@@ -277,7 +278,8 @@ def extraction_recipes(session: Session) -> tuple[Recipe, ...]:
     settings = session.experiment.extraction
     recipes = declared_recipes(settings.methods, settings.uniform_dims, settings.layer_dims)
     named = (parse_label(label) for phase in session.experiment.phases for label in phase.labels)
-    return tuple({format_label(recipe): recipe for recipe in (*recipes, *named)}.values())
+    made = (recipe for recipe in (*recipes, *named) if not recipe.is_imported)
+    return tuple({format_label(recipe): recipe for recipe in made}.values())
 
 
 def _extraction_cell(
@@ -303,7 +305,7 @@ def _extraction_cell(
         "labels": sorted(format_label(recipe) for recipe in extraction_recipes(session)),
     }
     if dataset.has_system_prompts:
-        fields["chat_template"] = model.chat_template_digest
+        fields |= {"chat_template": model.chat_template_digest, **model.chat.key}
     if settings.vetting is not None and judge is not None:
         fields["vetting"] = {**asdict(settings.vetting), "judge": asdict(judge)}
     return canonical_json(fields)

@@ -322,6 +322,8 @@ class _SamplePlace:
             place=self.name,
             role=role,
             judge=self.judge,
+            thinking=response.thinking,
+            is_answered=response.is_answered,
         )
 
 

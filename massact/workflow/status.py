@@ -12,6 +12,7 @@ from massact.config import Experiment
 from massact.domain import Group
 from massact.errors import MissingPrerequisiteError
 from massact.query import Answers
+from massact.query.groups import slices
 from massact.query.load import read_answers
 from massact.query.questions.confirmations import confirmations_of
 from massact.query.questions.gaps import ask_gaps
@@ -137,7 +138,7 @@ def _baselines(experiment: Experiment, answers: Answers) -> Iterator[Prerequisit
             what=f"baseline of {model.name}, {trait.name}",
             ok=is_whole,
             detail=_baseline_detail(row, is_whole=is_whole),
-            command=_command(experiment, "phase1"),
+            command=_command(experiment, experiment.phases[0].name if experiment.phases else "evaluate"),
         )
 
 
@@ -153,11 +154,15 @@ def _baseline_detail(row: EvaluationRow | None, *, is_whole: bool) -> str:
 
 def _phases(experiment: Experiment, answers: Answers) -> Iterator[Prerequisite]:
     rows = [row for row in ask_gaps.of(answers, experiment.coherence_floor).rows if row.is_current]
+    elsewhere = answers.currency.over(slices(answers.evaluations, answers.failures)).undeclared
     for phase in experiment.phases:
         groups = set(experiment.groups(phase.name))
         counts: Counter[str] = Counter(
-            row.status for row in rows if Group(row.model, row.trait, row.position, row.label) in groups
+            "missing" if (row.model, row.trait) in elsewhere else row.status
+            for row in rows
+            if Group(row.model, row.trait, row.position, row.label) in groups
         )
+        others = [pair for pair in elsewhere if any((g.model, g.trait) == pair for g in groups)]
         unrun = counts["missing"] + counts["failed"]
         yield Prerequisite(
             step=phase.name,
@@ -165,7 +170,8 @@ def _phases(experiment: Experiment, answers: Answers) -> Iterator[Prerequisite]:
             ok=counts["ok"] == len(groups),
             detail=", ".join(
                 f"{counts[status]} {status.replace('_', ' the ')}" for status in _STATUSES if counts[status]
-            ),
+            )
+            + "".join(f"; {model}, {trait}: evaluated in other settings alone" for model, trait in others),
             command=_command(experiment, phase.name if unrun else "gaps"),
             # a group below the floor was run: the phase did its part, `gaps` says what could still be tried
             is_ready=unrun == 0,

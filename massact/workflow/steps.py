@@ -10,7 +10,7 @@ from typing import Literal
 
 from massact.addresses import resolve_tracking_uri, shown_uri
 from massact.config import ModelConfig, TraitConfig
-from massact.domain import Recipe
+from massact.domain import Coefficients, Recipe
 from massact.errors import NothingToConfirmError
 from massact.labels import format_label, parse_layers
 from massact.names import file_name
@@ -51,7 +51,7 @@ class Request:
     positions: tuple[str, ...]
     layers: str
     """Layer specification; `massact.labels` reads it."""
-    coefficients: tuple[float, ...]
+    coefficients: Coefficients
     overrides: Overrides
 
 
@@ -116,7 +116,8 @@ def run_evaluate(session: Session, request: Request) -> Tally:
     """Evaluate the cells of a command line that the store does not hold yet."""
     layers = request_layers(session, request)
     vectors = StoredVectors(session, request.model, request.trait)
-    if PROJECT_RUN not in os.environ:  # which is there already, and is to say why it failed
+    # where there is a project's run already, that is to say why it failed
+    if PROJECT_RUN not in os.environ and not all(one.is_imported for one in request.recipes):
         for position in request.positions:
             vectors.check(position)
     params = {
@@ -125,7 +126,7 @@ def run_evaluate(session: Session, request: Request) -> Tally:
         "methods": ",".join(format_label(recipe) for recipe in request.recipes),
         "positions": ",".join(request.positions),
         "layers": request.layers,
-        "coefficients": ",".join(f"{c:g}" for c in request.coefficients),
+        "coefficients": str(request.coefficients),
     }
     with open_phase(session, "evaluate", None, params) as run:
         evaluator = Evaluator(session, run, request.model, request.trait, request.overrides)
@@ -187,7 +188,8 @@ def run_phases(session: Session, parent: OpenRun) -> Tally:
     run_calibrate(session, parent)
     run_extract(session, parent)
     tally = Tally()
-    for name in GRID_PHASES:
+    declared = {phase.name for phase in session.experiment.phases}
+    for name in (one for one in GRID_PHASES if one in declared):
         tally.add(run_grid_phase(session, name, parent))
     run_patterns(session, parent)
     return tally

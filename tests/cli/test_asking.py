@@ -85,7 +85,13 @@ def test_another_tools_runs_are_counted_in_a_note(store: str) -> None:
 
 
 def test_judges_are_filtered_and_never_mixed(store: str) -> None:
-    both = massact.best(TOY, tracking_uri=store, only=massact.Filters(labels=("probe",)))
+    probe = massact.Filters(labels=("probe",))
+    own = massact.best(TOY, tracking_uri=store, only=probe)
+    assert [(row.judge, row.delta) for row in own.rows if row.status == "ok"] == [("likelihood", 20.0)]
+    (note,) = [note for note in own.notes if "--all-settings" in note]
+    assert "1 evaluation in 1 other setting is left out" in note
+    assert "judge (other, likelihood)" in note
+    both = massact.best(TOY, tracking_uri=store, only=probe, all_settings=True)
     found = [(row.judge, row.delta) for row in both.rows if row.status == "ok"]
     assert sorted(found) == [("likelihood", 20.0), ("other", 90.0)]
     assert any("2 settings, answered separately and never mixed" in note for note in both.notes)

@@ -31,6 +31,8 @@ def _invoke(*arguments: str) -> Result:
         (["--coefficients", "8,nan"], "'nan' is not a number"),
         (["--coefficients", "8,0"], "coefficient 0 steers nothing: that is the baseline"),
         (["--coefficients", "8,1e13"], "not a number from -1e+12 to 1e+12"),
+        (["--coefficients", "relative:"], "'' is not a number"),
+        (["--coefficients", "relative:800"], "800 is no relative strength from -10 to 10"),
         (["--layers", "8-4"], "the range '8-4' runs backwards"),
         (["--max-new-tokens", "1000000000"], "the model reads 1024 tokens at most"),
         (["--store-timeout", "nan"], "'nan' is not a finite number"),

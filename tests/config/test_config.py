@@ -13,8 +13,11 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from massact.config import AdapterConfig, Experiment, LoadConfig, load_experiment
-from massact.domain import METHODS, Generation, Group
+from massact.config import AdapterConfig, ChatConfig, Experiment, LoadConfig, VectorConfig, load_experiment
+from massact.config.parse import parse_coefficients
+from massact.config.values import declared_by
+from massact.data.traits import load_prompts
+from massact.domain import METHODS, Coefficients, Generation, Group
 from massact.errors import ConfigError, UsageError
 from massact.labels import check_layers, normalise_label, parse_layers
 
@@ -78,7 +81,7 @@ def test_clean_before_runs_the_plans_layers_and_coefficients() -> None:
     experiment = load_experiment(PLAN)
     large, small = experiment.models
     grids = [experiment.phase("phase2").grid(model) for model in (large, small)]
-    assert grids[0].coefficients == (800, 1000, 1200, 1500, 2000)
+    assert grids[0].coefficients.values == (800, 1000, 1200, 1500, 2000)
     assert parse_layers(grids[0].layers, 34) == tuple(range(10, 21))
     assert parse_layers(grids[1].layers, 26) == tuple(range(7, 16))
     assert experiment.phase("phase1").grid(large) == large.grid
@@ -92,7 +95,7 @@ def test_a_shipped_grid_stays_within_the_coherent_range(file: Path) -> None:
         assert model.coefficient_range is not None
         low, high = model.coefficient_range
         for phase in experiment.phases:
-            assert all(low <= abs(c) <= high for c in phase.grid(model).coefficients)
+            assert all(low <= abs(c) <= high for c in phase.grid(model).coefficients.values)
 
 
 def test_the_toy_file_needs_nothing_from_outside() -> None:
@@ -158,7 +161,7 @@ def test_what_may_be_left_out_has_its_default(tmp_path: Path) -> None:
     model = experiment.models[0]
     assert (model.load, model.coefficient_range) == (LoadConfig(), None)
     assert (model.base.revision, model.instruct.revision) == ("v1", None)
-    assert (model.grid.layers, model.grid.coefficients) == ("3", (-5.0, 0.5))
+    assert (model.grid.layers, model.grid.coefficients.values) == ("3", (-5.0, 0.5))
     assert (experiment.coherence_floor, experiment.subset, experiment.description) == (68.0, 0, "")
     assert experiment.extraction.max_new_tokens == 7  # what the longest window reads
     assert (experiment.extraction.validation_split, experiment.extraction.layer_dims) == (0.1, (1, 2, 3))
@@ -166,6 +169,57 @@ def test_what_may_be_left_out_has_its_default(tmp_path: Path) -> None:
     assert experiment.generation == Generation(20, 0.0, 0)
     assert experiment.phases[0].models == ("gemma",)
     assert experiment.traits[0].direction == "negative"
+
+
+def test_coefficients_may_be_relative_strengths_of_which_each_vector_has_its_own(tmp_path: Path) -> None:
+    file = _written(tmp_path, SMALL.replace("[-5, 0.5]", "{relative: [0.2, -.75]}"))
+    grid = load_experiment(file).models[0].grid
+    assert grid.coefficients == Coefficients((0.2, -0.75), is_relative=True)
+    assert str(grid.coefficients) == "relative:0.2,-0.75"
+    assert parse_coefficients("relative:0.2,-0.75,0.2") == grid.coefficients
+    # a unit vector without massive dims where the stream is 83 long: 16.6 and -62.25, in three digits
+    assert grid.coefficients.of(1 / 83) == (16.6, -62.2)
+    assert Coefficients((0.2, -0.75)).of(1 / 83) == (0.2, -0.75)
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("{relative: []}", "coefficients.relative: an empty list is not a list of at least one element"),
+        ("{relative: [30]}", "coefficients.relative[0]: 30 is not a number from -10 to 10"),
+        ("{relative: [0]}", "coefficients.relative[0]: coefficient 0 steers nothing"),
+        ("{relativ: [1]}", "the key 'relative' is missing; is it meant by 'relativ' in line 8?"),
+        ("{relative: [1], of: layer}", "coefficients.of: unknown key. Allowed here: relative"),
+    ],
+)
+def test_relative_strengths_that_cannot_be_meant_are_refused(written: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        load_experiment(_written(tmp_path, SMALL.replace("[-5, 0.5]", written)))
+
+
+def test_vectors_of_other_tools_are_methods_that_a_phase_may_name(tmp_path: Path) -> None:
+    told = """
+vectors:
+  imported_lab: {file: ./lab.gguf, layer_shift: -1}
+  imported_two: [{file: a.pt, model: gemma, layer: 3}, {file: b.pt, trait: warmth, index: 7}]
+"""
+    text = SMALL.replace("labels: [", "labels: [imported_lab, imported_two_top1, ", 1) + told
+    experiment = load_experiment(_written(tmp_path, text))
+    assert experiment.vectors == (
+        VectorConfig("imported_lab", "./lab.gguf", layer_shift=-1),
+        VectorConfig("imported_two", "a.pt", model="gemma", layer=3),
+        VectorConfig("imported_two", "b.pt", trait="warmth", index=7),
+    )
+    assert {"imported_lab", "imported_two_top1"} < set(experiment.phase("phase1").labels)
+    for wrong, said in (
+        ("imported_other", "imported_lab: name its file under the key 'vectors'"),
+        ("lab", "call it imported_NAME"),
+        ("imported_lab_top1", "call it imported_NAME"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            load_experiment(_written(tmp_path, text.replace("  imported_lab: {", f"  {wrong}: {{")))
+    with pytest.raises(ConfigError, match="is of 'other', which the file does not declare"):
+        load_experiment(_written(tmp_path, text.replace("model: gemma, layer", "model: other, layer")))
 
 
 def test_how_a_model_is_loaded(tmp_path: Path) -> None:
@@ -184,6 +238,40 @@ def test_how_a_model_is_loaded(tmp_path: Path) -> None:
     assert model.instruct.adapter == AdapterConfig("me/lora", "v2")
     assert experiment.resolve_adapter(model.base) == AdapterConfig(str(tmp_path / "lora"))
     assert experiment.resolve_adapter(model.instruct) == model.instruct.adapter
+
+
+@pytest.mark.parametrize(
+    ("line", "chat"),
+    [
+        ("thinking: off", ChatConfig("off")),
+        ("thinking: on", ChatConfig("on")),
+        ('thinking: "off"', ChatConfig("off")),
+        ("thinking: 0", ChatConfig("0")),
+        ("template_arguments: {}", ChatConfig()),
+        (
+            "template_arguments: {b: low, a: [1, true, {c: .5}]}",
+            ChatConfig(None, '{"a":[1,true,{"c":0.5}],"b":"low"}'),
+        ),
+        ("thinking: -1", "thinking: -1 is not allowed; write off, on or a number of tokens"),
+        ("thinking: yes please", "thinking: 'yes please' is not allowed"),
+        ("template_arguments: 3", "template_arguments: 3 is not a section"),
+        ("template_arguments: {a: 2024-01-01}", "template_arguments.a: 2024-01-01 is not a text"),
+        ("template_arguments: {a: .nan}", "template_arguments.a: .* is not a number"),
+        (f"template_arguments: {{a: {'x' * 1000}}}", "takes 1008 characters as JSON; 1000 are the most"),
+    ],
+)
+def test_how_a_model_is_asked(line: str, chat: ChatConfig | str, tmp_path: Path) -> None:
+    file = _written(tmp_path, SMALL.replace("    layers: 3\n", f"    {line}\n    layers: 3\n"))
+    if isinstance(chat, ChatConfig):
+        experiment = load_experiment(file)
+        assert experiment.models[0].load == LoadConfig(chat=chat)
+        declared = declared_by(experiment).setting
+        assert declared is not None
+        said = (chat.thinking, chat.template_arguments)
+        assert declared.chats == ({} if chat == ChatConfig() else {experiment.models[0].name: said})
+    else:
+        with pytest.raises(ConfigError, match=chat):
+            load_experiment(file)
 
 
 def test_labels_and_positions_are_kept_in_their_one_spelling(tmp_path: Path) -> None:
@@ -494,7 +582,7 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     "names nothing": (
         '    base: {variant: base, model: "toy:gemma-3-base"}',
         "    base: {}",
-        ["models.toy-gemma-3.base", "'variant' is missing"],
+        ["models.toy-gemma-3.base", "'model' is missing"],
     ),
     "a tag that does not fit": (
         "subset: 0 ",
@@ -707,24 +795,13 @@ REQUIRED = (
     "name",
     "traits",
     "models",
-    "calibration",
-    "extraction",
-    "generation",
     "judge",
-    "phases",
     "traits.refusal.dataset",
-    "models.toy-gemma-3.base",
     "models.toy-gemma-3.instruct",
     "models.toy-gemma-3.layers",
     "models.toy-gemma-3.coefficients",
-    "models.toy-gemma-3.base.variant",
     "models.toy-gemma-3.instruct.model",
-    "calibration.prompts",
-    "extraction.positions",
-    "generation.max_new_tokens",
-    "phases.phase1",
     "phases.phase2.labels",
-    "phases.phase3.positions",
 )
 
 
@@ -756,7 +833,7 @@ NUMBERS = {
 @pytest.mark.parametrize("text", NUMBERS)
 def test_a_number_is_read_as_people_mean_it(tmp_path: Path, text: str) -> None:
     experiment = load_experiment(_written(tmp_path, SMALL.replace("[-5, 0.5]", f"[{text}]")))
-    assert experiment.models[0].grid.coefficients == (NUMBERS[text],)
+    assert experiment.models[0].grid.coefficients.values == (NUMBERS[text],)
 
 
 @pytest.mark.parametrize("key", ["questions", "description"])
@@ -767,6 +844,80 @@ def test_no_value_is_nothing_where_nothing_is_the_default(tmp_path: Path, key: s
     else:
         with pytest.raises(ConfigError, match="is missing its value"):
             load_experiment(file)
+
+
+LEAST = """
+name: least
+traits: {warmth: {dataset: ./warmth}}
+models:
+  small: {instruct: {model: ./small}, layers: 3, coefficients: [5]}
+judge: likelihood
+"""
+
+
+def test_a_grid_of_one_label_needs_no_more_than_it_takes(tmp_path: Path) -> None:
+    experiment = load_experiment(_written(tmp_path, LEAST))
+    (model,) = experiment.models
+    assert model.base == model.instruct
+    assert model.instruct.name == "instruct"
+    assert experiment.phases == experiment.groups() == ()
+    assert (experiment.extraction.positions, experiment.extraction.max_new_tokens) == (("response[:5]",), 5)
+    assert experiment.generation == Generation(64)
+    assert len(load_prompts(experiment.calibration.prompts)) >= 50
+    one = load_experiment(_written(tmp_path, LEAST + "phases: {phase2: {labels: [probe]}}\n"))
+    assert one.groups() == (Group("small", "warmth", "response[:5]", "probe"),)
+    with pytest.raises(UsageError, match="declares no phase 'phase1'; it declares phase2"):
+        one.phase("phase1")
+
+
+def test_no_cleaning_of_a_kind_need_be_asked_for(tmp_path: Path) -> None:
+    text = LEAST + "extraction: {layer_dims: [], uniform_dims: []}\n"
+    extraction = load_experiment(_written(tmp_path, text)).extraction
+    assert (extraction.layer_dims, extraction.uniform_dims) == ((), ())
+
+
+def test_every_fault_of_a_file_is_told_at_once_by_line(tmp_path: Path) -> None:
+    text = """\
+name: 12
+traits:
+  warmth: {datset: ./warmth, direction: up}
+models:
+  small:
+    instruct: {revision: no}
+    layers: 9-3
+    coefficients: [5, 010, 0, 5]
+    coefficient_range: [3, 1]
+    layers: 4
+extraction: {positions: ["response[:3]", "answer[:5]"], methods: [prob], seed: -1}
+phases:
+  phase1: {labels: [prob, probe, probe], positions: ["response[:9]"], models: [large]}
+  phase9: {}
+"""
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(_written(tmp_path, text))
+    faults = [line.partition(", line ")[2] for line in str(caught.value).split("\n")]
+    assert [fault.split(": ")[:2] for fault in faults] == [
+        ["1", "name"],
+        ["1", "the file"],
+        ["3", "traits.warmth"],
+        ["3", "traits.warmth.direction"],
+        ["3", "traits.warmth.datset"],
+        ["6", "models.small.instruct"],
+        ["6", "models.small.instruct.revision"],
+        ["8", "models.small.coefficients[1]"],
+        ["8", "models.small.coefficients[2]"],
+        ["8", "models.small.coefficients[3]"],
+        ["9", "models.small.coefficient_range"],
+        ["10", "models.small"],
+        ["11", "extraction.positions[1]"],
+        ["11", "extraction.methods[0]"],
+        ["11", "extraction.seed"],
+        ["13", "phases.phase1.labels[0]"],
+        ["13", "phases.phase1.labels[2]"],
+        ["14", "phases.phase9"],
+    ]
+    assert "the key 'judge' is missing" in faults[1]
+    assert "the key 'layers' stands twice" in faults[11]
 
 
 def test_the_faults_of_all_sections_are_told_at_once(tmp_path: Path) -> None:
@@ -918,9 +1069,9 @@ def _check(experiment: Experiment) -> None:
     grids += [grid for phase in experiment.phases for _, grid in phase.grids]
     for grid in grids:
         assert check_layers(grid.layers) == grid.layers
-        assert grid.coefficients
-        assert all(isinstance(c, float) and math.isfinite(c) for c in grid.coefficients)
-        assert len(set(grid.coefficients)) == len(grid.coefficients)
+        assert grid.coefficients.values
+        assert all(isinstance(c, float) and math.isfinite(c) for c in grid.coefficients.values)
+        assert len(set(grid.coefficients.values)) == len(grid.coefficients)
     names = {model.name for model in experiment.models}
     for phase in experiment.phases:
         assert set(phase.models) <= names
@@ -929,7 +1080,7 @@ def _check(experiment: Experiment) -> None:
     assert set(experiment.extraction.methods) <= set(METHODS)
     assert all(n == "all" or (isinstance(n, int) and n > 0) for n in experiment.extraction.uniform_dims)
     assert experiment.generation.max_new_tokens > 0
-    assert experiment.groups()
+    assert all(group.label for group in experiment.groups())
 
 
 @pytest.mark.slow

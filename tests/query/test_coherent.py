@@ -1,19 +1,23 @@
 """How sure it is that an evaluation is truly coherent, and answers that ask for such alone."""
 
 from dataclasses import replace
+from inspect import signature
 
 import numpy as np
 import pytest
 from scipy.stats import norm
 
+from massact import curve
+from massact.api import names, question
 from massact.domain import Group
+from massact.errors import UsageError
 from massact.query import Answers, ask_best, ask_compare, ask_gaps
 from massact.query.groups import slices, strata
 from massact.query.stats.coherent import Coherences, chances_of, coherent_chances
 from massact.query.stats.paired import QuestionScores
 from massact.store.read.base import Stored
-from massact.store.schema import EvaluationRow, Scores
-from tests.support.store_fixtures import answers_of, evaluated
+from massact.store.schema import EvaluationRow, Scores, Tag, encode_scores
+from tests.support.store_fixtures import EXPERIMENT, Filler, answers_of, evaluated, point_tags
 
 FLOOR = 68.0
 BASE = (10.0, 12.0, 11.0, 11.0)
@@ -115,19 +119,18 @@ def test_a_best_carries_its_chance_and_a_note_says_where_it_is_low() -> None:
 
 
 def test_a_surer_best_can_be_asked_for() -> None:
-    answer = ask_best.of(answers(*GRID), FLOOR, floor_confidence=0.9)
-    (row,) = answer.rows
+    every, notes = answers(*GRID).surely_coherent(FLOOR, 0.9)
+    (row,) = ask_best.of(every, FLOOR).rows
     assert (row.coefficient, row.delta) == (100, 20)
-    assert (
-        "1 evaluation is at or above the floor with a chance below 0.9: not counted as coherent"
-        in answer.notes
+    assert notes == (
+        "1 evaluation is at or above the floor with a chance below 0.9: not counted as coherent",
     )
 
 
 def test_a_group_of_doubtful_cells_alone_is_a_gap() -> None:
     every = answers(LUCKY, BROKEN)
     assert ask_gaps.of(every, FLOOR).rows[0].status == "ok"
-    row = ask_gaps.of(every, FLOOR, floor_confidence=0.9).rows[0]
+    row = ask_gaps.of(every.surely_coherent(FLOOR, 0.9)[0], FLOOR).rows[0]
     assert row.status == "below_floor"
     assert row.nearest_miss is not None
     assert row.nearest_miss.coherence_mean == 71.25, "its figure is shown as it is"
@@ -135,18 +138,39 @@ def test_a_group_of_doubtful_cells_alone_is_a_gap() -> None:
 
 
 def test_compare_asks_for_it_too() -> None:
-    other = cell("mean_diff", 100, 25, 91, 92, 90, 93)
-    every = answers(*GRID, other)
+    others = [cell("mean_diff", c, d, 91, 92, 90, 93) for c, d in ((100, 25), (200, 25))]
+    every = answers(*GRID, *others)
     usual, sure = (
-        ask_compare.of(every, FLOOR, pairs=[("probe", "mean_diff")], floor_confidence=chance).rows[0]
+        ask_compare.of(every.surely_coherent(FLOOR, chance)[0], FLOOR, pairs=[("probe", "mean_diff")]).rows[0]
         for chance in (0.5, 0.9)
     )
     assert (usual.difference, sure.difference) == (5, -5)
 
 
+def test_every_question_at_a_floor_takes_it(uri: str) -> None:
+    filler = Filler(uri)
+    for index, (one, scores) in enumerate(
+        (cell("mean_diff", 100, 20, 90, 92, 88, 94), cell("mean_diff", 200, 30, 100, 45, 100, 40))
+    ):
+        tags = {**point_tags(one.row), Tag.SCORES.value: encode_scores(scores) or ""}
+        filler.run(str(index), "0", tags=tags)
+    steps = {
+        chance: [
+            row.best for row in curve(EXPERIMENT, tracking_uri=uri, floor_confidence=chance).rows if row.best
+        ]
+        for chance in (None, 0.9)
+    }
+    assert [best.coefficient for best in steps[None]] == [200]
+    assert [best.coefficient for best in steps[0.9]] == [100]
+    for name in names():
+        takes = "floor_confidence" in signature(question(name)).parameters
+        assert takes != bool(question(name).traits.no_floor), name
+    with pytest.raises(UsageError, match=r"floor_confidence 1\.5: it runs from 0 to 1"):
+        curve(EXPERIMENT, tracking_uri=uri, floor_confidence=1.5)
+
+
 def test_an_even_chance_leaves_answers_as_they_are() -> None:
     every = answers(*GRID)
-    assert ask_gaps.of(every, FLOOR, floor_confidence=0.5) == ask_gaps.of(every, FLOOR)
     assert every.surely_coherent(FLOOR, 0.5) == (every, ())
 
 

@@ -1,7 +1,10 @@
 """The one rule of which setting is current: `gaps`, `best`, the report and the store's own record keep to it."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 import massact
 from massact.config.values import declared_by
@@ -11,7 +14,8 @@ from massact.query.groups import Currency, slices
 from massact.report.evidence import Evidence, Place
 from massact.store.read.base import Stored
 from massact.store.schema import DeclaredSetting, EvaluationRow, decode_declared, encode_declared
-from tests.support.report_rows import experiment, row
+from massact.workflow.status import list_prerequisites
+from tests.support.report_rows import experiment, report_input, row, scored
 from tests.support.store_fixtures import answers_of, evaluated, evaluation_row, stored
 
 FLOOR = 68.0
@@ -69,6 +73,88 @@ def test_where_nothing_was_run_as_the_file_says_the_last_setting_counts_and_is_s
         "gemma, refusal: nothing was evaluated in the setting that the experiment file declares; what was run last is "
         "taken for current",
     )
+
+
+def test_an_answer_is_in_the_files_own_setting_and_counts_what_it_leaves_out() -> None:
+    rows = [evaluated("probe"), odd(), odd("mean_diff")]
+    both = answers_of(rows, groups=(PROBE,), currency=Currency(SETTING))
+    own, notes = both.in_current_setting()
+    assert [(point.setting, point.label) for point in own.evaluations] == [("setting-1", "probe")]
+    assert notes == (
+        "gemma, refusal: 2 evaluations in 1 other setting are left out, --all-settings answers all; they differ "
+        "in max_new_tokens (16, 64)",
+    )
+    # what labels are set beside is of the setting too, whatever is shown
+    shown, _ = both.only(Filters(labels=("probe",))).in_current_setting()
+    assert {point.setting for point in shown.side_by_side} == {"setting-1"}
+    # without a file no setting is the file's
+    undeclared, notes = answers_of(rows).in_current_setting()
+    assert (len(undeclared.evaluations), notes) == (3, ())
+
+
+def test_the_baseline_of_a_setting_is_the_one_that_its_evaluations_are_against() -> None:
+    used = stored(evaluation_row(key="baseline", layer=None, direction=None, question_set="q"))
+    newer = stored(
+        evaluation_row(key="other questions", layer=None, direction=None, question_set="r"), run_id="r2"
+    )
+    answers = replace(
+        answers_of([evaluated("probe", baseline_key="baseline")], currency=Currency(SETTING)),
+        baselines={one.row.key: one for one in (used, newer)},
+    )
+    assert [one.key for one in answers.current_baselines] == ["baseline"]
+    # what was evaluated in another setting alone lends its baseline to nothing
+    elsewhere = replace(answers, evaluations=Evaluations.of([odd(baseline_key="baseline")]))
+    assert [one.key for one in elsewhere.current_baselines] == ["other questions"]
+
+
+def test_the_status_of_a_phase_is_that_of_the_files_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    declared = experiment()
+    rows = [
+        scored(
+            50.0,
+            90.0,
+            model=one.model,
+            trait=one.trait,
+            position=one.position,
+            label=one.label,
+            judge="other",
+        )
+        for one in declared.groups("phase2")
+    ]
+    answers = replace(report_input(rows).answers, currency=Currency(declared_by(declared).setting))
+    monkeypatch.setattr("massact.workflow.status.read_answers", lambda *_: answers)
+    store: Any = SimpleNamespace(stages=lambda *_: [], phases=lambda _: [])
+    (phase,) = [one for one in list_prerequisites(declared, store) if one.step == "phase2"]
+    assert not phase.ok
+    assert phase.blocks
+    assert f"{len(rows)} missing; toy-gemma-2, refusal: evaluated in other settings alone" in phase.detail
+
+
+@pytest.mark.parametrize(
+    ("declared", "holds"),
+    [
+        (None, {None, "off", "always"}),  # what the chat template comes to by itself
+        (("off", None), {None, "off"}),
+        (("on", None), {"on", "always"}),
+        (("64", None), {"64"}),
+    ],
+)
+def test_whether_a_model_thinks_decides(declared: tuple[str, None] | None, holds: set[str | None]) -> None:
+    setting = SETTING if declared is None else replace(SETTING, chats={"gemma": declared})
+    found = {
+        thinking
+        for thinking in (None, "off", "on", "always", "64", "65")
+        if setting.holds(evaluation_row(thinking=thinking))
+    }
+    assert found == holds
+    assert not setting.holds(evaluation_row(thinking="off", template_arguments='{"a":1}'))
+
+
+def test_arguments_of_a_chat_template_decide_and_may_be_the_switch() -> None:
+    arguments = '{"enable_thinking":true}'
+    setting = replace(SETTING, chats={"gemma": (None, arguments)})
+    assert setting.holds(evaluation_row(thinking="on", template_arguments=arguments))
+    assert not setting.holds(evaluation_row(thinking="on"))
 
 
 def test_everything_that_a_file_tells_decides() -> None:

@@ -47,7 +47,63 @@ def test_a_comparison_is_between_bests() -> None:
     )
     assert row.best_a is not None
     assert row.best_a.coefficient == 1000
-    assert (row.same_vector, row.warnings) == (None, ())
+    assert row.same_vector is None
+    assert row.warnings == (
+        "compared at unequal coefficients, over 2 of 2 evaluations of probe_preclean, 1 of 1 evaluations of "
+        "probe_cleaned",
+    )
+
+
+def test_labels_are_compared_over_the_cells_that_both_have() -> None:
+    # a best of 24 evaluations on four layers against one of three on one: one and the same vector
+    wide = [
+        evaluated("mean_diff_cleaned", layer, coefficient, delta=layer + coefficient / 100)
+        for layer in (10, 15, 20, 25)
+        for coefficient in (400, 800, 1000, 1200, 1600, 2000)
+    ]
+    narrow = [evaluated("mean_diff_preclean", 15, c, delta=15 + c / 100) for c in (800, 1000, 1200)]
+    pair = ("mean_diff_preclean", "mean_diff_cleaned")
+    answer = ask_compare.of(answers_of([*wide, *narrow]), FLOOR, pairs=[pair])
+    (row,) = answer.rows
+    assert row.best_a is not None
+    assert row.best_b is not None
+    assert (row.best_a.delta, row.best_b.delta, row.difference) == (27.0, 27.0, 0.0)
+    words = (
+        "compared over 3 of 24 evaluations of mean_diff_cleaned without its best (+45.0 at layer 25, 2000)"
+    )
+    assert row.warnings == (words,)
+    assert any(note.endswith(words) for note in answer.notes)
+    # relative strengths that were declared as one are one cell, whatever the coefficients
+    strong = [evaluated("probe", 15, c, delta=1.0, relative_strength=c / 1002) for c in (801, 1001)]
+    near = [evaluated("probe_top1", 15, c, delta=2.0, relative_strength=c / 2000) for c in (1597, 2999)]
+    (row,) = ask_compare.of(answers_of([*strong, *near]), FLOOR, pairs=[("probe", "probe_top1")]).rows
+    assert (row.best_a and row.best_a.coefficient, row.best_b and row.best_b.coefficient) == (801, 1597)
+    assert "1 of 2 evaluations of probe" in row.warnings[0]
+
+
+def test_labels_without_a_layer_in_common_are_not_compared() -> None:
+    row = comparison(evaluated("probe", 12, delta=50.0), evaluated("mean_diff", 15))
+    assert (row.difference, row.better, row.status_a, row.status_b) == (None, None, "ok", "ok")
+    assert row.best_a is not None
+    assert row.best_a.delta == 50.0
+    assert row.warnings == (
+        "not compared: not all are coherent at layers that all have (probe at layer 12, mean_diff at layer 15)",
+    )
+
+
+def test_a_cleaning_curve_runs_over_the_cells_that_all_steps_have() -> None:
+    rows = [evaluated("mean_diff", 15, c, delta=c / 50) for c in (800, 1000)]
+    rows += [evaluated("mean_diff_top1", layer, 1000, delta=layer) for layer in (15, 20)]
+    rows.append(evaluated("mean_diff_top2", 15, 800, coherence_mean=10.0))  # has no best to compare
+    answer = ask_curve.of(answers_of(rows), FLOOR, method="mean_diff")
+    assert [(row.label, row.best.delta) for row in answer.rows if row.best] == [
+        ("mean_diff", 20.0),
+        ("mean_diff_top1", 15.0),
+    ]
+    assert answer.notes == (
+        "gemma, refusal, response[:5]: the steps are compared over 1 of 2 evaluations of mean_diff, 1 of 2 evaluations "
+        "of mean_diff_top1 without its best (+20.0 at layer 20, 1000)",
+    )
 
 
 def test_the_better_of_a_negative_direction_is_the_smaller() -> None:
@@ -72,7 +128,9 @@ def test_mean_diff_cleaned_before_and_after_is_one_direction_by_algebra() -> Non
     for other in ("mean_diff_top2", "mean_diff_postclean_la2", "probe_cleaned", "mean_diff_preclean_u2"):
         assert comparison(evaluated("mean_diff_preclean"), evaluated(other)).same_vector is None
     assert comparison(evaluated("probe_preclean"), evaluated("probe_cleaned")).same_vector is None
-    row = comparison(evaluated("mean_diff_preclean", 14), evaluated("mean_diff_cleaned", 15, delta=30.0))
+    deltas = {"mean_diff_preclean": (20.0, 10.0), "mean_diff_cleaned": (10.0, 30.0)}
+    rows = [evaluated(label, 14 + i, delta=some[i]) for label, some in deltas.items() for i in (0, 1)]
+    (row,) = ask_compare.of(answers_of(rows), FLOOR, pairs=[tuple(deltas)]).rows  # type: ignore[list-item]
     assert (row.same_vector, row.difference) == (f"{same} at every layer", -10.0)
     assert row.better is None, "noise alone decides at which layer one vector has its best"
 
@@ -92,9 +150,9 @@ def test_equal_digests_and_cosines_tell_one_vector() -> None:
 
 
 def test_an_unfair_comparison_is_warned_of() -> None:
-    row = comparison(
-        evaluated("probe", 12, coherence_mean=70.0), evaluated("mean_diff", 15, coherence_mean=73.1)
-    )
+    rows = [evaluated("probe", 12, coherence_mean=70.0), evaluated("mean_diff", 15, coherence_mean=73.1)]
+    rows += [evaluated("probe", 15, delta=0.0), evaluated("mean_diff", 12, delta=0.0)]
+    (row,) = ask_compare.of(answers_of(rows), FLOOR, pairs=[("probe", "mean_diff")]).rows
     assert row.warnings == (
         "the bests lie at different layers: 12 and 15",
         "coherence differs by 3.1 points: 70.0 and 73.1",
@@ -117,7 +175,7 @@ def test_what_must_not_be_missed_is_in_the_notes() -> None:
     )
     rows[1] = evaluated("mean_diff_cleaned", coefficient=1500.0)
     notes = ask_compare.of(answers_of(rows), FLOOR, pairs=[pair]).notes
-    assert notes[1].endswith("what differs is the coefficient (1000 and 1500) and noise")
+    assert notes[-1].endswith("what differs is the coefficient (1000 and 1500) and noise")
 
 
 def test_a_side_without_a_best_gives_no_difference() -> None:

@@ -9,9 +9,10 @@ import massact
 from massact.domain import Group
 from massact.query import Answers, Evaluations, Filters, ask_best, ask_compare
 from massact.query.groups import slices, strata
-from massact.query.questions.compare import ComparisonRow, at_matched_coherence
+from massact.query.questions.compare import ComparisonRow
 from massact.query.questions.sensitivity import HalvesRow, halves
 from massact.query.rows import Point
+from massact.query.stats.like_coherence import at_matched_coherence
 from massact.query.stats.paired import QuestionScores
 from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow, Scores
@@ -214,6 +215,7 @@ def test_like_coherence_is_asked_about_where_the_gap_is_more_than_noise() -> Non
     def pair(coherences: tuple[float, ...]) -> ComparisonRow:
         grid = [
             scored("probe", 1000, noisy(20, step=1.0), coherence=90.0),
+            scored("probe", 1500, noisy(0, step=1.0), coherence=80.0),
             scored("mean_diff", 1500, noisy(30, step=1.0, shift=3), coherence=80.0),
             scored("mean_diff", 1000, noisy(20, step=1.0, shift=5), coherence=90.0),
             scored("mean_diff", 500, noisy(10, step=1.0, shift=5), coherence=100.0),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from massact.domain import Coefficients
 from massact.query import Answers, Evaluations
 from massact.report import style
 from massact.report.coefficients import RelativeStrength
@@ -60,6 +61,25 @@ def test_a_heat_map_crosses_out_what_is_below_the_floor_and_frames_the_best() ->
     assert [tick.get_text() for tick in panel.get_yticklabels()] == ["2", "3"]
     # the page's content policy lets no image in, so a bar of colours must be drawn as shapes
     assert "<image" not in style.save_svg(figure)
+
+
+def test_a_grid_of_relative_strengths_is_drawn_over_them() -> None:
+    (given,) = (one for one in experiment().models if one.name == PLACE.model)
+    grid = replace(given.grid, coefficients=Coefficients((0.5, 1.0), is_relative=True))
+    models = (replace(given, grid=grid), *experiment().models[1:])
+    cells = ((2, 8.31, 0.4995), (2, 16.6, 1.001), (3, 20.0, 0.5), (3, 26.0, 0.65))
+    rows = [
+        scored(60.0 + layer, 95.0, layer=layer, coefficient=c, relative_strength=strength)
+        for layer, c, strength in cells
+    ]
+    figure = drawing(
+        HeatMap(report_input(rows, experiment=replace(experiment(), models=models)), PLACE, ["probe"])
+    )
+    assert figure is not None
+    panel = figure.axes[0]
+    assert panel.get_xlabel() == "relative strength"
+    assert [tick.get_text() for tick in panel.get_xticklabels()] == ["0.5", "0.65", "1"]
+    assert len(panel.collections[0].get_paths()) == 4
 
 
 def test_the_words_of_a_heat_map_have_its_numbers() -> None:

@@ -14,8 +14,10 @@ from massact.query import Answers, Evaluations
 from massact.query.questions.compare import ComparisonRow
 from massact.query.stats.paired import QuestionScores
 from massact.report import page, style
-from massact.report.before_after import before_after_table, comparison_verdict
+from massact.report.before_after import BeforeAfter, before_after_table, comparison_verdict
+from massact.report.checks import top2_shape
 from massact.report.coefficients import coefficients_section
+from massact.report.curve import cleaning_curves, curve_section
 from massact.report.evidence import Evidence
 from massact.report.page import Report, build_report
 from massact.report.results import best_section, gap_matrix
@@ -190,8 +192,46 @@ def test_bests_at_different_layers_of_one_vector_are_noise_too() -> None:
     ]
     assert "same direction by algebra at every layer" in str(before_after_table(evidence(rows)).rows)
     probes = [scored(28.3, 71.0, label="probe_cleaned"), scored(19.2, 70.0, label="probe_preclean", layer=3)]
-    assert "after ahead by 9.1" in str(before_after_table(evidence(probes)).rows)
-    assert "different layers" in str(before_after_table(evidence(probes)).rows)
+    assert "cannot say: not compared: not all are coherent at layers" in str(
+        before_after_table(evidence(probes)).rows
+    )
+
+
+def test_one_vector_is_not_ahead_of_itself_for_having_more_evaluations() -> None:
+    layers, coefficients = (2, 3, 4, 5), (4.0, 8.0, 12.0, 16.0, 20.0, 24.0)
+    wide = [
+        scored(layer * 10 + c, 90.0, label=label, layer=layer, coefficient=c)
+        for label in ("probe_cleaned", "probe_top1", "probe_top2", "probe_top3", "probe")
+        for layer in layers
+        for c in coefficients
+    ]
+    narrow = [
+        scored(20 + c, 90.0, label=label, layer=2, coefficient=c)
+        for label in ("probe_preclean", "probe_top5")
+        for c in (8.0, 12.0, 16.0)
+    ]
+    found = evidence([*wide, *narrow])
+    row = next(row for row in before_after_table(found).rows if row[1].text == "probe_preclean")
+    texts = [cell.text for cell in row]
+    assert texts[2:6] == ["+36.0 @ 90", "+36.0 @ 90", "+36.0 @ 90", "tied"], "not after ahead by 38"
+    assert "3 of 24 evaluations of probe_cleaned without its best (+74.0 at layer 5, 24)" in texts[6]
+    assert "probe_cleaned +36.0" in BeforeAfter(found).alt()
+    curve = next(
+        one
+        for one in cleaning_curves(found)
+        if one.place.position == "response[:5]" and one.place.model == "toy-gemma-3"
+    )
+    assert {row.best.delta for rows in curve.lines.values() for row in rows if row.best} == {36.0}
+    section = curve_section(found)
+    assert {cell.text for row in section.tables[0].rows for cell in row[1:] if "@" in cell.text} == {
+        "+36.0 @ 90"
+    }
+    assert "the steps are compared over 3 of 24 evaluations of probe" in section.bullets[0]
+    assert top2_shape(found, curve.place, "probe") == "top-1, top-2 and top-3 are tied at +36.0"
+    # and without any layer in common nothing is said to be ahead
+    apart = evidence([one for one in wide if one.row.layer != 2] + narrow)
+    assert "cannot say: not compared" in str(before_after_table(apart).rows)
+    assert top2_shape(apart, curve.place, "probe") is None
 
 
 def test_measured_cosine_outweighs_algebra() -> None:

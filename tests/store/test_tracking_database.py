@@ -8,6 +8,7 @@ import shutil
 import signal
 import sqlite3
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from massact.service.preparing import set_up
 from massact.store.databases import TESTED_SCHEMAS, is_absent
 from massact.store.read import open_store
 from massact.store.write.client import connect
-from massact.store.write.database import _head
+from massact.store.write.database import _LOCK_NUMBER, _head
 from massact.store.write.run_writer import open_writer
 from massact.store.write.tracker import Tracker
 from tests.support.postgres_server import PostgresServer
@@ -290,6 +291,27 @@ def test_postgresql_that_was_cut_off_after_its_first_tables_is_completed(postgre
     engine.dispose()
     with pytest.raises(UnusableStoreError, match="massact serve --upgrade"):
         Tracker(uri, "study", floor=68.0)
+
+
+@pytest.mark.slow
+def test_tables_that_another_process_is_making_are_not_looked_at_meanwhile(postgres: PostgresServer) -> None:
+    """Each would wait for the other's locks."""
+    from mlflow.store.tracking.dbmodels.initial_models import Base
+
+    uri = postgres.fresh()
+    engine = sa.create_engine(uri.replace("postgresql:", "postgresql+psycopg:"))
+    Base.metadata.create_all(engine)
+    waiting = sa.text("SELECT locktype FROM pg_locks WHERE NOT granted")
+    with ThreadPoolExecutor() as pool, engine.connect() as other, engine.connect() as watching:
+        other.execute(sa.text(f"SELECT pg_advisory_lock({_LOCK_NUMBER})"))
+        other.execute(sa.text("LOCK TABLE experiments IN ACCESS EXCLUSIVE MODE"))
+        first = pool.submit(Tracker, uri, "study", floor=68.0)
+        while not (waits := watching.execute(waiting).scalars().all()):
+            time.sleep(0.05)
+        other.invalidate()  # its process ends
+        first.result(timeout=60)
+    engine.dispose()
+    assert waits == ["advisory"]
 
 
 @pytest.fixture

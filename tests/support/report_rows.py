@@ -131,7 +131,7 @@ def toy_rows() -> list[Stored[EvaluationRow]]:
         for phase in given.phases
         for group in given.groups(phase.name)
         for layer in (2, 3)
-        for coefficient in given.model(group.model).grid.coefficients
+        for coefficient in given.model(group.model).grid.coefficients.values
     }
     names = ("model", "position", "label", "layer", "coefficient")
     rows = (dict(zip(names, cell, strict=True)) for cell in cells)

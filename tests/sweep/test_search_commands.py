@@ -1,6 +1,7 @@
 """`massact search` and `massact fill-gaps` on the embedded Gemma-3, from an empty store to no gap."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,30 @@ def statuses(folder: Path) -> dict[str, str]:
 
 def n_runs(folder: Path) -> int:
     return len(json.loads(run(folder, "runs", "--format", "json").stdout)["rows"])
+
+
+@pytest.mark.slow
+def test_a_grid_of_relative_strengths_has_coefficients_of_its_own_at_every_layer_and_label(
+    tmp_path: Path, prepared_stores: PreparedStores
+) -> None:
+    text = EXPERIMENT.format(grid="90", least="4").replace("[90]", "{relative: [0.4, 0.8]}")
+    prepared_stores.copy(text.replace('layers: "3"', 'layers: "3-4"'), tmp_path, file="searching.yaml")
+    line = ("evaluate", "--method", "probe,mean_diff", "--position", "response[:5]")
+    assert "| 8 | 0 | 0 | 0 | 8 |" in run(tmp_path, *line, "--dry-run").output
+    assert run(tmp_path, *line).exit_code == 0
+    rows = json.loads(run(tmp_path, "runs", "--format", "json").stdout)["rows"]
+    assert len(rows) == len({row["coefficient"] for row in rows}) == 8
+    for row in rows:
+        assert float(f"{row['coefficient']:.2e}") == row["coefficient"]
+        assert min(abs(row["relative_strength"] / strength - 1) for strength in (0.4, 0.8)) < 0.005
+    # what was evaluated is known again, by its coefficient as well
+    done = run(tmp_path, *line)
+    assert "8 cells: 8 finished already" in done.stderr
+    again = run(tmp_path, *line, "--coefficients", f"{rows[0]['coefficient']:g}", "--dry-run").output
+    assert re.search(r"\| 4 \| 1 \| 0 \| 0 \| 3 \|", again)
+    statuses_now = statuses(tmp_path)
+    assert statuses_now["mean_diff_top1"] == "missing"
+    assert statuses_now["probe"] != "missing"
 
 
 @pytest.mark.slow

@@ -1,8 +1,10 @@
 """What two sweeps tell each other through the store, with one process in both places."""
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,6 +100,33 @@ def test_what_was_kept_before_is_not_given_up_where_others_are_contested(
     monkeypatch.setattr(one, "_write", write_after_the_other)
     assert KEYS[1] not in one.take(KEYS[1:3], 2)
     assert one.take(KEYS[:1], 1) == KEYS[:1]
+
+
+def test_a_sign_of_life_under_way_does_not_take_back_what_is_taken_meanwhile(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = store.start(), store.start()
+    assert one.take(KEYS[:1], 1) == KEYS[:1]
+    one._held[sharing._short(KEYS[1])] = None
+    write, is_late, go_on = store.tracker.set_tags, threading.Event(), threading.Event()
+
+    def write_late(*args: Any) -> None:
+        if threading.current_thread().name == "late":
+            is_late.set()
+            assert go_on.wait(20)
+        write(*args)
+
+    monkeypatch.setattr(store.tracker, "set_tags", write_late)
+    late = threading.Thread(target=one._keep, name="late")
+    taking = threading.Thread(target=one.take, args=(KEYS[2:5], 3))
+    late.start()
+    assert is_late.wait(20)
+    taking.start()
+    taking.join(0.5)
+    go_on.set()
+    late.join()
+    taking.join()
+    assert other.take(KEYS[:8], 8) == KEYS[5:8]
 
 
 def test_what_another_finished_is_read_before_it_is_taken(store: Store) -> None:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Unpack
 
 from massact.domain import AllDims, Direction, Group
-from massact.query.answers import EVEN, Answers
+from massact.query.answers import Answers
 from massact.query.groups import (
     ComparableGroups,
     GroupInSetting,
@@ -19,7 +19,7 @@ from massact.query.groups import (
     unscored_note,
 )
 from massact.query.load import Needs
-from massact.query.question import FLOOR_CONFIDENCE, About, flag, question
+from massact.query.question import About, flag, question
 from massact.query.rows import Answer, Column, PlaceRow, Point, Status
 from massact.query.same_vector import SAME_AS, taken_over_note
 from massact.query.stats.coherent import SURE, coherent_chances
@@ -126,10 +126,7 @@ class BestRow(PlaceRow):
         "intervals",
         "whether each best gets its interval and its standing; a large store answers faster without",
     ),
-    FLOOR_CONFIDENCE,
-    needs=lambda *, intervals=True, floor_confidence=EVEN: Needs(
-        scores="coherent" if intervals or floor_confidence > EVEN else ""
-    ),
+    needs=lambda *, intervals=True: Needs(scores="coherent" if intervals else ""),
 )
 def ask_best(
     answers: Answers,
@@ -137,7 +134,6 @@ def ask_best(
     /,
     *,
     intervals: bool = True,
-    floor_confidence: float = EVEN,
     **_about: Unpack[About],
 ) -> Answer[BestRow]:
     """The best result of each group at or above the coherence floor.
@@ -150,7 +146,6 @@ def ask_best(
     Example:
       massact best --experiment experiments/toy.yaml --label probe --label mean_diff --format json
     """
-    answers, doubts = answers.surely_coherent(floor, floor_confidence)
     by_group = slices(answers.evaluations, answers.failures)
     currency, scores = answers.currency.over(by_group), answers.scores if intervals else None
     is_part = bool(answers.filters.labels or answers.filters.layers)
@@ -176,7 +171,7 @@ def ask_best(
         groups_are = "group is" if n_others == 1 else "groups are"
         notes.append(f"{n_others} {groups_are} in the store that the experiment file does not declare")
     notes += taken_over_note(found, "best", "bests")
-    notes += [*doubts, *_doubtful(found)]
+    notes += _doubtful(found)
     if scores:
         notes += _without_interval(found)
     if is_part:

@@ -2,19 +2,20 @@
 
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from massact.domain import Direction, Group
 from massact.errors import UsageError
 from massact.labels import format_label, normalise_label
-from massact.query.answers import EVEN, Answers
+from massact.query.answers import Answers
+from massact.query.equal_grids import EqualGrids, on_equal_grids
 from massact.query.groups import ComparableGroups, recipe_of, slices, strata, told_apart, usual_notes
 from massact.query.load import Needs
-from massact.query.question import FLOOR_CONFIDENCE, About, pattern, question
-from massact.query.rows import Answer, AnyPoint, Column, PlaceRow, Point, Status
+from massact.query.question import About, pattern, question
+from massact.query.rows import Answer, Column, PlaceRow, Point, Status
 from massact.query.same_vector import ONCE, Cosines, taken_over_words, why_one
 from massact.query.stats.intervals import Beliefs
+from massact.query.stats.like_coherence import Matched, at_matched_coherence
 from massact.query.stats.paired import (
     CONFIDENCE,
     LARGEST,
@@ -68,15 +69,16 @@ class ComparisonRow(PlaceRow):
     status_a: Status
     status_b: Status
     best_a: Point | None = None
+    """Of the cells that both have, where `warnings` do not say otherwise."""
     best_b: Point | None = None
     difference: float | None = None
-    """Delta of A minus delta of B; `None` where one has no best."""
+    """Delta of A minus delta of B; `None` where one has no best, and where no layer lets them be compared."""
     better: str | None = None
     """The label with the better delta, by direction; `None` where equal or one vector, or where one has no best."""
     same_vector: str | None = None
     """Why the two bests are one vector, or one evaluation for both; `None` where they are not known to be."""
     warnings: tuple[str, ...] = ()
-    """What makes the comparison unfair."""
+    """What was left out so that both are compared over the same cells, and what else makes them unlike."""
     n_questions: int | None = None
     """Questions that both bests were scored on; it and what is tested are `None` without scores by question."""
     difference_expected: float | None = None
@@ -124,7 +126,6 @@ def _pair(text: str) -> tuple[str, str]:
         argument="pairs",
         metavar="A:B",
     ),
-    FLOOR_CONFIDENCE,
     needs=lambda **_: Needs(scores="coherent"),
 )
 def ask_compare(
@@ -133,7 +134,6 @@ def ask_compare(
     /,
     *,
     pairs: Sequence[tuple[str, str]] | None = None,
-    floor_confidence: float = EVEN,
     **_about: Unpack[About],
 ) -> Answer[ComparisonRow]:
     """Two labels side by side: the best of each, and whether they are one vector.
@@ -146,7 +146,6 @@ def ask_compare(
     Example:
       massact compare --pair probe_preclean:probe_cleaned --pair mean_diff:probe
     """
-    answers, doubts = answers.surely_coherent(floor, floor_confidence)
     by_group = slices(answers.side_by_side)
     declared, known = set(answers.groups), {group.label for group in by_group}
     wanted = before_after_pairs({*answers.labels, *known}) if pairs is None else tuple(pairs)
@@ -157,11 +156,12 @@ def ask_compare(
         beliefs = Beliefs(stratum, floor, answers.scores) if answers.scores else None
         for labels in all_pairs:
             if any(_is_known(stratum, label, declared) for label in labels):
-                row = _row(stratum, labels, floor, answers.cosines)
-                rows.append(_tested(row, stratum, answers, beliefs) if beliefs else row)
+                grids = on_equal_grids(stratum, labels, floor)
+                row = _row(grids, labels, floor, answers.cosines)
+                rows.append(_tested(row, grids.stratum, stratum, answers, beliefs) if beliefs else row)
     corrected = holm([row.p_value for row in rows])
     rows = [replace(row, p_corrected=p) for row, p in zip(rows, corrected, strict=True)]
-    notes = (*usual_notes(by_group), *_notes(rows), *_least_p_note(rows), *doubts)
+    notes = (*usual_notes(by_group), *_notes(rows), *_least_p_note(rows))
     if not kept:
         why = (
             "no pair has both its labels among those of --label"
@@ -237,20 +237,21 @@ def _is_known(stratum: ComparableGroups, label: str, declared: Container[Group])
 
 
 def _row(
-    stratum: ComparableGroups,
+    grids: EqualGrids,
     labels: tuple[str, str],
     floor: float,
     cosines: Cosines,
 ) -> ComparisonRow:
+    stratum = grids.stratum
     a, b = (stratum.best(label, floor) for label in labels)
     difference = better = same = None
-    warnings: tuple[str, ...] = ()
+    warnings = (grids.words,) if grids.words else ()
     if a and b and a.delta is not None and b.delta is not None:
-        difference = round(a.delta - b.delta, 6)
-        first, second = stratum.side(labels[0], a), stratum.side(labels[1], b)
-        same = why_one(first, second, cosines)
-        better = None if same else _better(labels, difference, stratum)
-        warnings = _warnings(a, b) if same else (*_warnings(a, b), *_taken_over(labels, (a, b)))
+        same = why_one(stratum.side(labels[0], a), stratum.side(labels[1], b), cosines)
+        if not grids.is_refused:
+            difference = round(a.delta - b.delta, 6)
+            better = None if same else _better(labels, difference, stratum)
+            warnings = (*warnings, *_warnings(a, b), *(() if same else _taken_over(labels, (a, b))))
     return ComparisonRow(
         **stratum.fields(),
         label_a=labels[0],
@@ -267,9 +268,18 @@ def _row(
 
 
 def _tested(
-    row: ComparisonRow, stratum: ComparableGroups, answers: Answers, beliefs: Beliefs
+    row: ComparisonRow,
+    stratum: ComparableGroups,
+    whole: ComparableGroups,
+    answers: Answers,
+    beliefs: Beliefs,
 ) -> ComparisonRow:
-    """The row with what a test by question and a look at like coherence say."""
+    """The row with what a test by question and a look at like coherence say.
+
+    Args:
+        stratum: what was picked among.
+        whole: with all evaluations, along which a label is followed to another coherence.
+    """
     best_a, best_b, scores = row.best_a, row.best_b, answers.scores
     # one vector against itself: what differs is noise by nature
     if scores is None or row.same_vector or best_a is None or best_b is None or row.difference is None:
@@ -297,13 +307,14 @@ def _tested(
         return row
     baseline = answers.baselines.get(a.sample.baseline_key or "")
     at_zero = baseline.row.coherence_mean if baseline else None
-    matched = at_matched_coherence(best_a, a.points, best_b, b.points, at_zero=at_zero)
+    along = (whole.slices[label].points for label in (row.label_a, row.label_b))
+    matched = at_matched_coherence(best_a, next(along), best_b, next(along), at_zero=at_zero)
     return (
         row if matched is None else replace(row, **_matched_fields(matched, differences, gaps[0] - gaps[1]))
     )
 
 
-def _matched_fields(matched: "Matched", differences: "Numbers", gaps: "Numbers") -> dict[str, Any]:
+def _matched_fields(matched: Matched, differences: "Numbers", gaps: "Numbers") -> dict[str, Any]:
     """The difference at like coherence, and its interval.
 
     It is as noisy as the difference of the bests and, along the slope of the curve, as their gap in coherence.
@@ -350,98 +361,3 @@ def _warnings(a: Point, b: Point) -> tuple[str, ...]:
                 f"coherence differs by {gap:.1f} points: {a.coherence_mean:.1f} and {b.coherence_mean:.1f}"
             )
     return tuple(found)
-
-
-@dataclass(frozen=True, slots=True)
-class Matched:
-    """Two labels at one coherence, each at the layer of its best."""
-
-    coherence: float
-    """0 to 100: that of the more coherent of the two bests, as it is read along its curve."""
-    delta_a: float
-    delta_b: float
-    slope: float
-    """Points of delta by which the less coherent label rises for each point of coherence, from its best to there."""
-
-
-def at_matched_coherence(
-    best_a: Point,
-    points_a: Iterable[AnyPoint],
-    best_b: Point,
-    points_b: Iterable[AnyPoint],
-    *,
-    at_zero: float | None = None,
-) -> Matched | None:
-    """The deltas of two labels where both have the coherence of the more coherent best.
-
-    The less coherent one is followed from its best to smaller coefficients of its layer, and read between the two
-    evaluations where it passes that coherence, linearly in coherence. Coherence and delta of an evaluation are read
-    between its two neighbours on the layer: a best was picked for its own scores, and whatever luck is in them would
-    be a difference between labels that are alike. At either end of a ladder they are its own.
-
-    Args:
-        points_a: evaluations of A, of any layer; those of the other layers are passed over.
-        at_zero: coherence of the baseline, the neighbour at coefficient 0; `None`: not known.
-
-    Returns:
-        `None` where the ranges do not overlap: it was not evaluated at coefficients as coherent as that.
-    """
-    a, b = _path(best_a, points_a, at_zero), _path(best_b, points_b, at_zero)
-    if not a or not b:
-        return None
-    is_a_followed = a[0].coherence < b[0].coherence
-    followed, target = (a, b[0]) if is_a_followed else (b, a[0])
-    delta = _read(followed, target.coherence)
-    if delta is None:
-        return None
-    gap = target.coherence - followed[0].coherence
-    slope = (delta - followed[0].delta) / gap if gap else 0.0
-    delta_a, delta_b = (delta, target.delta) if is_a_followed else (target.delta, delta)
-    return Matched(target.coherence, delta_a, delta_b, slope)
-
-
-class _Reading(NamedTuple):
-    size: float
-    """Of the coefficient."""
-    coherence: float
-    delta: float
-
-
-def _read(path: Sequence[_Reading], coherence: float) -> float | None:
-    """The delta where a layer's curve passes a coherence, coming from its best."""
-    if path[0].coherence == coherence:
-        return path[0].delta
-    for low, high in pairwise(path):
-        if low.coherence <= coherence <= high.coherence and high.coherence > low.coherence:
-            share = (coherence - low.coherence) / (high.coherence - low.coherence)
-            return low.delta + share * (high.delta - low.delta)
-    return None
-
-
-def _path(best: Point, points: Iterable[AnyPoint], at_zero: float | None) -> list[_Reading]:
-    """Readings from the best to ever smaller coefficients of one sign on its layer, each between its neighbours."""
-    known = {
-        abs(point.coefficient): _Reading(abs(point.coefficient), point.coherence_mean, point.delta)
-        for point in points
-        if point.layer == best.layer
-        and point.coherence_mean is not None
-        and point.delta is not None
-        and point.coefficient * best.coefficient > 0
-    }
-    if at_zero is not None:
-        known[0.0] = _Reading(0.0, at_zero, 0.0)
-    curve = [known[size] for size in sorted(known)]
-    inner = [
-        _between(before, at, after) for before, at, after in zip(curve, curve[1:], curve[2:], strict=False)
-    ]
-    readings = [*curve[:1], *inner, *curve[len(inner) + 1 :]]
-    return [reading for reading in reversed(readings) if reading.size <= abs(best.coefficient)]
-
-
-def _between(before: _Reading, at: _Reading, after: _Reading) -> _Reading:
-    share = (at.size - before.size) / (after.size - before.size)
-    return _Reading(
-        at.size,
-        before.coherence + share * (after.coherence - before.coherence),
-        before.delta + share * (after.delta - before.delta),
-    )

@@ -8,6 +8,7 @@ from massact.domain import NO_CLEANING, AllDims, Cleaning, Direction, Recipe, Sc
 from massact.errors import UsageError
 from massact.labels import format_label, parse_label
 from massact.query.answers import Answers
+from massact.query.equal_grids import on_equal_grids
 from massact.query.groups import ComparableGroups, Side, recipe_of, slices, strata, told_apart, usual_notes
 from massact.query.question import About, choice, question
 from massact.query.rows import Answer, Column, PlaceRow, Point, Status
@@ -38,7 +39,7 @@ class CurveRow(PlaceRow):
     label: str
     status: Status
     best: Point | None = None
-    """The best delta at or above the floor; `best.n_dims_cleaned` says how many dims `all` came to."""
+    """The best delta at the floor of the cells that all steps have; its `n_dims_cleaned` says what `all` came to."""
     nearest_miss: Point | None = None
     judge: str | None = None
     direction: Direction | None = None
@@ -96,10 +97,15 @@ def ask_curve(
     kind = _Kind(recipe.method, when, scope)
     by_group = {g: parts for g, parts in slices(answers.side_by_side).items() if kind.covers(g.label)}
     declared = [group for group in answers.groups if kind.covers(group.label)]
-    rows = (row for stratum in strata(by_group, declared) for row in _rows(stratum, kind, floor))
-    shown = tuple(row for row in rows if answers.shows(row.label))
-    notes = usual_notes(by_group)
+    curves = [on_equal_grids(one, one.slices, floor) for one in strata(by_group, declared)]
+    shown = tuple(r for one in curves for r in _rows(one.stratum, kind, floor) if answers.shows(r.label))
+    unequal = tuple(f"{_name(one.stratum)}: the steps are {one.words}" for one in curves if one.words)
+    notes = (*usual_notes(by_group), *unequal)
     return told_apart(Answer(question="curve", floor=floor, rows=shown, notes=notes), by_group)
+
+
+def _name(stratum: ComparableGroups) -> str:
+    return f"{stratum.model}, {stratum.trait}, {stratum.position}"
 
 
 def _steps(stratum: ComparableGroups) -> list[int | AllDims]:

@@ -4,11 +4,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Unpack
 
 from massact.domain import Direction
-from massact.query.answers import EVEN, Answers
+from massact.query.answers import Answers
 from massact.query.groups import GroupInSetting, all_parts, setting_notes, slices, told_apart, unscored_note
 from massact.query.load import Needs
 from massact.query.next_coefficients import Bracket, brackets, widened
-from massact.query.question import FLOOR_CONFIDENCE, About, question, text
+from massact.query.question import About, question, text
 from massact.query.rows import Answer, Column, PlaceRow, Point, Status
 from massact.query.tables import LABEL, PLACE, SETTING, error_column, miss_column, point_column
 
@@ -79,6 +79,8 @@ class GapsAnswer(Answer[GapRow]):
 
     def verdict(self) -> tuple[bool, str]:
         """Whether every group is filled."""
+        if not self.rows:
+            return True, "no gaps: no group is declared"
         n_groups, n_remaining = sum(row.is_current for row in self.rows), len(self.remaining)
         if n_remaining:
             are = "is a gap" if n_remaining == 1 else "are gaps"
@@ -90,10 +92,7 @@ class GapsAnswer(Answer[GapRow]):
 @question(
     "gaps",
     text("phase", "only the groups that this phase declares"),
-    FLOOR_CONFIDENCE,
-    needs=lambda *, floor_confidence=EVEN, **_: Needs(
-        matrix=True, scores="coherent" if floor_confidence > EVEN else ""
-    ),
+    needs=lambda **_: Needs(matrix=True),
 )
 def ask_gaps(
     answers: Answers,
@@ -101,7 +100,6 @@ def ask_gaps(
     /,
     *,
     phase: str | None = None,  # noqa: ARG001  what is loaded has its groups alone
-    floor_confidence: float = EVEN,
     **_about: Unpack[About],
 ) -> GapsAnswer:
     """Which groups have no result at or above the coherence floor, and what to try next.
@@ -112,7 +110,6 @@ def ask_gaps(
     Example:
       massact gaps --experiment experiments/toy.yaml --phase phase1 --floor 68
     """
-    answers, doubts = answers.surely_coherent(floor, floor_confidence)
     by_group = slices(answers.evaluations, answers.failures)
     declared = {group: by_group.get(group, []) for group in answers.groups}
     currency = answers.currency.over(by_group)
@@ -125,7 +122,7 @@ def ask_gaps(
         others = [part for part in parts if part is not current]
         ordered = others if current is None else [current, *others]
         rows += [_row(part, floor, allowed=allowed, is_current=part is current) for part in ordered]
-    notes = (*setting_notes(declared), *currency.notes, *unscored_note(all_parts(declared)), *doubts)
+    notes = (*setting_notes(declared), *currency.notes, *unscored_note(all_parts(declared)))
     return told_apart(GapsAnswer(question="gaps", floor=floor, rows=tuple(rows), notes=notes), declared)
 
 

@@ -195,7 +195,7 @@ def _start(row: EvaluationRow) -> str:
     return (row.judge_prompt or "")[:8]
 
 
-@question("judges")
+@question("judges", is_across_settings=True)
 def ask_judges(answers: Answers, floor: float, /, **_about: Unpack[About]) -> JudgesAnswer:
     """The winners under two judges of the same responses, and which of them flip.
 

@@ -102,6 +102,7 @@ class PublishedAnswer(Answer[PublishedComparison]):
     needs=lambda **_: Needs(published=True),
     command="compare --published",
     is_served=False,
+    is_across_settings=True,
 )
 def ask_compare_published(answers: Answers, floor: float, /, **_about: Unpack[About]) -> PublishedAnswer:
     """Every published figure beside our best of its group, and a flag where its arithmetic does not add up.

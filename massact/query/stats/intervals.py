@@ -313,7 +313,7 @@ class Beliefs:
         cosines: Cosines | None = None,
     ) -> None:
         self._place, self._floor, self._scores, self._cosines = place, floor, scores, cosines
-        self._picked: dict[tuple[str, str, int], _Picked | None] = {}
+        self._picked: dict[tuple[str, str, tuple[str, ...]], _Picked | None] = {}
 
     @cached_property
     def _bests(self) -> list[tuple[str, Point]]:
@@ -398,7 +398,7 @@ class Beliefs:
 
     def _of(self, part: GroupInSetting, point: Point) -> "_Picked | None":
         rivals = part.points.coherent_runs(self._floor)
-        key = (part.group.label, point.run_id, len(rivals))
+        key = (part.group.label, point.run_id, tuple(rivals))
         if key not in self._picked:
             runs = rivals if point.run_id in rivals else [*rivals, point.run_id]
             deltas = self._scores.deltas(part, runs)

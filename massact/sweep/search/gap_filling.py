@@ -148,7 +148,7 @@ def _search(
         if plan.mode == "scan":
             searched.tally.add(evaluator.run(wanted))
         # a trait that is steered away from has coefficients below 0 in its file: the search keeps to their signs
-        signs = sorted({1 if c > 0 else -1 for c in coefficients if c}, reverse=True)
+        signs = sorted({1 if c > 0 else -1 for c in coefficients.values}, reverse=True)
         search = LadderSearch(
             session,
             evaluator,

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from massact.domain import Coefficients
 from massact.errors import DataError, MissingPrerequisiteError
 from massact.evaluation import Screening
 from massact.keys import screening_key
@@ -246,7 +247,7 @@ def _seen(
 
 
 def _request(key: LadderKey, coefficients: Iterable[float]) -> GridRequest:
-    return GridRequest(key.position, parse_label(key.label), (key.layer,), tuple(coefficients))
+    return GridRequest(key.position, parse_label(key.label), (key.layer,), Coefficients(tuple(coefficients)))
 
 
 def _key(key: object) -> LadderKey:

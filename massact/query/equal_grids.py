@@ -1,0 +1,72 @@
+"""Labels compared over the evaluations that all of them have: a best of many beside a best of few is no comparison."""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+from massact.query.evaluations import PointSet
+from massact.query.groups import ComparableGroups, GroupInSetting
+
+Parts = Mapping[str, GroupInSetting]
+
+
+class EqualGrids(NamedTuple):
+    """Labels of a place, as they may be compared."""
+
+    stratum: ComparableGroups
+    """The place, with those evaluations of the labels that are compared; with all where nothing is."""
+    words: str = ""
+    """What was left out, or why nothing is compared; empty where the grids are equal."""
+    is_refused: bool = False
+
+
+def on_equal_grids(stratum: ComparableGroups, labels: Iterable[str], floor: float) -> EqualGrids:
+    """The labels that have a best, over the cells that all have: of one layer and coefficient, or relative strength.
+
+    Where that leaves one of them without a best, as after a search, which has coefficients of its own, over the layers
+    that all have. Where that does too they are not compared.
+    """
+    parts = {label: stratum.slices[label] for label in labels if stratum.best(label, floor)}
+    if len(parts) < 2:
+        return EqualGrids(stratum)
+    ways: tuple[tuple[Callable[[PointSet, PointSet], PointSet], str], ...] = (
+        (PointSet.at_cells_of, ""),
+        (_at_layers_of, "at unequal coefficients, "),
+    )
+    for keep, unequal in ways:
+        kept = {label: replace(part, points=_shared(label, parts, keep)) for label, part in parts.items()}
+        if all(part.best(floor) for part in kept.values()):
+            lost = ", ".join(_lost(parts, kept, floor, is_all=bool(unequal)))
+            if not lost:
+                return EqualGrids(stratum)
+            words = f"compared {unequal}over {lost}"
+            return EqualGrids(replace(stratum, slices={**stratum.slices, **kept}), words)
+    where = ", ".join(f"{label} at {_named(part.points.layers)}" for label, part in parts.items())
+    return EqualGrids(stratum, f"not compared: not all are coherent at layers that all have ({where})", True)
+
+
+def _at_layers_of(points: PointSet, other: PointSet) -> PointSet:
+    return points.at_layers(other.layers)
+
+
+def _shared(label: str, parts: Parts, keep: Callable[[PointSet, PointSet], PointSet]) -> PointSet:
+    points = parts[label].points
+    for other, part in parts.items():
+        points = points if other == label else keep(points, part.points)
+    return points
+
+
+def _lost(parts: Parts, kept: Parts, floor: float, *, is_all: bool) -> Iterator[str]:
+    """Of each label that lost any, or of all, how many evaluations are left, and its best where that was lost."""
+    for label, part in parts.items():
+        n, of = len(kept[label].points), len(part.points)
+        if n < of or is_all:
+            best, left = part.best(floor), kept[label].best(floor)
+            lost = ""
+            if best and left and best.run_id != left.run_id:
+                lost = f" without its best ({best.delta:+.1f} at layer {best.layer}, {best.coefficient:g})"
+            yield f"{n} of {of} evaluations of {label}{lost}"
+
+
+def _named(layers: Collection[int]) -> str:
+    return f"layer{'s' * (len(layers) > 1)} {', '.join(map(str, sorted(layers)))}"

@@ -1,0 +1,157 @@
+"""Steering vectors as the files of other tools: each adds the same to the same activations (docs/vectors.md).
+
+What is written is the coefficient times the unit vector, so that a strength of 1 there is the evaluation here. Layers
+are decoder blocks from 0, and a vector is added to a block's output at every token, in all of these tools.
+"""
+
+import io
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from massact.errors import UsageError
+from massact.models.support import require
+
+HOOKPOINT = "layers.{layer}"
+"""Of lm-eval: a block's name within the model's `base_model`, as most families call it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SteeringVector:
+    """What one evaluation adds to the residual stream."""
+
+    added: torch.Tensor
+    """`[d_model]`, float32: coefficient x unit vector."""
+    layer: int
+    """Decoder block whose output it is added to, from 0."""
+    n_layers: int | None
+    """Of the model; `None` where the store does not say."""
+    facts: Mapping[str, Any]
+    """What it is: model, trait, label, coefficient, run; and what came of it."""
+
+
+def safetensors_bytes(one: SteeringVector) -> bytes:
+    """One tensor `vector` `[d_model]`, and the facts as the header's texts."""
+    content: bytes = save({"vector": one.added.contiguous()}, {k: str(v) for k, v in one.facts.items()})
+    return content
+
+
+def gguf_bytes(one: SteeringVector) -> bytes:
+    """A control vector of llama.cpp and repeng: `direction.L` `[d_model]`, L counted from 0.
+
+    Raises:
+        UsageError: the layer is 0, which llama.cpp takes for none, or the package gguf is missing.
+    """
+    if one.layer == 0:
+        raise UsageError(
+            "llama.cpp reads no control vector at layer 0: export another layer, or another format"
+        )
+    require("gguf", "gguf", "a GGUF control vector")
+    from gguf import GGUFWriter
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "vector.gguf")
+        writer = GGUFWriter(path, "controlvector")
+        writer.add_string("controlvector.model_hint", str(one.facts["model_id"]))
+        writer.add_uint32("controlvector.layer_count", 1)
+        writer.add_tensor(f"direction.{one.layer}", one.added.numpy())
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return path.read_bytes()
+
+
+def pt_bytes(one: SteeringVector) -> bytes:
+    """A tensor `[n_layers, d_model]`, zero but at the layer, as hotwire-vllm and trait-interp keep vectors.
+
+    Raises:
+        UsageError: the store does not say how many layers the model has.
+    """
+    if one.n_layers is None:
+        raise UsageError("the store does not say how many layers the model has: export another format")
+    every = torch.zeros(one.n_layers, len(one.added))
+    every[one.layer] = one.added
+    return torch_bytes(every)
+
+
+def lm_eval_bytes(one: SteeringVector, hookpoint: str = HOOKPOINT) -> bytes:
+    """What `lm_eval --model steered --model_args steer_path=FILE.pt` reads.
+
+    Args:
+        hookpoint: the block's name within `model.base_model`, with `{layer}` for its number.
+    """
+    action = {
+        "steering_vector": one.added.clone(),
+        "steering_coefficient": 1.0,
+        "action": "add",
+        "bias": None,
+    }
+    return torch_bytes({hookpoint.format(layer=one.layer): {**action, "head_index": None}})
+
+
+def torch_bytes(value: Any) -> bytes:
+    """As `torch.save` writes it, for programs that read nothing else; it holds no code to run."""
+    file = io.BytesIO()
+    torch.save(value, file)
+    return file.getvalue()
+
+
+def folder_files(one: SteeringVector) -> dict[str, bytes]:
+    """A folder for a model hub: the vector, also as GGUF where llama.cpp takes one, what it is, and how to use it."""
+    files = {"vector.safetensors": safetensors_bytes(one), "README.md": _card(one).encode()}
+    files["steering.json"] = f"{json.dumps(dict(one.facts), indent=2)}\n".encode()
+    if one.layer:
+        files["vector.gguf"] = gguf_bytes(one)
+    return files
+
+
+FILES: Mapping[str, Callable[[SteeringVector], bytes]] = {
+    "safetensors": safetensors_bytes,
+    "gguf": gguf_bytes,
+    "pt": pt_bytes,
+    "lm-eval": lm_eval_bytes,
+}
+"""Of each format that is one file, what writes it."""
+FORMATS = (*FILES, "hub-folder")
+
+IN_TRANSFORMERS = """\
+import torch
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
+tokenizer = AutoTokenizer.from_pretrained(MODEL)
+with safe_open("vector.safetensors", "pt") as file:
+    added, layer = file.get_tensor("vector"), int(file.metadata()["layer"])
+
+
+def steer(block, inputs, output):
+    return (output[0] + added, *output[1:]) if isinstance(output, tuple) else output + added
+
+
+model.model.layers[layer].register_forward_hook(steer)
+chat = [{"role": "user", "content": QUESTION}]
+prompt = tokenizer.apply_chat_template(
+    chat, add_generation_prompt=True, return_tensors="pt", return_dict=True
+)
+tokens = model.generate(**prompt, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
+print(tokenizer.decode(tokens[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))
+"""
+"""A stored evaluation in plain transformers: MODEL, QUESTION and MAX_NEW_TOKENS are to be given."""
+
+
+def _card(one: SteeringVector) -> str:
+    facts = "\n".join(f"| {name} | {value} |" for name, value in one.facts.items())
+    return (
+        f"---\nbase_model: {one.facts['model_id']}\ntags: [steering-vector, activation-steering]\n---\n\n"
+        f"# {one.facts['trait']}: {one.facts['label']} at layer {one.layer}\n\n"
+        f"`vector.safetensors` is added to the output of decoder block {one.layer} (from 0) at every token.\n\n"
+        f"| | |\n|---|---|\n{facts}\n\n```python\n{IN_TRANSFORMERS}```\n"
+    )

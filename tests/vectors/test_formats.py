@@ -1,0 +1,28 @@
+"""Vectors as the files of other tools, where a format has no place for one."""
+
+import io
+
+import pytest
+import torch
+
+from massact.errors import UsageError
+from massact.vectors.formats import SteeringVector, folder_files, gguf_bytes, lm_eval_bytes, pt_bytes
+
+FACTS = {"model_id": "lab/model", "trait": "calm", "label": "probe"}
+FIRST = SteeringVector(torch.ones(4), 0, None, FACTS)
+
+
+def test_llama_cpp_has_no_layer_0() -> None:
+    with pytest.raises(UsageError, match="no control vector at layer 0"):
+        gguf_bytes(FIRST)
+    assert set(folder_files(FIRST)) == {"vector.safetensors", "steering.json", "README.md"}
+
+
+def test_a_tensor_of_all_layers_needs_their_number() -> None:
+    with pytest.raises(UsageError, match="how many layers"):
+        pt_bytes(FIRST)
+
+
+def test_a_hookpoint_is_named_as_asked() -> None:
+    saved = torch.load(io.BytesIO(lm_eval_bytes(FIRST, "h.{layer}")), weights_only=True)
+    assert list(saved) == ["h.0"]
