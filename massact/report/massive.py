@@ -78,8 +78,8 @@ def _massive_table(model: str, calibration: Calibration) -> Table:
         first = f"{layer.first.norm:,.1f}" if layer.first else MISSING
         sink = ", ".join(map(str, layer.sink_dims[:UNIFORM_TOP])) or MISSING
         rows.append((str(index), dims, sun, *norms, f"{layer.mean_alignment:.2f}", first, sink))
-    dims = f"top {UNIFORM_TOP} dims (|mean| / median |mean|)"
-    every = ("#max |h| / median |h|", "#norm", "#norm without", "#mean alignment")
+    dims = f"top {UNIFORM_TOP} dims (abs mean / median abs mean)"
+    every = ("#max abs h / median abs h", "#norm", "#norm without", "#mean alignment")
     headers = ("#layer", dims, *every, "#norm of the first token", "dims massive at the first token alone")
     return Table.of(f"Massive dims of {model}", headers, rows)
 

@@ -153,8 +153,8 @@ def test_vectors_are_those_of_independent_code(model: SteerableModel, calibratio
         def without(dims: list[int], vector: torch.Tensor = difference) -> torch.Tensor:
             return vector.index_fill(0, torch.tensor(dims), 0.0)
 
-        fitted = LogisticRegression(max_iter=10_000, C=1.0).fit(
-            x.numpy(), [1] * len(HARMFUL) + [0] * len(HARMLESS)
+        fitted = LogisticRegression(max_iter=1000).fit(
+            normalize(x, dim=1).double().numpy(), [1] * len(HARMFUL) + [0] * len(HARMLESS)
         )
         wanted = {
             "mean_diff": difference,
@@ -165,7 +165,7 @@ def test_vectors_are_those_of_independent_code(model: SteerableModel, calibratio
         }
         for label, vector in wanted.items():
             got = made[label].vectors[layer]
-            assert cosine_similarity(got, vector, dim=0) > (0.99 if label == "probe" else 0.99999), label
+            assert cosine_similarity(got, vector, dim=0) > (0.999 if label == "probe" else 0.99999), label
             assert got.norm() == pytest.approx(1.0, abs=1e-5)
 
 
@@ -311,5 +311,5 @@ def test_a_small_plan_from_end_to_end(
         (baseline,) = [one.row for one in store.baselines("real")]
     assert len(rows) == 2 * 2
     assert {(row.model_id, row.dtype) for row in rows} == {("SmolLM2-135M-Instruct.Q4_1", "float32+Q4_1")}
-    assert all(row.delta == pytest.approx(row.trait_mean - baseline.trait_mean) for row in rows)
     assert baseline.trait_mean == 5.0
+    assert all(row.delta == pytest.approx((row.trait_mean or 0.0) - 5.0) for row in rows)
