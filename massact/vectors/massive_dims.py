@@ -88,8 +88,9 @@ class Calibration:
             return ""
         dims = sorted({layer.sink_dims[0] for layer in layers.values()})
         times = max(layer.first.norm / layer.norm for layer in layers.values() if layer.first)
+        at = f"layer{'s'[: len(layers) > 1]} {format_layers(layers)}"
         return (
-            f"{'dim' if len(dims) == 1 else 'dims'} {', '.join(map(str, dims))} at layer{'s'[: len(layers) > 1]} {format_layers(layers)}; "
+            f"dim{'s'[: len(dims) > 1]} {', '.join(map(str, dims))} at {at}; "
             f"the norm of the first token is up to {times:,.0f} times that of response tokens"
         )
 
