@@ -308,7 +308,9 @@ def _pairs(evidence: Evidence) -> Iterator[tuple[str, str]]:
     for name, count in facts.counts.items():
         yield name, str(count)
     yield "generating and judging", _times(facts)
-    models = (f"{row.model_id}@{_short(row.model_revision)} ({row.dtype or '?'})" for row in used)
+    models = (
+        f"{row.model}: {row.model_id}@{_short(row.model_revision)} ({row.dtype or '?'})" for row in used
+    )
     yield "models", _words(models)
     yield "chat templates", _words(f"{row.model} {_short(row.chat_template_digest)}" for row in used)
     yield "datasets", _words(f"{row.trait} {_short(row.trait_digest)}" for row in used)

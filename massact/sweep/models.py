@@ -85,9 +85,19 @@ class Models:
         """A model in this process. One is kept in memory: asking for another lets the first go."""
         if self._loaded is None or self._loaded[0] != use:
             self._loaded = None
-            self._say(f"loading {use.reference}")
+            self._say(f"loading {self._named(use)}")
             self._loaded = (use, load_use(use))
         return self._loaded[1]
+
+    def _named(self, use: ModelUse) -> str:
+        """What the experiment file calls it; of a judge's model the reference."""
+        named = (
+            f"{model.name} ({variant.name})"
+            for model in self._experiment.models
+            for variant in (model.instruct, model.base)
+            if self.use(model, variant) == use
+        )
+        return next(named, use.reference)
 
     def loaded(self, config: ModelConfig, variant: VariantConfig) -> Loaded:
         """What a variant says of itself where cells are evaluated, once it is loaded there."""
