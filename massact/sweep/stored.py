@@ -13,6 +13,7 @@ from massact.errors import DataError, MassactError, MissingPrerequisiteError, Us
 from massact.evaluation import Evaluation, FailedCell, PlannedCell
 from massact.judges import Exchange
 from massact.keys import cell_key
+from massact.models.chat import find_marks
 from massact.store.read.base import Stored
 from massact.store.schema import Artifact, EvaluationRow, Tag, is_scored, stored_cell
 from massact.store.schema.points import has_enough_scores
@@ -235,7 +236,12 @@ def put_again(
 
 
 def _exchange(response: Response) -> Exchange:
-    return Exchange(response.question, response.response, response.thinking, response.is_answered)
+    """What is judged again; what an earlier version kept has its thought in the response."""
+    marks = find_marks(response.response) if response.thinking is None else None
+    if marks is None:
+        return Exchange(response.question, response.response, response.thinking, response.is_answered)
+    thought, answer = marks.split(response.response)
+    return Exchange(response.question, (answer or "").strip(), thought, answer is not None)
 
 
 def _with_verdict(response: Response, verdict: object) -> Response:
