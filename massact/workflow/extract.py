@@ -161,7 +161,6 @@ def extract_model(
     if not missing:
         session.say(f"{config.name}: {len(cells)} windows of {trait.name} extracted already")
         return 0
-    tell_sink(session, config, calibrated.calibration)
     read = _read(session, config, trait, list(cells))
     if settings.vetting is not None:
         # nothing here holds on to the model that was read: `self` loads another in its place

@@ -36,7 +36,7 @@ from massact.sweep.search.gap_filling import SearchPlan, fill_gaps, fill_phase, 
 from massact.sweep.stores import Stores
 from massact.sweep.vectors import StoredVectors, pair_cosines
 from massact.vectors.positions import parse_position
-from massact.workflow.extract import calibrate_model, extract_model
+from massact.workflow.extract import calibrate_model, extract_model, tell_sink
 from massact.workflow.report import run_report
 from massact.workflow.status import require
 
@@ -93,6 +93,7 @@ def run_extract(session: Session, parent: OpenRun | None = None) -> None:
         for model in session.experiment.models:
             calibrated = calibrate_model(session, run, model)
             check_dims(session.experiment, model, len(calibrated.calibration.uniform_dims))
+            tell_sink(session, model, calibrated.calibration)
             for trait in session.experiment.traits:
                 count = extract_model(session, run, model, trait, calibrated)
                 lines.append(f"| {model.name} | {trait.name} | {count} |")
