@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from massact.domain import RANDOM
 from massact.query.groups import recipe_of
 from massact.report import style
-from massact.report.evidence import RANDOM, CosineMatrix, Energies, Evidence, Place, counted, listed
+from massact.report.evidence import CosineMatrix, Energies, Evidence, Place, counted, listed
 from massact.report.section import MISSING, MOST_PANELS, Section, Table, key_places, rest_of_places
 from massact.report.trade_off import some_words
 from massact.vectors.massive_dims import UNIFORM_LAYERS, UNIFORM_TOP, Calibration

@@ -40,6 +40,8 @@ from massact.workflow.extract import calibrate_model, extract_model, tell_sink
 from massact.workflow.report import run_report
 from massact.workflow.status import require
 
+_MOST_ROWS = 60
+"""Of the table that an evaluation ends with."""
 GRID_PHASES: tuple[PhaseName, ...] = ("phase1", "phase2", "phase3")
 
 
@@ -131,14 +133,36 @@ def run_evaluate(session: Session, request: Request) -> Tally:
     }
     with open_phase(session, "evaluate", None, params) as run:
         evaluator = Evaluator(session, run, request.model, request.trait, request.overrides)
-        tally = evaluator.run(
+        requests = [
             GridRequest(position, recipe, layers, request.coefficients)
             for position in request.positions
             for recipe in request.recipes
-        )
-        session.stores.settle()
-        _note(session, run, f"{request.model.name}, {request.trait.name}: {tally}")
+        ]
+        tally = evaluator.run(requests)
+        note = f"{request.model.name}, {request.trait.name}: {tally}"
+        session.stores.tracker.set_tag(run, MlflowTag.NOTE, note)
+        with session.stores.read() as store:
+            points = store.points(session.experiment.name)
+        wanted = evaluator.planner.cells(requests)
+        session.show(_result_table([points.at(i) for i, key in enumerate(points.keys) if key in wanted]))
     return tally
+
+
+def _result_table(points: Sequence[StoredPoint]) -> str:
+    """What came of each cell that a command line asked for, by label, layer and coefficient."""
+    rows = sorted(points, key=lambda one: (one.position, one.label, one.layer, one.coefficient))
+    lines = [
+        "| position | label | layer | coefficient | delta | coherence | scored |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for one in rows[:_MOST_ROWS]:
+        delta = "" if one.delta is None else f"{one.delta:+.1f}"
+        coherence = "" if one.coherence_mean is None else f"{one.coherence_mean:.1f}"
+        cells = (one.position, one.label, one.layer, f"{one.coefficient:g}", delta, coherence)
+        lines.append(f"| {' | '.join(map(str, cells))} | {one.n_scored} of {one.n_scored + one.n_unscored} |")
+    if len(rows) > _MOST_ROWS:
+        lines.append(f"\n{len(rows) - _MOST_ROWS} more: massact runs")
+    return "\n".join(lines)
 
 
 def run_grid_phase(session: Session, name: PhaseName, parent: OpenRun | None = None) -> Tally:
