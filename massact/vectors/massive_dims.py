@@ -88,10 +88,10 @@ class Calibration:
             return ""
         dims = sorted({layer.sink_dims[0] for layer in layers.values()})
         times = max(layer.first.norm / layer.norm for layer in layers.values() if layer.first)
-        where = f"at layer{'s'[: len(layers) > 1]} {format_layers(layers)}"
+        at = f"layer{'s'[: len(layers) > 1]} {format_layers(layers)}"
         return (
-            f"dim{'s'[: len(dims) > 1]} {', '.join(map(str, dims))} {where}; the norm of the first token is up to "
-            f"{times:,.0f} times that of response tokens"
+            f"dim{'s'[: len(dims) > 1]} {', '.join(map(str, dims))} at {at}; "
+            f"the norm of the first token is up to {times:,.0f} times that of response tokens"
         )
 
     def dims(self, cleaning: Cleaning, layer: int) -> tuple[int, ...]:
