@@ -84,6 +84,7 @@ _ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 _MROPE = {"text_config": {"rope_parameters": {**_ROPE, "mrope_section": [2, 3, 3]}}}
 _GEMMA4 = {"global_head_dim": 32, "layer_types": _SLIDING, "head_dim": 16}
 _SHARED_KEYS = {"num_hidden_layers": 6, "layer_types": _SLIDING + _SLIDING[:2], "num_kv_shared_layers": 2}
+_GEMMA3N = {**_SHARED_KEYS, "activation_sparsity_pattern": [0.95, *[0.0] * 5]}
 _QWEN4 = {
     "indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 16, "indexer_budget": 8,
     "indexer_compress_ratio": 2, "hc_lowrank": 16,
@@ -93,7 +94,11 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "codegen": {"rotary_dim": 8}, "gptj": {"rotary_dim": 8}, "bamba": {"attn_layer_indices": [1, 3]},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1}, "granitemoehybrid": {"layer_types": _LINEAR},
     "cohere_compass_text": {"layer_types": _SLIDING, "rope_parameters": dict.fromkeys(_SLIDING, _ROPE)},
-    "gemma3n_text": {**_SHARED_KEYS, "activation_sparsity_pattern": [0.95, *[0.0] * 5]},
+    "gemma3n": {"text_config": _GEMMA3N, "audio_config": None}, "gemma3n_text": _GEMMA3N,
+    "fast_vlm": {"vision_config": {"hidden_size": 64}},
+    "perception_lm": {"vision_config": {
+        "architecture": "vit_tiny_patch16_224", "model_args": {"embed_dim": 64, "depth": 1, "num_heads": 4}}},
+    "chameleon": {"vocabulary_map": {"<image>": 90}},
     "gemma4_text": _GEMMA4, "gemma4_unified_text": _GEMMA4, "gemma4": {"text_config": _GEMMA4, "audio_config": None},
     "gemma4_unified": {"text_config": _GEMMA4, "audio_config": None},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]]}, "hunyuan_v1_dense": {"head_dim": 16},
@@ -107,8 +112,12 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "molmo2": {"adapter_config": {"vision_feature_layer": [3, 1]}},
     "cohere_compass": {"text_config": {"layer_types": _SLIDING, "rope_parameters": dict.fromkeys(_SLIDING, _ROPE)}},
     "qwen2_vl": _MROPE, "qwen2_5_vl": _MROPE, "glm4v": _MROPE,
-    "glm4v_moe": _MROPE, "glm46v": _MROPE, "glm_ocr": _MROPE, "glmga": _MROPE, "paddleocr_vl": _MROPE,
-    "qwen2_5_omni_thinker": _MROPE, "xlstm": {"chunk_size": 64, "qk_dim_factor": 1.0, "num_heads": 4},
+    "glm4v_moe": {"text_config": {
+        "rope_parameters": {**_ROPE, "partial_rotary_factor": 0.5, "mrope_section": [1, 1, 2]}}},
+    "glm46v": _MROPE, "glm_ocr": _MROPE, "glmga": _MROPE, "paddleocr_vl": _MROPE,
+    "qwen2_5_omni_thinker": {**_MROPE, "vision_start_token_id": 90},
+    "qwen3_omni_moe_thinker": {"vision_start_token_id": 90},
+    "xlstm": {"chunk_size": 64, "qk_dim_factor": 1.0, "num_heads": 4},
     "zamba": {"attention_hidden_size": 128, "attention_head_dim": 32}, "qwen4_exp_text": _QWEN4,
     "qwen4_exp": {"text_config": _QWEN4}, "mpt": {"attn_config": {"attn_pdrop": 0}},
 }  # fmt: skip
@@ -359,7 +368,7 @@ class Study:
         """Texts as extraction reads them, against each alone."""
         import torch
 
-        from massact.vectors.activations import Continued, read_streams
+        from massact.vectors.streams import Continued, read_streams
 
         texts = [
             Continued(prompt(n), prompt(m, 9)[1:]) for n, m in ((3, 4), (9, 12), (9, 12), (5, 2), (20, 11))

@@ -80,8 +80,9 @@ def toy(n_questions: int) -> Subject:
     from massact.data.traits import load_prompts, load_trait
     from massact.labels import parse_label
     from massact.models.prompting import encode_chat
-    from massact.vectors.activations import calibrate, split_sides
-    from massact.vectors.extract import continue_contrast, make_vectors, read_windows
+    from massact.vectors.activations import split_sides
+    from massact.vectors.calibrate import calibrate
+    from massact.vectors.extract import make_vectors, read_contrast
     from massact.vectors.positions import parse_position
 
     base, model = (
@@ -90,8 +91,8 @@ def toy(n_questions: int) -> Subject:
     )
     trait, position, layer = load_trait("toy:refusal"), parse_position("response[:5]"), 3
     calibration = calibrate(model, load_prompts("toy:calibration"), max_new_tokens=32, n_top=10)
-    texts = continue_contrast(base, trait, max_new_tokens=5)
-    rows = read_windows(base, texts, [position])[position]
+    texts, means = read_contrast(base, trait, [position], max_new_tokens=5)
+    rows = means[position]
     contrast = split_sides(rows[: texts.n_positive], rows[texts.n_positive :], 0.1)
     suffixes = ("", "_top1", "_top2", "_top3", "_cleaned", "_preclean")
     recipes = [parse_label(method + suffix) for method in ("probe", "mean_diff") for suffix in suffixes]

@@ -5,9 +5,9 @@ Independent facts are separate fields; a label such as `mean_diff_top1` is made 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from massact.plugins import plugin_names
 
@@ -19,8 +19,13 @@ AllDims = Literal["all"]
 ADDED: Mapping[str, str] = {"key": "left out at the default"}
 """Metadata of a field that was added to a part of a cell: at its default it is left out of the key (`massact.keys`)."""
 
-METHODS = ("mean_diff", "probe", "gradient", "random_baseline")
+RANDOM = "random_baseline"
+"""The method that gives a random direction, which real ones are measured against."""
+METHODS = ("mean_diff", "probe", "gradient", RANDOM)
 """massact's own vector methods; `massact.vectors.methods` has a function for each. Packages may add others."""
+
+IMPORTED = "imported_"
+"""How the names of methods begin whose vectors another tool made: the experiment file says in which files they are."""
 
 DEFAULT_COHERENCE_FLOOR = 68.0
 """The least `coherence_mean` at which a result counts, unless a question is asked with another."""
@@ -41,8 +46,8 @@ def all_methods() -> tuple[str, ...]:
 
 
 def is_method(name: str) -> bool:
-    """Whether a vector method of that name is there, massact's or another package's."""
-    return name in METHODS or name in all_methods()
+    """Whether a vector method of that name is there: massact's, another package's, or vectors of another tool."""
+    return name in METHODS or name.startswith(IMPORTED) or name in all_methods()
 
 
 def floor_warning(floor: float) -> str | None:
@@ -122,6 +127,11 @@ class Recipe:
             raise ValueError(f"unknown method {self.method!r}; there are {', '.join(all_methods())}")
 
     @property
+    def is_imported(self) -> bool:
+        """Whether another tool made the vector."""
+        return self.method.startswith(IMPORTED)
+
+    @property
     def uncleaned(self) -> "Recipe":
         """The same method with nothing cleaned."""
         return Recipe(self.method)
@@ -162,12 +172,28 @@ class Generation:
     """Of the sampling; greedy generation does not depend on it."""
 
 
+class Conversation(str):
+    """A question of several messages, which a model is asked; as a text it is what judges and people read."""
+
+    messages: tuple[tuple[str, str], ...]
+    """Role (`system`, `user` or `assistant`) and content; the last is the user's."""
+
+    def __new__(cls, messages: Iterable[tuple[str, str]]) -> "Conversation":
+        messages = tuple(messages)
+        self = super().__new__(cls, "\n\n".join(f"{role.title()}: {content}" for role, content in messages))
+        self.messages = messages
+        return self
+
+    def __getnewargs__(self) -> tuple[Any]:
+        return (self.messages,)
+
+
 @dataclass(frozen=True, slots=True)
 class QuestionSet:
     """The steering questions of a trait, or the first `subset` of them."""
 
     questions: tuple[str, ...] = field(repr=False)
-    """The questions that are asked, the subset already taken."""
+    """The questions that are asked, the subset already taken; some may be a `Conversation`."""
     digest: str
     """Digest of the whole set, before the subset is taken."""
     subset: int
@@ -187,6 +213,10 @@ class Setting:
     chat_template_digest: str
     generation: Generation
     judge: JudgeIdentity
+    thinking: str | None = field(default=None, metadata=ADDED)
+    """`off`, `on`, a number of tokens, or `always`: the chat template has no switch; `None`: it has no thoughts."""
+    template_arguments: str | None = field(default=None, metadata=ADDED)
+    """What the experiment file hands to the chat template besides, as canonical JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +269,10 @@ class Response:
     """Judge's coherence score, 0 to 100; `None` where unscored."""
     reason: str | None = None
     """Why a score is missing."""
+    thinking: str | None = None
+    """What the model thought before it answered; `None`: it did not."""
+    is_answered: bool = True
+    """Whether its thought ended, if it had one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from massact.domain import (
     ADDED,
     Cell,
     Cleaning,
+    Conversation,
     Generation,
     JudgeIdentity,
     ModelIdentity,
@@ -49,7 +50,7 @@ def digest(value: Mapping[str, Any]) -> str:
 
 def digest_texts(texts: Iterable[str]) -> str:
     """SHA-256, in hex, of a sequence of texts: the order counts, line ends of the file do not."""
-    return digest({"texts": list(texts)})
+    return digest({"texts": [one.messages if isinstance(one, Conversation) else one for one in texts]})
 
 
 def cell_json(cell: Cell) -> str:

@@ -18,7 +18,7 @@ from massact.query.question import ANY_TEXT, FILTERS, Parameter
 
 F = TypeVar("F", bound=Callable[..., Any])
 _TO_SAY = "write --experiment FILE, or set MASSACT_EXPERIMENT"
-_SECTIONS = [re.compile(rf"^{key}[ ]*:", re.MULTILINE) for key in ("name", "models", "phases")]
+_SECTIONS = [re.compile(rf"^{key}[ ]*:", re.MULTILINE) for key in ("name", "models", "traits")]
 _NAME = re.compile(r"^name[ ]*:[ ]*(?P<name>.*?)[ ]*(?:[ ]#.*)?$", re.MULTILINE)
 _LOOKED_AT = 256 * 1024  # characters of a file that may be an experiment's
 

@@ -4,6 +4,7 @@ from massact.config.parse import load_experiment
 from massact.config.values import (
     AdapterConfig,
     CalibrationConfig,
+    ChatConfig,
     Experiment,
     ExtractionConfig,
     Grid,
@@ -14,5 +15,6 @@ from massact.config.values import (
     Prices,
     TraitConfig,
     VariantConfig,
+    VectorConfig,
     VettingConfig,
 )

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from typing import Any
 
 from massact.config.values import JudgeConfig, LoadConfig, Prices
 from massact.config.yaml import Entry, Readers, Section, defaults_of
@@ -40,6 +41,8 @@ _KINDS = (
 )
 _ONE_SIDED = {"classifier": "trait", "regex": "trait", "perplexity": "coherence"}
 """Judges that give one of the two scores."""
+_OF_BOTH = ("cache", "prices", "thinking")
+"""Settings that two judges share."""
 _TWO = re.compile(r"trait=(?P<trait>.+),\s*coherence=(?P<coherence>.+)")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LONGEST_TIMEOUT = 86_400
@@ -53,8 +56,7 @@ def parse_judge(entry: Entry) -> JudgeConfig:
     if section.find("trait") is None and section.find("coherence") is None:
         return _one_judge(entry)
     trait, coherence = (_one_judge(section.take(key), key) for key in ("trait", "coherence"))
-    rest = section.read({key: _SETTINGS[key] for key in ("cache", "prices")}, {"cache": None, "prices": None})
-    section.close()
+    rest = section.rest({key: _SETTINGS[key] for key in _OF_BOTH}, defaults_of(JudgeConfig))
     return entry.checked(lambda _: _combined(trait, coherence, **rest))
 
 
@@ -68,7 +70,7 @@ def _one_judge(entry: Entry, part: str = "") -> JudgeConfig:
         if setting is not None and judge.kind in _ALL - kinds:  # what another package adds may have any
             of = " or ".join(kind for kind in _KINDS if kind.partition(":")[0] in kinds)
             raise setting.error(f"the judge {judge.name} has no such setting; {of} has")
-    for key in ("cache", "prices"):
+    for key in _OF_BOTH:
         setting = section.find(key, may_be_empty=True)
         if part and setting is not None:
             raise setting.error("it is one for both judges: write it beside trait and coherence")
@@ -76,19 +78,16 @@ def _one_judge(entry: Entry, part: str = "") -> JudgeConfig:
     return section.into(JudgeConfig, _SETTINGS, name=judge.name, load=load)
 
 
-def _combined(
-    trait: JudgeConfig, coherence: JudgeConfig, *, cache: str | None, prices: Prices | None
-) -> JudgeConfig:
+def _combined(trait: JudgeConfig, coherence: JudgeConfig, **of_both: Any) -> JudgeConfig:
     keys = {part.api_key_env for part in (trait, coherence) if part.kind in _API}
     if len(keys) > 1:
         raise UsageError("the two judges read their keys from one variable: write the same api_key_env")
     return JudgeConfig(
         judge_name(f"trait={trait.name},coherence={coherence.name}"),
         api_key_env=min(keys, default=trait.api_key_env),
-        cache=cache,
-        prices=prices,
         trait=trait,
         coherence=coherence,
+        **of_both,
     )
 
 
@@ -150,7 +149,7 @@ def judge_like(config: JudgeConfig, name: str) -> JudgeConfig:
     trait, coherence = (
         _like(getattr(config, side) or config, one, side) for side, one in two.groupdict().items()
     )
-    return _combined(trait, coherence, cache=config.cache, prices=None)
+    return _combined(trait, coherence, cache=config.cache, thinking=config.thinking)
 
 
 def _like(config: JudgeConfig, name: str, part: str = "", cache: str | None = None) -> JudgeConfig:
@@ -217,6 +216,7 @@ _SETTINGS: Readers = {
     "max_tokens": lambda entry: entry.integer(at_least=1),
     "prices": lambda e: e.into(Prices, dict.fromkeys(("prompt", "completion"), lambda e: e.number(low=0))),
     "relevance": Entry.boolean,
+    "thinking": lambda entry: entry.choice("skip", "include"),
     "revision": Entry.text,
     "batch_rows": Entry.integer,
     "patterns": _patterns,

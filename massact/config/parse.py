@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from massact.config.judges import parse_judge, parse_load
 from massact.config.values import (
     AdapterConfig,
     CalibrationConfig,
+    ChatConfig,
     Experiment,
     ExtractionConfig,
     Grid,
@@ -17,12 +19,15 @@ from massact.config.values import (
     PhaseConfig,
     TraitConfig,
     VariantConfig,
+    VectorConfig,
     VettingConfig,
 )
-from massact.config.yaml import Entry, Readers, Section, defaults_of, raise_all, read_yaml
-from massact.domain import METHODS, AllDims, Coefficients, Generation, all_methods
+from massact.config.yaml import Entry, Readers, Section, all_of, defaults_of, read_yaml
+from massact.domain import IMPORTED, METHODS, AllDims, Coefficients, Generation, Recipe, all_methods
 from massact.errors import ConfigError, UsageError
-from massact.labels import check_layers, normalise_label
+from massact.keys import canonical_json
+from massact.labels import check_layers, normalise_label, parse_label
+from massact.names import shown
 from massact.vectors.positions import parse_position
 
 # The sections `models` and `grids` of an experiment file.
@@ -31,28 +36,61 @@ _LARGEST = 1e12
 _STRONGEST = 10.0
 """Relative strength at most: text breaks near 1, whatever the model."""
 _MOST_COEFFICIENTS = 1000
+_MOST_ARGUMENTS = 1000
+"""Characters of a chat template's arguments: they stand in the row of every run."""
 
 
 def parse_model(name: str, entry: Entry) -> ModelConfig:
     section = entry.section()
-    variants = section.read({"base": _variant, "instruct": _variant}, {})
-    load = parse_load(section)
-    grid = Grid(**section.read(_GRID, {}))
-    return section.into(
-        ModelConfig, {"coefficient_range": _range}, name=name, load=load, grid=grid, **variants
+    parts: tuple[Callable[[], Any], ...] = (
+        lambda: section.read({"instruct": _variant, "base": _variant}, {"base": None}),
+        lambda: parse_load(section),
+        lambda: ChatConfig(**section.read(_CHAT, defaults_of(ChatConfig))),
+        lambda: Grid(**section.read(_GRID, {})),
+        lambda: section.rest({"coefficient_range": _range}, defaults_of(ModelConfig)),
     )
+    variants, load, chat, grid, rest = all_of(parts)
+    instruct = variants["instruct"]
+    load = replace(load, chat=chat)
+    return ModelConfig(name, variants["base"] or instruct, instruct, load, grid, **rest)
+
+
+def _thinking(entry: Entry) -> str:
+    if isinstance(entry.value, bool):  # YAML's on and off
+        return "on" if entry.value else "off"
+    if entry.value in ("on", "off"):
+        return str(entry.value)
+    if not isinstance(entry.value, int) or entry.value < 0:
+        raise entry.error(f"{shown(entry.value)} is not allowed; write off, on or a number of tokens")
+    return str(entry.value)
+
+
+def _arguments(entry: Entry) -> str | None:
+    text = canonical_json(entry.section().plain())
+    if len(text) > _MOST_ARGUMENTS:
+        raise entry.error(f"takes {len(text)} characters as JSON; {_MOST_ARGUMENTS} are the most")
+    return text if text != "{}" else None
+
+
+_CHAT: Readers = {
+    "thinking": _thinking,
+    "template_arguments": _arguments,
+}
 
 
 def _variant(entry: Entry) -> VariantConfig:
     section = entry.section()
-    needed = section.read({"variant": lambda e: e.name("variant"), "model": Entry.text}, {})
     optional = dict.fromkeys(("revision", "adapter", "adapter_revision"))
-    read: dict[str, Any] = section.read(dict.fromkeys(optional, Entry.text), optional)
+    readers = {
+        "variant": lambda e: e.name("variant"),
+        "model": Entry.text,
+        **dict.fromkeys(optional, Entry.text),
+    }
+    read = section.rest(readers, {"variant": entry.key.rpartition(".")[2], **optional})
     if read["adapter"] is None and (revision := section.find("adapter_revision", may_be_empty=True)):
         raise revision.error("there is no adapter here that it could belong to; write the key 'adapter' too")
-    section.close()
     adapter = AdapterConfig(read["adapter"], read["adapter_revision"]) if read["adapter"] else None
-    return VariantConfig(needed["variant"], needed["model"], read["revision"], adapter)
+    return VariantConfig(read["variant"], read["model"], read["revision"], adapter)
 
 
 def parse_grid(entry: Entry) -> Grid:
@@ -143,22 +181,54 @@ LARGEST_SPLIT = 0.5
 
 def parse_extraction(entry: Entry) -> ExtractionConfig:
     section = entry.section()
-    positions = section.take("positions").unique(parse_window)
-    needed = [parse_position(position).n_response_tokens for position in positions]
-    longest = max((n for n in needed if n is not None), default=1)
-    tokens = section.find("max_new_tokens")
-    n_tokens = max(longest, 1) if tokens is None else _enough_tokens(tokens, longest)
-    readers = {
+    readers: Readers = {
+        "positions": lambda e: e.unique(parse_window),
+        "max_new_tokens": lambda e: e.integer(at_least=1),
         "methods": lambda e: e.unique(
             lambda m: m.choice(*(METHODS if m.value in METHODS else all_methods()))
         ),
-        "uniform_dims": lambda e: e.unique(_n_dims),
-        "layer_dims": lambda e: e.unique(_n_dims),
+        "uniform_dims": lambda e: e.unique_if_any(_n_dims),
+        "layer_dims": lambda e: e.unique_if_any(_n_dims),
         "validation_split": lambda e: e.number(low=0, high=LARGEST_SPLIT),
         "seed": Entry.integer,
         "vetting": _vetting,
     }
-    return section.into(ExtractionConfig, readers, positions=positions, max_new_tokens=n_tokens)
+    read = section.rest(readers, defaults_of(ExtractionConfig))
+    needed = [parse_position(position).n_response_tokens for position in read["positions"]]
+    longest = max((n for n in needed if n is not None), default=1)
+    tokens = section.find("max_new_tokens")
+    if tokens is not None and read["max_new_tokens"] < longest:
+        raise tokens.error(
+            f"{read['max_new_tokens']} tokens are fewer than the longest position window reads ({longest})"
+        )
+    return ExtractionConfig(
+        **{**read, "max_new_tokens": read["max_new_tokens"] if tokens else max(longest, 1)}
+    )
+
+
+def parse_vectors(entry: Entry) -> tuple[VectorConfig, ...]:
+    """Files by method; a list of them where each model or trait has its own."""
+    return tuple(one for files in entry.each(_vectors) for one in files)
+
+
+def _vectors(name: str, entry: Entry) -> list[VectorConfig]:
+    return [_vector(name, one) for one in (entry.items() if isinstance(entry.value, list) else [entry])]
+
+
+def _vector(name: str, entry: Entry) -> VectorConfig:
+    if not name.startswith(IMPORTED) or entry.checked(lambda _: parse_label(name)) != Recipe(name):
+        raise entry.error(
+            f"call it {IMPORTED}NAME, of lower-case letters, digits and _, without a cleaning's ending"
+        )
+    readers: Readers = {
+        "file": Entry.text,
+        "model": Entry.text,
+        "trait": Entry.text,
+        "layer": Entry.integer,
+        "layer_shift": lambda e: int(e.number(low=-1, high=1)),
+        "index": Entry.integer,
+    }
+    return entry.into(VectorConfig, readers, name=name)
 
 
 def with_validation_split(experiment: Experiment, share: float | None) -> Experiment:
@@ -189,13 +259,6 @@ def _vetting(entry: Entry) -> VettingConfig:
             f"{config.positive_at_least:g}: a continuation could pass on both sides"
         )
     return config
-
-
-def _enough_tokens(entry: Entry, longest: int) -> int:
-    n_tokens = entry.integer(at_least=1)
-    if n_tokens < longest:
-        raise entry.error(f"{n_tokens} tokens are fewer than the longest position window reads ({longest})")
-    return n_tokens
 
 
 def _n_dims(entry: Entry) -> int | AllDims:
@@ -240,20 +303,20 @@ def load_experiment(path: str | Path) -> Experiment:
             f"no experiment file {str(file)!r}: pass --experiment FILE, such as experiments/toy.yaml"
         )
     top = read_yaml(file).section()
-    faults: list[ConfigError] = []
     values: dict[str, Any] = {}
-    for key, parse in _SECTIONS.items():
-        _read(top, key, parse, values, faults)
-    if faults:
-        top.find("phases", may_be_empty=True)
-    else:
-        _read(top, "phases", lambda e: _phases(e, values["models"], values["extraction"]), values, faults)
-    try:
-        top.close()
-    except ConfigError as error:
-        faults.append(error)
-    raise_all(faults)
+
+    def read(key: str, parse: Callable[[Entry], Any]) -> None:
+        values.update(top.read({key: parse}, _DEFAULTS))
+
+    def phases(entry: Entry) -> tuple[PhaseConfig, ...]:
+        return _phases(entry, values.get("models"), values.get("extraction"))
+
+    readers = {**_SECTIONS, "phases": phases}
+    attempts: list[Callable[[], None]] = [partial(read, *one) for one in readers.items()]
+    attempts.append(top.close)
+    all_of(attempts)
     experiment = Experiment(file=file, confirm_share=values.pop("questions"), **values)
+    _check_vectors(experiment, top)
     n_groups = sum(
         len(phase.models) * len(phase.positions) * len(phase.labels) for phase in experiment.phases
     )
@@ -265,14 +328,16 @@ def load_experiment(path: str | Path) -> Experiment:
     return experiment
 
 
-def _read(
-    top: Section, key: str, parse: Callable[[Entry], Any], values: dict[str, Any], faults: list[ConfigError]
-) -> None:
-    """A key at the top of the file; what is wrong with it is added to the faults."""
-    try:
-        values |= top.read({key: parse}, _DEFAULTS)
-    except ConfigError as error:
-        faults.append(error)
+def _check_vectors(experiment: Experiment, top: Section) -> None:
+    """What vectors of other tools are of, and whether each that a phase names is there."""
+    for one in experiment.vectors:
+        for name, known in ((one.model, experiment.models), (one.trait, experiment.traits)):
+            if name is not None and name not in [each.name for each in known]:
+                raise top.take("vectors").error(f"{one.name} is of {name!r}, which the file does not declare")
+    there = {one.name for one in experiment.vectors}
+    labels = (parse_label(label) for phase in experiment.phases for label in phase.labels)
+    if absent := sorted({one.method for one in labels if one.is_imported} - there):
+        raise top.take("phases").error(f"{', '.join(absent)}: name its file under the key 'vectors'")
 
 
 def _temperature(entry: Entry) -> float:
@@ -295,44 +360,45 @@ def _confirm_share(entry: Entry) -> float:
 
 
 def _phases(
-    entry: Entry, models: tuple[ModelConfig, ...], extraction: ExtractionConfig
+    entry: Entry, models: tuple[ModelConfig, ...] | None, extraction: ExtractionConfig | None
 ) -> tuple[PhaseConfig, ...]:
+    """The phases that are declared; what is `None` has faults of its own, and nothing is held against it."""
     section = entry.section()
-    phases = tuple(_phase(name, section.take(name), models, extraction) for name in PHASES)
-    section.close()
-    return phases
+    phases = {name: partial(_phase, name, models=models, extraction=extraction) for name in PHASES}
+    read = section.rest(phases, dict.fromkeys(PHASES))
+    return tuple(phase for phase in read.values() if phase is not None)
 
 
 def _phase(
-    name: str, entry: Entry, models: tuple[ModelConfig, ...], extraction: ExtractionConfig
+    name: str, entry: Entry, models: tuple[ModelConfig, ...] | None, extraction: ExtractionConfig | None
 ) -> PhaseConfig:
-    section, known = entry.section(), tuple(model.name for model in models)
-    used: tuple[str, ...] = section.read(
-        {"models": lambda e: e.unique(lambda item: item.choice(*known))}, {"models": known}
-    )["models"]
+    section, known = entry.section(), tuple(model.name for model in models or ())
     readers: Readers = {
-        "grids": lambda e: e.each(lambda model, grid: _phase_grid(model, grid, used)),
+        "models": lambda e: e.unique(lambda item: item.choice(*known) if known else item.text()),
+        "grids": lambda e: e.each(lambda model, grid: (model, parse_grid(grid))),
         "labels": lambda e: e.unique(lambda item: item.checked(lambda _: normalise_label(item.spelled()))),
         "positions": lambda e: e.unique(lambda item: _extracted(item, extraction)),
     }
-    values = section.read(readers, {"grids": None})
-    section.close()
-    return PhaseConfig(name, values["labels"], values["positions"], used, values["grids"] or ())
+    positions = {} if extraction is None else {"positions": extraction.positions}
+    read = section.rest(readers, {"models": known, "grids": None, **positions})
+    grids = section.find("grids", may_be_empty=True)
+    for model, _ in read["grids"] or ():
+        if known and grids and model not in read["models"]:
+            raise (grids.section().find(model) or grids).error(
+                f"the phase uses no model of that name; it uses {', '.join(read['models'])}"
+            )
+    return PhaseConfig(name, read["labels"], read["positions"], read["models"], read["grids"] or ())
 
 
-def _phase_grid(model: str, entry: Entry, used: tuple[str, ...]) -> tuple[str, Grid]:
-    if model not in used:
-        raise entry.error(f"the phase uses no model of that name; it uses {', '.join(used)}")
-    return model, parse_grid(entry)
-
-
-def _extracted(entry: Entry, extraction: ExtractionConfig) -> str:
+def _extracted(entry: Entry, extraction: ExtractionConfig | None) -> str:
     position = parse_window(entry)
-    if position not in extraction.positions:
+    if extraction is not None and position not in extraction.positions:
         raise entry.error(f"{position} is not among extraction.positions ({', '.join(extraction.positions)})")
     return position
 
 
+_RESPONSES = Generation(max_new_tokens=64)
+"""How responses are generated where the file does not say."""
 _TRAIT: Readers = {"dataset": Entry.text, "direction": lambda entry: entry.choice("positive", "negative")}
 _GENERATION: Readers = {
     "max_new_tokens": lambda entry: entry.integer(at_least=1),
@@ -346,13 +412,20 @@ _SECTIONS: Readers = {
     "models": lambda entry: entry.each(parse_model),
     "calibration": parse_calibration,
     "extraction": parse_extraction,
-    "generation": lambda entry: entry.into(Generation, _GENERATION),
+    "generation": lambda entry: Generation(**entry.section().rest(_GENERATION, asdict(_RESPONSES))),
     "judge": parse_judge,
     "coherence_floor": lambda entry: entry.number(low=0, high=100),
     "least_scored": lambda entry: entry.number(low=0, high=1),
     "subset": Entry.integer,
     "questions": _confirm_share,
+    "vectors": parse_vectors,
 }
 """How each key at the top of the file is read, but `phases`, which needs models and extraction."""
-_DEFAULTS: Mapping[str, Any] = {**defaults_of(Experiment), "questions": None}
+_DEFAULTS: Mapping[str, Any] = {
+    **defaults_of(Experiment),
+    "questions": None,
+    "calibration": CalibrationConfig(),
+    "extraction": ExtractionConfig(),
+    "generation": _RESPONSES,
+}
 """Keys that may be left out."""

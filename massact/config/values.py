@@ -34,6 +34,16 @@ class AdapterConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ChatConfig:
+    """How a model is asked through its chat template (docs/models.md)."""
+
+    thinking: str | None = None
+    """`off`, `on`, or the tokens after which a thought is ended; `None`: off where the template has a switch."""
+    template_arguments: str | None = None
+    """What is handed to the template besides, as canonical JSON."""
+
+
+@dataclass(frozen=True, slots=True)
 class LoadConfig:
     """How a model's weights are loaded (docs/models.md)."""
 
@@ -49,6 +59,8 @@ class LoadConfig:
     """`8bit` or `4bit` of bitsandbytes; `None`: the weights as they are."""
     trust_remote_code: bool = False
     """Whether Python files of the model's repository may run."""
+    chat: ChatConfig = ChatConfig()
+    """How it is asked; of a model that is steered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +112,8 @@ class TraitConfig:
 class CalibrationConfig:
     """How massive dims are found."""
 
-    prompts: str
-    """File of neutral prompts, one a line (or the plan's JSON list)."""
+    prompts: str = str(Path(__file__).parents[1] / "data" / "neutral.txt")
+    """File of neutral prompts, one a line (or the plan's JSON list); massact's own, in English, where none is named."""
     max_new_tokens: int = 32
     n_top: int = 10
     """How many top dims are kept per layer."""
@@ -129,8 +141,8 @@ class VettingConfig:
 class ExtractionConfig:
     """How vectors are extracted."""
 
-    positions: tuple[str, ...]
-    max_new_tokens: int
+    positions: tuple[str, ...] = ("response[:5]",)
+    max_new_tokens: int = 5
     """As many as the longest window reads, unless the file says more."""
     methods: tuple[str, ...] = METHODS
     uniform_dims: tuple[int | AllDims, ...] = (1, 2, 3, 5, 10, "all")
@@ -144,6 +156,24 @@ class ExtractionConfig:
     """`None`: every continuation is taken as it is."""
     is_split_given: bool = False
     """Whether `--val-split` chose the validation split, and not the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class VectorConfig:
+    """Vectors that another tool made, as a method of the experiment (docs/vectors.md)."""
+
+    name: str
+    """Of the method; it begins with `imported_`."""
+    file: str
+    model: str | None = None
+    """Which model they are of; `None`: any, likewise the trait."""
+    trait: str | None = None
+    layer: int | None = None
+    """Of a file with one vector that does not say of which layer, from 0."""
+    layer_shift: int = 0
+    """Added to the file's layer numbers: -1 for what llama.cpp's own generator made."""
+    index: int | None = None
+    """Of a SAELens folder: which feature."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +207,8 @@ class JudgeConfig:
     """Prompts that an `hf:` judge or `self` reads side by side at most; 0: as many as are of use."""
     cache: str | None = None
     """File of the judge cache, or `off`; `None` is the default place."""
+    thinking: Literal["skip", "include"] = "skip"
+    """Whether the judge reads what a response thought before its answer."""
     max_tokens: int | None = None
     """Most tokens of an `openai:` judge's answer, thoughts included; `None` is room for a score alone."""
     patterns: tuple[tuple[str, tuple[str, ...]], ...] = ()
@@ -239,7 +271,8 @@ class Experiment:
     extraction: ExtractionConfig
     generation: Generation
     judge: JudgeConfig
-    phases: tuple[PhaseConfig, ...]
+    phases: tuple[PhaseConfig, ...] = ()
+    """Those that the file declares, in the plan's order."""
     description: str = ""
     coherence_floor: float = DEFAULT_COHERENCE_FLOOR
     subset: int = 0
@@ -248,6 +281,7 @@ class Experiment:
     """Share of the questions that confirm winners and take no part in choosing them; `None`: all questions choose."""
     least_scored: float = DEFAULT_LEAST_SCORED
     """Share of its responses that an evaluation must have scores of to count, 0 to 1."""
+    vectors: tuple[VectorConfig, ...] = ()
 
     def model(self, name: str) -> ModelConfig:
         """The model of that name.
@@ -285,7 +319,7 @@ class Experiment:
 def _named(items: Iterable[NamedT], name: str, kind: str, file: Path) -> NamedT:
     by_name = {item.name: item for item in items}
     if name not in by_name:
-        raise UsageError(f"{file} declares no {kind} {name!r}; it declares {', '.join(by_name)}")
+        raise UsageError(f"{file} declares no {kind} {name!r}; it declares {', '.join(by_name) or 'none'}")
     return by_name[name]
 
 
@@ -328,5 +362,10 @@ def _setting(experiment: Experiment) -> DeclaredSetting:
         seed=experiment.generation.seed,
         directions={trait.name: trait.direction for trait in experiment.traits},
         weights={model.name: experiment.resolve(model.instruct.reference) for model in experiment.models},
+        chats={
+            model.name: (model.load.chat.thinking, model.load.chat.template_arguments)
+            for model in experiment.models
+            if model.load.chat != ChatConfig()
+        },
         confirm_share=experiment.confirm_share,
     )

@@ -7,8 +7,9 @@ What YAML 1.1 and 1.2, or YAML and people, read differently is refused with what
 import difflib
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,9 +51,16 @@ class Entry:
     line: int
     key: str
     """Dotted path from the top of the file, such as `models.gemma-3-4b.layers`."""
-    value: Any
+    raw: Any
+    """The value, or the error that says why there is none."""
     written: str = ""
     """A scalar as the file writes it."""
+
+    @property
+    def value(self) -> Any:
+        if isinstance(self.raw, ConfigError):
+            raise self.raw
+        return self.raw
 
     def error(self, problem: str) -> ConfigError:
         """An error that says where this value stands."""
@@ -124,12 +132,19 @@ class Entry:
     def unique(self, parse: Callable[["Entry"], T]) -> tuple[T, ...]:
         """The elements of a list, none of them twice."""
         values: list[T] = []
-        for item in self.items():
+
+        def read(item: "Entry") -> None:
             value = parse(item)
             if value in values:
                 raise item.error(f"{shown(value)} stands twice in the list")
             values.append(value)
+
+        all_of(partial(read, item) for item in self.items())
         return tuple(values)
+
+    def unique_if_any(self, parse: Callable[["Entry"], T]) -> tuple[T, ...]:
+        """The same of a list that may be empty."""
+        return () if isinstance(self.value, _Sequence) and not self.value else self.unique(parse)
 
     def section(self) -> "Section":
         """The keys of a mapping."""
@@ -137,20 +152,23 @@ class Entry:
             raise self.error(f"{shown(self.value)} is not a section of keys and values")
         return Section(self, self.value)
 
+    def plain(self) -> Any:
+        """A value as JSON can hold it."""
+        if isinstance(self.value, _Sequence):
+            return [item.plain() for item in self.value]
+        if isinstance(self.value, _Mapping):
+            return self.section().plain()
+        if isinstance(self.value, float):
+            return self.number()
+        return self.value if isinstance(self.value, bool | int | None) else self.text()
+
     def into(self, kind: Callable[..., T], readers: Readers, **known: Any) -> T:
         """A dataclass of a section's keys; see `Section.into`."""
         return self.section().into(kind, readers, **known)
 
     def each(self, parse: Callable[[str, "Entry"], T]) -> tuple[T, ...]:
         """What stands under every name of a section; all that is wrong with them is raised at once."""
-        read, faults = [], []
-        for name, entry in self.section().names():
-            try:
-                read.append(parse(name, entry))
-            except ConfigError as error:
-                faults.append(error)
-        raise_all(faults)
-        return tuple(read)
+        return tuple(all_of(partial(parse, name, entry) for name, entry in self.section().names()))
 
     @property
     def _quoted(self) -> str:
@@ -202,12 +220,22 @@ class Section:
         raise entry.error(f"the key {key!r} is missing its value: write one, or leave the key out")
 
     def read(self, readers: Readers, defaults: Mapping[str, Any]) -> dict[str, Any]:
-        """The values of keys. One with a default may be left out; where that is `None`, no value says the same."""
-        values = {}
-        for key, parse in readers.items():
+        """The values of keys; all that is wrong with them is raised at once.
+
+        One with a default may be left out; where that is `None`, no value says the same.
+        """
+
+        def read(key: str, parse: Callable[[Entry], Any]) -> Any:
             may_be_absent = key in defaults
             entry = self.find(key, may_be_empty=defaults[key] is None) if may_be_absent else self.take(key)
-            values[key] = defaults[key] if entry is None else parse(entry)
+            return defaults[key] if entry is None else parse(entry)
+
+        return dict(zip(readers, all_of(partial(read, *one) for one in readers.items()), strict=True))
+
+    def rest(self, readers: Readers, defaults: Mapping[str, Any]) -> dict[str, Any]:
+        """The same of the last keys of a section, which then are all that there may be."""
+        attempts: tuple[Callable[[], Any], ...] = (lambda: self.read(readers, defaults), self.close)
+        values: dict[str, Any] = all_of(attempts)[0]
         return values
 
     def into(self, kind: Callable[..., T], readers: Readers, **known: Any) -> T:
@@ -217,9 +245,7 @@ class Section:
             kind: what it has a default for may be left out in the file.
             known: fields that are known already.
         """
-        values = self.read(readers, defaults_of(kind))
-        self.close()
-        return kind(**known, **values)
+        return kind(**known, **self.rest(readers, defaults_of(kind)))
 
     def names(self) -> Iterator[tuple[str, Entry]]:
         """Every key with its value, for sections whose keys are names that the user chose."""
@@ -237,19 +263,25 @@ class Section:
         self.entry.checked(lambda _: check_distinct(named, "names"))
         return iter(named.items())
 
+    def plain(self) -> dict[str, Any]:
+        """All keys and values as they are, for what somebody else reads."""
+        self._known.extend(self._entries)
+        return {key: entry.plain() for key, entry in self._entries.items()}
+
     def close(self) -> None:
         """Refuse keys that nobody asked for.
 
         Raises:
             ConfigError: a key is unknown; the message names the nearest known one. All of them at once.
         """
-        faults = []
-        for key, entry in self._entries.items():
+
+        def refuse(key: str, entry: Entry) -> None:
             if key not in self._known:
                 near = difflib.get_close_matches(key, self._known, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else "."
-                faults.append(entry.error(f"unknown key{hint} Allowed here: {', '.join(self._known)}"))
-        raise_all(faults)
+                raise entry.error(f"unknown key{hint} Allowed here: {', '.join(self._known)}")
+
+        all_of(partial(refuse, *one) for one in self._entries.items())
 
 
 def defaults_of(kind: Any) -> dict[str, Any]:
@@ -257,14 +289,27 @@ def defaults_of(kind: Any) -> dict[str, Any]:
     return {field.name: field.default for field in fields(kind) if field.default is not MISSING}
 
 
-def raise_all(faults: list[ConfigError]) -> None:
-    """Raise several faults of a file as one, a line each; nothing where there is none.
+def all_of(attempts: Iterable[Callable[[], T]]) -> list[T]:
+    """What each attempt gives.
 
     Raises:
-        ConfigError: there is one.
+        ConfigError: one or more complain; a line for each fault of the file.
     """
+    found, faults = [], list[ConfigError]()
+    for attempt in attempts:
+        try:
+            found.append(attempt())
+        except ConfigError as error:
+            faults.append(error)
     if faults:
-        raise ConfigError("\n".join(map(str, faults))) from faults[0]
+        lines = dict.fromkeys(line for fault in faults for line in str(fault).split("\n"))
+        raise ConfigError("\n".join(sorted(lines, key=_line_number))) from faults[0]
+    return found
+
+
+def _line_number(fault: str) -> int:
+    found = re.search(r", line (\d+): ", fault)
+    return int(found[1]) if found else 0
 
 
 def read_yaml(path: Path) -> Entry:
@@ -316,6 +361,14 @@ class _Entries:
                 f"{self._file}: more than {MOST_VALUES:,} values, those of an alias counted wherever it stands: "
                 "no experiment file has so many"
             )
+        try:
+            return self._read(node, line, key)
+        except ConfigError as error:  # told with all others when the value is asked for
+            if self._n_values > MOST_VALUES:
+                raise
+            return Entry(self._file, line, key, error)
+
+    def _read(self, node: yaml.Node, line: int, key: str) -> Entry:
         if isinstance(node, yaml.MappingNode):
             return Entry(self._file, line, key, self._mapping(node, key))
         if isinstance(node, yaml.SequenceNode):
@@ -357,7 +410,10 @@ class _Entries:
             if name_node.tag == f"{_TAG}merge":
                 raise ConfigError(f"{where}: merge keys (<<) are not read; write the keys out")
             name = str(name_node.value)
+            inner = f"{key}.{name}" if key else name
             if name in entries:
-                raise ConfigError(f"{where}: the key {shown(name)} stands twice")
-            entries[name] = self.entry(value_node, f"{key}.{name}" if key else name)
+                twice = ConfigError(f"{where}: the key {shown(name)} stands twice")
+                entries[name] = Entry(self._file, entries[name].line, inner, twice)
+            else:
+                entries[name] = self.entry(value_node, inner)
         return entries

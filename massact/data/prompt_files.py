@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from massact.domain import Conversation
 from massact.errors import DataError, lfs_advice
 from massact.json_text import JsonError, parse_json
 
@@ -147,6 +148,61 @@ def _prompt(path: Path, place: str, item: object) -> Prompt:
     if not isinstance(system, str | None):
         raise DataError(f'{path}, {place}: "system_prompt" is not a text')
     return Prompt(text, system if system and system.strip() else None, place)
+
+
+ROLES = ("system", "user", "assistant")
+
+
+def read_question(item: object, system: str | None, where: str) -> str:
+    """A question as `steering.json` has it: a text, an object with one, or messages that end with the user's.
+
+    Args:
+        item: the question; trait-interp also writes objects with a `question` among notes of its own.
+        system: the system prompt of all that have none of their own.
+        where: file and number, for messages.
+
+    Raises:
+        DataError: it is none.
+    """
+    fields = item if isinstance(item, dict) else {"messages" if isinstance(item, list) else "question": item}
+    own = fields.get("system_prompt", system)
+    if not isinstance(own, str | None):
+        raise DataError(f'{where}: "system_prompt" is not a text')
+    if "messages" in fields:
+        messages = list(_messages(fields["messages"], where))
+    else:
+        text = fields.get("question", prompt_text(fields))
+        if not isinstance(text, str) or not text.strip():
+            raise DataError(f"{where}: write a text, or a list of messages with role and content")
+        messages = [("user", text)]
+    if own and own.strip() and messages[0][0] != "system":
+        messages.insert(0, ("system", own))
+    return messages[0][1] if len(messages) == 1 else Conversation(messages)
+
+
+def _messages(listed: object, where: str) -> Iterator[tuple[str, str]]:
+    """Role and content of each message: a system prompt at most, then user and assistant in turns."""
+    if not isinstance(listed, list) or not listed:
+        raise DataError(f"{where}: messages are a list of objects with role and content")
+    wanted: tuple[str, ...] = ("system", "user")
+    for number, message in enumerate(listed, 1):
+        place = f"{where}, message {number}"
+        role, content = (
+            (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
+        )
+        if role not in ROLES:
+            raise DataError(f"{place}: its role is {role!r}; write {', '.join(ROLES[:-1])} or {ROLES[-1]}")
+        if role not in wanted:
+            raise DataError(
+                f"{place}: a message of the {role} cannot stand here, only of the {' or the '.join(wanted)}: a system "
+                "prompt comes first, then user and assistant speak in turns"
+            )
+        if not isinstance(content, str) or not content.strip():
+            raise DataError(f"{place}: its content is no text, or empty")
+        wanted = ("assistant",) if role == "user" else ("user",)
+        yield role, content
+    if wanted != ("assistant",):
+        raise DataError(f"{where}: the last message is not the user's, so that nothing is asked")
 
 
 def prompt_text(fields: Mapping[str, object]) -> object:

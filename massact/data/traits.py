@@ -2,7 +2,7 @@
 
 A trait's folder holds `positive.txt` and `negative.txt` (contrastive prompts, one a line; or `.jsonl` or
 `.json`, where prompts may have system prompts), `definition.txt` (the trait in words) and `steering.json`
-(`questions`, and `eval_prompt` if the trait has a judge prompt of its own). See docs/data.md.
+(`questions`, each a text or messages, and `eval_prompt` if the trait has a judge prompt of its own). See docs/data.md.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from massact.data.prompt_files import Prompt, prompt_text, read_json, read_prompt_file, read_side, read_text
+from massact.data.prompt_files import Prompt, read_json, read_prompt_file, read_question, read_side, read_text
 from massact.domain import Direction, QuestionSet
 from massact.errors import DataError
 from massact.keys import digest, digest_texts
@@ -155,7 +155,9 @@ def load_trait(reference: str) -> TraitDataset:
         eval_prompt,
         files=(positive_file.name, negative_file.name),
         steering={
-            name: value for name, value in steering.items() if name not in ("questions", "eval_prompt")
+            name: value
+            for name, value in steering.items()
+            if name not in ("questions", "eval_prompt", "system_prompt")
         },
     )
 
@@ -196,15 +198,12 @@ def _check_sides_differ(
 
 
 def _questions(steering: dict[str, Any], folder: Path) -> tuple[str, ...]:
-    """The questions; trait-interp also writes them as objects with a `question` among notes of its own."""
-    path, listed = folder / _STEERING, steering.get("questions")
+    path, listed, system = folder / _STEERING, steering.get("questions"), steering.get("system_prompt")
     if not isinstance(listed, list):
         raise DataError(f'{path}: "questions" is not a list of texts')
     questions: list[str] = []
-    for number, one in enumerate(listed, 1):
-        question = one.get("question", prompt_text(one)) if isinstance(one, dict) else one
-        if not isinstance(question, str) or not question.strip():
-            raise DataError(f'{path}: "questions" is not a list of texts: question {number} is none')
+    for number, item in enumerate(listed, 1):
+        question = read_question(item, system, f"{path}, question {number}")
         if question in questions:
             raise DataError(f'{path}: "questions" holds a question twice: {question!r}')
         questions.append(question)
@@ -237,7 +236,7 @@ def dataset_warnings(dataset: TraitDataset, direction: Direction) -> tuple[str, 
     Args:
         direction: in which the experiment file steers the trait.
     """
-    doubts = [*_counts(dataset), *_nearly_equal(dataset), *_odd_prompts(dataset)]
+    doubts = [*_examples(dataset), *_counts(dataset), *_nearly_equal(dataset), *_odd_prompts(dataset)]
     theirs = dataset.steering.get("direction")
     if theirs is not None and theirs != direction:
         doubts.append(
@@ -259,6 +258,16 @@ def check_pairs(dataset: TraitDataset) -> None:
             f"and {dataset.files[1]} {n_negative}: prompt i of one side belongs to prompt i of the other. Make them "
             "equally many, or write filter: independent"
         )
+
+
+EXAMPLE = "REPLACE THIS"
+"""What stands in the example lines of `massact init`."""
+
+
+def _examples(dataset: TraitDataset) -> Iterator[str]:
+    texts = [dataset.definition, *(prompt.text for prompt in dataset.prompts)]
+    if n := sum(EXAMPLE in text for text in texts):
+        yield f"{n} of its texts are example lines that say {EXAMPLE}: results on them mean nothing"
 
 
 def _counts(dataset: TraitDataset) -> Iterator[str]:

@@ -107,7 +107,12 @@ def _response(fields: Any) -> Response:
     if not isinstance(prompt, str) or not isinstance(response, str) or not isinstance(reason, str | None):
         raise LineError("a response without a prompt or a text")
     trait, coherence = (None if name in nan else _score(fields.get(name)) for name in names)
-    return Response(prompt, response, trait, coherence, reason)
+    thinking, is_answered = fields.get("thinking"), fields.get("is_answered", True)
+    if not isinstance(thinking, str | None) or not isinstance(is_answered, bool):
+        raise LineError(
+            "a response whose thinking is no text, or whose is_answered is neither true nor false"
+        )
+    return Response(prompt, response, trait, coherence, reason, thinking, is_answered)
 
 
 def _score(value: object) -> float | None:
@@ -157,6 +162,8 @@ def responses_json(responses: Iterable[Response]) -> bytes:
             "trait_score": response.trait,
             "coherence_score": response.coherence,
             **({} if response.reason is None else {_REASON: response.reason}),
+            **({} if response.thinking is None else {"thinking": response.thinking}),
+            **({} if response.is_answered else {"is_answered": False}),
         }
         for response in responses
     ]

@@ -62,6 +62,10 @@ class Exchange:
 
     question: str
     response: str
+    thinking: str | None = None
+    """What the model thought before it answered: not for a judge; see `massact.judges.caching`."""
+    is_answered: bool = True
+    """Whether its thought ended, if it had one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from massact.domain import JudgeIdentity
 from massact.judges import Exchange, Judge, Usage, Verdict
 from massact.judges.reading import READING_VERSION
+from massact.keys import digest
 
+NO_ANSWER = "no answer: its thought had not ended when its tokens did"
+"""Why a response that only thinks has no scores."""
+THINKING_VERSION = 1
+"""Raised with every change of how thoughts are shown to a judge."""
 CACHE_FILE = "judge-cache.sqlite"
 """Its name, in the folder `.massact`."""
 _VERSION, _APPLICATION = 1, 0x6D617363
@@ -219,24 +224,38 @@ def _alone(path: Path) -> Iterator[None]:
 class CachingJudge:
     """Gives what the inner judge gave for the same exchange, now or in another command.
 
-    A missing score is asked for again.
+    A missing score is asked for again. It hands the inner judge answers alone, or with what was thought before them; a
+    thought that did not end has no answer and is not judged.
     """
 
-    def __init__(self, judge: Judge, cache: JudgeCache | None = None) -> None:
+    def __init__(
+        self,
+        judge: Judge,
+        cache: JudgeCache | None = None,
+        *,
+        thinking: Literal["skip", "include"] = "skip",
+    ) -> None:
         """
         Args:
             cache: keeps verdicts beyond this command; `None` keeps them in memory alone.
+            thinking: whether the judge reads what was thought before an answer.
         """
         self.inner = judge
         """The judge itself, which remembers nothing."""
         self._cache = cache
+        self._reads_thinking = thinking == "include"
         self._known: dict[bytes, Verdict] = {}
         self._n_known = 0
         self._lock = threading.Lock()
 
     @property
     def identity(self) -> JudgeIdentity:
-        return self.inner.identity
+        inner = self.inner.identity
+        if not self._reads_thinking:
+            return inner
+        return replace(
+            inner, prompt_digest=digest({"prompt": inner.prompt_digest, "thinking": THINKING_VERSION})
+        )
 
     @property
     def usage(self) -> Usage:
@@ -248,6 +267,18 @@ class CachingJudge:
         self.inner.prepare()
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
+        answered = [one for one in exchanges if one.is_answered]
+        verdicts = iter(self._score([self._handed(one) for one in answered]))
+        return [next(verdicts) if one.is_answered else Verdict(None, None, NO_ANSWER) for one in exchanges]
+
+    def _handed(self, exchange: Exchange) -> Exchange:
+        """What the judge is given to read."""
+        response = exchange.response
+        if self._reads_thinking and exchange.thinking:
+            response = f"<think>\n{exchange.thinking}\n</think>\n\n{response}"
+        return Exchange(exchange.question, response)
+
+    def _score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         head = identity_digest(self.identity)
         digests = [sha256(head + _digest_of(item.question, item.response)).digest() for item in exchanges]
         by_digest = dict(zip(digests, exchanges, strict=True))

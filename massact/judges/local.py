@@ -378,6 +378,7 @@ class LocalJudge:
             "rubric": self._rubric.digest,
             "chat_template": described.chat_template_digest,
             "reading": LOCAL_VERSION,
+            **({"thinking": "off"} if described.unasked_chat.thinking == "off" else {}),
         }  # fmt: skip
         return JudgeIdentity(self._name, f"{model.id}@{model.revision} {model.dtype}", digest(asked))
 
@@ -410,7 +411,7 @@ class LocalJudge:
     def _read(self, model: SteerableModel, answerer: Answerer, prompts: Iterable[str]) -> dict[str, Reading]:
         distinct = list(dict.fromkeys(prompts))
         with model_lock(model.model):
-            encoded = [encode_chat(model, prompt) for prompt in distinct]
+            encoded = [encode_chat(model, prompt, chat=model.unasked_chat) for prompt in distinct]
         readings = answerer.answer(encoded)
         self._usage += Usage(sum(map(len, encoded)), len(encoded), len(encoded))
         return dict(zip(distinct, readings, strict=True))

@@ -363,9 +363,9 @@ def draws_of(rows: Sequence[Row], settings: Generation, device: torch.device) ->
         return None
     draws = [
         torch.rand(
-            settings.max_new_tokens,
+            row.n_drawn + settings.max_new_tokens,
             generator=torch.Generator().manual_seed(settings.seed * 1_000_003 + row.draw),
-        )
+        )[row.n_drawn :]
         for row in rows
     ]
     return torch.stack(draws).to(device)

@@ -20,7 +20,7 @@ from massact.models.prompting import Addition, Row, distinct_rows
 from massact.models.recorded_steps import Recorder, can_record, padded_rows
 from massact.models.support import Sharing, sharing_of
 
-__all__ = ["Addition", "Generator", "NotFiniteError", "Row", "generate"]
+__all__ = ["Addition", "Generator", "NotFiniteError", "Responses", "Row", "generate"]
 
 Progress = Callable[[int], None]
 Responses = list[tuple[int, ...] | None]
@@ -83,6 +83,10 @@ class Generator:
         """Rows generated side by side at most; fewer once memory has run out."""
         return self._rows_at_most
 
+    def n_batches(self, prompts: Sequence[tuple[int, ...]]) -> int:
+        """Batches that rows of some prompts cannot be fewer than: in the plain way one for each length."""
+        return len({len(prompt) for prompt in prompts}) if self._sharing.obstacle else 1
+
     def generate(
         self, rows: Sequence[Row], settings: Generation, *, progress: Progress | None = None
     ) -> list[tuple[int, ...]]:
@@ -127,7 +131,8 @@ class Generator:
         """The rows that may be in one batch with the first of them, which is the shortest."""
         if self._shares(rows, settings):
             return rows
-        return [row for row in rows if len(row.prompt) == len(rows[0].prompt)]
+        alike = [row for row in rows if len(row.prompt) == len(rows[0].prompt)]
+        return alike[: self._sharing.n_rows]
 
     def _shares(self, rows: Sequence[Row], settings: Generation) -> bool:
         """Whether rows are generated in the shared way (`massact.models.support`)."""

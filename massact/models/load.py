@@ -15,12 +15,13 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from massact.config import AdapterConfig, LoadConfig
+from massact.config import AdapterConfig, ChatConfig, LoadConfig
 from massact.domain import ModelIdentity
 from massact.errors import ModelError
 from massact.json_text import JsonError, parse_object
 from massact.keys import digest
 from massact.models.blocks import find_decoder_blocks, text_config
+from massact.models.chat import Chat, read_chat
 from massact.models.source import (
     FoundAdapter,
     attach,
@@ -166,6 +167,18 @@ class SteerableModel:
     model: Any
     tokenizer: Any
     identity: ModelIdentity
+    asked: ChatConfig = _DEFAULT.chat
+    """How the experiment file has it asked."""
+
+    @cached_property
+    def chat(self) -> Chat:
+        """How it is asked."""
+        return read_chat(self.tokenizer, self.asked, self.identity.id)
+
+    @cached_property
+    def unasked_chat(self) -> Chat:
+        """How it is asked where no experiment file says how, as a judge is: not to think where that can be said."""
+        return read_chat(self.tokenizer, ChatConfig(), self.identity.id)
 
     @cached_property
     def blocks(self) -> list[nn.Module]:
@@ -298,6 +311,15 @@ class ModelFiles:
         declared = self.options.dtype if self.options.dtype != "auto" else getattr(self.config, "dtype", None)
         return None if declared is None else str(declared).removeprefix("torch.")
 
+    @property
+    def chat(self) -> Chat:
+        """How the model is asked.
+
+        Raises:
+            ModelError: its chat template cannot do what the options say.
+        """
+        return read_chat(self.tokenizer, self.options.chat, self.reference)
+
     def identity(self, dtype: str) -> ModelIdentity:
         """What identifies the model, computed with in a dtype."""
         adapter = self.adapter.identity if self.adapter is not None else None
@@ -340,11 +362,12 @@ def load_model(
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     files = find_model(reference, revision=revision, adapter=adapter, options=options)
+    _ = files.chat  # refused before weights are read
     model = _read_weights(files, options)
     identity = files.identity(str(model.dtype).removeprefix("torch."))
     if files.adapter is not None:
         model = attach(model, files.adapter)
-    loaded = SteerableModel(model.eval().requires_grad_(False), files.tokenizer, identity)
+    loaded = SteerableModel(model.eval().requires_grad_(False), files.tokenizer, identity, options.chat)
     check_attention(model, options)
     _check_blocks(reference, loaded)
     return loaded
@@ -413,13 +436,29 @@ class Description:
     identity: ModelIdentity
     chat_template_digest: str
     shape: ModelShape
+    chat: Chat
+    """How it is asked."""
+    unasked_chat: Chat
+    """How it is asked as a judge."""
     note: str | None = field(default=None, compare=False)
     """How the model is generated with, where that is not the usual way."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know before a sweep."""
+        return tuple(note for note in (self.note, self.chat.note) if note)
 
 
 def describe(model: SteerableModel) -> Description:
     """The description of a model that is loaded."""
-    return Description(model.identity, model.chat_template_digest, model.shape, sharing_of(model.model).note)
+    return Description(
+        model.identity,
+        model.chat_template_digest,
+        model.shape,
+        model.chat,
+        model.unasked_chat,
+        sharing_of(model.model).note,
+    )
 
 
 def read_description(
@@ -446,18 +485,24 @@ def read_description(
         return None
     template = digest({"chat_template": files.tokenizer.chat_template})
     shape = read_shape(reference, files.commit, options=options)
-    return Description(files.identity(dtype), template, shape, sharing(files.config).note)
+    unasked = read_chat(files.tokenizer, ChatConfig(), reference)
+    return Description(
+        files.identity(dtype), template, shape, files.chat, unasked, sharing(files.config).note
+    )
 
 
-def read_note(reference: str, revision: str | None = None, *, options: LoadConfig = _DEFAULT) -> str | None:
-    """What a user should know of how a model is steered before a sweep, from its configuration alone.
+def read_notes(
+    reference: str, revision: str | None = None, *, options: LoadConfig = _DEFAULT
+) -> tuple[str, ...]:
+    """What a user should know of how a model is steered and asked before a sweep, without its weights.
 
     Raises:
-        ModelError: there is no such model, or it cannot be steered.
+        ModelError: there is no such model, it cannot be steered, or its chat template cannot do what is asked.
     """
-    if is_toy(reference):
-        return None
-    return sharing(read_config(reference, revision=revision, options=options)).note
+    if is_toy(reference) and options.chat == ChatConfig():
+        return ()
+    files = find_model(reference, revision=revision, adapter=None, options=options)
+    return tuple(note for note in (sharing(files.config).note, files.chat.note) if note)
 
 
 def _stored_dtype(folder: Path | None) -> str | None:

@@ -1,44 +1,51 @@
 """Turning questions and prompts into tokens. A doubled BOS never happens."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from massact.domain import Generation
+from massact.domain import Conversation, Generation
 from massact.errors import ModelError
+from massact.models.chat import Chat, render
 from massact.models.load import SteerableModel
 
-_DAY = (
-    ("%d", "26"),
-    ("%m", "07"),
-    ("%b", "Jul"),
-    ("%B", "July"),
-    ("%Y", "2024"),
-    ("%y", "24"),
-    ("%A", "Friday"),
-)
-"""What templates that write today's date are told, so that a prompt is the same tomorrow: the day that Llama's
-templates fall back on."""
-_CLOCK = "strftime_now"
+_Messages = Sequence[tuple[str, str]]
+"""Role and content of each."""
 
 
-def encode_chat(model: SteerableModel, user: str, system: str | None = None) -> tuple[int, ...]:
-    """Tokens of what a user says after an optional system prompt, ready to be answered.
+def encode_chat(
+    model: SteerableModel, question: str, system: str | None = None, *, chat: Chat | None = None
+) -> tuple[int, ...]:
+    """Tokens of what a user says after an optional system prompt, or of a `Conversation`, ready to be answered.
 
     Where the chat template takes no system role, the system prompt stands before the user's text with a blank
     line between, as Gemma's own template has it; likewise where there is no chat template.
 
+    Args:
+        chat: how the model is asked; `None`: as the experiment file says.
+
     Raises:
-        ModelError: the chat template cannot be rendered.
+        ModelError: the chat template cannot be rendered, or a conversation has none.
     """
-    folded = user if system is None else f"{system}\n\n{user}"
+    messages = question.messages if isinstance(question, Conversation) else (("user", question),)
+    if system is not None:
+        messages = (("system", system), *messages)
+    folded = messages
+    if messages[0][0] == "system":
+        folded = (("user", f"{messages[0][1]}\n\n{messages[1][1]}"), *messages[2:])
     if model.tokenizer.chat_template is None:
-        return encode_text(model, folded)
-    text = None if system is None else _with_system(model, user, system)
+        if len(folded) > 1:
+            raise ModelError(
+                f"{model.identity.id}: it has no chat template, and a question has several turns"
+            )
+        return encode_text(model, folded[0][1])
+    arguments = (chat or model.chat).arguments
+    text = None if folded is messages else _with_system(model, messages, arguments)
     if text is None:
-        text = _render(model, [{"role": "user", "content": folded}])
+        text = _rendered(model, folded, arguments)
     # a template writes BOS itself where it wants one, so the tokenizer must not add another
     return _one_bos(model, model.tokenizer(text, add_special_tokens=False)["input_ids"])
 
@@ -60,53 +67,40 @@ def decode(model: SteerableModel, tokens: tuple[int, ...]) -> str:
     return text.strip()
 
 
-def _with_system(model: SteerableModel, user: str, system: str) -> str | None:
+def read_response(
+    model: SteerableModel, tokens: tuple[int, ...], *, is_chat: bool = True
+) -> tuple[str | None, str | None]:
+    """Thought and answer of response tokens, without special tokens; `None`: there is none.
+
+    Args:
+        is_chat: whether the prompt came from the chat template, which may have opened a thought.
+    """
+    marks = model.chat.marks
+    if marks is None:
+        return None, decode(model, tokens)
+    # marks may be special tokens
+    whole = model.tokenizer.decode(list(tokens), skip_special_tokens=False)
+    thought, answer = marks.split(whole, is_open=is_chat and model.chat.is_open)
+    if thought is None:
+        return None, decode(model, tokens)
+    special = [token.content for token in model.tokenizer.added_tokens_decoder.values() if token.special]
+    pattern = re.compile("|".join(map(re.escape, special)) or "(?!)")
+    bare_thought, bare_answer = (text and pattern.sub("", text).strip() for text in (thought, answer))
+    return bare_thought or None, bare_answer
+
+
+def _with_system(model: SteerableModel, messages: _Messages, arguments: Mapping[str, Any]) -> str | None:
     """The rendered chat with a system role; `None` where the template refuses it or leaves its text out."""
     try:
-        text = _render(model, [{"role": "system", "content": system}, {"role": "user", "content": user}])
+        text = _rendered(model, messages, arguments)
     except ModelError:
         return None
-    return text if system.strip() in text else None
+    return text if messages[0][1].strip() in text else None
 
 
-def _render(model: SteerableModel, messages: list[dict[str, str]]) -> str:
-    """The rendered chat with what the user says in it, which templates of models that see may take in parts alone."""
-    in_parts = [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in messages]
-    problem = ModelError(
-        f"{model.identity.id}: its chat template leaves out what the user says. Check chat_template in its tokenizer"
-    )
-    for form in (messages, in_parts):
-        try:
-            text = _rendered(model, form)
-        except ModelError as error:
-            problem = error if form is messages else problem
-            continue
-        if messages[-1]["content"].strip() in text:
-            return text
-    raise problem
-
-
-def _rendered(model: SteerableModel, messages: Sequence[Mapping[str, object]]) -> str:
-    from jinja2 import TemplateError
-
-    dated = _CLOCK in str(model.tokenizer.chat_template)
-    template = _stopped_clock() + model.tokenizer.get_chat_template() if dated else None
-    try:
-        text = model.tokenizer.apply_chat_template(
-            messages, chat_template=template, add_generation_prompt=True, tokenize=False
-        )
-    except (TemplateError, TypeError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(
-            f"{model.identity.id}: its chat template cannot be rendered: {reason} Check chat_template in its tokenizer"
-        ) from error
-    return str(text)
-
-
-def _stopped_clock() -> str:
-    """A template's beginning that puts one day in the place of today."""
-    filters = "".join(f" | replace('{directive}', '{text}')" for directive, text in _DAY)
-    return f"{{%- macro {_CLOCK}(format) -%}}{{{{- format{filters} -}}}}{{%- endmacro -%}}"
+def _rendered(model: SteerableModel, messages: _Messages, arguments: Mapping[str, Any]) -> str:
+    said = [{"role": role, "content": content} for role, content in messages]
+    return render(model.tokenizer, said, arguments, model.identity.id)
 
 
 def _one_bos(model: SteerableModel, ids: Any) -> tuple[int, ...]:
@@ -145,6 +139,8 @@ class Row:
     """`None` leaves the model as it is."""
     draw: int = 0
     """Distinguishes the random draws of rows that share a seed; the index of the question."""
+    n_drawn: int = 0
+    """Draws that were taken already, for tokens that now stand in the prompt."""
 
 
 def distinct_rows(rows: Sequence[Row], settings: Generation) -> tuple[list[Row], list[int]]:
@@ -156,7 +152,11 @@ def distinct_rows(rows: Sequence[Row], settings: Generation) -> tuple[list[Row],
     kept: list[Row] = []
     places = []
     for row in rows:
-        like = (row.prompt, _identity(row.addition), row.draw if settings.temperature > 0 else None)
+        like = (
+            row.prompt,
+            _identity(row.addition),
+            (row.draw, row.n_drawn) if settings.temperature > 0 else None,
+        )
         if like not in seen:
             seen[like] = len(kept)
             kept.append(row)

@@ -35,6 +35,10 @@ _KEPT_KEYS = {"DynamicLayer", "DynamicSlidingWindowLayer"}
 """Layers of transformers' cache that hold keys and values of tokens and nothing else."""
 _STEADY_ROPES = {"default", "linear", "llama3", "yarn", "proportional"}
 """Rotary embeddings that depend on a token's own position alone."""
+_ALONE = frozenset({"rwkv"})
+"""Kinds whose rows mix when two are generated side by side."""
+_OTHER_STREAMS = {"xlnet": "[seq, batch, d_model]"}
+"""Kinds whose blocks pass on another shape, which only their weights would tell."""
 _STREAM_COUNTS = ("altup_num_inputs", "hc_mult", "hc_count")
 """How configurations call the number of streams that their blocks pass on."""
 
@@ -47,6 +51,8 @@ class Sharing:
     """Why it never is."""
     n_positions: int | None
     """Tokens, prompt and response together, up to which it is; `None`: any number."""
+    n_rows: int | None = None
+    """Rows that are generated side by side at most, where it is not; `None`: any number."""
 
     def allows(self, n_tokens: int) -> bool:
         """Whether it is for rows of so many tokens, their responses included."""
@@ -57,13 +63,15 @@ class Sharing:
         """What a user should know of it before a sweep."""
         if self.obstacle is None:
             return None
-        return f"responses come from transformers' own `generate`, prompts of one length at a time: {self.obstacle}"
+        together = "one at a time" if self.n_rows == 1 else "prompts of one length at a time"
+        return f"responses come from transformers' own `generate`, {together}: {self.obstacle}"
 
 
 def sharing(config: Any) -> Sharing:
     """How a model of that configuration is steered."""
     text = config.get_text_config(decoder=True)
-    return Sharing(_obstacle(config, text), min(_changing_positions(text), default=None))
+    n_rows = 1 if config.model_type in _ALONE else None
+    return Sharing(_obstacle(config, text), min(_changing_positions(text), default=None), n_rows)
 
 
 def sharing_of(model: nn.Module) -> Sharing:
@@ -116,6 +124,11 @@ def check_config(reference: str, config: Any, auto: Any) -> None:
                 f"{n_streams} residual streams ({count}), so that a layer's activation is not defined; use a model "
                 "with one"
             )
+    if config.model_type in _OTHER_STREAMS:
+        raise ModelError(
+            f"{reference}: the decoder blocks of {config.model_type} pass on {_OTHER_STREAMS[config.model_type]}, not "
+            "[batch, seq, d_model]; docs/architectures.md lists the decoders that work"
+        )
     is_known_code = type(config).__module__.startswith("transformers.")
     if {config.model_type, text.model_type} <= SHARED or not is_known_code:
         return
@@ -123,25 +136,31 @@ def check_config(reference: str, config: Any, auto: Any) -> None:
     if document not in _problems:
         _problems[document] = _problem_without_weights(config, auto)
     if (problem := _problems[document]) is not None:
-        raise ModelError(f"{reference}: {problem}. massact steers decoders that read text alone")
+        raise ModelError(f"{reference}: {problem}. docs/architectures.md lists the decoders that work")
 
 
 _problems: dict[str, str | None] = {}
 
 
 def _problem_without_weights(config: Any, auto: Any) -> str | None:
-    try:
-        with torch.device("meta"):
-            # mixtures of experts need bfloat16 here, and other attention than eager looks into its masks
-            model = auto.from_config(config, attn_implementation="eager", dtype=torch.bfloat16).eval()
-            check_streams(model, device="meta")
-    except ModelError as error:
-        return str(error)
-    except (
-        Exception
-    ):  # what needs numbers, or lacks in the configuration, is told when the weights are loaded
+    reasons = []
+    # mixtures of experts need bfloat16 here, and some others mix it with float32
+    for dtype in (torch.bfloat16, torch.float32):
+        try:
+            with torch.device("meta"):
+                # other attention than eager looks into its masks
+                model = auto.from_config(config, attn_implementation="eager", dtype=dtype).eval()
+                check_streams(model, device="meta")
+        except (ModelError, ImportError) as error:  # a tower may need a package that is not installed
+            return " ".join(str(error).split(" Please note")[0].split()).rstrip(".")
+        except Exception as error:
+            lines = str(error).strip().splitlines() or [""]
+            reasons.append(f"{type(error).__name__}: {lines[0].rstrip('.')}")
+        else:
+            return None
+    if any("meta" in reason for reason in reasons):  # it needs numbers, so that only its weights tell
         return None
-    return None
+    return f"{type(config).__name__.removesuffix('Config')} cannot be run on text: {reasons[-1]}"
 
 
 @torch.inference_mode()
@@ -149,7 +168,7 @@ def check_streams(model: nn.Module, *, device: Any, generating: bool = False) ->
     """See that every decoder block passes on one residual stream when the model reads text.
 
     Args:
-        generating: also while it generates two rows side by side, for which it needs its weights.
+        generating: also while it generates, two rows side by side where it can, for which it needs its weights.
 
     Raises:
         ModelError: it does not.
@@ -166,17 +185,18 @@ def check_streams(model: nn.Module, *, device: Any, generating: bool = False) ->
     def see(layer: int, stream: torch.Tensor) -> None:
         if stream.shape not in shapes:
             raise ModelError(
-                f"decoder block {layer} of {name} returned {tuple(stream.shape)} for 2 rows of {shapes[-1][1]} tokens, "
-                f"which is no residual stream {shapes[-1]}"
+                f"decoder block {layer} of {name} returned {tuple(stream.shape)} for {n_rows} rows of {shapes[-1][1]} "
+                f"tokens, which is no residual stream {shapes[-1]}"
             )
 
-    ones, shapes = torch.ones(2, 3, dtype=torch.long, device=device), [(2, 3, width)]
+    n_rows = sharing(model.config).n_rows or 2
+    ones, shapes = torch.ones(n_rows, 3, dtype=torch.long, device=device), [(n_rows, 3, width)]
     generate: Any = model.generate if generating else None
     try:
         with record(find_decoder_blocks(model), see):
             model(input_ids=ones, **reading_arguments(model, ones))
             if generating:
-                shapes += [(2, 4, width), (2, 1, width)]
+                shapes += [(n_rows, 4, width), (n_rows, 1, width)]
                 generate(ones, attention_mask=ones, max_new_tokens=2, min_new_tokens=2, do_sample=False)
     except (TypeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")

@@ -11,8 +11,8 @@ from massact.store.schema import EvaluationRow
 JUDGE_FIELDS = ("judge", "judge_model", "judge_prompt")
 SETTING_FIELDS = (
     "model_variant", "adapter", "prompt_set", "n_questions", "direction", *JUDGE_FIELDS, "question_set", "subset",
-    "trait_digest", "chat_template_digest", "max_new_tokens", "temperature", "seed", "model_id", "model_revision",
-    "dtype", "vector_source",
+    "trait_digest", "chat_template_digest", "thinking", "template_arguments", "max_new_tokens", "temperature", "seed",
+    "model_id", "model_revision", "dtype", "vector_source",
 )  # fmt: skip
 """What a row tells of its setting; the first that tell two settings apart are columns of a narrow table."""
 _ADAPTER = "+adapter:"

@@ -208,7 +208,10 @@ def _samples(report: Report, row: SampleRow) -> Iterator[str]:
         judge = f", judge {escape_markdown(sample.judge)}" if sample.judge else ""
         yield f"{'####' if row.place else '###'} {escape_markdown(sample.title)}"
         yield f"trait {trait}, coherence {coherence}{judge}; {run}"
-        yield _fenced(f"{sample.question}\n\n{sample.response}")
+        if sample.thinking:
+            yield from ("Thought:", _fenced(sample.thinking))
+        response = sample.response if sample.is_answered else "(no answer: its thought did not end)"
+        yield _fenced(f"{sample.question}\n\n{response}")
 
 
 def _fenced(text: str) -> str:

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from io import BytesIO, StringIO
 from typing import TYPE_CHECKING, Any
 
-from massact.domain import all_methods
+from massact.domain import IMPORTED, RANDOM, all_methods
 from massact.labels import parse_label
 from massact.query import Point
 from massact.query.groups import recipe_of
-from massact.report.evidence import RANDOM
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -134,7 +133,8 @@ def method_colour(method: str) -> str:
 def methods_of(labels: Iterable[str], *, with_random: bool = False) -> list[str]:
     """The methods of some labels in the plan's order: probe beside mean_diff, the random direction last."""
     present = {method_of(label) for label in labels}
-    return [method for method in all_methods() if method in present and (with_random or method != RANDOM)]
+    known = (*all_methods(), *sorted(method for method in present if method.startswith(IMPORTED)))
+    return [method for method in known if method in present and (with_random or method != RANDOM)]
 
 
 def ink_on(colour: Sequence[float]) -> str:

@@ -1,10 +1,10 @@
 """The models of one command with the executor that uses them, and its judges, checked by canaries before a sweep."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from massact.config import Experiment, JudgeConfig, ModelConfig, TraitConfig, VariantConfig
+from massact.config import ChatConfig, Experiment, JudgeConfig, ModelConfig, TraitConfig, VariantConfig
 from massact.config.judges import CACHE_OFF
 from massact.data.prompt_files import read_side
 from massact.data.traits import TraitDataset
@@ -21,7 +21,7 @@ from massact.judges.canaries import (
     run_canaries,
     toy_canaries,
 )
-from massact.models.load import Description, SteerableModel, describe, read_description, read_note
+from massact.models.load import Description, SteerableModel, describe, read_description, read_notes
 from massact.models.source import former_revision
 from massact.plugins import load_plugin
 from massact.store.databases import is_absent
@@ -73,9 +73,10 @@ class Models:
         return executor
 
     def use(self, config: ModelConfig, variant: VariantConfig) -> ModelUse:
-        """A variant as it is loaded."""
+        """A variant as it is loaded; how a model is asked is said of the one that is steered."""
         resolve, adapter = self._experiment.resolve, self._experiment.resolve_adapter(variant)
-        return ModelUse(resolve(variant.reference), variant.revision, adapter, config.load)
+        options = config.load if variant == config.instruct else replace(config.load, chat=ChatConfig())
+        return ModelUse(resolve(variant.reference), variant.revision, adapter, options)
 
     def get(self, config: ModelConfig, variant: VariantConfig) -> SteerableModel:
         """A variant, loaded in this process."""
@@ -88,9 +89,19 @@ class Models:
         """A model in this process. One is kept in memory: asking for another lets the first go."""
         if self._loaded is None or self._loaded[0] != use:
             self._loaded = None
-            self._say(f"loading {use.reference}")
+            self._say(f"loading {self._named(use)}")
             self._loaded = (use, load_use(use))
         return self._loaded[1]
+
+    def _named(self, use: ModelUse) -> str:
+        """What the experiment file calls it; of a judge's model the reference."""
+        named = (
+            f"{model.name} ({variant.name})"
+            for model in self._experiment.models
+            for variant in (model.instruct, model.base)
+            if self.use(model, variant) == use
+        )
+        return next(named, use.reference)
 
     def loaded(self, config: ModelConfig, variant: VariantConfig) -> Loaded:
         """What a variant says of itself where cells are evaluated, once it is loaded there."""
@@ -98,7 +109,7 @@ class Models:
             self._loaded = None  # the workers may share its device
         loaded = self.executor.loaded(self.use(config, variant))
         self._described[config.name, variant.name] = loaded.description
-        self._say_way(config.name, loaded.description.note)
+        self._say_notes(config.name, loaded.description.notes)
         if loaded.unused_settings and config.name not in self._warned_of:
             self._warned_of.add(config.name)
             self._say(
@@ -129,12 +140,13 @@ class Models:
             ModelError: it cannot be steered.
         """
         use = self.use(config, config.instruct)
-        self._say_way(config.name, read_note(use.reference, use.revision, options=use.options))
+        self._say_notes(config.name, read_notes(use.reference, use.revision, options=use.options))
 
-    def _say_way(self, name: str, note: str | None) -> None:
-        if note is not None and note not in self._warned_of:
-            self._warned_of.add(note)
-            self._say(f"note: {name}: {note} (docs/models.md)")
+    def _say_notes(self, name: str, notes: Iterable[str]) -> None:
+        for note in notes:
+            if (line := f"note: {name}: {note} (docs/models.md)") not in self._warned_of:
+                self._warned_of.add(line)
+                self._say(line)
 
     def note_former_results(self, name: str, revision: str) -> None:
         """Say, once, where the store has results from when less of a local folder identified its model.
@@ -224,7 +236,7 @@ class Judges:
             if any(part.kind == "likelihood" for part in config.parts):
                 self._check_scope(trait, dataset)
             judge = self._placed(open_judge(config, subject), config, subject, model)
-            self._open[wanted] = CachingJudge(judge, self._cache(config))
+            self._open[wanted] = CachingJudge(judge, self._cache(config), thinking=config.thinking)
         return self._open[wanted]
 
     def _source(self, model: ModelConfig) -> ModelSource:

@@ -126,6 +126,12 @@ class Planner:
                 f"{self._config.instruct.reference} has {shape.n_layers} layers of {shape.d_model} dims: they are of "
                 "another model; run massact calibrate and massact extract again"
             )
+        if absent := [layer for layer in request.layers if not vectors[layer].any()]:
+            there = ", ".join(str(layer) for layer, vector in enumerate(vectors) if vector.any())
+            raise UsageError(
+                f"{format_label(request.recipe)}: its file has no vector of layer {absent[0]}, only of {there}: say so "
+                "with --layers, or in the grid"
+            )
         uncleaned = self._vectors.of(request.position, request.recipe.uncleaned)
         calibration = self._vectors.calibration
         for layer, coefficient in self._spots(request, vectors):
@@ -160,8 +166,18 @@ class Planner:
 def make_setting(
     session: Session, config: ModelConfig, trait: TraitConfig, questions: QuestionSet, generation: Generation
 ) -> Setting:
-    """What cells of a model and trait share that are evaluated on some questions."""
+    """What cells of a model and trait share that are evaluated on some questions.
+
+    Raises:
+        UsageError: the thoughts of a model may take all tokens of its responses.
+    """
     description = session.models.description(config, config.instruct)
+    budget = description.chat.budget
+    if budget is not None and budget >= generation.max_new_tokens:
+        raise UsageError(
+            f"models.{config.name}.thinking: a thought of {budget} tokens leaves none for the answer: responses have "
+            f"{generation.max_new_tokens} in all (max_new_tokens); write more there, or a smaller budget"
+        )
     return Setting(
         model=description.identity,
         trait=trait.name,
@@ -171,6 +187,7 @@ def make_setting(
         chat_template_digest=description.chat_template_digest,
         generation=generation,
         judge=session.judges.of(trait, config).identity,
+        **description.chat.key,
     )
 
 

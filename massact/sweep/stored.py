@@ -13,6 +13,7 @@ from massact.errors import DataError, MassactError, MissingPrerequisiteError, Us
 from massact.evaluation import Evaluation, FailedCell, PlannedCell
 from massact.judges import Exchange
 from massact.keys import cell_key
+from massact.models.chat import find_marks
 from massact.store.read.base import Stored
 from massact.store.schema import Artifact, EvaluationRow, Tag, is_scored, stored_cell
 from massact.store.schema.points import has_enough_scores
@@ -205,7 +206,7 @@ def judged(session: Session, parent: OpenRun, subject: Subject, batch: Sequence[
     if unscored:
         judge = ready_judge(session, parent, subject.trait, subject.model)
         began = time.perf_counter()
-        verdicts = iter(judge.score([Exchange(said.question, said.response) for said in unscored]))
+        verdicts = iter(judge.score([_exchange(said) for said in unscored]))
         seconds = (time.perf_counter() - began) / len(batch)
     for held in batch:
         evaluation = held.evaluation
@@ -232,6 +233,15 @@ def put_again(
     whole = make(held.evaluation)
     tagged = replace(whole, tags={**whole.tags, Tag.REJUDGED.value: held.run_id})
     session.stores.spool.put(tagged, experiment_id=parent.experiment_id)
+
+
+def _exchange(response: Response) -> Exchange:
+    """What is judged again; what an earlier version kept has its thought in the response."""
+    marks = find_marks(response.response) if response.thinking is None else None
+    if marks is None:
+        return Exchange(response.question, response.response, response.thinking, response.is_answered)
+    thought, answer = marks.split(response.response)
+    return Exchange(response.question, (answer or "").strip(), thought, answer is not None)
 
 
 def _with_verdict(response: Response, verdict: object) -> Response:
@@ -261,6 +271,13 @@ def checked_baseline(session: Session, model: str, result: Evaluation | FailedCe
     """
     if isinstance(result, FailedCell):
         raise MissingPrerequisiteError(f"the baseline of {model} could not be evaluated: {result.error}")
+    n_unanswered = sum(not one.is_answered for one in result.responses)
+    if is_short(session, result) and n_unanswered and not session.workload.force:
+        raise MissingPrerequisiteError(
+            f"the baseline of {model} has no answer in {n_unanswered} of its {len(result.responses)} responses: their "
+            "thoughts had not ended when their tokens did. Write a larger generation.max_new_tokens, or a number of "
+            f"tokens as models.{model}.thinking, after which a thought is ended"
+        )
     if is_short(session, result) and not session.workload.force:
         raise MissingPrerequisiteError(
             f"the baseline of {model} lacks scores of {result.summary.n_unscored} of its {len(result.responses)} "

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 
 import torch
 
 from massact.config import ModelConfig, TraitConfig
 from massact.domain import DEFAULT_ALIKE, Recipe
-from massact.errors import MissingPrerequisiteError, StoreError
+from massact.errors import DataError, MissingPrerequisiteError, StoreError, UsageError
 from massact.labels import format_label, parse_label
 from massact.prediction.prior import VectorFacts
 from massact.query import Answers, before_after_pairs
@@ -18,15 +19,16 @@ from massact.sweep.context import Session
 from massact.sweep.stored_extractions import extract_command, newest_extractions, other_settings
 from massact.vectors.activations import Activations
 from massact.vectors.extract import make_vectors
+from massact.vectors.imported import read_vectors
 from massact.vectors.massive_dims import Calibration
-from massact.vectors.methods import cosine, relative_strength, vector_digest
+from massact.vectors.methods import cosine, normalise, relative_strength, vector_digest, zero_dims
 
 
 class StoredVectors:
     """Vectors of one model and trait, from the newest extraction that the experiment means."""
 
     def __init__(self, session: Session, config: ModelConfig, trait: TraitConfig) -> None:
-        self._session = session
+        self._session, self._place = session, (config.name, trait.name)
         name = session.experiment.name
         with session.stores.read() as store:
             extractions = newest_extractions(session.experiment, store)
@@ -37,7 +39,12 @@ class StoredVectors:
             for (model, of_trait, position), one in extractions.items()
             if (model, of_trait) == (config.name, trait.name)
         }
-        if not self._extractions or not calibrations:
+        self._imported = [
+            one
+            for one in session.experiment.vectors
+            if one.model in (None, config.name) and one.trait in (None, trait.name)
+        ]
+        if not calibrations or not (self._extractions or self._imported):
             lacking, command = ("activations", "extract") if calibrations else ("calibration", "calibrate")
             raise MissingPrerequisiteError(
                 f"{config.name}, {trait.name}: no {lacking} in the store: run "
@@ -97,6 +104,8 @@ class StoredVectors:
         return found
 
     def _read(self, position: str, recipe: Recipe, label: str) -> torch.Tensor:
+        if recipe.is_imported:
+            return self._read_imported(recipe, label)
         found, fetch = self._extraction(position), self._session.stores.fetch
         if label in found.row.labels:
             try:
@@ -110,6 +119,28 @@ class StoredVectors:
         activations = self.activations(position)
         seed = self._session.experiment.extraction.seed
         return make_vectors([recipe], activations, self.calibration, seed=seed)[label].vectors
+
+    def _read_imported(self, recipe: Recipe, label: str) -> torch.Tensor:
+        """Unit vectors of another tool's file, cleaned; zero at the layers that it has none of."""
+        config = next((one for one in self._imported if one.name == recipe.method), None)
+        if config is None or recipe.cleaning.when == "before":
+            why = (
+                "only cleaned afterwards: a file has no activations"
+                if config
+                else "not in the file's `vectors`"
+            )
+            raise UsageError(
+                f"{label}: {why} ({self._session.experiment.file}, for {', '.join(self._place)})"
+            )
+        path, layers = Path(self._session.experiment.resolve(config.file)), self.calibration.layers
+        found = read_vectors(path, layer=config.layer, index=config.index)
+        vectors = {number + config.layer_shift: one for number, one in found.items()}
+        if outside := [number for number in vectors if not 0 <= number < len(layers)]:
+            raise DataError(f"{path}: layer {outside[0]}, and {self._place[0]} has 0 to {len(layers) - 1}")
+        cleaned = torch.zeros(len(layers), len(next(iter(vectors.values()))))
+        for number, one in vectors.items():
+            cleaned[number] = normalise(zero_dims(one, self.calibration.dims(recipe.cleaning, number)))
+        return cleaned
 
 
 # What a prior needs to know of a ladder's vectors, from the calibration and the extraction that the store holds.

@@ -1,22 +1,13 @@
-"""Reading activations: prompts are continued and read, and each is for training, for validation or left out."""
+"""What becomes of each contrastive prompt: its activations are for training, for validation, or left out."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import torch
 
-from massact.domain import Generation
 from massact.errors import DataError
-from massact.evaluation import Progress, silent
-from massact.models.blocks import record
-from massact.models.generate import Row, generate
-from massact.models.load import SteerableModel
-from massact.models.prompting import encode_chat
-from massact.models.support import reading_arguments, sharing_of
-from massact.vectors.massive_dims import Calibration, LayerMassive, uniform_dims
-from massact.vectors.positions import Position
 
 MIN_TRAIN = 2
 """Training prompts that a side needs at least."""
@@ -119,23 +110,6 @@ def _too_few(positive: PromptStatuses, negative: PromptStatuses) -> str:
     )
 
 
-BATCH_ROWS, FEW_ROWS = 32, 4
-
-StreamReader = Callable[[int, torch.Tensor], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Continued:
-    """A prompt and what the model made of it, in tokens."""
-
-    prompt: tuple[int, ...]
-    response: tuple[int, ...]
-
-    @property
-    def tokens(self) -> tuple[int, ...]:
-        return self.prompt + self.response
-
-
 @dataclass(frozen=True, slots=True)
 class Activations:
     """Activations of contrastive prompts averaged over one position window."""
@@ -158,121 +132,6 @@ class Activations:
         """The same of the validation split."""
         rows = self.validation[:, layer]
         return rows[: self.n_validation_positive], rows[self.n_validation_positive :]
-
-
-def continue_prompts(
-    model: SteerableModel,
-    prompts: Sequence[tuple[int, ...]],
-    max_new_tokens: int,
-    *,
-    what: str,
-    progress: Progress = silent,
-) -> list[Continued]:
-    """Greedy continuations of tokenised prompts."""
-    with progress(what, len(prompts)) as advance:
-        responses = generate(
-            model,
-            [Row(prompt) for prompt in prompts],
-            Generation(max_new_tokens),
-            batch_rows=BATCH_ROWS,
-            progress=advance,
-        )
-    return [Continued(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
-
-
-@torch.inference_mode()
-def read_streams(
-    model: SteerableModel, texts: Sequence[Continued], on_batch: Callable[[Sequence[Continued]], StreamReader]
-) -> Iterator[int]:
-    """Run the model over whole texts, batch by batch, handing each layer's stream to a reader.
-
-    Args:
-        on_batch: called with a batch's texts, returns the reader that is then called with each layer's
-            stream `[batch, seq, d_model]`. Texts are right-padded: token i of a text is at index i.
-
-    Yields:
-        How many texts a batch has finished.
-    """
-    for batch in _batches(model, texts):
-        width = max(len(text.tokens) for text in batch)
-        tokens = torch.zeros(len(batch), width, dtype=torch.long)
-        mask = torch.zeros(len(batch), width, dtype=torch.long)
-        for i, text in enumerate(batch):
-            tokens[i, : len(text.tokens)] = torch.tensor(text.tokens)
-            mask[i, : len(text.tokens)] = 1
-        with record(model.blocks, on_batch(batch)):
-            model.model(
-                input_ids=tokens.to(model.device),
-                **reading_arguments(model.model, mask.to(model.device)),
-            )
-        yield len(batch)
-
-
-def _batches(model: SteerableModel, texts: Sequence[Continued]) -> Iterator[Sequence[Continued]]:
-    """The texts, in order; only of one length together where the model might take notice of padding."""
-    shared, start = sharing_of(model.model), 0
-    while start < len(texts):
-        batch = texts[start : start + BATCH_ROWS]
-        lengths = [len(text.tokens) for text in batch]
-        if not shared.allows(max(lengths)):  # few, since all their logits are computed as well
-            batch = batch[: next((i for i, n in enumerate(lengths[:FEW_ROWS]) if n != lengths[0]), FEW_ROWS)]
-        yield batch
-        start += len(batch)
-
-
-def window_means(
-    model: SteerableModel,
-    texts: Sequence[Continued],
-    positions: Sequence[Position],
-    *,
-    what: str,
-    progress: Progress = silent,
-) -> torch.Tensor:
-    """Activations of every layer averaged over each window, accumulated in float32.
-
-    Returns:
-        `[n_positions, n_texts, n_layers, d_model]`, float32 on the CPU; NaN where a window holds no token.
-
-    Raises:
-        DataError: an activation is not finite; the model overflows in its dtype.
-    """
-    shape = model.shape
-    means = torch.full((len(positions), len(texts), shape.n_layers, shape.d_model), torch.nan)
-    done = 0
-
-    def on_batch(batch: Sequence[Continued]) -> StreamReader:
-        start = done
-        windows = [[p.tokens(len(text.prompt), len(text.tokens)) for text in batch] for p in positions]
-
-        def read(layer: int, stream: torch.Tensor) -> None:
-            for p, rows in enumerate(windows):
-                for i, window in enumerate(rows):
-                    if len(window):
-                        mean = stream[i, window.start : window.stop].float().mean(0).cpu()
-                        # NaN marks windows without a token, so an overflow must not look like one
-                        check_finite(mean, layer, model)
-                        means[p, start + i, layer] = mean
-
-        return read
-
-    with progress(what, len(texts)) as advance:
-        for n in read_streams(model, texts, on_batch):
-            done += n
-            advance(n)
-    return means
-
-
-def check_finite(mean: torch.Tensor, layer: int, model: SteerableModel) -> None:
-    """See that the mean of a layer's activations is finite.
-
-    Raises:
-        DataError: it is not; the model overflows in its dtype.
-    """
-    if not torch.isfinite(mean).all():
-        raise DataError(
-            f"activations of layer {layer} are not finite: {model.identity.id} overflows in {model.identity.dtype}; "
-            "use another dtype (bfloat16 or float32)"
-        )
 
 
 def split_sides(
@@ -315,104 +174,3 @@ def has_window(rows: torch.Tensor) -> list[bool]:
     """Whether each prompt's window held a token: `rows` is `[n, n_layers, d_model]`, NaN where it did not."""
     found: list[bool] = (~rows.isnan().flatten(1).any(dim=1)).tolist()
     return found
-
-
-# Calibration: which dims are massive at each layer, read from the responses to neutral prompts.
-
-
-def calibrate(
-    model: SteerableModel,
-    prompts: Sequence[str],
-    *,
-    max_new_tokens: int,
-    n_top: int,
-    progress: Progress = silent,
-) -> Calibration:
-    """Find massive dims over the response tokens of neutral prompts.
-
-    Two passes: the first finds the dims, the second measures the norm without them. Sums are kept in
-    float64, since bf16's step at 32,000 is 256 and a massive dim would drown the rest.
-
-    Raises:
-        DataError: no prompt got a response, or the activations are not finite.
-    """
-    encoded = [encode_chat(model, prompt) for prompt in prompts]
-    texts = continue_prompts(
-        model, encoded, max_new_tokens, what="answering calibration prompts", progress=progress
-    )
-    n_tokens = sum(len(text.response) for text in texts)
-    if n_tokens == 0:
-        raise DataError("calibration: every response is empty; check the model and its chat template")
-    sums = _Sums(model)
-    _read(model, texts, sums.add, "finding massive dims", progress)
-    means = sums.stream / n_tokens
-    for layer, mean in enumerate(means):
-        check_finite(mean, layer, model)
-    top = [tuple(mean.abs().topk(min(n_top, len(mean))).indices.tolist()) for mean in means]
-    without = _NormsWithout(model, uniform_dims(top))
-    _read(model, texts, without.add, "measuring norms without massive dims", progress)
-    layers = tuple(_layer(means[i], top[i], sums, without, i, n_tokens) for i in range(len(top)))
-    return Calibration(layers, len(prompts), n_tokens)
-
-
-class _Sums:
-    """Sums over tokens, per layer, in float64."""
-
-    def __init__(self, model: SteerableModel) -> None:
-        shape = model.shape
-        self.stream = torch.zeros(shape.n_layers, shape.d_model, dtype=torch.float64)
-        self.directions = torch.zeros_like(self.stream)
-        self.norms = torch.zeros(shape.n_layers, dtype=torch.float64)
-
-    def add(self, layer: int, tokens: torch.Tensor) -> None:
-        """`tokens`: `[n_tokens, d_model]`, float64."""
-        norms = tokens.norm(dim=1)
-        self.stream[layer] += tokens.sum(0)
-        self.directions[layer] += (tokens / norms.clamp_min(1e-30)[:, None]).sum(0)
-        self.norms[layer] += norms.sum()
-
-
-class _NormsWithout:
-    """Sum over tokens, per layer, of the norm without some dims."""
-
-    def __init__(self, model: SteerableModel, dims: Sequence[int]) -> None:
-        self.norms = torch.zeros(model.shape.n_layers, dtype=torch.float64)
-        self._dims = list(dims)
-
-    def add(self, layer: int, tokens: torch.Tensor) -> None:
-        tokens[:, self._dims] = 0
-        self.norms[layer] += tokens.norm(dim=1).sum()
-
-
-def _read(
-    model: SteerableModel,
-    texts: Sequence[Continued],
-    add: Callable[[int, torch.Tensor], None],
-    what: str,
-    progress: Progress,
-) -> None:
-    def on_batch(batch: Sequence[Continued]) -> StreamReader:
-        def read(layer: int, stream: torch.Tensor) -> None:
-            taken = [stream[i, len(text.prompt) : len(text.tokens)] for i, text in enumerate(batch)]
-            add(layer, torch.cat(taken).cpu().double())
-
-        return read
-
-    with progress(what, len(texts)) as advance:
-        for n in read_streams(model, texts, on_batch):
-            advance(n)
-
-
-def _layer(
-    mean: torch.Tensor, top: tuple[int, ...], sums: _Sums, without: _NormsWithout, layer: int, n_tokens: int
-) -> LayerMassive:
-    magnitudes = mean.abs()
-    alignment = sums.directions[layer] / n_tokens @ (mean / mean.norm().clamp_min(1e-30))
-    return LayerMassive(
-        top_dims=top,
-        ratio_to_median=tuple((magnitudes[list(top)] / magnitudes.median()).tolist()),
-        ratio_to_mean=tuple((magnitudes[list(top)] / magnitudes.mean()).tolist()),
-        mean_alignment=float(alignment),
-        norm=float(sums.norms[layer] / n_tokens),
-        norm_without_massive=float(without.norms[layer] / n_tokens),
-    )

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
@@ -15,16 +16,8 @@ from massact.judges import Exchange, Judge, Verdict
 from massact.labels import format_label
 from massact.models.blocks import text_config
 from massact.models.load import SteerableModel
-from massact.models.prompting import decode, encode_chat, encode_text
-from massact.vectors.activations import (
-    Activations,
-    Continued,
-    Dropped,
-    PromptStatus,
-    continue_prompts,
-    pair_up,
-    window_means,
-)
+from massact.models.prompting import decode, encode_chat, encode_text, read_response
+from massact.vectors.activations import Activations, Dropped, PromptStatus, pair_up
 from massact.vectors.massive_dims import Calibration
 from massact.vectors.methods import (
     ProbeDidNotConvergeWarning,
@@ -35,6 +28,7 @@ from massact.vectors.methods import (
     zero_dims,
 )
 from massact.vectors.positions import Position
+from massact.vectors.streams import Continued, Reading, continue_and_read
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +41,7 @@ class Contrast:
     """What activations are read from, in tokens."""
     continuations: tuple[str, ...] = field(repr=False)
     """The same as text."""
-    judged: tuple[str, ...] | None = field(repr=False, default=None)
+    judged: tuple[str | None, ...] | None = field(repr=False, default=None)
     """What a judge reads of each continuation: it may go on further; `None` where none is asked."""
 
     @property
@@ -56,19 +50,25 @@ class Contrast:
         return range(self.n_positive), range(self.n_positive, len(self.prompts))
 
 
-def continue_contrast(
+def read_contrast(
     model: SteerableModel,
     dataset: TraitDataset,
+    positions: Sequence[Position] = (),
     *,
     max_new_tokens: int,
     judged_tokens: int | None = None,
+    kept: Path | None = None,
     progress: Progress = silent,
-) -> Contrast:
-    """Continue a trait's prompts greedily.
+) -> tuple[Contrast, dict[Position, torch.Tensor]]:
+    """Continue a trait's prompts greedily, and read activations at each window.
 
     Args:
         max_new_tokens: tokens of each continuation that activations are read from.
         judged_tokens: tokens that a judge reads, which may be more; `None`: no judge is asked.
+        kept: folder that each batch is kept in, and taken from where it is there; `None`: nothing is kept.
+
+    Returns:
+        The contrast, and of each window `[n_prompts, n_layers, d_model]`, NaN where it holds no token.
 
     Raises:
         DataError: a prompt is too long for the model; the message names file and line.
@@ -76,20 +76,18 @@ def continue_contrast(
     prompts = encode_prompts(model, dataset)
     longest = max(max_new_tokens, judged_tokens or 0)
     _check_lengths(model, dataset, prompts, longest)
-    whole = continue_prompts(
-        model, prompts, longest, what="continuing contrastive prompts", progress=progress
-    )
+    wanted = Reading(positions, max_new_tokens, longest)
+    whole, means = continue_and_read(model, prompts, wanted, kept=kept, progress=progress)
     texts = tuple(Continued(one.prompt, one.response[:max_new_tokens]) for one in whole)
+    is_chat = dataset.has_system_prompts
     judged = (
-        None if judged_tokens is None else tuple(decode(model, one.response[:judged_tokens]) for one in whole)
+        None
+        if judged_tokens is None
+        else tuple(read_response(model, one.response[:judged_tokens], is_chat=is_chat)[1] for one in whole)
     )
-    return Contrast(
-        dataset.prompts,
-        len(dataset.positive),
-        texts,
-        tuple(decode(model, one.response) for one in texts),
-        judged,
-    )
+    continuations = tuple(decode(model, one.response) for one in texts)
+    contrast = Contrast(dataset.prompts, len(dataset.positive), texts, continuations, judged)
+    return contrast, dict(zip(positions, means, strict=True))
 
 
 def encode_prompts(model: SteerableModel, dataset: TraitDataset) -> list[tuple[int, ...]]:
@@ -131,14 +129,6 @@ class LabelVectors:
     """How well each layer's vector tells the validation split apart."""
     unconverged_layers: tuple[int, ...] = ()
     """Layers whose probe reached its last iteration."""
-
-
-def read_windows(
-    model: SteerableModel, contrast: Contrast, positions: Sequence[Position], *, progress: Progress = silent
-) -> dict[Position, torch.Tensor]:
-    """`[n_prompts, n_layers, d_model]` at each window, NaN where it holds no token."""
-    means = window_means(model, contrast.texts, positions, what="reading activations", progress=progress)
-    return dict(zip(positions, means, strict=True))
 
 
 def declared_recipes(
@@ -263,7 +253,8 @@ def vet(
     if paired and len(positive) != len(negative):
         raise DataError(f"{len(positive)} positive and {len(negative)} negative prompts are no pairs")
     exchanges = [
-        Exchange(prompt.text, text) for prompt, text in zip(contrast.prompts, contrast.judged, strict=True)
+        Exchange(prompt.text, text or "", is_answered=text is not None)
+        for prompt, text in zip(contrast.prompts, contrast.judged, strict=True)
     ]
     verdicts = _score(judge, exchanges, progress)
     dropped = (

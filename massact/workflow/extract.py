@@ -3,8 +3,10 @@
 An extraction continues a trait's prompts, vets them, reads activations and makes vectors.
 """
 
+import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from massact.config import ExtractionConfig, ModelConfig, TraitConfig, VariantCo
 from massact.data.traits import dataset_warnings, load_prompts
 from massact.domain import JudgeIdentity, Recipe
 from massact.judges import Judge
-from massact.keys import canonical_json, digest_text, digest_texts
+from massact.keys import canonical_json, digest, digest_text, digest_texts
 from massact.labels import format_label, parse_label
 from massact.models.load import SteerableModel
 from massact.store.schema import Artifact, Kind, StageRow
@@ -25,20 +27,12 @@ from massact.vectors.activations import (
     Dropped,
     PromptStatus,
     PromptStatuses,
-    calibrate,
     decide_statuses,
     has_window,
     split_sides,
 )
-from massact.vectors.extract import (
-    Contrast,
-    Vetting,
-    continue_contrast,
-    declared_recipes,
-    make_vectors,
-    read_windows,
-    vet,
-)
+from massact.vectors.calibrate import calibrate
+from massact.vectors.extract import Contrast, Vetting, declared_recipes, make_vectors, read_contrast, vet
 from massact.vectors.massive_dims import Calibration
 from massact.vectors.positions import Position, parse_position
 
@@ -59,6 +53,7 @@ def calibrate_model(session: Session, parent: OpenRun, config: ModelConfig) -> C
             "kind": Kind.CALIBRATION,
             "model": asdict(model.identity),
             "chat_template": model.chat_template_digest,
+            **model.chat.key,
             "prompts": digest_texts(prompts),
             "max_new_tokens": settings.max_new_tokens,
             "n_top": settings.n_top,
@@ -85,6 +80,22 @@ def calibrate_model(session: Session, parent: OpenRun, config: ModelConfig) -> C
     )
     log_calibration(session.stores.tracker, parent, row, calibration)
     return Calibrated(key, calibration)
+
+
+def tell_sink(session: Session, config: ModelConfig, calibration: Calibration) -> None:
+    """Warn of windows that read the first token, where its activations are massive or that is not known."""
+    positions = map(parse_position, session.experiment.extraction.positions)
+    windows = [position for position in positions if position.holds_first]
+    sink = calibration.sink
+    if not windows or not (sink or calibration.layers[0].first is None):
+        return
+    rest = [str(one) for position in windows if (one := position.without_first)]
+    held = sink or "not measured, since an earlier version calibrated it"
+    session.say(
+        f"warning: {config.name}: {', '.join(map(str, windows))} hold the first token, whose activations are massive "
+        f"({held}): such vectors tell how long a text is before they tell the trait. Leave it out: "
+        f"{', '.join(rest) or 'use a window that begins later'}"
+    )
 
 
 def finished_run(session: Session, key: str) -> str | None:
@@ -117,6 +128,8 @@ class _Read:
     contrast: Contrast
     rows: Mapping[Position, torch.Tensor]
     """`[n_prompts, n_layers, d_model]` at each window, NaN where it holds no token."""
+    kept: Path
+    """Folder of its batches, until the extraction is stored."""
     vetting: Vetting | None = None
 
     def statuses(
@@ -148,16 +161,17 @@ def extract_model(
     if not missing:
         session.say(f"{config.name}: {len(cells)} windows of {trait.name} extracted already")
         return 0
-    read = _read(session, config, trait, missing)
+    read = _read(session, config, trait, list(cells))
     if settings.vetting is not None:
         # nothing here holds on to the model that was read: `self` loads another in its place
         vetting = _vet(session, ready_judge(session, parent, trait, config), read.contrast, settings.vetting)
-        read = _Read(read.contrast, read.rows, vetting)
+        read = replace(read, vetting=vetting)
     statuses = {position: read.statuses(position, settings) for position in missing}
     for position in missing:
         cell = cells[position]
         named = {**fields, "position": str(position), "key": digest_text(cell), "cell": cell}
         _log_window(session, parent, named, (trait, read, statuses[position]), calibrated)
+    shutil.rmtree(read.kept, ignore_errors=True)
     return len(missing)
 
 
@@ -183,14 +197,24 @@ def _identify(
 def _read(session: Session, config: ModelConfig, trait: TraitConfig, positions: list[Position]) -> _Read:
     settings, dataset = session.experiment.extraction, session.datasets.of(trait)
     model = session.models.get(config, config.base)
-    contrast = continue_contrast(
-        model,
-        dataset,
-        max_new_tokens=settings.max_new_tokens,
-        judged_tokens=settings.vetting.max_new_tokens if settings.vetting else None,
-        progress=session.progress,
-    )
-    return _Read(contrast, read_windows(model, contrast, positions, progress=session.progress))
+    wanted: dict[str, Any] = {
+        "max_new_tokens": settings.max_new_tokens,
+        "judged_tokens": settings.vetting.max_new_tokens if settings.vetting else None,
+    }
+    decides = {
+        **wanted,
+        "model": asdict(model.identity),
+        "chat_template": model.chat_template_digest,
+        "dataset": dataset.digest,
+        "positions": [str(position) for position in positions],
+    }
+    kept = session.workload.spool.parent / "extractions" / digest(decides)
+    if n_kept := len(list(kept.glob("*.safetensors"))):
+        session.say(
+            f"{config.name}: going on after {n_kept} batches of {trait.name} that were continued before"
+        )
+    read = read_contrast(model, dataset, positions, **wanted, kept=kept, progress=session.progress)
+    return _Read(*read, kept)
 
 
 def _vet(session: Session, judge: Judge, contrast: Contrast, rule: VettingConfig) -> Vetting:
@@ -253,7 +277,8 @@ def extraction_recipes(session: Session) -> tuple[Recipe, ...]:
     settings = session.experiment.extraction
     recipes = declared_recipes(settings.methods, settings.uniform_dims, settings.layer_dims)
     named = (parse_label(label) for phase in session.experiment.phases for label in phase.labels)
-    return tuple({format_label(recipe): recipe for recipe in (*recipes, *named)}.values())
+    made = (recipe for recipe in (*recipes, *named) if not recipe.is_imported)
+    return tuple({format_label(recipe): recipe for recipe in made}.values())
 
 
 def _extraction_cell(
@@ -279,7 +304,7 @@ def _extraction_cell(
         "labels": sorted(format_label(recipe) for recipe in extraction_recipes(session)),
     }
     if dataset.has_system_prompts:
-        fields["chat_template"] = model.chat_template_digest
+        fields |= {"chat_template": model.chat_template_digest, **model.chat.key}
     if settings.vetting is not None and judge is not None:
         fields["vetting"] = {**asdict(settings.vetting), "judge": asdict(judge)}
     return canonical_json(fields)

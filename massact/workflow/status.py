@@ -138,7 +138,7 @@ def _baselines(experiment: Experiment, answers: Answers) -> Iterator[Prerequisit
             what=f"baseline of {model.name}, {trait.name}",
             ok=is_whole,
             detail=_baseline_detail(row, is_whole=is_whole),
-            command=_command(experiment, "phase1"),
+            command=_command(experiment, experiment.phases[0].name if experiment.phases else "evaluate"),
         )
 
 

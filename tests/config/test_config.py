@@ -13,8 +13,10 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from massact.config import AdapterConfig, Experiment, LoadConfig, load_experiment
+from massact.config import AdapterConfig, ChatConfig, Experiment, LoadConfig, VectorConfig, load_experiment
 from massact.config.parse import parse_coefficients
+from massact.config.values import declared_by
+from massact.data.traits import load_prompts
 from massact.domain import METHODS, Coefficients, Generation, Group
 from massact.errors import ConfigError, UsageError
 from massact.labels import check_layers, normalise_label, parse_layers
@@ -195,6 +197,31 @@ def test_relative_strengths_that_cannot_be_meant_are_refused(written: str, said:
         load_experiment(_written(tmp_path, SMALL.replace("[-5, 0.5]", written)))
 
 
+def test_vectors_of_other_tools_are_methods_that_a_phase_may_name(tmp_path: Path) -> None:
+    told = """
+vectors:
+  imported_lab: {file: ./lab.gguf, layer_shift: -1}
+  imported_two: [{file: a.pt, model: gemma, layer: 3}, {file: b.pt, trait: warmth, index: 7}]
+"""
+    text = SMALL.replace("labels: [", "labels: [imported_lab, imported_two_top1, ", 1) + told
+    experiment = load_experiment(_written(tmp_path, text))
+    assert experiment.vectors == (
+        VectorConfig("imported_lab", "./lab.gguf", layer_shift=-1),
+        VectorConfig("imported_two", "a.pt", model="gemma", layer=3),
+        VectorConfig("imported_two", "b.pt", trait="warmth", index=7),
+    )
+    assert {"imported_lab", "imported_two_top1"} < set(experiment.phase("phase1").labels)
+    for wrong, said in (
+        ("imported_other", "imported_lab: name its file under the key 'vectors'"),
+        ("lab", "call it imported_NAME"),
+        ("imported_lab_top1", "call it imported_NAME"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            load_experiment(_written(tmp_path, text.replace("  imported_lab: {", f"  {wrong}: {{")))
+    with pytest.raises(ConfigError, match="is of 'other', which the file does not declare"):
+        load_experiment(_written(tmp_path, text.replace("model: gemma, layer", "model: other, layer")))
+
+
 def test_how_a_model_is_loaded(tmp_path: Path) -> None:
     lines = {
         "dtype": "float16", "device_map": "balanced", "attention": "eager", "quantization": "4bit",
@@ -211,6 +238,40 @@ def test_how_a_model_is_loaded(tmp_path: Path) -> None:
     assert model.instruct.adapter == AdapterConfig("me/lora", "v2")
     assert experiment.resolve_adapter(model.base) == AdapterConfig(str(tmp_path / "lora"))
     assert experiment.resolve_adapter(model.instruct) == model.instruct.adapter
+
+
+@pytest.mark.parametrize(
+    ("line", "chat"),
+    [
+        ("thinking: off", ChatConfig("off")),
+        ("thinking: on", ChatConfig("on")),
+        ('thinking: "off"', ChatConfig("off")),
+        ("thinking: 0", ChatConfig("0")),
+        ("template_arguments: {}", ChatConfig()),
+        (
+            "template_arguments: {b: low, a: [1, true, {c: .5}]}",
+            ChatConfig(None, '{"a":[1,true,{"c":0.5}],"b":"low"}'),
+        ),
+        ("thinking: -1", "thinking: -1 is not allowed; write off, on or a number of tokens"),
+        ("thinking: yes please", "thinking: 'yes please' is not allowed"),
+        ("template_arguments: 3", "template_arguments: 3 is not a section"),
+        ("template_arguments: {a: 2024-01-01}", "template_arguments.a: 2024-01-01 is not a text"),
+        ("template_arguments: {a: .nan}", "template_arguments.a: .* is not a number"),
+        (f"template_arguments: {{a: {'x' * 1000}}}", "takes 1008 characters as JSON; 1000 are the most"),
+    ],
+)
+def test_how_a_model_is_asked(line: str, chat: ChatConfig | str, tmp_path: Path) -> None:
+    file = _written(tmp_path, SMALL.replace("    layers: 3\n", f"    {line}\n    layers: 3\n"))
+    if isinstance(chat, ChatConfig):
+        experiment = load_experiment(file)
+        assert experiment.models[0].load == LoadConfig(chat=chat)
+        declared = declared_by(experiment).setting
+        assert declared is not None
+        said = (chat.thinking, chat.template_arguments)
+        assert declared.chats == ({} if chat == ChatConfig() else {experiment.models[0].name: said})
+    else:
+        with pytest.raises(ConfigError, match=chat):
+            load_experiment(file)
 
 
 def test_labels_and_positions_are_kept_in_their_one_spelling(tmp_path: Path) -> None:
@@ -525,7 +586,7 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     "names nothing": (
         '    base: {variant: base, model: "toy:gemma-3-base"}',
         "    base: {}",
-        ["models.toy-gemma-3.base", "'variant' is missing"],
+        ["models.toy-gemma-3.base", "'model' is missing"],
     ),
     "a tag that does not fit": (
         "subset: 0 ",
@@ -738,24 +799,13 @@ REQUIRED = (
     "name",
     "traits",
     "models",
-    "calibration",
-    "extraction",
-    "generation",
     "judge",
-    "phases",
     "traits.refusal.dataset",
-    "models.toy-gemma-3.base",
     "models.toy-gemma-3.instruct",
     "models.toy-gemma-3.layers",
     "models.toy-gemma-3.coefficients",
-    "models.toy-gemma-3.base.variant",
     "models.toy-gemma-3.instruct.model",
-    "calibration.prompts",
-    "extraction.positions",
-    "generation.max_new_tokens",
-    "phases.phase1",
     "phases.phase2.labels",
-    "phases.phase3.positions",
 )
 
 
@@ -798,6 +848,80 @@ def test_no_value_is_nothing_where_nothing_is_the_default(tmp_path: Path, key: s
     else:
         with pytest.raises(ConfigError, match="is missing its value"):
             load_experiment(file)
+
+
+LEAST = """
+name: least
+traits: {warmth: {dataset: ./warmth}}
+models:
+  small: {instruct: {model: ./small}, layers: 3, coefficients: [5]}
+judge: likelihood
+"""
+
+
+def test_a_grid_of_one_label_needs_no_more_than_it_takes(tmp_path: Path) -> None:
+    experiment = load_experiment(_written(tmp_path, LEAST))
+    (model,) = experiment.models
+    assert model.base == model.instruct
+    assert model.instruct.name == "instruct"
+    assert experiment.phases == experiment.groups() == ()
+    assert (experiment.extraction.positions, experiment.extraction.max_new_tokens) == (("response[:5]",), 5)
+    assert experiment.generation == Generation(64)
+    assert len(load_prompts(experiment.calibration.prompts)) >= 50
+    one = load_experiment(_written(tmp_path, LEAST + "phases: {phase2: {labels: [probe]}}\n"))
+    assert one.groups() == (Group("small", "warmth", "response[:5]", "probe"),)
+    with pytest.raises(UsageError, match="declares no phase 'phase1'; it declares phase2"):
+        one.phase("phase1")
+
+
+def test_no_cleaning_of_a_kind_need_be_asked_for(tmp_path: Path) -> None:
+    text = LEAST + "extraction: {layer_dims: [], uniform_dims: []}\n"
+    extraction = load_experiment(_written(tmp_path, text)).extraction
+    assert (extraction.layer_dims, extraction.uniform_dims) == ((), ())
+
+
+def test_every_fault_of_a_file_is_told_at_once_by_line(tmp_path: Path) -> None:
+    text = """\
+name: 12
+traits:
+  warmth: {datset: ./warmth, direction: up}
+models:
+  small:
+    instruct: {revision: no}
+    layers: 9-3
+    coefficients: [5, 010, 0, 5]
+    coefficient_range: [3, 1]
+    layers: 4
+extraction: {positions: ["response[:3]", "answer[:5]"], methods: [prob], seed: -1}
+phases:
+  phase1: {labels: [prob, probe, probe], positions: ["response[:9]"], models: [large]}
+  phase9: {}
+"""
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(_written(tmp_path, text))
+    faults = [line.partition(", line ")[2] for line in str(caught.value).split("\n")]
+    assert [fault.split(": ")[:2] for fault in faults] == [
+        ["1", "name"],
+        ["1", "the file"],
+        ["3", "traits.warmth"],
+        ["3", "traits.warmth.direction"],
+        ["3", "traits.warmth.datset"],
+        ["6", "models.small.instruct"],
+        ["6", "models.small.instruct.revision"],
+        ["8", "models.small.coefficients[1]"],
+        ["8", "models.small.coefficients[2]"],
+        ["8", "models.small.coefficients[3]"],
+        ["9", "models.small.coefficient_range"],
+        ["10", "models.small"],
+        ["11", "extraction.positions[1]"],
+        ["11", "extraction.methods[0]"],
+        ["11", "extraction.seed"],
+        ["13", "phases.phase1.labels[0]"],
+        ["13", "phases.phase1.labels[2]"],
+        ["14", "phases.phase9"],
+    ]
+    assert "the key 'judge' is missing" in faults[1]
+    assert "the key 'layers' stands twice" in faults[11]
 
 
 def test_the_faults_of_all_sections_are_told_at_once(tmp_path: Path) -> None:
@@ -960,7 +1084,7 @@ def _check(experiment: Experiment) -> None:
     assert set(experiment.extraction.methods) <= set(METHODS)
     assert all(n == "all" or (isinstance(n, int) and n > 0) for n in experiment.extraction.uniform_dims)
     assert experiment.generation.max_new_tokens > 0
-    assert experiment.groups()
+    assert all(group.label for group in experiment.groups())
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ STEERING_TEXT = (
 
 
 def test_the_walk_reaches_every_field() -> None:
-    assert len(CHANGES) == 14 + 11  # of the setting and of the steering, counted by hand in domain.py
+    assert len(CHANGES) == 16 + 11  # of the setting and of the steering, counted by hand in domain.py
     assert {"setting.model.dtype", "setting.judge.prompt_digest", "steering.recipe.cleaning.n_dims"} <= set(
         CHANGES
     )
@@ -105,7 +105,8 @@ def test_of_the_steering_only_the_direction_forbids_a_comparison(field: str) -> 
 
 
 def test_a_baseline_has_no_direction() -> None:
-    expected = digest({"setting": dataclasses.asdict(SETTING), "direction": None})
+    setting = {name: value for name, value in dataclasses.asdict(SETTING).items() if value is not None}
+    expected = digest({"setting": setting, "direction": None})
     assert setting_digest(BASELINE) == expected != setting_digest(CELL)
 
 

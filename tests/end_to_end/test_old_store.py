@@ -66,7 +66,10 @@ def _differences(then: Any, now: Any, path: str = "") -> Iterator[str]:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_answer_is_the_one_that_was_given_then(name: str, folder: Path) -> None:
     then = old_answers(folder)[name]
-    now = run(folder, *then["arguments"], "--format", "json")
+    every = (
+        () if name.startswith("judges") else ("--all-settings",)
+    )  # then, all settings were answered unasked
+    now = run(folder, *then["arguments"], *every, "--format", "json")
     assert now.exit_code == then["exit_code"]
     assert list(_differences(then["answer"], json.loads(now.stdout))) == []
 

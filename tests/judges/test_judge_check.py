@@ -372,7 +372,7 @@ def test_the_judge_self_plans_without_weights_and_loads_one_model(
     shown = _run(*EVALUATE, *uri, "--dry-run")
     assert "they cost nothing" in shown.output
     result = _run(*EVALUATE, *uri)
-    assert result.stderr.count("loading toy:gemma-3-instruct") == 1
+    assert result.stderr.count("loading toy (instruct)") == 1
     assert "tokens" in result.stderr
     with closing(open_store(uri[1])) as store:
         rows = [one.row for one in store.evaluations("small") if one.row.judge == "self"]

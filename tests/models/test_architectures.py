@@ -16,8 +16,8 @@ from torch import nn
 from massact.errors import ModelError
 from massact.models.blocks import record, steer
 from massact.models.load import SteerableModel
-from massact.vectors.activations import Continued, window_means
 from massact.vectors.positions import parse_position
+from massact.vectors.streams import Continued, window_means
 from tests.support.tiny import CONFIGS, D_MODEL, N_LAYERS, prompts, tiny_model, unit
 
 ARCHITECTURES = sorted(CONFIGS)

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 from massact.config import LoadConfig
 from massact.errors import ModelError
 from massact.models import source
-from massact.models.load import describe, load_model, read_description, read_note, read_shape
+from massact.models.load import describe, load_model, read_description, read_notes, read_shape
 from massact.models.prompting import encode_chat, encode_text
 from tests.support.gguf_files import TOKENS, tiny_llama, write_gguf
 
@@ -41,7 +41,7 @@ def test_a_file_is_the_model_that_was_written_and_a_plan_names_it_without_weight
         assert (model.identity.id, model.identity.revision) == ("tiny", _digest(file))
         assert model.identity.dtype == "float32+F32"
         assert torch.equal(model.model(INPUT).logits, written(INPUT).logits)
-    assert (model.shape, read_note(str(file))) == (read_shape(str(file)), None)
+    assert (model.shape, read_notes(str(file))) == (read_shape(str(file)), ())
 
 
 def test_tokenizer_template_and_end_come_from_the_file(tmp_path: Path) -> None:

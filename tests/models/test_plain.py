@@ -1,11 +1,13 @@
 """The plain way, which every decoder can go, gives what the shared way gives where a model can go both."""
 
+import re
 from copy import deepcopy
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from transformers import LlamaConfig, RwkvConfig, RwkvForCausalLM
 
 from massact.domain import Generation
 from massact.errors import ModelError
@@ -13,8 +15,8 @@ from massact.models.blocks import steer
 from massact.models.decode import branching, plan_branching
 from massact.models.generate import Addition, Generator, NotFiniteError, Row
 from massact.models.load import SteerableModel
-from massact.models.support import Sharing, sharing_of
-from tests.support.tiny import D_MODEL, N_LAYERS, VOCABULARY, tiny_model, unit
+from massact.models.support import Sharing, check_config, check_streams, sharing_of
+from tests.support.tiny import D_MODEL, END_TOKEN, N_LAYERS, VOCABULARY, tiny_model, unit
 
 GREEDY, SAMPLED = Generation(12), Generation(12, temperature=1.3, seed=5)
 
@@ -114,6 +116,72 @@ def test_rows_that_reach_beyond_what_a_model_was_trained_on_go_the_plain_way() -
     assert (shared.obstacle, shared.n_positions) == (None, 256)
     assert shared.allows(255)
     assert not shared.allows(256)
+
+
+def test_rows_of_a_kind_that_mixes_them_are_generated_one_by_one() -> None:
+    torch.manual_seed(0)
+    config = RwkvConfig(
+        vocab_size=VOCABULARY, hidden_size=D_MODEL, num_hidden_layers=N_LAYERS, context_length=64
+    )
+    weights = RwkvForCausalLM(config).eval().requires_grad_(False)
+    for part in weights.parameters():
+        part.add_(0.3 * torch.randn(part.shape))
+    rwkv = SteerableModel(weights, tiny_model("llama").tokenizer, tiny_model("llama").identity)
+    check_streams(weights, device="cpu", generating=True)
+    assert "one at a time" in str(sharing_of(weights).note)
+    seen: list[int] = []
+    weights.register_forward_pre_hook(
+        lambda _m, _a, kwargs: seen.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    rows = [Row(prompt(5)), Row(prompt(5)[::-1]), Row(prompt(5), Addition(1, unit(1), 3.0)), Row(prompt(8))]
+    said = Generator(rwkv).generate(rows, GREEDY)
+    assert set(seen) == {1}
+    assert len(set(said)) > 2
+    for row, tokens in zip(rows, said, strict=True):
+        ids = torch.tensor([row.prompt])
+        additions = {} if row.addition is None else {1: row.addition.values.view(1, 1, -1)}
+        with steer(rwkv.blocks, additions):
+            own = weights.generate(
+                ids, max_new_tokens=12, do_sample=False, eos_token_id=END_TOKEN, pad_token_id=0
+            )
+        own = own[0, len(row.prompt) :].tolist()
+        assert list(tokens) == (own[: own.index(END_TOKEN)] if END_TOKEN in own else own)
+
+
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [
+        (
+            ImportError(
+                "\nTower requires the timm library but it was not found. `pip install timm`. Please note"
+            ),
+            "Tower requires the timm library but it was not found. `pip install timm`. docs/architectures.md",
+        ),
+        (
+            RuntimeError("sizes do not match"),
+            "Other cannot be run on text: RuntimeError: sizes do not match. docs/",
+        ),
+        (RuntimeError("Tensor.item() cannot be called on meta tensors"), None),
+    ],
+)
+def test_what_cannot_be_built_or_run_without_weights_is_refused_unless_it_needs_numbers(
+    problem: Exception, said: str | None
+) -> None:
+    class OtherConfig(LlamaConfig):
+        model_type = "other"
+
+    class Auto:
+        @staticmethod
+        def from_config(*_: Any, **__: Any) -> None:
+            raise problem
+
+    OtherConfig.__module__ = "transformers.models.other"
+    config = OtherConfig(hidden_size=32, num_hidden_layers=1, pad_token_id=len(str(problem)))
+    if said is None:
+        check_config("here", config, Auto)
+    else:
+        with pytest.raises(ModelError, match=f"here: {re.escape(said)}"):
+            check_config("here", config, Auto)
 
 
 def test_code_that_is_not_transformers_own_goes_the_plain_way() -> None:

@@ -9,7 +9,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from massact.domain import ModelIdentity
+from massact.domain import Conversation, ModelIdentity
 from massact.errors import ModelError
 from massact.models.load import SteerableModel
 from massact.models.prompting import encode_chat, encode_text
@@ -134,6 +134,7 @@ def test_a_system_prompt_is_never_lost(template: str | None, said: str) -> None:
 def test_a_folded_system_prompt_stands_a_blank_line_before_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
     # as the template of Gemma 3 itself has it
     model = _model(NO_SYSTEM)
+    assert model.chat.arguments == {}
     seen: list[str] = []
     plain = model.tokenizer.apply_chat_template
 
@@ -177,3 +178,31 @@ def test_a_template_without_the_users_text_is_refused() -> None:
         encode_chat(_model(SAYS_NOTHING), "hello there", "be kind")
     with pytest.raises(ModelError, match="words: its chat template cannot be rendered"):
         encode_chat(_model(PARTS_ONLY), "hello there")
+
+
+TALK = Conversation([("system", "be kind"), ("user", "hello"), ("assistant", "there"), ("user", "2024")])
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (LLAMA, "<s> [S] be kind [I] hello [I] there [I] 2024"),
+        (PARTS, "<s> [S] be kind [I] hello [I] there [I] 2024"),
+        (NO_SYSTEM, "<s> [I] be kind hello [I] there [I] 2024"),
+    ],
+)
+def test_a_conversation_is_put_to_the_template_message_by_message(template: str, said: str) -> None:
+    assert _said(encode_chat(_model(template), TALK)) == said
+    one = Conversation(TALK.messages[:2])
+    assert encode_chat(_model(template), one) == encode_chat(_model(template), "hello", "be kind")
+
+
+def test_a_conversation_that_cannot_be_rendered_is_refused() -> None:
+    with pytest.raises(ModelError, match="words: it has no chat template, and a question has several turns"):
+        encode_chat(_model(None), TALK)
+    assert _said(encode_chat(_model(None), Conversation(TALK.messages[:2]))) == "<s> be kind hello"
+    with pytest.raises(ModelError, match="words: its chat template leaves out"):  # what the assistant said
+        encode_chat(_model(DROPS_SYSTEM), TALK)
+    one_turn = "{% if messages | length > 1 %}{{ raise_exception('one turn only') }}{% endif %}" + LLAMA
+    with pytest.raises(ModelError, match="cannot be rendered: one turn only"):
+        encode_chat(_model(one_turn), TALK)

@@ -51,7 +51,8 @@ def _changes(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         elif field.name in OTHER_VALUES:
             yield where, replace(value, **{field.name: OTHER_VALUES[field.name]})
         else:
-            yield where, replace(value, **{field.name: old + ("x" if isinstance(old, str) else 1)})
+            more = 1 if isinstance(old, int | float) else "x"
+            yield where, replace(value, **{field.name: more if old is None else old + more})
 
 
 CHANGES = dict(_changes(CELL))

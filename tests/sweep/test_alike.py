@@ -168,7 +168,12 @@ def test_compare_warns_where_a_best_of_one_label_is_anothers_result() -> None:
         "probe_top1 was not evaluated there itself: the result is that of probe (cosine 0.9900)",
     )
     assert row.p_value is not None
-    (own,) = ask_compare.of(answers_of([SOURCE, COPY, OWN], scores=SCORES), FLOOR, pairs=PAIR).rows
+    beside = evaluated("probe", 15, 1500.0, delta=30.0)
+    scores = replace(
+        SCORES, evaluations={**SCORES.evaluations, beside.run_id: SCORES.evaluations[OWN.run_id]}
+    )
+    every = [SOURCE, COPY, OWN, beside]
+    (own,) = ask_compare.of(answers_of(every, scores=scores), FLOOR, pairs=PAIR).rows
     assert (own.same_vector, own.warnings) == (None, ()), "its best was evaluated itself"
 
 

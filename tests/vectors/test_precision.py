@@ -10,9 +10,10 @@ from torch import nn
 
 from massact.labels import parse_label
 from massact.models.load import SteerableModel
-from massact.vectors.activations import Continued, calibrate, window_means
+from massact.vectors.calibrate import calibrate
 from massact.vectors.methods import extract_vector, mean_diff
 from massact.vectors.positions import parse_position
+from massact.vectors.streams import Continued, window_means
 from tests.support.tiny import D_MODEL, N_LAYERS, tiny_model
 
 MASSIVE, SIZE, STEP = 7, 32_768.0, 256.0

@@ -30,8 +30,9 @@ from massact.store.schema import Kind, StageRow
 from massact.store.write.stages import Sources, continuation_bytes, count_metrics, sources_note
 from massact.sweep.context import Session
 from massact.sweep.stored_extractions import is_meant, newest_extractions, other_settings, vetting_words
-from massact.vectors.activations import Continued, PromptStatus, decide_statuses, split_sides
-from massact.vectors.extract import Contrast, Vetting, continue_contrast, encode_prompts, vet
+from massact.vectors.activations import PromptStatus, decide_statuses, split_sides
+from massact.vectors.extract import Contrast, Vetting, encode_prompts, read_contrast, vet
+from massact.vectors.streams import Continued
 from massact.workflow.extract import _extraction_cell as extraction_cell
 from massact.workflow.extract import extraction_recipes
 from tests.support.small_plan import EXPERIMENT as WHOLE_EXPERIMENT
@@ -269,25 +270,25 @@ def _numbered(n: int, first: int) -> list[Prompt]:
 
 def test_a_judges_longer_text_leaves_what_is_read_as_it_is() -> None:
     model, dataset = tiny_model("llama"), _dataset(_numbered(6, 0), _numbered(6, 20))
-    plain = continue_contrast(model, dataset, max_new_tokens=5)
-    longer = continue_contrast(model, dataset, max_new_tokens=5, judged_tokens=12)
+    plain = read_contrast(model, dataset, max_new_tokens=5)[0]
+    longer = read_contrast(model, dataset, max_new_tokens=5, judged_tokens=12)[0]
     assert longer.texts == plain.texts
     assert longer.continuations == plain.continuations
     assert plain.judged is None
     assert longer.judged is not None
     for read, judged in zip(longer.continuations, longer.judged, strict=True):
-        assert judged.startswith(read)
+        assert str(judged).startswith(read)
     assert any(
-        len(judged) > len(read) for read, judged in zip(longer.continuations, longer.judged, strict=True)
+        len(str(judged)) > len(read) for read, judged in zip(longer.continuations, longer.judged, strict=True)
     )
 
 
 def test_a_judge_may_read_less_than_is_extracted_from() -> None:
     model, dataset = tiny_model("llama"), _dataset(_numbered(3, 0), _numbered(3, 20))
-    made = continue_contrast(model, dataset, max_new_tokens=8, judged_tokens=2)
-    assert made.texts == continue_contrast(model, dataset, max_new_tokens=8).texts
+    made = read_contrast(model, dataset, max_new_tokens=8, judged_tokens=2)[0]
+    assert made.texts == read_contrast(model, dataset, max_new_tokens=8)[0].texts
     assert made.judged is not None
-    assert max(len(text.split()) for text in made.judged) <= 2
+    assert max(len(str(text).split()) for text in made.judged) <= 2
 
 
 def test_a_prompt_too_long_for_the_model_is_told_with_file_and_line() -> None:
@@ -296,8 +297,8 @@ def test_a_prompt_too_long_for_the_model_is_told_with_file_and_line() -> None:
     with pytest.raises(
         DataError, match=r"negative\.txt, line 9: a prompt of 251 tokens .* of 6 .* 256 positions"
     ):
-        continue_contrast(tiny_model("llama"), dataset, max_new_tokens=6)
-    continue_contrast(tiny_model("llama"), dataset, max_new_tokens=5)
+        read_contrast(tiny_model("llama"), dataset, max_new_tokens=6)
+    read_contrast(tiny_model("llama"), dataset, max_new_tokens=5)
 
 
 def test_without_a_chat_template_a_system_prompt_stands_before_a_blank_line() -> None:

@@ -12,6 +12,7 @@ from massact.config import load_experiment
 from massact.sweep.context import Session, Workload
 from massact.workflow import dry_run as plan
 from massact.workflow.dry_run import Forecast, forecast_phases
+from tests.support.saved import save
 from tests.support.small_plan import EXPERIMENT, N_CELLS
 
 NAMES = ("phase1", "phase2", "phase3")
@@ -94,7 +95,7 @@ def test_a_model_that_goes_the_plain_way_is_told_and_one_that_cannot_be_steered_
             "decoder block 0 returned list, not a residual stream",
         ),
     ):
-        config.save_pretrained(empty / config.model_type)
+        save(empty / config.model_type, config)
         (empty / "small.yaml").write_text(re.sub(r"toy:gemma-3-\w+", f"./{config.model_type}", text))
         result = _run(empty, "phase1", "--dry-run")
         assert said in result.output

@@ -2,6 +2,8 @@
 
 import io
 import json
+import shutil
+import sqlite3
 from contextlib import closing, redirect_stdout
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from massact.store.read import open_source
 from massact.store.write.artifacts import fetch_from
 from massact.store.write.stages import read_responses, read_tensor
 from massact.vectors.formats import FORMATS, IN_TRANSFORMERS
-from tests.support.prepared import PreparedStores
+from tests.support.prepared import PreparedStores, artifacts_moved
 from tests.support.small_plan import EXPERIMENT
 
 pytestmark = pytest.mark.slow
@@ -112,6 +114,45 @@ def test_in_plain_transformers_it_gives_the_stored_responses(place: Path, tmp_pa
         with redirect_stdout(io.StringIO()) as printed:
             exec(IN_TRANSFORMERS.replace('"vector.safe', f'"{tmp_path}/vector.safe'), told)
         assert printed.getvalue().strip() == one.response.strip()
+
+
+def test_what_went_out_comes_in_again_as_a_method_with_the_same_result(place: Path, tmp_path: Path) -> None:
+    prepared = tmp_path / "again"
+    shutil.copytree(place, prepared)
+    with closing(sqlite3.connect(prepared / "mlflow.db")) as database:
+        artifacts_moved(database, str(place), str(prepared))
+    run_id, layer, coefficient = best_row(place)
+    assert export(place, "--format", "gguf", "--output", str(prepared / "lab.gguf")).exit_code == 0
+    told = "vectors:\n  imported_lab: {file: ./lab.gguf, model: toy, trait: refusal}\n"
+    (prepared / "small.yaml").write_text(EXPERIMENT + told)
+    uri = f"sqlite:///{prepared}/mlflow.db"
+
+    def evaluate(*arguments: str) -> Result:
+        where = [
+            "--experiment",
+            str(prepared / "small.yaml"),
+            "--tracking-uri",
+            uri,
+            "--position",
+            "response[:5]",
+        ]
+        return CliRunner().invoke(cli, ["evaluate", *where, "--coefficients", f"{coefficient:g}", *arguments])
+
+    done = evaluate("--method", "imported_lab", "--layers", str(layer), "--alike", "off")
+    assert done.exit_code == 0, done.output
+    rows = {row.label: row for row in best(str(prepared / "small.yaml"), tracking_uri=uri).rows}
+    ours = max((row for row in rows.values() if row.run_id == run_id), key=lambda row: row.label)
+    theirs = rows["imported_lab"]
+    assert (theirs.layer, theirs.coefficient) == (ours.layer, ours.coefficient)
+    assert theirs.delta == pytest.approx(ours.delta, abs=1e-4)
+    texts = [
+        read_responses(kept(folder, one, "responses.json"))
+        for folder, one in ((place, run_id), (prepared, str(theirs.run_id)))
+    ]
+    assert [one.response for one in texts[0]] == [one.response for one in texts[1]]
+    assert "no vector of layer 2, only of 3" in evaluate("--method", "imported_lab", "--layers", "2").stderr
+    assert "only cleaned afterwards" in evaluate("--method", "imported_lab_preclean", "--layers", "3").stderr
+    assert "not in the file's `vectors`" in evaluate("--method", "imported_other", "--layers", "3").stderr
 
 
 def test_what_cannot_be_written_is_said(place: Path, tmp_path: Path) -> None:

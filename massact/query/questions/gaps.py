@@ -79,6 +79,8 @@ class GapsAnswer(Answer[GapRow]):
 
     def verdict(self) -> tuple[bool, str]:
         """Whether every group is filled."""
+        if not self.rows:
+            return True, "no gaps: no group is declared"
         n_groups, n_remaining = sum(row.is_current for row in self.rows), len(self.remaining)
         if n_remaining:
             are = "is a gap" if n_remaining == 1 else "are gaps"

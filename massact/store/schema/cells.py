@@ -27,7 +27,10 @@ _SETTING = {
     "judge": "judge.id",
     "judge_model": "judge.model",
     "judge_prompt": "judge.prompt_digest",
+    "thinking": "thinking",
+    "template_arguments": "template_arguments",
 }
+_MAY_LACK = ("scope", "thinking", "template_arguments")
 _STEERING = {
     "method": "recipe.method",
     "cleaning": "recipe.cleaning.when",
@@ -100,12 +103,12 @@ def _rebuilt(row: EvaluationRow) -> Cell:
 
 
 def _part(row: EvaluationRow, paths: Mapping[str, str], of: str = "") -> dict[str, Any]:
-    """The fields of a part of the cell; without a cleaning there is no scope."""
+    """The fields of a part of the cell; without a cleaning there is no scope, and not every model thinks."""
     values = {
         path.removeprefix(of): getattr(row, name)
         for name, path in paths.items()
         if path.startswith(of) and "." not in path.removeprefix(of)
     }
-    if missing := [name for name, value in values.items() if value is None and name != "scope"]:
+    if missing := [name for name, value in values.items() if value is None and name not in _MAY_LACK]:
         raise ValueError(f"{missing} missing")
     return values

@@ -10,8 +10,9 @@ import binascii
 import hashlib
 import json
 import math
+import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -53,6 +54,8 @@ class DeclaredSetting:
     weights: Mapping[str, str] = field(default_factory=dict)
     """References of the steered weights, by the file's name of the model."""
     confirm_share: float | None = None
+    chats: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
+    """`thinking` and `template_arguments` of the models that have any, by the file's name of the model."""
     question_sets: Mapping[str, str] = field(default_factory=dict)
     """Digests by trait, where the dataset can be read."""
 
@@ -68,14 +71,24 @@ class DeclaredSetting:
         ]
         if row.origin == "imported":
             pairs = [(told, wanted) for told, wanted in pairs if told is not None]
-        elif not self._is_model(row):
+        elif not self._is_model(row) or not self._is_asked(row):
             return False
         return self._is_judge(row) and all(told == wanted for told, wanted in pairs)
 
     def _is_model(self, row: EvaluationRow) -> bool:
         reference = self.weights.get(row.model)
-        # a local folder is known by its name, wherever it lies
-        return reference is None or row.model_id in (reference, reference.rstrip("/").rpartition("/")[2])
+        if reference is None:
+            return True
+        # a local folder is known by its name, wherever it lies, and a GGUF file, of a repository too, by its own
+        name = re.split("[/:]", reference.rstrip("/"))[-1]
+        return row.model_id in (reference, name, name.removesuffix(".gguf"))
+
+    def _is_asked(self, row: EvaluationRow) -> bool:
+        thinking, arguments = self.chats.get(row.model, (None, None))
+        as_said = {"off": (None, "off"), "on": ("on", "always"), None: (None, "off", "always")}
+        # arguments may be the switch
+        is_as_said = row.thinking in as_said.get(thinking, (thinking,)) or (arguments and thinking is None)
+        return bool(is_as_said) and row.template_arguments == arguments
 
     def _is_judge(self, row: EvaluationRow) -> bool:
         if not self.judge or row.judge == self.judge:
@@ -231,6 +244,8 @@ def _setting(value: Any) -> DeclaredSetting | None:
     for name in ("subset", "max_new_tokens", "temperature", "seed"):
         _number(known.get(name), -math.inf, math.inf)
     maps = [dict(known.get(name, {})) for name in ("directions", "weights", "question_sets")]
+    for texts in dict(known.get("chats", {})).values():
+        _texts([text or "" for text in _list(texts)])
     for text in (known.get("judge"), *(text for texts in maps for text in (*texts, *texts.values()))):
         _text(text)
     if not set(maps[0].values()) <= {"positive", "negative"}:

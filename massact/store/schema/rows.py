@@ -45,6 +45,9 @@ class EvaluationRow:
     trait_digest: str | None = None
     """Of the trait's contrastive prompts and definition; `None` also where an older version measured."""
     chat_template_digest: str | None = None
+    thinking: str | None = None
+    """`off`, `on`, a number of tokens or `always` where the model's chat template has thoughts."""
+    template_arguments: str | None = None
     vector_source: str | None = None
     """Of an imported row: what its header says of where the vectors are from."""
     max_new_tokens: int | None = None
@@ -174,8 +177,8 @@ _PARAMS = (
     "model", "model_variant", "model_id", "model_revision", "dtype", "trait", "position", "label", "method",
     "cleaning", "scope", "n_dims", "layer", "coefficient", "component", "direction", "steered_tokens",
     "question_set", "subset", "n_questions", "prompt_set", "max_new_tokens", "temperature", "seed", "judge",
-    "judge_model", "judge_prompt", "vector_digest", "origin", "n_vectors", "confirm_share", "confirms", "same_as",
-    "same_as_key", "unscored_because",
+    "thinking", "template_arguments", "judge_model", "judge_prompt", "vector_digest", "origin", "n_vectors",
+    "confirm_share", "confirms", "same_as", "same_as_key", "unscored_because",
 )  # fmt: skip
 _METRICS = (
     "trait_mean", "coherence_mean", "delta", "baseline_trait_mean", "trait_std", "coherence_std", "n_scored",

@@ -24,7 +24,13 @@ from massact.vectors.activations import LEFT_OUT, Activations, PromptStatus, Pro
 from massact.vectors.extract import Contrast, LabelVectors, Vetting, validation_metrics
 from massact.vectors.massive_dims import Calibration, calibration_json, parse_calibration
 
-_RESPONSE_COLUMNS = ("question", "response", "trait_score", "coherence_score", "unscored_because")
+_RESPONSE_COLUMNS: tuple[str, ...] = (
+    "question",
+    "response",
+    "trait_score",
+    "coherence_score",
+    "unscored_because",
+)
 
 
 def tensor_bytes(tensors: Mapping[str, torch.Tensor], provenance: Mapping[str, object]) -> bytes:
@@ -116,18 +122,30 @@ def read_activations(folder: Path) -> Activations:
 
 def response_bytes(responses: Sequence[Response]) -> bytes:
     """Responses with their scores, in the format that MLflow's UI shows as a table."""
-    data = [[r.question, r.response, r.trait, r.coherence, r.reason] for r in responses]
-    return json.dumps({"columns": _RESPONSE_COLUMNS, "data": data}, ensure_ascii=False).encode()
+    columns = _RESPONSE_COLUMNS
+    data: list[list[object]] = [[r.question, r.response, r.trait, r.coherence, r.reason] for r in responses]
+    if any(r.thinking is not None or not r.is_answered for r in responses):
+        columns = (*columns, "thinking", "is_answered")
+        data = [[*row, r.thinking, r.is_answered] for row, r in zip(data, responses, strict=True)]
+    return json.dumps({"columns": columns, "data": data}, ensure_ascii=False).encode()
 
 
 def _response(
-    question: object, response: object, trait: object, coherence: object, reason: object
+    question: object,
+    response: object,
+    trait: object,
+    coherence: object,
+    reason: object,
+    thinking: object = None,
+    is_answered: object = True,
 ) -> Response:
     if not (isinstance(question, str) and isinstance(response, str) and isinstance(reason, str | None)):
         raise TypeError("a text of the wrong type")
+    if not (isinstance(thinking, str | None) and isinstance(is_answered, bool)):
+        raise TypeError("a thought of the wrong type")
     if not (isinstance(trait, int | float | None) and isinstance(coherence, int | float | None)):
         raise TypeError("a score of the wrong type")
-    return Response(question, response, trait, coherence, reason)
+    return Response(question, response, trait, coherence, reason, thinking, is_answered)
 
 
 def read_responses(path: Path) -> tuple[Response, ...]:
@@ -327,5 +345,10 @@ def _calibration_steps(calibration: Calibration) -> list[Step]:
             "top1_ratio_to_median": figures.ratio_to_median[0],
             "top1_ratio_to_mean": figures.ratio_to_mean[0],
         }
+        if figures.response and figures.first:
+            values |= {
+                "max_to_median": figures.response.max_to_median,
+                "norm_first_token": figures.first.norm,
+            }
         steps += [Step(name, value, layer) for name, value in values.items() if math.isfinite(value)]
     return steps

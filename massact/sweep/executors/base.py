@@ -299,7 +299,7 @@ def _score(judge: Judge, batch: Generated) -> list[Evaluation]:
         Evaluation(
             cell,
             tuple(
-                Response(e.question, e.response, v.trait, v.coherence, v.reason)
+                Response(e.question, e.response, v.trait, v.coherence, v.reason, e.thinking, e.is_answered)
                 for e, v in zip(exchanges, verdict, strict=False)
             ),
             Timing(batch.seconds / n_cells, seconds / n_cells, n_tokens),

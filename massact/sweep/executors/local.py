@@ -14,7 +14,8 @@ from massact.evaluation import Evaluation, FailedCell, Part, PlannedCell, Progre
 from massact.judges import Exchange, Judge
 from massact.models.generate import Addition, Generator, NotFiniteError, Row
 from massact.models.load import SteerableModel, describe, load_model, model_lock
-from massact.models.prompting import decode, encode_chat
+from massact.models.prompting import encode_chat, read_response
+from massact.models.thinking import generate_thinking
 from massact.store.spool import Spool
 from massact.store.write.tracker import OpenRun
 from massact.sweep.executors.base import (
@@ -39,7 +40,8 @@ class CellGenerator:
         self._model, self._questions, self._generator = model, part.questions, generator
         self._draws = range(len(part.questions)) if part.numbers is None else part.numbers
         self._prompts = [encode_chat(model, question) for question in part.questions]
-        self.n_cells = max(1, generator.batch_rows // len(part.questions))
+        n_rows = generator.batch_rows * generator.n_batches(self._prompts)
+        self.n_cells = max(1, n_rows // len(part.questions))
         """Cells that are generated at a time."""
 
     def run(self, batch: Sequence[PlannedCell]) -> Iterator[Generated]:
@@ -66,7 +68,8 @@ class CellGenerator:
         reasons: dict[int, str] = {}
         began = time.perf_counter()
         try:
-            tokens = self._generator.generate(rows, batch[0].cell.setting.generation)
+            settings = batch[0].cell.setting.generation
+            tokens = generate_thinking(self._model, self._generator, rows, settings)
         except NotFiniteError as error:
             # a cell fails with the first of its rows that is not finite; the others were generated as they are
             for i in reversed([i for i, said in enumerate(error.said) if said is None]):
@@ -88,11 +91,14 @@ class CellGenerator:
     ) -> Generated:
         if reason is not None:
             return Generated(cells, (), 0.0, (), reason)
-        said = [[decode(self._model, one) for one in mine] for mine in tokens]
         exchanges = [
-            [Exchange(q, text) for q, text in zip(self._questions, texts, strict=True)] for texts in said
+            [self._exchange(*pair) for pair in zip(self._questions, mine, strict=True)] for mine in tokens
         ]
         return Generated(cells, exchanges, seconds, [sum(map(len, mine)) for mine in tokens])
+
+    def _exchange(self, question: str, tokens: tuple[int, ...]) -> Exchange:
+        thought, answer = read_response(self._model, tokens)
+        return Exchange(question, answer or "", thought, answer is not None)
 
 
 def _addition(planned: PlannedCell) -> Addition | None:

@@ -80,7 +80,7 @@ class JudgeActor(Actor):
                     f"the judge {use.config.name} is another one on {socket.gethostname()}: it has "
                     f"{judge.identity.model}, the command {use.identity.model}; put the same files there"
                 )
-            self._open[use] = CachingJudge(judge, self._cache(use))
+            self._open[use] = CachingJudge(judge, self._cache(use), thinking=use.config.thinking)
         return self._open[use]
 
     def _cache(self, use: JudgeUse) -> Any:
