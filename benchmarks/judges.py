@@ -1,13 +1,13 @@
-"""How well judges without an API agree with a person's reading of texts that a real model wrote.
+"""How well judges without an API agree with a reading of texts that a real model wrote.
 
     ln -sf "$(python tools/smollm2.py)" experiments/
     python benchmarks/judges.py
     python benchmarks/judges.py --judge self --judge "trait=regex:sorry|can.t|cannot|unable,coherence=perplexity"
 
 `judge_texts.jsonl` has texts of SmolLM2-135M-Instruct on questions that are in no trait's folder: unsteered, steered
-with `mean_diff` on both sides of the cliff, and with their words shuffled. Of each a person said whether it shows the
-trait and whether it is coherent, 1 or 0, and nothing where that was not obvious. Printed are Pearson's correlation of
-the scores with what was said, and the share of pairs (one of either kind) that the judge orders rightly.
+with `mean_diff` on both sides of the cliff, and with their words shuffled. Of each its reader said whether it shows
+the trait and whether it is coherent, 1 or 0, and nothing where that was not obvious. Printed are Pearson's correlation
+of the scores with what was said, and the share of pairs (one of either kind) that the judge orders rightly.
 """
 
 import json

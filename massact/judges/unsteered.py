@@ -95,7 +95,7 @@ class PerplexityJudge(_Reading):
             return
         model, shuffle = self._source.load(), random.Random(0).shuffle  # noqa: S311
         with model_lock(model.model):
-            rows = [Row(encode_chat(model, question)) for question in self._questions]
+            rows = [Row(_asked(model, question)) for question in self._questions]
             texts = [decode(model, tokens) for tokens in generate(model, rows, Generation(_OWN_TOKENS))]
         own = [Exchange(*pair) for pair in zip(self._questions, texts, strict=True) if pair[1].strip()]
         shuffled = []
@@ -199,18 +199,26 @@ class ClassifierJudge(_Reading):
         return round(100 * float(self._fitted.predict_proba(state)[0, 1]), DECIMALS)
 
 
+def _asked(model: SteerableModel, question: str) -> tuple[int, ...]:
+    """Tokens of a question, to be answered without a thought where that can be said."""
+    return encode_chat(model, _whole(question), chat=model.unasked_chat)
+
+
 def _tokens(model: SteerableModel, text: str) -> list[int]:
-    whole = text.encode("utf-8", "replace").decode("utf-8")  # halves of characters, which no tokenizer takes
-    ids: list[int] = model.tokenizer(whole, add_special_tokens=False)["input_ids"]
+    ids: list[int] = model.tokenizer(_whole(text), add_special_tokens=False)["input_ids"]
     return ids[:_MOST_TOKENS]
+
+
+def _whole(text: str) -> str:
+    """Without halves of characters, which a text may hold and no tokenizer takes."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 @torch.inference_mode()
 def _read(model: SteerableModel, exchange: Exchange) -> tuple[torch.Tensor, list[int]]:
     """Log-probability of each token of a response, and the tokens: as many as fit into the model's positions."""
     with model_lock(model.model):
-        question = exchange.question.encode("utf-8", "replace").decode("utf-8")
-        prompt, tokens = encode_chat(model, question), _tokens(model, exchange.response)
+        prompt, tokens = _asked(model, exchange.question), _tokens(model, exchange.response)
         longest = getattr(text_config(model.model), "max_position_embeddings", None)
         if longest:
             tokens = tokens[: max(0, longest - len(prompt))]

@@ -166,8 +166,8 @@ def test_levels_of_transformers_serve_are_scores(served: str, folder: Path) -> N
     assert list(answer["legend"].values())[4] == "the trait throughout, beyond doubt"
 
 
-def test_judges_without_an_api_agree_with_a_person(folder: Path) -> None:
-    """On texts of the model on other questions than theirs, read by a person (`benchmarks/judges.py`)."""
+def test_judges_without_an_api_agree_with_a_reading(folder: Path) -> None:
+    """On texts of the model on other questions than theirs, read and labelled (`benchmarks/judges.py`)."""
     texts = [
         json.loads(line) for line in (ROOT / "benchmarks" / "judge_texts.jsonl").read_text().splitlines()
     ]
