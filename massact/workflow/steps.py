@@ -285,7 +285,8 @@ def curve_steps(points: Iterable[StoredPoint]) -> list[Step]:
     by = f"by_coefficient_x{scale}" if scale > 1 else "by_coefficient"
     steps = []
     for point in usable:
-        place = f"{file_name(point.model)}/{parse_position(point.position).slug}/layer_{point.layer}/{point.label}"
+        model, position = file_name(point.model), parse_position(point.position).slug
+        place = f"{model}/{position}/layer_{point.layer}/{file_name(point.label)}"
         figures = (("delta", point.delta), ("coherence", point.coherence_mean))
         steps += [
             Step(f"{name}_{by}/{place}", value, round(point.coefficient * scale))
