@@ -19,6 +19,7 @@ from massact.cli.options import (
 from massact.cli.session import (
     dry_run_option,
     evaluating_options,
+    force_option,
     open_session,
     rounds_option,
     working,
@@ -85,14 +86,15 @@ def calibrate(experiment_file: str, tracking_uri: str) -> None:
 @click.command()
 @_places
 @val_split_option
-def extract(experiment_file: str, tracking_uri: str, val_split: float | None) -> None:
+@force_option
+def extract(experiment_file: str, tracking_uri: str, val_split: float | None, *, force: bool) -> None:
     """Extract activations and vectors, with every cleaning before and after.
 
     \b
     Example:
       massact extract --experiment experiments/toy.yaml
     """
-    session = open_session(experiment_file, tracking_uri, val_split=val_split)
+    session = open_session(experiment_file, tracking_uri, val_split=val_split, force=force)
     from massact.workflow.steps import run_extract
 
     _work(session, run_extract)

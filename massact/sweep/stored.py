@@ -80,7 +80,7 @@ def stored_plan(session: Session, cell: Cell, stored: Stored[EvaluationRow]) -> 
             raise DataError("its vector is another one: see massact doctor")
     energy, cosine, strength = row.massive_energy, row.cosine_to_uncleaned, row.relative_strength
     geometry = None
-    if energy is not None and cosine is not None and strength is not None:
+    if energy is not None and cosine is not None:
         geometry = Geometry(energy, cosine, strength)
     return PlannedCell(cell, vector, geometry, row.n_dims_cleaned)
 
@@ -272,16 +272,16 @@ def checked_baseline(session: Session, model: str, result: Evaluation | FailedCe
     if isinstance(result, FailedCell):
         raise MissingPrerequisiteError(f"the baseline of {model} could not be evaluated: {result.error}")
     n_unanswered = sum(not one.is_answered for one in result.responses)
-    if is_short(session, result) and n_unanswered:
+    if is_short(session, result) and n_unanswered and not session.workload.force:
         raise MissingPrerequisiteError(
             f"the baseline of {model} has no answer in {n_unanswered} of its {len(result.responses)} responses: their "
             "thoughts had not ended when their tokens did. Write a larger generation.max_new_tokens, or a number of "
             f"tokens as models.{model}.thinking, after which a thought is ended"
         )
-    if is_short(session, result):
+    if is_short(session, result) and not session.workload.force:
         raise MissingPrerequisiteError(
             f"the baseline of {model} lacks scores of {result.summary.n_unscored} of its {len(result.responses)} "
             f"responses, too many to compare anything with it (least_scored {session.experiment.least_scored:g}): "
-            "see massact judge-check; the same command has them judged again"
+            "see massact judge-check; the same command has them judged again, --force evaluates all the same"
         )
     return baseline_of(result)

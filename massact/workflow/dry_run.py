@@ -387,7 +387,11 @@ def _totals(session: Session, forecasts: Sequence[Forecast]) -> list[str]:
     is_least = any(one.is_least for one in forecasts)
     asked = f"about {calls} judge calls" if is_least else f"{calls} judge calls at most"
     judge = session.experiment.judge
-    cost = "" if judge.kind == "openai" else f" (the judge {judge.name} runs here: they cost nothing)"
+    cost = (
+        ""
+        if any(part.kind == "openai" for part in judge.parts)
+        else f" (the judge {judge.name} runs here: they cost nothing)"
+    )
     lines = [f"{'at least ' if is_least else ''}{todo} cells to do{time}, {asked}{cost}."]
     if session.workload.ray is not None and time:
         n = session.workload.ray.workers
@@ -413,4 +417,6 @@ def _span(seconds: float) -> str:
 
 def calls_per_exchange(judge: JudgeConfig) -> int:
     """How often the judge is asked about one exchange."""
+    if judge.coherence:
+        return 2 + judge.coherence.relevance
     return 2 + judge.relevance if judge.kind in _PROMPTED else 1

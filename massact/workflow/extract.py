@@ -161,7 +161,6 @@ def extract_model(
     if not missing:
         session.say(f"{config.name}: {len(cells)} windows of {trait.name} extracted already")
         return 0
-    tell_sink(session, config, calibrated.calibration)
     read = _read(session, config, trait, list(cells))
     if settings.vetting is not None:
         # nothing here holds on to the model that was read: `self` loads another in its place
@@ -277,7 +276,7 @@ def extraction_recipes(session: Session) -> tuple[Recipe, ...]:
     """What an extraction makes: every declared cleaning, and whatever a phase names beyond those."""
     settings = session.experiment.extraction
     recipes = declared_recipes(settings.methods, settings.uniform_dims, settings.layer_dims)
-    named = (parse_label(label) for phase in session.experiment.phases for label in phase.labels)
+    named = (parse_label(label).of_vector for phase in session.experiment.phases for label in phase.labels)
     made = (recipe for recipe in (*recipes, *named) if not recipe.is_imported)
     return tuple({format_label(recipe): recipe for recipe in made}.values())
 

@@ -36,7 +36,7 @@ from massact.sweep.search.gap_filling import SearchPlan, fill_gaps, fill_phase, 
 from massact.sweep.stores import Stores
 from massact.sweep.vectors import StoredVectors, pair_cosines
 from massact.vectors.positions import parse_position
-from massact.workflow.extract import calibrate_model, extract_model
+from massact.workflow.extract import calibrate_model, extract_model, tell_sink
 from massact.workflow.report import run_report
 from massact.workflow.status import require
 
@@ -93,6 +93,7 @@ def run_extract(session: Session, parent: OpenRun | None = None) -> None:
         for model in session.experiment.models:
             calibrated = calibrate_model(session, run, model)
             check_dims(session.experiment, model, len(calibrated.calibration.uniform_dims))
+            tell_sink(session, model, calibrated.calibration)
             for trait in session.experiment.traits:
                 count = extract_model(session, run, model, trait, calibrated)
                 lines.append(f"| {model.name} | {trait.name} | {count} |")
@@ -286,7 +287,8 @@ def curve_steps(points: Iterable[StoredPoint]) -> list[Step]:
     by = f"by_coefficient_x{scale}" if scale > 1 else "by_coefficient"
     steps = []
     for point in usable:
-        place = f"{file_name(point.model)}/{parse_position(point.position).slug}/layer_{point.layer}/{point.label}"
+        model, position = file_name(point.model), parse_position(point.position).slug
+        place = f"{model}/{position}/layer_{point.layer}/{file_name(point.label)}"
         figures = (("delta", point.delta), ("coherence", point.coherence_mean))
         steps += [
             Step(f"{name}_{by}/{place}", value, round(point.coefficient * scale))

@@ -143,6 +143,18 @@ def test_what_is_read_while_continuing_is_what_a_second_pass_reads(n_new: int) -
     assert means[3].isnan().any()
 
 
+def test_windows_that_hold_prompt_tokens_are_read_afterwards() -> None:
+    positions, model = (
+        [*RESPONSE, parse_position("prompt[-1]"), parse_position("all[1:]")],
+        tiny_model("llama"),
+    )
+    texts, means = continue_and_read(model, prompts(40), Reading(positions, 4, 6))
+    first = [Continued(text.prompt, text.response[:4]) for text in texts]
+    again = window_means(model, first, positions, what="")
+    torch.testing.assert_close(means, again, atol=1e-4, rtol=1e-3, equal_nan=True)
+    assert [text.response for text in texts] == [text.response for text in _continue()[0][:40]]
+
+
 def test_texts_that_all_end_at_once_have_no_window(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model("llama")
     monkeypatch.setitem(model.__dict__, "end_tokens", frozenset(range(64)))
