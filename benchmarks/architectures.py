@@ -393,12 +393,13 @@ class Study:
         import torch
 
         from massact.models.blocks import steer
+        from massact.models.operators import Edit
 
         tokens = torch.tensor([prompt(21)])
         plain, logits = self.streams(tokens), self.output.logits
         addition = 3 * unit(self.loaded.shape.d_model)
         for layer in range(len(self.blocks)):
-            with steer(self.blocks, {layer: addition.view(1, 1, -1)}):
+            with steer(self.blocks, {layer: Edit(addition.view(1, 1, -1))}):
                 moved = self.streams(tokens)
             same = [torch.equal(a, b) for a, b in zip(moved, plain, strict=True)]
             if not all(same[:layer]) or any(same[layer:]) or torch.equal(logits, self.output.logits):
@@ -411,17 +412,17 @@ class Study:
         """What each row says by itself through `model.generate`, with a hook that shares nothing with massact."""
         import torch
 
-        from massact.models.generate import Addition, Row
+        from massact.models.generate import Intervention, Row
 
         streams = self.streams(torch.tensor([prompt(21)]))
         vector, prompts = unit(self.loaded.shape.d_model), [prompt(length) for length in LENGTHS]
         norms = [max(2.0, round(0.7 * float(stream.norm(dim=-1).mean()), 2)) for stream in streams]
         self.rows = [Row(tokens) for tokens in prompts] + [
-            Row(tokens, Addition(1, vector, 0.0)) for tokens in prompts
+            Row(tokens, Intervention(1, vector, 0.0)) for tokens in prompts
         ]
         plain = [self._alone(row) for row in self.rows[: len(prompts)]]
         steered = [
-            Row(tokens, Addition(layer, vector, norm))
+            Row(tokens, Intervention(layer, vector, norm))
             for layer, norm in enumerate(norms)
             for tokens in prompts[layer % 2 :: 2]
         ]
@@ -431,15 +432,15 @@ class Study:
 
     @contextmanager
     def _hooked(self, row: Any) -> Iterator[None]:
-        if row.addition is None:
+        if row.intervention is None:
             yield
             return
-        added = row.addition.coefficient * row.addition.vector
+        added = row.intervention.coefficient * row.intervention.vector
 
         def hook(_module: Any, _inputs: Any, output: Any) -> Any:
             return (output[0] + added, *output[1:]) if isinstance(output, tuple) else output + added
 
-        handle = self.blocks[row.addition.layer].register_forward_hook(hook)
+        handle = self.blocks[row.intervention.layer].register_forward_hook(hook)
         try:
             yield
         finally:
@@ -471,7 +472,7 @@ class Study:
         ]
         if wrong:
             first = self.rows[wrong[0]]
-            where = "unsteered" if first.addition is None else f"layer {first.addition.layer}"
+            where = "unsteered" if first.intervention is None else f"layer {first.intervention.layer}"
             return (
                 f"wrong: {len(wrong)} of {len(found)} rows, such as a prompt of {len(first.prompt)}, {where}"
             )

@@ -155,7 +155,7 @@ def ours(subject: Subject, floor: float) -> Seen:
     prior = RelativeStrengthPrior()
     ladders = {}
     for place, facts in subject.facts.items():
-        expected = expect(prior, facts)
+        expected = expect(prior, facts, parse_label(place[0]))
         ladders[place] = Ladder(
             key=place,
             pool=subject.config.name,

@@ -33,7 +33,8 @@ from massact.models import decode, generate
 from massact.models.blocks import steer
 from massact.models.decode import Branching, plan_branching
 from massact.models.load import SteerableModel, load_model
-from massact.models.prompting import Addition, Row
+from massact.models.operators import Edit
+from massact.models.prompting import Intervention, Row
 
 N_LABELS, COEFFICIENTS, N_QUESTIONS, N_TOKENS = 12, 6, 10, 64
 Responses = list[tuple[int, ...]]
@@ -154,7 +155,7 @@ def rows_of(
 ) -> list[Row]:
     """Every vector with every coefficient on every prompt."""
     return [
-        Row(prompt, Addition(layer, vector, coefficient), draw)
+        Row(prompt, Intervention(layer, vector, coefficient), draw)
         for vector in vectors
         for coefficient in coefficients
         for draw, prompt in enumerate(prompts)
@@ -169,10 +170,10 @@ def by_transformers(model: SteerableModel, rows: Sequence[Row]) -> Responses:
     for i, row in enumerate(rows):
         tokens[i, width - len(row.prompt) :] = torch.tensor(row.prompt)
         mask[i, width - len(row.prompt) :] = 1
-        if row.addition is not None:
+        if row.intervention is not None:
             empty = torch.zeros(len(rows), 1, model.shape.d_model)
-            additions.setdefault(row.addition.layer, empty)[i, 0] = row.addition.values
-    moved = {layer: addition.to(model.device) for layer, addition in additions.items()}
+            additions.setdefault(row.intervention.layer, empty)[i, 0] = row.intervention.values
+    moved = {layer: Edit(addition.to(model.device)) for layer, addition in additions.items()}
     with steer(model.blocks, moved), torch.inference_mode():
         found = model.model.generate(
             input_ids=tokens.to(model.device),
@@ -237,13 +238,13 @@ def measure_parts(subject: Subject, repeat: int) -> None:
 def measure_vectors(subject: Subject, repeat: int) -> None:
     """Our rate with more and more distinct vectors in one batch, against the same batch unsteered."""
     prompts = [row.prompt for row in subject.rows[: subject.n_questions]]
-    layer = subject.rows[0].addition.layer if subject.rows[0].addition else 0
+    layer = subject.rows[0].intervention.layer if subject.rows[0].intervention else 0
     vectors = torch.randn(256, subject.model.shape.d_model)
     batch = [prompts[i % len(prompts)] for i in range(256)]
     ways: dict[str, Callable[[], Responses]] = {}
     for count in (0, 1, 16, 256):
         rows = [
-            Row(prompt, Addition(layer, vectors[i % count], 1e-3) if count else None, i)
+            Row(prompt, Intervention(layer, vectors[i % count], 1e-3) if count else None, i)
             for i, prompt in enumerate(batch)
         ]
         ways[f"{count}"] = within(_no_sharing_no_ends, ours(subject, rows))
@@ -256,7 +257,7 @@ def measure_vectors(subject: Subject, repeat: int) -> None:
 
 def plain_branching(rows: Sequence[Row], n_layers: int, device: torch.device) -> Branching:
     """As if every row had a prompt of its own."""
-    own = [Row((*row.prompt, -i - 1), row.addition) for i, row in enumerate(rows)]
+    own = [Row((*row.prompt, -i - 1), row.intervention) for i, row in enumerate(rows)]
     plan = plan_branching(own, n_layers, device)
     return Branching([row.prompt for row in rows], plan.steps, plan.sources)
 

@@ -32,7 +32,7 @@ def work(way: str, family: str) -> None:
     from architectures import D_MODEL, prompt, tiny_model
 
     from massact.domain import Generation, ModelIdentity
-    from massact.models.generate import Addition, Generator, Row
+    from massact.models.generate import Generator, Intervention, Row
     from massact.models.load import SteerableModel
 
     class Tokenizer:
@@ -42,7 +42,7 @@ def work(way: str, family: str) -> None:
     model = SteerableModel(tiny_model("text", family, None), Tokenizer(), ModelIdentity("m", "0", "float32"))
     numbers = torch.Generator().manual_seed(1)
     vectors = [torch.randn(D_MODEL, generator=numbers) for _ in range(N_VECTORS)]
-    rows = [Row(prompt(n), Addition(LAYER, v, 0.3), n) for v in vectors for n in LENGTHS]
+    rows = [Row(prompt(n), Intervention(LAYER, v, 0.3), n) for v in vectors for n in LENGTHS]
     generator = Generator(model)
     ways: dict[str, Callable[[], Any]] = {
         "ours": lambda: generator.generate(rows, Generation(N_TOKENS)),

@@ -6,7 +6,7 @@ Independent facts are separate fields; a label such as `mean_diff_top1` is made 
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from massact.plugins import plugin_names
@@ -23,6 +23,14 @@ RANDOM = "random_baseline"
 """The method that gives a random direction, which real ones are measured against."""
 METHODS = ("mean_diff", "probe", "gradient", RANDOM)
 """massact's own vector methods; `massact.vectors.methods` has a function for each. Packages may add others."""
+
+OPERATORS = ("add", "ablate", "clamp", "rotate")
+"""massact's own operators; `massact.models.operators` has a function for each. Packages may add others."""
+DEFAULT_OPERATOR = OPERATORS[0]
+
+OWN_UNITS: Mapping[str, float] = {"ablate": 1.0, "rotate": 30.0}
+"""Operators whose coefficient is no length along the vector, but a share or degrees, so that it has no relative
+strength; with the coefficient that a search begins with."""
 
 IMPORTED = "imported_"
 """How the names of methods begin whose vectors another tool made: the experiment file says in which files they are."""
@@ -43,6 +51,11 @@ than the luckiest of those that did nothing."""
 def all_methods() -> tuple[str, ...]:
     """Every vector method, massact's own first."""
     return (*METHODS, *plugin_names("methods"))
+
+
+def all_operators() -> tuple[str, ...]:
+    """Every operator, massact's own first."""
+    return (*OPERATORS, *plugin_names("operators"))
 
 
 def is_method(name: str) -> bool:
@@ -117,14 +130,24 @@ NO_CLEANING = Cleaning()
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a vector is made: the method and the cleaning. Printed as a label by `massact.labels`."""
+    """What a label names: how a vector is made (method and cleaning), and how it steers. See `massact.labels`."""
 
     method: str
     cleaning: Cleaning = NO_CLEANING
+    operator: str = field(default=DEFAULT_OPERATOR, metadata=ADDED)
+    """What is done with the vector; see `massact.models.operators`."""
+    n_layers: int = field(default=1, metadata=ADDED)
+    """How many layers are steered at once, each with its own vector."""
+    tokens: str = field(default=STEERED_TOKENS, metadata=ADDED)
+    """Which tokens are steered; see `massact.vectors.positions.parse_tokens`."""
 
     def __post_init__(self) -> None:
         if not is_method(self.method):
             raise ValueError(f"unknown method {self.method!r}; there are {', '.join(all_methods())}")
+        if self.operator not in OPERATORS and self.operator not in all_operators():
+            raise ValueError(f"unknown operator {self.operator!r}; there are {', '.join(all_operators())}")
+        if self.n_layers < 1:
+            raise ValueError(f"{self!r}: at least one layer is steered")
 
     @property
     def is_imported(self) -> bool:
@@ -133,8 +156,13 @@ class Recipe:
 
     @property
     def uncleaned(self) -> "Recipe":
-        """The same method with nothing cleaned."""
-        return Recipe(self.method)
+        """The same with nothing cleaned."""
+        return replace(self, cleaning=NO_CLEANING)
+
+    @property
+    def of_vector(self) -> "Recipe":
+        """What its vector is made by, however that steers."""
+        return Recipe(self.method, self.cleaning)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,19 +249,23 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Steering:
-    """What is added to the residual stream."""
+    """What is done to the residual stream."""
 
     vector_digest: str
     position: str
     """Position window the vector was extracted at, such as `response[:5]`."""
     recipe: Recipe
     layer: int
-    """Decoder block whose output is steered, from 0."""
+    """Decoder block whose output is steered, from 0; the first of several."""
     coefficient: float
-    """Multiplies the unit vector."""
+    """Multiplies the unit vector, or what the recipe's operator makes of it."""
     direction: Direction
     component: str = COMPONENT
-    steered_tokens: str = STEERED_TOKENS
+    steered_tokens: str = field(init=False)
+    """The recipe's tokens, which keys had a place for before recipes did."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steered_tokens", self.recipe.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,8 +285,9 @@ class Geometry:
     """Share of the unit vector's squared norm in massive dims, 0 to 1."""
     cosine_to_uncleaned: float
     """Cosine with the same method's vector before any cleaning, -1 to 1."""
-    relative_strength: float
-    """coefficient x |v without massive dims| / mean |h without massive dims|; no unit."""
+    relative_strength: float | None
+    """coefficient x |v without massive dims| / mean |h without massive dims|; `None` where the coefficient is no
+    length (`OWN_UNITS`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,10 @@ class PlannedCell:
 
     cell: Cell
     vector: "torch.Tensor | None"
-    """Unit vector `[d_model]`, float32; `None` for the baseline."""
+    """Unit vector `[d_model]`, float32, or `[n_layers, d_model]` where several layers are steered; `None` for the
+    baseline."""
     geometry: Geometry | None = None
+    """Of the first layer."""
     n_dims_cleaned: int | None = None
 
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
+from operator import attrgetter
 from typing import Any
 
 from massact.domain import (
@@ -97,6 +98,7 @@ def _cell(values: dict[str, Any]) -> Cell:
         return Cell(setting, None)
     recipe = steering["recipe"]
     recipe = Recipe(**recipe | {"cleaning": Cleaning(**recipe["cleaning"])})
+    del steering["steered_tokens"]  # the recipe's
     return Cell(setting, Steering(**steering | {"recipe": recipe}))
 
 
@@ -109,7 +111,7 @@ def setting_digest(cell: Cell) -> str:
 def differences(a: Any, b: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
     """In what two cells, or two settings, differ: both values of each field, such as `setting.judge.model`."""
     differing: dict[str, tuple[Any, Any]] = {}
-    for field in fields(a):
+    for field in filter(attrgetter("init"), fields(a)):
         values, name = (getattr(a, field.name), getattr(b, field.name)), prefix + field.name
         if is_dataclass(values[0]) and type(values[0]) is type(values[1]):
             differing |= differences(*values, prefix=f"{name}.")

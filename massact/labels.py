@@ -9,6 +9,13 @@
     probe_preclean_laN    before, each layer's own N dims (without N: all)
     probe_postclean_uN    another spelling of probe_topN (without N: of probe_cleaned)
 
+How the vector steers follows, where it is not just added to all tokens of one layer:
+
+    probe+ablate          by another operator than add
+    probe+5layers         at five layers at once, the layer of a grid being the first of them, each with its own vector
+    probe@response        at some tokens only (`massact.vectors.positions.parse_tokens`)
+    probe_top1+ablate+5layers@prompt[-1]+response
+
 Two spellings of one recipe print as one label, so that nothing is counted twice.
 
 And layer specifications: `all`, `15`, `5-20`, `5,10`, `0-30:5`, `30%-60%`; both ends belong to a range. A percentage is
@@ -18,13 +25,26 @@ of the number of layers, rounded down, so `30%-60%` of 34 layers is 10 to 20.
 import re
 from collections.abc import Iterable
 
-from massact.domain import NO_CLEANING, AllDims, Cleaning, Recipe, When, all_methods, is_method
+from massact.domain import (
+    DEFAULT_OPERATOR,
+    NO_CLEANING,
+    STEERED_TOKENS,
+    AllDims,
+    Cleaning,
+    Recipe,
+    When,
+    all_methods,
+    all_operators,
+    is_method,
+)
 from massact.errors import UsageError
+from massact.vectors.positions import parse_tokens
 
 _LABEL = re.compile(
     r"(?P<method>[a-z][a-z0-9_]*?)"
     r"(?:_(?:top(?P<top>[1-9]\d{0,6})|(?P<cleaned>cleaned)"
-    r"|(?P<when>pre|post)clean(?:_(?P<scope>u|la)(?P<n>[1-9]\d{0,6})?)?))?",
+    r"|(?P<when>pre|post)clean(?:_(?P<scope>u|la)(?P<n>[1-9]\d{0,6})?)?))?"
+    r"(?:\+(?P<operator>[a-z][a-z0-9_]*))?(?:\+(?P<layers>[1-9]\d{0,3})layers?)?(?:@(?P<tokens>.+))?",
     re.ASCII,
 )
 
@@ -40,9 +60,14 @@ def parse_label(label: str) -> Recipe:
         raise UsageError(
             f"unknown method label {label!r}. A label is a method ({', '.join(all_methods())}), alone or with "
             "_cleaned, _topN, _preclean, _preclean_uN, _preclean_laN, _postclean_uN or _postclean_laN, "
-            "such as mean_diff_top2 or probe_preclean_la2"
+            "such as mean_diff_top2 or probe_preclean_la2; then perhaps +ablate or another operator, +5layers, and "
+            "@response or other tokens"
         )
-    return Recipe(match["method"], _cleaning(match))
+    operator = match["operator"] or DEFAULT_OPERATOR
+    if operator not in all_operators():
+        raise UsageError(f"label {label!r}: no operator {operator!r}; there are {', '.join(all_operators())}")
+    tokens = parse_tokens(match["tokens"]) if match["tokens"] else STEERED_TOKENS
+    return Recipe(match["method"], _cleaning(match), operator, int(match["layers"] or 1), tokens)
 
 
 def _cleaning(match: re.Match[str]) -> Cleaning:
@@ -69,7 +94,14 @@ def format_label(recipe: Recipe) -> str:
         suffix = f"_preclean_u{count}" if count else "_preclean"
     else:
         suffix = f"_{'pre' if cleaning.when == 'before' else 'post'}clean_la{count}"
-    return recipe.method + suffix
+    return recipe.method + suffix + format_steering(recipe)
+
+
+def format_steering(recipe: Recipe) -> str:
+    """How a label ends that is not just added to all tokens of one layer; empty for others."""
+    operator = "" if recipe.operator == DEFAULT_OPERATOR else f"+{recipe.operator}"
+    layers = "" if recipe.n_layers == 1 else f"+{recipe.n_layers}layers"
+    return operator + layers + ("" if recipe.tokens == STEERED_TOKENS else f"@{recipe.tokens}")
 
 
 def normalise_label(label: str) -> str:

@@ -1,4 +1,4 @@
-"""What other packages add by entry points: vector methods, judges, executors, run stores and questions
+"""What other packages add by entry points: vector methods, operators, judges, executors, run stores and questions
 (docs/extending.md).
 
 They are looked for when a name is asked for that massact itself does not have, and loaded when they are used.
@@ -18,7 +18,7 @@ def plugin_names(kind: str) -> tuple[str, ...]:
     """The names that installed packages add.
 
     Args:
-        kind: `methods`, `judges`, `executors`, `stores` or `questions`.
+        kind: `methods`, `operators`, `judges`, `executors`, `stores` or `questions`.
     """
     return tuple(_by_name(f"massact.{kind}", tuple(sys.path)))
 

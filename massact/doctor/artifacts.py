@@ -7,6 +7,7 @@ import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -24,9 +25,9 @@ from massact.doctor.base import (
     decode_row,
     place_of,
 )
-from massact.errors import MassactError, StoreError
+from massact.errors import MassactError, StoreError, UsageError
 from massact.json_text import parse_json, parse_object
-from massact.labels import parse_label
+from massact.labels import format_label, parse_label
 from massact.store.read.base import RawRun
 from massact.store.schema import Artifact, EvaluationRow, Kind, MlflowTag, StageRow, Tag, format_param
 
@@ -152,16 +153,19 @@ class VectorSources:
         from massact.store.write.stages import tensor_bytes
         from massact.vectors.methods import vector_digest
 
+        label = row.label or ""
+        with suppress(UsageError):  # of a method that is not installed
+            label = format_label(parse_label(label).of_vector)
         tried, place = 0, (row.model, row.trait, row.position)
         for what, stack_of in (("vectors", self._read_stack), ("activations", self._make_stack)):
             for stage in self._extractions:
                 if (stage.row.model, stage.row.trait, stage.row.position) != place:
                     continue
-                stack = self._kept(what, stage, row.label or "", stack_of)
-                if stack is None or row.layer is None or row.layer >= len(stack):
+                stack = self._kept(what, stage, label, stack_of)
+                if stack is None or row.layer is None or row.layer + row.n_vectors > len(stack):
                     continue
                 tried += 1
-                vector = stack[row.layer]
+                vector = stack[row.layer : row.layer + row.n_vectors].squeeze(0)
                 if vector_digest(vector) == row.vector_digest:
                     content = tensor_bytes({"vector": vector}, vector_provenance(row))
                     return content, f"the {what} of extraction {stage.run.run_id}"

@@ -134,30 +134,31 @@ def check_all_ran(silent: Collection[int], what: str) -> None:
         )
 
 
+Edit = Callable[[torch.Tensor], torch.Tensor]
+
+
 @contextmanager
-def steer(blocks: Sequence[nn.Module], additions: Mapping[int, torch.Tensor]) -> Iterator[None]:
-    """Add to the residual stream of the given layers, in float32, cast back to the model's dtype.
+def steer(blocks: Sequence[nn.Module], edits: Mapping[int, Edit]) -> Iterator[None]:
+    """Change the residual stream of the given layers.
 
     Args:
         blocks: the model's decoder blocks.
-        additions: per layer a tensor `[batch, 1, d_model]` in float32, a row of the batch each; it is
-            read at every call, so its contents may be replaced between two calls of the model.
+        edits: per layer what makes of a stream `[batch, seq, d_model]` another, such as
+            `massact.models.operators.Edit`.
 
     Raises:
         ModelError: at the end, if a block was never run: nothing was added there.
     """
-    silent = set(additions)
+    silent = set(edits)
 
     def hook(layer: int) -> Callable[[nn.Module, object, object], object]:
-        def add(_module: nn.Module, _inputs: object, output: object) -> object:
+        def change(_module: nn.Module, _inputs: object, output: object) -> object:
             silent.discard(layer)
-            stream = block_output(output, layer)
-            moved = (stream.float() + additions[layer].to(stream.device)).to(stream.dtype)
-            return replace_block_output(output, moved)
+            return replace_block_output(output, edits[layer](block_output(output, layer)))
 
-        return add
+        return change
 
-    handles = [blocks[layer].register_forward_hook(hook(layer)) for layer in additions]
+    handles = [blocks[layer].register_forward_hook(hook(layer)) for layer in edits]
     try:
         yield
     finally:

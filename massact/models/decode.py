@@ -8,20 +8,23 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from massact.domain import Generation
+from massact.domain import DEFAULT_OPERATOR, STEERED_TOKENS, Generation
 from massact.errors import ModelError
 from massact.models.blocks import block_output, check_all_ran, replace_block_output, steer
 from massact.models.cache import RowCache, with_cache
 from massact.models.load import SteerableModel
+from massact.models.operators import Edit, find_operator
 from massact.models.prompting import Row
 
 # Reading prompts. Below its steered layer a row's stream is that of the unsteered prompt. So each distinct prompt runs
-# as one stream, a trunk, and a row branches off at the output of the layer where it is steered.
+# as one stream, a trunk, and a row branches off at the output of the first layer where it is steered. A row of whose
+# prompt no token is steered never does.
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +33,12 @@ class Step:
 
     gather: torch.Tensor | None
     """Of each stream of the next block, the stream it comes from; `None`: the streams stay as they are."""
-    branched: torch.Tensor | None
-    """Streams of the next block that begin here, and so get an addition; `None`: none."""
-    additions: torch.Tensor | None
-    """`[n_branched, 1, d_model]`, float32."""
+    steered: torch.Tensor | None
+    """Streams of the next block that are steered here; `None`: none."""
+    edit: Edit | None
+    """What is done to these."""
+    tokens: torch.Tensor | None
+    """`[n_steered, seq]`, bool: where it is done; `None`: at every token."""
     prompts: torch.Tensor | None
     """Of each stream of the next block, its prompt; `None`: one stream a prompt, in order."""
 
@@ -54,7 +59,14 @@ def plan_branching(rows: Sequence[Row], n_layers: int, device: torch.device) -> 
     """Where rows leave the trunk of their prompt."""
     places = {prompt: place for place, prompt in enumerate(dict.fromkeys(row.prompt for row in rows))}
     prompt_of = [places[row.prompt] for row in rows]
-    layer_of = [n_layers if row.addition is None else row.addition.layer for row in rows]
+    tokens = _steered_tokens(rows, max(len(row.prompt) for row in rows))
+    is_steered = [any(some) for some in tokens]
+    layer_of = [
+        row.intervention.layer if row.intervention and steered else n_layers
+        for row, steered in zip(rows, is_steered, strict=True)
+    ]
+    layers_of = [set(row.intervention.vectors) if row.intervention else set[int]() for row in rows]
+    is_whole = all(sum(some) in (0, len(row.prompt)) for some, row in zip(tokens, rows, strict=True))
 
     def streams(block: int) -> list[tuple[int, int]]:
         """(prompt, -1) of a trunk, (prompt, row) of a row that has branched off before `block`."""
@@ -77,20 +89,36 @@ def plan_branching(rows: Sequence[Row], n_layers: int, device: torch.device) -> 
             index([at[p, i] if layer_of[i] < block else at[p, -1] for i, p in enumerate(prompt_of)], len(now))
         )
         after = streams(block + 1) if block + 1 == n_layers or block in layer_of else now
-        begun = [place for place, (_, i) in enumerate(after) if i >= 0 and layer_of[i] == block]
-        additions = [rows[after[place][1]].addition.values for place in begun]  # type: ignore[union-attr]
+        mine = {
+            place: i
+            for place, (_, i) in enumerate(after)
+            if i >= 0 and is_steered[i] and block in layers_of[i]
+        }
+        some = list(mine.values())
         steps.append(
             Step(
                 gather=index(
                     [at[stream] if stream in at else at[stream[0], -1] for stream in after], len(now)
                 ),
-                branched=torch.tensor(begun, device=device) if begun else None,
-                additions=torch.stack(additions)[:, None].to(device) if begun else None,
+                steered=torch.tensor(list(mine), device=device) if mine else None,
+                edit=_edit_at(block, [rows[i] for i in some], device) if mine else None,
+                tokens=None if is_whole else torch.tensor([tokens[i] for i in some], device=device),
                 prompts=index([prompt for prompt, _ in after], len(places)),
             )
         )
         now = after
     return Branching(list(places), steps, sources)
+
+
+def _steered_tokens(rows: Sequence[Row], width: int, n_tokens: int | None = None) -> list[list[bool]]:
+    """Which tokens of each row are steered, as they stand beside each other: prompts end at `width`.
+
+    Args:
+        n_tokens: with room for those of the responses; `None`: the prompts alone.
+    """
+    n_tokens = width if n_tokens is None else n_tokens
+    pads = [width - len(row.prompt) for row in rows]
+    return [[False] * pad + row.steered(n_tokens - pad) for pad, row in zip(pads, rows, strict=True)]
 
 
 @contextmanager
@@ -107,7 +135,7 @@ def branching(blocks: Sequence[nn.Module], plan: Branching) -> Iterator[None]:
         if before is not None:
             spread = _spread(before, len(plan.prompts))
             handles.append(block.register_forward_pre_hook(spread, with_kwargs=True))
-        if step.gather is not None or step.branched is not None:
+        if step.gather is not None or step.steered is not None:
             silent.add(layer)
             handles.append(block.register_forward_hook(_branch(layer, step, silent)))
     try:
@@ -124,13 +152,13 @@ def _branch(layer: int, step: Step, silent: set[int]) -> Callable[[nn.Module, ob
         stream = block_output(output, layer)
         device = stream.device
         stream = stream.clone() if step.gather is None else stream.index_select(0, step.gather.to(device))
-        if step.branched is not None and step.additions is not None:
-            branched, additions = step.branched.to(device), step.additions.to(device)
-            if len(branched) == len(stream):
-                stream = (stream.float() + additions).to(stream.dtype)
+        if step.steered is not None and step.edit is not None:
+            steered = step.steered.to(device)
+            if len(steered) == len(stream):
+                stream = step.edit(stream, step.tokens)
             else:
-                moved = stream.index_select(0, branched).float() + additions
-                stream.index_copy_(0, branched, moved.to(stream.dtype))
+                moved = step.edit(stream.index_select(0, steered), step.tokens)
+                stream.index_copy_(0, steered, moved)
         return replace_block_output(output, stream)
 
     return hook
@@ -203,14 +231,22 @@ class Batch:
     """`[n, 1]`: of the last token."""
     chosen: torch.Tensor
     """`[n]`: the last token."""
-    additions: dict[int, torch.Tensor]
-    """Per layer, `[n, 1, d_model]`, float32."""
+    edits: dict[int, Edit]
+    """Per steered layer."""
+    steered: torch.Tensor | None
+    """`[n, capacity]`, bool: which tokens are steered, where they stand in the cache; `None`: every one."""
     draws: torch.Tensor | None
     """`[n_rows, max_new_tokens]`, uniform in 0 to 1; `None`: greedy."""
     written: torch.Tensor
     """`[n_rows, max_new_tokens]`: the responses so far, -1 where nothing is written; see also `NOT_FINITE`."""
     width: int
     """Tokens of the longest prompt."""
+    reading: torch.Tensor | None = None
+    """`[n, 1]`, bool: whether the token that is read now is steered; `None`: it is."""
+
+    def edit(self, layer: int, stream: torch.Tensor) -> torch.Tensor:
+        """The stream `[n, 1, d_model]` of that token after what is done to it."""
+        return self.edits[layer](stream, self.reading)
 
     def leave(self, done: torch.Tensor) -> None:
         """Take the places of rows that are done away from them."""
@@ -225,8 +261,8 @@ class Batch:
 
         self.live, self.valid, self.positions = kept(self.live), kept(self.valid), kept(self.positions)
         self.chosen = kept(self.chosen)
-        for layer, addition in self.additions.items():
-            self.additions[layer] = kept(addition)
+        self.edits = {layer: edit.map(kept) for layer, edit in self.edits.items()}
+        self.steered = None if self.steered is None else kept(self.steered)
 
 
 def begin(model: SteerableModel, rows: Sequence[Row], settings: Generation, cache: RowCache) -> Batch:
@@ -251,7 +287,8 @@ def begin(model: SteerableModel, rows: Sequence[Row], settings: Generation, cach
         valid=torch.cat([mask, mask.new_ones(len(rows), cache.capacity - mask.shape[1])], dim=1),
         positions=mask.sum(-1, keepdim=True) - 1,
         chosen=mask[:, 0],
-        additions=additions_of(rows, model.shape.d_model, device),
+        edits=edits_of(rows, device),
+        steered=steered_of(rows, mask.shape[1], cache.capacity, device),
         draws=draws_of(rows, settings, device),
         written=torch.full((len(rows), settings.max_new_tokens), -1, device=device),
         width=mask.shape[1],
@@ -270,7 +307,7 @@ def finish(model: SteerableModel, batch: Batch, settings: Generation) -> None:
     done = is_end(batch.chosen, ends)
     if bool(done.all()):
         return
-    with steer(model.blocks, batch.additions):
+    with steer(model.blocks, {layer: partial(batch.edit, layer) for layer in batch.edits}):
         for step in range(1, settings.max_new_tokens):
             if step % every == 0 and bool(done.any()):
                 batch.leave(done)
@@ -278,6 +315,8 @@ def finish(model: SteerableModel, batch: Batch, settings: Generation) -> None:
                 if not len(batch.live):
                     break
             batch.positions = batch.positions + 1
+            place = batch.width + step - 1
+            batch.reading = None if batch.steered is None else batch.steered[:, place : place + 1]
             output = model.model(
                 input_ids=batch.chosen[:, None].clamp_min(0),
                 attention_mask=batch.valid[:, : batch.width + step],
@@ -346,15 +385,35 @@ def _left_pad(prompts: Sequence[tuple[int, ...]], device: torch.device) -> tuple
     return tokens.to(device), mask.to(device)
 
 
-def additions_of(rows: Sequence[Row], d_model: int, device: torch.device) -> dict[int, torch.Tensor]:
-    """Per steered layer, what is added to each row: `[n_rows, 1, d_model]`, float32."""
-    additions: dict[int, torch.Tensor] = {}
-    for i, row in enumerate(rows):
-        if row.addition is not None:
-            if row.addition.layer not in additions:
-                additions[row.addition.layer] = torch.zeros(len(rows), 1, d_model)
-            additions[row.addition.layer][i, 0] = row.addition.values
-    return {layer: addition.to(device) for layer, addition in additions.items()}
+def edits_of(rows: Sequence[Row], device: torch.device) -> dict[int, Edit]:
+    """Per steered layer, what is done to each row."""
+    layers = dict.fromkeys(layer for row in rows if row.intervention for layer in row.intervention.vectors)
+    return {layer: _edit_at(layer, rows, device) for layer in layers}
+
+
+def _edit_at(layer: int, rows: Sequence[Row], device: torch.device) -> Edit:
+    """What is done to each row at a layer where some are steered."""
+    steered = [(i, row.intervention) for i, row in enumerate(rows) if row.intervention]
+    here = [(i, one, one.vectors[layer]) for i, one in steered if layer in one.vectors]
+    names = sorted({one.operator for _, one, _ in here} - {DEFAULT_OPERATOR})
+    added, vectors = (torch.zeros(len(rows), 1, len(here[0][2])) for _ in range(2))
+    coefficients, which = torch.zeros(len(rows), 1, 1), torch.zeros(len(rows), 1, 1, dtype=torch.long)
+    for i, one, vector in here:
+        if one.operator == DEFAULT_OPERATOR:
+            added[i, 0] = one.coefficient * vector
+        else:
+            vectors[i, 0], coefficients[i], which[i] = vector, one.coefficient, 1 + names.index(one.operator)
+    edit = (
+        Edit(added, tuple(map(find_operator, names)), which, vectors, coefficients) if names else Edit(added)
+    )
+    return edit.map(lambda tensor: tensor.to(device))
+
+
+def steered_of(rows: Sequence[Row], width: int, capacity: int, device: torch.device) -> torch.Tensor | None:
+    """`[n_rows, capacity]`, bool: which tokens are steered, prompts ending at `width`; `None`: every one."""
+    if all(row.intervention is None or row.intervention.tokens == STEERED_TOKENS for row in rows):
+        return None
+    return torch.tensor(_steered_tokens(rows, width, capacity), device=device)
 
 
 def draws_of(rows: Sequence[Row], settings: Generation, device: torch.device) -> torch.Tensor | None:

@@ -1,4 +1,5 @@
-"""Steered generation: rows of one call may carry different prompts, vectors, layers and coefficients.
+"""Steered generation: rows of one call may carry different prompts, vectors, layers, operators
+and coefficients, at different tokens.
 
 Rows that cannot differ are generated once. The rest is cut into batches by length and by memory. In the shared way
 (`massact.models.support`) what rows of one prompt share is computed once, and rows that have ended leave their batch.
@@ -16,11 +17,11 @@ from massact.models.cache import RowCache, is_out_of_memory, measure_memory
 from massact.models.decode import CannotShareError, begin, finish, responses
 from massact.models.load import SteerableModel
 from massact.models.plain import generate_plainly
-from massact.models.prompting import Addition, Row, distinct_rows
+from massact.models.prompting import Intervention, Row, distinct_rows
 from massact.models.recorded_steps import Recorder, can_record, padded_rows
 from massact.models.support import Sharing, sharing_of
 
-__all__ = ["Addition", "Generator", "NotFiniteError", "Responses", "Row", "generate"]
+__all__ = ["Generator", "Intervention", "NotFiniteError", "Responses", "Row", "generate"]
 
 Progress = Callable[[int], None]
 Responses = list[tuple[int, ...] | None]
@@ -45,10 +46,10 @@ class NotFiniteError(ModelError):
 
     def reason(self, row: int) -> str:
         """What is wrong with a row, and what to do."""
-        addition = self._rows[row].addition
+        one = self._rows[row].intervention
         where, advice = "unsteered", "another dtype (bfloat16 or float32)"
-        if addition is not None:
-            where = f"at layer {addition.layer}, coefficient {addition.coefficient:g}"
+        if one is not None:
+            where = f"at layer {one.layer}, coefficient {one.coefficient:g}"
             advice += " or a smaller coefficient"
         return f"not finite in {self._dtype} {where}: its logits are NaN or infinite; use {advice}"
 

@@ -7,6 +7,7 @@ token differently for how long its row is.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from transformers import (
 
 from massact.domain import Generation
 from massact.models.blocks import steer
-from massact.models.decode import additions_of, choose, draws_of, end_tokens, is_end
+from massact.models.decode import choose, draws_of, edits_of, end_tokens, is_end, steered_of
 from massact.models.load import SteerableModel
 from massact.models.prompting import Row
 
@@ -33,9 +34,16 @@ def generate_plainly(model: SteerableModel, rows: Sequence[Row], settings: Gener
     """
     prompts = torch.tensor([row.prompt for row in rows], device=model.device)
     choice = _Choice(model, rows, settings)
+    n_prompt, edits = prompts.shape[1], edits_of(rows, model.device)
+    steered = steered_of(rows, n_prompt, n_prompt + settings.max_new_tokens, model.device)
+
+    def edit(layer: int, stream: torch.Tensor) -> torch.Tensor:
+        end = n_prompt + choice.n_chosen
+        return edits[layer](stream, None if steered is None else steered[:, end - stream.shape[1] : end])
+
     _reset_ropes(model.model)
     with (
-        steer(model.blocks, additions_of(rows, model.shape.d_model, model.device)),
+        steer(model.blocks, {layer: partial(edit, layer) for layer in edits}),
         _no_settings(model.model),
     ):
         model.model.generate(
@@ -56,16 +64,16 @@ class _Choice(LogitsProcessor):
     def __init__(self, model: SteerableModel, rows: Sequence[Row], settings: Generation) -> None:
         self._settings, self._ends = settings, end_tokens(model)
         self._draws = draws_of(rows, settings, model.device)
-        self._step = 0
+        self.n_chosen = 0
         self.written = torch.full((len(rows), settings.max_new_tokens), -1, device=model.device)
         self.ended = torch.zeros(len(rows), dtype=torch.bool, device=model.device)
 
     def __call__(self, _input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        step = torch.tensor([self._step], device=scores.device)
+        step = torch.tensor([self.n_chosen], device=scores.device)
         chosen = choose(scores[:, None], self._draws, self._settings, step)
-        self.written[:, self._step] = chosen
+        self.written[:, self.n_chosen] = chosen
         self.ended |= is_end(chosen, self._ends)
-        self._step += 1
+        self.n_chosen += 1
         return scores.scatter_(1, chosen.clamp_min(0)[:, None], torch.inf)  # a copy of transformers' own
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from massact.domain import Conversation, Generation
+from massact.domain import DEFAULT_OPERATOR, STEERED_TOKENS, Conversation, Generation
 from massact.errors import ModelError
 from massact.models.chat import Chat, render
 from massact.models.load import SteerableModel
+from massact.vectors.positions import steered_tokens
 
 _Messages = Sequence[tuple[str, str]]
 """Role and content of each."""
@@ -112,21 +113,31 @@ def _one_bos(model: SteerableModel, ids: Any) -> tuple[int, ...]:
     return tuple(ids[start:])
 
 
-# What is to be generated: a prompt, and what is added to the residual stream while it is answered.
+# What is to be generated: a prompt, and what is done to the residual stream while it is answered.
 
 
 @dataclass(frozen=True, slots=True)
-class Addition:
-    """What is added to one row's residual stream at one layer."""
+class Intervention:
+    """What is done to one row's residual stream."""
 
     layer: int
+    """The first layer that is steered."""
     vector: torch.Tensor
-    """Unit vector `[d_model]`, float32."""
+    """Unit vector `[d_model]`, float32; or `[n_layers, d_model]`, of this layer and those after it."""
     coefficient: float
+    operator: str = DEFAULT_OPERATOR
+    """See `massact.models.operators`."""
+    tokens: str = STEERED_TOKENS
+    """At which tokens; see `massact.vectors.positions.parse_tokens`."""
+
+    @property
+    def vectors(self) -> dict[int, torch.Tensor]:
+        """By layer, `[d_model]`, float32, on the CPU."""
+        return dict(enumerate(self.vector.float().cpu().reshape(-1, self.vector.shape[-1]), self.layer))
 
     @property
     def values(self) -> torch.Tensor:
-        """`[d_model]`, float32, on the CPU."""
+        """Coefficient x vector, in the vector's shape, float32, on the CPU."""
         return self.coefficient * self.vector.float().cpu()
 
 
@@ -135,18 +146,24 @@ class Row:
     """One response to be generated."""
 
     prompt: tuple[int, ...]
-    addition: Addition | None = None
+    intervention: Intervention | None = None
     """`None` leaves the model as it is."""
     draw: int = 0
     """Distinguishes the random draws of rows that share a seed; the index of the question."""
     n_drawn: int = 0
-    """Draws that were taken already, for tokens that now stand in the prompt."""
+    """Tokens of the response that now stand at the prompt's end; as many draws were taken already."""
+
+    def steered(self, n_tokens: int) -> list[bool]:
+        """Of each of so many tokens, prompt and response together, whether it is steered."""
+        if self.intervention is None:
+            return [False] * n_tokens
+        return steered_tokens(self.intervention.tokens, len(self.prompt) - self.n_drawn, n_tokens)
 
 
 def distinct_rows(rows: Sequence[Row], settings: Generation) -> tuple[list[Row], list[int]]:
     """Rows that can differ in their responses, and for each row given the index of its like among them.
 
-    Two rows are alike where prompt and addition are, bit by bit, and the draws too if they are sampled.
+    Two rows are alike where prompt and intervention are, bit by bit, and the draws too if they are sampled.
     """
     seen: dict[tuple[object, ...], int] = {}
     kept: list[Row] = []
@@ -154,7 +171,7 @@ def distinct_rows(rows: Sequence[Row], settings: Generation) -> tuple[list[Row],
     for row in rows:
         like = (
             row.prompt,
-            _identity(row.addition),
+            _identity(row),
             (row.draw, row.n_drawn) if settings.temperature > 0 else None,
         )
         if like not in seen:
@@ -164,9 +181,13 @@ def distinct_rows(rows: Sequence[Row], settings: Generation) -> tuple[list[Row],
     return kept, places
 
 
-def _identity(addition: Addition | None) -> tuple[int, bytes] | None:
-    if addition is None:
+def _identity(row: Row) -> tuple[object, ...] | None:
+    one = row.intervention
+    if one is None:
         return None
-    values = addition.values
-    # nothing added is no addition: the baseline
-    return (addition.layer, values.numpy().tobytes()) if bool(values.any()) else None
+    tokens = None if one.tokens == STEERED_TOKENS else (one.tokens, row.n_drawn)
+    if one.operator != DEFAULT_OPERATOR:
+        return (one.layer, one.operator, one.coefficient, one.vector.float().cpu().numpy().tobytes(), tokens)
+    values = one.values
+    # nothing added is no intervention: the baseline
+    return (one.layer, values.numpy().tobytes(), tokens) if bool(values.any()) else None

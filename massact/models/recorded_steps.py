@@ -1,7 +1,7 @@
 """Decoding on a GPU: a step is recorded once as a CUDA graph and repeated.
 
 A step then costs what its memory traffic costs: the host launches one graph instead of a thousand kernels
-and never waits for a token. For that everything keeps its place in memory: tokens, masks and additions lie
+and never waits for a token. For that everything keeps its place in memory: tokens, masks and interventions lie
 in buffers, and rows that have ended stay until half of them have; then the rest moves together.
 """
 
@@ -18,6 +18,7 @@ from massact.models.blocks import steer, text_config
 from massact.models.cache import RowCache, is_out_of_memory, with_cache
 from massact.models.decode import Batch, choose, end_tokens, finish, is_end
 from massact.models.load import SteerableModel
+from massact.models.operators import Edit
 from massact.models.support import sharing_of
 
 _STEPS_PER_LOOK = 8
@@ -56,7 +57,8 @@ class _Buffers:
     positions: torch.Tensor
     chosen: torch.Tensor
     done: torch.Tensor
-    additions: dict[int, torch.Tensor]
+    edits: dict[int, Edit]
+    steered: torch.Tensor | None
     draws: torch.Tensor | None
     written: torch.Tensor
     """One row more than there are places, for what places without a row write."""
@@ -116,9 +118,9 @@ class Recorder:
 
     def _take(self, batch: Batch, settings: Generation) -> _Buffers:
         """Copy a batch into the buffers, new ones where it does not fit in those that are there."""
-        layers = tuple(sorted(batch.additions))
+        edits = tuple(sorted((layer, edit.operators) for layer, edit in batch.edits.items()))
         n_places = padded_rows(len(batch.live))
-        shape = (n_places, id(batch.cache), layers, settings)
+        shape = (n_places, id(batch.cache), edits, batch.steered is None, settings)
         if self._buffers is None or self._shape != shape:
             self.release()
             self._buffers, self._shape = _new_buffers(batch, n_places), shape
@@ -132,8 +134,11 @@ class Recorder:
         buffers.live[:n_rows], buffers.valid[:n_rows] = batch.live, batch.valid
         buffers.positions[:n_rows], buffers.chosen[:n_rows] = batch.positions, batch.chosen
         buffers.done[:n_rows] = is_end(batch.chosen, self._ends)
-        for layer, addition in batch.additions.items():
-            buffers.additions[layer][:n_rows] = addition
+        for layer, edit in batch.edits.items():
+            for buffer, values in zip(buffers.edits[layer].tensors(), edit.tensors(), strict=True):
+                buffer[:n_rows] = values
+        if buffers.steered is not None and batch.steered is not None:
+            buffers.steered[:n_rows] = batch.steered
         if buffers.draws is not None and batch.draws is not None:
             buffers.draws[:n_rows] = batch.draws
         buffers.written[:n_rows] = batch.written
@@ -194,8 +199,12 @@ class Recorder:
         positions.add_(1)
         # the cache may have been moved to other rows since the last recording
         cache.n_live, cache.n_attended = n_places, window
+        steered = buffers.steered
+        if steered is not None:
+            steered = steered[:n_places].index_select(1, buffers.place)
+        edits = {layer: edit.map(lambda values: values[:n_places]) for layer, edit in buffers.edits.items()}
         with steer(
-            self._model.blocks, {layer: addition[:n_places] for layer, addition in buffers.additions.items()}
+            self._model.blocks, {layer: partial(edit, steered=steered) for layer, edit in edits.items()}
         ):
             output = self._model.model(
                 input_ids=chosen[:, None].clamp_min(0),
@@ -223,7 +232,8 @@ def _new_buffers(batch: Batch, n_places: int) -> _Buffers:
         positions=room(batch.positions),
         chosen=room(batch.chosen),
         done=torch.ones(n_places, dtype=torch.bool, device=batch.live.device),
-        additions={layer: room(addition) for layer, addition in batch.additions.items()},
+        edits={layer: edit.map(room) for layer, edit in batch.edits.items()},
+        steered=None if batch.steered is None else room(batch.steered),
         draws=None if batch.draws is None else batch.draws.new_zeros(one_more),
         written=batch.written.new_zeros(one_more),
         step=number.clone(),
@@ -238,7 +248,9 @@ def _move_together(cache: RowCache, buffers: _Buffers, n_rows: int, n_going: int
     taken = (~done[n_going:]).nonzero().flatten() + n_going
     cache.move(taken, places, n_going)
     nobody = len(buffers.written) - 1
-    for buffer in (buffers.valid, buffers.positions, buffers.chosen, *buffers.additions.values()):
+    edits = (values for edit in buffers.edits.values() for values in edit.tensors())
+    steered = () if buffers.steered is None else (buffers.steered,)
+    for buffer in (buffers.valid, buffers.positions, buffers.chosen, *edits, *steered):
         buffer[places] = buffer[taken]
     buffers.live[places] = buffers.live[taken]
     buffers.live[n_going:] = nobody

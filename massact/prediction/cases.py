@@ -23,6 +23,7 @@ EFFECT_SHARE = 0.5
 
 NO_RECIPE = "not a vector of a method that this version knows"
 RANDOM = "a random direction"
+OTHERWISE = "not just added to all tokens of one layer"
 NO_CLIFF = "no coefficient that was tried is beyond the cliff, or none before it"
 NO_EFFECT = "no coherent delta reaches half of what the baseline leaves possible"
 AT_THE_EDGE = "the best lies at the smallest coefficient that was tried, so that a smaller one may be better"
@@ -94,8 +95,9 @@ def find_outcomes(rows: StoredEvaluations, floor: float) -> Outcomes:
     parts = (part for some in slices(rows).values() for part in some)
     for part in sorted(parts, key=lambda p: (p.setting, p.group, p.baseline_trait_mean or 0.0)):
         recipe = recipe_of(part.group.label)
-        if recipe is None or recipe.method == "random_baseline":
-            left_out[NO_RECIPE if recipe is None else RANDOM] += len(part.points.layers)
+        if recipe is None or recipe.method == "random_baseline" or recipe != recipe.of_vector:
+            why = NO_RECIPE if recipe is None else RANDOM if recipe.method == "random_baseline" else OTHERWISE
+            left_out[why] += len(part.points.layers)
             continue
         for points in _ladders(part):
             outcome = _outcome(part, points, floor)

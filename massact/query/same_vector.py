@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from massact.domain import DEFAULT_ALIKE, Recipe
+from massact.labels import format_steering
 from massact.query.groups import Side, recipe_of
 from massact.query.rows import Column, Point
 
@@ -68,7 +69,12 @@ def evaluated_once(labels: tuple[str, str], a: Point, b: Point) -> str | None:
 
 
 def same_vector(a: Side, b: Side, cosines: Cosines | None = None) -> str | None:
-    """Why the vectors of two labels are one, at the layers of their bests; `None` where they are not known to be."""
+    """Why the vectors of two labels are one, at the layers of their bests; `None` where they are not known to be.
+
+    Labels that steer in two ways are never one, whatever their vectors are.
+    """
+    if _steering(a.label) != _steering(b.label):
+        return None
     layers = sorted({a.best.layer, b.best.layer})
     measured = list(_measured(a, b, layers, cosines or {}))
     if any(cosine <= DEFAULT_ALIKE for _, cosine in measured):
@@ -126,6 +132,11 @@ def _lent(a: Side, b: Side, layers: Iterable[int]) -> Iterator[tuple[str, float]
             one.cosine for one, label in pairs if one and one.same_as == label and one.cosine is not None
         ]
         yield from ((f"cosine {cosine:.6f}", cosine) for cosine in found[:1] if cosine > DEFAULT_ALIKE)
+
+
+def _steering(label: str) -> str:
+    recipe = recipe_of(label)
+    return format_steering(recipe) if recipe else ""
 
 
 def _digest(side: Side, layer: int, of_layer: str | None) -> str | None:

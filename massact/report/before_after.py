@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
-from massact.labels import format_label, parse_label
+from massact.labels import format_label, format_steering, parse_label
 from massact.query import ComparisonRow, Point
 from massact.report import style
 from massact.report.evidence import TIE_POINTS, Evidence, Place, counted, group_at, once, place_of
@@ -229,4 +229,4 @@ def _pair_name(row: ComparisonRow) -> str:
     dims = "all dims" if recipe.cleaning.n_dims == "all" else f"top {recipe.cleaning.n_dims}"
     layers = ", own dims" if recipe.cleaning.scope == "layer" else ""
     same = "\n" + re.split(r":| by | at ", row.same_vector)[0] if row.same_vector else ""
-    return f"{recipe.method}\n{dims}{layers}{same}"
+    return f"{recipe.method}{format_steering(recipe)}\n{dims}{layers}{same}"

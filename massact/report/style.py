@@ -12,7 +12,7 @@ from io import BytesIO, StringIO
 from typing import TYPE_CHECKING, Any
 
 from massact.domain import IMPORTED, RANDOM, all_methods
-from massact.labels import parse_label
+from massact.labels import format_steering, parse_label
 from massact.query import Point
 from massact.query.groups import recipe_of
 
@@ -110,9 +110,9 @@ def label_style(label: str) -> LabelStyle:
 
 
 def method_of(label: str) -> str:
-    """The method of a label; one that this version does not know stands for itself."""
+    """The method of a label, and how it steers; one that this version does not know stands for itself."""
     recipe = recipe_of(label)
-    return recipe.method if recipe else label
+    return recipe.method + format_steering(recipe) if recipe else label
 
 
 def legend_order(label: str) -> tuple[int, bool, bool, int]:
@@ -132,9 +132,10 @@ def method_colour(method: str) -> str:
 
 def methods_of(labels: Iterable[str], *, with_random: bool = False) -> list[str]:
     """The methods of some labels in the plan's order: probe beside mean_diff, the random direction last."""
-    present = {method_of(label) for label in labels}
-    known = (*all_methods(), *sorted(method for method in present if method.startswith(IMPORTED)))
-    return [method for method in known if method in present and (with_random or method != RANDOM)]
+    present = {method_of(label): recipe.method for label in labels if (recipe := recipe_of(label))}
+    known = (*all_methods(), *sorted(method for method in present.values() if method.startswith(IMPORTED)))
+    order = sorted(present, key=lambda name: (known.index(present[name]), name))
+    return [name for name in order if with_random or present[name] != RANDOM]
 
 
 def ink_on(colour: Sequence[float]) -> str:

@@ -11,6 +11,7 @@ import torch
 from massact.config import Experiment, Grid, ModelConfig, PhaseConfig, TraitConfig
 from massact.data.traits import check_pairs, load_prompts
 from massact.domain import (
+    OWN_UNITS,
     Cell,
     Coefficients,
     Direction,
@@ -31,7 +32,7 @@ from massact.query.load import read_answers
 from massact.query.questions.gaps import ask_gaps
 from massact.sweep.context import Session
 from massact.sweep.vectors import StoredVectors, unit_strength
-from massact.vectors.massive_dims import Calibration, check_cleaning
+from massact.vectors.massive_dims import check_cleaning
 from massact.vectors.methods import cosine, massive_energy, vector_digest
 
 
@@ -126,7 +127,15 @@ class Planner:
                 f"{self._config.instruct.reference} has {shape.n_layers} layers of {shape.d_model} dims: they are of "
                 "another model; run massact calibrate and massact extract again"
             )
-        if absent := [layer for layer in request.layers if not vectors[layer].any()]:
+        n_layers = request.recipe.n_layers
+        if beyond := [layer for layer in request.layers if layer + n_layers > shape.n_layers]:
+            raise UsageError(
+                f"{format_label(request.recipe)} steers {n_layers} layers from the one that is named on, and there are "
+                f"none beyond {shape.n_layers - 1}: layer {shape.n_layers - n_layers} is the last to begin with, not "
+                f"{beyond[0]}; say so with --layers, or in the grid"
+            )
+        steered = {layer + n for layer in request.layers for n in range(n_layers)}
+        if absent := [layer for layer in sorted(steered) if not vectors[layer].any()]:
             there = ", ".join(str(layer) for layer, vector in enumerate(vectors) if vector.any())
             raise UsageError(
                 f"{format_label(request.recipe)}: its file has no vector of layer {absent[0]}, only of {there}: say so "
@@ -135,7 +144,7 @@ class Planner:
         uncleaned = self._vectors.of(request.position, request.recipe.uncleaned)
         calibration = self._vectors.calibration
         for layer, coefficient in self._spots(request, vectors):
-            vector = vectors[layer]
+            vector = vectors[layer] if n_layers == 1 else vectors[layer : layer + n_layers]
             steering = Steering(
                 vector_digest=vector_digest(vector),
                 position=request.position,
@@ -147,20 +156,38 @@ class Planner:
             yield PlannedCell(
                 Cell(setting, steering),
                 vector,
-                _geometry(vector, uncleaned[layer], coefficient, calibration, layer),
+                self._geometry(request.recipe, (vectors[layer], uncleaned[layer]), layer, coefficient),
                 n_dims_cleaned=len(calibration.dims(request.recipe.cleaning, layer)),
             )
 
     def _spots(self, request: GridRequest, vectors: torch.Tensor) -> Iterator[tuple[int, float]]:
         """Every layer with every coefficient of its vector."""
+        is_relative = request.coefficients.is_relative
+        if is_relative and request.recipe.operator in OWN_UNITS:
+            raise UsageError(
+                f"{format_label(request.recipe)}: the coefficient of {request.recipe.operator} is no length, so that "
+                "it has no relative strength: write coefficients as they are"
+            )
         for layer in request.layers:
             unit = unit_strength(vectors[layer], self._vectors.calibration, layer)
-            if request.coefficients.is_relative and not unit > 0:
+            if is_relative and not unit > 0:
                 raise UsageError(
                     f"{format_label(request.recipe)} at {request.position}, layer {layer}: the vector lies in massive "
                     "dims alone, so that no coefficient has a relative strength: write coefficients as they are"
                 )
             yield from ((layer, coefficient) for coefficient in request.coefficients.of(unit))
+
+    def _geometry(
+        self, recipe: Recipe, pair: tuple[torch.Tensor, torch.Tensor], layer: int, coefficient: float
+    ) -> Geometry:
+        """Where a layer's vector lies; `pair`: as it is, and uncleaned."""
+        (vector, uncleaned), calibration = pair, self._vectors.calibration
+        is_length = recipe.operator not in OWN_UNITS
+        return Geometry(
+            massive_energy=massive_energy(vector, calibration.uniform_dims),
+            cosine_to_uncleaned=cosine(vector, uncleaned),
+            relative_strength=coefficient * unit_strength(vector, calibration, layer) if is_length else None,
+        )
 
 
 def make_setting(
@@ -199,16 +226,6 @@ def with_length(generation: Generation, max_new_tokens: int | None) -> Generatio
 def _kinship(planned: PlannedCell) -> tuple[int, str, float]:
     steering = planned.cell.steering
     return (steering.layer, steering.vector_digest, steering.coefficient) if steering else (-1, "", 0.0)
-
-
-def _geometry(
-    vector: torch.Tensor, uncleaned: torch.Tensor, coefficient: float, calibration: Calibration, layer: int
-) -> Geometry:
-    return Geometry(
-        massive_energy=massive_energy(vector, calibration.uniform_dims),
-        cosine_to_uncleaned=cosine(vector, uncleaned),
-        relative_strength=coefficient * unit_strength(vector, calibration, layer),
-    )
 
 
 def load_answers(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from massact.domain import DEFAULT_LEAST_SCORED, Coefficients, Steering
 from massact.evaluation import PlannedCell
-from massact.labels import format_label, format_layers, parse_label
+from massact.labels import format_label, format_layers, format_steering, parse_label
 from massact.store.schema import EvaluationRow, Points, StoredPoint, is_scored
 from massact.store.schema.points import HEAD, has_enough_scores
 from massact.store.write.evaluations import Source
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 _SAME_MEAN = 1e-5
 """Points by which two means differ at most that were rounded alike."""
 
-Spot = tuple[str, int, float]
-"""Position, layer and coefficient."""
+Spot = tuple[str, int, float, str]
+"""Position, layer and coefficient, and how it is steered there besides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +163,7 @@ class Alikeness:
     def _evaluated(self, todo: Mapping[str, PlannedCell], known: Known) -> Iterator[tuple[str, PlannedCell]]:
         """Cells of declared labels at the same spots that were evaluated already."""
         layers, coefficients = defaultdict[str, set[int]](set), defaultdict[str, set[float]](set)
-        for position, layer, coefficient in map(_spot, todo.values()):
+        for position, layer, coefficient, _ in map(_spot, todo.values()):
             layers[position].add(layer)
             coefficients[position].add(coefficient)
         requests = [
@@ -186,7 +186,9 @@ class Alikeness:
         if digests[0] == digests[1] or a.vector is None or b.vector is None:
             return None
         if digests not in self._measured:
-            self._measured[digests] = likeness(a.vector, b.vector, self._planner.massive_dims)
+            one, other = (each.reshape(-1, each.shape[-1]) for each in (a.vector, b.vector))
+            pairs = zip(one, other, strict=True)
+            self._measured[digests] = min(likeness(*pair, self._planner.massive_dims) for pair in pairs)
         return self._measured[digests]
 
 
@@ -194,7 +196,7 @@ def alike_lines(same: Mapping[str, Same], cells: Mapping[str, PlannedCell]) -> l
     """Which labels take over whose results, a line for each source at a position."""
     places: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
     for key, taken in same.items():
-        position, layer, _ = _spot(cells[key])
+        position, layer, *_ = _spot(cells[key])
         by_label = places.setdefault((position, taken.label), {})
         by_label.setdefault(_label(cells[key]), {})[layer] = taken.likeness
     return [
@@ -221,7 +223,8 @@ def _steering(planned: PlannedCell) -> Steering:
 
 def _spot(planned: PlannedCell) -> Spot:
     steering = _steering(planned)
-    return (steering.position, steering.layer, float(steering.coefficient) + 0.0)
+    how = format_steering(steering.recipe)
+    return (steering.position, steering.layer, float(steering.coefficient) + 0.0, how)
 
 
 def _label(planned: PlannedCell) -> str:

@@ -80,7 +80,7 @@ def stored_plan(session: Session, cell: Cell, stored: Stored[EvaluationRow]) -> 
             raise DataError("its vector is another one: see massact doctor")
     energy, cosine, strength = row.massive_energy, row.cosine_to_uncleaned, row.relative_strength
     geometry = None
-    if energy is not None and cosine is not None and strength is not None:
+    if energy is not None and cosine is not None:
         geometry = Geometry(energy, cosine, strength)
     return PlannedCell(cell, vector, geometry, row.n_dims_cleaned)
 

@@ -58,10 +58,13 @@ class StoredVectors:
     def of(self, position: str, recipe: Recipe) -> torch.Tensor:
         """`[n_layers, d_model]`: read from the extraction, or made from its activations where it holds none.
 
+        How the recipe steers makes no difference.
+
         Raises:
             MissingPrerequisiteError: nothing was extracted at that position, or with another validation split
                 or vetting only.
         """
+        recipe = recipe.of_vector
         label = format_label(recipe)
         if (position, label) not in self._made:
             self._made[position, label] = self._read(position, recipe, label)

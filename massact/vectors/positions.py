@@ -104,3 +104,58 @@ def parse_position_slug(slug: str) -> Position:
         return parse_position(f"{frame}[{window}]")
     except UsageError as error:
         raise UsageError(f"{slug!r} is not the slug of a position, such as response__5: {error}") from error
+
+
+# Which tokens are steered: windows of the same grammar.
+
+
+def parse_tokens(text: str) -> str:
+    """The one spelling of the tokens that are steered: `all`, or a window of the prompt, of the response, or both.
+
+    A window is `prompt`, `response`, or one such as `prompt[-1]`, `response[:5]` or `response[5:]`; two are joined by
+    `+`. Of a response the end is not known while it is written, so that nothing is counted from there.
+
+    Raises:
+        UsageError: not such tokens.
+    """
+    windows = sorted((_one_window(part.strip(), text) for part in text.split("+")), key=lambda one: one.frame)
+    frames = [one.frame for one in windows]
+    if len(set(frames)) < len(frames) or (len(frames) > 1 and "all" in frames):
+        raise UsageError(
+            f"tokens {text!r}: write all, or one window of the prompt and one of the response at most"
+        )
+    spelled = "+".join(str(one).removesuffix("[:]") for one in windows)
+    return "all" if spelled == "prompt+response" else spelled
+
+
+def steered_tokens(tokens: str, n_prompt: int, n_total: int) -> list[bool]:
+    """Of each of `n_total` tokens whether it is among those that `parse_tokens` spelled so."""
+    among = {number for part in tokens.split("+") for number in _window(part).tokens(n_prompt, n_total)}
+    return [number in among for number in range(n_total)]
+
+
+def _window(part: str) -> Position:
+    return parse_position(part if "[" in part else f"{part}[:]")
+
+
+def _one_window(part: str, text: str) -> Position:
+    """A window in its one spelling: `response[0:3]` as `response[:3]`, `prompt[-1:]` as `prompt[-1]`."""
+    try:
+        window = _window(part)
+    except UsageError as error:
+        raise UsageError(
+            f"unknown tokens {text!r}: write all, prompt, response, or windows such as prompt[-1], response[:5] or "
+            "response[5:]; one of the prompt and one of the response are joined by +"
+        ) from error
+    start, stop = window.start, window.stop
+    ends = [end for end in (start, stop) if end is not None]
+    if window.frame == "all" and ends:
+        raise UsageError(f"tokens {text!r}: a window is one of prompt or response, or all")
+    if window.is_empty or (window.frame == "response" and any(end < 0 for end in ends)):
+        raise UsageError(f"tokens {text!r}: {part} names no token that is known while a response is written")
+    if window.is_index:
+        return window
+    first = start or 0
+    if (stop == first + 1 and stop != 0) or (first == -1 and stop is None):
+        return Position(window.frame, first, None, is_index=True)
+    return Position(window.frame, start or None, stop)

@@ -276,7 +276,7 @@ def extraction_recipes(session: Session) -> tuple[Recipe, ...]:
     """What an extraction makes: every declared cleaning, and whatever a phase names beyond those."""
     settings = session.experiment.extraction
     recipes = declared_recipes(settings.methods, settings.uniform_dims, settings.layer_dims)
-    named = (parse_label(label) for phase in session.experiment.phases for label in phase.labels)
+    named = (parse_label(label).of_vector for phase in session.experiment.phases for label in phase.labels)
     made = (recipe for recipe in (*recipes, *named) if not recipe.is_imported)
     return tuple({format_label(recipe): recipe for recipe in made}.values())
 

@@ -60,6 +60,11 @@ def read_vector(run_id: str, tracking_uri: str) -> SteeringVector:
                 f"run {shown(run_id)} is no finished evaluation with a vector: massact runs and massact best --format "
                 "json name those that are"
             )
+        if row.n_vectors > 1 or row.operator not in (None, "add") or row.steered_tokens not in (None, "all"):
+            raise UsageError(
+                f"run {shown(run_id)} is {row.label}: files hold a vector that is added to all tokens of one layer, "
+                "and other tools would do just that; name a run of such a label"
+            )
         (run,) = source.finished_runs([run_id], tags=())
         n_layers = _n_layers(store, row)
     vector = read_tensor(fetch_from(run.artifact_uri, Artifact.VECTOR, tracking_uri=tracking_uri), "vector")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from massact.domain import METHODS, NO_CLEANING, Cleaning, Recipe
+from massact.domain import METHODS, NO_CLEANING, OPERATORS, Cleaning, Recipe
 from massact.errors import UsageError
 from massact.labels import format_label, normalise_label, parse_label
 
@@ -16,7 +16,15 @@ CLEANINGS = st.one_of(
     st.just(NO_CLEANING),
     st.builds(Cleaning, st.sampled_from(["before", "after"]), st.sampled_from(["uniform", "layer"]), N_DIMS),
 )
-RECIPES = st.builds(Recipe, st.sampled_from(METHODS), CLEANINGS)
+TOKENS = ("all", "prompt", "response", "prompt[-1]", "response[:5]", "response[2:4]", "prompt[-1]+response")
+RECIPES = st.builds(
+    Recipe,
+    st.sampled_from(METHODS),
+    CLEANINGS,
+    st.sampled_from(OPERATORS),
+    st.integers(1, 9999),
+    st.sampled_from(TOKENS),
+)
 
 SUFFIXES = {
     "": NO_CLEANING,
@@ -38,6 +46,12 @@ RESPELT = {
     "probe_postclean": "probe_cleaned",
     "mean_diff_preclean_u": "mean_diff_preclean",
     " gradient_top1 ": "gradient_top1",
+    "probe+add+1layer@all": "probe",
+    "probe@response[:]": "probe@response",
+    "probe@response[0:3] + prompt[-1:]": "probe@prompt[-1]+response[:3]",
+    "probe@response[2:3]": "probe@response[2]",
+    "probe@prompt[:1]": "probe@prompt[0]",
+    "probe@response+prompt": "probe",
 }
 
 
@@ -65,6 +79,13 @@ def test_a_printed_label_parses_and_prints_as_itself(method: str, suffix: str, c
         ("probe_postclean_u2", Recipe("probe", Cleaning("after", "uniform", 2))),
         ("probe_postclean_la2", Recipe("probe", Cleaning("after", "layer", 2))),
         ("mean_diff_preclean_u1", Recipe("mean_diff", Cleaning("before", "uniform", 1))),
+        ("probe+ablate", Recipe("probe", operator="ablate")),
+        ("probe+5layers", Recipe("probe", n_layers=5)),
+        ("probe@response[:5]", Recipe("probe", tokens="response[:5]")),
+        (
+            "probe_top1+rotate+2layers@prompt[-1]+response",
+            Recipe("probe", Cleaning("after", "uniform", 1), "rotate", 2, "prompt[-1]+response"),
+        ),
     ],
 )
 def test_the_labels_of_the_design_mean_what_it_says(label: str, recipe: Recipe) -> None:
@@ -104,12 +125,33 @@ def test_two_spellings_of_a_recipe_print_as_one_label(spelling: str, label: str)
         "probe_preclean_x2",
         "probe_preclean2",
         "probe\nmean_diff",
+        "probe+",
+        "probe@",
+        "probe+0layers",
+        "probe+3layers+ablate",
     ],
 )
 def test_a_label_that_names_no_recipe_is_refused_by_name(label: str) -> None:
     with pytest.raises(UsageError, match=re.escape(repr(label))) as caught:
         parse_label(label)
     assert all(method in str(caught.value) for method in METHODS)
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        ("probe+halve", "no operator 'halve'; there are add, ablate, clamp, rotate"),
+        ("probe@answer", "unknown tokens 'answer'"),
+        ("probe@response[-1]", r"response\[-1\] names no token that is known while a response is written"),
+        ("probe@response[3:2]", "names no token"),
+        ("probe@response[:5]+response[9:]", "one window of the prompt and one of the response at most"),
+        ("probe@all+prompt", "one window of the prompt and one"),
+        ("probe@all[:5]", "a window is one of prompt or response, or all"),
+    ],
+)
+def test_an_unknown_way_of_steering_is_refused_by_name(label: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        parse_label(label)
 
 
 @settings(deadline=None)

@@ -1,4 +1,4 @@
-"""What other packages add by entry points: a method, a judge, an executor and a run store, used like our own."""
+"""What other packages add by entry points (methods, operators, judges, executors, run stores) is used as ours is."""
 
 import sys
 from collections.abc import Callable
@@ -25,6 +25,11 @@ def largest(positive, negative, seed):
     """The dim in which the sides differ most."""
     difference = positive.double().mean(0) - negative.double().mean(0)
     return difference * (difference.abs() == difference.abs().max())
+
+
+def halve(p, q, c):
+    """The stream is halved, and moved by c along the vector."""
+    return 0.5 * (1 + 0 * p), c
 
 
 class Judge:
@@ -55,6 +60,9 @@ NOTHING = 5
 POINTS = """
 [massact.methods]
 largest = lab_code:largest
+
+[massact.operators]
+halve = lab_code:halve
 
 [massact.judges]
 lab = lab_code:Judge
@@ -108,7 +116,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
 
 @pytest.mark.slow
-def test_a_method_a_judge_an_executor_and_a_store_are_used_by_name(
+def test_a_method_an_operator_a_judge_an_executor_and_a_store_are_used_by_name(
     install: Install, migrated_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install()
@@ -124,12 +132,13 @@ def test_a_method_a_judge_an_executor_and_a_store_are_used_by_name(
     run("calibrate")
     run("extract")
     said = run(
-        "evaluate", "--model", "toy", "--trait", "refusal", "--method", "largest,largest_top1",
+        "evaluate", "--model", "toy", "--trait", "refusal", "--method", "largest,largest_top1,largest+halve",
         "--position", "response[:2]", "--layers", "2", "--coefficients", "8", "--executor", "lab",
     )  # fmt: skip
     assert "the lab's executor runs the cells" in said
     found = run("runs", "--format", "json", uri=f"lab://{tmp_path}/lab.db")
     assert '"label": "largest"' in found
+    assert '"label": "largest+halve"' in found
     assert "lab:strict" in found
 
 
@@ -143,6 +152,20 @@ def test_a_name_that_nobody_adds_is_refused_as_before(tmp_path: Path) -> None:
     with pytest.raises(UnusableStoreError, match="names no run store that can be read"):
         open_store("lab://here")
     assert CliRunner().invoke(cli, ["evaluate", "--executor", "lab"]).exit_code == 2
+
+
+def test_an_operator_from_outside_does_what_it_says_to_its_rows_alone(install: Install) -> None:
+    import torch
+
+    from massact.models.operators import Edit, find_operator
+
+    install()
+    assert parse_label("mean_diff+halve").operator == "halve"
+    h, vectors = torch.randn(2, 3, 4), torch.tensor([[[1.0, 0.0, 0.0, 0.0]], [[0.0] * 4]])
+    which, coefficients = torch.tensor([1, 0]).view(2, 1, 1), torch.tensor([6.0, 0.0]).view(2, 1, 1)
+    moved = Edit(torch.zeros(2, 1, 4), (find_operator("halve"),), which, vectors, coefficients)(h)
+    assert moved[0].allclose(h[0] / 2 + 6 * vectors[0])
+    assert moved[1].equal(h[1])
 
 
 def test_a_broken_package_is_named(install: Install) -> None:

@@ -10,8 +10,9 @@ from massact.config import AdapterConfig, LoadConfig
 from massact.domain import Generation
 from massact.errors import ModelError
 from massact.models.blocks import steer
-from massact.models.generate import Addition, Row, generate
+from massact.models.generate import Intervention, Row, generate
 from massact.models.load import SteerableModel, describe, load_model, read_description
+from massact.models.operators import Edit
 from tests.support.saved import save_adapter, save_model
 from tests.support.tiny import N_LAYERS, prompts, unit
 
@@ -61,11 +62,15 @@ def test_rows_of_a_batch_say_what_transformers_says(model: SteerableModel) -> No
     rows = [
         Row(prompt, addition)
         for prompt in prompts(3)
-        for addition in (None, Addition(1, unit(1), 4.0), Addition(N_LAYERS - 1, unit(2), 6.0))
+        for addition in (None, Intervention(1, unit(1), 4.0), Intervention(N_LAYERS - 1, unit(2), 6.0))
     ]
     found = generate(model, rows, Generation(8))
     for row, tokens in zip(rows, found, strict=True):
-        additions = {} if row.addition is None else {row.addition.layer: row.addition.values[None, None]}
+        additions = (
+            {}
+            if row.intervention is None
+            else {row.intervention.layer: Edit(row.intervention.values[None, None])}
+        )
         with steer(model.blocks, additions):
             said = model.model.generate(
                 torch.tensor([row.prompt]),

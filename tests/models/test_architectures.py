@@ -16,6 +16,7 @@ from torch import nn
 from massact.errors import ModelError
 from massact.models.blocks import record, steer
 from massact.models.load import SteerableModel
+from massact.models.operators import Edit
 from massact.vectors.positions import parse_position
 from massact.vectors.streams import Continued, window_means
 from tests.support.tiny import CONFIGS, D_MODEL, N_LAYERS, prompts, tiny_model, unit
@@ -65,7 +66,7 @@ def test_steering_moves_its_layer_by_exactly_the_vector(architecture: str) -> No
     model, addition = tiny_model(architecture), 3.0 * unit(1)
     plain = streams(model)
     for steered in range(N_LAYERS):
-        with steer(model.blocks, {steered: addition.view(1, 1, -1)}):
+        with steer(model.blocks, {steered: Edit(addition.view(1, 1, -1))}):
             moved = streams(model)  # by hooks that run after the one that steers
         for layer in range(steered):
             assert torch.equal(moved[layer], plain[layer])
@@ -81,7 +82,7 @@ def test_in_bfloat16_the_sum_is_taken_in_float32_and_rounded_once(architecture: 
     half = SteerableModel(deepcopy(plain.model).bfloat16(), plain.tokenizer, plain.identity)
     addition = 100.3 * unit(1)
     before = streams(half)
-    with steer(half.blocks, {1: addition.view(1, 1, -1)}):
+    with steer(half.blocks, {1: Edit(addition.view(1, 1, -1))}):
         after = streams(half)
     assert torch.equal(after[1], (before[1].float() + addition).bfloat16())
 

@@ -19,8 +19,9 @@ from massact.domain import Generation
 from massact.errors import ModelError
 from massact.models.blocks import steer
 from massact.models.cache import measure_memory
-from massact.models.generate import Addition, Generator, NotFiniteError, Row, generate
+from massact.models.generate import Generator, Intervention, NotFiniteError, Row, generate
 from massact.models.load import SteerableModel
+from massact.models.operators import Edit
 from massact.models.recorded_steps import padded_rows
 from tests.support.tiny import CONFIGS, D_MODEL, END_TOKEN, N_LAYERS, VOCABULARY, tiny_model
 
@@ -36,10 +37,10 @@ def prompt(length: int, seed: int = 0) -> tuple[int, ...]:
     return (2, *torch.randint(3, VOCABULARY, (length - 1,), generator=generator).tolist())
 
 
-def addition(layer: int, coefficient: float, seed: int = 0) -> Addition:
+def addition(layer: int, coefficient: float, seed: int = 0) -> Intervention:
     """An addition along a random unit vector."""
     vector = torch.randn(D_MODEL, generator=torch.Generator().manual_seed(seed))
-    return Addition(layer, vector / vector.norm(), coefficient)
+    return Intervention(layer, vector / vector.norm(), coefficient)
 
 
 def grid() -> list[Row]:
@@ -54,7 +55,11 @@ def grid() -> list[Row]:
 
 def by_transformers(model: SteerableModel, row: Row) -> tuple[int, ...]:
     """The row alone through `model.generate`, steered by a hook."""
-    additions = {} if row.addition is None else {row.addition.layer: row.addition.values[None, None]}
+    additions = (
+        {}
+        if row.intervention is None
+        else {row.intervention.layer: Edit(row.intervention.values[None, None])}
+    )
     with steer(model.blocks, additions):
         tokens = model.model.generate(
             torch.tensor([row.prompt]),

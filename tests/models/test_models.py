@@ -10,8 +10,9 @@ from torch import nn
 from massact.domain import Generation
 from massact.errors import ModelError
 from massact.models.blocks import block_output, find_decoder_blocks, record, steer
-from massact.models.generate import Addition, Row, generate
+from massact.models.generate import Intervention, Row, generate
 from massact.models.load import SteerableModel
+from massact.models.operators import Edit
 from tests.support.tiny import D_MODEL, N_LAYERS, prompts, tiny_model, unit
 
 GREEDY = Generation(12)
@@ -30,7 +31,7 @@ def _streams(architecture: str, tokens: torch.Tensor) -> dict[int, torch.Tensor]
 def test_a_padded_grid_gives_token_for_token_what_single_rows_give(architecture: str) -> None:
     model = tiny_model(architecture)
     rows = [
-        Row(prompt, None if coefficient is None else Addition(layer, unit(vector), coefficient))
+        Row(prompt, None if coefficient is None else Intervention(layer, unit(vector), coefficient))
         for prompt in prompts(4)
         for layer, vector, coefficient in ((0, 1, None), (1, 1, 2.0), (2, 2, 4.0), (1, 3, 8.0), (3, 2, 0.0))
     ]
@@ -43,7 +44,7 @@ def test_a_padded_grid_gives_token_for_token_what_single_rows_give(architecture:
 def test_coefficient_zero_is_exactly_the_baseline() -> None:
     model = tiny_model("gemma3")
     plain = generate(model, [Row(p) for p in prompts(6)], GREEDY, batch_rows=6)
-    zero = generate(model, [Row(p, Addition(2, unit(1), 0.0)) for p in prompts(6)], GREEDY, batch_rows=6)
+    zero = generate(model, [Row(p, Intervention(2, unit(1), 0.0)) for p in prompts(6)], GREEDY, batch_rows=6)
     assert zero == plain
 
 
@@ -87,7 +88,7 @@ def test_sampling_draws_each_token_as_often_as_its_probability_says() -> None:
 
 def test_rows_that_end_leave_the_batch_without_changing_the_others() -> None:
     plain, long = tiny_model("gemma3"), Generation(40, temperature=1.5, seed=1)
-    rows = [Row(prompt, Addition(1, unit(i), 2.0), draw=i) for i, prompt in enumerate(prompts(12))]
+    rows = [Row(prompt, Intervention(1, unit(i), 2.0), draw=i) for i, prompt in enumerate(prompts(12))]
     endless = generate(plain, rows, long, batch_rows=12)
 
     # tokens that some rows reach after a while, so that rows end at different steps
@@ -109,7 +110,7 @@ def test_rows_that_end_leave_the_batch_without_changing_the_others() -> None:
 def test_hooks_come_off_after_an_error() -> None:
     model, tokens = tiny_model("llama"), torch.tensor([prompts(1)[0]])
     before = _streams("llama", tokens)
-    with pytest.raises(RuntimeError, match="stop"), steer(model.blocks, {1: torch.ones(1, 1, D_MODEL)}):
+    with pytest.raises(RuntimeError, match="stop"), steer(model.blocks, {1: Edit(torch.ones(1, 1, D_MODEL))}):
         raise RuntimeError("stop")
     torch.testing.assert_close(_streams("llama", tokens)[3], before[3], rtol=0, atol=0)
 

@@ -13,8 +13,9 @@ from massact.domain import Generation
 from massact.errors import ModelError
 from massact.models.blocks import steer
 from massact.models.decode import branching, plan_branching
-from massact.models.generate import Addition, Generator, NotFiniteError, Row
+from massact.models.generate import Generator, Intervention, NotFiniteError, Row
 from massact.models.load import SteerableModel
+from massact.models.operators import Edit
 from massact.models.support import Sharing, check_config, check_streams, sharing_of
 from tests.support.tiny import D_MODEL, END_TOKEN, N_LAYERS, VOCABULARY, tiny_model, unit
 
@@ -29,7 +30,7 @@ def prompt(length: int) -> tuple[int, ...]:
 
 def grid() -> list[Row]:
     """Prompts of two lengths, plain and steered at every layer."""
-    additions = [None, *(Addition(layer, unit(layer), 4.0) for layer in range(N_LAYERS))]
+    additions = [None, *(Intervention(layer, unit(layer), 4.0) for layer in range(N_LAYERS))]
     return [Row(prompt(n), addition, i) for addition in additions for i, n in enumerate((4, 11))]
 
 
@@ -69,7 +70,7 @@ def test_a_batch_has_prompts_of_one_length_and_ends_when_all_have() -> None:
 def test_a_row_that_overflows_is_told_and_the_others_count() -> None:
     half = deepcopy(tiny_model("llama"))
     half.model.half()
-    rows = [Row(prompt(4)), Row(prompt(4), Addition(2, unit(1), 1e6)), Row(prompt(11))]
+    rows = [Row(prompt(4)), Row(prompt(4), Intervention(2, unit(1), 1e6)), Row(prompt(11))]
     expected = plainly(half).generate([rows[0], rows[2]], GREEDY)
     with pytest.raises(NotFiniteError) as error:
         plainly(half).generate(rows, GREEDY)
@@ -133,13 +134,18 @@ def test_rows_of_a_kind_that_mixes_them_are_generated_one_by_one() -> None:
     weights.register_forward_pre_hook(
         lambda _m, _a, kwargs: seen.append(len(kwargs["input_ids"])), with_kwargs=True
     )
-    rows = [Row(prompt(5)), Row(prompt(5)[::-1]), Row(prompt(5), Addition(1, unit(1), 3.0)), Row(prompt(8))]
+    rows = [
+        Row(prompt(5)),
+        Row(prompt(5)[::-1]),
+        Row(prompt(5), Intervention(1, unit(1), 3.0)),
+        Row(prompt(8)),
+    ]
     said = Generator(rwkv).generate(rows, GREEDY)
     assert set(seen) == {1}
     assert len(set(said)) > 2
     for row, tokens in zip(rows, said, strict=True):
         ids = torch.tensor([row.prompt])
-        additions = {} if row.addition is None else {1: row.addition.values.view(1, 1, -1)}
+        additions = {} if row.intervention is None else {1: Edit(row.intervention.values.view(1, 1, -1))}
         with steer(rwkv.blocks, additions):
             own = weights.generate(
                 ids, max_new_tokens=12, do_sample=False, eos_token_id=END_TOKEN, pad_token_id=0
@@ -206,10 +212,12 @@ def test_steering_a_block_that_is_not_run_is_an_error() -> None:
     ids = torch.tensor([prompt(5)])
     with (
         pytest.raises(ModelError, match=r"without its decoder blocks \[2\]: nothing was added there"),
-        steer(blocks, {2: torch.zeros(1, 1, D_MODEL)}),
+        steer(blocks, {2: Edit(torch.zeros(1, 1, D_MODEL))}),
     ):
         model.model(input_ids=ids)
-    plan = plan_branching([Row(prompt(5)), Row(prompt(5), Addition(2, unit(1), 3.0))], N_LAYERS, ids.device)
+    plan = plan_branching(
+        [Row(prompt(5)), Row(prompt(5), Intervention(2, unit(1), 3.0))], N_LAYERS, ids.device
+    )
     with pytest.raises(ModelError, match=r"\[2\]: nothing was added"), branching(blocks, plan):
         model.model(input_ids=ids)
 
@@ -224,8 +232,8 @@ def test_what_is_not_known_to_be_by_prompt_is_never_taken_for_it() -> None:
             prepend=True,
         )
     rows = [
-        Row(prompt(5), Addition(1, unit(1), 3.0)),
-        Row(prompt(6), Addition(1, unit(2), 3.0)),
+        Row(prompt(5), Intervention(1, unit(1), 3.0)),
+        Row(prompt(6), Intervention(1, unit(2), 3.0)),
         Row(prompt(5)),
     ]
     generator = Generator(model)

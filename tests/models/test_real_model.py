@@ -25,7 +25,7 @@ from massact.domain import Generation, Recipe
 from massact.labels import parse_label
 from massact.models.generate import Row, generate
 from massact.models.load import SteerableModel, load_model, read_description
-from massact.models.prompting import Addition, encode_chat
+from massact.models.prompting import Intervention, encode_chat
 from massact.store.read import open_store
 from massact.vectors.activations import split_sides
 from massact.vectors.calibrate import calibrate
@@ -185,16 +185,19 @@ def test_rows_are_what_generate_says(model: SteerableModel) -> None:
     torch.manual_seed(0)
     steered = [
         None,
-        *(Addition(layer, normalize(torch.randn(576), dim=0), c) for layer, c in ((10, 40.0), (15, 60.0))),
+        *(
+            Intervention(layer, normalize(torch.randn(576), dim=0), c)
+            for layer, c in ((10, 40.0), (15, 60.0))
+        ),
     ]
     questions = (*QUESTIONS, *(f"How do I {what}?" for what in HARMLESS))[:11]
     rows = [Row(encode_chat(model, question), one) for question in questions for one in steered][:32]
     said = generate(model, rows, Generation(6))
     for row, tokens in zip(rows, said, strict=True):
         hooks = []
-        if row.addition is not None:
-            moved = row.addition.values
-            block = model.model.model.layers[row.addition.layer]
+        if row.intervention is not None:
+            moved = row.intervention.values
+            block = model.model.model.layers[row.intervention.layer]
 
             def add(_m: Any, _i: Any, output: torch.Tensor, moved: torch.Tensor = moved) -> torch.Tensor:
                 return output + moved

@@ -9,7 +9,7 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from massact.domain import Generation
-from massact.models.generate import Addition, Generator, Row
+from massact.models.generate import Generator, Intervention, Row
 from massact.models.load import SteerableModel
 from massact.models.prompting import encode_chat
 from massact.models.thinking import closing_tokens, generate_thinking
@@ -41,15 +41,15 @@ class _Forcing(LogitsProcessor):
 
 @contextmanager
 def _hooked(model: SteerableModel, row: Row) -> Iterator[None]:
-    if row.addition is None:
+    if row.intervention is None:
         yield
         return
-    added = row.addition.coefficient * row.addition.vector
+    added = row.intervention.coefficient * row.intervention.vector
 
     def hook(_module: Any, _inputs: Any, output: Any) -> Any:
         return (output[0] + added, *output[1:]) if isinstance(output, tuple) else output + added
 
-    handle = model.blocks[row.addition.layer].register_forward_hook(hook)
+    handle = model.blocks[row.intervention.layer].register_forward_hook(hook)
     try:
         yield
     finally:
@@ -76,7 +76,7 @@ def grid(model: SteerableModel) -> list[Row]:
     prompts = [
         encode_chat(model, question) for question in ("t20 t21 t22", "t23 t24 t25 t26 t27", "t28 t29 t20")
     ]
-    additions = [None, *(Addition(layer, unit(layer), 4.0) for layer in range(N_LAYERS))]
+    additions = [None, *(Intervention(layer, unit(layer), 4.0) for layer in range(N_LAYERS))]
     return [Row(prompt, addition, i) for addition in additions for i, prompt in enumerate(prompts)]
 
 
@@ -122,7 +122,7 @@ def test_a_budget_of_nothing_ends_a_thought_at_once() -> None:
     rows = grid(model)
     closes = model.tokenizer.convert_tokens_to_ids("</think>")
     said = generate_thinking(model, Generator(model), rows, GREEDY)
-    begun = [Row((*row.prompt, closes), row.addition, row.draw) for row in rows]
+    begun = [Row((*row.prompt, closes), row.intervention, row.draw) for row in rows]
     rest = Generator(model).generate(begun, Generation(LENGTH - 1))
     assert said == [(closes, *tokens) for tokens in rest]
 
@@ -132,7 +132,7 @@ def test_sampled_tokens_go_on_with_the_same_draws() -> None:
     how = Generation(LENGTH, temperature=1.3, seed=5)
     model, free = thinker("r1_distill", str(BUDGET)), thinker("r1_distill")
     closes = model.tokenizer.convert_tokens_to_ids("</think>")
-    rows = [Row((*row.prompt, 20, closes), row.addition, row.draw) for row in grid(free)]
+    rows = [Row((*row.prompt, 20, closes), row.intervention, row.draw) for row in grid(free)]
     expected = Generator(free).generate(rows, how)
     object.__setattr__(model.chat, "is_open", False)  # its thought has ended
     assert generate_thinking(model, Generator(model), rows, how) == expected

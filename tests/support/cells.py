@@ -37,13 +37,22 @@ STEERING = Steering(
 CELL = Cell(SETTING, STEERING)
 BASELINE = Cell(SETTING, None)
 
-OTHER_VALUES = {"method": "probe", "when": "before", "scope": "layer", "direction": "negative"}
+OTHER_VALUES = {
+    "method": "probe",
+    "when": "before",
+    "scope": "layer",
+    "direction": "negative",
+    "operator": "ablate",
+    "tokens": "response",
+}
 """Where not every text is a value."""
 
 
 def _changes(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Every copy of a dataclass that differs from it in one leaf field."""
     for field in dataclasses.fields(value):
+        if not field.init:
+            continue
         old, where = getattr(value, field.name), f"{path}{field.name}"
         if dataclasses.is_dataclass(old):
             for name, changed in _changes(old, f"{where}."):

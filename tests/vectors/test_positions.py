@@ -7,7 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from massact.errors import UsageError
-from massact.vectors.positions import Position, parse_position, parse_position_slug
+from massact.vectors.positions import (
+    Position,
+    parse_position,
+    parse_position_slug,
+    parse_tokens,
+    steered_tokens,
+)
 
 FRAMES = ("prompt", "response", "all")
 BOUND = st.one_of(st.none(), st.integers(-12, 12))
@@ -177,3 +183,24 @@ def test_what_is_no_window_is_refused_by_name(text: str) -> None:
 def test_what_is_no_slug_is_refused_by_name(slug: str) -> None:
     with pytest.raises(UsageError, match=re.escape(repr(slug))):
         parse_position_slug(slug)
+
+
+@settings(deadline=None)
+@given(SLICES | INDICES, st.integers(1, 20), st.integers(0, 20))
+def test_the_one_spelling_of_steered_tokens_means_what_was_written(
+    window: Position, n_prompt: int, n_response: int
+) -> None:
+    try:
+        tokens = parse_tokens(str(window))
+    except UsageError:
+        return
+    n_total = n_prompt + n_response
+    expected = [number in window.tokens(n_prompt, n_total) for number in range(n_total)]
+    assert steered_tokens(tokens, n_prompt, n_total) == expected
+    assert parse_tokens(tokens) == tokens
+
+
+def test_a_window_of_the_prompt_and_one_of_the_response_are_joined() -> None:
+    assert parse_tokens("response[1:] + prompt[-1]") == "prompt[-1]+response[1:]"
+    assert steered_tokens("prompt[-1]+response[1:]", 3, 6) == [False, False, True, False, True, True]
+    assert parse_tokens("response+prompt[0:]") == "all"

@@ -71,6 +71,10 @@ class BestRow(PlaceRow):
     cleaning: str | None
     scope: str | None
     n_dims: int | AllDims | None
+    operator: str | None
+    n_vectors: int | None
+    """Layers that are steered at once, from `layer` on."""
+    steered_tokens: str | None
     status: Status
     layer: int | None = None
     coefficient: float | None = None
@@ -256,6 +260,9 @@ def _recipe_fields(label: str) -> dict[str, Any]:
     cleaning = recipe.cleaning if recipe else None
     return {
         "method": recipe.method if recipe else label,
+        "operator": recipe.operator if recipe else None,
+        "steered_tokens": recipe.tokens if recipe else None,
+        "n_vectors": recipe.n_layers if recipe else None,
         "cleaning": cleaning.when if cleaning else None,
         "scope": cleaning.scope if cleaning else None,
         "n_dims": cleaning.n_dims if cleaning else None,

@@ -54,12 +54,13 @@ class CurveRow(PlaceRow):
 class _Kind:
     """Which vectors a cleaning curve runs over."""
 
-    method: str
+    uncleaned: Recipe
     when: When = "after"
     scope: Scope = "uniform"
 
     def recipe(self, n_dims: int | AllDims) -> Recipe:
-        return Recipe(self.method, Cleaning(self.when, self.scope, n_dims) if n_dims != 0 else NO_CLEANING)
+        cleaning = Cleaning(self.when, self.scope, n_dims) if n_dims != 0 else NO_CLEANING
+        return replace(self.uncleaned, cleaning=cleaning)
 
     def covers(self, label: str) -> bool:
         recipe = recipe_of(label)
@@ -94,7 +95,7 @@ def ask_curve(
             f"a curve runs over the cleaned dims of a method ({', '.join(all_methods())}), cleaned before or "
             f"after; got {method!r} and {when!r}"
         )
-    kind = _Kind(recipe.method, when, scope)
+    kind = _Kind(recipe, when, scope)
     by_group = {g: parts for g, parts in slices(answers.side_by_side).items() if kind.covers(g.label)}
     declared = [group for group in answers.groups if kind.covers(group.label)]
     curves = [on_equal_grids(one, one.slices, floor) for one in strata(by_group, declared)]

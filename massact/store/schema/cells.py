@@ -30,19 +30,19 @@ _SETTING = {
     "thinking": "thinking",
     "template_arguments": "template_arguments",
 }
-_MAY_LACK = ("scope", "thinking", "template_arguments")
+_MAY_LACK = ("scope", "operator", "thinking", "template_arguments")
 _STEERING = {
     "method": "recipe.method",
     "cleaning": "recipe.cleaning.when",
     "scope": "recipe.cleaning.scope",
     "n_dims": "recipe.cleaning.n_dims",
+    "operator": "recipe.operator",
+    "n_vectors": "recipe.n_layers",
+    "steered_tokens": "recipe.tokens",
     **{
-        name: name
-        for name in (
-            "position", "layer", "coefficient", "component", "direction", "steered_tokens", "vector_digest",
-        )
+        name: name for name in ("position", "layer", "coefficient", "component", "direction", "vector_digest")
     },
-}  # fmt: skip
+}
 """Fields of a row -> where its cell's setting, or its steering, has them."""
 
 
@@ -111,4 +111,4 @@ def _part(row: EvaluationRow, paths: Mapping[str, str], of: str = "") -> dict[st
     }
     if missing := [name for name, value in values.items() if value is None and name not in _MAY_LACK]:
         raise ValueError(f"{missing} missing")
-    return values
+    return {name: value for name, value in values.items() if value is not None}

@@ -67,6 +67,8 @@ class EvaluationRow:
     coefficient: float | None = None
     component: str | None = None
     direction: Direction | None = None
+    operator: str | None = None
+    """What is done with the vector; `None` where an earlier version added it, and of an imported row."""
     steered_tokens: str | None = None
     vector_digest: str | None = None
     n_vectors: int = 1
@@ -175,9 +177,9 @@ _NAMES = {
 }
 _PARAMS = (
     "model", "model_variant", "model_id", "model_revision", "dtype", "trait", "position", "label", "method",
-    "cleaning", "scope", "n_dims", "layer", "coefficient", "component", "direction", "steered_tokens",
-    "question_set", "subset", "n_questions", "prompt_set", "max_new_tokens", "temperature", "seed", "judge",
-    "thinking", "template_arguments", "judge_model", "judge_prompt", "vector_digest", "origin", "n_vectors",
+    "cleaning", "scope", "n_dims", "layer", "coefficient", "component", "direction", "operator",
+    "steered_tokens", "question_set", "subset", "n_questions", "prompt_set", "max_new_tokens", "temperature", "seed",
+    "judge", "thinking", "template_arguments", "judge_model", "judge_prompt", "vector_digest", "origin", "n_vectors",
     "confirm_share", "confirms", "same_as", "same_as_key", "unscored_because",
 )  # fmt: skip
 _METRICS = (

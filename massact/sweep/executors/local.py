@@ -12,7 +12,7 @@ import torch
 
 from massact.evaluation import Evaluation, FailedCell, Part, PlannedCell, Progress, Take, first_cells, silent
 from massact.judges import Exchange, Judge
-from massact.models.generate import Addition, Generator, NotFiniteError, Row
+from massact.models.generate import Generator, Intervention, NotFiniteError, Row
 from massact.models.load import SteerableModel, describe, load_model, model_lock
 from massact.models.prompting import encode_chat, read_response
 from massact.models.thinking import generate_thinking
@@ -64,7 +64,7 @@ class CellGenerator:
 
     def _generate(self, batch: Sequence[PlannedCell]) -> Iterator[Generated]:
         prompts, width = list(zip(self._draws, self._prompts, strict=True)), len(self._questions)
-        rows = [Row(prompt, _addition(one), draw) for one in batch for draw, prompt in prompts]
+        rows = [Row(prompt, _intervention(one), draw) for one in batch for draw, prompt in prompts]
         reasons: dict[int, str] = {}
         began = time.perf_counter()
         try:
@@ -101,11 +101,17 @@ class CellGenerator:
         return Exchange(question, answer or "", thought, answer is not None)
 
 
-def _addition(planned: PlannedCell) -> Addition | None:
+def _intervention(planned: PlannedCell) -> Intervention | None:
     steering = planned.cell.steering
     if steering is None or planned.vector is None:
         return None
-    return Addition(steering.layer, planned.vector, steering.coefficient)
+    return Intervention(
+        steering.layer,
+        planned.vector,
+        steering.coefficient,
+        steering.recipe.operator,
+        steering.steered_tokens,
+    )
 
 
 class Engine(Protocol):

@@ -3,14 +3,15 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from massact.domain import Coefficients
+from massact.domain import OWN_UNITS, Coefficients, Recipe
 from massact.errors import DataError, MissingPrerequisiteError
 from massact.evaluation import Screening
 from massact.keys import screening_key
-from massact.labels import format_label, parse_label
+from massact.labels import format_label, format_steering, parse_label
 from massact.prediction.adopted import parse_prior
 from massact.prediction.prior import Expectation, Prior, RelativeStrengthPrior, VectorFacts
 from massact.store.schema import EvaluationRow, Points, StoredPoint
@@ -136,13 +137,13 @@ class LadderSearch:
         for one in wanted:
             facts = facts_of(self._evaluator.planner.vectors, one.position, one.recipe, one.layers)
             for layer, of_layer in facts.items():
-                expected = expect(self._prior, of_layer)
+                expected = expect(self._prior, of_layer, one.recipe)
                 sources[expected.source] = None
                 for sign in signs:
                     key = LadderKey(one.position, format_label(one.recipe), layer, sign)
                     ladders[key] = Ladder(
                         key=key,
-                        pool=(baseline.model, baseline.trait, sign),
+                        pool=(baseline.model, baseline.trait, sign, format_steering(one.recipe)),
                         best=expected.best,
                         cliff=expected.cliff,
                         spread=expected.spread,
@@ -197,12 +198,17 @@ class LadderSearch:
         )
 
 
-def expect(prior: Prior, facts: VectorFacts) -> Expectation:
-    """What a prior expects; where it expects nothing, a wide guess from the stream's norm."""
-    try:
-        return prior.expect(facts)
-    except ValueError:
-        return Expectation(NORM_SHARE * facts.norm, facts.norm, UNKNOWN_SPREAD, "full activation norm")
+def expect(prior: Prior, facts: VectorFacts, recipe: Recipe) -> Expectation:
+    """What a prior expects; where it expects nothing, a wide guess from the stream's norm.
+
+    A prior is of what is added to all tokens of one layer; elsewhere the guess is wide as well.
+    """
+    if (unit := OWN_UNITS.get(recipe.operator)) is not None:
+        return Expectation(unit, unit / NORM_SHARE, UNKNOWN_SPREAD, f"the unit of {recipe.operator}")
+    with suppress(ValueError):
+        if recipe == recipe.of_vector:
+            return prior.expect(facts)
+    return Expectation(NORM_SHARE * facts.norm, facts.norm, UNKNOWN_SPREAD, "full activation norm")
 
 
 class _Seen(NamedTuple):

@@ -1,0 +1,129 @@
+"""Operators: what steering does to the residual stream h at a token, given the unit vector v and the coefficient c.
+
+All stay in the plane of h and v. With the projection p = h.v and the length q = |h - p v| of the rest, an operator is a
+function `(p, q, c) -> (scale, shift)`, and the stream becomes
+
+    h' = scale h + shift v
+
+so that rows of one batch may have different operators, vectors and coefficients. p and q are `[n, seq, 1]`, c is
+`[n, 1, 1]`, all float32; scale and shift may have any shape that goes with p. Every row has its own c, whatever the
+others have: an operator must not look across rows. Another package adds one by the entry point `massact.operators`;
+its coefficient is a length along v (docs/extending.md).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from massact.plugins import load_plugin
+
+Pair = tuple[torch.Tensor, torch.Tensor]
+Operator = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Pair]
+
+
+def add(p: torch.Tensor, _q: torch.Tensor, c: torch.Tensor) -> Pair:
+    """h' = h + c v: activation addition (Turner et al. 2023, arXiv:2308.10248; CAA, arXiv:2312.06681).
+
+    c and -c undo each other; p' = p + c.
+    """
+    return torch.ones_like(p), c.expand_as(p)
+
+
+def ablate(p: torch.Tensor, _q: torch.Tensor, c: torch.Tensor) -> Pair:
+    """h' = h - c p v: directional ablation (Arditi et al. 2024, arXiv:2406.11717), where c = 1 removes the direction.
+
+    p' = (1 - c) p: with c = 1 idempotent, and the norm never grows for c from 0 to 2; c = 2 mirrors.
+    """
+    return torch.ones_like(p), -c * p
+
+
+def clamp(p: torch.Tensor, _q: torch.Tensor, c: torch.Tensor) -> Pair:
+    """h' = h + (c - p) v: the projection is set to c, as features are clamped (Templeton et al. 2024).
+
+    p' = c, so that it is idempotent; c = 0 is `ablate` with 1.
+    """
+    return torch.ones_like(p), c - p
+
+
+def rotate(p: torch.Tensor, q: torch.Tensor, c: torch.Tensor) -> Pair:
+    """h is turned by c degrees towards v in the plane of both: angular steering (Vu and Nguyen 2025, arXiv:2510.26243).
+
+    p' = p cos c + q sin c and q' = q cos c - p sin c, so that |h'| = |h|, and -c undoes c while q' >= 0. A stream that
+    is parallel to v spans no plane with it and stays as it is. There the plane is fixed by two directions.
+    """
+    angle = torch.deg2rad(c)
+    cos, sin = angle.cos(), angle.sin()
+    has_plane = q > 1e-6 * p.abs()
+    scale = torch.where(has_plane, cos - p / q * sin, 1.0)
+    return scale, torch.where(has_plane, p * cos + q * sin - p * scale, 0.0)
+
+
+_OPERATORS: dict[str, Operator] = {"add": add, "ablate": ablate, "clamp": clamp, "rotate": rotate}
+
+
+def find_operator(name: str) -> Operator:
+    """The operator of a name, massact's or another package's.
+
+    Raises:
+        PluginError: there is none, or it cannot be loaded.
+    """
+    return _OPERATORS.get(name) or load_plugin("operators", name)
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """What is done to the rows of a batch at the output of one decoder block."""
+
+    added: torch.Tensor
+    """`[n, 1, d_model]`, float32: coefficient x vector of rows whose operator is `add`; 0 of others."""
+    operators: tuple[Operator, ...] = ()
+    """The other operators among the rows."""
+    which: torch.Tensor | None = None
+    """`[n, 1, 1]`: 1 + the index of each row's operator in `operators`, 0 of others; `None`: there are none."""
+    vectors: torch.Tensor | None = None
+    """`[n, 1, d_model]`, float32: the unit vectors of rows with those operators."""
+    coefficients: torch.Tensor | None = None
+    """`[n, 1, 1]`, float32."""
+
+    def __call__(self, stream: torch.Tensor, steered: torch.Tensor | None = None) -> torch.Tensor:
+        """The stream `[n, seq, d_model]` afterwards, reckoned in float32, in its own dtype.
+
+        Args:
+            steered: `[n, seq]`, which tokens it is done at; `None`: all.
+        """
+        moved = stream.float()
+        if self.which is not None and self.vectors is not None and self.coefficients is not None:
+            moved = _operated(
+                moved,
+                self.vectors.to(stream.device),
+                self.coefficients.to(stream.device),
+                self.which.to(stream.device),
+                self.operators,
+            )
+        moved = (moved + self.added.to(stream.device)).to(stream.dtype)
+        return moved if steered is None else moved.where(steered.to(stream.device)[..., None], stream)
+
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Edit":
+        """The same with each tensor, by row, changed."""
+        rest = (None if one is None else change(one) for one in (self.which, self.vectors, self.coefficients))
+        return Edit(change(self.added), self.operators, *rest)
+
+    def tensors(self) -> list[torch.Tensor]:
+        """All that it holds by row."""
+        every = (self.added, self.which, self.vectors, self.coefficients)
+        return [one for one in every if one is not None]
+
+
+def _operated(
+    h: torch.Tensor, v: torch.Tensor, c: torch.Tensor, which: torch.Tensor, operators: tuple[Operator, ...]
+) -> torch.Tensor:
+    p = (h * v).sum(-1, keepdim=True)
+    q = (h - p * v).norm(dim=-1, keepdim=True)
+    scale, shift = torch.ones_like(p), torch.zeros_like(p)
+    for number, operator in enumerate(operators, 1):
+        own_scale, own_shift = operator(p, q, c)
+        scale = torch.where(which == number, own_scale, scale)
+        shift = torch.where(which == number, own_shift, shift)
+    # of rows that are added to: 1 h + 0 v, to the last bit
+    return scale * h + shift * v
