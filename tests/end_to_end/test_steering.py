@@ -63,7 +63,7 @@ def test_labels_that_steer_in_other_ways_are_evaluated_asked_about_and_checked(
         (LABELS[1], "ablate", 1, "all"),
         (LABELS[2], "rotate", 2, "response[:3]"),
     }
-    pair = json.loads(run("compare", "--pair", "mean_diff,mean_diff+ablate", "--format", "json"))["rows"]
+    pair = json.loads(run("compare", "--pair", "mean_diff:mean_diff+ablate", "--format", "json"))["rows"]
     assert [one["same_vector"] for one in pair] == [None]  # it is one vector, steered in two ways
     assert "healthy" in run("doctor")
 
