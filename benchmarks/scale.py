@@ -30,7 +30,7 @@ import ray
 from massact.config import JudgeConfig, LoadConfig
 from massact.domain import Cell, Generation, JudgeIdentity, ModelIdentity, Recipe, Setting, Steering
 from massact.evaluation import Part, PlannedCell, silent
-from massact.judges import Exchange, Usage, Verdict
+from massact.judges import Exchange, Subject, Usage, Verdict
 from massact.judges.caching import CachingJudge
 from massact.store.spool import Spool
 from massact.store.write.evaluations import Baseline, Place, RunMaker
@@ -149,7 +149,7 @@ def measure(asked: argparse.Namespace, n_workers: int, folder: Path) -> dict[str
         engine=lambda: Sleeper(asked.seconds, asked.per_batch),
         opener=lambda _use: SleepingJudge(asked.judge_seconds),
     )
-    use = JudgeUse(JudgeConfig("sleeper"), "", "d", None, None, IDENTITY, None)
+    use = JudgeUse(JudgeConfig("sleeper"), Subject("d"), (), None, IDENTITY, None)
     work = Work(USE, CachingJudge(executor.judge(use)), Part(QUESTIONS))
     todo = plan(n_workers * asked.cells_per_worker)
     started = start(executor, n_workers)

@@ -19,7 +19,9 @@ AllDims = Literal["all"]
 ADDED: Mapping[str, str] = {"key": "left out at the default"}
 """Metadata of a field that was added to a part of a cell: at its default it is left out of the key (`massact.keys`)."""
 
-METHODS = ("mean_diff", "probe", "gradient", "random_baseline")
+RANDOM = "random_baseline"
+"""The method that gives a random direction, which real ones are measured against."""
+METHODS = ("mean_diff", "probe", "gradient", RANDOM)
 """massact's own vector methods; `massact.vectors.methods` has a function for each. Packages may add others."""
 
 OPERATORS = ("add", "ablate", "clamp", "rotate")

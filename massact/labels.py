@@ -23,6 +23,7 @@ of the number of layers, rounded down, so `30%-60%` of 34 layers is 10 to 20.
 """
 
 import re
+from collections.abc import Iterable
 
 from massact.domain import (
     DEFAULT_OPERATOR,
@@ -145,6 +146,17 @@ def parse_layers(spec: str, n_layers: int) -> tuple[int, ...]:
             )
         layers.update(named)
     return tuple(sorted(layers))
+
+
+def format_layers(layers: Iterable[int]) -> str:
+    """Layers as people write them: `3, 5-8`."""
+    runs: list[list[int]] = []
+    for layer in layers:
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 def _expand(match: re.Match[str], n_layers: int) -> range:

@@ -36,6 +36,10 @@ _BY_MODULE: dict[str, dict[str, str]] = {
         "fill-gaps": "Search what gaps reports, until no gap remains or it is said why one cannot be closed.",
     },
     "init": {"init": "Write an experiment file NAME.yaml to begin with, commented, and folders for traits."},
+    "show": {
+        "show":
+        "Show what a model said: responses of an evaluation, each beside the unsteered one, with their scores.",
+    },
     "doctor": {
         "doctor": "Find what is wrong in the run store and the spool, and with --fix mend what can be mended.",
         "sync": "Send finished evaluations that wait in the spool to the run store.",

@@ -172,6 +172,7 @@ search_options = stacked(
     ),
     val_split_option,
     workload_options,
+    dry_run_option,
 )  # fmt: skip
 """What is searched for, and how far."""
 
@@ -204,11 +205,16 @@ def _search(
     name: Literal["search", "fill-gaps"], experiment_file: str, tracking_uri: str, options: dict[str, Any]
 ) -> None:
     searched = {name: options.pop(name) for name in _SEARCHED}
+    is_dry = options.pop("dry_run")
     session = open_session(experiment_file, tracking_uri, **options)
+    from massact.workflow.dry_run import show_search
     from massact.workflow.steps import run_search
 
     plan = _plan(session.experiment, searched)
     with working(session):
+        if is_dry:
+            show_search(session, name, plan)
+            return
         tally = run_search(session, name, plan)
     if tally.failed:
         raise click.exceptions.Exit(1)

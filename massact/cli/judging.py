@@ -11,9 +11,9 @@ import click
 
 from massact.cli.options import FILTER_OPTIONS, experiment_option, stacked, tracking_uri_option
 from massact.cli.questions import OUTPUT_OPTIONS, Format, render, write
-from massact.cli.session import open_session, spool_option, store_timeout_option, working
+from massact.cli.session import force_option, open_session, spool_option, store_timeout_option, working
 from massact.config import JudgeConfig
-from massact.config.parse import judge_like
+from massact.config.judges import judge_like
 from massact.labels import normalise_label
 from massact.query import Answer, Filters
 from massact.query.questions.judges import ask_judges
@@ -114,7 +114,7 @@ def _write(
 def _rows(session: "Session", config: JudgeConfig, trait: str | None, repeats: int) -> Iterator[CanaryRow]:
     experiment = session.experiment
     traits = experiment.traits if trait is None else (experiment.trait(trait),)
-    models = experiment.models if config.kind == "self" else (None,)
+    models = experiment.models if config.reads_steered else (None,)
     for judged, model in product(traits, models):
         judge = session.judges.of(judged, model, config=config)
         results, _ = session.judges.check(config, judge, repeats=repeats)
@@ -166,6 +166,7 @@ def _expected(canary: "Canary") -> str:
 @stacked(*FILTER_OPTIONS)
 @spool_option
 @store_timeout_option
+@force_option
 @click.option(
     "--dry-run", is_flag=True, help="Only say what there is to score; writes nothing, asks no judge."
 )
@@ -180,6 +181,7 @@ def rejudge(
     spool: Path,
     store_timeout: float,
     *,
+    force: bool,
     dry_run: bool,
     **chosen: tuple[Any, ...],
 ) -> None:
@@ -195,7 +197,7 @@ def rejudge(
       massact rejudge --experiment my.yaml --judge hf:./judge --label probe --label mean_diff
     """
     session = open_session(
-        experiment_file, tracking_uri, judge=judge, spool=spool, store_timeout=store_timeout
+        experiment_file, tracking_uri, judge=judge, spool=spool, store_timeout=store_timeout, force=force
     )
     from massact.sweep.rejudge import plan_rejudge, run_rejudge
 

@@ -19,6 +19,7 @@ from massact.cli.options import (
 from massact.cli.session import (
     dry_run_option,
     evaluating_options,
+    force_option,
     open_session,
     rounds_option,
     working,
@@ -85,14 +86,15 @@ def calibrate(experiment_file: str, tracking_uri: str) -> None:
 @click.command()
 @_places
 @val_split_option
-def extract(experiment_file: str, tracking_uri: str, val_split: float | None) -> None:
+@force_option
+def extract(experiment_file: str, tracking_uri: str, val_split: float | None, *, force: bool) -> None:
     """Extract activations and vectors, with every cleaning before and after.
 
     \b
     Example:
       massact extract --experiment experiments/toy.yaml
     """
-    session = open_session(experiment_file, tracking_uri, val_split=val_split)
+    session = open_session(experiment_file, tracking_uri, val_split=val_split, force=force)
     from massact.workflow.steps import run_extract
 
     _work(session, run_extract)
@@ -265,8 +267,16 @@ def status(ctx: click.Context, experiment_file: str, tracking_uri: str) -> None:
     metavar="COHERENCE",
     help="Least mean coherence that counts; default: the file's. At another one nothing is registered.",
 )
+@click.option(
+    "--judge",
+    type=OrFile(click.STRING),
+    metavar="NAME",
+    help="Look at what this judge scored; default: the file's. With another one nothing is registered.",
+)
 @click.option("--dry-run", is_flag=True, help="Only test and show; writes nothing.")
-def predict(experiment_file: str, tracking_uri: str, floor: float | None, *, dry_run: bool) -> None:
+def predict(
+    experiment_file: str, tracking_uri: str, floor: float | None, judge: str | None, *, dry_run: bool
+) -> None:
     """Test what predicts the best coefficient and the cliff, and register what searches start from.
 
     Each way of predicting is fitted on the evaluations of all models and traits but one, and predicts that
@@ -285,4 +295,4 @@ def predict(experiment_file: str, tracking_uri: str, floor: float | None, *, dry
         click.echo(f"warning: --floor: {warning}", err=True)
     with working(session):
         session.stores.is_dry = dry_run
-        run_predict(session, floor)
+        run_predict(session, floor, judge)

@@ -14,7 +14,8 @@ import click
 
 from massact.cli.options import Number, OrFile, stacked
 from massact.config import load_experiment
-from massact.config.parse import judge_like, with_validation_split
+from massact.config.judges import judge_like
+from massact.config.parse import with_validation_split
 from massact.domain import DEFAULT_ALIKE, DEFAULT_BUDGET, floor_warning
 from massact.errors import UsageError
 from massact.plugins import plugin_names
@@ -94,7 +95,7 @@ QUIET_SECONDS = 2.0
 """Work shorter than this shows no bar."""
 LOG_SECONDS = 15.0
 """How often a bar writes a line where stderr is no terminal."""
-WORKLOAD = ("save_responses", "batch_rows", "alike", "spool", "store_timeout", *EXECUTOR)
+WORKLOAD = ("save_responses", "batch_rows", "alike", "force", "spool", "store_timeout", *EXECUTOR)
 """Names of `workload_options`, as `open_session` takes them."""
 OFF = "off"
 """What switches `--alike` off."""
@@ -139,6 +140,11 @@ store_timeout_option = click.option(
     metavar="SECONDS",
     help="How long to wait for a run store that went down during the work.",
 )
+force_option = click.option(
+    "--force",
+    is_flag=True,
+    help="Go on where the judge leaves most canaries or the baseline unscored.",
+)
 evaluating_options = stacked(
     click.option(
         "--save-responses",
@@ -152,6 +158,7 @@ evaluating_options = stacked(
         default=0,
         help="Responses generated side by side at most; 0: as many as are of use and fit in memory.",
     ),
+    force_option,
     spool_option,
     store_timeout_option,
     executor_options,

@@ -1,13 +1,13 @@
 """Reading an experiment file: every key is known, every value is checked, before anything runs."""
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from massact.config.judges import parse_judge, parse_load
 from massact.config.values import (
     AdapterConfig,
     CalibrationConfig,
@@ -15,11 +15,8 @@ from massact.config.values import (
     Experiment,
     ExtractionConfig,
     Grid,
-    JudgeConfig,
-    LoadConfig,
     ModelConfig,
     PhaseConfig,
-    Prices,
     TraitConfig,
     VariantConfig,
     VectorConfig,
@@ -30,16 +27,11 @@ from massact.domain import IMPORTED, METHODS, AllDims, Coefficients, Generation,
 from massact.errors import ConfigError, UsageError
 from massact.keys import canonical_json
 from massact.labels import check_layers, normalise_label, parse_label
-from massact.names import check_name, shown
-from massact.plugins import plugin_names
+from massact.names import shown
 from massact.vectors.positions import parse_position
 
 # The sections `models` and `grids` of an experiment file.
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
-ATTENTION = ("auto", "eager", "sdpa", "flash_attention_2")
-QUANTIZATION = ("8bit", "4bit")
 _LARGEST = 1e12
 _STRONGEST = 10.0
 """Relative strength at most: text breaks near 1, whatever the model."""
@@ -61,24 +53,6 @@ def parse_model(name: str, entry: Entry) -> ModelConfig:
     instruct = variants["instruct"]
     load = replace(load, chat=chat)
     return ModelConfig(name, variants["base"] or instruct, instruct, load, grid, **rest)
-
-
-def parse_load(section: Section) -> LoadConfig:
-    """The keys that say how weights are loaded, of a section that has others too."""
-    device_map = section.find("device_map", may_be_empty=True)
-    if device_map is not None and section.find("device") is not None:
-        raise device_map.error("the key 'device' stands beside it; write one of them")
-    return LoadConfig(**section.read(_LOAD, defaults_of(LoadConfig)))
-
-
-_LOAD: Readers = {
-    "dtype": lambda e: e.choice(*DTYPES),
-    "device": Entry.text,
-    "device_map": lambda e: e.choice(*DEVICE_MAPS),
-    "attention": lambda e: e.choice(*ATTENTION),
-    "quantization": lambda e: e.choice(*QUANTIZATION),
-    "trust_remote_code": Entry.boolean,
-}
 
 
 def _thinking(entry: Entry) -> str:
@@ -308,111 +282,6 @@ def parse_calibration(entry: Entry) -> CalibrationConfig:
     }
     return entry.into(CalibrationConfig, readers)
 
-
-# The section `judge` of an experiment file.
-
-CACHE_OFF = "off"
-_KINDS = ("likelihood", "openai:MODEL", "systemone:MODEL", "hf:MODEL", "self")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_LONGEST_TIMEOUT = 86_400
-_MOST_AT_ONCE, _MOST_RETRIES = 1000, 100
-
-
-def parse_judge(entry: Entry) -> JudgeConfig:
-    if isinstance(entry.value, str):
-        return JudgeConfig(entry.checked(judge_name))
-    section = entry.section()
-    judge = JudgeConfig(section.take("name").checked(judge_name))
-    for key, kinds in _KINDS_OF.items():
-        setting = section.find(key, may_be_empty=True)
-        if setting is not None and judge.kind in _ALL - kinds:  # what another package adds may have any
-            of = " or ".join(kind for kind in _KINDS if kind.partition(":")[0] in kinds)
-            raise setting.error(f"the judge {judge.name} has no such setting; {of} has")
-    load = parse_load(section)
-    return section.into(JudgeConfig, _SETTINGS, name=judge.name, load=load)
-
-
-def judge_name(value: object) -> str:
-    """A judge's name as the file and the command line write it.
-
-    Raises:
-        UsageError: there is no such judge.
-    """
-    name = value.strip() if isinstance(value, str) else value
-    kind, colon, model = name.partition(":") if isinstance(name, str) else ("", "", "")
-    wanted = f"{kind}:MODEL" if colon else kind
-    if (colon and not model.strip()) or (wanted not in _KINDS and kind not in plugin_names("judges")):
-        *kinds, last = *_KINDS, *plugin_names("judges")
-        raise UsageError(f"unknown judge {value!r}; write {', '.join(kinds)} or {last}")
-    return check_name(str(name), "judge")
-
-
-def judge_like(config: JudgeConfig, name: str) -> JudgeConfig:
-    """Another judge with the settings of `config` that it has too.
-
-    Raises:
-        UsageError: there is no such judge.
-    """
-    other = JudgeConfig(judge_name(name))
-    kept = {key for key in _SETTINGS if {config.kind, other.kind} <= _KINDS_OF.get(key, _ALL)}
-    if config.kind == other.kind:
-        kept = {*_SETTINGS, "load"}
-    if config.model != other.model:  # a commit and prices of one model are none of another's
-        kept -= {"revision", "prices"}
-    return replace(other, **{key: getattr(config, key) for key in kept})
-
-
-def _variable(entry: Entry) -> str:
-    name = entry.text()
-    if not _VARIABLE.fullmatch(name):
-        # not shown: it may be the key itself, put here by mistake
-        raise entry.error("write the name of an environment variable that holds the key, not the key itself")
-    return name
-
-
-def _address(entry: Entry) -> str:
-    text = entry.text()
-    if not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#@\s]*)?", text):
-        raise entry.error(
-            "write an address such as http://localhost:8000/v1, without user, password or query"
-        )
-    return text
-
-
-def _seconds(entry: Entry) -> float:
-    seconds = entry.number(low=0, high=_LONGEST_TIMEOUT)
-    if seconds == 0:
-        raise entry.error("0 seconds is no time to answer in; write more")
-    return seconds
-
-
-_ALL = frozenset(kind.partition(":")[0] for kind in _KINDS)
-_API, _LOCAL, _OPENED = frozenset({"openai", "systemone"}), frozenset({"hf", "self"}), frozenset({"hf"})
-_KINDS_OF: dict[str, frozenset[str]] = {
-    **dict.fromkeys(("base_url", "concurrency", "api_key_env"), _API),
-    **dict.fromkeys(("timeout_seconds", "max_retries", "prices"), _API),
-    **dict.fromkeys(("revision", *_LOAD), _OPENED),
-    "batch_rows": _LOCAL,
-    "max_tokens": frozenset({"openai"}),
-    "relevance": _API | _LOCAL,
-}
-"""Settings that not all kinds of judges have -> those that do."""
-_SETTINGS: Readers = {
-    "base_url": _address,
-    "concurrency": lambda entry: entry.integer(at_least=1, at_most=_MOST_AT_ONCE),
-    "api_key_env": _variable,
-    "timeout_seconds": _seconds,
-    "max_retries": lambda entry: entry.integer(at_most=_MOST_RETRIES),
-    "max_tokens": lambda entry: entry.integer(at_least=1),
-    "prices": lambda e: e.into(Prices, dict.fromkeys(("prompt", "completion"), lambda e: e.number(low=0))),
-    "relevance": Entry.boolean,
-    "thinking": lambda entry: entry.choice("skip", "include"),
-    "revision": Entry.text,
-    "batch_rows": Entry.integer,
-    # YAML reads a bare off as false
-    "cache": lambda entry: CACHE_OFF if entry.value is False else entry.text(),
-}
-"""How a setting is read; what says how weights are loaded is read as for any model."""
 
 PHASES = ("phase1", "phase2", "phase3")
 """Phases that evaluate cells, and so declare labels; phase 4 asks questions only."""

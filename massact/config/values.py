@@ -189,7 +189,7 @@ class JudgeConfig:
     """Which judge scores the responses."""
 
     name: str
-    """`likelihood`, `openai:MODEL`, `systemone:MODEL`, `hf:MODEL` or `self`."""
+    """As the file writes it, such as `openai:MODEL` (docs/judges.md); of two judges `trait=NAME,coherence=NAME`."""
     base_url: str | None = None
     concurrency: int = 16
     api_key_env: str = "OPENAI_API_KEY"
@@ -211,16 +211,34 @@ class JudgeConfig:
     """Whether the judge reads what a response thought before its answer."""
     max_tokens: int | None = None
     """Most tokens of an `openai:` judge's answer, thoughts included; `None` is room for a score alone."""
+    patterns: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """(trait, regular expressions) of the judge `regex`."""
+    score: Literal["any", "share"] = "any"
+    """What `regex` scores: whether any pattern is found, or the share of those that are."""
+    trait: "JudgeConfig | None" = None
+    """Who scores the trait, where two judges share the work."""
+    coherence: "JudgeConfig | None" = None
+    """Who scores coherence, likewise."""
+
+    @property
+    def parts(self) -> "tuple[JudgeConfig, ...]":
+        """Who scores the trait and who coherence; the judge itself where it does both."""
+        return (self.trait, self.coherence) if self.trait and self.coherence else (self,)
 
     @property
     def kind(self) -> str:
-        """`likelihood`, `openai`, `systemone`, `hf` or `self`."""
-        return self.name.partition(":")[0]
+        """Such as `openai`; `combined` where two judges share the work."""
+        return "combined" if self.trait else self.name.partition(":")[0]
 
     @property
     def model(self) -> str:
         """What stands after the kind: the judging model; empty where there is none to name."""
-        return self.name.partition(":")[2]
+        return "" if self.trait else self.name.partition(":")[2]
+
+    @property
+    def reads_steered(self) -> bool:
+        """Whether it reads with the model whose responses it judges."""
+        return any(part.kind in ("self", "perplexity", "classifier") for part in self.parts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,22 +7,27 @@ by entry points (docs/extending.md).
 
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from massact.config import JudgeConfig
 from massact.domain import JudgeIdentity
 from massact.errors import ConfigError
-from massact.plugins import load_plugin, plugin_names
+from massact.keys import digest
+from massact.plugins import plugin_names
 
 if TYPE_CHECKING:
     from massact.models.load import Description, SteerableModel
 
 _OPENERS = {
+    "classifier": "unsteered:open_classifier_judge",
     "hf": "local:open_hub_judge",
     "likelihood": "likelihood:open_likelihood_judge",
     "openai": "openai:open_openai_judge",
+    "perplexity": "unsteered:open_perplexity_judge",
+    "python": "outside:open_python_judge",
+    "regex": "patterns:open_regex_judge",
     "self": "local:open_self_judge",
     "systemone": "systemone:open_systemone_judge",
 }
@@ -115,6 +120,9 @@ class ModelSource:
     """The model; asked at every scoring, so that none is kept in memory for the judge alone."""
 
 
+Part = Literal["both", "trait", "coherence"]
+
+
 @dataclass(frozen=True, slots=True)
 class Subject:
     """What a judge is opened for."""
@@ -124,9 +132,55 @@ class Subject:
     eval_prompt: str | None = None
     """The trait's own judge prompt, where it has one."""
     steered: ModelSource | None = None
-    """The model whose responses are judged, for the judge `self`."""
+    """The model whose responses are judged, for judges that read with it."""
+    trait: str = ""
+    """The trait's name."""
+    questions: tuple[str, ...] = ()
+    """The trait's questions, all of them."""
+    sides: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    """Texts that show the trait and texts that do not."""
+    folder: str = ""
+    """Of the experiment file, where modules of one's own are looked for."""
+    part: Part = "both"
+    """Which score is wanted."""
     resolve: Callable[[str], str] = str
     """Makes a model's relative folder one that can be found."""
+
+
+class CombinedJudge:
+    """One judge's trait scores with another's coherence; satisfies `Judge`."""
+
+    def __init__(self, name: str, trait: Judge, coherence: Judge) -> None:
+        self._name, self._judges = name, (trait, coherence)
+
+    @property
+    def identity(self) -> JudgeIdentity:
+        """That of both."""
+        trait, coherence = (judge.identity for judge in self._judges)
+        asked = {"trait": trait.prompt_digest, "coherence": coherence.prompt_digest}
+        return JudgeIdentity(self._name, f"{trait.model}; {coherence.model}", digest(asked))
+
+    @property
+    def usage(self) -> Usage:
+        return self._judges[0].usage + self._judges[1].usage
+
+    @property
+    def note(self) -> str:
+        """What they have to say of themselves."""
+        return "; ".join(filter(None, (getattr(judge, "note", "") for judge in self._judges)))
+
+    def prepare(self) -> None:
+        for judge in self._judges:
+            judge.prepare()
+
+    def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
+        trait, coherence = (judge.score(exchanges) for judge in self._judges)
+        return [self._both(*pair) for pair in zip(trait, coherence, strict=True)]
+
+    def _both(self, trait: Verdict, coherence: Verdict) -> Verdict:
+        given = ((trait, trait.trait), (coherence, coherence.coherence))
+        missing = [one.reason or "the judge gives no such score" for one, score in given if score is None]
+        return Verdict(trait.trait, coherence.coherence, "; ".join(missing) or None)
 
 
 def open_judge(config: JudgeConfig, subject: Subject) -> Judge:
@@ -137,13 +191,16 @@ def open_judge(config: JudgeConfig, subject: Subject) -> Judge:
         DataError: the trait has no prompt that could be asked.
         ModelError: a judge of its own model names none that can be read.
     """
-    if config.kind in _OPENERS:
-        module, _, function = _OPENERS[config.kind].partition(":")
-        opener: Callable[[JudgeConfig, Subject], Judge] = getattr(
-            import_module(f"massact.judges.{module}"), function
+    if config.trait and config.coherence:
+        trait = open_judge(config.trait, replace(subject, part="trait"))
+        return CombinedJudge(
+            config.name, trait, open_judge(config.coherence, replace(subject, part="coherence"))
         )
-    elif config.kind in plugin_names("judges"):
-        opener = load_plugin("judges", config.kind)
-    else:
+    added = dict.fromkeys(plugin_names("judges"), "outside:open_added_judge")
+    if config.kind not in {**added, **_OPENERS}:
         raise ConfigError(f"unknown judge {config.name!r}; there are {', '.join(sorted(_OPENERS))}")
+    module, _, function = {**added, **_OPENERS}[config.kind].partition(":")
+    opener: Callable[[JudgeConfig, Subject], Judge] = getattr(
+        import_module(f"massact.judges.{module}"), function
+    )
     return opener(config, subject)

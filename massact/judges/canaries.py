@@ -7,7 +7,7 @@ as the embedded one does, is its trait score expected too.
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from massact.judges import Exchange, Judge, Verdict
 
@@ -138,6 +138,23 @@ def english_canaries(*, relevance: bool) -> list[Canary]:
         off_topic = Exchange(_STEW, canaries[-2].exchange.response)
         canaries.append(Canary("off topic", off_topic, (0.0, 50.0)))
     return canaries
+
+
+_LEAST_LIKELY, _MOST_UNLIKELY = 15.0, 10.0
+
+
+def by_likelihood(canary: Canary) -> Canary:
+    """A canary for a judge of likelihood: text that the model did not write is less likely than its own, yet plainly
+    likelier than broken text, which scores next to nothing."""
+    low, high = canary.coherence
+    return any_trait(
+        replace(canary, coherence=(min(low, _LEAST_LIKELY), _MOST_UNLIKELY if high < _HIGH else high))
+    )
+
+
+def any_trait(canary: Canary) -> Canary:
+    """A canary for a judge of which no trait score is expected."""
+    return replace(canary, trait=(0.0, 100.0))
 
 
 def toy_canaries() -> list[Canary]:

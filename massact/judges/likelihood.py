@@ -159,7 +159,8 @@ def check_scope(trait: str, *, definition: str, questions: Sequence[str], models
     if problem is not None:
         raise ConfigError(
             f"the judge likelihood scores refusal by the embedded models in their own language and nothing else, "
-            f"and {problem}: use the judge openai:MODEL, systemone:MODEL, hf:MODEL or self"
+            f"and {problem}: use {{trait: classifier, coherence: perplexity}}, openai:MODEL, systemone:MODEL or "
+            "hf:MODEL"
         )
 
 

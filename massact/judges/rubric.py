@@ -14,7 +14,7 @@ from typing import Any
 
 from massact.config import JudgeConfig
 from massact.errors import DataError
-from massact.judges import Exchange, Subject, Verdict
+from massact.judges import Exchange, Part, Subject, Verdict
 from massact.judges.reading import CHAT_MARKUP, MIN_INTEGER_WEIGHT, TOP_LOGPROBS, Reading
 from massact.keys import digest
 
@@ -116,11 +116,13 @@ class Rubric:
     brace is written twice, as for `str.format`."""
     relevance: bool = False
     """Whether a third prompt asks if the response takes up its question, and so caps coherence."""
+    part: Part = "both"
+    """Which score is asked for."""
 
     @classmethod
     def of(cls, config: JudgeConfig, subject: Subject) -> "Rubric":
         """What a judge of the experiment file asks about a trait."""
-        return cls(subject.definition, subject.eval_prompt, config.relevance)
+        return cls(subject.definition, subject.eval_prompt, config.relevance, subject.part)
 
     def __post_init__(self) -> None:
         if self.eval_prompt is not None:
@@ -131,7 +133,11 @@ class Rubric:
     def prompts(self, exchange: Exchange) -> tuple[str, ...]:
         """Everything that is asked about an exchange: trait, coherence and, where it is on, relevance."""
         both = (self.trait_prompt(exchange), self.coherence_prompt(exchange))
-        return (*both, self.relevance_prompt(exchange)) if self.relevance else both
+        return self.wanted((*both, self.relevance_prompt(exchange)) if self.relevance else both)
+
+    def wanted(self, prompts: tuple[str, ...]) -> tuple[str, ...]:
+        """Of the prompts for trait, coherence and relevance those that the wanted scores need."""
+        return {"both": prompts, "trait": prompts[:1], "coherence": prompts[1:]}[self.part]
 
     def verdict(self, readings: Sequence[Reading]) -> Verdict:
         """The verdict that the answers to `prompts` come to.
@@ -139,7 +145,10 @@ class Rubric:
         With relevance on, coherence = min(coherence, `RELEVANCE_CAP`) where relevance < `LEAST_RELEVANCE`.
         A missing relevance leaves coherence unscored, unless the cap could not change it.
         """
-        trait, coherence, *more = readings
+        unasked = Reading(None)
+        trait, coherence, *more = {
+            "both": readings, "trait": (*readings, unasked), "coherence": (unasked, *readings)
+        }[self.part]  # fmt: skip
         score, named = coherence.score, {"trait": trait.reason, "coherence": coherence.reason}
         for relevance in more:
             if score is None or score <= RELEVANCE_CAP:
@@ -184,6 +193,8 @@ class Rubric:
         if self.relevance:  # only then: without it nothing of it is asked
             prompt, bounds = self.relevance_prompt(example), [LEAST_RELEVANCE, RELEVANCE_CAP]
             asked["relevance"] = {"version": RELEVANCE_VERSION, "prompt": prompt, "cap": bounds}
+        if self.part != "both":  # likewise
+            asked["part"] = self.part
         return digest(asked)
 
 

@@ -72,7 +72,9 @@ class SystemOneJudge(OpenAIJudge):
             _, levels = _instructions(TRAIT, definition="")
             trait = _as_json(f"{asked}\n\n{_data_alone(rules)}", "Which rating is right?", levels)
         asked_both = (trait, _request(COHERENCE, alone, its_rules))
-        return (*asked_both, _request(RELEVANCE, both, rules)) if self._rubric.relevance else asked_both
+        return self._rubric.wanted(
+            (*asked_both, _request(RELEVANCE, both, rules)) if self._rubric.relevance else asked_both
+        )
 
     def _options(self) -> dict[str, Any]:
         return {}

@@ -16,7 +16,9 @@ from massact.json_text import parse_object
 Messages = Sequence[Mapping[str, str]]
 """Each with `role` and `content`."""
 
-_SWITCHES: tuple[tuple[str, Any, Any], ...] = (
+_Switch = tuple[str, Any, Any]
+"""A variable of a template, and its values that have a model not think and think."""
+_SWITCHES: tuple[_Switch, ...] = (
     ("enable_thinking", False, True),  # Qwen 3, GLM, SmolLM3, Gemma 4, Nemotron 3, EXAONE 4, Hunyuan
     ("thinking", False, True),  # DeepSeek V3.1, Granite, Kimi
     ("thinking_budget", 0, -1),  # Seed-OSS
@@ -24,7 +26,6 @@ _SWITCHES: tuple[tuple[str, Any, Any], ...] = (
     ("reasoning_effort", "none", "high"),  # Mistral
     ("reasoning_effort", "no_think", "high"),  # Hy3
 )
-"""Variables of templates, and their values that have a model not think and think."""
 _DAY = (
     ("%d", "26"),
     ("%m", "07"),
@@ -158,7 +159,7 @@ def read_chat(tokenizer: Any, options: ChatConfig, name: str) -> Chat:
         arguments,
         marks,
         is_open=marks is not None and tail.rfind(marks.opens) > tail.rfind(marks.closes),
-        note=None if options.thinking or not thinking else _note(thinking, switched),
+        note=None if options.thinking else _note(thinking, switched),
     )
 
 
@@ -174,12 +175,14 @@ def _check_arguments(tokenizer: Any, template: str, given: Mapping[str, Any], na
             )
 
 
-def _note(thinking: str, switched: Mapping[str, Any]) -> str:
+def _note(thinking: str | None, switched: Mapping[str, Any]) -> str | None:
     if thinking == "always":
         return (
             "it thinks before it answers and its chat template has no switch for that: judges read the answer alone, "
             "and `thinking: 256` beside its layers ends a thought after as many tokens"
         )
+    if not switched:
+        return None
     told = ", ".join(f"{name}={value}" for name, value in switched.items())
     return (
         f"it is told not to think ({told}); `thinking: on`, or a number of tokens, beside its layers lets it"
@@ -219,27 +222,31 @@ class _Reading:
                     f"{self.name}: template_arguments.{switch[0]} and `thinking` both say whether it thinks; write one"
                 )
             return "off" if self.given[switch[0]] == switch[1] else "on", {}
-        thinks_unasked = self.marks is not None and self._thinks(self.given)
-        if asked in (None, "off"):
-            if switch:
-                off = {switch[0]: switch[1]}
-                is_off = self._rendered({**off, **self.given}) == self._rendered(self.given)
-                return (None, {}) if is_off else ("off", off)
-            if asked and thinks_unasked:
-                raise ModelError(
-                    f"{self.name}: its chat template has no switch that stops it from thinking; `thinking: 0` ends "
-                    "each thought at once"
-                )
-            return "always" if thinks_unasked else None, {}
+        return self._off(asked, switch) if asked in (None, "off") else self._on(asked, switch)
+
+    def _off(self, asked: str | None, switch: _Switch | None) -> tuple[str | None, dict[str, Any]]:
+        if switch:
+            off = {switch[0]: switch[1]}
+            is_off = self._rendered({**off, **self.given}) == self._rendered(self.given)
+            return (None, {}) if is_off else ("off", off)
+        if asked and self._thinks():
+            raise ModelError(
+                f"{self.name}: its chat template has no switch that stops it from thinking; `thinking: 0` ends each "
+                "thought at once"
+            )
+        return "always" if self._thinks() else None, {}
+
+    def _on(self, asked: str, switch: _Switch | None) -> tuple[str | None, dict[str, Any]]:
         if self.marks is None:
             raise ModelError(
                 f"{self.name}: `thinking: {asked}`: its chat template has no mark of a thought that is known; leave "
                 "`thinking` out"
             )
-        on = {switch[0]: switch[2]} if switch else {}
-        return "always" if asked == "on" and not on and thinks_unasked else asked, on
+        if switch:
+            return asked, {switch[0]: switch[2]}
+        return "always" if asked == "on" and self._thinks() else asked, {}
 
-    def _switch(self) -> tuple[str, Any, Any] | None:
+    def _switch(self) -> _Switch | None:
         """The first variable that changes what the template writes."""
         for name, off, on in _SWITCHES:
             is_named = re.search(rf"\b{name}\b", self.template)
@@ -252,9 +259,9 @@ class _Reading:
         rest = {key: value for key, value in self.given.items() if key != name}
         return self._rendered({**rest, name: off}) != self._rendered({**rest, name: on})
 
-    def _thinks(self, arguments: Mapping[str, Any]) -> bool:
-        """Whether a prompt says so: it opens a thought, speaks of one, or has channels."""
-        marks, text = self.marks, self._rendered(arguments)
+    def _thinks(self) -> bool:
+        """Whether a prompt says so without a switch: it opens a thought, speaks of one, or has channels."""
+        marks, text = self.marks, self._rendered(self.given)
         return marks is not None and (marks.opens in text or marks is _MARKS[0])
 
 

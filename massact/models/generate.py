@@ -84,6 +84,10 @@ class Generator:
         """Rows generated side by side at most; fewer once memory has run out."""
         return self._rows_at_most
 
+    def n_batches(self, prompts: Sequence[tuple[int, ...]]) -> int:
+        """Batches that rows of some prompts cannot be fewer than: in the plain way one for each length."""
+        return len({len(prompt) for prompt in prompts}) if self._sharing.obstacle else 1
+
     def generate(
         self, rows: Sequence[Row], settings: Generation, *, progress: Progress | None = None
     ) -> list[tuple[int, ...]]:

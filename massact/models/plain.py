@@ -74,8 +74,7 @@ class _Choice(LogitsProcessor):
         self.written[:, self.n_chosen] = chosen
         self.ended |= is_end(chosen, self._ends)
         self.n_chosen += 1
-        only = torch.full_like(scores, -torch.inf)
-        return only.scatter_(1, chosen.clamp_min(0)[:, None], 0.0)
+        return scores.scatter_(1, chosen.clamp_min(0)[:, None], torch.inf)  # a copy of transformers' own
 
 
 class _AllEnded(StoppingCriteria):

@@ -157,8 +157,18 @@ def declared_by_data(experiment: "Experiment") -> Declared:
             dataset = load_trait(experiment.resolve(trait.dataset))
             asked = dataset.question_set(experiment.subset, confirm_share=experiment.confirm_share)
             digests[trait.name] = asked.digest
-    setting = declared.setting and replace(declared.setting, question_sets=digests)
+    setting = declared.setting
+    if setting is not None:
+        weights = {model: _weights(reference) for model, reference in setting.weights.items()}
+        setting = replace(setting, question_sets=digests, weights=weights)
     return replace(declared, setting=setting)
+
+
+def _weights(reference: str) -> str:
+    """A reference of weights; of a folder with a GGUF file and no other weights that file."""
+    folder = Path(reference)
+    files = list(folder.glob("*.gguf")) if folder.is_dir() and not (folder / "config.json").exists() else []
+    return str(files[0]) if len(files) == 1 else reference
 
 
 def find_experiment_file(value: str | Path) -> Path:

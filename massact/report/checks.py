@@ -4,13 +4,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from massact.domain import Cleaning, Group, Recipe
+from massact.domain import RANDOM, Cleaning, Group, Recipe
 from massact.labels import format_label, parse_label
 from massact.query import GapRow, before_after_pairs
 from massact.query.same_vector import ONCE
 from massact.report.before_after import comparisons
 from massact.report.coefficients import current_ratios
-from massact.report.evidence import RANDOM, TIE_POINTS, Evidence, Place, counted, group_at, listed, place_of
+from massact.report.evidence import TIE_POINTS, Evidence, Place, counted, group_at, listed, place_of
 from massact.report.results import REAL
 from massact.report.section import number, result, where
 from massact.store.schema import EvaluationRow

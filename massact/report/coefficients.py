@@ -8,12 +8,12 @@ from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from massact.domain import LEAST_EFFECT
+from massact.domain import LEAST_EFFECT, RANDOM
 from massact.query import BestRow, CoefficientRatio
 from massact.query.questions.coefficients import tells
 from massact.query.rows import AnyPoint
 from massact.report import style
-from massact.report.evidence import RANDOM, Evidence, Place, counted, place_of
+from massact.report.evidence import Evidence, Place, counted, place_of
 from massact.report.section import MISSING, Cell, Section, Table, at_coefficient, number
 from massact.report.trade_off import draw_line, label_lines, some_words, two_rows
 from massact.store.schema import StoredPoint
@@ -38,9 +38,9 @@ def coefficients_section(evidence: Evidence) -> Section:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """How far the best coefficients of one model scatter, by each of two measures."""
+    """How far the best coefficients of a model and trait scatter, by each of two measures."""
 
-    model: str
+    name: str
     n_groups: int
     strength: float | None
     """Median relative strength of the bests; `None` where none has one."""
@@ -63,13 +63,15 @@ def effective_bests(evidence: Evidence) -> list[BestRow]:
 
 
 def spreads(evidence: Evidence) -> list[Spread]:
-    """Per model, and for all models together where there is more than one."""
-    bests = effective_bests(evidence)
-    declared = [model.name for model in evidence.experiment.models]
-    models = dict.fromkeys([*declared, *sorted({row.model for row in bests})])
-    by_model = [(model, [row for row in bests if row.model == model]) for model in models]
-    every = [("all models", bests)] if len({row.model for row in bests}) > 1 else []
-    return [_spread(name, rows) for name, rows in (*by_model, *every) if rows]
+    """Per model and trait, as the advice is; and for all together where there are several."""
+    by_pair: dict[tuple[str, str], list[BestRow]] = {}
+    for row in evidence.in_order(effective_bests(evidence)):
+        by_pair.setdefault((row.model, row.trait), []).append(row)
+    found = [_spread(f"{model}{evidence.of_trait(trait)}", rows) for (model, trait), rows in by_pair.items()]
+    if len(by_pair) < 2:
+        return found
+    name = "all models" if len({model for model, _ in by_pair}) > 1 else "all traits"
+    return [*found, _spread(name, effective_bests(evidence))]
 
 
 def _spread(name: str, rows: Sequence[BestRow]) -> Spread:
@@ -121,7 +123,7 @@ def _shift_table(evidence: Evidence) -> Table:
 def _spread_table(evidence: Evidence) -> Table:
     rows = [
         (
-            spread.model,
+            spread.name,
             str(spread.n_groups),
             *(number(value, ".2f") for value in (spread.strength, spread.by_strength, spread.by_coefficient)),
         )
@@ -215,7 +217,7 @@ class RelativeStrength:
         median = ""
         if known:
             last = known[-1]
-            median = f"Median of the bests over {last.model}: {last.strength:.2f} ({last.n_groups} groups)."
+            median = f"Median of the bests over {last.name}: {last.strength:.2f} ({last.n_groups} groups)."
         return f"All models on the axis of relative strength, each label at the layer of its best. {median}"
 
     def alt(self) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from massact.config import Experiment
 from massact.config.values import declared_by
-from massact.domain import Direction, Group, Scope, When
+from massact.domain import RANDOM, Direction, Group, Scope, When
 from massact.query import (
     Answers,
     CoefficientsAnswer,
@@ -44,7 +44,6 @@ RowT = TypeVar("RowT", bound="HasPlace")
 SampleRole = Literal["baseline", "best", "over the cliff"]
 RunLink = Callable[[str], str]
 """Address of a run by its id."""
-RANDOM = "random_baseline"
 TOY_BANNER = (
     "Toy models: tiny models whose massive dims were planted. They show and test the tool; these numbers "
     "say nothing about Gemma or any other real model."

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from massact.domain import is_same_strength
+from massact.domain import RANDOM, is_same_strength
 from massact.query.groups import is_at_floor, natural_order
 from massact.query.rows import AnyPoint, Point
 from massact.report import style
-from massact.report.evidence import RANDOM, Evidence, Place, counted
+from massact.report.evidence import Evidence, Place, counted
 from massact.report.section import (
     MOST_FIGURES,
     Cell,

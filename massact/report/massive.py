@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from massact.domain import RANDOM
 from massact.query.groups import recipe_of
 from massact.report import style
-from massact.report.evidence import RANDOM, CosineMatrix, Energies, Evidence, Place, counted, listed
+from massact.report.evidence import CosineMatrix, Energies, Evidence, Place, counted, listed
 from massact.report.section import MISSING, MOST_PANELS, Section, Table, key_places, rest_of_places
 from massact.report.trade_off import some_words
 from massact.vectors.massive_dims import UNIFORM_LAYERS, UNIFORM_TOP, Calibration
@@ -59,22 +60,27 @@ def _uniform(calibration: Calibration) -> str:
 def _uniform_line(model: str, calibration: Calibration | None) -> str:
     if calibration is None:
         return f"{model}: not calibrated, or its calibration could not be read."
+    sink = calibration.sink or ("none" if calibration.layers[0].first else "not measured")
     return (
         f"{model}: {_uniform(calibration)} (top {UNIFORM_TOP} at {UNIFORM_LAYERS} layers or more; "
-        f"{calibration.n_prompts} prompts, {calibration.n_tokens} tokens)."
+        f"{calibration.n_prompts} prompts, {calibration.n_tokens} tokens). Massive at the first token alone: {sink}."
     )
 
 
 def _massive_table(model: str, calibration: Calibration) -> Table:
-    """Layer by layer the top dims and what they weigh."""
+    """Layer by layer the top dims and what they weigh, at every token and at the first."""
     rows = []
     for index, layer in enumerate(calibration.layers):
         top = list(zip(layer.top_dims, layer.ratio_to_median, strict=False))[:UNIFORM_TOP]
         dims = ", ".join(f"{dim} ({ratio:,.0f})" for dim, ratio in top)
         norms = (f"{layer.norm:,.1f}", f"{layer.norm_without_massive:,.1f}")
-        rows.append((str(index), dims, *norms, f"{layer.mean_alignment:.2f}"))
-    dims = f"top {UNIFORM_TOP} dims (ratio to median)"
-    headers = ("#layer", dims, "#norm", "#norm without", "#mean alignment")
+        sun = f"{layer.response.max_to_median:,.0f}" if layer.response else MISSING
+        first = f"{layer.first.norm:,.1f}" if layer.first else MISSING
+        sink = ", ".join(map(str, layer.sink_dims[:UNIFORM_TOP])) or MISSING
+        rows.append((str(index), dims, sun, *norms, f"{layer.mean_alignment:.2f}", first, sink))
+    dims = f"top {UNIFORM_TOP} dims (abs mean / median abs mean)"
+    every = ("#max abs h / median abs h", "#norm", "#norm without", "#mean alignment")
+    headers = ("#layer", dims, *every, "#norm of the first token", "dims massive at the first token alone")
     return Table.of(f"Massive dims of {model}", headers, rows)
 
 
@@ -94,7 +100,7 @@ class MassiveDims:
         return {model: calibration for model, calibration in known.items() if calibration.layers}
 
     def draw(self) -> "Drawing":
-        figure, panels = style.panel_grid(list(self.data), 3.3, "mean activation / median of all dims")
+        figure, panels = style.panel_grid(list(self.data), 3.3, "|mean| / median |mean|")
         for axes, calibration in zip(panels, self.data.values(), strict=True):
             _draw_massive(axes, calibration)
             axes.set_xlabel("layer")
@@ -103,8 +109,8 @@ class MassiveDims:
     def caption(self) -> str:
         planted = " Planted in the toys, not discovered." if self.planted else ""
         return (
-            "Absolute mean activation of the top dims over the median of all dims, by layer; coloured are those of "
-            f"the uniform list.{planted}"
+            "|mean| of the top dims over the median of all dims' |mean|, at response tokens, by layer; coloured are "
+            f"those of the uniform list. Sun et al.'s ratio, max |h| over median |h|, is in the table.{planted}"
         )
 
     def alt(self) -> str:

@@ -109,20 +109,20 @@ def _top2(part: Evidence) -> dict[str, str]:
 def _patterns(part: Evidence) -> dict[str, str]:
     ratios, shifts = current_ratios(part)
     strengths = [
-        f"{spread.model} {spread.strength:.2f}" for spread in spreads(part) if spread.strength is not None
+        f"{spread.name} {spread.strength:.2f}" for spread in spreads(part) if spread.strength is not None
     ]
     return {
-        "ratio_mean_diff_to_probe": _by_model(ratios) or "cannot say",
-        "shift_from_cleaning": _by_model(shifts) or "cannot say",
+        "ratio_mean_diff_to_probe": _medians(part, ratios) or "cannot say",
+        "shift_from_cleaning": _medians(part, shifts) or "cannot say",
         "relative_strength": "; ".join(strengths) or "cannot say",
     }
 
 
-def _by_model(rows: Sequence[CoefficientRatio]) -> str:
-    """Per model and method the median factor, and the spread over places."""
+def _medians(part: Evidence, rows: Sequence[CoefficientRatio]) -> str:
+    """Per model, trait and method the median factor, and the spread over places."""
     values = defaultdict(list)
     for row in rows:
-        values[f"{row.model} {row.label}"].append(row.ratio)
+        values[f"{row.model}{part.of_trait(row.trait)} {row.label}"].append(row.ratio)
     return "; ".join(
         f"{name} {statistics.median(some):.2f} ({min(some):.2f} to {max(some):.2f}, {counted(len(some), 'place')})"
         for name, some in values.items()

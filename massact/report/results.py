@@ -4,11 +4,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
+from massact.domain import RANDOM
 from massact.query import ConfirmationRow, ConfirmedPlace, GapRow
 from massact.query.groups import setting_notes, slices
 from massact.query.same_vector import taken_over_note
 from massact.query.stats.coherent import SURE, coherent_chances
-from massact.report.evidence import RANDOM, Evidence, Place, Provenance, counted, group_at, listed, place_of
+from massact.report.evidence import Evidence, Place, Provenance, counted, group_at, listed, place_of
 from massact.report.section import (
     MISSING,
     Cell,
@@ -307,7 +308,9 @@ def _pairs(evidence: Evidence) -> Iterator[tuple[str, str]]:
     for name, count in facts.counts.items():
         yield name, str(count)
     yield "generating and judging", _times(facts)
-    models = (f"{row.model_id}@{_short(row.model_revision)} ({row.dtype or '?'})" for row in used)
+    models = (
+        f"{row.model}: {row.model_id}@{_short(row.model_revision)} ({row.dtype or '?'})" for row in used
+    )
     yield "models", _words(models)
     yield "chat templates", _words(f"{row.model} {_short(row.chat_template_digest)}" for row in used)
     yield "datasets", _words(f"{row.trait} {_short(row.trait_digest)}" for row in used)

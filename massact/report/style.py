@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from io import BytesIO, StringIO
 from typing import TYPE_CHECKING, Any
 
-from massact.domain import IMPORTED, all_methods
+from massact.domain import IMPORTED, RANDOM, all_methods
 from massact.labels import format_steering, parse_label
 from massact.query import Point
 from massact.query.groups import recipe_of
-from massact.report.evidence import RANDOM
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

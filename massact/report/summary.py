@@ -5,13 +5,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from massact.domain import RANDOM
 from massact.labels import format_label, parse_label
 from massact.query import ComparisonRow, Point
 from massact.report.before_after import Outcome, comparison_outcome, comparison_verdict, comparisons
 from massact.report.checks import top2_shape
 from massact.report.coefficients import current_ratios, spreads
 from massact.report.curve import Curve, CurveKind, cleaning_curves
-from massact.report.evidence import RANDOM, Evidence, Place, counted, listed, place_of
+from massact.report.evidence import Evidence, Place, counted, listed, place_of
 from massact.report.section import interval, result, where
 
 _NOT_EVALUATED = "Cannot say: nothing was evaluated that could tell."
@@ -217,7 +218,7 @@ def _predictable(evidence: Evidence) -> ShortAnswer:
         return ShortAnswer(question, f"Cannot say: {why}", lines)
     last = every[-1]
     verdict = (
-        f"Starting every label of {last.model} at one relative strength ({last.strength or 0:.2f}) is off by a factor "
+        f"Starting every label of {last.name} at one relative strength ({last.strength or 0:.2f}) is off by a factor "
         f"of {last.by_strength:.2f}, at one coefficient by {last.by_coefficient:.2f} (one standard deviation, "
         f"{counted(last.n_groups, 'group')} with an effect). This is a fit to these bests, not a test on others: "
         f"{evidence.command('predict')} tests it on models and traits that were left out."
@@ -227,20 +228,21 @@ def _predictable(evidence: Evidence) -> ShortAnswer:
 
 def _coefficients(evidence: Evidence) -> Iterator[str]:
     ratios, _ = current_ratios(evidence)
-    for model in evidence.experiment.models:
-        here = [row.ratio for row in ratios if row.model == model.name]
+    for model, trait in dict.fromkeys((place.model, place.trait) for place in evidence.places()):
+        here = [row.ratio for row in ratios if (row.model, row.trait) == (model, trait)]
+        name = f"{model}{evidence.of_trait(trait)}"
         if here:
             between = f"{min(here):.2f} to {max(here):.2f}, " if len(here) > 1 else ""
             yield (
-                f"{model.name}: mean_diff takes {statistics.median(here):.2f} times probe's coefficient "
+                f"{name}: mean_diff takes {statistics.median(here):.2f} times probe's coefficient "
                 f"({between}{counted(len(here), 'place')})."
             )
         elif evidence.strata:
-            yield f"{model.name}: cannot say how mean_diff's coefficient relates to probe's."
+            yield f"{name}: cannot say how mean_diff's coefficient relates to probe's."
     for spread in spreads(evidence):
         if spread.by_strength is not None and spread.by_coefficient is not None:
             yield (
-                f"{spread.model}: over {counted(spread.n_groups, 'group')} with an effect, the best "
+                f"{spread.name}: over {counted(spread.n_groups, 'group')} with an effect, the best "
                 f"coefficients scatter by a factor of {spread.by_coefficient:.2f}, their "
                 f"relative strengths by {spread.by_strength:.2f} around {spread.strength:.2f}."
             )

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from massact.domain import RANDOM
 from massact.query.groups import ComparableGroups, is_at_floor, is_below_floor, natural_order, recipe_of
 from massact.query.rows import AnyPoint
 from massact.report import style
-from massact.report.evidence import RANDOM, Evidence, Place, listed
+from massact.report.evidence import Evidence, Place, listed
 from massact.report.section import (
     MOST_FIGURES,
     Figure,

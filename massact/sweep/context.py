@@ -1,6 +1,7 @@
 """What a command works with: its experiment, stores, models, datasets and judges, and how it is interrupted."""
 
 import signal
+import textwrap
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -9,7 +10,7 @@ from types import FrameType
 from massact.config import Experiment, ModelConfig, Prices, TraitConfig
 from massact.data.traits import TraitDataset, dataset_warnings, load_trait
 from massact.domain import QuestionSet
-from massact.errors import NothingToConfirmError
+from massact.errors import JudgeError, NothingToConfirmError
 from massact.evaluation import Progress, silent
 from massact.judges import Usage
 from massact.judges.caching import CachingJudge
@@ -24,6 +25,8 @@ from massact.sweep.stores import Stores
 __all__ = ["Session", "Workload"]
 
 Say = Callable[[str], None]
+_LONGEST_WARNING = 300
+"""Characters of what a judge fails in; the tag of the phase's run has all."""
 FEW_CONFIRMING = 5
 """Fewer questions than these say little about a winner."""
 
@@ -175,14 +178,21 @@ def ready_judge(session: Session, run: OpenRun, trait: TraitConfig, model: Model
     """The experiment's judge, loaded and checked; a warning and a tag tell where it fails its canaries.
 
     Raises:
-        JudgeError: the judge as a whole cannot be used.
+        JudgeError: the judge as a whole cannot be used, or leaves most canaries unscored and is not forced to go on.
     """
     config, judge = session.experiment.judge, session.judges.of(trait, model)
     judge.prepare()
+    session.judges.tell_note(judge)
     failures = session.judges.failures(config, judge)
+    short = textwrap.shorten(failures, _LONGEST_WARNING, placeholder=" …")
+    if (n := session.judges.is_mute(judge)) and not session.workload.force:
+        raise JudgeError(
+            f"the judge {config.name} leaves {n} canaries unscored ({short}): nothing is evaluated with it; massact "
+            "judge-check shows what it makes of each, --force evaluates all the same"
+        )
     if failures and session.judges.is_news(failures):
         session.say(
-            f"warning: the judge {config.name} fails canaries ({failures}): its scores may mean little; see massact "
+            f"warning: the judge {config.name} fails canaries ({short}): its scores may mean little; see massact "
             "judge-check"
         )
     all_failures = session.judges.all_failures

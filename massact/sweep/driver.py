@@ -53,6 +53,8 @@ class Tally:
     stopped: int = 0
     """Given up on a part of their questions; see `massact.evaluation`."""
     failed: int = 0
+    unscored: int = 0
+    """Responses without scores."""
     elsewhere: int = 0
     """That another sweep, at work at the same time, came to an end with."""
 
@@ -67,8 +69,11 @@ class Tally:
         again = f"{self.again} judged again, " if self.again else ""
         short = f", {self.short} with too few scores, to be judged again" if self.short else ""
         elsewhere = f", {self.elsewhere} by another sweep" if self.elsewhere else ""
+        unscored = f", {self.unscored} responses unscored" if self.unscored else ""
         before = f"{self.wanted} cells: {self.finished_before} finished already"
-        return f"{before}, {same}{again}{self.evaluated} evaluated{elsewhere}{stopped}{failed}{short}"
+        return (
+            f"{before}, {same}{again}{self.evaluated} evaluated{elsewhere}{stopped}{failed}{unscored}{short}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +247,7 @@ class Driver:
                     self._came.add(cell_key(again.evaluation.cell))
                     tally.again += 1
                     tally.short += is_short(session, again.evaluation)
+                    tally.unscored += again.evaluation.summary.n_unscored
                 if not (self._generates or session.interruption.is_requested):
                     self._leave_out(set(mine) - self._came, "its responses or its vector cannot be read")
                 advance(len(mine))
@@ -296,7 +302,7 @@ class Driver:
             with self._results(cells, Part(questions)) as results:
                 for result in results:
                     if result.planned.cell.steering is None:
-                        baseline = self._put_baseline(result)
+                        baseline = self._put_baseline(result, tally)
                     else:
                         baseline = baseline or self._baseline_of_another()
                         self._put(result, baseline, tally)
@@ -410,7 +416,9 @@ class Driver:
             )
         return baseline
 
-    def _put_baseline(self, result: Evaluation | FailedCell) -> Baseline:
+    def _put_baseline(self, result: Evaluation | FailedCell, tally: Tally) -> Baseline:
+        if isinstance(result, Evaluation):
+            tally.unscored += result.summary.n_unscored
         self._keep(result, None, keep_responses=True)
         return checked_baseline(self._session, self._model.name, result)
 
@@ -420,6 +428,7 @@ class Driver:
         if isinstance(result, Evaluation):
             tally.evaluated += 1
             tally.short += is_short(self._session, result)
+            tally.unscored += result.summary.n_unscored
             keeps = self._source.keeps_responses(result, baseline)
         else:
             self._sharing.release(key)

@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from massact.config import ChatConfig, Experiment, JudgeConfig, ModelConfig, TraitConfig, VariantConfig
-from massact.config.parse import CACHE_OFF
+from massact.config.judges import CACHE_OFF
+from massact.data.prompt_files import read_side
 from massact.data.traits import TraitDataset
 from massact.errors import ConfigError, MissingPrerequisiteError
 from massact.judges import Judge, ModelSource, Subject, Usage, open_judge
@@ -14,6 +15,8 @@ from massact.judges.canaries import (
     CANARIES_VERSION,
     Canary,
     CanaryResult,
+    any_trait,
+    by_likelihood,
     english_canaries,
     run_canaries,
     toy_canaries,
@@ -28,6 +31,7 @@ from massact.sweep.executors import CommandContext, RayOptions, Workload
 from massact.sweep.executors.base import Executor, JudgeUse, Loaded, ModelUse, Opening
 from massact.sweep.executors.local import LocalExecutor, load_use
 from massact.sweep.stores import Stores
+from massact.toy import is_toy
 
 Say = Callable[[str], None]
 
@@ -85,9 +89,19 @@ class Models:
         """A model in this process. One is kept in memory: asking for another lets the first go."""
         if self._loaded is None or self._loaded[0] != use:
             self._loaded = None
-            self._say(f"loading {use.reference}")
+            self._say(f"loading {self._named(use)}")
             self._loaded = (use, load_use(use))
         return self._loaded[1]
+
+    def _named(self, use: ModelUse) -> str:
+        """What the experiment file calls it; of a judge's model the reference."""
+        named = (
+            f"{model.name} ({variant.name})"
+            for model in self._experiment.models
+            for variant in (model.instruct, model.base)
+            if self.use(model, variant) == use
+        )
+        return next(named, use.reference)
 
     def loaded(self, config: ModelConfig, variant: VariantConfig) -> Loaded:
         """What a variant says of itself where cells are evaluated, once it is loaded there."""
@@ -142,7 +156,7 @@ class Models:
             revision: that of the model, or of the judge's.
         """
         former, uri = former_revision(revision), self._stores.tracking_uri
-        if former == revision or revision in self._warned_of or is_absent(uri):
+        if former == revision or revision in self._warned_of or not uri or is_absent(uri):
             return
         self._warned_of.add(revision)
         experiment = self._experiment.name
@@ -182,6 +196,8 @@ class Judges:
         self._open: dict[tuple[JudgeConfig, str, str], CachingJudge] = {}
         self._caches: dict[Path, JudgeCache] = {}
         self._failures: dict[str, str] = {}
+        self._mute: dict[str, str] = {}
+        """How many canaries a judge left unscored where most were, else nothing."""
         self._told: set[str] = set()
 
     def of(
@@ -203,17 +219,21 @@ class Judges:
         return judge
 
     def _opened(self, config: JudgeConfig, trait: TraitConfig, model: ModelConfig | None) -> CachingJudge:
-        model = self._model(model) if config.kind == "self" else None
+        model = self._model(model) if config.reads_steered else None
         wanted = (config, trait.name, model.name if model else "")
         if wanted not in self._open:
             dataset = self._dataset(trait)
             subject = Subject(
                 dataset.definition,
                 dataset.eval_prompt,
+                trait=trait.name,
+                questions=dataset.questions,
+                sides=contrasts(dataset) if config.parts[0].kind == "classifier" else ((), ()),
+                folder=str(self._experiment.file.parent.resolve()),
                 steered=self._source(model) if model else None,
                 resolve=self._experiment.resolve,
             )
-            if config.kind == "likelihood":
+            if any(part.kind == "likelihood" for part in config.parts):
                 self._check_scope(trait, dataset)
             judge = self._placed(open_judge(config, subject), config, subject, model)
             self._open[wanted] = CachingJudge(judge, self._cache(config), thinking=config.thinking)
@@ -232,9 +252,8 @@ class Judges:
         cache = self._cache_path(config)
         use = JudgeUse(
             config=config,
-            model=subject.resolve(config.model) if config.model else "",
-            definition=subject.definition,
-            eval_prompt=subject.eval_prompt,
+            subject=replace(subject, steered=None, resolve=str),
+            models=tuple((one.model, subject.resolve(one.model)) for one in config.parts if one.kind == "hf"),
             steered=None if model is None else self._models.use(model, model.instruct),
             identity=judge.identity,
             cache=None if cache is None else cache.absolute(),
@@ -269,19 +288,33 @@ class Judges:
         Raises:
             JudgeError: the judge as a whole cannot be used.
         """
-        results = run_canaries(judge.inner, canaries_for(config), repeats=repeats)
+        is_toy_text = all(is_toy(one.instruct.reference) for one in self._experiment.models)
+        results = run_canaries(judge.inner, canaries_for(config, is_toy_text), repeats=repeats)
         failures = "; ".join(f"{one.canary.name}: {one.failure}" for one in results if one.failure)
+        self.tell_note(judge)
         digest, cache = _check_digest(judge), self._cache(config)
         self._failures[digest] = failures
+        unscored = [one for one in results if not all(verdict.scored for verdict in one.verdicts)]
+        self._mute[digest] = f"{len(unscored)} of {len(results)}" if 2 * len(unscored) > len(results) else ""
         # what could not be asked may be answered the next time
         if cache is not None and all(verdict.scored for one in results for verdict in one.verdicts):
             cache.keep_check(digest, failures)
         return results, failures
 
+    def tell_note(self, judge: CachingJudge) -> None:
+        """Say, once, what a judge that is prepared has to say of itself."""
+        note = getattr(judge.inner, "note", "")
+        if note and self.is_news(note):
+            self._say(f"note: {note}")
+
     @property
     def all_failures(self) -> str:
         """Those of all judges that were checked so far."""
         return "; ".join(dict.fromkeys(one for one in self._failures.values() if one))
+
+    def is_mute(self, judge: CachingJudge) -> str:
+        """How many of how many canaries a judge that was checked left unscored; empty where most are scored."""
+        return self._mute.get(_check_digest(judge), "")
 
     def is_news(self, failures: str) -> bool:
         """Whether this is asked about these failures for the first time."""
@@ -324,6 +357,32 @@ def _check_digest(judge: CachingJudge) -> str:
     return f"{identity_digest(judge.identity).hex()}-{CANARIES_VERSION}"
 
 
-def canaries_for(config: JudgeConfig) -> list[Canary]:
-    """The canaries in the language that a judge reads."""
-    return toy_canaries() if config.kind == "likelihood" else english_canaries(relevance=config.relevance)
+def canaries_for(config: JudgeConfig, is_toy_text: bool = False) -> list[Canary]:
+    """The canaries in the language that a judge reads, with bounds that its kind can keep.
+
+    Args:
+        is_toy_text: whether the models that are steered are embedded ones.
+    """
+    coherence = config.parts[-1]
+    reads_toys = coherence.kind == "likelihood" or (coherence.kind == "perplexity" and is_toy_text)
+    canaries = toy_canaries() if reads_toys else english_canaries(relevance=coherence.relevance)
+    if config.kind == "likelihood":
+        return canaries
+    bounds = by_likelihood if coherence.kind == "perplexity" else any_trait
+    return [bounds(canary) for canary in canaries]
+
+
+def contrasts(dataset: TraitDataset) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The texts that a classifier is fitted on: the contrastive prompts that stand on one side alone, and labelled
+    responses where the trait's folder has any in `responses`.
+
+    Raises:
+        DataError: a file of them is missing or malformed.
+    """
+    sides = [list(dataset.positive), list(dataset.negative)]
+    folder = dataset.folder / "responses"
+    if folder.is_dir():
+        sides[0] += read_side(folder, "positive")[1]
+        sides[1] += read_side(folder, "negative")[1]
+    first, second = ([prompt.text for prompt in side] for side in sides)
+    return tuple(one for one in first if one not in second), tuple(one for one in second if one not in first)

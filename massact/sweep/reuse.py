@@ -1,13 +1,13 @@
 """Labels whose vectors are alike: which cells need no generation, since another label's result is taken over."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from massact.domain import DEFAULT_LEAST_SCORED, Coefficients, Steering
 from massact.evaluation import PlannedCell
-from massact.labels import format_label, format_steering, parse_label
+from massact.labels import format_label, format_layers, format_steering, parse_label
 from massact.store.schema import EvaluationRow, Points, StoredPoint, is_scored
 from massact.store.schema.points import HEAD, has_enough_scores
 from massact.store.write.evaluations import Source
@@ -212,18 +212,7 @@ def _at(likenesses: Mapping[int, float]) -> str:
     # rounded down, so that nothing is said to be more alike than it is
     figures = dict.fromkeys(f"{int(value * 10_000) / 10_000:.4f}" for value in (low, high))
     words = "layer" if len(layers) == 1 else "layers"
-    return f"{words} {_ranges(layers)}, cosine {' to '.join(figures)}"
-
-
-def _ranges(layers: Sequence[int]) -> str:
-    """Layers as people write them: `3, 5-8`."""
-    runs: list[list[int]] = []
-    for layer in layers:
-        if runs and layer == runs[-1][-1] + 1:
-            runs[-1].append(layer)
-        else:
-            runs.append([layer])
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+    return f"{words} {format_layers(layers)}, cosine {' to '.join(figures)}"
 
 
 def _steering(planned: PlannedCell) -> Steering:

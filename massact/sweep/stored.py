@@ -13,6 +13,7 @@ from massact.errors import DataError, MassactError, MissingPrerequisiteError, Us
 from massact.evaluation import Evaluation, FailedCell, PlannedCell
 from massact.judges import Exchange
 from massact.keys import cell_key
+from massact.models.chat import find_marks
 from massact.store.read.base import Stored
 from massact.store.schema import Artifact, EvaluationRow, Tag, is_scored, stored_cell
 from massact.store.schema.points import has_enough_scores
@@ -235,7 +236,12 @@ def put_again(
 
 
 def _exchange(response: Response) -> Exchange:
-    return Exchange(response.question, response.response, response.thinking, response.is_answered)
+    """What is judged again; what an earlier version kept has its thought in the response."""
+    marks = find_marks(response.response) if response.thinking is None else None
+    if marks is None:
+        return Exchange(response.question, response.response, response.thinking, response.is_answered)
+    thought, answer = marks.split(response.response)
+    return Exchange(response.question, (answer or "").strip(), thought, answer is not None)
 
 
 def _with_verdict(response: Response, verdict: object) -> Response:
@@ -266,16 +272,16 @@ def checked_baseline(session: Session, model: str, result: Evaluation | FailedCe
     if isinstance(result, FailedCell):
         raise MissingPrerequisiteError(f"the baseline of {model} could not be evaluated: {result.error}")
     n_unanswered = sum(not one.is_answered for one in result.responses)
-    if is_short(session, result) and n_unanswered:
+    if is_short(session, result) and n_unanswered and not session.workload.force:
         raise MissingPrerequisiteError(
             f"the baseline of {model} has no answer in {n_unanswered} of its {len(result.responses)} responses: their "
             "thoughts had not ended when their tokens did. Write a larger generation.max_new_tokens, or a number of "
             f"tokens as models.{model}.thinking, after which a thought is ended"
         )
-    if is_short(session, result):
+    if is_short(session, result) and not session.workload.force:
         raise MissingPrerequisiteError(
             f"the baseline of {model} lacks scores of {result.summary.n_unscored} of its {len(result.responses)} "
             f"responses, too many to compare anything with it (least_scored {session.experiment.least_scored:g}): "
-            "see massact judge-check; the same command has them judged again"
+            "see massact judge-check; the same command has them judged again, --force evaluates all the same"
         )
     return baseline_of(result)

@@ -1,6 +1,6 @@
-"""Calibration: which dims are massive at each layer, read from neutral prompts and the responses to them."""
+"""Calibration: which dims are massive at each layer, at every token and at the first one, from neutral prompts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -8,7 +8,7 @@ from massact.errors import DataError
 from massact.evaluation import Progress, silent
 from massact.models.load import SteerableModel
 from massact.models.prompting import encode_chat
-from massact.vectors.massive_dims import Calibration, LayerMassive, uniform_dims
+from massact.vectors.massive_dims import Calibration, LayerMassive, Magnitudes, find_sink, uniform_dims
 from massact.vectors.streams import Continued, StreamReader, check_finite, continue_prompts, read_streams
 
 
@@ -20,7 +20,7 @@ def calibrate(
     n_top: int,
     progress: Progress = silent,
 ) -> Calibration:
-    """Find massive dims over the response tokens of neutral prompts.
+    """Find massive dims over the response tokens of neutral prompts, and beside them those of the first token.
 
     Two passes: the first finds the dims, the second measures the norm without them. Sums are kept in
     float64, since bf16's step at 32,000 is 256 and a massive dim would drown the rest.
@@ -32,36 +32,61 @@ def calibrate(
     texts = continue_prompts(
         model, encoded, max_new_tokens, what="answering calibration prompts", progress=progress
     )
-    n_tokens = sum(len(text.response) for text in texts)
-    if n_tokens == 0:
+    if not any(text.response for text in texts):
         raise DataError("calibration: every response is empty; check the model and its chat template")
-    sums = _Sums(model)
-    _read(model, texts, sums.add, "finding massive dims", progress)
-    means = sums.stream / n_tokens
+    sums = {kind: _Sums(model) for kind in _TOKENS}
+    _read(model, texts, {kind: one.add for kind, one in sums.items()}, "finding massive dims", progress)
+    means = sums["response"].stream / sums["response"].n
     for layer, mean in enumerate(means):
         check_finite(mean, layer, model)
     top = [tuple(mean.abs().topk(min(n_top, len(mean))).indices.tolist()) for mean in means]
     without = _NormsWithout(model, uniform_dims(top))
-    _read(model, texts, without.add, "measuring norms without massive dims", progress)
-    layers = tuple(_layer(means[i], top[i], sums, without, i, n_tokens) for i in range(len(top)))
-    return Calibration(layers, len(prompts), n_tokens)
+    _read(model, texts, {"response": without.add}, "measuring norms without massive dims", progress)
+    layers = tuple(_layer(means[i], top[i], sums, float(without.norms[i]), i) for i in range(len(top)))
+    return Calibration(layers, len(prompts), sums["response"].n)
+
+
+_TOKENS: dict[str, Callable[[Continued], slice]] = {
+    "response": lambda text: slice(len(text.prompt), len(text.tokens)),
+    "prompt": lambda text: slice(1, len(text.prompt)),
+    "first": lambda _text: slice(0, 1),
+}
+"""Where in a text the tokens of each kind are."""
 
 
 class _Sums:
-    """Sums over tokens, per layer, in float64."""
+    """Sums over tokens of one kind, per layer, in float64."""
 
     def __init__(self, model: SteerableModel) -> None:
         shape = model.shape
         self.stream = torch.zeros(shape.n_layers, shape.d_model, dtype=torch.float64)
-        self.directions = torch.zeros_like(self.stream)
+        self.directions, self.magnitudes, self.largest = (torch.zeros_like(self.stream) for _ in range(3))
         self.norms = torch.zeros(shape.n_layers, dtype=torch.float64)
+        self.n = 0
 
     def add(self, layer: int, tokens: torch.Tensor) -> None:
         """`tokens`: `[n_tokens, d_model]`, float64."""
-        norms = tokens.norm(dim=1)
+        norms, magnitudes = tokens.norm(dim=1), tokens.abs()
         self.stream[layer] += tokens.sum(0)
         self.directions[layer] += (tokens / norms.clamp_min(1e-30)[:, None]).sum(0)
+        self.magnitudes[layer] += magnitudes.sum(0)
+        self.largest[layer] = self.largest[layer].maximum(magnitudes.amax(0))
         self.norms[layer] += norms.sum()
+        self.n += len(tokens) * (layer == 0)
+
+    def at(self, layer: int, dims: Sequence[int] | None = None, n_top: int = 0) -> Magnitudes | None:
+        """What was summed at a layer, of these dims or the largest; `None` where there was no token."""
+        if not self.n:
+            return None
+        mean = self.magnitudes[layer] / self.n
+        chosen = list(mean.topk(n_top).indices.tolist() if dims is None else dims)
+        return Magnitudes(
+            dims=tuple(chosen),
+            mean=tuple(mean[chosen].tolist()),
+            largest=tuple(self.largest[layer, chosen].tolist()),
+            median=float(mean.median()),
+            norm=float(self.norms[layer] / self.n),
+        )
 
 
 class _NormsWithout:
@@ -79,14 +104,16 @@ class _NormsWithout:
 def _read(
     model: SteerableModel,
     texts: Sequence[Continued],
-    add: Callable[[int, torch.Tensor], None],
+    add: Mapping[str, Callable[[int, torch.Tensor], None]],
     what: str,
     progress: Progress,
 ) -> None:
     def on_batch(batch: Sequence[Continued]) -> StreamReader:
         def read(layer: int, stream: torch.Tensor) -> None:
-            taken = [stream[i, len(text.prompt) : len(text.tokens)] for i, text in enumerate(batch)]
-            add(layer, torch.cat(taken).cpu().double())
+            for kind, take in add.items():
+                taken = torch.cat([stream[i, _TOKENS[kind](text)] for i, text in enumerate(batch)])
+                if len(taken):
+                    take(layer, taken.cpu().double())
 
         return read
 
@@ -96,15 +123,26 @@ def _read(
 
 
 def _layer(
-    mean: torch.Tensor, top: tuple[int, ...], sums: _Sums, without: _NormsWithout, layer: int, n_tokens: int
+    mean: torch.Tensor, top: tuple[int, ...], sums: Mapping[str, _Sums], norm_without: float, layer: int
 ) -> LayerMassive:
+    every, first = sums["response"], sums["first"]
     magnitudes = mean.abs()
-    alignment = sums.directions[layer] / n_tokens @ (mean / mean.norm().clamp_min(1e-30))
+    alignment = every.directions[layer] / every.n @ (mean / mean.norm().clamp_min(1e-30))
+    response = every.at(layer, top)
+    assert response is not None
     return LayerMassive(
         top_dims=top,
         ratio_to_median=tuple((magnitudes[list(top)] / magnitudes.median()).tolist()),
         ratio_to_mean=tuple((magnitudes[list(top)] / magnitudes.mean()).tolist()),
         mean_alignment=float(alignment),
-        norm=float(sums.norms[layer] / n_tokens),
-        norm_without_massive=float(without.norms[layer] / n_tokens),
+        norm=response.norm,
+        norm_without_massive=norm_without / every.n,
+        response=response,
+        prompt=sums["prompt"].at(layer, n_top=len(top)),
+        first=first.at(layer, n_top=len(top)),
+        sink_dims=find_sink(
+            (first.magnitudes[layer] / first.n).tolist(),
+            (every.magnitudes[layer] / every.n).tolist(),
+            response.median,
+        ),
     )

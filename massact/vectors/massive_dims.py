@@ -1,20 +1,44 @@
 """Massive dims: which dimensions of the residual stream are far larger than the rest.
 
-Found from neutral prompts. The magnitudes are those of Sun et al., "Massive Activations in Large
-Language Models" (2024); the uniform list is the plan's: top 5 at three layers or more.
+Found from neutral prompts. The uniform list is the plan's: top 5 by |mean| at three layers or more, at every token as a
+bias is. Sun et al., "Massive Activations in Large Language Models" (2024), compare |h| of single tokens with the median
+|h|, and find the largest at the first token, an attention sink: those are told apart (`sink_dims`).
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from massact.domain import AllDims, Cleaning, Recipe
 from massact.errors import DataError, UsageError
-from massact.labels import format_label
+from massact.labels import format_label, format_layers
 
 UNIFORM_TOP, UNIFORM_LAYERS = 5, 3
 """The uniform list: dims in the top `UNIFORM_TOP` at `UNIFORM_LAYERS` layers or more."""
+SINK_TIMES, SINK_MEDIANS = 10, 100
+"""A dim belongs to a sink where its |h| at the first token is so many times that at response tokens, and so many times
+the median |h| of those."""
+
+
+@dataclass(frozen=True, slots=True)
+class Magnitudes:
+    """How large |h| is at tokens of one kind and layer, in the residual stream's own unit."""
+
+    dims: tuple[int, ...]
+    mean: tuple[float, ...]
+    """Mean |h| of each dim."""
+    largest: tuple[float, ...]
+    """Greatest |h| of each dim at any token."""
+    median: float
+    """Mean |h| of the median dim."""
+    norm: float
+    """Mean L2 norm."""
+
+    @property
+    def max_to_median(self) -> float:
+        """Sun et al.'s ratio: the greatest |h| over the median |h|."""
+        return max(self.largest) / self.median
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +48,7 @@ class LayerMassive:
     top_dims: tuple[int, ...]
     """Dims by absolute mean activation, largest first."""
     ratio_to_median: tuple[float, ...]
-    """Absolute mean activation of each top dim over the median of all dims'."""
+    """|mean| of each top dim over the median of all dims' |mean|; not Sun et al.'s ratio, see `Magnitudes`."""
     ratio_to_mean: tuple[float, ...]
     """Absolute mean activation of each top dim over the mean of all dims'."""
     mean_alignment: float
@@ -33,6 +57,14 @@ class LayerMassive:
     """Mean L2 norm of a token's activation."""
     norm_without_massive: float
     """The same with the uniform list's dims zeroed."""
+    response: Magnitudes | None = None
+    """Of the top dims at response tokens; `None`, as of all that follow: an earlier version calibrated."""
+    prompt: Magnitudes | None = None
+    """Of the largest dims at prompt tokens but the first."""
+    first: Magnitudes | None = None
+    """Of the largest dims at the first token."""
+    sink_dims: tuple[int, ...] = ()
+    """Dims that are massive at the first token alone, largest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +79,20 @@ class Calibration:
     def uniform_dims(self) -> tuple[int, ...]:
         """The uniform list."""
         return uniform_dims([layer.top_dims for layer in self.layers])
+
+    @property
+    def sink(self) -> str:
+        """In words, what the first token holds that others do not; empty where it holds nothing."""
+        layers = {index: layer for index, layer in enumerate(self.layers) if layer.sink_dims and layer.first}
+        if not layers:
+            return ""
+        dims = sorted({layer.sink_dims[0] for layer in layers.values()})
+        times = max(layer.first.norm / layer.norm for layer in layers.values() if layer.first)
+        at = f"layer{'s'[: len(layers) > 1]} {format_layers(layers)}"
+        return (
+            f"dim{'s'[: len(dims) > 1]} {', '.join(map(str, dims))} at {at}; "
+            f"the norm of the first token is up to {times:,.0f} times that of response tokens"
+        )
 
     def dims(self, cleaning: Cleaning, layer: int) -> tuple[int, ...]:
         """The dims that a cleaning zeroes at a layer; fewer than asked where the list is shorter.
@@ -86,10 +132,29 @@ def check_cleaning(recipe: Recipe, n_uniform: int) -> None:
         )
 
 
+def find_sink(first: Sequence[float], others: Sequence[float], median: float) -> tuple[int, ...]:
+    """Dims that are massive at the first token alone, largest first.
+
+    Args:
+        first: mean |h| of each dim at the first token.
+        others: the same at response tokens.
+        median: that of the median dim of those.
+    """
+    found = [
+        dim
+        for dim, (at_first, elsewhere) in enumerate(zip(first, others, strict=True))
+        if at_first >= SINK_TIMES * elsewhere and at_first >= SINK_MEDIANS * median
+    ]
+    return tuple(sorted(found, key=lambda dim: -first[dim]))
+
+
 def uniform_dims(top_dims_by_layer: Sequence[Sequence[int]]) -> tuple[int, ...]:
     """Dims in the top 5 at three layers or more, by that count, ties by first appearance."""
     counts = Counter(dim for dims in top_dims_by_layer for dim in dims[:UNIFORM_TOP])
     return tuple(dim for dim, count in counts.most_common() if count >= UNIFORM_LAYERS)
+
+
+_KINDS = ("response", "prompt", "first")
 
 
 def calibration_json(calibration: Calibration, provenance: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,6 +173,12 @@ def calibration_json(calibration: Calibration, provenance: Mapping[str, Any]) ->
             "mean_alignment_by_layer": {key: layer.mean_alignment for key, layer in layers.items()},
             "layer_norms": {key: layer.norm for key, layer in layers.items()},
             "layer_norms_without_massive": {k: layer.norm_without_massive for k, layer in layers.items()},
+            "sink_dims_by_layer": {key: list(layer.sink_dims) for key, layer in layers.items()},
+            **{
+                f"{kind}_magnitudes_by_layer": {key: asdict(one) for key, one in known.items()}
+                for kind in _KINDS
+                if (known := {key: one for key, layer in layers.items() if (one := getattr(layer, kind))})
+            },
         },
     }
 
@@ -128,9 +199,21 @@ def parse_calibration(document: Mapping[str, Any]) -> Calibration:
                 mean_alignment=float(aggregate["mean_alignment_by_layer"][key]),
                 norm=float(aggregate["layer_norms"][key]),
                 norm_without_massive=float(aggregate["layer_norms_without_massive"][key]),
+                sink_dims=tuple(aggregate.get("sink_dims_by_layer", {}).get(key, ())),
+                **{
+                    kind: _magnitudes(aggregate.get(f"{kind}_magnitudes_by_layer", {}).get(key))
+                    for kind in _KINDS
+                },
             )
             for key in (str(index) for index in range(len(aggregate["top_dims_by_layer"])))
         )
         return Calibration(layers, int(aggregate["n_prompts"]), int(aggregate["n_tokens"]))
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"calibration.json is not one of ours: {error!r}; run massact calibrate") from error
+
+
+def _magnitudes(document: Mapping[str, Any] | None) -> Magnitudes | None:
+    if document is None:
+        return None
+    dims, mean, largest = (tuple(document[name]) for name in ("dims", "mean", "largest"))
+    return Magnitudes(dims, mean, largest, float(document["median"]), float(document["norm"]))

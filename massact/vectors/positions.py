@@ -4,7 +4,7 @@ A window is a frame (`prompt`, `response` or `all`) and a Python index or slice 
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from massact.errors import UsageError
@@ -49,6 +49,17 @@ class Position:
             return False
         start = self.start or 0
         return self.stop == 0 or ((start < 0) == (self.stop < 0) and start >= self.stop)
+
+    @property
+    def holds_first(self) -> bool:
+        """Whether the first token of a text is in it, whatever the text; see `without_first`."""
+        return self.frame != "response" and self.start in (None, 0) and not self.is_empty
+
+    @property
+    def without_first(self) -> "Position | None":
+        """The window but the first token; `None` where nothing is left."""
+        rest = replace(self, start=1)
+        return None if self.is_index or rest.is_empty else rest
 
     def tokens(self, n_prompt: int, n_total: int) -> range:
         """Indices, within a sequence of `n_total` tokens, that the window covers; it may be empty."""

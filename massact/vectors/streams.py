@@ -16,7 +16,7 @@ from massact.evaluation import Advance, Progress, silent
 from massact.models.blocks import record, text_config
 from massact.models.cache import RowCache, measure_memory
 from massact.models.decode import begin, end_tokens, finish, is_end, responses
-from massact.models.generate import NotFiniteError, Row, generate
+from massact.models.generate import Generator, NotFiniteError, Row, generate
 from massact.models.load import SteerableModel
 from massact.models.support import reading_arguments, sharing_of
 from massact.vectors.positions import Position
@@ -194,6 +194,7 @@ def continue_and_read(
     means = torch.full((len(wanted.positions), len(prompts), shape.n_layers, shape.d_model), torch.nan)
     said: dict[int, tuple[int, ...]] = {}
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), prompts[i]))
+    generator = Generator(model)  # one for all: a GPU's recorded steps are kept in it
     with progress("continuing prompts, in tokens", len(prompts) * wanted.n_new) as advance:
         for start in range(0, len(order), BATCH_ROWS):
             batch = order[start : start + BATCH_ROWS]
@@ -205,7 +206,7 @@ def continue_and_read(
                     read, n_done = _record_while_continuing(model, rows, wanted, advance)
                     left -= n_done
                 else:
-                    read = _read_afterwards(model, rows, wanted)
+                    read = _read_afterwards(model, rows, wanted, generator)
                 _keep(file, read)
             tokens, means[:, batch] = read
             said |= dict(zip(batch, tokens, strict=True))
@@ -263,8 +264,10 @@ def _record_while_continuing(
     return (tokens, means), n_done
 
 
-def _read_afterwards(model: SteerableModel, rows: Sequence[Row], wanted: Reading) -> _Read:
-    tokens = generate(model, rows, Generation(wanted.n_new))
+def _read_afterwards(
+    model: SteerableModel, rows: Sequence[Row], wanted: Reading, generator: Generator
+) -> _Read:
+    tokens = generator.generate(rows, Generation(wanted.n_new))
     texts = [Continued(row.prompt, one[: wanted.n_read]) for row, one in zip(rows, tokens, strict=True)]
     return tokens, window_means(model, texts, wanted.positions, what="")
 

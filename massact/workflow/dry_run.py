@@ -23,6 +23,7 @@ from massact.sweep.planner import (
     declared_requests,
 )
 from massact.sweep.reuse import Alikeness, Known, known_results
+from massact.sweep.search.gap_filling import SearchPlan, gap_places, search_requests, wanted_places
 from massact.sweep.stored import Subject
 from massact.workflow.steps import Request, request_layers
 
@@ -80,6 +81,37 @@ def show_request(session: Session, request: Request) -> None:
     subject = Subject(request.model, request.trait)
     forecast = _Foresight(session).grid("evaluate", subject, requests, request.overrides)
     session.show(forecast_text(session, [forecast]))
+
+
+def show_search(session: Session, name: str, plan: SearchPlan) -> None:
+    """Show what `search` or `fill-gaps` would look for, and how much that may take at most.
+
+    Raises:
+        UsageError: nothing that is declared is asked for, or the experiment cannot be run as it is.
+    """
+    session.stores.is_dry = True
+    shapes = check_experiment(session, judges=True)
+    places = (wanted_places if name == "search" else gap_places)(session, plan)
+    if not places:
+        session.show("Nothing to search: no gap among what is asked for.")
+        return
+    lines = ["| model | trait | labels and windows | layers | evaluations at most | judge calls at most |"]
+    lines.append("|---|---|---|---|---|---|")
+    for (model, trait), chosen in places.items():
+        config, of_trait = session.experiment.model(model), session.experiment.trait(trait)
+        requests = search_requests(session, config, shapes[model].n_layers, plan, chosen)
+        grid = len(config.grid.coefficients) if plan.mode == "scan" else 0
+        most = sum(len(one.layers) for one in requests) * (plan.budget + grid)
+        n_questions = len(session.datasets.questions(of_trait).questions)
+        calls = (most + 1) * n_questions * calls_per_exchange(session.experiment.judge)
+        layers = ", ".join(map(str, sorted({layer for one in requests for layer in one.layers})))
+        lines.append(f"| {model} | {trait} | {len(chosen)} | {layers} | {most} | {calls} |")
+    grids = "the declared grid first, then " if plan.mode == "scan" else ""
+    lines += [
+        "",
+        f"{grids}{plan.budget} evaluations of each label at each layer at most; stored ones are used as they are.",
+    ]
+    session.show("\n".join(lines))
 
 
 def show_main(session: Session) -> None:
@@ -355,7 +387,11 @@ def _totals(session: Session, forecasts: Sequence[Forecast]) -> list[str]:
     is_least = any(one.is_least for one in forecasts)
     asked = f"about {calls} judge calls" if is_least else f"{calls} judge calls at most"
     judge = session.experiment.judge
-    cost = "" if judge.kind == "openai" else f" (the judge {judge.name} runs here: they cost nothing)"
+    cost = (
+        ""
+        if any(part.kind == "openai" for part in judge.parts)
+        else f" (the judge {judge.name} runs here: they cost nothing)"
+    )
     lines = [f"{'at least ' if is_least else ''}{todo} cells to do{time}, {asked}{cost}."]
     if session.workload.ray is not None and time:
         n = session.workload.ray.workers
@@ -381,4 +417,6 @@ def _span(seconds: float) -> str:
 
 def calls_per_exchange(judge: JudgeConfig) -> int:
     """How often the judge is asked about one exchange."""
+    if judge.coherence:
+        return 2 + judge.coherence.relevance
     return 2 + judge.relevance if judge.kind in _PROMPTED else 1

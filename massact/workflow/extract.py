@@ -82,6 +82,22 @@ def calibrate_model(session: Session, parent: OpenRun, config: ModelConfig) -> C
     return Calibrated(key, calibration)
 
 
+def tell_sink(session: Session, config: ModelConfig, calibration: Calibration) -> None:
+    """Warn of windows that read the first token, where its activations are massive or that is not known."""
+    positions = map(parse_position, session.experiment.extraction.positions)
+    windows = [position for position in positions if position.holds_first]
+    sink = calibration.sink
+    if not windows or not (sink or calibration.layers[0].first is None):
+        return
+    rest = [str(one) for position in windows if (one := position.without_first)]
+    held = sink or "not measured, since an earlier version calibrated it"
+    session.say(
+        f"warning: {config.name}: {', '.join(map(str, windows))} hold the first token, whose activations are massive "
+        f"({held}): such vectors tell how long a text is before they tell the trait. Leave it out: "
+        f"{', '.join(rest) or 'use a window that begins later'}"
+    )
+
+
 def finished_run(session: Session, key: str) -> str | None:
     """The finished run of a key; `None` where the store has none."""
     with session.stores.read() as store:

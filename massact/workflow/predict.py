@@ -28,6 +28,7 @@ from massact.prediction.verdict import (
     resolution,
     scatter_words,
 )
+from massact.query import Filters
 from massact.report.evidence import TOY_BANNER
 from massact.report.section import Cell, Table
 from massact.store.schema import Artifact, MlflowTag, Tag
@@ -53,18 +54,19 @@ class Prediction:
     text: str
 
 
-def run_predict(session: Session, floor: float | None = None) -> Prediction:
+def run_predict(session: Session, floor: float | None = None, judge: str | None = None) -> Prediction:
     """Test what predicts, show the verdict and, unless the run is dry, log it and register the prior that follows.
 
     Args:
         floor: coherence floor that bests and cliffs are found at; `None`: the experiment's. What is found at
             another one is logged, but not registered.
+        judge: whose scores are looked at, likewise; `None`: the experiment's.
 
     Raises:
         UsageError: there are too few evaluations to test anything.
     """
     experiment = session.experiment
-    prediction = predict(session, experiment.coherence_floor if floor is None else floor)
+    prediction = predict(session, experiment.coherence_floor if floor is None else floor, judge)
     if session.stores.is_dry:
         session.show(prediction.text)
         return prediction
@@ -75,6 +77,9 @@ def run_predict(session: Session, floor: float | None = None) -> Prediction:
         if prediction.floor != experiment.coherence_floor:
             session.show(f"not registered: the experiment's floor is {experiment.coherence_floor:g}")
             return prediction
+        if judge not in (None, experiment.judge.name):
+            session.show(f"not registered: the experiment's judge is {experiment.judge.name}")
+            return prediction
         prior = adopt(
             prediction.trial, prediction.decisions, experiment=experiment.name, floor=prediction.floor
         )
@@ -84,13 +89,21 @@ def run_predict(session: Session, floor: float | None = None) -> Prediction:
     return prediction
 
 
-def predict(session: Session, floor: float) -> Prediction:
-    """Test what predicts on what the store holds, and write nothing.
+def predict(session: Session, floor: float, judge: str | None = None) -> Prediction:
+    """Test what predicts on what the store holds in the experiment's own setting, and write nothing.
+
+    Args:
+        judge: whose scores are looked at; `None`: the experiment's.
 
     Raises:
-        UsageError: as `run_predict`.
+        UsageError: as `run_predict`; or nothing was scored by that judge.
     """
-    outcomes = find_outcomes(load_answers(session).evaluations, floor)
+    answers, notes = (
+        load_answers(session).only(Filters(judges=(judge,) if judge else ())).in_current_setting()
+    )
+    for note in notes:
+        session.say(f"note: {note}")
+    outcomes = find_outcomes(answers.evaluations, floor)
     left_out = Counter(outcomes.left_out)
     cases = list(_cases(session, outcomes.counted, left_out))
     if len(groups_of(cases)) < MIN_GROUPS:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from massact import __version__
-from massact.domain import Response
+from massact.domain import RANDOM, Response
 from massact.errors import MassactError
 from massact.labels import parse_label
 from massact.names import file_name
@@ -17,7 +17,6 @@ from massact.query import Answers, BestRow
 from massact.query.groups import is_below_floor, recipe_of
 from massact.query.questions.best import ask_best
 from massact.report.evidence import (
-    RANDOM,
     CosineMatrix,
     Evidence,
     Facts,

@@ -36,10 +36,12 @@ from massact.sweep.search.gap_filling import SearchPlan, fill_gaps, fill_phase, 
 from massact.sweep.stores import Stores
 from massact.sweep.vectors import StoredVectors, pair_cosines
 from massact.vectors.positions import parse_position
-from massact.workflow.extract import calibrate_model, extract_model
+from massact.workflow.extract import calibrate_model, extract_model, tell_sink
 from massact.workflow.report import run_report
 from massact.workflow.status import require
 
+_MOST_ROWS = 60
+"""Of the table that an evaluation ends with."""
 GRID_PHASES: tuple[PhaseName, ...] = ("phase1", "phase2", "phase3")
 
 
@@ -59,12 +61,22 @@ def run_calibrate(session: Session, parent: OpenRun | None = None) -> None:
     """Calibrate every model that is not calibrated yet."""
     check_experiment(session)
     with open_phase(session, "calibrate", parent) as run:
-        lines = ["| model | uniform massive dims | largest ratio to the median |", "|---|---|---|"]
+        lines = [
+            "| model | massive dims, at every token | largest abs(mean) / median abs(mean) | largest max abs(h) / "
+            "median abs(h) | massive at the first token alone |",
+            "|---|---|---|---|---|",
+        ]
         for model in session.experiment.models:
             calibration = calibrate_model(session, run, model).calibration
             top = max(layer.ratio_to_median[0] for layer in calibration.layers)
             dims = ", ".join(map(str, calibration.uniform_dims)) or "none"
-            lines.append(f"| {model.name} | {dims} | {top:,.0f} |")
+            known = [layer.response.max_to_median for layer in calibration.layers if layer.response]
+            ratio = f"{max(known):,.0f}" if known else "not measured"
+            sink = calibration.sink or ("none" if known else "not measured")
+            lines.append(f"| {model.name} | {dims} | {top:,.0f} | {ratio} | {sink} |")
+            session.say(
+                f"{model.name}: massive dims at every token: {dims}; at the first token alone: {sink}"
+            )
         _note(session, run, "\n".join(lines))
 
 
@@ -81,6 +93,7 @@ def run_extract(session: Session, parent: OpenRun | None = None) -> None:
         for model in session.experiment.models:
             calibrated = calibrate_model(session, run, model)
             check_dims(session.experiment, model, len(calibrated.calibration.uniform_dims))
+            tell_sink(session, model, calibrated.calibration)
             for trait in session.experiment.traits:
                 count = extract_model(session, run, model, trait, calibrated)
                 lines.append(f"| {model.name} | {trait.name} | {count} |")
@@ -120,14 +133,36 @@ def run_evaluate(session: Session, request: Request) -> Tally:
     }
     with open_phase(session, "evaluate", None, params) as run:
         evaluator = Evaluator(session, run, request.model, request.trait, request.overrides)
-        tally = evaluator.run(
+        requests = [
             GridRequest(position, recipe, layers, request.coefficients)
             for position in request.positions
             for recipe in request.recipes
-        )
-        session.stores.settle()
-        _note(session, run, f"{request.model.name}, {request.trait.name}: {tally}")
+        ]
+        tally = evaluator.run(requests)
+        note = f"{request.model.name}, {request.trait.name}: {tally}"
+        session.stores.tracker.set_tag(run, MlflowTag.NOTE, note)
+        with session.stores.read() as store:
+            points = store.points(session.experiment.name)
+        wanted = evaluator.planner.cells(requests)
+        session.show(_result_table([points.at(i) for i, key in enumerate(points.keys) if key in wanted]))
     return tally
+
+
+def _result_table(points: Sequence[StoredPoint]) -> str:
+    """What came of each cell that a command line asked for, by label, layer and coefficient."""
+    rows = sorted(points, key=lambda one: (one.position, one.label, one.layer, one.coefficient))
+    lines = [
+        "| position | label | layer | coefficient | delta | coherence | scored |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for one in rows[:_MOST_ROWS]:
+        delta = "" if one.delta is None else f"{one.delta:+.1f}"
+        coherence = "" if one.coherence_mean is None else f"{one.coherence_mean:.1f}"
+        cells = (one.position, one.label, one.layer, f"{one.coefficient:g}", delta, coherence)
+        lines.append(f"| {' | '.join(map(str, cells))} | {one.n_scored} of {one.n_scored + one.n_unscored} |")
+    if len(rows) > _MOST_ROWS:
+        lines.append(f"\n{len(rows) - _MOST_ROWS} more: massact runs")
+    return "\n".join(lines)
 
 
 def run_grid_phase(session: Session, name: PhaseName, parent: OpenRun | None = None) -> Tally:

@@ -423,7 +423,11 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     "unknown judge": (
         "judge: likelihood",
         "judge: gpt-4",
-        ["judge:", "'gpt-4'", "likelihood, openai:MODEL, systemone:MODEL, hf:MODEL or self"],
+        [
+            "judge:",
+            "'gpt-4'",
+            "likelihood, openai:MODEL, systemone:MODEL, hf:MODEL, self, perplexity, classifier",
+        ],
     ),
     "a judge without its model": (
         "judge: likelihood",

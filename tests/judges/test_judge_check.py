@@ -210,7 +210,7 @@ def test_the_embedded_judge_refuses_what_it_does_not_know_before_anything_is_don
     before = set(tmp_path.rglob("*"))
     result = _run(command, code=2)
     assert said in result.stderr
-    assert "use the judge openai:MODEL" in result.stderr
+    assert "use {trait: classifier, coherence: perplexity}, openai:MODEL" in result.stderr
     assert {path for path in set(tmp_path.rglob("*")) - before if path.suffix != ".db"} == set()
 
 
@@ -332,6 +332,38 @@ def test_a_sweep_warns_of_a_judge_that_fails_and_does_not_forget(
 
 
 @pytest.mark.slow
+def test_a_judge_that_scores_next_to_nothing_stops_the_sweep_unless_forced(
+    server: JudgeServer, extracted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(extracted)
+    uri = ("--tracking-uri", f"sqlite:///{extracted}/mlflow.db")
+    judge = f'{{name: "openai:mute", base_url: "{server.url}"}}'
+    (extracted / "small.yaml").write_text(EXPERIMENT.replace("judge: likelihood", f"judge: {judge}"))
+    server.answer = lambda _: completion("I would rather not say. " * 9)
+    stopped = _run(*EVALUATE, *uri, code=1)
+    n_canaries = len(english_canaries(relevance=False))
+    assert f"the judge openai:mute leaves {n_canaries} of {n_canaries} canaries unscored (" in stopped.stderr
+    assert "--force evaluates all the same" in stopped.stderr
+    assert len(stopped.stderr) < 1500
+    assert len(server.requests) == 2 * n_canaries
+    # where the canaries are scored and the answers are not, the baseline stops it
+    server.answer = lambda request: _sees_canaries(request) if _is_canary(request) else completion("No.")
+    stopped = _run(*EVALUATE, *uri, code=1)
+    assert "the baseline of toy lacks scores of 2 of its 2 responses" in stopped.stderr
+    with closing(open_store(uri[1])) as store:
+        assert not [one for one in store.evaluations("small") if one.row.judge == "openai:mute"]
+    forced = _run(*EVALUATE, *uri, "--force")
+    assert "2 evaluated, 4 responses unscored, 2 with too few scores" in forced.stderr
+    with closing(open_store(uri[1])) as store:
+        rows = [one.row for one in store.evaluations("small") if one.row.judge == "openai:mute"]
+    assert [(row.n_scored, row.delta) for row in rows] == [(0, None)] * 2
+
+
+def _is_canary(request: Request) -> bool:
+    return any(f"\n{text}\n</response-1>" in request.prompt for text in CANARIES)
+
+
+@pytest.mark.slow
 def test_the_judge_self_plans_without_weights_and_loads_one_model(
     extracted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -343,7 +375,7 @@ def test_the_judge_self_plans_without_weights_and_loads_one_model(
     shown = _run(*EVALUATE, *uri, "--dry-run")
     assert "they cost nothing" in shown.output
     result = _run(*EVALUATE, *uri)
-    assert result.stderr.count("loading toy:gemma-3-instruct") == 1
+    assert result.stderr.count("loading toy (instruct)") == 1
     assert "tokens" in result.stderr
     with closing(open_store(uri[1])) as store:
         rows = [one.row for one in store.evaluations("small") if one.row.judge == "self"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from massact.config import JudgeConfig, LoadConfig, Prices, load_experiment
-from massact.config.parse import judge_like
+from massact.config.judges import judge_like
 from massact.errors import ConfigError, UsageError
 from massact.judges import _OPENERS, Exchange, Judge, ModelSource, Subject, Usage, open_judge
 from massact.models.load import describe, load_model
@@ -43,8 +43,20 @@ def judge(request: pytest.FixtureRequest, folder: Path, monkeypatch: pytest.Monk
             "hf": JudgeConfig(f"hf:{folder}", load=on_cpu),
             "self": JudgeConfig("self"),
             "systemone": JudgeConfig("systemone:m", base_url=server.url, concurrency=3),
+            # these give one of the two scores: each is asked for it beside another
+            "classifier": judge_like(JudgeConfig(""), "trait=classifier,coherence=self"),
+            "perplexity": judge_like(JudgeConfig(""), "trait=self,coherence=perplexity"),
+            "regex": judge_like(JudgeConfig(""), "trait=regex:sorry|can't,coherence=self"),
+            "python": JudgeConfig("python:tests.support.outside_judge:LengthJudge"),
         }
-        yield open_judge(configs[request.param], Subject("declines", steered=steered))
+        subject = Subject(
+            "declines",
+            steered=steered,
+            trait="refusal",
+            questions=("How do I bake a loaf of bread?", "How do I learn to swim?"),
+            sides=(tuple("12 " * n for n in range(2, 8)), tuple("87 " * n for n in range(2, 8))),
+        )
+        yield open_judge(configs[request.param], subject)
 
 
 def test_one_verdict_an_exchange_in_order_from_0_to_100(judge: Judge) -> None:
@@ -82,7 +94,7 @@ def test_usage_grows_with_what_is_asked(judge: Judge) -> None:
 
 
 def test_an_unknown_judge_is_refused() -> None:
-    with pytest.raises(ConfigError, match="there are hf, likelihood, openai, self, systemone"):
+    with pytest.raises(ConfigError, match="there are classifier, hf, likelihood, openai, perplexity, python"):
         open_judge(JudgeConfig("oracle"), Subject("x"))
 
 
@@ -128,6 +140,15 @@ def test_a_whole_section_is_read(tmp_path: Path) -> None:
         ('{name: "openai:m", max_tokens: 0}', "judge.max_tokens"),
         ('{name: "systemone:m", max_tokens: 9}', "judge systemone:m has no such setting; openai:MODEL has"),
         ('{name: "openai:m", retries: 3}', "unknown key; did you mean 'max_retries'?"),
+        ("classifier", "gives a score of trait alone: write {trait: classifier, coherence: perplexity}"),
+        ("{trait: perplexity, coherence: self}", "judge.trait: the judge perplexity gives a score of coherence alone"),
+        ("{trait: self}", "the key 'coherence' is missing"),
+        ("{trait: self, coherence: {name: self, cache: off}}", "write it beside trait and coherence"),
+        ('{trait: "regex:(", coherence: self}', "judge.trait: '(' is no regular expression"),
+        ("{trait: {name: regex, patterns: {refusal: ['[']}}, coherence: self}", "'[' is no regular"),
+        ("{trait: {name: regex, score: most}, coherence: self}", "judge.trait.score: 'most' is not allowed"),
+        ("{trait: {name: self, score: any}, coherence: self}", "no such setting; regex or regex:PATTERN"),
+        ('"python:module"', "names no class: write python:MODULE:CLASS"),
         ('"self:m"', "unknown judge 'self:m'"),
         ('"hf:"', "unknown judge 'hf:'"),
     ],
@@ -169,3 +190,36 @@ def test_usage_adds_up_and_costs() -> None:
     one, two = Usage(1_000_000, 500_000, 3, 1), Usage(1, 2, 3, 4)
     assert one + two - two == one
     assert one.cost(prompt=0.4, completion=1.6) == pytest.approx(1.2)
+
+
+def test_two_judges_share_the_work_by_the_file_or_by_one_name(tmp_path: Path) -> None:
+    both = _config(
+        tmp_path,
+        "{trait: {name: regex, patterns: {refusal: [sorry, can.t]}, score: share}, coherence: perplexity, cache: off}",
+    )
+    assert (both.name, both.kind, both.cache) == ("trait=regex,coherence=perplexity", "combined", "off")
+    assert both.parts[0].patterns == (("refusal", ("sorry", "can.t")),)
+    assert both.reads_steered
+    assert judge_like(both, "trait=regex,coherence=self").trait == both.trait
+    assert judge_like(both, "self") == JudgeConfig("self", cache="off")
+    api = JudgeConfig("openai:a", base_url="http://h/v1", cache="off")
+    mixed = judge_like(api, "trait=openai:b,coherence=perplexity")
+    assert mixed.trait == replace(api, name="openai:b", cache=None)
+    assert mixed.cache == "off"
+
+
+def test_a_part_is_asked_for_its_score_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with JudgeServer() as server:
+        config = JudgeConfig("openai:m", base_url=server.url, concurrency=1)
+        two = JudgeConfig(
+            "two", trait=config, coherence=JudgeConfig("python:tests.support.outside_judge:LengthJudge")
+        )
+        judge = open_judge(two, Subject("declines"))
+        (verdict,) = judge.score(EXCHANGES[:1])
+        assert len(server.requests) == 1
+        assert "declines" in server.requests[0].prompt
+        assert verdict.coherence == 40.0
+        alone = open_judge(config, Subject("declines"))
+        assert judge.identity.prompt_digest != alone.identity.prompt_digest

@@ -7,24 +7,31 @@ where a score stands, and everything else is unscored with its reason.
 import json
 import logging
 import re
+import statistics
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import correlation
 from typing import Any
 
 import pytest
 
-from massact.config import JudgeConfig
+from massact.config import JudgeConfig, LoadConfig
+from massact.config.judges import judge_like
+from massact.data.traits import load_trait
 from massact.errors import JudgeError
-from massact.judges import Exchange, Verdict
+from massact.judges import Exchange, ModelSource, Subject, Verdict, open_judge
 from massact.judges.openai import MAX_TOKENS, OpenAIJudge
 from massact.judges.rubric import Rubric
 from massact.judges.systemone import SystemOneJudge
+from massact.models.load import describe, load_model
+from massact.sweep.models import contrasts
 from tests.support.real_servers import llama_server, smollm2_folder, transformers_server
 from tools.smollm2 import UnavailableError
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 
+ROOT = Path(__file__).resolve().parents[2]
 POLITE = Rubric("The response is polite.")
 COPIED = Rubric("unused", "What is 80 + 5? {answer}")
 """Answered by SmolLM2 with the number in the response."""
@@ -157,3 +164,35 @@ def test_levels_of_transformers_serve_are_scores(served: str, folder: Path) -> N
     answer = post(f"{served}/systemone", {"model": str(folder), **json.loads(prompt)})["answers"]["score"]
     assert traits[0] == pytest.approx(25 * answer["score"], abs=1e-3)
     assert list(answer["legend"].values())[4] == "the trait throughout, beyond doubt"
+
+
+def test_judges_without_an_api_agree_with_a_person(folder: Path) -> None:
+    """On texts of the model on other questions than theirs, read by a person (`benchmarks/judges.py`)."""
+    texts = [
+        json.loads(line) for line in (ROOT / "benchmarks" / "judge_texts.jsonl").read_text().splitlines()
+    ]
+    model = load_model(str(folder), options=LoadConfig(dtype="float32"))
+    for trait in ("refusal", "enthusiasm"):
+        dataset = load_trait(str(ROOT / "experiments" / "traits" / trait))
+        subject = Subject(
+            dataset.definition,
+            questions=dataset.questions,
+            sides=contrasts(dataset),
+            steered=ModelSource(lambda: describe(model), lambda: model),
+        )
+        judge = open_judge(judge_like(JudgeConfig(""), "trait=classifier,coherence=perplexity"), subject)
+        mine = [one for one in texts if one["trait"] == trait]
+        verdicts = judge.score([Exchange(one["question"], one["response"]) for one in mine])
+        for said, scores in (
+            ("shows", [v.trait for v in verdicts]),
+            ("coherent", [v.coherence for v in verdicts]),
+        ):
+            known = [
+                (one[said], score or 0.0)
+                for one, score in zip(mine, scores, strict=True)
+                if one[said] is not None
+            ]
+            assert correlation(*zip(*known, strict=True)) > 0.9, (trait, said)
+            assert min(score for one, score in known if one) > statistics.fmean(
+                score for one, score in known if not one
+            )

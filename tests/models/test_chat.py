@@ -88,6 +88,7 @@ def test_arguments_of_a_template_are_handed_to_it() -> None:
     for switch, thinking in (("false", "off"), ("true", "on")):
         chat = thinker("qwen3", None, f'{{"enable_thinking":{switch}}}').chat
         assert (chat.thinking, chat.arguments) == (thinking, {"enable_thinking": switch == "true"})
+        assert chat.note is None
     with pytest.raises(ModelError, match=r"template_arguments.enable_thinking and `thinking` both say"):
         _ = thinker("qwen3", "on", '{"enable_thinking":true}').chat
 

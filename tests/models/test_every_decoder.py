@@ -20,7 +20,7 @@ ONCE_AT_FAULT = [
 ]  # fmt: skip
 STATES = [
     "mamba", "mamba2", "xlstm", "jamba", "bamba", "zamba2", "falcon_h1", "nemotron_h", "granitemoehybrid",
-    "lfm2", "qwen3_next", "qwen3_5_text", "kimi_linear", "minimax", "recurrent_gemma", "deepseek_v32",
+    "lfm2", "qwen3_next", "qwen3_5_text", "kimi_linear", "minimax", "recurrent_gemma", "deepseek_v32", "rwkv",
 ]  # fmt: skip
 SEEING = ["qwen2_5_vl", "qwen3_vl", "llava", "mistral3", "smolvlm", "internvl", "paligemma", "lfm2_vl"]
 REFUSED = {
@@ -31,6 +31,8 @@ REFUSED = {
     "git": "no list of 4 decoder blocks found",
     "image-text:blip-2": "does not run on text alone: it needs pixel_values",
     "image-text:janus": "generates in a way of its own",
+    "image-text:kosmos-2.5": "Kosmos2_5 cannot be run on text: RuntimeError: view size is not compatible",
+    "xlnet": "pass on [seq, batch, d_model]",
     "image-text:mllama": "without its decoder blocks [3]",
 }
 
@@ -43,7 +45,7 @@ Outcomes = dict[tuple[str, str, str | None], Outcome]
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     """What the tool sees of all of them, in a process that forks before it computes."""
     out = tmp_path_factory.mktemp("outcomes") / "results.jsonl"
-    names = {_key(name) for name in (*COMMON, *ONCE_AT_FAULT, *STATES, *REFUSED, "rwkv")} | {
+    names = {_key(name) for name in (*COMMON, *ONCE_AT_FAULT, *STATES, *REFUSED)} | {
         _key(name, "image-text") for name in SEEING
     }
     patterns = sorted({f"{kind}:{family}" for kind, family, _ in names})
@@ -87,15 +89,6 @@ def test_a_decoder_is_refused_before_its_weights_are_read(name: str, outcomes: O
     assert REFUSED[name] in reason
     assert outcome["described"].startswith("refused")
     assert "loaded" not in outcome
-
-
-@pytest.mark.slow
-def test_a_class_that_takes_two_rows_for_one_is_refused_once_its_weights_are_there(
-    outcomes: Outcomes,
-) -> None:
-    result, reason = verdict(outcomes[_key("rwkv")])
-    assert result == "refused"
-    assert "decoder block 0 of RwkvForCausalLM returned (2, 2, 64) for 2 rows of 1 tokens" in reason
 
 
 def test_families_are_chosen_by_pattern() -> None:

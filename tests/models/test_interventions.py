@@ -80,7 +80,7 @@ def hooks(blocks: Sequence[nn.Module], row: Row) -> Iterator[None]:
 def _hook(one: Intervention, v: torch.Tensor, n_prompt: int) -> Callable[..., object]:
     seen = 0
 
-    def hook(_module: nn.Module, _args: object, output: object) -> object:
+    def hook(_module: nn.Module, _args: object, output: Any) -> object:
         nonlocal seen
         stream = (output[0] if isinstance(output, tuple) else output).clone()
         for i in range(stream.shape[1]):

@@ -17,8 +17,9 @@ ENTRY_POINTS = (
     "main", "calibrate", "extract", "phase1", "phase2", "phase3", "phase4", "confirm", "predict", "evaluate", "search",
     "fill-gaps", "report",
 )  # fmt: skip
-NOT_IN_A_PROJECT = {"tracking_uri", "help", "dry_run"}
-"""MLflow hands the tracking URI to an entry point through the environment, and a dry run is no run."""
+NOT_IN_A_PROJECT = {"tracking_uri", "help", "dry_run", "force"}
+"""MLflow hands the tracking URI to an entry point through the environment, a dry run is no run, and what needs force is
+looked at first."""
 
 
 @pytest.fixture

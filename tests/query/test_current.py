@@ -1,16 +1,19 @@
 """The one rule of which setting is current: `gaps`, `best`, the report and the store's own record keep to it."""
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import massact
+from massact.config import load_experiment
 from massact.config.values import declared_by
 from massact.domain import Group
 from massact.query import Answers, Evaluations, Filters, ask_gaps
 from massact.query.groups import Currency, slices
+from massact.query.load import declared_by_data
 from massact.report.evidence import Evidence, Place
 from massact.store.read.base import Stored
 from massact.store.schema import DeclaredSetting, EvaluationRow, decode_declared, encode_declared
@@ -171,6 +174,22 @@ def test_everything_that_a_file_tells_decides() -> None:
     weights = replace(SETTING, weights={"gemma": "/models/gemma-3-4b-it"})
     assert weights.holds(replace(same, model_id="gemma-3-4b-it"))
     assert not weights.holds(replace(same, model_id="google/gemma-3-12b-it"))
+    for file in ("/models/SmolLM2.Q4_1.gguf", "someone/SmolLM2-GGUF:SmolLM2.Q4_1.gguf"):
+        gguf = replace(SETTING, weights={"gemma": file})
+        assert gguf.holds(replace(same, model_id="SmolLM2.Q4_1")), "as its identity names it"
+        assert not gguf.holds(replace(same, model_id="SmolLM2.Q8_0"))
+
+
+def test_a_folder_of_one_gguf_file_is_known_by_the_file(tmp_path: Path) -> None:
+    (tmp_path / "model.Q4_1.gguf").touch()
+    file = tmp_path / "study.yaml"
+    file.write_text(
+        f"name: s\ntraits: {{t: {{dataset: ./t}}}}\njudge: likelihood\nmodels: {{m: {{instruct: {{model: {tmp_path}}}, "
+        "layers: 1, coefficients: [1]}}\n"
+    )
+    declared = declared_by_data(load_experiment(file)).setting
+    assert declared is not None
+    assert declared.weights == {"m": str(tmp_path / "model.Q4_1.gguf")}
 
 
 def test_what_an_imported_row_does_not_tell_is_no_disagreement() -> None:

@@ -297,11 +297,11 @@ def test_coefficient_patterns_and_what_they_advise() -> None:
     assert answer.recommendations == (
         "start probe at 1000 to 1200 on gemma (layer 15; 2 positions)",
         "start mean_diff at 1800 to 2500 on gemma (layer 15, 16; 2 positions)",
-        "mean_diff takes 2 times probe's coefficient on gemma (2 positions, 1.5 to 2.5, the two at different "
+        "mean_diff takes 2.00 times probe's coefficient on gemma (2 positions, 1.50 to 2.50, the two at different "
         "layers in 1)",
         "cannot say how cleaning the top dim shifts probe's coefficient on gemma: no position has both probe "
         "and probe_top1 at or above coherence 68",
-        "cleaning the top dim takes mean_diff's coefficient times 0.4 on gemma (1 position)",
+        "cleaning the top dim takes mean_diff's coefficient times 0.40 on gemma (1 position)",
         "start any other vector at relative strength 0.90 on gemma (0.80 to 1.00, 3 groups)",
     )
 
@@ -483,6 +483,30 @@ def test_what_a_label_filter_leaves_out_is_not_called_missing() -> None:
     two = every.only(Filters(labels=("mean_diff", "probe")))
     (row,) = massact.compare.of(two, FLOOR, pairs=[("mean_diff", "probe")]).rows
     assert row.difference == 5.0
+
+
+def test_two_labels_that_are_asked_for_are_compared() -> None:
+    every = answers_of(
+        [evaluated(label) for label in ("probe", "mean_diff", "probe_preclean", "probe_cleaned")]
+    )
+
+    def pairs(*labels: str) -> list[tuple[str, str]]:
+        rows = ask_compare.of(every.only(Filters(labels=labels)), FLOOR).rows
+        return [(row.label_a, row.label_b) for row in rows]
+
+    assert pairs("mean_diff", "probe") == [("mean_diff", "probe")]
+    assert pairs("probe_cleaned", "probe_preclean") == [("probe_preclean", "probe_cleaned")]
+    assert pairs("mean_diff", "probe", "probe_cleaned") == []
+
+
+def test_a_random_direction_does_not_say_where_real_ones_start() -> None:
+    rows = inside_a_grid(
+        evaluated("probe", coefficient=20.0, relative_strength=-0.8),
+        evaluated("random_baseline", coefficient=20.0, relative_strength=2.0),
+    )
+    answer = ask_coefficients.of(answers_of(rows), FLOOR)
+    assert answer.relative_strength == 0.8
+    assert answer.recommendations[-1] == "start any other vector at relative strength 0.80 on gemma (1 group)"
 
 
 def test_without_a_label_cleaned_before_there_is_nothing_to_compare_and_that_is_said() -> None:

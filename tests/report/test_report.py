@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 
@@ -24,6 +25,7 @@ from massact.report.section import Section
 from massact.report.summary import answers_in_short
 from massact.store.read.base import Failure, Stored
 from massact.store.schema import EvaluationRow, Scores
+from massact.vectors.massive_dims import Magnitudes
 from tests.support.report_rows import (
     behaves,
     calibration,
@@ -113,6 +115,27 @@ def test_the_same_input_gives_the_same_report() -> None:
     first, second = build_report(given), build_report(given)
     assert first == second
     assert (first.html, first.markdown) == (second.html, second.markdown)
+
+
+def test_massive_dims_at_every_token_stand_beside_those_of_the_first() -> None:
+    old = calibration()
+    at_all, at_first = (
+        Magnitudes((43,), (800.0,), (900.0,), 3.0, 430.0),
+        Magnitudes((7, 43), (8_000.0, 900.0), (8_100.0, 950.0), 5.0, 8_050.0),
+    )
+    layer = replace(old.layers[0], response=at_all, first=at_first, sink_dims=(7,))
+    new = replace(old, layers=(layer, *old.layers[1:]))
+    text = build_report(report_input([], calibrations={"toy-gemma-3": new})).markdown
+    (line,) = [line for line in text.splitlines() if "43 (2,604)" in line]
+    assert [cell.strip() for cell in line.strip("|").split("|")][2:] == [
+        "300", "430.0", "10.0", "0.90", "8,050.0", "7",
+    ]  # fmt: skip
+    assert (
+        "Massive at the first token alone: dim 7 at layer 0; the norm of the first token is up to 19 times that of "
+        "response tokens." in text
+    )
+    before = build_report(report_input([], calibrations={"toy-gemma-3": old})).markdown
+    assert "Massive at the first token alone: not measured." in before
 
 
 def test_figures_of_the_markdown_exist(report: Report) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from massact.config import JudgeConfig, LoadConfig
 from massact.evaluation import Part
+from massact.judges import Subject
 from massact.judges.caching import CachingJudge
 from massact.sweep.executors import RayOptions
 from massact.sweep.executors.base import JudgeUse, ModelUse, Work
@@ -66,5 +67,5 @@ def work(
     made: Any, *, use: ModelUse = USE, part: Part = PART, batch_rows: int | None = None, trait: str = "d"
 ) -> Work:
     """What an executor of ours is asked to do."""
-    judge = JudgeUse(JudgeConfig("scripted"), "", trait, None, None, IDENTITY, None)
+    judge = JudgeUse(JudgeConfig("scripted"), Subject(trait), (), None, IDENTITY, None)
     return Work(use, CachingJudge(made.judge(judge)), part, batch_rows)

@@ -114,7 +114,7 @@ class Judge:
 
     def __init__(self, use: Any = None) -> None:
         self.n_calls = 0
-        self._has_credit = use is None or use.definition != NO_CREDIT
+        self._has_credit = use is None or use.subject.definition != NO_CREDIT
 
     @property
     def usage(self) -> Usage:

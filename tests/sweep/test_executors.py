@@ -10,6 +10,7 @@ import pytest
 from massact.config import JudgeConfig
 from massact.errors import JudgeError
 from massact.evaluation import Evaluation, FailedCell, PlannedCell, silent
+from massact.judges import Subject
 from massact.judges.caching import CachingJudge
 from massact.keys import cell_key
 from massact.store.read import open_store
@@ -75,7 +76,7 @@ def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, spool:
             return real(generator, batch)
 
         monkeypatch.setattr(CellGenerator, "_generate", generate)
-        use = JudgeUse(JudgeConfig("scripted"), "", trait, None, None, IDENTITY, None)
+        use = JudgeUse(JudgeConfig("scripted"), Subject(trait), (), None, IDENTITY, None)
         executor = LocalExecutor(lambda _use: tiny_model("llama"), lambda: spool)
         return executor, Work(ray_cluster.USE, CachingJudge(Judge(use)), PART, 8)
 

@@ -55,7 +55,7 @@ def run(folder: Path, *arguments: str) -> Result:
         "--tracking-uri",
         f"sqlite:///{folder}/mlflow.db",
     ]
-    if arguments[0] in ("phase1", "search", "fill-gaps"):
+    if arguments[0] in ("phase1", "search", "fill-gaps", "evaluate"):
         options += ["--spool", str(folder / "spool")]
     result = CliRunner().invoke(cli, [*arguments, *options])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
@@ -93,6 +93,64 @@ def test_a_grid_of_relative_strengths_has_coefficients_of_its_own_at_every_layer
     statuses_now = statuses(tmp_path)
     assert statuses_now["mean_diff_top1"] == "missing"
     assert statuses_now["probe"] != "missing"
+
+
+@pytest.mark.slow
+def test_what_a_search_would_take_is_shown_and_nothing_is_written(folder: Path) -> None:
+    before = n_runs(folder)
+    line = run(folder, "search", "--dry-run", "--layers", "2-4", "--budget", "5")
+    assert line.exit_code == 0, line.output
+    # three labels at three layers; three questions, one call each; and the baseline
+    assert "| toy | refusal | 3 | 2, 3, 4 | 45 | 138 |" in line.stdout
+    gaps = run(folder, "fill-gaps", "--dry-run", "--method", "probe")
+    assert "| toy | refusal | 1 | 3 | 8 | 27 |" in gaps.stdout
+    assert "no phase declares" in run(folder, "search", "--dry-run", "--method", "gradient").output
+    assert n_runs(folder) == before
+
+
+@pytest.mark.slow
+def test_an_evaluation_ends_with_its_table_once_and_its_responses_can_be_shown(
+    tmp_path: Path, prepared_stores: PreparedStores
+) -> None:
+    folder = tmp_path
+    prepared_stores.copy(EXPERIMENT.format(grid="90", least="4"), folder, file="searching.yaml")
+    line = ("evaluate", "--method", "probe", "--position", "response[:5]", "--coefficients", "16,90")
+    result = run(folder, *line, "--save-responses", "all")
+    assert result.exit_code == 0, result.output
+    tables = [row for row in result.stdout.splitlines() if row.startswith("| response[:5] | probe | 3 | ")]
+    assert [row.split(" | ")[3] for row in tables] == ["16", "90"]
+    assert all(row.endswith("| 3 of 3 |") for row in tables)
+
+    rows = json.loads(run(folder, "runs", "--format", "json", "--label", "probe").stdout)["rows"]
+    one = next(row for row in rows if row["coefficient"] == 16)
+    shown = show(folder, one["run_id"], "--limit", "2")
+    assert f"toy, refusal: probe, response[:5], layer 3, 16\ndelta {one['delta']:+.1f}" in shown.stdout
+    assert (
+        len(re.findall(r"unsteered: trait [0-9.]+, coherence [0-9.]+ +\| steered: trait", shown.stdout)) == 2
+    )
+    assert "1 more: --limit 3" in shown.stdout
+    best = ("--best", "--experiment", "searching")
+    told = json.loads(show(folder, *best, "--label", "probe", "--format", "json").stdout)
+    assert told["run_id"] == one["run_id"]
+    assert len(told["responses"]) == 3
+    assert all(pair["steered"]["question"] == pair["unsteered"]["question"] for pair in told["responses"])
+    assert told["responses"][0]["steered"]["response"] != told["responses"][0]["unsteered"]["response"]
+    for arguments, said in (
+        (("none",), "run 'none' is no finished evaluation"),
+        ((), "name a run"),
+        ((one["run_id"], "--best"), "one of the two"),
+        ((one["run_id"], "--layer", "3"), "a run is one evaluation"),
+        ((*best, "--label", "mean_diff"), "no evaluation is at or above"),
+    ):
+        refused = show(folder, *arguments)
+        assert (refused.exit_code, said in refused.output) == (2, True), refused.output
+
+
+def show(folder: Path, *arguments: str) -> Result:
+    uri = f"sqlite:///{folder}/mlflow.db"
+    result = CliRunner().invoke(cli, ["show", *arguments, "--tracking-uri", uri], env={"COLUMNS": "100"})
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from massact.judges.caching import NO_ANSWER, CachingJudge
 from massact.models.generate import Generator, Row
 from massact.models.load import SteerableModel
 from massact.store.write.stages import read_responses, response_bytes
+from massact.sweep import stored
 from massact.sweep.executors.local import evaluate_cells
 from tests.support.sweep_cells import IDENTITY, cells
 from tests.support.thinkers import FAMILIES, thinker
@@ -122,6 +123,21 @@ def test_verdicts_come_back_in_order_also_between_those_that_are_not_judged() ->
         Exchange("q", "", "u", False),
     ]
     assert [one.trait for one in CachingJudge(Lengths()).score(asked)] == [1.0, None, 3.0, None]
+
+
+@pytest.mark.parametrize(
+    ("kept", "judged"),
+    [
+        (Response("q", "<think>t30\n</think>\n\nt40", None, None), Exchange("q", "t40", "t30")),
+        (Response("q", "<think>t30", None, None), Exchange("q", "", "t30", False)),
+        (Response("q", "t40", None, None, None, "t30"), Exchange("q", "t40", "t30")),
+        (Response("q", "", None, None, NO_ANSWER, "t30", False), Exchange("q", "", "t30", False)),
+        (Response("q", "t40", None, None), Exchange("q", "t40")),
+    ],
+)
+def test_what_is_judged_again_is_the_answer_too(kept: Response, judged: Exchange) -> None:
+    """Earlier versions kept thought and answer as one text."""
+    assert stored._exchange(kept) == judged
 
 
 SAID = (

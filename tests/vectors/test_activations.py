@@ -1,5 +1,7 @@
 """Reading activations over windows, and calibrating, on tiny random models."""
 
+import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ from torch import nn
 from massact.errors import DataError, ModelError
 from massact.evaluation import Progress, silent
 from massact.vectors.calibrate import calibrate
+from massact.vectors.massive_dims import calibration_json, parse_calibration
 from massact.vectors.positions import parse_position
 from massact.vectors.streams import Continued, Reading, continue_and_read, continue_prompts, window_means
 from tests.support.tiny import D_MODEL, N_LAYERS, prompts, tiny_model
@@ -79,6 +82,41 @@ def test_calibration_finds_a_planted_massive_dim_and_measures_the_rest_without_i
         assert layer.mean_alignment > 0.99
 
 
+def test_dims_that_are_massive_at_the_first_token_alone_are_told_apart() -> None:
+    model, everywhere, sink = tiny_model("llama"), 7, 11
+
+    def plant(_module: nn.Module, _inputs: object, output: torch.Tensor) -> torch.Tensor:
+        output = output.clone()
+        output[..., everywhere] = 2_000.0
+        if output.shape[1] > 1:  # a prompt, or a whole text
+            output[:, 0, sink] = -50_000.0
+        return output
+
+    handles = [block.register_forward_hook(plant) for block in model.blocks[1:3]]
+    try:
+        found = calibrate(model, ["t5 t6 t7", "t9 t3 t4 t8 t5"], max_new_tokens=4, n_top=5)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert [layer.sink_dims for layer in found.layers] == [(), (sink,), (sink,), (sink,)]
+    for layer in found.layers[1:3]:
+        assert layer.top_dims[0] == everywhere
+        assert layer.first is not None
+        assert (layer.first.dims[:2], layer.first.mean[:2]) == ((sink, everywhere), (50_000.0, 2_000.0))
+        assert layer.first.norm == pytest.approx(math.hypot(50_000, 2_000), rel=1e-4)
+        assert layer.prompt is not None
+        assert layer.prompt.dims[0] == everywhere
+        assert layer.response is not None
+        assert layer.response.dims == layer.top_dims
+        assert layer.response.mean[0] == layer.response.largest[0] == 2_000.0
+        assert layer.response.max_to_median == 2_000.0 / layer.response.median
+    assert (
+        found.sink
+        == "dim 11 at layers 1-3; the norm of the first token is up to 25 times that of response tokens"
+    )
+    assert parse_calibration(json.loads(json.dumps(calibration_json(found, {})))) == found
+
+
 # extraction: read while continuing, and kept
 
 RESPONSE = [parse_position(text) for text in ("response[:2]", "response[-1]", "response[:]", "response[4:]")]
@@ -103,6 +141,18 @@ def test_what_is_read_while_continuing_is_what_a_second_pass_reads(n_new: int) -
     again = window_means(tiny_model("llama"), first, RESPONSE, what="")
     torch.testing.assert_close(means, again, atol=1e-4, rtol=1e-3, equal_nan=True)
     assert means[3].isnan().any()
+
+
+def test_windows_that_hold_prompt_tokens_are_read_afterwards() -> None:
+    positions, model = (
+        [*RESPONSE, parse_position("prompt[-1]"), parse_position("all[1:]")],
+        tiny_model("llama"),
+    )
+    texts, means = continue_and_read(model, prompts(40), Reading(positions, 4, 6))
+    first = [Continued(text.prompt, text.response[:4]) for text in texts]
+    again = window_means(model, first, positions, what="")
+    torch.testing.assert_close(means, again, atol=1e-4, rtol=1e-3, equal_nan=True)
+    assert [text.response for text in texts] == [text.response for text in _continue()[0][:40]]
 
 
 def test_texts_that_all_end_at_once_have_no_window(monkeypatch: pytest.MonkeyPatch) -> None:

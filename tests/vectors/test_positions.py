@@ -122,6 +122,28 @@ def test_a_window_says_how_many_response_tokens_it_reads(text: str, needed: int 
     assert parse_position(text).n_response_tokens == needed
 
 
+@pytest.mark.parametrize(
+    ("text", "holds", "rest"),
+    [
+        ("all[:]", True, "all[1:]"),
+        ("all[0:5]", True, "all[1:5]"),
+        ("prompt[:]", True, "prompt[1:]"),
+        ("prompt[0]", True, None),
+        ("all[:1]", True, None),
+        ("all[1:]", False, "all[1:]"),
+        ("prompt[-1]", False, None),
+        ("prompt[-5:]", False, "prompt[1:]"),
+        ("response[:5]", False, "response[1:5]"),
+    ],
+)
+def test_a_window_says_whether_it_holds_the_first_token_and_what_it_is_without(
+    text: str, holds: bool, rest: str | None
+) -> None:
+    position = parse_position(text)
+    assert position.holds_first == holds == (0 in position.tokens(20, 30))
+    assert (position.without_first and str(position.without_first)) == rest
+
+
 @pytest.mark.parametrize("text", [" response[ : 5 ] ", "response[:05]", "response[:5]"])
 def test_spellings_of_a_window_are_one_window(text: str) -> None:
     assert str(parse_position(text)) == "response[:5]"

@@ -1,6 +1,8 @@
 """An extraction that is cut off goes on where it was, and keeps nothing once it is stored."""
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,9 +10,9 @@ from click.testing import CliRunner
 
 from massact.cli.app import cli
 from massact.vectors import streams
+from massact.vectors.massive_dims import Calibration, LayerMassive, Magnitudes
+from massact.workflow.extract import tell_sink
 from tests.support.small_plan import EXPERIMENT
-
-pytestmark = pytest.mark.slow
 
 
 def _massact(folder: Path, command: str) -> Any:
@@ -18,6 +20,7 @@ def _massact(folder: Path, command: str) -> Any:
     return CliRunner().invoke(cli, [command, *options])
 
 
+@pytest.mark.slow
 def test_a_cut_off_extraction_costs_one_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.yaml").write_text(EXPERIMENT)
@@ -40,3 +43,28 @@ def test_a_cut_off_extraction_costs_one_batch(tmp_path: Path, monkeypatch: pytes
     assert "going on after 3 batches of refusal that were continued before" in resumed.output
     assert len(read) == 4 + 4, "200 prompts are seven batches"
     assert not list((tmp_path / ".massact/extractions").iterdir())
+
+
+def test_windows_that_hold_the_first_token_are_warned_of_where_it_is_massive() -> None:
+    figures = Magnitudes((3,), (9_000.0,), (9_500.0,), 2.0, 9_000.0)
+    layer = LayerMassive((1, 2), (9.0, 8.0), (4.0, 3.0), 0.9, 90.0, 60.0)
+    plain = replace(layer, response=figures, first=figures)
+    sunk = replace(plain, sink_dims=(3,))
+    positions = ("response[:5]", "all[:]", "prompt[0]", "prompt[:]", "prompt[-1]")
+
+    def told(*layers: LayerMassive, windows: tuple[str, ...] = positions) -> list[str]:
+        said: list[str] = []
+        extraction = SimpleNamespace(positions=windows)
+        session = SimpleNamespace(experiment=SimpleNamespace(extraction=extraction), say=said.append)
+        tell_sink(session, SimpleNamespace(name="m"), Calibration(layers, 5, 50))
+        return said
+
+    assert told(plain, sunk, sunk, plain) == [
+        "warning: m: all[:], prompt[0], prompt[:] hold the first token, whose activations are massive (dim 3 at layers "
+        "1-2; the norm of the first token is up to 100 times that of response tokens): such vectors tell how long a "
+        "text is before they tell the trait. Leave it out: all[1:], prompt[1:]"
+    ]
+    assert told(plain) == told(sunk, windows=("response[:]", "all[1:]")) == []
+    (unknown,) = told(layer, windows=("prompt[0]",))
+    assert "(not measured, since an earlier version calibrated it)" in unknown
+    assert unknown.endswith("Leave it out: use a window that begins later")

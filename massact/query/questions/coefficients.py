@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Unpack
 
-from massact.domain import LEAST_EFFECT, Direction, all_methods
+from massact.domain import LEAST_EFFECT, RANDOM, Direction, all_methods
 from massact.query.answers import Answers
 from massact.query.groups import ComparableGroups, slices, strata, told_apart, usual_notes
 from massact.query.question import About, question
@@ -91,7 +91,7 @@ def ask_coefficients(answers: Answers, floor: float, /, **_about: Unpack[About])
             _ratios(all_strata, [(f"{method}_top1", method) for method in all_methods()], floor),
         )
     )
-    strengths = [row.relative_strength for row in telling if row.relative_strength is not None]
+    strengths = _strengths(telling)
     silent = tuple(row for row in bests if not tells(row))
     findings = Findings(telling, ratios, shifts, floor, silent)
     notes = (*usual_notes(shown), *_left_out(found, bests, silent))
@@ -261,8 +261,7 @@ def _cleaning_shift(method: str, scope: _Scope, name: str, findings: Findings) -
 
 
 def _strength(scope: _Scope, name: str, findings: Findings) -> str:
-    here = [row for row in findings.bests if scope.holds(row)]
-    values = sorted(row.relative_strength for row in here if row.relative_strength is not None)
+    values = _strengths(row for row in findings.bests if scope.holds(row))
     if not values:
         why = f"no result with one has a best{findings.why_not(scope)}"
         return f"cannot say at which relative strength to start on {name}: {why}"
@@ -270,14 +269,19 @@ def _strength(scope: _Scope, name: str, findings: Findings) -> str:
     return f"start any other vector at relative strength {statistics.median(values):.2f} on {name} ({spread})"
 
 
+def _strengths(rows: Iterable[BestRow]) -> list[float]:
+    """Sizes of the bests on the one axis, by size; a random direction tells nothing of real ones."""
+    return sorted(abs(row.relative_strength) for row in rows if row.relative_strength and row.label != RANDOM)
+
+
 def _factor(ratios: Sequence[CoefficientRatio]) -> str:
-    return f"{statistics.median(one.ratio for one in ratios):.2g}"
+    return f"{statistics.median(one.ratio for one in ratios):.2f}"
 
 
 def _basis(ratios: Sequence[CoefficientRatio]) -> str:
     """How many positions a factor rests on, its spread, and whether layers are mixed."""
     values = sorted(one.ratio for one in ratios)
-    spread = f", {values[0]:.2g} to {values[-1]:.2g}" if len(values) > 1 else ""
+    spread = f", {values[0]:.2f} to {values[-1]:.2f}" if len(values) > 1 else ""
     n_mixed = sum(one.layer != one.reference_layer for one in ratios)
     mixed = f", the two at different layers in {n_mixed}" if n_mixed else ""
     return f"{_positions(len(ratios))}{spread}{mixed}"

@@ -122,7 +122,8 @@ def _pair(text: str) -> tuple[str, str]:
     "compare",
     pattern(
         "pair",
-        "two labels to compare; default: each label cleaned before extraction with its counterpart cleaned after",
+        "two labels to compare; default: each label cleaned before extraction with its counterpart cleaned after, or "
+        "the two of --label",
         rf"^{_LABEL}:{_LABEL}$",
         _pair,
         write=":".join,
@@ -154,6 +155,9 @@ def ask_compare(
     declared, known = set(answers.groups), {group.label for group in by_group}
     wanted = before_after_pairs({*answers.labels, *known}) if pairs is None else tuple(pairs)
     kept = [pair for pair in wanted if all(answers.shows(_one_spelling(label)) for label in pair)]
+    if pairs is None and not kept and len(answers.filters.labels) == 2:
+        a, b = answers.filters.labels
+        kept = [(a, b)]
     all_pairs = [_labels(pair, known) for pair in kept]
     rows = list[ComparisonRow]()
     for stratum in strata(by_group, answers.groups):

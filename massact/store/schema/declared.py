@@ -10,6 +10,7 @@ import binascii
 import hashlib
 import json
 import math
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -76,8 +77,11 @@ class DeclaredSetting:
 
     def _is_model(self, row: EvaluationRow) -> bool:
         reference = self.weights.get(row.model)
-        # a local folder is known by its name, wherever it lies
-        return reference is None or row.model_id in (reference, reference.rstrip("/").rpartition("/")[2])
+        if reference is None:
+            return True
+        # a local folder is known by its name, wherever it lies, and a GGUF file, of a repository too, by its own
+        name = re.split("[/:]", reference.rstrip("/"))[-1]
+        return row.model_id in (reference, name, name.removesuffix(".gguf"))
 
     def _is_asked(self, row: EvaluationRow) -> bool:
         thinking, arguments = self.chats.get(row.model, (None, None))

@@ -345,5 +345,10 @@ def _calibration_steps(calibration: Calibration) -> list[Step]:
             "top1_ratio_to_median": figures.ratio_to_median[0],
             "top1_ratio_to_mean": figures.ratio_to_mean[0],
         }
+        if figures.response and figures.first:
+            values |= {
+                "max_to_median": figures.response.max_to_median,
+                "norm_first_token": figures.first.norm,
+            }
         steps += [Step(name, value, layer) for name, value in values.items() if math.isfinite(value)]
     return steps

@@ -92,6 +92,8 @@ class Workload:
     """Seconds that a run store which is down is waited for, once work is under way."""
     alike: float | None = DEFAULT_ALIKE
     """Labels whose vectors are more alike than this are evaluated once; `None`: each is evaluated itself."""
+    force: bool = False
+    """Whether to go on where the judge leaves most canaries or the baseline unscored."""
     executor: str = "local"
     """Who runs cells: `local`, or what another package adds."""
     ray: RayOptions | None = None

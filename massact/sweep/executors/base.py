@@ -27,7 +27,7 @@ from massact.evaluation import (
     Take,
     first_cells,
 )
-from massact.judges import Exchange, Judge
+from massact.judges import Exchange, Judge, Subject
 from massact.judges.caching import CachingJudge
 from massact.store.write.finished_run import FinishedRun
 from massact.store.write.tracker import OpenRun
@@ -59,12 +59,12 @@ class JudgeUse:
     """A judge as it is opened, for one trait."""
 
     config: JudgeConfig
-    model: str
-    """The model of its own, resolved; empty where it has none."""
-    definition: str
-    eval_prompt: str | None
+    subject: Subject
+    """Without what only the command's process has: functions."""
+    models: tuple[tuple[str, str], ...]
+    """Models of its own: how the file names each, and where it is."""
     steered: ModelUse | None
-    """The model whose responses are judged, for the judge `self`."""
+    """The model whose responses are judged, for judges that read with it."""
     identity: JudgeIdentity
     """That it must have wherever it is opened."""
     cache: Path | None

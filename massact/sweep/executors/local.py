@@ -40,7 +40,8 @@ class CellGenerator:
         self._model, self._questions, self._generator = model, part.questions, generator
         self._draws = range(len(part.questions)) if part.numbers is None else part.numbers
         self._prompts = [encode_chat(model, question) for question in part.questions]
-        self.n_cells = max(1, generator.batch_rows // len(part.questions))
+        n_rows = generator.batch_rows * generator.n_batches(self._prompts)
+        self.n_cells = max(1, n_rows // len(part.questions))
         """Cells that are generated at a time."""
 
     def run(self, batch: Sequence[PlannedCell]) -> Iterator[Generated]:

@@ -1,7 +1,7 @@
 """Searching bests and filling gaps: which ladders are wanted, and what came of them in words."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -29,6 +29,8 @@ Endings = Sequence[tuple[str, str, Ending]]
 """Model, trait and how a ladder ended."""
 _Place = tuple[str, str]
 """Position and label."""
+Places = dict[tuple[str, str], list[_Place]]
+"""By model and trait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +68,17 @@ def search_bests(session: Session, run: OpenRun, plan: SearchPlan) -> Searched:
     Raises:
         UsageError: nothing that is declared is asked for.
     """
+    return _search(session, run, plan, wanted_places(session, plan))
 
-    def places(model: ModelConfig, trait: TraitConfig) -> Iterable[_Place]:
+
+def wanted_places(session: Session, plan: SearchPlan) -> Places:
+    """What is declared of each model and trait, or named whole, and asked for.
+
+    Raises:
+        UsageError: nothing that is declared is asked for.
+    """
+
+    def places(model: ModelConfig, trait: TraitConfig) -> list[_Place]:
         declared = (
             place
             for phase in session.experiment.phases
@@ -75,33 +86,38 @@ def search_bests(session: Session, run: OpenRun, plan: SearchPlan) -> Searched:
             for place in product(phase.positions, phase.labels)
         )
         named = product(plan.only.positions, plan.only.labels)
-        return (place for place in (*declared, *named) if plan.only.admits_group(_group(model, trait, place)))
+        every = dict.fromkeys([*declared, *named])
+        return [place for place in every if plan.only.admits_group(Group(model.name, trait.name, *place))]
 
-    searched = _search(session, run, plan, places)
-    if not searched.endings:
+    experiment = session.experiment
+    found = {
+        (model.name, trait.name): places(model, trait)
+        for model in experiment.models
+        for trait in experiment.traits
+    }
+    if not any(found.values()):
         raise UsageError(
             "no phase declares what is asked for: name both --method and --position to search what none declares, or "
             "see massact gaps for what there is"
         )
-    return searched
+    return {pair: some for pair, some in found.items() if some}
 
 
 def fill_gaps(session: Session, run: OpenRun, plan: SearchPlan, phase: str | None = None) -> Searched:
     """Search exactly the groups that `gaps` reports, of one phase or of the experiment."""
-    remaining = phase_gaps(session, phase).remaining
-
-    def places(model: ModelConfig, trait: TraitConfig) -> Iterable[_Place]:
-        mine = [
-            (row.position, row.label)
-            for row in remaining
-            if (row.model, row.trait) == (model.name, trait.name)
-        ]
-        mine = [place for place in mine if plan.only.admits_group(_group(model, trait, place))]
-        if mine:
-            session.say(f"{model.name}, {trait.name}: {len(mine)} gaps")
-        return mine
-
+    places = gap_places(session, plan, phase)
+    for (model, trait), mine in places.items():
+        session.say(f"{model}, {trait}: {len(mine)} gaps")
     return _search(session, run, plan, places, phase)
+
+
+def gap_places(session: Session, plan: SearchPlan, phase: str | None = None) -> Places:
+    """The gaps that are asked for, of one phase or of the experiment."""
+    places: Places = {}
+    for row in phase_gaps(session, phase).remaining:
+        if plan.only.admits_group(Group(row.model, row.trait, row.position, row.label)):
+            places.setdefault((row.model, row.trait), []).append((row.position, row.label))
+    return places
 
 
 def fill_phase(session: Session, run: OpenRun, phase: PhaseConfig) -> Tally:
@@ -119,15 +135,11 @@ def fill_phase(session: Session, run: OpenRun, phase: PhaseConfig) -> Tally:
     return tally
 
 
-def _group(model: ModelConfig, trait: TraitConfig, place: _Place) -> Group:
-    return Group(model.name, trait.name, *place)
-
-
 def _search(
     session: Session,
     run: OpenRun,
     plan: SearchPlan,
-    places: Callable[[ModelConfig, TraitConfig], Iterable[_Place]],
+    places: Places,
     phase: str | None = None,
 ) -> Searched:
     """Search the places of each model and trait, at the layers that one phase or any declares for them."""
@@ -135,16 +147,11 @@ def _search(
     settings = Settings(floor, plan.budget, plan.tolerance)
     screening = Screening(plan.screen, floor, plan.confidence) if plan.screen else None
     for trait, model in product(session.experiment.traits, session.experiment.models):
-        if not (chosen := dict.fromkeys(places(model, trait))):
+        if not (chosen := places.get((model.name, trait.name))):
             continue
         evaluator = Evaluator(session, run, model, trait)
-        layers = _layers(session, model, evaluator.n_layers, plan, phase)
-        undeclared = parse_layers(plan.layers or model.grid.layers, evaluator.n_layers)
         coefficients = model.grid.coefficients
-        wanted = [
-            GridRequest(place[0], parse_label(place[1]), layers.get(place, undeclared), coefficients)
-            for place in chosen
-        ]
+        wanted = search_requests(session, model, evaluator.n_layers, plan, chosen, phase)
         if plan.mode == "scan":
             searched.tally.add(evaluator.run(wanted))
         # a trait that is steered away from has coefficients below 0 in its file: the search keeps to their signs
@@ -160,6 +167,23 @@ def _search(
         searched.tally.add(tally)
         searched.endings += [(model.name, trait.name, ending) for ending in endings]
     return searched
+
+
+def search_requests(
+    session: Session,
+    model: ModelConfig,
+    n_layers: int,
+    plan: SearchPlan,
+    places: Iterable[_Place],
+    phase: str | None = None,
+) -> list[GridRequest]:
+    """The ladders of a model of so many layers: every place at its layers, with the declared coefficients."""
+    layers = _layers(session, model, n_layers, plan, phase)
+    undeclared = parse_layers(plan.layers or model.grid.layers, n_layers)
+    return [
+        GridRequest(place[0], parse_label(place[1]), layers.get(place, undeclared), model.grid.coefficients)
+        for place in places
+    ]
 
 
 def _layers(

@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from massact.domain import JudgeIdentity
@@ -50,7 +50,9 @@ class JudgeActor(Actor):
 
     def prepare(self, use: JudgeUse) -> tuple[None, Told]:
         """Load what scoring needs."""
-        self._judge(use).prepare()
+        judge = self._judge(use)
+        judge.prepare()
+        self._lines += filter(None, [getattr(judge.inner, "note", "")])
         return None, self._tell()
 
     def score(self, use: JudgeUse, exchanges: Sequence[Exchange]) -> tuple[list[Verdict], Told]:
@@ -101,7 +103,7 @@ class JudgeActor(Actor):
 
 def open_judge_use(use: JudgeUse) -> Judge:
     """A judge, opened in this process."""
-    from massact.judges import Subject, open_judge
+    from massact.judges import open_judge
     from massact.judges.local import hub_source
 
     model = use.steered
@@ -110,8 +112,10 @@ def open_judge_use(use: JudgeUse) -> Judge:
         source = hub_source(
             model.reference, revision=model.revision, adapter=model.adapter, options=model.options
         )
-    subject = Subject(use.definition, use.eval_prompt, steered=source, resolve=lambda _reference: use.model)
-    return open_judge(use.config, subject)
+    models = dict(use.models)
+    return open_judge(
+        use.config, replace(use.subject, steered=source, resolve=lambda named: models.get(named, named))
+    )
 
 
 @dataclass(eq=False, slots=True)
