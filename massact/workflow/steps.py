@@ -171,9 +171,9 @@ def run_grid_phase(session: Session, name: PhaseName, parent: OpenRun | None = N
     Raises:
         MissingPrerequisiteError: calibration or extraction is missing; says which and how to get it.
     """
+    phase = session.experiment.phase(name)
     check_experiment(session, judges=True)
     _require(session, name)
-    phase = session.experiment.phase(name)
     with open_phase(session, name, parent) as run:
         tally = fill_phase(session, run, phase)
         cosines = pair_cosines(session, load_answers(session, name)) if name == "phase2" else {}
@@ -214,6 +214,8 @@ def run_phases(session: Session, parent: OpenRun) -> Tally:
     run_extract(session, parent)
     tally = Tally()
     declared = {phase.name for phase in session.experiment.phases}
+    if not declared:
+        session.say("no phase is declared: massact evaluate and massact search evaluate what they are told")
     for name in (one for one in GRID_PHASES if one in declared):
         tally.add(run_grid_phase(session, name, parent))
     run_patterns(session, parent)
