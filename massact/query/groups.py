@@ -139,6 +139,12 @@ def recipe_of(label: str) -> Recipe | None:
         return None
 
 
+def is_just_added(label: str) -> bool:
+    """Whether a label's vector is added to all tokens of one layer, so that its strength compares with others'."""
+    recipe = recipe_of(label)
+    return recipe is None or recipe == recipe.of_vector
+
+
 def is_at_floor(point: AnyPoint, floor: float) -> bool:
     """Whether a point is coherent; one without a coherence is not."""
     return point.coherence_mean is not None and point.coherence_mean >= floor

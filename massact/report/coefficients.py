@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from massact.domain import LEAST_EFFECT, RANDOM
 from massact.query import BestRow, CoefficientRatio
+from massact.query.groups import is_just_added
 from massact.query.questions.coefficients import tells
 from massact.query.rows import AnyPoint
 from massact.report import style
@@ -79,7 +80,7 @@ def _spread(name: str, rows: Sequence[BestRow]) -> Spread:
     known = [
         (abs(row.coefficient), abs(row.relative_strength))
         for row in rows
-        if row.coefficient and row.relative_strength
+        if row.coefficient and row.relative_strength and is_just_added(row.label)
     ]
     sizes, strengths = [size for size, _ in known], [strength for _, strength in known]
     median = statistics.median(strengths) if strengths else None
@@ -197,8 +198,8 @@ class RelativeStrength:
             "alpha": 0.85,
         }
         for row in effective_bests(evidence):
-            if row.relative_strength is not None and row.method in methods:
-                column = axes[:, methods.index(row.method)]
+            if row.relative_strength is not None and (method := style.method_of(row.label)) in methods:
+                column = axes[:, methods.index(method)]
                 for panel, height in zip(column, (row.delta, row.coherence_mean), strict=True):
                     look = {**looks[row.model], **edge, "linestyle": ""}
                     panel.plot(abs(row.relative_strength), height, **look)
@@ -225,7 +226,8 @@ class RelativeStrength:
         words = []
         rows = sorted(effective_bests(self.evidence), key=lambda row: row.model)
         for model, some in groupby(rows, key=lambda row: row.model):
-            strengths = [abs(row.relative_strength) for row in some if row.relative_strength]
+            added = [row for row in some if is_just_added(row.label)]
+            strengths = [abs(row.relative_strength) for row in added if row.relative_strength]
             if strengths:
                 between = f"between {min(strengths):.2f} and {max(strengths):.2f}"
                 median = f"median {statistics.median(strengths):.2f}"

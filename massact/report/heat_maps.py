@@ -241,7 +241,7 @@ def _ticks(panel: "Axes", grid: HeatGrid) -> None:
     panel.set_xlim(-0.5, len(grid.columns) - 0.5)
     panel.set_ylim(-0.5, len(grid.layers) - 0.5)
     panel.grid(visible=False)
-    panel.set_title(grid.label)
+    panel.set_title(style.broken(grid.label))
     step = max(1, math.ceil(len(grid.columns) / 8))
     panel.set_xticks(range(0, len(grid.columns), step), [f"{c:g}" for c in grid.columns[::step]])
     step = max(1, math.ceil(len(grid.layers) / 12))
@@ -350,7 +350,7 @@ class ByWindow:
                 labels = [label for label in pair.labels if style.method_of(label) == method]
                 drawn.update(label for label in labels if self._bests(pair, label))
                 self._panel(panel, pair, sorted(labels, key=style.legend_order))
-                panel.set_title(f"{pair.model}: {method}")
+                panel.set_title(f"{pair.model}: {style.broken(method)}")
             row[0].set_ylabel("best delta at the floor")
         style.legend_below(figure, style.label_entries(drawn, with_marker=True), 5)
         return figure

@@ -5,6 +5,7 @@ functions: the tables need none of it.
 """
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -113,6 +114,11 @@ def method_of(label: str) -> str:
     """The method of a label, and how it steers; one that this version does not know stands for itself."""
     recipe = recipe_of(label)
     return recipe.method + format_steering(recipe) if recipe else label
+
+
+def broken(label: str) -> str:
+    """A label as a title: how it steers stands in lines of its own, which fit over a narrow panel."""
+    return re.sub(r"(?=[+@])", "\n", label)
 
 
 def legend_order(label: str) -> tuple[int, bool, bool, int]:

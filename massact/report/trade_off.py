@@ -181,7 +181,7 @@ class AgainstCoherence:
         for row, (place, lines) in zip(axes, self.data.items(), strict=True):
             for panel, method in zip(row, methods, strict=True):
                 self._panel(panel, place, [label for label in lines if style.method_of(label) == method])
-                panel.set_title(f"{place.position}: {method}")
+                panel.set_title(f"{place.position}: {style.broken(method)}")
             row[0].set_ylabel("delta (points)")
         for panel in axes[-1]:
             panel.set_xlabel("coherence")
@@ -242,7 +242,7 @@ def two_rows(methods: Sequence[str], floor: float) -> "tuple[Drawing, Any]":
     axes[0, 0].set_ylabel("delta (trait, points)")
     axes[1, 0].set_ylabel("coherence")
     for column, method in enumerate(methods):
-        axes[0, column].set_title(method)
+        axes[0, column].set_title(style.broken(method))
         axes[0, column].axhline(0, color=style.QUIET, linewidth=0.8, zorder=1)
         axes[1, column].set_ylim(-4, 105)
         style.floor_line(axes[1, column], floor, with_name=column == 0)

@@ -9,8 +9,9 @@ from click.testing import CliRunner
 from mlflow import MlflowClient
 
 from massact.cli.app import cli
+from massact.doctor.artifacts import digest_in
 from massact.keys import cell_key, read_cell
-from massact.store.schema import Tag
+from massact.store.schema import Artifact, Tag
 
 EXPERIMENT = """\
 name: steered
@@ -63,7 +64,7 @@ def test_labels_that_steer_in_other_ways_are_evaluated_asked_about_and_checked(
         (LABELS[1], "ablate", 1, "all"),
         (LABELS[2], "rotate", 2, "response[:3]"),
     }
-    pair = json.loads(run("compare", "--pair", "mean_diff,mean_diff+ablate", "--format", "json"))["rows"]
+    pair = json.loads(run("compare", "--pair", "mean_diff:mean_diff+ablate", "--format", "json"))["rows"]
     assert [one["same_vector"] for one in pair] == [None]  # it is one vector, steered in two ways
     assert "healthy" in run("doctor")
 
@@ -77,6 +78,16 @@ def test_labels_that_steer_in_other_ways_are_evaluated_asked_about_and_checked(
     assert "relative_strength" not in runs[LABELS[1]].data.metrics  # a share is no length
     cell = read_cell(runs[LABELS[2]].data.tags[Tag.CELL])
     assert cell_key(cell) in run("runs", "--format", "json")
+
+    vector = Path(runs[LABELS[2]].info.artifact_uri.removeprefix("file://"), Artifact.VECTOR)
+    digest = digest_in(vector.read_bytes())
+    vector.unlink()
+    assert "rebuilt from the vectors of extraction" in run("doctor", "--fix")
+    assert (
+        digest_in(vector.read_bytes())
+        == digest
+        == json.loads(runs[LABELS[2]].data.tags[Tag.ROW])["vector_digest"]
+    )
 
     refused = run("vectors", "export", "--run", runs[LABELS[1]].info.run_id, "--output", "v.pt", code=2)
     assert "a vector that is added to all tokens of one layer" in refused

@@ -499,10 +499,11 @@ def test_two_labels_that_are_asked_for_are_compared() -> None:
     assert pairs("mean_diff", "probe", "probe_cleaned") == []
 
 
-def test_a_random_direction_does_not_say_where_real_ones_start() -> None:
+@pytest.mark.parametrize("other", ["random_baseline", "probe+clamp", "probe+3layers", "probe@response"])
+def test_a_random_direction_and_other_steering_do_not_say_where_real_ones_start(other: str) -> None:
     rows = inside_a_grid(
         evaluated("probe", coefficient=20.0, relative_strength=-0.8),
-        evaluated("random_baseline", coefficient=20.0, relative_strength=2.0),
+        evaluated(other, coefficient=20.0, relative_strength=2.0),
     )
     answer = ask_coefficients.of(answers_of(rows), FLOOR)
     assert answer.relative_strength == 0.8

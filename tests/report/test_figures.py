@@ -107,3 +107,17 @@ def test_labels_of_one_method_look_different() -> None:
               "probe_preclean", "probe_preclean_u2", "probe_preclean_la2", "probe_postclean_la2"]  # fmt: skip
     looks = {(style.colour, style.dashes) for style in map(style.label_style, labels)}
     assert len(looks) == len(labels)
+
+
+def test_what_steers_otherwise_has_a_panel_of_its_own_beside_its_method() -> None:
+    labels = [
+        "random_baseline",
+        "probe",
+        "mean_diff_top1@prompt[-1]+response",
+        "mean_diff",
+        "mean_diff_top1+ablate",
+    ]
+    methods = style.methods_of(labels)
+    assert methods == ["mean_diff", "mean_diff+ablate", "mean_diff@prompt[-1]+response", "probe"]
+    assert style.methods_of(labels, with_random=True) == [*methods, "random_baseline"]
+    assert style.broken(methods[2]) == "mean_diff\n@prompt[-1]\n+response"

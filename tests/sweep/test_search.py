@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from massact.labels import parse_label
+from massact.prediction.prior import RelativeStrengthPrior, VectorFacts
 from massact.store.schema import Points, point_of
 from massact.sweep.search import Done, Ladder, Observation, Settings, Try, next_steps
-from massact.sweep.search.rounds import LadderKey, LadderSearch
+from massact.sweep.search.rounds import UNKNOWN_SPREAD, LadderKey, LadderSearch, expect
 from tests.support.store_fixtures import evaluated, evaluation_row
 
 FLOOR = 68.0
@@ -194,3 +196,13 @@ def test_a_delta_against_another_baseline_than_the_stores_steers_nothing() -> No
     searching = LadderSearch(session, evaluator, SETTINGS, None)  # type: ignore[arg-type]
     (seen,) = searching._observed({key: replace(ladder(), key=key)}, now).values()
     assert [(one.coefficient, one.gain) for one in seen.observations] == [(8.0, 20.0)]
+
+
+def test_a_prior_expects_nothing_of_what_is_not_just_added_to_all_tokens_of_one_layer() -> None:
+    prior, facts = RelativeStrengthPrior(), VectorFacts(unit_strength=0.01, norm=900.0)
+    assert expect(prior, facts, parse_label("probe_top1")) == prior.expect(facts)
+    for label in ("probe+clamp", "probe+3layers", "probe@response"):
+        guess = expect(prior, facts, parse_label(label))
+        assert (guess.cliff, guess.spread, guess.source) == (900.0, UNKNOWN_SPREAD, "full activation norm")
+    assert expect(prior, facts, parse_label("probe+ablate")).best == 1.0
+    assert expect(prior, facts, parse_label("probe+rotate")).best == 30.0

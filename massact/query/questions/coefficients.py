@@ -7,7 +7,7 @@ from typing import ClassVar, Unpack
 
 from massact.domain import LEAST_EFFECT, RANDOM, Direction, all_methods
 from massact.query.answers import Answers
-from massact.query.groups import ComparableGroups, slices, strata, told_apart, usual_notes
+from massact.query.groups import ComparableGroups, is_just_added, slices, strata, told_apart, usual_notes
 from massact.query.question import About, question
 from massact.query.questions.best import BestRow, best_row
 from massact.query.rows import Answer, AnswerTable, Column, PlaceRow, Point, with_differences
@@ -271,7 +271,8 @@ def _strength(scope: _Scope, name: str, findings: Findings) -> str:
 
 def _strengths(rows: Iterable[BestRow]) -> list[float]:
     """Sizes of the bests on the one axis, by size; a random direction tells nothing of real ones."""
-    return sorted(abs(row.relative_strength) for row in rows if row.relative_strength and row.label != RANDOM)
+    some = (row for row in rows if row.label != RANDOM and is_just_added(row.label))
+    return sorted(abs(row.relative_strength) for row in some if row.relative_strength)
 
 
 def _factor(ratios: Sequence[CoefficientRatio]) -> str:

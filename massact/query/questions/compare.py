@@ -1,5 +1,6 @@
 """Pairs of labels side by side: the best of each, their difference, and whether they are one vector."""
 
+import re
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
@@ -107,11 +108,14 @@ class ComparisonRow(PlaceRow):
     """Of the baseline that deltas are taken against, 0 to 100."""
 
 
+_LABEL = r"(?:[^:\[\]\u0000]|\[[^\[\]\u0000]*\])+"
+
+
 def _pair(text: str) -> tuple[str, str]:
-    a, colon, b = text.partition(":")
-    if not (a and colon and b) or ":" in b:
+    labels = re.split(r":(?![^\[]*\])", text)  # not the colon of probe@response[:5]
+    if len(labels) != 2 or not all(labels):
         raise ValueError("is not two labels: write A:B, such as probe_preclean:probe_cleaned")
-    return a, b
+    return labels[0], labels[1]
 
 
 @question(
@@ -120,7 +124,7 @@ def _pair(text: str) -> tuple[str, str]:
         "pair",
         "two labels to compare; default: each label cleaned before extraction with its counterpart cleaned after, or "
         "the two of --label",
-        r"^[^:\u0000]+:[^:\u0000]+$",
+        rf"^{_LABEL}:{_LABEL}$",
         _pair,
         write=":".join,
         is_repeated=True,
