@@ -58,7 +58,7 @@ def worker(folder: Path) -> Iterator[Worker]:
 
 def said(folder: Path) -> str:
     """What the commands wrote, its end."""
-    return (folder / "output.txt").read_text(encoding="utf-8")[-3000:]
+    return (folder / "output.txt").read_text(encoding="utf-8")[-30_000:]
 
 
 @dataclass(frozen=True)
