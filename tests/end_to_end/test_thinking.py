@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -28,6 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, toy = tmp_path_factory.mktemp("thinker"), resolve("toy:gemma-3-instruct")
     tokenizer = AutoTokenizer.from_pretrained(toy)
     tokenizer.add_tokens(["<think>", "</think>"])
+    torch.manual_seed(0)  # of the embeddings of the new tokens
     model = AutoModelForCausalLM.from_pretrained(toy)
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     tokenizer.chat_template = tokenizer.chat_template.removesuffix("{% endif %}") + ENDING

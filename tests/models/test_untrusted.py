@@ -178,7 +178,10 @@ def test_nothing_in_the_package_unpickles_or_evaluates() -> None:
         f"{path.relative_to(ROOT)}:{node.lineno} {ast.unparse(node.func)}"
         for path in sorted((ROOT / "massact").rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in banned
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in banned
+        # of plain tensors alone; tests/vectors/test_imported.py shows that nothing of a file runs
+        and "weights_only=True" not in [f"{one.arg}={ast.unparse(one.value)}" for one in node.keywords]
     ]
     assert not found
 
