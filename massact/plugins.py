@@ -40,7 +40,7 @@ def load_plugin(kind: str, name: str) -> Any:
     (point,) = points
     try:
         loaded = point.load()
-    except Exception as error:  # whatever the package does at its import
+    except (Exception, SystemExit) as error:  # whatever the package does at its import
         raise PluginError(
             f"{name!r} of {group} cannot be loaded from {point.value} of {_package(point)}: "
             f"{type(error).__name__}: {error}; mend or uninstall that package"

@@ -1,5 +1,7 @@
 """`massact init`: from nothing to an experiment file and the folders of its traits."""
 
+import shlex
+
 import click
 
 from massact.data.new import new_files, write_new
@@ -34,4 +36,4 @@ def init(name: str, traits: tuple[str, ...], model: str) -> None:
     begun = (
         "replace the example lines of each trait, then: " if traits else "name your traits' folders, then: "
     )
-    click.echo(f"{begun}massact main --experiment {file} --dry-run", err=True)
+    click.echo(f"{begun}massact main --experiment {shlex.quote(str(file))} --dry-run", err=True)

@@ -279,7 +279,7 @@ class Section:
             if key not in self._known:
                 near = difflib.get_close_matches(key, self._known, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else "."
-                raise entry.error(f"unknown key{hint} Allowed here: {', '.join(self._known)}")
+                raise entry.error(f"unknown key{hint} Allowed here: {', '.join(dict.fromkeys(self._known))}")
 
         all_of(partial(refuse, *one) for one in self._entries.items())
 

@@ -3,14 +3,16 @@
 import hashlib
 import inspect
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from massact.config import JudgeConfig
 from massact.domain import JudgeIdentity
-from massact.errors import ConfigError
+from massact.errors import ConfigError, JudgeError, MassactError
 from massact.judges import Exchange, Judge, Subject, Usage, Verdict
 from massact.keys import digest
 from massact.plugins import load_plugin
@@ -50,16 +52,57 @@ class OutsideJudge:
     def prepare(self) -> None:
         prepare = getattr(self._inner, "prepare", None)
         if prepare is not None:
-            prepare()
+            _run(self.identity.id, prepare)
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
+        """A verdict each; what is no score from 0 to 100 leaves a response unscored.
+
+        Raises:
+            JudgeError: its code raises, or gives something else than a verdict each.
+        """
         self._n_scored += len(exchanges)
-        return list(self._inner.score(exchanges))
+        verdicts = _run(self.identity.id, lambda: list(self._inner.score(exchanges)))
+        if len(verdicts) != len(exchanges) or not all(isinstance(one, Verdict) for one in verdicts):
+            kinds = ", ".join(sorted({type(one).__name__ for one in verdicts})) or "nothing"
+            raise JudgeError(
+                f"the judge {self.identity.id} gave {len(verdicts)} ({kinds}) for {len(exchanges)} exchanges: "
+                "score(exchanges) must give a massact.judges.Verdict each, in their order"
+            )
+        return [_checked(one) for one in verdicts]
+
+
+def _run(name: str, call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except MassactError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever code of somebody else does
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        raise JudgeError(
+            f"the judge {name} failed: {type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
+        ) from error
+
+
+def _checked(verdict: Verdict) -> Verdict:
+    given = (verdict.trait, verdict.coherence)
+    wrong = [one for one in given if one is not None and not (isinstance(one, Real) and 0 <= one <= 100)]
+    if wrong:
+        reason = f"the judge gave {', '.join(map(repr, wrong))}: no score from 0 to 100"
+        return Verdict(None, None, reason)
+    trait, coherence = (None if one is None else float(one) for one in given)
+    return Verdict(trait, coherence, verdict.reason or ("the judge gave no score" if None in given else None))
 
 
 def completed(made_by: Callable[..., Any], config: JudgeConfig, subject: Subject) -> Judge:
-    """A judge that a function or class `(config, subject) -> judge` makes, with what it lacks."""
-    judge: Judge = made_by(config, subject)
+    """A judge that a function or class `(config, subject) -> judge` makes, with what it lacks.
+
+    Raises:
+        ConfigError: it is no such thing.
+        JudgeError: its code raises.
+    """
+    if not callable(made_by):
+        raise ConfigError(f"the judge {config.name} is no class: write python:MODULE:CLASS")
+    judge: Judge = _run(config.name, lambda: made_by(config, subject))
     return judge if hasattr(judge, "identity") else OutsideJudge(judge, made_by, config, subject)
 
 
@@ -79,7 +122,7 @@ def open_python_judge(config: JudgeConfig, subject: Subject) -> Judge:
         sys.path.append(subject.folder)
     try:
         made_by = getattr(import_module(module), name)
-    except Exception as error:  # whatever the module does at its import
+    except (Exception, SystemExit) as error:  # whatever the module does at its import
         raise ConfigError(
             f"the judge {config.name} cannot be loaded: {type(error).__name__}: {error}; write "
             "python:MODULE:CLASS, with a module that is installed or lies beside the experiment file"

@@ -20,8 +20,8 @@ Status = Literal["ok", "below_floor", "missing", "failed"]
 nothing that counts was evaluated, or too few of its responses have scores; `failed`: nor that, and a run failed."""
 MOST_ROWS = 60
 """Rows of an HTML table; a notebook that shows thousands is slow."""
-_LENGTH = 24
-"""Characters of a differing value that are printed in full."""
+_LENGTH = 39
+"""Characters of a differing value that are printed in full: names of two judges are, commits and digests are not."""
 
 RowT_co = TypeVar("RowT_co", covariant=True)
 

@@ -86,14 +86,21 @@ def lm_eval_bytes(one: SteeringVector, hookpoint: str = HOOKPOINT) -> bytes:
 
     Args:
         hookpoint: the block's name within `model.base_model`, with `{layer}` for its number.
+
+    Raises:
+        UsageError: the number has no place in the name.
     """
+    if "{layer}" not in hookpoint:
+        raise UsageError(
+            f"--hookpoint {hookpoint!r} has no place for the layer: write {HOOKPOINT!r} or the like"
+        )
     action = {
         "steering_vector": one.added.clone(),
         "steering_coefficient": 1.0,
         "action": "add",
         "bias": None,
     }
-    return torch_bytes({hookpoint.format(layer=one.layer): {**action, "head_index": None}})
+    return torch_bytes({hookpoint.replace("{layer}", str(one.layer)): {**action, "head_index": None}})
 
 
 def torch_bytes(value: Any) -> bytes:

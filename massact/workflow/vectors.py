@@ -5,7 +5,7 @@ from pathlib import Path
 
 from massact.addresses import write_whole
 from massact.api import question
-from massact.errors import UsageError
+from massact.errors import StoreError, UsageError
 from massact.names import shown
 from massact.query.answers import Filters
 from massact.query.questions.best import BestRow
@@ -67,7 +67,14 @@ def read_vector(run_id: str, tracking_uri: str) -> SteeringVector:
             )
         (run,) = source.finished_runs([run_id], tags=())
         n_layers = _n_layers(store, row)
-    vector = read_tensor(fetch_from(run.artifact_uri, Artifact.VECTOR, tracking_uri=tracking_uri), "vector")
+    try:
+        vector = read_tensor(
+            fetch_from(run.artifact_uri, Artifact.VECTOR, tracking_uri=tracking_uri), "vector"
+        )
+    except StoreError as error:
+        raise StoreError(
+            f"{error}; name another run with --run: massact doctor tells whether this one's vector can be made again"
+        ) from error
     told = {name: getattr(row, name) for name in _FACTS}
     facts = {name: value for name, value in told.items() if value is not None}
     return SteeringVector(vector.float() * row.coefficient, row.layer, n_layers, {**facts, "run_id": run_id})

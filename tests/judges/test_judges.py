@@ -143,6 +143,7 @@ def test_a_whole_section_is_read(tmp_path: Path) -> None:
         ("classifier", "gives a score of trait alone: write {trait: classifier, coherence: perplexity}"),
         ("{trait: perplexity, coherence: self}", "judge.trait: the judge perplexity gives a score of coherence alone"),
         ("{trait: self}", "the key 'coherence' is missing"),
+        ("{trait: self, coherence: self, to: 1}", "Allowed here: trait, coherence, cache"),
         ("{trait: self, coherence: {name: self, cache: off}}", "write it beside trait and coherence"),
         ('{trait: "regex:(", coherence: self}', "judge.trait: '(' is no regular expression"),
         ("{trait: {name: regex, patterns: {refusal: ['[']}}, coherence: self}", "'[' is no regular"),

@@ -1,8 +1,11 @@
 """Judges that read with the unsteered model, on an embedded one whose text is known; and those that need no model."""
 
+import math
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,9 +13,9 @@ import torch
 from massact.config import JudgeConfig, LoadConfig
 from massact.data.traits import load_trait
 from massact.domain import Generation
-from massact.errors import ConfigError
-from massact.judges import Exchange, ModelSource, Subject
-from massact.judges.outside import open_python_judge
+from massact.errors import ConfigError, JudgeError
+from massact.judges import Exchange, ModelSource, Subject, Verdict
+from massact.judges.outside import completed, open_python_judge
 from massact.judges.patterns import open_regex_judge
 from massact.judges.unsteered import ClassifierJudge, PerplexityJudge, _variety, _worst
 from massact.models.generate import Row, generate
@@ -153,6 +156,59 @@ def test_a_class_beside_the_experiment_is_known_by_its_source(
     for missing in ("python:lab_one:Nobody", "python:no_such_module:Judge"):
         with pytest.raises(ConfigError, match="cannot be loaded"):
             open_python_judge(JudgeConfig(missing), Subject("d"))
+
+
+class RecklessJudge:
+    """Does what its trait's definition says."""
+
+    def __init__(self, config: JudgeConfig, subject: Subject) -> None:
+        self._does = subject.definition
+        if self._does == "not made":
+            raise RuntimeError("no weights")
+
+    def score(self, exchanges: Sequence[Exchange]) -> list[Any]:
+        if self._does == "raises":
+            raise ValueError("boom")
+        if self._does == "too few":
+            return []
+        given = {"nan": math.nan, "text": "80", "large": 100.5, "none": None, "right": 100}
+        return [Verdict(given[self._does], 50.0) if self._does in given else (50, 50) for _ in exchanges]
+
+
+@pytest.mark.parametrize(
+    ("does", "told"),
+    [
+        ("not made", r"failed: RuntimeError: no weights \(.*test_unsteered_judges\.py, line \d+\)"),
+        ("raises", r"failed: ValueError: boom \(.*test_unsteered_judges\.py, line \d+\)"),
+        ("too few", r"gave 0 \(nothing\) for 1 exchanges: .* must give a massact\.judges\.Verdict each"),
+        ("tuples", r"gave 1 \(tuple\) for 1 exchanges"),
+    ],
+)
+def test_a_judge_of_ones_own_that_breaks_says_where(does: str, told: str) -> None:
+    with pytest.raises(JudgeError, match=f"^the judge python:lab:Reckless {told}"):
+        completed(RecklessJudge, JudgeConfig("python:lab:Reckless"), Subject(does)).score(
+            [Exchange("q", "r")]
+        )
+
+
+@pytest.mark.parametrize(
+    ("does", "verdict"),
+    [
+        ("nan", Verdict(None, None, "the judge gave nan: no score from 0 to 100")),
+        ("text", Verdict(None, None, "the judge gave '80': no score from 0 to 100")),
+        ("large", Verdict(None, None, "the judge gave 100.5: no score from 0 to 100")),
+        ("none", Verdict(None, 50.0, "the judge gave no score")),
+        ("right", Verdict(100.0, 50.0)),
+    ],
+)
+def test_what_is_no_score_leaves_a_response_unscored(does: str, verdict: Verdict) -> None:
+    judge = completed(RecklessJudge, JudgeConfig("python:lab:Reckless"), Subject(does))
+    assert judge.score([Exchange("q", "r")]) == [verdict]
+
+
+def test_a_judge_is_a_class() -> None:
+    with pytest.raises(ConfigError, match="python:os:path is no class: write python:MODULE:CLASS"):
+        open_python_judge(JudgeConfig("python:os:path"), Subject("d"))
 
 
 def test_a_worker_opens_the_same_judge(subject: Subject) -> None:

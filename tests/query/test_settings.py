@@ -133,6 +133,8 @@ def test_what_only_one_setting_tells_is_a_difference_where_nothing_else_is() -> 
 
 def test_short_values_stay_distinct() -> None:
     assert shortened(["a" * 64, "b" * 64]) == {"a" * 64: "a" * 8, "b" * 64: "b" * 8}
+    judges = ["likelihood", "trait=classifier,coherence=perplexity"]
+    assert shortened([*judges, "c" * 40]) == {**{one: one for one in judges}, "c" * 40: "c" * 8}
     ends = ["x" * 60 + "1", "x" * 60 + "2"]
     assert shortened(ends) == {ends[0]: "xxxxxxxx...xxxxxxx1", ends[1]: "xxxxxxxx...xxxxxxx2"}
     middles = ["x" * 30 + one + "x" * 60 for one in "12"]

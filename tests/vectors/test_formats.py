@@ -26,3 +26,7 @@ def test_a_tensor_of_all_layers_needs_their_number() -> None:
 def test_a_hookpoint_is_named_as_asked() -> None:
     saved = torch.load(io.BytesIO(lm_eval_bytes(FIRST, "h.{layer}")), weights_only=True)
     assert list(saved) == ["h.0"]
+    with pytest.raises(UsageError, match=r"'h\.4' has no place for the layer: write 'layers\.\{layer\}'"):
+        lm_eval_bytes(FIRST, "h.4")
+    odd = torch.load(io.BytesIO(lm_eval_bytes(FIRST, "{h}.{layer}")), weights_only=True)
+    assert list(odd) == ["{h}.0"]
