@@ -249,18 +249,42 @@ def _strata(history: History, groups: Sequence[Group]) -> list[tuple[tuple[Any, 
     return [*found.items(), *((where, {}) for where in sorted(empty))]
 
 
+def _on_equal_grids(
+    parts: dict[str, Part], labels: Iterable[str], floor: float
+) -> tuple[dict[str, Part], bool]:
+    """The parts with the cells that all labels with a best have, else with the layers; and whether neither is left."""
+    have = [label for label in labels if best_of(parts.get(label), floor)]
+    if len(have) < 2:
+        return parts, False
+    for names in (("layer", "coefficient"), ("layer",)):
+        kept = {}
+        for label in have:
+            points = parts[label]["points"]
+            for other in have:
+                is_whole = names == ("layer",)  # cells count where their coherence is known
+                there = [run for run in parts[other]["points"] if is_whole or run["coherence"] is not None]
+                places = [[run[name] for name in names] for run in there]
+                if other != label:
+                    points = [run for run in points if [run[name] for name in names] in places]
+            kept[label] = {**parts[label], "points": points}
+        if all(best_of(part, floor) for part in kept.values()):
+            return {**parts, **kept}, False
+    return parts, True
+
+
 def compare(
     history: History, groups: Sequence[Group], floor: float, pairs: Iterable[tuple[str, str]]
 ) -> list[tuple[Any, ...]]:
     """ComparableGroups, labels, their statuses and bests, the difference, the better label."""
     rows = []
-    for where, parts in _strata(history, groups):
+    for where, every in _strata(history, groups):
         for pair in pairs:
-            if not any(label in parts or (*where[:3], label) in groups for label in pair):
+            if not any(label in every or (*where[:3], label) in groups for label in pair):
                 continue
+            parts, is_refused = _on_equal_grids(every, pair, floor)
             a, b = (best_of(parts.get(label), floor) for label in pair)
             difference = better = None
-            if a and b:
+            if a and b and not is_refused:
                 difference = a["delta"] - b["delta"]
                 # one direction by algebra, at every layer: what differs is noise
                 is_same = set(pair) == {"mean_diff_preclean", "mean_diff_cleaned"}
@@ -277,7 +301,8 @@ def curve(history: History, groups: Sequence[Group], floor: float) -> list[tuple
     on_curve = History(())
     on_curve.is_home_active = history.is_home_active
     on_curve.runs = {name: run for name, run in history.runs.items() if run["label"] in CURVE}
-    for where, parts in _strata(on_curve, declared):
+    for where, every in _strata(on_curve, declared):
+        parts, _ = _on_equal_grids(every, every, floor)
         for label, n_dims in CURVE.items():
             part = parts.get(label)
             if n_dims != 4 or part:
