@@ -16,6 +16,7 @@ from massact.errors import UsageError
 from massact.query.answers import Filters
 from massact.query.load import normalised
 
+_HOOKPOINT = "layers.{layer}"
 _FORMATS = ("safetensors", "gguf", "pt", "lm-eval", "hub-folder")
 
 
@@ -45,7 +46,7 @@ def vectors() -> None:
 )
 @click.option(
     "--hookpoint",
-    default="layers.{layer}",
+    default=_HOOKPOINT,
     metavar="NAME",
     help="Of lm-eval: what a block is called within the model's base_model, {layer} for its number.",
 )
@@ -69,6 +70,8 @@ def export(
     """
     from massact.workflow.vectors import best_run, read_vector, write_vector
 
+    if hookpoint != _HOOKPOINT and form != "lm-eval":
+        raise UsageError(f"--hookpoint is of --format lm-eval alone, and this is {form}: leave it out")
     filters = normalised(Filters(**only))
     if run_id is not None and filters != Filters():
         raise UsageError(

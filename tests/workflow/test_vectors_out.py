@@ -160,6 +160,7 @@ def test_what_cannot_be_written_is_said(place: Path, tmp_path: Path) -> None:
     output = ("--output", str(tmp_path / "v"))
     assert "is no finished evaluation with a vector" in export(place, "--run", "0" * 32, *output).stderr
     assert "leave out --model" in export(place, "--run", run_id, "--layer", "3", *output).stderr
+    assert "--format lm-eval alone" in export(place, "--hookpoint", "h.{layer}", *output).stderr
     nothing = export(place, "--label", "gradient", *output)
     assert (nothing.exit_code, list(tmp_path.iterdir())) == (2, [])
     (tmp_path / "file").write_text("")
