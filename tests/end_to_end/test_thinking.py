@@ -29,9 +29,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, toy = tmp_path_factory.mktemp("thinker"), resolve("toy:gemma-3-instruct")
     tokenizer = AutoTokenizer.from_pretrained(toy)
     tokenizer.add_tokens(["<think>", "</think>"])
-    torch.manual_seed(0)  # of the embeddings of the new tokens
     model = AutoModelForCausalLM.from_pretrained(toy)
-    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    embeddings = model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    with torch.no_grad():
+        embeddings.weight[-2:] = 0  # random ones would have it say the marks by itself, now and then
     tokenizer.chat_template = tokenizer.chat_template.removesuffix("{% endif %}") + ENDING
     model.save_pretrained(folder / "thinker")
     tokenizer.save_pretrained(folder / "thinker")
@@ -116,4 +117,4 @@ def test_an_experiment_on_a_model_that_thinks(folder: Path, server: JudgeServer)
     assert sum(all(some) for some in thoughts) >= 4  # with a budget: two cells and their baselines
     assert not any("think" in one.response for responses in kept for one in responses)
     answer = _run(folder, "best", "--format", "json")
-    assert "thinking (6, off)" in answer, re.findall(".*thinking.*", answer)
+    assert re.search(r"thinking \((6, off|off, 6)\)", answer), re.findall(".*thinking.*", answer)
