@@ -252,6 +252,15 @@ def test_the_cleaning_curve() -> None:
     assert [row.n_dims for row in before if row.status == "ok"] == [0, 2]
 
 
+def test_a_curve_whose_steps_are_not_among_the_labels_says_so() -> None:
+    rows = [evaluated("mean_diff"), evaluated("probe")]
+    shown = answers_of(rows).only(Filters(labels=("probe",)))
+    answer = ask_curve.of(shown, FLOOR)
+    assert answer.rows == ()
+    assert any("no step of mean_diff's curve" in note and "--method" in note for note in answer.notes)
+    assert ask_curve.of(shown, FLOOR, method="probe").rows[0].label == "probe"
+
+
 @pytest.mark.parametrize("method", ["mean_diff_top1", "probes"])
 def test_a_curve_is_of_a_method(method: str) -> None:
     with pytest.raises(UsageError):
