@@ -23,7 +23,7 @@ SHARED = (
     "gemma2", "gemma3_text", "gemma3", "mistral", "llama", "qwen2", "qwen3", "phi3", "olmo2", "gpt_neox", "gpt2",
     "mixtral",
 )  # fmt: skip
-N_VECTORS, LENGTHS, N_TOKENS, LAYER = 100, (14, 18, 22, 26, 30), 32, 1
+N_VECTORS, LENGTHS, N_TOKENS, LAYER, STRENGTH = 100, (14, 18, 22, 26, 30), 32, 1, 0.3
 
 
 def work(way: str, family: str) -> None:
@@ -32,7 +32,7 @@ def work(way: str, family: str) -> None:
     from architectures import D_MODEL, prompt, tiny_model
 
     from massact.domain import Generation, ModelIdentity
-    from massact.models.generate import Generator, Intervention, Row
+    from massact.models import generate as engine
     from massact.models.load import SteerableModel
 
     class Tokenizer:
@@ -42,11 +42,17 @@ def work(way: str, family: str) -> None:
     model = SteerableModel(tiny_model("text", family, None), Tokenizer(), ModelIdentity("m", "0", "float32"))
     numbers = torch.Generator().manual_seed(1)
     vectors = [torch.randn(D_MODEL, generator=numbers) for _ in range(N_VECTORS)]
-    rows = [Row(prompt(n), Intervention(LAYER, v, 0.3), n) for v in vectors for n in LENGTHS]
-    generator = Generator(model)
+    # as other checkouts called it
+    steered = getattr(engine, "Intervention", None) or engine.Addition  # type: ignore[attr-defined]
+    rows = [engine.Row(prompt(n), steered(LAYER, v, STRENGTH), n) for v in vectors for n in LENGTHS]
+    every = torch.stack([v for v in vectors for _ in LENGTHS])
+    generator = engine.Generator(model)
     ways: dict[str, Callable[[], Any]] = {
         "ours": lambda: generator.generate(rows, Generation(N_TOKENS)),
-        "padded": lambda: [padded(model, rows[i : i + N_VECTORS]) for i in range(0, len(rows), N_VECTORS)],
+        "padded": lambda: [
+            padded(model, [row.prompt for row in rows[i : i + N_VECTORS]], every[i : i + N_VECTORS])
+            for i in range(0, len(rows), N_VECTORS)
+        ],
     }
     ways[way]()
     for _ in sys.stdin:
@@ -55,14 +61,14 @@ def work(way: str, family: str) -> None:
         print(time.process_time() - began, flush=True)
 
 
-def padded(model: Any, rows: Sequence[Any]) -> Any:
-    """The rows as one padded batch through `model.generate`, steered by one hook."""
+def padded(model: Any, prompts: Sequence[tuple[int, ...]], vectors: Any) -> Any:
+    """The prompts as one padded batch through `model.generate`, a vector `[n, d_model]` each added by one hook."""
     import torch
 
-    width = max(len(row.prompt) for row in rows)
-    tokens = torch.tensor([(0,) * (width - len(row.prompt)) + row.prompt for row in rows])
-    mask = torch.tensor([(0,) * (width - len(row.prompt)) + (1,) * len(row.prompt) for row in rows])
-    added = torch.stack([row.addition.coefficient * row.addition.vector for row in rows])[:, None]
+    width = max(map(len, prompts))
+    tokens = torch.tensor([(0,) * (width - len(one)) + one for one in prompts])
+    mask = torch.tensor([(0,) * (width - len(one)) + (1,) * len(one) for one in prompts])
+    added = STRENGTH * vectors[:, None]
 
     def hook(_module: Any, _inputs: Any, output: Any) -> Any:
         return (output[0] + added, *output[1:]) if isinstance(output, tuple) else output + added

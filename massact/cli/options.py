@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +13,8 @@ from click.core import ParameterSource
 from massact.addresses import resolve_tracking_uri, shown_uri
 from massact.errors import StoreError, UsageError
 from massact.names import shown
-from massact.query.load import find_experiment_file
+from massact.query.answers import Filters
+from massact.query.load import find_experiment_file, normalised
 from massact.query.question import ANY_TEXT, FILTERS, Parameter
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -228,6 +229,26 @@ FILTER_OPTIONS: tuple[Callable[[Any], Any], ...] = tuple(
     option_of(one) for one in FILTERS if one.name != "judge"
 )
 """Which part of an experiment is meant; as parameters the fields of `massact.query.Filters`."""
+
+
+def run_or_best(
+    run_id: str | None, experiment: str | None, tracking_uri: str, only: Mapping[str, Any]
+) -> str:
+    """The run that is named, else the best one of what the filters admit.
+
+    Raises:
+        UsageError: a run and filters are given, or there is not one best.
+    """
+    from massact.workflow.vectors import best_run
+
+    filters = normalised(Filters(**only))
+    if run_id is None:
+        return best_run(asked_experiment(experiment, tracking_uri), tracking_uri, filters)
+    if filters != Filters():
+        raise UsageError(
+            "a run is one evaluation: leave out --model, --trait, --position, --label and --layer"
+        )
+    return run_id
 
 
 class OrFile(click.ParamType):  # type: ignore[type-arg]  # generic only in newer releases of click

@@ -7,15 +7,13 @@ import click
 
 from massact.cli.options import (
     FILTER_OPTIONS,
-    asked_experiment,
     asked_experiment_option,
+    run_or_best,
     stacked,
     table_or_json_option,
     tracking_uri_option,
 )
 from massact.errors import UsageError
-from massact.query.answers import Filters
-from massact.query.load import normalised
 
 
 @click.command()
@@ -44,20 +42,12 @@ def show(
       massact show --best --model toy-gemma-3 --label probe
     """
     from massact.workflow.show import read_shown
-    from massact.workflow.vectors import best_run
 
-    filters = normalised(Filters(**only))
     if best == (run_id is not None):
         raise UsageError(
             "name a run, as massact runs and best --format json do, or write --best: one of the two"
         )
-    if run_id is not None and filters != Filters():
-        raise UsageError(
-            "a run is one evaluation: leave out --model, --trait, --position, --label and --layer"
-        )
-    if run_id is None:
-        run_id = best_run(asked_experiment(experiment, tracking_uri), tracking_uri, filters)
-    found = read_shown(run_id, tracking_uri)
+    found = read_shown(run_or_best(run_id, experiment, tracking_uri, only), tracking_uri)
     click.echo(
         json.dumps(found.content(), indent=2) if output_format == "json" else found.text(limit), nl=False
     )

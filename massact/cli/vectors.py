@@ -7,14 +7,12 @@ import click
 
 from massact.cli.options import (
     FILTER_OPTIONS,
-    asked_experiment,
     asked_experiment_option,
+    run_or_best,
     stacked,
     tracking_uri_option,
 )
 from massact.errors import UsageError
-from massact.query.answers import Filters
-from massact.query.load import normalised
 
 _HOOKPOINT = "layers.{layer}"
 _FORMATS = ("safetensors", "gguf", "pt", "lm-eval", "hub-folder")
@@ -68,24 +66,17 @@ def export(
       massact vectors export --model toy-gemma-3 --format gguf --output refusal.gguf
       massact vectors export --run 0123456789abcdef0123456789abcdef --format lm-eval --output refusal.pt
     """
-    from massact.workflow.vectors import best_run, read_vector, write_vector
+    from massact.workflow.vectors import read_vector, write_vector
 
     if hookpoint != _HOOKPOINT and form != "lm-eval":
         raise UsageError(f"--hookpoint is of --format lm-eval alone, and this is {form}: leave it out")
-    filters = normalised(Filters(**only))
-    if run_id is not None and filters != Filters():
-        raise UsageError(
-            "--run names one evaluation: leave out --model, --trait, --position, --label and --layer"
-        )
-    if run_id is None:
-        run_id = best_run(asked_experiment(experiment, tracking_uri), tracking_uri, filters)
-    one = read_vector(run_id, tracking_uri)
+    one = read_vector(run_or_best(run_id, experiment, tracking_uri, only), tracking_uri)
     for path in write_vector(one, form, output, hookpoint):
         click.echo(str(path))
     facts = one.facts
     click.echo(
         f"{facts['model']}, {facts['trait']}: {facts['label']}, {facts['position']}, layer {one.layer}, coefficient "
-        f"{facts['coefficient']:g} (run {run_id}); to be added to the output of block {one.layer}, from 0, at every "
-        "token, at strength 1",
+        f"{facts['coefficient']:g} (run {facts['run_id']}); to be added to the output of block {one.layer}, from 0, at "
+        "every token, at strength 1",
         err=True,
     )

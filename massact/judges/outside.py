@@ -19,9 +19,10 @@ from massact.plugins import load_plugin
 
 
 class OutsideJudge:
-    """Gives a judge that can only score what massact wants besides; satisfies `massact.judges.Judge`.
+    """Checks what a judge gives, and adds what it lacks; satisfies `massact.judges.Judge`.
 
-    Its identity is the class's name with the SHA-256 of the file that defines it, and what it was told of the trait.
+    The identity, where it has none of its own, is the class's name with the SHA-256 of the file that defines it, and
+    what it was told of the trait.
     """
 
     def __init__(
@@ -33,26 +34,30 @@ class OutsideJudge:
         """
         if not callable(getattr(inner, "score", None)):
             raise ConfigError(f"the judge {config.name} has no method score(exchanges) that gives verdicts")
-        try:
-            source = Path(str(inspect.getsourcefile(made_by))).read_bytes()
-        except (OSError, TypeError) as error:
-            raise ConfigError(
-                f"the judge {config.name}: the file of its class cannot be read ({error})"
-            ) from error
-        self._inner, self._n_scored = inner, 0
-        told = digest({"definition": subject.definition, "eval_prompt": subject.eval_prompt})
-        made = f"{made_by.__module__}:{made_by.__qualname__}@{hashlib.sha256(source).hexdigest()[:16]}"
-        self.identity = JudgeIdentity(config.name, made, told)
+        self._inner, self._name, self._n_scored = inner, config.name, 0
+        self._identity = None if hasattr(inner, "identity") else _identity(made_by, config, subject)
+
+    @property
+    def identity(self) -> JudgeIdentity:
+        """Its own, else what it is made of."""
+        identity: JudgeIdentity = self._identity or self._inner.identity
+        return identity
 
     @property
     def usage(self) -> Usage:
-        """A call is a response."""
-        return Usage(calls=self._n_scored)
+        """Its own, else a call for each response."""
+        usage: Usage = getattr(self._inner, "usage", Usage(calls=self._n_scored))
+        return usage
+
+    @property
+    def note(self) -> str:
+        """What it says of itself once it is prepared."""
+        return str(getattr(self._inner, "note", ""))
 
     def prepare(self) -> None:
         prepare = getattr(self._inner, "prepare", None)
         if prepare is not None:
-            _run(self.identity.id, prepare)
+            _run(self._name, prepare)
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         """A verdict each; what is no score from 0 to 100 leaves a response unscored.
@@ -61,14 +66,26 @@ class OutsideJudge:
             JudgeError: its code raises, or gives something else than a verdict each.
         """
         self._n_scored += len(exchanges)
-        verdicts = _run(self.identity.id, lambda: list(self._inner.score(exchanges)))
+        verdicts = _run(self._name, lambda: list(self._inner.score(exchanges)))
         if len(verdicts) != len(exchanges) or not all(isinstance(one, Verdict) for one in verdicts):
             kinds = ", ".join(sorted({type(one).__name__ for one in verdicts})) or "nothing"
             raise JudgeError(
-                f"the judge {self.identity.id} gave {len(verdicts)} ({kinds}) for {len(exchanges)} exchanges: "
+                f"the judge {self._name} gave {len(verdicts)} ({kinds}) for {len(exchanges)} exchanges: "
                 "score(exchanges) must give a massact.judges.Verdict each, in their order"
             )
         return [_checked(one) for one in verdicts]
+
+
+def _identity(made_by: Callable[..., Any], config: JudgeConfig, subject: Subject) -> JudgeIdentity:
+    try:
+        source = Path(str(inspect.getsourcefile(made_by))).read_bytes()
+    except (OSError, TypeError) as error:
+        raise ConfigError(
+            f"the judge {config.name}: the file of its class cannot be read ({error})"
+        ) from error
+    told = digest({"definition": subject.definition, "eval_prompt": subject.eval_prompt})
+    made = f"{made_by.__module__}:{made_by.__qualname__}@{hashlib.sha256(source).hexdigest()[:16]}"
+    return JudgeIdentity(config.name, made, told)
 
 
 def _run(name: str, call: Callable[[], Any]) -> Any:
@@ -93,7 +110,7 @@ def _checked(verdict: Verdict) -> Verdict:
     return Verdict(trait, coherence, verdict.reason or ("the judge gave no score" if None in given else None))
 
 
-def completed(made_by: Callable[..., Any], config: JudgeConfig, subject: Subject) -> Judge:
+def completed(made_by: Callable[..., Any], config: JudgeConfig, subject: Subject) -> OutsideJudge:
     """A judge that a function or class `(config, subject) -> judge` makes, with what it lacks.
 
     Raises:
@@ -102,8 +119,7 @@ def completed(made_by: Callable[..., Any], config: JudgeConfig, subject: Subject
     """
     if not callable(made_by):
         raise ConfigError(f"the judge {config.name} is no class: write python:MODULE:CLASS")
-    judge: Judge = _run(config.name, lambda: made_by(config, subject))
-    return judge if hasattr(judge, "identity") else OutsideJudge(judge, made_by, config, subject)
+    return OutsideJudge(_run(config.name, lambda: made_by(config, subject)), made_by, config, subject)
 
 
 def open_added_judge(config: JudgeConfig, subject: Subject) -> Judge:

@@ -65,7 +65,7 @@ def plan_branching(rows: Sequence[Row], n_layers: int, device: torch.device) -> 
         row.intervention.layer if row.intervention and steered else n_layers
         for row, steered in zip(rows, is_steered, strict=True)
     ]
-    layers_of = [set(row.intervention.vectors) if row.intervention else set[int]() for row in rows]
+    layers_of = [row.intervention.layers if row.intervention else () for row in rows]
     is_whole = all(sum(some) in (0, len(row.prompt)) for some, row in zip(tokens, rows, strict=True))
 
     def streams(block: int) -> list[tuple[int, int]]:
@@ -387,25 +387,29 @@ def _left_pad(prompts: Sequence[tuple[int, ...]], device: torch.device) -> tuple
 
 def edits_of(rows: Sequence[Row], device: torch.device) -> dict[int, Edit]:
     """Per steered layer, what is done to each row."""
-    layers = dict.fromkeys(layer for row in rows if row.intervention for layer in row.intervention.vectors)
+    layers = dict.fromkeys(layer for row in rows if row.intervention for layer in row.intervention.layers)
     return {layer: _edit_at(layer, rows, device) for layer in layers}
 
 
 def _edit_at(layer: int, rows: Sequence[Row], device: torch.device) -> Edit:
     """What is done to each row at a layer where some are steered."""
     steered = [(i, row.intervention) for i, row in enumerate(rows) if row.intervention]
-    here = [(i, one, one.vectors[layer]) for i, one in steered if layer in one.vectors]
-    names = sorted({one.operator for _, one, _ in here} - {DEFAULT_OPERATOR})
-    added, vectors = (torch.zeros(len(rows), 1, len(here[0][2])) for _ in range(2))
-    coefficients, which = torch.zeros(len(rows), 1, 1), torch.zeros(len(rows), 1, 1, dtype=torch.long)
-    for i, one, vector in here:
-        if one.operator == DEFAULT_OPERATOR:
-            added[i, 0] = one.coefficient * vector
-        else:
-            vectors[i, 0], coefficients[i], which[i] = vector, one.coefficient, 1 + names.index(one.operator)
-    edit = (
-        Edit(added, tuple(map(find_operator, names)), which, vectors, coefficients) if names else Edit(added)
-    )
+    here = [(i, one) for i, one in steered if layer in one.layers]
+    names = [DEFAULT_OPERATOR, *sorted({one.operator for _, one in here} - {DEFAULT_OPERATOR})]
+
+    def by_row(values: torch.Tensor) -> torch.Tensor:
+        """`[n_rows, 1, …]`, 0 where nothing is done."""
+        filled = values.new_zeros(len(rows), *values.shape[1:])
+        filled[torch.tensor([i for i, _ in here])] = values
+        return filled[:, None]
+
+    which = torch.tensor([[names.index(one.operator)] for _, one in here])
+    coefficients = torch.tensor([[one.coefficient] for _, one in here], dtype=torch.float32)
+    vectors = torch.stack([one.at(layer) for _, one in here]).float().cpu()
+    edit = Edit(by_row(torch.where(which == 0, coefficients * vectors, 0.0)))
+    if operators := tuple(map(find_operator, names[1:])):
+        others = (by_row(values * (which > 0)) for values in (vectors, coefficients))
+        edit = Edit(edit.added, operators, by_row(which), *others)
     return edit.map(lambda tensor: tensor.to(device))
 
 

@@ -131,9 +131,13 @@ class Intervention:
     """At which tokens; see `massact.vectors.positions.parse_tokens`."""
 
     @property
-    def vectors(self) -> dict[int, torch.Tensor]:
-        """By layer, `[d_model]`, float32, on the CPU."""
-        return dict(enumerate(self.vector.float().cpu().reshape(-1, self.vector.shape[-1]), self.layer))
+    def layers(self) -> range:
+        """Those that are steered."""
+        return range(self.layer, self.layer + (len(self.vector) if self.vector.ndim > 1 else 1))
+
+    def at(self, layer: int) -> torch.Tensor:
+        """The vector of one of the layers, `[d_model]`."""
+        return self.vector[layer - self.layer] if self.vector.ndim > 1 else self.vector
 
     @property
     def values(self) -> torch.Tensor:
@@ -155,8 +159,8 @@ class Row:
 
     def steered(self, n_tokens: int) -> list[bool]:
         """Of each of so many tokens, prompt and response together, whether it is steered."""
-        if self.intervention is None:
-            return [False] * n_tokens
+        if self.intervention is None or self.intervention.tokens == STEERED_TOKENS:
+            return [self.intervention is not None] * n_tokens
         return steered_tokens(self.intervention.tokens, len(self.prompt) - self.n_drawn, n_tokens)
 
 

@@ -8,6 +8,7 @@ positions and keys; so it is taken only by models that were held against transfo
 
 import importlib.util
 import inspect
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,8 @@ _ALONE = frozenset({"rwkv"})
 """Kinds whose rows mix when two are generated side by side."""
 _OTHER_STREAMS = {"xlnet": "[seq, batch, d_model]"}
 """Kinds whose blocks pass on another shape, which only their weights would tell."""
+_NO_TEXT = re.compile(r"For(\w*Classification|QuestionAnswering|MultipleChoice)$")
+"""Classes whose checkpoints lack the head that chooses tokens."""
 _STREAM_COUNTS = ("altup_num_inputs", "hc_mult", "hc_count")
 """How configurations call the number of streams that their blocks pass on."""
 
@@ -114,8 +117,14 @@ def check_config(reference: str, config: Any, auto: Any) -> None:
         auto: the class of transformers that loads it, such as `AutoModelForCausalLM`.
 
     Raises:
-        ModelError: it has several streams, its decoder blocks are not to be told, or it does not run on text alone.
+        ModelError: it was saved as a classifier, has several streams, its decoder blocks are not to be told, or it
+            does not run on text alone.
     """
+    if saved_as := next(filter(_NO_TEXT.search, config.architectures or ()), None):
+        raise ModelError(
+            f"{reference}: its weights were saved from {saved_as}, which writes no text; give the model that it was "
+            "trained from"
+        )
     text = config.get_text_config(decoder=True)
     for count in _STREAM_COUNTS:
         if (n_streams := getattr(text, count, None) or 1) > 1:

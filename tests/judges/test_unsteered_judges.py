@@ -12,9 +12,9 @@ import torch
 
 from massact.config import JudgeConfig, LoadConfig
 from massact.data.traits import load_trait
-from massact.domain import Generation
+from massact.domain import Generation, JudgeIdentity
 from massact.errors import ConfigError, JudgeError
-from massact.judges import Exchange, ModelSource, Subject, Verdict
+from massact.judges import Exchange, ModelSource, Subject, Usage, Verdict
 from massact.judges.outside import completed, open_python_judge
 from massact.judges.patterns import open_regex_judge
 from massact.judges.unsteered import ClassifierJudge, PerplexityJudge, _variety, _worst
@@ -204,6 +204,19 @@ def test_a_judge_of_ones_own_that_breaks_says_where(does: str, told: str) -> Non
 def test_what_is_no_score_leaves_a_response_unscored(does: str, verdict: Verdict) -> None:
     judge = completed(RecklessJudge, JudgeConfig("python:lab:Reckless"), Subject(does))
     assert judge.score([Exchange("q", "r")]) == [verdict]
+
+
+def test_a_judge_with_an_identity_of_its_own_is_checked_too() -> None:
+    own = JudgeIdentity("lab", "m", "p")
+
+    class Named(RecklessJudge):
+        identity, usage, note = own, Usage(calls=7), "fitted on nothing"
+
+    judge = completed(Named, JudgeConfig("python:lab:Named"), Subject("nan"))
+    assert (judge.identity, judge.usage.calls, judge.note) == (own, 7, "fitted on nothing")
+    assert judge.score([Exchange("q", "r")])[0].reason == "the judge gave nan: no score from 0 to 100"
+    with pytest.raises(JudgeError, match="the judge python:lab:Named failed: ValueError: boom"):
+        completed(Named, JudgeConfig("python:lab:Named"), Subject("raises")).score([Exchange("q", "r")])
 
 
 def test_a_judge_is_a_class() -> None:

@@ -106,9 +106,18 @@ def test_what_is_no_causal_language_model(make: Any, match: str, tmp_path: Path)
 
 
 def test_weights_that_the_checkpoint_lacks_are_never_made_up(tmp_path: Path) -> None:
-    folder = save(tmp_path, hf.LlamaForSequenceClassification(hf.LlamaConfig(**SMALL, pad_token_id=0)))
+    folder = save(tmp_path, hf.LlamaModel(hf.LlamaConfig(**SMALL, pad_token_id=0)))
     with pytest.raises(ModelError, match=r"1 weights of LlamaForCausalLM .* lm_head.weight"):
         load_model(str(folder), options=ON_CPU)
+
+
+@pytest.mark.parametrize("head", ["SequenceClassification", "TokenClassification", "QuestionAnswering"])
+def test_a_classifier_is_refused_before_its_weights_are_read(head: str, tmp_path: Path) -> None:
+    made = getattr(hf, f"LlamaFor{head}")(hf.LlamaConfig(**SMALL, pad_token_id=0))
+    folder = save(tmp_path, made)
+    (folder / "model.safetensors").write_bytes(b"not read")
+    with pytest.raises(ModelError, match=f"saved from LlamaFor{head}, which writes no text"):
+        read_description(str(folder), options=ON_CPU)
 
 
 @pytest.mark.parametrize("architecture", ["gemma3", "llama", "gpt2", "qwen3"])
