@@ -8,28 +8,35 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from massact.cli.session import chosen_executor
+from massact.config import JudgeConfig
 from massact.errors import ExecutorError, ModelError, UsageError
-from massact.evaluation import Evaluation, FailedCell, PlannedCell, silent
+from massact.evaluation import Evaluation, FailedCell, PlannedCell, Timing, silent
+from massact.judges import Subject, Usage
+from massact.judges.caching import CachingJudge
 from massact.store.read import open_store
 from massact.store.spool import Spool
 from massact.store.write.evaluations import Baseline, Place, RunMaker
 from massact.store.write.tracker import Tracker
 from massact.sweep.executors import CommandContext, Environment, RayOptions
-from massact.sweep.executors.base import ModelUse
+from massact.sweep.executors.base import JudgeUse, ModelUse, Work
 from massact.sweep.executors.ray import cluster as cluster_module
-from massact.sweep.executors.ray.cluster import reaches_anywhere, require_ray
-from massact.sweep.executors.ray.run import AHEAD, Run
+from massact.sweep.executors.ray.cluster import LostError, reaches_anywhere, require_ray
+from massact.sweep.executors.ray.judges import JudgePool, RemoteJudge, Told
+from massact.sweep.executors.ray.run import AHEAD, Judging, Run, Shard, Task, Tools
 from tests.support import ray_cluster
 from tests.support.ray_stand_ins import (
     CRASHES,
     HANGS_UP,
+    IDENTITY,
     LOSES_JUDGE,
+    PART,
     QUESTIONS,
     RAISES,
     TOO_LARGE,
@@ -39,6 +46,7 @@ from tests.support.ray_stand_ins import (
 )
 
 Result = Evaluation | FailedCell
+TIMING = Timing(0.0, 0.0, 0)
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +165,69 @@ def test_a_response_that_ends_every_judge_costs_its_cell_alone(executor: Callabl
     failed = found.pop(LOSES_JUDGE)
     assert isinstance(failed, FailedCell)
     assert "its judge was lost" in failed.error
-    assert all(isinstance(one, Evaluation) for one in found.values())
+    assert [one for one in found.values() if not isinstance(one, Evaluation)] == []
+
+
+class _Judges:
+    """The cluster's side of judging, worst case: a process that ends takes all that it has in hand with it."""
+
+    def __init__(self) -> None:
+        self.ray, self.host = self, "here"
+        self.waiting: list[tuple[int, Sequence[float], Callable[[Any], None]]] = []
+        self.n_started = 0
+
+    def start(self, _kind: Any, *_arguments: Any, **_named: Any) -> Any:
+        self.n_started += 1
+        number = self.n_started
+        judge = lambda _use, pieces, first, last: (number, pieces[first:last])  # noqa: E731
+        return SimpleNamespace(judge=SimpleNamespace(remote=judge))
+
+    def when(self, ref: tuple[int, Sequence[float]], action: Callable[[Any], None]) -> None:
+        self.waiting.append((*ref, action))
+
+    def get(self, coefficients: Sequence[float]) -> Any:
+        if self.is_lost:
+            raise LostError("it has ended")
+        results = [Evaluation(planned, (), TIMING) for planned in cells(coefficients)]
+        return results, Told(Usage(), ())
+
+    def put(self, _part: Any) -> None: ...
+
+    def kill(self, _actor: Any) -> None: ...
+
+    def forget_nodes(self) -> None: ...
+
+    def nodes(self) -> dict[str, Any]:
+        return {}
+
+    def turn(self) -> None:
+        """What the oldest process has in hand is answered, or lost with it."""
+        number = self.waiting[0][0]
+        mine = [one for one in self.waiting if one[0] == number]
+        self.waiting = [one for one in self.waiting if one[0] != number]
+        self.is_lost = any(LOSES_JUDGE in coefficients for _, coefficients, _ in mine)
+        for _, coefficients, action in mine:
+            action(coefficients)
+
+
+def test_an_answer_lost_with_the_judge_of_another_cell_is_asked_for_again() -> None:
+    judges, plan = _Judges(), [1.0, 2.0, LOSES_JUDGE, 3.0, 4.0]
+    options = RayOptions(workers=1)
+    pool = JudgePool(judges, options, CommandContext("u", "e", Path("s"), "K"), say=lambda _line: None)
+    keeper = SimpleNamespace(made=lambda _planned, _node: None)
+    tools = Tools(judges, judges, SimpleNamespace(workers=[]), pool, keeper)
+    use = JudgeUse(JudgeConfig("scripted"), Subject("d"), (), None, IDENTITY, None)
+    work = Work(ray_cluster.USE, CachingJudge(RemoteJudge(use, lambda: pool)), PART, None)
+    sweep = Run(tools, work, cells(plan), lambda wished, _n: wished)
+    worker = SimpleNamespace(about=None, tasks=[])
+    for numbers in ((0, 1, 2), (3, 4)):
+        task = Task(Shard(numbers), worker, [], None, [plan[i] for i in numbers])
+        sweep._score(Judging(task, 0, len(numbers)))
+    while judges.waiting:
+        judges.turn()
+    found = by_coefficient(list(sweep.results()))
+    assert set(found) == set(plan)
+    assert [key for key, one in found.items() if isinstance(one, FailedCell)] == [LOSES_JUDGE]
 
 
 @pytest.mark.slow

@@ -125,9 +125,9 @@ class JudgeHandle:
     actor: Any
     node: str | None
     """Id of the machine that it was meant for; `None`: any."""
-    open: list[object] = field(default_factory=list)
-    """What it has in hand, the one that it works on first."""
-    culprit: object = None
+    open: list[Any] = field(default_factory=list)
+    """What it has in hand (`run.Judging`), the one that it works on first."""
+    culprit: Any = None
     """What it worked on when it ended."""
 
 

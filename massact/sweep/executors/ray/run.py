@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from massact.errors import ExecutorError, MassactError
@@ -161,6 +162,8 @@ class Judging:
     last: int
     times_lost: int = 0
     """How often a judge was lost over it."""
+    is_suspect: bool = False
+    """Whether a judge was lost over it, or over more that it was part of."""
 
     @property
     def shard(self) -> Shard:
@@ -183,7 +186,9 @@ class Run:
         self._tasks: list[Task] = []
         """With workers, oldest first."""
         self._n_judging = 0
-        """Parts of shards that judges have in hand."""
+        """Parts of shards that judges have in hand, or that wait for one."""
+        self._to_judge: deque[Judging] = deque()
+        """Those that wait."""
         self._results: deque[Result] = deque()
         self._held: list[Result] = []
         self._failure: BaseException | None = None
@@ -225,6 +230,7 @@ class Run:
         """Start workers, and hand out shards."""
         self._count_presence()
         self._tools.result_keeper.flush()
+        self._judge_on()
         if self._is_stopping:
             return
         pool = self._tools.worker_pool
@@ -246,6 +252,7 @@ class Run:
         self._count_presence()
         self._tools.result_keeper.flush()
         self._is_left = True
+        self._to_judge.clear()
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             if task in task.worker.tasks:
@@ -368,12 +375,25 @@ class Run:
 
     def _score(self, part: Judging) -> None:
         """Have a part of a shard judged, on the machine where it was generated if there is a judge."""
-        about = part.task.worker.about
-        handle = self._tools.judge_pool.near(about.node if about else None)
-        handle.open.append(part)
         self._n_judging += 1
-        ref = handle.actor.judge.remote(self._judge, part.task.pieces, part.first, part.last)
-        self._tools.events.when(ref, lambda ref: self._scored(part, handle, ref))
+        self._to_judge.append(part)
+        self._judge_on()
+
+    def _judge_on(self) -> None:
+        """Hand out what waits for a judge.
+
+        A suspect is alone with its judge: an answer that was given may be lost with the process that ends over the
+        part behind it, and the wrong one would be blamed.
+        """
+        while self._to_judge:
+            part = self._to_judge[0]
+            about = part.task.worker.about
+            handle = self._tools.judge_pool.near(about.node if about else None)
+            if handle.open and (part.is_suspect or any(in_hand.is_suspect for in_hand in handle.open)):
+                return
+            handle.open.append(self._to_judge.popleft())
+            ref = handle.actor.judge.remote(self._judge, part.task.pieces, part.first, part.last)
+            self._tools.events.when(ref, partial(self._scored, part, handle))
 
     def _scored(self, part: Judging, handle: JudgeHandle, ref: Any) -> None:
         self._n_judging -= 1
@@ -389,6 +409,7 @@ class Run:
             handle.open.remove(part)
             for n, result in enumerate(() if self._is_left else results, part.first):
                 self._receive(part.task, n, result)
+        self._judge_on()
 
     def _not_scored(self, part: Judging, error: FailedError | GoneError) -> None:
         if isinstance(error, GoneError):
@@ -406,10 +427,10 @@ class Run:
             self._score(part)
         elif part.last - part.first > 1:
             middle = (part.first + part.last) // 2
-            self._score(Judging(part.task, part.first, middle))
-            self._score(Judging(part.task, middle, part.last))
+            self._score(Judging(part.task, part.first, middle, is_suspect=True))
+            self._score(Judging(part.task, middle, part.last, is_suspect=True))
         elif part.times_lost + 1 < ATTEMPTS:
-            self._score(replace(part, times_lost=part.times_lost + 1))
+            self._score(replace(part, times_lost=part.times_lost + 1, is_suspect=True))
         else:
             i = part.task.shard.cells[part.first]
             self._deliver(i, FailedCell(self._cells[i], f"its judge was lost {ATTEMPTS} times: {why}"))
