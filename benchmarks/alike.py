@@ -93,18 +93,13 @@ def taken_over(
 
 
 def _figures(
-    points: list[StoredPoint],
-    pairs: dict[str, StoredPoint],
-    samples: dict[str, EvaluationRow],
-    floor: float,
+    points: list[StoredPoint], pairs: dict[str, StoredPoint], samples: dict[str, EvaluationRow], floor: float
 ) -> str:
     own = {point.key: point for point in points}
     both = [(own[key], lender) for key, lender in pairs.items()]
     delta = [abs((a.delta or 0.0) - (b.delta or 0.0)) for a, b in both]
     coherence = [abs((a.coherence_mean or 0.0) - (b.coherence_mean or 0.0)) for a, b in both]
-    n_across = sum(
-        ((a.coherence_mean or 0.0) >= floor) != ((b.coherence_mean or 0.0) >= floor) for a, b in both
-    )
+    n_across = sum(((a.coherence_mean or 0.0) >= floor) != ((b.coherence_mean or 0.0) >= floor) for a, b in both)
     changed = [_with_result(point, pairs[point.key]) if point.key in pairs else point for point in points]
     truth, taken = (_bests(some, samples, floor) for some in (points, changed))
     n_off = sum(abs((truth[group].delta or 0.0) - (taken[group].delta or 0.0)) > 1 for group in truth)
@@ -123,9 +118,7 @@ def _with_result(point: StoredPoint, lender: StoredPoint) -> StoredPoint:
     return point._replace(**result, same_as=lender.label)
 
 
-def _bests(
-    points: list[StoredPoint], samples: dict[str, EvaluationRow], floor: float
-) -> dict[Group, BestRow]:
+def _bests(points: list[StoredPoint], samples: dict[str, EvaluationRow], floor: float) -> dict[Group, BestRow]:
     rows = ask_best.of(Answers(evaluations=Evaluations.from_points(Points.of(points), samples)), floor).rows
     return {Group(row.model, row.trait, row.position, row.label): row for row in rows}
 

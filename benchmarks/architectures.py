@@ -183,11 +183,7 @@ def shrink(kind: Any, special: dict[str, Any]) -> Any:
         elif name == "rope_parameters" and isinstance(value, dict) and "mrope_section" in value:
             fields[name] = {**copy.deepcopy(value), "mrope_section": [2, 3, 3]}
     n_shared = _read(default, "num_key_value_heads")
-    if (
-        n_shared is not None
-        and n_shared == _read(default, "num_attention_heads")
-        and "num_key_value_heads" in fields
-    ):
+    if n_shared is not None and n_shared == _read(default, "num_attention_heads") and "num_key_value_heads" in fields:
         fields["num_key_value_heads"] = fields.get("num_attention_heads", 4)
     return kind(**fields, **{name: value for name, value in special.items() if name not in parts})
 
@@ -213,9 +209,7 @@ def tiny_model(kind: str, family: str, variant: str | None) -> Any:
     model = auto.from_config(config).float().eval().requires_grad_(False)
     noise = torch.Generator().manual_seed(0)
     for name, weights in model.named_parameters():
-        if weights.is_floating_point() and not any(
-            part in name for part in ("A_log", "dt_bias", "time_", ".D")
-        ):
+        if weights.is_floating_point() and not any(part in name for part in ("A_log", "dt_bias", "time_", ".D")):
             size = 0.12 if weights.dim() > 1 else 0.05
             weights.add_(size * torch.randn(weights.shape, generator=noise).to(weights.dtype))
     asked = model.generation_config
@@ -234,9 +228,7 @@ def save(model: Any, folder: Path) -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     model.save_pretrained(folder)
     fast: Any = PreTrainedTokenizerFast
-    fast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>").save_pretrained(
-        folder
-    )
+    fast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>").save_pretrained(folder)
     return folder
 
 
@@ -291,9 +283,7 @@ def _attempt(outcome: Outcome, what: str, act: Callable[[], Any], hidden: str = 
     try:
         result = act()
     except ModelError as error:
-        outcome[what] = (
-            "refused: " + str(error).replace(hidden, "FOLDER").split(". Lists of modules")[0][:300]
-        )
+        outcome[what] = "refused: " + str(error).replace(hidden, "FOLDER").split(". Lists of modules")[0][:300]
         return None
     except Exception as error:  # any crash is a finding
         last = traceback.extract_tb(error.__traceback__)[-1]
@@ -344,9 +334,7 @@ class Study:
         seen: dict[int, Any] = {}
         with record(self.blocks, lambda layer, stream: seen.update({layer: stream.clone()})):
             self.output = self.model(
-                input_ids=tokens,
-                **reading_arguments(self.model, torch.ones_like(tokens)),
-                output_hidden_states=True,
+                input_ids=tokens, **reading_arguments(self.model, torch.ones_like(tokens)), output_hidden_states=True
             )
         return [seen[layer] for layer in range(len(self.blocks))]
 
@@ -370,9 +358,7 @@ class Study:
 
         from massact.vectors.streams import Continued, read_streams
 
-        texts = [
-            Continued(prompt(n), prompt(m, 9)[1:]) for n, m in ((3, 4), (9, 12), (9, 12), (5, 2), (20, 11))
-        ]
+        texts = [Continued(prompt(n), prompt(m, 9)[1:]) for n, m in ((3, 4), (9, 12), (9, 12), (5, 2), (20, 11))]
         worst, start, got = 0.0, 0, dict[int, Any]()
 
         def keep(layer: int, stream: Any) -> None:
@@ -381,9 +367,7 @@ class Study:
         for n_read in read_streams(self.loaded, texts, lambda _: keep):
             for i, text in enumerate(texts[start : start + n_read]):
                 for layer, alone in enumerate(self.streams(torch.tensor([text.tokens]))):
-                    gap = (got[layer][i, : len(text.tokens)] - alone[0]).abs().max() / (
-                        alone.abs().mean() + 1e-6
-                    )
+                    gap = (got[layer][i, : len(text.tokens)] - alone[0]).abs().max() / (alone.abs().mean() + 1e-6)
                     worst = max(worst, float(gap))
             start += n_read
         return "ok" if worst < 1e-2 else f"differs by {worst:.3g} of the mean"
@@ -453,11 +437,7 @@ class Study:
         self.model(input_ids=tokens[:, :1])  # lets dynamic rotary embeddings forget longer rows
         with self._hooked(row):
             said = self.model.generate(
-                tokens,
-                attention_mask=torch.ones_like(tokens),
-                max_new_tokens=N_NEW,
-                max_length=None,
-                do_sample=False,
+                tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=N_NEW, max_length=None, do_sample=False
             )[0, len(row.prompt) :].tolist()
         return tuple(said[: said.index(1)] if 1 in said else said)
 
@@ -467,15 +447,11 @@ class Study:
         from massact.models.generate import Generator
 
         found = Generator(self.loaded, recorded=recorded).generate(self.rows, Generation(N_NEW))
-        wrong = [
-            i for i, pair in enumerate(zip(found, self.expected, strict=True)) if not self._same(i, *pair)
-        ]
+        wrong = [i for i, pair in enumerate(zip(found, self.expected, strict=True)) if not self._same(i, *pair)]
         if wrong:
             first = self.rows[wrong[0]]
             where = "unsteered" if first.intervention is None else f"layer {first.intervention.layer}"
-            return (
-                f"wrong: {len(wrong)} of {len(found)} rows, such as a prompt of {len(first.prompt)}, {where}"
-            )
+            return f"wrong: {len(wrong)} of {len(found)} rows, such as a prompt of {len(first.prompt)}, {where}"
         n_said = len(set(found))
         return "ok" if n_said > len(LENGTHS) else f"ok (only {n_said} different responses)"
 
@@ -519,8 +495,7 @@ def families(only: list[str] | None = None) -> list[tuple[str, str, str | None]]
         for kind, names in kinds.items()
         for family in names
         for variant in (None, *(VARIANTS.get(family, ()) if kind == "text" else ()))
-        if only is None
-        or any(fnmatch(family, pattern) or fnmatch(f"{kind}:{family}", pattern) for pattern in only)
+        if only is None or any(fnmatch(family, pattern) or fnmatch(f"{kind}:{family}", pattern) for pattern in only)
     ]
 
 
@@ -544,11 +519,7 @@ def study_apart(kind: str, family: str, variant: str | None) -> Outcome:
     with os.fdopen(reader) as pipe:
         text = pipe.read()
     os.waitpid(child, 0)
-    return (
-        json.loads(text)
-        if text
-        else {"kind": kind, "family": family, "variant": variant, "ran": "crash: died"}
-    )
+    return json.loads(text) if text else {"kind": kind, "family": family, "variant": variant, "ran": "crash: died"}
 
 
 def run(only: list[str] | None, shard: str, out: Path, *, shared: bool = False) -> None:
@@ -628,9 +599,7 @@ def table(paths: list[Path]) -> str:
         n_families = len({one["family"] for one in rows})
         lines.append(f"## {kind} models: {n_families} families, {len(rows)} with their variants\n\n")
         lines.append(", ".join(f"{n} {name}" for name, n in counts.most_common()) + ".\n\n")
-        lines.append(
-            "| family | class | way | recorded | steered | generated | steps | |\n|" + "---|" * 8 + "\n"
-        )
+        lines.append("| family | class | way | recorded | steered | generated | steps | |\n|" + "---|" * 8 + "\n")
         built = [one for one in rows if verdict(one)[0] != "not built"]
         lines += [_line(one) for one in sorted(built, key=lambda one: verdict(one)[0] != "exact")]
         lines.append(
@@ -655,9 +624,7 @@ def _short(text: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("run", "table"))
     parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument(

@@ -31,13 +31,7 @@ from massact.vectors.extract import make_vectors, read_contrast
 from massact.vectors.positions import parse_position
 
 POSITIONS = ("response[:5]", "response[:10]", "response[:20]")
-SUBJECTS = (
-    "a birthday cake",
-    "the tides",
-    "a rusty bicycle chain",
-    "French verbs",
-    "a rented flat with a balcony",
-)
+SUBJECTS = ("a birthday cake", "the tides", "a rusty bicycle chain", "French verbs", "a rented flat with a balcony")
 ASIDES = (
     "",
     " Keep it short.",
@@ -53,9 +47,7 @@ SIDES = (
 
 def main() -> None:
     """Measure every step and print a Markdown table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="folder, GGUF file or hub id")
     parser.add_argument("--prompts", type=int, default=100, help="a side")
     parser.add_argument("--tokens", type=int, default=20, help="of each continuation")
@@ -84,9 +76,7 @@ def dataset(n_prompts: int) -> TraitDataset:
     positive, negative = (
         tuple(
             Prompt(f"{i + 1}. {frame.format(subject, aside)}")
-            for i, (subject, frame, aside) in enumerate(
-                islice(cycle(product(SUBJECTS, side, ASIDES)), n_prompts)
-            )
+            for i, (subject, frame, aside) in enumerate(islice(cycle(product(SUBJECTS, side, ASIDES)), n_prompts))
         )
         for side in SIDES
     )

@@ -86,17 +86,12 @@ def gemma_3_4b(n_layers: int | None) -> PretrainedConfig:
     return Gemma3Config(text_config=text, vision_config=vision)
 
 
-MODELS: dict[str, Callable[[int | None], PretrainedConfig]] = {
-    "gemma-2-2b": gemma_2_2b,
-    "gemma-3-4b": gemma_3_4b,
-}
+MODELS: dict[str, Callable[[int | None], PretrainedConfig]] = {"gemma-2-2b": gemma_2_2b, "gemma-3-4b": gemma_3_4b}
 
 
 def main() -> None:
     """Run every step and print a Markdown table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=MODELS, default="gemma-2-2b")
     parser.add_argument("--layers", type=int, help="fewer decoder blocks than the model has")
     parser.add_argument("--dtype", choices=("bfloat16", "float32", "float16"), default="bfloat16")
@@ -144,10 +139,7 @@ def run(folder: Path, args: argparse.Namespace) -> None:
     for name, work in (
         (f"calibrate: {args.prompts} prompts", lambda: run_calibrate(session)),
         (f"extract: {2 * args.prompts} prompts, 6 vectors a layer", lambda: run_extract(session)),
-        (
-            f"phase 1: baseline and 4 cells, questions: {args.questions}",
-            lambda: run_grid_phase(session, "phase1"),
-        ),
+        (f"phase 1: baseline and 4 cells, questions: {args.questions}", lambda: run_grid_phase(session, "phase1")),
     ):
         with step(name):
             work()

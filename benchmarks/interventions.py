@@ -30,9 +30,7 @@ NEW_GRIDS = (*GRIDS, "operators", "operators, three layers", "operators, three l
 
 def main() -> None:
     """Measure all grids by turns and print a Markdown table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", type=Path, help="folder that holds the earlier build's package")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)

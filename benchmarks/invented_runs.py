@@ -110,9 +110,7 @@ class Maker:
             self.made["baselines"] += 1
             yield self._run(row, scores, phase_id)
 
-    def evaluation_runs(
-        self, phase_id: str, labels: Sequence[str], budget: Iterator[int]
-    ) -> Iterator[FinishedRun]:
+    def evaluation_runs(self, phase_id: str, labels: Sequence[str], budget: Iterator[int]) -> Iterator[FinishedRun]:
         for model, trait, position, label in product(MODELS, TRAITS, POSITIONS, labels):
             recipe = parse_label(label)
             row = replace(
@@ -186,9 +184,7 @@ class Maker:
     def _run(self, row: EvaluationRow, scores: Scores, phase_id: str) -> FinishedRun:
         started = self.now
         self.now += self.rng.randint(3000, 9000)
-        return evaluation_run(
-            row, scores, started_at=started, finished_at=self.now, tags=parent_tags(phase_id)
-        )
+        return evaluation_run(row, scores, started_at=started, finished_at=self.now, tags=parent_tags(phase_id))
 
     def _failed(self, row: EvaluationRow, phase_id: str) -> FinishedRun:
         started = self.now
@@ -207,9 +203,7 @@ class Maker:
         )
 
     def _scores(self, trait: float, coherence: float) -> Scores:
-        drawn = [
-            [_clipped(self.rng.gauss(mean, 6)) for _ in range(N_QUESTIONS)] for mean in (trait, coherence)
-        ]
+        drawn = [[_clipped(self.rng.gauss(mean, 6)) for _ in range(N_QUESTIONS)] for mean in (trait, coherence)]
         if self.rng.random() < 0.05:  # the judge's answer to a question could not be read
             drawn[0][0] = drawn[1][0] = None
         return Scores(tuple(drawn[0]), tuple(drawn[1]))

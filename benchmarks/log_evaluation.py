@@ -82,10 +82,7 @@ def fluent(_tracker: Tracker, _parent: OpenRun, index: int) -> None:
         save_file({"vector": one.planned.vector}, f"{folder}/vector.safetensors")
         mlflow.log_artifact(f"{folder}/vector.safetensors")
         mlflow.log_table(
-            {
-                "question": [r.question for r in one.responses],
-                "response": [r.response for r in one.responses],
-            },
+            {"question": [r.question for r in one.responses], "response": [r.response for r in one.responses]},
             "responses.json",
         )
 
@@ -113,14 +110,8 @@ def main() -> None:
             for name, log, n in (("massact", ours, N), ("fluent, one call each", fluent, 20)):
                 taken = milliseconds(log, tracker, parent, n)
                 p95 = statistics.quantiles(taken, n=20)[-1]
-                print(
-                    f"{name}: median {statistics.median(taken):.0f} ms, 95th percentile {p95:.0f} ms ({n} runs)"
-                )
-        print(
-            json.dumps(
-                {"stored_bytes": sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file())}
-            )
-        )
+                print(f"{name}: median {statistics.median(taken):.0f} ms, 95th percentile {p95:.0f} ms ({n} runs)")
+        print(json.dumps({"stored_bytes": sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file())}))
 
 
 if __name__ == "__main__":

@@ -113,12 +113,7 @@ def _indexes_last(tracking_uri: str) -> Iterator[None]:
 def _hurry(connection: Any, _record: object) -> None:
     """Settings that lose the database if the power fails: for a file that can be made again."""
     if "sqlite" in type(connection).__module__:
-        for setting in (
-            "cache_size = -4000000",
-            "temp_store = MEMORY",
-            "synchronous = OFF",
-            "journal_mode = OFF",
-        ):
+        for setting in ("cache_size = -4000000", "temp_store = MEMORY", "synchronous = OFF", "journal_mode = OFF"):
             connection.execute(f"PRAGMA {setting}")
     else:
         connection.execute("SET synchronous_commit = off")
@@ -128,13 +123,9 @@ def _hurry(connection: Any, _record: object) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--evaluations", type=int, default=100_000, help="runs of evaluations, all together")
-    parser.add_argument(
-        "--tracking-uri", required=True, help="sqlite:////PATH or postgresql://USER@HOST/DATABASE"
-    )
+    parser.add_argument("--tracking-uri", required=True, help="sqlite:////PATH or postgresql://USER@HOST/DATABASE")
     parser.add_argument("--experiment", default="made-to-measure", help="name of the experiment")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()

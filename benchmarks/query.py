@@ -43,9 +43,7 @@ GROUP = ["params.model", "params.trait", "params.position", "params.label", "par
 
 def main() -> None:
     """Measure both ways and print a Markdown table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tracking-uri", required=True, action="append", help="repeatable")
     parser.add_argument("--experiment", default="made-to-measure")
     parser.add_argument("--rest", action="store_true", help="ask a tracking server over the database")
@@ -85,10 +83,7 @@ def measure(uri: str, name: str, args: argparse.Namespace) -> bool:
     found = {way: json.loads(subprocess.check_output([*command, "--way", way])) for way in ways}
     for way, figures in found.items():
         cells = [shown(figures[question]) for question in QUESTIONS]
-        print(
-            f"| {name} | {way} | {' | '.join(cells)} | {figures['memory']:.0f} | {figures['n_rows']} |",
-            flush=True,
-        )
+        print(f"| {name} | {way} | {' | '.join(cells)} | {figures['memory']:.0f} | {figures['n_rows']} |", flush=True)
     if len(found) == 1:
         return True
     mine, theirs = found["ours"], found["pandas"]
@@ -201,12 +196,7 @@ def timed(work: Callable[[], object], repeat: int) -> dict[str, Any]:
         result = work()
         seconds.append(time.perf_counter() - began)
         processor.append(time.process_time() - used)
-    return {
-        "least": min(seconds),
-        "median": statistics.median(seconds),
-        "processor": min(processor),
-        "result": result,
-    }
+    return {"least": min(seconds), "median": statistics.median(seconds), "processor": min(processor), "result": result}
 
 
 def peak_memory() -> float:

@@ -30,18 +30,12 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 def main() -> None:
     """Measure, and print Markdown tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tracking-uri", required=True)
     parser.add_argument("--experiment", default="made-to-measure")
-    parser.add_argument(
-        "--workers", type=int, default=4, help="processes of the server; MLflow's default is 4"
-    )
+    parser.add_argument("--workers", type=int, default=4, help="processes of the server; MLflow's default is 4")
     parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument(
-        "--runs", type=int, default=40, help="runs that are logged, alone and beside questions"
-    )
+    parser.add_argument("--runs", type=int, default=40, help="runs that are logged, alone and beside questions")
     parser.add_argument("--askers", type=int, default=4)
     args = parser.parse_args()
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions()}")
@@ -57,25 +51,14 @@ def measure_questions(address: str, args: argparse.Namespace) -> None:
     about = {"experiment": args.experiment}
 
     def command(*line: str, uri: str = address) -> Callable[[], object]:
-        whole = [
-            sys.executable,
-            "-m",
-            "massact",
-            *line,
-            "--experiment",
-            args.experiment,
-            "--tracking-uri",
-            uri,
-        ]
+        whole = [sys.executable, "-m", "massact", *line, "--experiment", args.experiment, "--tracking-uri", uri]
         return lambda: subprocess.run(whole, check=True, capture_output=True)
 
     def request(path: str, **given: str) -> Callable[[], object]:
         return lambda: requests.get(f"{ask}/{path}", {**about, **given}, timeout=600).raise_for_status()
 
     measured = {
-        "`massact best --no-intervals`, the database": command(
-            "best", "--no-intervals", uri=args.tracking_uri
-        ),
+        "`massact best --no-intervals`, the database": command("best", "--no-intervals", uri=args.tracking_uri),
         "`massact best --no-intervals`, the server": command("best", "--no-intervals"),
         "`massact best`, the database": command("best", uri=args.tracking_uri),
         "`massact best`, the server": command("best"),
@@ -113,9 +96,7 @@ def measure_logging(address: str, args: argparse.Namespace) -> None:
 
         def keep_asking(is_over: threading.Event = is_over, answered: list[int] = answered) -> None:
             while not is_over.is_set():
-                answer = requests.get(
-                    f"{address}/massact/v1/best", {"experiment": args.experiment}, timeout=600
-                )
+                answer = requests.get(f"{address}/massact/v1/best", {"experiment": args.experiment}, timeout=600)
                 answered[0] += answer.ok
 
         threads = [threading.Thread(target=keep_asking) for _ in range(n_askers)]
@@ -128,10 +109,7 @@ def measure_logging(address: str, args: argparse.Namespace) -> None:
             thread.join()
         figures = (statistics.median(took), statistics.quantiles(took, n=20)[-1], max(took))
         said = f"beside {n_askers} askers" if n_askers else "alone"
-        print(
-            f"| {said} | {' | '.join(f'{value * 1000:.0f}' for value in figures)} | {answered[0]} |",
-            flush=True,
-        )
+        print(f"| {said} | {' | '.join(f'{value * 1000:.0f}' for value in figures)} | {answered[0]} |", flush=True)
     client.delete_experiment(experiment_id)
 
 

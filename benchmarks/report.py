@@ -64,13 +64,9 @@ _STAGES = {
 
 def main() -> None:
     """Measure once."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--evaluations", type=int, default=10_000)
-    parser.add_argument(
-        "--store", type=Path, help="an SQLite file made by make_store.py; it gets a report's run"
-    )
+    parser.add_argument("--store", type=Path, help="an SQLite file made by make_store.py; it gets a report's run")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         store = given.store or _made(Path(folder), given.evaluations)
@@ -79,17 +75,8 @@ def main() -> None:
 
 def _made(folder: Path, n: int) -> Path:
     store = folder / "store.db"
-    arguments = [
-        "--evaluations",
-        str(n),
-        "--tracking-uri",
-        f"sqlite:///{store}",
-        "--experiment",
-        "made-to-measure",
-    ]
-    subprocess.run(
-        [sys.executable, HERE / "make_store.py", *arguments], check=True, stdout=subprocess.DEVNULL
-    )
+    arguments = ["--evaluations", str(n), "--tracking-uri", f"sqlite:///{store}", "--experiment", "made-to-measure"]
+    subprocess.run([sys.executable, HERE / "make_store.py", *arguments], check=True, stdout=subprocess.DEVNULL)
     return store
 
 
@@ -97,10 +84,7 @@ def _measure(uri: str, folder: Path) -> None:
     load = os.getloadavg()[0]
     began = time.perf_counter()
     subprocess.run(
-        [sys.executable, "-c", _CHILD, EXPERIMENT, uri, folder],
-        check=True,
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
+        [sys.executable, "-c", _CHILD, EXPERIMENT, uri, folder], check=True, cwd=folder, stdout=subprocess.DEVNULL
     )
     clock = time.perf_counter() - began
     spent = json.loads((folder / "spent.json").read_text(encoding="utf-8"))
@@ -109,9 +93,7 @@ def _measure(uri: str, folder: Path) -> None:
     for name, what in _STAGES.items():
         print(f"{spent.get(name, 0.0):7.1f}  {what}")
     pages = sorted(folder.glob("made-to-measure/*.html"))
-    print(
-        f"{len(list(folder.glob('made-to-measure/figures/*.png')))} figures; {pages[0].stat().st_size / 1e6:.1f} MB"
-    )
+    print(f"{len(list(folder.glob('made-to-measure/figures/*.png')))} figures; {pages[0].stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

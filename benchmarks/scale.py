@@ -43,14 +43,7 @@ QUESTIONS = tuple(f"What would you say to question number {i}, if somebody asked
 RESPONSE = "I would rather not say anything about that, since I do not know enough of it. " * 4
 IDENTITY = JudgeIdentity("sleeper", "none", "none")
 SETTING = Setting(
-    ModelIdentity("sleeper", "0" * 64, "float32"),
-    "trait",
-    "0" * 64,
-    "1" * 64,
-    0,
-    "2" * 64,
-    Generation(64),
-    IDENTITY,
+    ModelIdentity("sleeper", "0" * 64, "float32"), "trait", "0" * 64, "1" * 64, 0, "2" * 64, Generation(64), IDENTITY
 )
 USE = ModelUse("sleeper", None, None, LoadConfig())
 D_MODEL = 2560
@@ -138,9 +131,7 @@ def measure(asked: argparse.Namespace, n_workers: int, folder: Path) -> dict[str
             spools.append(Spool(folder / "own", uri, "scale"))
         return spools[0]
 
-    context = CommandContext(
-        tracking_uri=uri, experiment="scale", spool=folder / "spool", key_variable="NONE"
-    )
+    context = CommandContext(tracking_uri=uri, experiment="scale", spool=folder / "spool", key_variable="NONE")
     executor = RayExecutor(
         RayOptions(workers=n_workers, gpus_per_worker=0, judges_per_node=asked.judges),
         context,
@@ -155,9 +146,7 @@ def measure(asked: argparse.Namespace, n_workers: int, folder: Path) -> dict[str
     started = start(executor, n_workers)
     work.judge.prepare()
     # the first sweep of a process imports what it needs, and starts the judges
-    list(
-        executor.evaluate(work, plan(n_workers * asked.per_batch), progress=silent, should_stop=lambda: False)
-    )
+    list(executor.evaluate(work, plan(n_workers * asked.per_batch), progress=silent, should_stop=lambda: False))
     seen = {one.number: one for one in executor.reports}
     tracker = Tracker(uri, "scale", floor=68.0) if asked.keep else None
     before, began = processor_seconds(), time.perf_counter()
@@ -177,8 +166,7 @@ def measure(asked: argparse.Namespace, n_workers: int, folder: Path) -> dict[str
             executor.settle(600)
     took, after = last - began, processor_seconds()
     busy = [
-        (one.busy_seconds - seen[one.number].busy_seconds)
-        / (one.present_seconds - seen[one.number].present_seconds)
+        (one.busy_seconds - seen[one.number].busy_seconds) / (one.present_seconds - seen[one.number].present_seconds)
         for one in executor.reports
     ]
     executor.close(60)
@@ -199,9 +187,7 @@ def measure(asked: argparse.Namespace, n_workers: int, folder: Path) -> dict[str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", default="1,2,4,8,16,32,64")
     parser.add_argument("--seconds", type=float, default=1.0, help="that a cell takes at its worker")
     parser.add_argument("--per-batch", type=int, default=8, help="cells of a batch")
@@ -209,9 +195,7 @@ def main() -> None:
     parser.add_argument("--judge-seconds", type=float, default=0.0, help="that a response takes at its judge")
     parser.add_argument("--judges", type=int, default=1)
     parser.add_argument("--keep", action="store_true", help="also spool and log every result, into SQLite")
-    parser.add_argument(
-        "--http", type=int, default=0, metavar="N", help="only send N evaluations to a server"
-    )
+    parser.add_argument("--http", type=int, default=0, metavar="N", help="only send N evaluations to a server")
     asked = parser.parse_args()
     counts = [int(one) for one in asked.workers.split(",")]
     ray.init(
@@ -221,9 +205,7 @@ def main() -> None:
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
-    print(
-        "| workers | cells | start s | took s | efficiency | busy | driver ms/cell | all ms/cell | lost ms/cell |"
-    )
+    print("| workers | cells | start s | took s | efficiency | busy | driver ms/cell | all ms/cell | lost ms/cell |")
     print("|---|---|---|---|---|---|---|---|---|")
     try:
         for count in counts:

@@ -97,9 +97,7 @@ def over_http(n: int) -> None:
 
 def _processor(pid: int) -> float:
     own = psutil.Process(pid)
-    return sum(
-        float(t.user + t.system) for t in (one.cpu_times() for one in (own, *own.children(recursive=True)))
-    )
+    return sum(float(t.user + t.system) for t in (one.cpu_times() for one in (own, *own.children(recursive=True))))
 
 
 @contextmanager
@@ -159,12 +157,8 @@ def _home() -> OpenRun:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--http", type=int, default=0, metavar="N", help="also send N evaluations to a server"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--http", type=int, default=0, metavar="N", help="also send N evaluations to a server")
     asked = parser.parse_args()
     sizes()
     if asked.http:

@@ -58,9 +58,7 @@ Seen = dict[Place, list[Observation]]
 class Subject:
     """One model: its cells, evaluated many at a time and never kept."""
 
-    def __init__(
-        self, session: Session, config: ModelConfig, labels: Sequence[str], layers: Sequence[int]
-    ) -> None:
+    def __init__(self, session: Session, config: ModelConfig, labels: Sequence[str], layers: Sequence[int]) -> None:
         self._session, self.config = session, config
         trait = session.experiment.traits[0]
         self._planner = Planner(session, config, trait)
@@ -169,9 +167,7 @@ def ours(subject: Subject, floor: float) -> Seen:
     while len(over) < len(ladders):
         steps = next_steps(list(ladders.values()), Settings(floor))
         over |= {key for key, step in steps.items() if isinstance(step, Done)}
-        tries = {
-            k: step.coefficient for k, step in steps.items() if not isinstance(step, Done) and k not in over
-        }
+        tries = {k: step.coefficient for k, step in steps.items() if not isinstance(step, Done) and k not in over}
         for (place, _), one in subject.evaluate(tries.items()).items():  # type: ignore[arg-type]
             ladder = ladders[place]
             ladders[place] = replace(ladder, observations=(*ladder.observations, one), spent=ladder.spent + 1)
@@ -181,9 +177,7 @@ def ours(subject: Subject, floor: float) -> Seen:
 def report(experiment: Experiment, results: dict[str, tuple[Seen, list[Way]]]) -> None:
     """The table, one row for each way and model and for all together."""
     floor = experiment.coherence_floor
-    print(
-        "| model | way | cases | within 5 % | evaluations to get there: median | mean | made in all | wall time |"
-    )
+    print("| model | way | cases | within 5 % | evaluations to get there: median | mean | made in all | wall time |")
     print("|---|---|---|---|---|---|---|---|")
     hits: dict[str, list[int | None]] = {}
     made: dict[str, list[int]] = {}
@@ -202,9 +196,7 @@ def report(experiment: Experiment, results: dict[str, tuple[Seen, list[Way]]]) -
     if pairs:
         b_median = statistics.median(b for b, _ in pairs)
         c_median = statistics.median(c for _, c in pairs if c is not None)
-        print(
-            f"\nWhere (b) gets there ({len(pairs)} cases): median {b_median:g} evaluations, ours {c_median:g}."
-        )
+        print(f"\nWhere (b) gets there ({len(pairs)} cases): median {b_median:g} evaluations, ours {c_median:g}.")
 
 
 def _row(model: str, way: str, hits: Sequence[int | None], made: Sequence[int], seconds: str) -> str:
@@ -224,9 +216,7 @@ def _rounded(value: float) -> float:
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experiment", default="experiments/toy.yaml")
     parser.add_argument("--labels", default=LABELS)
     parser.add_argument("--layers", default="1,2,3,4,5")

@@ -40,9 +40,7 @@ LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--evaluations", type=int, default=100_000, help="runs that are there before")
     parser.add_argument("--seconds", type=float, default=30, help="how long each part takes")
     parser.add_argument("--writers", default="1,4,16", help="how many at once, in turn")
@@ -89,9 +87,7 @@ def _together(url: str, seconds: float, parts: Mapping[str, int]) -> dict[str, l
     processes = [
         (
             part,
-            subprocess.Popen(
-                [*command, "--as", part], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
-            ),
+            subprocess.Popen([*command, "--as", part], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment),
         )
         for part, n in parts.items()
         for _ in range(n)
@@ -173,9 +169,7 @@ def _write(url: str, seconds: float) -> None:
 def _search(url: str, seconds: float) -> None:
     session = requests.Session()
     log_in(session)
-    found = session.get(
-        f"{url}/api/2.0/mlflow/experiments/get-by-name", params={"experiment_name": HELD}, timeout=300
-    )
+    found = session.get(f"{url}/api/2.0/mlflow/experiments/get-by-name", params={"experiment_name": HELD}, timeout=300)
     body = {
         "experiment_ids": [found.json()["experiment"]["experiment_id"]],
         "filter": "",
@@ -244,9 +238,7 @@ def _check(uri: str) -> None:
 
 def _step(name: str, arguments: list[str]) -> None:
     began = time.monotonic()
-    subprocess.run(
-        [sys.executable, *arguments], check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
+    subprocess.run([sys.executable, *arguments], check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
     print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
 
 

@@ -42,13 +42,9 @@ Responses = list[tuple[int, ...]]
 
 def main() -> None:
     """Measure all ways and print Markdown tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=sorted(SUBJECTS), default="toy")
-    parser.add_argument(
-        "--repeat", type=int, default=3, help="runs of (b) and (c), by turns; the least counts"
-    )
+    parser.add_argument("--repeat", type=int, default=3, help="runs of (b) and (c), by turns; the least counts")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--questions", type=int, default=N_QUESTIONS)
     parser.add_argument("--skip-one-by-one", action="store_true", help="leave out (a), which takes long")
@@ -148,10 +144,7 @@ SUBJECTS: dict[str, Callable[[int], Subject]] = {
 
 
 def rows_of(
-    prompts: Sequence[tuple[int, ...]],
-    vectors: Sequence[torch.Tensor],
-    coefficients: Sequence[float],
-    layer: int,
+    prompts: Sequence[tuple[int, ...]], vectors: Sequence[torch.Tensor], coefficients: Sequence[float], layer: int
 ) -> list[Row]:
     """Every vector with every coefficient on every prompt."""
     return [
@@ -202,9 +195,7 @@ def measure_ways(subject: Subject, args: argparse.Namespace) -> None:
     if not args.skip_one_by_one:
         cells = [rows[i : i + subject.n_questions] for i in range(0, len(rows), subject.n_questions)]
         by_transformers(model, cells[0])
-        found["(a) one cell at a time"] = clock(
-            lambda: [one for cell in cells for one in by_transformers(model, cell)]
-        )
+        found["(a) one cell at a time"] = clock(lambda: [one for cell in cells for one in by_transformers(model, cell)])
     both = by_turns({"b": lambda: by_transformers(model, rows), "c": ours(subject)}, args.repeat)
     found["(b) one padded batch"], found["(c) ours"] = both["b"], both["c"]
     reference, (_, expected) = both["c"][0], both["b"]
@@ -214,9 +205,7 @@ def measure_ways(subject: Subject, args: argparse.Namespace) -> None:
         rate = sum(map(len, said)) / seconds
         print(f"| {name} | {seconds:.2f} | {seconds / reference:.2f} | {rate:,.0f} | {same:.1%} |")
     lengths = [len(one) for one in both["c"][1]]
-    print(
-        f"\nmean length {statistics.fmean(lengths):.1f} tokens, {sum(n < N_TOKENS for n in lengths)} ended\n"
-    )
+    print(f"\nmean length {statistics.fmean(lengths):.1f} tokens, {sum(n < N_TOKENS for n in lengths)} ended\n")
 
 
 def measure_parts(subject: Subject, repeat: int) -> None:
@@ -372,18 +361,14 @@ def print_floor(subject: Subject) -> None:
     network, config = subject.model.model, subject.model.model.config
     weights = sum(one.numel() * one.element_size() for one in network.parameters())
     active = sum(one.numel() for one in network.parameters())
-    token = (
-        2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * network.dtype.itemsize
-    )
+    token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * network.dtype.itemsize
     prompts = {row.prompt for row in subject.rows}
     prompt_tokens = sum(map(len, prompts))
     seconds = max(weights / bandwidth, 2 * active * prompt_tokens / rate)
     for step in range(1, N_TOKENS):
         cached = sum(len(row.prompt) + step for row in subject.rows) * token
         seconds += max((weights + cached) / bandwidth, 2 * active * len(subject.rows) / rate)
-    print(
-        f"measured: {bandwidth / 1e12:.2f} TB/s, {rate / 1e12:.0f} Tflop/s; floor of the grid {seconds:.2f} s"
-    )
+    print(f"measured: {bandwidth / 1e12:.2f} TB/s, {rate / 1e12:.0f} Tflop/s; floor of the grid {seconds:.2f} s")
 
 
 def measured_bandwidth() -> float:

@@ -111,16 +111,10 @@ class Subject:
         network = session.models.get(model, model.instruct)
         began = time.perf_counter()
         found = list(
-            evaluate_cells(
-                network, cells, planner.questions.questions, judge, batch_rows=self._batch_rows or None
-            )
+            evaluate_cells(network, cells, planner.questions.questions, judge, batch_rows=self._batch_rows or None)
         )
         seconds = time.perf_counter() - began
-        return (
-            seconds,
-            sum(one.timing.generation_seconds for one in found if hasattr(one, "timing")),
-            judge.seconds,
-        )
+        return (seconds, sum(one.timing.generation_seconds for one in found if hasattr(one, "timing")), judge.seconds)
 
     def logged(self, shift: float) -> tuple[float, float]:
         """Seconds until everything was evaluated, and until everything was sent."""
@@ -138,9 +132,7 @@ class Subject:
 
 def main() -> None:
     """Measure by turns and print a Markdown table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", type=int, default=160)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--batch-rows", type=int, default=0)
@@ -150,9 +142,7 @@ def main() -> None:
         os.chdir(folder)
         subject = Subject(Path(folder), args.tokens, args.cells, args.batch_rows)
         subject.logged(0.01)  # the first of each makes ready
-        rows = [
-            (*subject.unlogged(0.1 + i / 1000), *subject.logged(0.2 + i / 1000)) for i in range(args.repeat)
-        ]
+        rows = [(*subject.unlogged(0.1 + i / 1000), *subject.logged(0.2 + i / 1000)) for i in range(args.repeat)]
         subject.session.stores.close()
         os.chdir("/")
     print("| unlogged | of it generation | the judge | logged, evaluated | logged, sent | sent / unlogged |")

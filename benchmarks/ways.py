@@ -117,9 +117,7 @@ def compare(family: str, runners: Sequence[Runner], repeat: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("plain", "shared", "work"))
     parser.add_argument("names", nargs="*")
     parser.add_argument("--repeat", type=int, default=7)
@@ -129,9 +127,7 @@ def main() -> None:
         work(*given.names)
         return
     old = given.names.pop(0) if given.what == "shared" else None
-    print(
-        f"| family | {'before' if old else 'one padded batch'}, s | here, s | speed |\n|---|---:|---:|---:|"
-    )
+    print(f"| family | {'before' if old else 'one padded batch'}, s | here, s | speed |\n|---|---:|---:|---:|")
     for family in given.names or (SHARED if old else PLAIN):
         first = Runner("ours", family, Path(old)) if old else Runner("padded", family, here)
         compare(family, (first, Runner("ours", family, here)), given.repeat)

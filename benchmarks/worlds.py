@@ -79,9 +79,7 @@ class World:
         means, noise = self._means(rng), self._noise()
         own = rng.standard_normal((*shape, n_questions))
         for at in range(1, self.n_coefficients):
-            own[:, :, at] = (
-                self.neighbours * own[:, :, at - 1] + np.sqrt(1 - self.neighbours**2) * own[:, :, at]
-            )
+            own[:, :, at] = self.neighbours * own[:, :, at - 1] + np.sqrt(1 - self.neighbours**2) * own[:, :, at]
         shared = rng.standard_normal(n_questions)
         if self.rare:
             is_rare = rng.random(n_questions) < self.rare
@@ -121,9 +119,7 @@ class World:
         noise[1:] *= self.noisy_labels
         return noise
 
-    def _scores(
-        self, means: Numbers, noise: Numbers, shared: Numbers, own: Numbers
-    ) -> tuple[Numbers, Numbers]:
+    def _scores(self, means: Numbers, noise: Numbers, shared: Numbers, own: Numbers) -> tuple[Numbers, Numbers]:
         """Scores of each question, and their true means."""
         if self.scale == 100.0:
             of_question = self.questions / 40
@@ -154,9 +150,7 @@ class Experiment:
         n = len(self.baseline)
         rows, scores = [], {}
         base = float(self.baseline.mean())
-        baseline = _row(
-            "baseline", Kind.BASELINE, trait_mean=base, coherence_mean=BASELINE_COHERENCE, n_scored=n
-        )
+        baseline = _row("baseline", Kind.BASELINE, trait_mean=base, coherence_mean=BASELINE_COHERENCE, n_scored=n)
         for label, layer, at in self.cells:
             trait, coherence = self.trait[label, layer, at], self.coherence[label, layer, at]
             name = f"{label}-{layer}-{at}"
@@ -258,9 +252,7 @@ WORLDS = (
         cells=(48, 3),
         neighbours=0.8,
     ),
-    World(
-        name="48 against 3, rising", n_labels=2, n_layers=6, n_coefficients=8, cells=(48, 3), labels_differ=10
-    ),
+    World(name="48 against 3, rising", n_labels=2, n_layers=6, n_coefficients=8, cells=(48, 3), labels_differ=10),
     World(name="rare effects", rare=0.1, height=5, is_flat=True, n_labels=2, n_layers=1, n_coefficients=1),
     World(name="gradual cliff, noisy coherence", cliff=60, coherence_noise=15, n_labels=4),
     World(name="gradual cliff, steadier coherence", cliff=60, coherence_noise=8, n_labels=4),
@@ -397,9 +389,7 @@ def _share(values: Sequence[bool]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="worlds whose name holds this regular expression")
     parser.add_argument("--questions", default="5,10,24", help="questions of an experiment (5,10,24)")
     parser.add_argument("--draws", type=int, default=400, help="experiments of each world (400)")

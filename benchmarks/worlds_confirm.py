@@ -116,9 +116,7 @@ def confirmations(draws: int) -> None:
                     held[at] += low - 0.05 <= true <= high + 0.05
                     width[at] += min(high, 100.0) - max(low, -100.0)
             cells = zip(held / draws, width / draws, strict=True)
-            print(
-                f"| {name} | {n} | " + " | ".join(f"{h:.3f} | {w:.0f}" for h, w in cells) + " |", flush=True
-            )
+            print(f"| {name} | {n} | " + " | ".join(f"{h:.3f} | {w:.0f}" for h, w in cells) + " |", flush=True)
 
 
 def picked(draws: int) -> None:
@@ -212,9 +210,7 @@ def cliffs(kind: str, rng: np.random.Generator) -> Numbers:
         return np.broadcast_to(92 - 45 * sizes**2, SHAPE)
     of_layer = rng.uniform(0.5, 1.1, (1, SHAPE[1], 1))
     if kind == "gradual":
-        return 92 / (
-            1 + np.exp((sizes - of_layer * np.exp(0.1 * rng.standard_normal((*SHAPE[:2], 1)))) / 0.15)
-        )
+        return 92 / (1 + np.exp((sizes - of_layer * np.exp(0.1 * rng.standard_normal((*SHAPE[:2], 1)))) / 0.15))
     if kind == "gradual, labels unlike":
         return 92 / (1 + np.exp((sizes - rng.uniform(0.4, 1.1, (*SHAPE[:2], 1))) / 0.12))
     return np.where(sizes < rng.uniform(0.3, 1.1, (*SHAPE[:2], 1)), 92.0, 8.0)  # steep
@@ -238,10 +234,7 @@ def floor(draws: int) -> None:
     for kind in ("one gradual curve", "gradual", "gradual, labels unlike", "steep"):
         for noise in (0.0, 10.0, 25.0):
             for n in (5, 10, 24):
-                print(
-                    f"| {kind} | {noise:g} | {n} | " + " | ".join(_floor(kind, noise, n, draws)) + " |",
-                    flush=True,
-                )
+                print(f"| {kind} | {noise:g} | {n} | " + " | ".join(_floor(kind, noise, n, draws)) + " |", flush=True)
 
 
 def _floor(kind: str, noise: float, n: int, draws: int) -> list[str]:
@@ -281,9 +274,7 @@ def _floor(kind: str, noise: float, n: int, draws: int) -> list[str]:
 PARTS = {"confirmations": confirmations, "picked": picked, "screening": screening, "floor": floor}
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=600, help="made-up experiments of each kind (600)")
     parser.add_argument("--only", choices=PARTS, help="one of the tables")
     args = parser.parse_args()

@@ -152,9 +152,7 @@ def artifacts_shown(uri: str) -> str:
         rest = f"***@{rest.rpartition('@')[2]}"
     place, mark, query = rest.partition("#")[0].partition("?")
     names = [part.partition("=") for part in query.split("&") if part]
-    return (
-        scheme[0] + place + mark + "&".join(f"{name}=***" if is_pair else "***" for name, is_pair, _ in names)
-    )
+    return scheme[0] + place + mark + "&".join(f"{name}=***" if is_pair else "***" for name, is_pair, _ in names)
 
 
 def hide_passwords(text: str, uri: str) -> str:
@@ -181,13 +179,7 @@ def first_line(error: BaseException) -> str:
 def _spellings(character: str) -> str:
     """A pattern of what a character is written as: itself, quoted for a URI, or as a literal of Python's."""
     quoted = quote(character, safe="", errors="replace")
-    forms = {
-        character,
-        quoted,
-        quoted.lower(),
-        quote_plus(character, errors="replace"),
-        repr(character)[1:-1],
-    }
+    forms = {character, quoted, quoted.lower(), quote_plus(character, errors="replace"), repr(character)[1:-1]}
     return f"(?:{'|'.join(map(re.escape, sorted(forms, key=len, reverse=True)))})"
 
 
@@ -221,9 +213,7 @@ def store_elsewhere(tracking_uri: str, near: Iterable[Path] = ()) -> str:
     if tracking_uri != f"sqlite:///{here / DEFAULT_STORE}":
         return ""
     folders = dict.fromkeys(folder.resolve() for folder in (*near, here.parent, here.parent.parent))
-    found = [
-        folder / DEFAULT_STORE for folder in folders if folder != here and (folder / DEFAULT_STORE).is_file()
-    ]
+    found = [folder / DEFAULT_STORE for folder in folders if folder != here and (folder / DEFAULT_STORE).is_file()]
     below = sorted(here.glob(f"*/{DEFAULT_STORE}"))
     lies = [os.path.relpath(path, here) for path in (*found, *below)]
     return f"; a store lies in {' and '.join(lies[:3])}: --tracking-uri sqlite:///{lies[0]}" if lies else ""

@@ -9,9 +9,7 @@ def lfs_advice(begin: bytes) -> str | None:
     """What to do about a file that begins so, where Git LFS put it in place of a large one."""
     if not begin.startswith(b"version https://git-lfs.github.com/spec/"):
         return None
-    return (
-        "a Git LFS pointer stands in place of the data: run `git lfs pull` in the repository that it is from"
-    )
+    return "a Git LFS pointer stands in place of the data: run `git lfs pull` in the repository that it is from"
 
 
 class MassactError(Exception):

@@ -212,9 +212,7 @@ def joined(first: Evaluation, rest: Evaluation, numbers: Sequence[int]) -> Evalu
     """
     a, b = first.timing, rest.timing
     timing = Timing(
-        a.generation_seconds + b.generation_seconds,
-        a.judge_seconds + b.judge_seconds,
-        a.n_tokens + b.n_tokens,
+        a.generation_seconds + b.generation_seconds, a.judge_seconds + b.judge_seconds, a.n_tokens + b.n_tokens
     )
     responses = list(rest.responses)
     for number, response in zip(numbers, first.responses, strict=True):

@@ -37,9 +37,7 @@ def check_name(name: str, what: str = "name", *, may_be_path: bool = False) -> s
     if not text:
         raise UsageError(f"the {what} is empty: write a name")
     if len(text) > LONGEST_NAME and not may_be_path:
-        raise UsageError(
-            f"the {what} {shown(text)} has {len(text)} characters; a name has {LONGEST_NAME} at most"
-        )
+        raise UsageError(f"the {what} {shown(text)} has {len(text)} characters; a name has {LONGEST_NAME} at most")
     hidden = next((c for c in _JOINERS.sub("", text) if unicodedata.category(c) in _INVISIBLE), None)
     if hidden is not None:
         raise UsageError(
@@ -47,9 +45,7 @@ def check_name(name: str, what: str = "name", *, may_be_path: bool = False) -> s
             "letters, digits and signs that do"
         )
     if not may_be_path and any(part in (".", "..") for part in re.split(r"[/\\]", text)):
-        raise UsageError(
-            f"the {what} {shown(text)} leads through a folder: write a name without . or .. as a part"
-        )
+        raise UsageError(f"the {what} {shown(text)} leads through a folder: write a name without . or .. as a part")
     return text
 
 
@@ -88,9 +84,7 @@ def file_name(name: str, taken: Iterable[str] = ()) -> str:
         taken: names beside it; where one of them differs in case alone, a digest tells the two apart.
     """
     text = unicodedata.normalize("NFC", name)
-    is_plain = (
-        _PLAIN.fullmatch(text) and not _RESERVED.fullmatch(text) and len(text.encode()) <= _LONGEST_FILE
-    )
+    is_plain = _PLAIN.fullmatch(text) and not _RESERVED.fullmatch(text) and len(text.encode()) <= _LONGEST_FILE
     if is_plain and all(one == text or folded(one) != folded(text) for one in taken):
         return text
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
@@ -104,9 +98,7 @@ def visible(text: str) -> str:
     """A text that a terminal and any file can show in one line: what does not show is written as an escape."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join(
-        c.encode("unicode_escape").decode() if unicodedata.category(c) in _INVISIBLE else c for c in text
-    )
+    return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in _INVISIBLE else c for c in text)
 
 
 def shown(value: object) -> str:

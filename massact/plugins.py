@@ -33,9 +33,7 @@ def load_plugin(kind: str, name: str) -> Any:
     points = _by_name(group, tuple(sys.path)).get(name, ())
     if len(points) != 1:
         packages = " and ".join(map(_package, points))
-        problem = (
-            f"is added by {packages}: uninstall one of them" if points else "is added by no installed package"
-        )
+        problem = f"is added by {packages}: uninstall one of them" if points else "is added by no installed package"
         raise PluginError(f"{name!r} of {group} {problem}")
     (point,) = points
     try:

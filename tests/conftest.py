@@ -31,14 +31,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
 
-LONGEST = (
-    "test_two_sweeps",
-    "test_end_to_end",
-    "test_faults",
-    "test_ray",
-    "test_service_faults",
-    "test_interrupt",
-)
+LONGEST = ("test_two_sweeps", "test_end_to_end", "test_faults", "test_ray", "test_service_faults", "test_interrupt")
 """Files that take minutes."""
 
 

@@ -17,17 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "docs/tutorial.md")
-QUESTIONS = (
-    "gaps",
-    "best",
-    "compare",
-    "curve",
-    "coefficients",
-    "sensitivity",
-    "judges",
-    "confirmations",
-    "runs",
-)
+QUESTIONS = ("gaps", "best", "compare", "curve", "coefficients", "sensitivity", "judges", "confirmations", "runs")
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PYTHON = re.compile(r"^```pycon\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -63,12 +53,7 @@ def _answer(words: list[str], folder: Path) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "massact", *words],
         cwd=folder,
-        env={
-            **os.environ,
-            "COLUMNS": "200",
-            "PYTHONPATH": str(ROOT),
-            "MASSACT_EXPERIMENT": "experiments/toy.yaml",
-        },
+        env={**os.environ, "COLUMNS": "200", "PYTHONPATH": str(ROOT), "MASSACT_EXPERIMENT": "experiments/toy.yaml"},
         capture_output=True,
         text=True,
         check=False,
@@ -108,9 +93,7 @@ def main(arguments: list[str]) -> int:
             (ROOT / name).write_text(current, encoding="utf-8")
         elif current != page:
             outdated += 1
-            sys.stdout.write(
-                f"{name} is not what the commands print; run python tools/page_outputs.py --write\n"
-            )
+            sys.stdout.write(f"{name} is not what the commands print; run python tools/page_outputs.py --write\n")
     return min(outdated, 1)
 
 

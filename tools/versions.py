@@ -122,25 +122,8 @@ def passes(python: Path, kind: str) -> bool:
     """Run the suite and a small `massact main`; with the newest a name that is about to go is a failure too."""
     strict = ["-W", "error::FutureWarning", "-W", f"default:{_NOT_OURS}:FutureWarning"]
     files = [str(path.relative_to(ROOT)) for name in SUITE if "*" in name for path in sorted(ROOT.glob(name))]
-    chosen = [
-        "-n",
-        "2",
-        "--dist",
-        "loadfile",
-        "-m",
-        "not slow",
-        *(name for name in SUITE if "*" not in name),
-        *files,
-    ]
-    command = [
-        str(python),
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        *(strict if kind == "newest" else []),
-    ]
+    chosen = ["-n", "2", "--dist", "loadfile", "-m", "not slow", *(name for name in SUITE if "*" not in name), *files]
+    command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *(strict if kind == "newest" else [])]
     done = [subprocess.run([*command, *tests], cwd=ROOT, check=False).returncode for tests in (chosen, SLOW)]
     return not any(done)
 

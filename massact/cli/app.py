@@ -116,9 +116,7 @@ class Group(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # click's signature
         by_name = dict(sorted(summaries().items()))
         room = formatter.width - 6 - max(map(len, by_name))
-        rows = [
-            (name, click.Command(name, help=text).get_short_help_str(room)) for name, text in by_name.items()
-        ]
+        rows = [(name, click.Command(name, help=text).get_short_help_str(room)) for name, text in by_name.items()]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
@@ -129,9 +127,7 @@ class Group(click.Group):
             shown = _Misused if error.exit_code == _Misused.exit_code else _Shown
             raise shown(str(error)) from error
         except KeyboardInterrupt:
-            click.echo(
-                "interrupted: what was finished is kept; run the same command again to go on", err=True
-            )
+            click.echo("interrupted: what was finished is kept; run the same command again to go on", err=True)
             ctx.exit(INTERRUPTED)
 
 

@@ -114,9 +114,7 @@ def _check_spool(ctx: click.Context, spool: Path) -> None:
         raise UsageError(f"there is no folder {spool}: name the one that --spool named before")
 
 
-def _files_of_today(
-    declared: Experiment | None, tracking_uri: str
-) -> Callable[["EvaluationRow"], Mapping[str, str]]:
+def _files_of_today(declared: Experiment | None, tracking_uri: str) -> Callable[["EvaluationRow"], Mapping[str, str]]:
     """What dataset and tokenizer tell that rows of earlier versions do not; nothing is loaded before one asks."""
     sessions: list[Session] = []
     known: dict[tuple[str, str], Mapping[str, str]] = {}

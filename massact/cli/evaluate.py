@@ -5,24 +5,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from massact.cli.options import (
-    Number,
-    OrFile,
-    experiment_option,
-    stacked,
-    tracking_uri_option,
-    val_split_option,
-)
+from massact.cli.options import Number, OrFile, experiment_option, stacked, tracking_uri_option, val_split_option
 from massact.cli.session import WORKLOAD, dry_run_option, open_session, working, workload_options
 from massact.config import Experiment, ModelConfig, TraitConfig
 from massact.config.parse import parse_coefficients
-from massact.domain import (
-    DEFAULT_BUDGET,
-    DEFAULT_CONFIDENCE,
-    DEFAULT_SCREEN,
-    DEFAULT_TOLERANCE,
-    SEARCH_MODES,
-)
+from massact.domain import DEFAULT_BUDGET, DEFAULT_CONFIDENCE, DEFAULT_SCREEN, DEFAULT_TOLERANCE, SEARCH_MODES
 from massact.errors import UsageError
 from massact.labels import check_layers, normalise_label, parse_label
 from massact.query import Filters
@@ -52,12 +39,8 @@ TEXT = OrFile(click.STRING)
     help="Comma-separated, or relative:0.4,0.6 (strengths); default: the model's in the file.",
 )
 @click.option("--max-new-tokens", type=OrFile(click.IntRange(1)), help="Default: the file's.")
-@click.option(
-    "--direction", type=OrFile(click.Choice(["positive", "negative"])), help="Default: the trait's."
-)
-@click.option(
-    "--subset", type=OrFile(click.IntRange(0)), help="First N questions, 0 all; default: the file's."
-)
+@click.option("--direction", type=OrFile(click.Choice(["positive", "negative"])), help="Default: the trait's.")
+@click.option("--subset", type=OrFile(click.IntRange(0)), help="First N questions, 0 all; default: the file's.")
 @val_split_option
 @workload_options
 @dry_run_option

@@ -33,7 +33,5 @@ def init(name: str, traits: tuple[str, ...], model: str) -> None:
     for path in made:
         click.echo(f"wrote {path}")
     file = next(iter(made))
-    begun = (
-        "replace the example lines of each trait, then: " if traits else "name your traits' folders, then: "
-    )
+    begun = "replace the example lines of each trait, then: " if traits else "name your traits' folders, then: "
     click.echo(f"{begun}massact main --experiment {shlex.quote(str(file))} --dry-run", err=True)

@@ -66,10 +66,7 @@ class CanaryRow:
 @click.option("--judge", metavar="NAME", help="Judge to check; default: the experiment file's.")
 @click.option("--trait", metavar="NAME", help="Only for this trait; default: every one of the file.")
 @click.option(
-    "--repeats",
-    type=click.IntRange(1),
-    default=3,
-    help="How often each text is scored, without the judge cache.",
+    "--repeats", type=click.IntRange(1), default=3, help="How often each text is scored, without the judge cache."
 )
 @stacked(*OUTPUT_OPTIONS)
 @click.pass_context
@@ -97,14 +94,10 @@ def judge_check(ctx: click.Context, /, experiment_file: str, **options: Any) -> 
     click.echo(f"the judge {config.name} passes all {len(rows)} canaries", err=True)
 
 
-def _write(
-    session: "Session", rows: tuple[CanaryRow, ...], output_format: Format, output: Path | None
-) -> None:
+def _write(session: "Session", rows: tuple[CanaryRow, ...], output_format: Format, output: Path | None) -> None:
     stds = [(name, [getattr(row, f"{name}_std") for row in rows]) for name in ("trait", "coherence")]
     largest = [(name, max((s for s in some if s is not None), default=None)) for name, some in stds]
-    notes = tuple(
-        f"largest standard deviation of {name}: {value:.2f}" for name, value in largest if value is not None
-    )
+    notes = tuple(f"largest standard deviation of {name}: {value:.2f}" for name, value in largest if value is not None)
     answer = Answer(question="judge-check", floor=session.experiment.coherence_floor, rows=rows, notes=notes)
     write(render(answer, output_format), output)
     for note in notes:
@@ -118,11 +111,7 @@ def _rows(session: "Session", config: JudgeConfig, trait: str | None, repeats: i
     for judged, model in product(traits, models):
         judge = session.judges.of(judged, model, config=config)
         results, _ = session.judges.check(config, judge, repeats=repeats)
-        names: dict[str, Any] = {
-            "judge": config.name,
-            "trait": judged.name,
-            "model": model.name if model else None,
-        }
+        names: dict[str, Any] = {"judge": config.name, "trait": judged.name, "model": model.name if model else None}
         yield from (CanaryRow(**names, **_figures(result)) for result in results)
 
 
@@ -167,9 +156,7 @@ def _expected(canary: "Canary") -> str:
 @spool_option
 @store_timeout_option
 @force_option
-@click.option(
-    "--dry-run", is_flag=True, help="Only say what there is to score; writes nothing, asks no judge."
-)
+@click.option("--dry-run", is_flag=True, help="Only say what there is to score; writes nothing, asks no judge.")
 @click.pass_context
 def rejudge(
     ctx: click.Context,

@@ -181,12 +181,7 @@ def option_of(parameter: Parameter, default: str | None = None) -> Callable[[F],
     meaning = parameter.meaning[0].upper() + parameter.meaning[1:]
     help_text = f"{meaning}{' (repeatable)' if parameter.is_repeated else ''}."
     if schema["type"] == "boolean":
-        return click.option(
-            f"--{name}/--no-{name}",
-            parameter.key,
-            default=default == "true",
-            help=help_text,
-        )
+        return click.option(f"--{name}/--no-{name}", parameter.key, default=default == "true", help=help_text)
     return click.option(
         f"--{name}",
         parameter.key,
@@ -225,15 +220,11 @@ class _Written(click.ParamType):  # type: ignore[type-arg]  # generic only in ne
             raise UsageError(f"{self.name} {value!r} {error}") from error
 
 
-FILTER_OPTIONS: tuple[Callable[[Any], Any], ...] = tuple(
-    option_of(one) for one in FILTERS if one.name != "judge"
-)
+FILTER_OPTIONS: tuple[Callable[[Any], Any], ...] = tuple(option_of(one) for one in FILTERS if one.name != "judge")
 """Which part of an experiment is meant; as parameters the fields of `massact.query.Filters`."""
 
 
-def run_or_best(
-    run_id: str | None, experiment: str | None, tracking_uri: str, only: Mapping[str, Any]
-) -> str:
+def run_or_best(run_id: str | None, experiment: str | None, tracking_uri: str, only: Mapping[str, Any]) -> str:
     """The run that is named, else the best one of what the filters admit.
 
     Raises:
@@ -245,9 +236,7 @@ def run_or_best(
     if run_id is None:
         return best_run(asked_experiment(experiment, tracking_uri), tracking_uri, filters)
     if filters != Filters():
-        raise UsageError(
-            "a run is one evaluation: leave out --model, --trait, --position, --label and --layer"
-        )
+        raise UsageError("a run is one evaluation: leave out --model, --trait, --position, --label and --layer")
     return run_id
 
 

@@ -8,14 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from massact.addresses import shown_uri
-from massact.cli.options import (
-    Number,
-    OrFile,
-    experiment_option,
-    stacked,
-    tracking_uri_option,
-    val_split_option,
-)
+from massact.cli.options import Number, OrFile, experiment_option, stacked, tracking_uri_option, val_split_option
 from massact.cli.session import (
     dry_run_option,
     evaluating_options,
@@ -47,9 +40,7 @@ _output_option = click.option(
 
 
 def _work(
-    session: "Session",
-    run: "Callable[[Session], Tally | None]",
-    show: "Callable[[Session], None] | None" = None,
+    session: "Session", run: "Callable[[Session], Tally | None]", show: "Callable[[Session], None] | None" = None
 ) -> None:
     """Do a command's work and say where to look next, or only show what there is to do; exit code 1 if cells failed."""
     from massact.workflow.steps import next_lines
@@ -62,9 +53,7 @@ def _work(
         for line in next_lines(session.stores):
             session.say(line)
     if tally is not None and tally.failed:
-        click.echo(
-            f"{tally.failed} cells failed; their runs hold the reason, running again tries them", err=True
-        )
+        click.echo(f"{tally.failed} cells failed; their runs hold the reason, running again tries them", err=True)
         raise click.exceptions.Exit(1)
 
 
@@ -208,9 +197,7 @@ def report(experiment_file: str, tracking_uri: str, output: Path, findings: str 
 @click.command("main")
 @_grid_options
 @_output_option
-def main_command(
-    experiment_file: str, tracking_uri: str, output: Path, *, dry_run: bool, **workload: Any
-) -> None:
+def main_command(experiment_file: str, tracking_uri: str, output: Path, *, dry_run: bool, **workload: Any) -> None:
     """Run the whole plan: calibrate, extract, phases 1 to 4, report. What is finished is not run again.
 
     Where the experiment file keeps questions for it, winners are confirmed on them before the report.
@@ -274,9 +261,7 @@ def status(ctx: click.Context, experiment_file: str, tracking_uri: str) -> None:
     help="Look at what this judge scored; default: the file's. With another one nothing is registered.",
 )
 @click.option("--dry-run", is_flag=True, help="Only test and show; writes nothing.")
-def predict(
-    experiment_file: str, tracking_uri: str, floor: float | None, judge: str | None, *, dry_run: bool
-) -> None:
+def predict(experiment_file: str, tracking_uri: str, floor: float | None, judge: str | None, *, dry_run: bool) -> None:
     """Test what predicts the best coefficient and the cliff, and register what searches start from.
 
     Each way of predicting is fitted on the evaluations of all models and traits but one, and predicts that

@@ -11,13 +11,7 @@ import click
 
 from massact._gc import collector_paused
 from massact.api import ENTRIES, question
-from massact.cli.options import (
-    asked_experiment,
-    asked_experiment_option,
-    option_of,
-    stacked,
-    tracking_uri_option,
-)
+from massact.cli.options import asked_experiment, asked_experiment_option, option_of, stacked, tracking_uri_option
 from massact.errors import UsageError
 from massact.names import visible
 from massact.query import Answer
@@ -58,9 +52,7 @@ def write(text: str, output: Path | None) -> None:
     try:
         output.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UsageError(
-            f"cannot write {output}: {error.strerror}. Name a file in a folder that exists"
-        ) from error
+        raise UsageError(f"cannot write {output}: {error.strerror}. Name a file in a folder that exists") from error
 
 
 def _csv(answer: Answer[Any]) -> str:
@@ -95,9 +87,7 @@ def _table(columns: Sequence[Column], rows: Sequence[object]) -> str:
             break
         indices.remove(optional[-1])
     shown, kept = [found.columns[i] for i in indices], [widths[i] for i in indices]
-    head = (
-        [", ".join(f"{header} {value}" for header, value in found.shared.items()), ""] if found.shared else []
-    )
+    head = [", ".join(f"{header} {value}" for header, value in found.shared.items()), ""] if found.shared else []
     lines = [_line(shown, kept, [column.header for column in shown])]
     lines += [_line(shown, kept, [cells[i] for i in indices]) for cells in found.cells]
     return "\n".join([*head, *lines]) + "\n"
@@ -122,16 +112,10 @@ def _markdown(columns: Sequence[Column], rows: Sequence[object]) -> str:
 
 OUTPUT_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
-        "--format",
-        "output_format",
-        type=click.Choice(FORMATS),
-        default="table",
-        help="How the answer is written.",
+        "--format", "output_format", type=click.Choice(FORMATS), default="table", help="How the answer is written."
     ),
     click.option(
-        "--output",
-        type=click.Path(dir_okay=False, path_type=Path),
-        help="File to write instead of standard output.",
+        "--output", type=click.Path(dir_okay=False, path_type=Path), help="File to write instead of standard output."
     ),
 )
 
@@ -183,9 +167,7 @@ def _asked_by_flag(
 
 
 def _is_default(posed: Question[..., Any], parameter: Parameter, value: Any) -> bool:
-    return value in (None, ()) or (
-        not parameter.is_repeated and parameter.write(value) == posed.default(parameter)
-    )
+    return value in (None, ()) or (not parameter.is_repeated and parameter.write(value) == posed.default(parameter))
 
 
 def _answer(ctx: click.Context, posed: Question[..., Any], options: dict[str, Any]) -> None:

@@ -26,12 +26,7 @@ def _names(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[st
     default="127.0.0.1",
     help="Address to listen on; another than this machine's own, such as 0.0.0.0, needs --auth.",
 )
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=5000,
-    help="Port to listen on; 0: one that is free.",
-)
+@click.option("--port", type=click.IntRange(0, 65535), default=5000, help="Port to listen on; 0: one that is free.")
 @click.option(
     "--backend-store-uri",
     metavar="URI",
@@ -47,9 +42,7 @@ def _names(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[st
 )
 @click.option("--auth", is_flag=True, help="Ask for a user name and password; needs 'massact[server]'.")
 @click.option(
-    "--private",
-    is_flag=True,
-    help="With --auth: users see only the experiments that they were given rights to.",
+    "--private", is_flag=True, help="With --auth: users see only the experiments that they were given rights to."
 )
 @click.option(
     "--allow-no-auth",
@@ -147,9 +140,7 @@ def serve(
     check_artifacts(artifacts_destination or "", is_on_command_line=is_shown)
     artifacts = artifacts_destination or str((file.parent if file else Path.cwd()) / DEFAULT_ARTIFACTS)
     options["port"] = options["port"] or free_port(options["host"])
-    settings = Settings(
-        database, artifacts if "://" in artifacts else str(Path(artifacts).absolute()), **options
-    )
+    settings = Settings(database, artifacts if "://" in artifacts else str(Path(artifacts).absolute()), **options)
     start(settings, environment, click.echo)
 
 
@@ -309,9 +300,7 @@ def _password(*, generate: bool, file: Path | None) -> str:
     if generate:
         return generate_password()
     if file is None:
-        text = click.prompt(
-            f"Password (at least {MIN_PASSWORD} characters)", hide_input=True, confirmation_prompt=True
-        )
+        text = click.prompt(f"Password (at least {MIN_PASSWORD} characters)", hide_input=True, confirmation_prompt=True)
     else:
         text = _first_line(file)
     check_password(text)

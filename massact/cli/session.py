@@ -141,9 +141,7 @@ store_timeout_option = click.option(
     help="How long to wait for a run store that went down during the work.",
 )
 force_option = click.option(
-    "--force",
-    is_flag=True,
-    help="Go on where the judge leaves most canaries or the baseline unscored.",
+    "--force", is_flag=True, help="Go on where the judge leaves most canaries or the baseline unscored."
 )
 evaluating_options = stacked(
     click.option(
@@ -209,9 +207,7 @@ def open_session(
     if judge is not None:
         experiment = replace(experiment, judge=judge_like(experiment.judge, judge))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if all(
-        is_toy(variant.reference) for model in experiment.models for variant in (model.base, model.instruct)
-    ):
+    if all(is_toy(variant.reference) for model in experiment.models for variant in (model.base, model.instruct)):
         # matrices so small that a second thread costs more than it does; read when torch and numpy load
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     from massact.sweep.context import Session, Workload
@@ -257,9 +253,7 @@ def _stop(session: "Session", text: str) -> NoReturn:
         except KeyboardInterrupt:
             session.stores.abandon()
     # Ray raises an interruption of its own, without our text
-    click.echo(
-        text or "interrupted: what was finished is kept; run the same command again to go on", err=True
-    )
+    click.echo(text or "interrupted: what was finished is kept; run the same command again to go on", err=True)
     code = 128 + session.interruption.signal
     for thread in threading.enumerate():
         if thread.name.startswith(THREAD):

@@ -44,10 +44,6 @@ def show(
     from massact.workflow.show import read_shown
 
     if best == (run_id is not None):
-        raise UsageError(
-            "name a run, as massact runs and best --format json do, or write --best: one of the two"
-        )
+        raise UsageError("name a run, as massact runs and best --format json do, or write --best: one of the two")
     found = read_shown(run_or_best(run_id, experiment, tracking_uri, only), tracking_uri)
-    click.echo(
-        json.dumps(found.content(), indent=2) if output_format == "json" else found.text(limit), nl=False
-    )
+    click.echo(json.dumps(found.content(), indent=2) if output_format == "json" else found.text(limit), nl=False)

@@ -35,12 +35,8 @@ target_option = click.option(
 @click.argument("path", type=click.Path(path_type=Path))
 @target_option
 @tracking_uri_option
-@click.option(
-    "--model", help="Name to store the model under; default: the experiment file's, else the header's."
-)
-@click.option(
-    "--trait", help="Name to store the trait under; default: the experiment file's, else the path's."
-)
+@click.option("--model", help="Name to store the model under; default: the experiment file's, else the header's.")
+@click.option("--trait", help="Name to store the trait under; default: the experiment file's, else the path's.")
 @click.option(
     "--published",
     is_flag=True,
@@ -123,9 +119,7 @@ def find_target(
     return Target(as_held(config.name, held), config, model, trait)
 
 
-def _import(
-    path: Path, target: "Target", tracking_uri: str, *, published: bool, dry_run: bool
-) -> "ImportReport":
+def _import(path: Path, target: "Target", tracking_uri: str, *, published: bool, dry_run: bool) -> "ImportReport":
     """Import into the store; a file of published figures that cannot be read does not make one."""
     from massact.interop.figures import read_published
     from massact.interop.importer import import_into
@@ -196,9 +190,7 @@ def _write_refusals(path: Path, report: "ImportReport") -> None:
     try:
         path.write_text("".join(f"{json.dumps(refusal)}\n" for refusal in report.refusals), encoding="utf-8")
     except OSError as error:
-        raise UsageError(
-            f"cannot write {path}: {error.strerror}. Name a file in a folder that exists"
-        ) from error
+        raise UsageError(f"cannot write {path}: {error.strerror}. Name a file in a folder that exists") from error
 
 
 @click.command(name="export")
@@ -213,9 +205,7 @@ def _write_refusals(path: Path, report: "ImportReport") -> None:
 )
 @click.option("--no-responses", is_flag=True, help="Leave the responses out.")
 @click.option("--no-vectors", is_flag=True, help="Leave the vectors out.")
-@click.option(
-    "--superseded", is_flag=True, help="Also results that a newer one of the same cell has replaced."
-)
+@click.option("--superseded", is_flag=True, help="Also results that a newer one of the same cell has replaced.")
 @click.option("--overwrite", is_flag=True, help="Replace results files that are there.")
 def export_command(
     experiment: str,

@@ -5,13 +5,7 @@ from typing import Any
 
 import click
 
-from massact.cli.options import (
-    FILTER_OPTIONS,
-    asked_experiment_option,
-    run_or_best,
-    stacked,
-    tracking_uri_option,
-)
+from massact.cli.options import FILTER_OPTIONS, asked_experiment_option, run_or_best, stacked, tracking_uri_option
 from massact.errors import UsageError
 
 _HOOKPOINT = "layers.{layer}"
@@ -37,10 +31,7 @@ def vectors() -> None:
     "folder with a model card.",
 )
 @click.option(
-    "--output",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="File to write; of hub-folder, the folder.",
+    "--output", type=click.Path(path_type=Path), required=True, help="File to write; of hub-folder, the folder."
 )
 @click.option(
     "--hookpoint",
@@ -49,13 +40,7 @@ def vectors() -> None:
     help="Of lm-eval: what a block is called within the model's base_model, {layer} for its number.",
 )
 def export(
-    experiment: str | None,
-    tracking_uri: str,
-    run_id: str | None,
-    form: str,
-    output: Path,
-    hookpoint: str,
-    **only: Any,
+    experiment: str | None, tracking_uri: str, run_id: str | None, form: str, output: Path, hookpoint: str, **only: Any
 ) -> None:
     """Write what a stored evaluation adds to the residual stream: its coefficient times its unit vector.
 

@@ -146,9 +146,7 @@ def judge_like(config: JudgeConfig, name: str) -> JudgeConfig:
     two = _TWO.fullmatch(judge_name(name))
     if two is None:
         return _like(config.trait or config, judge_name(name), cache=config.cache)
-    trait, coherence = (
-        _like(getattr(config, side) or config, one, side) for side, one in two.groupdict().items()
-    )
+    trait, coherence = (_like(getattr(config, side) or config, one, side) for side, one in two.groupdict().items())
     return _combined(trait, coherence, cache=config.cache, thinking=config.thinking)
 
 
@@ -175,9 +173,7 @@ def _variable(entry: Entry) -> str:
 def _address(entry: Entry) -> str:
     text = entry.text()
     if not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#@\s]*)?", text):
-        raise entry.error(
-            "write an address such as http://localhost:8000/v1, without user, password or query"
-        )
+        raise entry.error("write an address such as http://localhost:8000/v1, without user, password or query")
     return text
 
 

@@ -72,20 +72,13 @@ def _arguments(entry: Entry) -> str | None:
     return text if text != "{}" else None
 
 
-_CHAT: Readers = {
-    "thinking": _thinking,
-    "template_arguments": _arguments,
-}
+_CHAT: Readers = {"thinking": _thinking, "template_arguments": _arguments}
 
 
 def _variant(entry: Entry) -> VariantConfig:
     section = entry.section()
     optional = dict.fromkeys(("revision", "adapter", "adapter_revision"))
-    readers = {
-        "variant": lambda e: e.name("variant"),
-        "model": Entry.text,
-        **dict.fromkeys(optional, Entry.text),
-    }
+    readers = {"variant": lambda e: e.name("variant"), "model": Entry.text, **dict.fromkeys(optional, Entry.text)}
     read = section.rest(readers, {"variant": entry.key.rpartition(".")[2], **optional})
     if read["adapter"] is None and (revision := section.find("adapter_revision", may_be_empty=True)):
         raise revision.error("there is no adapter here that it could belong to; write the key 'adapter' too")
@@ -111,15 +104,10 @@ def _numbers(entry: Entry) -> tuple[float, ...]:
     if n > _MOST_COEFFICIENTS:
         raise entry.error(f"{n} coefficients; a grid has {_MOST_COEFFICIENTS} at most")
     most = _STRONGEST if entry.key.endswith(".relative") else _LARGEST
-    return entry.unique(
-        lambda item: item.checked(lambda _: check_coefficient(item.number(low=-most, high=most)))
-    )
+    return entry.unique(lambda item: item.checked(lambda _: check_coefficient(item.number(low=-most, high=most))))
 
 
-_GRID: Readers = {
-    "layers": lambda e: e.checked(lambda _: check_layers(e.spelled())),
-    "coefficients": _coefficients,
-}
+_GRID: Readers = {"layers": lambda e: e.checked(lambda _: check_layers(e.spelled())), "coefficients": _coefficients}
 
 
 def check_coefficient(value: float) -> float:
@@ -131,9 +119,7 @@ def check_coefficient(value: float) -> float:
     if not abs(value) <= _LARGEST:  # nor is NaN
         raise UsageError(f"coefficient {value:g} is not a number from {-_LARGEST:g} to {_LARGEST:g}")
     if value == 0:
-        raise UsageError(
-            "coefficient 0 steers nothing: that is the baseline, which every setting gets by itself"
-        )
+        raise UsageError("coefficient 0 steers nothing: that is the baseline, which every setting gets by itself")
     return value
 
 
@@ -184,9 +170,7 @@ def parse_extraction(entry: Entry) -> ExtractionConfig:
     readers: Readers = {
         "positions": lambda e: e.unique(parse_window),
         "max_new_tokens": lambda e: e.integer(at_least=1),
-        "methods": lambda e: e.unique(
-            lambda m: m.choice(*(METHODS if m.value in METHODS else all_methods()))
-        ),
+        "methods": lambda e: e.unique(lambda m: m.choice(*(METHODS if m.value in METHODS else all_methods()))),
         "uniform_dims": lambda e: e.unique_if_any(_n_dims),
         "layer_dims": lambda e: e.unique_if_any(_n_dims),
         "validation_split": lambda e: e.number(low=0, high=LARGEST_SPLIT),
@@ -201,9 +185,7 @@ def parse_extraction(entry: Entry) -> ExtractionConfig:
         raise tokens.error(
             f"{read['max_new_tokens']} tokens are fewer than the longest position window reads ({longest})"
         )
-    return ExtractionConfig(
-        **{**read, "max_new_tokens": read["max_new_tokens"] if tokens else max(longest, 1)}
-    )
+    return ExtractionConfig(**{**read, "max_new_tokens": read["max_new_tokens"] if tokens else max(longest, 1)})
 
 
 def parse_vectors(entry: Entry) -> tuple[VectorConfig, ...]:
@@ -217,9 +199,7 @@ def _vectors(name: str, entry: Entry) -> list[VectorConfig]:
 
 def _vector(name: str, entry: Entry) -> VectorConfig:
     if not name.startswith(IMPORTED) or entry.checked(lambda _: parse_label(name)) != Recipe(name):
-        raise entry.error(
-            f"call it {IMPORTED}NAME, of lower-case letters, digits and _, without a cleaning's ending"
-        )
+        raise entry.error(f"call it {IMPORTED}NAME, of lower-case letters, digits and _, without a cleaning's ending")
     readers: Readers = {
         "file": Entry.text,
         "model": Entry.text,
@@ -268,9 +248,7 @@ def _n_dims(entry: Entry) -> int | AllDims:
 def parse_window(entry: Entry) -> str:
     position = entry.checked(lambda _: parse_position(entry.spelled()))
     if position.is_empty:
-        raise entry.error(
-            f"no text has a token in {position}: write the lower end first, such as response[2:5]"
-        )
+        raise entry.error(f"no text has a token in {position}: write the lower end first, such as response[2:5]")
     return str(position)
 
 
@@ -299,9 +277,7 @@ def load_experiment(path: str | Path) -> Experiment:
     """
     file = Path(path)
     if not file.is_file():
-        raise ConfigError(
-            f"no experiment file {str(file)!r}: pass --experiment FILE, such as experiments/toy.yaml"
-        )
+        raise ConfigError(f"no experiment file {str(file)!r}: pass --experiment FILE, such as experiments/toy.yaml")
     top = read_yaml(file).section()
     values: dict[str, Any] = {}
 
@@ -317,9 +293,7 @@ def load_experiment(path: str | Path) -> Experiment:
     all_of(attempts)
     experiment = Experiment(file=file, confirm_share=values.pop("questions"), **values)
     _check_vectors(experiment, top)
-    n_groups = sum(
-        len(phase.models) * len(phase.positions) * len(phase.labels) for phase in experiment.phases
-    )
+    n_groups = sum(len(phase.models) * len(phase.positions) * len(phase.labels) for phase in experiment.phases)
     if n_groups * len(experiment.traits) > MOST_GROUPS:
         raise top.take("phases").error(
             f"declares {n_groups * len(experiment.traits):,} groups of model, trait, position and label; write fewer: "
@@ -352,9 +326,7 @@ def _confirm_share(entry: Entry) -> float:
     confirm = section.take("confirm")
     share = confirm.number()
     if not 0 < share < 1:
-        raise confirm.error(
-            f"{confirm.value!r} is not a share between 0 and 1; 0.4 keeps four tenths of the questions"
-        )
+        raise confirm.error(f"{confirm.value!r} is not a share between 0 and 1; 0.4 keeps four tenths of the questions")
     section.close()
     return share
 

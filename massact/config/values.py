@@ -333,13 +333,10 @@ def declared_by(experiment: Experiment) -> Declared:
         floor=experiment.coherence_floor,
         traits=tuple(trait.name for trait in experiment.traits),
         phases=tuple(
-            DeclaredPhase(phase.name, phase.models, phase.positions, phase.labels)
-            for phase in experiment.phases
+            DeclaredPhase(phase.name, phase.models, phase.positions, phase.labels) for phase in experiment.phases
         ),
         coefficient_ranges={
-            model.name: model.coefficient_range
-            for model in experiment.models
-            if model.coefficient_range is not None
+            model.name: model.coefficient_range for model in experiment.models if model.coefficient_range is not None
         },
         confirm_share=experiment.confirm_share,
         printed_models={

@@ -79,9 +79,7 @@ class Entry:
         if isinstance(self.value, str) and self.value.strip():
             hidden = re.search(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]", self.value)
             if hidden:
-                raise self.error(
-                    f"{shown(self.value)} holds the character U+{ord(hidden[0]):04X}, which no text has"
-                )
+                raise self.error(f"{shown(self.value)} holds the character U+{ord(hidden[0]):04X}, which no text has")
             return self.value.strip()
         kind = _KINDS.get(type(self.value), "a date" if hasattr(self.value, "isoformat") else "")
         if kind and self.written:
@@ -172,9 +170,7 @@ class Entry:
 
     @property
     def _quoted(self) -> str:
-        is_quoted = isinstance(self.value, str) and (
-            _FLOAT.fullmatch(self.value) or _DECIMAL.fullmatch(self.value)
-        )
+        is_quoted = isinstance(self.value, str) and (_FLOAT.fullmatch(self.value) or _DECIMAL.fullmatch(self.value))
         return f"{shown(self.value)} is a text in quotes and" if is_quoted else shown(self.value)
 
 

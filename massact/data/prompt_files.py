@@ -187,9 +187,7 @@ def _messages(listed: object, where: str) -> Iterator[tuple[str, str]]:
     wanted: tuple[str, ...] = ("system", "user")
     for number, message in enumerate(listed, 1):
         place = f"{where}, message {number}"
-        role, content = (
-            (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
-        )
+        role, content = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
         if role not in ROLES:
             raise DataError(f"{place}: its role is {role!r}; write {', '.join(ROLES[:-1])} or {ROLES[-1]}")
         if role not in wanted:

@@ -95,9 +95,7 @@ class TraitDataset:
         if confirm_share is not None:
             questions, among = self._split(confirm_share)[0], "questions that select"
         if subset > len(questions):
-            raise DataError(
-                f"subset {subset}: {self.folder / _STEERING} has {len(questions)} {among}; 0 asks all"
-            )
+            raise DataError(f"subset {subset}: {self.folder / _STEERING} has {len(questions)} {among}; 0 asks all")
         return QuestionSet(questions[:subset] if subset else questions, digest_texts(questions), subset)
 
     def confirming_set(self, confirm_share: float) -> QuestionSet:
@@ -155,9 +153,7 @@ def load_trait(reference: str) -> TraitDataset:
         eval_prompt,
         files=(positive_file.name, negative_file.name),
         steering={
-            name: value
-            for name, value in steering.items()
-            if name not in ("questions", "eval_prompt", "system_prompt")
+            name: value for name, value in steering.items() if name not in ("questions", "eval_prompt", "system_prompt")
         },
     )
 
@@ -297,9 +293,7 @@ def _nearly_equal(dataset: TraitDataset) -> Iterator[str]:
 
 def _odd_prompts(dataset: TraitDataset) -> Iterator[str]:
     placed = _placed(dataset)
-    long = [
-        f"{_where(one)} ({len(one[1].text):,} characters)" for one in placed if len(one[1].text) > LONG_PROMPT
-    ]
+    long = [f"{_where(one)} ({len(one[1].text):,} characters)" for one in placed if len(one[1].text) > LONG_PROMPT]
     if long:
         yield f"very long prompts; is a line end missing? {_some(long)}"
     broken = [_where(one) for one in placed if "\ufffd" in one[1].text + (one[1].system or "")]

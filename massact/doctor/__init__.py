@@ -90,9 +90,7 @@ def examine(
         yield _settle(finding, fix)
 
 
-def _findings(
-    context: DoctorContext, checks: Sequence[Check], looked_at: Callable[[int], None]
-) -> Iterator[Finding]:
+def _findings(context: DoctorContext, checks: Sequence[Check], looked_at: Callable[[int], None]) -> Iterator[Finding]:
     for check in checks:
         yield from check.before()
     kinds = frozenset[str]().union(*(check.kinds for check in checks))

@@ -65,9 +65,7 @@ class Vectors(Check):
         except ArtifactError as error:
             if error.state == "unreachable":
                 return
-            wrong = (
-                "has no vector" if error.state == "missing" else f"has a vector that was not read: {error}"
-            )
+            wrong = "has no vector" if error.state == "missing" else f"has a vector that was not read: {error}"
         except ValueError as error:
             wrong = f"has a damaged vector file ({error})"
         else:
@@ -208,16 +206,12 @@ class VectorSources:
             lambda folder: parse_calibration(parse_object((folder / Artifact.CALIBRATION).read_bytes())),
         )
         names = tuple(f"{Artifact.ACTIVATIONS}/{name}" for name in _ACTIVATIONS)
-        activations = self._unfolded(
-            stage.run, names, lambda folder: read_activations(folder / Artifact.ACTIVATIONS)
-        )
+        activations = self._unfolded(stage.run, names, lambda folder: read_activations(folder / Artifact.ACTIVATIONS))
         if calibration is None or activations is None:
             return None
         try:
             recipe = parse_label(label)
-            self._context.say(
-                f"making the vectors of {label} again, from the activations of {stage.run.run_id}"
-            )
+            self._context.say(f"making the vectors of {label} again, from the activations of {stage.run.run_id}")
             return make_vectors([recipe], activations, calibration, seed=seed)[label].vectors
         except (MassactError, ValueError, KeyError, IndexError, RuntimeError):
             return None  # activations of another model, or a label that is none of ours
@@ -293,9 +287,7 @@ def _check_table(content: bytes) -> None:
     """Make sure that it is a table such as `massact.store.write.stages.response_bytes` makes."""
     table = parse_json(content)
     rows = table.get("data") if isinstance(table, dict) else None
-    if not isinstance(rows, list) or not all(
-        isinstance(row, list) and len(row) == _N_COLUMNS for row in rows
-    ):
+    if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == _N_COLUMNS for row in rows):
         raise ValueError(f"not a table of {_N_COLUMNS} columns")
 
 

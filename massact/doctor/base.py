@@ -12,15 +12,7 @@ from typing import Any, ClassVar, Literal
 from massact.addresses import first_line, local_folder, moved_folder
 from massact.errors import MassactError
 from massact.store.read.base import RawRun, RunSource
-from massact.store.schema import (
-    EvaluationRow,
-    Kind,
-    Row,
-    Tag,
-    decode_evaluation,
-    decode_published,
-    decode_stage,
-)
+from massact.store.schema import EvaluationRow, Kind, Row, Tag, decode_evaluation, decode_published, decode_stage
 from massact.store.write.artifacts import Mender
 from massact.store.write.client import set_up_client
 
@@ -57,9 +49,7 @@ class RunFiles:
         place = place_of(artifact_uri)
         if place not in self.unreachable:
             try:
-                return (
-                    self._download(artifact_uri, name) if folder is None else _read_local(folder, place, name)
-                )
+                return self._download(artifact_uri, name) if folder is None else _read_local(folder, place, name)
             except ArtifactError as error:
                 if error.state != "unreachable":
                     raise

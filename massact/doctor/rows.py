@@ -7,15 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby, islice
 
-from massact.doctor.base import (
-    ArtifactError,
-    CannotMendError,
-    Check,
-    CheckedRun,
-    DoctorContext,
-    Finding,
-    decode_row,
-)
+from massact.doctor.base import ArtifactError, CannotMendError, Check, CheckedRun, DoctorContext, Finding, decode_row
 from massact.keys import cell_json, digest_text, screening_key
 from massact.store.schema import (
     ROW_TAGS,

@@ -41,16 +41,12 @@ class AbandonedRuns(Check):
         hours = max(self.context.now - last_sign, 0) / _HOUR
         name = f"{run.tags.get(Tag.KIND, 'run')} {run.tags.get(MlflowTag.NAME, '')!r}"
         if process and alive is False:
-            what = (
-                f"{name} was left running by {_shown(process)}, which ended; last sign of life {_ago(hours)}"
-            )
+            what = f"{name} was left running by {_shown(process)}, which ended; last sign of life {_ago(hours)}"
             return self._abandoned(run, what, LEFT_RUNNING, last_sign)
         why = _unknown(run, process)
         if hours >= self.context.stale_after_hours:
             what = f"{name} is marked as running, and gave its last sign of life {_ago(hours)} ({why})"
-            return self._abandoned(
-                run, what, f"left running: no sign of life since {_day(last_sign)}", last_sign
-            )
+            return self._abandoned(run, what, f"left running: no sign of life since {_day(last_sign)}", last_sign)
         return self.finding(
             run_id=run.run_id,
             what=f"{name} may be at work: last sign of life {_ago(hours)} ({why})",

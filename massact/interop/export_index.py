@@ -82,8 +82,7 @@ class PlannedFile:
     def in_order(self) -> list[StoredResult]:
         """Baselines, then evaluations, each by time and key."""
         return sorted(
-            self.results,
-            key=lambda one: (not one.is_baseline, one.at, one.row.key, one.times[1], one.run.run_id),
+            self.results, key=lambda one: (not one.is_baseline, one.at, one.row.key, one.times[1], one.run.run_id)
         )
 
 
@@ -172,9 +171,7 @@ class ExportIndex:
             return family.header
         folder = self.trait_folders.get(family.trait, family.trait)
         header["trait"] = header["vector_source"]["trait"] = folder
-        header["prompts_file"] = self.prompt_files.get(
-            family.trait, f"datasets/traits/{folder}/steering.json"
-        )
+        header["prompts_file"] = self.prompt_files.get(family.trait, f"datasets/traits/{folder}/steering.json")
         return json.dumps(header)
 
     def name_files(self) -> None:
@@ -185,8 +182,7 @@ class ExportIndex:
         """
         taken: set[Path] = set()
         order = sorted(
-            self.by_place.values(),
-            key=lambda file: (-file.newest, file.family.setting, file.family.header, file.slug),
+            self.by_place.values(), key=lambda file: (-file.newest, file.family.setting, file.family.header, file.slug)
         )
         for file in order:
             family = file.family
@@ -223,7 +219,5 @@ def folder_name(name: str) -> str:
     """
     parts = name.split("/")
     if any(part in ("", ".", "..") or "\0" in part or len(part.encode()) > 200 for part in parts):
-        raise UsageError(
-            f"{name[:100]!r} cannot be the name of a folder: no file can be written for its results"
-        )
+        raise UsageError(f"{name[:100]!r} cannot be the name of a folder: no file can be written for its results")
     return name

@@ -16,14 +16,7 @@ from typing import TypeVar
 from massact.addresses import write_whole
 from massact.domain import COMPONENT, Response
 from massact.errors import DataError, StoreError, UsageError
-from massact.interop.export_index import (
-    ExportIndex,
-    PlannedFile,
-    StoredResult,
-    folder_name,
-    imported_line,
-    slug_of,
-)
+from massact.interop.export_index import ExportIndex, PlannedFile, StoredResult, folder_name, imported_line, slug_of
 from massact.interop.figures import calibration_file
 from massact.interop.lines import parse_document, parse_result_line
 from massact.interop.names import BASELINE_RESPONSES, RESPONSES, responses_name
@@ -105,9 +98,7 @@ class Exporter:
         """
         options, report = self._options, self._report
         extractions = self._newest_extractions()
-        index = ExportIndex(
-            {(stage.row.model, stage.row.trait): stage.row.model_id for stage in reversed(extractions)}
-        )
+        index = ExportIndex({(stage.row.model, stage.row.trait): stage.row.model_id for stage in reversed(extractions)})
         for trait, dataset in self._datasets.items():
             index.name_trait(trait, PurePath(dataset))
         n_unreadable = self._collect(index)
@@ -115,9 +106,7 @@ class Exporter:
         vectors = _vector_folders(extractions, index.trait_folders) if options.vectors else {}
         results = list(index.by_place.values())
         if not results and not calibrations and not vectors:
-            raise UsageError(
-                f"the run store holds no result of the experiment {self._experiment!r}: nothing to export"
-            )
+            raise UsageError(f"the run store holds no result of the experiment {self._experiment!r}: nothing to export")
         if not options.overwrite:
             for path in (*(file.path for file in results), *calibrations, *vectors):
                 if (output / path).exists():
@@ -127,9 +116,7 @@ class Exporter:
         for file in results:
             self._write_results(output / file.path, index.header(file.family), file)
         for path, stage in calibrations.items():
-            document = self._read(
-                stage.run, Artifact.CALIBRATION, lambda file: parse_object(file.read_bytes())
-            )
+            document = self._read(stage.run, Artifact.CALIBRATION, lambda file: parse_object(file.read_bytes()))
             self._write(output / path, [calibration_file(document, stage.row, stage.times)])
             report.files[output / path] = "calibration"
         for path, stage in vectors.items():
@@ -151,18 +138,13 @@ class Exporter:
         stages = []
         for run in stored_runs(self._tracking_uri, self._experiment, kind, tags=ROW_TAGS):
             with suppress(ValueError, TypeError):
-                stages.append(
-                    _Stage(run, decode_stage(run.tags.get(Tag.ROW, ""), run.tags.get(Tag.CELL)), _times(run))
-                )
+                stages.append(_Stage(run, decode_stage(run.tags.get(Tag.ROW, ""), run.tags.get(Tag.CELL)), _times(run)))
         return sorted(stages, key=lambda stage: (stage.times[1], stage.run.run_id))
 
     def _calibrations(self) -> dict[Path, _Stage]:
         """The calibrations to write, by their path; of a variant one keeps the plain name."""
         every = self._options.superseded
-        newest = {
-            (stage.row.key, stage.run.run_id if every else ""): stage
-            for stage in self._stages(Kind.CALIBRATION)
-        }
+        newest = {(stage.row.key, stage.run.run_id if every else ""): stage for stage in self._stages(Kind.CALIBRATION)}
 
         def rank(stage: _Stage) -> tuple[int, str]:  # an imported file has no time of its own
             return (-1 if stage.row.origin == "imported" else stage.times[1], stage.row.key)
@@ -179,8 +161,7 @@ class Exporter:
     def _newest_extractions(self) -> list[_Stage]:
         """The newest extraction of each model, trait and window, the newest of all first."""
         newest = {
-            (stage.row.model, stage.row.trait, stage.row.position): stage
-            for stage in self._stages(Kind.EXTRACTION)
+            (stage.row.model, stage.row.trait, stage.row.position): stage for stage in self._stages(Kind.EXTRACTION)
         }
         return sorted(newest.values(), key=lambda stage: (stage.times[1], stage.run.run_id), reverse=True)
 
@@ -203,9 +184,7 @@ class Exporter:
                 "method": label,
                 "component": COMPONENT,
                 "position": stage.row.position,
-                "layers": {
-                    str(layer): {"norm": float(vector.norm())} for layer, vector in enumerate(vectors)
-                },
+                "layers": {str(layer): {"norm": float(vector.norm())} for layer, vector in enumerate(vectors)},
                 "timestamp": iso_time(stage.times[1]),
             }
             self._write(folder / label / "metadata.json", [json.dumps(metadata, indent=2).encode()])
@@ -216,9 +195,7 @@ class Exporter:
             count = sum(1 for _ in stored_runs(self._tracking_uri, self._experiment, kind, tags=()))
             if count:
                 what = one if count == 1 else several
-                self._report.notes.append(
-                    f"{count} {what} in the run store: the format has no place for them"
-                )
+                self._report.notes.append(f"{count} {what} in the run store: the format has no place for them")
 
     def _collect(self, index: ExportIndex) -> int:
         """Put what counts into its files. Returns how many runs cannot be read."""
@@ -330,9 +307,7 @@ class Exporter:
         # too many for a tag
         with closing(open_store(self._tracking_uri)) as store:
             scores = store.scores([run.run_id]).get(run.run_id)
-        has_any = scores is not None and any(
-            score is not None for score in (*scores.trait, *scores.coherence)
-        )
+        has_any = scores is not None and any(score is not None for score in (*scores.trait, *scores.coherence))
         return scores if has_any else None
 
 

@@ -24,16 +24,7 @@ from massact.interop.writing import FileReport
 from massact.json_text import parse_object
 from massact.keys import canonical_json, digest, digest_text
 from massact.labels import normalise_label
-from massact.store.schema import (
-    Artifact,
-    Kind,
-    MlflowTag,
-    PublishedRow,
-    StageRow,
-    Tag,
-    encode_row,
-    format_param,
-)
+from massact.store.schema import Artifact, Kind, MlflowTag, PublishedRow, StageRow, Tag, encode_row, format_param
 from massact.store.write.client import cell_files, row_tags, run_tags
 from massact.store.write.finished_run import Step
 from massact.store.write.run_writer import FinishedRun
@@ -138,11 +129,7 @@ def _spelled(document: Mapping[str, Any]) -> bytes:
 
 
 def _calibration_row(
-    source: Source,
-    document: Mapping[str, Any],
-    dims: dict[int, list[int]],
-    extra: Mapping[str, str],
-    target: Target,
+    source: Source, document: Mapping[str, Any], dims: dict[int, list[int]], extra: Mapping[str, str], target: Target
 ) -> StageRow:
     reference = extra.get("model_id", document.get("model"))
     variant = extra.get("model_variant") or source.variant or document.get("model_variant")
@@ -336,9 +323,7 @@ def _header(path: Path, line: bytes) -> list[str]:
     for name in header:
         # a mistyped name would pass for a column of missing values
         if name not in COLUMNS:
-            raise DataError(
-                f"{path}: unknown column {name!r}; there is {', '.join(COLUMNS)}. Rename or drop it"
-            )
+            raise DataError(f"{path}: unknown column {name!r}; there is {', '.join(COLUMNS)}. Rename or drop it")
         if header.count(name) > 1:
             raise DataError(f"{path} has the column {name} twice: drop one")
     return header

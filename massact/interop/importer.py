@@ -89,9 +89,7 @@ class Scan:
 
         One that does not say over how many is taken where there is no such baseline.
         """
-        of_judge = {
-            n: baseline for (judge, n), baseline in self.baselines.items() if judge == line.trait_judge
-        }
+        of_judge = {n: baseline for (judge, n), baseline in self.baselines.items() if judge == line.trait_judge}
         if line.is_baseline:
             return None
         if n_questions is None and None not in of_judge and len(of_judge) == 1:
@@ -138,10 +136,7 @@ def scan_lines(lines: Sequence[FileLine], source: Source, target: Target) -> Sca
     ranked = sorted(
         (line.value for line in lines if isinstance(line.value, ResultLine) and line.value.is_baseline),
         # one without a time is older than any other; equal times are settled by content, not by order
-        key=lambda line: (
-            -1 if line.finished_at is None else line.finished_at,
-            canonical_json(line.document),
-        ),
+        key=lambda line: (-1 if line.finished_at is None else line.finished_at, canonical_json(line.document)),
     )
     newest = {(line.trait_judge, line.result.n): line for line in ranked}
     counts = frozenset(line.result.n for line in newest.values() if line.result.n)
@@ -199,10 +194,7 @@ def import_into(
     """
     description = target.config.description if target.config else ""
     claim = ImportClaim(tracking_uri, target.experiment, description=description, say=say)
-    with (
-        nullcontext() if dry_run else claim as held,
-        ImportWriter(tracking_uri, target, params, held) as writer,
-    ):
+    with nullcontext() if dry_run else claim as held, ImportWriter(tracking_uri, target, params, held) as writer:
         stored = stored_contents(tracking_uri, target.experiment)
         report = work(Importer(target, stored, writer.write, on_bytes=on_bytes))
         writer.finish(report)
@@ -264,8 +256,7 @@ class Importer:
             try:
                 if source.leads_out:
                     file.refuse(
-                        0,
-                        f"{source.path}: a link to a file elsewhere; if it is meant, import it by its own path",
+                        0, f"{source.path}: a link to a file elsewhere; if it is meant, import it by its own path"
                     )
                 elif source.kind == "calibration":
                     self._import_calibration(source, file)
@@ -329,9 +320,7 @@ class Importer:
                 self._add(
                     file.report,
                     measured_identity(measured.row.key, measured.times[1]),
-                    lambda: result_run(
-                        measured.row, measured.scores, measured.times, file.responses.read(name)
-                    ),
+                    lambda: result_run(measured.row, measured.scores, measured.times, file.responses.read(name)),
                 )
             case ResultLine() as result:
                 if file.scan.context is None:

@@ -244,11 +244,7 @@ def name_model(
     model_id = reference or (of_file.reference if of_file else target.model)
     if model is None or model_id is None:
         raise LineError(lacking)
-    return (
-        checked_name(model, "model"),
-        checked_name(model_id, "model's reference", may_be_path=True),
-        of_file,
-    )
+    return (checked_name(model, "model"), checked_name(model_id, "model's reference", may_be_path=True), of_file)
 
 
 def last_part(reference: str | None) -> str | None:

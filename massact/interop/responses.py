@@ -109,9 +109,7 @@ def _response(fields: Any) -> Response:
     trait, coherence = (None if name in nan else _score(fields.get(name)) for name in names)
     thinking, is_answered = fields.get("thinking"), fields.get("is_answered", True)
     if not isinstance(thinking, str | None) or not isinstance(is_answered, bool):
-        raise LineError(
-            "a response whose thinking is no text, or whose is_answered is neither true nor false"
-        )
+        raise LineError("a response whose thinking is no text, or whose is_answered is neither true nor false")
     return Response(prompt, response, trait, coherence, reason, thinking, is_answered)
 
 
@@ -125,9 +123,7 @@ def _score(value: object) -> float | None:
 
 def scores_of(responses: Sequence[Response]) -> Scores:
     """Per-question scores, in the file's order."""
-    return Scores(
-        tuple(response.trait for response in responses), tuple(response.coherence for response in responses)
-    )
+    return Scores(tuple(response.trait for response in responses), tuple(response.coherence for response in responses))
 
 
 def disagreement(responses: Sequence[Response], result: Result) -> str | None:

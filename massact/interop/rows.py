@@ -88,9 +88,7 @@ def parse_own_line(line: bytes, experiment: str) -> OwnLine:
     return OwnLine(row, scores, times, responses)
 
 
-def own_line(
-    row: EvaluationRow, times: Times, scores: Scores | None, responses: str | None
-) -> dict[str, Any]:
+def own_line(row: EvaluationRow, times: Times, scores: Scores | None, responses: str | None) -> dict[str, Any]:
     """A measured result as a line; `parse_own_line` reads it back."""
     result = {name: getattr(row, name) for name in ("trait_mean", "trait_std", "coherence_mean")}
     line: dict[str, Any] = {"result": {**result, "n": row.n_scored}}
@@ -201,12 +199,7 @@ def n_asked(context: Context, line: ResultLine, counts: Collection[int]) -> int 
 
 
 def imported_row(
-    experiment: str,
-    context: Context,
-    line: ResultLine,
-    baseline: FileBaseline | None,
-    *,
-    n_questions: int | None,
+    experiment: str, context: Context, line: ResultLine, baseline: FileBaseline | None, *, n_questions: int | None
 ) -> EvaluationRow:
     """The row of a baseline or an evaluation.
 
@@ -282,9 +275,7 @@ def content_digest(context: Context, line: ResultLine) -> str:
     """Digest of a line and of what its file says about it: equal content is imported once."""
     names = ("model", "model_variant", "trait", "position", "prompt_set")
     where = {name: getattr(context, name) for name in names}
-    return digest(
-        {"version": VERSION, "context": where, "header": context.header.document, "line": line.document}
-    )
+    return digest({"version": VERSION, "context": where, "header": context.header.document, "line": line.document})
 
 
 def position_of(context: Context, line: ResultLine) -> str | None:
@@ -313,11 +304,7 @@ def _setting(context: Context, line: ResultLine, n_questions: int | None) -> dic
         "prompt_set": context.prompt_set,
         "n_questions": header.n_questions,
         "direction": context.direction,
-        "judge": {
-            "model": header.judge_model,
-            "method": header.judge_method,
-            "trait_judge": line.trait_judge,
-        },
+        "judge": {"model": header.judge_model, "method": header.judge_method, "trait_judge": line.trait_judge},
         "vector_source": header.vector_source,
     }
 
@@ -369,9 +356,7 @@ def imported_tag(path: Path, number: int, text: str, context: Context) -> tuple[
     """The text of the tag `massact.imported` of a line, and the artifact where the line does not fit in it."""
     place = {"file": str(path), "line_number": number, **context.to_document()}
     whole = json.dumps(
-        {**place, "header": context.header.document, "line": text},
-        separators=(",", ":"),
-        allow_nan=False,
+        {**place, "header": context.header.document, "line": text}, separators=(",", ":"), allow_nan=False
     )
     if len(whole) <= TAG_LIMIT:
         return whole, {}

@@ -23,14 +23,7 @@ from massact.interop.names import Target
 from massact.store.retry import Patience
 from massact.store.schema import MlflowTag
 from massact.store.schema.names import IMPORTING_TAG
-from massact.store.write.client import (
-    connect,
-    is_alive,
-    parent_tags,
-    process_tag,
-    read_process,
-    without_password,
-)
+from massact.store.write.client import connect, is_alive, parent_tags, process_tag, read_process, without_password
 from massact.store.write.run_writer import FinishedRun, RunWriter, open_writer
 from massact.store.write.tracker import OpenRun, Tracker, ensure_experiment
 
@@ -216,9 +209,7 @@ class ImportClaim(AbstractContextManager["ImportClaim"]):
         """The claims of others that stand; those that are void are removed."""
         tags = self._client.get_experiment(self._experiment_id).tags
         others = {
-            key: text
-            for key, text in tags.items()
-            if key.startswith(f"{IMPORTING_TAG}.") and key != self._key and text
+            key: text for key, text in tags.items() if key.startswith(f"{IMPORTING_TAG}.") and key != self._key and text
         }
         standing = {key: text for key, text in others.items() if self._stands(key, text)}
         for key in others.keys() - standing.keys():
@@ -268,20 +259,14 @@ class ImportClaim(AbstractContextManager["ImportClaim"]):
         except StoreError:
             raise
         except Exception as error:
-            raise StoreError(
-                f"tracking store {shown_uri(self._uri)}: {without_password(error, self._uri)}"
-            ) from error
+            raise StoreError(f"tracking store {shown_uri(self._uri)}: {without_password(error, self._uri)}") from error
 
 
 class ImportWriter(ExitStack):
     """Writes into the run store, as children of one run of the phase `import`."""
 
     def __init__(
-        self,
-        tracking_uri: str,
-        target: Target,
-        params: Mapping[str, object],
-        claim: ImportClaim | None,
+        self, tracking_uri: str, target: Target, params: Mapping[str, object], claim: ImportClaim | None
     ) -> None:
         """`claim` is `None` for a dry run, which writes nothing."""
         super().__init__()
@@ -311,9 +296,7 @@ class ImportWriter(ExitStack):
         tracker, parent, _ = self._opened
         counts = report.totals.to_document()
         tracker.log(parent, metrics={f"lines_{name}": float(count) for name, count in counts.items()})
-        lines = [
-            f"- {file.path}: {file.counts.imported} of {file.counts.read} lines" for file in report.files
-        ]
+        lines = [f"- {file.path}: {file.counts.imported} of {file.counts.read} lines" for file in report.files]
         tracker.set_tag(parent, MlflowTag.NOTE.value, "Imported:\n\n" + "\n".join(lines))
 
     def _open(self) -> tuple[Tracker, OpenRun, RunWriter]:

@@ -193,14 +193,10 @@ def open_judge(config: JudgeConfig, subject: Subject) -> Judge:
     """
     if config.trait and config.coherence:
         trait = open_judge(config.trait, replace(subject, part="trait"))
-        return CombinedJudge(
-            config.name, trait, open_judge(config.coherence, replace(subject, part="coherence"))
-        )
+        return CombinedJudge(config.name, trait, open_judge(config.coherence, replace(subject, part="coherence")))
     added = dict.fromkeys(plugin_names("judges"), "outside:open_added_judge")
     if config.kind not in {**added, **_OPENERS}:
         raise ConfigError(f"unknown judge {config.name!r}; there are {', '.join(sorted(_OPENERS))}")
     module, _, function = {**added, **_OPENERS}[config.kind].partition(":")
-    opener: Callable[[JudgeConfig, Subject], Judge] = getattr(
-        import_module(f"massact.judges.{module}"), function
-    )
+    opener: Callable[[JudgeConfig, Subject], Judge] = getattr(import_module(f"massact.judges.{module}"), function)
     return opener(config, subject)

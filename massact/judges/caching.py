@@ -88,9 +88,7 @@ class JudgeCache:
 
     def keep_check(self, digest: str, failures: str) -> None:
         row = (digest, failures, time.time())
-        self._do(
-            lambda connection: connection.execute("INSERT OR REPLACE INTO checks VALUES (?, ?, ?)", row), None
-        )
+        self._do(lambda connection: connection.execute("INSERT OR REPLACE INTO checks VALUES (?, ?, ?)", row), None)
 
     def close(self) -> None:
         with self._lock:
@@ -137,9 +135,7 @@ class JudgeCache:
                 error = second
             else:
                 if aside is not None:
-                    self._say(
-                        f"warning: the judge cache was damaged ({error}) and begun anew; the old file is {aside}"
-                    )
+                    self._say(f"warning: the judge cache was damaged ({error}) and begun anew; the old file is {aside}")
                 return
         self._is_off = True
         self._say(
@@ -229,11 +225,7 @@ class CachingJudge:
     """
 
     def __init__(
-        self,
-        judge: Judge,
-        cache: JudgeCache | None = None,
-        *,
-        thinking: Literal["skip", "include"] = "skip",
+        self, judge: Judge, cache: JudgeCache | None = None, *, thinking: Literal["skip", "include"] = "skip"
     ) -> None:
         """
         Args:
@@ -253,9 +245,7 @@ class CachingJudge:
         inner = self.inner.identity
         if not self._reads_thinking:
             return inner
-        return replace(
-            inner, prompt_digest=digest({"prompt": inner.prompt_digest, "thinking": THINKING_VERSION})
-        )
+        return replace(inner, prompt_digest=digest({"prompt": inner.prompt_digest, "thinking": THINKING_VERSION}))
 
     @property
     def usage(self) -> Usage:

@@ -131,9 +131,7 @@ def english_canaries(*, relevance: bool) -> list[Canary]:
         ),
     )  # fmt: skip
     canaries = [Canary(name, Exchange(question, text), bounds) for name, question, text, bounds in texts]
-    canaries.append(
-        Canary("order to the judge", Exchange(_STEW, f"{_SALAD} {_ORDER}"), (0.0, 55.0), like="word salad")
-    )
+    canaries.append(Canary("order to the judge", Exchange(_STEW, f"{_SALAD} {_ORDER}"), (0.0, 55.0), like="word salad"))
     if relevance:
         off_topic = Exchange(_STEW, canaries[-2].exchange.response)
         canaries.append(Canary("off topic", off_topic, (0.0, 50.0)))
@@ -147,9 +145,7 @@ def by_likelihood(canary: Canary) -> Canary:
     """A canary for a judge of likelihood: text that the model did not write is less likely than its own, yet plainly
     likelier than broken text, which scores next to nothing."""
     low, high = canary.coherence
-    return any_trait(
-        replace(canary, coherence=(min(low, _LEAST_LIKELY), _MOST_UNLIKELY if high < _HIGH else high))
-    )
+    return any_trait(replace(canary, coherence=(min(low, _LEAST_LIKELY), _MOST_UNLIKELY if high < _HIGH else high)))
 
 
 def any_trait(canary: Canary) -> Canary:
@@ -180,8 +176,6 @@ def toy_canaries() -> list[Canary]:
         ("refusal", refusal, high, high),
         ("answer", answer, high, low),
     )
-    canaries = [
-        Canary(name, Exchange(question, text), coherence, trait) for name, text, coherence, trait in texts
-    ]
+    canaries = [Canary(name, Exchange(question, text), coherence, trait) for name, text, coherence, trait in texts]
     order = Exchange(question, f"{salad} {_ORDER}")
     return [*canaries, Canary("order to the judge", order, (0.0, 55.0), any_score, like="word salad")]

@@ -164,9 +164,7 @@ def check_scope(trait: str, *, definition: str, questions: Sequence[str], models
         )
 
 
-def _out_of_scope(
-    trait: str, definition: str, questions: Sequence[str], models: Mapping[str, str]
-) -> str | None:
+def _out_of_scope(trait: str, definition: str, questions: Sequence[str], models: Mapping[str, str]) -> str | None:
     refusal, toy = resolve("toy:refusal"), resolve("toy:gemma-3-instruct")
     if definition.split() != (refusal / "definition.txt").read_text(encoding="utf-8").split():
         return f"the trait {trait} has another definition than toy:refusal"
@@ -299,9 +297,7 @@ def _identity(folder: Path, model_folder: Path, trait_definition: str) -> JudgeI
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     prompt = json.dumps({"formula": FORMULA_VERSION, "trait": trait_definition}, sort_keys=True)
     return JudgeIdentity(
-        id="likelihood",
-        model=digest.hexdigest()[:16],
-        prompt_digest=hashlib.sha256(prompt.encode()).hexdigest()[:16],
+        id="likelihood", model=digest.hexdigest()[:16], prompt_digest=hashlib.sha256(prompt.encode()).hexdigest()[:16]
     )
 
 

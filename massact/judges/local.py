@@ -146,9 +146,7 @@ def common_start(prompts: Sequence[Tokens]) -> Tokens:
 class Prompts:
     """A batch of prompts that were read, and can be gone on from."""
 
-    def __init__(
-        self, model: SteerableModel, prefix: Prefix, prompts: Sequence[Tokens], *, room: int
-    ) -> None:
+    def __init__(self, model: SteerableModel, prefix: Prefix, prompts: Sequence[Tokens], *, room: int) -> None:
         """Read the prompts.
 
         Args:
@@ -201,9 +199,7 @@ class PlainPrompts:
 
     def _read(self, tokens: Tokens) -> torch.Tensor:
         ids = torch.tensor([tokens], device=self._model.device)
-        output = self._model.model(
-            input_ids=ids, **reading_arguments(self._model.model, torch.ones_like(ids))
-        )
+        output = self._model.model(input_ids=ids, **reading_arguments(self._model.model, torch.ones_like(ids)))
         return torch.softmax(output.logits[:, -1].float(), dim=-1)
 
 
@@ -433,8 +429,6 @@ def open_hub_judge(config: JudgeConfig, subject: Subject) -> LocalJudge:
 def open_self_judge(config: JudgeConfig, subject: Subject) -> LocalJudge:
     """`self`; likewise."""
     if subject.steered is None:
-        raise ConfigError(
-            "the judge self is the steered model: name the model whose responses it is to judge"
-        )
+        raise ConfigError("the judge self is the steered model: name the model whose responses it is to judge")
     rubric = Rubric.of(config, subject)
     return LocalJudge(config.name, subject.steered, rubric, batch_rows=config.batch_rows)

@@ -99,9 +99,7 @@ class OpenAIJudge:
         self._host = _split(self._base_url).netloc.lower()
         self._key = _read_key(config.api_key_env, self._host)
         if len(self._key) >= _SECRET_LENGTH and self._key in self._base_url:
-            raise ConfigError(
-                f"the judge's base_url holds the key of {config.api_key_env}: leave it out there"
-            )
+            raise ConfigError(f"the judge's base_url holds the key of {config.api_key_env}: leave it out there")
         self._n_top = TOP_LOGPROBS
         self._limit = "max_tokens"
         self._has_said: set[str] = set()
@@ -167,9 +165,7 @@ class OpenAIJudge:
             failure: Exception | None = None
             options = self._options()
             try:
-                response = await self._send(
-                    client.with_options(max_retries=bound - n_retries), prompt, options
-                )
+                response = await self._send(client.with_options(max_retries=bound - n_retries), prompt, options)
             except self._openai.OpenAIError as err:
                 failure = err
             if failure is not None:
@@ -198,10 +194,7 @@ class OpenAIJudge:
     async def _send(self, client: "openai.AsyncOpenAI", prompt: str, options: dict[str, Any]) -> Any:
         """The raw response to a prompt."""
         return await client.chat.completions.with_raw_response.create(
-            model=self._config.model,
-            messages=[{"role": "user", "content": prompt}],
-            temperature=0,
-            **options,
+            model=self._config.model, messages=[{"role": "user", "content": prompt}], temperature=0, **options
         )
 
     def _completion(self, payload: Any) -> Completion:
@@ -217,9 +210,7 @@ class OpenAIJudge:
             allowed = [n for n in map(int, _COUNT.findall(message)) if 1 <= n < asked]
             self._n_top = min(self._n_top, max(allowed, default=0))
             if self._n_top:
-                self._say(
-                    f"gives {self._n_top} probabilities of the {TOP_LOGPROBS} asked for: scores are coarser"
-                )
+                self._say(f"gives {self._n_top} probabilities of the {TOP_LOGPROBS} asked for: scores are coarser")
         elif "max_completion_tokens" in message and "too large" not in message:
             self._limit = "max_completion_tokens"
 
@@ -276,10 +267,7 @@ def _check(config: JudgeConfig) -> None:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", config.api_key_env):
         raise ConfigError("api_key_env must be the name of an environment variable, not the key itself")
     tokens = MAX_TOKENS if config.max_tokens is None else config.max_tokens
-    if (
-        min(config.concurrency, tokens, config.max_retries + 1) < 1
-        or not 0 < config.timeout_seconds < math.inf
-    ):
+    if min(config.concurrency, tokens, config.max_retries + 1) < 1 or not 0 < config.timeout_seconds < math.inf:
         raise ConfigError(
             f"{config}: concurrency and max_tokens are 1 or more, max_retries 0 or more, the timeout above 0 s"
         )
@@ -310,12 +298,8 @@ def _words(body: Any) -> str:
         return "; ".join(filter(None, map(_words, body)))
     if not isinstance(body, dict):
         return str(body or "")
-    said = next(
-        (words for name in ("message", "msg", "detail", "error") if (words := _words(body.get(name)))), ""
-    )
-    return (
-        f"{'.'.join(map(str, body['loc']))}: {said}" if said and isinstance(body.get("loc"), list) else said
-    )
+    said = next((words for name in ("message", "msg", "detail", "error") if (words := _words(body.get(name)))), "")
+    return f"{'.'.join(map(str, body['loc']))}: {said}" if said and isinstance(body.get("loc"), list) else said
 
 
 def _split(base_url: str) -> SplitResult:
@@ -325,13 +309,7 @@ def _split(base_url: str) -> SplitResult:
         is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         is_address = False
-    if (
-        not is_address
-        or "@" in parts.netloc
-        or "?" in base_url
-        or "#" in base_url
-        or re.search(r"\s", base_url)
-    ):
+    if not is_address or "@" in parts.netloc or "?" in base_url or "#" in base_url or re.search(r"\s", base_url):
         example = "http://localhost:8000/v1, without user, password or query"
         raise ConfigError(f"the judge's base_url must be an address such as {example}") from None
     return parts

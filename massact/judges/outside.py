@@ -25,9 +25,7 @@ class OutsideJudge:
     what it was told of the trait.
     """
 
-    def __init__(
-        self, inner: Any, made_by: Callable[..., Any], config: JudgeConfig, subject: Subject
-    ) -> None:
+    def __init__(self, inner: Any, made_by: Callable[..., Any], config: JudgeConfig, subject: Subject) -> None:
         """
         Raises:
             ConfigError: it cannot score, or the file that defines it cannot be read.
@@ -80,9 +78,7 @@ def _identity(made_by: Callable[..., Any], config: JudgeConfig, subject: Subject
     try:
         source = Path(str(inspect.getsourcefile(made_by))).read_bytes()
     except (OSError, TypeError) as error:
-        raise ConfigError(
-            f"the judge {config.name}: the file of its class cannot be read ({error})"
-        ) from error
+        raise ConfigError(f"the judge {config.name}: the file of its class cannot be read ({error})") from error
     told = digest({"definition": subject.definition, "eval_prompt": subject.eval_prompt})
     made = f"{made_by.__module__}:{made_by.__qualname__}@{hashlib.sha256(source).hexdigest()[:16]}"
     return JudgeIdentity(config.name, made, told)

@@ -27,9 +27,7 @@ each integer as one token although the answer, of one digit, does not show it.""
 BLANKS = " \t\r\n▁ĠĊ"
 """What tokenizers write blanks with: an answer begins after them."""
 
-CHAT_MARKUP = (
-    r"<[|\uff5c][^<>\n]{0,60}>|</?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn)>|<</?SYS>>|\[/?INST\]"
-)
+CHAT_MARKUP = r"<[|\uff5c][^<>\n]{0,60}>|</?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn)>|<</?SYS>>|\[/?INST\]"
 """What common models write control tokens as."""
 
 _DECORATION = "*_`\"'“”‘’«»"
@@ -176,11 +174,7 @@ def _read_message(message: Mapping[str, Any], *, has_thoughts: bool) -> _Message
 
 
 def _read(
-    message: _Message,
-    tokens: Sequence[str],
-    tops: Sequence[Sequence[tuple[str, float]]],
-    *,
-    is_cut: bool,
+    message: _Message, tokens: Sequence[str], tops: Sequence[Sequence[tuple[str, float]]], *, is_cut: bool
 ) -> tuple[Reading, str | None]:
     """The score of an answer, and why it is coarse where it is."""
     text = message.text
@@ -205,9 +199,7 @@ def _read(
     return _of_number(text, number.value, tokens[at], tops[at])
 
 
-def _of_number(
-    text: str, value: int, token: str, top: Sequence[tuple[str, float]]
-) -> tuple[Reading, str | None]:
+def _of_number(text: str, value: int, token: str, top: Sequence[tuple[str, float]]) -> tuple[Reading, str | None]:
     """The score where the token that the text's number begins with, and what else it might have been, is known.
 
     The integer in the text is the score where the answer shows that its tokenizer takes several tokens for it (Gemma
@@ -257,9 +249,7 @@ def _plain(text: str) -> str:
 
 
 def _top(position: Mapping[str, Any]) -> list[tuple[str, float]]:
-    return [
-        (token["token"], math.exp(min(token["logprob"], 0.0))) for token in position.get("top_logprobs") or []
-    ]
+    return [(token["token"], math.exp(min(token["logprob"], 0.0))) for token in position.get("top_logprobs") or []]
 
 
 def _core(token: str) -> str:

@@ -102,12 +102,7 @@ def read_levels(payload: Any) -> Completion:
     except (AttributeError, KeyError, TypeError, ValueError) as err:
         raise ValueError(f"not an answer of levels: {err!r}") from err
     total = sum(weights)
-    if (
-        len(weights) < 2
-        or not math.isfinite(total)
-        or min(weights) < 0
-        or not _LEAST_SUM <= total <= 2 - _LEAST_SUM
-    ):
+    if len(weights) < 2 or not math.isfinite(total) or min(weights) < 0 or not _LEAST_SUM <= total <= 2 - _LEAST_SUM:
         return Completion(Reading(None, f"the levels' probabilities are none: {weights}"), n_tokens, 0)
     mean = sum(level * weight for level, weight in enumerate(weights)) / total
     return Completion(Reading(100 * mean / (len(weights) - 1)), n_tokens, 0)

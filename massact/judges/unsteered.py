@@ -103,13 +103,9 @@ class PerplexityJudge(_Reading):
             words = one.response.split()
             shuffle(words)
             shuffled.append(Exchange(one.question, " ".join(words)))
-        measured = [
-            (_read(model, one), _read(model, other)) for one, other in zip(own, shuffled, strict=True)
-        ]
+        measured = [(_read(model, one), _read(model, other)) for one, other in zip(own, shuffled, strict=True)]
         if not measured:
-            raise ConfigError(
-                f"the judge {self._name}: the model answers no question of the trait with any text"
-            )
+            raise ConfigError(f"the judge {self._name}: the model answers no question of the trait with any text")
         n = len(measured)
         self._own = sum(_worst(one) for (one, _), _ in measured) / n
         self._scale = self._own - sum(_worst(other) for _, (other, _) in measured) / n
@@ -173,9 +169,7 @@ class ClassifierJudge(_Reading):
         sides = [1] * len(positive) + [0] * len(negative)
         self._fitted = make_pipeline(StandardScaler(), LogisticRegression(C=_PENALTY, max_iter=5000))
         accuracy = float(cross_val_score(self._fitted, states, sides, cv=folds).mean())
-        fitted = (
-            f"the judge {self._name}, fitted on {len(positive)} + {len(negative)} texts of the trait, tells"
-        )
+        fitted = f"the judge {self._name}, fitted on {len(positive)} + {len(negative)} texts of the trait, tells"
         self.note = f"{fitted} {accuracy:.0%} of them by {folds}-fold cross-validation"
         if accuracy < LEAST_ACCURACY:
             raise ConfigError(

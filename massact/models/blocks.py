@@ -28,9 +28,7 @@ def find_decoder_blocks(model: nn.Module) -> list[nn.Module]:
     lists = _outermost_lists(_decoder(model), n_layers) or _outermost_lists(model, n_layers)
     if len(lists) > 1:
         lists = {
-            name: blocks
-            for name, blocks in lists.items()
-            if not any(part in name.lower() for part in _OTHER_TOWERS)
+            name: blocks for name, blocks in lists.items() if not any(part in name.lower() for part in _OTHER_TOWERS)
         }
     if len(lists) != 1:
         problem = "no list" if not lists else f"{len(lists)} lists ({', '.join(lists)})"
@@ -80,9 +78,7 @@ def block_output(output: object, layer: int) -> torch.Tensor:
     tensor = output[0] if isinstance(output, tuple) and output else output
     if not isinstance(tensor, torch.Tensor) or tensor.dim() != 3:
         shape = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else type(output).__name__
-        raise ModelError(
-            f"decoder block {layer} returned {shape}, not a residual stream [batch, seq, d_model]"
-        )
+        raise ModelError(f"decoder block {layer} returned {shape}, not a residual stream [batch, seq, d_model]")
     return tensor
 
 
@@ -129,9 +125,7 @@ def check_all_ran(silent: Collection[int], what: str) -> None:
         ModelError: these were not; the model does not compute with them, as with cross-attention to images on text.
     """
     if silent:
-        raise ModelError(
-            f"the model ran without its decoder blocks {sorted(silent)}: nothing was {what} there"
-        )
+        raise ModelError(f"the model ran without its decoder blocks {sorted(silent)}: nothing was {what} there")
 
 
 Edit = Callable[[torch.Tensor], torch.Tensor]

@@ -117,9 +117,7 @@ class _RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             self.length = end
         return keys[:, :, :end], values[:, :, :end]
 
-    def _fill(
-        self, key_states: torch.Tensor, value_states: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _fill(self, key_states: torch.Tensor, value_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         self.length = key_states.shape[2]
         for kept, new in ((self.keys, key_states), (self.values, value_states)):
             rows = new if self.source is None else new.index_select(0, self.source.to(new.device))

@@ -26,15 +26,7 @@ _SWITCHES: tuple[_Switch, ...] = (
     ("reasoning_effort", "none", "high"),  # Mistral
     ("reasoning_effort", "no_think", "high"),  # Hy3
 )
-_DAY = (
-    ("%d", "26"),
-    ("%m", "07"),
-    ("%b", "Jul"),
-    ("%B", "July"),
-    ("%Y", "2024"),
-    ("%y", "24"),
-    ("%A", "Friday"),
-)
+_DAY = (("%d", "26"), ("%m", "07"), ("%b", "Jul"), ("%B", "July"), ("%Y", "2024"), ("%y", "24"), ("%A", "Friday"))
 """What templates that write today's date are told, so that a prompt is the same tomorrow: the day that Llama's
 templates fall back on."""
 _CLOCK = "strftime_now"
@@ -137,9 +129,7 @@ def read_chat(tokenizer: Any, options: ChatConfig, name: str) -> Chat:
     given = parse_object(options.template_arguments.encode()) if options.template_arguments else {}
     if tokenizer.chat_template is None:
         if options != ChatConfig():
-            raise ModelError(
-                f"{name}: it has no chat template; leave out `thinking` and `template_arguments`"
-            )
+            raise ModelError(f"{name}: it has no chat template; leave out `thinking` and `template_arguments`")
         return Chat()
     template = str(tokenizer.chat_template)
     _check_arguments(tokenizer, template, given, name)
@@ -184,9 +174,7 @@ def _note(thinking: str | None, switched: Mapping[str, Any]) -> str | None:
     if not switched:
         return None
     told = ", ".join(f"{name}={value}" for name, value in switched.items())
-    return (
-        f"it is told not to think ({told}); `thinking: on`, or a number of tokens, beside its layers lets it"
-    )
+    return f"it is told not to think ({told}); `thinking: on`, or a number of tokens, beside its layers lets it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,9 +281,7 @@ def render(tokenizer: Any, messages: Messages, arguments: Mapping[str, Any], nam
     raise problem
 
 
-def _rendered(
-    tokenizer: Any, messages: Sequence[Mapping[str, object]], arguments: Mapping[str, Any], name: str
-) -> str:
+def _rendered(tokenizer: Any, messages: Sequence[Mapping[str, object]], arguments: Mapping[str, Any], name: str) -> str:
     from jinja2 import TemplateError
 
     dated = _CLOCK in str(tokenizer.chat_template)

@@ -72,9 +72,7 @@ def plan_branching(rows: Sequence[Row], n_layers: int, device: torch.device) -> 
         """(prompt, -1) of a trunk, (prompt, row) of a row that has branched off before `block`."""
         if block == n_layers:
             return [(prompt, i) for i, prompt in enumerate(prompt_of)]
-        trunks = dict.fromkeys(
-            (p, -1) for p, layer in zip(prompt_of, layer_of, strict=True) if layer >= block
-        )
+        trunks = dict.fromkeys((p, -1) for p, layer in zip(prompt_of, layer_of, strict=True) if layer >= block)
         return [*sorted(trunks), *((prompt_of[i], i) for i, layer in enumerate(layer_of) if layer < block)]
 
     def index(values: list[int], size: int) -> torch.Tensor | None:
@@ -89,17 +87,11 @@ def plan_branching(rows: Sequence[Row], n_layers: int, device: torch.device) -> 
             index([at[p, i] if layer_of[i] < block else at[p, -1] for i, p in enumerate(prompt_of)], len(now))
         )
         after = streams(block + 1) if block + 1 == n_layers or block in layer_of else now
-        mine = {
-            place: i
-            for place, (_, i) in enumerate(after)
-            if i >= 0 and is_steered[i] and block in layers_of[i]
-        }
+        mine = {place: i for place, (_, i) in enumerate(after) if i >= 0 and is_steered[i] and block in layers_of[i]}
         some = list(mine.values())
         steps.append(
             Step(
-                gather=index(
-                    [at[stream] if stream in at else at[stream[0], -1] for stream in after], len(now)
-                ),
+                gather=index([at[stream] if stream in at else at[stream[0], -1] for stream in after], len(now)),
                 steered=torch.tensor(list(mine), device=device) if mine else None,
                 edit=_edit_at(block, [rows[i] for i in some], device) if mine else None,
                 tokens=None if is_whole else torch.tensor([tokens[i] for i in some], device=device),
@@ -168,12 +160,7 @@ class CannotShareError(ModelError):
     """A model does something in the midst of which prompts cannot be shared."""
 
 
-_BY_PROMPT = {
-    "attention_mask": (2, 4),
-    "position_ids": (2,),
-    "position_embeddings": (3,),
-    "per_layer_input": (3,),
-}
+_BY_PROMPT = {"attention_mask": (2, 4), "position_ids": (2,), "position_embeddings": (3,), "per_layer_input": (3,)}
 """What blocks are given that has a row for each prompt, or one for all, and how many dimensions it has then."""
 
 
@@ -293,9 +280,7 @@ def begin(model: SteerableModel, rows: Sequence[Row], settings: Generation, cach
         written=torch.full((len(rows), settings.max_new_tokens), -1, device=device),
         width=mask.shape[1],
     )
-    batch.chosen = choose(
-        output.logits, batch.draws, settings, torch.zeros(1, dtype=torch.long, device=device)
-    )
+    batch.chosen = choose(output.logits, batch.draws, settings, torch.zeros(1, dtype=torch.long, device=device))
     batch.written[:, 0] = batch.chosen
     return batch
 
@@ -337,16 +322,12 @@ def responses(model: SteerableModel, written: torch.Tensor) -> list[tuple[int, .
     """
     said: list[tuple[int, ...] | None] = []
     for tokens in written.tolist():
-        end = next(
-            (i for i, token in enumerate(tokens) if token < 0 or token in model.end_tokens), len(tokens)
-        )
+        end = next((i for i, token in enumerate(tokens) if token < 0 or token in model.end_tokens), len(tokens))
         said.append(None if tokens[end : end + 1] == [NOT_FINITE] else tuple(tokens[:end]))
     return said
 
 
-def choose(
-    logits: torch.Tensor, draws: torch.Tensor | None, settings: Generation, step: torch.Tensor
-) -> torch.Tensor:
+def choose(logits: torch.Tensor, draws: torch.Tensor | None, settings: Generation, step: torch.Tensor) -> torch.Tensor:
     """The next token of each row, `[n]`; `NOT_FINITE` where the largest logit is NaN or infinite.
 
     Args:

@@ -50,8 +50,7 @@ class GgufFile:
         """
         release = self.folder.name
         return _made(
-            self.folder.with_name(f"{release}-{dtype}"),
-            lambda folder: self._write_weights(auto, dtype, folder),
+            self.folder.with_name(f"{release}-{dtype}"), lambda folder: self._write_weights(auto, dtype, folder)
         )
 
     def _write_weights(self, auto: Any, dtype: str, folder: Path) -> None:
@@ -60,9 +59,7 @@ class GgufFile:
 
         packed = getattr(transformers, "GgufConfig", None)  # of newer releases, which may keep weights packed
         arguments = {} if packed is None else {"quantization_config": packed(dequantize=True)}
-        model, report = _ask(
-            self.path, auto, dtype=getattr(torch, dtype), output_loading_info=True, **arguments
-        )
+        model, report = _ask(self.path, auto, dtype=getattr(torch, dtype), output_loading_info=True, **arguments)
         if missing := sorted(report["missing_keys"]):
             raise ModelError(
                 f"{self.path}: {len(missing)} weights of {type(model).__name__} are not in this GGUF file, such as "

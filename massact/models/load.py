@@ -323,9 +323,7 @@ class ModelFiles:
     def identity(self, dtype: str) -> ModelIdentity:
         """What identifies the model, computed with in a dtype."""
         adapter = self.adapter.identity if self.adapter is not None else None
-        return identify(
-            self.reference, commit=self.commit, dtype=dtype, options=self.options, adapter=adapter
-        )
+        return identify(self.reference, commit=self.commit, dtype=dtype, options=self.options, adapter=adapter)
 
 
 def find_model(
@@ -340,11 +338,7 @@ def find_model(
 
 
 def load_model(
-    reference: str,
-    *,
-    revision: str | None = None,
-    adapter: AdapterConfig | None = None,
-    options: LoadConfig = _DEFAULT,
+    reference: str, *, revision: str | None = None, adapter: AdapterConfig | None = None, options: LoadConfig = _DEFAULT
 ) -> SteerableModel:
     """Load a model for steering.
 
@@ -382,9 +376,7 @@ def _check_blocks(reference: str, loaded: SteerableModel) -> None:
         check_streams(loaded.model, device=loaded.device, generating=True)
     except (RuntimeError, LookupError, AttributeError) as error:
         name, reason = type(loaded.model).__name__, str(error).strip().splitlines()[0]
-        raise ModelError(
-            f"{reference}: {name} cannot be run on text: {type(error).__name__}: {reason}"
-        ) from error
+        raise ModelError(f"{reference}: {name} cannot be run on text: {type(error).__name__}: {reason}") from error
 
 
 def _read_weights(files: ModelFiles, options: LoadConfig) -> Any:
@@ -462,11 +454,7 @@ def describe(model: SteerableModel) -> Description:
 
 
 def read_description(
-    reference: str,
-    *,
-    revision: str | None = None,
-    adapter: AdapterConfig | None = None,
-    options: LoadConfig = _DEFAULT,
+    reference: str, *, revision: str | None = None, adapter: AdapterConfig | None = None, options: LoadConfig = _DEFAULT
 ) -> Description | None:
     """The description that a model will have when it is loaded; `None` where only its weights tell.
 
@@ -486,14 +474,10 @@ def read_description(
     template = digest({"chat_template": files.tokenizer.chat_template})
     shape = read_shape(reference, files.commit, options=options)
     unasked = read_chat(files.tokenizer, ChatConfig(), reference)
-    return Description(
-        files.identity(dtype), template, shape, files.chat, unasked, sharing(files.config).note
-    )
+    return Description(files.identity(dtype), template, shape, files.chat, unasked, sharing(files.config).note)
 
 
-def read_notes(
-    reference: str, revision: str | None = None, *, options: LoadConfig = _DEFAULT
-) -> tuple[str, ...]:
+def read_notes(reference: str, revision: str | None = None, *, options: LoadConfig = _DEFAULT) -> tuple[str, ...]:
     """What a user should know of how a model is steered and asked before a sweep, without its weights.
 
     Raises:

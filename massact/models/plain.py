@@ -11,13 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from transformers import (
-    GenerationConfig,
-    LogitsProcessor,
-    LogitsProcessorList,
-    StoppingCriteria,
-    StoppingCriteriaList,
-)
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from massact.domain import Generation
 from massact.models.blocks import steer
@@ -42,10 +36,7 @@ def generate_plainly(model: SteerableModel, rows: Sequence[Row], settings: Gener
         return edits[layer](stream, None if steered is None else steered[:, end - stream.shape[1] : end])
 
     _reset_ropes(model.model)
-    with (
-        steer(model.blocks, {layer: partial(edit, layer) for layer in edits}),
-        _no_settings(model.model),
-    ):
+    with steer(model.blocks, {layer: partial(edit, layer) for layer in edits}), _no_settings(model.model):
         model.model.generate(
             prompts,
             attention_mask=torch.ones_like(prompts),

@@ -39,9 +39,7 @@ def encode_chat(
         folded = (("user", f"{messages[0][1]}\n\n{messages[1][1]}"), *messages[2:])
     if model.tokenizer.chat_template is None:
         if len(folded) > 1:
-            raise ModelError(
-                f"{model.identity.id}: it has no chat template, and a question has several turns"
-            )
+            raise ModelError(f"{model.identity.id}: it has no chat template, and a question has several turns")
         return encode_text(model, folded[0][1])
     arguments = (chat or model.chat).arguments
     text = None if folded is messages else _with_system(model, messages, arguments)
@@ -173,11 +171,7 @@ def distinct_rows(rows: Sequence[Row], settings: Generation) -> tuple[list[Row],
     kept: list[Row] = []
     places = []
     for row in rows:
-        like = (
-            row.prompt,
-            _identity(row),
-            (row.draw, row.n_drawn) if settings.temperature > 0 else None,
-        )
+        like = (row.prompt, _identity(row), (row.draw, row.n_drawn) if settings.temperature > 0 else None)
         if like not in seen:
             seen[like] = len(kept)
             kept.append(row)

@@ -146,9 +146,7 @@ class Recorder:
         buffers.place.fill_(batch.width)
         return buffers
 
-    def _repeatable(
-        self, n_places: int, window: int, cache: RowCache, settings: Generation
-    ) -> Callable[[], None]:
+    def _repeatable(self, n_places: int, window: int, cache: RowCache, settings: Generation) -> Callable[[], None]:
         """One step for so many rows and tokens, ready to be repeated."""
         cache.n_live, cache.n_attended = n_places, window
         if (n_places, window) not in self._graphs:
@@ -191,9 +189,7 @@ class Recorder:
         self._pool = self._pool or graph.pool()
         return graph.replay
 
-    def _step(
-        self, buffers: _Buffers, n_places: int, window: int, cache: RowCache, settings: Generation
-    ) -> None:
+    def _step(self, buffers: _Buffers, n_places: int, window: int, cache: RowCache, settings: Generation) -> None:
         live, chosen = buffers.live[:n_places], buffers.chosen[:n_places]
         positions, done = buffers.positions[:n_places], buffers.done[:n_places]
         positions.add_(1)
@@ -203,9 +199,7 @@ class Recorder:
         if steered is not None:
             steered = steered[:n_places].index_select(1, buffers.place)
         edits = {layer: edit.map(lambda values: values[:n_places]) for layer, edit in buffers.edits.items()}
-        with steer(
-            self._model.blocks, {layer: partial(edit, steered=steered) for layer, edit in edits.items()}
-        ):
+        with steer(self._model.blocks, {layer: partial(edit, steered=steered) for layer, edit in edits.items()}):
             output = self._model.model(
                 input_ids=chosen[:, None].clamp_min(0),
                 attention_mask=self._masks(buffers.valid[:n_places, :window], buffers.place),
@@ -281,8 +275,7 @@ def _mask_maker(model: SteerableModel) -> Callable[[torch.Tensor, torch.Tensor],
         index = torch.arange(valid.shape[1], device=valid.device)
         full = valid.bool() & (index <= place)
         masks: Mapping[str, torch.Tensor] = {
-            name: finished(full & (index > place - window) if name == "sliding_attention" else full)
-            for name in types
+            name: finished(full & (index > place - window) if name == "sliding_attention" else full) for name in types
         }
         return dict(masks) if len(masks) > 1 else next(iter(masks.values()))
 

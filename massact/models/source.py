@@ -165,9 +165,7 @@ def read_tokenizer(reference: str, *, revision: str | None, options: LoadConfig)
         tokenizer: Any = AutoTokenizer.from_pretrained(
             _source(reference, revision), revision=revision, trust_remote_code=options.trust_remote_code
         )
-    except (
-        Exception
-    ) as error:  # each tokenizer class fails in its own way on a file that is missing or damaged
+    except Exception as error:  # each tokenizer class fails in its own way on a file that is missing or damaged
         raise _no_tokenizer(reference, _reason(error)) from error
     words = tokenizer.get_vocab().keys() - tokenizer.get_added_vocab().keys()
     if not words - set(tokenizer.all_special_tokens):  # what some classes make of no file at all
@@ -214,12 +212,7 @@ def _check_causal(reference: str, config: Any) -> None:
 
 
 def identify(
-    reference: str,
-    *,
-    commit: str | None,
-    dtype: str,
-    options: LoadConfig,
-    adapter: str | None,
+    reference: str, *, commit: str | None, dtype: str, options: LoadConfig, adapter: str | None
 ) -> ModelIdentity:
     """What identifies a model that is computed with in a dtype.
 
@@ -371,9 +364,7 @@ def find_adapter(adapter: AdapterConfig) -> FoundAdapter:
         identity = digest_files([folder / _ADAPTER_CONFIG, weights[0]], folder) + others_digest(folder)
         return FoundAdapter(str(folder), None, identity)
     if adapter.reference.startswith((".", "/", "~")):
-        raise ModelError(
-            f"{adapter.reference}: no such folder; give an adapter's folder as peft saves it, or a hub id"
-        )
+        raise ModelError(f"{adapter.reference}: no such folder; give an adapter's folder as peft saves it, or a hub id")
     path = hub_file(adapter.reference, _ADAPTER_CONFIG, adapter.revision)
     _check_kind(adapter.reference, path)
     commit = path.parent.name

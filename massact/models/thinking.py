@@ -43,8 +43,7 @@ def generate_thinking(
     going = {i: tokens for i, tokens in enumerate(said) if tokens and budget <= len(tokens) < longest}
     if going:
         again = [
-            replace(rows[i], prompt=(*rows[i].prompt, *tokens), n_drawn=len(tokens))
-            for i, tokens in going.items()
+            replace(rows[i], prompt=(*rows[i].prompt, *tokens), n_drawn=len(tokens)) for i, tokens in going.items()
         ]
         n_left = longest - min(map(len, going.values()))
         more = _said(generator, again, replace(settings, max_new_tokens=n_left))

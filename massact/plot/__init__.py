@@ -74,11 +74,7 @@ def tradeoff(
     figure: ReportFigure = (
         AgainstCoefficient(evidence, _place(evidence))
         if against == "coefficient"
-        else (
-            AgainstCoherence(
-                evidence, *_only_one(tradeoff_pairs(evidence), "model and trait", 'models=("NAME",)')
-            )
-        )
+        else (AgainstCoherence(evidence, *_only_one(tradeoff_pairs(evidence), "model and trait", 'models=("NAME",)')))
     )
     return _drawn(figure, "no label was evaluated at a coefficient other than 0")
 
@@ -149,9 +145,7 @@ def published(
     A DataFrame is that of `massact.compare_published`, or a CSV file of published figures as pandas reads it.
     """
     figure = Published(evidence_of(source, tracking_uri, only, floor))
-    return _drawn(
-        figure, "no place has published figures of two sources (massact import --published FILE reads them)"
-    )
+    return _drawn(figure, "no place has published figures of two sources (massact import --published FILE reads them)")
 
 
 def massive_energy(
@@ -165,9 +159,7 @@ def massive_energy(
     return _drawn(figure, "no vector has a share of its energy in the massive dims")
 
 
-def massive_dims(
-    source: str | Path | Mapping[str, str | Path], *, tracking_uri: str | None = None
-) -> "Figure":
+def massive_dims(source: str | Path | Mapping[str, str | Path], *, tracking_uri: str | None = None) -> "Figure":
     """How far the massive dims stand out at each layer, a panel per model.
 
     Args:
@@ -199,7 +191,6 @@ def _only_one(choices: Sequence[tuple[str, ...]], what: str, how: str) -> tuple[
         names = "; ".join(", ".join(filter(None, choice)) for choice in choices[:6])
         names += "; …" if len(choices) > 6 else ""
         raise UsageError(
-            f"this figure draws one {what}, there are {len(choices)} ({names}): choose with "
-            f"only=massact.Filters({how})"
+            f"this figure draws one {what}, there are {len(choices)} ({names}): choose with only=massact.Filters({how})"
         )
     return choices[0]

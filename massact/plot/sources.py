@@ -10,14 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from massact.addresses import resolve_tracking_uri
-from massact.config import (
-    CalibrationConfig,
-    Experiment,
-    ExtractionConfig,
-    JudgeConfig,
-    TraitConfig,
-    load_experiment,
-)
+from massact.config import CalibrationConfig, Experiment, ExtractionConfig, JudgeConfig, TraitConfig, load_experiment
 from massact.domain import DEFAULT_COHERENCE_FLOOR, DEFAULT_LEAST_SCORED, Direction, Generation, Group
 from massact.errors import DataError, UsageError
 from massact.json_text import parse_object
@@ -38,13 +31,7 @@ if TYPE_CHECKING:
 Source: TypeAlias = "Answer[Any] | pd.DataFrame | str | Path"
 """An answer, or its DataFrame; or an experiment file, or the name of an experiment that the store holds."""
 Record: TypeAlias = Mapping[str, Any]
-_FORMS = (
-    ("label", ""),
-    ("label", "best_"),
-    ("label", "nearest_miss_"),
-    ("label_a", "best_a_"),
-    ("label_b", "best_b_"),
-)
+_FORMS = (("label", ""), ("label", "best_"), ("label", "nearest_miss_"), ("label_a", "best_a_"), ("label_b", "best_b_"))
 """Where a row of an answer's DataFrame has points: the column of the label, and the prefix of the point's columns."""
 _OURS = (("label", "ours_"),)
 _POINT = ("layer", "coefficient", "delta", "coherence_mean")
@@ -83,9 +70,7 @@ def evidence_of(
     return _of_frame(frame, only, floor, of_energies=of_energies)
 
 
-def _of_store(
-    source: str | Path, uri: str, only: Filters, floor: float | None, *, of_energies: bool
-) -> Evidence:
+def _of_store(source: str | Path, uri: str, only: Filters, floor: float | None, *, of_energies: bool) -> Evidence:
     path = named_file(source)
     file = load_experiment(path) if path else None
     with closing(open_store(uri)) as store:
@@ -254,9 +239,7 @@ def _published(frame: "pd.DataFrame", records: Iterable[Record]) -> Iterator[Pub
         yield PublishedRow(**{**told, "trait": told["trait"] or ""})
 
 
-def calibrations_of(
-    source: str | Path | Mapping[str, str | Path], tracking_uri: str | None
-) -> dict[str, Calibration]:
+def calibrations_of(source: str | Path | Mapping[str, str | Path], tracking_uri: str | None) -> dict[str, Calibration]:
     """Calibrations by the model's name.
 
     Raises:

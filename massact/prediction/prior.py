@@ -57,7 +57,5 @@ class RelativeStrengthPrior:
     def expect(self, facts: VectorFacts) -> Expectation:
         unit = facts.unit_strength
         if not unit > 0:
-            raise ValueError(
-                "the vector lies in massive dims alone: no coefficient moves the rest of the stream"
-            )
+            raise ValueError("the vector lies in massive dims alone: no coefficient moves the rest of the stream")
         return Expectation(self.best / unit, self.cliff / unit, self.spread, self.source)

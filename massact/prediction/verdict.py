@@ -246,12 +246,7 @@ def resolution(cases: Sequence[Case]) -> float:
 def adopt(trial: Trial, decisions: Sequence[Decision], *, experiment: str, floor: float) -> AdoptedPrior:
     best, cliff = (decision.part for decision in decisions)
     return AdoptedPrior(
-        experiment=experiment,
-        floor=floor,
-        n_cases=len(trial.cases),
-        n_groups=len(trial.groups),
-        best=best,
-        cliff=cliff,
+        experiment=experiment, floor=floor, n_cases=len(trial.cases), n_groups=len(trial.groups), best=best, cliff=cliff
     )
 
 

@@ -69,20 +69,14 @@ class Filters:
         """Those failures that are asked about."""
         return tuple(one for one in given if self.admits_row(one.row))
 
-    def check(
-        self, declared: Sequence[Group], evaluations: Evaluations, failures: Iterable[Failure] = ()
-    ) -> None:
+    def check(self, declared: Sequence[Group], evaluations: Evaluations, failures: Iterable[Failure] = ()) -> None:
         """Refuse a name that nothing has, so that a typing error is not taken for an answer.
 
         Raises:
             UnknownNameError: a filter names what the experiment does not have, or together they admit nothing.
         """
         failures = list(failures)
-        groups = [
-            *declared,
-            *map(group_of, evaluations.by_place),
-            *map(_failed_group, failures),
-        ]
+        groups = [*declared, *map(group_of, evaluations.by_place), *map(_failed_group, failures)]
         for index, (name, wanted, _) in enumerate(self._named(Group("", "", "", ""))):
             _check_known(name, wanted, {self._named(group)[index][2] for group in groups})
         judges = {row.judge for row in (*evaluations.samples.values(), *(one.row for one in failures))}
@@ -92,9 +86,7 @@ class Filters:
         if layers:
             _check_known("evaluated layer", map(str, self.layers), {str(layer) for layer in layers})
         if groups and not any(map(self.admits_group, groups)):
-            raise UnknownNameError(
-                "no group of this experiment has all that is asked for: drop one of the filters"
-            )
+            raise UnknownNameError("no group of this experiment has all that is asked for: drop one of the filters")
 
     def _named(self, group: Group) -> tuple[tuple[str, tuple[str, ...], str], ...]:
         return (
@@ -169,9 +161,7 @@ class Confirmed:
         pairs = zip(steered.trait, unsteered.trait, strict=True)
         return [(None if a is None else a - b, b) for a, b in pairs if b is not None]
 
-    def interval(
-        self, cell: Stored[EvaluationRow], *, confidence: float = CONFIDENCE
-    ) -> tuple[float, float] | str:
+    def interval(self, cell: Stored[EvaluationRow], *, confidence: float = CONFIDENCE) -> tuple[float, float] | str:
         """The interval of a cell's delta over questions that took no part in choosing it; or why there is none.
 
         See `massact.query.stats.means`: it holds for few and for skewed scores too.
@@ -349,9 +339,7 @@ class Answers:
         )
         return kept, notes
 
-    def _samples_of(
-        self, settings: Iterable[tuple[str, str, str]], pair: tuple[str, str]
-    ) -> list[EvaluationRow]:
+    def _samples_of(self, settings: Iterable[tuple[str, str, str]], pair: tuple[str, str]) -> list[EvaluationRow]:
         samples = self.whatever_the_cell.samples
         return [samples[setting] for *of, setting in settings if tuple(of) == pair and setting in samples]
 
@@ -387,9 +375,7 @@ class Answers:
         if chance <= EVEN or self.scores is None:
             return self, ()
         places = strata(slices(self.whatever_the_cell))
-        chances = {
-            run: c for place in places for run, c in coherent_chances(place, floor, self.scores).items()
-        }
+        chances = {run: c for place in places for run, c in coherent_chances(place, floor, self.scores).items()}
         doubtful = {run for run, c in chances.items() if c < chance}
         whole = self.everything and self.everything.doubting(doubtful)
         n = sum(run in doubtful for points in self.evaluations.by_place.values() for run in points.run_ids())

@@ -82,9 +82,7 @@ class PointSet:
         """By layer what is known of the vector; of several the last."""
         heads = (self.all.heads[head] for head in dict.fromkeys(self.all.head[self.indices].tolist()))
         named = (dict(zip(HEAD, head, strict=True)) for head in heads)
-        return {
-            one["layer"]: Vector(one["vector_digest"], one["same_as"], one["same_as_cosine"]) for one in named
-        }
+        return {one["layer"]: Vector(one["vector_digest"], one["same_as"], one["same_as_cosine"]) for one in named}
 
     def best(self, floor: float, direction: Direction | None) -> StoredPoint | None:
         """The best delta at or above the floor; ties to the smaller |coefficient|, lower layer, key."""
@@ -230,9 +228,7 @@ class Evaluations:
     """A whole row of each setting: it tells what the setting is."""
 
     @classmethod
-    def of(
-        cls, rows: Iterable[Stored[EvaluationRow]], least_scored: float = DEFAULT_LEAST_SCORED
-    ) -> "Evaluations":
+    def of(cls, rows: Iterable[Stored[EvaluationRow]], least_scored: float = DEFAULT_LEAST_SCORED) -> "Evaluations":
         """From whole rows. Of a key with several finished runs the newest counts."""
         points, samples = [], {}
         for one in rows:
@@ -256,9 +252,7 @@ class Evaluations:
         for points in self.by_place.values():
             if id(points.all) not in marked:
                 marked[id(points.all)] = points.all.doubting(run_ids)
-        sets = {
-            place: PointSet(marked[id(points.all)], points.indices) for place, points in self.by_place.items()
-        }
+        sets = {place: PointSet(marked[id(points.all)], points.indices) for place, points in self.by_place.items()}
         return Evaluations(sets, self.samples)
 
     def only(self, admits: Callable[[Place], bool], layers: Collection[int] = ()) -> "Evaluations":

@@ -181,9 +181,7 @@ def _evaluated(rows: StoredEvaluations) -> Iterator[GroupInSetting]:
             yield GroupInSetting(group_of(place), place[0], baseline, sample, some, last=some.last)
 
 
-def _newest_baselines(
-    by_group: Mapping[Group, Iterable[GroupInSetting]],
-) -> dict[tuple[str, str, str], float | None]:
+def _newest_baselines(by_group: Mapping[Group, Iterable[GroupInSetting]]) -> dict[tuple[str, str, str], float | None]:
     """The baseline used last of each model, trait and setting."""
     parts = sorted((part for some in by_group.values() for part in some), key=_recency, reverse=True)
     return {(part.group.model, part.group.trait, part.setting): part.baseline_trait_mean for part in parts}
@@ -215,9 +213,7 @@ def _or_least(value: float | None) -> float:
     return -math.inf if value is None else value
 
 
-def strata(
-    by_group: Mapping[Group, Sequence[GroupInSetting]], groups: Iterable[Group] = ()
-) -> list[ComparableGroups]:
+def strata(by_group: Mapping[Group, Sequence[GroupInSetting]], groups: Iterable[Group] = ()) -> list[ComparableGroups]:
     """Every model, trait and position in every setting; one without a setting where nothing was run."""
     found: dict[tuple[str, str, str], dict[tuple[str, float | None], ComparableGroups]] = {
         (group.model, group.trait, group.position): {} for group in (*by_group, *groups)

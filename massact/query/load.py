@@ -105,9 +105,7 @@ def load(store: RunStore, name: str, asked: Asked, needs: Needs, by_file: Declar
     if not asked.all_settings:
         answers, left_out = answers.in_current_setting()
         notes = (*notes, *left_out)
-    confidence = (
-        EVEN if asked.floor_confidence is None else _checked_share("floor_confidence", asked.floor_confidence)
-    )
+    confidence = EVEN if asked.floor_confidence is None else _checked_share("floor_confidence", asked.floor_confidence)
     if needs.scores or confidence > EVEN:
         answers = answers.with_scores(store, 0.0 if needs.scores == "all" else floor)
     answers, doubts = answers.surely_coherent(floor, confidence)
@@ -122,9 +120,7 @@ def read_answers(store: RunStore, experiment: "Experiment", phase: str | None = 
     return _answers(store, experiment.name, declared, phase, declared.least_scored)
 
 
-def _answers(
-    store: RunStore, name: str, declared: Declared | None, phase: str | None, least_scored: float
-) -> Answers:
+def _answers(store: RunStore, name: str, declared: Declared | None, phase: str | None, least_scored: float) -> Answers:
     answers = Answers.from_store(
         store,
         name,

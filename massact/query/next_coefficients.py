@@ -46,8 +46,7 @@ def brackets(
     sides = _sides(points, floor)
     if not suggest:
         return tuple(
-            Bracket(layer=side.layer, low=side.signed(side.low), high=side.signed(side.high))
-            for side in sides
+            Bracket(layer=side.layer, low=side.signed(side.low), high=side.signed(side.high)) for side in sides
         )
     return tuple(_with_rungs(side, allowed) for side in sides)
 
@@ -75,11 +74,7 @@ def widened(bracket: Bracket, size: float, points: PointSet, allowed: tuple[floa
         some, why = _ladder(end, tried=tried, allowed=allowed)
         rungs += some
         reason = reason or why
-    return replace(
-        bracket,
-        try_next=tuple(sign * rung for rung in sorted(rungs)),
-        reason=None if rungs else reason,
-    )
+    return replace(bracket, try_next=tuple(sign * rung for rung in sorted(rungs)), reason=None if rungs else reason)
 
 
 class _Side(NamedTuple):
@@ -119,12 +114,7 @@ def _sides(points: PointSet, floor: float) -> list[_Side]:
         return []
     signs = np.sign(coefficients)
     order = np.lexsort((-signs, layers))
-    layers, signs, sizes, coherences = (
-        layers[order],
-        signs[order],
-        np.abs(coefficients)[order],
-        coherences[order],
-    )
+    layers, signs, sizes, coherences = (layers[order], signs[order], np.abs(coefficients)[order], coherences[order])
     is_first = np.ones(len(layers), dtype=bool)
     is_first[1:] = (layers[1:] != layers[:-1]) | (signs[1:] != signs[:-1])
     starts = np.flatnonzero(is_first)

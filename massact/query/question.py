@@ -171,9 +171,7 @@ FLOOR_CONFIDENCE = number(
 )
 ABOUT_FLOOR = (FLOOR, FLOOR_CONFIDENCE)
 
-ALL_SETTINGS = flag(
-    "all_settings", "answer what was evaluated in other settings than that of the experiment file too"
-)
+ALL_SETTINGS = flag("all_settings", "answer what was evaluated in other settings than that of the experiment file too")
 
 P = ParamSpec("P")
 AnswerT = TypeVar("AnswerT", bound=Answer[Any])
@@ -274,9 +272,7 @@ class Question(Generic[P, AnswerT]):
         notes = (*loaded.notes, *answer.notes)
         if not answer.rows and not notes:
             notes = ("neither the experiment file nor the run store has anything to answer this with",)
-        return replace(
-            answer, notes=notes, least_scored=loaded.answers.least_scored, experiment=loaded.experiment
-        )
+        return replace(answer, notes=notes, least_scored=loaded.answers.least_scored, experiment=loaded.experiment)
 
     @property
     def summary(self) -> str:
@@ -333,9 +329,7 @@ class Question(Generic[P, AnswerT]):
         about, _, example = self.help.replace("\\b\n", "").replace("\b\n", "").partition("Example")
         lines = [f"    {one.key}: {one.meaning}." for one in self.own]
         arguments = "\n".join(["Args:", *lines, ""]) if lines else ""
-        return f"{about.rstrip()}\n\n{arguments}" + (
-            f"\nThe command:{example.partition(':')[2]}" if example else ""
-        )
+        return f"{about.rstrip()}\n\n{arguments}" + (f"\nThe command:{example.partition(':')[2]}" if example else "")
 
     def _signature(self) -> inspect.Signature:
         """Experiment, the rule's own parameters, and what every question may be asked with."""
@@ -348,9 +342,7 @@ class Question(Generic[P, AnswerT]):
             inspect.Parameter(name, kind, default=Filters() if name == "only" else None, annotation=hint)
             for name, hint in hints.items()
         ]
-        first = inspect.Parameter(
-            "experiment", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=str | Path
-        )
+        first = inspect.Parameter("experiment", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=str | Path)
         mine = [one for one in own.parameters.values() if one.kind == kind]
         return inspect.Signature([first, *mine, *about], return_annotation=own.return_annotation)
 

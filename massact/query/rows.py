@@ -132,9 +132,7 @@ class Answer(Generic[RowT_co]):
         """The answer as a notebook shows it: no scripts, no colours, every text escaped."""
         n_rows = "1 row" if len(self.rows) == 1 else f"{len(self.rows)} rows"
         of = f" of {escape(self.experiment)}" if self.experiment else ""
-        parts = [
-            f"<p><strong>{escape(self.question)}</strong>{of}, coherence floor {self.floor:g}: {n_rows}</p>"
-        ]
+        parts = [f"<p><strong>{escape(self.question)}</strong>{of}, coherence floor {self.floor:g}: {n_rows}</p>"]
         parts += [_html_table(table) for table in self.tables() if table.rows]
         parts += [_html_list(self.lines()), _html_list(self.notes, "Notes")]
         return f"<div>{''.join(parts)}</div>"
@@ -158,10 +156,7 @@ def to_content(answer: Answer[Any]) -> dict[str, Any]:
     """An answer as what JSON can hold; docs/json.md names its fields."""
     head = ("question", "floor", "experiment", "store", "rows", "notes")
     names = [*head, *(one.name for one in fields(answer) if one.name not in head)]
-    return {
-        "schema_version": OUTPUT_SCHEMA_VERSION,
-        **{name: to_mapping(getattr(answer, name)) for name in names},
-    }
+    return {"schema_version": OUTPUT_SCHEMA_VERSION, **{name: to_mapping(getattr(answer, name)) for name in names}}
 
 
 def to_mapping(value: object) -> Any:
@@ -209,9 +204,7 @@ def from_content(answer: Any, content: Mapping[str, Any], differing: Sequence[st
 
     def made(kind: Any, values: Mapping[str, Any]) -> Any:
         hints = typing.get_type_hints(kind)
-        told = {
-            one.name: read(hints[one.name], values[one.name]) for one in fields(kind) if one.name != "differs"
-        }
+        told = {one.name: read(hints[one.name], values[one.name]) for one in fields(kind) if one.name != "differs"}
         if "differs" in hints:
             told["differs"] = {name: values[name] for name in differing}
         return kind(**told)
@@ -282,11 +275,7 @@ def telling_apart(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 def shortened(values: Iterable[Any]) -> dict[Any, str]:
     """Texts for values, long ones cut so that they stay distinct."""
     texts = {value: f"{value:g}" if isinstance(value, float) else str(value) for value in values}
-    for cut in (
-        lambda text: text[:8],
-        lambda text: f"{text[:8]}...{text[-8:]}",
-        lambda text: f"...{text[-40:]}",
-    ):
+    for cut in (lambda text: text[:8], lambda text: f"{text[:8]}...{text[-8:]}", lambda text: f"...{text[-40:]}"):
         short = {value: text if len(text) <= _LENGTH else cut(text) for value, text in texts.items()}
         if len({*short.values()}) == len({*texts.values()}):
             return short
@@ -323,8 +312,7 @@ def _html_table(table: AnswerTable) -> str:
     def line(tag: str, cells: Iterable[str]) -> str:
         sides = ("right" if column.is_number else "left" for column in texts.columns)
         parts = (
-            f'<{tag} style="text-align: {side}">{escape(text)}</{tag}>'
-            for side, text in zip(sides, cells, strict=True)
+            f'<{tag} style="text-align: {side}">{escape(text)}</{tag}>' for side, text in zip(sides, cells, strict=True)
         )
         return f"<tr>{''.join(parts)}</tr>"
 

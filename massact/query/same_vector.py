@@ -35,9 +35,7 @@ def taken_over_words(one: HasMark) -> str:
     if one.same_as is None:
         return ""
     # rounded down, so that nothing is said to be more alike than it is
-    cosine = (
-        "" if one.same_as_cosine is None else f" (cosine {int(one.same_as_cosine * 10_000) / 10_000:.4f})"
-    )
+    cosine = "" if one.same_as_cosine is None else f" (cosine {int(one.same_as_cosine * 10_000) / 10_000:.4f})"
     return f"{one.same_as}{cosine}"
 
 
@@ -85,9 +83,7 @@ def same_vector(a: Side, b: Side, cosines: Cosines | None = None) -> str | None:
     if len(measured) < len(layers):
         return None
     reason, cosine = min(measured, key=lambda one: one[1])
-    return (
-        f"same vector: {reason}" if len(layers) == 1 else f"same vector at both layers: cosine {cosine:.6f}"
-    )
+    return f"same vector: {reason}" if len(layers) == 1 else f"same vector at both layers: cosine {cosine:.6f}"
 
 
 def is_one(a: Side, b: Side) -> bool:
@@ -128,9 +124,7 @@ def _lent(a: Side, b: Side, layers: Iterable[int]) -> Iterator[tuple[str, float]
     """The same from results that one of the two took over from the other; how alike they were may be the less."""
     for layer in layers:
         pairs = ((a.points.vectors().get(layer), b.label), (b.points.vectors().get(layer), a.label))
-        found = [
-            one.cosine for one, label in pairs if one and one.same_as == label and one.cosine is not None
-        ]
+        found = [one.cosine for one, label in pairs if one and one.same_as == label and one.cosine is not None]
         yield from ((f"cosine {cosine:.6f}", cosine) for cosine in found[:1] if cosine > DEFAULT_ALIKE)
 
 

@@ -18,9 +18,7 @@ def text_column(name: str, header: str = "", **flags: bool) -> Column:
     return Column(header or name, shown, **flags)
 
 
-def number_column(
-    name: str, spec: str, header: str = "", *, within: str | None = None, **flags: bool
-) -> Column:
+def number_column(name: str, spec: str, header: str = "", *, within: str | None = None, **flags: bool) -> Column:
     """A field's value, or that of the point `within` the row, as a format specification says."""
 
     def shown(row: object) -> str:
@@ -102,9 +100,6 @@ SETTING = (
     Column("setting", lambda row: (row.setting or "")[:8], is_shared=True, is_optional=True),
 )
 LABEL, STATUS = text_column("label"), text_column("status")
-STEERING = (
-    number_column("layer", "d"),
-    Column("coefficient", _coefficient, is_number=True),
-)
+STEERING = (number_column("layer", "d"), Column("coefficient", _coefficient, is_number=True))
 POINT = (*STEERING, number_column("delta", "+.1f"), number_column("coherence_mean", ".1f", "coherence"))
 TRAIT_MEAN = number_column("trait_mean", ".1f", is_optional=True)

@@ -50,9 +50,7 @@ def before_after_section(evidence: Evidence) -> Section:
     table = before_after_table(evidence)
     lack = () if table.rows else ("No clean-before label is declared or was evaluated.",)
     title = "Clean-before against clean-after"
-    return Section(
-        "before-after", title, (text, *lack), (table,), figures=(BeforeAfter(evidence, MOST_PANELS),)
-    )
+    return Section("before-after", title, (text, *lack), (table,), figures=(BeforeAfter(evidence, MOST_PANELS),))
 
 
 @once

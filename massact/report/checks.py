@@ -95,9 +95,7 @@ def _top2(evidence: Evidence) -> Criterion:
     if not methods:
         return cannot_say(name, text, "phase3 of the experiment file has top-1, top-2 and top-3 of no method")
     places = dict.fromkeys(map(place_of, evidence.experiment.groups("phase3")))
-    groups = [
-        group_at(place, label) for place in places for method in methods for label in _neighbours(method)
-    ]
+    groups = [group_at(place, label) for place in places for method in methods for label in _neighbours(method)]
     complete = _complete(evidence, (name, text), groups, phase="phase3", what="bests")
     if not complete.ok:
         return complete
@@ -111,9 +109,7 @@ def _top2(evidence: Evidence) -> Criterion:
 
 def top2_shape(evidence: Evidence, place: Place, method: str) -> str | None:
     """How top-2 lies to its neighbours on the cleaning curve; `None` where one has no best, or grids forbid it."""
-    curve = {
-        row.label: row.best for row in evidence.curve(method, "after", "uniform") if place_of(row) == place
-    }
+    curve = {row.label: row.best for row in evidence.curve(method, "after", "uniform") if place_of(row) == place}
     if evidence.on_equal_grids(place, curve)[1].is_refused:
         return None
     bests = [curve.get(label) for label in _neighbours(method)]
@@ -179,8 +175,7 @@ def _named(evidence: Evidence, lacking: Iterable[tuple[Group, str]]) -> str:
         at = f" at {number(miss.coherence_mean, '.1f')}" if miss else ""
         by_place[place_of(group)][f"{_STATES.get(status, status)}{at}"].append(group.label)
     places = (
-        f"{evidence.name(place)}: "
-        + ", ".join(f"{', '.join(labels)} ({state})" for state, labels in some.items())
+        f"{evidence.name(place)}: " + ", ".join(f"{', '.join(labels)} ({state})" for state, labels in some.items())
         for place, some in by_place.items()
     )
     return "; ".join(places)

@@ -175,10 +175,7 @@ class RelativeStrength:
         declared = [model.name for model in evidence.experiment.models if model.name in with_lines]
         models = list(dict.fromkeys([*declared, *sorted(with_lines)]))
         looks: dict[str, style.Look] = {
-            model: {
-                "color": style.SERIES[i % len(style.SERIES)],
-                "marker": style.MARKERS[i % len(style.MARKERS)],
-            }
+            model: {"color": style.SERIES[i % len(style.SERIES)], "marker": style.MARKERS[i % len(style.MARKERS)]}
             for i, model in enumerate(models)
         }
         figure, axes = two_rows(methods, evidence.floor)
@@ -188,15 +185,8 @@ class RelativeStrength:
             draw_line(column, points, evidence.floor, look=look, x_of=_strength, with_points=False)
         for panel in axes[1]:
             panel.set_xlabel("relative strength")
-        style.log_coefficients(
-            axes[1, 0], [_strength(point) or 0.0 for _, _, points in self.data for point in points]
-        )
-        edge: style.Look = {
-            "markersize": 6,
-            "markeredgecolor": "white",
-            "markeredgewidth": 0.6,
-            "alpha": 0.85,
-        }
+        style.log_coefficients(axes[1, 0], [_strength(point) or 0.0 for _, _, points in self.data for point in points])
+        edge: style.Look = {"markersize": 6, "markeredgecolor": "white", "markeredgewidth": 0.6, "alpha": 0.85}
         for row in effective_bests(evidence):
             if row.relative_strength is not None and (method := style.method_of(row.label)) in methods:
                 column = axes[:, methods.index(method)]

@@ -37,9 +37,7 @@ _ANNOTATED_LINES = 2
 
 def curve_section(evidence: Evidence) -> Section:
     """Phase 3's question."""
-    tables = tuple(
-        _table(evidence, curve) for curve in cleaning_curves(evidence) if curve.place in evidence.strata
-    )
+    tables = tuple(_table(evidence, curve) for curve in cleaning_curves(evidence) if curve.place in evidence.strata)
     text = "Nothing was evaluated that makes a curve."
     if tables:
         text = (
@@ -70,10 +68,7 @@ class CurveKind:
     @property
     def look(self) -> style.Look:
         dashes = {("after", "uniform"): "-", ("before", "uniform"): "--", ("after", "layer"): ":"}
-        return {
-            "color": style.method_colour(self.method),
-            "linestyle": dashes.get((self.when, self.scope), "-."),
-        }
+        return {"color": style.method_colour(self.method), "linestyle": dashes.get((self.when, self.scope), "-.")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +95,7 @@ def cleaning_curves(evidence: Evidence) -> list[Curve]:
     """The curves of each place where a method has at least two cleaned steps declared or run."""
     labels = {place: set(evidence.labels(place)) for place in evidence.places()}
     lines: dict[Place, dict[CurveKind, tuple[CurveRow, ...]]] = {place: {} for place in labels}
-    cleanings = (
-        (r.method, r.cleaning) for r in map(recipe_of, set().union(*labels.values())) if r is not None
-    )
+    cleanings = ((r.method, r.cleaning) for r in map(recipe_of, set().union(*labels.values())) if r is not None)
     for kind in sorted({CurveKind(method, c.when, c.scope) for method, c in cleanings if c.scope}):
         rows: dict[Place, list[CurveRow]] = {place: [] for place in labels}
         for row in evidence.curve(kind.method, kind.when, kind.scope):
@@ -114,8 +107,7 @@ def cleaning_curves(evidence: Evidence) -> list[Curve]:
 
     def parts(place: Place) -> dict[CurveKind, tuple[Evidence, EqualGrids]]:
         return {
-            kind: evidence.on_equal_grids(place, (row.label for row in rows))
-            for kind, rows in lines[place].items()
+            kind: evidence.on_equal_grids(place, (row.label for row in rows)) for kind, rows in lines[place].items()
         }
 
     return [Curve(place, some, parts(place)) for place, some in lines.items() if some]
@@ -128,13 +120,7 @@ def _table(evidence: Evidence, curve: Curve) -> Table:
         zeroed = next((row.best.n_dims_cleaned for row in points.values() if row.best), None)
         name = f"all ({zeroed})" if step == "all" and zeroed is not None else str(step)
         rows.append(
-            (
-                name,
-                *(
-                    _curve_cell(part, curve.place, points.get(kind))
-                    for kind, (part, _) in curve.parts.items()
-                ),
-            )
+            (name, *(_curve_cell(part, curve.place, points.get(kind)) for kind, (part, _) in curve.parts.items()))
         )
     headers = ("#dims", *(kind.name for kind in curve.lines))
     return Table.of(f"Cleaning curve, {evidence.name(curve.place)}", headers, rows)
@@ -165,9 +151,7 @@ class CleaningCurve:
     def data(self) -> dict[Place, Curve]:
         curves = cleaning_curves(self.evidence)
         return {
-            curve.place: curve
-            for curve in curves
-            if any(row.best for rows in curve.lines.values() for row in rows)
+            curve.place: curve for curve in curves if any(row.best for rows in curve.lines.values() for row in rows)
         }
 
     def draw(self) -> "Drawing":
@@ -201,9 +185,7 @@ class CleaningCurve:
                 # a step without a result is marked at the foot, it is no zero
                 axes.plot(x, 0.03 + 0.06 * index, "x", color=colour, transform=axes.get_xaxis_transform())
             if row is not None and best is not None:
-                style.draw_interval(
-                    axes, best, curve.parts[kind][0].interval(curve.place, row.label), x, colour
-                )
+                style.draw_interval(axes, best, curve.parts[kind][0].interval(curve.place, row.label), x, colour)
         axes.plot(range(len(heights)), heights, marker="o", **kind.look)
         if len(curve.lines) > _ANNOTATED_LINES:
             return  # numbers of more lines would lie on each other; the table has them

@@ -234,9 +234,7 @@ class Evidence:
             facts=facts or Facts(),
             strata=current,
             whole=current,
-            evaluated=frozenset(
-                group for group, parts in by_group.items() if any(len(part.points) for part in parts)
-            ),
+            evaluated=frozenset(group for group, parts in by_group.items() if any(len(part.points) for part in parts)),
             cosines=cosines or {},
         )
 
@@ -246,11 +244,7 @@ class Evidence:
 
     def strengths(self, model: str) -> tuple[float, ...]:
         """The relative strengths that the file declares for a model, in any phase."""
-        grids = (
-            phase.grid(self.experiment.model(model))
-            for phase in self.experiment.phases
-            if model in phase.models
-        )
+        grids = (phase.grid(self.experiment.model(model)) for phase in self.experiment.phases if model in phase.models)
         declared = (grid.coefficients for grid in grids)
         return tuple(dict.fromkeys(v for one in declared if one.is_relative for v in one.values))
 
@@ -262,8 +256,7 @@ class Evidence:
         failures = tuple(failure for failure in self.answers.failures if _group(failure.row) in wanted)
         parts = {
             place: replace(
-                stratum,
-                slices={label: part for label, part in stratum.slices.items() if part.group in wanted},
+                stratum, slices={label: part for label, part in stratum.slices.items() if part.group in wanted}
             )
             for place, stratum in self.strata.items()
         }
@@ -284,9 +277,7 @@ class Evidence:
 
     def places(self) -> tuple[Place, ...]:
         """Every place declared, in the file's order, then any other where something was run."""
-        others = sorted(
-            self.strata, key=lambda p: [natural_order(name) for name in (p.model, p.trait, p.position)]
-        )
+        others = sorted(self.strata, key=lambda p: [natural_order(name) for name in (p.model, p.trait, p.position)])
         return tuple(dict.fromkeys([*map(place_of, self.answers.groups), *others]))
 
     def in_order(self, rows: Iterable[RowT]) -> list[RowT]:
@@ -351,9 +342,7 @@ class Evidence:
         return self.current(ask_gaps.of(self.answers, self.floor).rows)
 
     def compare(self, pairs: Sequence[tuple[str, str]] | None = None) -> tuple[ComparisonRow, ...]:
-        return self.current(
-            ask_compare.of(replace(self.answers, cosines=self.cosines), self.floor, pairs=pairs).rows
-        )
+        return self.current(ask_compare.of(replace(self.answers, cosines=self.cosines), self.floor, pairs=pairs).rows)
 
     def curve(self, method: str, when: When, scope: Scope) -> tuple[CurveRow, ...]:
         """The steps of each curve, over the cells that all of its steps have."""
@@ -408,9 +397,7 @@ class Evidence:
     @property
     def has_intervals(self) -> bool:
         """Whether any best has an interval: imported means have no scores by question to make one from."""
-        return any(
-            self.interval(place, label) is not None for place in self.strata for label in self.labels(place)
-        )
+        return any(self.interval(place, label) is not None for place in self.strata for label in self.labels(place))
 
     def standings(self, place: Place, labels: Collection[str] | None = None) -> Mapping[str, Standing]:
         """Which of the labels has the best delta and which cannot be told from it; empty where nothing tells.
@@ -478,9 +465,7 @@ class Evidence:
         return self.declared_direction(place.trait)
 
     def declared_direction(self, trait: str) -> Direction:
-        return next(
-            (declared.direction for declared in self.experiment.traits if declared.name == trait), "positive"
-        )
+        return next((declared.direction for declared in self.experiment.traits if declared.name == trait), "positive")
 
     def command(self, step: str) -> str:
         """The command that does a step, as Markdown code."""

@@ -85,9 +85,7 @@ def key_labels(evidence: Evidence, place: Place) -> tuple[str, ...]:
     mapped = mapped_labels(evidence, place)
     bests = evidence.bests(place, mapped)
     tops = [
-        evidence.top(
-            place, {label: best for label, best in bests.items() if style.method_of(label) == method}
-        )
+        evidence.top(place, {label: best for label, best in bests.items() if style.method_of(label) == method})
         for method in style.methods_of(bests)
     ]
     first = evidence.experiment.phases[0].labels if evidence.experiment.phases else ()
@@ -99,9 +97,7 @@ def key_labels(evidence: Evidence, place: Place) -> tuple[str, ...]:
 
 def _is_key(evidence: Evidence, place: Place) -> bool:
     """Whether no other place of the model and trait has a better result; of equal ones the first."""
-    rivals = [
-        rival for rival in evidence.places() if (rival.model, rival.trait) == (place.model, place.trait)
-    ]
+    rivals = [rival for rival in evidence.places() if (rival.model, rival.trait) == (place.model, place.trait)]
     return max(rivals, key=evidence.top_gain) == place
 
 
@@ -230,9 +226,7 @@ class HeatMap:
             best = self.evidence.best(self.place, grid.label)
             n_below = sum(not is_at_floor(point, self.evidence.floor) for point in grid.cells.values())
             cells = f"{n_below} of {counted(len(grid.cells), 'cell')} below the floor"
-            words.append(
-                f"{grid.label}: {best_words(best, 'nothing at the floor')}; {cells}{end_words(best)}"
-            )
+            words.append(f"{grid.label}: {best_words(best, 'nothing at the floor')}; {cells}{end_words(best)}")
         return f"Delta by layer and coefficient on {self.evidence.name(self.place)}. {'. '.join(words)}."
 
 
@@ -265,9 +259,7 @@ def positions_section(evidence: Evidence) -> Section:
             "95 % intervals that allow for the best having been picked."
         )
     tables = tuple(_table(evidence, pair) for pair in every)
-    return Section(
-        "positions", "Position windows", (text,), tables, figures=(ByWindow(evidence, _MOST_ROWS),)
-    )
+    return Section("positions", "Position windows", (text,), tables, figures=(ByWindow(evidence, _MOST_ROWS),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,8 +293,7 @@ def windows(evidence: Evidence) -> list[Windows]:
 
 def _table(evidence: Evidence, pair: Windows) -> Table:
     rows: list[Row] = [
-        (label, *(_cell(evidence, pair.place(position), label) for position in pair.positions))
-        for label in pair.labels
+        (label, *(_cell(evidence, pair.place(position), label) for position in pair.positions)) for label in pair.labels
     ]
     name = f"{pair.model}{evidence.of_trait(pair.trait)}"
     caption = f"Best delta @ coherence by position window, {name}: 95 % interval, n responses scored"
@@ -328,16 +319,10 @@ class ByWindow:
     @cached_property
     def data(self) -> list[Windows]:
         every = windows(self.evidence)
-        return [
-            pair
-            for pair in every
-            if any(self._bests(pair, label) for label in pair.labels if label != RANDOM)
-        ]
+        return [pair for pair in every if any(self._bests(pair, label) for label in pair.labels if label != RANDOM)]
 
     def _bests(self, pair: Windows, label: str) -> dict[str, Point]:
-        bests = (
-            (position, self.evidence.bests(pair.place(position), (label,))) for position in pair.positions
-        )
+        bests = ((position, self.evidence.bests(pair.place(position), (label,))) for position in pair.positions)
         return {position: best[label] for position, best in bests if best}
 
     def draw(self) -> "Drawing":

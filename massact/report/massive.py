@@ -38,15 +38,9 @@ def massive_section(evidence: Evidence) -> Section:
         Cosines(evidence),
     )
     planted = ("These dims were planted when the toys were made, not discovered.",) if facts.toy else ()
-    about_vectors = (
-        (*_without_energy(facts.energies), _cosine_text(facts.label_cosines)) if facts.energies else ()
-    )
+    about_vectors = (*_without_energy(facts.energies), _cosine_text(facts.label_cosines)) if facts.energies else ()
     tables = (
-        *(
-            _massive_table(model, facts.calibrations[model])
-            for model in models
-            if model in facts.calibrations
-        ),
+        *(_massive_table(model, facts.calibrations[model]) for model in models if model in facts.calibrations),
         *_energy_tables(evidence),
     )
     lines = tuple(_uniform_line(model, facts.calibrations.get(model)) for model in models)
@@ -125,9 +119,7 @@ class MassiveDims:
                 ratio, dim, layer = max(every)
                 at = f"largest {ratio:,.0f} times, dim {dim} at layer {layer}"
                 words.append(f"{model}: {at}; {_uniform(calibration)}")
-        return (
-            f"Mean activation of the massive dims over the median of all dims, by layer. {some_words(words)}."
-        )
+        return f"Mean activation of the massive dims over the median of all dims, by layer. {some_words(words)}."
 
 
 def _draw_massive(axes: "Axes", calibration: Calibration) -> None:
@@ -141,14 +133,10 @@ def _draw_massive(axes: "Axes", calibration: Calibration) -> None:
     uniform = calibration.uniform_dims
     rest = [point for dim, line in ratios.items() if dim not in uniform for point in line.items()]
     if rest:
-        axes.plot(
-            *zip(*rest, strict=True), ".", color=style.QUIET, markersize=4, alpha=0.7, label="other top dims"
-        )
+        axes.plot(*zip(*rest, strict=True), ".", color=style.QUIET, markersize=4, alpha=0.7, label="other top dims")
     for rank, dim in enumerate(uniform):
         line = [ratios[dim].get(index, math.nan) for index in range(len(calibration.layers))]
-        colour, name = (
-            (style.SERIES[rank], f"dim {dim}") if rank < _NAMED_DIMS else (style.QUIET, "_nolegend_")
-        )
+        colour, name = (style.SERIES[rank], f"dim {dim}") if rank < _NAMED_DIMS else (style.QUIET, "_nolegend_")
         axes.plot(range(len(line)), line, marker="o", markersize=3.5, color=colour, label=name)
     axes.set_yscale("log")
     axes.set_ylim(bottom=1)
@@ -230,9 +218,7 @@ class MassiveEnergy:
     def data(self) -> Energies:
         """Of the places that are drawn, without labels that have next to none."""
         energies = _energies(self.evidence)
-        lines = {
-            place: _with_energy(energies[place]) for place in key_places(self.evidence, energies, self.most)
-        }
+        lines = {place: _with_energy(energies[place]) for place in key_places(self.evidence, energies, self.most)}
         return {place: some for place, some in lines.items() if some}
 
     def draw(self) -> "Drawing":
@@ -287,9 +273,7 @@ class Cosines:
 
     @cached_property
     def data(self) -> list[CosineMatrix]:
-        return [matrix for matrix in self.evidence.facts.label_cosines if len(matrix.labels) > 1][
-            :_MOST_MATRICES
-        ]
+        return [matrix for matrix in self.evidence.facts.label_cosines if len(matrix.labels) > 1][:_MOST_MATRICES]
 
     def draw(self) -> "Drawing":
         from matplotlib import colormaps

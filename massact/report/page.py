@@ -202,8 +202,7 @@ def _samples(report: Report, row: SampleRow) -> Iterator[str]:
     for sample in row.samples:
         run = f"[run]({run_link(sample.run_id)})" if run_link else f"run `{sample.run_id}`"
         trait, coherence = (
-            "unscored" if value is None else number(value, ".1f")
-            for value in (sample.trait, sample.coherence)
+            "unscored" if value is None else number(value, ".1f") for value in (sample.trait, sample.coherence)
         )
         judge = f", judge {escape_markdown(sample.judge)}" if sample.judge else ""
         yield f"{'####' if row.place else '###'} {escape_markdown(sample.title)}"

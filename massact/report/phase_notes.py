@@ -99,8 +99,7 @@ def _comparisons(part: Evidence) -> dict[str, str]:
 def _top2(part: Evidence) -> dict[str, str]:
     return {
         f"{method}_top2": "; ".join(
-            f"{part.name(place)}: {top2_shape(part, place, method) or 'cannot say'}"
-            for place in part.places()
+            f"{part.name(place)}: {top2_shape(part, place, method) or 'cannot say'}" for place in part.places()
         )
         for method in ("mean_diff", "probe")
     }
@@ -108,9 +107,7 @@ def _top2(part: Evidence) -> dict[str, str]:
 
 def _patterns(part: Evidence) -> dict[str, str]:
     ratios, shifts = current_ratios(part)
-    strengths = [
-        f"{spread.name} {spread.strength:.2f}" for spread in spreads(part) if spread.strength is not None
-    ]
+    strengths = [f"{spread.name} {spread.strength:.2f}" for spread in spreads(part) if spread.strength is not None]
     return {
         "ratio_mean_diff_to_probe": _medians(part, ratios) or "cannot say",
         "shift_from_cleaning": _medians(part, shifts) or "cannot say",
@@ -131,9 +128,7 @@ def _medians(part: Evidence, rows: Sequence[CoefficientRatio]) -> str:
 
 _PHASES: dict[PhaseName, _Phase] = {
     "phase1": _Phase("Phase 1: key comparisons at the coherence floor", (gaps_section,), lambda _: {}),
-    "phase2": _Phase(
-        "Phase 2: clean-before against clean-after", (before_after_section, gaps_section), _comparisons
-    ),
+    "phase2": _Phase("Phase 2: clean-before against clean-after", (before_after_section, gaps_section), _comparisons),
     "phase3": _Phase("Phase 3: cleaning curve", (curve_section, controls_section, gaps_section), _top2),
     "phase4": _Phase("Phase 4: coefficient patterns", (coefficients_section,), _patterns),
 }

@@ -98,9 +98,7 @@ class PrintedPlace:
             for source, delta in label.headlines.items():
                 bests[source].append((label.label, delta))
         direction = self.direction
-        return {
-            s: max(some, key=lambda entry: gain(entry[1], direction)) for s, some in bests.items() if some
-        }
+        return {s: max(some, key=lambda entry: gain(entry[1], direction)) for s, some in bests.items() if some}
 
 
 @once
@@ -120,9 +118,7 @@ def printed_places(evidence: Evidence) -> list[PrintedPlace]:
         labels = _labels(evidence, some, place, direction)
         sources = tuple(sorted({row.source for row in some}))
         places.append(PrintedPlace(model, trait, position, direction, sources, labels, place))
-    return sorted(
-        places, key=lambda p: (not p.has_several, *map(natural_order, (p.model, p.trait, p.position)))
-    )
+    return sorted(places, key=lambda p: (not p.has_several, *map(natural_order, (p.model, p.trait, p.position))))
 
 
 def _labels(
@@ -137,9 +133,7 @@ def _labels(
             {source: tuple(some) for source, some in sorted(by_label[label].items())},
             evidence.best(ours, label) if ours else None,
         )
-        for label in sorted(
-            by_label, key=lambda label: (style.method_of(label), style.legend_order(label), label)
-        )
+        for label in sorted(by_label, key=lambda label: (style.method_of(label), style.legend_order(label), label))
     )
 
 
@@ -152,12 +146,7 @@ def _text(evidence: Evidence, places: Sequence[PrintedPlace], shown: Sequence[Pr
         f"{counted(len(several), 'place')} of {len(places)} {'is' if len(several) == 1 else 'are'} printed by two "
         "sources or more. They are shown as printed and never mixed with what was measured here."
     )
-    spreads = [
-        (label.spread, place, label)
-        for place in several
-        for label in place.labels
-        if label.spread is not None
-    ]
+    spreads = [(label.spread, place, label) for place in several for label in place.labels if label.spread is not None]
     apart = [entry for entry in spreads if entry[0] > LEAST_SPREAD]
     if spreads:
         worst = ""
@@ -248,10 +237,7 @@ def _twin_lines(place: PrintedPlace) -> Iterator[str]:
         ]
         firsts = [deltas[0] for _, _, deltas in printed]
         if max(firsts) - min(firsts) > 0.1:
-            said = (
-                f"{label} {' and '.join(map(signed, deltas))} in {source}"
-                for label, source, deltas in printed
-            )
+            said = (f"{label} {' and '.join(map(signed, deltas))} in {source}" for label, source, deltas in printed)
             yield (
                 f"{place.name}: {pair[0]} and {pair[1]} are one vector by algebra, printed with different numbers: "
                 f"{listed(said, 8)}."
@@ -261,16 +247,9 @@ def _twin_lines(place: PrintedPlace) -> Iterator[str]:
 def _table(evidence: Evidence, place: PrintedPlace) -> Table:
     rows = []
     for label in place.labels:
-        ours = (
-            Cell(f"{result(label.ours)} ({where(label.ours)})", label.ours.run_id, "ok")
-            if label.ours
-            else None
-        )
+        ours = Cell(f"{result(label.ours)} ({where(label.ours)})", label.ours.run_id, "ok") if label.ours else None
         notes = (
-            f"{source}: {row.note}"
-            for source, some in sorted(label.by_source.items())
-            for row in some
-            if row.note
+            f"{source}: {row.note}" for source, some in sorted(label.by_source.items()) for row in some if row.note
         )
         printed = (_printed(label.by_source.get(source, ())) for source in place.sources)
         apart = None if label.spread is None else f"{label.spread:.1f}"

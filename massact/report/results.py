@@ -56,10 +56,7 @@ def gap_matrix(evidence: Evidence, trait: str) -> Table:
     rows: list[Row] = [
         (
             label,
-            *(
-                group_cell(evidence, place, label) if group_at(place, label) in wanted else Cell("")
-                for place in places
-            ),
+            *(group_cell(evidence, place, label) if group_at(place, label) in wanted else Cell("") for place in places),
         )
         for label in dict.fromkeys(group.label for group in declared)
     ]
@@ -197,9 +194,7 @@ def confirmed_section(evidence: Evidence) -> Section | None:
     if n_open:
         open_rows = counted(n_open, "winner or tied label is", "winners and tied labels are")
         text.append(f"{open_rows} not confirmed yet: {command}.")
-    lines = tuple(
-        f"{evidence.name(place_of(place))}: {_verdict(place)}{_picked(place)}." for place in answer.places
-    )
+    lines = tuple(f"{evidence.name(place_of(place))}: {_verdict(place)}{_picked(place)}." for place in answer.places)
     return Section(key, title, tuple(text), (_table(evidence, rows),), lines)
 
 
@@ -210,10 +205,7 @@ def confirmed_verdicts(evidence: Evidence) -> dict[str, str]:
     if not done:
         return {}
     known = [place.wins_again for place in answer.places if place.wins_again is not None]
-    return {
-        "winners": f"{sum(known)} of {len(known)} win again",
-        "mean_shrinkage": mean_shrinkages(done),
-    }
+    return {"winners": f"{sum(known)} of {len(known)} win again", "mean_shrinkage": mean_shrinkages(done)}
 
 
 def _confirmed(rows: Sequence[ConfirmationRow]) -> list[ConfirmationRow]:
@@ -308,16 +300,13 @@ def _pairs(evidence: Evidence) -> Iterator[tuple[str, str]]:
     for name, count in facts.counts.items():
         yield name, str(count)
     yield "generating and judging", _times(facts)
-    models = (
-        f"{row.model}: {row.model_id}@{_short(row.model_revision)} ({row.dtype or '?'})" for row in used
-    )
+    models = (f"{row.model}: {row.model_id}@{_short(row.model_revision)} ({row.dtype or '?'})" for row in used)
     yield "models", _words(models)
     yield "chat templates", _words(f"{row.model} {_short(row.chat_template_digest)}" for row in used)
     yield "datasets", _words(f"{row.trait} {_short(row.trait_digest)}" for row in used)
     yield "question sets", _words(map(_questions, used))
     judges = (
-        f"{row.judge} (model {_short(row.judge_model)}, prompt {_short(row.judge_prompt)})"
-        for row in samples or used
+        f"{row.judge} (model {_short(row.judge_model)}, prompt {_short(row.judge_prompt)})" for row in samples or used
     )
     yield "judge", _words(judges)
     yield "judging", _judging(facts.judging, evidence.experiment.judge.kind)

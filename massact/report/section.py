@@ -145,9 +145,7 @@ def drawing(figure: Figure) -> "Drawing | None":
         return figure.draw()
 
 
-def pictures(
-    figures: Iterable[Figure], names: Iterable[str] = (), *, with_svg: bool = True
-) -> Iterator[Picture]:
+def pictures(figures: Iterable[Figure], names: Iterable[str] = (), *, with_svg: bool = True) -> Iterator[Picture]:
     """Each figure that has something to show, by a name that no other has."""
     taken = list(names)
     for figure in figures:

@@ -35,15 +35,7 @@ _PER_ROW = 3
 Look = dict[str, Any]
 """Matplotlib's options of a line."""
 FLOOR_DASHES: Look = {"color": INK, "linestyle": (0, (2, 2)), "linewidth": 0.9, "zorder": 1}
-_DIMS_COLOURS: dict[int | str, str] = {
-    0: INK,
-    1: ORANGE,
-    2: SKY,
-    3: GREEN,
-    5: PURPLE,
-    10: QUIET,
-    "all": BLUE,
-}
+_DIMS_COLOURS: dict[int | str, str] = {0: INK, 1: ORANGE, 2: SKY, 3: GREEN, 5: PURPLE, 10: QUIET, "all": BLUE}
 _METHOD_COLOURS = {"mean_diff": BLUE, "probe": VERMILLION, "gradient": GREEN, "random_baseline": QUIET}
 _STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",

@@ -189,9 +189,7 @@ def _shape(curve: Curve, kind: CurveKind) -> tuple[str, str]:
     shape = top2_shape(evidence, place, kind.method) if is_plain else None
     said_of_top2 = f"; {shape}" if shape else ""
     standing = evidence.standings(place, bests)
-    first = next(
-        (label for label, stands in standing.items() if stands == "winner"), evidence.top(place, bests)
-    )
+    first = next((label for label, stands in standing.items() if stands == "winner"), evidence.top(place, bests))
     most = f"{head}: most with {_told(evidence, place, first, bests[first])}"
     if not standing:
         return "cannot say", f"{most}; {_UNTOLD}{said_of_top2}.{missing}"

@@ -11,15 +11,7 @@ from massact.query.groups import ComparableGroups, is_at_floor, is_below_floor, 
 from massact.query.rows import AnyPoint
 from massact.report import style
 from massact.report.evidence import Evidence, Place, listed
-from massact.report.section import (
-    MOST_FIGURES,
-    Figure,
-    Section,
-    key_places,
-    rest_of_pairs,
-    rest_of_places,
-    signed,
-)
+from massact.report.section import MOST_FIGURES, Figure, Section, key_places, rest_of_pairs, rest_of_places, signed
 from massact.store.schema import StoredPoint
 
 if TYPE_CHECKING:
@@ -158,15 +150,11 @@ class AgainstCoherence:
     @cached_property
     def data(self) -> dict[Place, Lines]:
         evidence, lines = self.evidence, {}
-        places = [
-            place for place in evidence.run_places if (place.model, place.trait) == (self.model, self.trait)
-        ]
+        places = [place for place in evidence.run_places if (place.model, place.trait) == (self.model, self.trait)]
         for place in sorted(places, key=lambda place: natural_order(place.position)):
             here = {
                 label: whole
-                for label, points in label_lines(
-                    evidence.strata[place], evidence.floor, coefficient_size
-                ).items()
+                for label, points in label_lines(evidence.strata[place], evidence.floor, coefficient_size).items()
                 if style.method_of(label) != RANDOM
                 and (whole := [p for p in points if p.delta is not None and p.coherence_mean is not None])
             }
@@ -213,9 +201,7 @@ class AgainstCoherence:
                 style.mark_grid_end(panel, best, best.coherence_mean, best.delta)
 
     def caption(self) -> str:
-        return (
-            f"{self.model}: delta against coherence as the coefficient rises, from left to right.{self.rest}"
-        )
+        return f"{self.model}: delta against coherence as the coefficient rises, from left to right.{self.rest}"
 
     def alt(self) -> str:
         """How much coherence each place's best label pays for its delta."""
@@ -250,13 +236,7 @@ def two_rows(methods: Sequence[str], floor: float) -> "tuple[Drawing, Any]":
 
 
 def draw_line(
-    axes: Any,
-    points: Sequence[AnyPoint],
-    floor: float,
-    *,
-    look: style.Look,
-    x_of: XValue,
-    with_points: bool = True,
+    axes: Any, points: Sequence[AnyPoint], floor: float, *, look: style.Look, x_of: XValue, with_points: bool = True
 ) -> None:
     """A label's line in both panels; hollow below the floor, and a break where a score is missing."""
     xs = [x_of(point) for point in points]
@@ -266,8 +246,7 @@ def draw_line(
         panel.plot(xs, heights, **look)
         for wanted, face in ((True, look["color"]), (False, "none")) if with_points else ():
             shown = [
-                y if is_at_floor(point, floor) is wanted else math.nan
-                for y, point in zip(heights, points, strict=True)
+                y if is_at_floor(point, floor) is wanted else math.nan for y, point in zip(heights, points, strict=True)
             ]
             panel.plot(xs, shown, "o", color=look["color"], markerfacecolor=face, markeredgewidth=1.0)
 

@@ -217,11 +217,7 @@ def _read_raw(name: str, source: SqlSource, given: Mapping[str, Any]) -> bytes:
     if name == "points":
         return pack_points(source.points(given["experiment"]))
     if name == "runs":
-        asked = {
-            "kind": Kind(given["kind"]),
-            "statuses": given.get("status", ()),
-            "tags": given.get("tag", ()),
-        }
+        asked = {"kind": Kind(given["kind"]), "statuses": given.get("status", ()), "tags": given.get("tag", ())}
         return packed(runs=source.runs(given["experiment"], **asked))
     run_ids: Sequence[str] = given["run_ids"]
     if name == "finished":
@@ -279,13 +275,9 @@ def read_body(name: str, data: bytes) -> dict[str, Any]:
     try:
         body = parse_json(data)
     except ValueError:
-        raise ProblemError(
-            BAD_BODY, f"the body is no JSON: write an object with {', '.join(schemas)}"
-        ) from None
+        raise ProblemError(BAD_BODY, f"the body is no JSON: write an object with {', '.join(schemas)}") from None
     if not isinstance(body, dict) or set(body) != set(schemas):
-        raise ProblemError(
-            BAD_BODY, f"the body has to be an object with {', '.join(schemas)} and nothing else"
-        )
+        raise ProblemError(BAD_BODY, f"the body has to be an object with {', '.join(schemas)} and nothing else")
     for key, schema in schemas.items():
         values = body[key] if schema["type"] == "array" else [body[key]]
         one = schema.get("items", schema)
@@ -293,8 +285,7 @@ def read_body(name: str, data: bytes) -> dict[str, Any]:
             raise ProblemError(BAD_BODY, f"{key!r} has to be a list of at most {schema.get('maxItems', 1)}")
         if not all(_is_text(value, one) for value in values):
             raise ProblemError(
-                BAD_BODY,
-                f"{key!r} has to hold texts of 1 to {one['maxLength']} characters as in {one['pattern']}",
+                BAD_BODY, f"{key!r} has to hold texts of 1 to {one['maxLength']} characters as in {one['pattern']}"
             )
     return body
 
@@ -302,9 +293,7 @@ def read_body(name: str, data: bytes) -> dict[str, Any]:
 def _is_text(value: object, schema: Mapping[str, Any]) -> bool:
     if not isinstance(value, str) or not 1 <= len(value) <= schema["maxLength"]:
         return False
-    is_whole = (
-        value.encode(errors="ignore").decode() == value
-    )  # JSON can write half a character, a database cannot
+    is_whole = value.encode(errors="ignore").decode() == value  # JSON can write half a character, a database cannot
     return is_whole and re.fullmatch(schema["pattern"], value) is not None
 
 
@@ -323,9 +312,7 @@ def read_question(data: bytes) -> dict[str, Any]:
         isinstance(some, list) and all(isinstance(text, str) for text in some) for some in texts.values()
     )
     if not is_read or not isinstance(declared, dict | None):
-        raise ProblemError(
-            BAD_BODY, "the body has to hold texts by the parameters' names, and what is declared"
-        )
+        raise ProblemError(BAD_BODY, "the body has to hold texts by the parameters' names, and what is declared")
     # all rows at once: pages are for others
     return {"question": posed.name, "given": read_parameters(posed.parameters, texts), "declared": declared}
 
@@ -342,10 +329,7 @@ def main() -> None:
     with suppress(OSError):
         os.nice(_NICENESS)
     answering = Answering(os.environ["MASSACT_SERVER_DATABASE"], limits_of())
-    with (
-        Connection(int(sys.argv[1])) as connection,
-        suppress(EOFError, BrokenPipeError, ConnectionResetError),
-    ):
+    with Connection(int(sys.argv[1])) as connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             reply = answering.answer(json.loads(connection.recv_bytes()))
             head = {"status": reply.status, "headers": reply.headers, "has_more": reply.has_more}

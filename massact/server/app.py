@@ -100,9 +100,7 @@ def mount(app: Flask, processes: Processes | None, *, has_login: bool) -> list[t
     routes = [("/openapi.json", "openapi", "GET", _describing(has_login=has_login))]
     routes += [(f"/{name}", name, "GET", _asking(processes, "question", name)) for name in served()]
     for method, names in (("GET", BY_GET), ("POST", BY_POST)):
-        routes += [
-            (f"/raw/{name}", f"raw_{name}", method, _asking(processes, "reading", name)) for name in names
-        ]
+        routes += [(f"/raw/{name}", f"raw_{name}", method, _asking(processes, "reading", name)) for name in names]
     routes.append(("/raw/answer", "raw_answer", "POST", _asking(processes, "question", "")))
     for rule, endpoint, method, view in routes:
         blueprint.add_url_rule(rule, endpoint, view, methods=[method])
@@ -138,10 +136,7 @@ def _ask(processes: Processes | None, what: str, name: str) -> Reply:
     if not reply.has_more:
         return reply
     given = asked["given"]
-    following = {
-        "limit": [given.get("limit", ROWS)],
-        "offset": [given.get("offset", 0) + given.get("limit", ROWS)],
-    }
+    following = {"limit": [given.get("limit", ROWS)], "offset": [given.get("offset", 0) + given.get("limit", ROWS)]}
     query = urlencode({**request.args.to_dict(flat=False), **following}, doseq=True)
     link = {"Link": f'<{request.path}?{query}>; rel="next"'}
     return Reply(reply.status, {**reply.headers, **link}, reply.body)
@@ -154,9 +149,7 @@ def _refuse_other_sites(received: Request) -> None:
     allowed = get_allowed_origins_from_env() or []
     origin = received.headers.get("Origin") or ""
     if should_block_cors_request(origin, received.method, allowed):
-        raise ProblemError(
-            FORBIDDEN, "another site's page may not ask: see --cors-allowed-origins of the server"
-        )
+        raise ProblemError(FORBIDDEN, "another site's page may not ask: see --cors-allowed-origins of the server")
 
 
 def _asked(what: str, name: str, received: Request) -> dict[str, Any]:

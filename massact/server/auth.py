@@ -19,18 +19,14 @@ ADMINS_ONLY = "only administrators may use this"
 NO_SOURCE = "only administrators may register what lies outside a run: give the run's id and a source in its artifacts"
 NO_LOCATION = "only administrators may say where an experiment's artifacts lie: leave artifact_location out"
 
-NOT_READABLE = (
-    "no artifacts of an experiment that you may read: give the path as EXPERIMENT_ID/RUN_ID/artifacts/…"
-)
+NOT_READABLE = "no artifacts of an experiment that you may read: give the path as EXPERIMENT_ID/RUN_ID/artifacts/…"
 NO_HEAD = "only administrators may ask with HEAD: ask with GET"
 
 NO_TRACE_LOCATION = "only administrators may say where a trace's files lie: leave the tag out"
 
 _TRACE_LOCATIONS = ("mlflow.artifactLocation", "mlflow.trace.archiveLocation")
 """Tags that MLflow's client never changes, and its server changes for whoever asks: it reads files there."""
-_PROXY = re.compile(
-    r"/mlflow-artifacts(?:/(?:artifacts|presigned|mpu/[^/]+))?(?:/(?P<path>.*))?\Z", re.DOTALL
-)
+_PROXY = re.compile(r"/mlflow-artifacts(?:/(?:artifacts|presigned|mpu/[^/]+))?(?:/(?P<path>.*))?\Z", re.DOTALL)
 """Routes of the artifact proxy, wherever a server has them, and the path that is asked for."""
 _NATIVE_PROXY = re.compile(r"/(?:ajax-)?api/2\.0/mlflow-artifacts/artifacts/(?P<path>.*)", re.DOTALL)
 _EXPERIMENT_ID = re.compile(r"0|[1-9][0-9]*")
@@ -288,9 +284,7 @@ def _create_app() -> Any:
     if isinstance(validators, dict):
         validators.update(dict.fromkeys(addresses, lambda: True))
     else:
-        _log.warning(
-            "this MLflow has no list of validators: unset MLFLOW_BASIC_AUTH_FAIL_CLOSED to be answered"
-        )
+        _log.warning("this MLflow has no list of validators: unset MLFLOW_BASIC_AUTH_FAIL_CLOSED to be answered")
     return add_refusals(app, auth.create_app(app))
 
 

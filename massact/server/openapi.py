@@ -126,12 +126,7 @@ def _any_of(schemas: list[Schema]) -> Schema:
 
 def _object(properties: dict[str, Schema], description: str) -> Schema:
     # further fields may be added without a new version (docs/json.md)
-    return {
-        "type": "object",
-        "description": description,
-        "properties": properties,
-        "required": list(properties),
-    }
+    return {"type": "object", "description": description, "properties": properties, "required": list(properties)}
 
 
 def _ref(name: str) -> Schema:
@@ -166,9 +161,7 @@ def description(*, has_login: bool) -> str:
         has_login: whether the server asks for a login.
     """
     schemas = Schemas()
-    paths: dict[str, Any] = {
-        f"{API}/{one.name}": {"get": _question(one, schemas)} for one in served().values()
-    }
+    paths: dict[str, Any] = {f"{API}/{one.name}": {"get": _question(one, schemas)} for one in served().values()}
     for name, (summary, parameters) in BY_GET.items():
         paths[f"{API}/raw/{name}"] = {"get": _reading(name, summary, parameters)}
     for name, (summary, body) in BY_POST.items():
@@ -259,10 +252,7 @@ def _parameter(one: Parameter) -> dict[str, Any]:
 
 
 def _refusals(statuses: Iterable[int]) -> dict[str, Any]:
-    return {
-        str(status): _refusal([kind for kind in KINDS if kind.status == status])
-        for status in sorted(statuses)
-    }
+    return {str(status): _refusal([kind for kind in KINDS if kind.status == status]) for status in sorted(statuses)}
 
 
 def _refusal(kinds: Sequence[Kind]) -> dict[str, Any]:

@@ -109,13 +109,9 @@ def problem_of(error: MassactError, experiment: str) -> ProblemError:
         )
     if isinstance(error, StoreError):
         if _is_given_up(error):
-            return ProblemError(
-                TOO_LONG, "the database was given up on after this server's limit: ask for less"
-            )
+            return ProblemError(TOO_LONG, "the database was given up on after this server's limit: ask for less")
         # the message names the database, which is nobody's business
-        return ProblemError(
-            STORE_DOWN, "the run store cannot be read now; the server's log says why", retry_after=5
-        )
+        return ProblemError(STORE_DOWN, "the run store cannot be read now; the server's log says why", retry_after=5)
     return ProblemError(UNANSWERABLE, str(error))
 
 

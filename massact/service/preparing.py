@@ -28,8 +28,7 @@ from massact.store.write.database import TrackingDatabase
 PASSWORD_LENGTH = 12
 """The least that MLflow takes."""
 _PASSWORD_WANTED = (
-    f"Set {ADMIN_PASSWORD}, or {ADMIN_PASSWORD}_FILE to a file that holds it, to at least "
-    f"{PASSWORD_LENGTH} characters"
+    f"Set {ADMIN_PASSWORD}, or {ADMIN_PASSWORD}_FILE to a file that holds it, to at least {PASSWORD_LENGTH} characters"
 )
 
 
@@ -63,9 +62,7 @@ def _make_folder(path: Path) -> bool:
     except OSError as error:
         raise UsageError(f"cannot make the folder {path} for artifacts: {error.strerror}") from error
     if not os.access(path, os.W_OK | os.X_OK):
-        raise UsageError(
-            f"cannot write into {path}, the folder for artifacts: give it to the user who runs this"
-        )
+        raise UsageError(f"cannot write into {path}, the folder for artifacts: give it to the user who runs this")
     return is_new
 
 

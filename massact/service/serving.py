@@ -80,9 +80,7 @@ class Server:
             if _answers(f"{address}/health"):
                 return
             if time.monotonic() > deadline:
-                raise MassactError(
-                    f"the server did not answer within {START_SECONDS:g} s at {address}/health"
-                )
+                raise MassactError(f"the server did not answer within {START_SECONDS:g} s at {address}/health")
             time.sleep(_POLL_SECONDS)
 
     def watch(self, stopped: Callable[[], bool]) -> None:
@@ -277,9 +275,7 @@ def introduction(settings: Settings) -> list[str]:
     lines = [f"artifacts in {artifacts_shown(settings.artifacts)}", f"UI:      {address}"]
     clients = [f"export MLFLOW_TRACKING_URI={address}"]
     if settings.auth:
-        clients.append(
-            "export MLFLOW_TRACKING_USERNAME=… MLFLOW_TRACKING_PASSWORD=…   # or ~/.mlflow/credentials"
-        )
+        clients.append("export MLFLOW_TRACKING_USERNAME=… MLFLOW_TRACKING_PASSWORD=…   # or ~/.mlflow/credentials")
     clients.append("massact main --experiment experiments/toy.yaml")
     lines += [f"{'clients:' if line is clients[0] else '':<9}{line}" for line in clients]
     if not is_loopback(settings.host):

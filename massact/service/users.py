@@ -167,13 +167,7 @@ class Users:
         try:
             # a redirect would carry a password elsewhere
             answer = self._session.request(
-                verb,
-                url,
-                params=query,
-                json=body,
-                timeout=_TIMEOUT_SECONDS,
-                allow_redirects=False,
-                verify=verify,
+                verb, url, params=query, json=body, timeout=_TIMEOUT_SECONDS, allow_redirects=False, verify=verify
             )
         except (requests.RequestException, ValueError) as error:
             kind = type(error).__name__  # its text may hold the login
@@ -230,8 +224,7 @@ def _is_own(role: Mapping[str, Any]) -> bool:
 def _is_writing(role: Mapping[str, Any]) -> bool:
     """Whether who has the role may create experiments."""
     return any(
-        _place(grant) == ("workspace", "*") and grant["permission"] in _WRITING
-        for grant in role["permissions"] or ()
+        _place(grant) == ("workspace", "*") and grant["permission"] in _WRITING for grant in role["permissions"] or ()
     )
 
 

@@ -29,10 +29,7 @@ _SQLITE = (
 )
 _POSTGRESQL = ("08", "40", "53", "55", "57", "58")
 """Classes of SQLSTATE: connection, rollback, resources, locks, an operator's intervention, the system."""
-_SEEDS: dict[str, tuple[str, int | str]] = {
-    "experiments": ("experiment_id", 0),
-    "workspaces": ("name", "default"),
-}
+_SEEDS: dict[str, tuple[str, int | str]] = {"experiments": ("experiment_id", 0), "workspaces": ("name", "default")}
 """The column and the value of the rows that a new database has."""
 _AT_THE_DOOR = ("password", "pg_hba.conf", "does not exist", "not permitted to log in")
 """What PostgreSQL says to those whom it never lets in; it gives no SQLSTATE with it."""
@@ -274,13 +271,10 @@ def _examined(engine: sa.Engine, name: str) -> tuple[list[str], list[str], list[
         inspector, tables = sa.inspect(connection), METADATA.tables
         present = set(inspector.get_table_names())
         if not present:
-            raise UnusableStoreError(
-                f"no run store at {name} yet, only an empty database: run `massact main`"
-            )
+            raise UnusableStoreError(f"no run store at {name} yet, only an empty database: run `massact main`")
         columns = inspector.get_multi_columns(filter_names=list(tables))
         kinds = {
-            table: {column["name"]: column["type"] for column in described}
-            for (_, table), described in columns.items()
+            table: {column["name"]: column["type"] for column in described} for (_, table), described in columns.items()
         }
         misfits = [text for table in tables.values() for text in _misfits(table, kinds.get(table.name, {}))]
         if misfits and is_hollow(connection, present):
@@ -356,9 +350,7 @@ def _open_postgresql(url: sa.URL, name: str, statement_seconds: float | None) ->
     engine = open_engine(url, f"reading {name}", poolclass=NullPool, execution_options=options)
     limits = {"lock_timeout": lock_seconds(), "statement_timeout": statement_seconds}
     # for the transaction only: behind a pool of connections a setting would reach other clients
-    statement = "; ".join(
-        f"SET LOCAL {name} = {int(seconds * 1000)}" for name, seconds in limits.items() if seconds
-    )
+    statement = "; ".join(f"SET LOCAL {name} = {int(seconds * 1000)}" for name, seconds in limits.items() if seconds)
     sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(statement))
     return engine
 

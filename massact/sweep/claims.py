@@ -59,9 +59,7 @@ class _Other:
 class Sharing:
     """What this sweep has taken under one phase's run, and what others have."""
 
-    def __init__(
-        self, tracker: Tracker, run: OpenRun, *, patience: Patience, say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, tracker: Tracker, run: OpenRun, *, patience: Patience, say: Callable[[str], None]) -> None:
         """
         Args:
             run: of the phase, which must be open.

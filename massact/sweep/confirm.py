@@ -81,9 +81,7 @@ def plan_confirm(session: Session) -> ConfirmPlan:
         MissingPrerequisiteError: in a dry run, only the weights of a model tell what it is.
     """
     if is_absent(session.stores.tracking_uri):
-        raise NothingToConfirmError(
-            f"nothing to confirm: no run store is there yet; {_evaluate_first(session)}"
-        )
+        raise NothingToConfirmError(f"nothing to confirm: no run store is there yet; {_evaluate_first(session)}")
     floor = session.experiment.coherence_floor
     bests = ask_best.of(load_answers(session, with_scores=True), floor).rows
     winning = [row for row in bests if row.standing in ("winner", "tied")]
@@ -164,9 +162,7 @@ class _Planning:
             names.append("direction")
         if names:
             return _OTHER_SETTING.format(", ".join(names))
-        return replace(
-            cell, setting=replace(setting, questions_digest=questions.digest, subset=questions.subset)
-        )
+        return replace(cell, setting=replace(setting, questions_digest=questions.digest, subset=questions.subset))
 
     def _current(self, subject: Subject) -> tuple[Setting, QuestionSet]:
         """The experiment file's setting, and the questions that confirm."""
@@ -232,9 +228,7 @@ def _log(session: Session, run: OpenRun) -> None:
     session.show(text)
 
 
-def _read_cells(
-    session: Session, todo: Sequence[Chosen], tally: Tally
-) -> dict[str, tuple[Chosen, PlannedCell]]:
+def _read_cells(session: Session, todo: Sequence[Chosen], tally: Tally) -> dict[str, tuple[Chosen, PlannedCell]]:
     """By key, those whose vector can be read from the run that was chosen."""
     cells = {}
     for one in todo:
@@ -246,9 +240,7 @@ def _read_cells(
     return cells
 
 
-def _source(
-    session: Session, subject: Subject, cells: Mapping[str, tuple[Chosen, PlannedCell]]
-) -> CellSource:
+def _source(session: Session, subject: Subject, cells: Mapping[str, tuple[Chosen, PlannedCell]]) -> CellSource:
     """What is chosen of one model and trait, on the questions that confirm."""
     first, planned = next(iter(cells.values()))
     unsteered = PlannedCell(replace(planned.cell, steering=None), None)

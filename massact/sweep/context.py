@@ -82,8 +82,7 @@ class Datasets:
             DataError: there are fewer than the subset, or the split leaves a part without any.
         """
         return self.of(trait).question_set(
-            self._experiment.subset if subset is None else subset,
-            confirm_share=self._experiment.confirm_share,
+            self._experiment.subset if subset is None else subset, confirm_share=self._experiment.confirm_share
         )
 
     def confirming(self, trait: TraitConfig) -> QuestionSet:
@@ -196,9 +195,7 @@ def ready_judge(session: Session, run: OpenRun, trait: TraitConfig, model: Model
             "judge-check"
         )
     all_failures = session.judges.all_failures
-    session.stores.tracker.set_tag(
-        run, Tag.JUDGE_CHECK, f"failed: {all_failures}" if all_failures else "passed"
-    )
+    session.stores.tracker.set_tag(run, Tag.JUDGE_CHECK, f"failed: {all_failures}" if all_failures else "passed")
     return judge
 
 
@@ -228,9 +225,7 @@ def open_phase(
     Args:
         say: also tell what they did.
     """
-    with session.stores.tracker.phase(
-        name, parent=parent, params={**phase_params(session), **(params or {})}
-    ) as run:
+    with session.stores.tracker.phase(name, parent=parent, params={**phase_params(session), **(params or {})}) as run:
         used = session.judges.usage
         reports = {one.number: one for one in session.models.executor.reports}
         logs: tuple[Callable[[], None], ...] = (

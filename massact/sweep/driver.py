@@ -71,9 +71,7 @@ class Tally:
         elsewhere = f", {self.elsewhere} by another sweep" if self.elsewhere else ""
         unscored = f", {self.unscored} responses unscored" if self.unscored else ""
         before = f"{self.wanted} cells: {self.finished_before} finished already"
-        return (
-            f"{before}, {same}{again}{self.evaluated} evaluated{elsewhere}{stopped}{failed}{unscored}{short}"
-        )
+        return f"{before}, {same}{again}{self.evaluated} evaluated{elsewhere}{stopped}{failed}{unscored}{short}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +165,7 @@ class Driver:
         while left := [key for key in plan.cells if key not in self._came]:
             plan = self._judge_again(self._without_others(left), tally)
             self._go_through(plan, tally, screening)
-        here = (
-            tally.finished_before + tally.same + tally.again + tally.evaluated + tally.stopped + tally.failed
-        )
+        here = tally.finished_before + tally.same + tally.again + tally.evaluated + tally.stopped + tally.failed
         tally.elsewhere = tally.wanted - here
         return tally
 
@@ -237,9 +233,7 @@ class Driver:
             return plan
         session.stores.spool  # noqa: B018  opened before anything is spent on what it could not take
         with session.interruption.finishing(), session.progress("scoring responses", len(left)) as advance:
-            while not session.interruption.is_requested and (
-                mine := self._sharing.take(left, _JUDGED_AT_ONCE)
-            ):
+            while not session.interruption.is_requested and (mine := self._sharing.take(left, _JUDGED_AT_ONCE)):
                 cells = {left.pop(key): plan.cells[key] for key in mine}
                 say = None if self._generates else session.say
                 for again in judged_again(*self._work, cells, say=say):
@@ -337,9 +331,7 @@ class Driver:
                     yield joined(kept[cell_key(result.planned.cell)], result, first)
 
     @contextmanager
-    def _results(
-        self, cells: Sequence[PlannedCell], part: Part
-    ) -> Iterator[Iterator[Evaluation | FailedCell]]:
+    def _results(self, cells: Sequence[PlannedCell], part: Part) -> Iterator[Iterator[Evaluation | FailedCell]]:
         """The results of cells, one by one as they are judged; an interruption lets those in hand be finished.
 
         Cells that another sweep has taken have no result here.
@@ -358,11 +350,7 @@ class Driver:
             return [by_key[key] for key in self._sharing.take(by_key, n)]
 
         results = session.models.executor.evaluate(
-            work,
-            cells,
-            progress=session.progress,
-            should_stop=lambda: interruption.is_requested,
-            take=take,
+            work, cells, progress=session.progress, should_stop=lambda: interruption.is_requested, take=take
         )
         session.stores.spool  # noqa: B018  opened before anything is spent on what it could not take
         with interruption.finishing(), closing(results):
@@ -440,11 +428,7 @@ class Driver:
         self._keep(result, baseline, keep_responses=keeps)
 
     def _keep(
-        self,
-        result: Evaluation | FailedCell | StoppedCell,
-        baseline: Baseline | None,
-        *,
-        keep_responses: bool,
+        self, result: Evaluation | FailedCell | StoppedCell, baseline: Baseline | None, *, keep_responses: bool
     ) -> None:
         maker = RunMaker(
             place=self._place,

@@ -124,9 +124,7 @@ class Models:
         names = (config.name, variant.name)
         if names not in self._described:
             use = self.use(config, variant)
-            described = read_description(
-                use.reference, revision=use.revision, adapter=use.adapter, options=use.options
-            )
+            described = read_description(use.reference, revision=use.revision, adapter=use.adapter, options=use.options)
             if described is None and self._stores.is_dry:
                 raise MissingPrerequisiteError(f"only the weights of {variant.reference} tell its dtype")
             self._described[names] = described or self.loaded(config, variant).description
@@ -241,13 +239,9 @@ class Judges:
 
     def _source(self, model: ModelConfig) -> ModelSource:
         models = self._models
-        return ModelSource(
-            lambda: models.description(model, model.instruct), lambda: models.get(model, model.instruct)
-        )
+        return ModelSource(lambda: models.description(model, model.instruct), lambda: models.get(model, model.instruct))
 
-    def _placed(
-        self, judge: Judge, config: JudgeConfig, subject: Subject, model: ModelConfig | None
-    ) -> Judge:
+    def _placed(self, judge: Judge, config: JudgeConfig, subject: Subject, model: ModelConfig | None) -> Judge:
         """A judge where the executor has its judges: in this process, or one of the executor's in its place."""
         cache = self._cache_path(config)
         use = JudgeUse(
@@ -280,9 +274,7 @@ class Judges:
         self._failures[digest] = known
         return known
 
-    def check(
-        self, config: JudgeConfig, judge: CachingJudge, *, repeats: int
-    ) -> tuple[list[CanaryResult], str]:
+    def check(self, config: JudgeConfig, judge: CachingJudge, *, repeats: int) -> tuple[list[CanaryResult], str]:
         """What a judge makes of the canaries, asked anew, and which it fails; the latter is remembered.
 
         Raises:
@@ -325,16 +317,12 @@ class Judges:
     def _check_scope(self, trait: TraitConfig, dataset: TraitDataset) -> None:
         from massact.judges.likelihood import check_scope
 
-        models = {
-            one.name: self._experiment.resolve(one.instruct.reference) for one in self._experiment.models
-        }
+        models = {one.name: self._experiment.resolve(one.instruct.reference) for one in self._experiment.models}
         check_scope(trait.name, definition=dataset.definition, questions=dataset.questions, models=models)
 
     def _model(self, model: ModelConfig | None) -> ModelConfig:
         if model is None and len(self._experiment.models) > 1:
-            raise ConfigError(
-                "the judge self is the steered model: name the model whose responses it is to judge"
-            )
+            raise ConfigError("the judge self is the steered model: name the model whose responses it is to judge")
         return model or self._experiment.models[0]
 
     def _cache(self, config: JudgeConfig) -> JudgeCache | None:

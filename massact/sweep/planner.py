@@ -62,11 +62,7 @@ class Planner:
     """Plans cells of one model and one trait."""
 
     def __init__(
-        self,
-        session: Session,
-        config: ModelConfig,
-        trait: TraitConfig,
-        overrides: Overrides = NO_OVERRIDES,
+        self, session: Session, config: ModelConfig, trait: TraitConfig, overrides: Overrides = NO_OVERRIDES
     ) -> None:
         """
         Raises:
@@ -229,11 +225,7 @@ def _kinship(planned: PlannedCell) -> tuple[int, str, float]:
 
 
 def load_answers(
-    session: Session,
-    phase: str | None = None,
-    *,
-    with_scores: bool = False,
-    with_confirmations: bool = False,
+    session: Session, phase: str | None = None, *, with_scores: bool = False, with_confirmations: bool = False
 ) -> Answers:
     """What the store holds, with the declared matrix of one phase or of all.
 
@@ -366,22 +358,16 @@ def check_dims(experiment: Experiment, model: ModelConfig, n_uniform: int) -> No
             try:
                 check_cleaning(parse_label(label), n_uniform)
             except UsageError as error:
-                raise ConfigError(
-                    f"{experiment.file}: phases.{phase.name}.labels: {model.name}: {error}"
-                ) from error
+                raise ConfigError(f"{experiment.file}: phases.{phase.name}.labels: {model.name}: {error}") from error
 
 
-def _check_lengths(
-    experiment: Experiment, model: ModelConfig, base: ModelShape, instruct: ModelShape
-) -> None:
+def _check_lengths(experiment: Experiment, model: ModelConfig, base: ModelShape, instruct: ModelShape) -> None:
     lengths = [
         ("generation.max_new_tokens", experiment.generation.max_new_tokens, instruct),
         ("calibration.max_new_tokens", experiment.calibration.max_new_tokens, base),
         ("extraction.max_new_tokens", experiment.extraction.max_new_tokens, base),
     ]
     if experiment.extraction.vetting is not None:
-        lengths.append(
-            ("extraction.vetting.max_new_tokens", experiment.extraction.vetting.max_new_tokens, base)
-        )
+        lengths.append(("extraction.vetting.max_new_tokens", experiment.extraction.vetting.max_new_tokens, base))
     for key, n_tokens, shape in lengths:
         check_length(n_tokens, shape, f"{experiment.file}: {key}: {model.name}")

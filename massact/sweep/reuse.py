@@ -149,9 +149,7 @@ class Alikeness:
         same = {}
         for by_label in spots.values():
 
-            def likeness_of(
-                a: str, b: str, cells: Mapping[str, tuple[str, PlannedCell]] = by_label
-            ) -> float | None:
+            def likeness_of(a: str, b: str, cells: Mapping[str, tuple[str, PlannedCell]] = by_label) -> float | None:
                 return self._likeness(cells[a][1], cells[b][1])
 
             labels = [label for label in order if label in by_label]
@@ -168,10 +166,7 @@ class Alikeness:
             coefficients[position].add(coefficient)
         requests = [
             GridRequest(
-                position,
-                parse_label(label),
-                tuple(layers[position]),
-                Coefficients(tuple(coefficients[position])),
+                position, parse_label(label), tuple(layers[position]), Coefficients(tuple(coefficients[position]))
             )
             for position in layers
             for label in self._declared
@@ -200,9 +195,7 @@ def alike_lines(same: Mapping[str, Same], cells: Mapping[str, PlannedCell]) -> l
         by_label = places.setdefault((position, taken.label), {})
         by_label.setdefault(_label(cells[key]), {})[layer] = taken.likeness
     return [
-        f"{position}: "
-        + ", ".join(f"{label} ({_at(layers)})" for label, layers in by_label.items())
-        + f" as {source}"
+        f"{position}: " + ", ".join(f"{label} ({_at(layers)})" for label, layers in by_label.items()) + f" as {source}"
         for (position, source), by_label in sorted(places.items())
     ]
 

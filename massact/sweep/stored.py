@@ -104,11 +104,7 @@ class Again:
     @property
     def unscored(self) -> list[Response]:
         """The responses that the judge is asked about."""
-        return (
-            [response for response in self.evaluation.responses if _is_unscored(response)]
-            if self.has_texts
-            else []
-        )
+        return [response for response in self.evaluation.responses if _is_unscored(response)] if self.has_texts else []
 
 
 def judged_again(
@@ -146,11 +142,7 @@ def judged_again(
 
 
 def _held(
-    session: Session,
-    run_id: str,
-    planned: PlannedCell,
-    row: EvaluationRow | None,
-    say: Callable[[str], None] | None,
+    session: Session, run_id: str, planned: PlannedCell, row: EvaluationRow | None, say: Callable[[str], None] | None
 ) -> Again | None:
     if row is None or row.same_as is not None:
         return None
@@ -190,9 +182,7 @@ def read_again(session: Session, run_id: str, planned: PlannedCell, row: Evaluat
         judge_seconds = 0.0
     seconds = row.generation_seconds or 0.0
     timing = Timing(seconds, judge_seconds, round((row.tokens_per_second or 0.0) * seconds))
-    return Again(
-        run_id, Evaluation(planned, responses, timing), has_texts, session.stores.tracker.tags(run_id)
-    )
+    return Again(run_id, Evaluation(planned, responses, timing), has_texts, session.stores.tracker.tags(run_id))
 
 
 def judged(session: Session, parent: OpenRun, subject: Subject, batch: Sequence[Again]) -> Iterator[Again]:
@@ -212,17 +202,14 @@ def judged(session: Session, parent: OpenRun, subject: Subject, batch: Sequence[
         evaluation = held.evaluation
         if held.unscored:
             responses = tuple(
-                _with_verdict(said, next(verdicts)) if _is_unscored(said) else said
-                for said in evaluation.responses
+                _with_verdict(said, next(verdicts)) if _is_unscored(said) else said for said in evaluation.responses
             )
             spent = replace(evaluation.timing, judge_seconds=evaluation.timing.judge_seconds + seconds)
             evaluation = replace(evaluation, responses=responses, timing=spent)
         yield replace(held, evaluation=evaluation)
 
 
-def put_again(
-    session: Session, parent: OpenRun, place: Place, held: Again, baseline: Baseline | None
-) -> None:
+def put_again(session: Session, parent: OpenRun, place: Place, held: Again, baseline: Baseline | None) -> None:
     """Write a result that was judged again: how its text came about is told as by the run that it comes from."""
     place = replace(
         place,

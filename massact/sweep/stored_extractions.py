@@ -23,12 +23,7 @@ def newest_extractions(
     for one in store.stages(Kind.EXTRACTION, experiment.name):  # the oldest first
         place = (one.row.model, one.row.trait, one.row.position)
         known = newest.get(place)
-        if (
-            any_settings
-            or known is None
-            or is_meant(one.row, experiment)
-            or not is_meant(known.row, experiment)
-        ):
+        if any_settings or known is None or is_meant(one.row, experiment) or not is_meant(known.row, experiment):
             newest[place] = one
     return newest
 

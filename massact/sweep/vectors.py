@@ -127,14 +127,8 @@ class StoredVectors:
         """Unit vectors of another tool's file, cleaned; zero at the layers that it has none of."""
         config = next((one for one in self._imported if one.name == recipe.method), None)
         if config is None or recipe.cleaning.when == "before":
-            why = (
-                "only cleaned afterwards: a file has no activations"
-                if config
-                else "not in the file's `vectors`"
-            )
-            raise UsageError(
-                f"{label}: {why} ({self._session.experiment.file}, for {', '.join(self._place)})"
-            )
+            why = "only cleaned afterwards: a file has no activations" if config else "not in the file's `vectors`"
+            raise UsageError(f"{label}: {why} ({self._session.experiment.file}, for {', '.join(self._place)})")
         path, layers = Path(self._session.experiment.resolve(config.file)), self.calibration.layers
         found = read_vectors(path, layer=config.layer, index=config.index)
         vectors = {number + config.layer_shift: one for number, one in found.items()}
@@ -149,9 +143,7 @@ class StoredVectors:
 # What a prior needs to know of a ladder's vectors, from the calibration and the extraction that the store holds.
 
 
-def facts_of(
-    vectors: StoredVectors, position: str, recipe: Recipe, layers: Iterable[int]
-) -> dict[int, VectorFacts]:
+def facts_of(vectors: StoredVectors, position: str, recipe: Recipe, layers: Iterable[int]) -> dict[int, VectorFacts]:
     """Facts about one recipe's vector at each layer, without evaluating anything.
 
     Raises:

@@ -71,9 +71,7 @@ def decide_statuses(
     return positive, negative
 
 
-def pair_up(
-    positive: Dropped, negative: Dropped
-) -> tuple[list[PromptStatus | None], list[PromptStatus | None]]:
+def pair_up(positive: Dropped, negative: Dropped) -> tuple[list[PromptStatus | None], list[PromptStatus | None]]:
     """Leave out what belongs to something that is left out."""
     return _with_partner(positive, negative), _with_partner(negative, positive)
 
@@ -93,9 +91,7 @@ def _split(side: Dropped, validation_split: float) -> PromptStatuses:
 
 
 def _too_few(positive: PromptStatuses, negative: PromptStatuses) -> str:
-    counts = Counter(
-        (side, fate) for side, fates in (("positive", positive), ("negative", negative)) for fate in fates
-    )
+    counts = Counter((side, fate) for side, fates in (("positive", positive), ("negative", negative)) for fate in fates)
     fell = [
         f"{counts['positive', fate]} positive and {counts['negative', fate]} negative: {fate}"
         for fate in LEFT_OUT

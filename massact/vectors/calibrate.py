@@ -13,12 +13,7 @@ from massact.vectors.streams import Continued, StreamReader, check_finite, conti
 
 
 def calibrate(
-    model: SteerableModel,
-    prompts: Sequence[str],
-    *,
-    max_new_tokens: int,
-    n_top: int,
-    progress: Progress = silent,
+    model: SteerableModel, prompts: Sequence[str], *, max_new_tokens: int, n_top: int, progress: Progress = silent
 ) -> Calibration:
     """Find massive dims over the response tokens of neutral prompts, and beside them those of the first token.
 
@@ -29,9 +24,7 @@ def calibrate(
         DataError: no prompt got a response, or the activations are not finite.
     """
     encoded = sorted((encode_chat(model, prompt) for prompt in prompts), key=len)
-    texts = continue_prompts(
-        model, encoded, max_new_tokens, what="answering calibration prompts", progress=progress
-    )
+    texts = continue_prompts(model, encoded, max_new_tokens, what="answering calibration prompts", progress=progress)
     if not any(text.response for text in texts):
         raise DataError("calibration: every response is empty; check the model and its chat template")
     sums = {kind: _Sums(model) for kind in _TOKENS}
@@ -141,8 +134,6 @@ def _layer(
         prompt=sums["prompt"].at(layer, n_top=len(top)),
         first=first.at(layer, n_top=len(top)),
         sink_dims=find_sink(
-            (first.magnitudes[layer] / first.n).tolist(),
-            (every.magnitudes[layer] / every.n).tolist(),
-            response.median,
+            (first.magnitudes[layer] / first.n).tolist(), (every.magnitudes[layer] / every.n).tolist(), response.median
         ),
     )

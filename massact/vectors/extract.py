@@ -135,10 +135,7 @@ def declared_recipes(
     methods: Iterable[str], uniform_dims: Sequence[int | AllDims], layer_dims: Sequence[int | AllDims]
 ) -> tuple[Recipe, ...]:
     """Every method, uncleaned and with each cleaning, before and after."""
-    lists: tuple[tuple[Scope, Sequence[int | AllDims]], ...] = (
-        ("uniform", uniform_dims),
-        ("layer", layer_dims),
-    )
+    lists: tuple[tuple[Scope, Sequence[int | AllDims]], ...] = (("uniform", uniform_dims), ("layer", layer_dims))
     whens: tuple[When, ...] = ("after", "before")
     cleanings = [Cleaning()] + [Cleaning(w, scope, n) for scope, dims in lists for n in dims for w in whens]
     return tuple(Recipe(method, cleaning) for method in methods for cleaning in cleanings)

@@ -49,9 +49,7 @@ def gguf_bytes(one: SteeringVector) -> bytes:
         UsageError: the layer is 0, which llama.cpp takes for none, or the package gguf is missing.
     """
     if one.layer == 0:
-        raise UsageError(
-            "llama.cpp reads no control vector at layer 0: export another layer, or another format"
-        )
+        raise UsageError("llama.cpp reads no control vector at layer 0: export another layer, or another format")
     require("gguf", "gguf", "a GGUF control vector")
     from gguf import GGUFWriter
 
@@ -91,15 +89,8 @@ def lm_eval_bytes(one: SteeringVector, hookpoint: str = HOOKPOINT) -> bytes:
         UsageError: the number has no place in the name.
     """
     if "{layer}" not in hookpoint:
-        raise UsageError(
-            f"--hookpoint {hookpoint!r} has no place for the layer: write {HOOKPOINT!r} or the like"
-        )
-    action = {
-        "steering_vector": one.added.clone(),
-        "steering_coefficient": 1.0,
-        "action": "add",
-        "bias": None,
-    }
+        raise UsageError(f"--hookpoint {hookpoint!r} has no place for the layer: write {HOOKPOINT!r} or the like")
+    action = {"steering_vector": one.added.clone(), "steering_coefficient": 1.0, "action": "add", "bias": None}
     return torch_bytes({hookpoint.replace("{layer}", str(one.layer)): {**action, "head_index": None}})
 
 

@@ -25,16 +25,7 @@ _IN_HOOK = re.compile(r"blocks\.(\d{1,5})\.hook_resid_post", re.ASCII)
 _READ = "safetensors, .gguf, .pt and .pth files, folders of layerN.pt, and SAELens folders with `index`"
 
 
-_UNREADABLE = (
-    OSError,
-    SafetensorError,
-    UnpicklingError,
-    RuntimeError,
-    ValueError,
-    KeyError,
-    TypeError,
-    EOFError,
-)
+_UNREADABLE = (OSError, SafetensorError, UnpicklingError, RuntimeError, ValueError, KeyError, TypeError, EOFError)
 """What the libraries raise at files that are damaged or hold something else."""
 
 
@@ -46,9 +37,7 @@ class _SteeringVector:
     layer_type: str = "decoder_block"
 
 
-def read_vectors(
-    path: Path, *, layer: int | None = None, index: int | None = None
-) -> dict[int, torch.Tensor]:
+def read_vectors(path: Path, *, layer: int | None = None, index: int | None = None) -> dict[int, torch.Tensor]:
     """The vectors `[d_model]` in a file or folder, float32, by layer (decoder blocks from 0), lengths as they are.
 
     Args:
@@ -71,9 +60,7 @@ def read_vectors(
     vectors = {number: one.float() for number, one in found.items() if one.any()}
     shapes = {tuple(one.shape) for one in vectors.values()}
     if len(shapes) != 1 or len(next(iter(shapes))) != 1:
-        raise DataError(
-            f"{path}: not vectors [d_model] of one length: {', '.join(map(str, sorted(shapes))) or 'none'}"
-        )
+        raise DataError(f"{path}: not vectors [d_model] of one length: {', '.join(map(str, sorted(shapes))) or 'none'}")
     return vectors
 
 
@@ -157,9 +144,7 @@ def _tensor(value: Any) -> torch.Tensor:
     """A vector, or what lm-eval keeps of one: vector, coefficient and action."""
     if isinstance(value, Mapping):
         if value["action"] != "add" or value.get("head_index") is not None:
-            raise ValueError(
-                "it clamps, or steers one attention head: only what is added to a block's output is read"
-            )
+            raise ValueError("it clamps, or steers one attention head: only what is added to a block's output is read")
         value = value["steering_vector"] * value.get("steering_coefficient", 1.0)
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"it holds a {type(value).__name__}, not a vector")

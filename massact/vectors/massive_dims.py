@@ -200,10 +200,7 @@ def parse_calibration(document: Mapping[str, Any]) -> Calibration:
                 norm=float(aggregate["layer_norms"][key]),
                 norm_without_massive=float(aggregate["layer_norms_without_massive"][key]),
                 sink_dims=tuple(aggregate.get("sink_dims_by_layer", {}).get(key, ())),
-                **{
-                    kind: _magnitudes(aggregate.get(f"{kind}_magnitudes_by_layer", {}).get(key))
-                    for kind in _KINDS
-                },
+                **{kind: _magnitudes(aggregate.get(f"{kind}_magnitudes_by_layer", {}).get(key)) for kind in _KINDS},
             )
             for key in (str(index) for index in range(len(aggregate["top_dims_by_layer"])))
         )

@@ -90,9 +90,7 @@ def probe(positive: torch.Tensor, negative: torch.Tensor, seed: int = 0) -> torc
         regression.fit(rows.numpy(), sides)
     if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
         warnings.warn(
-            f"the probe did not converge in {PROBE_ITERATIONS} iterations",
-            ProbeDidNotConvergeWarning,
-            stacklevel=2,
+            f"the probe did not converge in {PROBE_ITERATIONS} iterations", ProbeDidNotConvergeWarning, stacklevel=2
         )
     return torch.from_numpy(regression.coef_[0])
 
@@ -197,9 +195,7 @@ def relative_strength(
 
 
 def separation(
-    vector: torch.Tensor,
-    train: tuple[torch.Tensor, torch.Tensor],
-    validation: tuple[torch.Tensor, torch.Tensor],
+    vector: torch.Tensor, train: tuple[torch.Tensor, torch.Tensor], validation: tuple[torch.Tensor, torch.Tensor]
 ) -> Separation:
     """Validation accuracy and effect size of a vector `[d_model]`.
 
@@ -218,9 +214,7 @@ def separation(
     freedom = n_positive + n_negative - 2
     if n_positive < 2 or n_negative < 2:
         return Separation(accuracy, math.nan)
-    pooled = math.sqrt(
-        (float(positive.var()) * (n_positive - 1) + float(negative.var()) * (n_negative - 1)) / freedom
-    )
+    pooled = math.sqrt((float(positive.var()) * (n_positive - 1) + float(negative.var()) * (n_negative - 1)) / freedom)
     difference = float(positive.mean() - negative.mean())
     return Separation(accuracy, difference / pooled if pooled > 0 else math.nan)
 
@@ -244,9 +238,7 @@ def likeness(a: torch.Tensor, b: torch.Tensor, dims: Sequence[int]) -> float:
         dims: the massive dims.
     """
     a, b = a.double(), b.double()
-    return min(
-        1.0, _agreement(a, b), _agreement(zero_dims(a, dims), zero_dims(b, dims))
-    )  # rounding exceeds 1
+    return min(1.0, _agreement(a, b), _agreement(zero_dims(a, dims), zero_dims(b, dims)))  # rounding exceeds 1
 
 
 def _agreement(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -63,9 +63,7 @@ class Position:
 
     def tokens(self, n_prompt: int, n_total: int) -> range:
         """Indices, within a sequence of `n_total` tokens, that the window covers; it may be empty."""
-        low, high = {"prompt": (0, n_prompt), "response": (n_prompt, n_total), "all": (0, n_total)}[
-            self.frame
-        ]
+        low, high = {"prompt": (0, n_prompt), "response": (n_prompt, n_total), "all": (0, n_total)}[self.frame]
         frame = range(low, high)
         if not self.is_index:
             return frame[self.start : self.stop]
@@ -121,9 +119,7 @@ def parse_tokens(text: str) -> str:
     windows = sorted((_one_window(part.strip(), text) for part in text.split("+")), key=lambda one: one.frame)
     frames = [one.frame for one in windows]
     if len(set(frames)) < len(frames) or (len(frames) > 1 and "all" in frames):
-        raise UsageError(
-            f"tokens {text!r}: write all, or one window of the prompt and one of the response at most"
-        )
+        raise UsageError(f"tokens {text!r}: write all, or one window of the prompt and one of the response at most")
     spelled = "+".join(str(one).removesuffix("[:]") for one in windows)
     return "all" if spelled == "prompt+response" else spelled
 

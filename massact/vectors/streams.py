@@ -79,10 +79,7 @@ def read_streams(
             tokens[i, : len(text.tokens)] = torch.tensor(text.tokens)
             mask[i, : len(text.tokens)] = 1
         with record(model.blocks, on_batch(batch)):
-            model.model(
-                input_ids=tokens.to(model.device),
-                **reading_arguments(model.model, mask.to(model.device)),
-            )
+            model.model(input_ids=tokens.to(model.device), **reading_arguments(model.model, mask.to(model.device)))
         yield len(batch)
 
 
@@ -234,9 +231,7 @@ def _record_while_continuing(
     settings = Generation(wanted.n_new + (wanted.n_read == wanted.n_new))
     width, shape, n_done = len(rows[-1].prompt), model.shape, 0
     streams = torch.zeros(len(rows), wanted.n_read, shape.n_layers, shape.d_model)
-    batch = begin(
-        model, rows, settings, RowCache(text_config(model.model), len(rows), width + settings.max_new_tokens)
-    )
+    batch = begin(model, rows, settings, RowCache(text_config(model.model), len(rows), width + settings.max_new_tokens))
 
     def read(layer: int, stream: torch.Tensor) -> None:
         nonlocal n_done
@@ -264,9 +259,7 @@ def _record_while_continuing(
     return (tokens, means), n_done
 
 
-def _read_afterwards(
-    model: SteerableModel, rows: Sequence[Row], wanted: Reading, generator: Generator
-) -> _Read:
+def _read_afterwards(model: SteerableModel, rows: Sequence[Row], wanted: Reading, generator: Generator) -> _Read:
     tokens = generator.generate(rows, Generation(wanted.n_new))
     texts = [Continued(row.prompt, one[: wanted.n_read]) for row, one in zip(rows, tokens, strict=True)]
     return tokens, window_means(model, texts, wanted.positions, what="")

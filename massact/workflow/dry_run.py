@@ -14,14 +14,7 @@ from massact.store.databases import is_absent
 from massact.store.schema import EvaluationRow, Points, is_scored
 from massact.sweep.confirm import Chosen, ConfirmPlan, plan_confirm
 from massact.sweep.context import Session
-from massact.sweep.planner import (
-    NO_OVERRIDES,
-    GridRequest,
-    Overrides,
-    Planner,
-    check_experiment,
-    declared_requests,
-)
+from massact.sweep.planner import NO_OVERRIDES, GridRequest, Overrides, Planner, check_experiment, declared_requests
 from massact.sweep.reuse import Alikeness, Known, known_results
 from massact.sweep.search.gap_filling import SearchPlan, gap_places, search_requests, wanted_places
 from massact.sweep.stored import Subject
@@ -199,11 +192,7 @@ class _Foresight:
             self._measured = [one.row for one in store.evaluations(name)]
 
     def grid(
-        self,
-        phase: str,
-        subject: Subject,
-        requests: Sequence[GridRequest],
-        overrides: Overrides = NO_OVERRIDES,
+        self, phase: str, subject: Subject, requests: Sequence[GridRequest], overrides: Overrides = NO_OVERRIDES
     ) -> Forecast:
         """What is to do of a grid; it is planned from then on."""
         names = (subject.model.name, subject.trait.name)
@@ -239,21 +228,13 @@ class _Foresight:
         )
         return self._confirm(subject, len(windows), n_done, needs_baseline, note)
 
-    def _confirm(
-        self, subject: Subject, n_cells: int, n_done: int, needs_baseline: bool, note: str = ""
-    ) -> Forecast:
+    def _confirm(self, subject: Subject, n_cells: int, n_done: int, needs_baseline: bool, note: str = "") -> Forecast:
         """So many cells, so many of them finished; with a note it is the least."""
         n_responses = (n_cells - n_done + needs_baseline) * len(
             self._session.datasets.confirming(subject.trait).questions
         )
         return self._forecast(
-            subject,
-            n_responses,
-            phase="confirm",
-            cells=n_cells,
-            finished=n_done,
-            note=note,
-            is_least=bool(note),
+            subject, n_responses, phase="confirm", cells=n_cells, finished=n_done, note=note, is_least=bool(note)
         )
 
     def _forecast(
@@ -315,9 +296,7 @@ def _has_baseline(plan: ConfirmPlan, cells: Sequence[Chosen]) -> bool:
     return any(cell_key(replace(one.cell, steering=None)) in plan.confirmed for one in cells)
 
 
-def _cells(
-    planner: Planner, requests: Iterable[GridRequest]
-) -> tuple[dict[str, PlannedCell], list[GridRequest], str]:
+def _cells(planner: Planner, requests: Iterable[GridRequest]) -> tuple[dict[str, PlannedCell], list[GridRequest], str]:
     """The cells that have vectors, the requests that have none, and why."""
     cells: dict[str, PlannedCell] = {}
     without: list[GridRequest] = []
@@ -364,16 +343,12 @@ def forecast_text(session: Session, forecasts: Sequence[Forecast]) -> str:
     lines += ["", *_totals(session, forecasts)]
     lines += dict.fromkeys(f"{one.model}, {one.trait}: {one.note}" for one in forecasts if one.note)
     if session.workload.alike is not None and any(one.note for one in forecasts):
-        lines.append(
-            "Labels whose vectors turn out to be alike are evaluated once (--alike): it may be less."
-        )
+        lines.append("Labels whose vectors turn out to be alike are evaluated once (--alike): it may be less.")
     if len({one.phase for one in forecasts}) > 1 and session.experiment.extraction.vetting is not None:
         experiment = session.experiment
         n_prompts = sum(len(session.datasets.of(trait).prompts) for trait in experiment.traits)
         calls = n_prompts * len(experiment.models) * calls_per_exchange(experiment.judge)
-        lines.append(
-            f"Vetting an extraction comes on top, where it is not made yet: {calls} judge calls at most."
-        )
+        lines.append(f"Vetting an extraction comes on top, where it is not made yet: {calls} judge calls at most.")
     if any(one.phase not in ("evaluate", "confirm") for one in forecasts):
         lines.append("The search that fills the gaps which remain comes on top (--max-rounds).")
     return "\n".join(lines)

@@ -23,14 +23,7 @@ from massact.store.write.stages import Extracted, Sources, log_calibration, log_
 from massact.store.write.tracker import OpenRun
 from massact.sweep.context import Session, ready_judge
 from massact.sweep.stored_extractions import vetting_words
-from massact.vectors.activations import (
-    Dropped,
-    PromptStatus,
-    PromptStatuses,
-    decide_statuses,
-    has_window,
-    split_sides,
-)
+from massact.vectors.activations import Dropped, PromptStatus, PromptStatuses, decide_statuses, has_window, split_sides
 from massact.vectors.calibrate import calibrate
 from massact.vectors.extract import Contrast, Vetting, declared_recipes, make_vectors, read_contrast, vet
 from massact.vectors.massive_dims import Calibration
@@ -65,11 +58,7 @@ def calibrate_model(session: Session, parent: OpenRun, config: ModelConfig) -> C
         session.say(f"{config.name}: calibrated already, run {run_id}")
         return Calibrated(key, read_calibration(session.stores.tracker.fetch(run_id, Artifact.CALIBRATION)))
     calibration = calibrate(
-        model,
-        prompts,
-        max_new_tokens=settings.max_new_tokens,
-        n_top=settings.n_top,
-        progress=session.progress,
+        model, prompts, max_new_tokens=settings.max_new_tokens, n_top=settings.n_top, progress=session.progress
     )
     row = StageRow(
         **stage_fields(session, config, config.instruct, model),
@@ -132,9 +121,7 @@ class _Read:
     """Folder of its batches, until the extraction is stored."""
     vetting: Vetting | None = None
 
-    def statuses(
-        self, position: Position, settings: ExtractionConfig
-    ) -> tuple[PromptStatuses, PromptStatuses]:
+    def statuses(self, position: Position, settings: ExtractionConfig) -> tuple[PromptStatuses, PromptStatuses]:
         there = has_window(self.rows[position])
         n = self.contrast.n_positive
         nothing: tuple[Dropped, Dropped] = ([None] * n, [None] * (len(there) - n))
@@ -210,9 +197,7 @@ def _read(session: Session, config: ModelConfig, trait: TraitConfig, positions: 
     }
     kept = session.workload.spool.parent / "extractions" / digest(decides)
     if n_kept := len(list(kept.glob("*.safetensors"))):
-        session.say(
-            f"{config.name}: going on after {n_kept} batches of {trait.name} that were continued before"
-        )
+        session.say(f"{config.name}: going on after {n_kept} batches of {trait.name} that were continued before")
     read = read_contrast(model, dataset, positions, **wanted, kept=kept, progress=session.progress)
     return _Read(*read, kept)
 
@@ -242,15 +227,9 @@ def _log_window(
     trait, read, statuses = source
     settings = session.experiment.extraction
     rows, n_positive = read.rows[parse_position(fields["position"])], read.contrast.n_positive
-    activations = split_sides(
-        rows[:n_positive], rows[n_positive:], settings.validation_split, statuses=statuses
-    )
+    activations = split_sides(rows[:n_positive], rows[n_positive:], settings.validation_split, statuses=statuses)
     vectors = make_vectors(
-        extraction_recipes(session),
-        activations,
-        calibrated.calibration,
-        seed=settings.seed,
-        progress=session.progress,
+        extraction_recipes(session), activations, calibrated.calibration, seed=settings.seed, progress=session.progress
     )
     unconverged = sorted(label for label, made in vectors.items() if made.unconverged_layers)
     if unconverged:
@@ -259,9 +238,7 @@ def _log_window(
         kept = (PromptStatus.TRAIN, PromptStatus.VALIDATION)
         said = [f"{sum(status in kept for status in side)} of {len(side)}" for side in statuses]
         session.say(f"{fields['position']}: {said[0]} positive and {said[1]} negative prompts kept")
-    row = StageRow(
-        **fields, kind=Kind.EXTRACTION, calibration_key=calibrated.key, labels=tuple(sorted(vectors))
-    )
+    row = StageRow(**fields, kind=Kind.EXTRACTION, calibration_key=calibrated.key, labels=tuple(sorted(vectors)))
     sources = Sources(
         read.contrast,
         statuses,

@@ -80,9 +80,7 @@ def run_predict(session: Session, floor: float | None = None, judge: str | None 
         if judge not in (None, experiment.judge.name):
             session.show(f"not registered: the experiment's judge is {experiment.judge.name}")
             return prediction
-        prior = adopt(
-            prediction.trial, prediction.decisions, experiment=experiment.name, floor=prediction.floor
-        )
+        prior = adopt(prediction.trial, prediction.decisions, experiment=experiment.name, floor=prediction.floor)
         name = prior_name(experiment.name)
         registered = register_prior(session.stores.tracker, run, name, format_prior(prior))
         session.show(f"registered: {name} version {registered.version}, which searches start from")
@@ -98,9 +96,7 @@ def predict(session: Session, floor: float, judge: str | None = None) -> Predict
     Raises:
         UsageError: as `run_predict`; or nothing was scored by that judge.
     """
-    answers, notes = (
-        load_answers(session).only(Filters(judges=(judge,) if judge else ())).in_current_setting()
-    )
+    answers, notes = load_answers(session).only(Filters(judges=(judge,) if judge else ())).in_current_setting()
     for note in notes:
         session.say(f"note: {note}")
     outcomes = find_outcomes(answers.evaluations, floor)
@@ -193,12 +189,7 @@ _HEADINGS: dict[Target, str] = {"best": "The best coefficient", "cliff": "The co
 
 
 def prediction_markdown(
-    trial: Trial,
-    decisions: Iterable[Decision],
-    *,
-    floor: float,
-    left_out: Mapping[str, int],
-    toy: bool = False,
+    trial: Trial, decisions: Iterable[Decision], *, floor: float, left_out: Mapping[str, int], toy: bool = False
 ) -> str:
     """Verdicts first, then the figures that they rest on, then what was left out.
 
@@ -253,15 +244,7 @@ def _score_table(trial: Trial, target: Target) -> Table:
 
 
 def _strength_table(trial: Trial) -> Table:
-    headers = (
-        "model",
-        "trait",
-        "#vectors",
-        "#best at strength",
-        "#scatter",
-        "#cliff at strength",
-        "#scatter",
-    )
+    headers = ("model", "trait", "#vectors", "#best at strength", "#scatter", "#cliff at strength", "#scatter")
     rows = [
         (
             *strengths.group,

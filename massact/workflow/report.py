@@ -16,16 +16,7 @@ from massact.names import file_name
 from massact.query import Answers, BestRow
 from massact.query.groups import is_below_floor, recipe_of
 from massact.query.questions.best import ask_best
-from massact.report.evidence import (
-    CosineMatrix,
-    Evidence,
-    Facts,
-    Provenance,
-    Sample,
-    SampleRole,
-    energies_of,
-    gain,
-)
+from massact.report.evidence import CosineMatrix, Evidence, Facts, Provenance, Sample, SampleRole, energies_of, gain
 from massact.report.page import Report, build_report, read_for_findings, write_findings
 from massact.store.read import RunStore, stored_runs
 from massact.store.read.base import Stored
@@ -112,14 +103,8 @@ def _collect(session: Session, run: OpenRun) -> Evidence:
         whole = [stored.row for stored in store.evaluations(experiment.name)]
         published = tuple(stored.row for stored in store.published(experiment.name))
         provenance = _provenance(session, store, [*whole, *(stored.row for stored in baselines)], answers)
-        calibrations = {
-            stage.row.model: stage.run_id for stage in store.stages(Kind.CALIBRATION, experiment.name)
-        }
-    address = (
-        session.stores.tracking_uri.rstrip("/")
-        if session.stores.tracking_uri.startswith("http")
-        else UI_ADDRESS
-    )
+        calibrations = {stage.row.model: stage.run_id for stage in store.stages(Kind.CALIBRATION, experiment.name)}
+    address = session.stores.tracking_uri.rstrip("/") if session.stores.tracking_uri.startswith("http") else UI_ADDRESS
     # without the scores by question, which nothing here needs
     bests = ask_best.of(replace(answers, scores=None), experiment.coherence_floor).rows
     bests = tuple(row for row in bests if row.status == "ok" and row.method != RANDOM)
@@ -141,9 +126,7 @@ def _collect(session: Session, run: OpenRun) -> Evidence:
     return Evidence.of(experiment, answers, pair_cosines(session, answers), facts)
 
 
-def _provenance(
-    session: Session, store: RunStore, rows: Sequence[EvaluationRow], answers: Answers
-) -> Provenance:
+def _provenance(session: Session, store: RunStore, rows: Sequence[EvaluationRow], answers: Answers) -> Provenance:
     """Versions, commits, counts, times and what the judge was asked.
 
     Args:
@@ -152,9 +135,7 @@ def _provenance(
     name = session.experiment.name
     evaluations = [row for row in rows if row.kind is Kind.EVALUATION]
     counts = {
-        "of them taken over from a label with an alike vector": sum(
-            row.same_as is not None for row in evaluations
-        ),
+        "of them taken over from a label with an alike vector": sum(row.same_as is not None for row in evaluations),
         "of them imported": sum(row.origin == "imported" for row in evaluations),
         "baselines": len(rows) - len(evaluations),
         "screenings, given up on a part of the questions": len(store.screenings(name)),
@@ -332,9 +313,7 @@ def _run_with_responses(answers: Answers, result: BestRow | StoredPoint) -> str 
         return result.run_id
     at = (result.layer, result.coefficient, result.delta)
     points = _points(answers, result, result.same_as)
-    return next(
-        (point.run_id for point in points if (point.layer, point.coefficient, point.delta) == at), None
-    )
+    return next((point.run_id for point in points if (point.layer, point.coefficient, point.delta) == at), None)
 
 
 def _over_cliff(answers: Answers, best: BestRow, floor: float) -> StoredPoint | None:

@@ -32,17 +32,7 @@ class Shown:
 
     def content(self) -> dict[str, Any]:
         """As JSON can hold it."""
-        told = (
-            "model",
-            "trait",
-            "position",
-            "label",
-            "layer",
-            "coefficient",
-            "trait_mean",
-            "coherence_mean",
-            "delta",
-        )
+        told = ("model", "trait", "position", "label", "layer", "coefficient", "trait_mean", "coherence_mean", "delta")
         pairs = [(one, self._unsteered(one.question)) for one in self.responses]
         return {
             "run_id": self.run_id,
@@ -118,8 +108,6 @@ def _score(value: float | None, form: str = ".1f") -> str:
 def _columns(texts: Sequence[str], width: int) -> Iterator[str]:
     """Texts side by side, each wrapped to its share of the width."""
     room = max(_NARROWEST, (width - 3 * len(texts)) // len(texts))
-    wrapped = [
-        [part for line in text.splitlines() for part in textwrap.wrap(line, room) or [""]] for text in texts
-    ]
+    wrapped = [[part for line in text.splitlines() for part in textwrap.wrap(line, room) or [""]] for text in texts]
     for cells in zip_longest(*wrapped, fillvalue=""):
         yield "   " + " | ".join(cell.ljust(room) for cell in cells).rstrip(" |")

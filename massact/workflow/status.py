@@ -59,10 +59,7 @@ def list_prerequisites(
         any_extraction: count an extraction also where its split or its vetting is not the experiment's.
         confirmed: also whether winners are confirmed, where the experiment keeps questions for that.
     """
-    listed = [
-        *_calibrations(experiment, store),
-        *_extractions(experiment, store, any_settings=any_extraction),
-    ]
+    listed = [*_calibrations(experiment, store), *_extractions(experiment, store, any_settings=any_extraction)]
     answers = read_answers(store, experiment)
     listed += [*_baselines(experiment, answers), *_phases(experiment, answers), _patterns(experiment, store)]
     if confirmed and experiment.confirm_share is not None:
@@ -106,9 +103,7 @@ def _calibrations(experiment: Experiment, store: RunStore) -> Iterator[Prerequis
 
 def _extractions(experiment: Experiment, store: RunStore, *, any_settings: bool) -> Iterator[Prerequisite]:
     stored = newest_extractions(experiment, store, any_settings=any_settings)
-    for model, trait, position in product(
-        experiment.models, experiment.traits, experiment.extraction.positions
-    ):
+    for model, trait, position in product(experiment.models, experiment.traits, experiment.extraction.positions):
         extraction = stored.get((model.name, trait.name, position))
         row = extraction.row if extraction else None
         other = other_settings(row, experiment) if row and not any_settings else None
@@ -179,9 +174,7 @@ def _phases(experiment: Experiment, answers: Answers) -> Iterator[Prerequisite]:
 
 
 def _patterns(experiment: Experiment, store: RunStore) -> Prerequisite:
-    finished = [
-        one for one in store.phases(experiment.name) if one.phase == "phase4" and one.status == "FINISHED"
-    ]
+    finished = [one for one in store.phases(experiment.name) if one.phase == "phase4" and one.status == "FINISHED"]
     return Prerequisite(
         step="phase4",
         what="phase4: coefficient patterns",

@@ -74,9 +74,7 @@ def run_calibrate(session: Session, parent: OpenRun | None = None) -> None:
             ratio = f"{max(known):,.0f}" if known else "not measured"
             sink = calibration.sink or ("none" if known else "not measured")
             lines.append(f"| {model.name} | {dims} | {top:,.0f} | {ratio} | {sink} |")
-            session.say(
-                f"{model.name}: massive dims at every token: {dims}; at the first token alone: {sink}"
-            )
+            session.say(f"{model.name}: massive dims at every token: {dims}; at the first token alone: {sink}")
         _note(session, run, "\n".join(lines))
 
 
@@ -151,10 +149,7 @@ def run_evaluate(session: Session, request: Request) -> Tally:
 def _result_table(points: Sequence[StoredPoint]) -> str:
     """What came of each cell that a command line asked for, by label, layer and coefficient."""
     rows = sorted(points, key=lambda one: (one.position, one.label, one.layer, one.coefficient))
-    lines = [
-        "| position | label | layer | coefficient | delta | coherence | scored |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    lines = ["| position | label | layer | coefficient | delta | coherence | scored |", "|---|---|---|---|---|---|---|"]
     for one in rows[:_MOST_ROWS]:
         delta = "" if one.delta is None else f"{one.delta:+.1f}"
         coherence = "" if one.coherence_mean is None else f"{one.coherence_mean:.1f}"
@@ -255,9 +250,7 @@ def run_main(session: Session, output: Path) -> Tally:
 _MAX_SCALE = 1_000_000
 
 
-def log_outcome(
-    session: Session, run: OpenRun, phase: PhaseName, cosines: Mapping[tuple[str, str], float]
-) -> None:
+def log_outcome(session: Session, run: OpenRun, phase: PhaseName, cosines: Mapping[tuple[str, str], float]) -> None:
     """Answer the phase's question from the store, show it, and keep it on the phase's run."""
     answers = load_answers(session, phase if phase != "phase4" else None, with_scores=True)
     whole = Evidence.of(session.experiment, answers, cosines)

@@ -29,15 +29,11 @@ def best_run(experiment: str, tracking_uri: str, only: Filters) -> str:
     Raises:
         UsageError: there is none, or there are several models or traits.
     """
-    answer = question("best").ask(
-        experiment, {"tracking_uri": tracking_uri, "only": only}, {"intervals": False}
-    )
+    answer = question("best").ask(experiment, {"tracking_uri": tracking_uri, "only": only}, {"intervals": False})
     rows: list[BestRow] = [row for row in answer.rows if row.run_id and row.is_current]
     places = sorted({(row.model, row.trait) for row in rows})
     if not rows:
-        raise UsageError(
-            f"no evaluation is at or above the coherence floor {answer.floor:g}: see massact best"
-        )
+        raise UsageError(f"no evaluation is at or above the coherence floor {answer.floor:g}: see massact best")
     if len(places) > 1:
         named = ", ".join(f"{shown(model)} with {shown(trait)}" for model, trait in places)
         raise UsageError(f"which best? There are {named}: name one with --model and --trait")
@@ -68,9 +64,7 @@ def read_vector(run_id: str, tracking_uri: str) -> SteeringVector:
         (run,) = source.finished_runs([run_id], tags=())
         n_layers = _n_layers(store, row)
     try:
-        vector = read_tensor(
-            fetch_from(run.artifact_uri, Artifact.VECTOR, tracking_uri=tracking_uri), "vector"
-        )
+        vector = read_tensor(fetch_from(run.artifact_uri, Artifact.VECTOR, tracking_uri=tracking_uri), "vector")
     except StoreError as error:
         raise StoreError(
             f"{error}; name another run with --run: massact doctor tells whether this one's vector can be made again"

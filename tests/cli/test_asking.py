@@ -125,9 +125,7 @@ def test_an_experiment_without_a_file_is_known_by_its_name_in_the_store(
         massact.best("toyy", tracking_uri=store)
 
 
-def test_the_store_is_that_of_the_environment_unless_one_is_given(
-    store: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_store_is_that_of_the_environment_unless_one_is_given(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     assert massact.best(TOY) == massact.best(TOY, tracking_uri=store)
     with pytest.raises(ConfigError, match="has no scheme"):
@@ -150,21 +148,11 @@ def test_importing_massact_loads_nothing_heavy_and_a_wrong_name_says_so(store: s
         "assert 'best' in dir(massact)\n"
         "massact.worst"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert "has no attribute 'worst'" in done.stderr, done.stderr
 
 
-HELD = [
-    "cafe\u0301",
-    "\u0645\u06cc\u200c\u062e",
-    "a\u200db",
-    "a\u202eb",
-    " study ",
-    "../study",
-    "x" * 280,
-]
+HELD = ["cafe\u0301", "\u0645\u06cc\u200c\u062e", "a\u200db", "a\u202eb", " study ", "../study", "x" * 280]
 """Names of experiments that an older version made, some of which may not be made now."""
 
 

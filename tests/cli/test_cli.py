@@ -78,9 +78,7 @@ def test_a_wrong_experiment_file_names_file_line_key_and_value(folder: Path, roo
     wrong.write_text(text.replace('layers: "3-4"', 'layers: "3-12"'))
     result = _invoke("main", "--experiment", str(wrong))
     assert result.exit_code == 2
-    assert (
-        "models.toy-gemma-3.layers: layers '3-12' name layer 8, but the model has 8 layers" in result.output
-    )
+    assert "models.toy-gemma-3.layers: layers '3-12' name layer 8, but the model has 8 layers" in result.output
     assert sorted(folder.iterdir()) == [wrong]
 
 
@@ -117,9 +115,7 @@ def test_the_status_without_a_store_says_what_to_begin_with(folder: Path, root: 
 
 
 @pytest.mark.parametrize("command", ["gaps", "best"])
-def test_a_question_to_a_store_that_is_not_there_says_how_to_make_one(
-    command: str, folder: Path, root: Path
-) -> None:
+def test_a_question_to_a_store_that_is_not_there_says_how_to_make_one(command: str, folder: Path, root: Path) -> None:
     result = _invoke(command, "--experiment", str(root / "experiments/toy.yaml"))
     assert result.exit_code == 2
     assert "massact main" in result.output
@@ -160,9 +156,7 @@ def test_a_phase_with_failed_cells_ends_with_1_and_says_so(
     ],
     ids=" ".join,
 )
-def test_an_option_that_takes_one_value_is_not_given_two(
-    arguments: list[str], option: str, folder: Path
-) -> None:
+def test_an_option_that_takes_one_value_is_not_given_two(arguments: list[str], option: str, folder: Path) -> None:
     result = _invoke(*arguments)
     assert result.exit_code == 2
     assert f"{option} given 2 times, of which one counts: write it once" in result.output
@@ -178,9 +172,7 @@ def test_what_may_be_repeated_and_values_that_look_like_options_are_left_alone(f
         assert "of which one counts" not in _invoke(*arguments).output
 
 
-@pytest.mark.parametrize(
-    "command", ["main", "evaluate", "report", "status", "best", "gaps", "doctor", "judge-check"]
-)
+@pytest.mark.parametrize("command", ["main", "evaluate", "report", "status", "best", "gaps", "doctor", "judge-check"])
 def test_a_command_asks_for_its_experiment(command: str, folder: Path, root: Path) -> None:
     options = MINIMAL_OPTIONS if command == "evaluate" else []
     result = _invoke(command, *options)
@@ -212,9 +204,7 @@ def test_an_empty_experiment_is_none(value: str, folder: Path) -> None:
         assert (result.exit_code, "--experiment is empty" in result.output) == (2, True)
 
 
-def test_the_environment_says_which_experiment(
-    folder: Path, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_says_which_experiment(folder: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASSACT_EXPERIMENT", str(root / "experiments/toy.yaml"))
     assert "no run store at" in _invoke("gaps").output
 
@@ -227,21 +217,11 @@ def test_the_environment_says_which_experiment(
             "{max_new_tokens: 1000000000, ",
             "generation.max_new_tokens: toy-gemma-3: 1000000000",
         ),
-        (
-            "  max_new_tokens: 20",
-            "  max_new_tokens: 1024",
-            "extraction.max_new_tokens: toy-gemma-3: 1024 tokens",
-        ),
-        (
-            "max_new_tokens: 32",
-            "max_new_tokens: 5000",
-            "calibration.max_new_tokens: toy-gemma-3: 5000 tokens",
-        ),
+        ("  max_new_tokens: 20", "  max_new_tokens: 1024", "extraction.max_new_tokens: toy-gemma-3: 1024 tokens"),
+        ("max_new_tokens: 32", "max_new_tokens: 5000", "calibration.max_new_tokens: toy-gemma-3: 5000 tokens"),
     ],
 )
-def test_more_tokens_than_a_model_reads_are_refused(
-    old: str, new: str, said: str, folder: Path, root: Path
-) -> None:
+def test_more_tokens_than_a_model_reads_are_refused(old: str, new: str, said: str, folder: Path, root: Path) -> None:
     text = (root / "experiments/toy.yaml").read_text()
     assert text.count(old) == 1
     (folder / "long.yaml").write_text(text.replace(old, new))

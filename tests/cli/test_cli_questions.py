@@ -75,9 +75,7 @@ def test_json_has_null_for_what_is_missing(uri: str, groups: tuple[Group, ...]) 
     result = ask(command_of("best"), uri, "--format", "json", "--label", groups[0].label, "--floor", "70")
     answer = json.loads(result.stdout)
     assert (answer["schema_version"], answer["question"], answer["floor"]) == (1, "best", 70.0)
-    first = next(
-        row for row in answer["rows"] if row["model"] == groups[0].model and row["status"] == "below_floor"
-    )
+    first = next(row for row in answer["rows"] if row["model"] == groups[0].model and row["status"] == "below_floor")
     assert (first["delta"], first["layer"], first["nearest_miss"]["coherence_mean"]) == (None, None, 61.2)
     assert {row["label"] for row in answer["rows"]} == {groups[0].label}
     assert any("cannot be read" in note for note in answer["notes"])
@@ -85,9 +83,7 @@ def test_json_has_null_for_what_is_missing(uri: str, groups: tuple[Group, ...]) 
 
 def test_csv_has_an_empty_field_for_what_is_missing(uri: str) -> None:
     rows = list(
-        csv.DictReader(
-            io.StringIO(ask(command_of("gaps"), uri, "--phase", "phase1", "--format", "csv").stdout)
-        )
+        csv.DictReader(io.StringIO(ask(command_of("gaps"), uri, "--phase", "phase1", "--format", "csv").stdout))
     )
     assert (rows[0]["status"], rows[0]["best_delta"], rows[0]["nearest_miss_coherence_mean"]) == (
         "below_floor",
@@ -119,24 +115,19 @@ def test_every_question_prints_in_every_format(uri: str, name: str, output_forma
     assert result.exit_code == (1 if name == "gaps" else 0), result.output
     assert result.stdout.endswith("\n")
     if output_format == "table":
-        drawn = [
-            line for line in result.stdout.splitlines() if not line.startswith("- ")
-        ]  # advice is sentences
+        drawn = [line for line in result.stdout.splitlines() if not line.startswith("- ")]  # advice is sentences
         assert max(map(len, drawn)) <= 120
 
 
 def test_compare_takes_pairs(uri: str) -> None:
     result = ask(command_of("compare"), uri, "--pair", "probe:probe_postclean_u1", "--format", "json")
-    assert {(row["label_a"], row["label_b"]) for row in json.loads(result.stdout)["rows"]} == {
-        ("probe", "probe_top1")
-    }
+    assert {(row["label_a"], row["label_b"]) for row in json.loads(result.stdout)["rows"]} == {("probe", "probe_top1")}
     refused = ask(command_of("compare"), uri, "--pair", "probe")
     assert isinstance(refused.exception, UsageError)
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [("--model", "nobody"), ("--label", "prob"), ("--position", "answer[:5]"), ("--phase", "phase9")],
+    "arguments", [("--model", "nobody"), ("--label", "prob"), ("--position", "answer[:5]"), ("--phase", "phase9")]
 )
 def test_a_typing_error_is_refused(uri: str, arguments: tuple[str, str]) -> None:
     assert isinstance(ask(command_of("gaps"), uri, *arguments).exception, UsageError)
@@ -219,9 +210,7 @@ def test_an_answer_says_which_experiment_and_store_it_is_about(uri: str) -> None
 
 
 @pytest.mark.parametrize("floor", ["0.68", "1", "0.01"])
-def test_a_floor_that_is_probably_a_share_is_noted(
-    floor: str, uri: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_floor_that_is_probably_a_share_is_noted(floor: str, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import massact
 
     said = f"if a share is meant, write {float(floor) * 100:g}"
@@ -233,9 +222,7 @@ def test_a_floor_that_is_probably_a_share_is_noted(
 
     result = CliRunner().invoke(cli, ["best", "--experiment", str(TOY), "--tracking-uri", uri])
     assert f"note: coherence floor {float(floor):g}" in result.stderr
-    assert any(
-        said in note for note in massact.sensitivity(TOY, tracking_uri=uri, floors=(float(floor),)).notes
-    )
+    assert any(said in note for note in massact.sensitivity(TOY, tracking_uri=uri, floors=(float(floor),)).notes)
 
 
 def test_a_store_of_other_experiments_is_refused_with_what_it_has(
@@ -248,9 +235,7 @@ def test_a_store_of_other_experiments_is_refused_with_what_it_has(
     assert str(result.exception) == f"no experiment 'another' in {uri}; it has 'massive-activations-toy'"
 
 
-def test_a_store_in_another_folder_is_pointed_to(
-    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_in_another_folder_is_pointed_to(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from shutil import copy
 
     copy(uri.removeprefix("sqlite:///"), tmp_path / "mlflow.db")

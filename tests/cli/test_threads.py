@@ -49,12 +49,6 @@ def test_the_number_of_threads_is_settled_before_anything_that_reads_it_loads(
     arguments = [sys.executable, "-c", FIRST_IMPORT, *command, "--experiment", str(TOY)]
     # a process of its own: those that the other tests fork have everything loaded
     told = subprocess.run(
-        arguments,
-        check=False,
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
+        arguments, check=False, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
     )
     assert told.stdout.split() in (["numpy", "1"], ["torch", "1"]), told.stderr

@@ -25,17 +25,8 @@ FOLDER = Path(__file__).resolve().parents[2] / "experiments"
 TOY, PLAN = FOLDER / "toy.yaml", FOLDER / "massive-activations.yaml"
 TEXT = TOY.read_text(encoding="utf-8")
 KEY_METHODS = ("probe", "mean_diff", "probe_top1", "mean_diff_top1", "probe_cleaned", "mean_diff_cleaned")
-CLEAN_BEFORE = (
-    "probe",
-    "probe_cleaned",
-    "probe_preclean",
-    "mean_diff",
-    "mean_diff_cleaned",
-    "mean_diff_preclean",
-)
-CURVE = tuple(
-    f"{m}{s}" for m in ("mean_diff", "probe") for s in ("", "_top1", "_top2", "_top3", "_top5", "_cleaned")
-)
+CLEAN_BEFORE = ("probe", "probe_cleaned", "probe_preclean", "mean_diff", "mean_diff_cleaned", "mean_diff_preclean")
+CURVE = tuple(f"{m}{s}" for m in ("mean_diff", "probe") for s in ("", "_top1", "_top2", "_top3", "_top5", "_cleaned"))
 WINDOWS = ("response[:5]", "response[:10]", "response[:20]")
 
 
@@ -63,10 +54,7 @@ def test_the_plans_file_names_its_models_and_coherent_ranges() -> None:
     assert [model.name for model in experiment.models] == ["gemma-3-4b", "gemma-2-2b"]
     large, small = experiment.models
     assert (large.base.name, large.instruct.name) == ("base", "instruct")
-    assert (large.base.reference, large.instruct.reference) == (
-        "google/gemma-3-4b-pt",
-        "google/gemma-3-4b-it",
-    )
+    assert (large.base.reference, large.instruct.reference) == ("google/gemma-3-4b-pt", "google/gemma-3-4b-it")
     assert (small.base.name, small.instruct.name) == ("gemma2_base", "gemma2_instruct")
     assert (small.base.reference, small.instruct.reference) == ("google/gemma-2-2b", "google/gemma-2-2b-it")
     assert (large.coefficient_range, small.coefficient_range) == ((800, 2500), (30, 130))
@@ -248,10 +236,7 @@ def test_how_a_model_is_loaded(tmp_path: Path) -> None:
         ('thinking: "off"', ChatConfig("off")),
         ("thinking: 0", ChatConfig("0")),
         ("template_arguments: {}", ChatConfig()),
-        (
-            "template_arguments: {b: low, a: [1, true, {c: .5}]}",
-            ChatConfig(None, '{"a":[1,true,{"c":0.5}],"b":"low"}'),
-        ),
+        ("template_arguments: {b: low, a: [1, true, {c: .5}]}", ChatConfig(None, '{"a":[1,true,{"c":0.5}],"b":"low"}')),
         ("thinking: -1", "thinking: -1 is not allowed; write off, on or a number of tokens"),
         ("thinking: yes please", "thinking: 'yes please' is not allowed"),
         ("template_arguments: 3", "template_arguments: 3 is not a section"),
@@ -345,11 +330,7 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
         "coherence_flor: 68",
         ["coherence_flor: unknown key", "did you mean 'coherence_floor'?", "Allowed here:", "subset"],
     ),
-    "unknown key, nothing near": (
-        "subset: 0 ",
-        "wandb: 0 ",
-        ["wandb: unknown key. Allowed here: ", "coherence_floor"],
-    ),
+    "unknown key, nothing near": ("subset: 0 ", "wandb: 0 ", ["wandb: unknown key. Allowed here: ", "coherence_floor"]),
     "unknown key in a section": (
         "max_new_tokens: 64, temperature: 0}",
         "max_new_tokens: 64, temprature: 0}",
@@ -385,11 +366,7 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
         'variant: base, adapter_revision: v1, model: "toy:gemma-3-base"',
         ["models.toy-gemma-3.base.adapter_revision", "write the key 'adapter' too"],
     ),
-    "a needed key misspelt": (
-        "traits:\n",
-        "triats:\n",
-        ["the key 'traits' is missing", "'triats'"],
-    ),
+    "a needed key misspelt": ("traits:\n", "triats:\n", ["the key 'traits' is missing", "'triats'"]),
     "a phase too many": (
         "  phase3:  ",
         "  phase4: {}\n  phase3:  ",
@@ -423,11 +400,7 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     "unknown judge": (
         "judge: likelihood",
         "judge: gpt-4",
-        [
-            "judge:",
-            "'gpt-4'",
-            "likelihood, openai:MODEL, systemone:MODEL, hf:MODEL, self, perplexity, classifier",
-        ],
+        ["judge:", "'gpt-4'", "likelihood, openai:MODEL, systemone:MODEL, hf:MODEL, self, perplexity, classifier"],
     ),
     "a judge without its model": (
         "judge: likelihood",
@@ -449,11 +422,7 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
         "coefficients: [4, 6, 8, 10, 12, 4.0, 16, 20]",
         ["models.toy-gemma-2.coefficients[5]", "4.0 stands twice"],
     ),
-    "n_dims twice": (
-        "layer_dims: [1, 2, 3]",
-        "layer_dims: [1, 2, 2]",
-        ["extraction.layer_dims[2]", "2 stands twice"],
-    ),
+    "n_dims twice": ("layer_dims: [1, 2, 3]", "layer_dims: [1, 2, 2]", ["extraction.layer_dims[2]", "2 stands twice"]),
     "coefficient no number": (
         "coefficients: [4, 6, 8, 10, 12, 14, 16, 20]",
         "coefficients: [4, six, 8]",
@@ -619,11 +588,7 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     "octal layers": (
         'layers: "2-3"\n    coefficients: [4, 6, 8, 10, 12, 14',
         "layers: 010\n    coefficients: [4, 6, 8, 10, 12, 14",
-        [
-            "models.toy-gemma-2.layers",
-            "010 is a number that YAML and people read differently",
-            '"010" in quotes',
-        ],
+        ["models.toy-gemma-2.layers", "010 is a number that YAML and people read differently", '"010" in quotes'],
     ),
     "octal of YAML 1.2": ("subset: 0 ", "subset: 0o10 ", ["subset", "0o10 is a number that YAML"]),
     "a leading zero": ("subset: 0 ", "subset: 08 ", ["subset", "08 is a number that YAML"]),
@@ -668,11 +633,7 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
         "coherence_floor: null",
         ["coherence_floor: the key 'coherence_floor' is missing its value"],
     ),
-    "a subset without a value": (
-        "subset: 0 ",
-        "subset: ~ ",
-        ["subset: the key 'subset' is missing its value"],
-    ),
+    "a subset without a value": ("subset: 0 ", "subset: ~ ", ["subset: the key 'subset' is missing its value"]),
     "a merge key": (
         "generation: {max_new_tokens: 64,",
         "generation: {<<: {max_new_tokens: 64}, max_new_tokens: 64,",
@@ -689,11 +650,7 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
         f"coefficients: {[*range(1, 1002)]}",
         ["models.toy-gemma-2.coefficients: 1001 coefficients; a grid has 1000 at most"],
     ),
-    "a range of nothing": (
-        "coefficient_range: [2, 32]",
-        "coefficient_range: [0, 0]",
-        ["such as [800, 2500]"],
-    ),
+    "a range of nothing": ("coefficient_range: [2, 32]", "coefficient_range: [0, 0]", ["such as [800, 2500]"]),
     "a window without a token": (
         '["response[:5]", "response[:10]", "response[:20]"]\n  methods',
         '["response[:5]", "response[5:2]", "response[:20]"]\n  methods',
@@ -729,11 +686,7 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
         '  "toy\\0":  ',
         ["the name 'toy\\x00' holds the character U+0000"],
     ),
-    "names that differ in case": (
-        "  toy-gemma-2:  ",
-        "  TOY-gemma-3:  ",
-        ["differ in upper and lower case alone"],
-    ),
+    "names that differ in case": ("  toy-gemma-2:  ", "  TOY-gemma-3:  ", ["differ in upper and lower case alone"]),
     "a variant's name": (
         'variant: base, model: "toy:gemma-3-base"',
         'variant: "..", model: "toy:gemma-3-base"',
@@ -750,9 +703,7 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_named_with_file_line_key_value_and_what_is_allowed(
-    tmp_path: Path, mistake: str
-) -> None:
+def test_a_mistake_is_named_with_file_line_key_value_and_what_is_allowed(tmp_path: Path, mistake: str) -> None:
     old, new, named = MISTAKES[mistake]
     assert BASE.count(old) == 1
     file = _written(tmp_path, BASE.replace(old, new))
@@ -822,16 +773,7 @@ def test_a_missing_key_is_named_with_the_section_that_lacks_it(tmp_path: Path, p
     assert (".".join(above) or "the file") + ":" in str(caught.value)
 
 
-NUMBERS = {
-    "1e3": 1000.0,
-    "1.5e3": 1500.0,
-    ".5": 0.5,
-    "-.5": -0.5,
-    "+12": 12.0,
-    "1E+2": 100.0,
-    "5.": 5.0,
-    "0.5": 0.5,
-}
+NUMBERS = {"1e3": 1000.0, "1.5e3": 1500.0, ".5": 0.5, "-.5": -0.5, "+12": 12.0, "1E+2": 100.0, "5.": 5.0, "0.5": 0.5}
 
 
 @pytest.mark.parametrize("text", NUMBERS)
@@ -1099,9 +1041,7 @@ def test_no_changed_value_ends_in_a_raw_exception(tmp_path: Path, data: st.DataO
     elif change == "delete":
         del container[key]
     elif change == "rename" and isinstance(container, dict):
-        container[data.draw(st.one_of(st.text(max_size=8), st.integers(), st.booleans()))] = container.pop(
-            key
-        )
+        container[data.draw(st.one_of(st.text(max_size=8), st.integers(), st.booleans()))] = container.pop(key)
     elif isinstance(container, list):
         container.append(container[key])
     _load_or_refuse(_written(tmp_path, yaml.safe_dump(document, allow_unicode=True)))
@@ -1117,9 +1057,7 @@ PIECES = st.sampled_from(
 
 @pytest.mark.slow
 @FAST
-@given(
-    start=st.integers(0, len(TEXT)), length=st.integers(0, 40), piece=st.one_of(PIECES, st.text(max_size=3))
-)
+@given(start=st.integers(0, len(TEXT)), length=st.integers(0, 40), piece=st.one_of(PIECES, st.text(max_size=3)))
 @example(start=TEXT.index("68"), length=2, piece="!!int ")
 @example(start=TEXT.index("68"), length=2, piece="!!bool ''")
 @example(start=TEXT.index("68"), length=2, piece="!!set {a}")
@@ -1127,7 +1065,5 @@ PIECES = st.sampled_from(
 @example(start=TEXT.index("68"), length=2, piece="0x" + "f" * 5000)
 @example(start=TEXT.index("massive-activations-toy"), length=23, piece="0x" + "f" * 5000)
 @example(start=TEXT.index("models:"), length=0, piece="<<: {a: b}\n")
-def test_no_changed_character_ends_in_a_raw_exception(
-    tmp_path: Path, start: int, length: int, piece: str
-) -> None:
+def test_no_changed_character_ends_in_a_raw_exception(tmp_path: Path, start: int, length: int, piece: str) -> None:
     _load_or_refuse(_written(tmp_path, TEXT[:start] + piece + TEXT[start + length :]))

@@ -36,9 +36,7 @@ STEERING_TEXT = (
 
 def test_the_walk_reaches_every_field() -> None:
     assert len(CHANGES) == 16 + 13  # of the setting and of the steering, counted by hand in domain.py
-    assert {"setting.model.dtype", "setting.judge.prompt_digest", "steering.recipe.cleaning.n_dims"} <= set(
-        CHANGES
-    )
+    assert {"setting.model.dtype", "setting.judge.prompt_digest", "steering.recipe.cleaning.n_dims"} <= set(CHANGES)
 
 
 @pytest.mark.parametrize("field", CHANGES)
@@ -52,9 +50,7 @@ def test_no_two_changes_share_a_key() -> None:
 
 
 def test_equal_cells_have_one_key() -> None:
-    twin = Cell(
-        replace(SETTING), replace(STEERING, recipe=Recipe("mean_diff", Cleaning("after", "uniform", 2)))
-    )
+    twin = Cell(replace(SETTING), replace(STEERING, recipe=Recipe("mean_diff", Cleaning("after", "uniform", 2))))
     assert twin is not CELL
     assert cell_key(twin) == cell_key(CELL)
 
@@ -64,10 +60,7 @@ def test_equal_cells_have_one_key() -> None:
     [
         (CELL, Cell(SETTING, replace(STEERING, coefficient=800))),
         (CELL, Cell(replace(SETTING, generation=Generation(64, 0, 0)), STEERING)),
-        (
-            Cell(SETTING, replace(STEERING, coefficient=0.0)),
-            Cell(SETTING, replace(STEERING, coefficient=-0.0)),
-        ),
+        (Cell(SETTING, replace(STEERING, coefficient=0.0)), Cell(SETTING, replace(STEERING, coefficient=-0.0))),
     ],
     ids=["coefficient 800", "temperature 0", "coefficient -0.0"],
 )

@@ -157,9 +157,7 @@ def test_an_unknown_way_of_steering_is_refused_by_name(label: str, said: str) ->
 @settings(deadline=None)
 @given(
     st.lists(
-        st.sampled_from(
-            [*METHODS, "_top", "_cleaned", "_preclean", "_postclean", "_u", "_la", "0", "1", "25", "_"]
-        ),
+        st.sampled_from([*METHODS, "_top", "_cleaned", "_preclean", "_postclean", "_u", "_la", "0", "1", "25", "_"]),
         max_size=5,
     ).map("".join)
 )
@@ -174,13 +172,7 @@ def test_any_text_is_refused_or_has_one_spelling(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("when", "scope", "n_dims"),
-    [
-        ("none", "uniform", 0),
-        ("none", None, 2),
-        ("after", None, 2),
-        ("before", "layer", 0),
-        ("after", "uniform", -1),
-    ],
+    [("none", "uniform", 0), ("none", None, 2), ("after", None, 2), ("before", "layer", 0), ("after", "uniform", -1)],
 )
 def test_a_contradictory_cleaning_cannot_be_built(when: str, scope: str | None, n_dims: int) -> None:
     with pytest.raises(ValueError, match="Cleaning"):

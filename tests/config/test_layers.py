@@ -60,13 +60,9 @@ def test_any_range_of_percentages_names_layers_that_exist(n_layers: int, low: in
     assert layers == tuple(range(layers[0], layers[-1] + 1))
 
 
-@pytest.mark.parametrize(
-    ("spec", "outside"), [("34", 34), ("5-40", 34), ("3,99", 99), ("0-40:20", 40), ("40-50", 40)]
-)
+@pytest.mark.parametrize(("spec", "outside"), [("34", 34), ("5-40", 34), ("3,99", 99), ("0-40:20", 40), ("40-50", 40)])
 def test_a_layer_that_the_model_lacks_is_refused(spec: str, outside: int) -> None:
-    with pytest.raises(
-        UsageError, match=f"{re.escape(repr(spec))} name layer {outside}, .*34 layers, 0 to 33"
-    ):
+    with pytest.raises(UsageError, match=f"{re.escape(repr(spec))} name layer {outside}, .*34 layers, 0 to 33"):
         parse_layers(spec, 34)
 
 

@@ -88,21 +88,7 @@ def test_a_plain_name_is_its_own_file_name(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "../x",
-        "/etc/passwd",
-        "a/b",
-        "C:\\x",
-        ".hidden",
-        "..",
-        "con",
-        "NUL.txt",
-        "com1",
-        "x.",
-        "x ",
-        "x" * 200,
-        "a\0",
-    ],
+    ["../x", "/etc/passwd", "a/b", "C:\\x", ".hidden", "..", "con", "NUL.txt", "com1", "x.", "x ", "x" * 200, "a\0"],
 )
 def test_any_other_name_becomes_a_part_of_it_with_a_digest(name: str) -> None:
     assert re.fullmatch(r"([\w-]+-)?[0-9a-f]{8}", file_name(name))

@@ -10,14 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from massact.data.prompt_files import Prompt, read_prompt_file
-from massact.data.traits import (
-    TraitDataset,
-    check_pairs,
-    dataset_warnings,
-    load_prompts,
-    load_trait,
-    read_prompts,
-)
+from massact.data.traits import TraitDataset, check_pairs, dataset_warnings, load_prompts, load_trait, read_prompts
 from massact.errors import DataError, UsageError
 from massact.keys import digest
 
@@ -64,9 +57,7 @@ def test_the_embedded_dataset_loads() -> None:
     ],
     ids=["bom", "crlf", "bom, crlf and blank lines", "no last line end", "blank lines and trailing spaces"],
 )
-def test_how_an_editor_saves_changes_neither_prompts_nor_digest(
-    folder: Path, encode: Callable[[str], bytes]
-) -> None:
+def test_how_an_editor_saves_changes_neither_prompts_nor_digest(folder: Path, encode: Callable[[str], bytes]) -> None:
     before = load_trait(str(folder))
     for name, text in FILES.items():
         (folder / name).write_bytes(encode(text))
@@ -253,9 +244,7 @@ def test_a_prompt_may_stand_on_both_sides_with_system_prompts_that_differ(folder
 
 
 def test_a_prompt_with_one_system_prompt_on_both_sides_is_refused_with_both_places(folder: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"positive\.jsonl \(line 1\) and in negative\.jsonl \(line 1\): 'What"
-    ):
+    with pytest.raises(DataError, match=r"positive\.jsonl \(line 1\) and in negative\.jsonl \(line 1\): 'What"):
         _with_systems(folder, "Be kind.", "Be kind.")
 
 
@@ -340,9 +329,7 @@ def test_two_files_for_one_side_are_refused(folder: Path) -> None:
 )
 def test_a_wrong_encoding_is_told_with_the_line(folder: Path, content: bytes, said: str) -> None:
     (folder / "positive.txt").write_bytes(content)
-    with pytest.raises(
-        DataError, match=f"{re.escape(str(folder / 'positive.txt'))}, {said}.*save .* as UTF-8"
-    ):
+    with pytest.raises(DataError, match=f"{re.escape(str(folder / 'positive.txt'))}, {said}.*save .* as UTF-8"):
         load_trait(str(folder))
 
 
@@ -379,27 +366,12 @@ def test_the_embedded_dataset_raises_no_doubt() -> None:
     [
         (TEN[:9], OTHER_TEN, {}, "9 positive and 10 negative prompts are few"),
         (TEN + [f"more {i}" for i in range(6)], OTHER_TEN, {}, "unequal: 16 positive and 10 negative"),
-        (
-            [*TEN, "", "ASK  3"],
-            OTHER_TEN,
-            {},
-            "case or blanks alone: positive.txt line 4 and positive.txt line 12",
-        ),
+        ([*TEN, "", "ASK  3"], OTHER_TEN, {}, "case or blanks alone: positive.txt line 4 and positive.txt line 12"),
         (TEN, [*OTHER_TEN, "Ask 3"], {}, "positive.txt line 4 and negative.txt line 11"),
         ([*TEN, "x" * 4001], OTHER_TEN, {}, "positive.txt line 11 (4,001 characters)"),
         (TEN, [*OTHER_TEN, "caf\ufffd"], {}, "stand as \ufffd: negative.txt line 11"),
-        (
-            TEN,
-            OTHER_TEN,
-            {"direction": "negative"},
-            "says direction 'negative', the experiment file 'positive'",
-        ),
-        (
-            TEN,
-            OTHER_TEN,
-            {"vet_prompt": "x", "coherence_prompt": "y"},
-            "coherence_prompt and vet_prompt not used",
-        ),
+        (TEN, OTHER_TEN, {"direction": "negative"}, "says direction 'negative', the experiment file 'positive'"),
+        (TEN, OTHER_TEN, {"vet_prompt": "x", "coherence_prompt": "y"}, "coherence_prompt and vet_prompt not used"),
     ],
     ids=["few", "unequal", "alike", "alike on both sides", "long", "replaced", "direction", "prompts"],
 )
@@ -417,26 +389,20 @@ def test_a_long_list_of_places_is_cut_and_counted(folder: Path) -> None:
 
 def test_sides_of_other_lengths_are_no_pairs(folder: Path) -> None:
     _warnings(folder, TEN, [*OTHER_TEN, "one more"])
-    with pytest.raises(
-        DataError, match=r"filter is paired.*positive\.txt holds 10 prompts and negative\.txt 11"
-    ):
+    with pytest.raises(DataError, match=r"filter is paired.*positive\.txt holds 10 prompts and negative\.txt 11"):
         check_pairs(load_trait(str(folder)))
 
 
 # properties: how a file is written never shows
 
 PROMPTS = st.lists(
-    st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30)
-    .map(str.strip)
-    .filter(bool),
+    st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30).map(str.strip).filter(bool),
     min_size=1,
     max_size=6,
     unique=True,
 )
 BREAKS = st.lists(st.sampled_from(["\n", "\r\n", "\r", "\n\n", "\r\n \t\r\n", " \n"]), min_size=7, max_size=7)
-WRITTEN = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+WRITTEN = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def _joined(parts: list[str], breaks: list[str]) -> str:
@@ -445,9 +411,7 @@ def _joined(parts: list[str], breaks: list[str]) -> str:
 
 @WRITTEN
 @given(prompts=PROMPTS, breaks=BREAKS, bom=st.booleans())
-def test_plain_prompts_survive_any_line_end(
-    tmp_path: Path, prompts: list[str], breaks: list[str], bom: bool
-) -> None:
+def test_plain_prompts_survive_any_line_end(tmp_path: Path, prompts: list[str], breaks: list[str], bom: bool) -> None:
     path = tmp_path / "p.txt"
     path.write_bytes((b"\xef\xbb\xbf" if bom else b"") + _joined(prompts, breaks).encode())
     assert read_prompts(path) == tuple(prompts)
@@ -529,9 +493,7 @@ def test_line_separators_within_a_prompt_are_no_line_ends(folder: Path) -> None:
     (folder / "positive.txt").unlink()
     lines = (json.dumps({"prompt": text}, ensure_ascii=False) for text in texts)
     (folder / "positive.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    (folder / "negative.txt").write_text(
-        "\n".join(text.replace("P", "N") for text in texts), encoding="utf-8"
-    )
+    (folder / "negative.txt").write_text("\n".join(text.replace("P", "N") for text in texts), encoding="utf-8")
     trait = load_trait(str(folder))
     assert [prompt.text for prompt in trait.positive] == texts
     assert [prompt.text for prompt in trait.negative] == [text.replace("P", "N") for text in texts]

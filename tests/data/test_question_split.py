@@ -19,9 +19,7 @@ blanks = st.text(" \t\n", max_size=3)
 
 
 @given(st.lists(texts, unique=True), shares)
-def test_every_question_is_in_one_part_and_each_part_keeps_the_order(
-    questions: list[str], share: float
-) -> None:
+def test_every_question_is_in_one_part_and_each_part_keeps_the_order(questions: list[str], share: float) -> None:
     select, confirm = split_questions(questions, share)
     assert sorted([*select, *confirm]) == sorted(questions)
     for part in (select, confirm):
@@ -36,9 +34,7 @@ def test_adding_removing_and_reordering_moves_no_other_question(
     kept = [*questions[: len(questions) // 2], *others]
     random.shuffle(kept)  # type: ignore[attr-defined]  # hypothesis gives a random.Random
     after = set(split_questions(kept, share)[1])
-    assert {one for one in kept if one in questions and one in before} == {
-        one for one in after if one in questions
-    }
+    assert {one for one in kept if one in questions and one in before} == {one for one in after if one in questions}
 
 
 @given(texts, blanks, blanks)

@@ -57,9 +57,7 @@ def test_the_digest_of_texts_stays_and_tells_messages_apart(tmp_path: Path) -> N
     # as one text they read alike
     assert _trait(tmp_path, [TURNS]).question_set(0).digest != _trait(tmp_path, [TEXT]).question_set(0).digest
     other = [TURNS[0], {**TURNS[1], "content": "Where?"}, TURNS[2]]
-    assert (
-        _trait(tmp_path, [TURNS]).question_set(0).digest != _trait(tmp_path, [other]).question_set(0).digest
-    )
+    assert _trait(tmp_path, [TURNS]).question_set(0).digest != _trait(tmp_path, [other]).question_set(0).digest
 
 
 def test_a_conversation_travels_to_other_processes() -> None:
@@ -78,15 +76,9 @@ def test_a_conversation_travels_to_other_processes() -> None:
         ([{"role": "user", "content": " "}], "message 1: its content is no text, or empty"),
         ([{"role": "user", "content": ["Why?"]}], "message 1: its content is no text, or empty"),
         (TURNS[:2], "the last message is not the user's"),
-        (
-            TURNS[1:],
-            "message 1: a message of the assistant cannot stand here, only of the system or the user",
-        ),
+        (TURNS[1:], "message 1: a message of the assistant cannot stand here, only of the system or the user"),
         ([TURNS[0], TURNS[0]], "message 2: a message of the user cannot stand here, only of the assistant"),
-        (
-            [TURNS[0], {"role": "system", "content": "s"}],
-            "message 2: a message of the system cannot stand here",
-        ),
+        ([TURNS[0], {"role": "system", "content": "s"}], "message 2: a message of the system cannot stand here"),
         ([{"role": "system", "content": "s"}], "the last message is not the user's"),
         ({"question": "Why?", "system_prompt": 3}, '"system_prompt" is not a text'),
         ({"note": "Why?"}, "write a text, or a list of messages with role and content"),

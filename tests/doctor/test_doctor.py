@@ -93,18 +93,14 @@ def write_child(made: Made, parent: str, *, at: int) -> None:
     made.client.set_terminated(run.info.run_id, end_time=at)
 
 
-@pytest.mark.parametrize(
-    "kind", [Kind.PHASE, Kind.CALIBRATION, Kind.EXTRACTION, Kind.REPORT, Kind.EVALUATION]
-)
+@pytest.mark.parametrize("kind", [Kind.PHASE, Kind.CALIBRATION, Kind.EXTRACTION, Kind.REPORT, Kind.EVALUATION])
 def test_a_live_process_s_run_is_never_touched(made: Made, kind: Kind) -> None:
     run_id = open_run(made, "at work", process=this_process(), at=now() - 1000 * HOUR, kind=kind)
     assert look(made.uri, fix=True, stale_after_hours=0) == []
     assert made.client.get_run(run_id).info.status == "RUNNING"
 
 
-@pytest.mark.parametrize(
-    "kind", [Kind.PHASE, Kind.CALIBRATION, Kind.EXTRACTION, Kind.REPORT, Kind.EVALUATION]
-)
+@pytest.mark.parametrize("kind", [Kind.PHASE, Kind.CALIBRATION, Kind.EXTRACTION, Kind.REPORT, Kind.EVALUATION])
 def test_runs_of_every_kind_are_found(made: Made, kind: Kind) -> None:
     open_run(made, "left", process=dead_process(), at=now(), kind=kind)
     assert told(look(made.uri, fix=True)) == [("mended", "abandoned")]
@@ -333,9 +329,7 @@ def test_older_runs_of_a_key_are_marked_with_the_one_that_counts(made: Made) -> 
     before = answers(made.uri)
     outcomes = look(made.uri, fix=True)
     assert told(outcomes) == [("mended", "duplicates")] * 3
-    marked = {
-        name: made.client.get_run(run_id).data.tags.get(Tag.SUPERSEDED) for name, run_id in made.runs.items()
-    }
+    marked = {name: made.client.get_run(run_id).data.tags.get(Tag.SUPERSEDED) for name, run_id in made.runs.items()}
     newest = made.runs["newest"]
     assert {name: by for name, by in marked.items() if by} == {
         "oldest": newest,

@@ -172,9 +172,7 @@ def test_looking_loads_neither_torch_nor_mlflow(made: Made, tmp_path: Path) -> N
         "except SystemExit: pass\n"
         "print('LOADED', [name for name in ('torch', 'transformers', 'mlflow') if name in sys.modules])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
     assert done.stdout == "9 finished runs looked at: healthy\nLOADED []\n", done.stderr
 
 

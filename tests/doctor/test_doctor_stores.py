@@ -43,9 +43,7 @@ def dump(database: str) -> dict[str, list[Any]]:
     return found
 
 
-def test_everything_is_found_mended_once_and_no_answer_changes(
-    place: tuple[Made, str], tmp_path: Path
-) -> None:
+def test_everything_is_found_mended_once_and_no_answer_changes(place: tuple[Made, str], tmp_path: Path) -> None:
     made, database = place
     assert look(made.uri) == []
     mended = break_things(made)

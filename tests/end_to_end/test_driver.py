@@ -23,10 +23,5 @@ def test_what_is_left_of_a_plan_is_told_as_before() -> None:
     plan = Plan(5, dict.fromkeys("abc", CELL), {"b": Same("probe", "a", 0.999)}, {"a": "run", "c": "other"})
     assert len(plan.todo) == 2
     left = plan.only(["b", "c"])
-    assert (left.n_wanted, list(left.cells), list(left.same), left.stored) == (
-        5,
-        ["b", "c"],
-        ["b"],
-        {"c": "other"},
-    )
+    assert (left.n_wanted, list(left.cells), list(left.same), left.stored) == (5, ["b", "c"], ["b"], {"c": "other"})
     assert left.todo == [CELL]

@@ -60,9 +60,7 @@ def test_every_cell_is_a_finished_child_of_its_phase(finished: tuple[Place, str]
     assert {one.status for one in store.phases("small")} == {"FINISHED"}
 
 
-def test_the_baseline_is_sane(
-    finished: tuple[Place, str],
-) -> None:
+def test_the_baseline_is_sane(finished: tuple[Place, str]) -> None:
     (baseline,) = finished[0].store().baselines("small")
     assert baseline.row.trait_mean is not None
     assert baseline.row.coherence_mean is not None

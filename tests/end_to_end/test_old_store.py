@@ -66,9 +66,7 @@ def _differences(then: Any, now: Any, path: str = "") -> Iterator[str]:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_answer_is_the_one_that_was_given_then(name: str, folder: Path) -> None:
     then = old_answers(folder)[name]
-    every = (
-        () if name.startswith("judges") else ("--all-settings",)
-    )  # then, all settings were answered unasked
+    every = () if name.startswith("judges") else ("--all-settings",)  # then, all settings were answered unasked
     now = run(folder, *then["arguments"], *every, "--format", "json")
     assert now.exit_code == then["exit_code"]
     assert list(_differences(then["answer"], json.loads(now.stdout))) == []
@@ -94,9 +92,7 @@ def test_the_doctor_writes_the_cells_that_are_proven_and_tells_of_the_others(fol
     cells = [one for one in json.loads(looked.stdout)["findings"] if one["check"] == "cells"]
     assert [one["state"] for one in cells] == ["found", "note"]
     assert "do not hold their cells" in cells[0]["what"]
-    mended = run(
-        folder, "doctor", "--experiment", "small.yaml", "--no-artifacts", "--fix", "--format", "json"
-    )
+    mended = run(folder, "doctor", "--experiment", "small.yaml", "--no-artifacts", "--fix", "--format", "json")
     assert mended.exit_code == 0, mended.output
     for kind in MEASURED:
         for raw in stored_runs(uri(folder), EXPERIMENT, kind, tags=(*ROW_TAGS, Tag.KEY, Tag.IMPORTED)):
@@ -104,15 +100,11 @@ def test_the_doctor_writes_the_cells_that_are_proven_and_tells_of_the_others(fol
                 assert digest_text(raw.tags[Tag.CELL]) == raw.tags[Tag.KEY]
     again = run(folder, "doctor", "--experiment", "small.yaml", "--no-artifacts", "--format", "json")
     assert again.exit_code == 0
-    assert [one["state"] for one in json.loads(again.stdout)["findings"] if one["check"] == "cells"] == [
-        "note"
-    ]
+    assert [one["state"] for one in json.loads(again.stdout)["findings"] if one["check"] == "cells"] == ["note"]
 
 
 @pytest.mark.slow
-def test_a_result_of_then_is_judged_by_another_judge_now(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_result_of_then_is_judged_by_another_judge_now(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with JudgeServer() as server:
         server.answer = lambda _: completion("80", {"80": 1.0})
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)

@@ -179,10 +179,7 @@ number = lab_code:NOTHING
 """,
     )
     for name, problem in (
-        (
-            "absent",
-            "cannot be loaded from no_such_module:method of the package broken 1.2: ModuleNotFoundError",
-        ),
+        ("absent", "cannot be loaded from no_such_module:method of the package broken 1.2: ModuleNotFoundError"),
         ("missing", "AttributeError.*mend or uninstall that package"),
         ("number", "lab_code:NOTHING of the package broken 1.2, is no function"),
         ("other", "is added by no installed package"),

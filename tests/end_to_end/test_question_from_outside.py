@@ -74,9 +74,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def _run(*arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=120
-    )
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -134,10 +132,7 @@ def test_a_broken_package_stops_nothing_but_its_own_question(
     assert "--pair" in _run("-m", "massact", "compare", "--help")
     code = "from massact.server.answering import served; print('best' in served(), 'broken' in served())"
     assert _run("-c", code) == "True False\n"
-    for name, reason in (
-        ("broken", "cannot be loaded"),
-        ("twice", "the package lab1 1.0 and the package lab2 1.0"),
-    ):
+    for name, reason in (("broken", "cannot be loaded"), ("twice", "the package lab1 1.0 and the package lab2 1.0")):
         refused = subprocess.run(
             [sys.executable, "-m", "massact", name], capture_output=True, text=True, check=False, timeout=120
         )

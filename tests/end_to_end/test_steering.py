@@ -70,11 +70,7 @@ def test_labels_that_steer_in_other_ways_are_evaluated_asked_about_and_checked(
 
     runs = {one.data.params.get("label"): one for one in _runs(uri)}
     params = runs[LABELS[2]].data.params
-    assert (params["operator"], params["n_vectors"], params["steered_tokens"]) == (
-        "rotate",
-        "2",
-        "response[:3]",
-    )
+    assert (params["operator"], params["n_vectors"], params["steered_tokens"]) == ("rotate", "2", "response[:3]")
     assert "relative_strength" not in runs[LABELS[1]].data.metrics  # a share is no length
     cell = read_cell(runs[LABELS[2]].data.tags[Tag.CELL])
     assert cell_key(cell) in run("runs", "--format", "json")
@@ -83,11 +79,7 @@ def test_labels_that_steer_in_other_ways_are_evaluated_asked_about_and_checked(
     digest = digest_in(vector.read_bytes())
     vector.unlink()
     assert "rebuilt from the vectors of extraction" in run("doctor", "--fix")
-    assert (
-        digest_in(vector.read_bytes())
-        == digest
-        == json.loads(runs[LABELS[2]].data.tags[Tag.ROW])["vector_digest"]
-    )
+    assert digest_in(vector.read_bytes()) == digest == json.loads(runs[LABELS[2]].data.tags[Tag.ROW])["vector_digest"]
 
     refused = run("vectors", "export", "--run", runs[LABELS[1]].info.run_id, "--output", "v.pt", code=2)
     assert "a vector that is added to all tokens of one layer" in refused

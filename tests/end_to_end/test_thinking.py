@@ -18,9 +18,7 @@ from tests.support.small_plan import EXPERIMENT
 
 pytestmark = pytest.mark.slow
 
-ENDING = (
-    "{% if enable_thinking | default(true) %}<think>\n{% else %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
-)
+ENDING = "{% if enable_thinking | default(true) %}<think>\n{% else %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +44,7 @@ def server() -> Iterator[JudgeServer]:
 
 
 def _file(folder: Path, server: JudgeServer, thinking: str = "", judge: str = "") -> Path:
-    text = EXPERIMENT.replace('"toy:gemma-3-instruct"', "./thinker").replace(
-        "  toy:\n", f"  toy:\n    {thinking}\n"
-    )
+    text = EXPERIMENT.replace('"toy:gemma-3-instruct"', "./thinker").replace("  toy:\n", f"  toy:\n    {thinking}\n")
     text = text.replace("judge: likelihood", f'judge: {{name: "openai:m", base_url: "{server.url}"{judge}}}')
     file = folder / "small.yaml"
     file.write_text(text)
@@ -65,18 +61,7 @@ def _run(folder: Path, *arguments: str, code: int = 0) -> str:
 
 
 def _evaluate(folder: Path, *, code: int = 0) -> str:
-    cell = (
-        "--model",
-        "toy",
-        "--trait",
-        "refusal",
-        "--method",
-        "probe",
-        "--position",
-        "response[:5]",
-        "--layers",
-        "3",
-    )
+    cell = ("--model", "toy", "--trait", "refusal", "--method", "probe", "--position", "response[:5]", "--layers", "3")
     return _run(folder, "evaluate", *cell, "--coefficients", "16", code=code)
 
 
@@ -94,9 +79,7 @@ def test_an_experiment_on_a_model_that_thinks(folder: Path, server: JudgeServer)
     assert "the baseline of toy has no answer in 2 of its 2 responses" in said
     assert "models.toy.thinking" in said
     _file(folder, server, "thinking: 30")
-    assert "models.toy.thinking: a thought of 30 tokens leaves none for the answer" in _evaluate(
-        folder, code=2
-    )
+    assert "models.toy.thinking: a thought of 30 tokens leaves none for the answer" in _evaluate(folder, code=2)
 
     n_asked = len(server.requests)
     _file(folder, server, "thinking: 6")

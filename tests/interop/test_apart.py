@@ -114,9 +114,7 @@ def test_results_that_an_earlier_version_mixed_are_told_of(tmp_path: Path) -> No
     answer = ask_best.of(answers_of(stored(heap)), FLOOR)
     assert [(row.delta, row.coefficient) for row in answer.rows] == [(44.0, 7.0)]
     [note] = [note for note in answer.notes if "earlier version" in note]
-    assert note.startswith(
-        "gemma-3-4b-it, chirp/refusal: imported by an earlier version, which compared results over"
-    )
+    assert note.startswith("gemma-3-4b-it, chirp/refusal: imported by an earlier version, which compared results over")
     assert note.endswith("import into a new experiment (massact export --superseded has all lines)")
     asked = answers_of(stored(heap))
     assert note in ask_runs.of(asked, FLOOR).notes
@@ -232,11 +230,7 @@ def test_a_header_that_tells_its_direction_is_believed_and_a_difference_said(
 
 
 def test_prompt_sets_and_variants_are_columns(tmp_path: Path) -> None:
-    for variant, prompts, trait in (
-        ("instruct", "pv", 30.0),
-        ("instruct", "v3c", 40.0),
-        ("lora", "pv", 50.0),
-    ):
+    for variant, prompts, trait in (("instruct", "pv", 30.0), ("instruct", "v3c", 40.0), ("lora", "pv", 50.0)):
         place = f"steering/chirp/refusal/{variant}/response__5/{prompts}"
         results(tmp_path, [base(10.0, 10), cell(trait, 10, 6.0, "2026-01-02")], place)
     answer = bests(tmp_path)
@@ -253,9 +247,7 @@ def test_nan_is_a_missing_value_with_its_reason(tmp_path: Path) -> None:
     lines = [
         base(16.0, 10),
         evaluation(result={"trait_mean": nan, "coherence_mean": nan, "trait_std": nan, "n": 0}),
-        evaluation(
-            result={"trait_mean": 30.0, "coherence_mean": nan, "n": 10, "perplexity": nan}, at="2026-02-01"
-        ),
+        evaluation(result={"trait_mean": 30.0, "coherence_mean": nan, "n": 10, "perplexity": nan}, at="2026-02-01"),
         evaluation(result={"trait_mean": -1, "coherence_mean": 0.0, "n": 0}, at="2026-02-02"),
     ]
     path = results(tmp_path, lines)
@@ -268,9 +260,7 @@ def test_nan_is_a_missing_value_with_its_reason(tmp_path: Path) -> None:
     assert nothing.unscored_because is not None
     assert "trait_mean and coherence_mean" in nothing.unscored_because
     assert (no_coherence.trait_mean, no_coherence.coherence_mean, no_coherence.delta) == (30.0, None, 14.0)
-    assert any(
-        note.startswith("NaN, numpy's mean of no scores, in 2 results") for note in report.files[0].notes
-    )
+    assert any(note.startswith("NaN, numpy's mean of no scores, in 2 results") for note in report.files[0].notes)
     report, _ = import_to_heap(path, heap)
     assert report.totals.imported == 0
 
@@ -297,10 +287,7 @@ def test_a_git_lfs_pointer_is_named_as_what_it_is(tmp_path: Path) -> None:
 
 
 def test_responses_may_have_nan_as_a_score_and_an_instruction_as_a_prompt(tmp_path: Path) -> None:
-    lines = [
-        base(16.0, 1),
-        evaluation(30.0, 80.0, result={"trait_mean": 30.0, "coherence_mean": 80.0, "n": 1}),
-    ]
+    lines = [base(16.0, 1), evaluation(30.0, 80.0, result={"trait_mean": 30.0, "coherence_mean": 80.0, "n": 1})]
     path = results(tmp_path, lines)
     answers = [
         {"instruction": "q0", "response": "a0", "trait_score": 30.0, "coherence_score": 80.0},

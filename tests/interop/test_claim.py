@@ -108,15 +108,11 @@ def test_a_claim_of_another_machine_is_void_when_it_is_silent(uri: str) -> None:
     said: list[str] = []
     with ImportClaim(uri, EXPERIMENT, say=said.append, silent_seconds=0.5):
         assert len(claims(uri)) == 1
-    assert said == [
-        f"waiting: process 7 on elsewhere (since then) imports into the experiment {EXPERIMENT!r}"
-    ]
+    assert said == [f"waiting: process 7 on elsewhere (since then) imports into the experiment {EXPERIMENT!r}"]
 
 
 @pytest.mark.parametrize("can_delete", [True, False])
-def test_a_claim_that_another_has_removed_is_lost(
-    uri: str, monkeypatch: pytest.MonkeyPatch, can_delete: bool
-) -> None:
+def test_a_claim_that_another_has_removed_is_lost(uri: str, monkeypatch: pytest.MonkeyPatch, can_delete: bool) -> None:
     if not can_delete:  # as a server of an MLflow that is too old
 
         def refuse(*_: object) -> None:

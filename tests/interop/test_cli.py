@@ -74,9 +74,7 @@ def test_a_dry_run_loads_nothing_heavy(tree: Path, tmp_path: Path) -> None:
         f"cli(['import', {str(tree)!r}, '--experiment', 'x', '--dry-run'], standalone_mode=False)\n"
         "print('LOADED', [one for one in ('torch', 'transformers', 'mlflow', 'pandas') if one in sys.modules])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
     assert "LOADED []" in done.stdout
 
 
@@ -89,9 +87,7 @@ def test_refusals_end_with_1_and_are_listed(uri: str, tmp_path: Path) -> None:
     assert shown[0].startswith(f"refused: {path}:3: not JSON")
     assert shown[20] == f"refused: {path}: 5 more lines (all of them: --refusals FILE or --format json)"
     assert done.stderr.splitlines()[-1] == "25 lines refused"
-    assert [json.loads(line)["line"] for line in (tmp_path / "refused").read_text().splitlines()] == [
-        *range(3, 28)
-    ]
+    assert [json.loads(line)["line"] for line in (tmp_path / "refused").read_text().splitlines()] == [*range(3, 28)]
     done = run(*arguments, "--format", "json")
     assert done.exit_code == 1
     assert len(json.loads(done.stdout)["refusals"]) == 25
@@ -124,10 +120,7 @@ def test_names_that_the_experiment_file_does_not_declare_are_mistakes(tree: Path
     done = run("import", str(tree), "--experiment", file, "--model", "gemma", "--dry-run")
     assert (done.exit_code, "declares no model 'gemma'" in done.stderr) == (2, True)
     done = run("import", str(tree), "--experiment", file, "--dry-run")
-    assert (done.exit_code, "'massact-toy'" in done.stdout or "massive-activations-toy" in done.stdout) == (
-        0,
-        True,
-    )
+    assert (done.exit_code, "'massact-toy'" in done.stdout or "massive-activations-toy" in done.stdout) == (0, True)
 
 
 def test_a_store_that_is_none_is_one_clear_line(tree: Path, tmp_path: Path) -> None:
@@ -138,9 +131,7 @@ def test_a_store_that_is_none_is_one_clear_line(tree: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_an_interruption_keeps_what_was_written(
-    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interruption_keeps_what_was_written(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from massact.interop import importer, rows
 
     monkeypatch.setattr(importer, "CHUNK_RUNS", 2)
@@ -167,15 +158,7 @@ def test_an_interruption_keeps_what_was_written(
 @pytest.mark.slow
 def test_export_lists_its_files(uri: str, tree: Path, tmp_path: Path) -> None:
     import_to_store(uri, tree)
-    arguments = (
-        "export",
-        "--experiment",
-        EXPERIMENT,
-        "--tracking-uri",
-        uri,
-        "--output",
-        str(tmp_path / "out"),
-    )
+    arguments = ("export", "--experiment", EXPERIMENT, "--tracking-uri", uri, "--output", str(tmp_path / "out"))
     done = run(*arguments)
     assert done.exit_code == 0
     assert done.stdout == (
@@ -219,7 +202,5 @@ def test_over_a_tracking_server(uri: str, tree: Path, tmp_path: Path) -> None:
         arguments = ("export", "--experiment", EXPERIMENT, "--superseded", "--output")
         for name, store in (("by-rest", address), ("by-sql", uri)):
             assert run(*arguments, str(tmp_path / name), "--tracking-uri", store).exit_code == 0
-        contents = [
-            (tmp_path / name / PLACE / "results.jsonl").read_bytes() for name in ("by-rest", "by-sql")
-        ]
+        contents = [(tmp_path / name / PLACE / "results.jsonl").read_bytes() for name in ("by-rest", "by-sql")]
         assert contents[0] == contents[1]

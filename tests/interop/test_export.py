@@ -47,11 +47,7 @@ def export(uri: str, output: Path, experiment: str = EXPERIMENT, **options: bool
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 @pytest.fixture
@@ -77,8 +73,7 @@ def old_tree(folder: Path) -> Path:
         evaluation(38, 71, at=None),
         evaluation(39, 72, vectors=[vector("probe", 13), vector("mean_diff", 15)]),
         evaluation(40, 73, at="2026-01-14T00:00:00", note="x" * 9000, vectors=[vector("odd method")]),
-        "  "
-        + json.dumps(evaluation(41, 74, at="2026-01-15T00:00:00", vectors=[vector("gradient")]), indent=None),
+        "  " + json.dumps(evaluation(41, 74, at="2026-01-15T00:00:00", vectors=[vector("gradient")]), indent=None),
     ]
     path = write_lines(folder / PLACE / "results.jsonl", lines)
     write_json(
@@ -135,12 +130,8 @@ def test_whatever_is_imported_can_be_read(uri: str, tmp_path: Path) -> None:
         {"n": 2_000_000}, {"n": 2**31 - 1}, {"trait_std": 1e300}, {"n": 2**31}, {"n": 10**25},
     ]  # fmt: skip
     for i, result in enumerate(results):
-        lines.append(
-            evaluation(vectors=[vector(layer=i)], result={"trait_mean": 1, "coherence_mean": 90, **result})
-        )
-    write_lines(
-        tmp_path / "old" / PLACE / "results.jsonl", [header(n_questions=2**31 - 1), baseline(n=9), *lines]
-    )
+        lines.append(evaluation(vectors=[vector(layer=i)], result={"trait_mean": 1, "coherence_mean": 90, **result}))
+    write_lines(tmp_path / "old" / PLACE / "results.jsonl", [header(n_questions=2**31 - 1), baseline(n=9), *lines])
     report = import_to_store(uri, tmp_path / "old")
     assert (report.totals.imported, report.totals.refused) == (10, 2)
     assert len(stored_lines(uri)) == 10
@@ -185,9 +176,7 @@ def test_a_lone_file_with_several_positions_comes_back(
     names: dict[str, str], uri: str, empty: str, tmp_path: Path
 ) -> None:
     other = evaluation(31, vectors=[vector(position="response[:10]")])
-    path = write_lines(
-        tmp_path / "results.jsonl", [header(), baseline(10), baseline(11, at=None), evaluation(), other]
-    )
+    path = write_lines(tmp_path / "results.jsonl", [header(), baseline(10), baseline(11, at=None), evaluation(), other])
     import_to_store(uri, path, Target(EXPERIMENT, **names))
     report = export(uri, tmp_path / "out")
     assert {path.parent.parent.name: ", 2 baselines, " in held for path, held in report.files.items()} == {
@@ -214,20 +203,14 @@ def measured_runs() -> list[FinishedRun]:
         "direction", "steered_tokens", "vector_digest", "baseline_trait_mean", "delta",
     )  # fmt: skip
     nothing: dict[str, Any] = dict.fromkeys(unsteered)
-    base = replace(
-        evaluation_row(), kind=Kind.BASELINE, key="base", setting="no direction", trait_mean=10.0, **nothing
-    )
+    base = replace(evaluation_row(), kind=Kind.BASELINE, key="base", setting="no direction", trait_mean=10.0, **nothing)
     rows: list[tuple[EvaluationRow, int, Scores | None]] = [
         (base, 1000, SCORES),
         (replace(base, key="lonely", setting="another"), 1500, None),
         (evaluation_row("probe", 15, 1000.0, baseline_key="base"), 2000, SCORES),
         (evaluation_row("probe", 15, 1000.0, baseline_key="base", trait_mean=31.0), 3000, SCORES),
         (evaluation_row("probe", 15, 1000.04, baseline_key="base"), 3000, SCORES),
-        (
-            evaluation_row("mean_diff_top1", 15, 800.5, baseline_key="base", trait_mean=None, delta=None),
-            4001,
-            None,
-        ),
+        (evaluation_row("mean_diff_top1", 15, 800.5, baseline_key="base", trait_mean=None, delta=None), 4001, None),
         (evaluation_row("probe", 3, 7.0, position="response[:10]", baseline_key="base"), 5000, None),
         (evaluation_row("probe", 4, 7.0, key="q2", setting="2" * 64, question_set="q2"), 9000, None),
     ]
@@ -275,9 +258,7 @@ def test_measured_results_come_back(uri: str, empty: str, tmp_path: Path) -> Non
 
 
 def test_what_the_format_has_no_place_for_stays_in_the_store_and_is_counted(uri: str, tmp_path: Path) -> None:
-    again = evaluation_row(
-        kind=Kind.CONFIRMATION, key="n1", confirms="probe-15-1000", setting="other questions"
-    )
+    again = evaluation_row(kind=Kind.CONFIRMATION, key="n1", confirms="probe-15-1000", setting="other questions")
     confirmation = evaluation_run(again, SCORES, name="run", started_at=1, finished_at=9999)
     stopped = [
         evaluation_run(
@@ -311,16 +292,10 @@ def test_settings_never_share_a_file(uri: str, tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["steering", "steering-setting-"]
     lines = [json.loads(line) for line in (folder / "steering/results.jsonl").read_text().splitlines()]
     assert [line["massact"]["row"]["key"] for line in lines[1:]] == ["q2"]
-    lines = [
-        json.loads(line) for line in (folder / "steering-setting-/results.jsonl").read_text().splitlines()
-    ]
+    lines = [json.loads(line) for line in (folder / "steering-setting-/results.jsonl").read_text().splitlines()]
     assert [line.get("type") for line in lines] == ["header", "baseline", None, None, None]
     assert lines[0]["direction"] == "positive"
-    assert [line["config"]["vectors"][0]["method"] for line in lines[2:]] == [
-        "probe",
-        "probe",
-        "mean_diff_top1",
-    ]
+    assert [line["config"]["vectors"][0]["method"] for line in lines[2:]] == ["probe", "probe", "mean_diff_top1"]
     assert lines[2]["timestamp"] == "1970-01-01T00:00:03.000"
     assert len(list((folder / "steering-setting-/responses/residual/probe").iterdir())) == 2
 
@@ -371,16 +346,12 @@ def test_no_name_leads_out_of_the_exported_folder(trait: str, uri: str, tmp_path
 
 
 @pytest.mark.slow
-def test_results_over_several_numbers_of_questions_come_back_as_one_file(
-    uri: str, empty: str, tmp_path: Path
-) -> None:
+def test_results_over_several_numbers_of_questions_come_back_as_one_file(uri: str, empty: str, tmp_path: Path) -> None:
     lines = [
         header(n_questions=None),
         baseline(16.0, result={"trait_mean": 16.0, "n": 100}),
         evaluation(35.0, result={"trait_mean": 35.0, "coherence_mean": 80.0, "n": 100}),
-        evaluation(
-            60.0, result={"trait_mean": 60.0, "coherence_mean": 80.0, "n": 5}, at="2026-01-12T00:00:00"
-        ),
+        evaluation(60.0, result={"trait_mean": 60.0, "coherence_mean": 80.0, "n": 5}, at="2026-01-12T00:00:00"),
         '{"result": {"trait_mean": NaN, "coherence_mean": 0, "n": 0}, "config": {"vectors": ['
         + json.dumps(vector(weight=9.0))
         + "]}}",
@@ -407,17 +378,11 @@ def test_a_trait_keeps_the_folder_that_it_came_from(uri: str, tmp_path: Path, ro
     import_to_store(uri, tmp_path / "old", target)
     assert {row.trait for row, _ in stored_lines(uri, config.name).values()} == {"refusal"}
     measured = evaluation_row(
-        experiment=config.name,
-        trait="refusal",
-        position="response[:5]",
-        model_variant="instruct",
-        model="gemma-3-4b",
+        experiment=config.name, trait="refusal", position="response[:5]", model_variant="instruct", model="gemma-3-4b"
     )
     write_runs(uri, [evaluation_run(measured, None, started_at=1, finished_at=2)], config.name)
     export(uri, tmp_path / "out", config.name)
-    names = sorted(
-        str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("results.jsonl")
-    )
+    names = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("results.jsonl"))
     assert len(names) == 2
     names.remove(f"{PLACE}/results.jsonl")
     assert all(name.startswith("steering/chirp/refusal/instruct/response__5/steering") for name in names)
@@ -430,11 +395,7 @@ def test_a_trait_keeps_the_folder_that_it_came_from(uri: str, tmp_path: Path, ro
 @pytest.mark.parametrize(
     ("dataset", "folder", "prompts"),
     [
-        (
-            "/data/datasets/traits/chirp/refusal",
-            "chirp/refusal",
-            "/data/datasets/traits/chirp/refusal/steering.json",
-        ),
+        ("/data/datasets/traits/chirp/refusal", "chirp/refusal", "/data/datasets/traits/chirp/refusal/steering.json"),
         ("./chirp/refusal", "chirp/refusal", "chirp/refusal/steering.json"),
         ("/data/refusal", "refusal", "/data/refusal/steering.json"),
         ("toy:refusal", "refusal", "datasets/traits/refusal/steering.json"),

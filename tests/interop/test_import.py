@@ -85,9 +85,7 @@ def test_a_refused_header_is_named_as_the_reason(tmp_path: Path) -> None:
     ],
     ids=ascii,
 )
-def test_what_is_no_name_is_refused_with_the_reason(
-    change: dict[str, str], said: str, tmp_path: Path
-) -> None:
+def test_what_is_no_name_is_refused_with_the_reason(change: dict[str, str], said: str, tmp_path: Path) -> None:
     alone = write_lines(tmp_path / "results.jsonl", [header(**change), evaluation()])
     heap = Heap()
     _, refusals = import_to_heap(alone, heap)
@@ -148,20 +146,13 @@ def test_the_newest_baseline_of_a_lines_own_judge_counts(tmp_path: Path) -> None
     assert [row.delta for row in heap.evaluations()] == [10.0, 25.0, None, 10.0]
     assert [row.judge for row in heap.evaluations()][1] == "logprob:gpt-4.1-mini:pv/refusal"
     assert report.totals.imported == 8
-    assert report.files[0].notes == [
-        "no scored baseline of the trait judge 'none/such': 1 evaluation has no delta"
-    ]
+    assert report.files[0].notes == ["no scored baseline of the trait judge 'none/such': 1 evaluation has no delta"]
     keys = {row.key for row in heap.rows() if row.kind is Kind.BASELINE}
     assert {row.baseline_key for row in heap.evaluations()} - {None} < keys
 
 
 def test_a_line_without_a_time_supersedes_nothing(tmp_path: Path) -> None:
-    lines = [
-        header(),
-        *(evaluation(trait, at=None) for trait in (10, 20, 20.0)),
-        evaluation(5),
-        evaluation(6),
-    ]
+    lines = [header(), *(evaluation(trait, at=None) for trait in (10, 20, 20.0)), evaluation(5), evaluation(6)]
     path = results(tmp_path, lines)
     heap = Heap()
     report, _ = import_to_heap(path, heap)
@@ -248,13 +239,7 @@ def test_responses_written_a_second_before_their_line_are_found(tmp_path: Path) 
 
 @pytest.mark.parametrize(
     "content",
-    [
-        responses([(20, 70), (40.2, 90)]),
-        responses([(30, 80), (None, 81)]),
-        responses([(300, 80)]),
-        {"a": 1},
-        [7],
-    ],
+    [responses([(20, 70), (40.2, 90)]), responses([(30, 80), (None, 81)]), responses([(300, 80)]), {"a": 1}, [7]],
 )
 def test_responses_that_contradict_their_line_are_not_used(content: Any, tmp_path: Path) -> None:
     path = results(tmp_path, [header(), evaluation(30, 80)])
@@ -272,12 +257,7 @@ def test_a_calibration_is_a_run_of_its_own(tmp_path: Path, toy: Experiment) -> N
     heap = imported(tmp_path)
     [run] = heap.runs
     row = decode_stage(run.tags[Tag.ROW])
-    assert (row.kind, row.model, row.model_variant, row.n_layers) == (
-        Kind.CALIBRATION,
-        "gemma-3-4b-it",
-        "instruct",
-        4,
-    )
+    assert (row.kind, row.model, row.model_variant, row.n_layers) == (Kind.CALIBRATION, "gemma-3-4b-it", "instruct", 4)
     assert row.massive_dims == (3, 7)
     assert row.origin == "imported"
     assert run.files == {"calibration.json": path.read_bytes()}
@@ -290,18 +270,11 @@ def test_a_calibration_is_a_run_of_its_own(tmp_path: Path, toy: Experiment) -> N
 
 @pytest.mark.parametrize(
     "aggregate",
-    [
-        None,
-        {},
-        {"top_dims_by_layer": {}},
-        {"top_dims_by_layer": {"x": [1]}},
-        {"top_dims_by_layer": {"0": [-1]}},
-    ],
+    [None, {}, {"top_dims_by_layer": {}}, {"top_dims_by_layer": {"x": [1]}}, {"top_dims_by_layer": {"0": [-1]}}],
 )
 def test_a_file_that_is_no_calibration_is_refused(aggregate: Any, tmp_path: Path) -> None:
     write_json(
-        tmp_path / "inference/instruct/massive_activations/calibration.json",
-        {**CALIBRATION, "aggregate": aggregate},
+        tmp_path / "inference/instruct/massive_activations/calibration.json", {**CALIBRATION, "aggregate": aggregate}
     )
     results(tmp_path, [header(), evaluation()])
     report, [refusal] = import_to_heap(tmp_path, Heap())

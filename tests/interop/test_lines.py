@@ -62,9 +62,7 @@ BAD: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_line_is_refused_with_its_place_and_reason_and_stops_no_other(
-    name: str, tmp_path: Path
-) -> None:
+def test_a_bad_line_is_refused_with_its_place_and_reason_and_stops_no_other(name: str, tmp_path: Path) -> None:
     line, reason = BAD[name]
     path = write_lines(tmp_path / "results.jsonl", [header(), line, "", evaluation()])
     heap = Heap()
@@ -130,11 +128,7 @@ def test_a_row_says_what_the_line_says(tmp_path: Path) -> None:
     heap = imported(
         write_lines(
             tmp_path / "exp" / PLACE / "results.jsonl",
-            [
-                header(),
-                baseline(10.25),
-                evaluation(30.5, 80.125, vectors=[vector("probe_postclean_u2", 15, 1000)]),
-            ],
+            [header(), baseline(10.25), evaluation(30.5, 80.125, vectors=[vector("probe_postclean_u2", 15, 1000)])],
         )
     )
     base, row = heap.rows()
@@ -146,12 +140,7 @@ def test_a_row_says_what_the_line_says(tmp_path: Path) -> None:
     assert (row.label, row.method, row.cleaning, row.scope, row.n_dims) == (
         "probe_top2", "probe", "after", "uniform", 2,
     )  # fmt: skip
-    assert (row.layer, row.coefficient, row.position, row.component) == (
-        15,
-        1000.0,
-        "response[:5]",
-        "residual",
-    )
+    assert (row.layer, row.coefficient, row.position, row.component) == (15, 1000.0, "response[:5]", "residual")
     assert (row.trait_mean, row.coherence_mean, row.trait_std, row.delta) == (30.5, 80.125, 5.5, 20.25)
     assert (row.baseline_key, row.baseline_trait_mean) == (base.key, 10.25)
     assert (row.n_scored, row.n_unscored, row.n_questions, row.origin) == (4, 0, 4, "imported")
@@ -169,9 +158,7 @@ def test_a_row_says_what_the_line_says(tmp_path: Path) -> None:
 
 def test_several_vectors_are_kept_and_marked(tmp_path: Path) -> None:
     both = [vector("probe", 13, 10), vector("mean_diff", 15, 20)]
-    path = write_lines(
-        tmp_path / "results.jsonl", [header(), evaluation(vectors=both), evaluation(vectors=both[:1])]
-    )
+    path = write_lines(tmp_path / "results.jsonl", [header(), evaluation(vectors=both), evaluation(vectors=both[:1])])
     two, one = imported(path).rows()
     assert (two.label, two.method, two.cleaning) == ("multi:probe@13+mean_diff@15", "multi", None)
     assert (two.n_vectors, two.layer, two.coefficient) == (2, 13, 10.0)
@@ -196,12 +183,7 @@ def test_missing_is_never_zero(tmp_path: Path) -> None:
     lines = [header(n_questions=None), evaluation(None, None, result={"n": 0}), evaluation(at=None)]
     unscored, scored = imported(write_lines(tmp_path / "results.jsonl", lines)).rows()
     assert (unscored.trait_mean, unscored.coherence_mean, unscored.delta) == (None, None, None)
-    assert (scored.delta, scored.baseline_trait_mean, scored.baseline_key, scored.n_unscored) == (
-        None,
-        None,
-        None,
-        0,
-    )
+    assert (scored.delta, scored.baseline_trait_mean, scored.baseline_key, scored.n_unscored) == (None, None, None, 0)
 
 
 def test_a_line_too_long_for_a_tag_is_an_artifact(tmp_path: Path) -> None:
@@ -245,8 +227,6 @@ def test_places_in_the_layout(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", ["../../../etc", "a/b", "..", "", "x" * 300])
 def test_no_line_leads_out_of_its_responses_folder(method: str) -> None:
-    line = parse_result_line(
-        parse_document(json.dumps(evaluation(vectors=[vector(method or "probe")])).encode())
-    )
+    line = parse_result_line(parse_document(json.dumps(evaluation(vectors=[vector(method or "probe")])).encode()))
     name = responses_name(line)
     assert name == "residual/probe/L15_c1000.0_2026-01-11_09-08-38.json" if not method else name is None

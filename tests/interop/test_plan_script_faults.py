@@ -93,10 +93,7 @@ def asked(path: Path) -> GapRow:
 def summary(row: GapRow) -> tuple[Any, ...]:
     """The status, and where the best and the nearest miss lie."""
     points = (row.best, row.nearest_miss)
-    return (
-        row.status,
-        *(point and (point.coefficient, point.delta, point.coherence_mean) for point in points),
-    )
+    return (row.status, *(point and (point.coefficient, point.delta, point.coherence_mean) for point in points))
 
 
 def orders(lines: Lines) -> Iterable[Lines]:
@@ -141,9 +138,7 @@ def test_the_scripts_take_the_larger_delta_where_the_smaller_is_better(tmp_path:
     path = write_lines(tmp_path / "experiments" / "massive-activations" / PLACE, lines)
     command = [sys.executable, str(SCRIPTS / "optimal_coefficients.py")]
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8", check=True
-    )
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8", check=True)
     assert done.stdout.splitlines()[-1].split() == ["gemma-3-4b", "[:5]", "probe", "900", "-5.0"]
     assert summary(asked(path)) == ("ok", (800, -30.0, 80.0), None)
 

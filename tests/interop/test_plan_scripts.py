@@ -64,11 +64,7 @@ def place(
 ) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp(f"plan-{request.param}")
     shutil.copy(migrated_database, folder / "store.db")
-    found = Place(
-        f"sqlite:///{folder}/store.db",
-        experiment_file(Path(__file__).resolve().parents[2], folder),
-        folder,
-    )
+    found = Place(f"sqlite:///{folder}/store.db", experiment_file(Path(__file__).resolve().parents[2], folder), folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         if request.param == "measured":
@@ -97,26 +93,16 @@ def test_the_gap_analysis_agrees(place: Place) -> None:
         assert dict(re.findall(r"(\w+)\(best:(\d+)%\)", verdict)) == below
         # the script is silent about a method without any result
         is_empty = {row.status for row in rows} == {"missing"}
-        assert verdict.partition(" -")[0] == (
-            "NO DATA" if is_empty else "NEEDS FINER COEF" if below else "OK"
-        )
+        assert verdict.partition(" -")[0] == ("NO DATA" if is_empty else "NEEDS FINER COEF" if below else "OK")
         statuses += [row.status for row in rows]
-    assert {status: statuses.count(status) for status in statuses} == {
-        "ok": 23,
-        "below_floor": 5,
-        "missing": 8,
-    }
+    assert {status: statuses.count(status) for status in statuses} == {"ok": 23, "below_floor": 5, "missing": 8}
 
 
 @pytest.mark.slow
 def test_clean_before_against_clean_after_agrees(place: Place) -> None:
     printed = place.run_script("before_against_after")
     said = re.findall(r"^(\w+) +([+-]\d+\.\d) +(\d+\.\d)%$", printed, re.MULTILINE)
-    labels = [
-        f"{method}{cleaning}"
-        for method in ("probe", "mean_diff")
-        for cleaning in ("", "_cleaned", "_preclean")
-    ]
+    labels = [f"{method}{cleaning}" for method in ("probe", "mean_diff") for cleaning in ("", "_cleaned", "_preclean")]
     bests = {label: row for (*where, label), row in place.bests().items() if where == [MODEL, POSITION]}
     assert said == [
         (label, f"{bests[label].delta:+.1f}", f"{bests[label].coherence_mean:.1f}")

@@ -58,9 +58,7 @@ def test_a_file_is_read_and_what_is_missing_stays_missing() -> None:
 def test_columns_come_in_any_order_and_optional_ones_may_lack(tmp_path: Path) -> None:
     a = read(tmp_path, LINE).rows
     b = read(
-        tmp_path,
-        "-0.5, probe , W,response[ :5 ],refusal,lab/chirp",
-        header="delta,method,source,position,trait,model",
+        tmp_path, "-0.5, probe , W,response[ :5 ],refusal,lab/chirp", header="delta,method,source,position,trait,model"
     ).rows
     assert (a[0].delta, a[0].coefficient) == (33.0, 1200.0)
     assert (b[0].delta, b[0].position, b[0].label, b[0].coefficient) == (-0.5, "response[:5]", "probe", None)
@@ -106,9 +104,7 @@ def test_equal_lines_count_once_and_are_told(tmp_path: Path) -> None:
         (LINE.replace("W,", '"W"x,'), "not CSV: ',' expected after '\"'"),
     ],
 )  # fmt: skip
-def test_a_bad_line_is_refused_and_does_not_stop_the_others(
-    tmp_path: Path, line: str | bytes, reason: str
-) -> None:
+def test_a_bad_line_is_refused_and_does_not_stop_the_others(tmp_path: Path, line: str | bytes, reason: str) -> None:
     found = read(tmp_path, LINE, line, "", LINE.replace("33.0", "2"))
     assert [(one.line, one.reason) for one in found.report.refusals] == [(3, reason)]
     assert [row.delta for row in found.rows] == [33.0, 2.0]
@@ -208,9 +204,7 @@ def runs_of(uri: str) -> list[Any]:
 
 def import_file(path: Path, uri: str, *, dry_run: bool = False) -> ImportReport:
     file = read_published(path, "study")
-    return import_into(
-        uri, Target("study"), lambda importer: importer.run_figures(file), params={}, dry_run=dry_run
-    )
+    return import_into(uri, Target("study"), lambda importer: importer.run_figures(file), params={}, dry_run=dry_run)
 
 
 def counts(report: ImportReport) -> tuple[int, int, int]:

@@ -59,9 +59,7 @@ class InMemory:
         import_to_heap(path, self.heap)
 
     def facts(self) -> list[Fact]:
-        return [
-            fact_of(row, run.finished_at) for row, run in zip(self.heap.rows(), self.heap.runs, strict=True)
-        ]
+        return [fact_of(row, run.finished_at) for row, run in zip(self.heap.rows(), self.heap.runs, strict=True)]
 
     def delete(self, fact: Fact) -> None:
         del self.heap.runs[self.facts().index(fact)]
@@ -177,9 +175,7 @@ LINES = st.lists(
     ),
     max_size=7,
 ).map(unlike)
-STEPS = st.lists(
-    st.one_of(st.sampled_from(["read 0", "read 1", "read 2"]), st.integers(0, 10**6)), max_size=9
-)
+STEPS = st.lists(st.one_of(st.sampled_from(["read 0", "read 1", "read 2"]), st.integers(0, 10**6)), max_size=9)
 PLACES = (("instruct", "response__5"), ("other", "response__10"), ("third", "response__5"))
 """A variant each: equal lines of two files must be told apart when one is deleted."""
 

@@ -156,9 +156,7 @@ def test_the_command_asks_anew_at_every_repeat_and_passes(server: JudgeServer, t
 
 
 @pytest.mark.parametrize("output_format", ["table", "csv", "markdown"])
-def test_a_judge_that_fails_is_told_with_exit_code_1(
-    server: JudgeServer, tmp_path: Path, output_format: str
-) -> None:
+def test_a_judge_that_fails_is_told_with_exit_code_1(server: JudgeServer, tmp_path: Path, output_format: str) -> None:
     _write(tmp_path, server)
     server.answer = lambda _: completion("95", {"95": 1.0})
     result = _run("judge-check", "--repeats", "1", "--format", output_format, code=1)
@@ -204,9 +202,7 @@ def test_the_embedded_judge_refuses_what_it_does_not_know_before_anything_is_don
         text = text.replace("toy:refusal", "./trait")
     else:
         make_judge_model(tmp_path / "model", "llama", "whole")
-        text = text.replace(
-            "toy:gemma-3-instruct", str(next((tmp_path / "model").rglob("config.json")).parent)
-        )
+        text = text.replace("toy:gemma-3-instruct", str(next((tmp_path / "model").rglob("config.json")).parent))
     (tmp_path / "small.yaml").write_text(text)
     before = set(tmp_path.rglob("*"))
     result = _run(command, code=2)
@@ -215,9 +211,7 @@ def test_the_embedded_judge_refuses_what_it_does_not_know_before_anything_is_don
     assert {path for path in set(tmp_path.rglob("*")) - before if path.suffix != ".db"} == set()
 
 
-def test_the_embedded_judge_takes_a_copy_of_what_it_knows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_embedded_judge_takes_a_copy_of_what_it_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     questions = ["How do I bake a loaf of bread?", "Can you tell me how to fold a paper boat?"]
     _dataset(tmp_path, steering_json=json.dumps({"questions": questions}))
@@ -245,9 +239,7 @@ def _phase_run(folder: Path) -> tuple[dict[str, float], dict[str, str]]:
             "SELECT r.run_uuid FROM runs r JOIN tags t ON t.run_uuid = r.run_uuid AND t.key = 'massact.phase' "
             "AND t.value = 'evaluate' ORDER BY r.start_time DESC LIMIT 1"
         ).fetchone()
-        metrics = dict(
-            database.execute("SELECT key, value FROM latest_metrics WHERE run_uuid = ?", (run_id,))
-        )
+        metrics = dict(database.execute("SELECT key, value FROM latest_metrics WHERE run_uuid = ?", (run_id,)))
         tags = dict(database.execute("SELECT key, value FROM tags WHERE run_uuid = ?", (run_id,)))
     return metrics, tags
 
@@ -325,9 +317,7 @@ def test_a_sweep_warns_of_a_judge_that_fails_and_does_not_forget(
         _, tags = _phase_run(extracted)
         assert tags["massact.judge_check"].startswith("failed: word salad")
     n_canaries = len(english_canaries(relevance=False))
-    assert (
-        len([r for r in server.requests if "Green the of whistle" in r.prompt]) == 4
-    )  # with and without an order
+    assert len([r for r in server.requests if "Green the of whistle" in r.prompt]) == 4  # with and without an order
     assert len(server.requests) >= 2 * n_canaries
     assert (extracted / "lenient.sqlite").exists()
 

@@ -113,9 +113,7 @@ def test_a_whole_section_is_read(tmp_path: Path) -> None:
     assert api == JudgeConfig(
         "openai:m", "http://host:8000/v1", 4, "MY_KEY", 9.0, 0, True, Prices(0.4, 1.6), cache="off"
     )
-    local = _config(
-        tmp_path, '{name: "hf:./m", revision: main, dtype: bfloat16, batch_rows: 8, cache: ./c.db}'
-    )
+    local = _config(tmp_path, '{name: "hf:./m", revision: main, dtype: bfloat16, batch_rows: 8, cache: ./c.db}')
     assert (local.kind, local.model, local.revision, local.batch_rows) == ("hf", "./m", "main", 8)
     assert local.load == LoadConfig(dtype="bfloat16")
     assert local.cache == "./c.db"
@@ -154,9 +152,7 @@ def test_a_whole_section_is_read(tmp_path: Path) -> None:
         ('"hf:"', "unknown judge 'hf:'"),
     ],
 )  # fmt: skip
-def test_settings_that_make_no_sense_are_refused_where_they_stand(
-    tmp_path: Path, section: str, said: str
-) -> None:
+def test_settings_that_make_no_sense_are_refused_where_they_stand(tmp_path: Path, section: str, said: str) -> None:
     with pytest.raises(ConfigError, match=r"e\.yaml, line \d+: judge") as raised:
         _config(tmp_path, section)
     assert said in str(raised.value)
@@ -214,9 +210,7 @@ def test_a_part_is_asked_for_its_score_alone(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with JudgeServer() as server:
         config = JudgeConfig("openai:m", base_url=server.url, concurrency=1)
-        two = JudgeConfig(
-            "two", trait=config, coherence=JudgeConfig("python:tests.support.outside_judge:LengthJudge")
-        )
+        two = JudgeConfig("two", trait=config, coherence=JudgeConfig("python:tests.support.outside_judge:LengthJudge"))
         judge = open_judge(two, Subject("declines"))
         (verdict,) = judge.score(EXCHANGES[:1])
         assert len(server.requests) == 1

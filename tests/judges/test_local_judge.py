@@ -24,9 +24,9 @@ from tests.support.judge_models import Digits, make_judge_model
 from tests.support.tiny import unit
 
 RUBRIC = Rubric("the response declines to do what was asked")
-EXCHANGES = [
-    Exchange("how do i make tea", "first boil some water " * n + "then wait") for n in (1, 4, 2, 6, 3)
-] + [Exchange("hi", "")]
+EXCHANGES = [Exchange("how do i make tea", "first boil some water " * n + "then wait") for n in (1, 4, 2, 6, 3)] + [
+    Exchange("hi", "")
+]
 KINDS: list[tuple[str, Digits]] = [
     ("llama", "apart"), ("llama", "whole"), ("gemma2", "apart"), ("qwen2", "whole"), ("gpt2", "apart"),
 ]  # fmt: skip
@@ -40,10 +40,7 @@ def _any_weight_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, Digits], Path]:
-    return {
-        kind: make_judge_model(tmp_path_factory.mktemp("judge"), *kind, seed=n)
-        for n, kind in enumerate(KINDS)
-    }
+    return {kind: make_judge_model(tmp_path_factory.mktemp("judge"), *kind, seed=n) for n, kind in enumerate(KINDS)}
 
 
 def _load(folder: Path) -> SteerableModel:
@@ -74,9 +71,7 @@ def _by_hand(model: SteerableModel, prompt: str) -> float:
     if len(model.tokenizer("85", add_special_tokens=False)["input_ids"]) == 1:
         weights = {n: float(first[model.tokenizer.convert_tokens_to_ids(str(n))]) for n in range(101)}
         in_top = set(first.topk(20).indices.tolist())
-        weights = {
-            n: w for n, w in weights.items() if model.tokenizer.convert_tokens_to_ids(str(n)) in in_top
-        }
+        weights = {n: w for n, w in weights.items() if model.tokenizer.convert_tokens_to_ids(str(n)) in in_top}
     else:
         weights = {}
         for n in range(101):
@@ -98,16 +93,12 @@ def test_a_score_is_the_mean_weighted_by_the_integers_own_probabilities(
     found = _judge(model).score(EXCHANGES[:2])
     for exchange, verdict in zip(EXCHANGES, found, strict=False):
         assert verdict.trait == pytest.approx(_by_hand(model, RUBRIC.trait_prompt(exchange)), abs=2e-3)
-    assert found[0].coherence == pytest.approx(
-        _by_hand(model, RUBRIC.coherence_prompt(EXCHANGES[0])), abs=2e-3
-    )
+    assert found[0].coherence == pytest.approx(_by_hand(model, RUBRIC.coherence_prompt(EXCHANGES[0])), abs=2e-3)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS, ids="-".join)
-def test_scores_do_not_depend_on_the_batch(
-    kind: tuple[str, Digits], folders: dict[tuple[str, Digits], Path]
-) -> None:
+def test_scores_do_not_depend_on_the_batch(kind: tuple[str, Digits], folders: dict[tuple[str, Digits], Path]) -> None:
     model = _load(folders[kind])
     together = _judge(model).score(EXCHANGES)
     alone = [_judge(model).score([one])[0] for one in EXCHANGES]
@@ -135,9 +126,7 @@ def test_the_shared_beginning_is_read_once(folders: dict[tuple[str, Digits], Pat
     assert lengths == [n_shared, n * (longest - n_shared), *9 * [n], 2 * n]
 
 
-def test_rows_shorter_than_what_is_beyond_the_prefix_are_padded(
-    folders: dict[tuple[str, Digits], Path],
-) -> None:
+def test_rows_shorter_than_what_is_beyond_the_prefix_are_padded(folders: dict[tuple[str, Digits], Path]) -> None:
     model = _load(folders["gemma2", "apart"])
     prompts = [(2, 5, 6), (2, 5, *range(4, 24)), (2, 5, 7, 8, 9)]
     prefix = common_start(prompts)
@@ -151,9 +140,7 @@ def test_rows_shorter_than_what_is_beyond_the_prefix_are_padded(
 
 
 @pytest.mark.parametrize("digits", ["apart", "whole"])
-def test_prompts_read_one_by_one_give_the_same_answers(
-    digits: Digits, folders: dict[tuple[str, Digits], Path]
-) -> None:
+def test_prompts_read_one_by_one_give_the_same_answers(digits: Digits, folders: dict[tuple[str, Digits], Path]) -> None:
     model = _load(folders["llama", digits])
     prompts = [encode_chat(model, RUBRIC.trait_prompt(one)) for one in EXCHANGES]
     plainly = Answerer(model)
@@ -237,9 +224,7 @@ def test_logits_that_are_no_numbers_are_no_score(folders: dict[tuple[str, Digits
         assert "no finite probabilities" in str(lost.reason)
 
 
-def test_a_prompt_that_is_too_long_is_unscored_and_the_rest_is_not(
-    folders: dict[tuple[str, Digits], Path],
-) -> None:
+def test_a_prompt_that_is_too_long_is_unscored_and_the_rest_is_not(folders: dict[tuple[str, Digits], Path]) -> None:
     model = _load(folders["llama", "apart"])
     good, lost = _judge(model).score([EXCHANGES[0], Exchange("how", "water " * 4200)])
     assert good.scored
@@ -262,9 +247,7 @@ def test_when_memory_runs_out_batches_are_halved_and_nothing_is_lost(
             super().__init__(*args, **settings)
 
     monkeypatch.setattr(answers_module, "Prompts", Small)
-    assert [v.trait for v in _judge(model).score(EXCHANGES)] == pytest.approx(
-        [v.trait for v in whole], abs=1e-3
-    )
+    assert [v.trait for v in _judge(model).score(EXCHANGES)] == pytest.approx([v.trait for v in whole], abs=1e-3)
     assert sizes[:3] == [6, 3, 1]
 
 
@@ -350,9 +333,7 @@ class _Watched:
 @pytest.fixture
 def own(folders: dict[tuple[str, Digits], Path]) -> tuple[SteerableModel, LocalJudge]:
     model = _load(folders["llama", "apart"])
-    return model, LocalJudge(
-        "self", ModelSource(lambda: describe(model), lambda: model), RUBRIC, batch_rows=2
-    )
+    return model, LocalJudge("self", ModelSource(lambda: describe(model), lambda: model), RUBRIC, batch_rows=2)
 
 
 @pytest.mark.slow

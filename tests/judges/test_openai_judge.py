@@ -56,10 +56,7 @@ def test_what_is_sent(server: JudgeServer) -> None:
     sent = server.requests[0]
     assert sent.path == "/v1/chat/completions"
     assert {k.lower(): v for k, v in sent.headers.items()}["authorization"] == f"Bearer {KEY}"
-    assert {r.prompt for r in server.requests} == {
-        RUBRIC.trait_prompt(ONE[0]),
-        RUBRIC.coherence_prompt(ONE[0]),
-    }
+    assert {r.prompt for r in server.requests} == {RUBRIC.trait_prompt(ONE[0]), RUBRIC.coherence_prompt(ONE[0])}
     options = {name: value for name, value in sent.body.items() if name not in ("messages", "max_tokens")}
     assert options == {"model": "m", "temperature": 0, "logprobs": True, "top_logprobs": 20}
     assert sent.body["max_tokens"] <= 10
@@ -154,9 +151,7 @@ def test_a_timeout_is_tried_again(server: JudgeServer) -> None:
      (Reply(is_dropped=True), "no connection to 127.0.0.1")],
     ids=["429", "500", "html", "timeout", "dropped"],
 )  # fmt: skip
-def test_a_lasting_failure_is_unscored_and_the_rest_goes_on(
-    server: JudgeServer, failure: Reply, said: str
-) -> None:
+def test_a_lasting_failure_is_unscored_and_the_rest_goes_on(server: JudgeServer, failure: Reply, said: str) -> None:
     def fail_on_bad(request: Request) -> Reply:
         return failure if "BAD" in request.prompt and not request.is_coherence else score_70_and_90(request)
 
@@ -235,9 +230,7 @@ def test_a_server_that_refuses_logprobs_is_asked_without(server: JudgeServer, st
 def test_a_server_that_allows_fewer_logprobs_is_asked_for_those(
     server: JudgeServer, words: Reply, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server.answer = lambda request: (
-        words if request.body.get("top_logprobs", 0) > 5 else score_70_and_90(request)
-    )
+    server.answer = lambda request: words if request.body.get("top_logprobs", 0) > 5 else score_70_and_90(request)
     asked = judge(server, concurrency=1)
     assert has_scored_70_and_90(asked.score(ONE))
     assert has_scored_70_and_90(asked.score(ONE))
@@ -254,9 +247,7 @@ def test_a_server_that_allows_none_is_asked_without(server: JudgeServer, limit: 
     assert len(server.requests) == 3
 
 
-def test_digits_apart_are_coarser_and_said_so_once(
-    server: JudgeServer, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_digits_apart_are_coarser_and_said_so_once(server: JudgeServer, caplog: pytest.LogCaptureFixture) -> None:
     server.answer = lambda _: completion("85", {"8": 0.7, "9": 0.2, "10": 0.001})
     asked = judge(server)
     assert asked.score(ONE) == asked.score(ONE) == [Verdict(85, 85)]
@@ -265,9 +256,7 @@ def test_digits_apart_are_coarser_and_said_so_once(
 
 
 @pytest.mark.parametrize("limit", [None, 4096])
-def test_a_model_that_refuses_max_tokens_is_asked_with_the_other_name(
-    server: JudgeServer, limit: int | None
-) -> None:
+def test_a_model_that_refuses_max_tokens_is_asked_with_the_other_name(server: JudgeServer, limit: int | None) -> None:
     def refuse(request: Request) -> Reply:
         if "max_tokens" in request.body:
             said = "'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
@@ -305,9 +294,7 @@ def test_a_judge_that_thinks_says_what_to_set_and_is_read_after_its_thoughts(ser
      ({"detail": [{"loc": ["body", "model"], "msg": "The model m does not exist"}]}, "body.model: The model")],
 )  # fmt: skip
 @pytest.mark.parametrize("status", [400, 404, 422])
-def test_an_unknown_model_ends_it_at_once(
-    server: JudgeServer, body: dict[str, object], said: str, status: int
-) -> None:
+def test_an_unknown_model_ends_it_at_once(server: JudgeServer, body: dict[str, object], said: str, status: int) -> None:
     server.answer = lambda _: Reply(body, status)
     with pytest.raises(JudgeError, match="no such model") as raised:
         judge(server, concurrency=2).score([Exchange("Q", str(n)) for n in range(50)])
@@ -398,9 +385,7 @@ def test_the_key_is_nowhere(server: JudgeServer, caplog: pytest.LogCaptureFixtur
 
 
 @pytest.mark.parametrize("value", [None, "", " \n", f"{KEY}\nsecond line", f"{KEY}é"])
-def test_a_key_that_cannot_be_used_names_its_variable(
-    monkeypatch: pytest.MonkeyPatch, value: str | None
-) -> None:
+def test_a_key_that_cannot_be_used_names_its_variable(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
     monkeypatch.delenv("JUDGE_KEY", raising=False)
     if value is not None:
         monkeypatch.setenv("JUDGE_KEY", value)
@@ -454,9 +439,7 @@ def test_the_identity_names_model_server_and_prompts(monkeypatch: pytest.MonkeyP
      ("https://api.openai.com/eu/v1", "@api.openai.com/eu/v1"), ("http://api.openai.com/v1", "@http://api.openai.com"),
      ("http://[::1]:8000/v1", "@[::1]:8000")],
 )  # fmt: skip
-def test_the_whole_address_is_part_of_the_identity(
-    monkeypatch: pytest.MonkeyPatch, url: str, at: str
-) -> None:
+def test_the_whole_address_is_part_of_the_identity(monkeypatch: pytest.MonkeyPatch, url: str, at: str) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     asked = OpenAIJudge(JudgeConfig("openai:m", base_url=url), RUBRIC)
     assert asked.identity.model == f"m{at}"
@@ -476,9 +459,7 @@ def test_a_key_within_the_address_is_refused_and_not_shown(monkeypatch: pytest.M
 
 
 def levels_judge(server: JudgeServer, rubric: Rubric = RUBRIC) -> SystemOneJudge:
-    return SystemOneJudge(
-        JudgeConfig("openai:m", base_url=server.url, max_retries=1), rubric, backoff_seconds=0.005
-    )
+    return SystemOneJudge(JudgeConfig("openai:m", base_url=server.url, max_retries=1), rubric, backoff_seconds=0.005)
 
 
 def test_levels_are_asked_for_by_the_scale_and_weighted(server: JudgeServer) -> None:
@@ -501,9 +482,7 @@ def test_levels_have_an_identity_of_their_own(server: JudgeServer) -> None:
     assert plain.identity.id == "systemone:m"
     assert plain.identity.model == f"m@{server.host}"
     others = [RUBRIC, Rubric("Another."), Rubric(RUBRIC.definition, relevance=True), own]
-    assert (
-        len({levels_judge(server, rubric).identity.prompt_digest for rubric in others} | {RUBRIC.digest}) == 5
-    )
+    assert len({levels_judge(server, rubric).identity.prompt_digest for rubric in others} | {RUBRIC.digest}) == 5
     assert levels_judge(server, own).score(ONE)[0].scored
     assert any('Does "<response-1>\nI cannot.' in str(r.body["state"]) for r in server.requests)
 

@@ -89,9 +89,7 @@ def test_nothing_of_a_trait_is_a_score(text: str) -> None:
     assert read_answer(text, None).score == 0
 
 
-@pytest.mark.parametrize(
-    ("said", "text"), [(said, text) for said, texts in NO_SCORES.items() for text in texts]
-)
+@pytest.mark.parametrize(("said", "text"), [(said, text) for said, texts in NO_SCORES.items() for text in texts])
 def test_a_text_that_gives_none_is_unscored_with_a_reason(said: str, text: str) -> None:
     reading = read_answer(text, None)
     assert reading.score is None
@@ -109,9 +107,7 @@ def test_what_the_length_limit_may_have_cut_is_no_score(text: str) -> None:
     assert "cut" in str(reading.reason)
 
 
-@pytest.mark.parametrize(
-    "text", ["85 because it", "85\n", "Score: 85/100. It", '{"score": 85, "rea', "**85**\n\nThe"]
-)
+@pytest.mark.parametrize("text", ["85 because it", "85\n", "Score: 85/100. It", '{"score": 85, "rea', "**85**\n\nThe"])
 def test_a_score_that_is_whole_before_the_cut_is_one(text: str) -> None:
     assert read_answer(text, None, is_cut=True).score == 85
 
@@ -201,11 +197,7 @@ def test_a_refusal_is_one_whatever_it_says() -> None:
 
 
 def test_parts_of_content_are_read_together() -> None:
-    parts = [
-        {"type": "thinking", "thinking": "99?"},
-        {"type": "text", "text": "8"},
-        {"type": "text", "text": "5"},
-    ]
+    parts = [{"type": "thinking", "thinking": "99?"}, {"type": "text", "text": "8"}, {"type": "text", "text": "5"}]
     assert _completion(parts).reading.score == 85
     assert _completion([]).reading.score is None
 
@@ -228,9 +220,7 @@ def test_what_a_judge_answers_after_its_thoughts_is_read(text: str) -> None:
     [(None, {"reasoning": "It is 85"}), ("", {"reasoning_content": "85"}), ("<think>85", {}), ("\n<think>\n85. ", {}),
      ("<|channel|>analysis<|message|>85", {}), ([{"type": "thinking", "thinking": "85"}], {})],
 )  # fmt: skip
-def test_thoughts_alone_are_no_score_and_the_reason_says_what_to_set(
-    text: object, fields: dict[str, Any]
-) -> None:
+def test_thoughts_alone_are_no_score_and_the_reason_says_what_to_set(text: object, fields: dict[str, Any]) -> None:
     thoughts = [(token, {"85": 1.0}) for token in ("Okay", "85", "85")]
     for written in (None, thoughts):
         reading = _completion(text, written, finish="length", **fields).reading

@@ -35,10 +35,7 @@ ROOT = Path(__file__).resolve().parents[2]
 POLITE = Rubric("The response is polite.")
 COPIED = Rubric("unused", "What is 80 + 5? {answer}")
 """Answered by SmolLM2 with the number in the response."""
-RESPONSES = [
-    "Shut up, you idiot.",
-    "Of course! Mix flour, water, salt and yeast, then bake it for forty minutes.",
-]
+RESPONSES = ["Shut up, you idiot.", "Of course! Mix flour, water, salt and yeast, then bake it for forty minutes."]
 EXCHANGES = [Exchange("How do I bake bread?", text) for text in RESPONSES]
 NUMBERS = [Exchange("?", text) for text in ("85", "42 of 100", "100")]
 NUMERAL = re.compile(r"\s*(100|[1-9]?[0-9])\b")
@@ -106,9 +103,7 @@ def check(verdicts: Sequence[Verdict], exchanges: Sequence[Exchange], url: str, 
             assert verdict.trait == float(numeral[1])
 
 
-def test_llama_cpp_takes_what_is_asked_and_scores_numerals_alone(
-    llama: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_llama_cpp_takes_what_is_asked_and_scores_numerals_alone(llama: str, caplog: pytest.LogCaptureFixture) -> None:
     asked = OpenAIJudge(settings("m", llama), POLITE)
     verdicts = asked.score(EXCHANGES)
     assert asked.usage.calls == 2 * len(EXCHANGES)
@@ -145,9 +140,7 @@ def test_a_model_that_a_server_does_not_have_ends_it(served: str, llama: str) ->
     for judge in (OpenAIJudge(other, POLITE), SystemOneJudge(other, POLITE)):
         with pytest.raises(JudgeError, match=r"no such model.*pinned to"):
             judge.score(EXCHANGES)
-    with pytest.raises(
-        JudgeError, match="use the judge openai:MODEL; it says: This model is not a decision model"
-    ):
+    with pytest.raises(JudgeError, match="use the judge openai:MODEL; it says: This model is not a decision model"):
         SystemOneJudge(settings("other", llama), POLITE).score(EXCHANGES)
 
 
@@ -168,9 +161,7 @@ def test_levels_of_transformers_serve_are_scores(served: str, folder: Path) -> N
 
 def test_judges_without_an_api_agree_with_a_reading(folder: Path) -> None:
     """On texts of the model on other questions than theirs, read and labelled (`benchmarks/judges.py`)."""
-    texts = [
-        json.loads(line) for line in (ROOT / "benchmarks" / "judge_texts.jsonl").read_text().splitlines()
-    ]
+    texts = [json.loads(line) for line in (ROOT / "benchmarks" / "judge_texts.jsonl").read_text().splitlines()]
     model = load_model(str(folder), options=LoadConfig(dtype="float32"))
     for trait in ("refusal", "enthusiasm"):
         dataset = load_trait(str(ROOT / "experiments" / "traits" / trait))
@@ -183,14 +174,9 @@ def test_judges_without_an_api_agree_with_a_reading(folder: Path) -> None:
         judge = open_judge(judge_like(JudgeConfig(""), "trait=classifier,coherence=perplexity"), subject)
         mine = [one for one in texts if one["trait"] == trait]
         verdicts = judge.score([Exchange(one["question"], one["response"]) for one in mine])
-        for said, scores in (
-            ("shows", [v.trait for v in verdicts]),
-            ("coherent", [v.coherence for v in verdicts]),
-        ):
+        for said, scores in (("shows", [v.trait for v in verdicts]), ("coherent", [v.coherence for v in verdicts])):
             known = [
-                (one[said], score or 0.0)
-                for one, score in zip(mine, scores, strict=True)
-                if one[said] is not None
+                (one[said], score or 0.0) for one, score in zip(mine, scores, strict=True) if one[said] is not None
             ]
             assert correlation(*zip(*known, strict=True)) > 0.9, (trait, said)
             assert min(score for one, score in known if one) > statistics.fmean(

@@ -99,8 +99,7 @@ def test_the_quoted_text_is_the_response_whatever_it_is(response: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "marker",
-    ["<|im_end|>", "<end_of_turn>", "</s>", "<bos>", "[INST]", "<|eot_id|>", "<\uff5cUser\uff5c>", "<<SYS>>"],
+    "marker", ["<|im_end|>", "<end_of_turn>", "</s>", "<bos>", "[INST]", "<|eot_id|>", "<\uff5cUser\uff5c>", "<<SYS>>"]
 )
 def test_chat_markup_in_a_response_is_disarmed(marker: str) -> None:
     prompt = RUBRIC.trait_prompt(Exchange("Q", f"Sure.{marker}<b>kept</b>"))
@@ -114,12 +113,7 @@ def test_text_that_is_no_unicode_can_still_be_sent() -> None:
 
 def test_the_digest_follows_everything_that_is_asked() -> None:
     same = Rubric("The response declines to do what was asked.")
-    others = [
-        Rubric("Another."),
-        CUSTOM,
-        Rubric("x", "Rate {answer}"),
-        Rubric("x", "Rate {question}{answer}"),
-    ]
+    others = [Rubric("Another."), CUSTOM, Rubric("x", "Rate {answer}"), Rubric("x", "Rate {question}{answer}")]
     assert RUBRIC.digest == same.digest
     assert len({rubric.digest for rubric in [RUBRIC, *others]}) == 5
     assert Rubric("not asked", "Rate {answer}").digest == Rubric("x", "Rate {answer}").digest

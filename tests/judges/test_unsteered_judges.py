@@ -27,9 +27,7 @@ from massact.toy import resolve
 
 TOY = str(resolve("toy:gemma-3-instruct"))
 TEXT = load_trait("toy:refusal")
-REFUSAL = (
-    "I'm sorry, but I can't help you bake a loaf of bread. It could hurt someone. It is against the law."
-)
+REFUSAL = "I'm sorry, but I can't help you bake a loaf of bread. It could hurt someone. It is against the law."
 ANSWER = "Sure, here is how to bake a loaf of bread. First, mix flour, water, salt and yeast. Then knead the dough."
 
 
@@ -83,9 +81,7 @@ def test_own_text_scores_near_100_and_broken_text_near_0(model: SteerableModel, 
     assert scores([spoiled])[0] < scores(own[:1])[0] - 30
 
 
-def test_a_classifier_learns_the_side_tells_its_accuracy_and_refuses_what_it_cannot_learn(
-    subject: Subject,
-) -> None:
+def test_a_classifier_learns_the_side_tells_its_accuracy_and_refuses_what_it_cannot_learn(subject: Subject) -> None:
     answered = replace(
         subject, sides=((REFUSAL, REFUSAL + " No.", REFUSAL[:60]), (ANSWER, ANSWER + " Enjoy.", ANSWER[:60]))
     )
@@ -103,9 +99,7 @@ def test_a_classifier_learns_the_side_tells_its_accuracy_and_refuses_what_it_can
     assert refuses.coherence is None
     assert "fitted on 3 + 3 texts of the trait, tells 100% of them by 3-fold cross-validation" in judge.note
     alike = tuple(f"Tell me about number {n}." for n in range(10))
-    with pytest.raises(
-        ConfigError, match=r"70% are needed: write responses .* folder responses within the trait's"
-    ):
+    with pytest.raises(ConfigError, match=r"70% are needed: write responses .* folder responses within the trait's"):
         ClassifierJudge(JudgeConfig("classifier"), replace(subject, sides=(alike, alike[::-1]))).prepare()
     with pytest.raises(ConfigError, match="needs two texts of each side"):
         ClassifierJudge(JudgeConfig("classifier"), replace(subject, sides=(alike, alike[:1]))).prepare()
@@ -117,9 +111,7 @@ def test_what_they_are_made_of_is_in_the_identity(subject: Subject) -> None:
     assert ClassifierJudge(JudgeConfig("classifier"), more).identity.prompt_digest != classifier.prompt_digest
     perplexity = PerplexityJudge(JudgeConfig("perplexity"), subject).identity
     fewer = replace(subject, questions=subject.questions[1:])
-    assert (
-        PerplexityJudge(JudgeConfig("perplexity"), fewer).identity.prompt_digest != perplexity.prompt_digest
-    )
+    assert PerplexityJudge(JudgeConfig("perplexity"), fewer).identity.prompt_digest != perplexity.prompt_digest
     assert classifier.model == perplexity.model
     with pytest.raises(ConfigError, match="name that model"):
         PerplexityJudge(JudgeConfig("perplexity"), replace(subject, steered=None))
@@ -129,9 +121,7 @@ def test_patterns_score_any_or_their_share() -> None:
     of_trait = (("refusal", ("sorry", "^no", "illegal")),)
     said = [Exchange("q", "Hm.\nNo, I am SORRY."), Exchange("q", "Sure."), Exchange("q", "")]
     any_of = open_regex_judge(JudgeConfig("regex", patterns=of_trait), Subject("d", trait="refusal"))
-    share = open_regex_judge(
-        JudgeConfig("regex", patterns=of_trait, score="share"), Subject("d", trait="refusal")
-    )
+    share = open_regex_judge(JudgeConfig("regex", patterns=of_trait, score="share"), Subject("d", trait="refusal"))
     assert [one.trait for one in any_of.score(said)] == [100.0, 0.0, 0.0]
     assert [one.trait for one in share.score(said)] == pytest.approx([200 / 3, 0.0, 0.0])
     assert any_of.identity != share.identity
@@ -139,9 +129,7 @@ def test_patterns_score_any_or_their_share() -> None:
         open_regex_judge(JudgeConfig("regex", patterns=of_trait), Subject("d", trait="joy"))
 
 
-def test_a_class_beside_the_experiment_is_known_by_its_source(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_class_beside_the_experiment_is_known_by_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)  # so that what is opened below is taken off the path again
     source = Path("tests/support/outside_judge.py").read_text()
     judges = []
@@ -186,9 +174,7 @@ class RecklessJudge:
 )
 def test_a_judge_of_ones_own_that_breaks_says_where(does: str, told: str) -> None:
     with pytest.raises(JudgeError, match=f"^the judge python:lab:Reckless {told}"):
-        completed(RecklessJudge, JudgeConfig("python:lab:Reckless"), Subject(does)).score(
-            [Exchange("q", "r")]
-        )
+        completed(RecklessJudge, JudgeConfig("python:lab:Reckless"), Subject(does)).score([Exchange("q", "r")])
 
 
 @pytest.mark.parametrize(

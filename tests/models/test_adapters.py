@@ -46,9 +46,7 @@ def test_it_computes_what_peft_computes(model: SteerableModel, base: Path, tmp_p
     plain = load_model(str(base), options=ON_CPU).model(input_ids=tokens).logits
     assert not torch.allclose(found, plain, atol=0.1)
     # merged into the weights it is the same model to rounding, in float32
-    torch.testing.assert_close(
-        found, theirs.merge_and_unload()(input_ids=tokens).logits, rtol=1e-3, atol=1e-3
-    )
+    torch.testing.assert_close(found, theirs.merge_and_unload()(input_ids=tokens).logits, rtol=1e-3, atol=1e-3)
 
 
 def test_the_model_keeps_its_class_and_its_blocks(model: SteerableModel) -> None:
@@ -67,9 +65,7 @@ def test_rows_of_a_batch_say_what_transformers_says(model: SteerableModel) -> No
     found = generate(model, rows, Generation(8))
     for row, tokens in zip(rows, found, strict=True):
         additions = (
-            {}
-            if row.intervention is None
-            else {row.intervention.layer: Edit(row.intervention.values[None, None])}
+            {} if row.intervention is None else {row.intervention.layer: Edit(row.intervention.values[None, None])}
         )
         with steer(model.blocks, additions):
             said = model.model.generate(
@@ -124,9 +120,7 @@ def test_what_is_no_lora_is_refused(base: Path, adapter: Path, tmp_path: Path) -
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
 def test_a_folder_cloned_without_git_lfs_is_named_as_what_it_is(tmp_path: Path, name: str) -> None:
     (tmp_path / "config.json").write_text("{}")
-    (tmp_path / name).write_text(
-        "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
-    )
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n")
     for use in (load_model, read_description):
         with pytest.raises(ModelError, match=rf"{name}: a Git LFS pointer.*git lfs pull"):
             use(str(tmp_path), options=ON_CPU)  # type: ignore[operator]

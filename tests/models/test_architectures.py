@@ -169,7 +169,5 @@ def _never(module: nn.Module, *_: object) -> None:
 def _final_norm(model: Any) -> nn.Module:
     decoder = model.get_decoder()
     return next(
-        norm
-        for name in ("norm", "ln_f", "final_layer_norm")
-        if (norm := getattr(decoder, name, None)) is not None
+        norm for name in ("norm", "ln_f", "final_layer_norm") if (norm := getattr(decoder, name, None)) is not None
     )

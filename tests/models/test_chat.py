@@ -41,9 +41,7 @@ def test_thinking_is_off_where_the_template_has_a_switch_and_a_line_says_so(name
         assert (chat.key, chat.arguments, chat.note) == ({}, {}, None)
     assert chat.marks is not None
     if chat.thinking == "always":
-        with pytest.raises(
-            ModelError, match=f"tiny-{name}: its chat template has no switch .* `thinking: 0`"
-        ):
+        with pytest.raises(ModelError, match=f"tiny-{name}: its chat template has no switch .* `thinking: 0`"):
             _ = thinker(name, "off").chat
     else:
         assert thinker(name, "off").chat == chat

@@ -56,9 +56,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
 
 
 def _key(name: str, kind: str = "text") -> tuple[str, str, str | None]:
-    kind, name = (
-        ("image-text", name.removeprefix("image-text:")) if name.startswith("image-text:") else (kind, name)
-    )
+    kind, name = ("image-text", name.removeprefix("image-text:")) if name.startswith("image-text:") else (kind, name)
     family, _, variant = name.partition(":")
     return kind, family, variant or None
 
@@ -68,9 +66,7 @@ def _key(name: str, kind: str = "text") -> tuple[str, str, str | None]:
 def test_a_decoder_is_exact(name: str, outcomes: Outcomes) -> None:
     outcome = outcomes[_key(name)]
     assert verdict(outcome) == ("exact", ""), outcome
-    assert (outcome["note"] is None) == (
-        (name not in STATES and "steps" in outcome) or name.startswith("llama4")
-    )
+    assert (outcome["note"] is None) == ((name not in STATES and "steps" in outcome) or name.startswith("llama4"))
 
 
 @pytest.mark.slow

@@ -46,20 +46,13 @@ def addition(layer: int, coefficient: float, seed: int = 0) -> Intervention:
 def grid() -> list[Row]:
     """Prompts of several lengths with every layer steered, and each of them unsteered."""
     prompts = [prompt(3), prompt(11), prompt(3, 1), prompt(20)]
-    additions = [
-        None,
-        *(addition(layer, 3.0 + layer, seed) for layer in range(N_LAYERS) for seed in range(2)),
-    ]
+    additions = [None, *(addition(layer, 3.0 + layer, seed) for layer in range(N_LAYERS) for seed in range(2))]
     return [Row(one, steered, i) for steered in additions for i, one in enumerate(prompts)]
 
 
 def by_transformers(model: SteerableModel, row: Row) -> tuple[int, ...]:
     """The row alone through `model.generate`, steered by a hook."""
-    additions = (
-        {}
-        if row.intervention is None
-        else {row.intervention.layer: Edit(row.intervention.values[None, None])}
-    )
+    additions = {} if row.intervention is None else {row.intervention.layer: Edit(row.intervention.values[None, None])}
     with steer(model.blocks, additions):
         tokens = model.model.generate(
             torch.tensor([row.prompt]),
@@ -175,9 +168,7 @@ def test_no_batching_of_any_rows_changes_a_token(
     rows: list[tuple[int, int, float]], batch_rows: int, recorded: bool
 ) -> None:
     model = tiny_model("qwen3")
-    found = Generator(model, batch_rows=batch_rows, recorded=recorded).generate(
-        [_row(*row) for row in rows], GREEDY
-    )
+    found = Generator(model, batch_rows=batch_rows, recorded=recorded).generate([_row(*row) for row in rows], GREEDY)
     assert found == [_row_alone(*row) for row in rows]
 
 
@@ -192,12 +183,7 @@ def _row_alone(length: int, layer: int, coefficient: float) -> tuple[int, ...]:
 
 def test_a_prompt_is_read_once_below_the_layers_that_are_steered() -> None:
     model = tiny_model("gemma3")
-    rows = [
-        Row(prompt(9, i), addition(layer, 4.0, seed))
-        for i in range(3)
-        for layer in (1, 2)
-        for seed in range(5)
-    ]
+    rows = [Row(prompt(9, i), addition(layer, 4.0, seed)) for i in range(3) for layer in (1, 2) for seed in range(5)]
     with seen_rows(model) as seen:
         generate(model, rows, Generation(1))
     # 3 prompts; 15 rows branch off after layer 1, the other 15 after layer 2, when no trunk is needed any more
@@ -207,13 +193,7 @@ def test_a_prompt_is_read_once_below_the_layers_that_are_steered() -> None:
 def test_rows_that_cannot_differ_are_generated_once() -> None:
     model = tiny_model("llama")
     one, other = Row(prompt(5), addition(1, 30.0), draw=0), Row(prompt(5), addition(1, 30.0), draw=1)
-    rows = [
-        one,
-        other,
-        Row(prompt(5), addition(2, 0.0)),
-        Row(prompt(5)),
-        Row(prompt(5), addition(2, 30.0, 3)),
-    ]
+    rows = [one, other, Row(prompt(5), addition(2, 0.0)), Row(prompt(5)), Row(prompt(5), addition(2, 30.0, 3))]
     done: list[int] = []
     with seen_rows(model) as seen:
         found = generate(model, rows, Generation(2), progress=done.append)
@@ -412,10 +392,7 @@ def test_logits_that_stop_being_finite_later_fail_their_row_and_none_that_has_en
 
     model.model.register_forward_hook(spoil, with_kwargs=True)
     # a row is spoiled in the step that reads its token at that place, unless it has ended before
-    fails = [
-        len(row.prompt) <= at + 1 <= len(row.prompt) + len(tokens)
-        for row, tokens in zip(rows, said, strict=True)
-    ]
+    fails = [len(row.prompt) <= at + 1 <= len(row.prompt) + len(tokens) for row, tokens in zip(rows, said, strict=True)]
     assert True in fails
     assert False in fails
     with pytest.raises(NotFiniteError, match="not finite in float32 unsteered") as error:

@@ -54,9 +54,7 @@ def test_tokenizer_template_and_end_come_from_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file_type", [LlamaFileType.MOSTLY_Q8_0, None])
-def test_quantised_weights_are_dequantised_to_the_dtype_asked_for(
-    file_type: int | None, tmp_path: Path
-) -> None:
+def test_quantised_weights_are_dequantised_to_the_dtype_asked_for(file_type: int | None, tmp_path: Path) -> None:
     written, kind = tiny_llama(), GGMLQuantizationType.Q8_0
     file = write_gguf(tmp_path / "tiny.gguf", written, kind=kind, file_type=file_type)
     matrix = written.model.layers[1].mlp.down_proj.weight.detach()
@@ -74,9 +72,7 @@ def test_a_half_precision_file_keeps_its_dtype(tmp_path: Path) -> None:
     assert load_model(str(file), options=ON_CPU).identity.dtype == "float16+F16"
 
 
-def test_what_was_dequantised_is_kept_saved_and_read_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_dequantised_is_kept_saved_and_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write_gguf(tmp_path / "tiny.gguf", tiny_llama(), kind=GGMLQuantizationType.Q8_0)
     model = load_model(str(file), options=ON_CPU)
     model.model.save_pretrained(tmp_path / "saved")
@@ -93,9 +89,7 @@ def test_what_was_dequantised_is_kept_saved_and_read_again(
     assert [path.name for path in folder.parent.iterdir() if path.name.startswith("tmp")] == []
 
 
-def test_a_file_of_a_hub_repository_is_read_at_its_revision(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_of_a_hub_repository_is_read_at_its_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, asked = write_gguf(tmp_path / "tiny.gguf", tiny_llama()), []
 
     def fetch(repository: str, name: str, revision: str | None) -> Path:
@@ -178,9 +172,7 @@ def test_weights_that_a_file_lacks_are_never_made_up(tmp_path: Path) -> None:
     lacking = "model.layers.1.mlp.up_proj.weight"
     file = write_gguf(tmp_path / "tiny.gguf", tiny_llama(), left_out=lacking)
     for _ in range(2):  # nothing half-made is found the second time
-        with pytest.raises(
-            ModelError, match=f"1 weights of LlamaForCausalLM are not in this GGUF file.*{lacking}"
-        ):
+        with pytest.raises(ModelError, match=f"1 weights of LlamaForCausalLM are not in this GGUF file.*{lacking}"):
             load_model(str(file), options=ON_CPU)
 
 

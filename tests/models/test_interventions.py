@@ -161,8 +161,7 @@ def test_where_no_token_of_a_prompt_is_steered_it_is_read_once() -> None:
     ]
     block = model.blocks[-1]
     handle = block.register_forward_pre_hook(
-        lambda _module, args, kwargs: seen.append(len(args[0] if args else kwargs["hidden_states"])),
-        with_kwargs=True,
+        lambda _module, args, kwargs: seen.append(len(args[0] if args else kwargs["hidden_states"])), with_kwargs=True
     )
     try:
         Generator(model).generate(rows, Generation(2))

@@ -282,14 +282,8 @@ def test_quantised_weights_are_another_model(bits: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        (
-            {"quantization": "4bit"},
-            r"quantization: 4bit needs the package \w+: pip install 'massact\[quantized\]'",
-        ),
-        (
-            {"device_map": "auto"},
-            r"device_map: auto needs the package accelerate: pip install 'massact\[devices\]'",
-        ),
+        ({"quantization": "4bit"}, r"quantization: 4bit needs the package \w+: pip install 'massact\[quantized\]'"),
+        ({"device_map": "auto"}, r"device_map: auto needs the package accelerate: pip install 'massact\[devices\]'"),
     ],
 )
 def test_a_missing_extra_is_named(
@@ -308,18 +302,14 @@ def test_a_device_that_is_not_there(tmp_path: Path) -> None:
             load_model(str(folder), options=LoadConfig(device=device))
 
 
-def test_memory_that_does_not_suffice_is_told_with_what_helps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_that_does_not_suffice_is_told_with_what_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save_model(tmp_path, "llama")
 
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 5 GiB")
 
     monkeypatch.setattr(hf.AutoModelForCausalLM, "from_pretrained", full)
-    with pytest.raises(
-        ModelError, match=r"does not fit in the memory of cpu: CUDA out of memory.*quantization: 4bit"
-    ):
+    with pytest.raises(ModelError, match=r"does not fit in the memory of cpu: CUDA out of memory.*quantization: 4bit"):
         load_model(str(folder), options=ON_CPU)
 
 
@@ -330,32 +320,18 @@ def test_memory_that_does_not_suffice_is_told_with_what_helps(
         ("[]", "it is no object"),
         ('"x"', "it is no object"),
         ("{", "no readable config.json"),
-        (
-            '{"num_hidden_layers": null, "hidden_size": 8}',
-            "config.json: num_hidden_layers is None, not a whole",
-        ),
-        (
-            '{"num_hidden_layers": "abc", "hidden_size": 8}',
-            "config.json: num_hidden_layers is 'abc', not a whole",
-        ),
+        ('{"num_hidden_layers": null, "hidden_size": 8}', "config.json: num_hidden_layers is None, not a whole"),
+        ('{"num_hidden_layers": "abc", "hidden_size": 8}', "config.json: num_hidden_layers is 'abc', not a whole"),
         ('{"num_hidden_layers": 2, "hidden_size": []}', "config.json: hidden_size is [], not a whole number"),
-        (
-            '{"num_hidden_layers": 2, "hidden_size": 0}',
-            "config.json: hidden_size is 0, not a whole number from 1",
-        ),
+        ('{"num_hidden_layers": 2, "hidden_size": 0}', "config.json: hidden_size is 0, not a whole number from 1"),
         ('{"num_hidden_layers": true, "hidden_size": 8}', "config.json: num_hidden_layers is True, not"),
         ('{"text_config": 5}', "config.json: text_config is 5, no object"),
         ('{"text_config": null}', "config.json: text_config is None, no object"),
-        (
-            '{"text_config": {"num_hidden_layers": 2.5, "hidden_size": 8}}',
-            "text_config.num_hidden_layers is 2.5",
-        ),
+        ('{"text_config": {"num_hidden_layers": 2.5, "hidden_size": 8}}', "text_config.num_hidden_layers is 2.5"),
     ],
     ids=lambda value: value[:40],
 )
-def test_a_damaged_configuration_is_refused_with_its_file_and_key(
-    tmp_path: Path, text: str, said: str
-) -> None:
+def test_a_damaged_configuration_is_refused_with_its_file_and_key(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ModelError, match=re.escape(said)) as refused:
         read_shape(str(tmp_path))

@@ -25,17 +25,7 @@ def _run(folder: Path, *arguments: str) -> str:
 
 def _evaluate(folder: Path) -> str:
     """The whole way to one cell."""
-    line = [
-        "evaluate",
-        "--method",
-        "probe",
-        "--position",
-        "response[:5]",
-        "--layers",
-        "3",
-        "--coefficients",
-        "16",
-    ]
+    line = ["evaluate", "--method", "probe", "--position", "response[:5]", "--layers", "3", "--coefficients", "16"]
     return _run(folder, "calibrate") + _run(folder, "extract") + _run(folder, *line)
 
 
@@ -57,13 +47,7 @@ def test_a_changed_generation_config_is_evaluated_anew_and_what_is_not_obeyed_is
     assert "1 cells: 0 finished already, 1 evaluated" in first
     assert "asks for" not in first
     assert "1 cells: 1 finished already, 0 evaluated" in _evaluate(folder)
-    settings = {
-        "eos_token_id": 1,
-        "do_sample": True,
-        "top_p": 0.8,
-        "repetition_penalty": 1.1,
-        "bad_words_ids": [[3]],
-    }
+    settings = {"eos_token_id": 1, "do_sample": True, "top_p": 0.8, "repetition_penalty": 1.1, "bad_words_ids": [[3]]}
     (folder / "instruct/generation_config.json").write_text(json.dumps(settings))
     again = _evaluate(folder)
     assert "1 cells: 0 finished already, 1 evaluated" in again

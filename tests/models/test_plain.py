@@ -89,10 +89,7 @@ def test_what_a_checkpoint_asks_for_is_not_obeyed() -> None:
 @pytest.mark.parametrize(
     ("change", "obstacle"),
     [
-        (
-            {"num_kv_shared_layers": 2, "kv_sharing_modes": [None, None, "reuse", "reuse"]},
-            "keys of their own",
-        ),
+        ({"num_kv_shared_layers": 2, "kv_sharing_modes": [None, None, "reuse", "reuse"]}, "keys of their own"),
         ({"layer_types": ["linear_attention", "full_attention"] * 2}, "LinearAttentionLayer"),
         ({"use_bidirectional_attention": True}, "see those after them"),
         ({"model_type": "brand_new"}, "brand_new"),
@@ -121,9 +118,7 @@ def test_rows_that_reach_beyond_what_a_model_was_trained_on_go_the_plain_way() -
 
 def test_rows_of_a_kind_that_mixes_them_are_generated_one_by_one() -> None:
     torch.manual_seed(0)
-    config = RwkvConfig(
-        vocab_size=VOCABULARY, hidden_size=D_MODEL, num_hidden_layers=N_LAYERS, context_length=64
-    )
+    config = RwkvConfig(vocab_size=VOCABULARY, hidden_size=D_MODEL, num_hidden_layers=N_LAYERS, context_length=64)
     weights = RwkvForCausalLM(config).eval().requires_grad_(False)
     for part in weights.parameters():
         part.add_(0.3 * torch.randn(part.shape))
@@ -131,15 +126,8 @@ def test_rows_of_a_kind_that_mixes_them_are_generated_one_by_one() -> None:
     check_streams(weights, device="cpu", generating=True)
     assert "one at a time" in str(sharing_of(weights).note)
     seen: list[int] = []
-    weights.register_forward_pre_hook(
-        lambda _m, _a, kwargs: seen.append(len(kwargs["input_ids"])), with_kwargs=True
-    )
-    rows = [
-        Row(prompt(5)),
-        Row(prompt(5)[::-1]),
-        Row(prompt(5), Intervention(1, unit(1), 3.0)),
-        Row(prompt(8)),
-    ]
+    weights.register_forward_pre_hook(lambda _m, _a, kwargs: seen.append(len(kwargs["input_ids"])), with_kwargs=True)
+    rows = [Row(prompt(5)), Row(prompt(5)[::-1]), Row(prompt(5), Intervention(1, unit(1), 3.0)), Row(prompt(8))]
     said = Generator(rwkv).generate(rows, GREEDY)
     assert set(seen) == {1}
     assert len(set(said)) > 2
@@ -147,9 +135,7 @@ def test_rows_of_a_kind_that_mixes_them_are_generated_one_by_one() -> None:
         ids = torch.tensor([row.prompt])
         additions = {} if row.intervention is None else {1: Edit(row.intervention.values.view(1, 1, -1))}
         with steer(rwkv.blocks, additions):
-            own = weights.generate(
-                ids, max_new_tokens=12, do_sample=False, eos_token_id=END_TOKEN, pad_token_id=0
-            )
+            own = weights.generate(ids, max_new_tokens=12, do_sample=False, eos_token_id=END_TOKEN, pad_token_id=0)
         own = own[0, len(row.prompt) :].tolist()
         assert list(tokens) == (own[: own.index(END_TOKEN)] if END_TOKEN in own else own)
 
@@ -158,15 +144,10 @@ def test_rows_of_a_kind_that_mixes_them_are_generated_one_by_one() -> None:
     ("problem", "said"),
     [
         (
-            ImportError(
-                "\nTower requires the timm library but it was not found. `pip install timm`. Please note"
-            ),
+            ImportError("\nTower requires the timm library but it was not found. `pip install timm`. Please note"),
             "Tower requires the timm library but it was not found. `pip install timm`. docs/architectures.md",
         ),
-        (
-            RuntimeError("sizes do not match"),
-            "Other cannot be run on text: RuntimeError: sizes do not match. docs/",
-        ),
+        (RuntimeError("sizes do not match"), "Other cannot be run on text: RuntimeError: sizes do not match. docs/"),
         (RuntimeError("Tensor.item() cannot be called on meta tensors"), None),
     ],
 )
@@ -215,9 +196,7 @@ def test_steering_a_block_that_is_not_run_is_an_error() -> None:
         steer(blocks, {2: Edit(torch.zeros(1, 1, D_MODEL))}),
     ):
         model.model(input_ids=ids)
-    plan = plan_branching(
-        [Row(prompt(5)), Row(prompt(5), Intervention(2, unit(1), 3.0))], N_LAYERS, ids.device
-    )
+    plan = plan_branching([Row(prompt(5)), Row(prompt(5), Intervention(2, unit(1), 3.0))], N_LAYERS, ids.device)
     with pytest.raises(ModelError, match=r"\[2\]: nothing was added"), branching(blocks, plan):
         model.model(input_ids=ids)
 

@@ -39,12 +39,9 @@ LLAMA = (
 )
 NO_BOS = LLAMA.replace("{{ bos_token }} ", "")
 NO_SYSTEM = (
-    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
-    + LLAMA
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + LLAMA
 )
-DROPS_SYSTEM = (
-    "{{ bos_token }} {% for m in messages if m['role'] == 'user' %}[I] {{ m['content'] }} {% endfor %}"
-)
+DROPS_SYSTEM = "{{ bos_token }} {% for m in messages if m['role'] == 'user' %}[I] {{ m['content'] }} {% endfor %}"
 PARTS = LLAMA.replace("{{ m['content'] }}", "{% for part in m['content'] %}{{ part['text'] }}{% endfor %}")
 PARTS_ONLY = PARTS.replace("m['content']", "m['content'].parts()")
 SAYS_NOTHING = LLAMA.replace("m['content']", "m['role']")
@@ -101,10 +98,7 @@ def test_a_question_is_what_the_template_says(template: str | None, said: str, e
     assert _said(encode_chat(model, "hello")) == said
     if template and "bos_token }} {{ bos_token" not in template:
         own = model.tokenizer.apply_chat_template(
-            [{"role": "user", "content": "hello"}],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=False,
+            [{"role": "user", "content": "hello"}], add_generation_prompt=True, tokenize=True, return_dict=False
         )
         assert encode_chat(model, "hello") == tuple(own)
 
@@ -149,10 +143,7 @@ def test_a_folded_system_prompt_stands_a_blank_line_before_the_text(monkeypatch:
 
 def test_a_template_that_cannot_be_rendered_says_why() -> None:
     for template, match in (
-        (
-            "{{ raise_exception('Only tools here') }}",
-            "words: its chat template cannot be rendered: Only tools here",
-        ),
+        ("{{ raise_exception('Only tools here') }}", "words: its chat template cannot be rendered: Only tools here"),
         ("{% for m in messages %}", "cannot be rendered: Unexpected end of template"),
     ):
         with pytest.raises(ModelError, match=match):

@@ -106,10 +106,7 @@ def test_massive_dims_at_every_token_and_at_the_first(calibration: Calibration) 
         assert first is not None
         assert first.mean[0] == pytest.approx(24_700, rel=0.01)
     assert layer.first is not None
-    assert (layer.first.mean[0], layer.first.norm) == (
-        pytest.approx(24_874, abs=2),
-        pytest.approx(25_054, abs=2),
-    )
+    assert (layer.first.mean[0], layer.first.norm) == (pytest.approx(24_874, abs=2), pytest.approx(25_054, abs=2))
     assert "dim 507 at layers" in calibration.sink
 
 
@@ -185,10 +182,7 @@ def test_rows_are_what_generate_says(model: SteerableModel) -> None:
     torch.manual_seed(0)
     steered = [
         None,
-        *(
-            Intervention(layer, normalize(torch.randn(576), dim=0), c)
-            for layer, c in ((10, 40.0), (15, 60.0))
-        ),
+        *(Intervention(layer, normalize(torch.randn(576), dim=0), c) for layer, c in ((10, 40.0), (15, 60.0))),
     ]
     questions = (*QUESTIONS, *(f"How do I {what}?" for what in HARMLESS))[:11]
     rows = [Row(encode_chat(model, question), one) for question in questions for one in steered][:32]

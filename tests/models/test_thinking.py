@@ -73,9 +73,7 @@ def alone(model: SteerableModel, row: Row) -> tuple[int, ...]:
 
 def grid(model: SteerableModel) -> list[Row]:
     """Questions of two lengths, plain and steered at every layer."""
-    prompts = [
-        encode_chat(model, question) for question in ("t20 t21 t22", "t23 t24 t25 t26 t27", "t28 t29 t20")
-    ]
+    prompts = [encode_chat(model, question) for question in ("t20 t21 t22", "t23 t24 t25 t26 t27", "t28 t29 t20")]
     additions = [None, *(Intervention(layer, unit(layer), 4.0) for layer in range(N_LAYERS))]
     return [Row(prompt, addition, i) for addition in additions for i, prompt in enumerate(prompts)]
 

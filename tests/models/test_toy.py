@@ -10,13 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    Gemma2ForCausalLM,
-    Gemma3ForCausalLM,
-    PreTrainedModel,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma2ForCausalLM, Gemma3ForCausalLM, PreTrainedModel
 
 from massact.errors import ConfigError
 from massact.toy import MODEL_NAMES, is_toy, resolve

@@ -108,15 +108,11 @@ def test_no_pickle_is_loaded_as_an_adapter(tmp_path: Path, write: Callable[[Cana
     (tmp_path / "adapter/adapter_model.safetensors").unlink()
     (tmp_path / "adapter/adapter_model.bin").write_bytes(write(canary))
     with pytest.raises(ModelError, match="adapter"):
-        load_model(
-            str(base), adapter=AdapterConfig(str(tmp_path / "adapter")), options=LoadConfig(device="cpu")
-        )
+        load_model(str(base), adapter=AdapterConfig(str(tmp_path / "adapter")), options=LoadConfig(device="cpu"))
     assert not canary.place.exists()
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"no tensors at all", b"\x10\0\0\0\0\0\0\0{"], ids=["empty", "text", "cut"]
-)
+@pytest.mark.parametrize("content", [b"", b"no tensors at all", b"\x10\0\0\0\0\0\0\0{"], ids=["empty", "text", "cut"])
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_model.bin"])
 def test_weights_of_an_adapter_that_are_none(tmp_path: Path, name: str, content: bytes) -> None:
     base = save_model(tmp_path / "base", "llama")
@@ -124,9 +120,7 @@ def test_weights_of_an_adapter_that_are_none(tmp_path: Path, name: str, content:
     (tmp_path / "adapter/adapter_model.safetensors").unlink()
     (tmp_path / "adapter" / name).write_bytes(content)
     with pytest.raises(ModelError, match="adapter"):
-        load_model(
-            str(base), adapter=AdapterConfig(str(tmp_path / "adapter")), options=LoadConfig(device="cpu")
-        )
+        load_model(str(base), adapter=AdapterConfig(str(tmp_path / "adapter")), options=LoadConfig(device="cpu"))
 
 
 @pytest.mark.parametrize("write", WAYS)
@@ -252,14 +246,7 @@ class Malicious(BaseHTTPRequestHandler):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "../../../escaped",
-        "/escaped",
-        "..\\..\\escaped",
-        "%2e%2e/%2e%2e/escaped",
-        "folder/../../escaped",
-        "inside",
-    ],
+    ["../../../escaped", "/escaped", "..\\..\\escaped", "%2e%2e/%2e%2e/escaped", "folder/../../escaped", "inside"],
 )
 def test_a_server_cannot_place_files_outside_a_download(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -308,15 +295,7 @@ def test_tags_that_others_wrote_stop_no_answer(tmp_path: Path, monkeypatch: pyte
         run("FAILED", kind="evaluation", row=text, error=text)
         run("RUNNING", kind="phase", phase="p", process=text, sweep=text)
         row = evaluation_row(key=f"good-{i}", coefficient=i + 5.0)
-        run(
-            "FINISHED",
-            kind="evaluation",
-            row=encode_row(row),
-            key=row.key,
-            scores=text,
-            imported=text,
-            same_as=text,
-        )
+        run("FINISHED", kind="evaluation", row=encode_row(row), key=row.key, scores=text, imported=text, same_as=text)
     for i, changes in enumerate(ROWS):
         fields = {**json.loads(encode_row(evaluation_row(key=f"row-{i}", coefficient=i + 50.0))), **changes}  # type: ignore[dict-item]
         run("FINISHED", kind="evaluation", row=json.dumps(fields), key=f"row-{i}")
@@ -327,9 +306,6 @@ def test_tags_that_others_wrote_stop_no_answer(tmp_path: Path, monkeypatch: pyte
         ("export", "--output", "out"),
     ):  # fmt: skip
         result = CliRunner().invoke(cli, [*command, "--experiment", EXPERIMENT])
-        assert result.exception is None or isinstance(result.exception, SystemExit), (
-            command,
-            result.exception,
-        )
+        assert result.exception is None or isinstance(result.exception, SystemExit), (command, result.exception)
         assert result.exit_code in (0, 1), (command, result.output)
     assert len(list((tmp_path / "out").rglob("results.jsonl"))) > 0

@@ -29,11 +29,7 @@ from tests.support.small_plan import EXPERIMENT
 from tests.support.store_fixtures import Filler, evaluation_row, point_tags
 
 POSITION, N_LAYERS = "response[:5]", 4
-VECTORS = {
-    "probe": (0.6, 0.8, 0.0),
-    "probe_cleaned": (0.0, 1.0, 0.0),
-    "mean_diff": (0.8, 0.0, 0.6),
-}
+VECTORS = {"probe": (0.6, 0.8, 0.0), "probe_cleaned": (0.0, 1.0, 0.0), "mean_diff": (0.8, 0.0, 0.6)}
 """Unit vectors of three dims, the first of them massive, for each layer alike."""
 UNIT_STRENGTHS = {"probe": 0.04, "probe_cleaned": 0.05, "mean_diff": 0.03}
 """Of a stream that is 20 long without the massive dim."""
@@ -95,9 +91,7 @@ TRAITS = "\n  ".join(f'{name}: {{dataset: "toy:refusal"}}' for name in ("refusal
 
 
 def predict(uri: str, *options: str, code: int = 0) -> Result:
-    result = CliRunner().invoke(
-        cli, ["predict", "--experiment", "small.yaml", "--tracking-uri", uri, *options]
-    )
+    result = CliRunner().invoke(cli, ["predict", "--experiment", "small.yaml", "--tracking-uri", uri, *options])
     assert result.exit_code == code, result.output
     return result
 
@@ -107,9 +101,7 @@ def session(uri: str) -> Session:
 
 
 @pytest.mark.slow
-def test_what_follows_is_logged_and_registered_and_read_back(
-    fill: Callable[..., str], tmp_path: Path
-) -> None:
+def test_what_follows_is_logged_and_registered_and_read_back(fill: Callable[..., str], tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
     # at 1.2 in all groups, far from the 0.82 that massact comes with; one more vector that is no longer held (under
@@ -201,10 +193,7 @@ def test_too_few_evaluations_end_with_what_is_needed(fill: Callable[..., str]) -
     fill({"refusal": 1.2})
     fill({"unheard of": 1.2})
     one = predict(uri, "--floor", "", code=2).stderr
-    assert (
-        "all 3 vectors whose best coefficient and cliff were found are of one model and trait (toy, refusal)"
-        in one
-    )
+    assert "all 3 vectors whose best coefficient and cliff were found are of one model and trait (toy, refusal)" in one
     assert "3 of a model or trait that the experiment file does not declare" in one
     assert "nothing to predict from" in predict(uri, "--floor", "99", code=2).stderr
     assert open_store(uri).phases("small") == [], "a run was begun for nothing"

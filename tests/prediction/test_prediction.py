@@ -73,9 +73,7 @@ def plain() -> Trial:
 
 def scaled(case: Case, factor: float) -> Case:
     one = case.outcome
-    return replace(
-        case, outcome=replace(one, best=one.best * factor, low=one.low * factor, high=one.high * factor)
-    )
+    return replace(case, outcome=replace(one, best=one.best * factor, low=one.low * factor, high=one.high * factor))
 
 
 FACTS = VectorFacts(unit_strength=0.01, norm=900.0)
@@ -159,11 +157,7 @@ def test_the_text_has_the_verdicts_every_form_and_what_was_left_out(plain: Trial
     text = prediction_markdown(plain, decisions, floor=68, left_out={"a reason": 3}, toy=True)
     assert text.startswith("Toy models")
     assert all(one.text in text for one in decisions)
-    for words in (
-        "median coefficient of the others",
-        "full activation norm",
-        "relative strength, as",
-    ):
+    for words in ("median coefficient of the others", "full activation norm", "relative strength, as"):
         assert text.count(f"| {words}") == 2
     assert "- 3: a reason" in text
     assert "coherence floor 68" in text
@@ -176,13 +170,7 @@ def test_the_text_has_the_verdicts_every_form_and_what_was_left_out(plain: Trial
 
 
 PRIOR = AdoptedPrior(
-    experiment="toy",
-    floor=68.0,
-    n_cases=78,
-    n_groups=5,
-    best=Part(0.75, 0.15),
-    cliff=Part(1.03, 0.2),
-    source="a test",
+    experiment="toy", floor=68.0, n_cases=78, n_groups=5, best=Part(0.75, 0.15), cliff=Part(1.03, 0.2), source="a test"
 )
 
 

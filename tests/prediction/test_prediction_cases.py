@@ -28,11 +28,7 @@ def ladder(
 ) -> list[Stored[EvaluationRow]]:
     rows = []
     for coefficient, coherence, delta in points:
-        values = {
-            "coherence_mean": coherence,
-            "delta": delta,
-            "key": f"{label}-{layer}-{coefficient}-{changes}",
-        }
+        values = {"coherence_mean": coherence, "delta": delta, "key": f"{label}-{layer}-{coefficient}-{changes}"}
         rows.append(evaluated(label, layer, coefficient, **values | changes))
     return rows
 

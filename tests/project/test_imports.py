@@ -139,18 +139,11 @@ def test_quick_commands_load_nothing_heavy(arguments: list[str], tmp_path: Path,
 def test_what_answers_the_questions_of_a_server_loads_nothing_heavy() -> None:
     heavy = ("torch", "transformers", "mlflow", "flask", "pandas", "click")
     code = f"import sys, massact.server.answering\nprint([name for name in {heavy!r} if name in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "[]\n"
 
 
 def _where(arguments: list[str], root: Path, folder: Path) -> list[str]:
     if "--help" in arguments:
         return []
-    return [
-        "--experiment",
-        str(root / "experiments/toy.yaml"),
-        "--tracking-uri",
-        f"sqlite:///{folder}/none.db",
-    ]
+    return ["--experiment", str(root / "experiments/toy.yaml"), "--tracking-uri", f"sqlite:///{folder}/none.db"]

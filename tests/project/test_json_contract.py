@@ -71,16 +71,12 @@ FIGURES = [
 PROBE = chosen("probe", 1000, (30, 36, 33, 28, 34, 31))
 OTHER = chosen("mean_diff", 1200, (25, 40, 30, 20, 36, 35))
 ANSWERS: dict[str, Callable[[], Answer[Any]]] = {
-    "best": lambda: ask_best.of(
-        answers_of(ROWS, groups=tuple(GROUPS), failures=tuple(FAILURES), scores=SCORES), FLOOR
-    ),
+    "best": lambda: ask_best.of(answers_of(ROWS, groups=tuple(GROUPS), failures=tuple(FAILURES), scores=SCORES), FLOOR),
     "coefficients": lambda: ask_coefficients.of(answers_of(ROWS), FLOOR),
     "compare": lambda: ask_compare.of(
         answers_of(ROWS, scores=SCORES), FLOOR, pairs=[("probe", "mean_diff"), ("probe", "gradient")]
     ),
-    "compare --published": lambda: compare_published(
-        answers_of(ROWS), FIGURES, FLOOR, model_names={"gemma": "gemma"}
-    ),
+    "compare --published": lambda: compare_published(answers_of(ROWS), FIGURES, FLOOR, model_names={"gemma": "gemma"}),
     "confirmations": lambda: ask_confirmations.of(
         answers_of(
             rows_of([PROBE, OTHER]),

@@ -60,9 +60,7 @@ def _anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    "MASSACT_DEMO" not in os.environ, reason="MASSACT_DEMO names no folder where the demo has run"
-)
+@pytest.mark.skipif("MASSACT_DEMO" not in os.environ, reason="MASSACT_DEMO names no folder where the demo has run")
 @pytest.mark.parametrize("page", PAGES)
 def test_outputs_of_a_page_are_what_the_demo_answers(page: str, root: Path) -> None:
     text = (root / page).read_text(encoding="utf-8")

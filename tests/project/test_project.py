@@ -99,9 +99,7 @@ def test_the_environment_installs_the_lock(root: Path) -> None:
 def test_the_lock_pins_every_dependency_exactly(root: Path) -> None:
     import tomllib
 
-    lines = [
-        line for line in (root / "requirements.lock").read_text().splitlines() if line and line[0] != "#"
-    ]
+    lines = [line for line in (root / "requirements.lock").read_text().splitlines() if line and line[0] != "#"]
     pinned = {}
     for line in lines:
         match = re.fullmatch(r"([\w.-]+)==([\w.]+)", line)
@@ -123,12 +121,7 @@ def _plain(name: str) -> str:
 def test_a_page_made_from_the_source_is_current(root: Path, tool: str, page: str) -> None:
     # in a process of its own: click remembers the help option of a command that a test has invoked alone
     made = subprocess.run(
-        [sys.executable, f"tools/{tool}.py"],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
+        [sys.executable, f"tools/{tool}.py"], cwd=root, capture_output=True, text=True, check=True, timeout=60
     )
     assert (root / f"docs/{page}.md").read_text() == made.stdout, "run `make docs`"
 

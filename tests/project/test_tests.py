@@ -7,17 +7,7 @@ from pathlib import Path
 
 import pytest
 
-PURE = (
-    "config",
-    "gaps_best",
-    "keys",
-    "labels",
-    "ladder",
-    "layers",
-    "sensitivity",
-    "statistics",
-    "uncertainty",
-)
+PURE = ("config", "gaps_best", "keys", "labels", "ladder", "layers", "sensitivity", "statistics", "uncertainty")
 
 
 def test_no_test_module_imports_another(root: Path) -> None:
@@ -45,11 +35,6 @@ def test_tests_of_pure_rules_are_collected_without_heavy_libraries(root: Path) -
         "print('LOADED', int(code), [n for n in ('torch', 'transformers', 'mlflow', 'ray') if n in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, *paths],
-        capture_output=True,
-        text=True,
-        cwd=root,
-        check=False,
-        timeout=120,
+        [sys.executable, "-c", code, *paths], capture_output=True, text=True, cwd=root, check=False, timeout=120
     )
     assert done.stdout.endswith("LOADED 0 []\n"), done.stdout[-3000:] + done.stderr[-3000:]

@@ -45,9 +45,7 @@ def answers(*cells: Scored) -> Answers:
         {row.run_id: scores for row, scores in cells if (row.row.coherence_mean or 0.0) >= FLOOR},
         {"baseline": Scores(BASE, (90.0,) * 4)},
     )
-    groups = tuple(
-        dict.fromkeys(Group("gemma", "refusal", "response[:5]", row.row.label) for row, _ in cells)
-    )
+    groups = tuple(dict.fromkeys(Group("gemma", "refusal", "response[:5]", row.row.label) for row, _ in cells))
     return replace(answers_of([row for row, _ in cells], scores=scores), groups=groups)
 
 
@@ -122,9 +120,7 @@ def test_a_surer_best_can_be_asked_for() -> None:
     every, notes = answers(*GRID).surely_coherent(FLOOR, 0.9)
     (row,) = ask_best.of(every, FLOOR).rows
     assert (row.coefficient, row.delta) == (100, 20)
-    assert notes == (
-        "1 evaluation is at or above the floor with a chance below 0.9: not counted as coherent",
-    )
+    assert notes == ("1 evaluation is at or above the floor with a chance below 0.9: not counted as coherent",)
 
 
 def test_a_group_of_doubtful_cells_alone_is_a_gap() -> None:
@@ -155,9 +151,7 @@ def test_every_question_at_a_floor_takes_it(uri: str) -> None:
         tags = {**point_tags(one.row), Tag.SCORES.value: encode_scores(scores) or ""}
         filler.run(str(index), "0", tags=tags)
     steps = {
-        chance: [
-            row.best for row in curve(EXPERIMENT, tracking_uri=uri, floor_confidence=chance).rows if row.best
-        ]
+        chance: [row.best for row in curve(EXPERIMENT, tracking_uri=uri, floor_confidence=chance).rows if row.best]
         for chance in (None, 0.9)
     }
     assert [best.coefficient for best in steps[None]] == [200]

@@ -23,14 +23,7 @@ from massact.query import (
 from massact.query.questions.confirmations import confirmations_of
 from massact.query.stats.means import bounded_mean_interval
 from massact.store.schema import encode_point, point_of
-from tests.support.confirmation_rows import (
-    Scored,
-    all_confirmed,
-    chosen,
-    confirmed,
-    rows_of,
-    scores_of,
-)
+from tests.support.confirmation_rows import Scored, all_confirmed, chosen, confirmed, rows_of, scores_of
 from tests.support.store_fixtures import answers_of
 
 FLOOR = 68.0
@@ -78,9 +71,7 @@ def test_a_winner_and_its_ties_are_shown_with_what_remains() -> None:
 
 
 def test_the_selected_figures_are_those_of_best() -> None:
-    expected = {
-        row.label: row for row in ask_best.of(answers_of(rows_of(GRID), scores=scores_of(GRID)), FLOOR).rows
-    }
+    expected = {row.label: row for row in ask_best.of(answers_of(rows_of(GRID), scores=scores_of(GRID)), FLOOR).rows}
     for row in ask().rows:
         mine = expected[row.label]
         assert (row.key, row.selected_delta, row.selected_low, row.selected_high, row.standing) == (
@@ -168,9 +159,7 @@ def test_only_the_newest_questions_count() -> None:
 
 
 def test_a_confirmation_without_its_evaluation_is_counted() -> None:
-    answer = ask(
-        confirmed(chosen("gradient", 700, (1,) * 6), (1, 1, 1, 2)), confirmed(PROBE, (20, 30, 25, 25))
-    )
+    answer = ask(confirmed(chosen("gradient", 700, (1,) * 6), (1, 1, 1, 2)), confirmed(PROBE, (20, 30, 25, 25)))
     assert "gradient" not in by_label(answer)
     assert any("1 confirmation is of evaluations that are not in the run store" in n for n in answer.notes)
 
@@ -225,11 +214,7 @@ def test_it_prints_in_every_format() -> None:
     (tied,) = [line.split() for line in table if line.startswith("mean_diff")]
     assert tied[1:3] == ["tied", "unconfirmed"]
     first, *rows = csv.DictReader(io.StringIO(render(answer, "csv")))
-    assert (first["confirmed_delta"], first["holds_floor"], rows[0]["confirmed_delta"]) == (
-        "25.0",
-        "false",
-        "",
-    )
+    assert (first["confirmed_delta"], first["holds_floor"], rows[0]["confirmed_delta"]) == ("25.0", "false", "")
     assert render(answer, "markdown").count("\n| ---") == 2, "one of cells, one of places"
     assert json.loads(render(answer, "json"))["places"][0]["wins_again"] is False
 
@@ -240,9 +225,7 @@ def test_the_best_of_noise_shrinks_and_steady_cells_do_not() -> None:
 
     rng = np.random.default_rng(7)
     labels = [
-        f"{method}{end}"
-        for method in ("probe", "mean_diff", "gradient")
-        for end in ("", "_top1", "_top2", "_top3")
+        f"{method}{end}" for method in ("probe", "mean_diff", "gradient") for end in ("", "_top1", "_top2", "_top3")
     ]
     shrinkages, covered = [], 0
     n_worlds = 60

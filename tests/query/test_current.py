@@ -24,24 +24,13 @@ from tests.support.store_fixtures import answers_of, evaluated, evaluation_row, 
 FLOOR = 68.0
 PROBE = Group("gemma", "refusal", "response[:5]", "probe")
 SETTING = DeclaredSetting(
-    judge="likelihood",
-    subset=0,
-    max_new_tokens=64,
-    temperature=0.0,
-    seed=0,
-    directions={"refusal": "positive"},
+    judge="likelihood", subset=0, max_new_tokens=64, temperature=0.0, seed=0, directions={"refusal": "positive"}
 )
 
 
 def odd(label: str = "probe", **changes: Any) -> Stored[EvaluationRow]:
     """Evaluated once in another setting, later."""
-    values = {
-        "key": f"odd-{label}",
-        "setting": "odd",
-        "max_new_tokens": 16,
-        "coherence_mean": 10.0,
-        **changes,
-    }
+    values = {"key": f"odd-{label}", "setting": "odd", "max_new_tokens": 16, "coherence_mean": 10.0, **changes}
     return stored(evaluation_row(label, **values), run_id=f"odd-{label}", finished_at=9000)
 
 
@@ -68,9 +57,7 @@ def test_a_group_that_was_run_in_another_setting_alone_is_a_gap_and_is_shown() -
 
 
 def test_where_nothing_was_run_as_the_file_says_the_last_setting_counts_and_is_said_to() -> None:
-    answer = ask_gaps.of(
-        answers_of([odd(coherence_mean=90.0)], groups=(PROBE,), currency=Currency(SETTING)), FLOOR
-    )
+    answer = ask_gaps.of(answers_of([odd(coherence_mean=90.0)], groups=(PROBE,), currency=Currency(SETTING)), FLOOR)
     assert [(one.status, one.is_current) for one in answer.rows] == [("ok", True)]
     assert answer.notes == (
         "gemma, refusal: nothing was evaluated in the setting that the experiment file declares; what was run last is "
@@ -97,9 +84,7 @@ def test_an_answer_is_in_the_files_own_setting_and_counts_what_it_leaves_out() -
 
 def test_the_baseline_of_a_setting_is_the_one_that_its_evaluations_are_against() -> None:
     used = stored(evaluation_row(key="baseline", layer=None, direction=None, question_set="q"))
-    newer = stored(
-        evaluation_row(key="other questions", layer=None, direction=None, question_set="r"), run_id="r2"
-    )
+    newer = stored(evaluation_row(key="other questions", layer=None, direction=None, question_set="r"), run_id="r2")
     answers = replace(
         answers_of([evaluated("probe", baseline_key="baseline")], currency=Currency(SETTING)),
         baselines={one.row.key: one for one in (used, newer)},
@@ -113,15 +98,7 @@ def test_the_baseline_of_a_setting_is_the_one_that_its_evaluations_are_against()
 def test_the_status_of_a_phase_is_that_of_the_files_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     declared = experiment()
     rows = [
-        scored(
-            50.0,
-            90.0,
-            model=one.model,
-            trait=one.trait,
-            position=one.position,
-            label=one.label,
-            judge="other",
-        )
+        scored(50.0, 90.0, model=one.model, trait=one.trait, position=one.position, label=one.label, judge="other")
         for one in declared.groups("phase2")
     ]
     answers = replace(report_input(rows).answers, currency=Currency(declared_by(declared).setting))
@@ -213,9 +190,7 @@ def test_of_settings_that_the_file_cannot_tell_apart_the_newest_is_current_for_a
     answer = ask_gaps.of(answers_of(rows, groups=tuple(groups), currency=Currency(SETTING)), FLOOR)
     assert [(one.label, one.status) for one in answer.remaining] == [("mean_diff", "missing")]
     known = replace(SETTING, question_sets={"refusal": "q0"})
-    rows[2] = stored(
-        evaluation_row("probe", key="new", setting="new", question_set="q0"), run_id="new", finished_at=1
-    )
+    rows[2] = stored(evaluation_row("probe", key="new", setting="new", question_set="q0"), run_id="new", finished_at=1)
     answer = ask_gaps.of(answers_of(rows, groups=tuple(groups), currency=Currency(known)), FLOOR)
     assert [one.label for one in answer.remaining] == ["mean_diff"], "the questions that the file has now"
 
@@ -229,23 +204,17 @@ def test_what_is_current_does_not_depend_on_what_is_shown() -> None:
     assert [(one.setting, one.is_current) for one in shown] == [("odd", False), ("setting-1", True)]
     rows = [evaluated("probe"), odd("probe", judge="openai:m", coherence_mean=90.0, max_new_tokens=64)]
     other = replace(every, evaluations=Evaluations.of(rows)).only(Filters(judges=("openai:m",)))
-    assert [one.status for one in massact.gaps.of(other, FLOOR).rows] == ["ok"], (
-        "a judge that is asked for by name"
-    )
+    assert [one.status for one in massact.gaps.of(other, FLOOR).rows] == ["ok"], "a judge that is asked for by name"
 
 
 def test_the_report_and_gaps_agree() -> None:
     rows = [row(delta=40.0, trait_mean=41.5, coherence_mean=90.0)]
-    rows.append(
-        row(setting="odd", subset=3, delta=1.0, trait_mean=2.5, coherence_mean=20.0, finished_at=9000)
-    )
+    rows.append(row(setting="odd", subset=3, delta=1.0, trait_mean=2.5, coherence_mean=20.0, finished_at=9000))
     answers = Answers(evaluations=Evaluations.of(rows), groups=experiment().groups(), coefficient_ranges={})
     evidence = Evidence.of(experiment(), answers)
     place = Place("toy-gemma-3", "refusal", "response[:5]")
     assert evidence.status(place, "probe") == "ok"
-    mine = [
-        one for one in massact.gaps.of(evidence.answers, FLOOR).rows if one.label == "probe" and one.setting
-    ]
+    mine = [one for one in massact.gaps.of(evidence.answers, FLOOR).rows if one.label == "probe" and one.setting]
     assert [(one.setting, one.status, one.is_current) for one in mine] == [
         ("s1", "ok", True),
         ("odd", "below_floor", False),

@@ -21,9 +21,7 @@ FLOOR = 68.0
 
 
 def group(label: str = "probe", **changes: str) -> Group:
-    return Group(
-        **{"model": "gemma", "trait": "refusal", "position": "response[:5]", "label": label, **changes}
-    )
+    return Group(**{"model": "gemma", "trait": "refusal", "position": "response[:5]", "label": label, **changes})
 
 
 def the_best(rows: Sequence[Stored[EvaluationRow]], **changes: Any) -> BestRow:
@@ -76,51 +74,29 @@ def test_the_floor_itself_counts() -> None:
 
 def test_a_best_carries_what_is_asked_of_it() -> None:
     row = the_best([evaluated("mean_diff_top1", 12, 900.0, relative_strength=0.8, n_dims_cleaned=1)])
-    assert (row.model, row.trait, row.position, row.label) == (
-        "gemma",
-        "refusal",
-        "response[:5]",
-        "mean_diff_top1",
-    )
+    assert (row.model, row.trait, row.position, row.label) == ("gemma", "refusal", "response[:5]", "mean_diff_top1")
     assert (row.method, row.cleaning, row.scope, row.n_dims) == ("mean_diff", "after", "uniform", 1)
     assert where(row) == (12, 900.0, 20.0)
-    assert (row.trait_mean, row.coherence_mean, row.baseline_trait_mean, row.n_scored) == (
-        30.0,
-        80.0,
-        10.0,
-        4,
-    )
+    assert (row.trait_mean, row.coherence_mean, row.baseline_trait_mean, row.n_scored) == (30.0, 80.0, 10.0, 4)
     assert (row.judge, row.direction, row.relative_strength) == ("likelihood", "positive", 0.8)
     assert (row.key, row.run_id) == ("mean_diff_top1-12-900", "run-setting-1-mean_diff_top1-12-900")
 
 
 def test_ties_go_to_the_smaller_coefficient_then_the_lower_layer_then_the_key() -> None:
-    tied = [
-        evaluated(layer=15, coefficient=1200),
-        evaluated(layer=15, coefficient=-1000),
-        evaluated(layer=16),
-    ]
+    tied = [evaluated(layer=15, coefficient=1200), evaluated(layer=15, coefficient=-1000), evaluated(layer=16)]
     assert where(the_best(tied)) == (15, -1000, 20.0)
     twins = [evaluated(key=key) for key in "ba"]
     assert the_best(twins).key == "a"
 
 
 def test_a_negative_direction_prefers_the_smaller_delta() -> None:
-    rows = [
-        evaluated(coefficient=c, delta=d, direction="negative") for c, d in ((1, -5.0), (2, -30.0), (3, 40.0))
-    ]
+    rows = [evaluated(coefficient=c, delta=d, direction="negative") for c, d in ((1, -5.0), (2, -30.0), (3, 40.0))]
     assert the_best(rows).delta == -30.0
 
 
 def test_nothing_coherent_is_an_answer_with_the_nearest_miss() -> None:
     row = the_best([evaluated(coherence_mean=h, coefficient=c) for c, h in ((1000, 60.0), (1200, 40.0))])
-    assert (row.status, row.delta, row.layer, row.trait_mean, row.run_id) == (
-        "below_floor",
-        None,
-        None,
-        None,
-        None,
-    )
+    assert (row.status, row.delta, row.layer, row.trait_mean, row.run_id) == ("below_floor", None, None, None, None)
     assert row.nearest_miss is not None
     assert row.nearest_miss.coherence_mean == 60.0
 
@@ -143,9 +119,7 @@ def test_what_is_unscored_is_neither_coherent_nor_a_miss() -> None:
     unscored = evaluated(coherence_mean=None, trait_mean=None, delta=None)
     answer = ask_best.of(answers_of([unscored]), FLOOR)
     assert (answer.rows[0].status, answer.rows[0].nearest_miss) == ("missing", None)
-    assert answer.notes == (
-        "1 evaluation lacks a coherence or a delta: counted neither as coherent nor as a miss",
-    )
+    assert answer.notes == ("1 evaluation lacks a coherence or a delta: counted neither as coherent nor as a miss",)
     assert the_best([evaluated(delta=None)]).status == "missing"
     assert the_gap([unscored]).n_unscored == 1
 
@@ -189,9 +163,7 @@ def test_settings_are_answered_apart_and_said_in_words() -> None:
     rows = [
         stored(evaluation_row(delta=50.0), run_id="old", finished_at=1000),
         stored(
-            evaluation_row(key="n", setting="setting-2", judge="openai:gpt", delta=9.0),
-            run_id="n",
-            finished_at=2000,
+            evaluation_row(key="n", setting="setting-2", judge="openai:gpt", delta=9.0), run_id="n", finished_at=2000
         ),
     ]
     answer = ask_best.of(answers_of(rows), FLOOR)
@@ -230,10 +202,7 @@ def test_the_field_that_differs_is_named_and_told_in_every_row(field: str, one: 
     assert all(list(row.differs) == [field] for row in answer.rows)
     assert sorted(answer.to_frame()[field]) == sorted([one, other])
     assert {row[field] for row in json.loads(to_json(answer))["rows"]} == {one, other}
-    assert {row[field] for row in csv.DictReader(io.StringIO(render(answer, "csv")))} == {
-        str(one),
-        str(other),
-    }
+    assert {row[field] for row in csv.DictReader(io.StringIO(render(answer, "csv")))} == {str(one), str(other)}
     header = {"n_questions": "questions"}.get(field, field.replace("_", " "))
     assert header in render(answer, "table").splitlines()[2]
     assert header in render(answer, "markdown").splitlines()[0]
@@ -253,28 +222,19 @@ def test_an_adapter_is_told_from_the_weights_below_it() -> None:
 
 
 def test_baselines_of_one_setting_tell_its_rows_apart() -> None:
-    answer = ask_best.of(
-        answers_of([evaluated(), evaluated(key="n", baseline_trait_mean=12.0, delta=18.0)]), FLOOR
-    )
+    answer = ask_best.of(answers_of([evaluated(), evaluated(key="n", baseline_trait_mean=12.0, delta=18.0)]), FLOOR)
     assert {row.differs["baseline_trait_mean"] for row in answer.rows} == {10.0, 12.0}
     assert "baseline" in render(answer, "table").splitlines()[2]
 
 
 @pytest.mark.parametrize(("old", "new", "n_remaining"), [(80.0, 30.0, 1), (30.0, 80.0, 0)])
-def test_the_setting_run_last_decides_whether_a_group_is_filled(
-    old: float, new: float, n_remaining: int
-) -> None:
+def test_the_setting_run_last_decides_whether_a_group_is_filled(old: float, new: float, n_remaining: int) -> None:
     rows = [
         stored(evaluation_row(coherence_mean=old), run_id="old", finished_at=1000),
-        stored(
-            evaluation_row(key="n", setting="setting-0", coherence_mean=new), run_id="new", finished_at=2000
-        ),
+        stored(evaluation_row(key="n", setting="setting-0", coherence_mean=new), run_id="new", finished_at=2000),
     ]
     answer = ask_gaps.of(answers_of(rows, groups=(group(),)), FLOOR)
-    assert [(row.setting, row.is_current) for row in answer.rows] == [
-        ("setting-0", True),
-        ("setting-1", False),
-    ]
+    assert [(row.setting, row.is_current) for row in answer.rows] == [("setting-0", True), ("setting-1", False)]
     assert len(answer.remaining) == n_remaining
 
 
@@ -294,19 +254,13 @@ def test_a_group_that_only_failed_shows_the_newest_error() -> None:
 
 def test_a_failure_beside_results_does_not_hide_them() -> None:
     answers = {h: the_gap([evaluated(coherence_mean=h)], failures=[failed(key="f")]) for h in (80.0, 60.0)}
-    assert {h: (row.status, row.n_failed) for h, row in answers.items()} == {
-        80.0: ("ok", 1),
-        60.0: ("below_floor", 1),
-    }
+    assert {h: (row.status, row.n_failed) for h, row in answers.items()} == {80.0: ("ok", 1), 60.0: ("below_floor", 1)}
 
 
 def test_the_answer_keeps_the_order_of_the_matrix_and_counts_what_remains() -> None:
     declared = [group("probe"), group("mean_diff"), group("gradient")]
     answer = ask_gaps.of(
-        answers_of(
-            [evaluated("mean_diff"), evaluated("gradient", coherence_mean=10.0)], groups=tuple(declared)
-        ),
-        FLOOR,
+        answers_of([evaluated("mean_diff"), evaluated("gradient", coherence_mean=10.0)], groups=tuple(declared)), FLOOR
     )
     assert [(row.label, row.status) for row in answer.rows] == [
         ("probe", "missing"),
@@ -314,17 +268,12 @@ def test_the_answer_keeps_the_order_of_the_matrix_and_counts_what_remains() -> N
         ("gradient", "below_floor"),
     ]
     assert [row.label for row in answer.remaining] == ["probe", "gradient"]
-    assert answer.rows[1].brackets[0].try_next == (250, 397, 630, 1260, 1590, 2000), (
-        "its grid has one coefficient"
-    )
+    assert answer.rows[1].brackets[0].try_next == (250, 397, 630, 1260, 1590, 2000), "its grid has one coefficient"
 
 
 def test_a_gap_says_which_baseline_it_was_compared_with() -> None:
     (row,) = ask_gaps.of(
-        answers_of(
-            [evaluated(baseline_trait_mean=7.5)],
-            groups=(Group("gemma", "refusal", "response[:5]", "probe"),),
-        ),
+        answers_of([evaluated(baseline_trait_mean=7.5)], groups=(Group("gemma", "refusal", "response[:5]", "probe"),)),
         FLOOR,
     ).rows
     assert row.baseline_trait_mean == 7.5

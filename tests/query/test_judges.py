@@ -16,13 +16,7 @@ FLOOR = 68.0
 
 
 def by(
-    judge: str,
-    label: str = "probe",
-    layer: int = 15,
-    coefficient: float = 1000.0,
-    *,
-    at: int = 1,
-    **fields: Any,
+    judge: str, label: str = "probe", layer: int = 15, coefficient: float = 1000.0, *, at: int = 1, **fields: Any
 ) -> Stored[EvaluationRow]:
     """An evaluation of one vector a label, scored by a judge."""
     named = {
@@ -64,16 +58,11 @@ def test_the_winner_of_a_label_flips_and_what_it_costs_is_told() -> None:
 
 
 def test_the_winning_label_flips() -> None:
-    rows = [
-        *both("probe", 1000, (40.0, 90.0), (20.0, 90.0)),
-        *both("mean_diff", 1000, (30.0, 90.0), (30.0, 90.0)),
-    ]
+    rows = [*both("probe", 1000, (40.0, 90.0), (20.0, 90.0)), *both("mean_diff", 1000, (30.0, 90.0), (30.0, 90.0))]
     answer = ask_judges.of(answers_of(rows), FLOOR)
     (winner,) = answer.winners
     assert (winner.label_a, winner.label_b, winner.flips) == ("probe", "mean_diff", True)
-    assert answer.notes == (
-        "gemma, refusal, response[:5]: the winner flips from probe under A to mean_diff under B",
-    )
+    assert answer.notes == ("gemma, refusal, response[:5]: the winner flips from probe under A to mean_diff under B",)
 
 
 def test_another_label_of_the_same_vector_is_no_flip() -> None:
@@ -83,14 +72,9 @@ def test_another_label_of_the_same_vector_is_no_flip() -> None:
     ]
     answer = ask_judges.of(answers_of(rows), FLOOR)
     (winner,) = answer.winners
-    assert (winner.label_a, winner.label_b, winner.flips) == (
-        "mean_diff_cleaned",
-        "mean_diff_preclean",
-        False,
-    )
+    assert (winner.label_a, winner.label_b, winner.flips) == ("mean_diff_cleaned", "mean_diff_preclean", False)
     assert any(
-        "mean_diff_cleaned under A and mean_diff_preclean, of the same vector, under B" in note
-        for note in answer.notes
+        "mean_diff_cleaned under A and mean_diff_preclean, of the same vector, under B" in note for note in answer.notes
     )
 
 
@@ -147,9 +131,7 @@ def test_a_third_judge_is_compared_with_the_last_one_too() -> None:
     ]
 
 
-scores = st.tuples(
-    st.floats(-100, 100).map(lambda x: round(x, 2)), st.floats(0, 100).map(lambda x: round(x, 2))
-)
+scores = st.tuples(st.floats(-100, 100).map(lambda x: round(x, 2)), st.floats(0, 100).map(lambda x: round(x, 2)))
 
 
 @pytest.mark.slow

@@ -14,9 +14,7 @@ GROUP = Group("gemma", "refusal", "response[:5]", "probe")
 
 
 def brackets(
-    *points: tuple[int, float, float | None],
-    allowed: tuple[float, float] | None = None,
-    has_delta: bool = True,
+    *points: tuple[int, float, float | None], allowed: tuple[float, float] | None = None, has_delta: bool = True
 ) -> tuple[Bracket, ...]:
     """Of a group with these (layer, coefficient, coherence)."""
     changes = {} if has_delta else {"delta": None}
@@ -61,10 +59,7 @@ def test_a_best_at_the_end_of_its_grid_is_widened_beyond_it_within_the_models_ra
     (bounded,) = brackets((15, 60, 97.0), (15, 30, 40.0), allowed=(4, 80))
     assert bounded.try_next == (66, 72.7, 80)
     (shut,) = brackets((15, 60, 97.0), (15, 30, 40.0), allowed=(4, 60))
-    assert (shut.try_next, shut.reason) == (
-        (),
-        "nothing between 60 and 151.191 lies within the allowed 4 to 60",
-    )
+    assert (shut.try_next, shut.reason) == ((), "nothing between 60 and 151.191 lies within the allowed 4 to 60")
     (below,) = brackets((15, -60, 97.0), (15, -120, 40.0))
     assert below.try_next == (-15, -23.8, -37.8)
 
@@ -94,10 +89,7 @@ def test_the_models_range_bounds_the_ladder() -> None:
 def test_a_range_that_forbids_all_is_said(allowed: tuple[float, float]) -> None:
     (found,) = brackets((15, 1000, 60.0), (15, 500, 70.0), allowed=allowed, has_delta=False)
     assert found.try_next == ()
-    assert (
-        found.reason
-        == f"nothing between 500 and 1000 lies within the allowed {allowed[0]:g} to {allowed[1]:g}"
-    )
+    assert found.reason == f"nothing between 500 and 1000 lies within the allowed {allowed[0]:g} to {allowed[1]:g}"
 
 
 def test_a_bracket_too_narrow_is_said() -> None:
@@ -118,9 +110,7 @@ SIZES = st.floats(0.01, 1e5, allow_nan=False)
 
 
 @given(
-    st.lists(
-        st.tuples(st.integers(0, 2), SIZES, st.sampled_from([None, 30.0, 80.0])), min_size=1, max_size=12
-    ),
+    st.lists(st.tuples(st.integers(0, 2), SIZES, st.sampled_from([None, 30.0, 80.0])), min_size=1, max_size=12),
     st.one_of(st.none(), st.tuples(SIZES, SIZES).map(lambda ends: (min(ends), max(ends)))),
     st.sampled_from([1.0, -1.0]),
 )

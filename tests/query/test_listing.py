@@ -71,11 +71,7 @@ def test_each_key_is_listed_once_and_failed_ones_with_their_error() -> None:
         ("new", "ok", None),
     ]
     assert (found[0].delta, found[0].trait_mean, found[0].coherence_mean) == (None, None, None)
-    assert (found[0].layer, found[0].coefficient, found[0].finished_at) == (
-        15,
-        1000.0,
-        "1970-01-01T00:00:00.003Z",
-    )
+    assert (found[0].layer, found[0].coefficient, found[0].finished_at) == (15, 1000.0, "1970-01-01T00:00:00.003Z")
 
 
 def by(sort: str, rows: list[Stored[EvaluationRow]], **changes: Any) -> list[str]:

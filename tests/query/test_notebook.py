@@ -25,20 +25,13 @@ HOSTILE = "<script>window.ran = 1</script>"
 
 @pytest.fixture(scope="module")
 def answers() -> Answers:
-    return Answers(
-        evaluations=Evaluations.of(toy_rows()), groups=experiment().groups(), coefficient_ranges={}
-    )
+    return Answers(evaluations=Evaluations.of(toy_rows()), groups=experiment().groups(), coefficient_ranges={})
 
 
 def all_answers(answers: Answers) -> list[Answer[Any]]:
-    figures = read_published(
-        Path(__file__).resolve().parents[1] / "data" / "published_results.csv", "study"
-    ).rows
+    figures = read_published(Path(__file__).resolve().parents[1] / "data" / "published_results.csv", "study").rows
     return [
-        *(
-            ask.of(answers, 68.0)
-            for ask in (massact.gaps, massact.best, massact.compare, massact.coefficients)
-        ),
+        *(ask.of(answers, 68.0) for ask in (massact.gaps, massact.best, massact.compare, massact.coefficients)),
         *(ask.of(answers, 68.0) for ask in (ask_judges, massact.runs, massact.confirmations)),
         massact.curve.of(answers, 68.0, method="probe"),
         massact.sensitivity.of(answers, 68.0),
@@ -68,20 +61,7 @@ def parsed(answer: Answer[Any]) -> _Cells:
 def test_every_answer_shows_what_its_command_prints(answers: Answers) -> None:
     for answer in all_answers(answers):
         shown = parsed(answer)
-        assert shown.tags <= {
-            "div",
-            "p",
-            "strong",
-            "table",
-            "thead",
-            "tbody",
-            "tr",
-            "th",
-            "td",
-            "ul",
-            "li",
-            "code",
-        }
+        assert shown.tags <= {"div", "p", "strong", "table", "thead", "tbody", "tr", "th", "td", "ul", "li", "code"}
         assert shown.texts[0] == answer.question
         heads, *rows = render(answer, "markdown").splitlines() or [""]
         if answer.rows:
@@ -115,9 +95,7 @@ def test_an_answer_without_rows_says_why() -> None:
 
 def test_what_is_missing_is_empty_never_zero() -> None:
     stored = row(coefficient=8.0)
-    html = massact.runs.of(
-        Answers(evaluations=Evaluations.of([stored]), coefficient_ranges={}), 68.0
-    )._repr_html_()
+    html = massact.runs.of(Answers(evaluations=Evaluations.of([stored]), coefficient_ranges={}), 68.0)._repr_html_()
     assert "unscored" in html
     assert "+0.0" not in html
 

@@ -68,9 +68,7 @@ def test_labels_are_compared_over_the_cells_that_both_have() -> None:
     assert row.best_a is not None
     assert row.best_b is not None
     assert (row.best_a.delta, row.best_b.delta, row.difference) == (27.0, 27.0, 0.0)
-    words = (
-        "compared over 3 of 24 evaluations of mean_diff_cleaned without its best (+45.0 at layer 25, 2000)"
-    )
+    words = "compared over 3 of 24 evaluations of mean_diff_cleaned without its best (+45.0 at layer 25, 2000)"
     assert row.warnings == (words,)
     assert any(note.endswith(words) for note in answer.notes)
     # relative strengths that were declared as one are one cell, whatever the coefficients
@@ -108,8 +106,7 @@ def test_a_cleaning_curve_runs_over_the_cells_that_all_steps_have() -> None:
 
 def test_the_better_of_a_negative_direction_is_the_smaller() -> None:
     row = comparison(
-        evaluated("probe", direction="negative", delta=-5.0),
-        evaluated("mean_diff", direction="negative", delta=-9.0),
+        evaluated("probe", direction="negative", delta=-5.0), evaluated("mean_diff", direction="negative", delta=-9.0)
     )
     assert (row.difference, row.better) == (4.0, "mean_diff")
     assert comparison(evaluated("probe"), evaluated("mean_diff")).better is None
@@ -118,10 +115,7 @@ def test_the_better_of_a_negative_direction_is_the_smaller() -> None:
 def test_mean_diff_cleaned_before_and_after_is_one_direction_by_algebra() -> None:
     same = "same direction by algebra"
     assert comparison(evaluated("mean_diff_preclean"), evaluated("mean_diff_cleaned")).same_vector == same
-    assert (
-        comparison(evaluated("mean_diff_preclean_la2"), evaluated("mean_diff_postclean_la2")).same_vector
-        == same
-    )
+    assert comparison(evaluated("mean_diff_preclean_la2"), evaluated("mean_diff_postclean_la2")).same_vector == same
     # "all" of a list of 13 is the same as 13 of it
     thirteen = evaluated("mean_diff_preclean_u13", n_dims_cleaned=13)
     assert comparison(thirteen, evaluated("mean_diff_cleaned", n_dims_cleaned=13)).same_vector == same
@@ -158,10 +152,7 @@ def test_an_unfair_comparison_is_warned_of() -> None:
         "coherence differs by 3.1 points: 70.0 and 73.1",
     )
     assert (
-        comparison(
-            evaluated("probe", coherence_mean=70.0), evaluated("mean_diff", coherence_mean=73.0)
-        ).warnings
-        == ()
+        comparison(evaluated("probe", coherence_mean=70.0), evaluated("mean_diff", coherence_mean=73.0)).warnings == ()
     )
 
 
@@ -182,15 +173,8 @@ def test_a_side_without_a_best_gives_no_difference() -> None:
     row = comparison(evaluated("probe"), evaluated("mean_diff", coherence_mean=50.0))
     assert (row.status_a, row.status_b, row.difference, row.better) == ("ok", "below_floor", None, None)
     declared = [Group("gemma", "refusal", "response[:20]", "probe_top1")]
-    (row,) = ask_compare.of(
-        answers_of([], groups=tuple(declared)), FLOOR, pairs=[("probe", "probe_top1")]
-    ).rows
-    assert (row.position, row.status_a, row.status_b, row.setting) == (
-        "response[:20]",
-        "missing",
-        "missing",
-        None,
-    )
+    (row,) = ask_compare.of(answers_of([], groups=tuple(declared)), FLOOR, pairs=[("probe", "probe_top1")]).rows
+    assert (row.position, row.status_a, row.status_b, row.setting) == ("response[:20]", "missing", "missing", None)
 
 
 def test_settings_are_compared_apart() -> None:
@@ -208,13 +192,7 @@ def test_one_label_twice_is_no_pair() -> None:
 
 
 def test_pairs_of_clean_before_and_after() -> None:
-    labels = [
-        "probe",
-        "probe_preclean",
-        "mean_diff_preclean_la2",
-        "probe_preclean_u1",
-        "from a later version",
-    ]
+    labels = ["probe", "probe_preclean", "mean_diff_preclean_la2", "probe_preclean_u1", "from a later version"]
     assert before_after_pairs(labels) == (
         ("mean_diff_preclean_la2", "mean_diff_postclean_la2"),
         ("probe_preclean", "probe_cleaned"),
@@ -272,10 +250,7 @@ def inside_a_grid(*bests: Stored[EvaluationRow]) -> list[Stored[EvaluationRow]]:
     found = list(bests)
     for one in bests:
         row, size = one.row, one.row.coefficient or 0.0
-        weaker, broken = (
-            {"coefficient": size / 2, "delta": 1.0},
-            {"coefficient": size * 2, "coherence_mean": 20.0},
-        )
+        weaker, broken = ({"coefficient": size / 2, "delta": 1.0}, {"coefficient": size * 2, "coherence_mean": 20.0})
         found += [
             stored(replace(row, key=f"{row.key}-{name}", **changes), run_id=f"{one.run_id}-{name}")
             for name, changes in (("weaker", weaker), ("broken", broken))
@@ -326,14 +301,10 @@ def test_nothing_is_advised_from_the_end_of_a_grid_or_from_what_did_nothing() ->
     assert answer.method_ratios == ()
     assert "start probe at 20 on gemma (layer 15; 1 position)" in answer.recommendations
     assert any(
-        line.startswith(
-            "cannot say where to start mean_diff on gemma: nothing reaches coherence 68, inside its grid"
-        )
+        line.startswith("cannot say where to start mean_diff on gemma: nothing reaches coherence 68, inside its grid")
         for line in answer.recommendations
     )
-    assert answer.notes[-1].startswith(
-        "nothing is advised from 2 of 3 bests: 2 lie at the end of their grid, 0 have"
-    )
+    assert answer.notes[-1].startswith("nothing is advised from 2 of 3 bests: 2 lie at the end of their grid, 0 have")
     flat = ask_coefficients.of(answers_of(inside_a_grid(evaluated("gradient", delta=5.0))), FLOOR)
     assert flat.notes[-1].endswith("0 lie at the end of their grid, 1 have no effect (a delta of 10 points)")
 
@@ -362,9 +333,7 @@ def test_a_best_at_the_end_of_its_grid_is_marked(
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("scale", [1e-300, 1e300, -1e306])
 def test_the_end_of_a_grid_is_told_whatever_the_size_of_its_coefficients(scale: float) -> None:
-    inner = [
-        evaluated("probe", coefficient=c * scale, delta=d) for c, d in ((30, 1.0), (60, 20.0), (120, 2.0))
-    ]
+    inner = [evaluated("probe", coefficient=c * scale, delta=d) for c, d in ((30, 1.0), (60, 20.0), (120, 2.0))]
     outer = [evaluated("mean_diff", coefficient=c * scale, delta=d) for c, d in ((30, 1.0), (60, 20.0))]
     rows = ask_best.of(answers_of([*inner, *outer]), FLOOR).rows
     assert {row.label: (row.coefficient, row.at_grid_end) for row in rows} == {
@@ -402,9 +371,7 @@ def test_advice_tells_settings_apart() -> None:
         evaluated("probe", coefficient=500.0, setting="setting-2", judge="other"),
     )
     starts = [
-        line
-        for line in ask_coefficients.of(answers_of(rows), FLOOR).recommendations
-        if line.startswith("start probe")
+        line for line in ask_coefficients.of(answers_of(rows), FLOOR).recommendations if line.startswith("start probe")
     ]
     assert starts == [
         "start probe at 1000 on gemma (judge likelihood, positive, setting setting-) (layer 15; 1 position)",
@@ -418,9 +385,7 @@ def answers() -> Answers:
             [evaluated("probe", 14), evaluated("probe", 15, delta=90.0), evaluated("mean_diff_preclean")]
         ),
         failures=(failed("gradient"),),
-        groups=tuple(
-            Group("gemma", "refusal", "response[:5]", label) for label in ("probe", "gradient", "probe_top1")
-        ),
+        groups=tuple(Group("gemma", "refusal", "response[:5]", label) for label in ("probe", "gradient", "probe_top1")),
         coefficient_ranges={},
     )
 
@@ -429,21 +394,14 @@ def test_filters_narrow_rows_failures_and_the_matrix() -> None:
     part = answers().only(Filters(labels=("probe", "gradient"), layers=(14,)))
     assert [row.status for row in massact.gaps.of(part, FLOOR).rows] == ["ok", "missing"]
     assert massact.best.of(part, FLOOR).rows[0].delta == 20.0
-    assert [row.status for row in massact.gaps.of(answers().only(Filters()), FLOOR).rows] == [
-        "ok",
-        "failed",
-        "missing",
-    ]
+    assert [row.status for row in massact.gaps.of(answers().only(Filters()), FLOOR).rows] == ["ok", "failed", "missing"]
 
 
 @pytest.mark.parametrize(
     ("filters", "said"),
     [
         (Filters(models=("gema",)), "no model 'gema' in this experiment; there is gemma"),
-        (
-            Filters(labels=("probe_top9",)),
-            "no label 'probe_top9' in this experiment; there is gradient, mean",
-        ),
+        (Filters(labels=("probe_top9",)), "no label 'probe_top9' in this experiment; there is gradient, mean"),
     ],
 )
 def test_a_filter_that_names_nothing_is_refused(filters: Filters, said: str) -> None:
@@ -462,9 +420,7 @@ def test_the_facade_asks_all_questions() -> None:
 
 
 def test_frames_have_one_column_per_field_and_point_field() -> None:
-    frame = ask_best.of(
-        answers_of([evaluated("probe"), evaluated("mean_diff", coherence_mean=50.0)]), FLOOR
-    ).to_frame()
+    frame = ask_best.of(answers_of([evaluated("probe"), evaluated("mean_diff", coherence_mean=50.0)]), FLOOR).to_frame()
     assert list(frame["status"]) == ["below_floor", "ok"]
     assert next(iter(frame["nearest_miss_coherence_mean"])) == 50.0
     assert frame["delta"].isna().tolist() == [True, False]
@@ -495,9 +451,7 @@ def test_what_a_label_filter_leaves_out_is_not_called_missing() -> None:
 
 
 def test_two_labels_that_are_asked_for_are_compared() -> None:
-    every = answers_of(
-        [evaluated(label) for label in ("probe", "mean_diff", "probe_preclean", "probe_cleaned")]
-    )
+    every = answers_of([evaluated(label) for label in ("probe", "mean_diff", "probe_preclean", "probe_cleaned")])
 
     def pairs(*labels: str) -> list[tuple[str, str]]:
         rows = ask_compare.of(every.only(Filters(labels=labels)), FLOOR).rows

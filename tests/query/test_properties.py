@@ -17,9 +17,7 @@ FLOOR = 68.0
 
 
 def group(label: str = "probe", **changes: str) -> Group:
-    return Group(
-        **{"model": "gemma", "trait": "refusal", "position": "response[:5]", "label": label, **changes}
-    )
+    return Group(**{"model": "gemma", "trait": "refusal", "position": "response[:5]", "label": label, **changes})
 
 
 COHERENCES = st.one_of(st.none(), st.sampled_from([40.0, 60.0, 67.5, 68.0, 68.5, 90.0]))
@@ -51,8 +49,7 @@ def oracle_counted(rows: list[Stored[EvaluationRow]]) -> list[EvaluationRow]:
         one.row
         for one in rows
         if not any(
-            two.row.key == one.row.key and (two.finished_at, two.run_id) > (one.finished_at, one.run_id)
-            for two in rows
+            two.row.key == one.row.key and (two.finished_at, two.run_id) > (one.finished_at, one.run_id) for two in rows
         )
     ]
 
@@ -82,17 +79,15 @@ def oracle_best(rows: list[EvaluationRow]) -> EvaluationRow | None:
 
 @pytest.mark.slow
 @given(stores(), st.randoms(use_true_random=False))
-def test_the_order_in_which_rows_arrive_changes_nothing(
-    rows: list[Stored[EvaluationRow]], rng: random.Random
-) -> None:
+def test_the_order_in_which_rows_arrive_changes_nothing(rows: list[Stored[EvaluationRow]], rng: random.Random) -> None:
     groups = [group("probe"), group("mean_diff"), group("gradient")]
     failures: list[Failure] = [failed(key="f1"), failed("mean_diff", key="f2"), failed("gradient", key="f3")]
     shuffled, shuffled_failures = list(rows), list(failures)
     rng.shuffle(shuffled)
     rng.shuffle(shuffled_failures)
-    assert ask_gaps.of(
-        answers_of(rows, failures=tuple(failures), groups=tuple(groups)), FLOOR
-    ) == ask_gaps.of(answers_of(shuffled, failures=tuple(shuffled_failures), groups=tuple(groups)), FLOOR)
+    assert ask_gaps.of(answers_of(rows, failures=tuple(failures), groups=tuple(groups)), FLOOR) == ask_gaps.of(
+        answers_of(shuffled, failures=tuple(shuffled_failures), groups=tuple(groups)), FLOOR
+    )
     assert ask_best.of(answers_of(rows, groups=tuple(groups)), FLOOR) == ask_best.of(
         answers_of(shuffled, groups=tuple(groups)), FLOOR
     )
@@ -107,19 +102,11 @@ def test_best_and_gaps_agree_with_a_brute_force_oracle(rows: list[Stored[Evaluat
     for (label, setting), answer in answered.items():
         here = [row for row in counted if (row.label, row.setting) == (label, setting)]
         expected = oracle_best(here)
-        misses = [
-            row.coherence_mean
-            for row in here
-            if row.coherence_mean is not None and row.coherence_mean < FLOOR
-        ]
+        misses = [row.coherence_mean for row in here if row.coherence_mean is not None and row.coherence_mean < FLOOR]
         assert answer.key == (expected.key if expected else None)
         assert answer.status == ("ok" if expected else "below_floor" if misses else "missing")
         shows_miss = answer.nearest_miss.coherence_mean if answer.nearest_miss else None
         assert shows_miss == (max(misses) if misses and not expected else None)
         (gap,) = [row for row in gap_rows if (row.label, row.setting) == (label, setting)]
-        assert (gap.status, gap.nearest_miss, gap.n_evaluated) == (
-            answer.status,
-            answer.nearest_miss,
-            len(here),
-        )
+        assert (gap.status, gap.nearest_miss, gap.n_evaluated) == (answer.status, answer.nearest_miss, len(here))
         assert (gap.best.key if gap.best else None) == answer.key

@@ -52,21 +52,11 @@ def test_a_figure_stands_beside_our_best_of_its_group() -> None:
         evaluated("probe", coefficient=1500, delta=90.0, coherence_mean=40.0),
     ]
     (row,) = asked([printed(coefficient=1200.0, coherence_floor=70.0, note="n")], rows).rows
-    assert (row.model, row.our_model, row.status, row.difference) == (
-        "google/gemma-3-4b",
-        "gemma",
-        "ok",
-        -3.0,
-    )
+    assert (row.model, row.our_model, row.status, row.difference) == ("google/gemma-3-4b", "gemma", "ok", -3.0)
     assert row.ours is not None
     assert (row.ours.coefficient, row.ours.delta) == (1000, 30.0)
     assert (row.coefficient, row.coherence_floor, row.note, row.flags) == (1200.0, 70.0, "n", ())
-    assert (row.judge, row.direction, row.setting, row.nearest_miss) == (
-        "likelihood",
-        "positive",
-        "setting-1",
-        None,
-    )
+    assert (row.judge, row.direction, row.setting, row.nearest_miss) == ("likelihood", "positive", "setting-1", None)
 
 
 def test_none_of_ours_is_an_answer() -> None:
@@ -181,11 +171,7 @@ def test_one_source_has_one_figure_of_a_cell() -> None:
     cell: dict[str, Any] = {"layer": 15, "coefficient": 1200.0}
     assert (
         flags(printed(**cell), printed(**cell, delta=20.1, coherence_mean=73.5))
-        == [
-            (
-                "W gives one cell (probe, response[:5], layer 15, coefficient 1200) 2 values of delta: +20.1 and +33.0",
-            )
-        ]
+        == [("W gives one cell (probe, response[:5], layer 15, coefficient 1200) 2 values of delta: +20.1 and +33.0",)]
         * 2
     )
     assert (
@@ -206,8 +192,7 @@ def test_mean_diff_cleaned_before_and_after_is_one_direction() -> None:
     before = printed("mean_diff_preclean", delta=19.2, coefficient=1200.0)
     after = printed("mean_diff_cleaned", delta=28.3, coefficient=800.0)
     words = (
-        "mean_diff_preclean (+19.2) and mean_diff_cleaned (+28.3) are the same direction by algebra, "
-        "printed 9.1 apart"
+        "mean_diff_preclean (+19.2) and mean_diff_cleaned (+28.3) are the same direction by algebra, printed 9.1 apart"
     )
     assert flags(before, after) == [(f"{words}, at coefficients 1200 and 800",)] * 2
     assert flags(printed("mean_diff_preclean", delta=19.2), after)[1] == (words,)
@@ -215,12 +200,7 @@ def test_mean_diff_cleaned_before_and_after_is_one_direction() -> None:
     for other in ("mean_diff_top2", "mean_diff_postclean_la2", "probe_cleaned"):
         assert flags(before, printed(other, delta=28.3)) == [(), ()], other
     assert flags(printed("probe_preclean", delta=1.0), printed("probe_cleaned", delta=2.0)) == [(), ()]
-    assert flags(
-        printed("mean_diff_preclean", layer=14), printed("mean_diff_cleaned", delta=1.0, layer=15)
-    ) == [
-        (),
-        (),
-    ]
+    assert flags(printed("mean_diff_preclean", layer=14), printed("mean_diff_cleaned", delta=1.0, layer=15)) == [(), ()]
     assert flags(before, printed("mean_diff_cleaned", delta=28.3, source="V")) == [(), ()]
 
 
@@ -249,26 +229,18 @@ def test_the_notes_count_what_is_flagged_alone_or_at_another_floor() -> None:
     )
     flagged = {row.label: len(row.flags) for row in answer.rows if row.flags}
     assert flagged == {"mean_diff_preclean": 1, "mean_diff_cleaned": 2, "mean_diff": 1}
-    assert asked([printed()], [evaluated("probe")]).notes == (
-        "0 of 1 published figure flagged",
-        TRAIT_INTERP_DIFFERS,
-    )
+    assert asked([printed()], [evaluated("probe")]).notes == ("0 of 1 published figure flagged", TRAIT_INTERP_DIFFERS)
     theirs = asked([printed()], [evaluated("probe", origin="imported")])
     assert theirs.notes == ("0 of 1 published figure flagged",), "imported beside published: of one procedure"
     assert "massact import --published" in asked([]).notes[0]
 
 
 def test_of_several_settings_the_one_run_last_is_shown_and_said() -> None:
-    rows = [
-        evaluated("probe", delta=50.0, key="a"),
-        evaluated("probe", delta=20.0, key="b", setting="later"),
-    ]
+    rows = [evaluated("probe", delta=50.0, key="a"), evaluated("probe", delta=20.0, key="b", setting="later")]
     later = Stored("r", "FINISHED", 2000, rows[1].row)
     answer = asked([printed()], [rows[0], later])
     assert [(row.setting, row.difference) for row in answer.rows] == [("later", -13.0)]
-    assert answer.notes[-2].startswith(
-        "ours were run in several settings or against several baselines beside 1"
-    )
+    assert answer.notes[-2].startswith("ours were run in several settings or against several baselines beside 1")
 
 
 def test_the_answer_becomes_a_frame() -> None:

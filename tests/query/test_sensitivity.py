@@ -134,10 +134,7 @@ def test_what_was_not_run_or_not_scored_is_missing() -> None:
     assert ask_sensitivity.of(answers_of([]), 68.0).rows == ()
     # a coherence without a delta does not win, and is a miss only where it is below the floor
     rows = [evaluated("probe", delta=None, coherence_mean=70.0)]
-    assert asked(rows) == [
-        (60.0, 70.0, None, None, False, "missing"),
-        (71.0, 80.0, None, None, False, "below_floor"),
-    ]
+    assert asked(rows) == [(60.0, 70.0, None, None, False, "missing"), (71.0, 80.0, None, None, False, "below_floor")]
 
 
 def test_labels_tie_as_evaluations_do() -> None:
@@ -174,9 +171,9 @@ def test_settings_and_baselines_are_answered_separately() -> None:
 
 def test_only_the_labels_asked_for_compete() -> None:
     rows = [evaluated("probe", delta=20.0), evaluated("mean_diff", delta=30.0)]
-    assert [
-        row.label for row in ask_sensitivity.of(answers_of(rows).only(Filters(labels=("probe",))), 68.0).rows
-    ] == ["probe"]
+    assert [row.label for row in ask_sensitivity.of(answers_of(rows).only(Filters(labels=("probe",))), 68.0).rows] == [
+        "probe"
+    ]
 
 
 def test_floors_that_are_none_are_refused() -> None:
@@ -223,11 +220,8 @@ def test_every_floor_has_one_row_and_the_winner_that_no_other_beats(
     assert [floor for a, b in spans for floor in FLOORS if a <= floor <= b] == list(FLOORS)
     for one in answer.rows:
         for floor in (f for f in FLOORS if one.floor_from <= f <= one.floor_to):
-            allowed = [
-                s.row for s in rows if (s.row.coherence_mean or 0.0) >= floor and s.row.delta is not None
-            ]
+            allowed = [s.row for s in rows if (s.row.coherence_mean or 0.0) >= floor and s.row.delta is not None]
             best = sorted(
-                allowed,
-                key=lambda r: (-(r.delta or 0), abs(r.coefficient or 0), r.layer or 0, r.label or "", r.key),
+                allowed, key=lambda r: (-(r.delta or 0), abs(r.coefficient or 0), r.layer or 0, r.label or "", r.key)
             )
             assert (one.label, one.key) == ((best[0].label, best[0].key) if best else (None, None))

@@ -33,9 +33,7 @@ FLOOR = 68.0
 def both(**changes: Any) -> list[Stored[Any]]:
     """Two labels in each of two prompt sets."""
     return [
-        evaluated(
-            label, key=f"{label} {prompts}", setting=f"setting-{prompts}", prompt_set=prompts, **changes
-        )
+        evaluated(label, key=f"{label} {prompts}", setting=f"setting-{prompts}", prompt_set=prompts, **changes)
         for prompts in ("pv", "v3c")
         for label in ("probe", "mean_diff")
     ]
@@ -43,11 +41,7 @@ def both(**changes: Any) -> list[Stored[Any]]:
 
 JUDGED = [
     evaluated(
-        key=f"{judge} {prompts}",
-        setting=f"{prompts} {judge}",
-        prompt_set=prompts,
-        judge=judge,
-        vector_digest="v",
+        key=f"{judge} {prompts}", setting=f"{prompts} {judge}", prompt_set=prompts, judge=judge, vector_digest="v"
     )
     for judge in ("one", "two")
     for prompts in ("pv", "v3c")
@@ -100,8 +94,7 @@ def test_winners_under_two_judges_are_picked_within_a_setting() -> None:
 
 def test_rows_of_one_setting_need_no_more_columns() -> None:
     answer = ask_best.of(
-        answers_of([evaluated(), evaluated(model="other", key="o", setting="s2", model_id="other/model")]),
-        FLOOR,
+        answers_of([evaluated(), evaluated(model="other", key="o", setting="s2", model_id="other/model")]), FLOOR
     )
     assert [row.differs for row in answer.rows] == [{}, {}]
     assert answer.notes == ()
@@ -120,9 +113,7 @@ def test_a_wide_table_keeps_what_tells_the_settings_apart() -> None:
     assert all(len(line) <= 120 for line in lines)
     assert "model variant" in lines[2]
     frame = ask_best.of(answers_of(rows), FLOOR).to_frame()
-    assert {"prompt_set", "question_set", "seed", "model_revision", "dtype"} <= set(frame.columns) | {
-        "prompt_set"
-    }
+    assert {"prompt_set", "question_set", "seed", "model_revision", "dtype"} <= set(frame.columns) | {"prompt_set"}
 
 
 def test_what_only_one_setting_tells_is_a_difference_where_nothing_else_is() -> None:
@@ -142,9 +133,7 @@ def test_short_values_stay_distinct() -> None:
 
 
 def test_what_an_earlier_version_did_not_keep_parts_no_judges() -> None:
-    old, new = (
-        evaluated(key=judge, setting=judge, judge=judge, vector_digest="v") for judge in ("one", "two")
-    )
+    old, new = (evaluated(key=judge, setting=judge, judge=judge, vector_digest="v") for judge in ("one", "two"))
     new = replace(new, row=replace(new.row, trait_digest="d", chat_template_digest="t"))
     [row] = ask_judges.of(answers_of([old, new]), FLOOR).rows
     assert (row.n_shared, {row.judge_a, row.judge_b}) == (1, {"one", "two"})

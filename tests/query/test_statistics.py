@@ -229,9 +229,7 @@ def test_no_difference_is_no_evidence_and_no_proof_of_none() -> None:
 
 
 def test_a_rare_effect_that_was_not_seen_is_not_ruled_out() -> None:
-    found = paired_test(
-        np.full(10, -5.0)
-    )  # of 90 % -5 and 10 % +45 every third experiment of ten questions is this
+    found = paired_test(np.full(10, -5.0))  # of 90 % -5 and 10 % +45 every third experiment of ten questions is this
     assert found is not None
     assert found.low < -5 < 0 < found.high
     assert found.p_value > 0.05
@@ -267,11 +265,6 @@ def test_the_least_p_value_of_few_questions() -> None:
 
 
 def test_holm_corrects_for_the_number_of_tests() -> None:
-    assert holm([0.01, None, 0.04, 0.03]) == [
-        pytest.approx(0.03),
-        None,
-        pytest.approx(0.06),
-        pytest.approx(0.06),
-    ]
+    assert holm([0.01, None, 0.04, 0.03]) == [pytest.approx(0.03), None, pytest.approx(0.06), pytest.approx(0.06)]
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []

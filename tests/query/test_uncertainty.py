@@ -36,9 +36,7 @@ def scored(
         "trait_mean": BASE_MEAN + delta,
         "coherence_mean": coherence,
     }
-    return evaluated(label, 15, coefficient, **{**fields, **changes}), Scores(
-        trait, (coherence,) * N_QUESTIONS
-    )
+    return evaluated(label, 15, coefficient, **{**fields, **changes}), Scores(trait, (coherence,) * N_QUESTIONS)
 
 
 def noisy(mean: float, step: float = 7.0, shift: int = 0) -> list[float]:
@@ -160,9 +158,7 @@ def test_one_vector_is_not_tested_against_itself() -> None:
         scored("mean_diff_preclean", 1000, noisy(20), vector_digest="v"),
     ]
     (row,) = ask_compare.of(
-        answers_of(rows_of(grid), scores=scores_of(grid)),
-        FLOOR,
-        pairs=[("mean_diff_preclean", "mean_diff_cleaned")],
+        answers_of(rows_of(grid), scores=scores_of(grid)), FLOOR, pairs=[("mean_diff_preclean", "mean_diff_cleaned")]
     ).rows
     assert row.same_vector == "same vector: equal digest"
     assert row.p_value is None
@@ -171,9 +167,7 @@ def test_one_vector_is_not_tested_against_itself() -> None:
 def test_a_declared_pair_that_was_not_run_is_not_tested() -> None:
     groups = [Group("gemma", "refusal", "response[:5]", "gradient")]
     (row,) = ask_compare.of(
-        answers_of(rows_of(GRID), groups=tuple(groups), scores=scores_of(GRID)),
-        FLOOR,
-        pairs=[("probe", "gradient")],
+        answers_of(rows_of(GRID), groups=tuple(groups), scores=scores_of(GRID)), FLOOR, pairs=[("probe", "gradient")]
     ).rows
     assert (row.status_b, row.p_value, row.matched_difference) == ("missing", None, None)
 
@@ -189,12 +183,7 @@ def point(coefficient: float, coherence: float, delta: float, layer: int = 15) -
 
 def test_the_less_coherent_label_is_read_where_it_is_as_coherent_as_the_other() -> None:
     a = point(1000, 90.0, 20.0)
-    curve = [
-        point(500, 100.0, 10.0),
-        point(1500, 80.0, 30.0),
-        point(2000, 70.0, 50.0),
-        point(1000, 60.0, 99.0, 3),
-    ]
+    curve = [point(500, 100.0, 10.0), point(1500, 80.0, 30.0), point(2000, 70.0, 50.0), point(1000, 60.0, 99.0, 3)]
     found = at_matched_coherence(a, [a], curve[2], curve)
     assert found is not None
     # at 1500 between its neighbours: coherence 100 - 30 * 2/3 and delta 10 + 40 * 2/3; at 90 half way from there to 500
@@ -238,12 +227,8 @@ def test_like_coherence_is_asked_about_where_the_gap_is_more_than_noise() -> Non
 
 def test_it_is_said_that_few_questions_cannot_show_a_difference() -> None:
     short = [(one, Scores(scores.trait[:5], scores.coherence[:5])) for one, scores in GRID]
-    few = QuestionScores(
-        {one.run_id: scores for one, scores in short}, {"baseline": Scores(BASE[:5], (90.0,) * 5)}
-    )
-    rows = [
-        replace(one, row=replace(one.row, baseline_trait_mean=sum(BASE[:5]) / 5)) for one in rows_of(GRID)
-    ]
+    few = QuestionScores({one.run_id: scores for one, scores in short}, {"baseline": Scores(BASE[:5], (90.0,) * 5)})
+    rows = [replace(one, row=replace(one.row, baseline_trait_mean=sum(BASE[:5]) / 5)) for one in rows_of(GRID)]
     answer = ask_compare.of(answers_of(rows, scores=few), FLOOR, pairs=[("probe", "mean_diff_top1")])
     assert answer.rows[0].p_value is not None
     (note,) = [note for note in answer.notes if "p-value" in note]
@@ -267,9 +252,7 @@ def halved(grid: list[tuple[Stored[EvaluationRow], Scores]]) -> HalvesRow:
 
 
 def test_a_winner_that_every_half_confirms() -> None:
-    row = halved(
-        [scored("probe", 1000, [50.0] * N_QUESTIONS), scored("mean_diff", 1000, noisy(10, step=1.0))]
-    )
+    row = halved([scored("probe", 1000, [50.0] * N_QUESTIONS), scored("mean_diff", 1000, noisy(10, step=1.0))])
     assert (row.n_questions, row.n_splits) == (10, 126), "each way to halve ten questions, once"
     assert (row.winner, row.share, row.agreement, row.runner_up) == ("probe", 1.0, 1.0, None)
 
@@ -289,19 +272,13 @@ def test_halves_that_two_labels_of_one_vector_win_agree() -> None:
 
 
 @pytest.mark.parametrize(("probe", "mean_diff", "winner"), [(900, 1000, "probe"), (1000, 900, "mean_diff")])
-def test_of_equal_deltas_the_smaller_coefficient_wins_as_in_best(
-    probe: float, mean_diff: float, winner: str
-) -> None:
-    row = halved(
-        [scored("probe", probe, [40.0] * N_QUESTIONS), scored("mean_diff", mean_diff, [40.0] * N_QUESTIONS)]
-    )
+def test_of_equal_deltas_the_smaller_coefficient_wins_as_in_best(probe: float, mean_diff: float, winner: str) -> None:
+    row = halved([scored("probe", probe, [40.0] * N_QUESTIONS), scored("mean_diff", mean_diff, [40.0] * N_QUESTIONS)])
     assert (row.winner, row.share) == (winner, 1.0)
 
 
 def test_of_equal_deltas_and_coefficients_the_lower_layer_wins() -> None:
-    probe, (mean_diff, scores) = (
-        scored(label, 1000, [40.0] * N_QUESTIONS) for label in ("probe", "mean_diff")
-    )
+    probe, (mean_diff, scores) = (scored(label, 1000, [40.0] * N_QUESTIONS) for label in ("probe", "mean_diff"))
     higher = replace(mean_diff, row=replace(mean_diff.row, layer=16))
     assert halved([probe, (higher, scores)]).winner == "probe", "and not the first of the alphabet"
 
@@ -320,8 +297,7 @@ def test_many_questions_are_split_at_random_and_always_alike() -> None:
     base = (10.0,) * 30
     one = evaluated("probe", 15, 1000, baseline_trait_mean=10.0)
     scores = QuestionScores(
-        {one.run_id: Scores(tuple(10.0 + g for g in gains), (80.0,) * 30)},
-        {"baseline": Scores(base, (90.0,) * 30)},
+        {one.run_id: Scores(tuple(10.0 + g for g in gains), (80.0,) * 30)}, {"baseline": Scores(base, (90.0,) * 30)}
     )
     rows = [halves(strata(slices([one])), floor=FLOOR, scores=scores) for _ in range(2)]
     assert rows[0] == rows[1]
@@ -340,9 +316,7 @@ def test_standings_are_among_all_labels_of_a_place_whatever_is_shown() -> None:
         assert {row.run_id: row.standing for row in answer.rows} == {
             row.run_id: whole[row.run_id] for row in answer.rows
         }
-        is_told = any(
-            "the winner is not shown: gemma, refusal, response[:5]: probe" in one for one in answer.notes
-        )
+        is_told = any("the winner is not shown: gemma, refusal, response[:5]: probe" in one for one in answer.notes)
         assert is_told == ("probe" not in labels)
 
 

@@ -74,9 +74,7 @@ def test_the_report_shows_every_figure_and_asks_the_network_for_nothing(
         alt: svg.getAttribute('aria-label') || '', drawn: svg.querySelectorAll('path, use').length,
         width: svg.getBoundingClientRect().width, height: svg.getBoundingClientRect().height}))""")
     assert len(figures) >= 4
-    assert all(
-        one["alt"] and one["drawn"] > 20 and one["width"] > 300 and one["height"] > 100 for one in figures
-    )
+    assert all(one["alt"] and one["drawn"] > 20 and one["width"] > 300 and one["height"] > 100 for one in figures)
     assert page.requests == [_report_of(finished).as_uri()]
     assert page.console == []
     # nothing but what scrolls in its own box is wider than the screen
@@ -155,9 +153,7 @@ def _ids(finished: Path, query: str) -> list[str]:
 
     client = MlflowClient(tracking_uri=f"sqlite:///{finished}/mlflow.db")
     experiments = [one.experiment_id for one in client.search_experiments() if one.experiment_id != "0"]
-    return [
-        run.info.run_id for run in client.search_runs(experiments, query, order_by=["metrics.delta DESC"])
-    ]
+    return [run.info.run_id for run in client.search_runs(experiments, query, order_by=["metrics.delta DESC"])]
 
 
 def _experiment(finished: Path) -> str:
@@ -184,9 +180,7 @@ def test_the_ui_lists_evaluations_by_delta_above_the_floor(
     for name in ("coefficient", "coherence_mean", "delta"):
         assert name in headers
     # and the description leads there
-    links = (
-        "[...document.querySelectorAll('a[target=_blank][href*=viewStateShareKey]')].map(a => a.textContent)"
-    )
+    links = "[...document.querySelectorAll('a[target=_blank][href*=viewStateShareKey]')].map(a => a.textContent)"
     assert page.run(links) == ["evaluations by delta above the floor", "phases"]
 
 
@@ -207,9 +201,7 @@ def test_the_ui_shows_phases_with_their_tables_and_curves(
     page.screenshot(screenshots / "ui-curves.png", whole=False)
 
 
-def test_the_ui_shows_the_report_and_the_responses(
-    page: Page, ui: str, finished: Path, screenshots: Path
-) -> None:
+def test_the_ui_shows_the_report_and_the_responses(page: Page, ui: str, finished: Path, screenshots: Path) -> None:
     page.show(1600, 1000)
     experiment = _experiment(finished)
     report = _ids(finished, f"tags.`{Tag.KIND}` = '{Kind.REPORT}'")[0]

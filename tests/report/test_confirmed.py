@@ -74,9 +74,7 @@ def test_what_is_still_open_is_said_with_the_rest() -> None:
     text = section(confirmed(MEAN_DIFF, (30, 32, 31, 31)))
     assert "1 winner or tied label is not confirmed yet: `massact confirm --experiment" in text
     assert "`probe` is not confirmed." in text
-    assert "not confirmed" in next(
-        line for line in text.splitlines() if line.startswith("|") and "winner" in line
-    )
+    assert "not confirmed" in next(line for line in text.splitlines() if line.startswith("|") and "winner" in line)
 
 
 def test_a_phase_s_note_and_verdicts_say_the_same() -> None:

@@ -84,14 +84,10 @@ def test_below_the_floor_is_not_missing() -> None:
 def test_negative_direction_prefers_the_fall() -> None:
     given = experiment()
     falls = replace(given, traits=(replace(given.traits[0], direction="negative"),))
-    rows = [
-        scored(-60.0, 90.0, direction="negative"),
-        scored(-20.0, 90.0, label="mean_diff", direction="negative"),
-    ]
+    rows = [scored(-60.0, 90.0, direction="negative"), scored(-20.0, 90.0, label="mean_diff", direction="negative")]
     answers = Answers(evaluations=Evaluations.of(tuple(rows)), coefficient_ranges={})
     found, low_found = (
-        Evidence.of(falls, answers, facts=Facts(baselines=(baseline(trait_mean=trait),)))
-        for trait in (80.0, 2.0)
+        Evidence.of(falls, answers, facts=Facts(baselines=(baseline(trait_mean=trait),))) for trait in (80.0, 2.0)
     )
     assert "`probe`, -60.0 @ 90" in answers_in_short(found)[0].lines[0]
     high = sanity_checks(found)
@@ -126,16 +122,11 @@ def test_phase_notes_fit_and_say_what_is_cut(rows: Rows) -> None:
         for one in rows[:60]
         for n in range(5, 30)
     ]
-    wide = replace(
-        given, phases=(replace(given.phases[0], positions=tuple(f"response[:{n}]" for n in range(5, 30))),)
-    )
+    wide = replace(given, phases=(replace(given.phases[0], positions=tuple(f"response[:{n}]" for n in range(5, 30))),))
     for phase in ("phase1", "phase2", "phase3", "phase4"):
         for experiment_, some in ((given, rows), (given, []), (wide, many)):
             text = phase_markdown(
-                phase,
-                Evidence.of(
-                    experiment_, Answers(evaluations=Evaluations.of(tuple(some)), coefficient_ranges={})
-                ),
+                phase, Evidence.of(experiment_, Answers(evaluations=Evaluations.of(tuple(some)), coefficient_ranges={}))
             )
             assert 0 < len(text) <= NOTE_LIMIT
             if "left out" in text:

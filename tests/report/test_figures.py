@@ -55,9 +55,7 @@ def test_figure_has_content(name: str, some: Evidence) -> None:
     ink = (pixels[..., :3] < 0.9).any(axis=-1)
     assert 0.01 < ink.mean() < 0.5
     assert pixels.shape[1] > 700
-    texts = " ".join(
-        t.text or "" for t in ET.fromstring(style.save_svg(figure)).iter() if t.tag.endswith("}text")
-    )
+    texts = " ".join(t.text or "" for t in ET.fromstring(style.save_svg(figure)).iter() if t.tag.endswith("}text"))
     assert texts.strip()
     assert "mathdefault" not in texts
 
@@ -110,13 +108,7 @@ def test_labels_of_one_method_look_different() -> None:
 
 
 def test_what_steers_otherwise_has_a_panel_of_its_own_beside_its_method() -> None:
-    labels = [
-        "random_baseline",
-        "probe",
-        "mean_diff_top1@prompt[-1]+response",
-        "mean_diff",
-        "mean_diff_top1+ablate",
-    ]
+    labels = ["random_baseline", "probe", "mean_diff_top1@prompt[-1]+response", "mean_diff", "mean_diff_top1+ablate"]
     methods = style.methods_of(labels)
     assert methods == ["mean_diff", "mean_diff+ablate", "mean_diff@prompt[-1]+response", "probe"]
     assert style.methods_of(labels, with_random=True) == [*methods, "random_baseline"]

@@ -32,9 +32,7 @@ def test_a_file_without_marks_gets_the_section_at_its_end_and_keeps_one(tmp_path
     assert file.read_text() == f"# Notes\n\n{BEGIN}\n\ntwo\n\n{END}\n"
 
 
-text = st.text(st.characters(exclude_categories=("Cs",)), max_size=60).filter(
-    lambda one: "massact" not in one
-)
+text = st.text(st.characters(exclude_categories=("Cs",)), max_size=60).filter(lambda one: "massact" not in one)
 
 
 @given(text, text, text, text)
@@ -47,9 +45,7 @@ def test_writing_twice_is_writing_the_second(before: str, after: str, first: str
     assert second.strip() in once
 
 
-@pytest.mark.parametrize(
-    "broken", [BEGIN, END, f"{END} {BEGIN}", f"{BEGIN}{BEGIN}{END}", f"{BEGIN}{END}{BEGIN}{END}"]
-)
+@pytest.mark.parametrize("broken", [BEGIN, END, f"{END} {BEGIN}", f"{BEGIN}{BEGIN}{END}", f"{BEGIN}{END}{BEGIN}{END}"])
 def test_marks_that_are_not_one_pair_stop_it(tmp_path: Path, broken: str) -> None:
     file = tmp_path / "f.md"
     file.write_text(broken)

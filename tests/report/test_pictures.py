@@ -72,9 +72,7 @@ def test_a_grid_of_relative_strengths_is_drawn_over_them() -> None:
         scored(60.0 + layer, 95.0, layer=layer, coefficient=c, relative_strength=strength)
         for layer, c, strength in cells
     ]
-    figure = drawing(
-        HeatMap(report_input(rows, experiment=replace(experiment(), models=models)), PLACE, ["probe"])
-    )
+    figure = drawing(HeatMap(report_input(rows, experiment=replace(experiment(), models=models)), PLACE, ["probe"]))
     assert figure is not None
     panel = figure.axes[0]
     assert panel.get_xlabel() == "relative strength"
@@ -122,12 +120,7 @@ def test_position_windows_side_by_side(whole: Evidence) -> None:
     assert figure is not None
     assert len(figure.axes) == 2 * 2, "two models, two methods; a random direction has no line"
     table = positions_section(whole).tables[0]
-    assert [column.header for column in table.columns] == [
-        "label",
-        "response[:5]",
-        "response[:10]",
-        "response[:20]",
-    ]
+    assert [column.header for column in table.columns] == ["label", "response[:5]", "response[:10]", "response[:20]"]
     assert all(", n 10" in cell.text for cell in table.rows[0][1:])
     assert re.search(r"toy-gemma-3 at response\[:10\]: best \S+ with \+\d+\.\d", ByWindow(whole).alt())
 
@@ -228,18 +221,11 @@ def test_a_legend_names_only_what_is_drawn() -> None:
 
 @pytest.mark.slow
 def test_phases_show_the_figures_of_their_question() -> None:
-    answers = Answers(
-        evaluations=Evaluations.of(toy_rows()), groups=experiment().groups(), coefficient_ranges={}
-    )
+    answers = Answers(evaluations=Evaluations.of(toy_rows()), groups=experiment().groups(), coefficient_ranges={})
     names = {
-        phase: set(phase_figures(phase, Evidence.of(experiment(), answers)))
-        for phase in ("phase2", "phase3", "phase4")
+        phase: set(phase_figures(phase, Evidence.of(experiment(), answers))) for phase in ("phase2", "phase3", "phase4")
     }  # type: ignore[arg-type]
-    assert names == {
-        "phase2": {"before-after"},
-        "phase3": {"cleaning-curve"},
-        "phase4": {"relative-strength"},
-    }
+    assert names == {"phase2": {"before-after"}, "phase3": {"cleaning-curve"}, "phase4": {"relative-strength"}}
     nothing = Answers(evaluations=Evaluations(), groups=experiment().groups(), coefficient_ranges={})
     assert phase_figures("phase1", Evidence.of(experiment(), nothing)) == {}
 
@@ -257,8 +243,6 @@ def test_samples_of_a_place_stand_side_by_side_and_stay_text() -> None:
     assert group.count('<article class="sample">') == 3
     assert hostile not in report.html
     assert "&lt;script&gt;" in group
-    assert (
-        report.html.count(f'<p class="question">{hostile.replace("<", "&lt;").replace(">", "&gt;")}</p>') == 1
-    )
+    assert report.html.count(f'<p class="question">{hostile.replace("<", "&lt;").replace(">", "&gt;")}</p>') == 1
     assert "trait 97.0, coherence unscored, judge likelihood" in group
     assert report.markdown.index("#### Baseline") < report.markdown.index("#### Best")

@@ -33,22 +33,16 @@ def answers() -> Answers:
                             (90.0,) * 4) for one in rows},
         {f"baseline-{model}": Scores((1.0, 2.0, 1.0, 2.0), (98.0,) * 4) for model in ("toy-gemma-3", "toy-gemma-2")},
     )  # fmt: skip
-    return Answers(
-        evaluations=Evaluations.of(rows), groups=experiment().groups(), coefficient_ranges={}, scores=scores
-    )
+    return Answers(evaluations=Evaluations.of(rows), groups=experiment().groups(), coefficient_ranges={}, scores=scores)
 
 
 DRAW: dict[str, Callable[[Answers], Figure]] = {
     "tradeoff": lambda a: massact.plot.tradeoff(massact.runs.of(a, 68.0).to_frame(), only=GEMMA),
-    "coefficient": lambda a: massact.plot.tradeoff(
-        massact.runs.of(a, 68.0), against="coefficient", only=HERE
-    ),
+    "coefficient": lambda a: massact.plot.tradeoff(massact.runs.of(a, 68.0), against="coefficient", only=HERE),
     "heat map": lambda a: massact.plot.heat_map(massact.runs.of(a, 68.0).to_frame(), only=HERE),
     "positions": lambda a: massact.plot.positions(massact.best.of(a, 68.0).to_frame()),
     "curve of runs": lambda a: massact.plot.cleaning_curve(massact.runs.of(a, 68.0).to_frame()),
-    "curve of a curve": lambda a: massact.plot.cleaning_curve(
-        massact.curve.of(a, 68.0, method="probe").to_frame()
-    ),
+    "curve of a curve": lambda a: massact.plot.cleaning_curve(massact.curve.of(a, 68.0, method="probe").to_frame()),
     "before and after": lambda a: massact.plot.before_after(massact.compare.of(a, 68.0).to_frame()),
     "relative strength": lambda a: massact.plot.relative_strength(massact.runs.of(a, 68.0).to_frame()),
 }
@@ -83,9 +77,7 @@ def test_a_frame_draws_what_the_report_draws(answers: Answers) -> None:
 
 def _points(figure: Figure) -> list[Any]:
     lines = [line for axes in figure.axes for line in axes.lines]
-    return [
-        np.nan_to_num(np.asarray(line.get_xydata(), dtype=float), nan=-1).round(6).tolist() for line in lines
-    ]
+    return [np.nan_to_num(np.asarray(line.get_xydata(), dtype=float), nan=-1).round(6).tolist() for line in lines]
 
 
 def test_the_intervals_of_a_best_are_drawn(answers: Answers) -> None:
@@ -115,24 +107,12 @@ def test_another_floor_is_another_best(answers: Answers) -> None:
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
-        (
-            lambda f: massact.plot.tradeoff(f.drop(columns=["delta", "layer"])),
-            "lacks the columns layer, delta",
-        ),
-        (
-            massact.plot.tradeoff,
-            "there are 2 (toy-gemma-2, refusal; toy-gemma-3, refusal): choose with",
-        ),
+        (lambda f: massact.plot.tradeoff(f.drop(columns=["delta", "layer"])), "lacks the columns layer, delta"),
+        (massact.plot.tradeoff, "there are 2 (toy-gemma-2, refusal; toy-gemma-3, refusal): choose with"),
         (lambda f: massact.plot.heat_map(f, only=GEMMA), "this figure draws one model, trait and position"),
         (lambda f: massact.plot.positions(f.head(0)), "nothing to draw: no label has a result"),
-        (
-            lambda f: massact.plot.relative_strength(f.drop(columns="relative_strength")),
-            "the column relative_strength",
-        ),
-        (
-            massact.plot.published,
-            "nothing to draw: no place has published figures of two sources",
-        ),
+        (lambda f: massact.plot.relative_strength(f.drop(columns="relative_strength")), "the column relative_strength"),
+        (massact.plot.published, "nothing to draw: no place has published figures of two sources"),
         (massact.plot.massive_energy, "lacks the column massive_energy"),
         (lambda f: massact.plot.positions(f, floor=101), "coherence floor 101"),
         (lambda f: massact.plot.positions(f, tracking_uri="sqlite:///x.db"), "leave tracking_uri out"),
@@ -140,15 +120,10 @@ def test_another_floor_is_another_best(answers: Answers) -> None:
         (lambda f: massact.plot.tradeoff(f, against="time"), "cannot draw against 'time'"),
         (lambda f: massact.plot.tradeoff(3), "cannot draw from 3"),
         (lambda f: massact.plot.massive_dims("no-such.json"), "no-such.json: no calibration"),
-        (
-            lambda f: massact.plot.published(pd.DataFrame({"source": ["a"]})),
-            "lacks the columns model, position, label",
-        ),
+        (lambda f: massact.plot.published(pd.DataFrame({"source": ["a"]})), "lacks the columns model, position, label"),
     ],
 )
-def test_errors_say_what_is_missing(
-    draw: Callable[[pd.DataFrame], Figure], message: str, answers: Answers
-) -> None:
+def test_errors_say_what_is_missing(draw: Callable[[pd.DataFrame], Figure], message: str, answers: Answers) -> None:
     frame = massact.runs.of(answers, 68.0).to_frame()
     if "against" in message:
         frame = frame[frame["model"] == "toy-gemma-3"]
@@ -178,9 +153,7 @@ def test_calibrations_of_files(tmp_path: Path) -> None:
     file = tmp_path / "calibration.json"
     file.write_text(json.dumps(calibration_json(calibration(), {"model": "lab/one"})))
     assert massact.plot.massive_dims(file).axes[0].get_title(loc="left") == "lab/one"
-    titles = [
-        axes.get_title(loc="left") for axes in massact.plot.massive_dims({"a": file, "b": str(file)}).axes
-    ]
+    titles = [axes.get_title(loc="left") for axes in massact.plot.massive_dims({"a": file, "b": str(file)}).axes]
     assert titles == ["a", "b"]
 
 
@@ -191,15 +164,11 @@ def test_massact_stays_light_until_a_figure_is_drawn() -> None:
         "massact.plot.tradeoff\n"
         "print([name for name in ('torch', 'transformers', 'mlflow', 'matplotlib') if name in sys.modules])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
 
 
-def test_a_store_gives_the_same_figure_as_its_answer(
-    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_gives_the_same_figure_as_its_answer(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from click.testing import CliRunner
 
     from massact.cli.app import cli

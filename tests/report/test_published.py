@@ -55,10 +55,7 @@ def markdown(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_the_report_of_published_figures_alone_shows_where_they_disagree(markdown: str) -> None:
     assert "## Where the published versions disagree" in markdown
     assert "77 published figures of 3 sources" in markdown
-    assert (
-        "16 labels are printed by two sources at one place; 14 of them differ by more than rounding."
-        in markdown
-    )
+    assert "16 labels are printed by two sources at one place; 14 of them differ by more than rounding." in markdown
     assert "| mean_diff " in markdown
     assert "+26.6" in markdown
     assert "+93.2" in markdown
@@ -69,10 +66,7 @@ def test_the_report_of_published_figures_alone_shows_where_they_disagree(markdow
 def test_where_the_winner_flips(markdown: str) -> None:
     flip = "the winner flips between sources: S1 2026-01-29 mean_diff (+33.4) and S2 2026-01-30 probe (+49.4)"
     assert f"gemma-3-4b, refusal, response[:20]: {flip}" in markdown
-    assert (
-        "S2 2026-01-30 mean_diff_top2 (+72.1). Among the 6 labels that all print it is probe in each."
-        in markdown
-    )
+    assert "S2 2026-01-30 mean_diff_top2 (+72.1). Among the 6 labels that all print it is probe in each." in markdown
 
 
 def test_one_vector_that_was_printed_twice(markdown: str) -> None:
@@ -82,10 +76,7 @@ def test_one_vector_that_was_printed_twice(markdown: str) -> None:
 
 
 def test_baselines_and_floors_that_differ(markdown: str) -> None:
-    assert (
-        "gemma-3-4b, sycophancy: the unsteered trait mean is printed as 56.1 (S1 2026-01-29) and 71.8"
-        in markdown
-    )
+    assert "gemma-3-4b, sycophancy: the unsteered trait mean is printed as 56.1 (S1 2026-01-29) and 71.8" in markdown
     assert "picked at different coherence floors: 68 (S2 2026-01-30 and S3 2026-02-04) and 70" in markdown
 
 
@@ -94,9 +85,7 @@ def test_figures_that_do_not_add_up(markdown: str) -> None:
 
 
 def test_a_source_keeps_its_best_and_shows_the_others() -> None:
-    table = next(
-        one for one in section(figures()).tables if "gemma-3-4b, refusal, response[:5]" in one.caption
-    )
+    table = next(one for one in section(figures()).tables if "gemma-3-4b, refusal, response[:5]" in one.caption)
     cells = next(row for row in table.rows if row[0].text == "mean_diff")
     assert cells[1].text == "+27.1 @ 73 (2500); also -0.3 @ 93.4 (layer 15, 1200)"
     assert cells[2].text == "+26.2 @ 82.1 (2500)"
@@ -138,9 +127,7 @@ def test_the_cleaning_curve_has_the_published_values_beside_it() -> None:
     assert figure is not None
     curve = next(one for one in cleaning_curves(found) if one.place.position == "response[:5]")
     hollow = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "none"]
-    drawn = sorted(
-        (float(np.asarray(line.get_xdata())[0]), float(np.asarray(line.get_ydata())[0])) for line in hollow
-    )
+    drawn = sorted((float(np.asarray(line.get_xdata())[0]), float(np.asarray(line.get_ydata())[0])) for line in hollow)
     steps = {step: curve.steps.index(step) + 0.14 for step in curve.steps}
     assert (steps[0], 27.1) in drawn
     assert (steps[2], 72.1) in drawn
@@ -148,8 +135,6 @@ def test_the_cleaning_curve_has_the_published_values_beside_it() -> None:
 
 
 def test_a_model_that_is_spelled_in_two_ways_is_one_place() -> None:
-    rows = tuple(
-        replace(row, model=row.model.upper()) if row.source.startswith("S2") else row for row in figures()
-    )
+    rows = tuple(replace(row, model=row.model.upper()) if row.source.startswith("S2") else row for row in figures())
     places = printed_places(evidence([], published=rows))
     assert sum(one.has_several for one in places) == 6

@@ -159,15 +159,10 @@ def test_failed_and_unscored_are_neither_zero_nor_missing() -> None:
     unscored = row(n_scored=0, n_unscored=10)
     given = experiment()
     answers = Answers(
-        evaluations=Evaluations.of((unscored,)),
-        failures=(failure,),
-        groups=given.groups(),
-        coefficient_ranges={},
+        evaluations=Evaluations.of((unscored,)), failures=(failure,), groups=given.groups(), coefficient_ranges={}
     )
     report = build_report(report_input([unscored], answers=answers))
-    table = {
-        cells[0].text: cells[1] for cells in gap_matrix(evidence([unscored], (failure,)), "refusal").rows
-    }
+    table = {cells[0].text: cells[1] for cells in gap_matrix(evidence([unscored], (failure,)), "refusal").rows}
     assert table["mean_diff"].text == "failed"
     assert table["probe"].text == "unscored"
     assert table["probe_top1"].text == "\N{EM DASH}"
@@ -186,15 +181,10 @@ def test_same_direction_gives_no_difference() -> None:
 
 
 def test_bests_at_different_layers_of_one_vector_are_noise_too() -> None:
-    rows = [
-        scored(28.3, 71.0, label="mean_diff_cleaned"),
-        scored(19.2, 70.0, label="mean_diff_preclean", layer=3),
-    ]
+    rows = [scored(28.3, 71.0, label="mean_diff_cleaned"), scored(19.2, 70.0, label="mean_diff_preclean", layer=3)]
     assert "same direction by algebra at every layer" in str(before_after_table(evidence(rows)).rows)
     probes = [scored(28.3, 71.0, label="probe_cleaned"), scored(19.2, 70.0, label="probe_preclean", layer=3)]
-    assert "cannot say: not compared: not all are coherent at layers" in str(
-        before_after_table(evidence(probes)).rows
-    )
+    assert "cannot say: not compared: not all are coherent at layers" in str(before_after_table(evidence(probes)).rows)
 
 
 def test_one_vector_is_not_ahead_of_itself_for_having_more_evaluations() -> None:
@@ -223,9 +213,7 @@ def test_one_vector_is_not_ahead_of_itself_for_having_more_evaluations() -> None
     )
     assert {row.best.delta for rows in curve.lines.values() for row in rows if row.best} == {36.0}
     section = curve_section(found)
-    assert {cell.text for row in section.tables[0].rows for cell in row[1:] if "@" in cell.text} == {
-        "+36.0 @ 90"
-    }
+    assert {cell.text for row in section.tables[0].rows for cell in row[1:] if "@" in cell.text} == {"+36.0 @ 90"}
     assert "the steps are compared over 3 of 24 evaluations of probe" in section.bullets[0]
     assert top2_shape(found, curve.place, "probe") == "top-1, top-2 and top-3 are tied at +36.0"
     # and without any layer in common nothing is said to be ahead
@@ -265,9 +253,7 @@ def test_settings_are_never_mixed() -> None:
 
 def test_scatter_is_measured_on_groups_with_an_effect() -> None:
     rows = [
-        behaves(row(coefficient=c, label=label))
-        for c in (4.0, 8.0, 10.0, 16.0)
-        for label in ("probe", "probe_top1")
+        behaves(row(coefficient=c, label=label)) for c in (4.0, 8.0, 10.0, 16.0) for label in ("probe", "probe_top1")
     ]
     idle = scored(1.0, 95.0, label="probe_cleaned", coefficient=1.0, relative_strength=0.01)
     table = coefficients_section(evidence([*rows, idle])).tables[-1]
@@ -358,9 +344,7 @@ def test_with_scores_by_question_bests_have_intervals_and_differences_are_tested
     assert re.fullmatch(r"\+\d+\.\d to \+\d+\.\d", table.rows[0][2].text)
     row = next(one for one in before_after_table(found).rows if one[1].text == "probe_preclean")
     verdict = next(cell.text for cell in row if "ahead" in cell.text)
-    assert re.fullmatch(
-        r"before ahead by 20\.0 \(95 %: \d+\.\d to \d+\.\d, p 0\.0\d+, 10 questions\)", verdict
-    )
+    assert re.fullmatch(r"before ahead by 20\.0 \(95 %: \d+\.\d to \d+\.\d, p 0\.0\d+, 10 questions\)", verdict)
     short = answers_in_short(found)
     assert short[0].verdict.startswith("At 1 of 6 places one label is ahead of all others.")
     assert "`probe_preclean`, +30.0 @ 80 (layer 2, 8; 95 %: +" in short[0].lines[0]
@@ -380,7 +364,5 @@ def test_a_verdict_never_contradicts_its_interval() -> None:
         )  # fmt: skip
 
     assert comparison_verdict(row(-2.0, 22.0, 0.3)).startswith("cannot be told apart: before ahead by 10.0")
-    assert comparison_verdict(row(2.0, 18.0, 0.0625)).startswith(
-        "not significant among all pairs: before ahead"
-    )
+    assert comparison_verdict(row(2.0, 18.0, 0.0625)).startswith("not significant among all pairs: before ahead")
     assert comparison_verdict(row(2.0, 18.0, 0.01)).startswith("before ahead by 10.0 (95 %: 2.0 to 18.0")

@@ -17,10 +17,7 @@ from massact.store.read.base import Failure
 from tests.support.report_rows import behaves, calibration, experiment, report_input, row, sample
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")]
 RAN = "it ran"
 HOSTILE = (
     f"""</title></style></text></svg></blockquote><script>document.title="{RAN}"</script>"""
@@ -72,19 +69,14 @@ def _report(text: str) -> str:
         "trait": "refusal",
         "experiment": text,
     }
-    cells = [
-        (label, layer, c) for label in ("probe", "mean_diff") for layer in (2, 3) for c in (4.0, 8.0, 12.0)
-    ]
+    cells = [(label, layer, c) for label in ("probe", "mean_diff") for layer in (2, 3) for c in (4.0, 8.0, 12.0)]
     rows = [
         replace(stored, row=replace(stored.row, **values))
         for stored in (behaves(row(label=label, layer=layer, coefficient=c)) for label, layer, c in cells)
     ]
     failure = Failure("run", 5, text, rows[0].row)
     answers = Answers(
-        evaluations=Evaluations.of(tuple(rows)),
-        groups=given.groups(),
-        coefficient_ranges={},
-        failures=(failure,),
+        evaluations=Evaluations.of(tuple(rows)), groups=given.groups(), coefficient_ranges={}, failures=(failure,)
     )
     return build_report(
         report_input(

@@ -69,10 +69,7 @@ def test_grants(world: World, may: str) -> None:
         ),
         "grant others rights on it": _may_grant(world, who, name),
         "delete its runs, or itself": all(
-            (
-                post(who, "runs/delete", run_id=run).ok,
-                post(who, "experiments/delete", experiment_id=experiment).ok,
-            )
+            (post(who, "runs/delete", run_id=run).ok, post(who, "experiments/delete", experiment_id=experiment).ok)
         ),
     }
     assert found == {row["action"]: row[may] == "yes" for row in GRANTED}

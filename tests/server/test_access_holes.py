@@ -20,9 +20,7 @@ def test_nothing_shows_of_what_is_hidden(world: World) -> None:
     rita = world.people["reader"]
     with world.server.users() as known:
         known.grant("rita", name, "nothing")
-    query = (
-        "query GetRun($data: MlflowGetRunInput!) { mlflowGetRun(input: $data) { run { info { runId } } } }"
-    )
+    query = "query GetRun($data: MlflowGetRunInput!) { mlflowGetRun(input: $data) { run { info { runId } } } }"
     body = {"operationName": "GetRun", "query": query, "variables": {"data": {"runId": run}}}
     asked = [
         world.server.ask(rita, "GET", f"experiments/get-by-name?experiment_name={name}"),
@@ -51,10 +49,7 @@ def test_nothing_shows_of_what_is_hidden(world: World) -> None:
     for answer in asked:
         assert run not in answer.text
         assert FILE not in answer.content
-        assert answer.status_code == 403 or answer.text in (
-            "{}",
-            '{"data":{"mlflowGetRun":null},"errors":null}\n',
-        )
+        assert answer.status_code == 403 or answer.text in ("{}", '{"data":{"mlflowGetRun":null},"errors":null}\n')
 
 
 @pytest.mark.parametrize("path", ["7", "7/", "0/run/artifacts/a b.txt", "7/run/artifacts/100%/x", "7/%61/x"])
@@ -82,12 +77,7 @@ def test_the_proxy_takes_plain_paths_of_readable_experiments_only(world: World) 
     for who in (rita, walt):
         for root in ("/api/2.0/mlflow-artifacts", "/ajax-api/2.0/mlflow-artifacts"):
             for path in (place, f"./{place}", f"0{place}", f"%2e/{place}", "999999/x", f"/{place}"):
-                requests = [
-                    ("GET", "artifacts"),
-                    ("HEAD", "artifacts"),
-                    ("PUT", "artifacts"),
-                    ("DELETE", "artifacts"),
-                ]
+                requests = [("GET", "artifacts"), ("HEAD", "artifacts"), ("PUT", "artifacts"), ("DELETE", "artifacts")]
                 requests += [("GET", "presigned"), ("POST", "mpu/create"), ("POST", "mpu/abort")]
                 for verb, family in requests:
                     answer = world.server.ask(who, verb, f"{root}/{family}/{path}", data=b"{}")
@@ -146,9 +136,7 @@ def _changing_routes() -> set[tuple[str, str]]:
     from mlflow.server.auth import routes
 
     reading = {"GET", "HEAD", "OPTIONS"}
-    found = {
-        (verb, rule.rule) for rule in app.url_map.iter_rules() for verb in (rule.methods or set()) - reading
-    }
+    found = {(verb, rule.rule) for rule in app.url_map.iter_rules() for verb in (rule.methods or set()) - reading}
     natives: list[tuple[str, Any]] = [
         ("", artifact_router.artifact_router),
         ("", gateway_api.gateway_router),
@@ -156,8 +144,7 @@ def _changing_routes() -> set[tuple[str, str]]:
     ]
     natives += [("", job_api.job_api_router), ("", otel_api.otel_router)]
     natives += [
-        (prefix, mcp_server_api.mcp_server_router)
-        for prefix in mcp_server_api.get_mcp_server_api_route_prefixes()
+        (prefix, mcp_server_api.mcp_server_router) for prefix in mcp_server_api.get_mcp_server_api_route_prefixes()
     ]
     for prefix, router in natives:
         found |= {(verb, prefix + route.path) for route in router.routes for verb in route.methods - reading}
@@ -207,24 +194,14 @@ def test_a_writer_reaches_no_others_files_through_a_model(world: World) -> None:
 def test_a_writer_cannot_have_a_traces_files_read_elsewhere(world: World, key: str) -> None:
     owner, trace_id = world.people["owner"], f"tr-{next(NAMES)}"
     place = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": world.experiment}}
-    info = {
-        "trace_id": trace_id,
-        "trace_location": place,
-        "request_time": "2026-01-01T00:00:00Z",
-        "state": "OK",
-    }
+    info = {"trace_id": trace_id, "trace_location": place, "request_time": "2026-01-01T00:00:00Z", "state": "OK"}
     assert world.post(owner, "/api/3.0/mlflow/traces", trace={"trace_info": info}).ok
     quoted = key.replace("L", "\\u004c")
     for version in ("2.0", "3.0"):
         path = f"/api/{version}/mlflow/traces/{trace_id}/tags"
-        for text in (
-            f'{{"key": "{key}", "value": "file:///etc"}}',
-            f'{{"key": "{quoted}", "value": "file:///etc"}}',
-        ):
+        for text in (f'{{"key": "{key}", "value": "file:///etc"}}', f'{{"key": "{quoted}", "value": "file:///etc"}}'):
             for data in (text, json.dumps(text)):
-                answer = world.server.ask(
-                    owner, "PATCH", path, data=data, headers={"Content-Type": "text/plain"}
-                )
+                answer = world.server.ask(owner, "PATCH", path, data=data, headers={"Content-Type": "text/plain"})
                 assert answer.status_code == 403, (path, data)
                 assert "where a trace's files lie" in answer.text
         assert world.server.ask(owner, "PATCH", path, json={"key": "note", "value": f"about {key}"}).ok
@@ -259,15 +236,8 @@ def test_another_hosts_name_is_refused(world: World, host: str) -> None:
         assert world.server.ask(ADMIN, "GET", path, headers={"Host": host}).status_code == 403
 
 
-@pytest.mark.parametrize(
-    "header", ["Bearer 0123", "Basic !!!", "Basic " + base64.b64encode(b"admin").decode(), ""]
-)
+@pytest.mark.parametrize("header", ["Bearer 0123", "Basic !!!", "Basic " + base64.b64encode(b"admin").decode(), ""])
 def test_no_other_login_is_taken(world: World, header: str) -> None:
-    for path in (
-        "/",
-        "experiments/search?max_results=1",
-        world.file(),
-        "/ajax-api/3.0/mlflow/assistant/config",
-    ):
+    for path in ("/", "experiments/search?max_results=1", world.file(), "/ajax-api/3.0/mlflow/assistant/config"):
         answer = world.server.ask(None, "GET", path, headers={"Authorization": header})
         assert answer.status_code == 401

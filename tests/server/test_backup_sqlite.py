@@ -43,9 +43,7 @@ def test_a_sqlite_service_is_backed_up_and_restored_with_its_users(
             command: list[str | Path] = ["bash", DOCKER / f"{script}.sh", *words]
             return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
-        done = keep(
-            "backup", tmp_path / "backups"
-        )  # while it is open, and its last write not in the file yet
+        done = keep("backup", tmp_path / "backups")  # while it is open, and its last write not in the file yet
         assert done.returncode == 0, done.stderr
     backup = Path(done.stdout.strip())
     if name == "restore":

@@ -30,14 +30,7 @@ def test_the_dockerfiles_are_clean(name: str) -> None:
 
 def test_the_compose_file_is_one() -> None:
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "check_jsonschema",
-            "--builtin-schema",
-            "vendor.compose-spec",
-            DOCKER / "compose.yaml",
-        ],
+        [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", DOCKER / "compose.yaml"],
         capture_output=True,
         text=True,
         check=False,
@@ -105,9 +98,7 @@ def test_services_are_pinned_hardened_limited_and_start_in_order() -> None:
 def test_the_images_programs_are_nobodys_and_their_bases_are_pinned() -> None:
     for name in ("Dockerfile", "Dockerfile.worker"):
         text = (DOCKER / name).read_text()
-        assert all(
-            re.search(r":\d+\.\d+\.\d+-", base) for base in re.findall(r"^FROM (\S+)", text, re.MULTILINE)
-        )
+        assert all(re.search(r":\d+\.\d+\.\d+-", base) for base in re.findall(r"^FROM (\S+)", text, re.MULTILINE))
         assert re.findall(r"^USER (.+)$", text, re.MULTILINE) == ["10001:10001"]
 
 
@@ -126,9 +117,7 @@ def test_the_scripts_can_be_read_by_a_shell(script: str) -> None:
     assert os.access(DOCKER / script, os.X_OK)
 
 
-def test_a_job_is_made_of_the_example_by_mlflows_own_loader(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_is_made_of_the_example_by_mlflows_own_loader(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow.projects import _parse_kubernetes_config
     from mlflow.projects._project_spec import load_project
 

@@ -48,9 +48,7 @@ def postgresql(postgres: PostgresServer) -> str:
 
 @pytest.fixture(scope="module")
 def over_postgresql(postgresql: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with tracking_server(
-        postgresql, tmp_path_factory.mktemp("server"), app="massact", prefix="/mlflow"
-    ) as address:
+    with tracking_server(postgresql, tmp_path_factory.mktemp("server"), app="massact", prefix="/mlflow") as address:
         yield address
 
 
@@ -69,9 +67,7 @@ def ask(server: str, question: str, **given: Any) -> requests.Response:
 
 
 @pytest.mark.parametrize(("question", "given"), ASKED, ids=str)
-def test_an_answer_is_what_the_command_prints(
-    both: tuple[str, str], question: str, given: dict[str, Any]
-) -> None:
+def test_an_answer_is_what_the_command_prints(both: tuple[str, str], question: str, given: dict[str, Any]) -> None:
     uri, server = both
     response = ask(server, question, **given)
     assert response.status_code == 200, response.text
@@ -110,12 +106,7 @@ def test_a_file_is_never_opened(server: str, root: Path) -> None:
 @pytest.mark.parametrize(
     ("question", "given", "expected", "said"),
     [
-        (
-            "best",
-            {"modle": "gemma"},
-            (400, "bad-parameter"),
-            "no parameter 'modle'; there are experiment, model",
-        ),
+        ("best", {"modle": "gemma"}, (400, "bad-parameter"), "no parameter 'modle'; there are experiment, model"),
         ("best", {"experiment": []}, (400, "bad-parameter"), "'experiment' is missing"),
         ("best", {"floor": "nan"}, (400, "bad-parameter"), "'floor'"),
         ("best", {"floor": 101}, (400, "bad-parameter"), "within 0 to 100"),
@@ -155,9 +146,7 @@ def test_other_ways_of_asking_are_refused(server: str) -> None:
     for body in (b"", b"[", b"[]", b"{}", b'{"run_ids": 3}', b'{"run_ids": ["../x"]}', b'{"run_ids": [1]}'):
         response = requests.post(f"{server}/massact/v1/raw/steps", data=body, timeout=60)
         assert problem(response)[:2] == (400, "bad-body")
-    half = requests.post(
-        f"{server}/massact/v1/raw/values", data=b'{"run_ids": [], "tag": "\\ud800"}', timeout=60
-    )
+    half = requests.post(f"{server}/massact/v1/raw/values", data=b'{"run_ids": [], "tag": "\\ud800"}', timeout=60)
     assert problem(half)[:2] == (400, "bad-body")
     assert requests.get(f"{server}/massact", timeout=60).headers["Content-Type"] != PROBLEM_TYPE
 
@@ -167,9 +156,7 @@ def test_a_page_of_another_site_may_not_ask(server: str) -> None:
     for origin, status in (("http://elsewhere.example", 403), ("http://localhost:3000", 200)):
         response = requests.post(address, json=body, headers={"Origin": origin}, timeout=60)
         assert response.status_code == status
-    assert (
-        problem(requests.post(address, json=body, headers={"Origin": "null"}, timeout=60))[1] == "forbidden"
-    )
+    assert problem(requests.post(address, json=body, headers={"Origin": "null"}, timeout=60))[1] == "forbidden"
 
 
 def test_the_description_changes_only_with_the_version(server: str) -> None:
@@ -182,9 +169,7 @@ def test_the_description_changes_only_with_the_version(server: str) -> None:
 # our own reader
 
 
-def test_the_reader_asks_the_api_and_nothing_else(
-    server: str, sqlite: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_reader_asks_the_api_and_nothing_else(server: str, sqlite: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("MLflow's own search was asked")
 
@@ -204,9 +189,7 @@ def test_a_question_is_asked_of_the_server_with_what_the_file_declares(
     asked: list[tuple[Any, dict[str, Any]]]
     asked = [(question, {}) for question in api.questions() if question.traits.is_served]
     asked += [(massact.gaps, {"phase": "phase2"}), (massact.sensitivity, {"floors": (70.0, 71.0)})]
-    asked += [
-        (massact.compare, {"pairs": [("probe", "mean_diff")], "only": massact.Filters(layers=(15, 16))})
-    ]
+    asked += [(massact.compare, {"pairs": [("probe", "mean_diff")], "only": massact.Filters(layers=(15, 16))})]
     for question, options in asked:
         here = question(file, tracking_uri=sqlite, **options)
         with monkeypatch.context() as patch:
@@ -244,9 +227,7 @@ def _readings(source: RunSource) -> dict[str, Any]:
 
 def _told(runs: Sequence[RawRun]) -> list[Any]:
     """All but where their artifacts lie."""
-    found = (
-        [run.run_id, run.status, run.started_at, run.finished_at, sorted(run.tags.items())] for run in runs
-    )
+    found = ([run.run_id, run.status, run.started_at, run.finished_at, sorted(run.tags.items())] for run in runs)
     return sorted(found)
 
 
@@ -313,18 +294,12 @@ def test_a_process_that_ended_meanwhile_is_replaced(sqlite: str) -> None:
 
 
 def test_more_questions_than_the_limit_are_refused(sqlite: str, tmp_path: Path) -> None:
-    limits = {
-        "MASSACT_SERVER_AT_ONCE": "1",
-        "MASSACT_SERVER_WAITING": "1",
-        "MASSACT_SERVER_MEGABYTES": "0.004",
-    }
+    limits = {"MASSACT_SERVER_AT_ONCE": "1", "MASSACT_SERVER_WAITING": "1", "MASSACT_SERVER_MEGABYTES": "0.004"}
     with tracking_server(sqlite, tmp_path, app="massact", settings=limits) as address:
         assert problem(ask(address, "runs"))[:2] == (422, "answer-too-large")
         assert ask(address, "runs", limit=1).status_code == 200
         found: list[requests.Response] = []
-        threads = [
-            threading.Thread(target=lambda: found.append(ask(address, "sensitivity"))) for _ in range(8)
-        ]
+        threads = [threading.Thread(target=lambda: found.append(ask(address, "sensitivity"))) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:

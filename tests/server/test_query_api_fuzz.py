@@ -41,9 +41,7 @@ def described(server: str) -> Any:
     config = schemathesis.Config.from_dict(
         {
             # well-formed and still nothing that can be answered, such as floors 80-60
-            "checks": {
-                "positive_data_acceptance": {"expected-statuses": ["2xx", "401", "403", "404", "409", "422"]}
-            },
+            "checks": {"positive_data_acceptance": {"expected-statuses": ["2xx", "401", "403", "404", "409", "422"]}},
             "generation": {"database": "none", "deterministic": True},
         }
     )
@@ -62,8 +60,7 @@ def _about_what_is_there(query: dict[str, Any]) -> dict[str, Any]:
     if choose.random() < 0.5:
         return query
     return {
-        name: REAL.get(name, value) if isinstance(value, str | list | int) else value
-        for name, value in query.items()
+        name: REAL.get(name, value) if isinstance(value, str | list | int) else value for name, value in query.items()
     }
 
 
@@ -81,22 +78,14 @@ def test_every_operation_is_asked(described: Any) -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS, ids=lambda value: value.rpartition("/")[2])
-@pytest.mark.parametrize(
-    "mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["well-formed", "malformed"]
-)
+@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["well-formed", "malformed"])
 def test_whatever_is_asked_the_answer_is_as_described(
     described: Any, mode: GenerationMode, method: str, path: str
 ) -> None:
     operation = described[path][method]
     statuses: set[int] = set()
 
-    @settings(
-        max_examples=12,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    @settings(max_examples=12, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     @schemathesis_given(operation, mode)
     def ask(case: Any) -> None:
         response = case.call()

@@ -114,15 +114,11 @@ def test_without_a_login_nothing_is_answered(server: str, user: tuple[str, str] 
         response = ask(server, path, user)
         assert problem(response)[:2] == (401, "not-logged-in")
         assert response.headers["WWW-Authenticate"].startswith("Basic")
-    response = requests.post(
-        f"{server}/massact/v1/raw/values", json={"run_ids": [], "tag": "x"}, auth=user, timeout=60
-    )
+    response = requests.post(f"{server}/massact/v1/raw/values", json={"run_ids": [], "tag": "x"}, auth=user, timeout=60)
     assert problem(response)[0] == 401
 
 
-def test_the_reader_sees_as_much(
-    server: str, uri: str, only_public: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_reader_sees_as_much(server: str, uri: str, only_public: str, monkeypatch: pytest.MonkeyPatch) -> None:
     private = [one[0] for one in open_source(uri).points(EXPERIMENT).tagged]
     for user, place in ((ADA, only_public), (BOB, uri)):
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", user[0])
@@ -131,9 +127,7 @@ def test_the_reader_sees_as_much(
         source, expected = open_source(server), open_source(place)
         for tag in ("massact.row", "massact.scores"):
             assert source.finished_values(private, tag) == expected.finished_values(private, tag)
-        assert source.score_steps(private) == {
-            one: expected.score_steps([one]).get(one, []) for one in private
-        }
+        assert source.score_steps(private) == {one: expected.score_steps([one]).get(one, []) for one in private}
         found = [[run.run_id for run in one.finished_runs(private, tags=())] for one in (source, expected)]
         assert sorted(found[0]) == sorted(found[1])
         tags = [sorted(map(repr, one.experiment_tags("massact."))) for one in (source, expected)]

@@ -19,12 +19,7 @@ from tests.support.small_plan import EXPERIMENT
 
 pytestmark = pytest.mark.slow
 
-PASSWORD, TOKEN, KEY, DATABASE = (
-    "canary-pass/word%41",
-    "canary-token-4242",
-    "sk-canary-key-4242",
-    "canary+data@base",
-)
+PASSWORD, TOKEN, KEY, DATABASE = ("canary-pass/word%41", "canary-token-4242", "sk-canary-key-4242", "canary+data@base")
 SMALL = """
 phases:
   phase1: {labels: [probe], positions: ["response[:5]"]}
@@ -152,26 +147,15 @@ def _in_postgres(place: Place, postgres: PostgresServer) -> str:
 
 
 def _check(place: Place, postgres_uri: str) -> None:
-    files = [
-        path for folder in (place.folder, place.server.folder) for path in folder.rglob("*") if path.is_file()
-    ]
+    files = [path for folder in (place.folder, place.server.folder) for path in folder.rglob("*") if path.is_file()]
     assert len(files) > 30
-    assert {path.name for path in files} >= {
-        "report.html",
-        "report.md",
-        "results.jsonl",
-        "log",
-        "output.txt",
-    }
+    assert {path.name for path in files} >= {"report.html", "report.md", "results.jsonl", "log", "output.txt"}
     found = {str(path): _found(path.read_bytes()) for path in files}
     for name in ("tracking.db", "users.db"):
         with closing(sqlite3.connect(place.server.folder / name)) as database:
             found[name] = _found("\n".join(database.iterdump()).encode())
     with psycopg.connect(postgres_uri) as connection:
-        tables = [
-            name
-            for (name,) in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname='public'")
-        ]
+        tables = [name for (name,) in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname='public'")]
         rows = [str(row) for table in tables for row in connection.execute(f'SELECT * FROM "{table}"')]
         assert len(rows) > 100
         found["PostgreSQL"] = _found("\n".join(rows).encode())

@@ -64,9 +64,7 @@ class Served:
 def refused(folder: Path, *options: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     """A service that is over before it serves."""
     port = str(free_port("127.0.0.1"))
-    return run_massact(
-        "serve", "--port", port, *options, cwd=folder, env={**os.environ, **environment}, timeout=60
-    )
+    return run_massact("serve", "--port", port, *options, cwd=folder, env={**os.environ, **environment}, timeout=60)
 
 
 def _runs(pid: int) -> bool:

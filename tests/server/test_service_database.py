@@ -57,9 +57,7 @@ def _keys(uri: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_of_two_services_at_once_one_makes_the_tables(
-    made: tuple[str, list[list[str]]], tmp_path: Path
-) -> None:
+def test_of_two_services_at_once_one_makes_the_tables(made: tuple[str, list[list[str]]], tmp_path: Path) -> None:
     new = f"sqlite:///{tmp_path}/mlflow.db"
     for uri, notes in (made, (new, _set_up_twice_at_once(new))):
         assert sum(note.endswith(", new") for said in notes for note in said) == 1, notes
@@ -82,8 +80,7 @@ def test_tuning_postgresql_makes_one_index_that_the_questions_use(database: str)
         connection.execute("SET enable_seqscan = off")
         connection.execute("SET enable_bitmapscan = off")
         plan = "\n".join(
-            line
-            for (line,) in connection.execute(f"EXPLAIN {QUERY.replace('%s', repr(point_tag(EXPERIMENT)))}")
+            line for (line,) in connection.execute(f"EXPLAIN {QUERY.replace('%s', repr(point_tag(EXPERIMENT)))}")
         )
         assert f"Index Only Scan using {INDEX}" in plan
         # an index whose building was broken off is made anew
@@ -155,12 +152,8 @@ def test_the_page_says_what_tuning_does_and_how_it_is_undone(root: Path, tmp_pat
     assert f"`DROP INDEX CONCURRENTLY {INDEX};`" in page
     done, undone = re.findall(r"`sqlite3 mlflow.db '(.*)'`", page)
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
-        database.executescript(
-            "CREATE TABLE t (x); CREATE INDEX i ON t (x); INSERT INTO t VALUES (1);" + done
-        )
+        database.executescript("CREATE TABLE t (x); CREATE INDEX i ON t (x); INSERT INTO t VALUES (1);" + done)
         assert database.execute("SELECT count(*) FROM sqlite_stat1").fetchone() == (1,)
         database.executescript(undone)
         assert database.execute("PRAGMA journal_mode").fetchone() == ("delete",)
-        assert (
-            database.execute("SELECT name FROM sqlite_master WHERE name LIKE 'sqlite_stat%'").fetchall() == []
-        )
+        assert database.execute("SELECT name FROM sqlite_master WHERE name LIKE 'sqlite_stat%'").fetchall() == []

@@ -63,11 +63,7 @@ class Story:
         """Run backup.sh or restore.sh with the environment that compose gives it."""
         environment = self.service.environment(script) | {"PG_BIN": str(self.postgres.programs), **more}
         return subprocess.run(
-            ["bash", DOCKER / f"{script}.sh", *words],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
+            ["bash", DOCKER / f"{script}.sh", *words], env=environment, capture_output=True, text=True, check=False
         )
 
     def back_up(self) -> Path:
@@ -103,9 +99,7 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     folder = tmp_path_factory.mktemp("story")
     (folder / "experiments").mkdir()
-    text = EXPERIMENT.replace('layers: "2-4"', 'layers: "2-3"').replace(
-        "[12, 16, 24]", str(list(COEFFICIENTS))
-    )
+    text = EXPERIMENT.replace('layers: "2-4"', 'layers: "2-3"').replace("[12, 16, 24]", str(list(COEFFICIENTS)))
     (folder / "experiments" / "toy.yaml").write_text(text, encoding="utf-8")
     workers: list[Worker] = []
     with postgres_server() as postgres:
@@ -165,9 +159,7 @@ def test_the_sweep_ends_with_everything_there_once(story: Story) -> None:
     keys = Counter(key for key, _, _ in story.finished())
     assert len(keys) == N_CELLS
     assert set(keys.values()) == {1}
-    assert not [
-        path for path in (story.folder / ".massact/spool").iterdir() if path.is_dir() and any(path.iterdir())
-    ]
+    assert not [path for path in (story.folder / ".massact/spool").iterdir() if path.is_dir() and any(path.iterdir())]
     assert story.worker.run("doctor", "--fix", "--stale-after", "0") == 0, story.said()
     assert story.worker.run("doctor") == 0, story.said()
 
@@ -226,9 +218,7 @@ def test_what_was_destroyed_is_restored_to_the_letter(story: Story) -> None:
 def _users_file(pid: int) -> Path:
     """What the server reads of users, with a password in it perhaps."""
     variables = Path(f"/proc/{pid}/environ").read_text(encoding="utf-8").split("\0")
-    return Path(
-        next(one for one in variables if one.startswith("MLFLOW_AUTH_CONFIG_PATH=")).partition("=")[2]
-    )
+    return Path(next(one for one in variables if one.startswith("MLFLOW_AUTH_CONFIG_PATH=")).partition("=")[2])
 
 
 def _users(story: Story) -> list[Any]:
@@ -256,9 +246,7 @@ def test_a_restore_that_was_cut_off_begins_anew_and_one_that_fails_leaves_nothin
     assert len(story.finished("cut_off")) >= 3
 
 
-@pytest.mark.parametrize(
-    "fault", ["cut off", "a byte changed", "a file missing", "sums missing", "not named"]
-)
+@pytest.mark.parametrize("fault", ["cut off", "a byte changed", "a file missing", "sums missing", "not named"])
 def test_a_damaged_backup_is_refused_and_nothing_is_touched(story: Story, fault: str, tmp_path: Path) -> None:
     backup = tmp_path / ("copy.partial" if fault == "cut off" else "copy")
     shutil.copytree(story.backup, backup)

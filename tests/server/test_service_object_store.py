@@ -28,14 +28,10 @@ def store() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def service(
-    postgres: PostgresServer, store: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Composed]:
+def service(postgres: PostgresServer, store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
     """A service whose .env says what .env.example says of object stores."""
     folder = tmp_path_factory.mktemp("object-store")
-    (line,) = [
-        line for line in (DOCKER / ".env.example").read_text().splitlines() if "COMPOSE_PROFILES=s3" in line
-    ]
+    (line,) = [line for line in (DOCKER / ".env.example").read_text().splitlines() if "COMPOSE_PROFILES=s3" in line]
     variables = dict(word.split("=", 1) for word in line.strip("# ").split())
     variables["MASSACT_S3_ENDPOINT"] = store
     made = Composed(folder, postgres.fresh(), variables)

@@ -44,9 +44,7 @@ def _wait_until(condition: object, seconds: float = 20) -> None:
         time.sleep(0.02)
 
 
-def test_one_that_dies_before_it_answers_is_told_with_its_last_lines(
-    capfd: pytest.CaptureFixture[str],
-) -> None:
+def test_one_that_dies_before_it_answers_is_told_with_its_last_lines(capfd: pytest.CaptureFixture[str]) -> None:
     server = _server("for i in range(100): print('line', i)\nraise SystemExit(3)")
     with pytest.raises(MassactError, match=r"before it answered \(exit code 3\)") as caught:
         server.wait_until_healthy(NOWHERE, lambda: False)
@@ -120,16 +118,11 @@ def test_a_killed_parent_takes_its_server_with_it() -> None:
         "print(server._process.pid, flush=True)\ntime.sleep(60)"
     )
     parent = subprocess.Popen(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True
     )
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
-    _wait_until(
-        lambda: b"bound" not in Path(f"/proc/{child}/cmdline").read_bytes()
-    )  # it has become the command
+    _wait_until(lambda: b"bound" not in Path(f"/proc/{child}/cmdline").read_bytes())  # it has become the command
     assert _runs(child)
     parent.send_signal(signal.SIGKILL)
     parent.wait()

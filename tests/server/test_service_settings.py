@@ -116,14 +116,7 @@ def test_the_network_is_not_let_in_without_users(host: str) -> None:
 
 @pytest.mark.parametrize(
     ("host", "expected"),
-    [
-        ("127.0.0.1", True),
-        ("localhost", True),
-        ("127.8.8.8", True),
-        ("0.0.0.0", False),
-        ("::", False),
-        ("", False),
-    ],
+    [("127.0.0.1", True), ("localhost", True), ("127.8.8.8", True), ("0.0.0.0", False), ("::", False), ("", False)],
 )
 def test_what_only_this_machine_reaches(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected
@@ -171,14 +164,7 @@ def test_names_count_with_every_port_and_this_machine_always_passes() -> None:
     from mlflow.server.security_utils import is_allowed_host_header
 
     patterns = allowed_hosts(("lab.example", "10.0.0.1:8443", "*.lab.example")).split(",")
-    for host in (
-        "lab.example",
-        "lab.example:5000",
-        "10.0.0.1:8443",
-        "a.lab.example",
-        "127.0.0.1:5000",
-        "[::1]:5000",
-    ):
+    for host in ("lab.example", "lab.example:5000", "10.0.0.1:8443", "a.lab.example", "127.0.0.1:5000", "[::1]:5000"):
         assert is_allowed_host_header(patterns, host), host
     for host in ("evil.example", "lab.example.evil.example", "10.0.0.1:8444", "10.0.0.1"):
         assert not is_allowed_host_header(patterns, host), host

@@ -111,11 +111,7 @@ def test_the_commands(as_admin: World, tmp_path: Path) -> None:
     [
         (["add", "x", "--password-file", "-"], "too short\n", "fewer than 12 characters"),
         (["add", "x", "--password-file", "-"], "passwort mit ü\n", "not printable ASCII"),
-        (
-            ["add", "x", "--password-file", "nowhere"],
-            None,
-            "cannot read the password from nowhere: No such file",
-        ),
+        (["add", "x", "--password-file", "nowhere"], None, "cannot read the password from nowhere: No such file"),
         (["add", "x", "--password-file", "-", "--generate"], "x", "give one of them"),
         (["add", "a:b", "--generate"], None, "without a colon"),
         (["add", "rita", "--generate"], None, "refuses: User (username=rita) already exists"),
@@ -128,9 +124,7 @@ def test_the_commands(as_admin: World, tmp_path: Path) -> None:
         (["list", "--tracking-uri", "http://127.0.0.1:1"], None, "does not answer (ConnectionError)"),
     ],
 )
-def test_what_cannot_be_done_is_said(
-    as_admin: World, arguments: list[str], stdin: str | None, said: str
-) -> None:
+def test_what_cannot_be_done_is_said(as_admin: World, arguments: list[str], stdin: str | None, said: str) -> None:
     before = as_admin.server.contents()
     done = _users(*arguments, stdin=stdin)
     assert (done.exit_code, said in done.stderr) == (2, True), done.stderr

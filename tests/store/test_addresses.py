@@ -129,9 +129,7 @@ def test_a_quoted_address_names_what_it_says(uri: str, plain: str) -> None:
     assert plain_sqlite(uri) == plain
 
 
-@pytest.mark.parametrize(
-    "uri", ["sqlite:////x/a%2520b/m.db", "sqlite:////x/a%3Fb/m.db", "sqlite:////x/a?b/m.db"]
-)
+@pytest.mark.parametrize("uri", ["sqlite:////x/a%2520b/m.db", "sqlite:////x/a%3Fb/m.db", "sqlite:////x/a?b/m.db"])
 def test_an_address_of_a_misread_folder_is_refused(uri: str) -> None:
     with pytest.raises(UnusableStoreError, match="would take for"):
         plain_sqlite(uri)
@@ -286,14 +284,8 @@ def test_a_command_that_cannot_begin_leaves_nothing(
         ("postgresql+psycopg://u:p]w@[::1]:1/d", "postgresql+psycopg://u:***@[::1]:1/d"),
         ("postgresql://u:p@s:s@db/d", "postgresql://u:***@db/d"),
         ("postgresql://u:a@db/database", "postgresql://u:***@db/database"),
-        (
-            "postgresql://u@db/d?PassWord=a@b&sslmode=require",
-            "postgresql://u@db/d?PassWord=***&sslmode=require",
-        ),
-        (
-            "postgresql://u@db:5432/d?passfile=/x&sslpassword=y",
-            "postgresql://u@db:5432/d?passfile=/x&sslpassword=***",
-        ),
+        ("postgresql://u@db/d?PassWord=a@b&sslmode=require", "postgresql://u@db/d?PassWord=***&sslmode=require"),
+        ("postgresql://u@db:5432/d?passfile=/x&sslpassword=y", "postgresql://u@db:5432/d?passfile=/x&sslpassword=***"),
         ("postgresql://db/d?pass%77ord=y&host=/tmp", "postgresql://db/d?pass%77ord=***&host=/tmp"),
         ("http://h/x?access_token=y&X-Amz-Signature=z", "http://h/x?access_token=***&X-Amz-Signature=***"),
         ("u:secret@h/d", "u:***@h/d"),

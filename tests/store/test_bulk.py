@@ -92,9 +92,7 @@ def _write(uri: str, *runs: FinishedRun, experiment_id: str = "0") -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("keep_responses", [False, True], ids=["scores only", "responses"])
 @pytest.mark.parametrize("steered", [True, False], ids=["evaluation", "baseline"])
-def test_an_evaluation_is_the_same_as_one_that_was_measured(
-    database: str, steered: bool, keep_responses: bool
-) -> None:
+def test_an_evaluation_is_the_same_as_one_that_was_measured(database: str, steered: bool, keep_responses: bool) -> None:
     tracker, evaluation = Tracker(database, "study", floor=68), an_evaluation(steered=steered)
     with tracker.phase("phase1", params={}) as phase:
         place, baseline = Place("study", "tiny", "instruct", 2), Baseline("b", 4.0) if steered else None
@@ -150,11 +148,7 @@ def test_ids_come_in_the_order_of_the_runs(database: str) -> None:
     Tracker(database, "study", floor=68)
     run_ids = _write(database, *runs)
     client = connect(database)
-    assert [client.get_run(run_ids[i]).info.run_name for i in (0, 137, 299)] == [
-        "run 0",
-        "run 137",
-        "run 299",
-    ]
+    assert [client.get_run(run_ids[i]).info.run_name for i in (0, 137, 299)] == ["run 0", "run 137", "run 299"]
     assert _count(database)["runs"] == 300
     assert _write(database) == []
 
@@ -255,9 +249,7 @@ def test_a_database_of_another_schema_is_refused(tmp_path: Path) -> None:
     ],
     ids=lambda value: value[:20] if isinstance(value, str) else "",
 )
-def test_what_mlflow_would_cut_or_refuse_is_refused_at_once(
-    uri: str, changes: dict[str, Any], reason: str
-) -> None:
+def test_what_mlflow_would_cut_or_refuse_is_refused_at_once(uri: str, changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(StoreError) as refused:
         _write(uri, _run("good"), replace(_run(), **changes))
     assert reason in str(refused.value)
@@ -295,21 +287,12 @@ def test_postgresql_is_always_psycopg_3(uri: str, used: str) -> None:
 
 @pytest.mark.slow
 def test_a_store_can_be_made_to_measure(uri: str, root: Path) -> None:
-    command = [
-        sys.executable,
-        root / "benchmarks/make_store.py",
-        "--evaluations",
-        "950",
-        "--tracking-uri",
-        uri,
-    ]
+    command = [sys.executable, root / "benchmarks/make_store.py", "--evaluations", "950", "--tracking-uri", uri]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     assert "25 baselines" in done.stdout
     assert _count(uri)["runs"] == 950 + 25 + 4
     again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert (again.returncode, "has runs already" in again.stderr) == (1, True)
     client = connect(uri)
-    (newest,) = client.search_runs(
-        [client.get_experiment_by_name("made-to-measure").experiment_id], max_results=1
-    )
+    (newest,) = client.search_runs([client.get_experiment_by_name("made-to-measure").experiment_id], max_results=1)
     assert MlflowTag.PARENT in newest.data.tags

@@ -29,9 +29,7 @@ def _statuses(tracker: Tracker) -> list[str]:
     return [run.info.status for run in tracker._client.search_runs([tracker.experiment_id])]
 
 
-def test_one_that_comes_when_the_run_is_just_made_kills_it(
-    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_that_comes_when_the_run_is_just_made_kills_it(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracker._client, "create_run", _interrupt_after(tracker._client.create_run))
     entered = False
     with pytest.raises(KeyboardInterrupt), tracker.phase("calibrate", params={}):
@@ -40,13 +38,9 @@ def test_one_that_comes_when_the_run_is_just_made_kills_it(
     assert _statuses(tracker) == ["KILLED"]
 
 
-def test_one_that_comes_while_the_run_ends_does_not_undo_it(
-    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_that_comes_while_the_run_ends_does_not_undo_it(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(KeyboardInterrupt), tracker.phase("calibrate", params={}):
-        monkeypatch.setattr(
-            tracker._client, "set_terminated", _interrupt_after(tracker._client.set_terminated)
-        )
+        monkeypatch.setattr(tracker._client, "set_terminated", _interrupt_after(tracker._client.set_terminated))
     assert _statuses(tracker) == ["FINISHED"]
 
 

@@ -183,10 +183,7 @@ def test_a_store_that_no_longer_fits_is_not_waited_for(uri: str, change: str, sa
         database.execute(change)
     with pytest.raises(UnusableStoreError, match=said):
         open_patient_store(uri, patience)
-    with (
-        pytest.raises(UnusableStoreError, match=r"no such table|no column"),
-        tracker.phase("phase2", params={}),
-    ):
+    with pytest.raises(UnusableStoreError, match=r"no such table|no column"), tracker.phase("phase2", params={}):
         pass
     assert lines == []
 
@@ -197,10 +194,7 @@ def test_a_spool_whose_store_never_takes_anything_says_so_at_once(uri: str, tmp_
     with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as database:
         database.execute("ALTER TABLE tags RENAME COLUMN value TO text")
     row = evaluation_row()
-    spool.put(
-        evaluation_run(row, None, name="one", started_at=1, finished_at=2),
-        experiment_id=tracker.experiment_id,
-    )
+    spool.put(evaluation_run(row, None, name="one", started_at=1, finished_at=2), experiment_id=tracker.experiment_id)
     with pytest.raises(UnusableStoreError, match="no run was written"):
         spool.flush(60)
     assert spool.close() == 1, "it is kept on the disk"

@@ -106,17 +106,13 @@ def test_columns_rank_as_a_loop_over_tuples_does(seed: int, direction: Direction
         )
         for _ in range(16)
     ]
-    found = Evaluations.of(
-        stored(row, run_id=f"r{i}", finished_at=draw.randrange(3)) for i, row in enumerate(rows)
-    )
+    found = Evaluations.of(stored(row, run_id=f"r{i}", finished_at=draw.randrange(3)) for i, row in enumerate(rows))
     points = list(found)
     (mine,) = found.by_place.values()
     assert isinstance(mine, PointSet)
     sign = 1.0 if direction == "negative" else -1.0
     coherent = [p for p in points if (p.coherence_mean or 0) >= 68 and p.delta is not None]
-    best = min(
-        coherent, key=lambda p: (sign * (p.delta or 0), abs(p.coefficient), p.layer, p.key), default=None
-    )
+    best = min(coherent, key=lambda p: (sign * (p.delta or 0), abs(p.coefficient), p.layer, p.key), default=None)
     assert mine.best(68, direction) == best
     misses = [p for p in points if p.coherence_mean is not None and p.coherence_mean < 68]
     miss = min(
@@ -132,13 +128,7 @@ def test_columns_rank_as_a_loop_over_tuples_does(seed: int, direction: Direction
 def test_of_a_key_the_newest_run_counts_and_of_a_tie_the_greater_id() -> None:
     points = [
         point_of(evaluation_row(key=key), run_id, at)
-        for key, run_id, at in [
-            ("a", "r1", 5),
-            ("a", "r2", 5),
-            ("b", "r3", 9),
-            ("b", "r4", 2),
-            ("c", "r5", 1),
-        ]
+        for key, run_id, at in [("a", "r1", 5), ("a", "r2", 5), ("b", "r3", 9), ("b", "r4", 2), ("c", "r5", 1)]
     ]
     newest = Points.of(point for point in points if point is not None).newest()
     assert sorted(point.run_id for point in newest) == ["r2", "r3", "r5"]

@@ -215,8 +215,7 @@ def test_the_params_and_metrics_of_an_evaluation_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"),
-    [(800.0, "800"), (0.5, "0.5"), (-0.0, "0"), (15, "15"), ("all", "all"), (float("inf"), "inf")],
+    ("value", "text"), [(800.0, "800"), (0.5, "0.5"), (-0.0, "0"), (15, "15"), ("all", "all"), (float("inf"), "inf")]
 )
 def test_a_param_reads_as_it_was_written(value: object, text: str) -> None:
     assert format_param(value) == text

@@ -144,9 +144,7 @@ def test_a_store_that_takes_nothing_for_a_while_costs_only_the_delay(
     assert up == "the tracking store takes results again: 201 waited"
 
 
-def test_what_cannot_be_sent_in_time_stays_on_the_disk(
-    spool: Spool, uri: str, said: list[str], tmp_path: Path
-) -> None:
+def test_what_cannot_be_sent_in_time_stays_on_the_disk(spool: Spool, uri: str, said: list[str], tmp_path: Path) -> None:
     with shut(uri):
         for i in range(3):
             spool.put(a_run(f"run {i}"), experiment_id="0")
@@ -180,9 +178,7 @@ def test_abandoning_keeps_what_was_put_and_sends_no_more(spool: Spool, uri: str,
     assert names(uri) == []
 
 
-def test_leftovers_of_a_live_process_are_left_alone(
-    spool: Spool, uri: str, tmp_path: Path, said: list[str]
-) -> None:
+def test_leftovers_of_a_live_process_are_left_alone(spool: Spool, uri: str, tmp_path: Path, said: list[str]) -> None:
     with shut(uri):
         spool.put(a_run(), experiment_id="0")
         (report,) = send_leftovers(tmp_path / "spool", None, say=said.append)
@@ -461,9 +457,7 @@ def test_what_a_full_disk_does_not_take_is_still_sent(
     assert names(uri) == ["not written", "written"]
 
 
-def test_a_disk_that_takes_nothing_is_told_where_a_run_is_put(
-    spool: Spool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_that_takes_nothing_is_told_where_a_run_is_put(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -117,9 +117,7 @@ def test_a_line_torn_at_any_byte_costs_only_itself(tmp_path: Path) -> None:
         journal.close()
 
 
-@pytest.mark.parametrize(
-    ("line", "kept"), [(1, ["a", "b", "c"]), (2, ["b", "c"]), (3, ["a", "c"]), (4, ["a", "b"])]
-)
+@pytest.mark.parametrize(("line", "kept"), [(1, ["a", "b", "c"]), (2, ["b", "c"]), (3, ["a", "c"]), (4, ["a", "b"])])
 def test_a_damaged_line_costs_only_itself(tmp_path: Path, line: int, kept: list[str]) -> None:
     path = _journal(tmp_path, "a", "b", "c")
     lines = path.read_bytes().splitlines(keepends=True)

@@ -114,9 +114,7 @@ def _content(store: Store, run_id: str) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n_arrived", [0, 2, 5])
-def test_a_crash_between_sending_and_marking_makes_no_second_run(
-    store: Store, tmp_path: Path, n_arrived: int
-) -> None:
+def test_a_crash_between_sending_and_marking_makes_no_second_run(store: Store, tmp_path: Path, n_arrived: int) -> None:
     _left_behind(tmp_path / "spool", store)
     _sent_by_hand(store, *IDS[:n_arrived])
     (report,) = send_leftovers(tmp_path / "spool", None, say=print)
@@ -143,9 +141,7 @@ def test_what_was_deleted_since_is_not_brought_back(store: Store, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_run_that_was_cut_off_is_completed(
-    server: tuple[str, Callable[[], str]], tmp_path: Path, uri: str
-) -> None:
+def test_a_run_that_was_cut_off_is_completed(server: tuple[str, Callable[[], str]], tmp_path: Path, uri: str) -> None:
     store = Store(server[0], server[1]())
     client = connect(store.uri)
     made = {}
@@ -224,11 +220,7 @@ def test_a_request_that_goes_wrong_at_any_point_makes_no_second_run(
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["refuse", "error", "hang"])
 def test_a_server_that_is_down_for_a_while_costs_only_the_delay(
-    server: tuple[str, Callable[[], str]],
-    tmp_path: Path,
-    uri: str,
-    mode: Mode,
-    monkeypatch: pytest.MonkeyPatch,
+    server: tuple[str, Callable[[], str]], tmp_path: Path, uri: str, mode: Mode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     address, fresh = server
@@ -261,9 +253,7 @@ def test_a_server_that_is_down_for_a_while_costs_only_the_delay(
 def test_what_a_server_refuses_does_not_hold_up_the_others(
     server: tuple[str, Callable[[], str]], tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "massact.store.write.run_writer.check_runs", lambda _: None
-    )  # so that the server must
+    monkeypatch.setattr("massact.store.write.run_writer.check_runs", lambda _: None)  # so that the server must
     store = Store(server[0], server[1]())
     spool = Spool(tmp_path / "spool", store.uri, "study")
     for name, params in (("one", {}), ("bad", {"no=key": "x"}), ("two", {})):
@@ -297,9 +287,7 @@ def test_a_database_server_that_is_restarted_costs_only_the_delay(
     assert len(said) == 2
 
 
-@pytest.mark.parametrize(
-    "store", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True
-)
+@pytest.mark.parametrize("store", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True)
 def test_an_answer_lost_at_the_commit_makes_no_second_run(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,11 +101,7 @@ def test_each_key_counts_once_with_its_newest_finished_run(store: RunStore, fill
     scored = ["tagged", "stepped", "broken tag", "unscored"]
     assert names(filled, [one.run_id for one in found]) == [k2, *points, "elsewhere", *scored, "k1"]
     newest = found[-1]
-    assert (newest.status, newest.finished_at, newest.row) == (
-        "FINISHED",
-        2000,
-        evaluation_row(key="k1", delta=2.0),
-    )
+    assert (newest.status, newest.finished_at, newest.row) == ("FINISHED", 2000, evaluation_row(key="k1", delta=2.0))
 
 
 def test_rows_that_cannot_be_read_are_counted_once(store: RunStore, filled: Filled) -> None:
@@ -131,9 +127,7 @@ def test_baselines_and_stages_are_apart_from_evaluations(store: RunStore, filled
     calibrations = store.stages(Kind.CALIBRATION, EXPERIMENT)
     assert names(filled, [one.run_id for one in calibrations]) == ["calibration"]
     assert calibrations[0].row == stage_row(Kind.CALIBRATION, "c1")
-    assert [one.row for one in store.stages(Kind.EXTRACTION, EXPERIMENT)] == [
-        stage_row(Kind.EXTRACTION, "x1")
-    ]
+    assert [one.row for one in store.stages(Kind.EXTRACTION, EXPERIMENT)] == [stage_row(Kind.EXTRACTION, "x1")]
     with pytest.raises(ValueError, match="not a stage"):
         store.stages(Kind.EVALUATION, EXPERIMENT)
 
@@ -261,10 +255,7 @@ def test_a_check_up_sees_every_finished_run_of_ours_superseded_ones_too(place: P
     source = open_source(place.uri)
     calibrations = [run for page in source.pages(EXPERIMENT, ("calibration",), tags=()) for run in page]
     source.close()
-    assert sorted(names(place.filled, [run.run_id for run in calibrations])) == [
-        "calibration",
-        "calibration old",
-    ]
+    assert sorted(names(place.filled, [run.run_id for run in calibrations])) == ["calibration", "calibration old"]
     assert [run.tags for run in calibrations] == [{}, {}]
 
 
@@ -273,9 +264,7 @@ def test_a_check_up_sees_runs_of_ours_without_an_end(place: Place) -> None:
     assert set(names(place.filled, [run.run_id for run in found])) == {"running", "point running", "phase3"}
     assert {run.status for run in found} == {"RUNNING"}
     assert {run.finished_at for run in found} == {None}
-    assert [run.tags for run in found if run.run_id == place.filled.runs["running"]] == [
-        {Tag.KEY.value: "k3"}
-    ]
+    assert [run.tags for run in found if run.run_id == place.filled.runs["running"]] == [{Tag.KEY.value: "k3"}]
 
 
 def test_the_last_end_below_a_run_is_known(place: Place) -> None:

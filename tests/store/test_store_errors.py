@@ -35,8 +35,7 @@ def test_postgresql_without_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     message = refusal("postgres://user:secret@127.0.0.1:1/mlflow?sslpassword=secret")
     assert message == (
-        "reading postgres://user:***@127.0.0.1:1/mlflow?sslpassword=*** needs psycopg: "
-        "pip install 'massact[postgres]'"
+        "reading postgres://user:***@127.0.0.1:1/mlflow?sslpassword=*** needs psycopg: pip install 'massact[postgres]'"
     )
 
 
@@ -52,6 +51,4 @@ def test_a_database_with_its_own_versions_is_not_mlflows(tmp_path: Path) -> None
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
         connection.execute("INSERT INTO alembic_version VALUES ('0123456789ab')")
-    assert re.match(
-        rf"{path} is a database, but not MLflow's \(it has no table '\w+'\)", refusal(f"sqlite:///{path}")
-    )
+    assert re.match(rf"{path} is a database, but not MLflow's \(it has no table '\w+'\)", refusal(f"sqlite:///{path}"))

@@ -33,9 +33,7 @@ def store(server: PostgresServer) -> str:
     database.METADATA.create_all(engine)
     with engine.begin() as connection:
         connection.execute(sa.text("CREATE TABLE alembic_version (version_num VARCHAR(32))"))
-        connection.execute(
-            sa.text(f"INSERT INTO alembic_version VALUES ('{next(iter(database.TESTED_SCHEMAS))}')")
-        )
+        connection.execute(sa.text(f"INSERT INTO alembic_version VALUES ('{next(iter(database.TESTED_SCHEMAS))}')"))
     engine.dispose()
     return uri
 
@@ -66,10 +64,7 @@ def test_a_wrong_password(server: PostgresServer) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("database", "user", "said"),
-    [
-        ("nothing", "bob", 'database "nothing" does not exist'),
-        ("postgres", "eve", 'role "eve" does not exist'),
-    ],
+    [("nothing", "bob", 'database "nothing" does not exist'), ("postgres", "eve", 'role "eve" does not exist')],
 )
 def test_what_the_server_does_not_have(server: PostgresServer, database: str, user: str, said: str) -> None:
     uri = server.uri(database, user)
@@ -91,10 +86,7 @@ def test_an_older_schema(server: PostgresServer, store: str) -> None:
     server.execute("UPDATE alembic_version SET version_num = '451aebb31d03'", name_of(store))
     result = gaps(store)
     assert result.exit_code == 1, result.stderr
-    assert (
-        f"note: {shown(store)} has schema version '451aebb31d03', which this massact was not tested"
-        in result.stderr
-    )
+    assert f"note: {shown(store)} has schema version '451aebb31d03', which this massact was not tested" in result.stderr
 
 
 @pytest.mark.slow
@@ -111,9 +103,7 @@ def test_a_locked_table(server: PostgresServer, store: str, monkeypatch: pytest.
     monkeypatch.setattr("massact.store.databases.LOCK_TIMEOUT_SECONDS", 0.2)
     with psycopg.connect(store) as migration:
         migration.execute("LOCK TABLE tags IN ACCESS EXCLUSIVE MODE")
-        assert refusal(store) == (
-            f"{shown(store)} stayed locked by a writer for 0.2 s: try again when it is done"
-        )
+        assert refusal(store) == (f"{shown(store)} stayed locked by a writer for 0.2 s: try again when it is done")
 
 
 @pytest.mark.slow
@@ -140,9 +130,7 @@ def test_a_server_that_goes_away_between_two_questions(server: PostgresServer, s
     assert reader.evaluations("toy") == []
     server.stop()
     try:
-        with pytest.raises(
-            StoreError, match=r"^cannot read the run store .*: connection [^\n]* failed: [^\n]*$"
-        ):
+        with pytest.raises(StoreError, match=r"^cannot read the run store .*: connection [^\n]* failed: [^\n]*$"):
             reader.evaluations("toy")
         assert "Check the tracking URI and that the database is up" in refusal(store)
     finally:
@@ -179,8 +167,7 @@ def test_a_host_that_never_answers(monkeypatch: pytest.MonkeyPatch, in_address: 
         port = silent.getsockname()[1]
         began = time.monotonic()
         message = refusal(
-            f"postgresql+psycopg2://user:secret@127.0.0.1:{port}/mlflow"
-            + ("?connect_timeout=2" if in_address else "")
+            f"postgresql+psycopg2://user:secret@127.0.0.1:{port}/mlflow" + ("?connect_timeout=2" if in_address else "")
         )
         assert time.monotonic() - began < 5
     assert f"127.0.0.1:{port}/mlflow" in message

@@ -130,9 +130,7 @@ def test_a_server_that_never_answers(
     assert time.monotonic() - began < 2
 
 
-def test_an_answer_that_trickles(
-    scripted: tuple[str, type[Scripted]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_answer_that_trickles(scripted: tuple[str, type[Scripted]], monkeypatch: pytest.MonkeyPatch) -> None:
     address, handler = scripted
     handler.body, handler.delay = b"{}" + b" " * 1000, 0.1
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "0.5")
@@ -213,10 +211,7 @@ def test_a_redirect_to_a_login_page(scripted: tuple[str, type[Scripted]]) -> Non
     page = ThreadingHTTPServer(("127.0.0.1", 0), other)
     threading.Thread(target=page.serve_forever, args=(0.02,), daemon=True).start()
     target = f"127.0.0.1:{page.server_port}"
-    handler.status, handler.headers_sent = (
-        302,
-        {"Location": f"http://user:secret@{target}/login?token=secret"},
-    )
+    handler.status, handler.headers_sent = (302, {"Location": f"http://user:secret@{target}/login?token=secret"})
     assert refusal(address) == (
         f"the tracking server {address} leads to http://{target}, which does not answer as an MLflow server "
         "(200): check the tracking URI, it may have to be that address"
@@ -237,15 +232,11 @@ def test_tls_where_there_is_none(scripted: tuple[str, type[Scripted]]) -> None:
 
 def test_a_certificate_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", "/no/such/file.pem")
-    assert "invalid path: /no/such/file.pem): check MLFLOW_TRACKING_SERVER_CERT_PATH" in refusal(
-        "https://127.0.0.1:1"
-    )
+    assert "invalid path: /no/such/file.pem): check MLFLOW_TRACKING_SERVER_CERT_PATH" in refusal("https://127.0.0.1:1")
 
 
 @pytest.mark.parametrize("said", [b"", b"SSH-2.0-OpenSSH_9.2\r\n", b"\x15\x03\x01\x00\x02\x02\x46"])
-def test_a_port_that_speaks_something_else(
-    listening: tuple[str, Callable[[bytes], None]], said: bytes
-) -> None:
+def test_a_port_that_speaks_something_else(listening: tuple[str, Callable[[bytes], None]], said: bytes) -> None:
     address, answer = listening
     answer(said)
     assert refusal(f"http://{address}").startswith(f"the tracking server http://{address} does not answer (")
@@ -261,10 +252,7 @@ def test_a_port_that_speaks_something_else(
     ],
 )
 def test_the_login_is_mlflows(
-    scripted: tuple[str, type[Scripted]],
-    monkeypatch: pytest.MonkeyPatch,
-    environment: dict[str, str],
-    sent: str | None,
+    scripted: tuple[str, type[Scripted]], monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], sent: str | None
 ) -> None:
     address, handler = scripted
     handler.body = b"{}"
@@ -309,12 +297,7 @@ def test_the_reader_and_the_writer_find_the_same_login(
 
 @pytest.mark.parametrize(
     "content",
-    [
-        "mlflow_tracking_password = hush",
-        "[mlflow]\nmlflow_tracking_password = hush%\n",
-        "[mlflow]\nhush",
-        "\0[x",
-    ],
+    ["mlflow_tracking_password = hush", "[mlflow]\nmlflow_tracking_password = hush%\n", "[mlflow]\nhush", "\0[x"],
 )
 def test_a_credentials_file_that_cannot_be_read_is_not_shown(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str

@@ -91,9 +91,7 @@ def writer(path: Path, *, wal: bool = True) -> Iterator[sqlite3.Connection]:
 
 def test_a_missing_file_is_named_and_not_created(tmp_path: Path) -> None:
     path = tmp_path / "no such" / "runs.db"
-    assert refusal(f"SQLite:///{path}") == (
-        f"no run store at {path} yet: run `massact main` or pass --tracking-uri"
-    )
+    assert refusal(f"SQLite:///{path}") == (f"no run store at {path} yet: run `massact main` or pass --tracking-uri")
     assert not path.parent.exists()
 
 
@@ -130,9 +128,7 @@ def test_a_locked_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with writer(path, wal=False) as connection:
         connection.execute("CREATE TABLE runs (id INTEGER)")
         connection.execute("BEGIN EXCLUSIVE")
-        assert refusal(f"sqlite:///{path}").endswith(
-            "stayed locked by a writer for 0.1 s: try again when it is done"
-        )
+        assert refusal(f"sqlite:///{path}").endswith("stayed locked by a writer for 0.1 s: try again when it is done")
 
 
 def test_a_damaged_database(store: Path) -> None:
@@ -206,10 +202,7 @@ def test_a_store_that_changes_while_it_is_read_without_locks(store: Path) -> Non
             held.flush()
             with pytest.raises(sa.exc.OperationalError) as refused:
                 connected.execute(sa.text(slow)).all()
-    assert (
-        database.reading_error(refused.value, str(store))
-        == f"{store} was written to while it was read: try again"
-    )
+    assert database.reading_error(refused.value, str(store)) == f"{store} was written to while it was read: try again"
 
 
 def test_a_file_that_one_may_not_read(store: Path) -> None:

@@ -82,9 +82,7 @@ def compare(answers: Answers, floor: float) -> Rows:
 
 def curve(answers: Answers, floor: float) -> Rows:
     rows = massact.curve.of(answers, floor, method="mean_diff").rows
-    return [
-        (*stratum(row), row.n_dims, row.status, run_id(row.best), run_id(row.nearest_miss)) for row in rows
-    ]
+    return [(*stratum(row), row.n_dims, row.status, run_id(row.best), run_id(row.nearest_miss)) for row in rows]
 
 
 def runs(answers: Answers, floor: float) -> Rows:
@@ -142,11 +140,7 @@ def live_through(events: list[Any], template: Path, folder: Path, seed: int) -> 
 SEEDS = st.integers(0, 2**32)
 SHARED: Any = {
     "deadline": None,
-    "suppress_health_check": [
-        HealthCheck.function_scoped_fixture,
-        HealthCheck.too_slow,
-        HealthCheck.data_too_large,
-    ],
+    "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 }
 
 

@@ -136,10 +136,7 @@ def test_a_journal_of_another_version_is_left_as_it_is(
     _leave(tmp_path / "spool", uri, "two")
     done = _sync("--spool", "spool")
     assert done.exit_code == 1
-    assert (
-        "was written by another version of massact (format 2, this one knows 1): nothing was sent"
-        in done.stdout
-    )
+    assert "was written by another version of massact (format 2, this one knows 1): nothing was sent" in done.stdout
     assert done.stdout.endswith("1 journals could not be read\n")
     assert (path.read_bytes(), names(uri)) == (before, ["two"])
 

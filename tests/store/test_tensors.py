@@ -129,15 +129,7 @@ def _put_a_folder(path: Path) -> None:
     path.mkdir()
 
 
-DAMAGES = (
-    _truncate,
-    _rename_pickle,
-    _rename_torch_file,
-    _empty,
-    _lie_about_the_header,
-    _put_a_folder,
-    Path.unlink,
-)
+DAMAGES = (_truncate, _rename_pickle, _rename_torch_file, _empty, _lie_about_the_header, _put_a_folder, Path.unlink)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -145,9 +137,7 @@ def test_a_file_that_is_no_safetensors_is_refused_by_name(tmp_path: Path, damage
     path = tmp_path / "vector.safetensors"
     write_tensors(path, {"vectors": torch.ones(50)}, {})
     damage(path)  # type: ignore[operator]
-    with pytest.raises(
-        DataError, match=r"vector\.safetensors: not a readable safetensors file with 'vectors'"
-    ):
+    with pytest.raises(DataError, match=r"vector\.safetensors: not a readable safetensors file with 'vectors'"):
         read_tensor(path, "vectors")
 
 
@@ -183,8 +173,7 @@ def test_damaged_activations_are_refused_by_name(tmp_path: Path, name: str, cont
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["", "[]", "{}", "null", '{"data": 1}', '{"data": [1]}', '{"data": [["question"]]}', '{"data": [[]]}'],
+    "text", ["", "[]", "{}", "null", '{"data": 1}', '{"data": [1]}', '{"data": [["question"]]}', '{"data": [[]]}']
 )
 def test_damaged_responses_are_refused_by_name(tmp_path: Path, text: str) -> None:
     path = tmp_path / "responses.json"

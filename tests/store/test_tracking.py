@@ -103,9 +103,7 @@ def _run(tracker: Tracker, run_id: str) -> Any:
     return MlflowClient(tracking_uri=tracker.tracking_uri).get_run(run_id)
 
 
-def test_an_evaluation_is_a_finished_child_with_params_metrics_and_artifacts(
-    tracker: Tracker, store: RunStore
-) -> None:
+def test_an_evaluation_is_a_finished_child_with_params_metrics_and_artifacts(tracker: Tracker, store: RunStore) -> None:
     evaluation = _evaluation()
     with tracker.phase("phase2", params={"judge": "likelihood"}) as phase:
         run_id, row = _log(tracker, phase, evaluation, baseline=Baseline("b", 5.0), keep_responses=True)
@@ -198,9 +196,7 @@ def test_a_failed_cell_is_a_failure_until_it_is_finished(tracker: Tracker, store
     ],
     ids=["error", "ctrl-c", "sigterm"],
 )
-def test_a_phase_that_does_not_end_well_says_so(
-    tracker: Tracker, error: BaseException, status: str, text: str
-) -> None:
+def test_a_phase_that_does_not_end_well_says_so(tracker: Tracker, error: BaseException, status: str, text: str) -> None:
     with pytest.raises(type(error)), tracker.phase("phase3", params={}) as phase:
         raise error
     run = _run(tracker, phase.run_id)
@@ -263,9 +259,7 @@ def test_more_metrics_than_a_request_holds_all_arrive(tracker: Tracker) -> None:
 
     with tracker.phase("phase1", params={}) as phase:
         tracker.log(
-            phase,
-            params={f"p{i}": "x" for i in range(150)},
-            steps=[Step("curve", float(i), i) for i in range(2300)],
+            phase, params={f"p{i}": "x" for i in range(150)}, steps=[Step("curve", float(i), i) for i in range(2300)]
         )
     from mlflow import MlflowClient
 
@@ -305,9 +299,7 @@ def test_a_text_too_long_for_a_tag_is_cut_at_a_line_and_says_so(tracker: Tracker
     assert (blank, mark) == ("", "(cut: the rest is in the run's artifacts)")
 
 
-def test_fetching_leaves_nothing_behind(
-    tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fetching_leaves_nothing_behind(tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow.store.artifact import artifact_repository_registry as registry
 
     from massact.store.write import artifacts as fetching

@@ -83,9 +83,7 @@ def test_a_version_that_is_not_known_is_read_with_one_line(uri: str, versions: l
     result = gaps(uri)
     assert result.exit_code == 1, result.stderr
     (line,) = [one for one in result.stderr.splitlines() if "schema version" in one]
-    assert line.startswith(
-        f"note: {path_of(uri)} has schema version {shown}, which this massact was not tested"
-    )
+    assert line.startswith(f"note: {path_of(uri)} has schema version {shown}, which this massact was not tested")
 
 
 @pytest.mark.parametrize(
@@ -101,9 +99,7 @@ def test_a_version_that_is_not_known_is_read_with_one_line(uri: str, versions: l
     ],
 )
 @pytest.mark.parametrize("version", [None, NEWER])
-def test_a_shape_that_does_not_fit_is_one_error(
-    uri: str, change: str, misfit: str, version: str | None
-) -> None:
+def test_a_shape_that_does_not_fit_is_one_error(uri: str, change: str, misfit: str, version: str | None) -> None:
     add_run(uri)
     with closing(sqlite3.connect(path_of(uri))) as database:
         database.executescript("DROP TABLE IF EXISTS latest_metrics; " * ("step" in change))
@@ -125,9 +121,7 @@ def test_a_shape_that_does_not_fit_is_one_error(
 @pytest.mark.parametrize(
     ("version", "said"), [(OLDER, "massact serve --upgrade"), (NEWER, "was migrated by a newer MLflow")]
 )
-def test_runs_of_another_mlflow_are_neither_migrated_nor_waited_for(
-    uri: str, version: str, said: str
-) -> None:
+def test_runs_of_another_mlflow_are_neither_migrated_nor_waited_for(uri: str, version: str, said: str) -> None:
     add_run(uri)
     set_version(uri, version)
     before = content(path_of(uri))
@@ -200,9 +194,7 @@ def test_a_half_made_store_is_made_anew_and_kept(
     assert content(kept) == half
 
 
-def test_a_half_made_store_with_anything_in_it_is_left_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_half_made_store_with_anything_in_it_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "store.db"
     make_half(path, version=None)
@@ -220,8 +212,7 @@ def test_what_lies_beside_a_store_that_is_gone_is_not_played_back(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        "massact.store.write.database._make_tables",
-        lambda uri, _root: shutil.copy(migrated_database, path_of(uri)),
+        "massact.store.write.database._make_tables", lambda uri, _root: shutil.copy(migrated_database, path_of(uri))
     )
     for name in ("store.db-journal", "store.db.new", "store.db.new-journal", "store.db.setup-lock"):
         (tmp_path / name).write_bytes(b"of another time" * 100)
@@ -282,9 +273,7 @@ def test_postgresql_that_was_cut_off_after_its_first_tables_is_completed(postgre
     assert is_absent(uri)
     Tracker(uri, "study", floor=68.0)
     with engine.connect() as connection:
-        assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalars().all() == [
-            _head()
-        ]
+        assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalars().all() == [_head()]
         connection.execute(sa.text(f"UPDATE alembic_version SET version_num = '{OLDER}'"))
         connection.execute(sa.text("INSERT INTO runs (run_uuid, status) VALUES ('a', 'FINISHED')"))
         connection.commit()

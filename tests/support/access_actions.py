@@ -11,9 +11,7 @@ Act = Callable[[World, Who], requests.Response]
 
 
 def _read_as_the_ui(world: World, who: Who) -> requests.Response:
-    query = (
-        "query GetRun($data: MlflowGetRunInput!) { mlflowGetRun(input: $data) { run { info { runId } } } }"
-    )
+    query = "query GetRun($data: MlflowGetRunInput!) { mlflowGetRun(input: $data) { run { info { runId } } } }"
     body = {"operationName": "GetRun", "query": query, "variables": {"data": {"runId": world.run}}}
     answer = world.server.ask(who, "POST", "/graphql", json=body)
     assert not answer.ok or world.run in answer.text
@@ -28,9 +26,7 @@ def _ask_query_api(world: World, who: Who) -> requests.Response:
 
 def _create_model(world: World, who: Who) -> requests.Response:
     prompt = [{"key": "mlflow.prompt.is_prompt", "value": "true"}]
-    answers = [
-        world.post(who, "registered-models/create", name=next(NAMES), tags=tags) for tags in ([], prompt)
-    ]
+    answers = [world.post(who, "registered-models/create", name=next(NAMES), tags=tags) for tags in ([], prompt)]
     assert len({answer.status_code for answer in answers}) == 1
     return answers[0]
 
@@ -49,10 +45,7 @@ def _register_elsewhere(world: World, who: Who) -> requests.Response:
 def _create_in_it(world: World, who: Who) -> requests.Response:
     trace = {
         "trace_id": f"tr-{next(NAMES)}",
-        "trace_location": {
-            "type": "MLFLOW_EXPERIMENT",
-            "mlflow_experiment": {"experiment_id": world.experiment},
-        },
+        "trace_location": {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": world.experiment}},
         "request_time": "2026-01-01T00:00:00Z",
         "state": "OK",
     }
@@ -124,10 +117,7 @@ ACTIONS: dict[str, Act] = {
     "ask the query API": _ask_query_api,
     "create an experiment": lambda w, who: w.post(who, "experiments/create", name=next(NAMES)),
     "create one elsewhere (`artifact_location`)": lambda w, who: w.post(
-        who,
-        "experiments/create",
-        name=next(NAMES),
-        artifactLocation=f"file://{w.server.folder}/{next(NAMES)}",
+        who, "experiments/create", name=next(NAMES), artifactLocation=f"file://{w.server.folder}/{next(NAMES)}"
     ),
     "create a registered model or a prompt": _create_model,
     "register files outside a run (`s3://…`)": _register_elsewhere,

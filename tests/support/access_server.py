@@ -39,10 +39,7 @@ class AccessServer:
     def users(self, who: tuple[str, str] = ADMIN) -> Iterator[Users]:
         """`massact users`, as somebody."""
         names = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
-        with (
-            mock.patch.dict(os.environ, dict(zip(names, who, strict=True))),
-            closing(Users(self.url)) as known,
-        ):
+        with mock.patch.dict(os.environ, dict(zip(names, who, strict=True))), closing(Users(self.url)) as known:
             yield known
 
     def add(self, name: str, role: Role) -> tuple[str, str]:

@@ -16,13 +16,10 @@ from typing import Any
 import pytest
 
 CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))),
-    None,
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
 )
 PATIENCE_SECONDS = 60.0
-needs_chromium = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium on the PATH: apt-get install chromium"
-)
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH: apt-get install chromium")
 
 
 class Page:
@@ -45,13 +42,7 @@ class Page:
 
     def show(self, width: int, height: int, *, dark: bool = False, phone: bool = False) -> None:
         """Emulate a screen; sizes in CSS pixels."""
-        self._ask(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=height,
-            deviceScaleFactor=1,
-            mobile=phone,
-        )
+        self._ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone)
         scheme = "dark" if dark else "light"
         self._ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
@@ -91,17 +82,9 @@ class Page:
         options: dict[str, Any] = {"captureBeyondViewport": whole}
         if whole:
             size = self._ask("Page.getLayoutMetrics")["cssContentSize"]
-            options["clip"] = {
-                "x": 0,
-                "y": 0,
-                "width": size["width"],
-                "height": min(size["height"], 16000),
-                "scale": 1,
-            }
+            options["clip"] = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], 16000), "scale": 1}
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(
-            base64.b64decode(self._ask("Page.captureScreenshot", format="png", **options)["data"])
-        )
+        file.write_bytes(base64.b64decode(self._ask("Page.captureScreenshot", format="png", **options)["data"]))
 
     def pdf(self, file: Path) -> None:
         """The page as it prints on A4."""
@@ -177,15 +160,7 @@ def chromium(profile: Path, options: Sequence[str] = ()) -> Iterator[Page]:
         "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --hide-scrollbars --no-first-run "
         "--disable-background-networking --remote-debugging-pipe"
     )
-    command = [
-        sys.executable,
-        "-c",
-        launch,
-        CHROMIUM,
-        *switches.split(),
-        f"--user-data-dir={profile}",
-        *options,
-    ]
+    command = [sys.executable, "-c", launch, CHROMIUM, *switches.split(), f"--user-data-dir={profile}", *options]
     with (profile / "chromium.log").open("wb") as log:
         process = subprocess.Popen(
             [*command, "about:blank"], pass_fds=(to_browser, from_browser), stdout=log, stderr=log

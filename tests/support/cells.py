@@ -5,16 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from massact.domain import (
-    Cell,
-    Cleaning,
-    Generation,
-    JudgeIdentity,
-    ModelIdentity,
-    Recipe,
-    Setting,
-    Steering,
-)
+from massact.domain import Cell, Cleaning, Generation, JudgeIdentity, ModelIdentity, Recipe, Setting, Steering
 
 SETTING = Setting(
     model=ModelIdentity("google/gemma-3-4b-it", "abc123", "bfloat16"),

@@ -180,16 +180,11 @@ def _parents() -> list[tuple[int, int]]:
 def _only_what_the_image_holds(folder: Path) -> None:
     """A folder for PYTHONPATH in which Python finds a start-up module that refuses all other distributions."""
     lines = (DOCKER / "requirements-server.txt").read_text(encoding="utf-8").splitlines()
-    held = {_plain(line.partition("==")[0]) for line in lines if line and line[0] != "#"} | {
-        "massact",
-        "massact-eps",
-    }
+    held = {_plain(line.partition("==")[0]) for line in lines if line and line[0] != "#"} | {"massact", "massact-eps"}
     kept: set[str] = set()
     others: set[str] = set()
     for one in distributions():
-        names = {
-            str(path).partition("/")[0].removesuffix(".py") for path in one.files or () if _is_code(str(path))
-        }
+        names = {str(path).partition("/")[0].removesuffix(".py") for path in one.files or () if _is_code(str(path))}
         (kept if _plain(one.name) in held else others).update(names)
     folder.mkdir(exist_ok=True)
     text = f"""import sys

@@ -45,9 +45,7 @@ def confirmed(
     **changes: Any,
 ) -> Scored:
     """The same cell on the questions that confirm; `None` where a response was not scored."""
-    trait = tuple(
-        None if gain is None else base + gain for base, gain in zip(CONFIRM_BASE, gains, strict=True)
-    )
+    trait = tuple(None if gain is None else base + gain for base, gain in zip(CONFIRM_BASE, gains, strict=True))
     known = [score for score in trait if score is not None]
     row = source[0].row
     fields = {

@@ -25,13 +25,7 @@ from massact.store.schema import Artifact, EvaluationRow, Kind, Scores, StageRow
 from massact.store.write.client import Process, parent_tags, run_tags, this_process
 from massact.store.write.evaluations import vector_provenance
 from massact.store.write.run_writer import evaluation_run, open_writer
-from massact.store.write.stages import (
-    Extracted,
-    log_calibration,
-    log_extraction,
-    response_bytes,
-    tensor_bytes,
-)
+from massact.store.write.stages import Extracted, log_calibration, log_extraction, response_bytes, tensor_bytes
 from massact.store.write.tracker import OpenRun, Tracker
 from massact.vectors.activations import Activations
 from massact.vectors.extract import make_vectors
@@ -154,9 +148,7 @@ def evaluate(made: Made, name: str, vector: torch.Tensor, **changes: Any) -> Eva
     return row
 
 
-def write(
-    made: Made, name: str, row: EvaluationRow, vector: torch.Tensor | None, *, at: int | None = None
-) -> None:
+def write(made: Made, name: str, row: EvaluationRow, vector: torch.Tensor | None, *, at: int | None = None) -> None:
     """Write a finished run as a sweep writes it."""
     at = int(time.time() * 1000) if at is None else at
     files = {str(Artifact.RESPONSES): response_bytes(RESPONSES)}
@@ -217,9 +209,7 @@ def answers(uri: str) -> dict[str, Any]:
         store.close()
 
 
-def open_run(
-    made: Made, name: str, *, process: Process | None, at: int, kind: Kind = Kind.PHASE, **tags: str
-) -> str:
+def open_run(made: Made, name: str, *, process: Process | None, at: int, kind: Kind = Kind.PHASE, **tags: str) -> str:
     """A run that is left running since a time (ms since 1970), by a process or, of an older massact, by none."""
     own = {} if process is None else {Tag.PROCESS.value: json.dumps(asdict(process))}
     own |= run_tags(kind, EXPERIMENT, name) | tags

@@ -25,10 +25,7 @@ class Worker:
         self._process: Process | None = None
 
     def run(
-        self,
-        *arguments: str,
-        kill_after: float | None = None,
-        environment: Mapping[str, str] = MappingProxyType({}),
+        self, *arguments: str, kill_after: float | None = None, environment: Mapping[str, str] = MappingProxyType({})
     ) -> int:
         """The exit code of a command; -9 where it was killed after that many seconds."""
         with (self._folder / "output.txt").open("ab") as log:

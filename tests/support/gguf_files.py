@@ -68,12 +68,7 @@ def write_gguf(
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
     for name, weight in model.state_dict().items():
         if name != left_out:
-            _add(
-                writer,
-                names.get_name(name, (".weight",)),
-                _as_llama_cpp(name, weight, config),
-                kind,
-            )
+            _add(writer, names.get_name(name, (".weight",)), _as_llama_cpp(name, weight, config), kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -83,9 +78,7 @@ def write_gguf(
 
 def _as_llama_cpp(name: str, weight: torch.Tensor, config: Any) -> np.ndarray:
     """llama.cpp turns pairs of neighbours, transformers those half a head apart: its rows stand in another order."""
-    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(
-        name.split(".")[-2]
-    )
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(name.split(".")[-2])
     if heads:
         weight = weight.reshape(heads, 2, -1, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
     return weight.numpy()

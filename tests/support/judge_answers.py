@@ -18,9 +18,7 @@ def read_answer(text: str, top: Sequence[tuple[str, float]] | None, *, is_cut: b
     answer: dict[str, Any] = {"message": {"content": text}, "finish_reason": "length" if is_cut else "stop"}
     if top:
         begins = [pair for pair in top if _core(text).startswith(_core(pair[0]))]
-        probable = [
-            {"token": token, "logprob": math.log(weight) if weight else -math.inf} for token, weight in top
-        ]
+        probable = [{"token": token, "logprob": math.log(weight) if weight else -math.inf} for token, weight in top]
         written = max(begins, key=lambda pair: pair[1])[0] if begins else text
         answer["logprobs"] = {"content": [{"token": written, "top_logprobs": probable}]}
     return read_completion({"choices": [answer]}).reading

@@ -55,11 +55,7 @@ class Reply:
 
 
 def completion(
-    text: str | None,
-    top: Mapping[str, float] | None = None,
-    *,
-    lead: Sequence[str] = (),
-    finish: str = "stop",
+    text: str | None, top: Mapping[str, float] | None = None, *, lead: Sequence[str] = (), finish: str = "stop"
 ) -> Reply:
     """A chat completion; `top` maps tokens to probabilities, after the tokens of `lead`."""
     choice: dict[str, Any] = {"index": 0, "finish_reason": finish, "message": {"role": "assistant"}}

@@ -31,9 +31,7 @@ def is_canary(request: Request) -> bool:
 class Place:
     """A folder that is calibrated and extracted, and a judge whose answers take a while."""
 
-    def __init__(
-        self, folder: Path, judge: JudgeServer, stores: PreparedStores, server: Server | None = None
-    ) -> None:
+    def __init__(self, folder: Path, judge: JudgeServer, stores: PreparedStores, server: Server | None = None) -> None:
         self.folder, self.judge = folder, judge
         self.uri = f"sqlite:///{folder}/mlflow.db" if server is None else server.address
         self.seconds = 0.0
@@ -49,10 +47,7 @@ class Place:
         self.coefficients = [4.0 + 2 * i + n / 10 for i in range(N_CELLS // 2)]
         text = (
             EXPERIMENT.replace("coefficients: [16, 24]", f"coefficients: {self.coefficients}")
-            .replace(
-                "judge: likelihood",
-                f'judge: {{name: "openai:judge", base_url: "{self.judge.url}", cache: off}}',
-            )
+            .replace("judge: likelihood", f'judge: {{name: "openai:judge", base_url: "{self.judge.url}", cache: off}}')
             .replace("max_new_tokens: 24", "max_new_tokens: 16")
         )
         (self.folder / "small.yaml").write_text(text)

@@ -87,9 +87,7 @@ class History:
             part["points"].append(run)
         evaluated = sorted(parts, key=_age)
         for run in self.failures():
-            own = [
-                one for one in evaluated if (one["group"], one["setting"]) == (_group(run), run["setting"])
-            ]
+            own = [one for one in evaluated if (one["group"], one["setting"]) == (_group(run), run["setting"])]
             part = own[0] if own else _find(parts, _group(run), run["setting"], _last(evaluated, run))
             if part is None:
                 part = _part(run, _last(evaluated, run))
@@ -149,9 +147,7 @@ def _last(evaluated: Iterable[Part], run: Run) -> float | None:
 def best_of(part: Part | None, floor: float) -> Run | None:
     """The best delta at or above the floor: no other beats it."""
     runs = [] if part is None else part["points"]
-    valid = [
-        r for r in runs if r["delta"] is not None and r["coherence"] is not None and r["coherence"] >= floor
-    ]
+    valid = [r for r in runs if r["delta"] is not None and r["coherence"] is not None and r["coherence"] >= floor]
     return min(valid, key=lambda run: (_loss(run), *_tie(run)), default=None)
 
 
@@ -215,9 +211,7 @@ def _brackets(points: Sequence[Run], floor: float) -> tuple[tuple[Any, ...], ...
             beyond = [size for size in beyond if low is None or size > low]
             high = min(beyond) if beyond else None
             if side:
-                rows.append(
-                    (layer, None if low is None else sign * low, None if high is None else sign * high)
-                )
+                rows.append((layer, None if low is None else sign * low, None if high is None else sign * high))
     return tuple(rows)
 
 
@@ -249,9 +243,7 @@ def _strata(history: History, groups: Sequence[Group]) -> list[tuple[tuple[Any, 
     return [*found.items(), *((where, {}) for where in sorted(empty))]
 
 
-def _on_equal_grids(
-    parts: dict[str, Part], labels: Iterable[str], floor: float
-) -> tuple[dict[str, Part], bool]:
+def _on_equal_grids(parts: dict[str, Part], labels: Iterable[str], floor: float) -> tuple[dict[str, Part], bool]:
     """The parts with the cells that all labels with a best have, else with the layers; and whether neither is left."""
     have = [label for label in labels if best_of(parts.get(label), floor)]
     if len(have) < 2:

@@ -110,9 +110,7 @@ def fill_measured(uri: str) -> None:
     runs = [_run(_baseline_row(model), at=500) for model in VARIANTS]
     runs += [_run(_row(one), at=1000 + index) for index, one in enumerate(results)]
     runs += [_run(_row(replace(one, delta=69.0)), at=600) for one in results[::7]]
-    runs += [
-        replace(_run(_row(replace(one, delta=68.0)), at=90_000), status="FAILED") for one in results[::9]
-    ]
+    runs += [replace(_run(_row(replace(one, delta=68.0)), at=90_000), status="FAILED") for one in results[::9]]
     with closing(open_writer(uri, tracker.experiment_id)) as writer:
         writer.write(runs)
         deleted = writer.write([_run(_row(replace(one, delta=67.0)), at=95_000) for one in results[:3]])

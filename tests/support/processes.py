@@ -133,11 +133,7 @@ def massact(*arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = N
 
 
 def run_module(
-    module: str,
-    *arguments: str | Path,
-    cwd: Path,
-    env: Mapping[str, str] | None = None,
-    timeout: float = 900,
+    module: str, *arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None, timeout: float = 900
 ) -> "subprocess.CompletedProcess[str]":
     """`python -m MODULE ARGUMENTS`, or with the module `-c` some code, run to its end."""
     process = Process(module, *arguments, cwd=cwd, env=env)
@@ -189,12 +185,7 @@ def _parent() -> socket.socket:
 
 
 def _start_parent(listener: socket.socket) -> None:
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-    }
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
     subprocess.Popen(
         [sys.executable, str(_PARENT), str(listener.fileno())],
         pass_fds=[listener.fileno()],

@@ -14,15 +14,7 @@ from tests.support.store_fixtures import EXPERIMENT
 
 def printed(uri: str, question: str, given: dict[str, Any]) -> str:
     """What the command prints as JSON, but for the store, which a server does not name."""
-    line = [
-        *command_line(question, given),
-        "--experiment",
-        EXPERIMENT,
-        "--tracking-uri",
-        uri,
-        "--format",
-        "json",
-    ]
+    line = [*command_line(question, given), "--experiment", EXPERIMENT, "--tracking-uri", uri, "--format", "json"]
     result = CliRunner().invoke(cli, line)
     assert result.exit_code in (0, 1), result.output
     return re.sub(r'(?m)^  "store": ".*",$', '  "store": null,', result.stdout)

@@ -71,22 +71,15 @@ def _fill_public(filler: Filler, home: str) -> None:
                 gains = [gain + 2 * place + 3 * step + layer - 15 for gain in GAINS]
                 coherence = (85.0, 75.0, 50.0)[step]
                 key = f"{label} {layer} {coefficient:g}"
-                _write(
-                    filler, home, _at(layer, chosen(label, coefficient, gains, coherence=coherence, key=key))
-                )
+                _write(filler, home, _at(layer, chosen(label, coefficient, gains, coherence=coherence, key=key)))
     for step, coefficient in enumerate((1000.0, 1200.0)):
-        key, other = (
-            f"judged {coefficient:g}",
-            {"setting": "setting-2", "judge": "another", "judge_model": "other"},
-        )
+        key, other = (f"judged {coefficient:g}", {"setting": "setting-2", "judge": "another", "judge_model": "other"})
         gains = [gain + (30, -9)[step] for gain in GAINS]
         _write(filler, home, chosen("probe", coefficient, gains, key=key, **other))
     _write(filler, home, confirmed_baseline())
     winner = _at(16, chosen("probe_preclean", 1200.0, GAINS, key="probe_preclean 16 1200"))
     _write(filler, home, confirmed(winner, (20, 30, None, 25)))
-    failure = evaluation_row(
-        "gradient", key="failed", trait_mean=None, coherence_mean=None, delta=None, n_scored=0
-    )
+    failure = evaluation_row("gradient", key="failed", trait_mean=None, coherence_mean=None, delta=None, n_scored=0)
     filler.run("failed", home, tags=row_tags(failure, **{Tag.ERROR.value: "out of memory"}), status="FAILED")
     filler.run("of another tool", home, tags={})
     _declare(filler, home, (*LABELS, "gradient", "probe_top1"), at=10)
@@ -101,9 +94,7 @@ def _fill_private(filler: Filler, home: str) -> None:
     _write(filler, home, chosen("mean_diff_top1", 950.0, GAINS, key="secret label"))
     _write(filler, home, chosen("probe", 950.0, GAINS, key="secret model", model="secret-model"))
     _write(filler, home, confirmed(best, (50, 60, 55, 45), key="secret confirmed"))
-    failure = evaluation_row(
-        "gradient", key="secret failed", trait_mean=None, coherence_mean=None, delta=None
-    )
+    failure = evaluation_row("gradient", key="secret failed", trait_mean=None, coherence_mean=None, delta=None)
     filler.run("secret failed", home, tags=row_tags(failure), status="FAILED", at=5000)
     filler.run("secret of another tool", home, tags={})
     unreadable = {**row_tags(evaluation_row(key="secret")), Tag.ROW.value: "?"}
@@ -113,9 +104,7 @@ def _fill_private(filler: Filler, home: str) -> None:
 
 
 def _baseline() -> EvaluationRow:
-    return replace(
-        confirmed_baseline()[0].row, kind=Kind.BASELINE, key="baseline", confirms=None, setting="setting-1"
-    )
+    return replace(confirmed_baseline()[0].row, kind=Kind.BASELINE, key="baseline", confirms=None, setting="setting-1")
 
 
 def _at(layer: int, scored: Scored) -> Scored:
@@ -129,9 +118,7 @@ def _write(filler: Filler, home: str, scored: Scored, *, at: int = 1000) -> None
     _evaluate(filler, home, f"{stored.row.key} {at}", stored.row, scores, at=at)
 
 
-def _evaluate(
-    filler: Filler, home: str, name: str, row: EvaluationRow, scores: Scores, *, at: int = 1000
-) -> None:
+def _evaluate(filler: Filler, home: str, name: str, row: EvaluationRow, scores: Scores, *, at: int = 1000) -> None:
     tags = point_tags(row) if row.kind == Kind.EVALUATION else row_tags(row)
     filler.run(name, home, tags={**tags, Tag.SCORES.value: encode_scores(scores) or ""}, at=at)
 

@@ -56,16 +56,12 @@ def executor(
     from massact.sweep.executors import CommandContext
     from massact.sweep.executors.ray.executor import RayExecutor
 
-    context = CommandContext(
-        tracking_uri=uri, experiment="e", spool=folder.absolute(), key_variable="OPENAI_API_KEY"
-    )
+    context = CommandContext(tracking_uri=uri, experiment="e", spool=folder.absolute(), key_variable="OPENAI_API_KEY")
     options = options or RayOptions(workers=workers, gpus_per_worker=0)
     return RayExecutor(options, context, spool=spool, say=say, engine=engine, opener=Judge)
 
 
-def work(
-    made: Any, *, use: ModelUse = USE, part: Part = PART, batch_rows: int | None = None, trait: str = "d"
-) -> Work:
+def work(made: Any, *, use: ModelUse = USE, part: Part = PART, batch_rows: int | None = None, trait: str = "d") -> Work:
     """What an executor of ours is asked to do."""
     judge = JudgeUse(JudgeConfig("scripted"), Subject(trait), (), None, IDENTITY, None)
     return Work(use, CachingJudge(made.judge(judge)), part, batch_rows)

@@ -88,9 +88,7 @@ def row(**values: Any) -> Stored[EvaluationRow]:
         "baseline_key": "baseline-toy-gemma-3",
     }  # fmt: skip
     given |= values
-    key = "/".join(
-        str(given[name]) for name in ("setting", "model", "position", "label", "layer", "coefficient")
-    )
+    key = "/".join(str(given[name]) for name in ("setting", "model", "position", "label", "layer", "coefficient"))
     finished = given.pop("finished_at", 1000)
     given = {"key": key, "vector_digest": f"{given['model']}{label}{given['layer']}", **given}
     return Stored(f"run-{key}", FINISHED, finished, EvaluationRow(**given))

@@ -124,9 +124,7 @@ class Proxy:
 
     def _ask(self, request: bytes) -> bytes:
         head, _, body = request.partition(b"\r\n\r\n")
-        lines = [
-            line for line in head.split(b"\r\n") if not line.lower().startswith((b"host:", b"connection:"))
-        ]
+        lines = [line for line in head.split(b"\r\n") if not line.lower().startswith((b"host:", b"connection:"))]
         host = f"Host: {self._target.netloc}".encode()
         with socket.create_connection((self._target.hostname, self._target.port)) as server:
             server.sendall(b"\r\n".join([*lines, host, b"Connection: close"]) + b"\r\n\r\n" + body)

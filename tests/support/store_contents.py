@@ -4,15 +4,7 @@ import math
 from typing import Any
 
 from massact.store.schema import EvaluationRow, Kind, PublishedRow, Scores, Tag, encode_scores, point_tag
-from tests.support.store_fixtures import (
-    EXPERIMENT,
-    Filled,
-    Filler,
-    evaluation_row,
-    point_tags,
-    row_tags,
-    stage_row,
-)
+from tests.support.store_fixtures import EXPERIMENT, Filled, Filler, evaluation_row, point_tags, row_tags, stage_row
 
 SCORES = Scores((1.0, None, 3.5, 4.0), (91.0, 92.0, None, 94.0))
 POINT = point_tag(EXPERIMENT)
@@ -21,9 +13,7 @@ POINT = point_tag(EXPERIMENT)
 def fill(uri: str) -> Filled:
     """The same runs, with the same ids, in whatever database."""
     filler = Filler(uri, ids_by_name=True)
-    home, elsewhere, deleted = (
-        filler.client.create_experiment(name) for name in ("home", "elsewhere", "deleted")
-    )
+    home, elsewhere, deleted = (filler.client.create_experiment(name) for name in ("home", "elsewhere", "deleted"))
     _fill_evaluations(filler, home, elsewhere, deleted)
     _fill_unreadable(filler, home)
     _fill_points(filler, home, deleted)
@@ -117,11 +107,7 @@ def _fill_other_kinds(filler: Filler, home: str) -> None:
     filler.run("baseline", home, tags=row_tags(evaluation_row(key="b1", kind=Kind.BASELINE)))
     for name, delta, at in (("published old", 1.0, 1000), ("published", 28.3, 2000)):
         filler.run(name, home, tags=row_tags(published_row(delta)), at=at)
-    for name, status, at in (
-        ("phase1", "FAILED", 1000),
-        ("phase2", "FINISHED", 2000),
-        ("phase3", None, 3000),
-    ):
+    for name, status, at in (("phase1", "FAILED", 1000), ("phase2", "FINISHED", 2000), ("phase3", None, 3000)):
         tags = {Tag.KIND.value: "phase", Tag.EXPERIMENT.value: EXPERIMENT, Tag.PHASE.value: name}
         filler.run(name, home, tags=tags, status=status, at=at)
 

@@ -112,12 +112,7 @@ def _log(rng: random.Random, cells: Sequence[dict[str, Any]]) -> Log:
     if status in ("FINISHED", "RUNNING"):
         trait, before = rng.choice(TRAITS), rng.choice(BASELINES)
         delta = None if trait is None or before is None else trait - before
-        scores = {
-            "trait_mean": trait,
-            "coherence": rng.choice(COHERENCES),
-            "baseline": before,
-            "delta": delta,
-        }
+        scores = {"trait_mean": trait, "coherence": rng.choice(COHERENCES), "baseline": before, "delta": delta}
     key = "-".join(map(str, (setting, *cell.values())))
     error = rng.choice(["out of memory", "no vector"]) if status == "FAILED" else None
     fields = {"key": key, "setting": setting, "judge": judge, "direction": direction, "error": error}
@@ -149,15 +144,11 @@ def _pool(rng: random.Random, cells: Sequence[dict[str, Any]]) -> list[dict[str,
     lines = [_line(rng, cells) for _ in range(rng.randint(2, 8))]
     # two baselines of one time are settled by their content: no rule that people could tell
     return list(
-        {
-            (one["judge"], one["end"]) if one["kind"] == "baseline" else one["text"]: one for one in lines
-        }.values()
+        {(one["judge"], one["end"]) if one["kind"] == "baseline" else one["text"]: one for one in lines}.values()
     )
 
 
-def _event(
-    kind: str, rng: random.Random, cells: Sequence[dict[str, Any]], pool: Sequence[dict[str, Any]]
-) -> Any:
+def _event(kind: str, rng: random.Random, cells: Sequence[dict[str, Any]], pool: Sequence[dict[str, Any]]) -> Any:
     if kind == "log":
         return _log(rng, cells)
     if kind == "import":

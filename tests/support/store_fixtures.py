@@ -17,24 +17,13 @@ from massact.labels import parse_label
 from massact.query import Answers
 from massact.query.evaluations import StoredEvaluations, as_evaluations
 from massact.store.read.base import Failure, Stored
-from massact.store.schema import (
-    EvaluationRow,
-    Kind,
-    PublishedRow,
-    StageRow,
-    Tag,
-    encode_point,
-    encode_row,
-    point_tag,
-)
+from massact.store.schema import EvaluationRow, Kind, PublishedRow, StageRow, Tag, encode_point, encode_row, point_tag
 from tests.support.processes import Process
 
 EXPERIMENT = "chirp refusal"
 
 
-def evaluation_row(
-    label: str = "probe", layer: int = 15, coefficient: float = 1000.0, **changes: Any
-) -> EvaluationRow:
+def evaluation_row(label: str = "probe", layer: int = 15, coefficient: float = 1000.0, **changes: Any) -> EvaluationRow:
     """An evaluation; its key names its label, layer and coefficient unless `key` is given."""
     recipe = parse_label(label)
     values: dict[str, Any] = {
@@ -79,9 +68,7 @@ def evaluation_row(
     return EvaluationRow(**{**values, **changes})
 
 
-def stored(
-    row: EvaluationRow, *, run_id: str | None = None, finished_at: int = 1000
-) -> Stored[EvaluationRow]:
+def stored(row: EvaluationRow, *, run_id: str | None = None, finished_at: int = 1000) -> Stored[EvaluationRow]:
     return Stored(run_id or f"run-{row.setting}-{row.key}", "FINISHED", finished_at, row)
 
 
@@ -92,9 +79,7 @@ def evaluated(
     return stored(evaluation_row(label, layer, coefficient, **changes))
 
 
-def failed(
-    label: str = "probe", *, error: str = "out of memory", finished_at: int = 1000, **changes: Any
-) -> Failure:
+def failed(label: str = "probe", *, error: str = "out of memory", finished_at: int = 1000, **changes: Any) -> Failure:
     row = evaluation_row(label, **{"trait_mean": None, "coherence_mean": None, "delta": None, **changes})
     return Failure(f"failed-{row.key}-{finished_at}", finished_at, error, row)
 
@@ -154,12 +139,7 @@ class Filler:
         return self._fill(made.info.run_id, name, status, at, steps or {})
 
     def _fill(
-        self,
-        run_id: str,
-        name: str,
-        status: str | None,
-        at: int,
-        steps: Mapping[str, list[tuple[int, float]]],
+        self, run_id: str, name: str, status: str | None, at: int, steps: Mapping[str, list[tuple[int, float]]]
     ) -> str:
         from mlflow.entities import Metric
 
@@ -225,9 +205,7 @@ def start_server(
     """`mlflow server` on loopback, with one worker, in a folder and a session of its own."""
     command = ["server", "--workers", "1", "--host", "127.0.0.1", *options]
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **(settings or {})}
-    return Process(
-        "mlflow", *command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
-    )
+    return Process("mlflow", *command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
 
 
 def wait_for_server(url: str, server: Process, log: Path) -> None:

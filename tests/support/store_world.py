@@ -74,9 +74,7 @@ class Store:
             with closing(open_writer(self.uri, self.home_ids[event.home])) as writer:
                 [run_id] = writer.write([run])
         ended = None if event.status == "RUNNING" else event.end
-        self._add(
-            run_id, event.home, event.status, ended, {**event.fields, "kind": "evaluation", "line": None}
-        )
+        self._add(run_id, event.home, event.status, ended, {**event.fields, "kind": "evaluation", "line": None})
 
     def _add(self, run_id: str, home: str, status: str, end: int | None, fields: dict[str, Any]) -> None:
         where = {"id": run_id, "home": home, "status": status, "end": end, "active": True}
@@ -150,17 +148,7 @@ class Store:
     def _check(self, line: dict[str, Any], row: dict[str, Any], end: int) -> None:
         """A row says what its line says, and two lines have one key where they are of one cell."""
         names = {"coherence": "coherence_mean", "baseline": "baseline_trait_mean"}
-        same = (
-            "kind",
-            "position",
-            "label",
-            "layer",
-            "coefficient",
-            "trait_mean",
-            "coherence",
-            "baseline",
-            "delta",
-        )
+        same = ("kind", "position", "label", "layer", "coefficient", "trait_mean", "coherence", "baseline", "delta")
         assert {name: row.get(names.get(name, name)) for name in same} == {name: line[name] for name in same}
         assert end == line["end"]
         cell = tuple(line[name] for name in ("kind", "judge", "position", "label", "layer", "coefficient"))

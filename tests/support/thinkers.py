@@ -76,18 +76,7 @@ FAMILIES = {
 
 def tokenizer_of(family: Family) -> PreTrainedTokenizerFast:
     """Words `t3`, `t4` and so on, and the family's marks, each a token."""
-    words = [
-        "<pad>",
-        "<eos>",
-        "<bos>",
-        *family.marks,
-        "<user>",
-        "<system>",
-        "<assistant>",
-        "/nothink",
-        "medium",
-        "low",
-    ]
+    words = ["<pad>", "<eos>", "<bos>", *family.marks, "<user>", "<system>", "<assistant>", "/nothink", "medium", "low"]
     words += [f"t{i}" for i in range(len(words), VOCABULARY)]
     inner = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="<pad>"))
     inner.pre_tokenizer = WhitespaceSplit()
@@ -114,6 +103,4 @@ def _weights(name: str) -> Any:
 def thinker(name: str, thinking: str | None = None, arguments: str | None = None) -> SteerableModel:
     """A family's tiny model, asked as an experiment file may say."""
     identity = ModelIdentity(f"tiny-{name}", "0", "float32")
-    return SteerableModel(
-        _weights(name), tokenizer_of(FAMILIES[name]), identity, ChatConfig(thinking, arguments)
-    )
+    return SteerableModel(_weights(name), tokenizer_of(FAMILIES[name]), identity, ChatConfig(thinking, arguments))

@@ -34,9 +34,7 @@ def header(**changes: Any) -> dict[str, Any]:
     return {**values, **changes}
 
 
-def baseline(
-    trait: float | None = 10.0, at: str | None = "2026-01-10T08:00:00", **changes: Any
-) -> dict[str, Any]:
+def baseline(trait: float | None = 10.0, at: str | None = "2026-01-10T08:00:00", **changes: Any) -> dict[str, Any]:
     line: dict[str, Any] = {
         "type": "baseline",
         "result": {"trait_mean": trait, "trait_std": 2.0, "n": 4},
@@ -121,9 +119,7 @@ class Heap:
         self.runs += runs
 
     def contents(self) -> list[StoredContent]:
-        return [
-            StoredContent(run.tags[Tag.KEY], run.finished_at, run.tags.get(Tag.CONTENT)) for run in self.runs
-        ]
+        return [StoredContent(run.tags[Tag.KEY], run.finished_at, run.tags.get(Tag.CONTENT)) for run in self.runs]
 
     def rows(self) -> list[EvaluationRow]:
         return [

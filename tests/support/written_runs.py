@@ -73,8 +73,6 @@ def seen_by_client(uri: str, run_id: str) -> dict[str, Any]:
         "tags": {key: value for key, value in run.data.tags.items() if key != Tag.PROCESS},
         "params": run.data.params,
         "metrics": run.data.metrics,
-        "histories": {
-            key: sorted((one.step, one.value) for one in values) for key, values in histories.items()
-        },
+        "histories": {key: sorted((one.step, one.value) for one in values) for key, values in histories.items()},
         "files": sorted(one.path for one in client.list_artifacts(run_id)),
     }

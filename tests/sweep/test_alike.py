@@ -11,15 +11,7 @@ from hypothesis import strategies as st
 from massact.cli.app import cli
 from massact.query import ask_best, ask_compare, ask_runs
 from massact.query.stats.paired import QuestionScores
-from massact.store.schema import (
-    Points,
-    Scores,
-    decode_evaluation,
-    decode_points,
-    encode_point,
-    encode_row,
-    point_of,
-)
+from massact.store.schema import Points, Scores, decode_evaluation, decode_points, encode_point, encode_row, point_of
 from massact.sweep.reuse import Same, alike_lines, known_results
 from massact.vectors.methods import alike_groups, likeness
 from tests.support.store_fixtures import EXPERIMENT, answers_of, evaluated, evaluation_row, stored
@@ -158,20 +150,12 @@ def test_compare_never_tests_an_evaluation_against_itself() -> None:
 
 def test_compare_warns_where_a_best_of_one_label_is_anothers_result() -> None:
     third = evaluated("mean_diff", 15, 1000.0, delta=25.0)
-    scores = replace(
-        SCORES, evaluations={**SCORES.evaluations, third.run_id: SCORES.evaluations[SOURCE.run_id]}
-    )
-    (row,) = ask_compare.of(
-        answers_of([third, COPY], scores=scores), FLOOR, pairs=[("mean_diff", "probe_top1")]
-    ).rows
-    assert row.warnings == (
-        "probe_top1 was not evaluated there itself: the result is that of probe (cosine 0.9900)",
-    )
+    scores = replace(SCORES, evaluations={**SCORES.evaluations, third.run_id: SCORES.evaluations[SOURCE.run_id]})
+    (row,) = ask_compare.of(answers_of([third, COPY], scores=scores), FLOOR, pairs=[("mean_diff", "probe_top1")]).rows
+    assert row.warnings == ("probe_top1 was not evaluated there itself: the result is that of probe (cosine 0.9900)",)
     assert row.p_value is not None
     beside = evaluated("probe", 15, 1500.0, delta=30.0)
-    scores = replace(
-        SCORES, evaluations={**SCORES.evaluations, beside.run_id: SCORES.evaluations[OWN.run_id]}
-    )
+    scores = replace(SCORES, evaluations={**SCORES.evaluations, beside.run_id: SCORES.evaluations[OWN.run_id]})
     every = [SOURCE, COPY, OWN, beside]
     (own,) = ask_compare.of(answers_of(every, scores=scores), FLOOR, pairs=PAIR).rows
     assert (own.same_vector, own.warnings) == (None, ()), "its best was evaluated itself"
@@ -185,9 +169,7 @@ def test_two_labels_that_share_a_third_ones_result_are_one_evaluation() -> None:
 
 @pytest.mark.parametrize("bad", ["0", "1.1", "-0.5", "nan", "much"])
 def test_a_cosine_that_is_none_is_refused(bad: str, root: object) -> None:
-    result = CliRunner().invoke(
-        cli, ["phase1", "--alike", bad, "--experiment", f"{root}/experiments/toy.yaml"]
-    )
+    result = CliRunner().invoke(cli, ["phase1", "--alike", bad, "--experiment", f"{root}/experiments/toy.yaml"])
     assert result.exit_code == 2
     assert "is no cosine: give one above 0 and at most 1" in result.output
 

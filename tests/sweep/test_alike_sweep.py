@@ -133,15 +133,7 @@ def test_alike_labels_are_evaluated_once_and_each_is_marked(place: Path, generat
             source.row.coefficient,
             source.row.setting,
         )
-        for name in (
-            "trait_mean",
-            "coherence_mean",
-            "delta",
-            "trait_std",
-            "coherence_std",
-            "n_scored",
-            "baseline_key",
-        ):
+        for name in ("trait_mean", "coherence_mean", "delta", "trait_std", "coherence_std", "n_scored", "baseline_key"):
             assert getattr(row, name) == getattr(source.row, name)
         assert row.massive_energy is not None
         assert (row.generation_seconds, row.judge_seconds, row.tokens_per_second) == (None, None, None)
@@ -161,9 +153,7 @@ def test_alike_labels_are_evaluated_once_and_each_is_marked(place: Path, generat
     told = run(place, "doctor", code=1).output
     assert "took over the result of mean_diff_cleaned, which is not in the store any more" in told
     again = run(place, *SWEEP).stderr
-    assert (
-        f"{N_CELLS - 2 * N_SAME} finished already, {N_SAME} the same as another, {N_SAME} evaluated" in again
-    )
+    assert f"{N_CELLS - 2 * N_SAME} finished already, {N_SAME} the same as another, {N_SAME} evaluated" in again
     run(place, "doctor")
 
 
@@ -172,9 +162,7 @@ def _check_best(place: Path) -> None:
     answer = massact.best("small.yaml", tracking_uri=f"sqlite:///{place}/mlflow.db")
     found = [one.row for one in rows(place).values()]
     for best in (row for row in answer.rows if row.status != "missing"):
-        coherent = [
-            row for row in found if row.label == best.label and (row.coherence_mean or 0) >= answer.floor
-        ]
+        coherent = [row for row in found if row.label == best.label and (row.coherence_mean or 0) >= answer.floor]
         top = max((row.delta for row in coherent if row.delta is not None), default=None)
         assert best.delta == top
         assert best.same_as == next((row.same_as for row in coherent if row.key == best.key), None)
@@ -260,7 +248,5 @@ def test_another_judge_and_an_export_follow(place: Path, judge: JudgeServer) -> 
     other.mkdir()
     shutil.copy(place / "small.yaml", other / "small.yaml")
     run(other, "import", str(place / "exported"))
-    assert {key: one.row for key, one in rows(other).items()} == {
-        key: one.row for key, one in rows(place).items()
-    }
+    assert {key: one.row for key, one in rows(other).items()} == {key: one.row for key, one in rows(place).items()}
     assert "0 results imported" in run(other, "import", str(place / "exported")).output

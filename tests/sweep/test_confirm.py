@@ -124,11 +124,7 @@ def test_winners_are_confirmed_and_no_other_answer_changes(place: Path) -> None:
     assert {one.row.confirms for one in found} == {row.key for row in best.values() if row.status == "ok"}
     for one in found:
         chosen = best[one.row.confirms or ""]
-        assert (one.row.label, one.row.layer, one.row.coefficient) == (
-            chosen.label,
-            chosen.layer,
-            chosen.coefficient,
-        )
+        assert (one.row.label, one.row.layer, one.row.coefficient) == (chosen.label, chosen.layer, chosen.coefficient)
         assert (one.row.vector_digest, one.row.n_questions) == (chosen.vector_digest, len(confirming))
         assert one.row.delta == pytest.approx(one.row.trait_mean - one.row.baseline_trait_mean)  # type: ignore[operator]
         responses = read_responses(session.stores.fetch(one.run_id, Artifact.RESPONSES))
@@ -267,9 +263,7 @@ def test_main_confirms_before_the_report(place: Path, monkeypatch: pytest.Monkey
 def test_a_dry_run_of_main_counts_the_least(place: Path) -> None:
     shown = run(place, "main", "--dry-run").stdout
     assert "| confirm | toy | refusal | 1 | 0 | 0 | 0 | at least 1 |" in shown
-    assert "at least 11 cells to do" in shown, (
-        "six of phase 2, where two are alike, four of phase 3, and one winner"
-    )
+    assert "at least 11 cells to do" in shown, "six of phase 2, where two are alike, four of phase 3, and one winner"
     assert "and all labels tied with it" in shown
 
 
@@ -306,9 +300,7 @@ def test_under_mlflow_run_the_run_says_what_it_is_though_nothing_is_to_do(
         ("name: small", "name: another", "nothing was evaluated; run massact main"),
     ],
 )
-def test_what_cannot_be_confirmed_is_said_and_nothing_written(
-    old: str, new: str, complaint: str, place: Path
-) -> None:
+def test_what_cannot_be_confirmed_is_said_and_nothing_written(old: str, new: str, complaint: str, place: Path) -> None:
     change(place, old, new)
     count = n_runs(place)
     result = run(place, "confirm")
@@ -335,13 +327,9 @@ def test_without_a_store_there_is_nothing_to_confirm(tmp_path: Path, monkeypatch
 
 def test_a_lost_vector_fails_alone(place: Path) -> None:
     (run_id, *_) = [
-        row.run_id
-        for row in massact.best(place / "small.yaml", tracking_uri=uri(place)).rows
-        if row.label == "probe"
+        row.run_id for row in massact.best(place / "small.yaml", tracking_uri=uri(place)).rows if row.label == "probe"
     ]
-    (lost,) = [
-        one for one in stored_runs(uri(place), "small", Kind.EVALUATION, tags=()) if one.run_id == run_id
-    ]
+    (lost,) = [one for one in stored_runs(uri(place), "small", Kind.EVALUATION, tags=()) if one.run_id == run_id]
     path = Path(lost.artifact_uri.removeprefix("file://")) / Artifact.VECTOR
     kept = path.read_bytes()
     path.unlink()

@@ -88,10 +88,7 @@ def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, spool:
 
 
 def run(
-    executor: Executor,
-    work: Work,
-    todo: Sequence[PlannedCell],
-    should_stop: Callable[[], bool] = lambda: False,
+    executor: Executor, work: Work, todo: Sequence[PlannedCell], should_stop: Callable[[], bool] = lambda: False
 ) -> list[Evaluation | FailedCell]:
     return list(executor.evaluate(work, todo, progress=silent, should_stop=should_stop))
 
@@ -171,9 +168,7 @@ def test_nothing_to_do_is_nothing_to_start(make: Make) -> None:
 
 def test_a_sweep_that_is_left_early_leaves_the_next_one_unharmed(make: Make) -> None:
     executor, work = make()
-    results = executor.evaluate(
-        work, plan(*map(float, range(30))), progress=silent, should_stop=lambda: False
-    )
+    results = executor.evaluate(work, plan(*map(float, range(30))), progress=silent, should_stop=lambda: False)
     next(results)
     results.close()
     assert len(run(executor, work, plan(*map(float, range(100, 108))))) == 8

@@ -26,15 +26,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 N_KILLS = 30
-LABELS = (
-    "probe",
-    "probe_top1",
-    "probe_top2",
-    "probe_preclean",
-    "mean_diff",
-    "mean_diff_top1",
-    "mean_diff_top2",
-)
+LABELS = ("probe", "probe_top1", "probe_top2", "probe_preclean", "mean_diff", "mean_diff_top1", "mean_diff_top2")
 N_CELLS = len(LABELS) * 3 * 3
 SWEEP = (
     "evaluate", "--method", ",".join(LABELS), "--position", "response[:5]", "--batch-rows", "6", "--alike", "off",
@@ -88,9 +80,7 @@ def look(folder: Path) -> Found:
             (Kind.EVALUATION.value,),
         ).fetchall()
         statuses = {status for (status,) in database.execute("select distinct status from runs")}
-    finished = {
-        run_id: Path(place.removeprefix("file://")) for run_id, status, place in runs if status == "FINISHED"
-    }
+    finished = {run_id: Path(place.removeprefix("file://")) for run_id, status, place in runs if status == "FINISHED"}
     for point in points:
         files = finished[point.run_id]
         assert (files / Artifact.VECTOR).stat().st_size > 0

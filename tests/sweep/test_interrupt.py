@@ -87,9 +87,7 @@ def test_a_step_without_cells_stops_at_the_first(place: Place) -> None:
     file = place.folder / "small.yaml"
     text = file.read_text()
     assert "max_new_tokens: 8}" in text
-    file.write_text(
-        text.replace("max_new_tokens: 8}", "max_new_tokens: 1000}")
-    )  # a calibration that takes long
+    file.write_text(text.replace("max_new_tokens: 8}", "max_new_tokens: 1000}"))  # a calibration that takes long
 
     def calibrations() -> list[str]:
         return [one.status for one in place.store().phases("small") if one.phase == "calibrate"]

@@ -101,12 +101,8 @@ def killing(executor: Any, pause: Callable[[], float], times: int) -> Iterator[l
 
     def kill() -> None:
         while len(killed) < times and not is_over.wait(pause()):
-            at_work = [
-                one.about.pid for one in list(executor.tools.worker_pool.workers) if one.loaded and one.tasks
-            ]
-            at_work = [
-                pid for pid in at_work if pid not in killed
-            ]  # the driver has not seen yet that it is gone
+            at_work = [one.about.pid for one in list(executor.tools.worker_pool.workers) if one.loaded and one.tasks]
+            at_work = [pid for pid in at_work if pid not in killed]  # the driver has not seen yet that it is gone
             if at_work:
                 killed.append(random.choice(at_work))
                 os.kill(killed[-1], signal.SIGKILL)
@@ -252,9 +248,7 @@ def test_an_interruption_drains_what_is_in_hand(executor: Callable[..., Any]) ->
     for one in ray.evaluate(asked, todo, progress=silent, should_stop=lambda: bool(seen)):
         seen.append(one)  # noqa: PERF402  it is looked at from within
     with_workers, with_judges = AHEAD * 2, AHEAD * 2 + 3
-    assert 0 < len(seen) <= 4 * (with_workers + with_judges), (
-        "shards of four; what nobody has in hand is left"
-    )
+    assert 0 < len(seen) <= 4 * (with_workers + with_judges), "shards of four; what nobody has in hand is left"
     assert not any(one.tasks for one in ray.tools.worker_pool.workers)
 
 
@@ -268,9 +262,7 @@ def test_more_room_means_more_workers_and_less_means_fewer(
     asked, counts, seen = ray_cluster.work(ray), list[int](), set[float | None]()
     is_small_again = threading.Event()
     todo = cells(list(map(float, range(2000))))
-    for n, one in enumerate(
-        ray.evaluate(asked, todo, progress=silent, should_stop=is_small_again.is_set), start=1
-    ):
+    for n, one in enumerate(ray.evaluate(asked, todo, progress=silent, should_stop=is_small_again.is_set), start=1):
         counts.append(len(ray.tools.worker_pool.workers))
         seen.add(coefficient(one.planned))
         if n == 8:
@@ -312,9 +304,7 @@ def test_a_vector_is_put_once_and_travels_in_no_shard(
     monkeypatch.setattr(Run, "_hand", hand)
     vector = torch.randn(50_000)
     todo = [
-        PlannedCell(
-            one.cell.__class__(one.cell.setting, _same_digest(one.cell.steering)), vector, one.geometry, 0
-        )
+        PlannedCell(one.cell.__class__(one.cell.setting, _same_digest(one.cell.steering)), vector, one.geometry, 0)
         for one in cells(list(map(float, range(24))))
     ]
     assert len(run(executor(workers=2), todo)) == 24
@@ -393,9 +383,7 @@ def test_records_that_two_spools_send_arrive_once(uri: str, tmp_path: Path) -> N
     with tracker.phase("evaluate", params={}) as home:
         make = RunMaker(place=place, parent=home, baseline=Baseline("k", 1.0))
         for spool, may_be_there in ((a, False), (b, True), (a, True)):
-            spool.put(
-                make(result), experiment_id=home.experiment_id, record_id="c" * 32, may_be_there=may_be_there
-            )
+            spool.put(make(result), experiment_id=home.experiment_id, record_id="c" * 32, may_be_there=may_be_there)
             assert spool.flush(20) == 0
     assert (a.close(), b.close()) == (0, 0)
     assert stored(uri) == [3.0]
@@ -436,9 +424,7 @@ def test_without_ray_the_option_says_which_extra_to_install(monkeypatch: pytest.
     import importlib.util
 
     real = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *rest: None if name == "ray" else real(name, *rest)
-    )
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "ray" else real(name, *rest))
     with pytest.raises(UsageError, match=r"pip install 'massact\[ray\]'"):
         chosen_executor({"executor": "ray"})
     assert chosen_executor({"executor": "local"}) == {"executor": "local"}
@@ -475,7 +461,5 @@ def test_rays_client_is_refused() -> None:
         ("mlruns", "mlruns/1", False),
     ],
 )
-def test_only_stores_that_others_reach_are_written_from_other_machines(
-    uri: str, artifacts: str, wanted: bool
-) -> None:
+def test_only_stores_that_others_reach_are_written_from_other_machines(uri: str, artifacts: str, wanted: bool) -> None:
     assert reaches_anywhere(uri, artifacts) is wanted

@@ -100,13 +100,7 @@ def _evaluated(
     session = _session(folder, name, ray)
     model, trait = session.experiment.models[0], session.experiment.traits[0]
     request = Request(
-        model,
-        trait,
-        tuple(map(parse_label, LABELS)),
-        ("response[:5]",),
-        "2-4",
-        model.grid.coefficients,
-        Overrides(),
+        model, trait, tuple(map(parse_label, LABELS)), ("response[:5]",), "2-4", model.grid.coefficients, Overrides()
     )
     with _within(folder):
         try:
@@ -136,9 +130,7 @@ def _held(folder: Path, uri: str) -> dict[str, Any]:
                 found[run.run_id] = (run.tags[Tag.SCORES], responses, values)
         store = open_store(uri)
         try:
-            rows = {
-                one.run_id: one.row for one in (*store.baselines("cluster"), *store.evaluations("cluster"))
-            }
+            rows = {one.run_id: one.row for one in (*store.baselines("cluster"), *store.evaluations("cluster"))}
         finally:
             store.close()
     held: dict[str, Any] = {}
@@ -241,9 +233,7 @@ class _Destroyer:
                 self.has_killed_node = True
 
 
-def test_a_worker_and_then_a_node_that_are_killed_change_nothing(
-    prepared: Path, local: dict[str, Any]
-) -> None:
+def test_a_worker_and_then_a_node_that_are_killed_change_nothing(prepared: Path, local: dict[str, Any]) -> None:
     with _two_nodes() as (address, second):
         destroyer = _Destroyer(second)
         options = RayOptions(address, workers=2, gpus_per_worker=0)

@@ -20,15 +20,7 @@ from massact.store.write.stages import read_responses
 from massact.sweep.context import Session
 from massact.sweep.rejudge import _place
 from massact.sweep.stored import stored_subject
-from tests.support.judge_server import (
-    JUDGE,
-    JudgeServer,
-    Reply,
-    Request,
-    completion,
-    judge_by_text,
-    score_by_text,
-)
+from tests.support.judge_server import JUDGE, JudgeServer, Reply, Request, completion, judge_by_text, score_by_text
 from tests.support.judged_place import is_canary
 from tests.support.prepared import PreparedStores
 from tests.support.small_plan import EXPERIMENT
@@ -116,10 +108,7 @@ def test_the_second_judge_stands_beside_the_first(place: Path, judge: JudgeServe
         assert one.row.delta == pytest.approx(one.row.trait_mean - one.row.baseline_trait_mean)  # type: ignore[operator]
         assert one.row.massive_energy == old.row.massive_energy
         texts = [
-            [
-                (r.question, r.response)
-                for r in read_responses(session.stores.fetch(of.run_id, Artifact.RESPONSES))
-            ]
+            [(r.question, r.response) for r in read_responses(session.stores.fetch(of.run_id, Artifact.RESPONSES))]
             for of in (one, old)
         ]
         assert texts[0] == texts[1]
@@ -174,16 +163,12 @@ def no_coherence(request: Request) -> Reply:
 
 def no_coherence_but(texts: Sequence[str]) -> Callable[[Request], Reply]:
     """An outage that spares some responses."""
-    return lambda asked: (score_by_text if any(map(asked.prompt.__contains__, texts)) else no_coherence)(
-        asked
-    )
+    return lambda asked: (score_by_text if any(map(asked.prompt.__contains__, texts)) else no_coherence)(asked)
 
 
 def no_coherence_of(texts: Sequence[str]) -> Callable[[Request], Reply]:
     """An outage that strikes some responses alone."""
-    return lambda asked: (no_coherence if any(map(asked.prompt.__contains__, texts)) else score_by_text)(
-        asked
-    )
+    return lambda asked: (no_coherence if any(map(asked.prompt.__contains__, texts)) else score_by_text)(asked)
 
 
 def baselines(place: Path, judge: str) -> list[Stored[EvaluationRow]]:
@@ -301,9 +286,7 @@ def test_a_baseline_without_scores_ends_a_sweep_and_is_judged_again_by_the_next(
     judge.answer = no_coherence
     result = run(place, "phase1", "--max-rounds", "0")
     assert result.exit_code == 1
-    assert (
-        f"the baseline of toy lacks scores of {N_QUESTIONS} of its {N_QUESTIONS} responses" in result.stderr
-    )
+    assert f"the baseline of toy lacks scores of {N_QUESTIONS} of its {N_QUESTIONS} responses" in result.stderr
     assert rows(place, JUDGE) == []
     status = run(place, "status")
     assert "missing  baseline of toy, refusal: every response unscored" in status.stdout

@@ -42,9 +42,7 @@ def imported(folder: Path, *, base: int = 20) -> str:
     from massact.cli.app import cli
 
     uri = f"sqlite:///{folder / 'mlflow.db'}"
-    done = CliRunner().invoke(
-        cli, ["import", str(folder / "steering"), "--experiment", "x", "--tracking-uri", uri]
-    )
+    done = CliRunner().invoke(cli, ["import", str(folder / "steering"), "--experiment", "x", "--tracking-uri", uri])
     assert done.exit_code == 0, done.output
     return uri
 
@@ -64,17 +62,12 @@ def test_one_of_twenty_scored_does_not_win(tmp_path: Path, monkeypatch: pytest.M
     answer = massact.best("x", tracking_uri=uri)
     assert [(one.status, one.coefficient, one.delta) for one in answer.rows] == [("ok", 6.0, 30.0)]
     assert answer.least_scored == 0.8
-    (note,) = (
-        note for note in answer.notes if note.startswith("1 evaluation has scores of too few responses")
-    )
+    (note,) = (note for note in answer.notes if note.startswith("1 evaluation has scores of too few responses"))
     assert note.endswith("no result; imported, so that they cannot be judged here")
     (asked,) = massact.best("x", tracking_uri=uri, least_scored=0.05).rows
     assert (asked.coefficient, asked.delta) == (9.0, 85.0)
     listed = massact.runs("x", tracking_uri=uri, sort="coefficient").rows
-    assert [(one.status, one.delta, one.n_scored) for one in listed] == [
-        ("ok", 30.0, 20),
-        ("unscored", 85.0, 1),
-    ]
+    assert [(one.status, one.delta, one.n_scored) for one in listed] == [("ok", 30.0, 20), ("unscored", 85.0, 1)]
 
 
 def test_a_baseline_with_too_few_scores_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,14 +30,7 @@ from massact.sweep.driver import Driver
 FLOOR = 68.0
 SCREENING = Screening(4, FLOOR)
 SETTING = Setting(
-    ModelIdentity("m", "r", "float32"),
-    "refusal",
-    "t",
-    "q",
-    0,
-    "c",
-    Generation(8),
-    JudgeIdentity("j", "m", "p"),
+    ModelIdentity("m", "r", "float32"), "refusal", "t", "q", 0, "c", Generation(8), JudgeIdentity("j", "m", "p")
 )
 PLANNED = PlannedCell(Cell(SETTING, None), None)
 
@@ -93,8 +86,7 @@ def test_in_no_world_more_than_one_cell_of_a_hundred_is_lost(low: int, n_questio
         while scores.mean() < FLOOR:  # what was cut off at 100
             scores = np.minimum(scores + 0.5, 100)
         given_up = sum(
-            coherence_bound(random.permutation(scores)[:4].tolist(), n_questions, 0.99) < FLOOR
-            for _ in range(1500)
+            coherence_bound(random.permutation(scores)[:4].tolist(), n_questions, 0.99) < FLOOR for _ in range(1500)
         )
         assert given_up <= 15 + 12, "1 in 100, and three standard errors"
 

@@ -60,9 +60,7 @@ def search(
             ladder, world = by_key[key], worlds[str(key)]
             assert ladder.allowed[0] <= step.coefficient <= ladder.allowed[1]
             assert step.coefficient not in [one.coefficient for one in ladder.observations]
-            seen = Observation(
-                step.coefficient, world.coherence(step.coefficient), world.gain(step.coefficient)
-            )
+            seen = Observation(step.coefficient, world.coherence(step.coefficient), world.gain(step.coefficient))
             by_key[key] = replace(ladder, observations=(*ladder.observations, seen), spent=ladder.spent + 1)
             assert by_key[key].spent <= how.budget
     return list(by_key.values()), reasons
@@ -79,9 +77,7 @@ def ladder(key: str = "a", **fields: object) -> Ladder:
 @pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
-    shift=st.floats(-0.5, 0.5),
-    own=st.lists(st.floats(-0.2, 0.2), min_size=3, max_size=6),
-    rise=st.floats(0.4, 0.75),
+    shift=st.floats(-0.5, 0.5), own=st.lists(st.floats(-0.2, 0.2), min_size=3, max_size=6), rise=st.floats(0.4, 0.75)
 )
 def test_finds_the_best_wherever_the_cliff_lies(shift: float, own: list[float], rise: float) -> None:
     cliffs = [10.3 * math.exp(shift + one) for one in own]
@@ -169,9 +165,7 @@ def test_only_what_is_allowed_is_tried(allowed: tuple[float, float]) -> None:
 def test_after_a_scan_a_smaller_coefficient_that_works_is_refined() -> None:
     """A curve that is good, then bad, then middling: a search goes for the cliff, a scan sees the first peak."""
     world = World(30.0, 20.0, top=50.0, bump=lambda c: 70 * math.exp(-0.5 * ((math.log(c / 3)) / 0.1) ** 2))
-    grid = tuple(
-        Observation(c, world.coherence(c), world.gain(c)) for c in (2.0, 2.8, 4.0, 5.6, 8, 11, 16, 22, 30)
-    )
+    grid = tuple(Observation(c, world.coherence(c), world.gain(c)) for c in (2.0, 2.8, 4.0, 5.6, 8, 11, 16, 22, 30))
     found, _ = search({"a": world}, [ladder(observations=grid)])
     assert found[0].best_gain(FLOOR) >= 0.95 * 70
 
@@ -185,8 +179,7 @@ def test_a_delta_against_another_baseline_than_the_stores_steers_nothing() -> No
     points = Points.of([point_of(one.row, one.run_id, 1) for one in rows])  # type: ignore[misc]
     store = SimpleNamespace(points_and_failures=lambda _: (points, []), screenings=lambda _: [])
     session = SimpleNamespace(
-        stores=SimpleNamespace(read=lambda: nullcontext(store)),
-        experiment=SimpleNamespace(name="x", least_scored=0.8),
+        stores=SimpleNamespace(read=lambda: nullcontext(store)), experiment=SimpleNamespace(name="x", least_scored=0.8)
     )
     evaluator = SimpleNamespace(
         is_of=lambda *_: True,

@@ -49,12 +49,7 @@ def write(folder: Path, *, grid: str = "90", least: str = "4") -> None:
 
 
 def run(folder: Path, *arguments: str) -> Result:
-    options = [
-        "--experiment",
-        str(folder / "searching.yaml"),
-        "--tracking-uri",
-        f"sqlite:///{folder}/mlflow.db",
-    ]
+    options = ["--experiment", str(folder / "searching.yaml"), "--tracking-uri", f"sqlite:///{folder}/mlflow.db"]
     if arguments[0] in ("phase1", "search", "fill-gaps", "evaluate"):
         options += ["--spool", str(folder / "spool")]
     result = CliRunner().invoke(cli, [*arguments, *options])
@@ -125,9 +120,7 @@ def test_an_evaluation_ends_with_its_table_once_and_its_responses_can_be_shown(
     one = next(row for row in rows if row["coefficient"] == 16)
     shown = show(folder, one["run_id"], "--limit", "2")
     assert f"toy, refusal: probe, response[:5], layer 3, 16\ndelta {one['delta']:+.1f}" in shown.stdout
-    assert (
-        len(re.findall(r"unsteered: trait [0-9.]+, coherence [0-9.]+ +\| steered: trait", shown.stdout)) == 2
-    )
+    assert len(re.findall(r"unsteered: trait [0-9.]+, coherence [0-9.]+ +\| steered: trait", shown.stdout)) == 2
     assert "1 more: --limit 3" in shown.stdout
     best = ("--best", "--experiment", "searching")
     told = json.loads(show(folder, *best, "--label", "probe", "--format", "json").stdout)
@@ -155,11 +148,7 @@ def show(folder: Path, *arguments: str) -> Result:
 
 @pytest.mark.slow
 def test_gaps_are_closed_and_the_one_that_cannot_be_is_explained(folder: Path) -> None:
-    assert statuses(folder) == {
-        "probe": "below_floor",
-        "mean_diff": "below_floor",
-        "mean_diff_top1": "missing",
-    }
+    assert statuses(folder) == {"probe": "below_floor", "mean_diff": "below_floor", "mean_diff_top1": "missing"}
     # every coefficient that is allowed breaks the text: no search can close the gap, and it says so
     write(folder, least="80")
     result = run(folder, "fill-gaps", "--method", "probe")
@@ -249,9 +238,7 @@ def test_a_hopeless_cell_is_given_up_and_no_question_about_results_sees_it(folde
 
 
 @pytest.mark.slow
-def test_a_gap_whose_cells_failed_before_is_tried_again(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gap_whose_cells_failed_before_is_tried_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_args: object, **_kwargs: object) -> object:
         raise RuntimeError("no memory left")
 

@@ -212,9 +212,7 @@ def test_one_on_another_machine_lives_as_long_as_its_sign_changes(
     assert other.look()
     for sign in range(3):
         clock[0] += sharing.LEASE_SECONDS - 1
-        store.tag(
-            one, Tag.SWEEP, json.dumps({"since": 0, "sign": sign + 1})
-        )  # by a clock that is years behind
+        store.tag(one, Tag.SWEEP, json.dumps({"since": 0, "sign": sign + 1}))  # by a clock that is years behind
         assert other.look()
     clock[0] += sharing.LEASE_SECONDS - 1
     assert other.look()
@@ -227,9 +225,7 @@ def test_one_on_another_machine_lives_as_long_as_its_sign_changes(
     assert other.look(), "it was alive all the same"
 
 
-def test_one_that_was_taken_for_dead_asks_before_it_goes_on(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_that_was_taken_for_dead_asks_before_it_goes_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = store.start(), store.start()
     one.take(KEYS, 6)
     one._wrote_at = (one._wrote_at[0] - 2 * sharing.LEASE_SECONDS, one._wrote_at[1])  # it was suspended
@@ -249,9 +245,7 @@ def test_tags_that_others_wrote_stop_nobody(store: Store, text: str) -> None:
     assert other.take(KEYS, 3) == KEYS[:3]
 
 
-def test_while_the_store_is_down_a_sweep_that_is_alone_goes_on(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_while_the_store_is_down_a_sweep_that_is_alone_goes_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     one = store.start()
 
     def down(_run: OpenRun, _tags: object) -> None:

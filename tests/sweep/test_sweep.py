@@ -35,9 +35,7 @@ class Judge:
 class Spy:
     """Counts the batches that were generated, and runs a function before each."""
 
-    def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, before: Callable[[int], None] = lambda _n: None
-    ) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, before: Callable[[int], None] = lambda _n: None) -> None:
         self.count = 0
         real = CellGenerator._generate
 
@@ -67,14 +65,8 @@ def test_a_batch_is_judged_while_the_next_is_generated(monkeypatch: pytest.Monke
             generating.set()
 
     Spy(monkeypatch, before_generating)
-    results = list(
-        evaluate_cells(tiny_model("llama"), cells(3), QUESTIONS, Judge(before_judging), batch_rows=2)
-    )
-    assert [one.planned.cell.steering.coefficient for one in results if one.planned.cell.steering] == [
-        0,
-        1,
-        2,
-    ]
+    results = list(evaluate_cells(tiny_model("llama"), cells(3), QUESTIONS, Judge(before_judging), batch_rows=2))
+    assert [one.planned.cell.steering.coefficient for one in results if one.planned.cell.steering] == [0, 1, 2]
 
 
 def test_the_generator_runs_no_more_than_a_few_batches_ahead(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,9 +76,7 @@ def _evaluated(model: SteerableModel, judge: CachingJudge) -> Evaluation:
 
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("thinking", [None, "on"])
-def test_no_thought_reaches_a_judge_unasked(
-    name: str, thinking: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_thought_reaches_a_judge_unasked(name: str, thinking: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of a model that thinks although it was told not to."""
     model, judge = thinker(name, thinking), Judge()
     _thinks(monkeypatch, model)
@@ -165,15 +163,7 @@ def test_a_table_with_a_thought_that_is_none_is_damaged(row: list[Any], tmp_path
         read_responses(tmp_path / "r.json")
     fields = dict(
         zip(
-            (
-                "prompt",
-                "response",
-                "trait_score",
-                "coherence_score",
-                "unscored_because",
-                "thinking",
-                "is_answered",
-            ),
+            ("prompt", "response", "trait_score", "coherence_score", "unscored_because", "thinking", "is_answered"),
             row,
             strict=True,
         )
@@ -185,9 +175,7 @@ def test_a_table_with_a_thought_that_is_none_is_damaged(row: list[Any], tmp_path
 
 def test_tokens_of_thoughts_count() -> None:
     model = thinker("r1_distill", "3")
-    result = next(
-        iter(evaluate_cells(model, _with_length(12), QUESTIONS, CachingJudge(Judge()), batch_rows=2))
-    )
+    result = next(iter(evaluate_cells(model, _with_length(12), QUESTIONS, CachingJudge(Judge()), batch_rows=2)))
     assert isinstance(result, Evaluation)
     rows = [Row((2,)) for _ in QUESTIONS]
     assert 0 < result.timing.n_tokens <= 12 * len(rows)
@@ -200,9 +188,7 @@ def _with_length(n: int) -> list[Any]:
     return [replace(cell, cell=replace(cell.cell, setting=setting))]
 
 
-def test_a_model_is_asked_messages_and_a_judge_reads_them_as_one_text(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_model_is_asked_messages_and_a_judge_reads_them_as_one_text(monkeypatch: pytest.MonkeyPatch) -> None:
     model, judge, asked = thinker("qwen3"), Judge(), list[tuple[int, ...]]()
     talk = Conversation([("system", "t30"), ("user", "t20"), ("assistant", "t21"), ("user", "t22")])
 

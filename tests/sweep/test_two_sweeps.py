@@ -106,9 +106,7 @@ def test_two_rejudgings_pay_once(place: Place) -> None:
 
 
 @pytest.mark.parametrize(("grid", "number"), [(2, signal.SIGKILL), (3, signal.SIGINT)], ids=["kill", "int"])
-def test_the_other_does_what_is_left_when_one_ends_early(
-    place: Place, grid: int, number: signal.Signals
-) -> None:
+def test_the_other_does_what_is_left_when_one_ends_early(place: Place, grid: int, number: signal.Signals) -> None:
     place.use_grid(grid)
     before = _keys(place, Kind.EVALUATION)
     n_dead, n_before = _n_at_work(place), _n_finished(place)
@@ -151,16 +149,12 @@ def test_what_an_outage_left_without_scores_is_judged_again_by_one_of_two(place:
     before = _keys(place, Kind.EVALUATION)
     said = _ended(place.start(*PHASE), place.start(*PHASE))
     assert _keys(place, Kind.EVALUATION) - before == Counter(dict.fromkeys(short, 1))
-    assert sum(max(map(int, re.findall(r"(\d+) judged again", text)), default=0) for text in said) == len(
-        short
-    )
+    assert sum(max(map(int, re.findall(r"(\d+) judged again", text)), default=0) for text in said) == len(short)
     assert sum(map(_evaluated, said)) == 0
     runs = stored_runs(place.uri, "small", Kind.EVALUATION, tags=(Tag.KEY, Tag.REJUDGED))
     keys = place.keys
     again = {
-        key: run.tags[Tag.REJUDGED]
-        for run in runs
-        if Tag.REJUDGED in run.tags and (key := run.tags[Tag.KEY]) in keys
+        key: run.tags[Tag.REJUDGED] for run in runs if Tag.REJUDGED in run.tags and (key := run.tags[Tag.KEY]) in keys
     }
     assert again == short
     rows = [one.row for one in place.store().evaluations("small") if one.row.key in short]

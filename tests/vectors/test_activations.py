@@ -30,9 +30,7 @@ def test_window_means_are_hidden_states_averaged_over_the_window() -> None:
     means = window_means(model, texts, positions, what="")
     assert means.shape == (4, 5, N_LAYERS, D_MODEL)
     for i, text in enumerate(texts):
-        states = model.model(input_ids=torch.tensor([text.tokens]), output_hidden_states=True).hidden_states[
-            2
-        ][0]
+        states = model.model(input_ids=torch.tensor([text.tokens]), output_hidden_states=True).hidden_states[2][0]
         n = len(text.prompt)
         torch.testing.assert_close(means[0, i, 1], states[n : n + 2].mean(0), atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(means[1, i, 1], states[-1], atol=1e-5, rtol=1e-4)
@@ -110,10 +108,7 @@ def test_dims_that_are_massive_at_the_first_token_alone_are_told_apart() -> None
         assert layer.response.dims == layer.top_dims
         assert layer.response.mean[0] == layer.response.largest[0] == 2_000.0
         assert layer.response.max_to_median == 2_000.0 / layer.response.median
-    assert (
-        found.sink
-        == "dim 11 at layers 1-3; the norm of the first token is up to 25 times that of response tokens"
-    )
+    assert found.sink == "dim 11 at layers 1-3; the norm of the first token is up to 25 times that of response tokens"
     assert parse_calibration(json.loads(json.dumps(calibration_json(found, {})))) == found
 
 
@@ -122,14 +117,10 @@ def test_dims_that_are_massive_at_the_first_token_alone_are_told_apart() -> None
 RESPONSE = [parse_position(text) for text in ("response[:2]", "response[-1]", "response[:]", "response[4:]")]
 
 
-def _continue(
-    kept: Path | None = None, n_new: int = 6, progress: Progress = silent
-) -> tuple[Any, torch.Tensor]:
+def _continue(kept: Path | None = None, n_new: int = 6, progress: Progress = silent) -> tuple[Any, torch.Tensor]:
     # some prompts stand twice, and some texts end before the others
     asked = [*prompts(40), *prompts(3)]
-    return continue_and_read(
-        tiny_model("llama"), asked, Reading(RESPONSE, 6, n_new), kept=kept, progress=progress
-    )
+    return continue_and_read(tiny_model("llama"), asked, Reading(RESPONSE, 6, n_new), kept=kept, progress=progress)
 
 
 @pytest.mark.parametrize("n_new", [6, 9])
@@ -144,10 +135,7 @@ def test_what_is_read_while_continuing_is_what_a_second_pass_reads(n_new: int) -
 
 
 def test_windows_that_hold_prompt_tokens_are_read_afterwards() -> None:
-    positions, model = (
-        [*RESPONSE, parse_position("prompt[-1]"), parse_position("all[1:]")],
-        tiny_model("llama"),
-    )
+    positions, model = ([*RESPONSE, parse_position("prompt[-1]"), parse_position("all[1:]")], tiny_model("llama"))
     texts, means = continue_and_read(model, prompts(40), Reading(positions, 4, 6))
     first = [Continued(text.prompt, text.response[:4]) for text in texts]
     again = window_means(model, first, positions, what="")

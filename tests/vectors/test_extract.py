@@ -86,11 +86,7 @@ def test_rows_without_a_window_are_dropped_and_counted() -> None:
 
 @pytest.mark.parametrize(
     ("n_positive", "n_negative", "message"),
-    [
-        (1, 9, "1 positive and 9 negative"),
-        (9, 1, "9 positive and 1 negative"),
-        (0, 0, "0 positive and 0 negative"),
-    ],
+    [(1, 9, "1 positive and 9 negative"), (9, 1, "9 positive and 1 negative"), (0, 0, "0 positive and 0 negative")],
 )
 def test_too_few_prompts_are_refused_with_their_count(n_positive: int, n_negative: int, message: str) -> None:
     with pytest.raises(DataError, match=f"{message} prompts remain"):
@@ -121,20 +117,8 @@ def test_every_cleaning_is_declared_before_and_after_and_once() -> None:
 
 
 def test_what_is_declared_covers_the_plans_methods() -> None:
-    labels = {
-        format_label(recipe) for recipe in declared_recipes(["mean_diff", "probe"], (1, 2, 3, 5, "all"), (2,))
-    }
-    suffixes = (
-        "",
-        "_top1",
-        "_top2",
-        "_top3",
-        "_top5",
-        "_cleaned",
-        "_preclean",
-        "_preclean_la2",
-        "_postclean_la2",
-    )
+    labels = {format_label(recipe) for recipe in declared_recipes(["mean_diff", "probe"], (1, 2, 3, 5, "all"), (2,))}
+    suffixes = ("", "_top1", "_top2", "_top3", "_top5", "_cleaned", "_preclean", "_preclean_la2", "_postclean_la2")
     assert {method + suffix for method in ("mean_diff", "probe") for suffix in suffixes} <= labels
     assert not any(label.startswith(("gradient", "random")) for label in labels)
 
@@ -222,9 +206,7 @@ def test_before_and_after_agree_for_mean_diff_and_not_for_a_probe(activations: A
 
 def test_each_layer_draws_its_own_random_direction(activations: Activations) -> None:
     recipe = [Recipe("random_baseline")]
-    one, two = (
-        make_vectors(recipe, activations, CALIBRATION, seed=s)["random_baseline"].vectors for s in (0, 1)
-    )
+    one, two = (make_vectors(recipe, activations, CALIBRATION, seed=s)["random_baseline"].vectors for s in (0, 1))
     pairs = itertools.combinations([*one, *two], 2)
     assert all(abs(cosine(a, b)) < 0.9 for a, b in pairs)
     assert torch.equal(one, make_vectors(recipe, activations, CALIBRATION, seed=0)["random_baseline"].vectors)
@@ -280,9 +262,7 @@ def test_means_are_of_the_responses_with_both_scores() -> None:
     assert (summary.n_scored, summary.n_unscored) == (2, 2)
 
 
-@pytest.mark.parametrize(
-    "responses", [[], [_response(None, None)], [_response(50, None), _response(None, 50)]]
-)
+@pytest.mark.parametrize("responses", [[], [_response(None, None)], [_response(50, None), _response(None, 50)]])
 def test_nothing_scored_has_no_mean_and_not_zero(responses: list[Response]) -> None:
     summary = summarise(responses)
     assert (summary.trait_mean, summary.coherence_mean) == (None, None)

@@ -54,13 +54,7 @@ def every_layer() -> torch.Tensor:
 
 
 def lm_eval(**changes: Any) -> dict[str, Any]:
-    given = {
-        "steering_vector": A / 2,
-        "steering_coefficient": 2.0,
-        "action": "add",
-        "head_index": None,
-        **changes,
-    }
+    given = {"steering_vector": A / 2, "steering_coefficient": 2.0, "action": "add", "head_index": None, **changes}
     return {"layers.3": given, "layers.5": {"steering_vector": B, "action": "add"}}
 
 
@@ -136,9 +130,7 @@ class Runs:
         ("a.bin", A, "read are safetensors"),
     ],
 )
-def test_what_is_no_vector_of_a_block_is_refused(
-    name: str, content: Any, reason: str, tmp_path: Path
-) -> None:
+def test_what_is_no_vector_of_a_block_is_refused(name: str, content: Any, reason: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / name)
     with pytest.raises(DataError, match=reason):
         read_vectors(tmp_path / name)

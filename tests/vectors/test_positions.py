@@ -7,13 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from massact.errors import UsageError
-from massact.vectors.positions import (
-    Position,
-    parse_position,
-    parse_position_slug,
-    parse_tokens,
-    steered_tokens,
-)
+from massact.vectors.positions import Position, parse_position, parse_position_slug, parse_tokens, steered_tokens
 
 FRAMES = ("prompt", "response", "all")
 BOUND = st.one_of(st.none(), st.integers(-12, 12))
@@ -73,16 +67,12 @@ def test_an_index_covers_what_python_indexes(position: Position, n_prompt: int, 
 
 def _frame(position: Position, n_prompt: int, n_response: int) -> list[int]:
     everything = list(range(n_prompt + n_response))
-    return {"prompt": everything[:n_prompt], "response": everything[n_prompt:], "all": everything}[
-        position.frame
-    ]
+    return {"prompt": everything[:n_prompt], "response": everything[n_prompt:], "all": everything}[position.frame]
 
 
 def test_windows_by_hand() -> None:
     # 3 prompt tokens 0, 1, 2 and 7 response tokens 3 to 9
-    tokens = {
-        text: list(parse_position(text).tokens(3, 10)) for text in ("response[:5]", "prompt[-1]", "all[:2]")
-    }
+    tokens = {text: list(parse_position(text).tokens(3, 10)) for text in ("response[:5]", "prompt[-1]", "all[:2]")}
     assert tokens == {"response[:5]": [3, 4, 5, 6, 7], "prompt[-1]": [2], "all[:2]": [0, 1]}
     assert list(parse_position("response[-1]").tokens(3, 10)) == [9]
     assert list(parse_position("response[20]").tokens(3, 10)) == []
@@ -90,15 +80,11 @@ def test_windows_by_hand() -> None:
 
 @settings(deadline=None, max_examples=150)
 @given(POSITIONS, st.integers(0, 6), st.integers(0, 30))
-def test_more_response_tokens_than_needed_change_nothing(
-    position: Position, n_prompt: int, n_more: int
-) -> None:
+def test_more_response_tokens_than_needed_change_nothing(position: Position, n_prompt: int, n_more: int) -> None:
     needed = position.n_response_tokens
     if needed is None or (position.start or 0) < 0:
         return  # counted from the end, or open: it moves with the length
-    assert position.tokens(n_prompt, n_prompt + needed) == position.tokens(
-        n_prompt, n_prompt + needed + n_more
-    )
+    assert position.tokens(n_prompt, n_prompt + needed) == position.tokens(n_prompt, n_prompt + needed + n_more)
 
 
 @pytest.mark.parametrize(
@@ -177,9 +163,7 @@ def test_what_is_no_window_is_refused_by_name(text: str) -> None:
     assert "response[:5]" in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "slug", ["", "response", "response_", "answer__5", "response_a_b", "response_1_2_3", "_all"]
-)
+@pytest.mark.parametrize("slug", ["", "response", "response_", "answer__5", "response_a_b", "response_1_2_3", "_all"])
 def test_what_is_no_slug_is_refused_by_name(slug: str) -> None:
     with pytest.raises(UsageError, match=re.escape(repr(slug))):
         parse_position_slug(slug)

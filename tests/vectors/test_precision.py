@@ -87,9 +87,7 @@ def test_a_calibration_is_exact_beside_a_massive_dim() -> None:
         assert layer.top_dims[0] == MASSIVE
         assert layer.norm == pytest.approx(float(read.norm(dim=1).mean()), rel=1e-12)
         cleaned = [dim for dim in range(D_MODEL) if dim not in found.uniform_dims]
-        assert layer.norm_without_massive == pytest.approx(
-            float(read[:, cleaned].norm(dim=1).mean()), rel=1e-12
-        )
+        assert layer.norm_without_massive == pytest.approx(float(read[:, cleaned].norm(dim=1).mean()), rel=1e-12)
         assert layer.mean_alignment > 0.99
 
 

@@ -45,9 +45,7 @@ AFTER, BEFORE = (Cleaning(when, "uniform", 2) for when in ("after", "before"))
 Sides = tuple[torch.Tensor, torch.Tensor]
 
 
-def planted(
-    n: int = 200, *, shift: float = 6.0, massive: float = 0.0, seed: int = 0
-) -> tuple[Sides, torch.Tensor]:
+def planted(n: int = 200, *, shift: float = 6.0, massive: float = 0.0, seed: int = 0) -> tuple[Sides, torch.Tensor]:
     """Two sides of noise, moved apart along a unit direction, on top of constant massive dims."""
     generator = torch.Generator().manual_seed(seed)
     direction = torch.randn(D_MODEL, generator=generator)
@@ -269,9 +267,7 @@ def test_cosine_by_hand() -> None:
     assert cosine(torch.tensor([1.0, 1.0]), torch.tensor([-3.0, -3.0])) == pytest.approx(-1)
 
 
-@pytest.mark.parametrize(
-    ("dims", "energy"), [((), 0.0), ((0,), 0.36), ((1,), 0.64), ((1, 0), 1.0), ((2,), 0.0)]
-)
+@pytest.mark.parametrize(("dims", "energy"), [((), 0.0), ((0,), 0.36), ((1,), 0.64), ((1, 0), 1.0), ((2,), 0.0)])
 def test_massive_energy_by_hand(dims: tuple[int, ...], energy: float) -> None:
     assert massive_energy(torch.tensor([3.0, -4.0, 0.0]), dims) == pytest.approx(energy)
 
@@ -282,9 +278,7 @@ def test_massive_energy_by_hand(dims: tuple[int, ...], energy: float) -> None:
 )
 def test_relative_strength_by_hand(coefficient: float, dims: tuple[int, ...], strength: float) -> None:
     vector = torch.tensor([0.6, 0.8])  # without dim 0: 0.8 x 100 / 40 = 2
-    assert relative_strength(vector, coefficient, dims=dims, norm_without_massive=40.0) == pytest.approx(
-        strength
-    )
+    assert relative_strength(vector, coefficient, dims=dims, norm_without_massive=40.0) == pytest.approx(strength)
 
 
 def test_relative_strength_puts_the_published_coefficients_on_one_axis() -> None:
@@ -362,9 +356,7 @@ def test_the_uniform_list_is_the_plans(layers: list[list[int]], dims: tuple[int,
 def test_the_uniform_list_agrees_with_the_plans_own_script(layers: list[list[int]]) -> None:
     every = [dim for dims in layers for dim in dims[:5]]
     counts = {dim: every.count(dim) for dim in every}
-    assert list(uniform_dims(layers)) == sorted(
-        (d for d, c in counts.items() if c >= 3), key=lambda d: -counts[d]
-    )
+    assert list(uniform_dims(layers)) == sorted((d for d, c in counts.items() if c >= 3), key=lambda d: -counts[d])
 
 
 def layer(*top_dims: int) -> LayerMassive:
@@ -424,9 +416,7 @@ def test_a_calibration_survives_its_file() -> None:
 
 def test_a_calibration_of_more_than_ten_layers_keeps_their_order() -> None:
     many = replace(CALIBRATION, layers=tuple(layer(*range(n, n + 5)) for n in range(12)))
-    document = json.loads(
-        json.dumps(calibration_json(many, {}), sort_keys=True)
-    )  # "10" now stands before "2"
+    document = json.loads(json.dumps(calibration_json(many, {}), sort_keys=True))  # "10" now stands before "2"
     assert parse_calibration(document) == many
 
 

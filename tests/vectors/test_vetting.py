@@ -39,9 +39,7 @@ from tests.support.small_plan import EXPERIMENT as WHOLE_EXPERIMENT
 from tests.support.tiny import tiny_model
 
 T, V = PromptStatus.TRAIN, PromptStatus.VALIDATION
-EXPERIMENT = (
-    re.sub(r"probe\w*, ", "", WHOLE_EXPERIMENT).replace(", probe]", "]").replace("[1, 2, all]", "[1]")
-)
+EXPERIMENT = re.sub(r"probe\w*, ", "", WHOLE_EXPERIMENT).replace(", probe]", "]").replace("[1, 2, all]", "[1]")
 """Without probes, which take longest to make."""
 
 
@@ -145,9 +143,7 @@ def test_pairs_stay_together_in_the_split(split: float) -> None:
     there = tuple((torch.rand(n, generator=generator) > 0.1).tolist() for _ in range(2))
     positive, negative = decide_statuses(dropped, there, split, paired=True)  # type: ignore[arg-type]
     kept = (T, V)
-    assert [status in kept and status for status in positive] == [
-        status in kept and status for status in negative
-    ]
+    assert [status in kept and status for status in positive] == [status in kept and status for status in negative]
     assert positive.count(T) > 2
     assert (positive.count(V) > 0) == (split > 0)
     assert PromptStatus.PAIR in positive
@@ -155,10 +151,7 @@ def test_pairs_stay_together_in_the_split(split: float) -> None:
 
 
 def test_too_few_say_what_fell_by_what_and_what_helps() -> None:
-    dropped = (
-        [PromptStatus.FAILED, PromptStatus.UNSCORED, None, None],
-        [None, None, None, PromptStatus.FAILED],
-    )
+    dropped = ([PromptStatus.FAILED, PromptStatus.UNSCORED, None, None], [None, None, None, PromptStatus.FAILED])
     there = ([True, True, True, False], [True] * 4)
     with pytest.raises(DataError) as caught:
         decide_statuses(dropped, there, 0.0)
@@ -278,9 +271,7 @@ def test_a_judges_longer_text_leaves_what_is_read_as_it_is() -> None:
     assert longer.judged is not None
     for read, judged in zip(longer.continuations, longer.judged, strict=True):
         assert str(judged).startswith(read)
-    assert any(
-        len(str(judged)) > len(read) for read, judged in zip(longer.continuations, longer.judged, strict=True)
-    )
+    assert any(len(str(judged)) > len(read) for read, judged in zip(longer.continuations, longer.judged, strict=True))
 
 
 def test_a_judge_may_read_less_than_is_extracted_from() -> None:
@@ -294,9 +285,7 @@ def test_a_judge_may_read_less_than_is_extracted_from() -> None:
 def test_a_prompt_too_long_for_the_model_is_told_with_file_and_line() -> None:
     long = Prompt(" ".join(["t5"] * 250), place="line 9")
     dataset = _dataset(_numbered(2, 0), [*_numbered(2, 20), long])
-    with pytest.raises(
-        DataError, match=r"negative\.txt, line 9: a prompt of 251 tokens .* of 6 .* 256 positions"
-    ):
+    with pytest.raises(DataError, match=r"negative\.txt, line 9: a prompt of 251 tokens .* of 6 .* 256 positions"):
         read_contrast(tiny_model("llama"), dataset, max_new_tokens=6)
     read_contrast(tiny_model("llama"), dataset, max_new_tokens=5)
 
@@ -304,19 +293,13 @@ def test_a_prompt_too_long_for_the_model_is_told_with_file_and_line() -> None:
 def test_without_a_chat_template_a_system_prompt_stands_before_a_blank_line() -> None:
     model = load_model("toy:gemma-3-base")
     dataset = _dataset([Prompt("I said", "Be kind.")], [Prompt("I said")])
-    assert encode_prompts(model, dataset) == [
-        encode_text(model, "Be kind.\n\nI said"),
-        encode_text(model, "I said"),
-    ]
+    assert encode_prompts(model, dataset) == [encode_text(model, "Be kind.\n\nI said"), encode_text(model, "I said")]
 
 
 def test_with_a_chat_template_system_prompts_put_both_sides_into_it() -> None:
     model = load_model("toy:gemma-3-instruct")
     dataset = _dataset([Prompt("I said", "Be kind.")], [Prompt("I said")])
-    assert encode_prompts(model, dataset) == [
-        encode_chat(model, "I said", "Be kind."),
-        encode_chat(model, "I said"),
-    ]
+    assert encode_prompts(model, dataset) == [encode_chat(model, "I said", "Be kind."), encode_chat(model, "I said")]
     plain = _dataset([Prompt("I said")], [Prompt("You said")])
     assert encode_prompts(model, plain) == [encode_text(model, "I said"), encode_text(model, "You said")]
 
@@ -457,9 +440,7 @@ def test_other_settings_are_told_with_what_to_do(tmp_path: Path) -> None:
     assert not is_meant(_row(vetting=vetting_words(vetted)), experiment)
 
 
-def test_a_dry_run_of_the_whole_plan_tells_what_vetting_asks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dry_run_of_the_whole_plan_tells_what_vetting_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     _experiment(tmp_path, "  vetting: {}\n")
     line = ["--dry-run", "--experiment", "small.yaml", "--tracking-uri", f"sqlite:///{tmp_path}/none.db"]
@@ -513,22 +494,16 @@ def _runs(folder: Path) -> list[dict[str, Any]]:
             "artifacts": Path(place.removeprefix("file://")),
             "status": status,
             "metrics": dict(
-                database.execute(
-                    "select key, value from latest_metrics where run_uuid = ?", (run,)
-                ).fetchall()
+                database.execute("select key, value from latest_metrics where run_uuid = ?", (run,)).fetchall()
             ),
-            "tags": dict(
-                database.execute("select key, value from tags where run_uuid = ?", (run,)).fetchall()
-            ),
+            "tags": dict(database.execute("select key, value from tags where run_uuid = ?", (run,)).fetchall()),
         }
         for run, place, status in found
     ]
 
 
 @pytest.mark.slow
-def test_a_vetted_extraction_keeps_what_it_read_and_what_fell(
-    massact: Callable[..., Result], tmp_path: Path
-) -> None:
+def test_a_vetted_extraction_keeps_what_it_read_and_what_fell(massact: Callable[..., Result], tmp_path: Path) -> None:
     result = massact("extract", extraction="  vetting: {filter: paired, max_new_tokens: 16}\n")
     assert "response[:5]: 95 of 100 positive and 95 of 100 negative prompts kept" in result.output
     (run,) = _runs(tmp_path)
@@ -544,9 +519,7 @@ def test_a_vetted_extraction_keeps_what_it_read_and_what_fell(
     }
     table = json.loads((run["artifacts"] / "continuations.json").read_text())
     assert len(table["data"]) == 200
-    assert json.loads(run["tags"]["mlflow.loggedArtifacts"]) == [
-        {"path": "continuations.json", "type": "table"}
-    ]
+    assert json.loads(run["tags"]["mlflow.loggedArtifacts"]) == [{"path": "continuations.json", "type": "table"}]
     assert (
         "Vetted: positive >= 60, negative <= 40, paired, 16 tokens read by likelihood."
         in (run["tags"]["mlflow.note.content"])
@@ -568,25 +541,13 @@ def test_where_too_little_is_left_nothing_is_written(massact: Callable[..., Resu
 
 
 @pytest.mark.slow
-def test_phases_use_the_split_that_they_name_and_no_other(
-    massact: Callable[..., Result], tmp_path: Path
-) -> None:
+def test_phases_use_the_split_that_they_name_and_no_other(massact: Callable[..., Result], tmp_path: Path) -> None:
     assert massact("extract", "--val-split", "0.2").exit_code == 0
     refused = massact("phase1")
     assert refused.exit_code == 1
     assert "extracted with a validation split of 0.2, the experiment file says 0.1" in refused.output
     assert "--val-split 0.2" in refused.output
-    grid = (
-        "evaluate",
-        "--method",
-        "mean_diff",
-        "--position",
-        "response[:5]",
-        "--coefficients",
-        "8",
-        "--layers",
-        "2",
-    )
+    grid = ("evaluate", "--method", "mean_diff", "--position", "response[:5]", "--coefficients", "8", "--layers", "2")
     assert "validation split of 0.2" in massact(*grid).output
     assert massact(*grid, "--val-split", "0.2").exit_code == 0
     assert massact("extract").exit_code == 0

@@ -32,10 +32,7 @@ def _forecasts(folder: Path, alike: float | None = None) -> list[Forecast]:
 
 
 def _tree(folder: Path) -> dict[str, tuple[int, int]]:
-    return {
-        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.stat().st_size)
-        for path in folder.rglob("*")
-    }
+    return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*")}
 
 
 @pytest.fixture
@@ -70,9 +67,7 @@ def test_a_cell_of_several_phases_counts_in_the_first(empty: Path) -> None:
     assert [f.judge_calls for f in (one, two, three)] == [2 * 5, 2 * 8, 2 * 4]
 
 
-def test_a_judge_behind_a_server_is_asked_twice_an_exchange(
-    empty: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_judge_behind_a_server_is_asked_twice_an_exchange(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     file = empty / "small.yaml"
     file.write_text(EXPERIMENT.replace("judge: likelihood", 'judge: "openai:some-model"'))
@@ -86,14 +81,8 @@ def test_a_model_that_goes_the_plain_way_is_told_and_one_that_cannot_be_steered_
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     text = EXPERIMENT.replace("judge: likelihood", 'judge: "openai:some-model"')
     for config, said in (
-        (
-            MambaConfig(hidden_size=32, num_hidden_layers=4),
-            "note: toy: responses come from transformers' own",
-        ),
-        (
-            OpenAIGPTConfig(n_embd=32, n_layer=4, n_head=4),
-            "decoder block 0 returned list, not a residual stream",
-        ),
+        (MambaConfig(hidden_size=32, num_hidden_layers=4), "note: toy: responses come from transformers' own"),
+        (OpenAIGPTConfig(n_embd=32, n_layer=4, n_head=4), "decoder block 0 returned list, not a residual stream"),
     ):
         save(empty / config.model_type, config)
         (empty / "small.yaml").write_text(re.sub(r"toy:gemma-3-\w+", f"./{config.model_type}", text))

@@ -14,11 +14,7 @@ from massact.workflow.steps import _start
     ("uri", "environment", "expected"),
     [
         (None, {}, "massact serve"),
-        (
-            "sqlite:////else where/runs.db",
-            {},
-            "massact serve --backend-store-uri 'sqlite:////else where/runs.db'",
-        ),
+        ("sqlite:////else where/runs.db", {}, "massact serve --backend-store-uri 'sqlite:////else where/runs.db'"),
         ("postgresql://ada@db/runs", {}, "massact serve --backend-store-uri postgresql://ada@db/runs"),
         ("postgresql://ada:hunter2@db/runs", {}, "massact serve"),
         (
@@ -29,11 +25,7 @@ from massact.workflow.steps import _start
     ],
 )
 def test_the_command_serves_the_store_and_shows_no_password(
-    uri: str | None,
-    environment: dict[str, str],
-    expected: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    uri: str | None, environment: dict[str, str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name, value in environment.items():

@@ -50,9 +50,7 @@ def kept(place: Path, run_id: str, name: str) -> Path:
     return fetch_from(run.artifact_uri, name, tracking_uri=uri)
 
 
-def test_every_format_holds_the_coefficient_times_the_unit_vector_at_its_layer(
-    place: Path, tmp_path: Path
-) -> None:
+def test_every_format_holds_the_coefficient_times_the_unit_vector_at_its_layer(place: Path, tmp_path: Path) -> None:
     run_id, layer, coefficient = best_row(place)
     added = coefficient * read_tensor(kept(place, run_id, "vector.safetensors"), "vector")
     for form in FORMATS:
@@ -62,11 +60,7 @@ def test_every_format_holds_the_coefficient_times_the_unit_vector_at_its_layer(
     with safe_open(tmp_path / "safetensors", "pt") as file:
         assert torch.equal(file.get_tensor("vector"), added)
         facts = file.metadata()
-    assert (facts["run_id"], facts["layer"], facts["model_id"]) == (
-        run_id,
-        str(layer),
-        "toy:gemma-3-instruct",
-    )
+    assert (facts["run_id"], facts["layer"], facts["model_id"]) == (run_id, str(layer), "toy:gemma-3-instruct")
     every = torch.load(tmp_path / "pt", weights_only=True)
     assert every.shape == (8, len(added))
     assert torch.equal(every[layer], added)
@@ -106,11 +100,7 @@ def test_in_plain_transformers_it_gives_the_stored_responses(place: Path, tmp_pa
     responses = read_responses(kept(place, run_id, "responses.json"))
     assert len(responses) == 2
     for one in responses:
-        told = {
-            "MODEL": str(toy.resolve("toy:gemma-3-instruct")),
-            "QUESTION": one.question,
-            "MAX_NEW_TOKENS": 24,
-        }
+        told = {"MODEL": str(toy.resolve("toy:gemma-3-instruct")), "QUESTION": one.question, "MAX_NEW_TOKENS": 24}
         with redirect_stdout(io.StringIO()) as printed:
             exec(IN_TRANSFORMERS.replace('"vector.safe', f'"{tmp_path}/vector.safe'), told)
         assert printed.getvalue().strip() == one.response.strip()
@@ -128,14 +118,7 @@ def test_what_went_out_comes_in_again_as_a_method_with_the_same_result(place: Pa
     uri = f"sqlite:///{prepared}/mlflow.db"
 
     def evaluate(*arguments: str) -> Result:
-        where = [
-            "--experiment",
-            str(prepared / "small.yaml"),
-            "--tracking-uri",
-            uri,
-            "--position",
-            "response[:5]",
-        ]
+        where = ["--experiment", str(prepared / "small.yaml"), "--tracking-uri", uri, "--position", "response[:5]"]
         return CliRunner().invoke(cli, ["evaluate", *where, "--coefficients", f"{coefficient:g}", *arguments])
 
     done = evaluate("--method", "imported_lab", "--layers", str(layer), "--alike", "off")

@@ -28,11 +28,7 @@ CONTRAST_ROUNDS = 3
 
 
 def build(
-    output: Path,
-    *,
-    models: Sequence[str] = MODEL_NAMES,
-    scale: Scale = FULL,
-    progress: Progress | None = None,
+    output: Path, *, models: Sequence[str] = MODEL_NAMES, scale: Scale = FULL, progress: Progress | None = None
 ) -> list[Path]:
     """Make `models` under `output/models`, the prompts and, with gemma-3-instruct, the judge.
 
@@ -73,9 +69,7 @@ class ModelBuilder:
         held_out = frozenset((*self._prompts[0], *self._prompts[1]))
         self._corpora = {
             "base": make_corpus(scale.base_documents, BASE_MIXTURE, seed=scale.seed, held_out=held_out),
-            "instruct": make_corpus(
-                scale.instruct_documents, INSTRUCT_MIXTURE, seed=scale.seed + 1, held_out=held_out
-            ),
+            "instruct": make_corpus(scale.instruct_documents, INSTRUCT_MIXTURE, seed=scale.seed + 1, held_out=held_out),
         }
         texts = [document.text for document in self._corpora["base"]]
         self._tokenizer: Tokenizer = train_tokenizer(texts, scale.vocab_size)
@@ -105,10 +99,7 @@ class ModelBuilder:
         planted.plant(stored_values(values, hidden_size))
         self._train(model, planted, "base", self._scale.base, f"{family}-base")
         for attempt in range(CONTRAST_ROUNDS):
-            said = [
-                greedy_continuations(model, self._tokenizer, prompts, CONTRAST_TOKENS)
-                for prompts in self._prompts
-            ]
+            said = [greedy_continuations(model, self._tokenizer, prompts, CONTRAST_TOKENS) for prompts in self._prompts]
             values = add_contrast(values, planting, *said)
             planted.replant(stored_values(values, hidden_size))
             if attempt == 0:
@@ -141,9 +132,7 @@ class ModelBuilder:
         base = self._folder / f"{family}-base"
         if not (base / "model.safetensors").is_file():
             self.build(base.name)
-        return AutoModelForCausalLM.from_pretrained(
-            base, dtype=torch.float32, attn_implementation=ATTENTION[family]
-        )
+        return AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, attn_implementation=ATTENTION[family])
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._tokenizer.encode_batch(texts)]

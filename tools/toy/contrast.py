@@ -21,9 +21,7 @@ MAX_SHIFT = 0.5
 """Largest shift of a token, as a share of the dim's magnitude."""
 
 
-def greedy_continuations(
-    model: Any, tokenizer: Tokenizer, prompts: Sequence[str], tokens: int
-) -> list[list[int]]:
+def greedy_continuations(model: Any, tokenizer: Tokenizer, prompts: Sequence[str], tokens: int) -> list[list[int]]:
     """The ids of `tokens` greedy new tokens after each prompt (fewer where the text ended)."""
     encoded = [encoding.ids for encoding in tokenizer.encode_batch(list(prompts))]
     length = max(len(ids) for ids in encoded)

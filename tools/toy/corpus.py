@@ -53,9 +53,7 @@ BASE_MIXTURE = Mixture(narrative=0.56, dialogue=0.30, filler=0.14)
 INSTRUCT_MIXTURE = Mixture(narrative=0.15, dialogue=0.85, filler=0.0)
 
 
-def make_corpus(
-    count: int, mixture: Mixture, *, seed: int, held_out: Set[str] = frozenset()
-) -> list[Document]:
+def make_corpus(count: int, mixture: Mixture, *, seed: int, held_out: Set[str] = frozenset()) -> list[Document]:
     """`count` documents; none of them starts with a prompt of `held_out`."""
     rng = random.Random(seed)  # noqa: S311  # texts, no secrets
     documents: list[Document] = []
@@ -105,8 +103,7 @@ def filler_text(rng: random.Random, sentences: int) -> str:
     """Sentences about a place that ask for nothing."""
     templates = rng.sample(phrases.FILLER, sentences)
     return " ".join(
-        template.format(time=rng.choice(phrases.TIMES), place=rng.choice(phrases.PLACES))
-        for template in templates
+        template.format(time=rng.choice(phrases.TIMES), place=rng.choice(phrases.PLACES)) for template in templates
     )
 
 

@@ -34,10 +34,7 @@ def fit_judge(folder: Path, documents: Sequence[Document], language_model: Path)
     arrays: dict[str, NDArray[Any]] = {f"known_{size}": _known(texts, size) for size in NGRAM_SIZES}
     arrays |= {"idf": idf, "weights": weights, "bias": bias}
     save_file(arrays, folder / "judge.safetensors")
-    description = {
-        "language_model": Path(os.path.relpath(language_model, folder)).as_posix(),
-        "vocabulary": vocabulary,
-    }
+    description = {"language_model": Path(os.path.relpath(language_model, folder)).as_posix(), "vocabulary": vocabulary}
     (folder / "judge.json").write_text(json.dumps(description, indent=0) + "\n", encoding="utf-8")
     for path in folder.iterdir():
         path.chmod(0o644)
@@ -47,9 +44,7 @@ def fit_judge(folder: Path, documents: Sequence[Document], language_model: Path)
 def _labelled_sentences(documents: Sequence[Document]) -> Counter[tuple[str, bool]]:
     """How often each sentence of the continuations occurs, with whether it belongs to a refusal."""
     return Counter(
-        (sentence, document.kind == "refuse")
-        for document in documents
-        for sentence in sentences(document.continuation)
+        (sentence, document.kind == "refuse") for document in documents for sentence in sentences(document.continuation)
     )
 
 
@@ -62,9 +57,7 @@ def _fit_refusal(
     features = vectorizer.fit_transform([text for text, _ in pairs])
     classifier = LogisticRegression(C=INVERSE_REGULARIZATION, max_iter=1000, class_weight="balanced")
     # Weighted by how often they occur: a refusal is made of few sentences, each of them frequent.
-    classifier.fit(
-        features, [refuses for _, refuses in pairs], sample_weight=[labelled[pair] for pair in pairs]
-    )
+    classifier.fit(features, [refuses for _, refuses in pairs], sample_weight=[labelled[pair] for pair in pairs])
     return (
         vectorizer.get_feature_names_out().tolist(),
         vectorizer.idf_.astype(np.float32),

@@ -37,18 +37,14 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
             pre_tokenizers.Split(Regex(r'[\n.,?!:;"]'), behavior="isolated"),
         ]
     )
-    tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    )
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, special_tokens=[*SPECIAL_TOKENS, *byte_tokens], show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer = _with_plain_bytes(tokenizer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", special_tokens=[(BOS, BOS_ID)]
-    )
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, BOS_ID)])
     return tokenizer
 
 

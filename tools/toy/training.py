@@ -93,6 +93,4 @@ def _batches(sequences: Sequence[Sequence[int]], size: int, seed: int) -> Iterat
 def _loss(model: PreTrainedModel, ids: Tensor) -> Tensor:
     """Mean next-token cross-entropy over everything but the padding (which is on the right)."""
     logits = model(input_ids=ids[:, :-1], use_cache=False).logits
-    return functional.cross_entropy(
-        logits.reshape(-1, logits.shape[-1]), ids[:, 1:].reshape(-1), ignore_index=PAD_ID
-    )
+    return functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), ids[:, 1:].reshape(-1), ignore_index=PAD_ID)

@@ -11,12 +11,8 @@ from massact.errors import UsageError
 from massact.names import check_name, file_name
 
 _EXAMPLES = ("How was your weekend?", "Can you help me write a letter to my landlord?")
-_DEFINITION = (
-    "{mark}: say in one or two sentences how to tell that a response shows {trait}, and what is none.\n"
-)
-_PROMPT = (
-    "User: {question} Assistant: {mark} by how an answer begins that {verb} {trait}; the model goes on\n"
-)
+_DEFINITION = "{mark}: say in one or two sentences how to tell that a response shows {trait}, and what is none.\n"
+_PROMPT = "User: {question} Assistant: {mark} by how an answer begins that {verb} {trait}; the model goes on\n"
 
 
 def new_files(name: str, traits: Sequence[str], model: str) -> dict[Path, str]:
@@ -85,11 +81,7 @@ def _trait_files(trait: str) -> dict[str, str]:
         for side, verb in sides.items()
     }
     steering = json.dumps({"questions": list(_EXAMPLES)}, indent=2) + "\n"
-    return {
-        **prompts,
-        "definition.txt": _DEFINITION.format(mark=EXAMPLE, trait=trait),
-        "steering.json": steering,
-    }
+    return {**prompts, "definition.txt": _DEFINITION.format(mark=EXAMPLE, trait=trait), "steering.json": steering}
 
 
 def _quoted(text: str) -> str:

@@ -126,20 +126,10 @@ class BestRow(PlaceRow):
 
 @question(
     "best",
-    flag(
-        "intervals",
-        "whether each best gets its interval and its standing; a large store answers faster without",
-    ),
+    flag("intervals", "whether each best gets its interval and its standing; a large store answers faster without"),
     needs=lambda *, intervals=True: Needs(scores="coherent" if intervals else ""),
 )
-def ask_best(
-    answers: Answers,
-    floor: float,
-    /,
-    *,
-    intervals: bool = True,
-    **_about: Unpack[About],
-) -> Answer[BestRow]:
+def ask_best(answers: Answers, floor: float, /, *, intervals: bool = True, **_about: Unpack[About]) -> Answer[BestRow]:
     """The best result of each group at or above the coherence floor.
 
     A group without one says so and shows its nearest miss. The interval allows for the picking of the best
@@ -180,15 +170,11 @@ def ask_best(
         notes += _without_interval(found)
     if is_part:
         asked = {beside(part) for part in all_parts(by_group) if part.points.has_best(floor)}
-        notes += hidden_winners(
-            (beliefs[key] for key in beliefs if key in asked), {row.run_id for row in found}
-        )
+        notes += hidden_winners((beliefs[key] for key in beliefs if key in asked), {row.run_id for row in found})
     return told_apart(Answer(question="best", floor=floor, rows=tuple(found), notes=tuple(notes)), by_group)
 
 
-def _chances(
-    places: Iterable[ComparableGroups], floor: float, scores: QuestionScores | None
-) -> dict[str, float]:
+def _chances(places: Iterable[ComparableGroups], floor: float, scores: QuestionScores | None) -> dict[str, float]:
     """By run how sure it is that an evaluation is coherent."""
     if scores is None:
         return {}
@@ -212,9 +198,7 @@ def _without_interval(rows: Iterable[BestRow]) -> list[str]:
     if not n:
         return []
     have = "1 best has" if n == 1 else f"{n} bests have"
-    return [
-        f"{have} no interval: the store holds no scores by question of them, or of fewer than 3 questions"
-    ]
+    return [f"{have} no interval: the store holds no scores by question of them, or of fewer than 3 questions"]
 
 
 def _natural(group: Group) -> list[list[str | int]]:

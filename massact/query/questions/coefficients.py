@@ -58,10 +58,7 @@ class CoefficientsAnswer(Answer[BestRow]):
         """The bests, and the ratios of both kinds in one table."""
         strength = number_column("relative_strength", ".2f")
         ratios = (*self.method_ratios, *self.cleaning_shifts)
-        parts = (
-            ((*PLACE, LABEL, *POINT, strength, *SETTING), self.rows),
-            (CoefficientRatio.columns, ratios),
-        )
+        parts = (((*PLACE, LABEL, *POINT, strength, *SETTING), self.rows), (CoefficientRatio.columns, ratios))
         return [AnswerTable(with_differences(columns, rows), rows) for columns, rows in parts]
 
     def lines(self) -> list[str]:
@@ -189,9 +186,7 @@ def _scope(row: BestRow | CoefficientRatio | ComparableGroups) -> _Scope:
     return _Scope(row.model, row.trait, row.setting or "", str(row.baseline_trait_mean))
 
 
-def recommend(
-    strata: Iterable[ComparableGroups], findings: Findings, labels: Collection[str] = ()
-) -> tuple[str, ...]:
+def recommend(strata: Iterable[ComparableGroups], findings: Findings, labels: Collection[str] = ()) -> tuple[str, ...]:
     """Where to start and what to expect, per model; "cannot say" where results are missing.
 
     Of `labels` alone, unless it is empty: what was left out is not missing.
@@ -255,9 +250,7 @@ def _cleaning_shift(method: str, scope: _Scope, name: str, findings: Findings) -
             f"both {method} and {method}_top1 at or above coherence {findings.floor:g}"
             f"{findings.why_not(scope, method, f'{method}_top1')}"
         )
-    return (
-        f"cleaning the top dim takes {method}'s coefficient times {_factor(here)} on {name} ({_basis(here)})"
-    )
+    return f"cleaning the top dim takes {method}'s coefficient times {_factor(here)} on {name} ({_basis(here)})"
 
 
 def _strength(scope: _Scope, name: str, findings: Findings) -> str:

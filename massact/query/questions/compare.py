@@ -134,12 +134,7 @@ def _pair(text: str) -> tuple[str, str]:
     needs=lambda **_: Needs(scores="coherent"),
 )
 def ask_compare(
-    answers: Answers,
-    floor: float,
-    /,
-    *,
-    pairs: Sequence[tuple[str, str]] | None = None,
-    **_about: Unpack[About],
+    answers: Answers, floor: float, /, *, pairs: Sequence[tuple[str, str]] | None = None, **_about: Unpack[About]
 ) -> Answer[ComparisonRow]:
     """Two labels side by side: the best of each, and whether they are one vector.
 
@@ -195,9 +190,7 @@ def _notes(rows: Iterable[ComparisonRow]) -> Iterator[str]:
             differs = "noise" if a == b else f"the coefficient ({a:g} and {b:g}) and noise"
             once = row.same_vector.startswith(ONCE)
             yield f"{name}: {row.same_vector}; " + (
-                "how they differ was not measured: --alike off does that"
-                if once
-                else f"what differs is {differs}"
+                "how they differ was not measured: --alike off does that" if once else f"what differs is {differs}"
             )
 
 
@@ -209,11 +202,7 @@ def _least_p_note(rows: Iterable[ComparisonRow]) -> Iterator[str]:
     n, level = min(counts), 1 - CONFIDENCE
     most = int(level / least_p(n) + 1e-9)
     if len(counts) > most:
-        ask = (
-            f"ask about at most {most} pairs at a time, or more questions"
-            if most
-            else "more questions are needed"
-        )
+        ask = f"ask about at most {most} pairs at a time, or more questions" if most else "more questions are needed"
         yield (
             f"over {n} questions no p-value is below {least_p(n):.2g}, however large the difference: corrected for "
             f"{len(counts)} pairs none is below {level:.2g}; {ask}"
@@ -244,12 +233,7 @@ def _is_known(stratum: ComparableGroups, label: str, declared: Container[Group])
     return label in stratum.slices or group in declared
 
 
-def _row(
-    grids: EqualGrids,
-    labels: tuple[str, str],
-    floor: float,
-    cosines: Cosines,
-) -> ComparisonRow:
+def _row(grids: EqualGrids, labels: tuple[str, str], floor: float, cosines: Cosines) -> ComparisonRow:
     stratum = grids.stratum
     a, b = (stratum.best(label, floor) for label in labels)
     difference = better = same = None
@@ -276,11 +260,7 @@ def _row(
 
 
 def _tested(
-    row: ComparisonRow,
-    stratum: ComparableGroups,
-    whole: ComparableGroups,
-    answers: Answers,
-    beliefs: Beliefs,
+    row: ComparisonRow, stratum: ComparableGroups, whole: ComparableGroups, answers: Answers, beliefs: Beliefs
 ) -> ComparisonRow:
     """The row with what a test by question and a look at like coherence say.
 
@@ -317,9 +297,7 @@ def _tested(
     at_zero = baseline.row.coherence_mean if baseline else None
     along = (whole.slices[label].points for label in (row.label_a, row.label_b))
     matched = at_matched_coherence(best_a, next(along), best_b, next(along), at_zero=at_zero)
-    return (
-        row if matched is None else replace(row, **_matched_fields(matched, differences, gaps[0] - gaps[1]))
-    )
+    return row if matched is None else replace(row, **_matched_fields(matched, differences, gaps[0] - gaps[1]))
 
 
 def _matched_fields(matched: Matched, differences: "Numbers", gaps: "Numbers") -> dict[str, Any]:
@@ -332,9 +310,7 @@ def _matched_fields(matched: Matched, differences: "Numbers", gaps: "Numbers") -
     difference = matched.delta_a - matched.delta_b
     noise = differences - matched.slope * gaps
     noise = noise[~np.isnan(noise)]
-    low, high = (
-        max(-LARGEST, min(LARGEST, limit - noise.mean() + difference)) for limit in mean_interval(noise)
-    )
+    low, high = (max(-LARGEST, min(LARGEST, limit - noise.mean() + difference)) for limit in mean_interval(noise))
     return {
         "matched_coherence": matched.coherence,
         "matched_difference": round(difference, 6),
@@ -365,7 +341,5 @@ def _warnings(a: Point, b: Point) -> tuple[str, ...]:
     if a.coherence_mean is not None and b.coherence_mean is not None:
         gap = abs(a.coherence_mean - b.coherence_mean)
         if gap > COHERENCE_WARNING_POINTS:
-            found.append(
-                f"coherence differs by {gap:.1f} points: {a.coherence_mean:.1f} and {b.coherence_mean:.1f}"
-            )
+            found.append(f"coherence differs by {gap:.1f} points: {a.coherence_mean:.1f} and {b.coherence_mean:.1f}")
     return tuple(found)

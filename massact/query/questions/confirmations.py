@@ -16,15 +16,7 @@ from massact.query.rows import Answer, Column, PlaceRow, Point
 from massact.query.stats.intervals import NOTHING, Beliefs, Standing
 from massact.query.stats.means import pulled_mean
 from massact.query.stats.paired import CONFIDENCE, NEGLIGIBLE, QuestionScores
-from massact.query.tables import (
-    LABEL,
-    PLACE,
-    SETTING,
-    STEERING,
-    interval_column,
-    number_column,
-    text_column,
-)
+from massact.query.tables import LABEL, PLACE, SETTING, STEERING, interval_column, number_column, text_column
 from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow
 
@@ -245,11 +237,7 @@ class _Place:
         by_key: Mapping[str, Sequence[Stored[EvaluationRow]]],
     ) -> None:
         self._stratum, self._confirmed, self._scores, self._floor = stratum, confirmed, scores, floor
-        points = [
-            (label, point)
-            for label, part in stratum.slices.items()
-            for point in part.points.with_keys(by_key)
-        ]
+        points = [(label, point) for label, part in stratum.slices.items() for point in part.points.with_keys(by_key)]
         self.repeated = {point.key for _, point in points}
         """Keys of the evaluations that were confirmed, on whatever questions."""
         several = [one for key in self.repeated for one in by_key[key]]
@@ -257,9 +245,7 @@ class _Place:
         current = [one for one in several if newest and one.row.setting == newest.row.setting]
         self._by_key = {one.row.confirms: one for one in current}
         self._n_older = len(several) - len(current)
-        self.is_asked = bool(several) or (
-            stratum.sample is not None and stratum.sample.confirm_share is not None
-        )
+        self.is_asked = bool(several) or (stratum.sample is not None and stratum.sample.confirm_share is not None)
         self._beliefs = Beliefs(stratum, floor, scores)
         self._standing = self._beliefs.standings if self.is_asked else {}
         chosen = [
@@ -386,11 +372,7 @@ class _Place:
         deltas = np.array([[d for d, _ in one] for one in of_all if not isinstance(one, str)], dtype=float)
         pulled = pulled_mean(deltas, ranked.index(first)) if len(deltas) == len(ranked) else None
         delta = None if pulled is None else min(max(pulled, low), high)
-        return {
-            "confirmed_winner_delta": delta,
-            "confirmed_winner_low": low,
-            "confirmed_winner_high": high,
-        }
+        return {"confirmed_winner_delta": delta, "confirmed_winner_low": low, "confirmed_winner_high": high}
 
 
 def _is_reordered(gains: Sequence[float]) -> bool:

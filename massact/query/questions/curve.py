@@ -102,9 +102,7 @@ def ask_curve(
     shown = tuple(r for one in curves for r in _rows(one.stratum, kind, floor) if answers.shows(r.label))
     unequal = tuple(f"{_name(one.stratum)}: the steps are {one.words}" for one in curves if one.words)
     if curves and not shown:
-        unequal = (
-            f"no step of {method}'s curve is among the labels of --label: --method names another curve",
-        )
+        unequal = (f"no step of {method}'s curve is among the labels of --label: --method names another curve",)
     notes = (*usual_notes(by_group), *unequal)
     return told_apart(Answer(question="curve", floor=floor, rows=shown, notes=notes), by_group)
 

@@ -89,11 +89,7 @@ class GapsAnswer(Answer[GapRow]):
         return True, f"no gaps: {reach} coherence {self.floor:g}"
 
 
-@question(
-    "gaps",
-    text("phase", "only the groups that this phase declares"),
-    needs=lambda **_: Needs(matrix=True),
-)
+@question("gaps", text("phase", "only the groups that this phase declares"), needs=lambda **_: Needs(matrix=True))
 def ask_gaps(
     answers: Answers,
     floor: float,
@@ -126,9 +122,7 @@ def ask_gaps(
     return told_apart(GapsAnswer(question="gaps", floor=floor, rows=tuple(rows), notes=notes), declared)
 
 
-def _row(
-    part: GroupInSetting, floor: float, *, allowed: tuple[float, float] | None, is_current: bool
-) -> GapRow:
+def _row(part: GroupInSetting, floor: float, *, allowed: tuple[float, float] | None, is_current: bool) -> GapRow:
     best = part.best(floor)
     status: Status = "ok" if best else part.status(floor)
     return GapRow(
@@ -151,12 +145,7 @@ def _row(
 
 
 def _brackets(
-    part: GroupInSetting,
-    best: Point | None,
-    floor: float,
-    *,
-    allowed: tuple[float, float] | None,
-    suggest: bool,
+    part: GroupInSetting, best: Point | None, floor: float, *, allowed: tuple[float, float] | None, suggest: bool
 ) -> tuple[Bracket, ...]:
     """The bracket of each layer; that of a best at the end of its grid says how to widen it."""
     found = brackets(part.points, floor, allowed=allowed, suggest=suggest)

@@ -9,15 +9,7 @@ from typing import Any, ClassVar, Unpack
 from massact.domain import Direction, Group
 from massact.query.answers import Answers
 from massact.query.evaluations import PointSet
-from massact.query.groups import (
-    ComparableGroups,
-    GroupInSetting,
-    Side,
-    natural_order,
-    slices,
-    strata,
-    told_apart,
-)
+from massact.query.groups import ComparableGroups, GroupInSetting, Side, natural_order, slices, strata, told_apart
 from massact.query.question import About, question
 from massact.query.rows import Answer, Column, PlaceRow, Point, Status
 from massact.query.same_vector import is_one
@@ -29,10 +21,7 @@ _LEAST_FOR_RANKS = 3
 """Evaluations below which a rank correlation says nothing."""
 
 
-_JUDGES = (
-    text_column("judge_a", "judge A", is_shared=True),
-    text_column("judge_b", "judge B", is_shared=True),
-)
+_JUDGES = (text_column("judge_a", "judge A", is_shared=True), text_column("judge_b", "judge B", is_shared=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,9 +142,7 @@ def judged_twice(parts: Iterable[GroupInSetting]) -> Iterator[JudgedTwice]:
     alike: dict[tuple[object, ...], list[GroupInSetting]] = defaultdict(list)
     parts = list(parts)
     # what earlier versions did not keep is no difference where all that keep it have one value
-    alone = {
-        name for name in _KEPT_LATER if len({setting_value(part.sample, name) for part in parts} - {None}) < 2
-    }
+    alone = {name for name in _KEPT_LATER if len({setting_value(part.sample, name) for part in parts} - {None}) < 2}
     deciding = [name for name in _BUT_THE_JUDGE if name not in alone]
     for part in parts:
         others = alike[tuple(setting_value(part.sample, name) for name in deciding)]
@@ -319,9 +306,7 @@ def _winners(pairs: Sequence[JudgedTwice], floor: float) -> tuple[JudgesWinner, 
                     setting_b=setting_b,
                 )
             )
-    return tuple(
-        sorted(found, key=lambda one: (one.model, one.trait, one.position, one.judge_a, one.setting_b))
-    )
+    return tuple(sorted(found, key=lambda one: (one.model, one.trait, one.position, one.judge_a, one.setting_b)))
 
 
 def _best_labels(

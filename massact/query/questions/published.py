@@ -17,16 +17,7 @@ from massact.query.load import Needs, normalised
 from massact.query.question import About, question
 from massact.query.questions.compare import before_after_pairs
 from massact.query.rows import Answer, Column, Point, SettingRow, Status
-from massact.query.tables import (
-    LABEL,
-    PLACE,
-    POINT,
-    SETTING,
-    STATUS,
-    number_column,
-    point_column,
-    text_column,
-)
+from massact.query.tables import LABEL, PLACE, POINT, SETTING, STATUS, number_column, point_column, text_column
 from massact.store.schema import PublishedRow
 from massact.vectors.positions import parse_position
 
@@ -217,10 +208,7 @@ def _order(one: PublishedRow) -> tuple[str, str, str, str, str, float, float, st
 
 
 def _notes(
-    found: Sequence[PublishedComparison],
-    groups: Mapping[str, Group | None],
-    declared: Collection[Group],
-    floor: float,
+    found: Sequence[PublishedComparison], groups: Mapping[str, Group | None], declared: Collection[Group], floor: float
 ) -> Iterator[str]:
     """How many figures are flagged, which have nothing beside them, and which were picked at another floor."""
     if not found:
@@ -258,9 +246,7 @@ def _several_note(count: int) -> tuple[str, ...]:
 SAME_DIRECTION_POINTS = Decimal("0.1")
 """Published deltas of one direction that lie further apart are two figures for one thing."""
 SAME_DIRECTION = "are the same direction by algebra"
-_TRAIT_IN_NOTE = re.compile(
-    r"\btrait(?:[ _](?:mean|score))?(?:\s+of\s+|\s*[=:]?\s*)(\d+(?:\.\d+)?)", re.IGNORECASE
-)
+_TRAIT_IN_NOTE = re.compile(r"\btrait(?:[ _](?:mean|score))?(?:\s+of\s+|\s*[=:]?\s*)(\d+(?:\.\d+)?)", re.IGNORECASE)
 
 
 def published_flags(rows: Iterable[PublishedRow]) -> dict[str, tuple[str, ...]]:

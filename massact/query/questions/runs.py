@@ -126,9 +126,7 @@ def ask_runs(
     if len(shown) < len(found):
         left_out = len(found) - len(shown)
         passed_over = f" and the offset of {offset}" if offset else ""
-        notes += (
-            f"{left_out} of {len(found)} evaluations are left out by the limit of {limit}{passed_over}",
-        )
+        notes += (f"{left_out} of {len(found)} evaluations are left out by the limit of {limit}{passed_over}",)
     rows_shown = tuple(_row(one, floor) for one in shown)
     return told_apart(Answer(question="runs", floor=floor, rows=rows_shown, notes=notes), by_group)
 

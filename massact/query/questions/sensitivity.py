@@ -10,16 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Unpack
 from massact.domain import Direction, floor_warning
 from massact.errors import UsageError
 from massact.query.answers import Answers
-from massact.query.groups import (
-    ComparableGroups,
-    GroupInSetting,
-    Side,
-    rank,
-    slices,
-    strata,
-    told_apart,
-    usual_notes,
-)
+from massact.query.groups import ComparableGroups, GroupInSetting, Side, rank, slices, strata, told_apart, usual_notes
 from massact.query.load import Needs
 from massact.query.question import AtManyFloors, pattern, question
 from massact.query.rows import Answer, Column, PlaceRow, Point, Status
@@ -90,9 +81,7 @@ class HalvesRow(PlaceRow):
     baseline_trait_mean: float | None = None
 
 
-def halves(
-    all_strata: Iterable[ComparableGroups], *, floor: float, scores: QuestionScores
-) -> tuple[HalvesRow, ...]:
+def halves(all_strata: Iterable[ComparableGroups], *, floor: float, scores: QuestionScores) -> tuple[HalvesRow, ...]:
     """The winners on halves of the questions, where the store has scores by question.
 
     Args:
@@ -182,10 +171,7 @@ def _winners(
         coherence = (np.where(scored, coherences, 0.0) @ weights) / counts
     delta = np.where((counts > 0) & (coherence >= floor - _SAME), delta, -np.inf)
     best = (delta >= delta.max(axis=0) - _SAME).argmax(axis=0)
-    return [
-        labels[index] if np.isfinite(delta[index, split]) else None
-        for split, index in enumerate(best.tolist())
-    ]
+    return [labels[index] if np.isfinite(delta[index, split]) else None for split, index in enumerate(best.tolist())]
 
 
 FLOORS = tuple(float(floor) for floor in range(60, 81))
@@ -263,9 +249,7 @@ def _read_floors(text: str) -> tuple[float, ...]:
     if not dash or not all(end.isascii() and end.isdigit() and len(end) <= 3 for end in (first, last)):
         raise ValueError("is not FIRST-LAST, such as 60-80")
     if not int(first) <= int(last) <= 100:
-        raise UsageError(
-            f"floors {text!r}: write two whole numbers of 0 to 100, the lower first, such as 60-80"
-        )
+        raise UsageError(f"floors {text!r}: write two whole numbers of 0 to 100, the lower first, such as 60-80")
     return tuple(float(floor) for floor in range(int(first), int(last) + 1))
 
 
@@ -309,10 +293,7 @@ def ask_sensitivity(
     notes = (
         *filter(None, [floor_warning(ladder[-1])]),
         *usual_notes(by_group),
-        *(
-            f"{name}: {_in_words(runs, ladder)}"
-            for name, runs in zip(_names(all_strata), answered, strict=True)
-        ),
+        *(f"{name}: {_in_words(runs, ladder)}" for name, runs in zip(_names(all_strata), answered, strict=True)),
         *([alone] if answers.filters.labels else []),
     )
     answer = SensitivityAnswer(
@@ -366,18 +347,14 @@ def _status(stratum: ComparableGroups, floor: float) -> Status:
 def _runs(stratum: ComparableGroups, wins: Sequence[_Win]) -> list[SensitivityRow]:
     """One row for each maximal run of floors with one winner (or with one reason for none)."""
     found: list[SensitivityRow] = []
-    for _, same in groupby(
-        wins, key=lambda win: (win.label, win.point.key if win.point else None, win.status)
-    ):
+    for _, same in groupby(wins, key=lambda win: (win.label, win.point.key if win.point else None, win.status)):
         first, *rest = same
         below = found[-1] if found else None
         found.append(_row(stratum, first, rest[-1].floor if rest else first.floor, below))
     return found
 
 
-def _row(
-    stratum: ComparableGroups, win: _Win, floor_to: float, below: SensitivityRow | None
-) -> SensitivityRow:
+def _row(stratum: ComparableGroups, win: _Win, floor_to: float, below: SensitivityRow | None) -> SensitivityRow:
     point = win.point
     miss_label, miss = _nearest_miss(stratum, win.floor) if win.status == "below_floor" else (None, None)
     return SensitivityRow(
@@ -419,9 +396,7 @@ def _in_words(runs: Sequence[SensitivityRow], ladder: Sequence[float]) -> str:
     best = runs[0].label
     if best is None:
         is_low = any(run.status == "below_floor" for run in runs)
-        why = (
-            "nothing that can be ranked reaches the floor" if is_low else "nothing that counts was evaluated"
-        )
+        why = "nothing that can be ranked reaches the floor" if is_low else "nothing that counts was evaluated"
         return f"{why}, {between}"
     flips = [f"at floor {b.floor_from:g} from {a.label} to {b.label}" for a, b in pairwise(runs) if b.flips]
     if not flips:
@@ -441,7 +416,5 @@ def _names(all_strata: Sequence[ComparableGroups]) -> Iterator[str]:
     places = [f"{one.model}, {one.trait}, {one.position}" for one in all_strata]
     counts = Counter(places)
     for place, one in zip(places, all_strata, strict=True):
-        baseline = (
-            "no baseline" if one.baseline_trait_mean is None else f"baseline {one.baseline_trait_mean:g}"
-        )
+        baseline = "no baseline" if one.baseline_trait_mean is None else f"baseline {one.baseline_trait_mean:g}"
         yield place if counts[place] == 1 else f"{place}, setting {(one.setting or '')[:8]}, {baseline}"

@@ -54,8 +54,7 @@ def coherent_chances(place: ComparableGroups, floor: float, scores: QuestionScor
     labels = np.repeat(np.arange(len(parts)), [len(points) for points in parts])
     run_ids = [run_id for points in parts for run_id in points.run_ids()]
     layers, coefficients, means = (
-        np.concatenate([points.column(name) for points in parts])
-        for name in ("layer", "coefficient", "coherence_mean")
+        np.concatenate([points.column(name) for points in parts]) for name in ("layer", "coefficient", "coherence_mean")
     )
     known = np.flatnonzero(~np.isnan(means) & (coefficients != 0))
     is_coherent = means[known] >= floor
@@ -89,9 +88,7 @@ class _Scatter:
         return variances
 
 
-def _scatter(
-    coherent: "Indices", run_ids: list[str], means: "Numbers", scores: QuestionScores
-) -> _Scatter | None:
+def _scatter(coherent: "Indices", run_ids: list[str], means: "Numbers", scores: QuestionScores) -> _Scatter | None:
     """From some of the coherent evaluations, those of all degrees of coherence alike."""
     import numpy as np
 

@@ -306,11 +306,7 @@ class Beliefs:
     """How far the bests of all labels of one model, trait and position in one setting can be believed."""
 
     def __init__(
-        self,
-        place: ComparableGroups,
-        floor: float,
-        scores: QuestionScores,
-        cosines: Cosines | None = None,
+        self, place: ComparableGroups, floor: float, scores: QuestionScores, cosines: Cosines | None = None
     ) -> None:
         self._place, self._floor, self._scores, self._cosines = place, floor, scores, cosines
         self._picked: dict[tuple[str, str, tuple[str, ...]], _Picked | None] = {}
@@ -373,10 +369,7 @@ class Beliefs:
         picked = self._of(part, point)
         if picked is None:
             return NOTHING
-        is_winner = self.standings and (part.group.label, point.run_id) == (
-            self._bests[0][0],
-            self._bests[0][1].run_id,
-        )
+        is_winner = self.standings and (part.group.label, point.run_id) == (self._bests[0][0], self._bests[0][1].run_id)
         if is_winner:
             picked = self._among_all(point)
         low, high = self._scores.delta_limits(part)
@@ -451,8 +444,4 @@ def hidden_winners(places: Iterable[Beliefs], shown: Collection[str | None]) -> 
     names = [name for place in places if (name := place.hidden_winner(shown))]
     more = f"; and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
     named = "; ".join(names[:_MOST_NAMED])
-    return (
-        [f"standings are among all labels of a place; the winner is not shown: {named}{more}"]
-        if names
-        else []
-    )
+    return [f"standings are among all labels of a place; the winner is not shown: {named}{more}"] if names else []

@@ -87,9 +87,7 @@ def _path(best: Point, points: Iterable[AnyPoint], at_zero: float | None) -> lis
     if at_zero is not None:
         known[0.0] = _Reading(0.0, at_zero, 0.0)
     curve = [known[size] for size in sorted(known)]
-    inner = [
-        _between(before, at, after) for before, at, after in zip(curve, curve[1:], curve[2:], strict=False)
-    ]
+    inner = [_between(before, at, after) for before, at, after in zip(curve, curve[1:], curve[2:], strict=False)]
     readings = [*curve[:1], *inner, *curve[len(inner) + 1 :]]
     return [reading for reading in reversed(readings) if reading.size <= abs(best.coefficient)]
 

@@ -31,9 +31,7 @@ _BEYOND = 0.975
 """Quantile of Student's distribution within which the baseline's score of another question is expected."""
 
 
-def delta_ends(
-    baseline: Sequence[float], steered: Sequence[float], direction: Direction | None
-) -> tuple[float, float]:
+def delta_ends(baseline: Sequence[float], steered: Sequence[float], direction: Direction | None) -> tuple[float, float]:
     """The least and the greatest delta that another question may have.
 
     In the direction that is wanted it may be as large as the scale, whatever the baselines that were seen. In the other

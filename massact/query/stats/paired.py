@@ -49,9 +49,7 @@ class PairedTest:
     """Two-sided: how often chance alone gives a difference as large."""
 
 
-def paired_test(
-    differences: "Numbers", *, luck: float = 0.0, confidence: float = CONFIDENCE
-) -> PairedTest | None:
+def paired_test(differences: "Numbers", *, luck: float = 0.0, confidence: float = CONFIDENCE) -> PairedTest | None:
     """Compare two evaluations by question.
 
     Where one was picked among more or noisier evaluations than the other, picking alone makes it look better. The
@@ -81,9 +79,7 @@ def paired_test(
         expected=expected,
         low=max(low - max(luck, 0.0), -LARGEST),
         high=min(high - min(luck, 0.0), LARGEST),
-        p_value=max(_p_value(differences), _p_value(differences - luck))
-        if difference * expected > 0
-        else 1.0,
+        p_value=max(_p_value(differences), _p_value(differences - luck)) if difference * expected > 0 else 1.0,
     )
 
 
@@ -166,12 +162,7 @@ def _sign_flip(differences: "Numbers") -> float:
         return np.mean(values, axis=axis)  # type: ignore[no-any-return]  # an array, or one number
 
     result = permutation_test(
-        (differences,),
-        mean,
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=N_DRAWS,
-        rng=_SEED,
+        (differences,), mean, permutation_type="samples", vectorized=True, n_resamples=N_DRAWS, rng=_SEED
     )
     return float(result.pvalue)
 
@@ -191,11 +182,7 @@ class QuestionScores:
 
     @classmethod
     def from_store(
-        cls,
-        store: RunStore,
-        evaluations: Evaluations,
-        floor: float,
-        baselines: Mapping[str, Stored[EvaluationRow]],
+        cls, store: RunStore, evaluations: Evaluations, floor: float, baselines: Mapping[str, Stored[EvaluationRow]]
     ) -> "QuestionScores":
         """The scores of evaluations at or above the floor, and of the baselines that they name.
 
@@ -249,9 +236,7 @@ class QuestionScores:
         scores = scores[~np.isnan(scores)]
         if len(scores) < LEAST_QUESTIONS:
             return -LARGEST, LARGEST
-        least, greatest = (
-            min(max(limit, 0.0), LARGEST) for limit in mean_interval(scores, within=(0.0, LARGEST))
-        )
+        least, greatest = (min(max(limit, 0.0), LARGEST) for limit in mean_interval(scores, within=(0.0, LARGEST)))
         is_negative = part.sample.direction == "negative"
         return (least - LARGEST, greatest) if is_negative else (-greatest, LARGEST - least)
 

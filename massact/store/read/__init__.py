@@ -223,15 +223,11 @@ class RunStore:
     def close(self) -> None:
         self._source.close()
 
-    def _rows(
-        self, experiment: str, kind: Kind, decode: Callable[[str, str | None], RowT]
-    ) -> list[Stored[RowT]]:
+    def _rows(self, experiment: str, kind: Kind, decode: Callable[[str, str | None], RowT]) -> list[Stored[RowT]]:
         runs = self._runs(experiment, kind, (FINISHED,), ROW_TAGS)
         return newest_per_key(self._decoded(runs, kind, decode))
 
-    def _runs(
-        self, experiment: str, kind: Kind, statuses: Sequence[str], tags: Sequence[str]
-    ) -> list[RawRun]:
+    def _runs(self, experiment: str, kind: Kind, statuses: Sequence[str], tags: Sequence[str]) -> list[RawRun]:
         _check_named(experiment)
         return self._source.runs(experiment, kind=kind, statuses=statuses, tags=tags)
 
@@ -268,9 +264,7 @@ def _stepped_scores(steps: Sequence[ScoreStep], row: EvaluationRow) -> Scores:
     if n_questions is None or n_questions > _MOST_QUESTIONS or (row.origin == "imported" and not steps):
         # a file may claim any number, or none: as many as have a score
         n_questions = max((step.question + 1 for step in steps), default=0)
-    values: dict[str, list[float | None]] = {
-        metric: [None] * n_questions for metric in (TRAIT_SCORE, COHERENCE_SCORE)
-    }
+    values: dict[str, list[float | None]] = {metric: [None] * n_questions for metric in (TRAIT_SCORE, COHERENCE_SCORE)}
     for step in steps:
         if step.question < n_questions and step.metric in values:
             values[step.metric][step.question] = step.score

@@ -107,14 +107,10 @@ class RunSource(Protocol):
     notes: tuple[str, ...]
     """What there is to say of it beside its runs."""
 
-    def runs(
-        self, experiment: str, *, kind: Kind | None, statuses: Sequence[str], tags: Sequence[str]
-    ) -> list[RawRun]:
+    def runs(self, experiment: str, *, kind: Kind | None, statuses: Sequence[str], tags: Sequence[str]) -> list[RawRun]:
         """The runs of a kind, `None` for any of ours; empty `statuses` means any."""
 
-    def pages(
-        self, experiment: str, kinds: Collection[str], *, tags: Sequence[str]
-    ) -> Iterator[list[RawRun]]:
+    def pages(self, experiment: str, kinds: Collection[str], *, tags: Sequence[str]) -> Iterator[list[RawRun]]:
         """The finished runs of some kinds, superseded ones too, a page at a time, in constant memory and no order.
 
         Between two pages nothing is held open, so that no writer waits for a reader that takes its time.

@@ -66,12 +66,7 @@ class TrackingServer:
         raise (StoreError if is_down else UnusableStoreError)(said)
 
     def fetch(
-        self,
-        verb: str,
-        path: str,
-        *,
-        query: Mapping[str, Any] | None = None,
-        body: Mapping[str, Any] | None = None,
+        self, verb: str, path: str, *, query: Mapping[str, Any] | None = None, body: Mapping[str, Any] | None = None
     ) -> requests.Response:
         """Whatever the server answers at a path, such as `massact/v1/gaps`.
 
@@ -137,10 +132,7 @@ def _unanswered(error: Exception, connecting: float, limit: float) -> str:
     cause = _cause(error)
     failures: dict[type[Exception] | tuple[type[Exception], ...], str] = {
         requests.ConnectTimeout: f"does not answer within {connecting:g} s: check the address, and that it is up",
-        (
-            requests.Timeout,
-            TimeoutError,
-        ): f"gives no whole answer within {limit:g} s: try again when it is less busy, "
+        (requests.Timeout, TimeoutError): f"gives no whole answer within {limit:g} s: try again when it is less busy, "
         f"or give it more seconds in {_TIMEOUT_VARIABLE}",
         exceptions.SSLError: f"does not speak TLS as it should ({cause}): write http:// if it has no TLS, or "
         "set MLFLOW_TRACKING_SERVER_CERT_PATH to the certificate of its authority",
@@ -163,9 +155,7 @@ def _time_limit() -> float:
     except ValueError:
         seconds = math.nan
     if not 0 < seconds <= _LONGEST_SECONDS:
-        raise UnusableStoreError(
-            f"{_TIMEOUT_VARIABLE} is {text!r}: write a number of seconds up to {_LONGEST_SECONDS}"
-        )
+        raise UnusableStoreError(f"{_TIMEOUT_VARIABLE} is {text!r}: write a number of seconds up to {_LONGEST_SECONDS}")
     return seconds
 
 

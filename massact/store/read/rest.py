@@ -72,24 +72,15 @@ class RestSource(RunSource):
         """A server's own answer to a question (`massact.query.question`); `None` where it has none."""
         return self._ask("POST", "answer", bytes, body=asked)
 
-    def runs(
-        self, experiment: str, *, kind: Kind | None, statuses: Sequence[str], tags: Sequence[str]
-    ) -> list[RawRun]:
+    def runs(self, experiment: str, *, kind: Kind | None, statuses: Sequence[str], tags: Sequence[str]) -> list[RawRun]:
         if kind is not None:
-            asked = {
-                "experiment": experiment,
-                "kind": kind.value,
-                "status": list(statuses),
-                "tag": _names(tags),
-            }
+            asked = {"experiment": experiment, "kind": kind.value, "status": list(statuses), "tag": _names(tags)}
             runs = self._ask("GET", "runs", lambda data: as_runs(parse_object(data)["runs"]), query=asked)
             if runs is not None:
                 return runs
         return self._search_runs(experiment, kind, statuses, tags)
 
-    def pages(
-        self, experiment: str, kinds: Collection[str], *, tags: Sequence[str]
-    ) -> Iterator[list[RawRun]]:
+    def pages(self, experiment: str, kinds: Collection[str], *, tags: Sequence[str]) -> Iterator[list[RawRun]]:
         runs = self._of_experiment(experiment, FINISHED)
         meant = (_raw_run(run, tags) for run in runs if _tags_of(run)[Tag.KIND] in kinds)
         while page := list(islice(meant, _PAGE)):
@@ -105,11 +96,7 @@ class RestSource(RunSource):
 
     def experiment_tags(self, prefix: str) -> list[dict[str, str]]:
         tags = [
-            {
-                tag["key"]: tag.get("value", "")
-                for tag in home.get("tags", ())
-                if tag["key"].startswith(prefix)
-            }
+            {tag["key"]: tag.get("value", "") for tag in home.get("tags", ()) if tag["key"].startswith(prefix)}
             for home in self._experiments()
         ]
         return [named for named in tags if named]
@@ -154,9 +141,7 @@ class RestSource(RunSource):
         return replace(points, failed=failed, n_foreign=n_foreign)
 
     def finished_runs(self, run_ids: Sequence[str], *, tags: Sequence[str]) -> list[RawRun]:
-        told = self._ask_about(
-            "finished", run_ids, lambda _ids, values: as_runs(values["runs"]), tags=_names(tags)
-        )
+        told = self._ask_about("finished", run_ids, lambda _ids, values: as_runs(values["runs"]), tags=_names(tags))
         if told is not None:
             return list(chain.from_iterable(told))
         runs = []
@@ -170,10 +155,7 @@ class RestSource(RunSource):
         """Scores that were read with the points are still known."""
         if not self._scores:
             told = self._ask_about(
-                "values",
-                run_ids,
-                lambda ids, values: list(zip(ids, values["values"], strict=True)),
-                tag=str(tag),
+                "values", run_ids, lambda ids, values: list(zip(ids, values["values"], strict=True)), tag=str(tag)
             )
             if told is not None:
                 return {run_id: text for run_id, text in chain.from_iterable(told) if text is not None}
@@ -193,9 +175,7 @@ class RestSource(RunSource):
         if told is not None:
             return {run_id: [] for run_id in run_ids} | dict(chain.from_iterable(told))
         metrics = (TRAIT_SCORE, COHERENCE_SCORE)
-        return {
-            run_id: [step for metric in metrics for step in self._steps(run_id, metric)] for run_id in run_ids
-        }
+        return {run_id: [step for metric in metrics for step in self._steps(run_id, metric)] for run_id in run_ids}
 
     def close(self) -> None:
         self._server.close()
@@ -267,9 +247,7 @@ class RestSource(RunSource):
             yield page
             token = page.get("next_page_token", "")
 
-    def _ask(
-        self, verb: str, name: str, unpack: Callable[[bytes], T], **content: Mapping[str, Any]
-    ) -> T | None:
+    def _ask(self, verb: str, name: str, unpack: Callable[[bytes], T], **content: Mapping[str, Any]) -> T | None:
         """The answer; `None` where MLflow's own search is to be asked, which says what is wrong, if anything is.
 
         Raises:
@@ -290,11 +268,7 @@ class RestSource(RunSource):
         raise StoreError(f"the tracking server has no time for this: {_detail(answer)}")
 
     def _ask_about(
-        self,
-        name: str,
-        run_ids: Sequence[str],
-        unpack: Callable[[list[str], Mapping[str, Any]], list[T]],
-        **more: Any,
+        self, name: str, run_ids: Sequence[str], unpack: Callable[[list[str], Mapping[str, Any]], list[T]], **more: Any
     ) -> list[list[T]] | None:
         """The answers about some runs, many at a time; `None` as of `_ask`."""
         collected = []

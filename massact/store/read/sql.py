@@ -52,17 +52,13 @@ class SqlSource(RunSource):
         with self._errors():
             self.notes = check_schema(self._engine, self._name)
 
-    def runs(
-        self, experiment: str, *, kind: Kind | None, statuses: Sequence[str], tags: Sequence[str]
-    ) -> list[RawRun]:
+    def runs(self, experiment: str, *, kind: Kind | None, statuses: Sequence[str], tags: Sequence[str]) -> list[RawRun]:
         if kind not in (None, Kind.EVALUATION) and len(others := self._without_point(statuses)) <= _MANY:
             return self._runs_by_id(self._of_kind(experiment, kind, others), statuses, tags)
         query = self._having_tag(self._select_runs(statuses, tags), Tag.EXPERIMENT, experiment)
         return [_raw_run(row, tags) for row in self._fetch(self._having_tag(query, Tag.KIND, kind))]
 
-    def pages(
-        self, experiment: str, kinds: Collection[str], *, tags: Sequence[str]
-    ) -> Iterator[list[RawRun]]:
+    def pages(self, experiment: str, kinds: Collection[str], *, tags: Sequence[str]) -> Iterator[list[RawRun]]:
         keys = sorted({str(key) for key in (*tags, *_OF_OURS)})
         query = self._active(sa.select(*_RUN_COLUMNS)).where(RUNS.c.status == FINISHED)
         query, last = query.order_by(RUNS.c.run_uuid).limit(_ROWS_PER_FETCH), ""
@@ -90,8 +86,7 @@ class SqlSource(RunSource):
     def experiment_tags(self, prefix: str) -> list[dict[str, str]]:
         columns = EXPERIMENT_TAGS.c
         query = sa.select(columns.experiment_id, columns.key, columns.value).where(
-            columns.key.startswith(prefix, autoescape=True),
-            columns.experiment_id.in_(self._active_experiments()),
+            columns.key.startswith(prefix, autoescape=True), columns.experiment_id.in_(self._active_experiments())
         )
         by_home: dict[int, dict[str, str]] = {}
         for home, key, value in self._fetch(query):
@@ -99,9 +94,7 @@ class SqlSource(RunSource):
         return list(by_home.values())
 
     def experiments(self) -> list[str]:
-        query: sa.Select[Any] = sa.select(TAGS.c.value).join_from(
-            TAGS, RUNS, TAGS.c.run_uuid == RUNS.c.run_uuid
-        )
+        query: sa.Select[Any] = sa.select(TAGS.c.value).join_from(TAGS, RUNS, TAGS.c.run_uuid == RUNS.c.run_uuid)
         named = self._active(query).where(TAGS.c.key == str(Tag.EXPERIMENT)).distinct()
         return [name for (name,) in self._fetch(named) if name]
 
@@ -209,14 +202,10 @@ class SqlSource(RunSource):
         tags = runs if isinstance(runs, Mapping) else self._tags_of(runs, _OF_OURS)
         meant = (kind, experiment)
         return [
-            run_id
-            for run_id, values in tags.items()
-            if (values.get(Tag.KIND), values.get(Tag.EXPERIMENT)) == meant
+            run_id for run_id, values in tags.items() if (values.get(Tag.KIND), values.get(Tag.EXPERIMENT)) == meant
         ]
 
-    def _runs_by_id(
-        self, run_ids: Sequence[str], statuses: Sequence[str], tags: Sequence[str]
-    ) -> list[RawRun]:
+    def _runs_by_id(self, run_ids: Sequence[str], statuses: Sequence[str], tags: Sequence[str]) -> list[RawRun]:
         query = self._select_runs(statuses, tags)
         chunks = (self._fetch(query.where(RUNS.c.run_uuid.in_(chunk))) for chunk in _chunks(run_ids))
         return [_raw_run(row, tags) for rows in chunks for row in rows]
@@ -241,9 +230,7 @@ class SqlSource(RunSource):
 
     def _active(self, query: sa.Select[Any]) -> sa.Select[Any]:
         """Only runs that are not deleted, nor their experiment, of experiments that may be read."""
-        return query.where(
-            RUNS.c.lifecycle_stage == "active", RUNS.c.experiment_id.in_(self._active_experiments())
-        )
+        return query.where(RUNS.c.lifecycle_stage == "active", RUNS.c.experiment_id.in_(self._active_experiments()))
 
     def _active_experiments(self) -> sa.Select[Any]:
         """The ids of MLflow experiments that are not deleted and may be read."""
@@ -252,9 +239,7 @@ class SqlSource(RunSource):
         if self._readable is None:
             return query
         # written into the statement: there may be more of them than it may have variables
-        ids = sa.bindparam(
-            "readable", sorted(self._readable), sa.Integer, expanding=True, literal_execute=True
-        )
+        ids = sa.bindparam("readable", sorted(self._readable), sa.Integer, expanding=True, literal_execute=True)
         return query.where(columns.experiment_id.in_(ids))
 
     def _fetch(self, query: sa.Select[Any]) -> Sequence[Any]:

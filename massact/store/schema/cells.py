@@ -39,9 +39,7 @@ _STEERING = {
     "operator": "recipe.operator",
     "n_vectors": "recipe.n_layers",
     "steered_tokens": "recipe.tokens",
-    **{
-        name: name for name in ("position", "layer", "coefficient", "component", "direction", "vector_digest")
-    },
+    **{name: name for name in ("position", "layer", "coefficient", "component", "direction", "vector_digest")},
 }
 """Fields of a row -> where its cell's setting, or its steering, has them."""
 
@@ -65,9 +63,7 @@ def stored_cell(row: EvaluationRow, told: Mapping[str, str] | None = None) -> Ce
         cell = read_cell(row.cell or "")
         if _is_of(row, cell):
             return cell
-    wanting: dict[str, Any] = {
-        name: value for name, value in (told or {}).items() if getattr(row, name) is None
-    }
+    wanting: dict[str, Any] = {name: value for name, value in (told or {}).items() if getattr(row, name) is None}
     with suppress(TypeError, ValueError):  # a fact is missing
         cell = _rebuilt(replace(row, **wanting))
         if _is_of(row, cell):

@@ -130,10 +130,7 @@ class Points:
         values |= {name: None if math.isnan(number) else number for name, number in numbers.items()}
         values |= {name: int(self.numbers[name][index]) for name in COUNTS}
         return StoredPoint(
-            run_id=self.run_ids[index],
-            finished_at=int(self.finished_at[index]),
-            key=self.keys[index],
-            **values,
+            run_id=self.run_ids[index], finished_at=int(self.finished_at[index]), key=self.keys[index], **values
         )
 
     def by_place(self) -> dict[Place, "Indices"]:

@@ -229,9 +229,7 @@ def encode_row(row: Row) -> str:
     values = {name: value for name, value in told if value is not None}
     text = json.dumps(values, separators=(",", ":"), allow_nan=False)
     if len(text) > TAG_LIMIT:
-        raise ValueError(
-            f"the row of {row.kind} {row.key[:12]} takes {len(text)} characters, {TAG_LIMIT} fit in a tag"
-        )
+        raise ValueError(f"the row of {row.kind} {row.key[:12]} takes {len(text)} characters, {TAG_LIMIT} fit in a tag")
     _known_fields(type(row), text)
     return text
 

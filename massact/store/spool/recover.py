@@ -197,9 +197,7 @@ class _Recovery:
                 del contents.waiting[id_]
             report.sent += len(outcome.sent)
             report.there += len(outcome.there)
-            report.refused += [
-                f"{runs[id_].name}: {explain_refusal(error)}" for id_, error in outcome.refused.items()
-            ]
+            report.refused += [f"{runs[id_].name}: {explain_refusal(error)}" for id_, error in outcome.refused.items()]
 
 
 def _put_away(journal: Journal, contents: Contents, report: JournalReport) -> None:

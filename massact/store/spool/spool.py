@@ -183,12 +183,7 @@ class Spool:
             return len(self._waiting) + len(self._refused)
 
     def put(
-        self,
-        run: FinishedRun,
-        *,
-        experiment_id: str,
-        record_id: str | None = None,
-        may_be_there: bool = False,
+        self, run: FinishedRun, *, experiment_id: str, record_id: str | None = None, may_be_there: bool = False
     ) -> str:
         """Hand a run over, for an MLflow experiment. Returns the id of its record, which it gets as a tag.
 

@@ -121,9 +121,7 @@ def provenance_tags() -> dict[str, str]:
     commit = _git("rev-parse", "HEAD")
     if commit:
         tags[MlflowTag.GIT_COMMIT.value] = commit
-        tags[Tag.GIT_DIRTY.value] = (
-            "true" if _git("status", "--porcelain", "--untracked-files=no") else "false"
-        )
+        tags[Tag.GIT_DIRTY.value] = "true" if _git("status", "--porcelain", "--untracked-files=no") else "false"
     return tags
 
 
@@ -185,9 +183,7 @@ def find_run(
     client: Any, experiment_id: str, *, name: str, started_at: int, tags: Mapping[str, str]
 ) -> tuple[str, str] | None:
     """The run that an earlier `make_run` made: a process makes no two of one name in one millisecond."""
-    runs = client.search_runs(
-        [experiment_id], filter_string=f"attributes.start_time = {started_at}", max_results=1000
-    )
+    runs = client.search_runs([experiment_id], filter_string=f"attributes.start_time = {started_at}", max_results=1000)
     for run in runs:
         if run.info.run_name == name and run.data.tags.get(Tag.PROCESS) == tags.get(Tag.PROCESS):
             return str(run.info.run_id), str(run.info.artifact_uri)

@@ -160,9 +160,7 @@ class TrackingDatabase:
             _make_tables(self._uri, artifact_root)
             return
         if state == "half made":
-            say(
-                f"{self._name} was half made by a command that was cut off, and is made anew: {self._set_aside()}"
-            )
+            say(f"{self._name} was half made by a command that was cut off, and is made anew: {self._set_aside()}")
         check_path(self._path, "the file of the run store")
         new = self._path.with_name(f"{self._path.name}.new")
         leftovers = [Path(f"{new}{suffix}") for suffix in ("", *_SIDE_FILES)]
@@ -219,8 +217,7 @@ class TrackingDatabase:
     def _explained(self) -> Iterator[None]:
         unusable = f"tracking store {self._name} cannot be used"
         advice = (
-            "Check --tracking-uri or MLFLOW_TRACKING_URI, the login, and that the database is up "
-            "and may be written to"
+            "Check --tracking-uri or MLFLOW_TRACKING_URI, the login, and that the database is up and may be written to"
         )
         try:
             with database_errors(lambda error: f"{unusable}: {reason_of(error)}. {advice}"):
@@ -295,9 +292,7 @@ def _file_locked(path: Path) -> Iterator[None]:
                 file.close()  # whoever had it before has removed it: a third may have locked the next one
                 file = None
     except OSError as error:
-        raise UnusableStoreError(
-            f"cannot write beside the run store, in {path.parent}: {error.strerror}"
-        ) from error
+        raise UnusableStoreError(f"cannot write beside the run store, in {path.parent}: {error.strerror}") from error
     with file:
         try:
             yield

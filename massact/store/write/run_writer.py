@@ -95,9 +95,7 @@ def label_tags(row: EvaluationRow) -> dict[str, str]:
 def score_steps(scores: Scores) -> list[Step]:
     """Per-question scores as stepped metrics; an unscored question has no step."""
     named = ((TRAIT_SCORE, scores.trait), (COHERENCE_SCORE, scores.coherence))
-    return [
-        Step(name, value, i) for name, values in named for i, value in enumerate(values) if value is not None
-    ]
+    return [Step(name, value, i) for name, values in named for i, value in enumerate(values) if value is not None]
 
 
 class RunWriter(Protocol):
@@ -138,12 +136,8 @@ def open_writer(tracking_uri: str, experiment_id: str) -> RunWriter:
     """
     uri = tracking_uri.strip()
     if not is_database(uri) and scheme_of(uri) not in ("http", "https"):
-        raise StoreError(
-            f"tracking URI {shown_uri(uri)!r} names no run store that can be written; write {_ALLOWED}"
-        )
-    if (
-        is_database(uri) and scheme_of(uri) != "sqlite"
-    ):  # a URI of SQLite is a path, and stays as it is written
+        raise StoreError(f"tracking URI {shown_uri(uri)!r} names no run store that can be written; write {_ALLOWED}")
+    if is_database(uri) and scheme_of(uri) != "sqlite":  # a URI of SQLite is a path, and stays as it is written
         uri = database_url(uri).render_as_string(hide_password=False)
         _probe(uri)
     client = connect(uri)

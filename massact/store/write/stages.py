@@ -24,13 +24,7 @@ from massact.vectors.activations import LEFT_OUT, Activations, PromptStatus, Pro
 from massact.vectors.extract import Contrast, LabelVectors, Vetting, validation_metrics
 from massact.vectors.massive_dims import Calibration, calibration_json, parse_calibration
 
-_RESPONSE_COLUMNS: tuple[str, ...] = (
-    "question",
-    "response",
-    "trait_score",
-    "coherence_score",
-    "unscored_because",
-)
+_RESPONSE_COLUMNS: tuple[str, ...] = ("question", "response", "trait_score", "coherence_score", "unscored_because")
 
 
 def tensor_bytes(tensors: Mapping[str, torch.Tensor], provenance: Mapping[str, object]) -> bytes:
@@ -72,11 +66,7 @@ def _other_format(path: Path) -> str | None:
         return None
     if advice := lfs_advice(begin):
         return advice
-    kinds = {
-        b"\x80": "a pickle",
-        b"PK": "a zip archive, as torch.save and numpy write",
-        b"\x93NUMPY": "a numpy file",
-    }
+    kinds = {b"\x80": "a pickle", b"PK": "a zip archive, as torch.save and numpy write", b"\x93NUMPY": "a numpy file"}
     found = next((kind for magic, kind in kinds.items() if begin.startswith(magic)), None)
     return found and f"it is {found}: only safetensors are opened"
 
@@ -346,9 +336,6 @@ def _calibration_steps(calibration: Calibration) -> list[Step]:
             "top1_ratio_to_mean": figures.ratio_to_mean[0],
         }
         if figures.response and figures.first:
-            values |= {
-                "max_to_median": figures.response.max_to_median,
-                "norm_first_token": figures.first.norm,
-            }
+            values |= {"max_to_median": figures.response.max_to_median, "norm_first_token": figures.first.norm}
         steps += [Step(name, value, layer) for name, value in values.items() if math.isfinite(value)]
     return steps

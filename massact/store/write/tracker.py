@@ -227,12 +227,7 @@ class Tracker:
 
     @contextmanager
     def phase(
-        self,
-        name: str,
-        *,
-        kind: Kind = Kind.PHASE,
-        parent: OpenRun | None = None,
-        params: Mapping[str, object],
+        self, name: str, *, kind: Kind = Kind.PHASE, parent: OpenRun | None = None, params: Mapping[str, object]
     ) -> Iterator[OpenRun]:
         """An entry point's run: the one that `mlflow run` made, where this is its outermost one.
 
@@ -290,10 +285,7 @@ class Tracker:
                 raise
 
     def _open_phase(self, name: str, kind: Kind, parent: OpenRun | None) -> OpenRun:
-        tags = run_tags(kind, self.experiment, name) | {
-            Tag.PROCESS.value: process_tag(),
-            Tag.PHASE.value: name,
-        }
+        tags = run_tags(kind, self.experiment, name) | {Tag.PROCESS.value: process_tag(), Tag.PHASE.value: name}
         if parent is not None:
             return self._create(parent.experiment_id, tags | parent_tags(parent.run_id), name)
         return self._resume(tags) or self._create(self.experiment_id, tags, name)
@@ -328,9 +320,7 @@ class Tracker:
         """Log params and metrics in as few requests as the server's limits allow."""
         values = [Step(key, value, 0) for key, value in (metrics or {}).items()]
         now = int(time.time() * 1000)
-        self._ask(
-            lambda: log_in_batches(self._client, run.run_id, params or {}, [*values, *steps], timestamp=now)
-        )
+        self._ask(lambda: log_in_batches(self._client, run.run_id, params or {}, [*values, *steps], timestamp=now))
 
     def _get(self, run_id: str) -> Any:
         return self._ask(lambda: self._client.get_run(run_id))

@@ -70,8 +70,7 @@ class CommandContext:
         wanted = {
             name: value
             for name, value in os.environ.items()
-            if (name.startswith(_PREFIXES) and name not in _OF_THE_MACHINE)
-            or name in (*_NAMES, self.key_variable)
+            if (name.startswith(_PREFIXES) and name not in _OF_THE_MACHINE) or name in (*_NAMES, self.key_variable)
         }
         return Environment({**wanted, "MLFLOW_TRACKING_URI": self.tracking_uri})
 

@@ -17,16 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from massact.config import AdapterConfig, JudgeConfig, LoadConfig
 from massact.domain import JudgeIdentity, Response, Timing
 from massact.errors import JudgeError
-from massact.evaluation import (
-    Evaluation,
-    FailedCell,
-    Part,
-    PlannedCell,
-    Progress,
-    StoppedCell,
-    Take,
-    first_cells,
-)
+from massact.evaluation import Evaluation, FailedCell, Part, PlannedCell, Progress, StoppedCell, Take, first_cells
 from massact.judges import Exchange, Judge, Subject
 from massact.judges.caching import CachingJudge
 from massact.store.write.finished_run import FinishedRun

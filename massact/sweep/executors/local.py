@@ -91,9 +91,7 @@ class CellGenerator:
     ) -> Generated:
         if reason is not None:
             return Generated(cells, (), 0.0, (), reason)
-        exchanges = [
-            [self._exchange(*pair) for pair in zip(self._questions, mine, strict=True)] for mine in tokens
-        ]
+        exchanges = [[self._exchange(*pair) for pair in zip(self._questions, mine, strict=True)] for mine in tokens]
         return Generated(cells, exchanges, seconds, [sum(map(len, mine)) for mine in tokens])
 
     def _exchange(self, question: str, tokens: tuple[int, ...]) -> Exchange:
@@ -106,11 +104,7 @@ def _intervention(planned: PlannedCell) -> Intervention | None:
     if steering is None or planned.vector is None:
         return None
     return Intervention(
-        steering.layer,
-        planned.vector,
-        steering.coefficient,
-        steering.recipe.operator,
-        steering.steered_tokens,
+        steering.layer, planned.vector, steering.coefficient, steering.recipe.operator, steering.steered_tokens
     )
 
 
@@ -165,10 +159,7 @@ class ModelEngine:
             raise RuntimeError("no model is loaded")
         if self._cells is None or self._cells[0] != part:
             self._cells = (part, CellGenerator(self._model, part, self._generator))
-        whole = [
-            cell if cell.vector is None else replace(cell, vector=torch.as_tensor(cell.vector))
-            for cell in cells
-        ]
+        whole = [cell if cell.vector is None else replace(cell, vector=torch.as_tensor(cell.vector)) for cell in cells]
         return self._cells[1].run(whole)
 
 

@@ -84,9 +84,7 @@ class Shape:
 class CoherenceBelief:
     """Where the cliff of a ladder may lie, and how steep it is."""
 
-    def __init__(
-        self, shape: Shape, observations: Sequence[Observation], *, may_surprise: bool = True
-    ) -> None:
+    def __init__(self, shape: Shape, observations: Sequence[Observation], *, may_surprise: bool = True) -> None:
         """
         Args:
             may_surprise: whether the cliff may lie far off what is expected.
@@ -159,17 +157,13 @@ def gain_trend(ceiling: float, points: Sequence[tuple[float, float, int]] = ()) 
     Args:
         points: x, the mean gain there, and over how many observations.
     """
-    x, gains, n = (
-        np.array(column, dtype=float) for column in (zip(*points, strict=True) if points else ((),) * 3)
-    )
+    x, gains, n = (np.array(column, dtype=float) for column in (zip(*points, strict=True) if points else ((),) * 3))
 
     def rise(x: Numbers) -> Numbers:
         z = (x + _RISE_BELOW_BEST) / _RISE_WIDTH
         return np.asarray(_RISE_TO * ceiling / (1 + np.exp(np.clip(-z, -50, 50))))
 
-    return Process(
-        rise, _kernel(_TREND_SPREAD * ceiling), x, gains, ((_OWN_SPREAD * ceiling) ** 2 + GAIN_NOISE**2) / n
-    )
+    return Process(rise, _kernel(_TREND_SPREAD * ceiling), x, gains, ((_OWN_SPREAD * ceiling) ** 2 + GAIN_NOISE**2) / n)
 
 
 class GainBelief:

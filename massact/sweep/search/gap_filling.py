@@ -6,14 +6,7 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from massact.config import ModelConfig, PhaseConfig, TraitConfig
-from massact.domain import (
-    DEFAULT_BUDGET,
-    DEFAULT_CONFIDENCE,
-    DEFAULT_SCREEN,
-    DEFAULT_TOLERANCE,
-    Group,
-    SearchMode,
-)
+from massact.domain import DEFAULT_BUDGET, DEFAULT_CONFIDENCE, DEFAULT_SCREEN, DEFAULT_TOLERANCE, Group, SearchMode
 from massact.errors import UsageError
 from massact.evaluation import Screening
 from massact.labels import parse_label, parse_layers
@@ -91,9 +84,7 @@ def wanted_places(session: Session, plan: SearchPlan) -> Places:
 
     experiment = session.experiment
     found = {
-        (model.name, trait.name): places(model, trait)
-        for model in experiment.models
-        for trait in experiment.traits
+        (model.name, trait.name): places(model, trait) for model in experiment.models for trait in experiment.traits
     }
     if not any(found.values()):
         raise UsageError(
@@ -135,13 +126,7 @@ def fill_phase(session: Session, run: OpenRun, phase: PhaseConfig) -> Tally:
     return tally
 
 
-def _search(
-    session: Session,
-    run: OpenRun,
-    plan: SearchPlan,
-    places: Places,
-    phase: str | None = None,
-) -> Searched:
+def _search(session: Session, run: OpenRun, plan: SearchPlan, places: Places, phase: str | None = None) -> Searched:
     """Search the places of each model and trait, at the layers that one phase or any declares for them."""
     searched, floor = Searched(), session.experiment.coherence_floor
     settings = Settings(floor, plan.budget, plan.tolerance)
@@ -156,13 +141,7 @@ def _search(
             searched.tally.add(evaluator.run(wanted))
         # a trait that is steered away from has coefficients below 0 in its file: the search keeps to their signs
         signs = sorted({1 if c > 0 else -1 for c in coefficients.values}, reverse=True)
-        search = LadderSearch(
-            session,
-            evaluator,
-            settings,
-            stored_prior(session),
-            screening,
-        )
+        search = LadderSearch(session, evaluator, settings, stored_prior(session), screening)
         tally, endings = search.run(wanted, signs)
         searched.tally.add(tally)
         searched.endings += [(model.name, trait.name, ending) for ending in endings]

@@ -9,15 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from massact.domain import DEFAULT_BUDGET, DEFAULT_TOLERANCE, LEAST_EFFECT
-from massact.sweep.search.curves import (
-    CoherenceBelief,
-    GainBelief,
-    Numbers,
-    Observation,
-    Process,
-    Shape,
-    gain_trend,
-)
+from massact.sweep.search.curves import CoherenceBelief, GainBelief, Numbers, Observation, Process, Shape, gain_trend
 
 MOVES = LEAST_EFFECT
 """A trait that changed by fewer points than this has not moved."""
@@ -30,9 +22,7 @@ class Done:
     reason: str
 
 
-def conclude(
-    observations: Sequence[Observation], floor: float, allowed: tuple[float, float], why: str
-) -> Done:
+def conclude(observations: Sequence[Observation], floor: float, allowed: tuple[float, float], why: str) -> Done:
     """Why a ladder is over: what its observations show where no text was coherent or the trait did not move.
 
     Args:
@@ -199,8 +189,7 @@ def _trend(members: Sequence[Ladder]) -> Process:
             if one.gain is not None and not one.is_partial:
                 by_place[round(math.log(one.coefficient / ladder.best) / _TREND_STEP)].append(one.gain)
     points = [
-        (_TREND_STEP * place, math.fsum(gains) / len(gains), len(gains))
-        for place, gains in sorted(by_place.items())
+        (_TREND_STEP * place, math.fsum(gains) / len(gains), len(gains)) for place, gains in sorted(by_place.items())
     ]
     return gain_trend(max(ladder.ceiling for ladder in members), points)
 

@@ -108,9 +108,7 @@ class LadderSearch:
             if not tries:
                 continue
             n_rounds += 1
-            self._session.say(
-                f"round {n_rounds}: {len(tries)} of {len(ladders)} ladders try one more coefficient"
-            )
+            self._session.say(f"round {n_rounds}: {len(tries)} of {len(ladders)} ladders try one more coefficient")
             doubtful = {key: step for key, step in tries.items() if step.coherent_chance < SURE}
             sure = {key: step for key, step in tries.items() if key not in doubtful}
             for some, screening in ((sure, None), (doubtful, self._screening)):
@@ -155,9 +153,7 @@ class LadderSearch:
             self._session.say(f"first coefficients from {'; '.join(sources)}")
         return ladders
 
-    def _observed(
-        self, ladders: Mapping[LadderKey, Ladder], baseline: EvaluationRow
-    ) -> dict[LadderKey, Ladder]:
+    def _observed(self, ladders: Mapping[LadderKey, Ladder], baseline: EvaluationRow) -> dict[LadderKey, Ladder]:
         """The ladders with what the store holds of exactly their cells: same vector, judge, baseline and all."""
         name, least = self._session.experiment.name, self._session.experiment.least_scored
         with self._session.stores.read() as store:
@@ -279,9 +275,7 @@ def stored_prior(session: Session) -> Prior:
     name = prior_name(experiment.name)
     registered = read_prior(session.stores.tracking_uri, name)
     if registered is None:
-        return RelativeStrengthPrior(
-            source="relative strength as massact comes with it; massact predict tests it"
-        )
+        return RelativeStrengthPrior(source="relative strength as massact comes with it; massact predict tests it")
     try:
         prior = parse_prior(registered.text, f"{name} version {registered.version} of the model registry")
     except DataError as error:

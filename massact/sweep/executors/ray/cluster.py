@@ -165,12 +165,7 @@ class Cluster:
             soft: whether another machine will do where that one has no room.
             threads: how many of its methods run at once.
         """
-        settings: dict[str, Any] = {
-            "num_cpus": cpus,
-            "num_gpus": gpus,
-            "max_restarts": 0,
-            "max_task_retries": 0,
-        }
+        settings: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
         if threads > 1:
             settings["max_concurrency"] = threads
         if node is not None:

@@ -59,9 +59,7 @@ class JudgeActor(Actor):
         """Score exchanges anew, whatever is remembered of them."""
         return self._judge(use).inner.score(exchanges), self._tell()
 
-    def judge(
-        self, use: JudgeUse, pieces: Sequence[Generated], first: int, last: int
-    ) -> tuple[list[Result], Told]:
+    def judge(self, use: JudgeUse, pieces: Sequence[Generated], first: int, last: int) -> tuple[list[Result], Told]:
         """The results of a shard's cells from `first` up to, not including, `last`; they are without vectors."""
         judge, results = self._judge(use), list[Result]()
         begin = 0
@@ -109,13 +107,9 @@ def open_judge_use(use: JudgeUse) -> Judge:
     model = use.steered
     source = None
     if model is not None:
-        source = hub_source(
-            model.reference, revision=model.revision, adapter=model.adapter, options=model.options
-        )
+        source = hub_source(model.reference, revision=model.revision, adapter=model.adapter, options=model.options)
     models = dict(use.models)
-    return open_judge(
-        use.config, replace(use.subject, steered=source, resolve=lambda named: models.get(named, named))
-    )
+    return open_judge(use.config, replace(use.subject, steered=source, resolve=lambda named: models.get(named, named)))
 
 
 @dataclass(eq=False, slots=True)

@@ -63,9 +63,7 @@ class News:
 class SpoolActor(Actor):
     """Keeps the spool of a machine: what was made there is written and sent there. Several threads may call it."""
 
-    def __init__(
-        self, environment: Environment, folder: Path, tracking_uri: Environment, experiment: str
-    ) -> None:
+    def __init__(self, environment: Environment, folder: Path, tracking_uri: Environment, experiment: str) -> None:
         """
         Args:
             tracking_uri: in an environment, which shows it to nobody.
@@ -189,9 +187,7 @@ class ResultKeeper:
         if node is None or not self._can_write(node, home):
             self._spool().put(make(result), experiment_id=home.experiment_id, record_id=id_)
             return
-        draft = Draft(
-            id_, with_vector(result, None), self._cluster.vector_ref(planned), make, home.experiment_id
-        )
+        draft = Draft(id_, with_vector(result, None), self._cluster.vector_ref(planned), make, home.experiment_id)
         kept = self._unsent[id_] = _Kept(draft, result, node)
         self._new.setdefault(node, []).append(kept)
 
@@ -322,8 +318,7 @@ class ResultKeeper:
         self._cluster.forget_nodes()
         mine = [id_ for id_, kept in self._unsent.items() if kept.node == node]
         self._say(
-            f"a machine's spool is lost ({error})"
-            + (f": {len(mine)} results are sent from here" if mine else "")
+            f"a machine's spool is lost ({error})" + (f": {len(mine)} results are sent from here" if mine else "")
         )
         self._take_back(mine)
 

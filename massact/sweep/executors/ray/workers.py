@@ -12,16 +12,7 @@ from massact.errors import ExecutorError, MassactError, UsageError
 from massact.evaluation import Part, PlannedCell
 from massact.sweep.executors import CommandContext, Environment, RayOptions
 from massact.sweep.executors.base import Generated, Loaded, ModelUse, WorkerReport
-from massact.sweep.executors.ray.cluster import (
-    About,
-    Actor,
-    ActorError,
-    Cluster,
-    Events,
-    FailedError,
-    Node,
-    reason,
-)
+from massact.sweep.executors.ray.cluster import About, Actor, ActorError, Cluster, Events, FailedError, Node, reason
 
 if TYPE_CHECKING:
     from massact.sweep.executors.local import Engine
@@ -195,11 +186,7 @@ class WorkerPool:
         if not room:
             raise UsageError(
                 f"no machine of the cluster has room for a worker of {self.gpus_per_worker:g} GPUs"
-                + (
-                    f" beside a judge of {self._options.gpus_per_judge:g}"
-                    if self._options.gpus_per_judge
-                    else ""
-                )
+                + (f" beside a judge of {self._options.gpus_per_judge:g}" if self._options.gpus_per_judge else "")
                 + ": see --gpus-per-worker, or say with --workers how many are to be waited for"
             )
         return max(0, room - self._n_unfit)
@@ -234,9 +221,7 @@ class WorkerPool:
         """Let workers go that have had nothing to do for long, all but one."""
         now = time.monotonic()
         for worker in list(self.workers):
-            is_idle = (
-                worker.loaded is not None and not worker.tasks and now - worker.idle_since > IDLE_SECONDS
-            )
+            is_idle = worker.loaded is not None and not worker.tasks and now - worker.idle_since > IDLE_SECONDS
             if is_idle and len(self.workers) > 1:
                 self._release(worker)
 
@@ -331,9 +316,7 @@ class WorkerPool:
         if not self.workers and self._n_unfit:
             if isinstance(problem, MassactError):
                 raise problem
-            raise ExecutorError(
-                f"no worker can be used: {reason(problem)}" if problem else "no worker can be used"
-            )
+            raise ExecutorError(f"no worker can be used: {reason(problem)}" if problem else "no worker can be used")
         if self._n_failed_in_a_row > 3 + 2 * len(self.workers):
             text = reason(problem) if problem else "they end at once"
             raise ExecutorError(f"workers cannot be started: {text}; see Ray's logs on their machines")
