@@ -177,6 +177,24 @@ class VectorConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class GateConfig:
+    """A gate that labels name with `+if_NAME` (docs/steering.md)."""
+
+    name: str
+    label: str
+    """Of the condition vector: a method, perhaps cleaned."""
+    position: str
+    """The window of the prompt that it was extracted at, and is held against."""
+    layer: int
+    trait: str | None = None
+    """Whose vector it is; `None`: that of the trait that is steered."""
+    threshold: float | None = None
+    """`None`: half-way between the two sides of the trait's contrastive prompts."""
+    measure: Literal["projection", "cosine"] = "projection"
+    opens: Literal["above", "below"] = "above"
+
+
+@dataclass(frozen=True, slots=True)
 class Prices:
     """What a judge's server takes for a million tokens, in USD."""
 
@@ -282,6 +300,7 @@ class Experiment:
     least_scored: float = DEFAULT_LEAST_SCORED
     """Share of its responses that an evaluation must have scores of to count, 0 to 1."""
     vectors: tuple[VectorConfig, ...] = ()
+    gates: tuple[GateConfig, ...] = ()
 
     def model(self, name: str) -> ModelConfig:
         """The model of that name.

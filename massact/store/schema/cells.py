@@ -30,7 +30,7 @@ _SETTING = {
     "thinking": "thinking",
     "template_arguments": "template_arguments",
 }
-_MAY_LACK = ("scope", "operator", "thinking", "template_arguments")
+_MAY_LACK = ("scope", "operator", "depth", "decay", "gate", "thinking", "template_arguments")
 _STEERING = {
     "method": "recipe.method",
     "cleaning": "recipe.cleaning.when",
@@ -39,6 +39,7 @@ _STEERING = {
     "operator": "recipe.operator",
     "n_vectors": "recipe.n_layers",
     "steered_tokens": "recipe.tokens",
+    **{name: f"recipe.{name}" for name in ("n_directions", "depth", "decay", "gate")},
     **{name: name for name in ("position", "layer", "coefficient", "component", "direction", "vector_digest")},
 }
 """Fields of a row -> where its cell's setting, or its steering, has them."""
