@@ -125,11 +125,7 @@ def judge_name(value: object, part: str = "") -> str:
 
 
 def check_pattern(pattern: str) -> str:
-    """A regular expression that can be read.
-
-    Raises:
-        UsageError: it cannot.
-    """
+    """A regular expression that can be read. Raises UsageError: it cannot."""
     try:
         re.compile(pattern)
     except re.error as error:
@@ -138,11 +134,7 @@ def check_pattern(pattern: str) -> str:
 
 
 def judge_like(config: JudgeConfig, name: str) -> JudgeConfig:
-    """Another judge with the settings of `config` that it has too.
-
-    Raises:
-        UsageError: there is no such judge.
-    """
+    """Another judge with the settings of `config` that it has too. Raises UsageError: there is no such judge."""
     two = _TWO.fullmatch(judge_name(name))
     if two is None:
         return _like(config.trait or config, judge_name(name), cache=config.cache)

@@ -111,11 +111,7 @@ _GRID: Readers = {"layers": lambda e: e.checked(lambda _: check_layers(e.spelled
 
 
 def check_coefficient(value: float) -> float:
-    """A coefficient that can be evaluated.
-
-    Raises:
-        UsageError: it is 0, which is the baseline, or beyond any use.
-    """
+    """A coefficient that can be evaluated. Raises UsageError: it is 0, which is the baseline, or beyond any use."""
     if not abs(value) <= _LARGEST:  # nor is NaN
         raise UsageError(f"coefficient {value:g} is not a number from {-_LARGEST:g} to {_LARGEST:g}")
     if value == 0:
@@ -124,11 +120,8 @@ def check_coefficient(value: float) -> float:
 
 
 def parse_coefficients(text: str) -> Coefficients:
-    """Coefficients from a comma-separated list, each once; relative strengths after `relative:`.
-
-    Raises:
-        UsageError: an element is no number that a vector can be steered with.
-    """
+    """Coefficients from a comma-separated list, each once; relative strengths after `relative:`. Raises UsageError: an
+    element is no number that a vector can be steered with."""
     listed = text.removeprefix("relative:")
     is_relative = listed != text
     values: dict[float, None] = {}
@@ -212,11 +205,8 @@ def _vector(name: str, entry: Entry) -> VectorConfig:
 
 
 def with_validation_split(experiment: Experiment, share: float | None) -> Experiment:
-    """The experiment with the validation split of the command line, where one is given.
-
-    Raises:
-        UsageError: no share of a side that leaves half of it for training.
-    """
+    """The experiment with the validation split of the command line, where one is given. Raises UsageError: no share of
+    a side that leaves half of it for training."""
     if share is None:
         return experiment
     if not 0 <= share <= LARGEST_SPLIT:
@@ -269,12 +259,8 @@ _LEAST_TEMPERATURE = 0.01
 
 
 def load_experiment(path: str | Path) -> Experiment:
-    """Read and validate an experiment file.
-
-    Raises:
-        ConfigError: anything in it is wrong; the message names file, line, key, value and what is allowed, a line
-            for each fault that can be told without the others.
-    """
+    """Read and validate an experiment file. Raises ConfigError: anything in it is wrong; the message names file, line,
+    key, value and what is allowed, a line for each fault that can be told without the others."""
     file = Path(path)
     if not file.is_file():
         raise ConfigError(f"no experiment file {str(file)!r}: pass --experiment FILE, such as experiments/toy.yaml")

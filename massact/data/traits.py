@@ -86,11 +86,8 @@ class TraitDataset:
         return digest({**fields, "definition": self.definition})
 
     def question_set(self, subset: int, *, confirm_share: float | None = None) -> QuestionSet:
-        """The first `subset` questions; 0 is all. Where a share confirms, of those that select.
-
-        Raises:
-            DataError: there are fewer questions, or the split leaves a part without any.
-        """
+        """The first `subset` questions; 0 is all. Where a share confirms, of those that select. Raises DataError: there
+        are fewer questions, or the split leaves a part without any."""
         questions, among = self.questions, "questions"
         if confirm_share is not None:
             questions, among = self._split(confirm_share)[0], "questions that select"
@@ -99,11 +96,7 @@ class TraitDataset:
         return QuestionSet(questions[:subset] if subset else questions, digest_texts(questions), subset)
 
     def confirming_set(self, confirm_share: float) -> QuestionSet:
-        """The questions that confirm, all of them.
-
-        Raises:
-            DataError: the split leaves a part without questions.
-        """
+        """The questions that confirm, all of them. Raises DataError: the split leaves a part without questions."""
         questions = self._split(confirm_share)[1]
         return QuestionSet(questions, digest_texts(questions), 0)
 
@@ -119,14 +112,8 @@ class TraitDataset:
 
 
 def load_trait(reference: str) -> TraitDataset:
-    """Read and check a trait's dataset.
-
-    Args:
-        reference: a folder, or `toy:<name>` for an embedded one.
-
-    Raises:
-        DataError: a file is missing, empty or malformed; the message names it, and the line where there is one.
-    """
+    """Read and check a trait's dataset. `reference`: a folder, or `toy:<name>` for an embedded one. Raises DataError: a
+    file is missing, empty or malformed; the message names it, and the line where there is one."""
     folder = resolve(reference) if is_toy(reference) else Path(reference).expanduser()
     if not folder.is_dir():
         raise DataError(
@@ -159,20 +146,14 @@ def load_trait(reference: str) -> TraitDataset:
 
 
 def load_prompts(reference: str) -> tuple[str, ...]:
-    """Neutral prompts: a file with one a line, JSON lines, a JSON list, or `toy:<name>`.
-
-    Raises:
-        DataError: the file is missing, empty or malformed.
-    """
+    """Neutral prompts: a file with one a line, JSON lines, a JSON list, or `toy:<name>`. Raises DataError: the file is
+    missing, empty or malformed."""
     return read_prompts(resolve(reference) if is_toy(reference) else Path(reference).expanduser())
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:
-    """The prompts of a file without system prompts, blank lines left out.
-
-    Raises:
-        DataError: the file is missing, empty or malformed, or a prompt stands twice in a file with one a line.
-    """
+    """The prompts of a file without system prompts, blank lines left out. Raises DataError: the file is missing, empty
+    or malformed, or a prompt stands twice in a file with one a line."""
     prompts = read_prompt_file(path, may_repeat=path.suffix == ".json")
     for prompt in prompts:
         if prompt.system:
@@ -227,11 +208,8 @@ _SHOWN = 3
 
 
 def dataset_warnings(dataset: TraitDataset, direction: Direction) -> tuple[str, ...]:
-    """Doubts about a dataset, each as a sentence with the numbers it rests on.
-
-    Args:
-        direction: in which the experiment file steers the trait.
-    """
+    """Doubts about a dataset, each as a sentence with the numbers it rests on. `direction`: in which the experiment
+    file steers the trait."""
     doubts = [*_examples(dataset), *_counts(dataset), *_nearly_equal(dataset), *_odd_prompts(dataset)]
     theirs = dataset.steering.get("direction")
     if theirs is not None and theirs != direction:
@@ -242,11 +220,7 @@ def dataset_warnings(dataset: TraitDataset, direction: Direction) -> tuple[str, 
 
 
 def check_pairs(dataset: TraitDataset) -> None:
-    """Refuse to treat the sides as pairs where they cannot be.
-
-    Raises:
-        DataError: they differ in length.
-    """
+    """Refuse to treat the sides as pairs where they cannot be. Raises DataError: they differ in length."""
     n_positive, n_negative = len(dataset.positive), len(dataset.negative)
     if n_positive != n_negative:
         raise DataError(

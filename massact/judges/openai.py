@@ -70,11 +70,8 @@ _log = logging.getLogger(__name__)
 
 
 class OpenAIJudge:
-    """Scores trait and coherence with one prompt each; `massact.judges.reading` says how an answer is read.
-
-    Raises:
-        ConfigError: the `openai` package or the key is missing, or the base URL is none.
-    """
+    """Scores trait and coherence with one prompt each; `massact.judges.reading` says how an answer is read. Raises
+    ConfigError: the `openai` package or the key is missing, or the base URL is none."""
 
     _expects = "a chat completion"
 
@@ -126,11 +123,8 @@ class OpenAIJudge:
         """Nothing is loaded here."""
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
-        """One verdict per exchange, in order; equal prompts of one call are asked once.
-
-        Raises:
-            JudgeError: the server refuses the key or the model, so that no response can be scored.
-        """
+        """One verdict per exchange, in order; equal prompts of one call are asked once. Raises JudgeError: the server
+        refuses the key or the model, so that no response can be scored."""
         asked = [self._prompts(exchange) for exchange in exchanges]
         prompts = list(dict.fromkeys(prompt for several in asked for prompt in several))
         readings = _run(self._ask_all(prompts)) if prompts else {}

@@ -55,10 +55,7 @@ class _Reading:
     """What the two judges share: the unsteered model, and how it reads."""
 
     def __init__(self, config: JudgeConfig, subject: Subject) -> None:
-        """
-        Raises:
-            ConfigError: the model whose responses are judged is not named.
-        """
+        """Raises ConfigError: the model whose responses are judged is not named."""
         if subject.steered is None:
             raise ConfigError(f"the judge {config.name} reads with the steered model: name that model")
         self._name, self._subject, self._source = config.name, subject, subject.steered
@@ -149,11 +146,7 @@ class ClassifierJudge(_Reading):
         return self._identity(classifier=self._subject.sides, penalty=_PENALTY)
 
     def prepare(self) -> None:
-        """Fit it.
-
-        Raises:
-            ConfigError: by cross-validation it does not tell its own texts apart.
-        """
+        """Fit it. Raises ConfigError: by cross-validation it does not tell its own texts apart."""
         if self._is_ready:
             return
         from sklearn.linear_model import LogisticRegression

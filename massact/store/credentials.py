@@ -44,11 +44,8 @@ def find_login() -> Login:
 
 
 def log_in(session: requests.Session) -> None:
-    """Give a session the login, and the certificates, that MLflow's client would use.
-
-    Raises:
-        StoreError: the credentials file cannot be read.
-    """
+    """Give a session the login, and the certificates, that MLflow's client would use. Raises StoreError: the
+    credentials file cannot be read."""
     login = find_login()
     if login.username and login.password:
         # as MLflow's client encodes them; requests alone would write Latin-1

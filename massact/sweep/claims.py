@@ -60,10 +60,7 @@ class Sharing:
     """What this sweep has taken under one phase's run, and what others have."""
 
     def __init__(self, tracker: Tracker, run: OpenRun, *, patience: Patience, say: Callable[[str], None]) -> None:
-        """
-        Args:
-            run: of the phase, which must be open.
-        """
+        """`run`: of the phase, which must be open."""
         self._tracker, self._run = tracker, run
         self._patience, self._say = patience, say
         self._since = int(time.time() * 1000)

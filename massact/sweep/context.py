@@ -44,11 +44,8 @@ class Session:
         say: Say = lambda _line: None,
         show: Say = lambda _text: None,
     ) -> None:
-        """
-        Args:
-            say: takes a line about the work (the command line writes it to stderr).
-            show: takes a result's text (the command line writes it to stdout).
-        """
+        """`say`: takes a line about the work (the command line writes it to stderr). `show`: takes a result's text (the
+        command line writes it to stdout)."""
         self.experiment, self.workload = experiment, workload or Workload()
         self.progress, self.say, self.show = progress, say, show
         self.interruption = Interruption(say)
@@ -76,22 +73,15 @@ class Datasets:
         return self._read[trait.name]
 
     def questions(self, trait: TraitConfig, subset: int | None = None) -> QuestionSet:
-        """The questions that are asked, and that winners are chosen by.
-
-        Raises:
-            DataError: there are fewer than the subset, or the split leaves a part without any.
-        """
+        """The questions that are asked, and that winners are chosen by. Raises DataError: there are fewer than the
+        subset, or the split leaves a part without any."""
         return self.of(trait).question_set(
             self._experiment.subset if subset is None else subset, confirm_share=self._experiment.confirm_share
         )
 
     def confirming(self, trait: TraitConfig) -> QuestionSet:
-        """The questions that winners are confirmed on.
-
-        Raises:
-            NothingToConfirmError: the experiment file keeps none for that.
-            DataError: the split leaves a part without questions.
-        """
+        """The questions that winners are confirmed on. Raises NothingToConfirmError: the experiment file keeps none for
+        that; DataError: the split leaves a part without questions."""
         share = self._experiment.confirm_share
         if share is None:
             raise NothingToConfirmError(
@@ -174,11 +164,8 @@ class Interruption:
 
 
 def ready_judge(session: Session, run: OpenRun, trait: TraitConfig, model: ModelConfig) -> CachingJudge:
-    """The experiment's judge, loaded and checked; a warning and a tag tell where it fails its canaries.
-
-    Raises:
-        JudgeError: the judge as a whole cannot be used, or leaves most canaries unscored and is not forced to go on.
-    """
+    """The experiment's judge, loaded and checked; a warning and a tag tell where it fails its canaries. Raises
+    JudgeError: the judge as a whole cannot be used, or leaves most canaries unscored and is not forced to go on."""
     config, judge = session.experiment.judge, session.judges.of(trait, model)
     judge.prepare()
     session.judges.tell_note(judge)
@@ -221,10 +208,7 @@ def open_phase(
     say: bool = True,
 ) -> Iterator[OpenRun]:
     """The run of an entry point; what judges were asked and workers did is kept on it, also after an interruption.
-
-    Args:
-        say: also tell what they did.
-    """
+    `say`: also tell what they did."""
     with session.stores.tracker.phase(name, parent=parent, params={**phase_params(session), **(params or {})}) as run:
         used = session.judges.usage
         reports = {one.number: one for one in session.models.executor.reports}

@@ -170,11 +170,8 @@ class Driver:
         return tally
 
     def baseline_row(self) -> EvaluationRow:
-        """The baseline's row; it is evaluated where the store has none.
-
-        Raises:
-            MissingPrerequisiteError: it could not be evaluated.
-        """
+        """The baseline's row; it is evaluated where the store has none. Raises MissingPrerequisiteError: it could not
+        be evaluated."""
         if self._known_baseline() is None:
             self._load_model()
             self._sweep([], Tally(), None)
@@ -392,11 +389,8 @@ class Driver:
         return None
 
     def _baseline_of_another(self) -> Baseline:
-        """The baseline that another sweep has in hand, waited for.
-
-        Raises:
-            MissingPrerequisiteError: that sweep ended without it.
-        """
+        """The baseline that another sweep has in hand, waited for. Raises MissingPrerequisiteError: that sweep ended
+        without it."""
         if (baseline := self._known_baseline()) is None:
             raise MissingPrerequisiteError(
                 f"the baseline of {self._model.name} was another sweep's, which ended without it: "

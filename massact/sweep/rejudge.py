@@ -88,11 +88,8 @@ class RejudgePlan:
 
 
 def plan_rejudge(session: Session, only: Filters) -> RejudgePlan:
-    """What of the store the experiment's judge has not scored.
-
-    Args:
-        only: which evaluations; its judges are those that scored them so far.
-    """
+    """What of the store the experiment's judge has not scored. `only`: which evaluations; its judges are those that
+    scored them so far."""
     return _Planning(session).plan(only)
 
 
@@ -255,10 +252,7 @@ class _StoredResults:
     def __init__(
         self, session: Session, only: Filters, plan: RejudgePlan, baseline_key: str, *, is_current: bool
     ) -> None:
-        """
-        Args:
-            is_current: whether no other sweep may have gone on since the plan was made.
-        """
+        """`is_current`: whether no other sweep may have gone on since the plan was made."""
         self._session, self._only, self._key = session, only, baseline_key
         self._current = plan if is_current else None
         self._left_out = plan.left_out

@@ -107,11 +107,8 @@ def _is_finished(points: Points, least_scored: float, baseline: EvaluationRow | 
 
 
 def is_compared(means: Any, baseline: EvaluationRow, least_scored: float) -> Any:
-    """Whether results were compared with a baseline that counts, and as the store has it now.
-
-    Args:
-        means: the baseline's as the results have it, a number or a column; NaN where they have none.
-    """
+    """Whether results were compared with a baseline that counts, and as the store has it now. `means`: the baseline's
+    as the results have it, a number or a column; NaN where they have none."""
     counts = baseline.trait_mean is not None and is_scored(baseline, least_scored)
     return abs(means - (baseline.trait_mean or 0.0)) < (_SAME_MEAN if counts else 0.0)
 
@@ -228,11 +225,8 @@ def _label(planned: PlannedCell) -> str:
 
 
 def read_sources(session: Session, keys: Collection[str]) -> dict[str, Source]:
-    """The newest finished evaluation of each key, with its scores by question; a key without one is absent.
-
-    Raises:
-        StoreError: the store cannot be read.
-    """
+    """The newest finished evaluation of each key, with its scores by question; a key without one is absent. Raises
+    StoreError: the store cannot be read."""
     with session.stores.read() as store:
         points = store.points(session.experiment.name)
         runs = {key: run for key, run in zip(points.keys, points.run_ids, strict=True) if key in keys}

@@ -68,11 +68,8 @@ def told_by_files(session: Session, subject: Subject) -> dict[str, str]:
 
 
 def stored_plan(session: Session, cell: Cell, stored: Stored[EvaluationRow]) -> PlannedCell:
-    """A cell ready to be evaluated, with the vector and the geometry that its run keeps.
-
-    Raises:
-        MassactError: the vector cannot be read, or is another one than the row names.
-    """
+    """A cell ready to be evaluated, with the vector and the geometry that its run keeps. Raises MassactError: the
+    vector cannot be read, or is another one than the row names."""
     row, vector = stored.row, None
     if row.layer is not None:
         vector = read_tensor(session.stores.fetch(stored.run_id, Artifact.VECTOR), "vector")
@@ -186,11 +183,8 @@ def read_again(session: Session, run_id: str, planned: PlannedCell, row: Evaluat
 
 
 def judged(session: Session, parent: OpenRun, subject: Subject, batch: Sequence[Again]) -> Iterator[Again]:
-    """The same results once the judge was asked about their responses without scores, all at once.
-
-    Raises:
-        JudgeError: the judge as a whole cannot be used.
-    """
+    """The same results once the judge was asked about their responses without scores, all at once. Raises JudgeError:
+    the judge as a whole cannot be used."""
     unscored = [response for held in batch for response in held.unscored]
     seconds = 0.0
     if unscored:
@@ -251,11 +245,8 @@ def is_short(session: Session, evaluation: Evaluation) -> bool:
 
 
 def checked_baseline(session: Session, model: str, result: Evaluation | FailedCell) -> Baseline:
-    """A baseline's result as what evaluations are compared with.
-
-    Raises:
-        MissingPrerequisiteError: it could not be evaluated, or has scores of too few responses.
-    """
+    """A baseline's result as what evaluations are compared with. Raises MissingPrerequisiteError: it could not be
+    evaluated, or has scores of too few responses."""
     if isinstance(result, FailedCell):
         raise MissingPrerequisiteError(f"the baseline of {model} could not be evaluated: {result.error}")
     n_unanswered = sum(not one.is_answered for one in result.responses)

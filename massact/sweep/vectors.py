@@ -71,11 +71,8 @@ class StoredVectors:
         return self._made[position, label]
 
     def activations(self, position: str) -> Activations:
-        """What the vectors at a position were made from.
-
-        Raises:
-            MissingPrerequisiteError: nothing was extracted at that position.
-        """
+        """What the vectors at a position were made from. Raises MissingPrerequisiteError: nothing was extracted at that
+        position."""
         if position not in self._activations:
             found = self._extraction(position)
             self._activations[position] = read_activations(
@@ -84,11 +81,8 @@ class StoredVectors:
         return self._activations[position]
 
     def check(self, position: str) -> None:
-        """Make sure that vectors can be had at a position, without reading any.
-
-        Raises:
-            MissingPrerequisiteError: as `of`.
-        """
+        """Make sure that vectors can be had at a position, without reading any. Raises MissingPrerequisiteError: as
+        `of`."""
         self._extraction(position)
 
     def _extraction(self, position: str) -> Stored[StageRow]:
@@ -144,11 +138,8 @@ class StoredVectors:
 
 
 def facts_of(vectors: StoredVectors, position: str, recipe: Recipe, layers: Iterable[int]) -> dict[int, VectorFacts]:
-    """Facts about one recipe's vector at each layer, without evaluating anything.
-
-    Raises:
-        MissingPrerequisiteError: nothing was extracted at that position.
-    """
+    """Facts about one recipe's vector at each layer, without evaluating anything. Raises MissingPrerequisiteError:
+    nothing was extracted at that position."""
     of_recipe, calibration = vectors.of(position, recipe), vectors.calibration
     facts = {}
     for layer in layers:

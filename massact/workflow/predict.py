@@ -191,11 +191,8 @@ _HEADINGS: dict[Target, str] = {"best": "The best coefficient", "cliff": "The co
 def prediction_markdown(
     trial: Trial, decisions: Iterable[Decision], *, floor: float, left_out: Mapping[str, int], toy: bool = False
 ) -> str:
-    """Verdicts first, then the figures that they rest on, then what was left out.
-
-    Args:
-        toy: whether the models are the embedded ones, which the text then says.
-    """
+    """Verdicts first, then the figures that they rest on, then what was left out. `toy`: whether the models are the
+    embedded ones, which the text then says."""
     n_cases = f"{len(trial.cases)} vectors of {len(trial.groups)} models and traits"
     parts = [
         *((TOY_BANNER,) if toy else ()),

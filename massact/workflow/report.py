@@ -127,11 +127,7 @@ def _collect(session: Session, run: OpenRun) -> Evidence:
 
 
 def _provenance(session: Session, store: RunStore, rows: Sequence[EvaluationRow], answers: Answers) -> Provenance:
-    """Versions, commits, counts, times and what the judge was asked.
-
-    Args:
-        rows: the whole evaluations and baselines.
-    """
+    """Versions, commits, counts, times and what the judge was asked. `rows`: the whole evaluations and baselines."""
     name = session.experiment.name
     evaluations = [row for row in rows if row.kind is Kind.EVALUATION]
     counts = {

@@ -161,12 +161,8 @@ class RunStore:
         return self._rows(experiment, Kind.SCREENING, decode_evaluation)
 
     def stages(self, kind: Kind, experiment: str) -> list[Stored[StageRow]]:
-        """The finished calibrations or extractions, one per key, the oldest first.
-
-        Raises:
-            ValueError: `kind` is not a stage.
-            StoreError: the store cannot be read.
-        """
+        """The finished calibrations or extractions, one per key, the oldest first. Raises ValueError: `kind` is not a
+        stage; StoreError: the store cannot be read."""
         if kind not in _STAGES:
             raise ValueError(f"{kind!r} is not a stage; there are {', '.join(_STAGES)}")
         return self._rows(experiment, kind, decode_stage)
@@ -275,11 +271,8 @@ _ALLOWED = "sqlite:///PATH, postgresql://USER@HOST/DATABASE, http://HOST:PORT or
 
 
 def open_source(tracking_uri: str) -> RunSource:
-    """The source at a tracking URI, checked to be one. Nothing is created or changed.
-
-    Raises:
-        StoreError: no such kind of store, it cannot be reached, or it is not MLflow's.
-    """
+    """The source at a tracking URI, checked to be one. Nothing is created or changed. Raises StoreError: no such kind
+    of store, it cannot be reached, or it is not MLflow's."""
     # sqlalchemy and requests are imported only by the one that needs them
     if is_database(tracking_uri):
         from massact.store.read.sql import SqlSource
@@ -355,11 +348,8 @@ class _PatientStore:
 
 
 def open_patient_store(tracking_uri: str, patience: Patience) -> RunStore:
-    """The run store at a tracking URI, read with patience; one that is not there yet holds nothing.
-
-    Raises:
-        StoreError: as `open_store`.
-    """
+    """The run store at a tracking URI, read with patience; one that is not there yet holds nothing. Raises StoreError:
+    as `open_store`."""
     return cast(RunStore, _PatientStore(tracking_uri, patience))
 
 
@@ -381,11 +371,8 @@ class StoredContent:
 
 
 def stored_contents(tracking_uri: str, experiment: str) -> Iterator[StoredContent]:
-    """Every finished result of an experiment that is not deleted. A store that is not there yet has none.
-
-    Raises:
-        StoreError: the store cannot be read.
-    """
+    """Every finished result of an experiment that is not deleted. A store that is not there yet has none. Raises
+    StoreError: the store cannot be read."""
     from massact.store.databases import is_absent
 
     if is_absent(tracking_uri):
@@ -397,11 +384,8 @@ def stored_contents(tracking_uri: str, experiment: str) -> Iterator[StoredConten
 
 
 def stored_runs(tracking_uri: str, experiment: str, *kinds: Kind, tags: Sequence[str]) -> Iterator[RawRun]:
-    """The finished runs of some kinds that are not deleted, superseded ones too, in no order.
-
-    Raises:
-        StoreError: the store cannot be read.
-    """
+    """The finished runs of some kinds that are not deleted, superseded ones too, in no order. Raises StoreError: the
+    store cannot be read."""
     source = open_source(tracking_uri)
     try:
         for page in source.pages(experiment, kinds, tags=tags):

@@ -45,13 +45,8 @@ class TrackingDatabase:
     """
 
     def __init__(self, uri: str, name: str) -> None:
-        """
-        Args:
-            name: as messages show it, without a password.
-
-        Raises:
-            UnusableStoreError: the URI cannot be parsed, or its driver is not installed.
-        """
+        """`name`: as messages show it, without a password. Raises UnusableStoreError: the URI cannot be parsed, or its
+        driver is not installed."""
         self._name = name
         self._uri, self._path = uri, sqlite_path(uri)
         self._engine = open_engine(database_url(uri), f"writing to {name}", poolclass=sa.pool.NullPool)
@@ -83,11 +78,8 @@ class TrackingDatabase:
             return False
 
     def upgrade(self, artifact_root: str | None, say: Say) -> str:
-        """Migrate it to this MLflow's schema; of a SQLite file a copy is kept. Returns what was done.
-
-        Raises:
-            UnusableStoreError: it is not MLflow's, of a newer MLflow, or the migration failed.
-        """
+        """Migrate it to this MLflow's schema; of a SQLite file a copy is kept. Returns what was done. Raises
+        UnusableStoreError: it is not MLflow's, of a newer MLflow, or the migration failed."""
         with self._explained(), self._alone():
             state = self._state()
             if state in ("newer", "foreign"):

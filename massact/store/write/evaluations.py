@@ -58,11 +58,8 @@ def baseline_of(evaluation: Evaluation) -> Baseline:
 def evaluation_row(
     place: Place, evaluation: Evaluation, baseline: Baseline | None, *, confirms: str | None = None
 ) -> EvaluationRow:
-    """The row of a finished evaluation, or of a baseline where `baseline` is `None`.
-
-    Args:
-        confirms: the key of what it repeats on other questions, which makes it a confirmation.
-    """
+    """The row of a finished evaluation, or of a baseline where `baseline` is `None`. `confirms`: the key of what it
+    repeats on other questions, which makes it a confirmation."""
     summary, timing = evaluation.summary, evaluation.timing
     # rounded as its own row is, or evaluations logged before and after a restart would differ in it
     before = _rounded(baseline.trait_mean) if baseline else None
@@ -228,11 +225,7 @@ class RunMaker:
     """Who ran what: the command, not the machine that a cell was evaluated on."""
 
     def __call__(self, result: Evaluation | FailedCell | StoppedCell) -> FinishedRun:
-        """The run.
-
-        Raises:
-            ValueError: its row does not fit in a tag.
-        """
+        """The run. Raises ValueError: its row does not fit in a tag."""
         if isinstance(result, FailedCell):
             run = self._failed(result)
         elif isinstance(result, StoppedCell):

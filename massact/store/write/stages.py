@@ -36,11 +36,7 @@ def tensor_bytes(tensors: Mapping[str, torch.Tensor], provenance: Mapping[str, o
 
 
 def read_tensor(path: Path, name: str) -> torch.Tensor:
-    """One tensor of a safetensors file.
-
-    Raises:
-        DataError: the file is missing, damaged, or holds no such tensor.
-    """
+    """One tensor of a safetensors file. Raises DataError: the file is missing, damaged, or holds no such tensor."""
     try:
         with safe_open(path, framework="pt") as file:
             tensor: torch.Tensor = file.get_tensor(name)
@@ -92,11 +88,7 @@ def activation_files(activations: Activations, metadata: Mapping[str, object]) -
 
 
 def read_activations(folder: Path) -> Activations:
-    """The activations in a folder of `activation_files`.
-
-    Raises:
-        DataError: a file is missing or damaged.
-    """
+    """The activations in a folder of `activation_files`. Raises DataError: a file is missing or damaged."""
     try:
         metadata = parse_json((folder / "metadata.json").read_bytes())
         return Activations(
@@ -139,11 +131,7 @@ def _response(
 
 
 def read_responses(path: Path) -> tuple[Response, ...]:
-    """The responses of a table that `response_bytes` made.
-
-    Raises:
-        DataError: the file is missing or damaged.
-    """
+    """The responses of a table that `response_bytes` made. Raises DataError: the file is missing or damaged."""
     try:
         rows = parse_json(path.read_bytes())["data"]
         return tuple(_response(*row) for row in rows)
@@ -255,11 +243,7 @@ def log_calibration(tracker: Tracker, parent: OpenRun, row: StageRow, calibratio
 
 
 def read_calibration(path: Path) -> Calibration:
-    """The calibration in a `calibration.json`.
-
-    Raises:
-        DataError: the file is not one of ours.
-    """
+    """The calibration in a `calibration.json`. Raises DataError: the file is not one of ours."""
     try:
         return parse_calibration(parse_object(path.read_bytes()))
     except (OSError, ValueError) as error:

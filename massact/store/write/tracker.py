@@ -358,11 +358,8 @@ class Tracker:
             self._ask(lambda: repository.log_artifacts(folder))  # type: ignore[no-untyped-call]
 
     def fetch(self, run_id: str, path: str) -> Path:
-        """An artifact on this machine: where it lies, or a downloaded copy.
-
-        Raises:
-            StoreError: the run holds no such artifact, or it cannot be had.
-        """
+        """An artifact on this machine: where it lies, or a downloaded copy. Raises StoreError: the run holds no such
+        artifact, or it cannot be had."""
         from mlflow.exceptions import MlflowException
 
         def download() -> Path:

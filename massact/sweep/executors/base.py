@@ -123,11 +123,8 @@ class Executor(Protocol):
     """
 
     def loaded(self, use: ModelUse) -> Loaded:
-        """What a model says of itself once it is loaded where cells are evaluated.
-
-        Raises:
-            ModelError: it cannot be loaded.
-        """
+        """What a model says of itself once it is loaded where cells are evaluated. Raises ModelError: it cannot be
+        loaded."""
         ...
 
     def evaluate(
@@ -154,10 +151,7 @@ class Executor(Protocol):
 
     def keep(self, result: Finished, make: MakeRun, *, home: OpenRun) -> None:
         """Put a result's run into a spool, for the experiment of `home`: the one where it was made, if that can send.
-
-        Raises:
-            SpoolError: the spool could not be written before.
-        """
+        Raises SpoolError: the spool could not be written before."""
         ...
 
     def judge(self, use: JudgeUse) -> Judge | None:  # noqa: ARG002  # for those that have one
@@ -230,20 +224,13 @@ class JudgeThread:
             self._begun.append(self._pool.submit(self._score, batch))
 
     def ready(self) -> Iterator[Result]:
-        """What was judged since; does not wait.
-
-        Raises:
-            JudgeError: the judge as a whole cannot be used.
-        """
+        """What was judged since; does not wait. Raises JudgeError: the judge as a whole cannot be used."""
         while self._begun and self._begun[0].done():
             yield from self._begun.popleft().result()
 
     def rest(self) -> Iterator[Result]:
-        """Everything that was put and not given yet; waits for it.
-
-        Raises:
-            JudgeError: the judge as a whole cannot be used.
-        """
+        """Everything that was put and not given yet; waits for it. Raises JudgeError: the judge as a whole cannot be
+        used."""
         while self._begun:
             yield from self._begun.popleft().result()
 

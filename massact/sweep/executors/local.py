@@ -116,20 +116,13 @@ class Engine(Protocol):
         ...
 
     def generate(self, cells: Sequence[PlannedCell], part: Part) -> Iterator[Generated]:
-        """The responses of a batch: in one piece, or in several where some cell cannot be generated.
-
-        Args:
-            cells: their vectors are in numpy, as they have travelled.
-        """
+        """The responses of a batch: in one piece, or in several where some cell cannot be generated. `cells`: their
+        vectors are in numpy, as they have travelled."""
         ...
 
 
 def load_use(use: ModelUse) -> SteerableModel:
-    """Load a model.
-
-    Raises:
-        ModelError: it cannot be loaded.
-    """
+    """Load a model. Raises ModelError: it cannot be loaded."""
     return load_model(use.reference, revision=use.revision, adapter=use.adapter, options=use.options)
 
 

@@ -74,10 +74,7 @@ class LadderSearch:
         prior: Prior,
         screening: Screening | None = None,
     ) -> None:
-        """
-        Args:
-            screening: how hopeless cells are given up; `None`: every cell is asked all questions.
-        """
+        """`screening`: how hopeless cells are given up; `None`: every cell is asked all questions."""
         self._session, self._evaluator = session, evaluator
         self._settings, self._prior, self._screening = settings, prior, screening
         self._tried: set[tuple[LadderKey, float]] = set()

@@ -66,11 +66,7 @@ class RayExecutor(Executor):
 
     @property
     def tools(self) -> Tools:
-        """What it works with; the first use connects to the cluster.
-
-        Raises:
-            UsageError: there is none.
-        """
+        """What it works with; the first use connects to the cluster. Raises UsageError: there is none."""
         if self._tools is None:
             cluster = Cluster(self._options)
             events = Events(cluster.ray)

@@ -64,10 +64,7 @@ class SpoolActor(Actor):
     """Keeps the spool of a machine: what was made there is written and sent there. Several threads may call it."""
 
     def __init__(self, environment: Environment, folder: Path, tracking_uri: Environment, experiment: str) -> None:
-        """
-        Args:
-            tracking_uri: in an environment, which shows it to nobody.
-        """
+        """`tracking_uri`: in an environment, which shows it to nobody."""
         super().__init__(environment)
         self._changed = threading.Condition()
         self._arrived: list[str] = []
@@ -82,11 +79,8 @@ class SpoolActor(Actor):
         return sum(report.left - len(report.refused) for report in reports), self.news(0)
 
     def write(self, drafts: Sequence[Draft]) -> None:
-        """Put results into the spool; they are on the disk when it returns.
-
-        Raises:
-            SpoolError: the journal cannot be written.
-        """
+        """Put results into the spool; they are on the disk when it returns. Raises SpoolError: the journal cannot be
+        written."""
         import ray
 
         for draft in drafts:

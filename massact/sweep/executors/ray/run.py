@@ -55,12 +55,8 @@ class ShardQueue:
     """
 
     def __init__(self, n_cells: int, per_batch: int, *, is_fixed: bool, first: int = 0) -> None:
-        """
-        Args:
-            per_batch: cells that a worker generates side by side at most.
-            first: how many cells, from the first on, all others wait for; they are a shard of their own unless
-                `is_fixed`.
-        """
+        """`per_batch`: cells that a worker generates side by side at most. `first`: how many cells, from the first on,
+        all others wait for; they are a shard of their own unless `is_fixed`."""
         self._next, self._n_cells, self.per_batch = 0, n_cells, max(1, per_batch)
         self._is_fixed, self._first = is_fixed, first
         self._again: deque[Shard] = deque()
@@ -86,13 +82,7 @@ class ShardQueue:
 
     def lost(self, shard: Shard, *, avoids: int | None = None) -> Iterable[int]:
         """A shard was lost, in whatever way: it is tried elsewhere, in halves, so that what is at fault is found.
-
-        Args:
-            avoids: the worker, where it is still at work.
-
-        Returns:
-            The cells that are given up.
-        """
+        `avoids`: the worker, where it is still at work. Returns the cells that are given up."""
         times_lost = shard.times_lost + 1
         if len(shard.cells) > 1:
             middle = len(shard.cells) // 2
@@ -209,11 +199,7 @@ class Run:
             yield self._results.popleft()
 
     def check(self) -> None:
-        """Raise what ended it before its time.
-
-        Raises:
-            JudgeError, ExecutorError: see `Executor.evaluate`.
-        """
+        """Raise what ended it before its time. Raises JudgeError, ExecutorError: see `Executor.evaluate`."""
         if self._failure is not None:
             raise self._failure
 

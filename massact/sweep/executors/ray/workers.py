@@ -62,12 +62,8 @@ class Worker(Actor):
     def generate(
         self, part: Part, cells: Sequence[PlannedCell], vectors: Sequence[Any]
     ) -> tuple[Account, list[Generated]]:
-        """Generate a shard, in one piece or several, as they travel to a judge.
-
-        Args:
-            cells: without their vectors.
-            vectors: a reference to each cell's; `None` where it has none.
-        """
+        """Generate a shard, in one piece or several, as they travel to a judge. `cells`: without their vectors.
+        `vectors`: a reference to each cell's; `None` where it has none."""
         if self._engine is None:
             raise RuntimeError("no model is loaded")
         began = time.perf_counter()
@@ -152,10 +148,7 @@ class WorkerPool:
         say: Callable[[str], None],
         engine: Any = model_engine,
     ) -> None:
-        """
-        Args:
-            lost: told of a worker that has ended, with its tasks still in hand.
-        """
+        """`lost`: told of a worker that has ended, with its tasks still in hand."""
         self._cluster, self._events, self._options, self._context = cluster, events, options, context
         self._lost, self._say, self._engine = lost, say, engine
         self.workers: list[WorkerHandle] = []
@@ -175,11 +168,7 @@ class WorkerPool:
         return 1.0 if any(node.gpus for node in self._cluster.nodes().values()) else 0.0
 
     def target(self) -> int:
-        """How many workers there should be.
-
-        Raises:
-            UsageError: no machine has room for one.
-        """
+        """How many workers there should be. Raises UsageError: no machine has room for one."""
         room = sum(map(self._room, self._cluster.nodes().values()))
         if self._options.workers:
             return max(0, self._options.workers - self._n_unfit)
@@ -199,12 +188,8 @@ class WorkerPool:
         return max(0, math.floor((node.gpus - taken) / gpus + 1e-9))
 
     def adjust(self, wanted: int, model: Model) -> None:
-        """Start workers until there are as many as are wanted and there should be, and give each the model.
-
-        Raises:
-            ExecutorError: none can be started.
-            MassactError: none can load the model; it is what the last of them said.
-        """
+        """Start workers until there are as many as are wanted and there should be, and give each the model. Raises
+        ExecutorError: none can be started; MassactError: none can load the model; it is what the last of them said."""
         wanted = min(wanted, self.target())
         while len(self.workers) < wanted:
             self._start()
