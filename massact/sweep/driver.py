@@ -9,17 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 
 from massact.config import ModelConfig, TraitConfig
 from massact.errors import MissingPrerequisiteError
-from massact.evaluation import (
-    Evaluation,
-    FailedCell,
-    Part,
-    PlannedCell,
-    Screening,
-    StoppedCell,
-    first_asked,
-    joined,
-    stop_reason,
-)
+from massact.evaluation import Evaluation, FailedCell, Part, PlannedCell, Screening, first_asked, joined, stop_reason
 from massact.keys import cell_key
 from massact.labels import format_label
 from massact.store.read.base import Stored
@@ -299,9 +289,7 @@ class Driver:
                         self._put(result, baseline, tally)
         self._stop_if_asked(tally)
 
-    def _screened(
-        self, cells: Sequence[PlannedCell], screening: Screening
-    ) -> Iterator[Evaluation | FailedCell | StoppedCell]:
+    def _screened(self, cells: Sequence[PlannedCell], screening: Screening) -> Iterator[Evaluation | FailedCell]:
         """The results of cells that are asked some questions first, and the others only where they are not hopeless.
 
         What was asked first of a cell is lost where an interruption comes before its other questions.
@@ -315,7 +303,7 @@ class Driver:
                 if isinstance(result, FailedCell):
                     yield result
                 elif reason := stop_reason(result.responses, len(whole.questions), screening):
-                    yield StoppedCell(result, reason)
+                    yield replace(result, given_up=reason)
                 else:
                     kept[cell_key(result.planned.cell)] = result
         if not kept or self._session.interruption.is_requested:
@@ -404,38 +392,33 @@ class Driver:
         self._keep(result, None, keep_responses=True)
         return checked_baseline(self._session, self._model.name, result)
 
-    def _put(self, result: Evaluation | FailedCell | StoppedCell, baseline: Baseline, tally: Tally) -> None:
-        key, keeps = cell_key(_planned(result).cell), True
+    def _put(self, result: Evaluation | FailedCell, baseline: Baseline, tally: Tally) -> None:
+        key, keeps = cell_key(result.planned.cell), True
         self._came.add(key)
-        if isinstance(result, Evaluation):
+        if isinstance(result, FailedCell):
+            self._sharing.release(key)
+            tally.failed += 1
+            self._failed[key] = result.error
+            self._session.say(f"failed: {result.error}")
+        elif result.given_up:
+            self._sharing.release(key)
+            tally.stopped += 1
+        else:
             tally.evaluated += 1
             tally.short += is_short(self._session, result)
             tally.unscored += result.summary.n_unscored
             keeps = self._source.keeps_responses(result, baseline)
-        else:
-            self._sharing.release(key)
-            tally.stopped += isinstance(result, StoppedCell)
-        if isinstance(result, FailedCell):
-            tally.failed += 1
-            self._failed[key] = result.error
-            self._session.say(f"failed: {result.error}")
         self._keep(result, baseline, keep_responses=keeps)
 
-    def _keep(
-        self, result: Evaluation | FailedCell | StoppedCell, baseline: Baseline | None, *, keep_responses: bool
-    ) -> None:
+    def _keep(self, result: Evaluation | FailedCell, baseline: Baseline | None, *, keep_responses: bool) -> None:
         maker = RunMaker(
             place=self._place,
             parent=self._parent,
             baseline=baseline,
             keep_responses=keep_responses,
-            confirms=self._source.confirms.get(cell_key(_planned(result).cell)),
+            confirms=self._source.confirms.get(cell_key(result.planned.cell)),
         )
         self._session.models.executor.keep(result, maker, home=self._parent)
-
-
-def _planned(result: Evaluation | FailedCell | StoppedCell) -> PlannedCell:
-    return result.evaluation.planned if isinstance(result, StoppedCell) else result.planned
 
 
 class Evaluator:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from massact.evaluation import Evaluation, FailedCell, PlannedCell, StoppedCell
+from massact.evaluation import Evaluation, FailedCell, PlannedCell
 from massact.keys import cell_json, cell_key, digest_text, screening_key, setting_digest
 from massact.store.schema import (
     Artifact,
@@ -224,27 +224,26 @@ class RunMaker:
     provenance: Mapping[str, str] = field(default_factory=provenance_tags)
     """Who ran what: the command, not the machine that a cell was evaluated on."""
 
-    def __call__(self, result: Evaluation | FailedCell | StoppedCell) -> FinishedRun:
+    def __call__(self, result: Evaluation | FailedCell) -> FinishedRun:
         """The run. Raises ValueError: its row does not fit in a tag."""
-        if isinstance(result, FailedCell):
-            run = self._failed(result)
-        elif isinstance(result, StoppedCell):
-            run = self._stopped(result)
-        else:
-            row = evaluation_row(self.place, result, self.baseline, confirms=self.confirms)
-            files = vector_files(row, result.planned)
-            if self.keep_responses:
-                files[Artifact.RESPONSES.value] = response_bytes(result.responses)
-            else:
-                files |= _reason_files(result)
-            run = self._evaluated(row, result, files)
+        run = self._failed(result) if isinstance(result, FailedCell) else self._evaluated(result)
         own = {key: value for key, value in run.tags.items() if key not in provenance_tags()}
         return replace(run, tags={**self.provenance, **own})
 
-    def _evaluated(
-        self, row: EvaluationRow, evaluation: Evaluation, files: Mapping[str, bytes], *, note: str = ""
-    ) -> FinishedRun:
-        timing = evaluation.timing
+    def _evaluated(self, evaluation: Evaluation) -> FinishedRun:
+        """Of a cell that was given up on a part of its questions only the reason and the scores are kept."""
+        row, name = evaluation_row(self.place, evaluation, self.baseline, confirms=self.confirms), ""
+        timing, files, note = evaluation.timing, _reason_files(evaluation), ""
+        if evaluation.given_up:
+            if self.baseline is None:
+                raise ValueError("a cell is given up by comparing it with a baseline")
+            n_asked = len(evaluation.responses)
+            row = replace(row, kind=Kind.SCREENING, key=screening_key(row.key), n_questions=n_asked)
+            name, note = "given up · ", f"Given up: {evaluation.given_up}."
+        else:
+            if self.keep_responses:
+                files = {Artifact.RESPONSES.value: response_bytes(evaluation.responses)}
+            files |= vector_files(row, evaluation.planned)
         tags = {
             Tag.ATTENTION.value: self.place.attention,
             Tag.UNUSED_SETTINGS.value: self.place.unused_settings,
@@ -253,22 +252,12 @@ class RunMaker:
         return evaluation_run(
             row,
             evaluation_scores(evaluation),
-            name=f"given up · {run_name(row)}" if row.kind is Kind.SCREENING else run_name(row),
+            name=name + run_name(row),
             started_at=self.finished_at - round((timing.generation_seconds + timing.judge_seconds) * 1000),
             finished_at=self.finished_at,
             tags=parent_tags(self.parent.run_id) | {name: text for name, text in tags.items() if text},
             files=files,
         )
-
-    def _stopped(self, stopped: StoppedCell) -> FinishedRun:
-        """The run of a cell that was given up on a part of its questions: its reason and its scores."""
-        if self.baseline is None:
-            raise ValueError("a cell is given up by comparing it with a baseline")
-        row = evaluation_row(self.place, stopped.evaluation, self.baseline)
-        n_asked = len(stopped.evaluation.responses)
-        row = replace(row, kind=Kind.SCREENING, key=screening_key(row.key), n_questions=n_asked)
-        files = _reason_files(stopped.evaluation)
-        return self._evaluated(row, stopped.evaluation, files, note=f"Given up: {stopped.reason}.")
 
     def _failed(self, failed: FailedCell) -> FinishedRun:
         row = _row(self.place, failed.planned, self.confirms, n_unscored=self.place.n_questions)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from massact.config import AdapterConfig, JudgeConfig, LoadConfig
 from massact.domain import JudgeIdentity, Response, Timing
 from massact.errors import JudgeError
-from massact.evaluation import Evaluation, FailedCell, Part, PlannedCell, Progress, StoppedCell, Take, first_cells
+from massact.evaluation import Evaluation, FailedCell, Part, PlannedCell, Progress, Take, first_cells
 from massact.judges import Exchange, Judge, Subject
 from massact.judges.caching import CachingJudge
 from massact.store.write.finished_run import FinishedRun
@@ -29,9 +29,7 @@ if TYPE_CHECKING:  # workers that load no model need no torch
     from massact.store.spool import Spool
 
 Result = Evaluation | FailedCell
-Finished = Evaluation | FailedCell | StoppedCell
-"""What is kept."""
-MakeRun = Callable[[Finished], FinishedRun]
+MakeRun = Callable[[Result], FinishedRun]
 """Makes a result's run; it may be called in another process, and there must give the same run when called again."""
 
 
@@ -149,7 +147,7 @@ class Executor(Protocol):
         """
         ...
 
-    def keep(self, result: Finished, make: MakeRun, *, home: OpenRun) -> None:
+    def keep(self, result: Result, make: MakeRun, *, home: OpenRun) -> None:
         """Put a result's run into a spool, for the experiment of `home`: the one where it was made, if that can send.
         Raises SpoolError: the spool could not be written before."""
         ...

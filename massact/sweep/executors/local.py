@@ -18,17 +18,7 @@ from massact.models.prompting import encode_chat, read_response
 from massact.models.thinking import generate_thinking
 from massact.store.spool import Spool
 from massact.store.write.tracker import OpenRun
-from massact.sweep.executors.base import (
-    Executor,
-    Finished,
-    Generated,
-    JudgeThread,
-    Loaded,
-    MakeRun,
-    ModelUse,
-    Result,
-    Work,
-)
+from massact.sweep.executors.base import Executor, Generated, JudgeThread, Loaded, MakeRun, ModelUse, Result, Work
 
 # Generating the responses of a batch of cells; what fails is tried again by halves, so that a bad cell fails alone.
 
@@ -247,5 +237,5 @@ class LocalExecutor(Executor):
             take=lambda left, n: () if should_stop() else take(left, n),
         )
 
-    def keep(self, result: Finished, make: MakeRun, *, home: OpenRun) -> None:
+    def keep(self, result: Result, make: MakeRun, *, home: OpenRun) -> None:
         self._spool().put(make(result), experiment_id=home.experiment_id)

@@ -9,17 +9,7 @@ from massact.evaluation import PlannedCell, Progress, Take, first_cells
 from massact.store.spool import Spool
 from massact.store.write.tracker import OpenRun
 from massact.sweep.executors import CommandContext, RayOptions
-from massact.sweep.executors.base import (
-    Executor,
-    Finished,
-    JudgeUse,
-    Loaded,
-    MakeRun,
-    ModelUse,
-    Result,
-    Work,
-    WorkerReport,
-)
+from massact.sweep.executors.base import Executor, JudgeUse, Loaded, MakeRun, ModelUse, Result, Work, WorkerReport
 from massact.sweep.executors.ray.cluster import Cluster, Events, require_ray
 from massact.sweep.executors.ray.judges import JudgePool, RemoteJudge
 from massact.sweep.executors.ray.results import ResultKeeper
@@ -120,7 +110,7 @@ class RayExecutor(Executor):
             self._run = None
             run.let_go()
 
-    def keep(self, result: Finished, make: MakeRun, *, home: OpenRun) -> None:
+    def keep(self, result: Result, make: MakeRun, *, home: OpenRun) -> None:
         self.tools.result_keeper.keep(result, make, home)
 
     def settle(self, timeout: float) -> int:
