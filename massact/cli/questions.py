@@ -117,7 +117,7 @@ OUTPUT_OPTIONS: tuple[Callable[[Any], Any], ...] = (
 
 
 def command(name: str) -> click.Command:
-    """The command of a question. Raises KeyError: there is no such question."""
+    """The command of a question."""
     posed = question(name)
     flags = _flags_of(posed.command)
 

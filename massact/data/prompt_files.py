@@ -146,13 +146,7 @@ ROLES = ("system", "user", "assistant")
 def read_question(item: object, system: str | None, where: str) -> str:
     """A question as `steering.json` has it: a text, an object with one, or messages that end with the user's.
 
-    Args:
-        item: the question; trait-interp also writes objects with a `question` among notes of its own.
-        system: the system prompt of all that have none of their own.
-        where: file and number, for messages.
-
-    Raises:
-        DataError: it is none.
+    `system` is the system prompt of all that have none of their own; `where` names file and number in messages.
     """
     fields = item if isinstance(item, dict) else {"messages" if isinstance(item, list) else "question": item}
     own = fields.get("system_prompt", system)

@@ -29,15 +29,12 @@ def fraction(question: str) -> float:
 
 
 def split_questions(questions: Iterable[str], share: float) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The questions that select and those that confirm, each in the order given.
+    """The questions that select and those that confirm, each in the order given; `share` is that of the latter, on
+    average.
 
     A winner is chosen on the questions that it was scored on, so its figure is too good; questions that took no part in
     the choice tell how much (sample splitting: Cox, Biometrika 62, 1975; docs/statistics.md). A question's place
     follows from its own text, so that adding, removing or reordering questions never moves another one.
-
-    Args:
-        questions: all questions of a trait.
-        share: of the questions that confirm, on average, between 0 and 1.
     """
     select: list[str] = []
     confirm: list[str] = []
@@ -96,7 +93,7 @@ class TraitDataset:
         return QuestionSet(questions[:subset] if subset else questions, digest_texts(questions), subset)
 
     def confirming_set(self, confirm_share: float) -> QuestionSet:
-        """The questions that confirm, all of them. Raises DataError: the split leaves a part without questions."""
+        """The questions that confirm, all of them."""
         questions = self._split(confirm_share)[1]
         return QuestionSet(questions, digest_texts(questions), 0)
 
@@ -146,8 +143,7 @@ def load_trait(reference: str) -> TraitDataset:
 
 
 def load_prompts(reference: str) -> tuple[str, ...]:
-    """Neutral prompts: a file with one a line, JSON lines, a JSON list, or `toy:<name>`. Raises DataError: the file is
-    missing, empty or malformed."""
+    """Neutral prompts: a file with one a line, JSON lines, a JSON list, or `toy:<name>`."""
     return read_prompts(resolve(reference) if is_toy(reference) else Path(reference).expanduser())
 
 

@@ -98,8 +98,7 @@ class Judge(Protocol):
         ...
 
     def prepare(self) -> None:
-        """Load what scoring needs: called before a sweep, which then measures the memory that is left. Raises
-        UsageError: it cannot be loaded."""
+        """Load what scoring needs: called before a sweep, which then measures the memory that is left."""
         ...
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:

@@ -214,10 +214,10 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 class CachingJudge:
-    """Gives what the inner judge gave for the same exchange, now or in another command.
+    """Gives what the inner judge gave for the same exchange, now or in another command; a missing score is asked for
+    again.
 
-    A missing score is asked for again. It hands the inner judge answers alone, or with what was thought before them; a
-    thought that did not end has no answer and is not judged.
+    The inner judge gets answers alone, or with what was thought before them; a thought that did not end is not judged.
     """
 
     def __init__(

@@ -141,16 +141,9 @@ class LikelihoodJudge:
 
 
 def check_scope(trait: str, *, definition: str, questions: Sequence[str], models: Mapping[str, str]) -> None:
-    """Refuse to judge what the formulas do not know.
+    """Refuse to judge what the formulas do not know: another trait or language, or a model that is no embedded one.
 
-    Args:
-        trait: its name.
-        definition: what it is, in words.
-        questions: what the models are asked.
-        models: of each model whose responses are to be judged, its reference: embedded, or a folder.
-
-    Raises:
-        ConfigError: another trait than refusal, another language than the embedded models', or another model.
+    `models` has the reference of each model whose responses are to be judged: embedded, or a folder.
     """
     problem = _out_of_scope(trait, definition, questions, models)
     if problem is not None:

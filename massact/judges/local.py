@@ -100,8 +100,7 @@ def _without_blanks(tokenizer: Any, text: str) -> Tokens:
 def hub_source(
     reference: str, *, revision: str | None, options: LoadConfig, adapter: AdapterConfig | None = None
 ) -> ModelSource:
-    """A model of the judge's own, loaded when it is first needed and kept: one for all traits. Raises ModelError: there
-    is no such model."""
+    """A model of the judge's own, loaded when it is first needed and kept: one for all traits."""
     described = read_description(reference, revision=revision, adapter=adapter, options=options)
 
     @lru_cache(maxsize=1)
@@ -373,8 +372,7 @@ class LocalJudge:
         self._source.load()
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
-        """One verdict per exchange, in order; equal prompts are read once. Raises ModelError: the model cannot be
-        loaded, or is of a kind that cannot judge."""
+        """One verdict per exchange, in order; equal prompts are read once."""
         if not exchanges:
             return []
         asked = [self._rubric.prompts(exchange) for exchange in exchanges]

@@ -78,12 +78,9 @@ class OpenAIJudge:
     def __init__(self, config: JudgeConfig, rubric: Rubric, *, backoff_seconds: float = 0.5) -> None:
         """Reads the key from the environment; nothing is sent yet.
 
-        Args:
-            config: how the model is reached, of the kind `openai`; without `base_url` it is `OPENAI_BASE_URL` of the
-                environment, or else OpenAI's own.
-            rubric: what it is asked.
-            backoff_seconds: wait before a malformed answer is asked for again, doubled each time, 8 at
-                most. All else is retried by the client at its own pace, or at the server's Retry-After.
+        Without `base_url` in its config it is `OPENAI_BASE_URL` of the environment, or else OpenAI's own. A malformed
+        answer is asked for again after `backoff_seconds`, doubled each time, 8 at most; all else the client retries at
+        its own pace.
         """
         try:
             self._openai = importlib.import_module("openai")
@@ -310,11 +307,8 @@ def _split(base_url: str) -> SplitResult:
 
 
 def address_in_identity(base_url: str) -> str:
-    """The whole address as a part of an identity; empty for OpenAI's own.
-
-    What most addresses share is left out: the path `/v1`, and the scheme where it is https without a port or http
-    with one.
-    """
+    """The whole address as a part of an identity; empty for OpenAI's own. What most addresses share is left out: the
+    path `/v1`, and the scheme where it is https without a port or http with one."""
     parts = _split(base_url)
     standard = 443 if parts.scheme == "https" else 80
     port = parts.port if parts.port != standard else None

@@ -19,11 +19,8 @@ from massact.plugins import load_plugin
 
 
 class OutsideJudge:
-    """Checks what a judge gives, and adds what it lacks; satisfies `massact.judges.Judge`.
-
-    The identity, where it has none of its own, is the class's name with the SHA-256 of the file that defines it, and
-    what it was told of the trait.
-    """
+    """Checks what a judge gives, and adds what it lacks: an identity of the class's name, the SHA-256 of the file that
+    defines it and what it was told of the trait; satisfies `massact.judges.Judge`."""
 
     def __init__(self, inner: Any, made_by: Callable[..., Any], config: JudgeConfig, subject: Subject) -> None:
         """Raises ConfigError: it cannot score, or the file that defines it cannot be read."""

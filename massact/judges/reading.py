@@ -110,12 +110,9 @@ class _Message:
 
 
 def read_completion(payload: Any) -> Completion:
-    """The answer in the decoded JSON of a chat completion.
+    """The answer in the decoded JSON of a chat completion; ValueError where it is none.
 
     Probabilities are read at the token that the score begins with, wherever in the answer that is.
-
-    Raises:
-        ValueError: it is not a chat completion.
     """
     try:
         choice = payload["choices"][0]
@@ -137,11 +134,8 @@ def read_weights(text: str, top: Iterable[tuple[str, float]]) -> Reading:
     """The mean of the integers among an answer's probable beginnings, each of which is a whole integer.
 
     Weighted by probability (G-Eval, arXiv:2303.16634, section 2; with integers 0 to 100 and a least weight as in
-    Persona Vectors, arXiv:2507.21509). Spellings of one integer, ` 85` and `85`, add up.
-
-    Args:
-        text: What the answer most probably begins with, for the reason.
-        top: Text and probability, 0 to 1.
+    Persona Vectors, arXiv:2507.21509). Spellings of one integer, ` 85` and `85`, add up. `text`, which the answer most
+    probably begins with, is for the reason; `top` has texts with their probabilities, 0 to 1.
     """
     weights = _integer_weights(top)
     total = sum(weights.values())
@@ -225,8 +219,8 @@ def _of_number(text: str, value: int, token: str, top: Sequence[tuple[str, float
 def _position(text: str, start: int, tokens: Sequence[str]) -> int | None:
     """Which token holds the character of an answer at `start`; `None` where the tokens are not the answer's.
 
-    The answer is the end of what was written: thoughts and control tokens may come before it. Some servers tell of
-    its first tokens alone.
+    The answer is the end of what was written, after thoughts and control tokens. Some servers tell its first tokens
+    alone.
     """
     pieces, answer = [_plain(token) for token in tokens], _plain(text).strip(" \r\n")
     written = "".join(pieces)

@@ -224,9 +224,6 @@ def maintain(
     Args:
         tune: make it quicker to read; a service on it may go on.
         upgrade: migrate it to the schema of the MLflow that is installed; of a SQLite file a copy is kept.
-
-    Raises:
-        MassactError: it could not be done.
     """
     check_database(database)
     for note in prepare(Task(database, tune=tune, upgrade=upgrade), environment):

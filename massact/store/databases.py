@@ -63,13 +63,9 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def open_engine(url: sa.URL, doing: str, **options: Any) -> sa.Engine:
-    """An engine that waits for locks and connections no longer than is said above, unless the URI says otherwise.
+    """An engine that waits for locks and connections as long as is said above, unless the URI says otherwise.
 
-    Args:
-        doing: what needs it, for the message, such as `reading NAME`.
-
-    Raises:
-        UnusableStoreError: the driver is not installed.
+    `doing` is what needs it, such as `reading NAME`. Raises UnusableStoreError: the driver is not installed.
     """
     is_sqlite = url.get_backend_name() == "sqlite"
     limits: dict[str, Any] = {"timeout": LOCK_TIMEOUT_SECONDS} if is_sqlite else {}
@@ -191,11 +187,7 @@ TESTED_SCHEMAS = {"dc11669786a5": "3.17", "f4a9b2c7d1e6": "3.18"}
 def open_database(uri: str, *, statement_seconds: float | None = None) -> tuple[sa.Engine, str]:
     """An engine that only reads, and the database's name as messages show it, without a password.
 
-    Args:
-        statement_seconds: how long PostgreSQL works on one statement at most; SQLite works in this process.
-
-    Raises:
-        StoreError: the URI cannot be parsed, there is no such file, or its driver is not installed.
+    PostgreSQL works on one statement for `statement_seconds` at most; SQLite works in this process.
     """
     path = sqlite_path(uri)
     if path is not None:
@@ -204,8 +196,7 @@ def open_database(uri: str, *, statement_seconds: float | None = None) -> tuple[
 
 
 def is_absent(tracking_uri: str) -> bool:
-    """Whether there is no store yet: no SQLite file, a database without any table, or one half made. Raises StoreError:
-    the database cannot be reached."""
+    """Whether there is no store yet: no SQLite file, a database without any table, or one half made."""
     uri = tracking_uri.strip()
     if not is_database(uri):
         return False
@@ -224,12 +215,8 @@ def is_absent(tracking_uri: str) -> bool:
 def check_schema(engine: sa.Engine, name: str) -> tuple[str, ...]:
     """Make sure that a database has the tables and columns that are read, of the types that are expected.
 
-    Returns:
-        A line where its schema is none that massact was tested with, though what is read is as expected.
-
-    Raises:
-        UnusableStoreError: it is not MLflow's, or of an MLflow that keeps runs otherwise.
-        SQLAlchemyError: it cannot be read.
+    Returns a line where its schema is none that massact was tested with. Raises UnusableStoreError: it is not MLflow's,
+    or of an MLflow that keeps runs otherwise.
     """
     missing, misfits, versions = _examined(engine, name)
     if missing:

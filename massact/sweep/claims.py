@@ -95,10 +95,8 @@ class Sharing:
         """The first keys that no other sweep has, `n` at most; no other takes them from now on.
 
         Some more are taken with them where they would soon be asked for. None is taken after another sweep has ended,
-        until the store was read again (`renew`).
-
-        Args:
-            is_known: the caller has just read that the store has none of these.
+        until the store was read again (`renew`), unless the caller has just read that it has none of these
+        (`is_known`).
         """
         keys = list(keys)
         if self._held and _age(self._wrote_at) > LEASE_SECONDS / 2 and self._read():
@@ -188,8 +186,7 @@ class Sharing:
     def _without_contested(self, keys: Sequence[str]) -> list[str]:
         """What is left where another took some of the keys in the same moment: the lower run id keeps them.
 
-        The other may have looked before this one wrote. So this one keeps them only where it sees that the other
-        lets go.
+        The other may have looked before this one wrote: they are kept only where it is seen to let go.
         """
         for attempt in range(_YIELDS):
             rivals = [other for other in self._alive() if other.keys & set(map(_short, keys))]

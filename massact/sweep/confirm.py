@@ -74,12 +74,8 @@ class ConfirmPlan:
 
 
 def plan_confirm(session: Session) -> ConfirmPlan:
-    """Every winner and every label tied with it, at the experiment's floor and in its setting.
-
-    Raises:
-        NothingToConfirmError: there is none; says why and what to do.
-        MissingPrerequisiteError: in a dry run, only the weights of a model tell what it is.
-    """
+    """Every winner and every label tied with it, at the experiment's floor and in its setting. Raises
+    NothingToConfirmError: there is none; says why and what to do."""
     if is_absent(session.stores.tracking_uri):
         raise NothingToConfirmError(f"nothing to confirm: no run store is there yet; {_evaluate_first(session)}")
     floor = session.experiment.coherence_floor
@@ -181,11 +177,8 @@ PHASE = "confirm"
 def run_confirm(session: Session, parent: OpenRun | None = None) -> Tally:
     """Evaluate every winner and every label tied with it on the questions kept for that, as far as that was not done.
 
-    Where all of it was done, nothing is evaluated, and without a `parent` no run is made.
-
-    Raises:
-        NothingToConfirmError: no questions are kept for confirming, or no winner can be confirmed; nothing was written.
-        Interrupted: somebody asked to stop; the cells in hand were finished.
+    Where all of it was done, nothing is evaluated, and without a `parent` no run is made. Raises NothingToConfirmError:
+    no questions are kept for confirming, or no winner can be confirmed; nothing was written.
     """
     for trait in session.experiment.traits:
         session.datasets.confirming(trait)

@@ -73,8 +73,7 @@ class Datasets:
         return self._read[trait.name]
 
     def questions(self, trait: TraitConfig, subset: int | None = None) -> QuestionSet:
-        """The questions that are asked, and that winners are chosen by. Raises DataError: there are fewer than the
-        subset, or the split leaves a part without any."""
+        """The questions that are asked, and that winners are chosen by."""
         return self.of(trait).question_set(
             self._experiment.subset if subset is None else subset, confirm_share=self._experiment.confirm_share
         )
@@ -165,7 +164,7 @@ class Interruption:
 
 def ready_judge(session: Session, run: OpenRun, trait: TraitConfig, model: ModelConfig) -> CachingJudge:
     """The experiment's judge, loaded and checked; a warning and a tag tell where it fails its canaries. Raises
-    JudgeError: the judge as a whole cannot be used, or leaves most canaries unscored and is not forced to go on."""
+    JudgeError where it leaves most unscored and is not forced to go on."""
     config, judge = session.experiment.judge, session.judges.of(trait, model)
     judge.prepare()
     session.judges.tell_note(judge)

@@ -140,7 +140,6 @@ class Driver:
 
         Raises:
             Interrupted: somebody asked to stop; the cells in hand were finished.
-            JudgeError: the judge as a whole cannot be used.
             MissingPrerequisiteError: the baseline could not be evaluated or scored.
         """
         self._came = set()

@@ -48,8 +48,7 @@ class Models:
         """Runs cells; nothing is started before cells are to be run."""
 
     def _open_executor(self) -> Executor:
-        """Who evaluates cells. Raises UsageError: what it needs is not installed; PluginError: there is none of that
-        name, or the package that adds it is broken."""
+        """Who evaluates cells."""
         stores, workload = self._stores, self._workload
         context = CommandContext(
             tracking_uri=stores.tracking_uri,
@@ -128,8 +127,7 @@ class Models:
         return self._described[names]
 
     def tell_way(self, config: ModelConfig) -> None:
-        """Say what there is to know of how a model is steered, without loading it. Raises ModelError: it cannot be
-        steered."""
+        """Say what there is to know of how a model is steered, without loading it."""
         use = self.use(config, config.instruct)
         self._say_notes(config.name, read_notes(use.reference, use.revision, options=use.options))
 
@@ -186,16 +184,8 @@ class Judges:
     def of(
         self, trait: TraitConfig, model: ModelConfig | None = None, *, config: JudgeConfig | None = None
     ) -> CachingJudge:
-        """A judge for a trait, asked about equal text once.
-
-        Args:
-            model: whose responses are judged; only the judge `self` differs by it, and needs it where the
-                experiment has several.
-            config: `None`: the experiment's.
-
-        Raises:
-            UsageError: it cannot be used.
-        """
+        """A judge for a trait, asked about equal text once; without a `config` the experiment's. Whose responses are
+        judged, the `model`, matters to the judge `self` alone."""
         judge = self._opened(config or self._experiment.judge, trait, model)
         if config is None:
             self._models.note_former_results(judge.identity.id, judge.identity.model)
@@ -245,8 +235,7 @@ class Judges:
         return sum((judge.usage for judge in self._open.values()), Usage())
 
     def failures(self, config: JudgeConfig, judge: CachingJudge) -> str:
-        """Which canaries a judge fails, empty where none: asked once for each judge, and remembered in the cache.
-        Raises JudgeError: the judge as a whole cannot be used."""
+        """Which canaries a judge fails, empty where none: asked once for each judge, and remembered in the cache."""
         digest, cache = _check_digest(judge), self._cache(config)
         known = self._failures.get(digest)
         if known is None and cache is not None:
@@ -257,8 +246,7 @@ class Judges:
         return known
 
     def check(self, config: JudgeConfig, judge: CachingJudge, *, repeats: int) -> tuple[list[CanaryResult], str]:
-        """What a judge makes of the canaries, asked anew, and which it fails; the latter is remembered. Raises
-        JudgeError: the judge as a whole cannot be used."""
+        """What a judge makes of the canaries, asked anew, and which it fails; the latter is remembered."""
         is_toy_text = all(is_toy(one.instruct.reference) for one in self._experiment.models)
         results = run_canaries(judge.inner, canaries_for(config, is_toy_text), repeats=repeats)
         failures = "; ".join(f"{one.canary.name}: {one.failure}" for one in results if one.failure)
@@ -338,11 +326,7 @@ def canaries_for(config: JudgeConfig, is_toy_text: bool = False) -> list[Canary]
 
 def contrasts(dataset: TraitDataset) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The texts that a classifier is fitted on: the contrastive prompts that stand on one side alone, and labelled
-    responses where the trait's folder has any in `responses`.
-
-    Raises:
-        DataError: a file of them is missing or malformed.
-    """
+    responses where the trait's folder has any in `responses`."""
     sides = [list(dataset.positive), list(dataset.negative)]
     folder = dataset.folder / "responses"
     if folder.is_dir():

@@ -98,9 +98,8 @@ class Planner:
         """The wanted cells by key, each once; those that steer alike are next to each other.
 
         Raises:
-            MissingPrerequisiteError: nothing was extracted at a position.
             DataError: the vectors are of another model.
-            UsageError: a label asks for more massive dims than there are.
+            UsageError: a layer or a label asks for more than there is.
         """
         requests, setting = list(requests), self._setting()
         for recipe in {request.recipe for request in requests}:
@@ -256,18 +255,8 @@ MOST_CELLS = 10_000_000
 
 
 def check_experiment(session: Session, *, judges: bool = False) -> dict[str, ModelShape]:
-    """Check datasets, calibration prompts, and that every grid's layers exist.
-
-    Args:
-        session: whose experiment is checked.
-        judges: also that the judge can be used, for steps that go on to evaluate.
-
-    Returns:
-        Each model's shape, by name.
-
-    Raises:
-        UsageError: something is wrong; nothing was written.
-    """
+    """Check datasets, calibration prompts, and that every grid's layers exist. Returns each model's shape, by name.
+    `judges`: also that the judge can be used, for steps that go on to evaluate."""
     experiment = session.experiment
     for trait in experiment.traits:
         session.datasets.questions(trait)

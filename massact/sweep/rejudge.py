@@ -223,12 +223,8 @@ def run_rejudge(session: Session, only: Filters, parent: OpenRun | None = None) 
     Args:
         only: which evaluations; its judges are those that scored them so far.
 
-    Returns:
-        What was scored, and what was left out.
-
     Raises:
         Interrupted: somebody asked to stop; what was scored is kept.
-        JudgeError: the judge as a whole cannot be used.
         MissingPrerequisiteError: a baseline has scores of too few responses still.
     """
     params = {"scored_by": ",".join(only.judges) or "any other judge"}

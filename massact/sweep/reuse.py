@@ -63,16 +63,12 @@ def known_results(
 ) -> Known:
     """What is finished, told apart by whether it was evaluated itself.
 
-    A result that was taken over counts while its vector is alike enough for this command, and while the
-    figures are still those of the evaluation that it came from: that one may have been deleted, or been
-    evaluated again since.
-
-    What has scores of too few responses is not finished, nor is what was compared with another baseline than the
-    store's: one that was scored too little then, or none.
+    A result that was taken over counts while its vector is alike enough for this command, and while the figures are
+    still those of the evaluation that it came from: that one may have been deleted, or been evaluated again since. What
+    has scores of too few responses is not finished, nor is what was compared with another baseline than the store's.
 
     Args:
         threshold: likeness that must be exceeded; `None`: nothing that was taken over counts.
-        least_scored: share of its responses that must have scores.
         baseline: the store's; `None`: it has none.
     """
     points = points.where(_is_finished(points, least_scored, baseline))
@@ -225,8 +221,7 @@ def _label(planned: PlannedCell) -> str:
 
 
 def read_sources(session: Session, keys: Collection[str]) -> dict[str, Source]:
-    """The newest finished evaluation of each key, with its scores by question; a key without one is absent. Raises
-    StoreError: the store cannot be read."""
+    """The newest finished evaluation of each key, with its scores by question; a key without one is absent."""
     with session.stores.read() as store:
         points = store.points(session.experiment.name)
         runs = {key: run for key, run in zip(points.keys, points.run_ids, strict=True) if key in keys}

@@ -114,13 +114,8 @@ def judged_again(
 ) -> Iterator[Again]:
     """Stored results whose responses without scores are judged again: nothing is generated.
 
-    Args:
-        stored: cells by the run that holds their result; one whose responses were not kept comes as it is where it has
-            enough scores, and is passed over else.
-        say: told of each that is passed over; `None`: nobody is.
-
-    Raises:
-        JudgeError: the judge as a whole cannot be used.
+    `stored` has cells by the run that holds their result; one whose responses were not kept comes as it is where it has
+    enough scores, and else is passed over, of which `say` is told.
     """
     with session.stores.read() as store:
         rows = store.rows(stored)
@@ -155,10 +150,8 @@ def _held(
 def read_again(session: Session, run_id: str, planned: PlannedCell, row: EvaluationRow) -> Again:
     """A stored result as that of a cell: without scores where another judge gave them.
 
-    It comes without texts where those were not kept and it has scores enough.
-
-    Raises:
-        MassactError: its responses cannot be read, and its scores do not suffice.
+    It comes without texts where those were not kept and it has scores enough; else that they cannot be read is an
+    error.
     """
     is_own = cell_key(planned.cell) == row.key
     has_texts, judge_seconds = True, row.judge_seconds or 0.0
@@ -183,8 +176,7 @@ def read_again(session: Session, run_id: str, planned: PlannedCell, row: Evaluat
 
 
 def judged(session: Session, parent: OpenRun, subject: Subject, batch: Sequence[Again]) -> Iterator[Again]:
-    """The same results once the judge was asked about their responses without scores, all at once. Raises JudgeError:
-    the judge as a whole cannot be used."""
+    """The same results once the judge was asked about their responses without scores, all at once."""
     unscored = [response for held in batch for response in held.unscored]
     seconds = 0.0
     if unscored:

@@ -59,8 +59,7 @@ def show_phases(session: Session, names: Sequence[str]) -> None:
 
 
 def show_request(session: Session, request: Request) -> None:
-    """Show what an `evaluate` command line would do. Raises UsageError: the request cannot be run as it is, or the
-    store cannot be read."""
+    """Show what an `evaluate` command line would do."""
     session.stores.is_dry = True
     layers = request_layers(session, request)
     session.models.tell_way(request.model)
@@ -74,8 +73,7 @@ def show_request(session: Session, request: Request) -> None:
 
 
 def show_search(session: Session, name: str, plan: SearchPlan) -> None:
-    """Show what `search` or `fill-gaps` would look for, and how much that may take at most. Raises UsageError: nothing
-    that is declared is asked for, or the experiment cannot be run as it is."""
+    """Show what `search` or `fill-gaps` would look for, and how much that may take at most."""
     session.stores.is_dry = True
     shapes = check_experiment(session, judges=True)
     places = (wanted_places if name == "search" else gap_places)(session, plan)
@@ -108,8 +106,7 @@ def show_main(session: Session) -> None:
 
 
 def show_confirm(session: Session) -> None:
-    """Show what confirming would do now. Raises NothingToConfirmError: no questions are kept for it, or no winner can
-    be confirmed."""
+    """Show what confirming would do now."""
     session.stores.is_dry = True
     for trait in session.experiment.traits:
         session.datasets.confirming(trait)
@@ -126,8 +123,7 @@ def show_confirm(session: Session) -> None:
 
 
 def forecast_phases(session: Session, names: Sequence[str]) -> list[Forecast]:
-    """What each phase has to do, model by model; a cell that several phases want counts in the first. Raises
-    UsageError: the experiment cannot be run as it is, or the store cannot be read."""
+    """What each phase has to do, model by model; a cell that several phases want counts in the first."""
     session.stores.is_dry = True
     shapes, foresight, forecasts = check_experiment(session, judges=True), _Foresight(session), []
     for name in shapes:

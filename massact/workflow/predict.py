@@ -57,13 +57,8 @@ class Prediction:
 def run_predict(session: Session, floor: float | None = None, judge: str | None = None) -> Prediction:
     """Test what predicts, show the verdict and, unless the run is dry, log it and register the prior that follows.
 
-    Args:
-        floor: coherence floor that bests and cliffs are found at; `None`: the experiment's. What is found at
-            another one is logged, but not registered.
-        judge: whose scores are looked at, likewise; `None`: the experiment's.
-
-    Raises:
-        UsageError: there are too few evaluations to test anything.
+    Bests and cliffs are found at `floor` and in what `judge` scored; `None`: the experiment's. What is found at another
+    floor or judge is logged, but not registered. Raises UsageError: there are too few evaluations to test anything.
     """
     experiment = session.experiment
     prediction = predict(session, experiment.coherence_floor if floor is None else floor, judge)
@@ -88,14 +83,8 @@ def run_predict(session: Session, floor: float | None = None, judge: str | None 
 
 
 def predict(session: Session, floor: float, judge: str | None = None) -> Prediction:
-    """Test what predicts on what the store holds in the experiment's own setting, and write nothing.
-
-    Args:
-        judge: whose scores are looked at; `None`: the experiment's.
-
-    Raises:
-        UsageError: as `run_predict`; or nothing was scored by that judge.
-    """
+    """Test what predicts on what the store holds in the experiment's own setting, and write nothing; see
+    `run_predict`."""
     answers, notes = load_answers(session).only(Filters(judges=(judge,) if judge else ())).in_current_setting()
     for note in notes:
         session.say(f"note: {note}")

@@ -56,11 +56,8 @@ def run_report(
 ) -> WrittenReport:
     """Write the report under `output`/<experiment>, and log it as a run of kind `report`.
 
-    Args:
-        findings: a file whose marked section is written anew with what the report found.
-
-    Raises:
-        UsageError: that file cannot be written, or its marks are not in order; the report is not made then.
+    In the file `findings` the marked section is written anew with what the report found. Raises UsageError: it cannot
+    be written, or its marks are not in order; the report is not made then.
     """
     if findings is not None:
         read_for_findings(findings)

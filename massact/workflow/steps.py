@@ -79,8 +79,7 @@ def run_calibrate(session: Session, parent: OpenRun | None = None) -> None:
 
 
 def run_extract(session: Session, parent: OpenRun | None = None) -> None:
-    """Extract activations and vectors at every window that the store does not hold yet. Raises
-    MissingPrerequisiteError: a model is not calibrated, so nothing could be cleaned."""
+    """Extract activations and vectors at every window that the store does not hold yet."""
     check_experiment(session, judges=session.experiment.extraction.vetting is not None)
     _require(session, "extract")
     with open_phase(session, "extract", parent) as run:
@@ -96,8 +95,7 @@ def run_extract(session: Session, parent: OpenRun | None = None) -> None:
 
 
 def request_layers(session: Session, request: Request) -> tuple[int, ...]:
-    """The layers that a command line asks for, once all that models and datasets can tell of it is checked. Raises
-    UsageError: something is wrong; nothing was written."""
+    """The layers that a command line asks for, once all that models and datasets can tell of it is checked."""
     shape = check_experiment(session, judges=True)[request.model.name]
     session.datasets.questions(request.trait, request.overrides.subset)
     layers = parse_layers(request.layers, shape.n_layers)
@@ -155,8 +153,7 @@ def _result_table(points: Sequence[StoredPoint]) -> str:
 
 
 def run_grid_phase(session: Session, name: PhaseName, parent: OpenRun | None = None) -> Tally:
-    """Phase 1, 2 or 3: evaluate its labels, fill the gaps, and answer its question from the store. Raises
-    MissingPrerequisiteError: calibration or extraction is missing; says which and how to get it."""
+    """Phase 1, 2 or 3: evaluate its labels, fill the gaps, and answer its question from the store."""
     phase = session.experiment.phase(name)
     check_experiment(session, judges=True)
     _require(session, name)
@@ -215,8 +212,7 @@ def _note(session: Session, run: OpenRun, text: str) -> None:
 
 
 def run_main(session: Session, output: Path) -> Tally:
-    """Run what the store does not hold yet and write the report. Returns the count. Raises UsageError: the experiment
-    cannot be run as it is; nothing was started."""
+    """Run what the store does not hold yet and write the report. Returns the count."""
     check_experiment(session, judges=True)
     with open_phase(session, "main", say=False) as run:
         tally = run_phases(session, run)

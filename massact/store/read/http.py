@@ -30,12 +30,8 @@ _BROKEN_OFF = "broke off its answer: see its log, try again"
 
 
 class TrackingServer:
-    """What answers at an address under MLflow's REST API.
-
-    Honours MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD or MLflow's credentials file, or else
-    MLFLOW_TRACKING_TOKEN; and the MLFLOW_TRACKING_ variables for TLS, as MLflow's own client does
-    (`massact.store.credentials`); and MLFLOW_HTTP_REQUEST_TIMEOUT, the seconds for a whole answer.
-    """
+    """What answers at an address under MLflow's REST API, with the login, the TLS settings and the time limit
+    (MLFLOW_HTTP_REQUEST_TIMEOUT) of MLflow's own variables; see `massact.store.credentials`."""
 
     def __init__(self, uri: str) -> None:
         self._url = uri.rstrip("/")

@@ -51,13 +51,7 @@ _Run = Mapping[str, Any]
 
 
 class RestSource(RunSource):
-    """A `RunSource` over a tracking server, by the query API where the server has it.
-
-    The login and the time limit come from MLflow's own variables: see `TrackingServer`.
-
-    Raises:
-        StoreError: the server does not answer, refuses the login, or is not MLflow's.
-    """
+    """A `RunSource` over a tracking server, by the query API where the server has it."""
 
     notes: tuple[str, ...] = ()
 

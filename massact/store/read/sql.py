@@ -35,12 +35,8 @@ class SqlSource(RunSource):
     """A `RunSource` over a tracking database.
 
     Args:
-        readable: the MLflow experiments that exist for whoever asks; `None`: all. Of others nothing is told:
-            no run, no tag, no count, no name.
+        readable: the MLflow experiments that exist for whoever asks; `None`: all. Of others nothing is told.
         statement_seconds: how long PostgreSQL works on one statement at most; `None`: as long as it takes.
-
-    Raises:
-        StoreError: there is no such database, or it is not MLflow's.
     """
 
     def __init__(

@@ -79,7 +79,7 @@ Record = Opening | RunRecord | Sent
 
 
 def encode(record: Record) -> bytes:
-    """A record as a whole line. Raises TypeError: a run holds what JSON has no form for."""
+    """A record as a whole line."""
     text = json.dumps({"format": FORMAT, **_values(record)}, separators=(",", ":")).encode()
     return b"%s %s\n" % (_checksum(text), text)
 

@@ -68,17 +68,12 @@ def send_leftovers(
 ) -> list[JournalReport]:
     """Send what ended processes left in a spool, each run to the store that it was meant for, and only once.
 
+    A folder that is not there holds nothing. Returns a report on each journal that holds something, or is in use.
+
     Args:
-        folder: of the spool; one that is not there holds nothing.
         tracking_uri: used for the runs that were meant for the same place, since a journal holds no password.
         say: told what came of each journal.
         only_here: leave alone what is meant for other stores than `tracking_uri`.
-
-    Returns:
-        A report on each journal that holds something, or is in use.
-
-    Raises:
-        SpoolFolderError: the folder cannot be read.
     """
     recovery, reports = _Recovery(tracking_uri, only_here=only_here), []
     try:

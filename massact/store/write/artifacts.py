@@ -65,9 +65,6 @@ def fetch_from(artifact_uri: str, path: str, *, tracking_uri: str) -> Path:
     """An artifact of the run whose artifacts lie at a URI: where it lies on this machine, or a downloaded copy.
 
     Of a store that was moved it is looked for beside the database. A copy stays until the process ends.
-
-    Raises:
-        StoreError: there is no such artifact, or it cannot be had.
     """
     set_up_client()
     from mlflow.exceptions import MlflowException

@@ -171,13 +171,7 @@ def taken_over_run(
 ) -> FinishedRun:
     """The run of a cell that takes over a result: its own key, vector and geometry, the other's scores.
 
-    It has no timings and no responses: its note says where they lie.
-
-    Args:
-        likeness: of the two vectors; see `massact.vectors.methods`.
-
-    Raises:
-        ValueError: the row does not fit in a tag.
+    It has no timings and no responses: its note says where they lie. `likeness` is that of the two vectors.
     """
     row = _row(
         place,
@@ -225,7 +219,7 @@ class RunMaker:
     """Who ran what: the command, not the machine that a cell was evaluated on."""
 
     def __call__(self, result: Evaluation | FailedCell) -> FinishedRun:
-        """The run. Raises ValueError: its row does not fit in a tag."""
+        """The run; ValueError where its row does not fit in a tag."""
         run = self._failed(result) if isinstance(result, FailedCell) else self._evaluated(result)
         own = {key: value for key, value in run.tags.items() if key not in provenance_tags()}
         return replace(run, tags={**self.provenance, **own})

@@ -41,13 +41,8 @@ def read_prior(tracking_uri: str, name: str) -> Registered | None:
 
 
 def register_prior(tracker: Tracker, run: OpenRun, name: str, text: str) -> Registered:
-    """Log a prior with a phase's run, register it as the next version and give it the alias.
-
-    Where the alias names a version with the same JSON, that one stays.
-
-    Raises:
-        StoreError: the registry does not take it.
-    """
+    """Log a prior with a phase's run, register it as the next version and give it the alias. Where the alias names a
+    version with the same JSON, that one stays. Raises StoreError: the registry does not take it."""
     from mlflow.exceptions import MlflowException
 
     client = _client(tracker.tracking_uri)

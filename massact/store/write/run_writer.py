@@ -54,16 +54,13 @@ def evaluation_run(
     tags: Mapping[str, str] = {},
     files: Mapping[str, bytes] = {},
 ) -> FinishedRun:
-    """The run of an evaluation or a baseline.
+    """The run of an evaluation or a baseline. Raises ValueError: the row does not fit in a tag.
 
     Args:
         scores: per question; `None` where only the means are known.
         name: the run's name; `None` for the one of measured results.
         tags: more tags, such as `massact.store.write.client.parent_tags`.
         files: artifacts by path; with `responses.json` among them the UI shows it as a table.
-
-    Raises:
-        ValueError: the row does not fit in a tag.
     """
     name = run_name(row) if name is None else name
     more = label_tags(row)
@@ -110,14 +107,11 @@ class RunWriter(Protocol):
         """Write all of them or, where the store can, none. Returns their ids, in order."""
 
     def write_once(self, records: Mapping[str, FinishedRun], *, look: bool) -> set[str]:
-        """Write runs by the ids of their records, which each of them has as the tag `massact.spool`.
+        """Write runs by the ids of their records, their tag `massact.spool`. Returns the ids of those that were there
+        already.
 
-        Args:
-            look: whether some of them may have been written before, whole or in part: then the store is
-                asked first, what is there is left as it is, and what is there in part is completed.
-
-        Returns:
-            The ids of those that were there already.
+        With `look` some may have been written before, whole or in part: the store is asked first, and those are
+        completed.
         """
 
     def close(self) -> None:
@@ -220,13 +214,7 @@ class SqlWriter:
         return held
 
     def insert(self, tables: Tables) -> None:
-        """Insert rows by table, in the order of `COLUMNS`: all of them or none.
-
-        Raises:
-            RunRefusedError: nothing was written, since one of the rows can never be.
-            StoreError: nothing was written, since the database is locked, read-only, down or not MLflow's;
-                or a connection broke when all was.
-        """
+        """Insert rows by table, in the order of `COLUMNS`: all of them or none."""
         with self._errors(), self._engine.begin() as connection:
             for name in COLUMNS:
                 if rows := tables.get(name):

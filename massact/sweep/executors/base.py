@@ -121,8 +121,7 @@ class Executor(Protocol):
     """
 
     def loaded(self, use: ModelUse) -> Loaded:
-        """What a model says of itself once it is loaded where cells are evaluated. Raises ModelError: it cannot be
-        loaded."""
+        """What a model says of itself once it is loaded where cells are evaluated."""
         ...
 
     def evaluate(
@@ -136,11 +135,9 @@ class Executor(Protocol):
     ) -> Iteration[Result, None, None]:
         """Evaluate cells and yield each once, when it is judged, in any order but the unsteered ones first.
 
-        Args:
-            take: asked before cells are begun. What others have taken is left out.
-
-        A cell that cannot be evaluated is a `FailedCell`; it costs no other. Once `should_stop` says so, what
-        was begun is finished and nothing else is yielded.
+        `take` is asked before cells are begun: what others have taken is left out. A cell that cannot be evaluated is a
+        `FailedCell`; it costs no other. Once `should_stop` says so, what was begun is finished and nothing else is
+        yielded.
 
         Raises:
             JudgeError: the judge as a whole cannot be used; nothing after it would be scored.
@@ -148,8 +145,8 @@ class Executor(Protocol):
         ...
 
     def keep(self, result: Result, make: MakeRun, *, home: OpenRun) -> None:
-        """Put a result's run into a spool, for the experiment of `home`: the one where it was made, if that can send.
-        Raises SpoolError: the spool could not be written before."""
+        """Put a result's run into a spool, for the experiment of `home`: the one where it was made, if that can
+        send."""
         ...
 
     def judge(self, use: JudgeUse) -> Judge | None:  # noqa: ARG002  # for those that have one
@@ -222,13 +219,12 @@ class JudgeThread:
             self._begun.append(self._pool.submit(self._score, batch))
 
     def ready(self) -> Iterator[Result]:
-        """What was judged since; does not wait. Raises JudgeError: the judge as a whole cannot be used."""
+        """What was judged since; does not wait."""
         while self._begun and self._begun[0].done():
             yield from self._begun.popleft().result()
 
     def rest(self) -> Iterator[Result]:
-        """Everything that was put and not given yet; waits for it. Raises JudgeError: the judge as a whole cannot be
-        used."""
+        """Everything that was put and not given yet; waits for it."""
         while self._begun:
             yield from self._begun.popleft().result()
 

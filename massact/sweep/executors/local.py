@@ -112,7 +112,7 @@ class Engine(Protocol):
 
 
 def load_use(use: ModelUse) -> SteerableModel:
-    """Load a model. Raises ModelError: it cannot be loaded."""
+    """Load a model."""
     return load_model(use.reference, revision=use.revision, adapter=use.adapter, options=use.options)
 
 
@@ -161,17 +161,14 @@ def evaluate_cells(
 ) -> Iteration[Evaluation | FailedCell, None, None]:
     """Evaluate cells, several side by side, and yield each, in order, when it is judged.
 
-    A batch that fails is tried again by halves, so that one bad cell fails alone.
+    A batch that fails is tried again by halves, so that one bad cell fails alone. Raises JudgeError as
+    `Executor.evaluate`.
 
     Args:
         cells: cells that share the model's setting (questions, generation, judge).
         questions: the steering questions, in order, or a part of them.
-        batch_rows: responses generated side by side at most; `None` leaves it to the generator. The judge
-            gets as many at a time, in whole cells.
+        batch_rows: responses generated and judged side by side at most; `None` leaves it to the generator.
         take: asked for each batch; where it gives none, the batches that were begun are finished.
-
-    Raises:
-        JudgeError: the judge as a whole cannot be used; nothing after it would be scored.
     """
     part = questions if isinstance(questions, Part) else Part(questions)
     generator = CellGenerator(model, part, Generator(model, batch_rows=batch_rows))

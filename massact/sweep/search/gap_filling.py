@@ -57,9 +57,6 @@ def search_bests(session: Session, run: OpenRun, plan: SearchPlan) -> Searched:
     """Search the best coefficient of every label asked for, at each of its layers.
 
     Labels and positions that the phases do not declare are searched too where both are named.
-
-    Raises:
-        UsageError: nothing that is declared is asked for.
     """
     return _search(session, run, plan, wanted_places(session, plan))
 

@@ -87,7 +87,6 @@ class LadderSearch:
             signs: of the coefficients that may be tried.
 
         Raises:
-            MissingPrerequisiteError: nothing was extracted at a position, or the baseline has no scores.
             Interrupted: somebody asked to stop; the cells in hand were finished.
         """
         tally, n_rounds = Tally(), 0
@@ -261,12 +260,8 @@ def _sign(coefficient: float) -> int:
 def stored_prior(session: Session) -> Prior:
     """The prior that `massact predict` registered for the experiment, else relative strength as massact comes with it.
 
-    The store must be there; nothing is written to it. A prior that was adopted at another coherence floor is
-    left aside: its cliffs are other cliffs.
-
-    Raises:
-        StoreError: the registry cannot be read.
-        DataError: what is registered is not a prior of ours.
+    One that was adopted at another coherence floor is left aside: its cliffs are other cliffs. Raises DataError: what
+    is registered is not a prior of ours.
     """
     experiment = session.experiment
     name = prior_name(experiment.name)

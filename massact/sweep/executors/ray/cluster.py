@@ -110,8 +110,7 @@ class Cluster:
     """A connection to a cluster."""
 
     def __init__(self, options: RayOptions) -> None:
-        """Connect; without an address a cluster of this machine alone is started. Raises UsageError: there is no
-        cluster at the address."""
+        """Connect; without an address a cluster of this machine alone is started."""
         self.ray = _quiet_ray()
         self._is_ours = not self.ray.is_initialized()
         if self._is_ours:
@@ -149,12 +148,10 @@ class Cluster:
         threads: int = 1,
         **named: Any,
     ) -> Any:
-        """Start an actor. Ray restarts nothing: only we know what a retry means.
+        """Start an actor with so many `threads`. Ray restarts nothing: only we know what a retry means.
 
-        Args:
-            node: the machine that it is meant for; `None`: any with room.
-            soft: whether another machine will do where that one has no room.
-            threads: how many of its methods run at once.
+        `node` is the machine that it is meant for, `None` any with room; with `soft` another will do where that has no
+        room.
         """
         settings: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
         if threads > 1:

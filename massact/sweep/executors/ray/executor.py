@@ -33,14 +33,8 @@ class RayExecutor(Executor):
         engine: Any = model_engine,
         opener: Any = None,
     ) -> None:
-        """
-        Args:
-            spool: of this process, for what no other machine keeps.
-            engine: makes what a worker generates with; it must be importable there.
-            opener: opens a judge at a handle; `None`: as experiment files name them.
-
-        Raises:
-            UsageError: Ray is not installed, or the address cannot be used.
+        """Args: spool: of this process, for what no other machine keeps. engine: makes what a worker generates with; it
+        must be importable there. opener: opens a judge at a handle; `None`: as experiment files name them.
         """
         require_ray(options)
         self._options, self._context, self._spool, self._say = options, context, spool, say
@@ -56,7 +50,7 @@ class RayExecutor(Executor):
 
     @property
     def tools(self) -> Tools:
-        """What it works with; the first use connects to the cluster. Raises UsageError: there is none."""
+        """What it works with; the first use connects to the cluster."""
         if self._tools is None:
             cluster = Cluster(self._options)
             events = Events(cluster.ray)

@@ -79,8 +79,7 @@ class SpoolActor(Actor):
         return sum(report.left - len(report.refused) for report in reports), self.news(0)
 
     def write(self, drafts: Sequence[Draft]) -> None:
-        """Put results into the spool; they are on the disk when it returns. Raises SpoolError: the journal cannot be
-        written."""
+        """Put results into the spool; they are on the disk when it returns."""
         import ray
 
         for draft in drafts:

@@ -366,11 +366,8 @@ class Run:
         self._judge_on()
 
     def _judge_on(self) -> None:
-        """Hand out what waits for a judge.
-
-        A suspect is alone with its judge: an answer that was given may be lost with the process that ends over the
-        part behind it, and the wrong one would be blamed.
-        """
+        """Hand out what waits for a judge. A suspect is alone with its judge: an answer that was given may be lost with
+        the process that ends over the part behind it, and the wrong one would be blamed."""
         while self._to_judge:
             part = self._to_judge[0]
             about = part.task.worker.about
