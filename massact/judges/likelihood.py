@@ -75,7 +75,8 @@ class LikelihoodJudge:
             description = parse_object((folder / "judge.json").read_bytes())
             arrays = load_file(folder / "judge.safetensors")
             self._model_folder = (folder / description["language_model"]).resolve()
-            self._identity = _identity(folder, self._model_folder, trait_definition)
+            self.identity = _identity(folder, self._model_folder, trait_definition)
+            """`model` digests its files and its language model, `prompt_digest` the formula and the definition."""
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise JudgeError(
                 f"no fitted likelihood judge in {folder}: {error}; `python -m tools.toy` in a clone makes one"
@@ -84,18 +85,8 @@ class LikelihoodJudge:
         self._known = {size: np.sort(arrays[f"known_{size}"]) for size in NGRAM_SIZES}
         self._batch_size = batch_size
         self._language_model: _LanguageModel | None = None
-        self._n_scored = 0
-
-    @property
-    def identity(self) -> JudgeIdentity:
-        """`model` digests the judge's files and its language model, `prompt_digest` the formula and the
-        trait's definition."""
-        return self._identity
-
-    @property
-    def usage(self) -> Usage:
+        self.usage = Usage()
         """A call is an exchange; formulas take no tokens."""
-        return Usage(calls=self._n_scored)
 
     def prepare(self) -> None:
         if self._language_model is None:
@@ -109,7 +100,7 @@ class LikelihoodJudge:
         assert self._language_model is not None
         with single_thread():
             likelihoods = self._language_model.mean_log_probabilities(distinct)
-        self._n_scored += len(distinct)
+        self.usage += Usage(calls=len(distinct))
         verdicts = {
             exchange: self._verdict(exchange.response, likelihood)
             for exchange, likelihood in zip(distinct, likelihoods, strict=True)

@@ -349,7 +349,8 @@ class LocalJudge:
         many as are of use."""
         self._name, self._source, self._rubric = name, source, rubric
         self._batch_rows = batch_rows
-        self._usage = Usage()
+        self.usage = Usage()
+        """An answer counts as the one token that is read of it at least."""
 
     @property
     def identity(self) -> JudgeIdentity:
@@ -362,11 +363,6 @@ class LocalJudge:
             **({"thinking": "off"} if described.unasked_chat.thinking == "off" else {}),
         }  # fmt: skip
         return JudgeIdentity(self._name, f"{model.id}@{model.revision} {model.dtype}", digest(asked))
-
-    @property
-    def usage(self) -> Usage:
-        """An answer counts as the one token that is read of it at least."""
-        return self._usage
 
     def prepare(self) -> None:
         self._source.load()
@@ -390,7 +386,7 @@ class LocalJudge:
         with model_lock(model.model):
             encoded = [encode_chat(model, prompt, chat=model.unasked_chat) for prompt in distinct]
         readings = answerer.answer(encoded)
-        self._usage += Usage(sum(map(len, encoded)), len(encoded), len(encoded))
+        self.usage += Usage(sum(map(len, encoded)), len(encoded), len(encoded))
         return dict(zip(distinct, readings, strict=True))
 
 

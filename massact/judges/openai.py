@@ -23,7 +23,7 @@ from massact.domain import JudgeIdentity
 from massact.errors import ConfigError, JudgeError
 from massact.json_text import parse_json
 from massact.judges import Exchange, Subject, Usage, Verdict
-from massact.judges.reading import TOP_LOGPROBS, Completion, Reading, read_completion
+from massact.judges.reading import TOP_LOGPROBS, Reading, read_completion
 from massact.judges.rubric import Rubric
 from massact.keys import digest
 
@@ -74,6 +74,7 @@ class OpenAIJudge:
     ConfigError: the `openai` package or the key is missing, or the base URL is none."""
 
     _expects = "a chat completion"
+    _completion = staticmethod(read_completion)
 
     def __init__(self, config: JudgeConfig, rubric: Rubric, *, backoff_seconds: float = 0.5) -> None:
         """Reads the key from the environment; nothing is sent yet.
@@ -187,9 +188,6 @@ class OpenAIJudge:
         return await client.chat.completions.with_raw_response.create(
             model=self._config.model, messages=[{"role": "user", "content": prompt}], temperature=0, **options
         )
-
-    def _completion(self, payload: Any) -> Completion:
-        return read_completion(payload)
 
     def _adapt(self, err: Exception, options: dict[str, Any]) -> None:
         """Ask from now on for what the server says that it takes."""

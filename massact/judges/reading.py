@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 READING_VERSION = 2
 """Raised with every change of what is read as a score: what the judge cache holds is then asked for again."""
@@ -90,21 +90,17 @@ class Completion:
     """Why the score is the integer in the text and no mean over probabilities."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Number:
-    """A score that a text gives."""
+class _Number(NamedTuple):
+    """A score that a text gives, and where its digits begin there."""
 
     value: int
     start: int
-    """Where its digits begin in the text."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Message:
-    """What a chat completion says."""
+class _Message(NamedTuple):
+    """What a chat completion says, without thoughts."""
 
     text: str
-    """The answer, without thoughts."""
     refusal: str
     has_thoughts: bool
 
@@ -189,7 +185,7 @@ def _read(
         return read_weights(text, top) if is_first_word else _unscored(text, top, number), None
     at = _position(text, number.start, tokens)
     if at is None or not tops[at]:
-        return _of_text(number), "gives no logprobs"
+        return Reading(float(number.value)), "gives no logprobs"
     return _of_number(text, number.value, tokens[at], tops[at])
 
 
@@ -264,10 +260,6 @@ def _integer_weights(top: Iterable[tuple[str, float]]) -> dict[int, float]:
         if _INTEGER_TOKEN.fullmatch(digits) and probability > 0:
             weights[int(digits)] = weights.get(int(digits), 0.0) + probability
     return weights
-
-
-def _of_text(number: "_Number | Reading") -> Reading:
-    return number if isinstance(number, Reading) else Reading(float(number.value))
 
 
 def _unscored(text: str, top: Sequence[tuple[str, float]], why: Reading) -> Reading:

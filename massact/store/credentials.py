@@ -22,11 +22,6 @@ class Login:
     token: str | None = field(repr=False)
 
 
-def credentials_path() -> Path:
-    """Where MLflow's client looks for a name and a password that the environment does not give."""
-    return Path("~/.mlflow/credentials").expanduser()
-
-
 def find_login() -> Login:
     """The login of this process, as MLflow's client finds it.
 
@@ -36,7 +31,7 @@ def find_login() -> Login:
     """
     username, password = (os.environ.get(name) or None for name in (_USERNAME, _PASSWORD))
     if not (username and password):
-        in_file = _from_file(credentials_path())
+        in_file = _from_file(Path("~/.mlflow/credentials").expanduser())
         username, password = username or in_file[0], password or in_file[1]
     return Login(username, password, os.environ.get(_TOKEN) or None)
 

@@ -5,6 +5,7 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from types import FrameType
 
 from massact.config import Experiment, ModelConfig, Prices, TraitConfig
@@ -271,15 +272,9 @@ def _log_workers(session: Session, run: OpenRun, before: Mapping[int, WorkerRepo
 def _since(before: WorkerReport | None, after: WorkerReport) -> WorkerReport:
     if before is None:
         return after
-    return WorkerReport(
-        after.number,
-        after.node,
-        after.cells - before.cells,
-        after.tokens - before.tokens,
-        after.busy_seconds - before.busy_seconds,
-        after.present_seconds - before.present_seconds,
-        after.is_lost and not before.is_lost,
-    )
+    figures = ("cells", "tokens", "busy_seconds", "present_seconds")
+    since = {name: getattr(after, name) - getattr(before, name) for name in figures}
+    return replace(after, is_lost=after.is_lost and not before.is_lost, **since)
 
 
 def _steps(one: WorkerReport) -> list[Step]:

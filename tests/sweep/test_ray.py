@@ -16,8 +16,9 @@ import torch
 
 from massact.cli.session import chosen_executor
 from massact.config import JudgeConfig
+from massact.domain import Timing
 from massact.errors import ExecutorError, ModelError, UsageError
-from massact.evaluation import Evaluation, FailedCell, PlannedCell, Timing, silent
+from massact.evaluation import Evaluation, FailedCell, PlannedCell, silent
 from massact.judges import Subject, Usage
 from massact.judges.caching import CachingJudge
 from massact.store.read import open_store
@@ -389,9 +390,7 @@ def test_records_that_two_spools_send_arrive_once(uri: str, tmp_path: Path) -> N
     assert stored(uri) == [3.0]
 
 
-def _timing() -> Any:
-    from massact.domain import Timing
-
+def _timing() -> Timing:
     return Timing(1.0, 1.0, 4)
 
 

@@ -68,7 +68,7 @@ class RestSource(RunSource):
 
     def runs(self, experiment: str, *, kind: Kind | None, statuses: Sequence[str], tags: Sequence[str]) -> list[RawRun]:
         if kind is not None:
-            asked = {"experiment": experiment, "kind": kind.value, "status": list(statuses), "tag": _names(tags)}
+            asked = {"experiment": experiment, "kind": kind.value, "status": list(statuses), "tag": list(tags)}
             runs = self._ask("GET", "runs", lambda data: as_runs(parse_object(data)["runs"]), query=asked)
             if runs is not None:
                 return runs
@@ -135,7 +135,7 @@ class RestSource(RunSource):
         return replace(points, failed=failed, n_foreign=n_foreign)
 
     def finished_runs(self, run_ids: Sequence[str], *, tags: Sequence[str]) -> list[RawRun]:
-        told = self._ask_about("finished", run_ids, lambda _ids, values: as_runs(values["runs"]), tags=_names(tags))
+        told = self._ask_about("finished", run_ids, lambda _ids, values: as_runs(values["runs"]), tags=list(tags))
         if told is not None:
             return list(chain.from_iterable(told))
         runs = []
@@ -276,10 +276,6 @@ def chunks(run_ids: Sequence[str], size: int) -> Iterator[list[str]]:
     sound = [run_id for run_id in run_ids if RUN_ID.fullmatch(run_id)]
     for start in range(0, len(sound), size):
         yield sound[start : start + size]
-
-
-def _names(tags: Sequence[str]) -> list[str]:
-    return [str(tag) for tag in tags]
 
 
 def _tags_of(run: _Run) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from massact.evaluation import Evaluation, FailedCell, PlannedCell
@@ -70,13 +70,8 @@ def evaluation_row(
         confirms,
         baseline_key=baseline.key if baseline else None,
         baseline_trait_mean=before,
-        delta=_rounded(delta),
-        trait_mean=_rounded(summary.trait_mean),
-        coherence_mean=_rounded(summary.coherence_mean),
-        trait_std=_rounded(summary.trait_std),
-        coherence_std=_rounded(summary.coherence_std),
-        n_scored=summary.n_scored,
-        n_unscored=summary.n_unscored,
+        delta=delta,
+        **asdict(summary),
         tokens_per_second=round(timing.tokens_per_second, 1),
         generation_seconds=round(timing.generation_seconds, 4),
         judge_seconds=round(timing.judge_seconds, 4),
@@ -95,17 +90,15 @@ _RESULT = (
     "n_scored", "n_unscored",
 )  # fmt: skip
 """What a row says of responses and their scores."""
-_GEOMETRY = ("massive_energy", "cosine_to_uncleaned", "relative_strength")
 
 
 def _geometry_fields(planned: PlannedCell) -> dict[str, float | None]:
-    geometry = planned.geometry
-    return {name: _rounded(getattr(geometry, name)) for name in _GEOMETRY} if geometry else {}
+    return asdict(planned.geometry) if planned.geometry else {}
 
 
-def _rounded(value: float | None) -> float | None:
+def _rounded(value: Any) -> Any:
     # no judge and no vector is exact to more; MLflow's table shows every digit that is stored
-    return None if value is None else round(value, 6)
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def _row(place: Place, planned: PlannedCell, confirms: str | None, **result: Any) -> EvaluationRow:
@@ -124,7 +117,7 @@ def _row(place: Place, planned: PlannedCell, confirms: str | None, **result: Any
         confirm_share=place.confirm_share,
         confirms=confirms,
         **cell_fields(cell),
-        **result,
+        **{name: _rounded(value) for name, value in result.items()},
     )
 
 
@@ -181,7 +174,7 @@ def taken_over_run(
         **_geometry_fields(planned),
         same_as=source.row.label,
         same_as_key=source.row.key,
-        same_as_cosine=_rounded(likeness),
+        same_as_cosine=likeness,
     )
     now = _now()
     note = (

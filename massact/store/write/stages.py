@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -112,22 +113,14 @@ def response_bytes(responses: Sequence[Response]) -> bytes:
     return json.dumps({"columns": columns, "data": data}, ensure_ascii=False).encode()
 
 
-def _response(
-    question: object,
-    response: object,
-    trait: object,
-    coherence: object,
-    reason: object,
-    thinking: object = None,
-    is_answered: object = True,
-) -> Response:
-    if not (isinstance(question, str) and isinstance(response, str) and isinstance(reason, str | None)):
-        raise TypeError("a text of the wrong type")
-    if not (isinstance(thinking, str | None) and isinstance(is_answered, bool)):
-        raise TypeError("a thought of the wrong type")
-    if not (isinstance(trait, int | float | None) and isinstance(coherence, int | float | None)):
-        raise TypeError("a score of the wrong type")
-    return Response(question, response, trait, coherence, reason, thinking, is_answered)
+_SCORE, _TEXT = int | float | None, str | None
+_RESPONSE_TYPES: tuple[Any, ...] = (str, str, _SCORE, _SCORE, _TEXT, _TEXT, bool)
+
+
+def _response(*values: Any) -> Response:
+    if not all(map(isinstance, values, _RESPONSE_TYPES)):
+        raise TypeError("a text, a score or a thought of the wrong type")
+    return Response(*values)
 
 
 def read_responses(path: Path) -> tuple[Response, ...]:

@@ -82,7 +82,7 @@ class Loaded:
     """What its checkpoint asks of generation that is not obeyed, such as `top_p=0.8`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class WorkerReport:
     """What one worker did so far."""
 
@@ -90,14 +90,14 @@ class WorkerReport:
     """From 0, in the order in which they were started; none is given twice."""
     node: str
     """Name of its machine."""
-    cells: int
+    cells: int = 0
     """Generated and not lost again."""
-    tokens: int
-    busy_seconds: float
+    tokens: int = 0
+    busy_seconds: float = 0.0
     """In which it generated."""
-    present_seconds: float
+    present_seconds: float = 0.0
     """In which it was there while cells were evaluated."""
-    is_lost: bool
+    is_lost: bool = False
     """Whether it ended before its work did."""
 
 
@@ -218,14 +218,9 @@ class JudgeThread:
         if self._error is None:
             self._begun.append(self._pool.submit(self._score, batch))
 
-    def ready(self) -> Iterator[Result]:
-        """What was judged since; does not wait."""
-        while self._begun and self._begun[0].done():
-            yield from self._begun.popleft().result()
-
-    def rest(self) -> Iterator[Result]:
-        """Everything that was put and not given yet; waits for it."""
-        while self._begun:
+    def results(self, *, wait: bool) -> Iterator[Result]:
+        """What was judged since, or everything that was put and not given yet, which is waited for."""
+        while self._begun and (wait or self._begun[0].done()):
             yield from self._begun.popleft().result()
 
     def close(self) -> None:

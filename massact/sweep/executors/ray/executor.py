@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from collections.abc import Generator as Iteration
+from dataclasses import replace
 from typing import Any
 
 from massact.evaluation import PlannedCell, Progress, Take, first_cells
@@ -121,7 +122,7 @@ class RayExecutor(Executor):
         if self._tools is not None:
             worker_pool = self._tools.worker_pool
             self._reports = (*worker_pool.reports, *(worker.report for worker in worker_pool.workers))
-        return sorted(self._reports, key=lambda report: report.number)
+        return sorted(map(replace, self._reports), key=lambda report: report.number)  # as they are now
 
     def close(self, timeout: float) -> int:
         if self._tools is None:

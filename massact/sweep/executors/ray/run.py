@@ -284,7 +284,7 @@ class Run:
         for worker in sorted(workers, key=lambda worker: len(worker.tasks)):
             if len(worker.tasks) >= depth:
                 return None
-            while (shard := queue.take(worker.number, len(workers))) is not None:
+            while (shard := queue.take(worker.report.number, len(workers))) is not None:
                 if mine := self._not_taken(shard):
                     return self._hand(worker, mine)
         return None
@@ -323,9 +323,9 @@ class Run:
             return
         self._done_with(task)
         self._n_losses = 0
-        worker.cells += len(task.cells)
-        worker.tokens += account.n_tokens
-        worker.busy_seconds += account.seconds
+        worker.report.cells += len(task.cells)
+        worker.report.tokens += account.n_tokens
+        worker.report.busy_seconds += account.seconds
         self._score(Judging(task, 0, len(task.cells)))
 
     def _done_with(self, task: Task) -> None:
@@ -345,7 +345,7 @@ class Run:
             self._tools.worker_pool.lose(worker, error)
             self._lost_shard(task.shard, str(error))
         else:
-            self._lost_shard(task.shard, f"{type(error).__name__}: {error}", avoids=worker.number)
+            self._lost_shard(task.shard, f"{type(error).__name__}: {error}", avoids=worker.report.number)
 
     def _lost_shard(self, shard: Shard, why: str, *, avoids: int | None = None) -> None:
         if self._queue is None or self._is_left:
@@ -443,5 +443,5 @@ class Run:
     def _count_presence(self) -> None:
         now = time.monotonic()
         for worker in self._tools.worker_pool.with_model(self._model):
-            worker.present_seconds += now - self._turned
+            worker.report.present_seconds += now - self._turned
         self._turned = now

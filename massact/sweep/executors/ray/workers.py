@@ -15,7 +15,7 @@ from massact.sweep.executors.base import Generated, Loaded, ModelUse, WorkerRepo
 from massact.sweep.executors.ray.cluster import About, Actor, ActorError, Cluster, Events, FailedError, Node, reason
 
 if TYPE_CHECKING:
-    from massact.sweep.executors.local import Engine
+    from massact.sweep.executors.local import ModelEngine
 
 # A worker: a process with a GPU, or a part of one, that generates.
 
@@ -36,7 +36,7 @@ class Account:
     n_tokens: int
 
 
-def model_engine() -> "Engine":
+def model_engine() -> "ModelEngine":
     """The engine of real models."""
     from massact.sweep.executors.local import ModelEngine
 
@@ -47,14 +47,14 @@ class Worker(Actor):
     """Generates, with one model in memory."""
 
     def __init__(
-        self, environment: Environment, engine: "Callable[[], Engine]" = model_engine, *, has_gpu: bool = True
+        self, environment: Environment, engine: "Callable[[], ModelEngine]" = model_engine, *, has_gpu: bool = True
     ) -> None:
         super().__init__(environment, has_gpu=has_gpu)
-        self._make, self._engine = engine, None  # type: tuple[Callable[[], Engine], Engine | None]
+        self._make, self._engine = engine, None  # type: tuple[Callable[[], ModelEngine], ModelEngine | None]
         self._vectors: dict[str, Any] = {}
 
     def load(self, use: "ModelUse", batch_rows: int | None) -> "tuple[Loaded, int]":
-        """Load a model; see `Engine.load`."""
+        """Load a model; see `ModelEngine.load`."""
         if self._engine is None:
             self._engine = self._make()
         return self._engine.load(use, batch_rows)
@@ -106,7 +106,8 @@ IDLE_SECONDS = 60.0
 class WorkerHandle:
     """A worker, as the driver knows it."""
 
-    number: int
+    report: WorkerReport
+    """What it did so far."""
     actor: Any
     about: About | None = None
     model: Model | None = None
@@ -116,22 +117,10 @@ class WorkerHandle:
     tasks: deque[Any] = field(default_factory=deque)
     """What it has in hand, the one that it works on first."""
     idle_since: float = 0.0
-    cells: int = 0
-    tokens: int = 0
-    busy_seconds: float = 0.0
-    present_seconds: float = 0.0
-    is_lost: bool = False
 
     def has(self, model: Model) -> bool:
         """Whether it can generate with a model at once."""
         return self.loaded is not None and self.model == model
-
-    @property
-    def report(self) -> WorkerReport:
-        """What it did so far."""
-        host = self.about.host if self.about else ""
-        figures = (self.cells, self.tokens, self.busy_seconds, self.present_seconds)
-        return WorkerReport(self.number, host, *figures, self.is_lost)
 
 
 class WorkerPool:
@@ -214,11 +203,11 @@ class WorkerPool:
         """A worker has ended, or is of no use any more."""
         if worker not in self.workers:
             return
-        worker.is_lost = True
+        worker.report.is_lost = True
         self._release(worker)
         self._cluster.forget_nodes()
         where = f" on {worker.about.host}" if worker.about else ""
-        self._say(f"worker {worker.number}{where} is lost ({reason(error)})")
+        self._say(f"worker {worker.report.number}{where} is lost ({reason(error)})")
         self._lost(worker, error)
 
     def stop(self) -> None:
@@ -237,7 +226,7 @@ class WorkerPool:
         actor = self._cluster.start(
             Worker, environment, self._engine, cpus=0 if gpus else 1, gpus=gpus, has_gpu=gpus > 0
         )
-        worker = WorkerHandle(self._n_started, actor)
+        worker = WorkerHandle(WorkerReport(self._n_started, ""), actor)
         self._n_started += 1
         self.workers.append(worker)
         self._events.when(worker.actor.about.remote(), lambda ref: self._started(worker, ref))
@@ -254,7 +243,7 @@ class WorkerPool:
             text = f"{about.host} has massact {about.version}, the command {__version__}: install the same on both"
             self._unfit(worker, ExecutorError(text))
             return
-        worker.about, worker.idle_since = about, time.monotonic()
+        worker.about, worker.report.node, worker.idle_since = about, about.host, time.monotonic()
 
     def _load(self, worker: WorkerHandle, model: Model) -> None:
         worker.model, worker.loaded = model, None
