@@ -233,22 +233,19 @@ class Sharing:
 
     def _keep(self) -> None:
         with self._writing:
-            self._keep_alone()
-
-    def _keep_alone(self) -> None:
-        with self._lock:
-            held, ended = list(self._held), list(self._ended)[-_PER_TAG:]
-        chunks = [held[i : i + _PER_TAG] for i in range(0, len(held), _PER_TAG)][-_N_TAGS:]
-        tags = {name: "".join(chunk) for name, chunk in zip(KEY_TAGS, chunks, strict=False)}
-        tags |= {name: "" for name in self._written if name not in tags}
-        tags |= {ENDED_TAG: "".join(ended)} if ended else {}
-        sign = {"since": self._since, "sign": int(time.time() * 1000), "cells": len(held)}
-        changed = {name: text for name, text in tags.items() if self._written.get(name) != text}
-        self._tracker.set_tags(self._run, {**changed, Tag.SWEEP.value: json.dumps(sign)})
-        self._written |= changed
-        self._wrote_at = _now()
-        if not self._thread.is_alive() and not self._stop.is_set():
-            self._thread.start()
+            with self._lock:
+                held, ended = list(self._held), list(self._ended)[-_PER_TAG:]
+            chunks = [held[i : i + _PER_TAG] for i in range(0, len(held), _PER_TAG)][-_N_TAGS:]
+            tags = {name: "".join(chunk) for name, chunk in zip(KEY_TAGS, chunks, strict=False)}
+            tags |= {name: "" for name in self._written if name not in tags}
+            tags |= {ENDED_TAG: "".join(ended)} if ended else {}
+            sign = {"since": self._since, "sign": int(time.time() * 1000), "cells": len(held)}
+            changed = {name: text for name, text in tags.items() if self._written.get(name) != text}
+            self._tracker.set_tags(self._run, {**changed, Tag.SWEEP.value: json.dumps(sign)})
+            self._written |= changed
+            self._wrote_at = _now()
+            if not self._thread.is_alive() and not self._stop.is_set():
+                self._thread.start()
 
     def _beat(self) -> None:
         while not self._stop.wait(BEAT_SECONDS):

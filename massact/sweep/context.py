@@ -15,7 +15,7 @@ from massact.errors import JudgeError, NothingToConfirmError
 from massact.evaluation import Progress, silent
 from massact.judges import Usage
 from massact.judges.caching import CachingJudge
-from massact.store.schema import JudgeMetric, Tag, WorkerMetric
+from massact.store.schema import JudgeMetric, MlflowTag, Tag, WorkerMetric
 from massact.store.write.finished_run import Step
 from massact.store.write.tracker import OpenRun
 from massact.sweep.executors import Workload
@@ -226,6 +226,21 @@ def open_phase(
             raise
         for log in logs:
             log()
+
+
+def keep_outcome(
+    session: Session, run: OpenRun, name: str, verdicts: Mapping[str, str], text: str, files: Mapping[str, bytes] = {}
+) -> None:
+    """Show what a phase came to, and keep it on its run: as its note, as NAME.md, and its verdicts as tags."""
+    tracker = session.stores.tracker
+    tracker.set_tag(run, MlflowTag.NOTE, text)
+    for verdict, said in verdicts.items():
+        tracker.set_tag(run, f"{Tag.VERDICT}.{verdict}", said)
+    with tracker.artifacts(run) as folder:
+        for path, content in {f"{name}.md": f"{text}\n".encode(), **files}.items():
+            (folder / path).parent.mkdir(exist_ok=True)
+            (folder / path).write_bytes(content)
+    session.show(text)
 
 
 def _log_judging(session: Session, run: OpenRun, used: Usage, *, say: bool) -> None:

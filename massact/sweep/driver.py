@@ -20,8 +20,8 @@ from massact.sweep.claims import Sharing
 from massact.sweep.context import Interrupted, Session, ready_judge
 from massact.sweep.executors.base import Work
 from massact.sweep.planner import NO_OVERRIDES, GridRequest, Overrides, Planner
-from massact.sweep.reuse import Alikeness, Same, alike_lines, known_results, read_sources
-from massact.sweep.stored import Subject, checked_baseline, is_short, judged_again, put_again
+from massact.sweep.reuse import Alikeness, Same, alike_lines, read_sources
+from massact.sweep.stored import Subject, checked_baseline, find_baseline, is_short, judged_again, put_again
 
 _JUDGED_AT_ONCE = 16
 """Stored results that no other sweep begins from then on."""
@@ -376,8 +376,7 @@ class Driver:
         return None
 
     def _baseline_of_another(self) -> Baseline:
-        """The baseline that another sweep has in hand, waited for. Raises MissingPrerequisiteError: that sweep ended
-        without it."""
+        """The baseline that another sweep has in hand, waited for."""
         if (baseline := self._known_baseline()) is None:
             raise MissingPrerequisiteError(
                 f"the baseline of {self._model.name} was another sweep's, which ended without it: "
@@ -469,10 +468,7 @@ class Evaluator:
         return tally
 
     def _stored_baseline(self) -> Stored[EvaluationRow] | None:
-        key = cell_key(self.planner.baseline().cell)
-        with self._session.stores.read() as store:
-            baselines = store.baselines(self._session.experiment.name)
-        return next((one for one in baselines if one.row.key == key), None)
+        return find_baseline(self._session, cell_key(self.planner.baseline().cell))
 
     def _plan(self) -> Plan:
         session = self._session
@@ -480,14 +476,7 @@ class Evaluator:
         with session.stores.read() as store:
             points = store.points(session.experiment.name)
         baseline = self._stored_baseline()
-        known = known_results(
-            points,
-            session.workload.alike,
-            model=self.subject.model.name,
-            trait=self.subject.trait.name,
-            least_scored=session.experiment.least_scored,
-            baseline=baseline.row if baseline else None,
-        )
+        known = self._reuse.known(points, self.subject, baseline.row if baseline else None)
         cells = {key: planned for key, planned in wanted.items() if not known.has(key)}
         same = self._reuse.of(cells, known)
         runs = zip(points.keys, points.run_ids, strict=True)

@@ -68,13 +68,10 @@ class Planner:
         self._session, self._config, self._trait = session, config, trait
         self.direction: Direction = overrides.direction or trait.direction
         self.questions = session.datasets.questions(trait, overrides.subset)
-        self.generation = with_length(session.experiment.generation, overrides.max_new_tokens)
-        self._vectors = StoredVectors(session, config, trait)
-
-    @property
-    def vectors(self) -> StoredVectors:
-        """The vectors of the model and trait."""
-        return self._vectors
+        self.generation = session.experiment.generation
+        if overrides.max_new_tokens is not None:
+            self.generation = replace(self.generation, max_new_tokens=overrides.max_new_tokens)
+        self.vectors = StoredVectors(session, config, trait)
 
     @property
     def description(self) -> Description:
@@ -88,7 +85,7 @@ class Planner:
     @property
     def massive_dims(self) -> tuple[int, ...]:
         """The uniform list of the model's calibration."""
-        return tuple(self._vectors.calibration.uniform_dims)
+        return tuple(self.vectors.calibration.uniform_dims)
 
     def baseline(self) -> PlannedCell:
         """The cell without steering."""
@@ -111,7 +108,7 @@ class Planner:
         return make_setting(self._session, self._config, self._trait, self.questions, self.generation)
 
     def _cells(self, request: GridRequest, setting: Setting) -> Iterator[PlannedCell]:
-        vectors = self._vectors.of(request.position, request.recipe)
+        vectors = self.vectors.of(request.position, request.recipe)
         shape = self.description.shape
         if tuple(vectors.shape) != (shape.n_layers, shape.d_model):
             raise DataError(
@@ -133,8 +130,8 @@ class Planner:
                 f"{format_label(request.recipe)}: its file has no vector of layer {absent[0]}, only of {there}: say so "
                 "with --layers, or in the grid"
             )
-        uncleaned = self._vectors.of(request.position, request.recipe.uncleaned)
-        calibration = self._vectors.calibration
+        uncleaned = self.vectors.of(request.position, request.recipe.uncleaned)
+        calibration = self.vectors.calibration
         for layer, coefficient in self._spots(request, vectors):
             vector = vectors[layer] if n_layers == 1 else vectors[layer : layer + n_layers]
             steering = Steering(
@@ -161,7 +158,7 @@ class Planner:
                 "it has no relative strength: write coefficients as they are"
             )
         for layer in request.layers:
-            unit = unit_strength(vectors[layer], self._vectors.calibration, layer)
+            unit = unit_strength(vectors[layer], self.vectors.calibration, layer)
             if is_relative and not unit > 0:
                 raise UsageError(
                     f"{format_label(request.recipe)} at {request.position}, layer {layer}: the vector lies in massive "
@@ -173,7 +170,7 @@ class Planner:
         self, recipe: Recipe, pair: tuple[torch.Tensor, torch.Tensor], layer: int, coefficient: float
     ) -> Geometry:
         """Where a layer's vector lies; `pair`: as it is, and uncleaned."""
-        (vector, uncleaned), calibration = pair, self._vectors.calibration
+        (vector, uncleaned), calibration = pair, self.vectors.calibration
         is_length = recipe.operator not in OWN_UNITS
         return Geometry(
             massive_energy=massive_energy(vector, calibration.uniform_dims),
@@ -205,11 +202,6 @@ def make_setting(
         judge=session.judges.of(trait, config).identity,
         **description.chat.key,
     )
-
-
-def with_length(generation: Generation, max_new_tokens: int | None) -> Generation:
-    """With another length of the responses, where one is given."""
-    return generation if max_new_tokens is None else replace(generation, max_new_tokens=max_new_tokens)
 
 
 def _kinship(planned: PlannedCell) -> tuple[int, str, float]:

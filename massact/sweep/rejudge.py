@@ -22,7 +22,7 @@ from massact.store.write.tracker import OpenRun
 from massact.sweep.context import Session, open_phase
 from massact.sweep.driver import CellSource, Driver, Plan
 from massact.sweep.reuse import Same, is_compared
-from massact.sweep.stored import Subject, stored_plan, stored_subject
+from massact.sweep.stored import Subject, find_baseline, stored_plan, stored_subject
 
 _DATASET_CHANGED = "the trait's dataset, which tells the judge what to look for, has changed since"
 
@@ -275,9 +275,7 @@ class _StoredResults:
         return (result for result in results if result.baseline_key == self._key)
 
     def _stored_baseline(self) -> Stored[EvaluationRow] | None:
-        with self._session.stores.read() as store:
-            baselines = store.baselines(self._session.experiment.name)
-        return next((run for run in baselines if run.row.key == self._key), self._earlier)
+        return find_baseline(self._session, self._key) or self._earlier
 
     def _plan(self) -> Plan:
         plan, self._current = self._current or plan_rejudge(self._session, self._only), None

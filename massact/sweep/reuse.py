@@ -13,6 +13,7 @@ from massact.store.schema.points import HEAD, has_enough_scores
 from massact.store.write.evaluations import Source
 from massact.sweep.context import Session
 from massact.sweep.planner import GridRequest, Planner
+from massact.sweep.stored import Subject
 from massact.vectors.methods import alike_groups, likeness
 
 if TYPE_CHECKING:
@@ -122,10 +123,16 @@ class Alikeness:
 
     def __init__(self, planner: Planner, session: Session) -> None:
         self._planner, self._threshold = planner, session.workload.alike
+        self._least_scored = session.experiment.least_scored
         labels = (label for phase in session.experiment.phases for label in phase.labels)
         self._declared = tuple(dict.fromkeys(labels))
         """In the order in which others may take over their results."""
         self._measured: dict[tuple[str, str], float] = {}
+
+    def known(self, points: Points, subject: Subject, baseline: EvaluationRow | None) -> Known:
+        """What of a model and trait is finished for this command; see `known_results`."""
+        names, least = {"model": subject.model.name, "trait": subject.trait.name}, self._least_scored
+        return known_results(points, self._threshold, **names, least_scored=least, baseline=baseline)
 
     def of(self, todo: Mapping[str, PlannedCell], known: Known) -> dict[str, Same]:
         """Of the cells that are not finished, those that need no generation, by key.

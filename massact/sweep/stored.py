@@ -82,6 +82,13 @@ def stored_plan(session: Session, cell: Cell, stored: Stored[EvaluationRow]) -> 
     return PlannedCell(cell, vector, geometry, row.n_dims_cleaned)
 
 
+def find_baseline(session: Session, key: str) -> Stored[EvaluationRow] | None:
+    """The newest finished run of a baseline, whatever scores it has."""
+    with session.stores.read() as store:
+        baselines = store.baselines(session.experiment.name)
+    return next((one for one in baselines if one.row.key == key), None)
+
+
 RESPONSES_AT_ONCE = 256
 """Responses that the judge is given at a time, in whole evaluations."""
 

@@ -31,10 +31,10 @@ from massact.prediction.verdict import (
 from massact.query import Filters
 from massact.report.evidence import TOY_BANNER
 from massact.report.section import Cell, Table
-from massact.store.schema import Artifact, MlflowTag, Tag
+from massact.store.schema import Artifact
 from massact.store.write.registry import prior_name, register_prior
 from massact.store.write.tracker import OpenRun
-from massact.sweep.context import Session, phase_params
+from massact.sweep.context import Session, keep_outcome, phase_params
 from massact.sweep.planner import load_answers
 from massact.sweep.vectors import StoredVectors, facts_of
 from massact.toy import is_toy
@@ -68,7 +68,6 @@ def run_predict(session: Session, floor: float | None = None, judge: str | None 
     params = {**phase_params(session), "coherence_floor": f"{prediction.floor:g}"}
     with session.stores.tracker.phase("predict", params=params) as run:
         _log(session, run, prediction)
-        session.show(prediction.text)
         if prediction.floor != experiment.coherence_floor:
             session.show(f"not registered: the experiment's floor is {experiment.coherence_floor:g}")
             return prediction
@@ -160,18 +159,15 @@ def _too_few(session: Session, cases: list[Case], left_out: Mapping[str, int], f
 
 
 def _log(session: Session, run: OpenRun, prediction: Prediction) -> None:
-    tracker, trial = session.stores.tracker, prediction.trial
-    tracker.set_tag(run, MlflowTag.NOTE, prediction.text)
-    for decision in prediction.decisions:
-        tracker.set_tag(run, f"{Tag.VERDICT}.{decision.target}_coefficient", decision.text)
+    trial = prediction.trial
     metrics = {"n_cases": float(len(trial.cases)), "n_groups": float(len(trial.groups))}
     for (target, form), score in trial.scores.items():
         for name in ("median_factor", "high_factor", "share_within"):
             metrics[f"{name}/{target}/{form}"] = getattr(score, name)
-    tracker.log(run, metrics=metrics)
-    with tracker.artifacts(run) as folder:
-        (folder / "predict.md").write_text(prediction.text + "\n", encoding="utf-8")
-        (folder / Artifact.PREDICTIONS).write_text(prediction_csv(trial), encoding="utf-8")
+    session.stores.tracker.log(run, metrics=metrics)
+    verdicts = {f"{decision.target}_coefficient": decision.text for decision in prediction.decisions}
+    files = {Artifact.PREDICTIONS.value: prediction_csv(trial).encode()}
+    keep_outcome(session, run, "predict", verdicts, prediction.text, files)
 
 
 _HEADINGS: dict[Target, str] = {"best": "The best coefficient", "cliff": "The coherence cliff"}

@@ -16,11 +16,11 @@ from massact.labels import format_label, parse_layers
 from massact.names import file_name
 from massact.report.evidence import Evidence
 from massact.report.phase_notes import PhaseName, phase_figures, phase_markdown, phase_verdicts
-from massact.store.schema import MlflowTag, StoredPoint, Tag
+from massact.store.schema import MlflowTag, StoredPoint
 from massact.store.write.finished_run import Step
 from massact.store.write.tracker import EVALUATIONS, PHASES, PROJECT_RUN, UI_ADDRESS, OpenRun, view_link
 from massact.sweep.confirm import run_confirm
-from massact.sweep.context import Session, open_phase
+from massact.sweep.context import Session, keep_outcome, open_phase
 from massact.sweep.driver import Evaluator, Tally
 from massact.sweep.planner import (
     GridRequest,
@@ -234,20 +234,11 @@ def log_outcome(session: Session, run: OpenRun, phase: PhaseName, cosines: Mappi
     """Answer the phase's question from the store, show it, and keep it on the phase's run."""
     answers = load_answers(session, phase if phase != "phase4" else None, with_scores=True)
     whole = Evidence.of(session.experiment, answers, cosines)
-    text = phase_markdown(phase, whole)
-    tracker = session.stores.tracker
-    tracker.set_tag(run, MlflowTag.NOTE, text)
-    for name, verdict in phase_verdicts(phase, whole).items():
-        tracker.set_tag(run, f"{Tag.VERDICT}.{name}", verdict)
     declared = {(group.model, group.trait, group.position, group.label) for group in answers.groups}
     mine = [p for p in answers.evaluations if (p.model, p.trait, p.position, p.label) in declared]
-    tracker.log(run, steps=curve_steps(mine))
-    with tracker.artifacts(run) as folder:
-        (folder / f"{phase}.md").write_text(text + "\n", encoding="utf-8")
-        for name, png in phase_figures(phase, whole).items():
-            (folder / "figures").mkdir(exist_ok=True)
-            (folder / "figures" / f"{name}.png").write_bytes(png)
-    session.show(text)
+    session.stores.tracker.log(run, steps=curve_steps(mine))
+    figures = {f"figures/{name}.png": png for name, png in phase_figures(phase, whole).items()}
+    keep_outcome(session, run, phase, phase_verdicts(phase, whole), phase_markdown(phase, whole), figures)
 
 
 def curve_steps(points: Iterable[StoredPoint]) -> list[Step]:

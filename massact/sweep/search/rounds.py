@@ -98,9 +98,9 @@ class LadderSearch:
             tries: dict[LadderKey, Try] = {}
             for key, step in next_steps(list(ladders.values()), self._settings).items():
                 if isinstance(step, Done):
-                    endings[_key(key)] = step.reason
+                    endings[key] = step.reason
                 elif key not in endings:
-                    tries[_key(key)] = step
+                    tries[key] = step
             if not tries:
                 continue
             n_rounds += 1
@@ -175,7 +175,7 @@ class LadderSearch:
         return {key: replace(one, observations=tuple(observed[key])) for key, one in ladders.items()}
 
     def _ending(self, ladder: Ladder, reason: str) -> Ending:
-        key = _key(ladder.key)
+        key: LadderKey = ladder.key
         size = ladder.best_coefficient(self._settings.floor)
         best = next((one for one in ladder.observations if one.coefficient == size), None)
         gain = best.gain if best else None
@@ -225,7 +225,7 @@ def _seen(
     ) -> None:
         if not one.coefficient or one.layer is None:
             return
-        key = LadderKey(str(one.position), str(one.label), one.layer, _sign(one.coefficient))
+        key = LadderKey(str(one.position), str(one.label), one.layer, int(math.copysign(1, one.coefficient)))
         if key in wanted:
             gain = delta if delta is None or is_positive else -delta
             seen[one.key] = _Seen(key, Observation(abs(one.coefficient), coherence, gain, is_partial=part))
@@ -246,15 +246,6 @@ def _seen(
 
 def _request(key: LadderKey, coefficients: Iterable[float]) -> GridRequest:
     return GridRequest(key.position, parse_label(key.label), (key.layer,), Coefficients(tuple(coefficients)))
-
-
-def _key(key: object) -> LadderKey:
-    assert isinstance(key, LadderKey)
-    return key
-
-
-def _sign(coefficient: float) -> int:
-    return int(math.copysign(1, coefficient))
 
 
 def stored_prior(session: Session) -> Prior:
