@@ -206,5 +206,5 @@ def rejudge(
     click.echo(render(answer, "table"), nl=False)
     for note in answer.notes:
         click.echo(f"note: {note}", err=True)
-    if plan.n_left_out:
+    if plan.left_out:
         ctx.exit(1)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +85,6 @@ def _variant(entry: Entry) -> VariantConfig:
         raise revision.error("there is no adapter here that it could belong to; write the key 'adapter' too")
     adapter = AdapterConfig(read["adapter"], read["adapter_revision"]) if read["adapter"] else None
     return VariantConfig(read["variant"], read["model"], read["revision"], adapter)
-
-
-def parse_grid(entry: Entry) -> Grid:
-    return entry.into(Grid, _GRID)
 
 
 def _coefficients(entry: Entry) -> Coefficients:
@@ -183,11 +180,11 @@ def parse_extraction(entry: Entry) -> ExtractionConfig:
 
 def parse_vectors(entry: Entry) -> tuple[VectorConfig, ...]:
     """Files by method; a list of them where each model or trait has its own."""
-    return tuple(one for files in entry.each(_vectors) for one in files)
 
+    def files(name: str, one: Entry) -> list[VectorConfig]:
+        return [_vector(name, file) for file in (one.items() if isinstance(one.value, list) else [one])]
 
-def _vectors(name: str, entry: Entry) -> list[VectorConfig]:
-    return [_vector(name, one) for one in (entry.items() if isinstance(entry.value, list) else [entry])]
+    return tuple(chain.from_iterable(entry.each(files)))
 
 
 def _vector(name: str, entry: Entry) -> VectorConfig:
@@ -333,7 +330,7 @@ def _phase(
     section, known = entry.section(), tuple(model.name for model in models or ())
     readers: Readers = {
         "models": lambda e: e.unique(lambda item: item.choice(*known) if known else item.text()),
-        "grids": lambda e: e.each(lambda model, grid: (model, parse_grid(grid))),
+        "grids": lambda e: e.each(lambda model, grid: (model, grid.into(Grid, _GRID))),
         "labels": lambda e: e.unique(lambda item: item.checked(lambda _: normalise_label(item.spelled()))),
         "positions": lambda e: e.unique(lambda item: _extracted(item, extraction)),
     }

@@ -117,7 +117,9 @@ def load_trait(reference: str) -> TraitDataset:
             f"no trait dataset {str(folder)!r}: give a folder with positive.txt, negative.txt, definition.txt "
             "and steering.json"
         )
-    steering = _read_steering(folder / _STEERING)
+    steering = read_json(folder / _STEERING)
+    if not isinstance(steering, dict):
+        raise DataError(f'{folder / _STEERING}: not an object with "questions"')
     (positive_file, positive), (negative_file, negative) = (
         read_side(folder, side) for side in ("positive", "negative")
     )
@@ -183,13 +185,6 @@ def _questions(steering: dict[str, Any], folder: Path) -> tuple[str, ...]:
     if not questions:
         raise DataError(f'{path}: "questions" is empty')
     return tuple(questions)
-
-
-def _read_steering(path: Path) -> dict[str, Any]:
-    document = read_json(path)
-    if not isinstance(document, dict):
-        raise DataError(f'{path}: not an object with "questions"')
-    return document
 
 
 FEW_PROMPTS = 10

@@ -61,7 +61,7 @@ class Sharing:
 
     def __init__(self, tracker: Tracker, run: OpenRun, *, patience: Patience, say: Callable[[str], None]) -> None:
         """`run`: of the phase, which must be open."""
-        self._tracker, self._run = tracker, run
+        self._tracker, self._run, self.run_id = tracker, run, run.run_id
         self._patience, self._say = patience, say
         self._since = int(time.time() * 1000)
         self._held: dict[str, None] = {}
@@ -150,11 +150,6 @@ class Sharing:
     def ended_elsewhere(self, key: str) -> bool:
         """Whether another sweep had a cell and came to an end with it, so that what the store lacks failed there."""
         return _short(key) in self._ended_elsewhere
-
-    @property
-    def run_id(self) -> str:
-        """Of the phase's run."""
-        return self._run.run_id
 
     def close(self) -> None:
         """Give no sign of life any more."""

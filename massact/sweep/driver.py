@@ -118,6 +118,7 @@ class Driver:
     def __init__(self, session: Session, parent: OpenRun, source: CellSource) -> None:
         self._session, self._parent, self._source = session, parent, source
         self._model = source.subject.model
+        self._work = (session, parent, source.subject)
         experiment = session.experiment
         self._place = source.place or Place(
             experiment.name,
@@ -184,10 +185,6 @@ class Driver:
     @property
     def _sharing(self) -> Sharing:
         return self._session.stores.sharing(self._parent)
-
-    @property
-    def _work(self) -> tuple[Session, OpenRun, Subject]:
-        return (self._session, self._parent, self._source.subject)
 
     def _load_model(self) -> bool:
         """Load the model where cells are evaluated. Returns whether it is another than its files tell."""
@@ -446,10 +443,6 @@ class Evaluator:
         )
         self._driver = Driver(session, parent, source)
         self.baseline_row = self._driver.baseline_row
-
-    @property
-    def n_layers(self) -> int:
-        return self.planner.n_layers
 
     @property
     def allowed(self) -> tuple[float, float]:

@@ -72,6 +72,7 @@ class Planner:
         if overrides.max_new_tokens is not None:
             self.generation = replace(self.generation, max_new_tokens=overrides.max_new_tokens)
         self.vectors = StoredVectors(session, config, trait)
+        self.massive_dims = tuple(self.vectors.calibration.uniform_dims)
 
     @property
     def description(self) -> Description:
@@ -81,11 +82,6 @@ class Planner:
     @property
     def n_layers(self) -> int:
         return self.description.shape.n_layers
-
-    @property
-    def massive_dims(self) -> tuple[int, ...]:
-        """The uniform list of the model's calibration."""
-        return tuple(self.vectors.calibration.uniform_dims)
 
     def baseline(self) -> PlannedCell:
         """The cell without steering."""

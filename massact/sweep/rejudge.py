@@ -75,10 +75,6 @@ class RejudgePlan:
         """Responses that the judge is asked about."""
         return sum(rescoring.n_responses for rescoring in (*self.baselines, *self.evaluations))
 
-    @property
-    def n_left_out(self) -> int:
-        return self.left_out.total()
-
     def __str__(self) -> str:
         left_out = "".join(f"; {n} left out: {reason}" for reason, n in sorted(self.left_out.items()))
         n = len(self.evaluations)

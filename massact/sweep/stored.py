@@ -5,7 +5,7 @@ Nothing is generated here. What a run holds counts, not what files of today say.
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from massact.config import ModelConfig, TraitConfig
 from massact.domain import Cell, Geometry, Response, Timing
@@ -195,7 +195,7 @@ def judged(session: Session, parent: OpenRun, subject: Subject, batch: Sequence[
         evaluation = held.evaluation
         if held.unscored:
             responses = tuple(
-                _with_verdict(said, next(verdicts)) if _is_unscored(said) else said for said in evaluation.responses
+                replace(said, **asdict(next(verdicts))) if _is_unscored(said) else said for said in evaluation.responses
             )
             spent = replace(evaluation.timing, judge_seconds=evaluation.timing.judge_seconds + seconds)
             evaluation = replace(evaluation, responses=responses, timing=spent)
@@ -222,10 +222,6 @@ def _exchange(response: Response) -> Exchange:
         return Exchange(response.question, response.response, response.thinking, response.is_answered)
     thought, answer = marks.split(response.response)
     return Exchange(response.question, (answer or "").strip(), thought, answer is not None)
-
-
-def _with_verdict(response: Response, verdict: object) -> Response:
-    return replace(response, **{name: getattr(verdict, name) for name in ("trait", "coherence", "reason")})
 
 
 def _is_unscored(response: Response) -> bool:

@@ -11,7 +11,7 @@ from massact.query.answers import Filters
 from massact.query.questions.best import BestRow
 from massact.report.evidence import gain
 from massact.store.read import RunStore, open_source
-from massact.store.schema import Artifact, EvaluationRow, Kind
+from massact.store.schema import Artifact, Kind
 from massact.store.write.artifacts import fetch_from
 from massact.store.write.stages import read_tensor
 from massact.vectors.formats import FILES, SteeringVector, folder_files, lm_eval_bytes
@@ -55,7 +55,8 @@ def read_vector(run_id: str, tracking_uri: str) -> SteeringVector:
                 "and other tools would do just that; name a run of such a label"
             )
         (run,) = source.finished_runs([run_id], tags=())
-        n_layers = _n_layers(store, row)
+        stages = store.stages(Kind.CALIBRATION, row.experiment)
+        n_layers = next((stage.row.n_layers for stage in stages if stage.row.model == row.model), None)
     try:
         vector = read_tensor(fetch_from(run.artifact_uri, Artifact.VECTOR, tracking_uri=tracking_uri), "vector")
     except StoreError as error:
@@ -82,8 +83,3 @@ def write_vector(one: SteeringVector, form: str, output: Path, hookpoint: str) -
     for path, content in files.items():
         write_whole(path, [content], "name another --output")
     return list(files)
-
-
-def _n_layers(store: RunStore, row: EvaluationRow) -> int | None:
-    stages = store.stages(Kind.CALIBRATION, row.experiment)
-    return next((stage.row.n_layers for stage in stages if stage.row.model == row.model), None)

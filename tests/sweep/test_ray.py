@@ -29,7 +29,7 @@ from massact.sweep.executors import CommandContext, Environment, RayOptions
 from massact.sweep.executors.base import JudgeUse, ModelUse, Work
 from massact.sweep.executors.ray import cluster as cluster_module
 from massact.sweep.executors.ray.cluster import LostError, reaches_anywhere, require_ray
-from massact.sweep.executors.ray.judges import JudgePool, RemoteJudge, Told
+from massact.sweep.executors.ray.judges import JudgePool, RemoteJudge
 from massact.sweep.executors.ray.run import AHEAD, Judging, Run, Shard, Task, Tools
 from tests.support import ray_cluster
 from tests.support.ray_stand_ins import (
@@ -186,7 +186,7 @@ class _Judges:
         if self.is_lost:
             raise LostError("it has ended")
         results = [Evaluation(planned, (), TIMING) for planned in cells(coefficients)]
-        return results, Told(Usage(), ())
+        return results, (Usage(), ())
 
     def put(self, _part: Any) -> None: ...
 

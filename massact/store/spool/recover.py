@@ -148,7 +148,8 @@ class _Recovery:
             journal.close()
             report.problem = f"cannot be read ({error.strerror})"
             return report
-        if self._is_elsewhere(contents):
+        homes = {home.store for home, _ in contents.waiting.values()}
+        if contents.other_format is None and self._only is not None and homes - {self._only}:
             journal.close()
             return report
         report.opening, report.damaged = contents.opening, contents.damaged
@@ -164,11 +165,6 @@ class _Recovery:
             self._send(journal, contents, report)
         _put_away(journal, contents, report)
         return report
-
-    def _is_elsewhere(self, contents: Contents) -> bool:
-        homes = (home for home, _ in contents.waiting.values())
-        is_read = contents.other_format is None
-        return is_read and self._only is not None and any(home.store != self._only for home in homes)
 
     def _send(self, journal: Journal, contents: Contents, report: JournalReport) -> None:
         """Send what waits, and take out of `contents` what has arrived."""

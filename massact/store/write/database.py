@@ -59,7 +59,7 @@ class TrackingDatabase:
         """
         with self._explained():
             # a server's tables are looked at alone: while another process makes them each waits for the other's locks
-            state = self._state() if self._path is not None or self._is_current() else None
+            state = self._state() if self._path is not None or self._versions() == [_head()] else None
             if state is None or state in _UNMADE:
                 with self._alone():
                     state = self._state()  # another may have made it meanwhile
@@ -108,9 +108,6 @@ class TrackingDatabase:
         if is_hollow(connection, tables):
             return "half made"
         return "older" if is_mlflows else "foreign"
-
-    def _is_current(self) -> bool:
-        return self._versions() == [_head()]
 
     def _versions(self) -> list[str]:
         with self._engine.connect() as connection:

@@ -4,6 +4,7 @@ import json
 import math
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from typing import Any, Protocol
 
@@ -126,7 +127,8 @@ def open_writer(tracking_uri: str, experiment_id: str) -> RunWriter:
         raise StoreError(f"tracking URI {shown_uri(uri)!r} names no run store that can be written; write {_ALLOWED}")
     if is_database(uri) and scheme_of(uri) != "sqlite":  # a URI of SQLite is a path, and stays as it is written
         uri = database_url(uri).render_as_string(hide_password=False)
-        _probe(uri)
+        with closing(SqlWriter(uri, "0", "")) as probe:  # MLflow would ask ten times, for a minute and a half
+            probe.held(())
     client = connect(uri)
     with explained(uri):
         experiment = client.get_experiment(experiment_id)
@@ -135,15 +137,6 @@ def open_writer(tracking_uri: str, experiment_id: str) -> RunWriter:
     if is_database(uri):
         return SqlWriter(uri, experiment_id, str(experiment.artifact_location))
     return ClientWriter(uri, experiment_id, client)
-
-
-def _probe(uri: str) -> None:
-    """Make sure that a database server answers: MLflow would ask ten times, for a minute and a half."""
-    writer = SqlWriter(uri, "0", "")
-    try:
-        writer.held(())
-    finally:
-        writer.close()
 
 
 TableRow = tuple[str | int | float | bool | None, ...]

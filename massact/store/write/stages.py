@@ -261,8 +261,11 @@ def log_extraction(tracker: Tracker, parent: OpenRun, row: StageRow, extracted: 
     }
     name = f"extraction {position} · {row.model} · {row.trait}"
     run = _stage_run(row, name, parent, steps=steps, files=_extraction_files(row, extracted))
-    metrics = {key: float(value) for key, value in metrics.items()}
-    tracker.write(replace(run, metrics=metrics, tags={**run.tags, **_source_tags(extracted.sources)}), parent)
+    tags = dict(run.tags)
+    if extracted.sources is not None:  # the note, and what makes the UI show the continuations as a table
+        table = json.dumps([{"path": Artifact.CONTINUATIONS.value, "type": "table"}])
+        tags |= {MlflowTag.NOTE.value: fit_tag(sources_note(extracted.sources)), MlflowTag.TABLES.value: table}
+    tracker.write(replace(run, metrics={key: float(value) for key, value in metrics.items()}, tags=tags), parent)
 
 
 def _stage_run(
@@ -292,14 +295,6 @@ def _extraction_files(row: StageRow, extracted: Extracted) -> dict[str, bytes]:
         content = tensor_bytes({"vectors": made.vectors}, {**provenance, "label": label})
         files[f"{Artifact.VECTORS}/{label}.safetensors"] = content
     return files
-
-
-def _source_tags(sources: Sources | None) -> dict[str, str]:
-    """The note, and what makes the UI show the continuations as a table."""
-    if sources is None:
-        return {}
-    table = [{"path": Artifact.CONTINUATIONS.value, "type": "table"}]
-    return {MlflowTag.NOTE.value: fit_tag(sources_note(sources)), MlflowTag.TABLES.value: json.dumps(table)}
 
 
 def _calibration_steps(calibration: Calibration) -> list[Step]:

@@ -122,7 +122,6 @@ class Executor(Protocol):
 
     def loaded(self, use: ModelUse) -> Loaded:
         """What a model says of itself once it is loaded where cells are evaluated."""
-        ...
 
     def evaluate(
         self,
@@ -142,12 +141,10 @@ class Executor(Protocol):
         Raises:
             JudgeError: the judge as a whole cannot be used; nothing after it would be scored.
         """
-        ...
 
     def keep(self, result: Result, make: MakeRun, *, home: OpenRun) -> None:
         """Put a result's run into a spool, for the experiment of `home`: the one where it was made, if that can
         send."""
-        ...
 
     def judge(self, use: JudgeUse) -> Judge | None:  # noqa: ARG002  # for those that have one
         """A judge whose work is done where cells are evaluated; `None`: judges work in the command's process."""

@@ -24,7 +24,7 @@ from massact.sweep.executors.ray.cluster import (
 )
 from massact.sweep.executors.ray.judges import ATTEMPTS, JudgeHandle, JudgePool, RemoteJudge
 from massact.sweep.executors.ray.results import ResultKeeper
-from massact.sweep.executors.ray.workers import Account, BrokenDeviceError, WorkerHandle, WorkerPool
+from massact.sweep.executors.ray.workers import BrokenDeviceError, WorkerHandle, WorkerPool
 
 ALONE_AT_MOST = 3
 """How often a cell may be lost while it is the only one of its shard, before it is given up."""
@@ -311,7 +311,7 @@ class Run:
             return
         worker = task.worker
         try:
-            account: Account = self._tools.cluster.get(ref)
+            seconds, n_tokens = self._tools.cluster.get(ref)
         except CancelledError:
             self._done_with(task)
             return
@@ -324,8 +324,8 @@ class Run:
         self._done_with(task)
         self._n_losses = 0
         worker.report.cells += len(task.cells)
-        worker.report.tokens += account.n_tokens
-        worker.report.busy_seconds += account.seconds
+        worker.report.tokens += n_tokens
+        worker.report.busy_seconds += seconds
         self._score(Judging(task, 0, len(task.cells)))
 
     def _done_with(self, task: Task) -> None:

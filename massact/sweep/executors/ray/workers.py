@@ -28,14 +28,6 @@ class BrokenDeviceError(Exception):
     """The worker's GPU answers nothing any more; only a new process can use it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
-    """What generating a shard cost."""
-
-    seconds: float
-    n_tokens: int
-
-
 def model_engine() -> "ModelEngine":
     """The engine of real models."""
     from massact.sweep.executors.local import ModelEngine
@@ -61,9 +53,11 @@ class Worker(Actor):
 
     def generate(
         self, part: Part, cells: Sequence[PlannedCell], vectors: Sequence[Any]
-    ) -> tuple[Account, list[Generated]]:
-        """Generate a shard, in one piece or several, as they travel to a judge. `cells`: without their vectors.
-        `vectors`: a reference to each cell's; `None` where it has none."""
+    ) -> tuple[tuple[float, int], list[Generated]]:
+        """Generate a shard, in one piece or several, as they travel to a judge; with the seconds and tokens that it took.
+
+        Cells come without their vectors, of each of which there is a reference; `None` where it has none.
+        """
         if self._engine is None:
             raise RuntimeError("no model is loaded")
         began = time.perf_counter()
@@ -77,7 +71,7 @@ class Worker(Actor):
                 raise BrokenDeviceError(batch.error)
             pieces.append(replace(batch, cells=[replace(cell, vector=None) for cell in batch.cells]))
         n_tokens = sum(sum(piece.n_tokens) for piece in pieces)
-        return Account(time.perf_counter() - began, n_tokens), pieces
+        return (time.perf_counter() - began, n_tokens), pieces
 
     def _vector(self, planned: PlannedCell, ref: Any) -> Any:
         """A cell's vector, in numpy: it is fetched from the store of this machine once, and kept."""
