@@ -54,7 +54,7 @@ class Worker(Actor):
     def generate(
         self, part: Part, cells: Sequence[PlannedCell], vectors: Sequence[Any]
     ) -> tuple[tuple[float, int], list[Generated]]:
-        """Generate a shard, in one piece or several, as they travel to a judge; with the seconds and tokens that it took.
+        """Generate a shard, in one piece or several, as they travel to a judge; with its seconds and tokens.
 
         Cells come without their vectors, of each of which there is a reference; `None` where it has none.
         """
