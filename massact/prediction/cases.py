@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from massact._lazy import np
 from massact.domain import Recipe
 from massact.labels import format_label
 from massact.prediction.prior import VectorFacts
@@ -114,8 +115,6 @@ def find_outcomes(rows: StoredEvaluations, floor: float) -> Outcomes:
 
 def _ladders(part: GroupInSetting) -> Iterator[PointSet]:
     """The positive coefficients of each layer and vector: an extraction made anew has other vectors."""
-    import numpy as np
-
     indices: dict[tuple[int, str], list[int]] = defaultdict(list)
     for index, point in zip(part.points.indices.tolist(), part.points, strict=True):
         if point.coefficient > 0:

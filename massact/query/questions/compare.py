@@ -3,8 +3,9 @@
 import re
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Unpack
+from typing import Any, ClassVar, Unpack
 
+from massact._lazy import Numbers, np
 from massact.domain import Direction, Group
 from massact.errors import UsageError
 from massact.labels import format_label, normalise_label
@@ -27,9 +28,6 @@ from massact.query.stats.paired import (
     paired_test,
 )
 from massact.query.tables import PLACE, SETTING, interval_column, number_column, point_column, text_column
-
-if TYPE_CHECKING:
-    from massact.query.stats.paired import Numbers
 
 COHERENCE_WARNING_POINTS = 3.0
 """Bests whose coherence differs by more are not compared at like coherence."""
@@ -300,13 +298,11 @@ def _tested(
     return row if matched is None else replace(row, **_matched_fields(matched, differences, gaps[0] - gaps[1]))
 
 
-def _matched_fields(matched: Matched, differences: "Numbers", gaps: "Numbers") -> dict[str, Any]:
+def _matched_fields(matched: Matched, differences: Numbers, gaps: Numbers) -> dict[str, Any]:
     """The difference at like coherence, and its interval.
 
     It is as noisy as the difference of the bests and, along the slope of the curve, as their gap in coherence.
     """
-    import numpy as np
-
     difference = matched.delta_a - matched.delta_b
     noise = differences - matched.slope * gaps
     noise = noise[~np.isnan(noise)]

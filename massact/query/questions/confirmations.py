@@ -7,6 +7,7 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any, ClassVar, Literal, Unpack
 
+from massact._lazy import np
 from massact.domain import Direction
 from massact.query.answers import Answers, Confirmed
 from massact.query.groups import ComparableGroups, as_point, rank, setting_notes, slices, strata, told_apart
@@ -360,8 +361,6 @@ class _Place:
 
         The limit that the picking flatters is Bonferroni's for so many cells; the other one needs no correction.
         """
-        import numpy as np
-
         cell, is_negative = self._by_key[first.key], self._stratum.direction == "negative"
         usual = self._confirmed.interval(cell)
         strict = self._confirmed.interval(cell, confidence=1 - (1 - CONFIDENCE) / len(ranked))

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Unpack
 
+from massact._lazy import np
 from massact.domain import Direction, Group
 from massact.query.answers import Answers
 from massact.query.evaluations import PointSet
@@ -166,8 +167,6 @@ def _by_steering(points: PointSet) -> Scored:
 
 def _only(part: GroupInSetting, scored: Scored) -> GroupInSetting:
     """The slice with those points alone."""
-    import numpy as np
-
     wanted = {point.run_id for point in scored.values()}
     all_points, indices = part.points.all, part.points.indices
     kept = [all_points.run_ids[index] in wanted for index in indices.tolist()]

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, groupby, pairwise
 from math import comb
-from typing import TYPE_CHECKING, ClassVar, Unpack
+from typing import ClassVar, Unpack
 
+from massact._lazy import Mask, Numbers, np
 from massact.domain import Direction, floor_warning
 from massact.errors import UsageError
 from massact.query.answers import Answers
@@ -27,13 +28,6 @@ from massact.query.tables import (
     number_column,
     text_column,
 )
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Numbers = NDArray[np.float64]
-
 
 # halves of the questions
 
@@ -93,8 +87,6 @@ def halves(all_strata: Iterable[ComparableGroups], *, floor: float, scores: Ques
 
 
 def _halves_row(stratum: ComparableGroups, floor: float, scores: QuestionScores) -> HalvesRow | None:
-    import numpy as np
-
     found, ties = [], list[tuple[float, float, bool, str, str]]()
     for label, part in stratum.slices.items():
         points = part.points.with_delta()
@@ -143,8 +135,6 @@ def _of_one_vector(stratum: ComparableGroups, floor: float, labels: Sequence[str
 
 def _splits(n: int) -> Iterator[list[bool]]:
     """The first half of each split; of an odd number the half is the smaller one."""
-    import numpy as np
-
     if comb(n, n // 2) <= 2 * N_SPLITS:
         chosen: Iterable[Iterable[int]] = combinations(range(n), n // 2)
         if n % 2 == 0:  # the other half of each of these comes by itself
@@ -157,12 +147,8 @@ def _splits(n: int) -> Iterator[list[bool]]:
         yield [index in members for index in range(n)]
 
 
-def _winners(
-    labels: list[str], deltas: "Numbers", coherences: "Numbers", half: "NDArray[np.bool_]", floor: float
-) -> list[str | None]:
+def _winners(labels: list[str], deltas: Numbers, coherences: Numbers, half: Mask, floor: float) -> list[str | None]:
     """The label of the best coherent evaluation on each half `[n_splits, n_questions]`; of equal ones the first."""
-    import numpy as np
-
     scored = ~np.isnan(deltas) & ~np.isnan(coherences)
     weights = half.T.astype(float)
     counts = scored @ weights
