@@ -42,7 +42,6 @@ class PointSet:
 
     @property
     def layers(self) -> set[int]:
-        """The layers that they lie at."""
         return {int(layer) for layer in set(self.column("layer").tolist())}
 
     @property
@@ -94,15 +93,12 @@ class PointSet:
         return (with_delta if len(with_delta) else nearest)._first()
 
     def has_best(self, floor: float) -> bool:
-        """Whether `best` finds any."""
         return bool(self._rankable(floor).any())
 
     def has_miss(self, floor: float) -> bool:
-        """Whether `nearest_miss` finds any."""
         return bool(self._is_miss(floor).any())
 
     def coherent_runs(self, floor: float) -> list[str]:
-        """The runs of those at or above the floor that can be ranked."""
         return self._where(self._rankable(floor)).run_ids()
 
     def _rankable(self, floor: float) -> Mask:
@@ -117,7 +113,6 @@ class PointSet:
         return ~np.isnan(self.column("coherence_mean")) & ~self._is_coherent(floor)
 
     def with_delta(self) -> "PointSet":
-        """Those that were compared with a baseline."""
         return self._where(~np.isnan(self.column("delta")))
 
     def ties(self) -> list[tuple[float, float, bool, str]]:
@@ -141,11 +136,9 @@ class PointSet:
         return found
 
     def with_keys(self, keys: Container[str]) -> Iterator[StoredPoint]:
-        """Those of some keys."""
         return (self.all.at(index) for index in self.indices.tolist() if self.all.keys[index] in keys)
 
     def at_layers(self, layers: Collection[int]) -> "PointSet":
-        """Those at some layers."""
         return self._where(np.isin(self.column("layer"), list(layers)))
 
     def at_cells_of(self, other: "PointSet") -> "PointSet":
@@ -169,7 +162,6 @@ class PointSet:
         return layers[is_steered], coefficients[is_steered], coherences[is_steered]
 
     def run_ids(self) -> list[str]:
-        """Of each the run."""
         return [self.all.run_ids[index] for index in self.indices.tolist()]
 
     def column(self, name: str) -> Numbers:
@@ -180,7 +172,7 @@ class PointSet:
         return PointSet(self.all, self.indices[mask])
 
     def _with_best_delta(self, direction: Direction | None) -> "PointSet":
-        scored = self._where(~np.isnan(self.column("delta")))
+        scored = self.with_delta()
         if not len(scored):
             return scored
         delta = scored.column("delta")
@@ -249,15 +241,11 @@ class Evaluations:
         return sum(map(len, self.by_place.values()))
 
 
-StoredEvaluations = Evaluations | Iterable[Stored[EvaluationRow]]
-"""What every question takes: evaluations as a store gave them, or whole rows in any order."""
-
-
-def as_evaluations(rows: StoredEvaluations) -> Evaluations:
-    """Evaluations, whichever way they were given."""
-    return rows if isinstance(rows, Evaluations) else Evaluations.of(rows)
-
-
 def group_of(place: Place) -> Group:
     """The group of a place."""
     return Group(*place[1:])
+
+
+def group_of_row(row: EvaluationRow) -> Group:
+    """The group of a row; a baseline's has neither position nor label."""
+    return Group(row.model, row.trait, row.position or "", row.label or "")

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from massact.domain import Direction, Group, Recipe
 from massact.errors import UsageError
 from massact.labels import parse_label
-from massact.query.evaluations import PointSet, StoredEvaluations, as_evaluations, group_of, no_points
+from massact.query.evaluations import Evaluations, PointSet, group_of, no_points
 from massact.query.rows import AnyPoint, Point, Status
 from massact.query.settings import AnswerT, differences, with_differences
 from massact.store.read.base import Failure
@@ -155,10 +155,10 @@ def is_below_floor(point: AnyPoint, floor: float) -> bool:
     return point.coherence_mean is not None and point.coherence_mean < floor
 
 
-def slices(rows: StoredEvaluations, failures: Iterable[Failure] = ()) -> dict[Group, list[GroupInSetting]]:
+def slices(evaluations: Evaluations, failures: Iterable[Failure] = ()) -> dict[Group, list[GroupInSetting]]:
     """Every group's slices, the one run last first."""
     by_group: dict[Group, list[GroupInSetting]] = defaultdict(list)
-    for part in _evaluated(rows):
+    for part in _evaluated(evaluations):
         by_group[part.group].append(part)
     for parts in by_group.values():
         parts.sort(key=_recency)
@@ -172,9 +172,8 @@ def slices(rows: StoredEvaluations, failures: Iterable[Failure] = ()) -> dict[Gr
     return dict(by_group)
 
 
-def _evaluated(rows: StoredEvaluations) -> Iterator[GroupInSetting]:
+def _evaluated(evaluations: Evaluations) -> Iterator[GroupInSetting]:
     """The slices of finished evaluations."""
-    evaluations = as_evaluations(rows)
     for place, points in evaluations.by_place.items():
         for baseline, some in points.by_baseline().items():
             sample = evaluations.samples[place[0]]
@@ -406,14 +405,15 @@ class Currency:
 
     def stratum(self, several: Iterable[ComparableGroups]) -> ComparableGroups | None:
         """Of one place's strata the current one."""
-        run = [one for one in several if one.setting is not None]
-        if self.chosen is not None:
-            run = [one for one in run if self._is_chosen(one)]
-        return max(run, key=_newest_run, default=None)
 
-    def _is_chosen(self, one: ComparableGroups) -> bool:
-        wanted = self.chosen.get((one.model, one.trait, one.position)) if self.chosen else None
-        return (one.setting, one.baseline_trait_mean) == wanted
+        def is_current(one: ComparableGroups) -> bool:
+            against = (one.setting, one.baseline_trait_mean)
+            return self.chosen is None or self.chosen.get((one.model, one.trait, one.position)) == against
+
+        def newest_run(one: ComparableGroups) -> tuple[int, str]:
+            return (max((part.last for part in one.slices.values()), default=-1), one.setting or "")
+
+        return max((one for one in several if one.setting and is_current(one)), key=newest_run, default=None)
 
 
 def _rank(declared: DeclaredSetting, part: GroupInSetting) -> tuple[bool, bool, int, str]:
@@ -429,7 +429,3 @@ def _last(part: GroupInSetting) -> tuple[int, bool, float]:
 
 def _against(part: GroupInSetting) -> Against:
     return (part.setting, part.baseline_trait_mean)
-
-
-def _newest_run(stratum: ComparableGroups) -> tuple[int, str]:
-    return (max((part.last for part in stratum.slices.values()), default=-1), stratum.setting or "")

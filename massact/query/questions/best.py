@@ -18,8 +18,8 @@ from massact.query.groups import (
     told_apart,
     unscored_note,
 )
-from massact.query.load import Needs
-from massact.query.question import About, flag, question
+from massact.query.load import About, Needs
+from massact.query.question import flag, question
 from massact.query.rows import Answer, Column, PlaceRow, Point, Status
 from massact.query.same_vector import SAME_AS, taken_over_note
 from massact.query.stats.coherent import SURE, coherent_chances

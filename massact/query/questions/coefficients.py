@@ -8,7 +8,8 @@ from typing import ClassVar, Unpack
 from massact.domain import LEAST_EFFECT, RANDOM, Direction, all_methods
 from massact.query.answers import Answers
 from massact.query.groups import ComparableGroups, is_just_added, slices, strata, told_apart, usual_notes
-from massact.query.question import About, question
+from massact.query.load import About
+from massact.query.question import question
 from massact.query.questions.best import BestRow, best_row
 from massact.query.rows import Answer, AnswerTable, Column, PlaceRow, Point, with_differences
 from massact.query.tables import LABEL, PLACE, POINT, SETTING, number_column

@@ -12,8 +12,8 @@ from massact.labels import format_label, normalise_label
 from massact.query.answers import Answers
 from massact.query.equal_grids import EqualGrids, on_equal_grids
 from massact.query.groups import ComparableGroups, recipe_of, slices, strata, told_apart, usual_notes
-from massact.query.load import Needs
-from massact.query.question import About, pattern, question
+from massact.query.load import About, Needs
+from massact.query.question import pattern, question
 from massact.query.rows import Answer, Column, PlaceRow, Point, Status
 from massact.query.same_vector import ONCE, Cosines, taken_over_words, why_one
 from massact.query.stats.intervals import Beliefs

@@ -11,8 +11,8 @@ from massact._lazy import np
 from massact.domain import Direction
 from massact.query.answers import Answers, Confirmed
 from massact.query.groups import ComparableGroups, as_point, rank, setting_notes, slices, strata, told_apart
-from massact.query.load import Needs
-from massact.query.question import About, question
+from massact.query.load import About, Needs
+from massact.query.question import question
 from massact.query.rows import Answer, Column, PlaceRow, Point
 from massact.query.stats.intervals import NOTHING, Beliefs, Standing
 from massact.query.stats.means import pulled_mean

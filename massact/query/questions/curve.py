@@ -10,7 +10,8 @@ from massact.labels import format_label, parse_label
 from massact.query.answers import Answers
 from massact.query.equal_grids import on_equal_grids
 from massact.query.groups import ComparableGroups, Side, recipe_of, slices, strata, told_apart, usual_notes
-from massact.query.question import About, choice, question
+from massact.query.load import About
+from massact.query.question import choice, question
 from massact.query.rows import Answer, Column, PlaceRow, Point, Status
 from massact.query.same_vector import same_vector
 from massact.query.tables import LABEL, PLACE, SETTING, STATUS, miss_column, number_column, point_column

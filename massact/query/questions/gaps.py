@@ -6,9 +6,9 @@ from typing import Any, ClassVar, Unpack
 from massact.domain import Direction
 from massact.query.answers import Answers
 from massact.query.groups import GroupInSetting, all_parts, setting_notes, slices, told_apart, unscored_note
-from massact.query.load import Needs
+from massact.query.load import About, Needs
 from massact.query.next_coefficients import Bracket, brackets, widened
-from massact.query.question import About, question, text
+from massact.query.question import question, text
 from massact.query.rows import Answer, Column, PlaceRow, Point, Status
 from massact.query.tables import LABEL, PLACE, SETTING, error_column, miss_column, point_column
 

@@ -11,7 +11,8 @@ from massact.domain import Direction, Group
 from massact.query.answers import Answers
 from massact.query.evaluations import PointSet
 from massact.query.groups import ComparableGroups, GroupInSetting, Side, natural_order, slices, strata, told_apart
-from massact.query.question import About, question
+from massact.query.load import About
+from massact.query.question import question
 from massact.query.rows import Answer, Column, PlaceRow, Point, Status
 from massact.query.same_vector import is_one
 from massact.query.settings import JUDGE_FIELDS, SETTING_FIELDS, setting_value

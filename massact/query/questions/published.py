@@ -13,8 +13,8 @@ from massact.errors import UsageError
 from massact.labels import normalise_label
 from massact.query.answers import Answers, Filters
 from massact.query.groups import GroupInSetting, recipe_of, slices, told_apart
-from massact.query.load import Needs, normalised
-from massact.query.question import About, question
+from massact.query.load import About, Needs, normalised
+from massact.query.question import question
 from massact.query.questions.compare import before_after_pairs
 from massact.query.rows import Answer, Column, Point, SettingRow, Status
 from massact.query.tables import LABEL, PLACE, POINT, SETTING, STATUS, number_column, point_column, text_column

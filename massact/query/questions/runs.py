@@ -9,7 +9,8 @@ from massact.domain import Direction
 from massact.errors import UsageError
 from massact.query.answers import Answers
 from massact.query.groups import ComparableGroups, GroupInSetting, slices, strata, told_apart, usual_notes
-from massact.query.question import About, choice, question, whole
+from massact.query.load import About
+from massact.query.question import choice, question, whole
 from massact.query.rows import Answer, Column, PlaceRow
 from massact.query.same_vector import SAME_AS
 from massact.query.tables import (

@@ -12,8 +12,8 @@ from massact.domain import Direction, floor_warning
 from massact.errors import UsageError
 from massact.query.answers import Answers
 from massact.query.groups import ComparableGroups, GroupInSetting, Side, rank, slices, strata, told_apart, usual_notes
-from massact.query.load import Needs
-from massact.query.question import AtManyFloors, pattern, question
+from massact.query.load import AtManyFloors, Needs
+from massact.query.question import pattern, question
 from massact.query.rows import Answer, Column, PlaceRow, Point, Status
 from massact.query.same_vector import is_one
 from massact.query.stats.paired import QuestionScores
