@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from massact.domain import Direction, Group, Recipe
 from massact.errors import UsageError
-from massact.labels import parse_label
+from massact.labels import format_label, parse_label
 from massact.query.evaluations import Evaluations, PointSet, group_of, no_points
 from massact.query.rows import AnyPoint, Point, Status
 from massact.query.settings import AnswerT, differences, with_differences
@@ -70,6 +70,11 @@ class ComparableGroups:
     slices: dict[str, GroupInSetting] = field(default_factory=dict)
     """By label."""
 
+    @property
+    def place(self) -> str:
+        """In words."""
+        return f"{self.model}, {self.trait}, {self.position}"
+
     def fields(self) -> dict[str, Any]:
         """What an answer's row says of it: where, and in which setting against which baseline."""
         return {
@@ -119,6 +124,11 @@ class Side(NamedTuple):
     points: PointSet
 
 
+def gain(delta: float | None, direction: Direction | None) -> float:
+    """Delta in the direction that is wanted, a missing one as nothing: the larger, the better."""
+    return (delta or 0.0) * (-1 if direction == "negative" else 1)
+
+
 def rank(entry: tuple[str, Point], direction: Direction | None) -> tuple[float, float, int, bool, str]:
     """Sorts the winner among labels first: ties as in `best` of a label, what was evaluated itself, the label.
 
@@ -127,8 +137,7 @@ def rank(entry: tuple[str, Point], direction: Direction | None) -> tuple[float, 
         direction: of the trait.
     """
     label, point = entry
-    loss = (point.delta or 0.0) * (1 if direction == "negative" else -1)
-    return (loss, abs(point.coefficient), point.layer, point.same_as is not None, label)
+    return (-gain(point.delta, direction), abs(point.coefficient), point.layer, point.same_as is not None, label)
 
 
 def recipe_of(label: str) -> Recipe | None:
@@ -137,6 +146,12 @@ def recipe_of(label: str) -> Recipe | None:
         return parse_label(label)
     except UsageError:
         return None
+
+
+def one_spelling(label: str) -> str:
+    """A label in its one spelling; one that is none of ours, as imported results have, as it is written."""
+    recipe = recipe_of(label)
+    return label if recipe is None else format_label(recipe)
 
 
 def is_just_added(label: str) -> bool:
@@ -223,21 +238,17 @@ def strata(by_group: Mapping[Group, Sequence[GroupInSetting]], groups: Iterable[
             among = (part.setting, part.baseline_trait_mean)
             stratum = found[place].setdefault(among, ComparableGroups(*place, *among, part.sample))
             stratum.slices[group.label] = part
+    places = sorted(found, key=lambda place: natural_order(*place))
     return [
         stratum
-        for place, settings in sorted(found.items(), key=_natural)
-        for _, stratum in sorted(settings.items(), key=lambda item: (item[0][0], _or_least(item[0][1])))
-    ] + [ComparableGroups(*place) for place, settings in sorted(found.items(), key=_natural) if not settings]
+        for place in places
+        for _, stratum in sorted(found[place].items(), key=lambda item: (item[0][0], _or_least(item[0][1])))
+    ] + [ComparableGroups(*place) for place in places if not found[place]]
 
 
-def _natural(item: tuple[Iterable[str], object]) -> list[list[str | int]]:
-    """The order that people count in: `response[:5]` before `response[:10]`."""
-    return [natural_order(name) for name in item[0]]
-
-
-def natural_order(name: str) -> list[str | int]:
-    """A sort key: text and numbers by turns."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
+def natural_order(*names: str) -> list[list[str | int]]:
+    """A sort key, the order that people count in: `response[:5]` before `response[:10]`."""
+    return [[int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)] for name in names]
 
 
 def setting_notes(by_group: Mapping[Group, Sequence[GroupInSetting]]) -> tuple[str, ...]:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 
 from massact.domain import DEFAULT_COHERENCE_FLOOR, DEFAULT_LEAST_SCORED, floor_warning
 from massact.errors import MassactError, NoMatrixError, UnknownExperimentError, UsageError
-from massact.labels import normalise_label
 from massact.names import as_held, visible
 from massact.query.answers import EVEN, Answers, Filters
+from massact.query.groups import one_spelling
 from massact.store.read import RunStore
 from massact.store.schema import Declared
 from massact.vectors.positions import parse_position
@@ -207,15 +207,8 @@ def normalised(only: Filters) -> Filters:
     return replace(
         only,
         positions=tuple(str(parse_position(text)) for text in only.positions),
-        labels=tuple(_label(text) for text in only.labels),
+        labels=tuple(map(one_spelling, only.labels)),
     )
-
-
-def _label(text: str) -> str:
-    try:
-        return normalise_label(text)
-    except UsageError:
-        return text  # imported results may have labels that are none of ours; the filters know them
 
 
 def checked_floor(floor: float | None, default: float) -> float:

@@ -101,15 +101,11 @@ def ask_curve(
     declared = [group for group in answers.groups if kind.covers(group.label)]
     curves = [on_equal_grids(one, one.slices, floor) for one in strata(by_group, declared)]
     shown = tuple(r for one in curves for r in _rows(one.stratum, kind, floor) if answers.shows(r.label))
-    unequal = tuple(f"{_name(one.stratum)}: the steps are {one.words}" for one in curves if one.words)
+    unequal = tuple(f"{one.stratum.place}: the steps are {one.words}" for one in curves if one.words)
     if curves and not shown:
         unequal = (f"no step of {method}'s curve is among the labels of --label: --method names another curve",)
     notes = (*usual_notes(by_group), *unequal)
     return told_apart(Answer(question="curve", floor=floor, rows=shown, notes=notes), by_group)
-
-
-def _name(stratum: ComparableGroups) -> str:
-    return f"{stratum.model}, {stratum.trait}, {stratum.position}"
 
 
 def _steps(stratum: ComparableGroups) -> list[int | AllDims]:

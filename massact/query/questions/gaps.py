@@ -151,9 +151,9 @@ def _brackets(
     found = brackets(part.points, floor, allowed=allowed, suggest=suggest)
     if best is None or not best.at_grid_end:
         return found
-
-    def is_of_best(one: Bracket) -> bool:
-        return one.layer == best.layer and (one.low or 0.0) * best.coefficient > 0
-
-    size = abs(best.coefficient)
-    return tuple(widened(one, size, part.points, allowed) if is_of_best(one) else one for one in found)
+    return tuple(
+        widened(one, abs(best.coefficient), part.points, allowed)
+        if one.layer == best.layer and (one.low or 0.0) * best.coefficient > 0
+        else one
+        for one in found
+    )

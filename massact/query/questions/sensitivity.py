@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, groupby, pairwise
 from math import comb
-from typing import ClassVar, Unpack
+from typing import ClassVar, NamedTuple, Unpack
 
 from massact._lazy import Mask, Numbers, np
 from massact.domain import Direction, floor_warning
@@ -76,12 +76,7 @@ class HalvesRow(PlaceRow):
 
 
 def halves(all_strata: Iterable[ComparableGroups], *, floor: float, scores: QuestionScores) -> tuple[HalvesRow, ...]:
-    """The winners on halves of the questions, where the store has scores by question.
-
-    Args:
-        floor: least mean coherence that counts, 0 to 100.
-        scores: of all evaluations, incoherent ones too.
-    """
+    """The winners on halves of the questions; `scores` are of all evaluations, incoherent ones too."""
     found = (_halves_row(stratum, floor, scores) for stratum in all_strata if stratum.slices)
     return tuple(row for row in found if row is not None)
 
@@ -220,8 +215,7 @@ class SensitivityAnswer(Answer[SensitivityRow]):
     """The winners on halves of the questions, where the store has scores by question."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Win:
+class _Win(NamedTuple):
     """What a model, trait and position come to at one floor."""
 
     floor: float
@@ -310,7 +304,9 @@ def _wins(stratum: ComparableGroups, ladder: Sequence[float]) -> list[_Win]:
         entries = ((label, points[index]) for label, points in bests.items())
         rivals = [(label, point) for label, point in entries if point is not None]
         label, point = min(rivals, key=lambda one: rank(one, stratum.direction), default=(None, None))
-        wins.append(_Win(floor, "ok" if point else _status(stratum, floor), label, point))
+        statuses: set[Status] = {part.status(floor) for part in stratum.slices.values()}
+        why: Status = "below_floor" if "below_floor" in statuses else "missing"
+        wins.append(_Win(floor, "ok" if point else why, label, point))
     return wins
 
 
@@ -322,12 +318,6 @@ def _bests(part: GroupInSetting, ladder: Sequence[float]) -> list[Point | None]:
         is_still_best = last is None or (last.coherence_mean is not None and last.coherence_mean >= floor)
         found.append(last if is_still_best else part.best(floor))
     return found
-
-
-def _status(stratum: ComparableGroups, floor: float) -> Status:
-    """Why nothing qualifies."""
-    found = {part.status(floor) for part in stratum.slices.values()}
-    return "below_floor" if "below_floor" in found else "missing"
 
 
 def _runs(stratum: ComparableGroups, wins: Sequence[_Win]) -> list[SensitivityRow]:
@@ -365,9 +355,7 @@ def _flips(stratum: ComparableGroups, below: SensitivityRow | None, win: _Win) -
     """Whether another label wins than at the floors below, and its vector is another."""
     if below is None or below.label is None or below.winner is None or win.label is None or win.point is None:
         return False
-    sides = ((below.label, below.winner), (win.label, win.point))
-    before, now = (stratum.side(label, best) for label, best in sides)
-    return not is_one(before, now)
+    return not is_one(stratum.side(below.label, below.winner), stratum.side(win.label, win.point))
 
 
 def _nearest_miss(stratum: ComparableGroups, floor: float) -> tuple[str | None, Point | None]:
@@ -399,8 +387,7 @@ def _in_words(runs: Sequence[SensitivityRow], ladder: Sequence[float]) -> str:
 
 def _names(all_strata: Sequence[ComparableGroups]) -> Iterator[str]:
     """What the notes call each; with setting and baseline where a place has several."""
-    places = [f"{one.model}, {one.trait}, {one.position}" for one in all_strata]
-    counts = Counter(places)
-    for place, one in zip(places, all_strata, strict=True):
+    counts = Counter(one.place for one in all_strata)
+    for one in all_strata:
         baseline = "no baseline" if one.baseline_trait_mean is None else f"baseline {one.baseline_trait_mean:g}"
-        yield place if counts[place] == 1 else f"{place}, setting {(one.setting or '')[:8]}, {baseline}"
+        yield one.place if counts[one.place] == 1 else f"{one.place}, setting {(one.setting or '')[:8]}, {baseline}"
