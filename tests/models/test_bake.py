@@ -117,6 +117,6 @@ def test_a_norm_after_the_matrix_is_seen() -> None:
     bare = tiny_model("gemma2")
     copied = SteerableModel(copy.deepcopy(bare.model), bare.tokenizer, bare.identity)
     with torch.no_grad():
-        copied.blocks[2].post_feedforward_layernorm.weight.uniform_(-0.5, 0.5)  # type: ignore[union-attr]
+        copied.blocks[2].get_parameter("post_feedforward_layernorm.weight").uniform_(-0.5, 0.5)
     with pytest.raises(UsageError, match="norm, scale or mix"):
         bake(copied, EVERYWHERE, PROMPTS)
