@@ -49,7 +49,8 @@ def read_vector(run_id: str, tracking_uri: str) -> SteeringVector:
                 f"run {shown(run_id)} is no finished evaluation with a vector: massact runs and massact best --format "
                 "json name those that are"
             )
-        if row.n_vectors > 1 or row.operator not in (None, "add") or row.steered_tokens not in (None, "all"):
+        is_plain = row.operator in (None, "add") and row.steered_tokens in (None, "all") and row.n_vectors == 1
+        if not is_plain or row.depth or row.decay or row.gate:
             raise UsageError(
                 f"run {shown(run_id)} is {row.label}: files hold a vector that is added to all tokens of one layer, "
                 "and other tools would do just that; name a run of such a label"
