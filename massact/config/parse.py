@@ -1,7 +1,8 @@
 """Reading an experiment file: every key is known, every value is checked, before anything runs."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -23,11 +24,12 @@ from massact.config.values import (
     VettingConfig,
 )
 from massact.config.yaml import Entry, Readers, Section, all_of, defaults_of, read_yaml
-from massact.domain import IMPORTED, METHODS, AllDims, Coefficients, Generation, Recipe, all_methods
+from massact.domain import IMPORTED, METHODS, OPERATORS, AllDims, Coefficients, Generation, Recipe, all_methods
 from massact.errors import ConfigError, UsageError
 from massact.keys import canonical_json
-from massact.labels import check_layers, normalise_label, parse_label
+from massact.labels import check_layers, format_label, normalise_label, parse_label
 from massact.names import shown
+from massact.plugins import declare_own, forget_own
 from massact.vectors.positions import parse_position
 
 # The sections `models` and `grids` of an experiment file.
@@ -170,7 +172,7 @@ def parse_extraction(entry: Entry) -> ExtractionConfig:
     readers: Readers = {
         "positions": lambda e: e.unique(parse_window),
         "max_new_tokens": lambda e: e.integer(at_least=1),
-        "methods": lambda e: e.unique(lambda m: m.choice(*(METHODS if m.value in METHODS else all_methods()))),
+        "methods": lambda e: e.unique(_method),
         "uniform_dims": lambda e: e.unique_if_any(_n_dims),
         "layer_dims": lambda e: e.unique_if_any(_n_dims),
         "validation_split": lambda e: e.number(low=0, high=LARGEST_SPLIT),
@@ -186,6 +188,25 @@ def parse_extraction(entry: Entry) -> ExtractionConfig:
             f"{read['max_new_tokens']} tokens are fewer than the longest position window reads ({longest})"
         )
     return ExtractionConfig(**{**read, "max_new_tokens": read["max_new_tokens"] if tokens else max(longest, 1)})
+
+
+def _method(entry: Entry) -> str:
+    if isinstance(entry.value, str) and ":" in entry.value:
+        return _declared("methods", entry, METHODS, Recipe)
+    return entry.choice(*(METHODS if entry.value in METHODS else all_methods()))
+
+
+def _operator(entry: Entry) -> str:
+    return _declared("operators", entry, OPERATORS, lambda name: Recipe(METHODS[0], operator=name))
+
+
+def _declared(kind: str, entry: Entry, taken: Sequence[str], recipe: Callable[[str], Recipe]) -> str:
+    """The name of a function `module:function` of a file beside this one, which labels can have from now on."""
+    name = entry.checked(lambda _: declare_own(kind, entry.text(), Path(entry.file).parent))
+    with suppress(UsageError):
+        if name not in taken and parse_label(format_label(recipe(name))) == recipe(name):
+            return name
+    raise entry.error(f"a label cannot have {name!r}: it is taken, or ends as a cleaning does; rename the function")
 
 
 def parse_vectors(entry: Entry) -> tuple[VectorConfig, ...]:
@@ -278,6 +299,7 @@ def load_experiment(path: str | Path) -> Experiment:
     file = Path(path)
     if not file.is_file():
         raise ConfigError(f"no experiment file {str(file)!r}: pass --experiment FILE, such as experiments/toy.yaml")
+    forget_own()
     top = read_yaml(file).section()
     values: dict[str, Any] = {}
 
@@ -391,6 +413,7 @@ _SECTIONS: Readers = {
     "subset": Entry.integer,
     "questions": _confirm_share,
     "vectors": parse_vectors,
+    "operators": lambda entry: entry.unique(_operator),
 }
 """How each key at the top of the file is read, but `phases`, which needs models and extraction."""
 _DEFAULTS: Mapping[str, Any] = {

@@ -3,7 +3,7 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from massact.domain import Recipe
 from massact.labels import format_label
@@ -11,6 +11,7 @@ from massact.prediction.prior import VectorFacts
 from massact.query.evaluations import PointSet, StoredEvaluations
 from massact.query.groups import GroupInSetting, is_at_floor, recipe_of, slices
 from massact.query.next_coefficients import brackets
+from massact.query.same_vector import one_direction
 from massact.store.schema import StoredPoint
 
 Group = tuple[str, str]
@@ -165,8 +166,6 @@ def _names(part: GroupInSetting, outcome: Outcome, recipe: Recipe) -> list[tuple
     names: list[tuple[object, ...]] = []
     if outcome.vector_digest is not None:
         names.append((*place, outcome.layer, outcome.vector_digest))
-    if recipe.method == "mean_diff" and recipe.cleaning.when == "before":
-        recipe = replace(recipe, cleaning=replace(recipe.cleaning, when="after"))
     # the digest of the same direction cleaned first differs in its last bits, so there the label names it
-    names.append((*place, outcome.layer, format_label(recipe)))
+    names.append((*place, outcome.layer, format_label(one_direction(recipe))))
     return names

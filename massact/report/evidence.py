@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from massact.config import Experiment
 from massact.config.values import declared_by
-from massact.domain import RANDOM, Direction, Group, Scope, When
+from massact.domain import RANDOM, Direction, Group
 from massact.query import (
     Answers,
     CoefficientsAnswer,
@@ -344,9 +344,8 @@ class Evidence:
     def compare(self, pairs: Sequence[tuple[str, str]] | None = None) -> tuple[ComparisonRow, ...]:
         return self.current(ask_compare.of(replace(self.answers, cosines=self.cosines), self.floor, pairs=pairs).rows)
 
-    def curve(self, method: str, when: When, scope: Scope) -> tuple[CurveRow, ...]:
-        """The steps of each curve, over the cells that all of its steps have."""
-        kind: dict[str, Any] = {"method": method, "when": when, "scope": scope}
+    def curve(self, **kind: Any) -> tuple[CurveRow, ...]:
+        """The steps of each curve, over the cells that all of its steps have; `kind`: as `massact curve` is told."""
         asked = ("curve", *kind.values())
         if asked not in self._done:
             self._done[asked] = self.current(ask_curve.of(self.answers, self.floor, **kind).rows)

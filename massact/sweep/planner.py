@@ -27,6 +27,7 @@ from massact.evaluation import PlannedCell
 from massact.keys import cell_key
 from massact.labels import format_label, parse_label, parse_layers
 from massact.models.load import Description, ModelShape, read_shape
+from massact.plugins import own_digest
 from massact.query import Answers, GapsAnswer
 from massact.query.load import read_answers
 from massact.query.questions.gaps import ask_gaps
@@ -148,6 +149,7 @@ class Planner:
                 layer=layer,
                 coefficient=coefficient,
                 direction=self.direction,
+                operator_source=own_digest("operators", request.recipe.operator),
             )
             yield PlannedCell(
                 Cell(setting, steering),
@@ -284,7 +286,7 @@ def check_experiment(session: Session, *, judges: bool = False) -> dict[str, Mod
         if experiment.confirm_share is not None:
             session.datasets.confirming(trait)
         if experiment.extraction.vetting is not None and experiment.extraction.vetting.is_paired:
-            check_pairs(session.datasets.of(trait))
+            check_pairs(session.datasets.of(trait), "extraction.vetting.filter is paired")
         for model in experiment.models if judges else ():
             session.judges.of(trait, model)
     load_prompts(experiment.resolve(experiment.calibration.prompts))

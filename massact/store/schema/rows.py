@@ -11,7 +11,7 @@ from itertools import chain
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from massact.domain import AllDims, Direction
+from massact.domain import AllDims, Direction, Mode
 from massact.json_text import parse_json
 from massact.store.schema.names import TAG_LIMIT, Kind
 
@@ -62,13 +62,18 @@ class EvaluationRow:
     scope: str | None = None
     n_dims: int | AllDims | None = None
     n_dims_cleaned: int | None = None
-    """How many dims were zeroed in the end (the list may be shorter than asked)."""
+    """How many dims were zeroed, or kept, in the end (the list may be shorter than asked)."""
+    cleaning_mode: Mode | None = None
+    """`keep`: all other dims were zeroed; `winsorise`: activations were cut off at `quantile`."""
+    quantile: float | None = None
     layer: int | None = None
     coefficient: float | None = None
     component: str | None = None
     direction: Direction | None = None
     operator: str | None = None
     """What is done with the vector; `None` where an earlier version added it, and of an imported row."""
+    operator_source: str | None = None
+    """SHA-256 of the experiment's own file that defines it."""
     steered_tokens: str | None = None
     vector_digest: str | None = None
     n_vectors: int = 1
@@ -177,10 +182,10 @@ _NAMES = {
 }
 _PARAMS = (
     "model", "model_variant", "model_id", "model_revision", "dtype", "trait", "position", "label", "method",
-    "cleaning", "scope", "n_dims", "layer", "coefficient", "component", "direction", "operator",
-    "steered_tokens", "question_set", "subset", "n_questions", "prompt_set", "max_new_tokens", "temperature", "seed",
-    "judge", "thinking", "template_arguments", "judge_model", "judge_prompt", "vector_digest", "origin", "n_vectors",
-    "confirm_share", "confirms", "same_as", "same_as_key", "unscored_because",
+    "cleaning", "cleaning_mode", "quantile", "scope", "n_dims", "layer", "coefficient", "component", "direction",
+    "operator", "operator_source", "steered_tokens", "question_set", "subset", "n_questions", "prompt_set",
+    "max_new_tokens", "temperature", "seed", "judge", "thinking", "template_arguments", "judge_model", "judge_prompt",
+    "vector_digest", "origin", "n_vectors", "confirm_share", "confirms", "same_as", "same_as_key", "unscored_because",
 )  # fmt: skip
 _METRICS = (
     "trait_mean", "coherence_mean", "delta", "baseline_trait_mean", "trait_std", "coherence_std", "n_scored",
