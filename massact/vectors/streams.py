@@ -262,7 +262,8 @@ def _record_while_continuing(
 
 
 def _read_afterwards(model: SteerableModel, rows: Sequence[Row], wanted: Reading, generator: Generator) -> _Read:
-    tokens = generator.generate(rows, Generation(wanted.n_new)) if wanted.n_new else [()] * len(rows)
+    nothing: list[tuple[int, ...]] = [()] * len(rows)
+    tokens = generator.generate(rows, Generation(wanted.n_new)) if wanted.n_new else nothing
     texts = [Continued(row.prompt, one[: wanted.n_read]) for row, one in zip(rows, tokens, strict=True)]
     return tokens, window_means(model, texts, wanted.positions, what="")
 

@@ -124,7 +124,8 @@ def test_the_vector_is_that_of_a_plain_computation(name: str, tmp_path: Path, mo
     activations = split_sides(rows[window][:4], rows[window][4:], 0.0)
     made = make_vectors([Recipe("mean_diff")], activations, calibration, seed=0)["mean_diff"].vectors
 
-    plain, tokenizer = (kind.from_pretrained(resolve(f"toy:{name}")) for kind in (AutoModelForCausalLM, AutoTokenizer))
+    plain: Any = AutoModelForCausalLM.from_pretrained(resolve(f"toy:{name}")).float()
+    tokenizer: Any = AutoTokenizer.from_pretrained(resolve(f"toy:{name}"))
     states: dict[str, list[torch.Tensor]] = {"matching": [], "not_matching": []}
     for pair in PAIRS:
         for side, kept in states.items():
@@ -136,7 +137,7 @@ def test_the_vector_is_that_of_a_plain_computation(name: str, tmp_path: Path, mo
             else:
                 text = tokenizer.bos_token + f"Input: {question}\nResponse: {answer}"
             ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
-            found = plain.float()(ids, output_hidden_states=True).hidden_states[1:-1]
+            found = plain(ids, output_hidden_states=True).hidden_states[1:-1]
             kept.append(torch.stack([layer[0, -2] for layer in found]).detach())
     expected = torch.stack(states["matching"]).mean(0) - torch.stack(states["not_matching"]).mean(0)
     assert expected.abs().max() > 1e-3
