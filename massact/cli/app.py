@@ -52,7 +52,7 @@ _BY_MODULE: dict[str, dict[str, str]] = {
         "users": "Who may use a tracking server with logins: readers, writers and administrators.",
         "serve": "Start the tracking server and UI: database, artifacts and, with --auth, users.",
     },
-    "vectors": {"vectors": "Steering vectors as files of other tools."},
+    "vectors": {"vectors": "Steering vectors as files of other tools, out and in."},
     "transfer": {
         "import": "Import old results: a results.jsonl file, or a folder such as trait-interp's experiments/.",
         "export":
@@ -98,9 +98,11 @@ class Group(click.Group):
         if cmd_name not in self.commands:
             with collector_paused():  # hundreds of modules, none of which is garbage
                 if cmd_name in COMMANDS:
-                    module = import_module(f"massact.cli.{COMMANDS[cmd_name][0]}")
-                    held = [each for each in vars(module).values() if isinstance(each, click.Command)]
-                    self.commands.update({each.name: each for each in held if each.name in COMMANDS})
+                    home = COMMANDS[cmd_name][0]
+                    held = vars(import_module(f"massact.cli.{home}")).values()
+                    commands = [each for each in held if isinstance(each, click.Command) and each.name in COMMANDS]
+                    # a group's own command may be called as another module's is, such as `vectors export`
+                    self.commands.update({each.name: each for each in commands if COMMANDS[each.name][0] == home})
                 elif api.is_command(cmd_name):
                     self.commands[cmd_name] = import_module("massact.cli.questions").command(cmd_name)
         return self.commands.get(cmd_name)
