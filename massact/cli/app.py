@@ -100,9 +100,10 @@ class Group(click.Group):
                 if cmd_name in COMMANDS:
                     home = COMMANDS[cmd_name][0]
                     held = vars(import_module(f"massact.cli.{home}")).values()
-                    commands = [each for each in held if isinstance(each, click.Command) and each.name in COMMANDS]
                     # a group's own command may be called as another module's is, such as `vectors export`
-                    self.commands.update({each.name: each for each in commands if COMMANDS[each.name][0] == home})
+                    for each in held:
+                        if isinstance(each, click.Command) and COMMANDS.get(each.name or "", ("",))[0] == home:
+                            self.add_command(each)
                 elif api.is_command(cmd_name):
                     self.commands[cmd_name] = import_module("massact.cli.questions").command(cmd_name)
         return self.commands.get(cmd_name)
