@@ -125,11 +125,7 @@ class Trial:
 
 
 def leave_groups_out(cases: Sequence[Case]) -> Trial:
-    """Predict every case by every form, fitted on the cases of the other models and traits alone.
-
-    Args:
-        cases: of two groups at least, in any order.
-    """
+    """Predict every case by every form, fitted on the cases of the other models and traits alone."""
     cases = sorted(cases, key=_order)
     scores, predicted = {}, {}
     for target in TARGETS:

@@ -56,12 +56,7 @@ def brackets(
 
 
 def widened(bracket: Bracket, size: float, points: PointSet, allowed: tuple[float, float] | None) -> Bracket:
-    """The bracket of a best that lies at the end of its grid, with coefficients beyond it to try.
-
-    Args:
-        size: of the best's coefficient.
-        points: of the group.
-    """
+    """The bracket of a best that lies at the end of its grid, with coefficients beyond it to try."""
     layers, coefficients, _ = points.steered_grid()
     sign = -1.0 if (bracket.low or bracket.high or 0.0) < 0 else 1.0
     tried = np.abs(coefficients[(layers == bracket.layer) & (coefficients * sign > 0)]).tolist()

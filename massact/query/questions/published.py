@@ -121,10 +121,6 @@ def compare_published(
 
     A group that was run in several settings, or against several baselines, is answered in the current one, and a note
     says so.
-
-    Args:
-        published: figures in any order; each key counts once.
-        model_names: the experiment's name of a model by any name that it may be printed under.
     """
     by_group = slices(answers.evaluations)
     rule = answers.currency.over(by_group)

@@ -338,11 +338,7 @@ class Beliefs:
         return 0.0 if picked is None else float(picked.known.means[picked.selected]) - picked.expected
 
     def of(self, part: GroupInSetting, point: Point) -> Believed:
-        """The interval of a best that was picked among all coherent evaluations of its label, or of the place.
-
-        Args:
-            part: of the label, as far as it is shown.
-        """
+        """The interval of a best that was picked among all coherent evaluations of its label, or of the place."""
         picked = self._of(part, point)
         if picked is None:
             return NOTHING
