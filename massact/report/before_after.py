@@ -6,7 +6,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from massact.labels import format_label, format_steering, parse_label
-from massact.query import ComparisonRow, Point
+from massact.query import Point
+from massact.query.questions.compare import ComparisonRow
 from massact.report import style
 from massact.report.evidence import TIE_POINTS, Evidence, Place, counted, group_at, once, place_of
 from massact.report.section import (

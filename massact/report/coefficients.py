@@ -9,9 +9,9 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from massact.domain import LEAST_EFFECT, RANDOM
-from massact.query import BestRow, CoefficientRatio
 from massact.query.groups import is_just_added
-from massact.query.questions.coefficients import tells
+from massact.query.questions.best import BestRow
+from massact.query.questions.coefficients import CoefficientRatio, tells
 from massact.query.rows import AnyPoint
 from massact.report import style
 from massact.report.evidence import Evidence, Place, counted, place_of

@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from massact.domain import AllDims, Scope, When
-from massact.query import CurveRow
 from massact.query.equal_grids import EqualGrids
 from massact.query.groups import recipe_of
+from massact.query.questions.curve import CurveRow
 from massact.report import style
 from massact.report.evidence import Evidence, Place, once, place_of
 from massact.report.published import PrintedPlace, printed_places

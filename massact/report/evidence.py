@@ -16,25 +16,16 @@ from typing import Any, Literal, Protocol, TypeVar
 from massact.config import Experiment
 from massact.config.values import declared_by
 from massact.domain import RANDOM, Direction, Group, Scope, When
-from massact.query import (
-    Answers,
-    CoefficientsAnswer,
-    ComparisonRow,
-    ConfirmationsAnswer,
-    CurveRow,
-    GapRow,
-    Point,
-    PublishedComparison,
-)
+from massact.query import Answers, Point
 from massact.query.equal_grids import EqualGrids, on_equal_grids
 from massact.query.evaluations import group_of, group_of_row
 from massact.query.groups import ComparableGroups, Currency, gain, natural_order, slices, strata
-from massact.query.questions.coefficients import ask_coefficients
-from massact.query.questions.compare import ask_compare
-from massact.query.questions.confirmations import confirmations_of
-from massact.query.questions.curve import ask_curve
-from massact.query.questions.gaps import ask_gaps
-from massact.query.questions.published import compare_published
+from massact.query.questions.coefficients import CoefficientsAnswer, ask_coefficients
+from massact.query.questions.compare import ComparisonRow, ask_compare
+from massact.query.questions.confirmations import ConfirmationsAnswer, confirmations_of
+from massact.query.questions.curve import CurveRow, ask_curve
+from massact.query.questions.gaps import GapRow, ask_gaps
+from massact.query.questions.published import PublishedComparison, compare_published
 from massact.query.stats.intervals import NOTHING, Beliefs, Believed, Standing
 from massact.store.schema import EvaluationRow, PublishedRow
 from massact.vectors.massive_dims import Calibration

@@ -13,8 +13,7 @@ from massact.domain import Cell, QuestionSet, Setting
 from massact.errors import MassactError, NothingToConfirmError
 from massact.evaluation import PlannedCell
 from massact.keys import cell_key, differences
-from massact.query import BestRow
-from massact.query.questions.best import ask_best
+from massact.query.questions.best import BestRow, ask_best
 from massact.report.phase_notes import confirm_markdown, confirm_verdicts
 from massact.store.databases import is_absent
 from massact.store.read.base import Stored

@@ -11,7 +11,8 @@ from massact.domain import DEFAULT_ALIKE, Recipe
 from massact.errors import DataError, MissingPrerequisiteError, StoreError, UsageError
 from massact.labels import format_label, parse_label
 from massact.prediction.prior import VectorFacts
-from massact.query import Answers, before_after_pairs
+from massact.query import Answers
+from massact.query.questions.compare import before_after_pairs
 from massact.store.read.base import Stored
 from massact.store.schema import Artifact, Kind, StageRow
 from massact.store.write.stages import read_activations, read_calibration, read_tensor
