@@ -14,8 +14,7 @@ from massact.errors import MassactError, NothingToConfirmError, UsageError
 from massact.evaluation import PlannedCell
 from massact.keys import cell_key, differences
 from massact.plugins import own_digest
-from massact.query import BestRow
-from massact.query.questions.best import ask_best
+from massact.query.questions.best import BestRow, ask_best
 from massact.report.phase_notes import confirm_markdown, confirm_verdicts
 from massact.store.databases import is_absent
 from massact.store.read.base import Stored

@@ -29,9 +29,9 @@ from massact.keys import cell_key
 from massact.labels import format_label, parse_label, parse_layers
 from massact.models.load import Description, ModelShape, read_shape
 from massact.plugins import own_digest
-from massact.query import Answers, GapsAnswer
+from massact.query import Answers
 from massact.query.load import read_answers
-from massact.query.questions.gaps import ask_gaps
+from massact.query.questions.gaps import GapsAnswer, ask_gaps
 from massact.sweep.context import Session
 from massact.sweep.vectors import StoredVectors, unit_strength
 from massact.vectors.massive_dims import check_cleaning
