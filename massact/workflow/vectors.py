@@ -8,8 +8,8 @@ from massact.api import question
 from massact.errors import StoreError, UsageError
 from massact.names import shown
 from massact.query.answers import Filters
+from massact.query.groups import gain
 from massact.query.questions.best import BestRow
-from massact.report.evidence import gain
 from massact.store.read import RunStore, open_source
 from massact.store.schema import Artifact, Kind
 from massact.store.write.artifacts import fetch_from
