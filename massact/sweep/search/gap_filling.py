@@ -64,8 +64,7 @@ def search_bests(session: Session, run: OpenRun, plan: SearchPlan) -> Searched:
 
 
 def wanted_places(session: Session, plan: SearchPlan) -> Places:
-    """What is declared of each model and trait, or named whole, and asked for. Raises UsageError: nothing that is
-    declared is asked for."""
+    """What is declared of each model and trait, or named whole, and asked for; UsageError where there is nothing."""
 
     def places(model: ModelConfig, trait: TraitConfig) -> list[_Place]:
         declared = (
