@@ -121,8 +121,7 @@ def check_coefficient(value: float) -> float:
 
 
 def parse_coefficients(text: str) -> Coefficients:
-    """Coefficients from a comma-separated list, each once; relative strengths after `relative:`. Raises UsageError: an
-    element is no number that a vector can be steered with."""
+    """Coefficients from a comma-separated list, each once; relative strengths after `relative:`. Else a UsageError."""
     listed = text.removeprefix("relative:")
     is_relative = listed != text
     values: dict[float, None] = {}
@@ -254,8 +253,8 @@ def _prompt_window(entry: Entry) -> str:
 
 
 def with_validation_split(experiment: Experiment, share: float | None) -> Experiment:
-    """The experiment with the validation split of the command line, where one is given. Raises UsageError: no share of
-    a side that leaves half of it for training."""
+    """The experiment with the validation split of the command line, where one is given that leaves half for
+    training."""
     if share is None:
         return experiment
     if not 0 <= share <= LARGEST_SPLIT:
@@ -308,8 +307,8 @@ _LEAST_TEMPERATURE = 0.01
 
 
 def load_experiment(path: str | Path) -> Experiment:
-    """Read and validate an experiment file. Raises ConfigError: anything in it is wrong; the message names file, line,
-    key, value and what is allowed, a line for each fault that can be told without the others."""
+    """Read and validate an experiment file; a ConfigError names file, line, key, value and what is allowed, fault by
+    fault."""
     file = Path(path)
     if not file.is_file():
         raise ConfigError(f"no experiment file {str(file)!r}: pass --experiment FILE, such as experiments/toy.yaml")

@@ -36,8 +36,8 @@ _FACTS = (
 
 
 def best_run(experiment: str, tracking_uri: str, only: Filters) -> str:
-    """The id of the run with the best delta at the floor of one model and trait, in the current setting. Raises
-    UsageError: there is none, or there are several models or traits."""
+    """The id of the run with the best delta at the floor of one model and trait, in the current setting; else a
+    UsageError."""
     answer = question("best").ask(experiment, {"tracking_uri": tracking_uri, "only": only}, {"intervals": False})
     rows: list[BestRow] = [row for row in answer.rows if row.run_id and row.is_current]
     places = sorted({(row.model, row.trait) for row in rows})
@@ -50,8 +50,7 @@ def best_run(experiment: str, tracking_uri: str, only: Filters) -> str:
 
 
 def read_vector(run_id: str, tracking_uri: str) -> SteeringVector:
-    """What the evaluation of a run adds. Raises UsageError: the run is no finished evaluation of ours with a vector;
-    StoreError, DataError: its vector cannot be read."""
+    """What the evaluation of a run adds; UsageError where it is none of ours with one vector."""
     source = open_source(tracking_uri)
     with closing(source):
         store = RunStore(source)
@@ -81,8 +80,8 @@ def read_vector(run_id: str, tracking_uri: str) -> SteeringVector:
 
 
 def write_vector(one: SteeringVector, form: str, output: Path, hookpoint: str) -> list[Path]:
-    """Write it in one of `FORMATS`; returns the files. Raises UsageError: it cannot be written there, or that format
-    has no place for it."""
+    """Write it in one of `FORMATS`; returns the files. UsageError where it cannot be, or the format has no place for
+    it."""
     if form == "hub-folder":
         files = {output / name: content for name, content in folder_files(one).items()}
     else:

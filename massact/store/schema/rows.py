@@ -235,8 +235,7 @@ def run_name(row: EvaluationRow) -> str:
 
 
 def encode_row(row: Row) -> str:
-    """The compact JSON of a row, for the tag `massact.row`. Raises ValueError, TypeError: longer than a tag may be, or
-    with something that nobody could read back."""
+    """The compact JSON of a row; ValueError or TypeError where it is too long for a tag, or could not be read back."""
     told = ((name, getattr(row, name)) for name in _NAMES[type(row)])  # asdict copies each value
     values = {name: value for name, value in told if value is not None}
     text = json.dumps(values, separators=(",", ":"), allow_nan=False)
@@ -247,8 +246,8 @@ def encode_row(row: Row) -> str:
 
 
 def decode_row(cls: type[RowT], text: str, cell: str | None = None) -> RowT:
-    """The row that `encode_row` wrote, and the cell kept beside it. Fields that a later version added are passed over.
-    Raises ValueError, TypeError: not such a row."""
+    """The row that `encode_row` wrote, and the cell beside it; what a later version added is passed over. Else
+    ValueError or TypeError."""
     return cls(**_known_fields(cls, text), cell=cell)
 
 
