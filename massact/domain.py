@@ -15,14 +15,21 @@ Direction = Literal["positive", "negative"]
 When = Literal["none", "before", "after"]
 Scope = Literal["uniform", "layer"]
 AllDims = Literal["all"]
+Mode = Literal["keep", "winsorise"]
 
 ADDED: Mapping[str, str] = {"key": "left out at the default"}
 """Metadata of a field that was added to a part of a cell: at its default it is left out of the key (`massact.keys`)."""
 
 RANDOM = "random_baseline"
 """The method that gives a random direction, which real ones are measured against."""
-METHODS = ("mean_diff", "probe", "gradient", RANDOM)
-"""massact's own vector methods; `massact.vectors.methods` has a function for each. Packages may add others."""
+NEUTRAL_METHOD = "mean_centred"
+"""The method whose other side is neutral prompts."""
+PAIRED_METHOD = "pca"
+"""The method that takes prompt i of one side with prompt i of the other."""
+DEFAULT_METHODS = ("mean_diff", "probe", "gradient", RANDOM)
+"""Those of an experiment file that names none."""
+METHODS = (*DEFAULT_METHODS[:-1], PAIRED_METHOD, "lat", NEUTRAL_METHOD, RANDOM)
+"""massact's own vector methods; `massact.vectors.methods` has a function for each. Others may be added."""
 
 OPERATORS = ("add", "ablate", "clamp", "rotate", "replace")
 """massact's own operators; `massact.models.operators` has a function for each. Packages may add others."""
@@ -114,7 +121,7 @@ TRAIT_INTERP_DIFFERS = (
 
 @dataclass(frozen=True, slots=True, order=True)
 class Cleaning:
-    """How massive dims are taken out of a vector."""
+    """What is done to massive dims."""
 
     when: When = "none"
     """`before`: zeroed in the activations, then extracted; `after`: zeroed in the vector."""
@@ -122,11 +129,22 @@ class Cleaning:
     """`uniform`: one list for all layers; `layer`: each layer's own; `None` when nothing is cleaned."""
     n_dims: int | AllDims = 0
     """How many dims, the most massive first; `"all"` of the list; 0 when nothing is cleaned."""
+    mode: Mode | None = field(default=None, metadata=ADDED)
+    """`keep`: all dims but those are zeroed; `winsorise`: activations are cut off at a quantile; `None`: those are."""
+    quantile: float | None = field(default=None, metadata=ADDED)
+    """Of |h| over the dims of an activation, between 0 and 1, where it is winsorised."""
 
     def __post_init__(self) -> None:
+        if self.mode == "winsorise":
+            others = (self.when, self.scope, self.n_dims)
+            if others != ("before", None, 0) or self.quantile is None or not 0 < self.quantile < 1:
+                raise ValueError(f"{self!r}: activations are winsorised before extraction, at a quantile, in all dims")
+            return
         is_clean = self.when != "none"
         if is_clean != (self.scope is not None) or is_clean != (self.n_dims != 0):
             raise ValueError(f"{self!r}: a cleaning has a scope and n_dims, no cleaning has neither")
+        if self.quantile is not None or (self.mode and not is_clean):
+            raise ValueError(f"{self!r}: only what is winsorised has a quantile, and what keeps dims says which")
         if isinstance(self.n_dims, int) and self.n_dims < 0:
             raise ValueError(f"{self!r}: n_dims is negative")
 
@@ -291,6 +309,8 @@ class Steering:
     """Multiplies the unit vector, or what the recipe's operator makes of it."""
     direction: Direction
     component: str = COMPONENT
+    operator_source: str | None = field(default=None, metadata=ADDED)
+    """SHA-256 of the file that defines the operator, where that is one of the experiment's own."""
     weights: tuple[float, ...] = field(default=(), metadata=ADDED)
     """What the coefficient is multiplied by at each layer; empty: 1."""
     condition: Gate | None = field(default=None, metadata=ADDED)

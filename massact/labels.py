@@ -8,6 +8,8 @@
     probe_preclean_uN     before, uniform, N dims
     probe_preclean_laN    before, each layer's own N dims (without N: all)
     probe_postclean_uN    another spelling of probe_topN (without N: of probe_cleaned)
+    probe_prekeep_laN     as preclean, but all other dims are zeroed and these kept; likewise probe_postkeep
+    probe_winsor95        before, activations winsorised at the quantile 0.95
 
 How the vector steers follows, where it is not just added to all tokens of one layer:
 
@@ -37,6 +39,7 @@ from massact.domain import (
     STEERED_TOKENS,
     AllDims,
     Cleaning,
+    Mode,
     Recipe,
     When,
     all_methods,
@@ -49,7 +52,8 @@ from massact.vectors.positions import parse_tokens
 _LABEL = re.compile(
     r"(?P<method>[a-z][a-z0-9_]*?)"
     r"(?:_(?:top(?P<top>[1-9]\d{0,6})|(?P<cleaned>cleaned)"
-    r"|(?P<when>pre|post)clean(?:_(?P<scope>u|la)(?P<n>[1-9]\d{0,6})?)?))?"
+    r"|(?P<when>pre|post)(?P<mode>clean|keep)(?:_(?P<scope>u|la)(?P<n>[1-9]\d{0,6})?)?"
+    r"|winsor(?P<quantile>\d{0,6}[1-9])0*))?"
     r"(?:\+(?!everylayer|decay[0.]|if_)(?:(?P<replace>replace)(?P<directions>[1-9]\d?)?|(?P<operator>[a-z][a-z0-9_]*)))?"
     r"(?:\+(?:(?P<layers>[1-9]\d{0,3})layers?(?:\+(?P<profile>rising|falling|triangle|relative))?|(?P<all>everylayer)))?"
     r"(?:\+decay(?P<decay>0?\.\d{1,6}))?(?:\+if_(?P<gate>[a-z][a-z0-9_]*))?(?:@(?P<tokens>.+))?",
@@ -67,9 +71,10 @@ def parse_label(label: str) -> Recipe:
     if match is None or not is_method(match["method"]):
         raise UsageError(
             f"unknown method label {label!r}. A label is a method ({', '.join(all_methods())}), alone or with "
-            "_cleaned, _topN, _preclean, _preclean_uN, _preclean_laN, _postclean_uN or _postclean_laN, "
-            "such as mean_diff_top2 or probe_preclean_la2; then perhaps +ablate or another operator, +5layers or "
-            "+everylayer, +decay0.9, +if_GATE, and @response or other tokens (docs/steering.md)"
+            "_cleaned, _topN, _preclean, _preclean_uN, _preclean_laN, _postclean_uN or _postclean_laN, the same "
+            "with keep for clean, or _winsor95, such as mean_diff_top2 or probe_preclean_la2; then perhaps +ablate or "
+            "another operator, +5layers or +everylayer, +decay0.9, +if_GATE, and @response or other tokens "
+            "(docs/steering.md)"
         )
     operator = match["replace"] or match["operator"] or DEFAULT_OPERATOR
     if operator not in all_operators():
@@ -98,11 +103,14 @@ def _cleaning(match: re.Match[str]) -> Cleaning:
         return Cleaning("after", "uniform", int(match["top"]))
     if match["cleaned"]:
         return Cleaning("after", "uniform", "all")
+    if match["quantile"]:
+        return Cleaning("before", mode="winsorise", quantile=float(f"0.{match['quantile']}"))
     if not match["when"]:
         return NO_CLEANING
     when: When = "before" if match["when"] == "pre" else "after"
     n_dims: int | AllDims = int(match["n"]) if match["n"] else "all"
-    return Cleaning(when, "layer" if match["scope"] == "la" else "uniform", n_dims)
+    mode: Mode | None = "keep" if match["mode"] == "keep" else None
+    return Cleaning(when, "layer" if match["scope"] == "la" else "uniform", n_dims, mode)
 
 
 def format_label(recipe: Recipe) -> str:
@@ -111,12 +119,14 @@ def format_label(recipe: Recipe) -> str:
     count = "" if cleaning.n_dims == "all" else str(cleaning.n_dims)
     if cleaning.when == "none":
         suffix = ""
-    elif cleaning.when == "after" and cleaning.scope == "uniform":
+    elif cleaning.quantile is not None:
+        suffix = f"_winsor{cleaning.quantile:.7f}".replace("0.", "").rstrip("0")
+    elif (cleaning.when, cleaning.scope, cleaning.mode) == ("after", "uniform", None):
         suffix = f"_top{count}" if count else "_cleaned"
-    elif cleaning.when == "before" and cleaning.scope == "uniform":
-        suffix = f"_preclean_u{count}" if count else "_preclean"
     else:
-        suffix = f"_{'pre' if cleaning.when == 'before' else 'post'}clean_la{count}"
+        suffix = f"_{'pre' if cleaning.when == 'before' else 'post'}{cleaning.mode or 'clean'}"
+        if cleaning.scope == "layer" or count:
+            suffix += f"_{'la' if cleaning.scope == 'layer' else 'u'}{count}"
     return recipe.method + suffix + format_steering(recipe)
 
 

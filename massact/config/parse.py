@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain
@@ -26,11 +27,12 @@ from massact.config.values import (
     VettingConfig,
 )
 from massact.config.yaml import Entry, Readers, Section, all_of, defaults_of, read_yaml
-from massact.domain import IMPORTED, METHODS, AllDims, Coefficients, Generation, Recipe, all_methods
+from massact.domain import IMPORTED, METHODS, OPERATORS, AllDims, Coefficients, Generation, Recipe, all_methods
 from massact.errors import ConfigError, UsageError
 from massact.keys import canonical_json
-from massact.labels import check_layers, normalise_label, parse_label
+from massact.labels import check_layers, format_label, normalise_label, parse_label
 from massact.names import shown
+from massact.plugins import declare_own, forget_own
 from massact.vectors.positions import parse_position
 
 # The sections `models` and `grids` of an experiment file.
@@ -119,8 +121,7 @@ def check_coefficient(value: float) -> float:
 
 
 def parse_coefficients(text: str) -> Coefficients:
-    """Coefficients from a comma-separated list, each once; relative strengths after `relative:`. Raises UsageError: an
-    element is no number that a vector can be steered with."""
+    """Coefficients from a comma-separated list, each once; relative strengths after `relative:`. Else a UsageError."""
     listed = text.removeprefix("relative:")
     is_relative = listed != text
     values: dict[float, None] = {}
@@ -162,7 +163,7 @@ def parse_extraction(entry: Entry) -> ExtractionConfig:
     readers: Readers = {
         "positions": lambda e: e.unique(parse_window),
         "max_new_tokens": lambda e: e.integer(at_least=1),
-        "methods": lambda e: e.unique(lambda m: m.choice(*(METHODS if m.value in METHODS else all_methods()))),
+        "methods": lambda e: e.unique(_method),
         "uniform_dims": lambda e: e.unique_if_any(_n_dims),
         "layer_dims": lambda e: e.unique_if_any(_n_dims),
         "validation_split": lambda e: e.number(low=0, high=LARGEST_SPLIT),
@@ -178,6 +179,25 @@ def parse_extraction(entry: Entry) -> ExtractionConfig:
             f"{read['max_new_tokens']} tokens are fewer than the longest position window reads ({longest})"
         )
     return ExtractionConfig(**{**read, "max_new_tokens": read["max_new_tokens"] if tokens else max(longest, 1)})
+
+
+def _method(entry: Entry) -> str:
+    if isinstance(entry.value, str) and ":" in entry.value:
+        return _declared("methods", entry, METHODS, Recipe)
+    return entry.choice(*(METHODS if entry.value in METHODS else all_methods()))
+
+
+def _operator(entry: Entry) -> str:
+    return _declared("operators", entry, OPERATORS, lambda name: Recipe(METHODS[0], operator=name))
+
+
+def _declared(kind: str, entry: Entry, taken: Sequence[str], recipe: Callable[[str], Recipe]) -> str:
+    """The name of a function `module:function` of a file beside this one, which labels can have from now on."""
+    name = entry.checked(lambda _: declare_own(kind, entry.text(), Path(entry.file).parent))
+    with suppress(UsageError):
+        if name not in taken and parse_label(format_label(recipe(name))) == recipe(name):
+            return name
+    raise entry.error(f"a label cannot have {name!r}: it is taken, or ends as a cleaning does; rename the function")
 
 
 def parse_vectors(entry: Entry) -> tuple[VectorConfig, ...]:
@@ -233,8 +253,8 @@ def _prompt_window(entry: Entry) -> str:
 
 
 def with_validation_split(experiment: Experiment, share: float | None) -> Experiment:
-    """The experiment with the validation split of the command line, where one is given. Raises UsageError: no share of
-    a side that leaves half of it for training."""
+    """The experiment with the validation split of the command line, where one is given that leaves half for
+    training."""
     if share is None:
         return experiment
     if not 0 <= share <= LARGEST_SPLIT:
@@ -287,11 +307,12 @@ _LEAST_TEMPERATURE = 0.01
 
 
 def load_experiment(path: str | Path) -> Experiment:
-    """Read and validate an experiment file. Raises ConfigError: anything in it is wrong; the message names file, line,
-    key, value and what is allowed, a line for each fault that can be told without the others."""
+    """Read and validate an experiment file; a ConfigError names file, line, key, value and what is allowed, fault by
+    fault."""
     file = Path(path)
     if not file.is_file():
         raise ConfigError(f"no experiment file {str(file)!r}: pass --experiment FILE, such as experiments/toy.yaml")
+    forget_own()
     top = read_yaml(file).section()
     values: dict[str, Any] = {}
 
@@ -416,6 +437,7 @@ _SECTIONS: Readers = {
     "subset": Entry.integer,
     "questions": _confirm_share,
     "vectors": parse_vectors,
+    "operators": lambda entry: entry.unique(_operator),
     "gates": lambda entry: entry.each(_gate),
 }
 """How each key at the top of the file is read, but `phases`, which needs models and extraction."""

@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 from massact.domain import (
     DEFAULT_COHERENCE_FLOOR,
     DEFAULT_LEAST_SCORED,
-    METHODS,
+    DEFAULT_METHODS,
     AllDims,
     Coefficients,
     Direction,
@@ -144,7 +144,7 @@ class ExtractionConfig:
     positions: tuple[str, ...] = ("response[:5]",)
     max_new_tokens: int = 5
     """As many as the longest window reads, unless the file says more."""
-    methods: tuple[str, ...] = METHODS
+    methods: tuple[str, ...] = DEFAULT_METHODS
     uniform_dims: tuple[int | AllDims, ...] = (1, 2, 3, 5, 10, "all")
     """Cleanings with the uniform list, each before and after."""
     layer_dims: tuple[int | AllDims, ...] = (1, 2, 3)
@@ -300,6 +300,8 @@ class Experiment:
     least_scored: float = DEFAULT_LEAST_SCORED
     """Share of its responses that an evaluation must have scores of to count, 0 to 1."""
     vectors: tuple[VectorConfig, ...] = ()
+    operators: tuple[str, ...] = ()
+    """Those of its own files, by the names that labels give them."""
     gates: tuple[GateConfig, ...] = ()
 
     def model(self, name: str) -> ModelConfig:

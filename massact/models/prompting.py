@@ -18,7 +18,12 @@ _Messages = Sequence[tuple[str, str]]
 
 
 def encode_chat(
-    model: SteerableModel, question: str, system: str | None = None, *, chat: Chat | None = None
+    model: SteerableModel,
+    question: str,
+    system: str | None = None,
+    *,
+    answer: str | None = None,
+    chat: Chat | None = None,
 ) -> tuple[int, ...]:
     """Tokens of what a user says after an optional system prompt, or of a `Conversation`, ready to be answered.
 
@@ -26,6 +31,8 @@ def encode_chat(
     line between, as Gemma's own template has it; likewise where there is no chat template.
 
     Args:
+        answer: what is answered already, with which the tokens then end; without a chat template it stands after the
+            question as in CAA's prompts for base models (`Input: …`, `Response: …`).
         chat: how the model is asked; `None`: as the experiment file says.
 
     Raises:
@@ -40,9 +47,11 @@ def encode_chat(
     if model.tokenizer.chat_template is None:
         if len(folded) > 1:
             raise ModelError(f"{model.identity.id}: it has no chat template, and a question has several turns")
-        return encode_text(model, folded[0][1])
+        return encode_text(model, folded[0][1] if answer is None else f"Input: {folded[0][1]}\nResponse: {answer}")
+    if answer is not None:
+        messages, folded = (*messages, ("assistant", answer)), (*folded, ("assistant", answer))
     arguments = (chat or model.chat).arguments
-    text = None if folded is messages else _with_system(model, messages, arguments)
+    text = None if folded == messages else _with_system(model, messages, arguments)
     if text is None:
         text = _rendered(model, folded, arguments)
     # a template writes BOS itself where it wants one, so the tokenizer must not add another

@@ -28,9 +28,10 @@ from massact.evaluation import PlannedCell
 from massact.keys import cell_key
 from massact.labels import format_label, parse_label, parse_layers
 from massact.models.load import Description, ModelShape, read_shape
-from massact.query import Answers, GapsAnswer
+from massact.plugins import own_digest
+from massact.query import Answers
 from massact.query.load import read_answers
-from massact.query.questions.gaps import ask_gaps
+from massact.query.questions.gaps import GapsAnswer, ask_gaps
 from massact.sweep.context import Session
 from massact.sweep.vectors import StoredVectors, unit_strength
 from massact.vectors.massive_dims import check_cleaning
@@ -141,6 +142,7 @@ class Planner:
                 layer=layer,
                 coefficient=coefficient,
                 direction=self.direction,
+                operator_source=own_digest("operators", request.recipe.operator),
                 weights=weights[layer],
                 condition=gate and gate[0],
             )
@@ -228,8 +230,7 @@ class Planner:
 def make_setting(
     session: Session, config: ModelConfig, trait: TraitConfig, questions: QuestionSet, generation: Generation
 ) -> Setting:
-    """What cells of a model and trait share that are evaluated on some questions. Raises UsageError: the thoughts of a
-    model may take all tokens of its responses."""
+    """What cells of a model and trait share that are evaluated on some questions."""
     description = session.models.description(config, config.instruct)
     budget = description.chat.budget
     if budget is not None and budget >= generation.max_new_tokens:
@@ -258,8 +259,8 @@ def _kinship(planned: PlannedCell) -> tuple[int, str, float]:
 def load_answers(
     session: Session, phase: str | None = None, *, with_scores: bool = False, with_confirmations: bool = False
 ) -> Answers:
-    """What the store holds, with the declared matrix of one phase or of all. `with_scores`: also by question, for
-    intervals and tests. `with_confirmations`: also what was evaluated once more on other questions."""
+    """What the store holds, with the declared matrix of one phase or of all; with scores by question, and
+    confirmations."""
     experiment = session.experiment
     with session.stores.read() as store:
         answers = read_answers(store, experiment, phase)
@@ -301,7 +302,7 @@ def check_experiment(session: Session, *, judges: bool = False) -> dict[str, Mod
         if experiment.confirm_share is not None:
             session.datasets.confirming(trait)
         if experiment.extraction.vetting is not None and experiment.extraction.vetting.is_paired:
-            check_pairs(session.datasets.of(trait))
+            check_pairs(session.datasets.of(trait), "extraction.vetting.filter is paired")
         for model in experiment.models if judges else ():
             session.judges.of(trait, model)
     load_prompts(experiment.resolve(experiment.calibration.prompts))
@@ -348,8 +349,7 @@ def check_cells(n_cells: int, where: str) -> None:
 
 
 def check_length(n_tokens: int, shape: ModelShape, where: str) -> None:
-    """Refuse responses that leave a model no room for a prompt. Raises UsageError: so many tokens are as many as the
-    model was made to read, or more."""
+    """Refuse responses of as many tokens as a model was made to read, or more: they leave no room for a prompt."""
     if shape.max_positions is not None and n_tokens >= shape.max_positions:
         raise UsageError(
             f"{where}: {n_tokens} tokens leave no room for a prompt: the model reads {shape.max_positions} tokens at "
@@ -358,8 +358,7 @@ def check_length(n_tokens: int, shape: ModelShape, where: str) -> None:
 
 
 def check_dims(experiment: Experiment, model: ModelConfig, n_uniform: int) -> None:
-    """Refuse declared labels that clean more dims than the model's uniform list has. Raises ConfigError: a phase
-    declares such a label; with what to write instead."""
+    """Refuse declared labels that clean more dims than the model's uniform list has; says what to write instead."""
     for phase in experiment.phases:
         for label in phase.labels if model.name in phase.models else ():
             try:

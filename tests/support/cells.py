@@ -28,13 +28,14 @@ STEERING = Steering(
 CELL = Cell(SETTING, STEERING)
 BASELINE = Cell(SETTING, None)
 
-OTHER_VALUES = {
+OTHER_VALUES: dict[str, Any] = {
     "method": "probe",
     "when": "before",
     "scope": "layer",
     "direction": "negative",
     "operator": "ablate",
     "tokens": "response",
+    "mode": "keep",
     "depth": "rising",
     "decay": 0.5,
     "gate": "harmful",
@@ -47,7 +48,7 @@ OTHER_VALUES = {
 def _changes(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Every copy of a dataclass that differs from it in one leaf field."""
     for field in dataclasses.fields(value):
-        if not field.init:
+        if not field.init or field.name == "quantile":  # of another kind of cleaning than the cell's
             continue
         old, where = getattr(value, field.name), f"{path}{field.name}"
         if dataclasses.is_dataclass(old):

@@ -68,6 +68,9 @@ class BestRow(PlaceRow):
     cleaning: str | None
     scope: str | None
     n_dims: int | AllDims | None
+    cleaning_mode: str | None
+    """`keep`: all dims but those are zeroed; `winsorise`: activations are cut off at `quantile`."""
+    quantile: float | None
     operator: str | None
     n_vectors: int | None
     """Layers that are steered at once, from `layer` on."""
@@ -235,4 +238,6 @@ def _recipe_fields(label: str) -> dict[str, Any]:
         "cleaning": cleaning.when if cleaning else None,
         "scope": cleaning.scope if cleaning else None,
         "n_dims": cleaning.n_dims if cleaning else None,
+        "cleaning_mode": cleaning.mode if cleaning else None,
+        "quantile": cleaning.quantile if cleaning else None,
     }
