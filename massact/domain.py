@@ -31,13 +31,19 @@ DEFAULT_METHODS = ("mean_diff", "probe", "gradient", RANDOM)
 METHODS = (*DEFAULT_METHODS[:-1], PAIRED_METHOD, "lat", NEUTRAL_METHOD, RANDOM)
 """massact's own vector methods; `massact.vectors.methods` has a function for each. Others may be added."""
 
-OPERATORS = ("add", "ablate", "clamp", "rotate")
+OPERATORS = ("add", "ablate", "clamp", "rotate", "replace")
 """massact's own operators; `massact.models.operators` has a function for each. Packages may add others."""
 DEFAULT_OPERATOR = OPERATORS[0]
 
-OWN_UNITS: Mapping[str, float] = {"ablate": 1.0, "rotate": 30.0}
+OWN_UNITS: Mapping[str, float] = {"ablate": 1.0, "rotate": 30.0, "replace": 1.0}
 """Operators whose coefficient is no length along the vector, but a share or degrees, so that it has no relative
 strength; with the coefficient that a search begins with."""
+
+EVERY_LAYER = "everylayer"
+DEPTHS = (EVERY_LAYER, "rising", "falling", "triangle", "relative")
+"""How a coefficient may lie over depth: one layer's vector at every layer with the same; or over several layers, each
+with its own vector, up to the coefficient, down from it, up to it and down again, or so that relative strengths are
+equal."""
 
 IMPORTED = "imported_"
 """How the names of methods begin whose vectors another tool made: the experiment file says in which files they are."""
@@ -158,6 +164,14 @@ class Recipe:
     """How many layers are steered at once, each with its own vector."""
     tokens: str = field(default=STEERED_TOKENS, metadata=ADDED)
     """Which tokens are steered; see `massact.vectors.positions.parse_tokens`."""
+    n_directions: int = field(default=1, metadata=ADDED)
+    """Of `replace`: how many directions its subspace has."""
+    depth: str | None = field(default=None, metadata=ADDED)
+    """How the coefficient lies over depth, one of `DEPTHS`; `None`: the same at each of the layers."""
+    decay: float | None = field(default=None, metadata=ADDED)
+    """What is left of the change at each token of the response, a share of that at the one before; `None`: all."""
+    gate: str | None = field(default=None, metadata=ADDED)
+    """Name of the experiment file's gate that must be open to a prompt; `None`: every prompt is steered."""
 
     def __post_init__(self) -> None:
         if not is_method(self.method):
@@ -266,10 +280,26 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
+class Gate:
+    """To which prompts steering is open: by the mean over a window of the unsteered prompt, against a condition vector
+    (CAST, arXiv:2409.05907)."""
+
+    layer: int
+    position: str
+    """A window of the prompt."""
+    threshold: float
+    measure: Literal["projection", "cosine"] = "projection"
+    """Of the mean on the condition vector, or between both."""
+    opens: Literal["above", "below"] = "above"
+    """Which side of the threshold is steered; the threshold itself is."""
+
+
+@dataclass(frozen=True, slots=True)
 class Steering:
     """What is done to the residual stream."""
 
     vector_digest: str
+    """Of all that it steers by (`massact.vectors.steering`): the vector, or those of several layers, or more."""
     position: str
     """Position window the vector was extracted at, such as `response[:5]`."""
     recipe: Recipe
@@ -281,6 +311,10 @@ class Steering:
     component: str = COMPONENT
     operator_source: str | None = field(default=None, metadata=ADDED)
     """SHA-256 of the file that defines the operator, where that is one of the experiment's own."""
+    weights: tuple[float, ...] = field(default=(), metadata=ADDED)
+    """What the coefficient is multiplied by at each layer; empty: 1."""
+    condition: Gate | None = field(default=None, metadata=ADDED)
+    """What the recipe's gate is; `None`: it has none."""
     steered_tokens: str = field(init=False)
     """The recipe's tokens, which keys had a place for before recipes did."""
 

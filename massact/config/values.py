@@ -177,6 +177,24 @@ class VectorConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class GateConfig:
+    """A gate that labels name with `+if_NAME` (docs/steering.md)."""
+
+    name: str
+    label: str
+    """Of the condition vector: a method, perhaps cleaned."""
+    position: str
+    """The window of the prompt that it was extracted at, and is held against."""
+    layer: int
+    trait: str | None = None
+    """Whose vector it is; `None`: that of the trait that is steered."""
+    threshold: float | None = None
+    """`None`: half-way between the two sides of the trait's contrastive prompts."""
+    measure: Literal["projection", "cosine"] = "projection"
+    opens: Literal["above", "below"] = "above"
+
+
+@dataclass(frozen=True, slots=True)
 class Prices:
     """What a judge's server takes for a million tokens, in USD."""
 
@@ -284,6 +302,7 @@ class Experiment:
     vectors: tuple[VectorConfig, ...] = ()
     operators: tuple[str, ...] = ()
     """Those of its own files, by the names that labels give them."""
+    gates: tuple[GateConfig, ...] = ()
 
     def model(self, name: str) -> ModelConfig:
         """The model of that name. Raises UsageError: the file declares none; likewise the next two."""

@@ -35,8 +35,7 @@ class Prompt:
 
 
 def read_side(folder: Path, name: str) -> tuple[Path, tuple[Prompt, ...]]:
-    """The prompts of one side of a trait, such as `positive`, and the file that holds them. Raises DataError: there is
-    no file or more than one, or it is malformed."""
+    """The prompts of one side of a trait, such as `positive`, and the one file that holds them; else a DataError."""
     found = [path for ending in PROMPT_FILES if (path := folder / f"{name}{ending}").exists()]
     if len(found) > 1:
         names = " and ".join(path.name for path in found)
@@ -50,8 +49,8 @@ def read_side(folder: Path, name: str) -> tuple[Path, tuple[Prompt, ...]]:
 
 
 def read_prompt_file(path: Path, *, may_repeat: bool = False) -> tuple[Prompt, ...]:
-    """The prompts of a file; its ending says how it is written. Raises DataError: the file is missing, empty or
-    malformed, or a prompt stands twice where it may not."""
+    """The prompts of a file, written as its ending says; DataError where it is malformed, or one stands twice that may
+    not."""
     prompts = tuple({".jsonl": _json_lines, ".json": _json_list}.get(path.suffix, _plain_lines)(path))
     if not prompts:
         raise DataError(f"{path} holds no prompt; write {_EXPECTED.get(path.suffix, 'one a line')}")

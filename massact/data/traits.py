@@ -104,8 +104,8 @@ class TraitDataset:
         return digest({**fields, "definition": self.definition})
 
     def question_set(self, subset: int, *, confirm_share: float | None = None) -> QuestionSet:
-        """The first `subset` questions; 0 is all. Where a share confirms, of those that select. Raises DataError: there
-        are fewer questions, or the split leaves a part without any."""
+        """The first `subset` questions, 0 is all; where a share confirms, of those that select. DataError: there are
+        fewer."""
         questions, among = self.questions, "questions"
         if confirm_share is not None:
             questions, among = self._split(confirm_share)[0], "questions that select"
@@ -130,8 +130,7 @@ class TraitDataset:
 
 
 def load_trait(reference: str) -> TraitDataset:
-    """Read and check a trait's dataset. `reference`: a folder, or `toy:<name>` for an embedded one. Raises DataError: a
-    file is missing, empty or malformed; the message names it, and the line where there is one."""
+    """Read and check a trait's dataset, a folder or `toy:<name>`; a DataError names file and line of what is wrong."""
     folder = resolve(reference) if is_toy(reference) else Path(reference).expanduser()
     if not folder.is_dir():
         raise DataError(
@@ -184,8 +183,7 @@ def load_prompts(reference: str) -> tuple[str, ...]:
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:
-    """The prompts of a file without system prompts, blank lines left out. Raises DataError: the file is missing, empty
-    or malformed, or a prompt stands twice in a file with one a line."""
+    """The prompts of a file without system prompts, blank lines left out; else a DataError."""
     prompts = read_prompt_file(path, may_repeat=path.suffix == ".json")
     for prompt in prompts:
         if prompt.system:
@@ -233,8 +231,7 @@ _SHOWN = 3
 
 
 def dataset_warnings(dataset: TraitDataset, direction: Direction) -> tuple[str, ...]:
-    """Doubts about a dataset, each as a sentence with the numbers it rests on. `direction`: in which the experiment
-    file steers the trait."""
+    """Doubts about a dataset that is steered in a direction, each as a sentence with the numbers it rests on."""
     doubts = [*_examples(dataset), *_counts(dataset), *_nearly_equal(dataset), *_odd_prompts(dataset)]
     theirs = dataset.steering.get("direction")
     if theirs is not None and theirs != direction:

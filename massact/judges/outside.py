@@ -50,8 +50,8 @@ class OutsideJudge:
             _run(self._name, prepare)
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
-        """A verdict each; what is no score from 0 to 100 leaves a response unscored. Raises JudgeError: its code
-        raises, or gives something else than a verdict each."""
+        """A verdict each; what is no score from 0 to 100 leaves a response unscored. JudgeError where its code
+        fails."""
         self._n_scored += len(exchanges)
         verdicts = _run(self._name, lambda: list(self._inner.score(exchanges)))
         if len(verdicts) != len(exchanges) or not all(isinstance(one, Verdict) for one in verdicts):
@@ -96,8 +96,7 @@ def _checked(verdict: Verdict) -> Verdict:
 
 
 def completed(made_by: Callable[..., Any], config: JudgeConfig, subject: Subject) -> OutsideJudge:
-    """A judge that a function or class `(config, subject) -> judge` makes, with what it lacks. Raises ConfigError: it
-    is no such thing; JudgeError: its code raises."""
+    """A judge that a function or class `(config, subject) -> judge` makes, with what it lacks; else a ConfigError."""
     if not callable(made_by):
         raise ConfigError(f"the judge {config.name} is no class: write python:MODULE:CLASS")
     return OutsideJudge(_run(config.name, lambda: made_by(config, subject)), made_by, config, subject)
@@ -109,6 +108,5 @@ def open_added_judge(config: JudgeConfig, subject: Subject) -> Judge:
 
 
 def open_python_judge(config: JudgeConfig, subject: Subject) -> Judge:
-    """`python:MODULE:CLASS`, a module that is installed or lies beside the experiment file. Raises ConfigError: there
-    is no such module or class, or it cannot be loaded."""
+    """`python:MODULE:CLASS`, a module that is installed or lies beside the experiment file; else a ConfigError."""
     return completed(load_code(config.model, subject.folder, f"the judge {config.name}"), config, subject)

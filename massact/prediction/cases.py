@@ -3,7 +3,7 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from massact._lazy import np
 from massact.domain import Recipe
@@ -84,10 +84,7 @@ class Case:
 
 
 def find_outcomes(evaluations: Evaluations, floor: float) -> Outcomes:
-    """The outcome of every vector that was evaluated: one per setting, baseline, place, layer and vector.
-
-    Two labels of one vector (equal digest, or `mean_diff` cleaned before and after) count once.
-    """
+    """The outcome of every vector that was evaluated, at the floor; two labels of one vector count once."""
     left_out: Counter[str] = Counter()
     counted: dict[tuple[object, ...], Outcome] = {}
     parts = (part for some in slices(evaluations).values() for part in some)
@@ -141,10 +138,7 @@ def _outcome(part: GroupInSetting, points: PointSet, floor: float) -> Outcome | 
     return Outcome(
         setting=part.setting,
         baseline_trait_mean=baseline,
-        model=part.group.model,
-        trait=part.group.trait,
-        position=part.group.position,
-        label=part.group.label,
+        **asdict(part.group),
         layer=first.layer,
         vector_digest=first.vector_digest,
         # by its ends: a search tries many coefficients near the best, which must not pull the middle

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from massact.domain import RANDOM, Cleaning, Group, Recipe
 from massact.labels import format_label, parse_label
-from massact.query import GapRow, before_after_pairs
+from massact.query.questions.compare import before_after_pairs
+from massact.query.questions.gaps import GapRow
 from massact.query.same_vector import ONCE
 from massact.report.before_after import comparisons
 from massact.report.coefficients import current_ratios

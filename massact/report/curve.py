@@ -4,12 +4,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from massact.domain import AllDims, Scope, When
-from massact.query import CurveRow
 from massact.query.equal_grids import EqualGrids
 from massact.query.groups import recipe_of
+from massact.query.questions.curve import CurveRow
 from massact.report import style
 from massact.report.evidence import Evidence, Place, once, place_of
 from massact.report.published import PrintedPlace, printed_places
@@ -27,10 +27,6 @@ from massact.report.section import (
     where,
 )
 from massact.report.trade_off import some_words
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as Drawing
 
 _ANNOTATED_LINES = 2
 
@@ -158,7 +154,7 @@ class CleaningCurve:
             curve.place: curve for curve in curves if any(row.best for rows in curve.lines.values() for row in rows)
         }
 
-    def draw(self) -> "Drawing":
+    def draw(self) -> style.Drawing:
         evidence = self.evidence
         shown = [self.data[place] for place in key_places(evidence, self.data, self.most)]
         printed = {place.our_place: place for place in printed_places(evidence)}
@@ -178,7 +174,7 @@ class CleaningCurve:
         style.legend_below(figure, _entries(shown, sources), 4)
         return figure
 
-    def _line(self, axes: "Axes", curve: Curve, kind: CurveKind, index: int) -> None:
+    def _line(self, axes: style.Axes, curve: Curve, kind: CurveKind, index: int) -> None:
         colour = style.method_colour(kind.method)
         heights = []
         for x, step in enumerate(curve.steps):
@@ -226,7 +222,7 @@ class CleaningCurve:
 
 
 def _draw_published(
-    axes: "Axes", curve: Curve, kind: CurveKind, printed: PrintedPlace, sources: dict[str, str]
+    axes: style.Axes, curve: Curve, kind: CurveKind, printed: PrintedPlace, sources: dict[str, str]
 ) -> None:
     """Published bests of the line's labels, a marker per source, to the right of ours."""
     by_label = {label.label: label for label in printed.labels}

@@ -14,8 +14,7 @@ from massact.errors import MassactError, NothingToConfirmError, UsageError
 from massact.evaluation import PlannedCell
 from massact.keys import cell_key, differences
 from massact.plugins import own_digest
-from massact.query import BestRow
-from massact.query.questions.best import ask_best
+from massact.query.questions.best import BestRow, ask_best
 from massact.report.phase_notes import confirm_markdown, confirm_verdicts
 from massact.store.databases import is_absent
 from massact.store.read.base import Stored
@@ -75,8 +74,8 @@ class ConfirmPlan:
 
 
 def plan_confirm(session: Session) -> ConfirmPlan:
-    """Every winner and every label tied with it, at the experiment's floor and in its setting. Raises
-    NothingToConfirmError: there is none; says why and what to do."""
+    """Every winner and every label tied with it, at the experiment's floor and in its setting; else
+    NothingToConfirmError."""
     if is_absent(session.stores.tracking_uri):
         raise NothingToConfirmError(f"nothing to confirm: no run store is there yet; {_evaluate_first(session)}")
     floor = session.experiment.coherence_floor

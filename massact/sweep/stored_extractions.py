@@ -16,8 +16,7 @@ from massact.store.schema import Kind, StageRow
 def newest_extractions(
     experiment: Experiment, store: RunStore, *, any_settings: bool = False
 ) -> dict[tuple[str, str | None, str | None], Stored[StageRow]]:
-    """By model, trait and window: the newest extraction that is meant, else the newest that is not. `any_settings`:
-    take the newest, whatever it was made with."""
+    """By model, trait and window: the newest extraction that is meant, else the newest; or just the newest."""
     newest: dict[tuple[str, str | None, str | None], Stored[StageRow]] = {}
     for one in store.stages(Kind.EXTRACTION, experiment.name):  # the oldest first
         place = (one.row.model, one.row.trait, one.row.position)

@@ -11,8 +11,9 @@ from massact.domain import DEFAULT_ALIKE, NEUTRAL_METHOD, PAIRED_METHOD, Recipe
 from massact.errors import DataError, MissingPrerequisiteError, StoreError, UsageError
 from massact.labels import format_label, parse_label
 from massact.prediction.prior import VectorFacts
-from massact.query import Answers, before_after_pairs
+from massact.query import Answers
 from massact.query.groups import recipe_of
+from massact.query.questions.compare import before_after_pairs
 from massact.store.read.base import Stored
 from massact.store.schema import Artifact, Kind, StageRow
 from massact.store.write.stages import read_activations, read_calibration, read_tensor

@@ -155,7 +155,7 @@ def declared_recipes(
 def make_vectors(
     recipes: Sequence[Recipe],
     activations: Activations,
-    calibration: Calibration,
+    calibration: Calibration | None,
     *,
     seed: int,
     progress: Progress = silent,
@@ -163,6 +163,9 @@ def make_vectors(
     """Vectors of every recipe at every layer, by label.
 
     Cleaning after starts from the uncleaned vector, so a probe is fitted once for all of them.
+
+    Args:
+        calibration: tells the massive dims; `None`: nothing is cleaned.
     """
     making = _Making(activations, calibration, seed)
     made: dict[str, LabelVectors] = {}
@@ -176,14 +179,14 @@ def make_vectors(
 @dataclass(frozen=True, slots=True)
 class _Making:
     activations: Activations
-    calibration: Calibration
+    calibration: Calibration | None
     seed: int
     uncleaned: dict[tuple[str, int], torch.Tensor] = field(default_factory=dict)
     """By method and layer."""
 
     def label_vectors(self, recipe: Recipe) -> LabelVectors:
         vectors, separations, unconverged = [], [], []
-        for layer in range(len(self.calibration.layers)):
+        for layer in range(self.activations.train.shape[1]):
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", ProbeDidNotConvergeWarning)
                 vector = self.vector(recipe, layer)
@@ -198,7 +201,7 @@ class _Making:
         positive, negative = self.activations.sides(layer)
         if recipe.method == NEUTRAL_METHOD:
             negative = self.activations.neutral_at(layer)
-        dims = self.calibration.dims(recipe.cleaning, layer)
+        dims = self.calibration.dims(recipe.cleaning, layer) if self.calibration else ()
         seed = self.seed * 1000 + layer
         if recipe.cleaning.when == "before":
             return extract_vector(recipe, positive, negative, dims=dims, seed=seed)

@@ -143,8 +143,7 @@ class _Read:
 def extract_model(
     session: Session, parent: OpenRun, config: ModelConfig, trait: TraitConfig, calibrated: Calibrated
 ) -> int:
-    """Extract what the store does not hold for a model and trait. Returns how many windows were extracted. Raises
-    DataError: too few prompts remain at a window; nothing of this model and trait was written."""
+    """Extract what the store does not hold for a model and trait. Returns how many windows; after a DataError none."""
     settings = session.experiment.extraction
     _check_methods(session, trait)
     judge = None if settings.vetting is None else session.judges.of(trait, config)

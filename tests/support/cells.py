@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from massact.domain import Cell, Cleaning, Generation, JudgeIdentity, ModelIdentity, Recipe, Setting, Steering
+from massact.domain import Cell, Cleaning, Gate, Generation, JudgeIdentity, ModelIdentity, Recipe, Setting, Steering
 
 SETTING = Setting(
     model=ModelIdentity("google/gemma-3-4b-it", "abc123", "bfloat16"),
@@ -36,6 +36,11 @@ OTHER_VALUES: dict[str, Any] = {
     "operator": "ablate",
     "tokens": "response",
     "mode": "keep",
+    "depth": "rising",
+    "decay": 0.5,
+    "gate": "harmful",
+    "weights": (0.5, 1.0),
+    "condition": Gate(3, "prompt[-1]", 0.5),
 }
 """Where not every text is a value."""
 

@@ -254,12 +254,7 @@ def _row(grids: EqualGrids, labels: tuple[str, str], floor: float, cosines: Cosi
 def _tested(
     row: ComparisonRow, stratum: ComparableGroups, whole: ComparableGroups, answers: Answers, beliefs: Beliefs
 ) -> ComparisonRow:
-    """The row with what a test by question and a look at like coherence say.
-
-    Args:
-        stratum: what was picked among.
-        whole: with all evaluations, along which a label is followed to another coherence.
-    """
+    """The row with what a test by question and a look at like coherence say."""
     best_a, best_b, scores = row.best_a, row.best_b, answers.scores
     # one vector against itself: what differs is noise by nature
     if scores is None or row.same_vector or best_a is None or best_b is None or row.difference is None:

@@ -30,7 +30,10 @@ _SETTING = {
     "thinking": "thinking",
     "template_arguments": "template_arguments",
 }
-_MAY_LACK = ("scope", "mode", "quantile", "operator", "operator_source", "thinking", "template_arguments")
+_MAY_LACK = (
+    "scope", "mode", "quantile", "operator", "operator_source", "depth", "decay", "gate", "thinking",
+    "template_arguments",
+)  # fmt: skip
 _STEERING = {
     "method": "recipe.method",
     "cleaning": "recipe.cleaning.when",
@@ -41,6 +44,7 @@ _STEERING = {
     "operator": "recipe.operator",
     "n_vectors": "recipe.n_layers",
     "steered_tokens": "recipe.tokens",
+    **{name: f"recipe.{name}" for name in ("n_directions", "depth", "decay", "gate")},
     **{name: name for name in ("position", "layer", "coefficient", "component", "direction", "vector_digest")},
     "operator_source": "operator_source",
 }
