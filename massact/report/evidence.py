@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import wraps
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 from massact.config import Experiment
 from massact.config.values import declared_by
@@ -31,7 +31,7 @@ from massact.store.schema import EvaluationRow, PublishedRow
 from massact.vectors.massive_dims import Calibration
 
 T = TypeVar("T")
-RowT = TypeVar("RowT", bound="HasPlace")
+RowT = TypeVar("RowT", bound=Any)
 SampleRole = Literal["baseline", "best", "over the cliff"]
 RunLink = Callable[[str], str]
 """Address of a run by its id."""
@@ -153,19 +153,6 @@ class Facts:
         for index, sample in enumerate(self.samples):
             rows.setdefault(sample.place or f"\0{index}", []).append(sample)
         return tuple(SampleRow(place.partition("\0")[0], tuple(some)) for place, some in rows.items())
-
-
-class HasPlace(Protocol):
-    """A row of any answer."""
-
-    @property
-    def model(self) -> str: ...
-    @property
-    def trait(self) -> str: ...
-    @property
-    def position(self) -> str: ...
-    @property
-    def setting(self) -> str | None: ...
 
 
 def once(work: "Callable[[Evidence], T]") -> "Callable[[Evidence], T]":
@@ -449,7 +436,8 @@ class Evidence:
         return f"`massact {step} --experiment {shlex.quote(str(self.experiment.file))}`"
 
 
-def place_of(row: HasPlace | Group) -> Place:
+def place_of(row: Any) -> Place:
+    """Of a group, or a row of any answer."""
     return Place(row.model, row.trait, row.position)
 
 

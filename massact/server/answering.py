@@ -194,7 +194,6 @@ def _for_ourselves(
 
 
 def refusal(problem: ProblemError) -> Reply:
-    """A problem as an answer."""
     headers = {"Content-Type": PROBLEM_TYPE}
     if problem.retry_after is not None:
         headers["Retry-After"] = str(problem.retry_after)
@@ -262,7 +261,6 @@ BY_POST: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def read_body(name: str, data: bytes) -> dict[str, Any]:
-    """The body of a request."""
     _, schemas = BY_POST[name]
     try:
         body = parse_json(data)

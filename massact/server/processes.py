@@ -77,7 +77,6 @@ class ProblemError(Exception):
 
 
 def problem_body(kind: Kind, detail: str) -> bytes:
-    """A problem as JSON."""
     content = {"type": ABOUT + kind.name, "title": kind.title, "status": kind.status, "detail": detail}
     return (json.dumps(content) + "\n").encode()
 
@@ -139,12 +138,10 @@ class Limits:
 
     @property
     def answer_bytes(self) -> int:
-        """The size of an answer to a question."""
         return int(self.megabytes * 1e6)
 
     @property
     def raw_bytes(self) -> int:
-        """The size of what massact's own reader is given at once."""
         return 4 * self.answer_bytes
 
 
@@ -216,7 +213,6 @@ class _Process:
         return self._process.poll() is None
 
     def end(self) -> None:
-        """Stop it, whatever it is at."""
         self._connection.close()
         self._process.kill()
         self._process.wait()
@@ -234,7 +230,6 @@ class Processes:
         self._reaper: threading.Thread | None = None
 
     def ask(self, question: Mapping[str, Any]) -> Reply:
-        """The answer to a question."""
         deadline = time.monotonic() + self.limits.seconds
         message = json.dumps(question).encode()
         with self._lock:
@@ -312,7 +307,6 @@ class Processes:
                 return
 
     def close(self) -> None:
-        """End the processes that have nothing to do."""
         with self._lock:
             idle, self._idle = self._idle, []
         for _, process in idle:

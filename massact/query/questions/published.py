@@ -85,7 +85,6 @@ class PublishedAnswer(Answer[PublishedComparison]):
     """The answer of `compare --published`."""
 
     def lines(self) -> list[str]:
-        """What does not add up, figure by figure."""
         return [line for row in self.rows for line in row.lines]
 
 
