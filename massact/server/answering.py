@@ -24,6 +24,7 @@ from massact.server.processes import (
     BAD_BODY,
     BAD_PARAMETER,
     FAILED,
+    IDLE_SECONDS,
     MAX_ROWS,
     PROBLEM_TYPE,
     TOO_LARGE,
@@ -310,13 +311,13 @@ _NICENESS = 5
 
 
 def main() -> None:
-    """Answer until nobody is left to ask."""
+    """Answer until nobody asks for a while, or is left to ask."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server decides when it is over
     with suppress(OSError):
         os.nice(_NICENESS)
     answering = Answering(os.environ["MASSACT_SERVER_DATABASE"], limits_of())
     with Connection(int(sys.argv[1])) as connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        while True:
+        while connection.poll(IDLE_SECONDS):
             reply = answering.answer(json.loads(connection.recv_bytes()))
             head = {"status": reply.status, "headers": reply.headers, "has_more": reply.has_more}
             connection.send_bytes(json.dumps(head).encode())
