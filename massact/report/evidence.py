@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import wraps
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from massact.config import Experiment
 from massact.config.values import declared_by
@@ -63,8 +63,7 @@ class Sample:
     """Whether its thought ended, if it had one."""
 
 
-@dataclass(frozen=True, slots=True)
-class SampleRow:
+class SampleRow(NamedTuple):
     place: str
     samples: tuple[Sample, ...]
 
@@ -319,22 +318,18 @@ class Evidence:
 
     def curve(self, method: str, when: When, scope: Scope) -> tuple[CurveRow, ...]:
         """The steps of each curve, over the cells that all of its steps have."""
-        kind: dict[str, Any] = {"method": method, "when": when, "scope": scope}
-        asked = ("curve", *kind.values())
-        if asked not in self._done:
-            self._done[asked] = self.current(ask_curve.of(self.answers, self.floor, **kind).rows)
-        rows: tuple[CurveRow, ...] = self._done[asked]
+        asked, known = (method, when, scope), self._done.setdefault("curve", {})
+        if asked not in known:
+            answer = ask_curve.of(self.answers, self.floor, method=method, when=when, scope=scope)
+            known[asked] = self.current(answer.rows)
+        rows: tuple[CurveRow, ...] = known[asked]
         return rows
 
     @once
     def coefficients(self) -> CoefficientsAnswer:
         answer = ask_coefficients.of(self.answers, self.floor)
-        return replace(
-            answer,
-            rows=self.current(answer.rows),
-            method_ratios=self.current(answer.method_ratios),
-            cleaning_shifts=self.current(answer.cleaning_shifts),
-        )
+        ratios, shifts = self.current(answer.method_ratios), self.current(answer.cleaning_shifts)
+        return replace(answer, rows=self.current(answer.rows), method_ratios=ratios, cleaning_shifts=shifts)
 
     def confirmations(self) -> ConfirmationsAnswer:
         is_split = self.experiment.confirm_share is not None
@@ -360,15 +355,13 @@ class Evidence:
 
     def interval(self, place: Place, label: str) -> tuple[float, float] | None:
         """The 95 % interval of a best's delta; `None` where nothing tells."""
-        known = self.believed(place, label)
-        if known.delta_low is None or known.delta_high is None:
-            return None
-        return known.delta_low, known.delta_high
+        low, high = (known := self.believed(place, label)).delta_low, known.delta_high
+        return None if low is None or high is None else (low, high)
 
     @property
     def has_intervals(self) -> bool:
         """Whether any best has an interval: imported means have no scores by question to make one from."""
-        return any(self.interval(place, label) is not None for place in self.strata for label in self.labels(place))
+        return any(self.interval(place, label) for place in self.strata for label in self.labels(place))
 
     def standings(self, place: Place, labels: Collection[str] | None = None) -> Mapping[str, Standing]:
         """Which of the labels has the best delta and which cannot be told from it; empty where nothing tells.
