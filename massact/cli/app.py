@@ -52,6 +52,9 @@ _BY_MODULE: dict[str, dict[str, str]] = {
         "users": "Who may use a tracking server with logins: readers, writers and administrators.",
         "serve": "Start the tracking server and UI: database, artifacts and, with --auth, users.",
     },
+    "bake": {
+        "bake": "Write what a stored evaluation does into its model's weights: a checkpoint that transformers loads.",
+    },
     "vectors": {"vectors": "Steering vectors as files of other tools, out and in."},
     "transfer": {
         "import": "Import old results: a results.jsonl file, or a folder such as trait-interp's experiments/.",
@@ -135,8 +138,7 @@ class Group(click.Group):
 
 
 def refuse_repeated(command: click.Command, arguments: Sequence[str]) -> None:
-    """Refuse an option that takes one value and is given two: the second would replace the first in silence. Raises
-    UsageError: one is."""
+    """Refuse an option that takes one value and is given two: the second would replace the first in silence."""
     given: Counter[click.Option] = Counter()
     written: dict[click.Option, set[str]] = {}
     options = {
