@@ -12,8 +12,7 @@ from massact.errors import DataError, MissingPrerequisiteError
 from massact.evaluation import Screening
 from massact.keys import screening_key
 from massact.labels import format_label, format_steering, parse_label
-from massact.prediction.adopted import parse_prior
-from massact.prediction.prior import Expectation, Prior, RelativeStrengthPrior, VectorFacts
+from massact.prediction.prior import Expectation, Prior, RelativeStrengthPrior, VectorFacts, parse_prior
 from massact.store.schema import EvaluationRow, Points, StoredPoint
 from massact.store.write.registry import ALIAS, prior_name, read_prior
 from massact.sweep.context import Session
