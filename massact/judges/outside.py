@@ -2,10 +2,8 @@
 
 import hashlib
 import inspect
-import sys
 import traceback
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from massact.domain import JudgeIdentity
 from massact.errors import ConfigError, JudgeError, MassactError
 from massact.judges import Exchange, Judge, Subject, Usage, Verdict
 from massact.keys import digest
-from massact.plugins import load_plugin
+from massact.plugins import load_code, load_plugin
 
 
 class OutsideJudge:
@@ -111,14 +109,4 @@ def open_added_judge(config: JudgeConfig, subject: Subject) -> Judge:
 
 def open_python_judge(config: JudgeConfig, subject: Subject) -> Judge:
     """`python:MODULE:CLASS`, a module that is installed or lies beside the experiment file; else a ConfigError."""
-    module, _, name = config.model.partition(":")
-    if subject.folder and subject.folder not in sys.path:
-        sys.path.append(subject.folder)
-    try:
-        made_by = getattr(import_module(module), name)
-    except (Exception, SystemExit) as error:  # whatever the module does at its import
-        raise ConfigError(
-            f"the judge {config.name} cannot be loaded: {type(error).__name__}: {error}; write "
-            "python:MODULE:CLASS, with a module that is installed or lies beside the experiment file"
-        ) from error
-    return completed(made_by, config, subject)
+    return completed(load_code(config.model, subject.folder, f"the judge {config.name}"), config, subject)

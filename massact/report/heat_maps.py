@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from massact.domain import RANDOM, is_same_strength
 from massact.query.groups import is_at_floor, natural_order
@@ -31,10 +31,6 @@ from massact.report.section import (
 from massact.report.trade_off import best_words, end_words
 from massact.store.schema import StoredPoint
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as Drawing
-
 _MOST_LABELS, FEWER_LABELS = 6, 3
 """Panels in the report: of the place with the best result of a model and trait, and of its other places."""
 _MANY_PLACES = 12
@@ -48,8 +44,7 @@ _WITH_NUMBERS = 10
 
 def heat_section(evidence: Evidence) -> Section:
     """The maps that a report draws, how they are read, and what is left out."""
-    maps = {place: mapped_labels(evidence, place) for place in evidence.places()}
-    maps = {place: labels for place, labels in maps.items() if labels}
+    maps = {place: labels for place in evidence.places() if (labels := mapped_labels(evidence, place))}
     places = key_places(evidence, maps, MOST_FIGURES)
     figures = tuple(HeatMap(evidence, place, key_labels(evidence, place)) for place in places)
     n_labels = sum(map(len, maps.values()))
@@ -104,7 +99,7 @@ def _is_key(evidence: Evidence, place: Place) -> bool:
 def _points(evidence: Evidence, place: Place, label: str) -> list[StoredPoint]:
     stratum = evidence.strata.get(place)
     part = stratum.slices.get(label) if stratum else None
-    return [point for point in part.points if point.delta is not None] if part else []
+    return list(part.points.with_delta()) if part else []
 
 
 @dataclass(frozen=True)
@@ -155,14 +150,11 @@ class HeatMap:
 
     @cached_property
     def data(self) -> list[HeatGrid]:
-        by_label = {label: _points(self.evidence, self.place, label) for label in self.labels}
-        return [
-            HeatGrid.of(label, points, self.evidence.strengths(self.place.model))
-            for label, points in by_label.items()
-            if len(points) > 1
-        ]
+        strengths = self.evidence.strengths(self.place.model)
+        by_label = ((label, _points(self.evidence, self.place, label)) for label in self.labels)
+        return [HeatGrid.of(label, points, strengths) for label, points in by_label if len(points) > 1]
 
-    def draw(self) -> "Drawing":
+    def draw(self) -> style.Drawing:
         from matplotlib import colormaps
         from matplotlib.cm import ScalarMappable
         from matplotlib.colors import Normalize
@@ -185,7 +177,7 @@ class HeatMap:
         bar.outline.set_visible(False)
         return figure
 
-    def _panel(self, panel: "Axes", grid: HeatGrid, scale: Any) -> None:
+    def _panel(self, panel: style.Axes, grid: HeatGrid, scale: Any) -> None:
         from matplotlib.collections import PatchCollection
         from matplotlib.patches import Rectangle
 
@@ -210,12 +202,8 @@ class HeatMap:
         if best is not None:
             x, y = grid.at(best)
             # dashed where the grid ends at the best, so that a better one may lie beyond it
-            look: style.Look = {
-                "edgecolor": style.VERMILLION,
-                "linewidth": 2.2,
-                "linestyle": "--" if best.at_grid_end else "-",
-            }
-            panel.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, zorder=5, **look))
+            look: style.Look = {"edgecolor": style.VERMILLION, "linestyle": "--" if best.at_grid_end else "-"}
+            panel.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, linewidth=2.2, zorder=5, **look))
 
     def caption(self) -> str:
         return f"{self.evidence.name(self.place)}: delta by layer and coefficient."
@@ -230,7 +218,7 @@ class HeatMap:
         return f"Delta by layer and coefficient on {self.evidence.name(self.place)}. {'. '.join(words)}."
 
 
-def _ticks(panel: "Axes", grid: HeatGrid) -> None:
+def _ticks(panel: style.Axes, grid: HeatGrid) -> None:
     """Values of the grid, thinned where they would lie on each other."""
     panel.set_xlim(-0.5, len(grid.columns) - 0.5)
     panel.set_ylim(-0.5, len(grid.layers) - 0.5)
@@ -325,7 +313,7 @@ class ByWindow:
         bests = ((position, self.evidence.bests(pair.place(position), (label,))) for position in pair.positions)
         return {position: best[label] for position, best in bests if best}
 
-    def draw(self) -> "Drawing":
+    def draw(self) -> style.Drawing:
         shown = self.data[: self.most]
         methods = style.methods_of(label for pair in shown for label in pair.labels)
         figure, axes = style.method_grid(len(shown), methods, 2.2 * len(shown) + 0.8)
@@ -340,7 +328,7 @@ class ByWindow:
         style.legend_below(figure, style.label_entries(drawn, with_marker=True), 5)
         return figure
 
-    def _panel(self, panel: "Axes", pair: Windows, labels: Sequence[str]) -> None:
+    def _panel(self, panel: style.Axes, pair: Windows, labels: Sequence[str]) -> None:
         for index, label in enumerate(labels):
             bests = self._bests(pair, label)
             if not bests:

@@ -24,6 +24,7 @@ from massact.server.processes import (
     BAD_BODY,
     BAD_PARAMETER,
     FAILED,
+    IDLE_SECONDS,
     MAX_ROWS,
     PROBLEM_TYPE,
     TOO_LARGE,
@@ -75,11 +76,7 @@ def parameters_of(posed: Question[..., Any]) -> tuple[Parameter, ...]:
 
 
 def read_parameters(allowed: Sequence[Parameter], given: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """The values by what the function calls each; one that was not given is absent.
-
-    Raises:
-        ProblemError: a parameter is unknown, missing, repeated, or not what its schema says.
-    """
+    """The values by what the function calls each; one that was not given is absent."""
     known = {one.name: one for one in allowed}
     for name in given:
         if name not in known:
@@ -198,7 +195,6 @@ def _for_ourselves(
 
 
 def refusal(problem: ProblemError) -> Reply:
-    """A problem as an answer."""
     headers = {"Content-Type": PROBLEM_TYPE}
     if problem.retry_after is not None:
         headers["Retry-After"] = str(problem.retry_after)
@@ -266,11 +262,6 @@ BY_POST: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def read_body(name: str, data: bytes) -> dict[str, Any]:
-    """The body of a request.
-
-    Raises:
-        ProblemError: it is not what the schema says.
-    """
     _, schemas = BY_POST[name]
     try:
         body = parse_json(data)
@@ -298,11 +289,7 @@ def _is_text(value: object, schema: Mapping[str, Any]) -> bool:
 
 
 def read_question(data: bytes) -> dict[str, Any]:
-    """A question of ours as massact itself asks it: its name, its values, and what the experiment's file declares.
-
-    Raises:
-        ProblemError: it is not what `massact.query.question` sends.
-    """
+    """A question of ours as massact itself asks it: its name, its values, and what the experiment's file declares."""
     try:
         body = parse_json(data)
         posed, texts, declared = served()[body["question"]], body["parameters"], body["declared"]
@@ -324,13 +311,13 @@ _NICENESS = 5
 
 
 def main() -> None:
-    """Answer until nobody is left to ask."""
+    """Answer until nobody asks for a while, or is left to ask."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server decides when it is over
     with suppress(OSError):
         os.nice(_NICENESS)
     answering = Answering(os.environ["MASSACT_SERVER_DATABASE"], limits_of())
     with Connection(int(sys.argv[1])) as connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        while True:
+        while connection.poll(IDLE_SECONDS):
             reply = answering.answer(json.loads(connection.recv_bytes()))
             head = {"status": reply.status, "headers": reply.headers, "has_more": reply.has_more}
             connection.send_bytes(json.dumps(head).encode())

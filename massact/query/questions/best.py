@@ -5,6 +5,7 @@ from dataclasses import asdict, astuple, dataclass, fields, replace
 from typing import Any, ClassVar, Unpack
 
 from massact.domain import AllDims, Direction
+from massact.query import tables
 from massact.query.answers import Answers
 from massact.query.groups import (
     GroupInSetting,
@@ -23,19 +24,6 @@ from massact.query.rows import Answer, Column, PlaceRow, Point, Status
 from massact.query.same_vector import SAME_AS, taken_over_note
 from massact.query.stats.coherent import SURE, coherent_chances
 from massact.query.stats.intervals import NOTHING, Beliefs, Beside, Standing, beside, hidden_winners
-from massact.query.tables import (
-    LABEL,
-    PLACE,
-    POINT,
-    SETTING,
-    STATUS,
-    TRAIT_MEAN,
-    interval_column,
-    miss_column,
-    number_column,
-    scored_column,
-    text_column,
-)
 
 
 def _doubt(row: Any) -> str:
@@ -48,19 +36,19 @@ class BestRow(PlaceRow):
     """One group in one setting; the fields from `layer` to `run_id` are those of its best, if any."""
 
     columns: ClassVar[tuple[Column, ...]] = (
-        *PLACE,
-        LABEL,
-        STATUS,
-        *POINT,
+        *tables.PLACE,
+        tables.LABEL,
+        tables.STATUS,
+        *tables.POINT,
         Column("truly coherent", _doubt, is_number=True, is_optional=True),
-        interval_column("delta_low", "delta_high", "95 % of delta"),
-        text_column("standing", is_optional=True),
-        number_column("delta_expected", "+.1f", "expected", is_optional=True),
-        TRAIT_MEAN,
-        scored_column(),
+        tables.interval_column("delta_low", "delta_high", "95 % of delta"),
+        tables.text_column("standing", is_optional=True),
+        tables.number_column("delta_expected", "+.1f", "expected", is_optional=True),
+        tables.TRAIT_MEAN,
+        tables.scored_column(),
         SAME_AS,
-        miss_column(),
-        *SETTING,
+        tables.miss_column(),
+        *tables.SETTING,
     )
 
     label: str
@@ -68,10 +56,21 @@ class BestRow(PlaceRow):
     cleaning: str | None
     scope: str | None
     n_dims: int | AllDims | None
+    cleaning_mode: str | None
+    """`keep`: all dims but those are zeroed; `winsorise`: activations are cut off at `quantile`."""
+    quantile: float | None
     operator: str | None
     n_vectors: int | None
     """Layers that are steered at once, from `layer` on."""
     steered_tokens: str | None
+    n_directions: int | None
+    """Of `replace`: how many directions its subspace has."""
+    depth: str | None
+    """How the coefficient lies over depth, such as `everylayer` or `rising`; null: the same at each layer."""
+    decay: float | None
+    """What is left of the change at each token of the response; null: all."""
+    gate: str | None
+    """Which gate has to be open to a prompt; null: none."""
     status: Status
     layer: int | None = None
     coefficient: float | None = None
@@ -223,7 +222,10 @@ def _recipe_fields(label: str) -> dict[str, Any]:
         "operator": recipe.operator if recipe else None,
         "steered_tokens": recipe.tokens if recipe else None,
         "n_vectors": recipe.n_layers if recipe else None,
+        **{name: getattr(recipe, name, None) for name in ("n_directions", "depth", "decay", "gate")},
         "cleaning": cleaning.when if cleaning else None,
         "scope": cleaning.scope if cleaning else None,
         "n_dims": cleaning.n_dims if cleaning else None,
+        "cleaning_mode": cleaning.mode if cleaning else None,
+        "quantile": cleaning.quantile if cleaning else None,
     }
