@@ -56,10 +56,8 @@ class Searched:
 
 
 def search_bests(session: Session, run: OpenRun, plan: SearchPlan) -> Searched:
-    """Search the best coefficient of every label asked for, at each of its layers.
-
-    Labels and positions that the phases do not declare are searched too where both are named.
-    """
+    """Search the best coefficient of every label asked for, at each of its layers. Labels and positions that the phases
+    do not declare are searched too where both are named."""
     return _search(session, run, plan, wanted_places(session, plan))
 
 
@@ -146,10 +144,8 @@ def _search(session: Session, run: OpenRun, plan: SearchPlan, places: Places) ->
 def search_requests(
     session: Session, model: ModelConfig, n_layers: int, plan: SearchPlan, places: Iterable[_Place]
 ) -> list[GridRequest]:
-    """The ladders of a model of so many layers: every place at its layers, with the declared coefficients.
-
-    Its layers are those that the phases declare for it; where none does, or the plan names others, the model's.
-    """
+    """The ladders of a model of so many layers: every place at its layers, with the declared coefficients. Its layers
+    are those that the phases declare for it; where none does, or the plan names others, the model's."""
     declared: dict[_Place, set[int]] = defaultdict(set)
     experiment = session.experiment
     for phase in experiment.phases if plan.phase is None else [experiment.phase(plan.phase)]:

@@ -211,10 +211,8 @@ class LadderSearch:
 
 
 def expect(prior: Prior, facts: VectorFacts, recipe: Recipe) -> Expectation:
-    """What a prior expects; where it expects nothing, a wide guess from the stream's norm.
-
-    A prior is of what is added to all tokens of one layer; elsewhere the guess is wide as well.
-    """
+    """What a prior expects; where it expects nothing, a wide guess from the stream's norm. A prior is of what is added
+    to all tokens of one layer; elsewhere the guess is wide as well."""
     if (unit := OWN_UNITS.get(recipe.operator)) is not None:
         return Expectation(unit, unit / NORM_SHARE, UNKNOWN_SPREAD, f"the unit of {recipe.operator}")
     with suppress(ValueError):
