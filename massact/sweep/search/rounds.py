@@ -141,6 +141,7 @@ class LadderSearch:
                     key = LadderKey(one.position, format_label(one.recipe), layer, sign)
                     ladders[key] = Ladder(
                         key=key,
+                        layer=layer,
                         pool=(baseline.model, baseline.trait, sign, format_steering(one.recipe)),
                         best=expected.best,
                         cliff=expected.cliff,
