@@ -7,7 +7,7 @@ Run from the project's root; it works in a folder of its own and takes it away a
     python benchmarks/search.py --recorded held_out     # on the ladders of record of a real model, in seconds
 
 On both embedded models, at every layer and label, the truth is a dense grid over the coefficient, in steps of 12 %. Of
-the ladders of record (ladders.py) it is their sixteen coefficients; between them curves are straight over ln(coefficient).
+the ladders of record (ladders.py) it is their sixteen coefficients, and curves are straight between them over ln(c).
 Three ways look for the best delta at or above the floor, each evaluating its own cells:
 
 (a) grid:     the coefficients of experiments/toy.yaml, in their order;

@@ -47,7 +47,7 @@ _LENGTH = 0.2
 _TREND_SPREAD, _OWN_SPREAD = 0.3, 0.2
 """Standard deviations of the trend and of what is a ladder's own, as shares of the ceiling."""
 _HALF_REACH, _REACH_WIDTH, _LEAST_REACH = -0.8, 0.25, 0.5
-"""How far below the expected best, in ln(coefficient), the gain scatters less, how fast that falls and to what share."""
+"""How far below the expected best, in ln(coefficient), the gain scatters less, how fast that falls, to what share."""
 _RISE_BELOW_BEST, _RISE_WIDTH, _RISE_TO = 0.35, 0.12, 0.8
 """The trend before any observation: its middle below the expected best and its width (ln), its height (share)."""
 
