@@ -100,7 +100,7 @@ def _mean(scores: str) -> float:
 def make(folder: Path, model: Path) -> None:
     """Evaluate every cell in the folder, or what is left of it, and write the file."""
     experiments = Path(__file__).parents[1] / "experiments"
-    rows = []
+    rows: list[Sequence[object]] = []
     for tokens in LENGTHS:
         place = folder / str(tokens)
         place.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ def make(folder: Path, model: Path) -> None:
     with FILE.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        writer.writerows(sorted(rows))
+        writer.writerows(rows)
 
 
 def _experiment(experiments: Path, model: Path, tokens: int) -> str:
@@ -141,7 +141,7 @@ def rows_of(database: Path, experiment: str, tokens: int) -> Iterator[Sequence[o
     with closing(open_store(f"sqlite:///{database.resolve()}")) as store:
         baselines = store.baselines(experiment)
         points = list(store.points(experiment))
-        scores = store.scores([one.run_id for one in (*baselines, *points)])
+        scores = store.scores([run.run_id for run in baselines] + [one.run_id for one in points])
     calibration = json.loads(next(database.parent.rglob("calibration.json")).read_bytes())
     norms = calibration["aggregate"]["layer_norms"]
     for run in baselines:

@@ -251,10 +251,18 @@ def _step(ladder: Ladder, belief: _Belief, trend: Process, settings: Settings) -
         return over
     if belief.is_blind:
         return Try(_rounded(ladder.best, ladder.allowed), math.nan)
-    shape, coherence, _ = belief
     unseen = _downward(ladder, settings.floor) or _between(ladder, settings.floor)
     if unseen is not None and settings.budget - ladder.spent <= KEPT_FOR_GAPS:
-        return _try(unseen, coherence)
+        return _try(unseen, belief.coherence)
+    step = _most_worth(ladder, belief, trend, settings)
+    if isinstance(step, Done) and unseen is not None:
+        return _try(unseen, belief.coherence)
+    return step
+
+
+def _most_worth(ladder: Ladder, belief: _Belief, trend: Process, settings: Settings) -> Step:
+    """The coefficient whose expected improvement, times its chance of being coherent, is greatest."""
+    shape, coherence, _ = belief
     x = _candidates(ladder, coherence.cliff()[0], settings.floor)
     if not len(x):
         return _conclude(ladder, settings, "every coefficient allowed is tried")
@@ -264,8 +272,6 @@ def _step(ladder: Ladder, belief: _Belief, trend: Process, settings: Settings) -
     index = int(worth.argmax())
     if worth[index] >= settings.tolerance or not ladder.observations:
         return Try(_rounded(math.exp(x[index]), ladder.allowed), float(chances[index]))
-    if unseen is not None:
-        return _try(unseen, coherence)
     return _conclude(ladder, settings, f"no other is expected to gain {settings.tolerance:g} points more")
 
 
