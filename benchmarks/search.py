@@ -217,7 +217,7 @@ def ours(subject: Looked, floor: float) -> Seen:
         steps = next_steps(list(ladders.values()), Settings(floor))
         over |= {key for key, step in steps.items() if isinstance(step, Done)}
         tries = {k: step.coefficient for k, step in steps.items() if not isinstance(step, Done) and k not in over}
-        for (place, _), one in subject.evaluate(tries.items()).items():  # type: ignore[arg-type]
+        for (place, _), one in subject.evaluate(tries.items()).items():
             ladder = ladders[place]
             ladders[place] = replace(ladder, observations=(*ladder.observations, one), spent=ladder.spent + 1)
     return {place: list(ladder.observations) for place, ladder in ladders.items()}

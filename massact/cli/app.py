@@ -132,11 +132,8 @@ class Group(click.Group):
 
 
 def refuse_repeated(command: click.Command, arguments: Sequence[str]) -> None:
-    """Refuse an option that takes one value and is given two: the second would replace the first in silence.
-
-    Raises:
-        UsageError: one is.
-    """
+    """Refuse an option that takes one value and is given two: the second would replace the first in silence. Raises
+    UsageError: one is."""
     given: Counter[click.Option] = Counter()
     written: dict[click.Option, set[str]] = {}
     options = {

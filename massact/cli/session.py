@@ -72,11 +72,8 @@ executor_options = stacked(
 
 
 def chosen_executor(given: dict[str, Any]) -> dict[str, Any]:
-    """The fields of `massact.sweep.executors.Workload` that the options come to.
-
-    Raises:
-        UsageError: an option of Ray's is given without it, or Ray is not installed.
-    """
+    """The fields of `massact.sweep.executors.Workload` that the options come to. Raises UsageError: an option of Ray's
+    is given without it, or Ray is not installed."""
     executor = given.get("executor", "local")
     fields = {name: name.removeprefix("ray_") for name in EXECUTOR[1:]}
     options = RayOptions(**{field: given[name] for name, field in fields.items() if name in given})
@@ -224,11 +221,8 @@ def open_session(
 
 @contextmanager
 def working(session: "Session") -> Iterator[None]:
-    """Until the command's work is done: however it ends, what was evaluated is sent or kept in the spool.
-
-    Raises:
-        click.exceptions.Exit: it was interrupted (128 and the signal's number), or the store refused something.
-    """
+    """Until the command's work is done: however it ends, what was evaluated is sent or kept in the spool. Raises
+    click.exceptions.Exit: it was interrupted (128 and the signal's number), or the store refused something."""
     with session.interruption.watched():
         try:
             yield

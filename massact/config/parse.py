@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +87,6 @@ def _variant(entry: Entry) -> VariantConfig:
     return VariantConfig(read["variant"], read["model"], read["revision"], adapter)
 
 
-def parse_grid(entry: Entry) -> Grid:
-    return entry.into(Grid, _GRID)
-
-
 def _coefficients(entry: Entry) -> Coefficients:
     if isinstance(entry.value, dict):
         section = entry.section()
@@ -111,11 +108,7 @@ _GRID: Readers = {"layers": lambda e: e.checked(lambda _: check_layers(e.spelled
 
 
 def check_coefficient(value: float) -> float:
-    """A coefficient that can be evaluated.
-
-    Raises:
-        UsageError: it is 0, which is the baseline, or beyond any use.
-    """
+    """A coefficient that can be evaluated. Raises UsageError: it is 0, which is the baseline, or beyond any use."""
     if not abs(value) <= _LARGEST:  # nor is NaN
         raise UsageError(f"coefficient {value:g} is not a number from {-_LARGEST:g} to {_LARGEST:g}")
     if value == 0:
@@ -124,11 +117,8 @@ def check_coefficient(value: float) -> float:
 
 
 def parse_coefficients(text: str) -> Coefficients:
-    """Coefficients from a comma-separated list, each once; relative strengths after `relative:`.
-
-    Raises:
-        UsageError: an element is no number that a vector can be steered with.
-    """
+    """Coefficients from a comma-separated list, each once; relative strengths after `relative:`. Raises UsageError: an
+    element is no number that a vector can be steered with."""
     listed = text.removeprefix("relative:")
     is_relative = listed != text
     values: dict[float, None] = {}
@@ -190,11 +180,11 @@ def parse_extraction(entry: Entry) -> ExtractionConfig:
 
 def parse_vectors(entry: Entry) -> tuple[VectorConfig, ...]:
     """Files by method; a list of them where each model or trait has its own."""
-    return tuple(one for files in entry.each(_vectors) for one in files)
 
+    def files(name: str, one: Entry) -> list[VectorConfig]:
+        return [_vector(name, file) for file in (one.items() if isinstance(one.value, list) else [one])]
 
-def _vectors(name: str, entry: Entry) -> list[VectorConfig]:
-    return [_vector(name, one) for one in (entry.items() if isinstance(entry.value, list) else [entry])]
+    return tuple(chain.from_iterable(entry.each(files)))
 
 
 def _vector(name: str, entry: Entry) -> VectorConfig:
@@ -212,11 +202,8 @@ def _vector(name: str, entry: Entry) -> VectorConfig:
 
 
 def with_validation_split(experiment: Experiment, share: float | None) -> Experiment:
-    """The experiment with the validation split of the command line, where one is given.
-
-    Raises:
-        UsageError: no share of a side that leaves half of it for training.
-    """
+    """The experiment with the validation split of the command line, where one is given. Raises UsageError: no share of
+    a side that leaves half of it for training."""
     if share is None:
         return experiment
     if not 0 <= share <= LARGEST_SPLIT:
@@ -269,12 +256,8 @@ _LEAST_TEMPERATURE = 0.01
 
 
 def load_experiment(path: str | Path) -> Experiment:
-    """Read and validate an experiment file.
-
-    Raises:
-        ConfigError: anything in it is wrong; the message names file, line, key, value and what is allowed, a line
-            for each fault that can be told without the others.
-    """
+    """Read and validate an experiment file. Raises ConfigError: anything in it is wrong; the message names file, line,
+    key, value and what is allowed, a line for each fault that can be told without the others."""
     file = Path(path)
     if not file.is_file():
         raise ConfigError(f"no experiment file {str(file)!r}: pass --experiment FILE, such as experiments/toy.yaml")
@@ -347,7 +330,7 @@ def _phase(
     section, known = entry.section(), tuple(model.name for model in models or ())
     readers: Readers = {
         "models": lambda e: e.unique(lambda item: item.choice(*known) if known else item.text()),
-        "grids": lambda e: e.each(lambda model, grid: (model, parse_grid(grid))),
+        "grids": lambda e: e.each(lambda model, grid: (model, grid.into(Grid, _GRID))),
         "labels": lambda e: e.unique(lambda item: item.checked(lambda _: normalise_label(item.spelled()))),
         "positions": lambda e: e.unique(lambda item: _extracted(item, extraction)),
     }

@@ -284,11 +284,7 @@ class Experiment:
     vectors: tuple[VectorConfig, ...] = ()
 
     def model(self, name: str) -> ModelConfig:
-        """The model of that name.
-
-        Raises:
-            UsageError: the file declares none; likewise the next two.
-        """
+        """The model of that name. Raises UsageError: the file declares none; likewise the next two."""
         return _named(self.models, name, "model", self.file)
 
     def trait(self, name: str) -> TraitConfig:

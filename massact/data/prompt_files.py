@@ -28,11 +28,8 @@ class Prompt:
 
 
 def read_side(folder: Path, name: str) -> tuple[Path, tuple[Prompt, ...]]:
-    """The prompts of one side of a trait, such as `positive`, and the file that holds them.
-
-    Raises:
-        DataError: there is no file or more than one, or it is malformed.
-    """
+    """The prompts of one side of a trait, such as `positive`, and the file that holds them. Raises DataError: there is
+    no file or more than one, or it is malformed."""
     found = [path for ending in PROMPT_FILES if (path := folder / f"{name}{ending}").exists()]
     if len(found) > 1:
         names = " and ".join(path.name for path in found)
@@ -46,11 +43,8 @@ def read_side(folder: Path, name: str) -> tuple[Path, tuple[Prompt, ...]]:
 
 
 def read_prompt_file(path: Path, *, may_repeat: bool = False) -> tuple[Prompt, ...]:
-    """The prompts of a file; its ending says how it is written.
-
-    Raises:
-        DataError: the file is missing, empty or malformed, or a prompt stands twice where it may not.
-    """
+    """The prompts of a file; its ending says how it is written. Raises DataError: the file is missing, empty or
+    malformed, or a prompt stands twice where it may not."""
     prompts = tuple({".jsonl": _json_lines, ".json": _json_list}.get(path.suffix, _plain_lines)(path))
     if not prompts:
         raise DataError(f"{path} holds no prompt; write {_EXPECTED.get(path.suffix, 'one a line')}")
@@ -87,11 +81,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> object:
-    """A file's JSON document.
-
-    Raises:
-        DataError: it cannot be read or is not JSON.
-    """
+    """A file's JSON document. Raises DataError: it cannot be read or is not JSON."""
     try:
         document: object = parse_json(read_text(path))
     except JsonError as error:
@@ -156,13 +146,7 @@ ROLES = ("system", "user", "assistant")
 def read_question(item: object, system: str | None, where: str) -> str:
     """A question as `steering.json` has it: a text, an object with one, or messages that end with the user's.
 
-    Args:
-        item: the question; trait-interp also writes objects with a `question` among notes of its own.
-        system: the system prompt of all that have none of their own.
-        where: file and number, for messages.
-
-    Raises:
-        DataError: it is none.
+    `system` is the system prompt of all that have none of their own; `where` names file and number in messages.
     """
     fields = item if isinstance(item, dict) else {"messages" if isinstance(item, list) else "question": item}
     own = fields.get("system_prompt", system)

@@ -29,15 +29,12 @@ def fraction(question: str) -> float:
 
 
 def split_questions(questions: Iterable[str], share: float) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The questions that select and those that confirm, each in the order given.
+    """The questions that select and those that confirm, each in the order given; `share` is that of the latter, on
+    average.
 
     A winner is chosen on the questions that it was scored on, so its figure is too good; questions that took no part in
     the choice tell how much (sample splitting: Cox, Biometrika 62, 1975; docs/statistics.md). A question's place
     follows from its own text, so that adding, removing or reordering questions never moves another one.
-
-    Args:
-        questions: all questions of a trait.
-        share: of the questions that confirm, on average, between 0 and 1.
     """
     select: list[str] = []
     confirm: list[str] = []
@@ -86,11 +83,8 @@ class TraitDataset:
         return digest({**fields, "definition": self.definition})
 
     def question_set(self, subset: int, *, confirm_share: float | None = None) -> QuestionSet:
-        """The first `subset` questions; 0 is all. Where a share confirms, of those that select.
-
-        Raises:
-            DataError: there are fewer questions, or the split leaves a part without any.
-        """
+        """The first `subset` questions; 0 is all. Where a share confirms, of those that select. Raises DataError: there
+        are fewer questions, or the split leaves a part without any."""
         questions, among = self.questions, "questions"
         if confirm_share is not None:
             questions, among = self._split(confirm_share)[0], "questions that select"
@@ -99,11 +93,7 @@ class TraitDataset:
         return QuestionSet(questions[:subset] if subset else questions, digest_texts(questions), subset)
 
     def confirming_set(self, confirm_share: float) -> QuestionSet:
-        """The questions that confirm, all of them.
-
-        Raises:
-            DataError: the split leaves a part without questions.
-        """
+        """The questions that confirm, all of them."""
         questions = self._split(confirm_share)[1]
         return QuestionSet(questions, digest_texts(questions), 0)
 
@@ -119,21 +109,17 @@ class TraitDataset:
 
 
 def load_trait(reference: str) -> TraitDataset:
-    """Read and check a trait's dataset.
-
-    Args:
-        reference: a folder, or `toy:<name>` for an embedded one.
-
-    Raises:
-        DataError: a file is missing, empty or malformed; the message names it, and the line where there is one.
-    """
+    """Read and check a trait's dataset. `reference`: a folder, or `toy:<name>` for an embedded one. Raises DataError: a
+    file is missing, empty or malformed; the message names it, and the line where there is one."""
     folder = resolve(reference) if is_toy(reference) else Path(reference).expanduser()
     if not folder.is_dir():
         raise DataError(
             f"no trait dataset {str(folder)!r}: give a folder with positive.txt, negative.txt, definition.txt "
             "and steering.json"
         )
-    steering = _read_steering(folder / _STEERING)
+    steering = read_json(folder / _STEERING)
+    if not isinstance(steering, dict):
+        raise DataError(f'{folder / _STEERING}: not an object with "questions"')
     (positive_file, positive), (negative_file, negative) = (
         read_side(folder, side) for side in ("positive", "negative")
     )
@@ -159,20 +145,13 @@ def load_trait(reference: str) -> TraitDataset:
 
 
 def load_prompts(reference: str) -> tuple[str, ...]:
-    """Neutral prompts: a file with one a line, JSON lines, a JSON list, or `toy:<name>`.
-
-    Raises:
-        DataError: the file is missing, empty or malformed.
-    """
+    """Neutral prompts: a file with one a line, JSON lines, a JSON list, or `toy:<name>`."""
     return read_prompts(resolve(reference) if is_toy(reference) else Path(reference).expanduser())
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:
-    """The prompts of a file without system prompts, blank lines left out.
-
-    Raises:
-        DataError: the file is missing, empty or malformed, or a prompt stands twice in a file with one a line.
-    """
+    """The prompts of a file without system prompts, blank lines left out. Raises DataError: the file is missing, empty
+    or malformed, or a prompt stands twice in a file with one a line."""
     prompts = read_prompt_file(path, may_repeat=path.suffix == ".json")
     for prompt in prompts:
         if prompt.system:
@@ -208,13 +187,6 @@ def _questions(steering: dict[str, Any], folder: Path) -> tuple[str, ...]:
     return tuple(questions)
 
 
-def _read_steering(path: Path) -> dict[str, Any]:
-    document = read_json(path)
-    if not isinstance(document, dict):
-        raise DataError(f'{path}: not an object with "questions"')
-    return document
-
-
 FEW_PROMPTS = 10
 """Fewer a side are doubtful: a mean of them says much about each single one."""
 UNEQUAL_SIDES = 1.5
@@ -227,11 +199,8 @@ _SHOWN = 3
 
 
 def dataset_warnings(dataset: TraitDataset, direction: Direction) -> tuple[str, ...]:
-    """Doubts about a dataset, each as a sentence with the numbers it rests on.
-
-    Args:
-        direction: in which the experiment file steers the trait.
-    """
+    """Doubts about a dataset, each as a sentence with the numbers it rests on. `direction`: in which the experiment
+    file steers the trait."""
     doubts = [*_examples(dataset), *_counts(dataset), *_nearly_equal(dataset), *_odd_prompts(dataset)]
     theirs = dataset.steering.get("direction")
     if theirs is not None and theirs != direction:
@@ -242,11 +211,7 @@ def dataset_warnings(dataset: TraitDataset, direction: Direction) -> tuple[str, 
 
 
 def check_pairs(dataset: TraitDataset) -> None:
-    """Refuse to treat the sides as pairs where they cannot be.
-
-    Raises:
-        DataError: they differ in length.
-    """
+    """Refuse to treat the sides as pairs where they cannot be. Raises DataError: they differ in length."""
     n_positive, n_negative = len(dataset.positive), len(dataset.negative)
     if n_positive != n_negative:
         raise DataError(

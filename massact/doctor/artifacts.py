@@ -14,6 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from massact._lazy import np
 from massact.addresses import check_path, moved_folder
 from massact.doctor.base import (
     ArtifactError,
@@ -115,7 +116,6 @@ def digest_in(content: bytes) -> str:
     Raises:
         ValueError: no such file, or no vector in it.
     """
-    import numpy as np
     from safetensors import SafetensorError
     from safetensors.numpy import load
 

@@ -66,11 +66,8 @@ class LikelihoodJudge:
     """Scores refusal in the language of the toy models; satisfies `massact.judges.Judge`."""
 
     def __init__(self, folder: Path, *, trait_definition: str, batch_size: int = 64) -> None:
-        """Read the fitted judge in `folder`; its language model is loaded at the first scoring.
-
-        Raises:
-            JudgeError: `folder` does not hold a fitted judge, or its language model is missing.
-        """
+        """Read the fitted judge in `folder`; its language model is loaded at the first scoring. Raises JudgeError:
+        `folder` does not hold a fitted judge, or its language model is missing."""
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
@@ -78,7 +75,8 @@ class LikelihoodJudge:
             description = parse_object((folder / "judge.json").read_bytes())
             arrays = load_file(folder / "judge.safetensors")
             self._model_folder = (folder / description["language_model"]).resolve()
-            self._identity = _identity(folder, self._model_folder, trait_definition)
+            self.identity = _identity(folder, self._model_folder, trait_definition)
+            """`model` digests its files and its language model, `prompt_digest` the formula and the definition."""
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise JudgeError(
                 f"no fitted likelihood judge in {folder}: {error}; `python -m tools.toy` in a clone makes one"
@@ -87,18 +85,8 @@ class LikelihoodJudge:
         self._known = {size: np.sort(arrays[f"known_{size}"]) for size in NGRAM_SIZES}
         self._batch_size = batch_size
         self._language_model: _LanguageModel | None = None
-        self._n_scored = 0
-
-    @property
-    def identity(self) -> JudgeIdentity:
-        """`model` digests the judge's files and its language model, `prompt_digest` the formula and the
-        trait's definition."""
-        return self._identity
-
-    @property
-    def usage(self) -> Usage:
+        self.usage = Usage()
         """A call is an exchange; formulas take no tokens."""
-        return Usage(calls=self._n_scored)
 
     def prepare(self) -> None:
         if self._language_model is None:
@@ -112,7 +100,7 @@ class LikelihoodJudge:
         assert self._language_model is not None
         with single_thread():
             likelihoods = self._language_model.mean_log_probabilities(distinct)
-        self._n_scored += len(distinct)
+        self.usage += Usage(calls=len(distinct))
         verdicts = {
             exchange: self._verdict(exchange.response, likelihood)
             for exchange, likelihood in zip(distinct, likelihoods, strict=True)
@@ -144,16 +132,9 @@ class LikelihoodJudge:
 
 
 def check_scope(trait: str, *, definition: str, questions: Sequence[str], models: Mapping[str, str]) -> None:
-    """Refuse to judge what the formulas do not know.
+    """Refuse to judge what the formulas do not know: another trait or language, or a model that is no embedded one.
 
-    Args:
-        trait: its name.
-        definition: what it is, in words.
-        questions: what the models are asked.
-        models: of each model whose responses are to be judged, its reference: embedded, or a folder.
-
-    Raises:
-        ConfigError: another trait than refusal, another language than the embedded models', or another model.
+    `models` has the reference of each model whose responses are to be judged: embedded, or a folder.
     """
     problem = _out_of_scope(trait, definition, questions, models)
     if problem is not None:

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 READING_VERSION = 2
 """Raised with every change of what is read as a score: what the judge cache holds is then asked for again."""
@@ -90,32 +90,25 @@ class Completion:
     """Why the score is the integer in the text and no mean over probabilities."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Number:
-    """A score that a text gives."""
+class _Number(NamedTuple):
+    """A score that a text gives, and where its digits begin there."""
 
     value: int
     start: int
-    """Where its digits begin in the text."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Message:
-    """What a chat completion says."""
+class _Message(NamedTuple):
+    """What a chat completion says, without thoughts."""
 
     text: str
-    """The answer, without thoughts."""
     refusal: str
     has_thoughts: bool
 
 
 def read_completion(payload: Any) -> Completion:
-    """The answer in the decoded JSON of a chat completion.
+    """The answer in the decoded JSON of a chat completion; ValueError where it is none.
 
     Probabilities are read at the token that the score begins with, wherever in the answer that is.
-
-    Raises:
-        ValueError: it is not a chat completion.
     """
     try:
         choice = payload["choices"][0]
@@ -137,11 +130,8 @@ def read_weights(text: str, top: Iterable[tuple[str, float]]) -> Reading:
     """The mean of the integers among an answer's probable beginnings, each of which is a whole integer.
 
     Weighted by probability (G-Eval, arXiv:2303.16634, section 2; with integers 0 to 100 and a least weight as in
-    Persona Vectors, arXiv:2507.21509). Spellings of one integer, ` 85` and `85`, add up.
-
-    Args:
-        text: What the answer most probably begins with, for the reason.
-        top: Text and probability, 0 to 1.
+    Persona Vectors, arXiv:2507.21509). Spellings of one integer, ` 85` and `85`, add up. `text`, which the answer most
+    probably begins with, is for the reason; `top` has texts with their probabilities, 0 to 1.
     """
     weights = _integer_weights(top)
     total = sum(weights.values())
@@ -195,7 +185,7 @@ def _read(
         return read_weights(text, top) if is_first_word else _unscored(text, top, number), None
     at = _position(text, number.start, tokens)
     if at is None or not tops[at]:
-        return _of_text(number), "gives no logprobs"
+        return Reading(float(number.value)), "gives no logprobs"
     return _of_number(text, number.value, tokens[at], tops[at])
 
 
@@ -225,8 +215,8 @@ def _of_number(text: str, value: int, token: str, top: Sequence[tuple[str, float
 def _position(text: str, start: int, tokens: Sequence[str]) -> int | None:
     """Which token holds the character of an answer at `start`; `None` where the tokens are not the answer's.
 
-    The answer is the end of what was written: thoughts and control tokens may come before it. Some servers tell of
-    its first tokens alone.
+    The answer is the end of what was written, after thoughts and control tokens. Some servers tell its first tokens
+    alone.
     """
     pieces, answer = [_plain(token) for token in tokens], _plain(text).strip(" \r\n")
     written = "".join(pieces)
@@ -270,10 +260,6 @@ def _integer_weights(top: Iterable[tuple[str, float]]) -> dict[int, float]:
         if _INTEGER_TOKEN.fullmatch(digits) and probability > 0:
             weights[int(digits)] = weights.get(int(digits), 0.0) + probability
     return weights
-
-
-def _of_text(number: "_Number | Reading") -> Reading:
-    return number if isinstance(number, Reading) else Reading(float(number.value))
 
 
 def _unscored(text: str, top: Sequence[tuple[str, float]], why: Reading) -> Reading:

@@ -55,20 +55,13 @@ class _Reading:
     """What the two judges share: the unsteered model, and how it reads."""
 
     def __init__(self, config: JudgeConfig, subject: Subject) -> None:
-        """
-        Raises:
-            ConfigError: the model whose responses are judged is not named.
-        """
+        """Raises ConfigError: the model whose responses are judged is not named."""
         if subject.steered is None:
             raise ConfigError(f"the judge {config.name} reads with the steered model: name that model")
         self._name, self._subject, self._source = config.name, subject, subject.steered
-        self._usage = Usage()
-        self._is_ready = False
-
-    @property
-    def usage(self) -> Usage:
+        self.usage = Usage()
         """A call is a response; nothing is asked in words."""
-        return self._usage
+        self._is_ready = False
 
     def _identity(self, **asked: object) -> JudgeIdentity:
         described = self._source.describe()
@@ -121,7 +114,7 @@ class PerplexityJudge(_Reading):
         """The coherence of each exchange; no trait score."""
         self.prepare()
         model = self._source.load()
-        self._usage += Usage(calls=len(exchanges))
+        self.usage += Usage(calls=len(exchanges))
         return [self._verdict(model, one) for one in exchanges]
 
     def _verdict(self, model: SteerableModel, exchange: Exchange) -> Verdict:
@@ -149,11 +142,7 @@ class ClassifierJudge(_Reading):
         return self._identity(classifier=self._subject.sides, penalty=_PENALTY)
 
     def prepare(self) -> None:
-        """Fit it.
-
-        Raises:
-            ConfigError: by cross-validation it does not tell its own texts apart.
-        """
+        """Fit it. Raises ConfigError: by cross-validation it does not tell its own texts apart."""
         if self._is_ready:
             return
         from sklearn.linear_model import LogisticRegression
@@ -183,7 +172,7 @@ class ClassifierJudge(_Reading):
         """The trait score of each exchange; no coherence."""
         self.prepare()
         model = self._source.load()
-        self._usage += Usage(calls=len(exchanges))
+        self.usage += Usage(calls=len(exchanges))
         return [Verdict(self._trait(model, one.response), None) for one in exchanges]
 
     def _trait(self, model: SteerableModel, response: str) -> float:

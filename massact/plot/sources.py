@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from massact.addresses import resolve_tracking_uri
 from massact.config import CalibrationConfig, Experiment, ExtractionConfig, JudgeConfig, TraitConfig, load_experiment
-from massact.domain import DEFAULT_COHERENCE_FLOOR, DEFAULT_LEAST_SCORED, Direction, Generation, Group
+from massact.domain import DEFAULT_COHERENCE_FLOOR, DEFAULT_LEAST_SCORED, Direction, Generation
 from massact.errors import DataError, UsageError
 from massact.json_text import parse_object
 from massact.names import as_held
@@ -139,9 +139,10 @@ def _of_frame(frame: "pd.DataFrame", only: Filters, floor: float, *, of_energies
         frame = frame.rename(columns={"method": "label"})
     records = [_known(record) for record in frame.to_dict("records")]
     if of_energies:
+        only = normalised(only)
         _check(frame, _ENERGY, "give the experiment, whose store has all")
         rows = [_row(record) for record in records if {"massive_energy", "layer"} <= record.keys()]
-        energies = energies_of(row for row in rows if _admits(only, row))
+        energies = energies_of(row for row in rows if only.admits_row(row))
         answers = Answers(evaluations=Evaluations(), coefficient_ranges={})
         return Evidence.of(_undeclared(floor, rows), answers, facts=Facts(energies=energies))
     published = tuple(_published(frame, records)) if is_published else ()
@@ -162,11 +163,6 @@ def _of_frame(frame: "pd.DataFrame", only: Filters, floor: float, *, of_energies
     experiment = _undeclared(floor, answers.evaluations.samples.values())
     evidence = Evidence.of(experiment, _admitted(answers, only), facts=Facts(published=published))
     return replace(evidence, _beliefs=beliefs)
-
-
-def _admits(only: Filters, row: EvaluationRow) -> bool:
-    group = Group(row.model, row.trait, row.position or "", row.label or "")
-    return normalised(only).admits_group(group) and (not only.layers or row.layer in only.layers)
 
 
 def _check(frame: "pd.DataFrame", wanted: Iterable[str], remedy: str, what: str = "the DataFrame") -> None:

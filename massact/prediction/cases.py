@@ -5,10 +5,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from massact._lazy import np
 from massact.domain import Recipe
 from massact.labels import format_label
 from massact.prediction.prior import VectorFacts
-from massact.query.evaluations import PointSet, StoredEvaluations
+from massact.query.evaluations import Evaluations, PointSet
 from massact.query.groups import GroupInSetting, is_at_floor, recipe_of, slices
 from massact.query.next_coefficients import brackets
 from massact.store.schema import StoredPoint
@@ -81,18 +82,14 @@ class Case:
         return self.outcome.group
 
 
-def find_outcomes(rows: StoredEvaluations, floor: float) -> Outcomes:
+def find_outcomes(evaluations: Evaluations, floor: float) -> Outcomes:
     """The outcome of every vector that was evaluated: one per setting, baseline, place, layer and vector.
 
     Two labels of one vector (equal digest, or `mean_diff` cleaned before and after) count once.
-
-    Args:
-        rows: finished evaluations, in any order.
-        floor: least `coherence_mean` that counts, 0 to 100.
     """
     left_out: Counter[str] = Counter()
     counted: dict[tuple[object, ...], Outcome] = {}
-    parts = (part for some in slices(rows).values() for part in some)
+    parts = (part for some in slices(evaluations).values() for part in some)
     for part in sorted(parts, key=lambda p: (p.setting, p.group, p.baseline_trait_mean or 0.0)):
         recipe = recipe_of(part.group.label)
         if recipe is None or recipe.method == "random_baseline" or recipe != recipe.of_vector:
@@ -114,8 +111,6 @@ def find_outcomes(rows: StoredEvaluations, floor: float) -> Outcomes:
 
 def _ladders(part: GroupInSetting) -> Iterator[PointSet]:
     """The positive coefficients of each layer and vector: an extraction made anew has other vectors."""
-    import numpy as np
-
     indices: dict[tuple[int, str], list[int]] = defaultdict(list)
     for index, point in zip(part.points.indices.tolist(), part.points, strict=True):
         if point.coefficient > 0:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from massact._lazy import np
 from massact.prediction.adopted import AdoptedPrior, Part
 from massact.prediction.cases import Case, Group
 from massact.prediction.prior import RelativeStrengthPrior, VectorFacts
@@ -99,8 +100,6 @@ class Score:
 
     def against(self, other: "Score") -> Ratio:
         """Paired by group; the interval is the bootstrap's over groups."""
-        import numpy as np
-
         differences = np.array(self.errors) - np.array(other.errors)
         value = float(np.exp(differences.mean()))
         if len(differences) < MIN_GROUPS_FOR_INTERVAL:
@@ -153,8 +152,6 @@ def _order(case: Case) -> tuple[object, ...]:
 
 
 def _score(cases: Sequence[Case], target: Target, logs: Sequence[float]) -> Score:
-    import numpy as np
-
     sizes = np.array([abs(log - log_of(case, target)) for case, log in zip(cases, logs, strict=True)])
     squares = [statistics.fmean(some) for some in _by_group(cases, (sizes**2).tolist())]
     return Score(

@@ -8,7 +8,7 @@ from itertools import chain
 from massact._gc import collector_paused
 from massact.domain import DEFAULT_LEAST_SCORED, Group
 from massact.errors import UnknownNameError
-from massact.query.evaluations import Evaluations, group_of
+from massact.query.evaluations import Evaluations, group_of, group_of_row
 from massact.query.groups import Currency, natural_order, slices, strata
 from massact.query.settings import differences
 from massact.query.stats.coherent import coherent_chances
@@ -46,7 +46,7 @@ class Filters:
 
     def admits_group(self, group: Group) -> bool:
         """Whether a group of the declared matrix is asked about."""
-        return all(not wanted or value in wanted for _, wanted, value in self._named(group))
+        return all(not wanted or getattr(group, name) in wanted for name, wanted in self._wanted())
 
     def evaluations(self, given: Evaluations) -> Evaluations:
         """Those evaluations that are asked about."""
@@ -59,14 +59,10 @@ class Filters:
 
     def admits_row(self, row: EvaluationRow) -> bool:
         """Whether an evaluation is asked about."""
-        return (
-            self.admits_group(Group(row.model, row.trait, row.position or "", row.label or ""))
-            and (not self.layers or row.layer in self.layers)
-            and (not self.judges or row.judge in self.judges)
-        )
+        by_place = self.admits_group(group_of_row(row)) and (not self.layers or row.layer in self.layers)
+        return by_place and (not self.judges or row.judge in self.judges)
 
     def failures(self, given: Iterable[Failure]) -> tuple[Failure, ...]:
-        """Those failures that are asked about."""
         return tuple(one for one in given if self.admits_row(one.row))
 
     def check(self, declared: Sequence[Group], evaluations: Evaluations, failures: Iterable[Failure] = ()) -> None:
@@ -76,9 +72,9 @@ class Filters:
             UnknownNameError: a filter names what the experiment does not have, or together they admit nothing.
         """
         failures = list(failures)
-        groups = [*declared, *map(group_of, evaluations.by_place), *map(_failed_group, failures)]
-        for index, (name, wanted, _) in enumerate(self._named(Group("", "", "", ""))):
-            _check_known(name, wanted, {self._named(group)[index][2] for group in groups})
+        groups = [*declared, *map(group_of, evaluations.by_place), *(group_of_row(one.row) for one in failures)]
+        for name, wanted in self._wanted():
+            _check_known(name, wanted, {getattr(group, name) for group in groups})
         judges = {row.judge for row in (*evaluations.samples.values(), *(one.row for one in failures))}
         _check_known("judge", self.judges, judges)
         layers = {layer for points in evaluations.by_place.values() for layer in points.layers}
@@ -88,13 +84,8 @@ class Filters:
         if groups and not any(map(self.admits_group, groups)):
             raise UnknownNameError("no group of this experiment has all that is asked for: drop one of the filters")
 
-    def _named(self, group: Group) -> tuple[tuple[str, tuple[str, ...], str], ...]:
-        return (
-            ("model", self.models, group.model),
-            ("trait", self.traits, group.trait),
-            ("position", self.positions, group.position),
-            ("label", self.labels, group.label),
-        )
+    def _wanted(self) -> list[tuple[str, tuple[str, ...]]]:
+        return [(name, getattr(self, f"{name}s")) for name in ("model", "trait", "position", "label")]
 
 
 def _check_known(name: str, wanted: Iterable[str], known: Collection[str]) -> None:
@@ -102,11 +93,6 @@ def _check_known(name: str, wanted: Iterable[str], known: Collection[str]) -> No
         if value not in known:
             there = ", ".join(sorted(known, key=natural_order)) or "none"
             raise UnknownNameError(f"no {name} {value!r} in this experiment; there is {there}")
-
-
-def _failed_group(failure: Failure) -> Group:
-    row = failure.row
-    return Group(row.model, row.trait, row.position or "", row.label or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +115,7 @@ class Confirmed:
 
     @classmethod
     def from_store(cls, store: RunStore, experiment: str, least_scored: float) -> "Confirmed":
-        """Everything that was confirmed; what has scores of too few responses has no figures.
-
-        Raises:
-            StoreError: the store cannot be read.
-        """
+        """Everything that was confirmed; what has scores of too few responses has no figures."""
         rows = store.confirmations(experiment)
         short = {one.row.key for one in rows if not is_scored(one.row, least_scored)}
         counted = [
@@ -145,7 +127,6 @@ class Confirmed:
         return cls.of(counted, store.scores([one.run_id for one in rows if one.row.key not in short]))
 
     def only(self, filters: Filters) -> "Confirmed":
-        """Those cells that a filter admits."""
         return replace(self, cells=tuple(one for one in self.cells if filters.admits_row(one.row)))
 
     def deltas(self, cell: Stored[EvaluationRow]) -> list[tuple[float | None, float]] | str:
@@ -316,6 +297,9 @@ class Answers:
         if currency.chosen is None:
             return self, ()
         current = {(*spot[:2], setting) for spot, (setting, _) in currency.chosen.items()}
+        of_pair: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for model, trait, setting in current:
+            of_pair[model, trait].append(setting)
 
         def is_current(place: Place) -> bool:
             return (place[1], place[2], place[0]) in current
@@ -326,7 +310,7 @@ class Answers:
                 left_out[place[1], place[2]][place[0]] += len(points)
         notes = tuple(
             f"{model}, {trait}: {_left_out(counts)}; they differ in "
-            + differences([*(whole.samples[s] for s in counts), *self._samples_of(current, (model, trait))])
+            + differences(whole.samples[s] for s in [*counts, *of_pair[model, trait]] if s in whole.samples)
             for (model, trait), counts in sorted(left_out.items())
         )
         everything = None if self.everything is None else self.everything.only(is_current)
@@ -339,32 +323,18 @@ class Answers:
         )
         return kept, notes
 
-    def _samples_of(self, settings: Iterable[tuple[str, str, str]], pair: tuple[str, str]) -> list[EvaluationRow]:
-        samples = self.whatever_the_cell.samples
-        return [samples[setting] for *of, setting in settings if tuple(of) == pair and setting in samples]
-
     def with_scores(self, store: RunStore, floor: float) -> "Answers":
-        """The same with the scores by question from a floor on, which intervals and tests rest on.
-
-        Raises:
-            StoreError: the store cannot be read.
-        """
-        return replace(self, scores=self._scores(store, floor))
-
-    def _scores(self, store: RunStore, floor: float) -> QuestionScores:
-        return QuestionScores.from_store(store, self.whatever_the_cell, floor, self.baselines)
+        """The same with the scores by question from a floor on, which intervals and tests rest on."""
+        scores = QuestionScores.from_store(store, self.whatever_the_cell, floor, self.baselines)
+        return replace(self, scores=scores)
 
     def with_confirmations(self, store: RunStore, experiment: str, floor: float) -> "Answers":
-        """The same with what was confirmed, and the scores by question that winners were chosen by, from a floor on.
-
-        Raises:
-            StoreError: the store cannot be read.
-        """
+        """The same with what was confirmed, and the scores by question that winners were chosen by, from a floor on."""
         confirmed = Confirmed.from_store(store, experiment, self.least_scored)
         is_split = any(row.confirm_share is not None for row in self.whatever_the_cell.samples.values())
         scores = None
         if confirmed.cells or is_split:
-            scores = self.scores or self._scores(store, floor)
+            scores = self.scores or self.with_scores(store, floor).scores
         return replace(self, confirmed=confirmed, choosing_scores=scores)
 
     def surely_coherent(self, floor: float, chance: float) -> tuple["Answers", tuple[str, ...]]:
@@ -387,14 +357,16 @@ class Answers:
     @property
     def labels(self) -> tuple[str, ...]:
         """Every label declared or evaluated, sorted."""
-        evaluated = {place[4] for place in self.evaluations.by_place}
-        return tuple(sorted({group.label for group in self.groups} | evaluated))
+        return tuple(sorted({group.label for group in self._all_groups}))
 
     @property
     def models(self) -> tuple[str, ...]:
         """Every model declared or evaluated, sorted."""
-        evaluated = {place[1] for place in self.evaluations.by_place}
-        return tuple(sorted({group.model for group in self.groups} | evaluated))
+        return tuple(sorted({group.model for group in self._all_groups}))
+
+    @property
+    def _all_groups(self) -> Iterable[Group]:
+        return chain(self.groups, map(group_of, self.evaluations.by_place))
 
     @property
     def side_by_side(self) -> Evaluations:
@@ -422,19 +394,12 @@ def _left_out(counts: Mapping[str, int]) -> str:
 
 
 def _samples(store: RunStore, points: Points) -> dict[str, EvaluationRow]:
-    """A whole row of each setting.
-
-    Where a row cannot be read others of the setting are tried; a setting without any is left out,
-    which the store's warnings count.
-    """
+    """A whole row of each setting: any that can be read; the store's warnings count those without one."""
     candidates: dict[str, list[str]] = {}
     for head, index in dict(zip(points.head.tolist(), range(len(points)), strict=True)).items():
         candidates.setdefault(points.heads[head][0], []).append(points.run_ids[index])
     rows = store.rows(run_ids[0] for run_ids in candidates.values())
     others = [run_ids[1:] for run_ids in candidates.values() if run_ids[0] not in rows]
     rows |= store.rows(chain.from_iterable(others)) if others else {}
-    readable = {
-        setting: next((rows[run_id] for run_id in run_ids if run_id in rows), None)
-        for setting, run_ids in candidates.items()
-    }
-    return {setting: row for setting, row in readable.items() if row is not None}
+    readable = ((setting, [rows[run] for run in runs if run in rows]) for setting, runs in candidates.items())
+    return {setting: some[0] for setting, some in readable if some}

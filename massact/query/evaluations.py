@@ -3,15 +3,13 @@
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from massact._lazy import Indices, Mask, Numbers, np
 from massact.domain import DEFAULT_LEAST_SCORED, STRENGTH_TOLERANCE, Direction, Group
 from massact.store.read.base import FINISHED, Stored
 from massact.store.schema import EvaluationRow, Kind, Place, Points, StoredPoint, point_of
 from massact.store.schema.points import HEAD
-
-if TYPE_CHECKING:
-    from massact.store.schema.points import Indices, Mask, Numbers
 
 
 class Vector(NamedTuple):
@@ -29,7 +27,7 @@ class PointSet:
     """Some of many points. Iterating gives them one by one; what ranks them works on whole columns."""
 
     all: Points
-    indices: "Indices"
+    indices: Indices
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -44,14 +42,11 @@ class PointSet:
 
     @property
     def layers(self) -> set[int]:
-        """The layers that they lie at."""
         return {int(layer) for layer in set(self.column("layer").tolist())}
 
     @property
     def n_unscored(self) -> int:
         """Points that lack a coherence or a delta."""
-        import numpy as np
-
         return int((np.isnan(self.column("coherence_mean")) | np.isnan(self.column("delta"))).sum())
 
     @property
@@ -69,8 +64,6 @@ class PointSet:
         So it is where no larger coefficient of its sign and layer was scored, or no smaller one: its own is the
         largest coherent one, or the smallest, and what lies beyond is not known.
         """
-        import numpy as np
-
         coefficients, coherence = self.column("coefficient"), self.column("coherence_mean")
         is_seen = (coherence < floor) | ((coherence >= floor) & ~np.isnan(self.column("delta")))
         is_same_side = np.sign(coefficients) * np.sign(point.coefficient) > 0
@@ -100,36 +93,26 @@ class PointSet:
         return (with_delta if len(with_delta) else nearest)._first()
 
     def has_best(self, floor: float) -> bool:
-        """Whether `best` finds any."""
         return bool(self._rankable(floor).any())
 
     def has_miss(self, floor: float) -> bool:
-        """Whether `nearest_miss` finds any."""
         return bool(self._is_miss(floor).any())
 
     def coherent_runs(self, floor: float) -> list[str]:
-        """The runs of those at or above the floor that can be ranked."""
         return self._where(self._rankable(floor)).run_ids()
 
-    def _rankable(self, floor: float) -> "Mask":
-        import numpy as np
-
+    def _rankable(self, floor: float) -> Mask:
         return self._is_coherent(floor) & ~np.isnan(self.column("delta"))
 
-    def _is_coherent(self, floor: float) -> "Mask":
+    def _is_coherent(self, floor: float) -> Mask:
         mask: Mask = self.column("coherence_mean") >= floor
         return mask if self.all.doubtful is None else mask & ~self.all.doubtful[self.indices]
 
-    def _is_miss(self, floor: float) -> "Mask":
+    def _is_miss(self, floor: float) -> Mask:
         """Which have a coherence and do not count as coherent."""
-        import numpy as np
-
         return ~np.isnan(self.column("coherence_mean")) & ~self._is_coherent(floor)
 
     def with_delta(self) -> "PointSet":
-        """Those that were compared with a baseline."""
-        import numpy as np
-
         return self._where(~np.isnan(self.column("delta")))
 
     def ties(self) -> list[tuple[float, float, bool, str]]:
@@ -142,8 +125,6 @@ class PointSet:
 
     def by_baseline(self) -> dict[float | None, "PointSet"]:
         """The same by the baseline they are compared with; baselines that differ by rounding are one."""
-        import numpy as np
-
         rounded = np.round(self.column("baseline_trait_mean"), 6)
         if (rounded == rounded[0]).all():
             return {float(rounded[0]): self}
@@ -155,19 +136,13 @@ class PointSet:
         return found
 
     def with_keys(self, keys: Container[str]) -> Iterator[StoredPoint]:
-        """Those of some keys."""
         return (self.all.at(index) for index in self.indices.tolist() if self.all.keys[index] in keys)
 
     def at_layers(self, layers: Collection[int]) -> "PointSet":
-        """Those at some layers."""
-        import numpy as np
-
         return self._where(np.isin(self.column("layer"), list(layers)))
 
     def at_cells_of(self, other: "PointSet") -> "PointSet":
         """Those of whose layer and coefficient, or relative strength, the others have a scored evaluation."""
-        import numpy as np
-
         layers, there = self.column("layer"), other._where(~np.isnan(other.column("coherence_mean")))
         mask = np.zeros(len(self), dtype=bool)
         for layer in self.layers & there.layers:
@@ -177,10 +152,8 @@ class PointSet:
                 mask[here] |= np.isclose(values, others.column(name), rtol=tolerance, atol=1e-12).any(axis=1)
         return self._where(mask)
 
-    def steered_grid(self) -> tuple["Numbers", "Numbers", "Numbers"]:
+    def steered_grid(self) -> tuple[Numbers, Numbers, Numbers]:
         """Layer, coefficient and coherence of those whose coefficient is not 0; NaN where it is missing, 0 in doubt."""
-        import numpy as np
-
         coefficients = self.column("coefficient")
         is_steered = coefficients != 0  # 0 is the baseline itself
         layers, coherences = self.column("layer"), self.column("coherence_mean")
@@ -189,20 +162,17 @@ class PointSet:
         return layers[is_steered], coefficients[is_steered], coherences[is_steered]
 
     def run_ids(self) -> list[str]:
-        """Of each the run."""
         return [self.all.run_ids[index] for index in self.indices.tolist()]
 
-    def column(self, name: str) -> "Numbers":
+    def column(self, name: str) -> Numbers:
         """One of `massact.store.schema.points.NUMBERS` and `COUNTS`, or the layer, of each; NaN where missing."""
         return self.all.numbers[name][self.indices]
 
-    def _where(self, mask: "Mask") -> "PointSet":
+    def _where(self, mask: Mask) -> "PointSet":
         return PointSet(self.all, self.indices[mask])
 
     def _with_best_delta(self, direction: Direction | None) -> "PointSet":
-        import numpy as np
-
-        scored = self._where(~np.isnan(self.column("delta")))
+        scored = self.with_delta()
         if not len(scored):
             return scored
         delta = scored.column("delta")
@@ -271,15 +241,11 @@ class Evaluations:
         return sum(map(len, self.by_place.values()))
 
 
-StoredEvaluations = Evaluations | Iterable[Stored[EvaluationRow]]
-"""What every question takes: evaluations as a store gave them, or whole rows in any order."""
-
-
-def as_evaluations(rows: StoredEvaluations) -> Evaluations:
-    """Evaluations, whichever way they were given."""
-    return rows if isinstance(rows, Evaluations) else Evaluations.of(rows)
-
-
 def group_of(place: Place) -> Group:
     """The group of a place."""
     return Group(*place[1:])
+
+
+def group_of_row(row: EvaluationRow) -> Group:
+    """The group of a row; a baseline's has neither position nor label."""
+    return Group(row.model, row.trait, row.position or "", row.label or "")

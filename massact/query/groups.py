@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from massact.domain import Direction, Group, Recipe
 from massact.errors import UsageError
-from massact.labels import parse_label
-from massact.query.evaluations import PointSet, StoredEvaluations, as_evaluations, group_of, no_points
+from massact.labels import format_label, parse_label
+from massact.query.evaluations import Evaluations, PointSet, group_of, no_points
 from massact.query.rows import AnyPoint, Point, Status
 from massact.query.settings import AnswerT, differences, with_differences
 from massact.store.read.base import Failure
@@ -70,6 +70,11 @@ class ComparableGroups:
     slices: dict[str, GroupInSetting] = field(default_factory=dict)
     """By label."""
 
+    @property
+    def place(self) -> str:
+        """In words."""
+        return f"{self.model}, {self.trait}, {self.position}"
+
     def fields(self) -> dict[str, Any]:
         """What an answer's row says of it: where, and in which setting against which baseline."""
         return {
@@ -119,6 +124,11 @@ class Side(NamedTuple):
     points: PointSet
 
 
+def gain(delta: float | None, direction: Direction | None) -> float:
+    """Delta in the direction that is wanted, a missing one as nothing: the larger, the better."""
+    return (delta or 0.0) * (-1 if direction == "negative" else 1)
+
+
 def rank(entry: tuple[str, Point], direction: Direction | None) -> tuple[float, float, int, bool, str]:
     """Sorts the winner among labels first: ties as in `best` of a label, what was evaluated itself, the label.
 
@@ -127,8 +137,7 @@ def rank(entry: tuple[str, Point], direction: Direction | None) -> tuple[float, 
         direction: of the trait.
     """
     label, point = entry
-    loss = (point.delta or 0.0) * (1 if direction == "negative" else -1)
-    return (loss, abs(point.coefficient), point.layer, point.same_as is not None, label)
+    return (-gain(point.delta, direction), abs(point.coefficient), point.layer, point.same_as is not None, label)
 
 
 def recipe_of(label: str) -> Recipe | None:
@@ -137,6 +146,12 @@ def recipe_of(label: str) -> Recipe | None:
         return parse_label(label)
     except UsageError:
         return None
+
+
+def one_spelling(label: str) -> str:
+    """A label in its one spelling; one that is none of ours, as imported results have, as it is written."""
+    recipe = recipe_of(label)
+    return label if recipe is None else format_label(recipe)
 
 
 def is_just_added(label: str) -> bool:
@@ -155,10 +170,10 @@ def is_below_floor(point: AnyPoint, floor: float) -> bool:
     return point.coherence_mean is not None and point.coherence_mean < floor
 
 
-def slices(rows: StoredEvaluations, failures: Iterable[Failure] = ()) -> dict[Group, list[GroupInSetting]]:
+def slices(evaluations: Evaluations, failures: Iterable[Failure] = ()) -> dict[Group, list[GroupInSetting]]:
     """Every group's slices, the one run last first."""
     by_group: dict[Group, list[GroupInSetting]] = defaultdict(list)
-    for part in _evaluated(rows):
+    for part in _evaluated(evaluations):
         by_group[part.group].append(part)
     for parts in by_group.values():
         parts.sort(key=_recency)
@@ -172,9 +187,8 @@ def slices(rows: StoredEvaluations, failures: Iterable[Failure] = ()) -> dict[Gr
     return dict(by_group)
 
 
-def _evaluated(rows: StoredEvaluations) -> Iterator[GroupInSetting]:
+def _evaluated(evaluations: Evaluations) -> Iterator[GroupInSetting]:
     """The slices of finished evaluations."""
-    evaluations = as_evaluations(rows)
     for place, points in evaluations.by_place.items():
         for baseline, some in points.by_baseline().items():
             sample = evaluations.samples[place[0]]
@@ -224,21 +238,17 @@ def strata(by_group: Mapping[Group, Sequence[GroupInSetting]], groups: Iterable[
             among = (part.setting, part.baseline_trait_mean)
             stratum = found[place].setdefault(among, ComparableGroups(*place, *among, part.sample))
             stratum.slices[group.label] = part
+    places = sorted(found, key=lambda place: natural_order(*place))
     return [
         stratum
-        for place, settings in sorted(found.items(), key=_natural)
-        for _, stratum in sorted(settings.items(), key=lambda item: (item[0][0], _or_least(item[0][1])))
-    ] + [ComparableGroups(*place) for place, settings in sorted(found.items(), key=_natural) if not settings]
+        for place in places
+        for _, stratum in sorted(found[place].items(), key=lambda item: (item[0][0], _or_least(item[0][1])))
+    ] + [ComparableGroups(*place) for place in places if not found[place]]
 
 
-def _natural(item: tuple[Iterable[str], object]) -> list[list[str | int]]:
-    """The order that people count in: `response[:5]` before `response[:10]`."""
-    return [natural_order(name) for name in item[0]]
-
-
-def natural_order(name: str) -> list[str | int]:
-    """A sort key: text and numbers by turns."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
+def natural_order(*names: str) -> list[list[str | int]]:
+    """A sort key, the order that people count in: `response[:5]` before `response[:10]`."""
+    return [[int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)] for name in names]
 
 
 def setting_notes(by_group: Mapping[Group, Sequence[GroupInSetting]]) -> tuple[str, ...]:
@@ -406,14 +416,15 @@ class Currency:
 
     def stratum(self, several: Iterable[ComparableGroups]) -> ComparableGroups | None:
         """Of one place's strata the current one."""
-        run = [one for one in several if one.setting is not None]
-        if self.chosen is not None:
-            run = [one for one in run if self._is_chosen(one)]
-        return max(run, key=_newest_run, default=None)
 
-    def _is_chosen(self, one: ComparableGroups) -> bool:
-        wanted = self.chosen.get((one.model, one.trait, one.position)) if self.chosen else None
-        return (one.setting, one.baseline_trait_mean) == wanted
+        def is_current(one: ComparableGroups) -> bool:
+            against = (one.setting, one.baseline_trait_mean)
+            return self.chosen is None or self.chosen.get((one.model, one.trait, one.position)) == against
+
+        def newest_run(one: ComparableGroups) -> tuple[int, str]:
+            return (max((part.last for part in one.slices.values()), default=-1), one.setting or "")
+
+        return max((one for one in several if one.setting and is_current(one)), key=newest_run, default=None)
 
 
 def _rank(declared: DeclaredSetting, part: GroupInSetting) -> tuple[bool, bool, int, str]:
@@ -429,7 +440,3 @@ def _last(part: GroupInSetting) -> tuple[int, bool, float]:
 
 def _against(part: GroupInSetting) -> Against:
     return (part.setting, part.baseline_trait_mean)
-
-
-def _newest_run(stratum: ComparableGroups) -> tuple[int, str]:
-    return (max((part.last for part in stratum.slices.values()), default=-1), stratum.setting or "")

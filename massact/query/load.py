@@ -4,13 +4,13 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from massact.domain import DEFAULT_COHERENCE_FLOOR, DEFAULT_LEAST_SCORED, floor_warning
 from massact.errors import MassactError, NoMatrixError, UnknownExperimentError, UsageError
-from massact.labels import normalise_label
 from massact.names import as_held, visible
 from massact.query.answers import EVEN, Answers, Filters
+from massact.query.groups import one_spelling
 from massact.store.read import RunStore
 from massact.store.schema import Declared
 from massact.vectors.positions import parse_position
@@ -21,25 +21,24 @@ if TYPE_CHECKING:
 EVERYTHING = Filters()
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What is asked about: an experiment in a store, or a part of it."""
+class AtManyFloors(TypedDict, total=False):
+    """What every question may be asked with."""
 
-    experiment: str | Path
-    """An experiment file; a bare name for `experiments/NAME.yaml`, or where there is no such file for
-    the experiment of that name in the store."""
-    tracking_uri: str | None = None
+    tracking_uri: str | None
     """`None`: MLFLOW_TRACKING_URI, else SQLite in the working directory."""
-    only: Filters = EVERYTHING
-    floor: float | None = None
-    """Least `coherence_mean` that counts, 0 to 100; `None`: the experiment file's."""
-    phase: str | None = None
-    """Only the groups that this phase declares."""
-    least_scored: float | None = None
+    only: Filters
+    least_scored: float | None
     """Share of its responses that an evaluation must have scores of to count, 0 to 1; `None`: the experiment file's."""
-    all_settings: bool | None = None
+    all_settings: bool | None
     """Whether other settings than the experiment file's are answered too."""
-    floor_confidence: float | None = None
+
+
+class About(AtManyFloors, total=False):
+    """What every question at one coherence floor may be asked with."""
+
+    floor: float | None
+    """Least `coherence_mean` that counts, 0 to 100; `None`: the experiment file's."""
+    floor_confidence: float | None
     """Chance of truly being at or above the floor that what counts as coherent must have; `None`: 0.5."""
 
 
@@ -70,22 +69,25 @@ class Loaded:
     """Whether the store holds no result of the experiment, whatever the filters."""
 
 
-def load(store: RunStore, name: str, asked: Asked, needs: Needs, by_file: Declared | None) -> Loaded:
+def load(
+    store: RunStore, name: str, about: About, needs: Needs, by_file: Declared | None, phase: str | None = None
+) -> Loaded:
     """Read the store once.
 
     Args:
         name: the experiment's.
         by_file: what its file declares; `None`: the store says, if it does.
+        phase: only the groups that this phase declares.
 
     Raises:
         UsageError: the store does not know the experiment, or a filter or the floor is wrong.
     """
     declared = by_file or store.declared(name)
     file_floor = declared.floor if declared else DEFAULT_COHERENCE_FLOOR
-    floor = file_floor if asked.floor is None else _checked(asked.floor)
+    floor = checked_floor(about.get("floor"), file_floor)
     told = declared.least_scored if declared else DEFAULT_LEAST_SCORED
-    least_scored = told if asked.least_scored is None else _checked_share("least_scored", asked.least_scored)
-    answers = _answers(store, name, declared, asked.phase, least_scored)
+    least_scored = _checked_share(about, "least_scored", told)
+    answers = _answers(store, name, declared, phase, least_scored)
     if needs.published:
         answers = replace(answers, published=tuple(stored.row for stored in store.published(name)))
     warning = floor_warning(floor)
@@ -93,19 +95,23 @@ def load(store: RunStore, name: str, asked: Asked, needs: Needs, by_file: Declar
     is_empty = not (answers.evaluations or answers.failures or answers.published)
     if is_empty and (other := as_held(name, store.experiments())) != name:
         # written before names were composed, or under another's rule
-        return load(store, other, asked, needs, by_file)
+        return load(store, other, about, needs, by_file, phase)
     if declared is None and is_empty:
         raise UnknownExperimentError(
             f"{no_file(name)}, and the run store holds no evaluation of an "
             f"experiment {name!r}: pass --experiment FILE, or the name of one that the store holds"
         )
-    if declared is None and (needs.matrix or asked.phase is not None):
-        raise NoMatrixError(_no_matrix(name))
-    answers = answers.only(normalised(asked.only))
-    if not asked.all_settings:
+    if declared is None and (needs.matrix or phase is not None):
+        raise NoMatrixError(
+            f"{no_file(name)}, which would declare what should be there, and the run "
+            f"store does not say what {name!r} declares: pass --experiment FILE, or run a phase of its file once "
+            "(massact evaluate, phase1 to phase3 or main), which keeps that in the store"
+        )
+    answers = answers.only(normalised(about.get("only", EVERYTHING)))
+    if not about.get("all_settings"):
         answers, left_out = answers.in_current_setting()
         notes = (*notes, *left_out)
-    confidence = EVEN if asked.floor_confidence is None else _checked_share("floor_confidence", asked.floor_confidence)
+    confidence = _checked_share(about, "floor_confidence", EVEN)
     if needs.scores or confidence > EVEN:
         answers = answers.with_scores(store, 0.0 if needs.scores == "all" else floor)
     answers, doubts = answers.surely_coherent(floor, confidence)
@@ -185,14 +191,6 @@ def no_file(name: str) -> str:
     return visible(f"no experiment file {find_experiment_file(name)}")
 
 
-def _no_matrix(name: str) -> str:
-    return (
-        f"{no_file(name)}, which would declare what should be there, and the run "
-        f"store does not say what {name!r} declares: pass --experiment FILE, or run a phase of its file once "
-        "(massact evaluate, phase1 to phase3 or main), which keeps that in the store"
-    )
-
-
 def _notes(store: RunStore, name: str, answers: Answers) -> tuple[str, ...]:
     found = []
     if not answers.evaluations and not answers.failures:
@@ -209,24 +207,19 @@ def normalised(only: Filters) -> Filters:
     return replace(
         only,
         positions=tuple(str(parse_position(text)) for text in only.positions),
-        labels=tuple(_label(text) for text in only.labels),
+        labels=tuple(map(one_spelling, only.labels)),
     )
 
 
-def _label(text: str) -> str:
-    try:
-        return normalise_label(text)
-    except UsageError:
-        return text  # imported results may have labels that are none of ours; the filters know them
-
-
-def _checked(floor: float) -> float:
-    if not 0 <= floor <= 100:
+def checked_floor(floor: float | None, default: float) -> float:
+    """A floor as it was asked for, or the default where none was."""
+    if floor is not None and not 0 <= floor <= 100:
         raise UsageError(f"coherence floor {floor:g}: coherence runs from 0 to 100")
-    return floor
+    return default if floor is None else floor
 
 
-def _checked_share(name: str, share: float) -> float:
-    if not 0 <= share <= 1:
+def _checked_share(about: About, name: Literal["least_scored", "floor_confidence"], default: float) -> float:
+    share = about.get(name)
+    if share is not None and not 0 <= share <= 1:
         raise UsageError(f"{name} {share:g}: it runs from 0 to 1")
-    return share
+    return default if share is None else share

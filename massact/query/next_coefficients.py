@@ -3,12 +3,10 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from massact._lazy import Numbers, np
 from massact.query.evaluations import PointSet
-
-if TYPE_CHECKING:
-    from massact.store.schema.points import Numbers
 
 N_RUNGS = 3
 """How many coefficients are suggested per bracket."""
@@ -58,8 +56,6 @@ def widened(bracket: Bracket, size: float, points: PointSet, allowed: tuple[floa
         size: of the best's coefficient.
         points: of the group.
     """
-    import numpy as np
-
     layers, coefficients, _ = points.steered_grid()
     sign = -1.0 if (bracket.low or bracket.high or 0.0) < 0 else 1.0
     tried = np.abs(coefficients[(layers == bracket.layer) & (coefficients * sign > 0)]).tolist()
@@ -84,7 +80,7 @@ class _Side(NamedTuple):
     sign: float
     low: float | None
     high: float | None
-    tried: "Numbers"
+    tried: Numbers
 
     def signed(self, size: float | None) -> float | None:
         return None if size is None else self.sign * size
@@ -107,8 +103,6 @@ def _with_rungs(side: _Side, allowed: tuple[float, float] | None) -> Bracket:
 
 def _sides(points: PointSet, floor: float) -> list[_Side]:
     """The lowest layer first, of a layer the positive coefficients first."""
-    import numpy as np
-
     layers, coefficients, coherences = points.steered_grid()
     if not len(layers):
         return []

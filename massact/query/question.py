@@ -5,16 +5,17 @@ import json
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Concatenate, Generic, ParamSpec, TypedDict, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from massact.addresses import resolve_tracking_uri, shown_uri, store_elsewhere
 from massact.domain import DEFAULT_COHERENCE_FLOOR, DEFAULT_LEAST_SCORED
 from massact.errors import StoreError, UnknownExperimentError
 from massact.names import shown
 from massact.query.answers import EVEN, Answers, Filters
-from massact.query.load import Asked, Needs, declared_by_file, load, no_file
+from massact.query.load import About, AtManyFloors, Needs, declared_by_file, load, no_file
 from massact.query.rows import Answer, from_content, row_type
 from massact.store.read import RunStore, open_store
 from massact.store.schema import Declared, declared_content
@@ -177,25 +178,6 @@ P = ParamSpec("P")
 AnswerT = TypeVar("AnswerT", bound=Answer[Any])
 
 
-class AtManyFloors(TypedDict, total=False):
-    """What every question may be asked with; see `massact.query.load.Asked`."""
-
-    tracking_uri: str | None
-    only: Filters
-    least_scored: float | None
-    all_settings: bool | None
-    """Whether other settings than the experiment file's are answered too."""
-
-
-class About(AtManyFloors, total=False):
-    """What every question at one coherence floor may be asked with."""
-
-    floor: float | None
-    """Least `coherence_mean` that counts, 0 to 100; `None`: the experiment file's."""
-    floor_confidence: float | None
-    """Chance of truly being at or above the floor that what counts as coherent must have; `None`: 0.5."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traits:
     """What else there is to say of a question."""
@@ -237,22 +219,35 @@ class Question(Generic[P, AnswerT]):
             UsageError: the file, the store or a filter is wrong.
         """
         inspect.signature(self).bind(experiment, *args, **options)  # a wrong name is an error before all else
-        about = {name: value for name, value in options.items() if name in _ABOUT}
+        about: Any = {name: value for name, value in options.items() if name in _ABOUT}
         own = {name: value for name, value in options.items() if name not in _ABOUT}
         return self.ask(experiment, about, own)
 
-    def ask(self, experiment: str | Path, about: Mapping[str, Any], own: Mapping[str, Any]) -> AnswerT:
-        """The same: `about` as every question has it, its `own` parameters by name."""
+    def ask(self, experiment: str | Path, about: About, own: Mapping[str, Any]) -> AnswerT:
+        """The same of the server or else the store: `about` as every question has it, `own` parameters by name."""
         own = {name: tuple(value) if isinstance(value, Iterator) else value for name, value in own.items()}
-        return _ask(self, Asked(experiment, phase=own.get("phase"), **about), own)
+        declared = declared_by_file(experiment)
+        name = declared.experiment if declared else str(experiment)
+        uri = resolve_tracking_uri(about.get("tracking_uri"))
+        elsewhere = partial(store_elsewhere, uri, (Path(declared.source).parent,) if declared else ())
+        try:
+            store = open_store(uri)
+        except StoreError as error:
+            path = "" if declared else f"{no_file(name)} (pass --experiment FILE), and "
+            raise StoreError(f"{path}{error}{elsewhere()}") from error
+        try:
+            values = {"only": Filters(), **about, **own, "experiment": name}
+            answer = _answered_by_server(store, self, values, declared)
+            if answer is None:
+                answer = self.ask_store(store, name, about, own, declared)
+        except NotHeldError as error:
+            raise UnknownExperimentError(f"no experiment {name!r} in {shown_uri(uri)}; {error}{elsewhere()}") from error
+        finally:
+            store.close()
+        return replace(answer, store=shown_uri(uri))
 
     def ask_store(
-        self,
-        store: RunStore,
-        experiment: str,
-        about: Mapping[str, Any],
-        own: Mapping[str, Any],
-        declared: Declared | None = None,
+        self, store: RunStore, experiment: str, about: About, own: Mapping[str, Any], declared: Declared | None = None
     ) -> AnswerT:
         """The same of a store that is open, which knows the experiment by its name: no file is looked for.
 
@@ -262,12 +257,12 @@ class Question(Generic[P, AnswerT]):
         Raises:
             UsageError: the store does not know the experiment, or a filter is wrong.
         """
-        asked = Asked(experiment, phase=own.get("phase"), **about)
         if self.traits.is_across_settings:
-            asked = replace(asked, all_settings=True)
-        loaded = load(store, experiment, asked, self.traits.needs(**own), declared)
-        if declared and loaded.is_empty:
-            _check_held(store, loaded.experiment)
+            about = {**about, "all_settings": True}
+        loaded = load(store, experiment, about, self.traits.needs(**own), declared, own.get("phase"))
+        held = store.experiments() if declared and loaded.is_empty else ()
+        if held and loaded.experiment not in held:  # a store that holds nothing yet is an answer
+            raise NotHeldError(f"it has {', '.join(map(shown, held))}")
         answer = self.of(loaded.answers, loaded.floor, **own)  # type: ignore[call-arg]  # as they are declared
         notes = (*loaded.notes, *answer.notes)
         if not answer.rows and not notes:
@@ -304,11 +299,12 @@ class Question(Generic[P, AnswerT]):
         value = inspect.signature(self.of).parameters[parameter.key].default
         return None if value is None else parameter.write(value)
 
-    def split(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def split(self, values: Mapping[str, Any]) -> tuple[About, dict[str, Any]]:
         """What is asked about, and the question's own parameters, from the values of both by their keys."""
         only = Filters(**{one.key: tuple(values.get(one.key, ())) for one in FILTERS})
-        about = {name: values.get(name) for name in _ABOUT if name in values}
-        return {**about, "only": only}, {one.key: values[one.key] for one in self.own if one.key in values}
+        about: Any = {name: values.get(name) for name in _ABOUT if name in values}
+        about["only"] = only
+        return about, {one.key: values[one.key] for one in self.own if one.key in values}
 
     def written(self, values: Mapping[str, Any]) -> dict[str, list[str]]:
         """Parameters as a request has them, by name; the filters from the value `only`.
@@ -366,64 +362,18 @@ def question(
     return lambda rule: Question(name, rule, own, Traits(**traits))
 
 
-def _ask(posed: Question[Any, AnswerT], asked: Asked, own: Mapping[str, Any]) -> AnswerT:
-    """Read what is declared, and ask the server or else the store."""
-    declared = declared_by_file(asked.experiment)
-    name = declared.experiment if declared else str(asked.experiment)
-    uri = resolve_tracking_uri(asked.tracking_uri)
-    near = (Path(declared.source).parent,) if declared else ()
-    about = {name: getattr(asked, name) for name in _ABOUT if name != "tracking_uri"}
-    try:
-        store = open_store(uri)
-    except StoreError as error:
-        path = "" if declared else f"{no_file(name)} (pass --experiment FILE), and "
-        raise StoreError(f"{path}{error}{store_elsewhere(uri, near)}") from error
-    try:
-        answer = _answered_by_server(store, posed, name, {**about, **own}, declared)
-        if answer is None:
-            answer = posed.ask_store(store, name, about, own, declared)
-    except NotHeldError as error:
-        raise UnknownExperimentError(
-            f"no experiment {name!r} in {shown_uri(uri)}; {error}{store_elsewhere(uri, near)}"
-        ) from error
-    finally:
-        store.close()
-    return replace(answer, store=shown_uri(uri))
-
-
 class NotHeldError(UnknownExperimentError):
     """A store of other experiments, of which everything would read as missing."""
 
 
-def _check_held(store: RunStore, name: str) -> None:
-    """Refuse a question about an experiment that a store of others does not hold.
-
-    A store that holds nothing yet is an answer.
-    """
-    held = store.experiments()
-    if held and name not in held:
-        raise NotHeldError(f"it has {', '.join(map(shown, held))}")
-
-
 def _answered_by_server(
-    store: RunStore,
-    posed: Question[Any, AnswerT],
-    experiment: str,
-    values: Mapping[str, Any],
-    declared: Declared | None,
+    store: RunStore, posed: Question[Any, AnswerT], values: Mapping[str, Any], declared: Declared | None
 ) -> AnswerT | None:
-    """The answer of a tracking server with the query API of our own version.
-
-    Returns:
-        `None` where the store is none, or refuses: whoever reads its runs then is told why, in words for people.
-
-    Raises:
-        StoreError: it does not answer in time.
-    """
+    """The answer of a tracking server of our own version; `None` where the store is none, or refuses to answer."""
     if not posed.traits.is_served:
         return None
     try:
-        texts = posed.written({**values, "experiment": experiment})
+        texts = posed.written(values)
     except ValueError:
         return None
     told = None if declared is None else declared_content(declared)

@@ -90,6 +90,11 @@ class PlaceRow(SettingRow):
     trait: str
     position: str
 
+    @property
+    def place(self) -> str:
+        """In words."""
+        return f"{self.model}, {self.trait}, {self.position}"
+
 
 @dataclass(frozen=True, slots=True)
 class AnswerTable:

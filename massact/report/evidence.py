@@ -27,8 +27,8 @@ from massact.query import (
     PublishedComparison,
 )
 from massact.query.equal_grids import EqualGrids, on_equal_grids
-from massact.query.evaluations import group_of
-from massact.query.groups import ComparableGroups, Currency, natural_order, slices, strata
+from massact.query.evaluations import group_of, group_of_row
+from massact.query.groups import ComparableGroups, Currency, gain, natural_order, slices, strata
 from massact.query.questions.coefficients import ask_coefficients
 from massact.query.questions.compare import ask_compare
 from massact.query.questions.confirmations import confirmations_of
@@ -253,7 +253,7 @@ class Evidence:
         groups = self.experiment.groups(phase) if self.declares(phase) else ()
         wanted = set(groups)
         evaluations = self.answers.evaluations.only(lambda place: group_of(place) in wanted)
-        failures = tuple(failure for failure in self.answers.failures if _group(failure.row) in wanted)
+        failures = tuple(failure for failure in self.answers.failures if group_of_row(failure.row) in wanted)
         parts = {
             place: replace(
                 stratum, slices={label: part for label, part in stratum.slices.items() if part.group in wanted}
@@ -277,7 +277,7 @@ class Evidence:
 
     def places(self) -> tuple[Place, ...]:
         """Every place declared, in the file's order, then any other where something was run."""
-        others = sorted(self.strata, key=lambda p: [natural_order(name) for name in (p.model, p.trait, p.position)])
+        others = sorted(self.strata, key=lambda p: natural_order(*astuple(p)))
         return tuple(dict.fromkeys([*map(place_of, self.answers.groups), *others]))
 
     def in_order(self, rows: Iterable[RowT]) -> list[RowT]:
@@ -472,11 +472,6 @@ class Evidence:
         return f"`massact {step} --experiment {shlex.quote(str(self.experiment.file))}`"
 
 
-def gain(delta: float | None, direction: Direction | None) -> float:
-    """Delta in the direction that is wanted, a missing one as nothing: the larger, the better."""
-    return (delta or 0.0) * (-1 if direction == "negative" else 1)
-
-
 def place_of(row: HasPlace | Group) -> Place:
     return Place(row.model, row.trait, row.position)
 
@@ -497,7 +492,3 @@ def listed(words: Iterable[str], limit: int = 4) -> str:
 def counted(count: int, noun: str, plural: str | None = None) -> str:
     """`1 group`, `2 groups`."""
     return f"{count} {noun if count == 1 else plural or noun + 's'}"
-
-
-def _group(row: EvaluationRow) -> Group:
-    return Group(row.model, row.trait, row.position or "", row.label or "")

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from massact.domain import Direction
 from massact.query import Point, PublishedComparison, before_after_pairs
-from massact.query.groups import natural_order, recipe_of
+from massact.query.groups import gain, natural_order, recipe_of
 from massact.query.questions.published import SAME_DIRECTION
 from massact.report import style
-from massact.report.evidence import Evidence, Place, counted, gain, listed, once
+from massact.report.evidence import Evidence, Place, counted, listed, once
 from massact.report.section import MISSING, Cell, Section, Table, number, result, signed, where
 
 if TYPE_CHECKING:

@@ -116,11 +116,8 @@ class Patience:
     """Tries again what failed because the store was down. Before `begin` everything is tried once."""
 
     def __init__(self, seconds: float, *, say: Callable[[str], None] = lambda _line: None) -> None:
-        """
-        Args:
-            seconds: how long one outage may last.
-            say: told in one line when the store does not answer, and when it does again.
-        """
+        """`seconds`: how long one outage may last. `say`: told in one line when the store does not answer, and when it
+        does again."""
         self.seconds = seconds
         self._say = say
         self._waiting = f"waiting up to {seconds:g} s for the tracking store to come back"

@@ -64,20 +64,15 @@ class Planner:
     def __init__(
         self, session: Session, config: ModelConfig, trait: TraitConfig, overrides: Overrides = NO_OVERRIDES
     ) -> None:
-        """
-        Raises:
-            MissingPrerequisiteError: nothing was extracted, so that no cell has a vector.
-        """
+        """Raises MissingPrerequisiteError: nothing was extracted, so that no cell has a vector."""
         self._session, self._config, self._trait = session, config, trait
         self.direction: Direction = overrides.direction or trait.direction
         self.questions = session.datasets.questions(trait, overrides.subset)
-        self.generation = with_length(session.experiment.generation, overrides.max_new_tokens)
-        self._vectors = StoredVectors(session, config, trait)
-
-    @property
-    def vectors(self) -> StoredVectors:
-        """The vectors of the model and trait."""
-        return self._vectors
+        self.generation = session.experiment.generation
+        if overrides.max_new_tokens is not None:
+            self.generation = replace(self.generation, max_new_tokens=overrides.max_new_tokens)
+        self.vectors = StoredVectors(session, config, trait)
+        self.massive_dims = tuple(self.vectors.calibration.uniform_dims)
 
     @property
     def description(self) -> Description:
@@ -88,11 +83,6 @@ class Planner:
     def n_layers(self) -> int:
         return self.description.shape.n_layers
 
-    @property
-    def massive_dims(self) -> tuple[int, ...]:
-        """The uniform list of the model's calibration."""
-        return tuple(self._vectors.calibration.uniform_dims)
-
     def baseline(self) -> PlannedCell:
         """The cell without steering."""
         return PlannedCell(Cell(self._setting(), None), None)
@@ -101,9 +91,8 @@ class Planner:
         """The wanted cells by key, each once; those that steer alike are next to each other.
 
         Raises:
-            MissingPrerequisiteError: nothing was extracted at a position.
             DataError: the vectors are of another model.
-            UsageError: a label asks for more massive dims than there are.
+            UsageError: a layer or a label asks for more than there is.
         """
         requests, setting = list(requests), self._setting()
         for recipe in {request.recipe for request in requests}:
@@ -115,7 +104,7 @@ class Planner:
         return make_setting(self._session, self._config, self._trait, self.questions, self.generation)
 
     def _cells(self, request: GridRequest, setting: Setting) -> Iterator[PlannedCell]:
-        vectors = self._vectors.of(request.position, request.recipe)
+        vectors = self.vectors.of(request.position, request.recipe)
         shape = self.description.shape
         if tuple(vectors.shape) != (shape.n_layers, shape.d_model):
             raise DataError(
@@ -137,8 +126,8 @@ class Planner:
                 f"{format_label(request.recipe)}: its file has no vector of layer {absent[0]}, only of {there}: say so "
                 "with --layers, or in the grid"
             )
-        uncleaned = self._vectors.of(request.position, request.recipe.uncleaned)
-        calibration = self._vectors.calibration
+        uncleaned = self.vectors.of(request.position, request.recipe.uncleaned)
+        calibration = self.vectors.calibration
         for layer, coefficient in self._spots(request, vectors):
             vector = vectors[layer] if n_layers == 1 else vectors[layer : layer + n_layers]
             steering = Steering(
@@ -165,7 +154,7 @@ class Planner:
                 "it has no relative strength: write coefficients as they are"
             )
         for layer in request.layers:
-            unit = unit_strength(vectors[layer], self._vectors.calibration, layer)
+            unit = unit_strength(vectors[layer], self.vectors.calibration, layer)
             if is_relative and not unit > 0:
                 raise UsageError(
                     f"{format_label(request.recipe)} at {request.position}, layer {layer}: the vector lies in massive "
@@ -177,7 +166,7 @@ class Planner:
         self, recipe: Recipe, pair: tuple[torch.Tensor, torch.Tensor], layer: int, coefficient: float
     ) -> Geometry:
         """Where a layer's vector lies; `pair`: as it is, and uncleaned."""
-        (vector, uncleaned), calibration = pair, self._vectors.calibration
+        (vector, uncleaned), calibration = pair, self.vectors.calibration
         is_length = recipe.operator not in OWN_UNITS
         return Geometry(
             massive_energy=massive_energy(vector, calibration.uniform_dims),
@@ -189,11 +178,8 @@ class Planner:
 def make_setting(
     session: Session, config: ModelConfig, trait: TraitConfig, questions: QuestionSet, generation: Generation
 ) -> Setting:
-    """What cells of a model and trait share that are evaluated on some questions.
-
-    Raises:
-        UsageError: the thoughts of a model may take all tokens of its responses.
-    """
+    """What cells of a model and trait share that are evaluated on some questions. Raises UsageError: the thoughts of a
+    model may take all tokens of its responses."""
     description = session.models.description(config, config.instruct)
     budget = description.chat.budget
     if budget is not None and budget >= generation.max_new_tokens:
@@ -214,11 +200,6 @@ def make_setting(
     )
 
 
-def with_length(generation: Generation, max_new_tokens: int | None) -> Generation:
-    """With another length of the responses, where one is given."""
-    return generation if max_new_tokens is None else replace(generation, max_new_tokens=max_new_tokens)
-
-
 def _kinship(planned: PlannedCell) -> tuple[int, str, float]:
     steering = planned.cell.steering
     return (steering.layer, steering.vector_digest, steering.coefficient) if steering else (-1, "", 0.0)
@@ -227,12 +208,8 @@ def _kinship(planned: PlannedCell) -> tuple[int, str, float]:
 def load_answers(
     session: Session, phase: str | None = None, *, with_scores: bool = False, with_confirmations: bool = False
 ) -> Answers:
-    """What the store holds, with the declared matrix of one phase or of all.
-
-    Args:
-        with_scores: also by question, for intervals and tests.
-        with_confirmations: also what was evaluated once more on other questions.
-    """
+    """What the store holds, with the declared matrix of one phase or of all. `with_scores`: also by question, for
+    intervals and tests. `with_confirmations`: also what was evaluated once more on other questions."""
     experiment = session.experiment
     with session.stores.read() as store:
         answers = read_answers(store, experiment, phase)
@@ -266,18 +243,8 @@ MOST_CELLS = 10_000_000
 
 
 def check_experiment(session: Session, *, judges: bool = False) -> dict[str, ModelShape]:
-    """Check datasets, calibration prompts, and that every grid's layers exist.
-
-    Args:
-        session: whose experiment is checked.
-        judges: also that the judge can be used, for steps that go on to evaluate.
-
-    Returns:
-        Each model's shape, by name.
-
-    Raises:
-        UsageError: something is wrong; nothing was written.
-    """
+    """Check datasets, calibration prompts, and that every grid's layers exist. Returns each model's shape, by name.
+    `judges`: also that the judge can be used, for steps that go on to evaluate."""
     experiment = session.experiment
     for trait in experiment.traits:
         session.datasets.questions(trait)
@@ -322,11 +289,7 @@ def _check_model(experiment: Experiment, model: ModelConfig) -> ModelShape:
 
 
 def check_cells(n_cells: int, where: str) -> None:
-    """Refuse what nobody can mean to evaluate.
-
-    Raises:
-        UsageError: there are more cells than `MOST_CELLS`.
-    """
+    """Refuse what nobody can mean to evaluate. Raises UsageError: there are more cells than `MOST_CELLS`."""
     if n_cells > MOST_CELLS:
         raise UsageError(
             f"{where}: {n_cells:,} cells (labels x positions x traits x layers x coefficients); {MOST_CELLS:,} are the "
@@ -335,11 +298,8 @@ def check_cells(n_cells: int, where: str) -> None:
 
 
 def check_length(n_tokens: int, shape: ModelShape, where: str) -> None:
-    """Refuse responses that leave a model no room for a prompt.
-
-    Raises:
-        UsageError: so many tokens are as many as the model was made to read, or more.
-    """
+    """Refuse responses that leave a model no room for a prompt. Raises UsageError: so many tokens are as many as the
+    model was made to read, or more."""
     if shape.max_positions is not None and n_tokens >= shape.max_positions:
         raise UsageError(
             f"{where}: {n_tokens} tokens leave no room for a prompt: the model reads {shape.max_positions} tokens at "
@@ -348,11 +308,8 @@ def check_length(n_tokens: int, shape: ModelShape, where: str) -> None:
 
 
 def check_dims(experiment: Experiment, model: ModelConfig, n_uniform: int) -> None:
-    """Refuse declared labels that clean more dims than the model's uniform list has.
-
-    Raises:
-        ConfigError: a phase declares such a label; with what to write instead.
-    """
+    """Refuse declared labels that clean more dims than the model's uniform list has. Raises ConfigError: a phase
+    declares such a label; with what to write instead."""
     for phase in experiment.phases:
         for label in phase.labels if model.name in phase.models else ():
             try:

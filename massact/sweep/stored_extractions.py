@@ -14,11 +14,8 @@ from massact.store.schema import Kind, StageRow
 def newest_extractions(
     experiment: Experiment, store: RunStore, *, any_settings: bool = False
 ) -> dict[tuple[str, str | None, str | None], Stored[StageRow]]:
-    """By model, trait and window: the newest extraction that is meant, else the newest that is not.
-
-    Args:
-        any_settings: take the newest, whatever it was made with.
-    """
+    """By model, trait and window: the newest extraction that is meant, else the newest that is not. `any_settings`:
+    take the newest, whatever it was made with."""
     newest: dict[tuple[str, str | None, str | None], Stored[StageRow]] = {}
     for one in store.stages(Kind.EXTRACTION, experiment.name):  # the oldest first
         place = (one.row.model, one.row.trait, one.row.position)

@@ -56,14 +56,9 @@ class StoredVectors:
         self._activations: dict[str, Activations] = {}
 
     def of(self, position: str, recipe: Recipe) -> torch.Tensor:
-        """`[n_layers, d_model]`: read from the extraction, or made from its activations where it holds none.
-
-        How the recipe steers makes no difference.
-
-        Raises:
-            MissingPrerequisiteError: nothing was extracted at that position, or with another validation split
-                or vetting only.
-        """
+        """`[n_layers, d_model]`: read from the extraction, or made from its activations where it holds none; how the
+        recipe steers makes no difference. Raises MissingPrerequisiteError: nothing was extracted there as the
+        experiment asks for."""
         recipe = recipe.of_vector
         label = format_label(recipe)
         if (position, label) not in self._made:
@@ -71,11 +66,7 @@ class StoredVectors:
         return self._made[position, label]
 
     def activations(self, position: str) -> Activations:
-        """What the vectors at a position were made from.
-
-        Raises:
-            MissingPrerequisiteError: nothing was extracted at that position.
-        """
+        """What the vectors at a position were made from."""
         if position not in self._activations:
             found = self._extraction(position)
             self._activations[position] = read_activations(
@@ -84,11 +75,7 @@ class StoredVectors:
         return self._activations[position]
 
     def check(self, position: str) -> None:
-        """Make sure that vectors can be had at a position, without reading any.
-
-        Raises:
-            MissingPrerequisiteError: as `of`.
-        """
+        """Make sure that vectors can be had at a position, without reading any."""
         self._extraction(position)
 
     def _extraction(self, position: str) -> Stored[StageRow]:
@@ -144,11 +131,7 @@ class StoredVectors:
 
 
 def facts_of(vectors: StoredVectors, position: str, recipe: Recipe, layers: Iterable[int]) -> dict[int, VectorFacts]:
-    """Facts about one recipe's vector at each layer, without evaluating anything.
-
-    Raises:
-        MissingPrerequisiteError: nothing was extracted at that position.
-    """
+    """Facts about one recipe's vector at each layer, without evaluating anything."""
     of_recipe, calibration = vectors.of(position, recipe), vectors.calibration
     facts = {}
     for layer in layers:

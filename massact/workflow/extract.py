@@ -136,11 +136,8 @@ class _Read:
 def extract_model(
     session: Session, parent: OpenRun, config: ModelConfig, trait: TraitConfig, calibrated: Calibrated
 ) -> int:
-    """Extract what the store does not hold for a model and trait. Returns how many windows were extracted.
-
-    Raises:
-        DataError: too few prompts remain at a window; nothing of this model and trait was written.
-    """
+    """Extract what the store does not hold for a model and trait. Returns how many windows were extracted. Raises
+    DataError: too few prompts remain at a window; nothing of this model and trait was written."""
     settings = session.experiment.extraction
     judge = None if settings.vetting is None else session.judges.of(trait, config)
     cells, fields = _identify(session, config, trait, calibrated.key, judge)

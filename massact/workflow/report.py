@@ -14,9 +14,9 @@ from massact.errors import MassactError
 from massact.labels import parse_label
 from massact.names import file_name
 from massact.query import Answers, BestRow
-from massact.query.groups import is_below_floor, recipe_of
+from massact.query.groups import gain, is_below_floor, recipe_of
 from massact.query.questions.best import ask_best
-from massact.report.evidence import CosineMatrix, Evidence, Facts, Provenance, Sample, SampleRole, energies_of, gain
+from massact.report.evidence import CosineMatrix, Evidence, Facts, Provenance, Sample, SampleRole, energies_of
 from massact.report.page import Report, build_report, read_for_findings, write_findings
 from massact.store.read import RunStore, stored_runs
 from massact.store.read.base import Stored
@@ -56,11 +56,8 @@ def run_report(
 ) -> WrittenReport:
     """Write the report under `output`/<experiment>, and log it as a run of kind `report`.
 
-    Args:
-        findings: a file whose marked section is written anew with what the report found.
-
-    Raises:
-        UsageError: that file cannot be written, or its marks are not in order; the report is not made then.
+    In the file `findings` the marked section is written anew with what the report found. Raises UsageError: it cannot
+    be written, or its marks are not in order; the report is not made then.
     """
     if findings is not None:
         read_for_findings(findings)
@@ -127,11 +124,7 @@ def _collect(session: Session, run: OpenRun) -> Evidence:
 
 
 def _provenance(session: Session, store: RunStore, rows: Sequence[EvaluationRow], answers: Answers) -> Provenance:
-    """Versions, commits, counts, times and what the judge was asked.
-
-    Args:
-        rows: the whole evaluations and baselines.
-    """
+    """Versions, commits, counts, times and what the judge was asked. `rows`: the whole evaluations and baselines."""
     name = session.experiment.name
     evaluations = [row for row in rows if row.kind is Kind.EVALUATION]
     counts = {

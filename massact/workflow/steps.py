@@ -16,11 +16,11 @@ from massact.labels import format_label, parse_layers
 from massact.names import file_name
 from massact.report.evidence import Evidence
 from massact.report.phase_notes import PhaseName, phase_figures, phase_markdown, phase_verdicts
-from massact.store.schema import MlflowTag, StoredPoint, Tag
+from massact.store.schema import MlflowTag, StoredPoint
 from massact.store.write.finished_run import Step
 from massact.store.write.tracker import EVALUATIONS, PHASES, PROJECT_RUN, UI_ADDRESS, OpenRun, view_link
 from massact.sweep.confirm import run_confirm
-from massact.sweep.context import Session, open_phase
+from massact.sweep.context import Session, keep_outcome, open_phase
 from massact.sweep.driver import Evaluator, Tally
 from massact.sweep.planner import (
     GridRequest,
@@ -79,11 +79,7 @@ def run_calibrate(session: Session, parent: OpenRun | None = None) -> None:
 
 
 def run_extract(session: Session, parent: OpenRun | None = None) -> None:
-    """Extract activations and vectors at every window that the store does not hold yet.
-
-    Raises:
-        MissingPrerequisiteError: a model is not calibrated, so nothing could be cleaned.
-    """
+    """Extract activations and vectors at every window that the store does not hold yet."""
     check_experiment(session, judges=session.experiment.extraction.vetting is not None)
     _require(session, "extract")
     with open_phase(session, "extract", parent) as run:
@@ -99,11 +95,7 @@ def run_extract(session: Session, parent: OpenRun | None = None) -> None:
 
 
 def request_layers(session: Session, request: Request) -> tuple[int, ...]:
-    """The layers that a command line asks for, once all that models and datasets can tell of it is checked.
-
-    Raises:
-        UsageError: something is wrong; nothing was written.
-    """
+    """The layers that a command line asks for, once all that models and datasets can tell of it is checked."""
     shape = check_experiment(session, judges=True)[request.model.name]
     session.datasets.questions(request.trait, request.overrides.subset)
     layers = parse_layers(request.layers, shape.n_layers)
@@ -161,11 +153,7 @@ def _result_table(points: Sequence[StoredPoint]) -> str:
 
 
 def run_grid_phase(session: Session, name: PhaseName, parent: OpenRun | None = None) -> Tally:
-    """Phase 1, 2 or 3: evaluate its labels, fill the gaps, and answer its question from the store.
-
-    Raises:
-        MissingPrerequisiteError: calibration or extraction is missing; says which and how to get it.
-    """
+    """Phase 1, 2 or 3: evaluate its labels, fill the gaps, and answer its question from the store."""
     phase = session.experiment.phase(name)
     check_experiment(session, judges=True)
     _require(session, name)
@@ -178,12 +166,8 @@ def run_grid_phase(session: Session, name: PhaseName, parent: OpenRun | None = N
 
 
 def run_search(session: Session, name: Literal["search", "fill-gaps"], plan: SearchPlan) -> Tally:
-    """Search the best coefficient of every label asked for, at each of its layers.
-
-    Args:
-        name: the command; `fill-gaps` searches only the groups that have no result at or above the floor, until
-            each has one or it is known why not.
-    """
+    """Search the best coefficient of every label asked for, at each of its layers. `name`: the command; `fill-gaps`
+    searches only the groups that have no result at or above the floor, until each has one or it is known why not."""
     search = search_bests if name == "search" else fill_gaps
     check_experiment(session, judges=True)
     _require(session, "phase1")
@@ -228,11 +212,7 @@ def _note(session: Session, run: OpenRun, text: str) -> None:
 
 
 def run_main(session: Session, output: Path) -> Tally:
-    """Run what the store does not hold yet and write the report. Returns the count.
-
-    Raises:
-        UsageError: the experiment cannot be run as it is; nothing was started.
-    """
+    """Run what the store does not hold yet and write the report. Returns the count."""
     check_experiment(session, judges=True)
     with open_phase(session, "main", say=False) as run:
         tally = run_phases(session, run)
@@ -254,20 +234,11 @@ def log_outcome(session: Session, run: OpenRun, phase: PhaseName, cosines: Mappi
     """Answer the phase's question from the store, show it, and keep it on the phase's run."""
     answers = load_answers(session, phase if phase != "phase4" else None, with_scores=True)
     whole = Evidence.of(session.experiment, answers, cosines)
-    text = phase_markdown(phase, whole)
-    tracker = session.stores.tracker
-    tracker.set_tag(run, MlflowTag.NOTE, text)
-    for name, verdict in phase_verdicts(phase, whole).items():
-        tracker.set_tag(run, f"{Tag.VERDICT}.{name}", verdict)
     declared = {(group.model, group.trait, group.position, group.label) for group in answers.groups}
     mine = [p for p in answers.evaluations if (p.model, p.trait, p.position, p.label) in declared]
-    tracker.log(run, steps=curve_steps(mine))
-    with tracker.artifacts(run) as folder:
-        (folder / f"{phase}.md").write_text(text + "\n", encoding="utf-8")
-        for name, png in phase_figures(phase, whole).items():
-            (folder / "figures").mkdir(exist_ok=True)
-            (folder / "figures" / f"{name}.png").write_bytes(png)
-    session.show(text)
+    session.stores.tracker.log(run, steps=curve_steps(mine))
+    figures = {f"figures/{name}.png": png for name, png in phase_figures(phase, whole).items()}
+    keep_outcome(session, run, phase, phase_verdicts(phase, whole), phase_markdown(phase, whole), figures)
 
 
 def curve_steps(points: Iterable[StoredPoint]) -> list[Step]:

@@ -8,10 +8,10 @@ from massact.api import question
 from massact.errors import StoreError, UsageError
 from massact.names import shown
 from massact.query.answers import Filters
+from massact.query.groups import gain
 from massact.query.questions.best import BestRow
-from massact.report.evidence import gain
 from massact.store.read import RunStore, open_source
-from massact.store.schema import Artifact, EvaluationRow, Kind
+from massact.store.schema import Artifact, Kind
 from massact.store.write.artifacts import fetch_from
 from massact.store.write.stages import read_tensor
 from massact.vectors.formats import FILES, SteeringVector, folder_files, lm_eval_bytes
@@ -24,11 +24,8 @@ _FACTS = (
 
 
 def best_run(experiment: str, tracking_uri: str, only: Filters) -> str:
-    """The id of the run with the best delta at the floor of one model and trait, in the current setting.
-
-    Raises:
-        UsageError: there is none, or there are several models or traits.
-    """
+    """The id of the run with the best delta at the floor of one model and trait, in the current setting. Raises
+    UsageError: there is none, or there are several models or traits."""
     answer = question("best").ask(experiment, {"tracking_uri": tracking_uri, "only": only}, {"intervals": False})
     rows: list[BestRow] = [row for row in answer.rows if row.run_id and row.is_current]
     places = sorted({(row.model, row.trait) for row in rows})
@@ -41,12 +38,8 @@ def best_run(experiment: str, tracking_uri: str, only: Filters) -> str:
 
 
 def read_vector(run_id: str, tracking_uri: str) -> SteeringVector:
-    """What the evaluation of a run adds.
-
-    Raises:
-        UsageError: the run is no finished evaluation of ours with a vector.
-        StoreError, DataError: its vector cannot be read.
-    """
+    """What the evaluation of a run adds. Raises UsageError: the run is no finished evaluation of ours with a vector;
+    StoreError, DataError: its vector cannot be read."""
     source = open_source(tracking_uri)
     with closing(source):
         store = RunStore(source)
@@ -62,7 +55,8 @@ def read_vector(run_id: str, tracking_uri: str) -> SteeringVector:
                 "and other tools would do just that; name a run of such a label"
             )
         (run,) = source.finished_runs([run_id], tags=())
-        n_layers = _n_layers(store, row)
+        stages = store.stages(Kind.CALIBRATION, row.experiment)
+        n_layers = next((stage.row.n_layers for stage in stages if stage.row.model == row.model), None)
     try:
         vector = read_tensor(fetch_from(run.artifact_uri, Artifact.VECTOR, tracking_uri=tracking_uri), "vector")
     except StoreError as error:
@@ -75,11 +69,8 @@ def read_vector(run_id: str, tracking_uri: str) -> SteeringVector:
 
 
 def write_vector(one: SteeringVector, form: str, output: Path, hookpoint: str) -> list[Path]:
-    """Write it in one of `FORMATS`; returns the files.
-
-    Raises:
-        UsageError: it cannot be written there, or that format has no place for it.
-    """
+    """Write it in one of `FORMATS`; returns the files. Raises UsageError: it cannot be written there, or that format
+    has no place for it."""
     if form == "hub-folder":
         files = {output / name: content for name, content in folder_files(one).items()}
     else:
@@ -92,8 +83,3 @@ def write_vector(one: SteeringVector, form: str, output: Path, hookpoint: str) -
     for path, content in files.items():
         write_whole(path, [content], "name another --output")
     return list(files)
-
-
-def _n_layers(store: RunStore, row: EvaluationRow) -> int | None:
-    stages = store.stages(Kind.CALIBRATION, row.experiment)
-    return next((stage.row.n_layers for stage in stages if stage.row.model == row.model), None)

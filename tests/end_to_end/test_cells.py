@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from massact.domain import Cell, Response, Timing
-from massact.evaluation import Evaluation, FailedCell, PlannedCell, StoppedCell
+from massact.evaluation import Evaluation, FailedCell, PlannedCell
 from massact.interop.rows import result_run
 from massact.keys import cell_json, cell_key, digest_text, screening_key
 from massact.store.schema import (
@@ -75,7 +75,7 @@ def test_runs_of_every_outcome_hold_the_cell() -> None:
     outcomes = {
         Kind.EVALUATION: (maker, evaluated, key),
         Kind.CONFIRMATION: (replace(maker, confirms="k"), evaluated, key),
-        Kind.SCREENING: (maker, StoppedCell(evaluated, "hopeless"), screening_key(key)),
+        Kind.SCREENING: (maker, replace(evaluated, given_up="hopeless"), screening_key(key)),
         "failed": (maker, FailedCell(evaluated.planned, "no memory"), key),
         Kind.BASELINE: (replace(maker, baseline=None), _evaluated(BASELINE), cell_key(BASELINE)),
     }

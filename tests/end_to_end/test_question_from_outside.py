@@ -19,7 +19,8 @@ from typing import ClassVar, Unpack
 
 from massact.query.answers import Answers
 from massact.query.question import whole
-from massact.query.question import About, question
+from massact.query.load import About
+from massact.query.question import question
 from massact.query.rows import Answer, Column, SettingRow
 from massact.query.groups import slices
 from massact.query.tables import LABEL, PLACE, number_column

@@ -15,6 +15,7 @@ from massact.prediction.cases import (
     Outcomes,
     find_outcomes,
 )
+from massact.query import Evaluations
 from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow
 from tests.support.store_fixtures import evaluated
@@ -34,7 +35,7 @@ def ladder(
 
 
 def found(*rows: list[Stored[EvaluationRow]], floor: float = 68) -> Outcomes:
-    return find_outcomes([one for some in rows for one in some], floor)
+    return find_outcomes(Evaluations.of(one for some in rows for one in some), floor)
 
 
 def test_the_best_is_the_best_coherent_coefficient_and_the_cliff_the_middle_of_the_bracket() -> None:

@@ -11,7 +11,7 @@ from massact import curve
 from massact.api import names, question
 from massact.domain import Group
 from massact.errors import UsageError
-from massact.query import Answers, ask_best, ask_compare, ask_gaps
+from massact.query import Answers, Evaluations, ask_best, ask_compare, ask_gaps
 from massact.query.groups import slices, strata
 from massact.query.stats.coherent import Coherences, chances_of, coherent_chances
 from massact.query.stats.paired import QuestionScores
@@ -56,7 +56,7 @@ GRID = (SURE, LUCKY, BROKEN)
 
 
 def test_alone_a_cell_is_as_sure_as_its_scores_are() -> None:
-    (place,) = strata(slices([cell("probe", 100, 20, 60, 80, 70, 90)[0]]))
+    (place,) = strata(slices(Evaluations.of([cell("probe", 100, 20, 60, 80, 70, 90)[0]])))
     one, scores = cell("probe", 100, 20, 60, 80, 70, 90)
     found = coherent_chances(place, FLOOR, QuestionScores({one.run_id: scores}, {}))
     # mean 75, variance 500 / 3, of the mean 500 / 12
@@ -64,7 +64,7 @@ def test_alone_a_cell_is_as_sure_as_its_scores_are() -> None:
 
 
 def test_without_scores_by_question_there_is_no_chance() -> None:
-    (place,) = strata(slices([row for row, _ in GRID]))
+    (place,) = strata(slices(Evaluations.of([row for row, _ in GRID])))
     assert coherent_chances(place, FLOOR, QuestionScores({}, {})) == {}
 
 

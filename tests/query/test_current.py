@@ -50,7 +50,7 @@ def test_one_odd_evaluation_opens_no_gap_where_a_file_says_the_setting() -> None
 def test_a_group_that_was_run_in_another_setting_alone_is_a_gap_and_is_shown() -> None:
     rows = [evaluated("mean_diff"), odd(coherence_mean=90.0)]
     (current, shown) = ask_gaps.of(
-        answers_of(rows, groups=(PROBE,), currency=Currency(SETTING).over(slices(rows))), FLOOR
+        answers_of(rows, groups=(PROBE,), currency=Currency(SETTING).over(slices(Evaluations.of(rows)))), FLOOR
     ).rows
     assert (current.status, current.setting, current.is_current) == ("missing", None, True)
     assert (shown.status, shown.is_current) == ("ok", False)

@@ -247,7 +247,7 @@ def test_where_the_ranges_do_not_overlap_nothing_is_read() -> None:
 
 
 def halved(grid: list[tuple[Stored[EvaluationRow], Scores]]) -> HalvesRow:
-    (row,) = halves(strata(slices(rows_of(grid))), floor=FLOOR, scores=scores_of(grid))
+    (row,) = halves(strata(slices(Evaluations.of(rows_of(grid)))), floor=FLOOR, scores=scores_of(grid))
     return row
 
 
@@ -299,13 +299,13 @@ def test_many_questions_are_split_at_random_and_always_alike() -> None:
     scores = QuestionScores(
         {one.run_id: Scores(tuple(10.0 + g for g in gains), (80.0,) * 30)}, {"baseline": Scores(base, (90.0,) * 30)}
     )
-    rows = [halves(strata(slices([one])), floor=FLOOR, scores=scores) for _ in range(2)]
+    rows = [halves(strata(slices(Evaluations.of([one]))), floor=FLOOR, scores=scores) for _ in range(2)]
     assert rows[0] == rows[1]
     assert rows[0][0].n_splits == 200
 
 
 def test_without_scores_by_question_there_are_no_halves() -> None:
-    assert halves(strata(slices(rows_of(GRID))), floor=FLOOR, scores=QuestionScores({}, {})) == ()
+    assert halves(strata(slices(Evaluations.of(rows_of(GRID)))), floor=FLOOR, scores=QuestionScores({}, {})) == ()
 
 
 def test_standings_are_among_all_labels_of_a_place_whatever_is_shown() -> None:

@@ -6,7 +6,7 @@ import socket
 import time
 import urllib.request
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ from unittest import mock
 
 from massact.labels import parse_label
 from massact.query import Answers
-from massact.query.evaluations import StoredEvaluations, as_evaluations
+from massact.query.evaluations import Evaluations
 from massact.store.read.base import Failure, Stored
 from massact.store.schema import EvaluationRow, Kind, PublishedRow, StageRow, Tag, encode_point, encode_row, point_tag
 from tests.support.processes import Process
@@ -221,9 +221,9 @@ def wait_for_server(url: str, server: Process, log: Path) -> None:
     raise RuntimeError(f"the MLflow server did not start:\n{log.read_text()[-3000:]}")
 
 
-def answers_of(rows: StoredEvaluations, **fields: Any) -> Answers:
+def answers_of(rows: Evaluations | Iterable[Stored[EvaluationRow]], **fields: Any) -> Answers:
     """What questions are asked of, from rows that no store holds."""
-    return Answers(evaluations=as_evaluations(rows), **fields)
+    return Answers(evaluations=rows if isinstance(rows, Evaluations) else Evaluations.of(rows), **fields)
 
 
 class Server:

@@ -1,13 +1,12 @@
 """The best evaluation of each group at or above the coherence floor."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, astuple, dataclass, fields, replace
 from typing import Any, ClassVar, Unpack
 
-from massact.domain import AllDims, Direction, Group
+from massact.domain import AllDims, Direction
 from massact.query.answers import Answers
 from massact.query.groups import (
-    ComparableGroups,
     GroupInSetting,
     all_parts,
     natural_order,
@@ -18,13 +17,12 @@ from massact.query.groups import (
     told_apart,
     unscored_note,
 )
-from massact.query.load import Needs
-from massact.query.question import About, flag, question
+from massact.query.load import About, Needs
+from massact.query.question import flag, question
 from massact.query.rows import Answer, Column, PlaceRow, Point, Status
 from massact.query.same_vector import SAME_AS, taken_over_note
 from massact.query.stats.coherent import SURE, coherent_chances
-from massact.query.stats.intervals import NOTHING, Beliefs, Standing, beside, hidden_winners
-from massact.query.stats.paired import QuestionScores
+from massact.query.stats.intervals import NOTHING, Beliefs, Beside, Standing, beside, hidden_winners
 from massact.query.tables import (
     LABEL,
     PLACE,
@@ -42,8 +40,7 @@ from massact.query.tables import (
 
 def _doubt(row: Any) -> str:
     """How sure it is that a best is at or above the floor, where it is not."""
-    chance = row.coherent_chance
-    return "" if chance is None or chance >= SURE else f"{chance:.0%}"
+    return f"{row.coherent_chance:.0%}" if row.coherent_chance is not None and row.coherent_chance < SURE else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,16 +141,21 @@ def ask_best(answers: Answers, floor: float, /, *, intervals: bool = True, **_ab
     currency, scores = answers.currency.over(by_group), answers.scores if intervals else None
     is_part = bool(answers.filters.labels or answers.filters.layers)
     places = strata(slices(answers.whatever_the_cell) if is_part else by_group) if scores else []
-    beliefs = {beside(place): Beliefs(place, floor, scores) for place in places} if scores else {}
-    chances = _chances(places, floor, scores)
+    beliefs: dict[Beside, Beliefs] = {}
+    chances: dict[str, float] = {}
+    if scores:
+        for place in places:
+            beliefs[beside(place)] = Beliefs(place, floor, scores)
+            chances |= coherent_chances(place, floor, scores)
     declared = dict.fromkeys(answers.groups)
-    order = [*declared, *sorted((group for group in by_group if group not in declared), key=_natural)]
+    others = (group for group in by_group if group not in declared)
+    order = [*declared, *sorted(others, key=lambda group: natural_order(*astuple(group)))]
     found = []
     for group in order:
         is_declared = group in declared or not declared
         parts = by_group.get(group, [])
         if not parts:
-            found.append(_empty_row(group))
+            found.append(BestRow(**asdict(group), **_recipe_fields(group.label), status="missing"))
         current = currency.part(group, parts)
         for part in parts:
             row = best_row(part, floor, is_declared=is_declared, beliefs=beliefs.get(beside(part)))
@@ -166,53 +168,31 @@ def ask_best(answers: Answers, floor: float, /, *, intervals: bool = True, **_ab
         notes.append(f"{n_others} {groups_are} in the store that the experiment file does not declare")
     notes += taken_over_note(found, "best", "bests")
     notes += _doubtful(found)
-    if scores:
-        notes += _without_interval(found)
+    n_bare = sum(row.status == "ok" and row.delta_low is None for row in found) if scores else 0
+    if n_bare:
+        have = "1 best has" if n_bare == 1 else f"{n_bare} bests have"
+        notes.append(f"{have} no interval: the store holds no scores by question of them, or of fewer than 3 questions")
     if is_part:
         asked = {beside(part) for part in all_parts(by_group) if part.points.has_best(floor)}
         notes += hidden_winners((beliefs[key] for key in beliefs if key in asked), {row.run_id for row in found})
     return told_apart(Answer(question="best", floor=floor, rows=tuple(found), notes=tuple(notes)), by_group)
 
 
-def _chances(places: Iterable[ComparableGroups], floor: float, scores: QuestionScores | None) -> dict[str, float]:
-    """By run how sure it is that an evaluation is coherent."""
-    if scores is None:
-        return {}
-    return {run: c for place in places for run, c in coherent_chances(place, floor, scores).items()}
-
-
 def _doubtful(rows: Iterable[BestRow]) -> list[str]:
-    chances = [row.coherent_chance for row in rows if row.coherent_chance is not None]
-    n = sum(chance < SURE for chance in chances)
-    if not n:
+    chances = [row.coherent_chance for row in rows if row.coherent_chance is not None and row.coherent_chance < SURE]
+    if not chances:
         return []
-    bests = "1 best is" if n == 1 else f"{n} bests are"
+    bests = "1 best is" if len(chances) == 1 else f"{len(chances)} bests are"
     return [
         f"{bests} truly at or above the floor with a chance below {SURE:g} (the least is {min(chances):.2g}): "
         f"--floor-confidence {SURE:g} asks for surer ones"
     ]
 
 
-def _without_interval(rows: Iterable[BestRow]) -> list[str]:
-    n = sum(row.status == "ok" and row.delta_low is None for row in rows)
-    if not n:
-        return []
-    have = "1 best has" if n == 1 else f"{n} bests have"
-    return [f"{have} no interval: the store holds no scores by question of them, or of fewer than 3 questions"]
-
-
-def _natural(group: Group) -> list[list[str | int]]:
-    return [natural_order(name) for name in (group.model, group.trait, group.position, group.label)]
-
-
 def best_row(
     part: GroupInSetting, floor: float, *, is_declared: bool = True, beliefs: Beliefs | None = None
 ) -> BestRow:
-    """The best of one group in one setting.
-
-    Args:
-        beliefs: how far it, and the other labels of its place, can be believed; `None`: that is not asked.
-    """
+    """The best of one group in one setting; `beliefs` are those of its place, `None` where they are not asked."""
     point = part.best(floor)
     status: Status = "ok" if point else part.status(floor)
     sample = part.sample
@@ -232,10 +212,6 @@ def best_row(
         standing=standing,
         **asdict(believed),
     )
-
-
-def _empty_row(group: Group) -> BestRow:
-    return BestRow(**asdict(group), **_recipe_fields(group.label), status="missing")
 
 
 def _recipe_fields(label: str) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 import statistics
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import ClassVar, Unpack
 
 from massact.domain import LEAST_EFFECT, RANDOM, Direction, all_methods
 from massact.query.answers import Answers
-from massact.query.groups import ComparableGroups, is_just_added, slices, strata, told_apart, usual_notes
-from massact.query.question import About, question
+from massact.query.groups import ComparableGroups, gain, is_just_added, slices, strata, told_apart, usual_notes
+from massact.query.load import About
+from massact.query.question import question
 from massact.query.questions.best import BestRow, best_row
 from massact.query.rows import Answer, AnswerTable, Column, PlaceRow, Point, with_differences
 from massact.query.tables import LABEL, PLACE, POINT, SETTING, number_column
@@ -90,7 +92,6 @@ def ask_coefficients(answers: Answers, floor: float, /, **_about: Unpack[About])
     )
     strengths = _strengths(telling)
     silent = tuple(row for row in bests if not tells(row))
-    findings = Findings(telling, ratios, shifts, floor, silent)
     notes = (*usual_notes(shown), *_left_out(found, bests, silent))
     answer = CoefficientsAnswer(
         question="coefficients",
@@ -100,7 +101,7 @@ def ask_coefficients(answers: Answers, floor: float, /, **_about: Unpack[About])
         method_ratios=ratios,
         cleaning_shifts=shifts,
         relative_strength=statistics.median(strengths) if strengths else None,
-        recommendations=recommend(strata(shown), findings, labels),
+        recommendations=_recommend(strata(shown), (telling, silent), (ratios, shifts), floor, labels),
     )
     return told_apart(answer, by_group)
 
@@ -109,8 +110,7 @@ def tells(best: BestRow | Point, direction: Direction | None = None) -> bool:
     """Whether a best says where coefficients should lie: it has an effect and does not lie at the end of its grid."""
     if isinstance(best, BestRow):
         direction = best.direction
-    gain = -(best.delta or 0.0) if direction == "negative" else best.delta or 0.0
-    return gain >= LEAST_EFFECT and not best.at_grid_end
+    return gain(best.delta, direction) >= LEAST_EFFECT and not best.at_grid_end
 
 
 def _left_out(found: Sequence[BestRow], bests: Sequence[BestRow], silent: Sequence[BestRow]) -> Iterator[str]:
@@ -127,45 +127,20 @@ def _left_out(found: Sequence[BestRow], bests: Sequence[BestRow], silent: Sequen
 
 def _ratios(
     all_strata: Iterable[ComparableGroups], pairs: Sequence[tuple[str, str]], floor: float
-) -> list[CoefficientRatio]:
-    found = []
-    for stratum in all_strata:
-        for label, reference in pairs:
-            a, b = stratum.best(label, floor), stratum.best(reference, floor)
-            if a is None or b is None or not (tells(a, stratum.direction) and tells(b, stratum.direction)):
-                continue
-            found.append(
-                CoefficientRatio(
-                    **stratum.fields(),
-                    label=label,
-                    reference=reference,
-                    coefficient=a.coefficient,
-                    reference_coefficient=b.coefficient,
-                    ratio=a.coefficient / b.coefficient,
-                    layer=a.layer,
-                    reference_layer=b.layer,
-                )
+) -> Iterator[CoefficientRatio]:
+    for stratum, (label, reference) in product(all_strata, pairs):
+        a, b = stratum.best(label, floor), stratum.best(reference, floor)
+        if a and b and tells(a, stratum.direction) and tells(b, stratum.direction):
+            yield CoefficientRatio(
+                **stratum.fields(),
+                label=label,
+                reference=reference,
+                coefficient=a.coefficient,
+                reference_coefficient=b.coefficient,
+                ratio=a.coefficient / b.coefficient,
+                layer=a.layer,
+                reference_layer=b.layer,
             )
-    return found
-
-
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """What advice is drawn from; each over all models and settings."""
-
-    bests: Sequence[BestRow]
-    """Those that tell where coefficients should lie."""
-    ratios: Sequence[CoefficientRatio]
-    shifts: Sequence[CoefficientRatio]
-    floor: float
-    silent: Sequence[BestRow] = ()
-    """Bests that do not tell: at the end of their grid, or without an effect."""
-
-    def why_not(self, scope: "_Scope", *labels: str) -> str:
-        """Why labels (empty: all) have nothing to advise from."""
-        if not any(scope.holds(row) and row.label in (labels or (row.label,)) for row in self.silent):
-            return ""
-        return f", inside its grid and with an effect of {LEAST_EFFECT:g} points"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -178,33 +153,36 @@ class _Scope:
     baseline: str
     """As text, since there may be none."""
 
-    def holds(self, row: BestRow | CoefficientRatio) -> bool:
-        return _scope(row) == self
+    @classmethod
+    def of(cls, row: BestRow | CoefficientRatio | ComparableGroups) -> "_Scope":
+        return cls(row.model, row.trait, row.setting or "", str(row.baseline_trait_mean))
 
 
-def _scope(row: BestRow | CoefficientRatio | ComparableGroups) -> _Scope:
-    return _Scope(row.model, row.trait, row.setting or "", str(row.baseline_trait_mean))
-
-
-def recommend(strata: Iterable[ComparableGroups], findings: Findings, labels: Collection[str] = ()) -> tuple[str, ...]:
+def _recommend(
+    all_strata: Iterable[ComparableGroups],
+    bests: tuple[Sequence[BestRow], Sequence[BestRow]],
+    ratios: tuple[Sequence[CoefficientRatio], Sequence[CoefficientRatio]],
+    floor: float,
+    labels: Collection[str],
+) -> tuple[str, ...]:
     """Where to start and what to expect, per model; "cannot say" where results are missing.
 
-    Of `labels` alone, unless it is empty: what was left out is not missing.
+    Args:
+        bests: those that tell where coefficients should lie, and the others.
+        ratios: between methods, and the shifts from cleaning.
+        labels: advice is of these alone, unless there are none: what was left out is not missing.
     """
-    samples = {_scope(stratum): stratum for stratum in strata if stratum.setting is not None}
-    lines = []
+    samples = {_Scope.of(stratum): stratum for stratum in all_strata if stratum.setting is not None}
+    lines: list[str] = []
     for scope in sorted(samples):
-        name = _name(scope, samples)
+        own_bests = [[row for row in some if _Scope.of(row) == scope] for some in bests]
+        own_ratios = [[row for row in some if _Scope.of(row) == scope] for some in ratios]
+        advice = _Advice(_name(scope, samples), own_bests[0], own_bests[1], own_ratios[0], own_ratios[1], floor)
         methods = [method for method in ("probe", "mean_diff") if not labels or method in labels]
-        lines += [_start(method, scope, name, findings) for method in methods]
-        if len(methods) > 1:
-            lines.append(_method_ratio(scope, name, findings))
-        lines += [
-            _cleaning_shift(method, scope, name, findings)
-            for method in methods
-            if not labels or f"{method}_top1" in labels
-        ]
-        lines.append(_strength(scope, name, findings))
+        lines += map(advice.start, methods)
+        lines += [advice.method_ratio()] if len(methods) > 1 else []
+        lines += [advice.cleaning_shift(m) for m in methods if not labels or f"{m}_top1" in labels]
+        lines.append(advice.strength())
     return tuple(lines)
 
 
@@ -222,44 +200,60 @@ def _name(scope: _Scope, samples: dict[_Scope, ComparableGroups]) -> str:
     return name
 
 
-def _start(method: str, scope: _Scope, name: str, findings: Findings) -> str:
-    here = [row for row in findings.bests if scope.holds(row) and row.label == method]
-    values = sorted(row.coefficient for row in here if row.coefficient is not None)
-    if not values:
-        why = f"nothing reaches coherence {findings.floor:g}{findings.why_not(scope, method)}"
-        return f"cannot say where to start {method} on {name}: {why}"
-    layers = ", ".join(str(layer) for layer in sorted({row.layer for row in here if row.layer is not None}))
-    return f"start {method} at {_span(values)} on {name} (layer {layers}; {_positions(len(values))})"
+@dataclass(frozen=True, slots=True)
+class _Advice:
+    """Advice of one scope, and what it is drawn from."""
 
+    name: str
+    bests: Sequence[BestRow]
+    silent: Sequence[BestRow]
+    ratios: Sequence[CoefficientRatio]
+    shifts: Sequence[CoefficientRatio]
+    floor: float
 
-def _method_ratio(scope: _Scope, name: str, findings: Findings) -> str:
-    here = [ratio for ratio in findings.ratios if scope.holds(ratio)]
-    if not here:
-        return (
-            f"cannot say how mean_diff's coefficient relates to probe's on {name}: no position has both at "
-            f"or above coherence {findings.floor:g}{findings.why_not(scope, 'probe', 'mean_diff')}"
-        )
-    return f"mean_diff takes {_factor(here)} times probe's coefficient on {name} ({_basis(here)})"
+    def start(self, method: str) -> str:
+        here = [row for row in self.bests if row.label == method]
+        values = sorted(row.coefficient for row in here if row.coefficient is not None)
+        if not values:
+            why = f"nothing reaches coherence {self.floor:g}{self._why_not(method)}"
+            return f"cannot say where to start {method} on {self.name}: {why}"
+        layers = ", ".join(str(layer) for layer in sorted({row.layer for row in here if row.layer is not None}))
+        span = f"{values[0]:g}" + (f" to {values[-1]:g}" if values[-1] > values[0] else "")
+        return f"start {method} at {span} on {self.name} (layer {layers}; {_positions(len(values))})"
 
+    def method_ratio(self) -> str:
+        if not self.ratios:
+            return (
+                f"cannot say how mean_diff's coefficient relates to probe's on {self.name}: no position has both at "
+                f"or above coherence {self.floor:g}{self._why_not('probe', 'mean_diff')}"
+            )
+        factor, basis = _factor(self.ratios)
+        return f"mean_diff takes {factor} times probe's coefficient on {self.name} ({basis})"
 
-def _cleaning_shift(method: str, scope: _Scope, name: str, findings: Findings) -> str:
-    here = [shift for shift in findings.shifts if scope.holds(shift) and shift.reference == method]
-    if not here:
-        return (
-            f"cannot say how cleaning the top dim shifts {method}'s coefficient on {name}: no position has "
-            f"both {method} and {method}_top1 at or above coherence {findings.floor:g}"
-            f"{findings.why_not(scope, method, f'{method}_top1')}"
-        )
-    return f"cleaning the top dim takes {method}'s coefficient times {_factor(here)} on {name} ({_basis(here)})"
+    def cleaning_shift(self, method: str) -> str:
+        here = [shift for shift in self.shifts if shift.reference == method]
+        if not here:
+            return (
+                f"cannot say how cleaning the top dim shifts {method}'s coefficient on {self.name}: no position has "
+                f"both {method} and {method}_top1 at or above coherence {self.floor:g}"
+                f"{self._why_not(method, f'{method}_top1')}"
+            )
+        factor, basis = _factor(here)
+        return f"cleaning the top dim takes {method}'s coefficient times {factor} on {self.name} ({basis})"
 
+    def strength(self) -> str:
+        values = _strengths(self.bests)
+        if not values:
+            why = f"no result with one has a best{self._why_not()}"
+            return f"cannot say at which relative strength to start on {self.name}: {why}"
+        spread = f"{values[0]:.2f} to {values[-1]:.2f}, {len(values)} groups" if len(values) > 1 else "1 group"
+        return f"start any other vector at relative strength {statistics.median(values):.2f} on {self.name} ({spread})"
 
-def _strength(scope: _Scope, name: str, findings: Findings) -> str:
-    values = _strengths(row for row in findings.bests if scope.holds(row))
-    if not values:
-        why = f"no result with one has a best{findings.why_not(scope)}"
-        return f"cannot say at which relative strength to start on {name}: {why}"
-    spread = f"{values[0]:.2f} to {values[-1]:.2f}, {len(values)} groups" if len(values) > 1 else "1 group"
-    return f"start any other vector at relative strength {statistics.median(values):.2f} on {name} ({spread})"
+    def _why_not(self, *labels: str) -> str:
+        """Why labels (empty: all) have nothing to advise from."""
+        if not any(row.label in (labels or (row.label,)) for row in self.silent):
+            return ""
+        return f", inside its grid and with an effect of {LEAST_EFFECT:g} points"
 
 
 def _strengths(rows: Iterable[BestRow]) -> list[float]:
@@ -268,23 +262,14 @@ def _strengths(rows: Iterable[BestRow]) -> list[float]:
     return sorted(abs(row.relative_strength) for row in some if row.relative_strength)
 
 
-def _factor(ratios: Sequence[CoefficientRatio]) -> str:
-    return f"{statistics.median(one.ratio for one in ratios):.2f}"
-
-
-def _basis(ratios: Sequence[CoefficientRatio]) -> str:
-    """How many positions a factor rests on, its spread, and whether layers are mixed."""
+def _factor(ratios: Sequence[CoefficientRatio]) -> tuple[str, str]:
+    """The median factor; and how many positions it rests on, its spread, and whether layers are mixed."""
     values = sorted(one.ratio for one in ratios)
     spread = f", {values[0]:.2f} to {values[-1]:.2f}" if len(values) > 1 else ""
     n_mixed = sum(one.layer != one.reference_layer for one in ratios)
     mixed = f", the two at different layers in {n_mixed}" if n_mixed else ""
-    return f"{_positions(len(ratios))}{spread}{mixed}"
+    return f"{statistics.median(values):.2f}", f"{_positions(len(ratios))}{spread}{mixed}"
 
 
 def _positions(count: int) -> str:
     return "1 position" if count == 1 else f"{count} positions"
-
-
-def _span(values: Sequence[float]) -> str:
-    low, high = values[0], values[-1]
-    return f"{low:g}" if low == high else f"{low:g} to {high:g}"

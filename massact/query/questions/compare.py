@@ -3,16 +3,17 @@
 import re
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Unpack
+from typing import Any, ClassVar, Unpack
 
+from massact._lazy import Numbers, np
 from massact.domain import Direction, Group
 from massact.errors import UsageError
 from massact.labels import format_label, normalise_label
 from massact.query.answers import Answers
 from massact.query.equal_grids import EqualGrids, on_equal_grids
-from massact.query.groups import ComparableGroups, recipe_of, slices, strata, told_apart, usual_notes
-from massact.query.load import Needs
-from massact.query.question import About, pattern, question
+from massact.query.groups import ComparableGroups, one_spelling, recipe_of, slices, strata, told_apart, usual_notes
+from massact.query.load import About, Needs
+from massact.query.question import pattern, question
 from massact.query.rows import Answer, Column, PlaceRow, Point, Status
 from massact.query.same_vector import ONCE, Cosines, taken_over_words, why_one
 from massact.query.stats.intervals import Beliefs
@@ -28,21 +29,16 @@ from massact.query.stats.paired import (
 )
 from massact.query.tables import PLACE, SETTING, interval_column, number_column, point_column, text_column
 
-if TYPE_CHECKING:
-    from massact.query.stats.paired import Numbers
-
 COHERENCE_WARNING_POINTS = 3.0
 """Bests whose coherence differs by more are not compared at like coherence."""
+
+
+_SAME = re.compile("^same (?:vector: |direction )")
 
 
 def _p_value(row: Any) -> str:
     p = row.p_corrected
     return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _same_vector(row: Any) -> str:
-    words = (row.same_vector or "").removeprefix("same vector: ").removeprefix("same direction ")
-    return words.replace(ONCE, "once")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +56,7 @@ class ComparisonRow(PlaceRow):
         Column("p", _p_value, is_number=True, is_optional=True),
         number_column("matched_difference", "+.1f", "at like coherence", is_optional=True),
         interval_column("matched_low", "matched_high", "95 % of that"),
-        Column("same vector", _same_vector),
+        Column("same vector", lambda row: _SAME.sub("", row.same_vector or "").replace(ONCE, "once")),
         Column("warnings", lambda row: "; ".join(row.warnings), is_optional=True),
         *SETTING,
     )
@@ -149,7 +145,7 @@ def ask_compare(
     by_group = slices(answers.side_by_side)
     declared, known = set(answers.groups), {group.label for group in by_group}
     wanted = before_after_pairs({*answers.labels, *known}) if pairs is None else tuple(pairs)
-    kept = [pair for pair in wanted if all(answers.shows(_one_spelling(label)) for label in pair)]
+    kept = [pair for pair in wanted if all(answers.shows(one_spelling(label)) for label in pair)]
     if pairs is None and not kept and len(answers.filters.labels) == 2:
         a, b = answers.filters.labels
         kept = [(a, b)]
@@ -175,15 +171,10 @@ def ask_compare(
     return told_apart(Answer(question="compare", floor=floor, rows=tuple(rows), notes=notes), by_group)
 
 
-def _one_spelling(label: str) -> str:
-    recipe = recipe_of(label)
-    return label if recipe is None else format_label(recipe)
-
-
 def _notes(rows: Iterable[ComparisonRow]) -> Iterator[str]:
     """What a reader of the differences must not miss, in words."""
     for row in rows:
-        name = f"{row.model}, {row.trait}, {row.position}: {row.label_a} against {row.label_b}"
+        name = f"{row.place}: {row.label_a} against {row.label_b}"
         yield from (f"{name}: {warning}" for warning in row.warnings)
         if row.same_vector and row.best_a and row.best_b:
             a, b = row.best_a.coefficient, row.best_b.coefficient
@@ -242,8 +233,9 @@ def _row(grids: EqualGrids, labels: tuple[str, str], floor: float, cosines: Cosi
         same = why_one(stratum.side(labels[0], a), stratum.side(labels[1], b), cosines)
         if not grids.is_refused:
             difference = round(a.delta - b.delta, 6)
-            better = None if same else _better(labels, difference, stratum)
-            warnings = (*warnings, *_warnings(a, b), *(() if same else _taken_over(labels, (a, b))))
+            is_second = (difference < 0) != (stratum.direction == "negative")
+            better = labels[is_second] if difference and not same else None
+            warnings = (*warnings, *_warnings(labels, a, b, is_same=bool(same)))
     return ComparisonRow(
         **stratum.fields(),
         label_a=labels[0],
@@ -300,13 +292,11 @@ def _tested(
     return row if matched is None else replace(row, **_matched_fields(matched, differences, gaps[0] - gaps[1]))
 
 
-def _matched_fields(matched: Matched, differences: "Numbers", gaps: "Numbers") -> dict[str, Any]:
+def _matched_fields(matched: Matched, differences: Numbers, gaps: Numbers) -> dict[str, Any]:
     """The difference at like coherence, and its interval.
 
     It is as noisy as the difference of the bests and, along the slope of the curve, as their gap in coherence.
     """
-    import numpy as np
-
     difference = matched.delta_a - matched.delta_b
     noise = differences - matched.slope * gaps
     noise = noise[~np.isnan(noise)]
@@ -319,27 +309,13 @@ def _matched_fields(matched: Matched, differences: "Numbers", gaps: "Numbers") -
     }
 
 
-def _better(labels: Sequence[str], difference: float, stratum: ComparableGroups) -> str | None:
-    if difference == 0:
-        return None
-    is_first = (difference < 0) == (stratum.direction == "negative")
-    return labels[0] if is_first else labels[1]
-
-
-def _taken_over(labels: Sequence[str], bests: Sequence[Point]) -> tuple[str, ...]:
-    return tuple(
-        f"{label} was not evaluated there itself: the result is that of {taken_over_words(best)}"
-        for label, best in zip(labels, bests, strict=True)
-        if best.same_as is not None
-    )
-
-
-def _warnings(a: Point, b: Point) -> tuple[str, ...]:
-    found = []
+def _warnings(labels: Sequence[str], a: Point, b: Point, *, is_same: bool) -> Iterator[str]:
     if a.layer != b.layer:
-        found.append(f"the bests lie at different layers: {a.layer} and {b.layer}")
+        yield f"the bests lie at different layers: {a.layer} and {b.layer}"
     if a.coherence_mean is not None and b.coherence_mean is not None:
         gap = abs(a.coherence_mean - b.coherence_mean)
         if gap > COHERENCE_WARNING_POINTS:
-            found.append(f"coherence differs by {gap:.1f} points: {a.coherence_mean:.1f} and {b.coherence_mean:.1f}")
-    return tuple(found)
+            yield f"coherence differs by {gap:.1f} points: {a.coherence_mean:.1f} and {b.coherence_mean:.1f}"
+    for label, best in zip(labels, (a, b), strict=True):
+        if best.same_as is not None and not is_same:
+            yield f"{label} was not evaluated there itself: the result is that of {taken_over_words(best)}"

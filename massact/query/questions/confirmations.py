@@ -7,11 +7,12 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any, ClassVar, Literal, Unpack
 
+from massact._lazy import np
 from massact.domain import Direction
 from massact.query.answers import Answers, Confirmed
-from massact.query.groups import ComparableGroups, as_point, rank, setting_notes, slices, strata, told_apart
-from massact.query.load import Needs
-from massact.query.question import About, question
+from massact.query.groups import ComparableGroups, as_point, gain, rank, setting_notes, slices, strata, told_apart
+from massact.query.load import About, Needs
+from massact.query.question import question
 from massact.query.rows import Answer, Column, PlaceRow, Point
 from massact.query.stats.intervals import NOTHING, Beliefs, Standing
 from massact.query.stats.means import pulled_mean
@@ -25,18 +26,12 @@ ConfirmationStatus = Literal["confirmed", "unconfirmed", "unscored", "outdated"]
 `unscored`: it was, and it or its baseline has no score; `outdated`: it was, and neither won nor is tied any more."""
 
 
-def _coherences(row: Any) -> str:
-    both = (row.selected_coherence, row.confirmed_coherence)
-    return " / ".join("" if mean is None else f"{mean:.1f}" for mean in both).rstrip(" /")
+def _both(header: str, selected: str, confirmed: str, spec: str) -> Column:
+    def shown(row: Any) -> str:
+        both = (getattr(row, selected), getattr(row, confirmed))
+        return " / ".join("" if value is None else format(value, spec) for value in both).rstrip(" /")
 
-
-def _shown_status(row: Any) -> str:
-    """Nothing where all is as it should be."""
-    return row.status if row.status != "confirmed" else "below floor" if row.holds_floor is False else ""
-
-
-def _question_counts(row: Any) -> str:
-    return f"{row.n_selecting}" + ("" if row.n_confirming is None else f" / {row.n_confirming}")
+    return Column(header, shown, is_number=True, is_optional=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,15 +42,19 @@ class ConfirmationRow(PlaceRow):
         *PLACE,
         LABEL,
         text_column("standing"),
-        Column("status", _shown_status),
+        # nothing where all is as it should be
+        Column(
+            "status",
+            lambda row: row.status.removeprefix("confirmed") or ("" if row.holds_floor is not False else "below floor"),
+        ),
         *STEERING,
         number_column("selected_delta", "+.1f", "selected"),
         interval_column("selected_low", "selected_high", "95 % of it"),
         number_column("confirmed_delta", "+.1f", "confirmed"),
         interval_column("confirmed_low", "confirmed_high", "95 % of it"),
         number_column("shrinkage", "+.1f"),
-        Column("coherence", _coherences, is_number=True, is_optional=True),
-        Column("questions", _question_counts, is_number=True, is_optional=True),
+        _both("coherence", "selected_coherence", "confirmed_coherence", ".1f"),
+        _both("questions", "n_selecting", "n_confirming", "d"),
         *SETTING,
     )
 
@@ -212,17 +211,19 @@ def _notes(rows: Sequence[ConfirmationRow], *, is_split: bool, n_lost: int) -> I
             "nothing is confirmed, and no questions are kept for it: declare `questions: {confirm: SHARE}` in the "
             "experiment file, evaluate, and run massact confirm"
         )
-    n_open = sum(row.status == "unconfirmed" for row in rows)
-    if n_open:
-        cells = "1 winner or tied label is" if n_open == 1 else f"{n_open} winners and tied labels are"
-        yield f"{cells} not confirmed yet: run massact confirm"
-    n_past = sum(row.status == "outdated" for row in rows)
-    if n_past:
-        cells = "1 confirmed cell is" if n_past == 1 else f"{n_past} confirmed cells are"
-        yield f"{cells} neither a winner nor tied with one any more"
-    if n_lost:
-        cells = "1 confirmation is" if n_lost == 1 else f"{n_lost} confirmations are"
-        yield f"{cells} of evaluations that are not in the run store any more, left out"
+    statuses = [row.status for row in rows]
+    for n, one, several, rest in (
+        (statuses.count("unconfirmed"), "winner or tied label is", "winners and tied labels are", _OPEN),
+        (statuses.count("outdated"), "confirmed cell is", "confirmed cells are", _OUTDATED),
+        (n_lost, "confirmation is", "confirmations are", _LOST),
+    ):
+        if n:
+            yield f"{n} {one if n == 1 else several} {rest}"
+
+
+_OPEN = "not confirmed yet: run massact confirm"
+_OUTDATED = "neither a winner nor tied with one any more"
+_LOST = "of evaluations that are not in the run store any more, left out"
 
 
 class _Place:
@@ -261,12 +262,12 @@ class _Place:
     @property
     def notes(self) -> Iterator[str]:
         stratum = self._stratum
-        name = f"{stratum.model}, {stratum.trait}, {stratum.position}"
         if not self._standing and any(stratum.best(label, self._floor) for label in stratum.slices):
-            yield f"{name}: no winner can be told, since the run store has no scores of three questions or more"
+            why = "since the run store has no scores of three questions or more"
+            yield f"{stratum.place}: no winner can be told, {why}"
         if self._n_older:
             count = "1 confirmation" if self._n_older == 1 else f"{self._n_older} confirmations"
-            yield f"{name}: {count} on other questions than the newest, left out"
+            yield f"{stratum.place}: {count} on other questions than the newest, left out"
 
     def _rows(self) -> list[ConfirmationRow]:
         rows = [
@@ -284,8 +285,7 @@ class _Place:
 
     def _gain(self, row: ConfirmationRow) -> float:
         """The confirmed delta, larger is better."""
-        delta = row.confirmed_delta or 0.0
-        return -delta if self._stratum.direction == "negative" else delta
+        return gain(row.confirmed_delta, self._stratum.direction)
 
     def _row(self, label: str, point: Point, standing: Standing | None) -> ConfirmationRow:
         one = self._by_key.get(point.key)
@@ -350,7 +350,7 @@ class _Place:
             n_confirmed=sum(row.status == "confirmed" for row in rows),
             confirmed_winner=first.label if first else None,
             wins_again=wins_again if winner.status == "confirmed" else None,
-            order_changed=_is_reordered(gains) if len(gains) > 1 else None,
+            order_changed=any(b - a >= NEGLIGIBLE for a, b in combinations(gains, 2)) if len(gains) > 1 else None,
             mean_shrinkage=fmean(shrunk) if shrunk else None,
             **(self._picked(first, ranked) if first else {}),
         )
@@ -360,8 +360,6 @@ class _Place:
 
         The limit that the picking flatters is Bonferroni's for so many cells; the other one needs no correction.
         """
-        import numpy as np
-
         cell, is_negative = self._by_key[first.key], self._stratum.direction == "negative"
         usual = self._confirmed.interval(cell)
         strict = self._confirmed.interval(cell, confidence=1 - (1 - CONFIDENCE) / len(ranked))
@@ -373,11 +371,6 @@ class _Place:
         pulled = pulled_mean(deltas, ranked.index(first)) if len(deltas) == len(ranked) else None
         delta = None if pulled is None else min(max(pulled, low), high)
         return {"confirmed_winner_delta": delta, "confirmed_winner_low": low, "confirmed_winner_high": high}
-
-
-def _is_reordered(gains: Sequence[float]) -> bool:
-    """Whether one of them leads another that stands before it."""
-    return any(after - before >= NEGLIGIBLE for before, after in combinations(gains, 2))
 
 
 def _status(one: Stored[EvaluationRow] | None, standing: Standing | None) -> ConfirmationStatus:

@@ -10,7 +10,8 @@ from massact.labels import format_label, parse_label
 from massact.query.answers import Answers
 from massact.query.equal_grids import on_equal_grids
 from massact.query.groups import ComparableGroups, Side, recipe_of, slices, strata, told_apart, usual_notes
-from massact.query.question import About, choice, question
+from massact.query.load import About
+from massact.query.question import choice, question
 from massact.query.rows import Answer, Column, PlaceRow, Point, Status
 from massact.query.same_vector import same_vector
 from massact.query.tables import LABEL, PLACE, SETTING, STATUS, miss_column, number_column, point_column
@@ -100,15 +101,11 @@ def ask_curve(
     declared = [group for group in answers.groups if kind.covers(group.label)]
     curves = [on_equal_grids(one, one.slices, floor) for one in strata(by_group, declared)]
     shown = tuple(r for one in curves for r in _rows(one.stratum, kind, floor) if answers.shows(r.label))
-    unequal = tuple(f"{_name(one.stratum)}: the steps are {one.words}" for one in curves if one.words)
+    unequal = tuple(f"{one.stratum.place}: the steps are {one.words}" for one in curves if one.words)
     if curves and not shown:
         unequal = (f"no step of {method}'s curve is among the labels of --label: --method names another curve",)
     notes = (*usual_notes(by_group), *unequal)
     return told_apart(Answer(question="curve", floor=floor, rows=shown, notes=notes), by_group)
-
-
-def _name(stratum: ComparableGroups) -> str:
-    return f"{stratum.model}, {stratum.trait}, {stratum.position}"
 
 
 def _steps(stratum: ComparableGroups) -> list[int | AllDims]:

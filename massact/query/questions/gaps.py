@@ -6,9 +6,9 @@ from typing import Any, ClassVar, Unpack
 from massact.domain import Direction
 from massact.query.answers import Answers
 from massact.query.groups import GroupInSetting, all_parts, setting_notes, slices, told_apart, unscored_note
-from massact.query.load import Needs
+from massact.query.load import About, Needs
 from massact.query.next_coefficients import Bracket, brackets, widened
-from massact.query.question import About, question, text
+from massact.query.question import question, text
 from massact.query.rows import Answer, Column, PlaceRow, Point, Status
 from massact.query.tables import LABEL, PLACE, SETTING, error_column, miss_column, point_column
 
@@ -151,9 +151,9 @@ def _brackets(
     found = brackets(part.points, floor, allowed=allowed, suggest=suggest)
     if best is None or not best.at_grid_end:
         return found
-
-    def is_of_best(one: Bracket) -> bool:
-        return one.layer == best.layer and (one.low or 0.0) * best.coefficient > 0
-
-    size = abs(best.coefficient)
-    return tuple(widened(one, size, part.points, allowed) if is_of_best(one) else one for one in found)
+    return tuple(
+        widened(one, abs(best.coefficient), part.points, allowed)
+        if one.layer == best.layer and (one.low or 0.0) * best.coefficient > 0
+        else one
+        for one in found
+    )

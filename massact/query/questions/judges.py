@@ -3,19 +3,21 @@
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Unpack
+from dataclasses import asdict, dataclass, replace
+from typing import ClassVar, Unpack
 
+from massact._lazy import np
 from massact.domain import Direction, Group
 from massact.query.answers import Answers
 from massact.query.evaluations import PointSet
-from massact.query.groups import ComparableGroups, GroupInSetting, Side, natural_order, slices, strata, told_apart
-from massact.query.question import About, question
+from massact.query.groups import GroupInSetting, Side, natural_order, slices, strata, told_apart
+from massact.query.load import About
+from massact.query.question import question
 from massact.query.rows import Answer, Column, PlaceRow, Point, Status
 from massact.query.same_vector import is_one
 from massact.query.settings import JUDGE_FIELDS, SETTING_FIELDS, setting_value
 from massact.query.tables import LABEL, PLACE, flips_column, number_column, point_column, text_column
-from massact.store.schema import EvaluationRow, StoredPoint
+from massact.store.schema import StoredPoint
 
 _LEAST_FOR_RANKS = 3
 """Evaluations below which a rank correlation says nothing."""
@@ -134,7 +136,7 @@ class JudgedTwice:
             return a.judge, b.judge
         if a.judge_model != b.judge_model:
             return f"{a.judge} ({a.judge_model})", f"{b.judge} ({b.judge_model})"
-        return f"{a.judge} (prompt {_start(a)})", f"{b.judge} (prompt {_start(b)})"
+        return f"{a.judge} (prompt {(a.judge_prompt or '')[:8]})", f"{b.judge} (prompt {(b.judge_prompt or '')[:8]})"
 
 
 def judged_twice(parts: Iterable[GroupInSetting]) -> Iterator[JudgedTwice]:
@@ -166,8 +168,6 @@ def _by_steering(points: PointSet) -> Scored:
 
 def _only(part: GroupInSetting, scored: Scored) -> GroupInSetting:
     """The slice with those points alone."""
-    import numpy as np
-
     wanted = {point.run_id for point in scored.values()}
     all_points, indices = part.points.all, part.points.indices
     kept = [all_points.run_ids[index] in wanted for index in indices.tolist()]
@@ -176,10 +176,6 @@ def _only(part: GroupInSetting, scored: Scored) -> GroupInSetting:
 
 def _judge_of(part: GroupInSetting) -> tuple[str | None, ...]:
     return (part.sample.judge, part.sample.judge_model, part.sample.judge_prompt)
-
-
-def _start(row: EvaluationRow) -> str:
-    return (row.judge_prompt or "")[:8]
 
 
 @question("judges", is_across_settings=True)
@@ -196,7 +192,8 @@ def ask_judges(answers: Answers, floor: float, /, **_about: Unpack[About]) -> Ju
     pairs = [pair for parts in slices(answers.side_by_side).values() for pair in judged_twice(parts)]
     shared = [pair for pair in pairs if pair.scored_a]
     winners = _winners(shared, floor)
-    rows = sorted((_row(pair, floor) for pair in shared), key=_order)
+    rows = [_row(pair, floor) for pair in shared]
+    rows.sort(key=lambda row: natural_order(row.model, row.trait, row.position, row.judge_a, row.judge_b, row.label))
     answer = JudgesAnswer(
         question="judges",
         floor=floor,
@@ -215,10 +212,7 @@ def _row(pair: JudgedTwice, floor: float) -> JudgesRow:
     best_a, best_b = a.best(floor), b.best(floor)
     judge_a, judge_b = pair.names
     return JudgesRow(
-        model=a.group.model,
-        trait=a.group.trait,
-        position=a.group.position,
-        label=a.group.label,
+        **asdict(a.group),
         judge_a=judge_a,
         judge_b=judge_b,
         n_shared=len(pair.scored_a),
@@ -274,11 +268,6 @@ def _both(pair: JudgedTwice, name: str) -> list[tuple[float, float]]:
     return [(a, b) for a, b in found if a is not None and b is not None]
 
 
-def _order(row: JudgesRow) -> list[Any]:
-    names = (row.model, row.trait, row.position, row.judge_a, row.judge_b, row.label)
-    return [natural_order(name) for name in names]
-
-
 def _winners(pairs: Sequence[JudgedTwice], floor: float) -> tuple[JudgesWinner, ...]:
     """By model, trait, position and pair of judges the label that each calls the best."""
     by_judges: dict[tuple[str, ...], list[JudgedTwice]] = defaultdict(list)
@@ -316,13 +305,9 @@ def _best_labels(
     for stratum in strata(by_group):
         place = (stratum.model, stratum.trait, stratum.position)
         if found.get(place) is None:  # of several baselines the first with a winner
-            found[place] = _best_label(stratum, floor)
+            ranked = stratum.ranked(floor)
+            found[place] = stratum.side(*ranked[0]) if ranked else None
     return found
-
-
-def _best_label(stratum: ComparableGroups, floor: float) -> Side | None:
-    ranked = stratum.ranked(floor)
-    return stratum.side(*ranked[0]) if ranked else None
 
 
 def _notes(pairs: Sequence[JudgedTwice]) -> Iterator[str]:
@@ -337,9 +322,8 @@ def _notes(pairs: Sequence[JudgedTwice]) -> Iterator[str]:
 
 
 def _in_words(one: JudgesWinner) -> str:
-    place = f"{one.model}, {one.trait}, {one.position}"
     label_a, label_b = (label or "nothing at the floor" for label in (one.label_a, one.label_b))
     if not one.flips:
         same = "" if label_a == label_b else f"{label_b}, of the same vector, "
-        return f"{place}: {label_a} under {one.judge_a} and {same}under {one.judge_b}"
-    return f"{place}: the winner flips from {label_a} under {one.judge_a} to {label_b} under {one.judge_b}"
+        return f"{one.place}: {label_a} under {one.judge_a} and {same}under {one.judge_b}"
+    return f"{one.place}: the winner flips from {label_a} under {one.judge_a} to {label_b} under {one.judge_b}"

@@ -10,11 +10,10 @@ from typing import ClassVar, Unpack
 
 from massact.domain import TRAIT_INTERP_DIFFERS, Direction, Group
 from massact.errors import UsageError
-from massact.labels import normalise_label
-from massact.query.answers import Answers, Filters
-from massact.query.groups import GroupInSetting, recipe_of, slices, told_apart
-from massact.query.load import Needs, normalised
-from massact.query.question import About, question
+from massact.query.answers import Answers
+from massact.query.groups import GroupInSetting, one_spelling, recipe_of, slices, told_apart
+from massact.query.load import About, Needs, normalised
+from massact.query.question import question
 from massact.query.questions.compare import before_after_pairs
 from massact.query.rows import Answer, Column, Point, SettingRow, Status
 from massact.query.tables import LABEL, PLACE, POINT, SETTING, STATUS, number_column, point_column, text_column
@@ -107,7 +106,11 @@ def ask_compare_published(answers: Answers, floor: float, /, **_about: Unpack[Ab
     names = dict(answers.declared.printed_models) if answers.declared else {}
     names |= {name: name for name in answers.models if name not in names}
     only = normalised(answers.filters)
-    figures = (figure for figure in answers.published if admits_figure(only, figure, names))
+    figures = []
+    for one in answers.published:  # by our names, and by layer where it has one
+        group = _our_group(one, names) or Group(one.model, one.trait, one.position, one.label)
+        if only.admits_group(group) and (not only.layers or one.layer is None or one.layer in only.layers):
+            figures.append(one)
     return compare_published(answers, figures, floor, model_names=names)
 
 
@@ -132,18 +135,16 @@ def compare_published(
     current = {key: rule.part(group, by_group[group]) for key, group in measured.items()}
     rows = [_row(one, groups_of[one.key], current.get(one.key), floor, flags[one.key]) for one in figures]
     n_several = sum(len(by_group[group]) > 1 for group in measured.values())
-    notes = (*_notes(rows, groups_of, set(answers.groups), floor), *_several_note(n_several))
+    notes = list(_notes(rows, groups_of, set(answers.groups), floor))
+    if n_several:
+        notes.append(
+            f"ours were run in several settings or against several baselines beside {n_several} of them: shown is "
+            "the current one, massact best shows all"
+        )
     if any(by_group[group][0].sample.origin is None for group in measured.values()):
-        notes += (TRAIT_INTERP_DIFFERS,)
-    answer = PublishedAnswer(question="published", floor=floor, rows=tuple(rows), notes=notes)
+        notes.append(TRAIT_INTERP_DIFFERS)
+    answer = PublishedAnswer(question="published", floor=floor, rows=tuple(rows), notes=tuple(notes))
     return told_apart(answer, {group: by_group[group][:1] for group in measured.values()})
-
-
-def admits_figure(only: Filters, one: PublishedRow, model_names: Mapping[str, str]) -> bool:
-    """Whether a printed figure is asked about: by our names, and by layer where it has one."""
-    group = _our_group(one, model_names) or Group(one.model, one.trait, one.position, one.label)
-    in_layers = not only.layers or one.layer is None or one.layer in only.layers
-    return in_layers and only.admits_group(group)
 
 
 def match_model(printed: str, model_names: Mapping[str, str]) -> str | None:
@@ -171,24 +172,20 @@ def _our_group(one: PublishedRow, model_names: Mapping[str, str]) -> Group | Non
         position = str(parse_position(one.position))
     except UsageError:
         position = one.position
-    try:
-        label = normalise_label(one.label)
-    except UsageError:
-        label = one.label
-    return Group(model, one.trait, position, label)
+    return Group(model, one.trait, position, one_spelling(one.label))
 
 
 def _row(
     one: PublishedRow, group: Group | None, part: GroupInSetting | None, floor: float, flags: tuple[str, ...]
 ) -> PublishedComparison:
-    printed = {field.name: getattr(one, field.name) for field in fields(one)}
+    printed = {f.name: getattr(one, f.name) for f in fields(one) if f.name not in ("kind", "experiment", "cell")}
     ours = part.best(floor) if part else None
     status: Status = part.status(floor) if part else "missing"
     difference = None
     if ours is not None and ours.delta is not None and one.delta is not None:
         difference = round(ours.delta - one.delta, 6)
     return PublishedComparison(
-        **{name: value for name, value in printed.items() if name not in ("kind", "experiment", "cell")},
+        **printed,
         our_model=group.model if group else None,
         status=status,
         ours=ours,
@@ -229,15 +226,6 @@ def _notes(
     if others:
         named = ", ".join(f"{one:g}" for one in sorted({one for one in others if one is not None}))
         yield f"{len(others)} of {total} were picked at another coherence floor ({named}) than {floor:g}"
-
-
-def _several_note(count: int) -> tuple[str, ...]:
-    if not count:
-        return ()
-    return (
-        f"ours were run in several settings or against several baselines beside {count} of them: shown is "
-        "the current one, massact best shows all",
-    )
 
 
 # A figure was rounded when it was printed, so nothing is flagged that rounding explains. A whole number counts as

@@ -8,8 +8,9 @@ from typing import ClassVar, Literal, NamedTuple, Unpack, get_args
 from massact.domain import Direction
 from massact.errors import UsageError
 from massact.query.answers import Answers
-from massact.query.groups import ComparableGroups, GroupInSetting, slices, strata, told_apart, usual_notes
-from massact.query.question import About, choice, question, whole
+from massact.query.groups import ComparableGroups, GroupInSetting, gain, slices, strata, told_apart, usual_notes
+from massact.query.load import About
+from massact.query.question import choice, question, whole
 from massact.query.rows import Answer, Column, PlaceRow
 from massact.query.same_vector import SAME_AS
 from massact.query.tables import (
@@ -191,19 +192,10 @@ def _iso(milliseconds: int) -> str | None:
     return ended.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _by_delta(one: _Listed) -> tuple[bool, float]:
-    delta = one.counted.delta or 0.0
-    return (one.counted.delta is None, delta if one.part.sample.direction == "negative" else -delta)
-
-
-def _by_coherence(one: _Listed) -> tuple[bool, float]:
-    return (one.counted.coherence_mean is None, -(one.counted.coherence_mean or 0.0))
-
-
 _ORDERS: dict[str, Callable[[_Listed], tuple[bool, float] | float]] = {
     "finished": lambda one: -one.point.finished_at,  # no end is -1, and so last
-    "delta": _by_delta,
-    "coherence": _by_coherence,
+    "delta": lambda one: (one.counted.delta is None, -gain(one.counted.delta, one.part.sample.direction)),
+    "coherence": lambda one: (one.counted.coherence_mean is None, -(one.counted.coherence_mean or 0.0)),
     "coefficient": lambda one: one.point.coefficient,
     "layer": lambda one: one.point.layer,
 }

@@ -5,14 +5,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, groupby, pairwise
 from math import comb
-from typing import TYPE_CHECKING, ClassVar, Unpack
+from typing import ClassVar, NamedTuple, Unpack
 
+from massact._lazy import Mask, Numbers, np
 from massact.domain import Direction, floor_warning
 from massact.errors import UsageError
 from massact.query.answers import Answers
 from massact.query.groups import ComparableGroups, GroupInSetting, Side, rank, slices, strata, told_apart, usual_notes
-from massact.query.load import Needs
-from massact.query.question import AtManyFloors, pattern, question
+from massact.query.load import AtManyFloors, Needs
+from massact.query.question import pattern, question
 from massact.query.rows import Answer, Column, PlaceRow, Point, Status
 from massact.query.same_vector import is_one
 from massact.query.stats.paired import QuestionScores
@@ -27,13 +28,6 @@ from massact.query.tables import (
     number_column,
     text_column,
 )
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Numbers = NDArray[np.float64]
-
 
 # halves of the questions
 
@@ -82,19 +76,12 @@ class HalvesRow(PlaceRow):
 
 
 def halves(all_strata: Iterable[ComparableGroups], *, floor: float, scores: QuestionScores) -> tuple[HalvesRow, ...]:
-    """The winners on halves of the questions, where the store has scores by question.
-
-    Args:
-        floor: least mean coherence that counts, 0 to 100.
-        scores: of all evaluations, incoherent ones too.
-    """
+    """The winners on halves of the questions; `scores` are of all evaluations, incoherent ones too."""
     found = (_halves_row(stratum, floor, scores) for stratum in all_strata if stratum.slices)
     return tuple(row for row in found if row is not None)
 
 
 def _halves_row(stratum: ComparableGroups, floor: float, scores: QuestionScores) -> HalvesRow | None:
-    import numpy as np
-
     found, ties = [], list[tuple[float, float, bool, str, str]]()
     for label, part in stratum.slices.items():
         points = part.points.with_delta()
@@ -143,8 +130,6 @@ def _of_one_vector(stratum: ComparableGroups, floor: float, labels: Sequence[str
 
 def _splits(n: int) -> Iterator[list[bool]]:
     """The first half of each split; of an odd number the half is the smaller one."""
-    import numpy as np
-
     if comb(n, n // 2) <= 2 * N_SPLITS:
         chosen: Iterable[Iterable[int]] = combinations(range(n), n // 2)
         if n % 2 == 0:  # the other half of each of these comes by itself
@@ -157,12 +142,8 @@ def _splits(n: int) -> Iterator[list[bool]]:
         yield [index in members for index in range(n)]
 
 
-def _winners(
-    labels: list[str], deltas: "Numbers", coherences: "Numbers", half: "NDArray[np.bool_]", floor: float
-) -> list[str | None]:
+def _winners(labels: list[str], deltas: Numbers, coherences: Numbers, half: Mask, floor: float) -> list[str | None]:
     """The label of the best coherent evaluation on each half `[n_splits, n_questions]`; of equal ones the first."""
-    import numpy as np
-
     scored = ~np.isnan(deltas) & ~np.isnan(coherences)
     weights = half.T.astype(float)
     counts = scored @ weights
@@ -234,8 +215,7 @@ class SensitivityAnswer(Answer[SensitivityRow]):
     """The winners on halves of the questions, where the store has scores by question."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Win:
+class _Win(NamedTuple):
     """What a model, trait and position come to at one floor."""
 
     floor: float
@@ -324,7 +304,9 @@ def _wins(stratum: ComparableGroups, ladder: Sequence[float]) -> list[_Win]:
         entries = ((label, points[index]) for label, points in bests.items())
         rivals = [(label, point) for label, point in entries if point is not None]
         label, point = min(rivals, key=lambda one: rank(one, stratum.direction), default=(None, None))
-        wins.append(_Win(floor, "ok" if point else _status(stratum, floor), label, point))
+        statuses: set[Status] = {part.status(floor) for part in stratum.slices.values()}
+        why: Status = "below_floor" if "below_floor" in statuses else "missing"
+        wins.append(_Win(floor, "ok" if point else why, label, point))
     return wins
 
 
@@ -336,12 +318,6 @@ def _bests(part: GroupInSetting, ladder: Sequence[float]) -> list[Point | None]:
         is_still_best = last is None or (last.coherence_mean is not None and last.coherence_mean >= floor)
         found.append(last if is_still_best else part.best(floor))
     return found
-
-
-def _status(stratum: ComparableGroups, floor: float) -> Status:
-    """Why nothing qualifies."""
-    found = {part.status(floor) for part in stratum.slices.values()}
-    return "below_floor" if "below_floor" in found else "missing"
 
 
 def _runs(stratum: ComparableGroups, wins: Sequence[_Win]) -> list[SensitivityRow]:
@@ -379,9 +355,7 @@ def _flips(stratum: ComparableGroups, below: SensitivityRow | None, win: _Win) -
     """Whether another label wins than at the floors below, and its vector is another."""
     if below is None or below.label is None or below.winner is None or win.label is None or win.point is None:
         return False
-    sides = ((below.label, below.winner), (win.label, win.point))
-    before, now = (stratum.side(label, best) for label, best in sides)
-    return not is_one(before, now)
+    return not is_one(stratum.side(below.label, below.winner), stratum.side(win.label, win.point))
 
 
 def _nearest_miss(stratum: ComparableGroups, floor: float) -> tuple[str | None, Point | None]:
@@ -413,8 +387,7 @@ def _in_words(runs: Sequence[SensitivityRow], ladder: Sequence[float]) -> str:
 
 def _names(all_strata: Sequence[ComparableGroups]) -> Iterator[str]:
     """What the notes call each; with setting and baseline where a place has several."""
-    places = [f"{one.model}, {one.trait}, {one.position}" for one in all_strata]
-    counts = Counter(places)
-    for place, one in zip(places, all_strata, strict=True):
+    counts = Counter(one.place for one in all_strata)
+    for one in all_strata:
         baseline = "no baseline" if one.baseline_trait_mean is None else f"baseline {one.baseline_trait_mean:g}"
-        yield place if counts[place] == 1 else f"{place}, setting {(one.setting or '')[:8]}, {baseline}"
+        yield one.place if counts[one.place] == 1 else f"{one.place}, setting {(one.setting or '')[:8]}, {baseline}"

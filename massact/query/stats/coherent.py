@@ -6,17 +6,10 @@ cliff half of them are there by luck. What the scores of a cell say is therefore
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from massact._lazy import Indices, Mask, Numbers, np
 from massact.query.groups import ComparableGroups
 from massact.query.stats.paired import QuestionScores
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Numbers = NDArray[np.float64]
-    Indices = NDArray[np.intp]
 
 SURE = 0.9
 """Chance below which it is shown."""
@@ -34,11 +27,11 @@ _LARGEST_CORRELATION = 0.9
 class Coherences:
     """Coherence of the evaluations of one place, `[n_cells]` each."""
 
-    labels: "Indices"
-    layers: "Indices"
-    coefficients: "Numbers"
-    means: "Numbers"
-    variances: "Numbers"
+    labels: Indices
+    layers: Indices
+    coefficients: Numbers
+    means: Numbers
+    variances: Numbers
     """Of the means, from their scatter over questions."""
     correlation: float
     """Of two cells' means: a hard question lowers all of them."""
@@ -46,8 +39,6 @@ class Coherences:
 
 def coherent_chances(place: ComparableGroups, floor: float, scores: QuestionScores) -> dict[str, float]:
     """By run the chance that an evaluation at or above the floor is truly there; empty where scores do not tell."""
-    import numpy as np
-
     parts = [part.points for part in place.slices.values()]
     if not parts:
         return {}
@@ -73,25 +64,21 @@ def coherent_chances(place: ComparableGroups, floor: float, scores: QuestionScor
 class _Scatter:
     """How the coherence of some evaluations scatters over questions."""
 
-    means: "Numbers"
-    of_means: "Numbers"
+    means: Numbers
+    of_means: Numbers
     """Variances of the means."""
     correlation: float
 
-    def variances(self, means: "Numbers") -> "Numbers":
+    def variances(self, means: Numbers) -> Numbers:
         """Those of other evaluations: as of the ones that are about as coherent."""
-        import numpy as np
-
         off = np.abs(means[:, None] - self.means) / _ALIKE
         weights = np.exp(-0.5 * off**2) + 1e-9 / (1 + off**4)  # far from all of them the nearest count
         variances: Numbers = weights @ self.of_means / weights.sum(axis=1)
         return variances
 
 
-def _scatter(coherent: "Indices", run_ids: list[str], means: "Numbers", scores: QuestionScores) -> _Scatter | None:
+def _scatter(coherent: Indices, run_ids: list[str], means: Numbers, scores: QuestionScores) -> _Scatter | None:
     """From some of the coherent evaluations, those of all degrees of coherence alike."""
-    import numpy as np
-
     told = np.array([run_ids[index] in scores.evaluations for index in coherent.tolist()], dtype=bool)
     if not told.any():
         return None
@@ -115,7 +102,7 @@ def _scatter(coherent: "Indices", run_ids: list[str], means: "Numbers", scores: 
     return _Scatter(np.nanmean(found, axis=1), own / counts, correlation)
 
 
-def chances_of(cells: Coherences, floor: float) -> "Numbers":
+def chances_of(cells: Coherences, floor: float) -> Numbers:
     """The chance of each cell that its true coherence is at or above the floor, `[n_cells]`.
 
     Three kinds of neighbours tell what to expect of a cell: the line through those at the next smaller and the next
@@ -126,7 +113,6 @@ def chances_of(cells: Coherences, floor: float) -> "Numbers":
 
         chance = Phi((sum of m_i / v_i over sum of 1 / v_i - floor) / sqrt(1 / (sum of 1 / v_i) + r v))
     """
-    import numpy as np
     from scipy.special import ndtr
 
     noise = cells.variances * (1 - cells.correlation) + _LEAST_VARIANCE
@@ -149,38 +135,28 @@ def chances_of(cells: Coherences, floor: float) -> "Numbers":
     return chances
 
 
-def _off(means: "Numbers", expected: "Numbers", noise: "Numbers", is_edge: "NDArray[np.bool_]") -> float:
+def _off(means: Numbers, expected: Numbers, noise: Numbers, is_edge: Mask) -> float:
     """Variance by which an expectation is off the true mean, beside noise."""
-    import numpy as np
-
     known = is_edge & ~np.isnan(expected)
     excess = float(((means - expected) ** 2 - noise)[known].sum())
     return max(_LEAST_VARIANCE, (_USUAL_OFF**2 + excess) / (1 + int(np.count_nonzero(known))))
 
 
-def _with(
-    precision: "Numbers", weighted: "Numbers", expected: "Numbers", variance: "Numbers"
-) -> "tuple[Numbers, Numbers]":
+def _with(precision: Numbers, weighted: Numbers, expected: Numbers, variance: Numbers) -> tuple[Numbers, Numbers]:
     """What is known of each cell, with one more expectation where there is one."""
-    import numpy as np
-
     with np.errstate(invalid="ignore"):
         added = np.nan_to_num(1 / np.where(np.isnan(expected), np.nan, variance))
     return precision + added, weighted + added * np.nan_to_num(expected)
 
 
-def _same(*columns: "Numbers | Indices") -> "Indices":
+def _same(*columns: Numbers | Indices) -> Indices:
     """A number for each cell, which is that of the cells with the same values."""
-    import numpy as np
-
     places: Indices = np.unique(np.stack(columns), axis=1, return_inverse=True)[1].reshape(-1)
     return places
 
 
-def _mean_of_others(group: "Indices", means: "Numbers") -> "tuple[Numbers, Numbers]":
+def _mean_of_others(group: Indices, means: Numbers) -> tuple[Numbers, Numbers]:
     """Of each cell the mean of the others of its group, and the share of one cell's noise that it has."""
-    import numpy as np
-
     counts = np.bincount(group)[group] - 1.0
     with np.errstate(divide="ignore", invalid="ignore"):
         expected = np.where(counts > 0, (np.bincount(group, means)[group] - means) / counts, np.nan)
@@ -191,49 +167,41 @@ def _mean_of_others(group: "Indices", means: "Numbers") -> "tuple[Numbers, Numbe
 class _Ladders:
     """The coefficients of each label, layer and sign in the order of their size."""
 
-    order: "Indices"
-    ladder: "Indices"
+    order: Indices
+    ladder: Indices
     """In that order."""
-    sizes: "Numbers"
+    sizes: Numbers
 
     @classmethod
     def of(cls, cells: Coherences) -> "_Ladders":
-        import numpy as np
-
         ladder = _same(cells.labels, cells.layers, np.sign(cells.coefficients))
         sizes = np.abs(cells.coefficients)
         order = np.lexsort((sizes, ladder))
         return cls(order, ladder[order], sizes[order])
 
-    def _at(self, step: int) -> "Indices":
+    def _at(self, step: int) -> Indices:
         """The place of the neighbour so many steps on; -1 where its ladder has none."""
-        import numpy as np
-
         places = np.arange(len(self.order)) + step
         inside = (places >= 0) & (places < len(self.order))
         inside[inside] &= self.ladder[places[inside]] == self.ladder[inside]
         return np.where(inside, places, -1)
 
-    def edges(self, means: "Numbers", floor: float) -> "NDArray[np.bool_]":
+    def edges(self, means: Numbers, floor: float) -> Mask:
         """Which cells are on the other side of the floor than the one before or after them."""
-        import numpy as np
-
         above, is_edge = means[self.order] >= floor, np.zeros(len(means), dtype=bool)
         for step in (-1, 1):
             there = self._at(step)
             is_edge[self.order] |= (there >= 0) & (above != above[there])
         return is_edge
 
-    def line(self, first: int, second: int) -> "Callable[[Numbers], tuple[Numbers, Numbers]]":
+    def line(self, first: int, second: int) -> Callable[[Numbers], tuple[Numbers, Numbers]]:
         """Of each cell what lies on the line through two neighbours, and how much noise of one cell that has."""
-        import numpy as np
-
         a, b = self._at(first), self._at(second)
         with np.errstate(divide="ignore", invalid="ignore"):
             share = (self.sizes - self.sizes[a]) / (self.sizes[b] - self.sizes[a])
         share[(a < 0) | (b < 0) | ~np.isfinite(share)] = np.nan
 
-        def expected(means: "Numbers") -> "tuple[Numbers, Numbers]":
+        def expected(means: Numbers) -> tuple[Numbers, Numbers]:
             ordered, values, noise = means[self.order], np.empty(len(means)), np.empty(len(means))
             values[self.order] = (1 - share) * ordered[a] + share * ordered[b]
             noise[self.order] = np.nan_to_num((1 - share) ** 2 + share**2)

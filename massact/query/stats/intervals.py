@@ -4,8 +4,9 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from massact._lazy import Numbers, np
 from massact.query.groups import ComparableGroups, GroupInSetting, as_point
 from massact.query.rows import Point
 from massact.query.same_vector import Cosines, same_vector
@@ -17,9 +18,6 @@ from massact.query.stats.paired import (
     mean_interval,
     tied_with_winner,
 )
-
-if TYPE_CHECKING:
-    from massact.query.stats.paired import Numbers
 
 _MOST_FREEDOM = 100.0
 """Degrees of freedom that the variances of other cells give at most."""
@@ -53,9 +51,9 @@ class Interval:
 class Moments:
     """Means over questions, and how they vary."""
 
-    means: "Numbers"
+    means: Numbers
     """`[n_cells]`"""
-    variances: "Numbers"
+    variances: Numbers
     """Of the means, `[n_cells]`: pulled towards their own mean where they are alike; where they differ more than chance
     makes them each cell's own, and of the cells with the best means no less than theirs together. Of few-valued deltas,
     which show little, the larger of both."""
@@ -73,8 +71,6 @@ class Moments:
         normally around the median of the observed ones, by as much as their quartiles lie further apart than noise
         makes them; one cell in `n_cells` may lie far off. What all cells share is not noise between them.
         """
-        import numpy as np
-
         mean, variance = float(self.means[index]), float(self.variances[index]) * (1 - self.correlation)
         if variance == 0.0 or len(self.means) == 1:
             return mean
@@ -97,11 +93,7 @@ _QUARTILES = 1.349
 
 
 def winner_interval(
-    deltas: "Numbers",
-    selected: int,
-    *,
-    within: tuple[float, float] = (-LARGEST, LARGEST),
-    confidence: float = CONFIDENCE,
+    deltas: Numbers, selected: int, *, within: tuple[float, float] = (-LARGEST, LARGEST), confidence: float = CONFIDENCE
 ) -> Interval | None:
     """The interval of the true mean delta of a cell that was selected for its mean: it knows that.
 
@@ -135,18 +127,15 @@ def winner_interval(
     return _winner_interval(cells, selected, moments(cells), within, confidence)
 
 
-def _distinct(deltas: "Numbers", selected: int) -> "tuple[Numbers, int]":
+def _distinct(deltas: Numbers, selected: int) -> tuple[Numbers, int]:
     """Equal scores are one result, not a tie of two."""
-    import numpy as np
-
     cells, places = np.unique(deltas, axis=0, return_inverse=True)
     return cells, int(places.reshape(-1)[selected])
 
 
 def _winner_interval(
-    cells: "Numbers", selected: int, known: Moments, within: tuple[float, float], confidence: float
+    cells: Numbers, selected: int, known: Moments, within: tuple[float, float], confidence: float
 ) -> Interval | None:
-    import numpy as np
     from scipy.special import ndtri, stdtrit  # scipy.stats has the same and takes half a second to load
 
     if known.n_questions < LEAST_QUESTIONS:
@@ -162,13 +151,11 @@ def _winner_interval(
     return Interval(mean + low * error, mean + max(high, 0.0) * error, mean + estimate * error)
 
 
-def moments(deltas: "Numbers") -> Moments:
+def moments(deltas: Numbers) -> Moments:
     """Means of cells `[n_cells, n_questions]` and how they vary; NaN where a response was not scored.
 
     A cell with one scored response shows no variance: it is taken to vary as the others do.
     """
-    import numpy as np
-
     n_scored = np.maximum((~np.isnan(deltas)).sum(1), 1)
     n_questions = round(float(n_scored.mean()))
     means = np.nansum(deltas, axis=1) / n_scored
@@ -198,7 +185,7 @@ def _log_bias(freedom: int) -> float:
     return float(digamma(freedom / 2)) - math.log(freedom / 2)
 
 
-def _prior(variances: "Numbers", freedom: int) -> float:
+def _prior(variances: Numbers, freedom: int) -> float:
     """Degrees of freedom that the cells' variances give one another: as many as possible where they are alike.
 
     By moments of scaled inverse chi squared variances (Smyth, Statistical Applications in Genetics and Molecular
@@ -212,10 +199,8 @@ def _prior(variances: "Numbers", freedom: int) -> float:
     return _MOST_FREEDOM if excess <= 2 / (_MOST_FREEDOM - 4) else 4 + 2 / excess
 
 
-def _correlation(centred: "Numbers", pooled: float) -> float:
+def _correlation(centred: Numbers, pooled: float) -> float:
     """Of the means of two cells, on average over all pairs: what the questions have in common."""
-    import numpy as np
-
     n_cells = len(centred)
     if n_cells == 1 or pooled == 0.0:
         return 0.0
@@ -228,8 +213,6 @@ def _correlation(centred: "Numbers", pooled: float) -> float:
 
 def _cut(known: Moments, selected: int) -> float:
     """Below it another cell would have been selected."""
-    import numpy as np
-
     slopes = known.correlation * np.sqrt(known.variances / known.variances[selected])
     slopes = np.minimum(slopes, _LARGEST_SLOPE)
     others = np.arange(len(known.means)) != selected
@@ -262,7 +245,6 @@ def _limits(lead: float, n_cells: int, correlation: float, alpha: float) -> tupl
 @lru_cache(maxsize=1024)
 def _simultaneous(n_cells: int, correlation: float, beta: float) -> float:
     """b with P(|x_k| <= b for every k) = 1 - beta, for standard normal x of equal correlation."""
-    import numpy as np
     from scipy.optimize import brentq
     from scipy.special import ndtr, roots_hermitenorm
 
@@ -343,8 +325,6 @@ class Beliefs:
 
     def _tied(self, entries: Sequence[tuple[str, Point]]) -> list[int] | None:
         """Which of the evaluations cannot be told from the first; `None` where the scores do not tell."""
-        import numpy as np
-
         parts = [(self._place.slices[label], point) for label, point in entries]
         rows = [self._scores.deltas(part, [point.run_id]) for part, point in parts]
         known = [row for row in rows if row is not None]
@@ -400,8 +380,6 @@ class Beliefs:
 
     def _among_all(self, point: Point) -> "_Picked":
         """The winner, which was picked among the coherent evaluations of all labels."""
-        import numpy as np
-
         runs, rows = list[str](), []
         for part in self._place.slices.values():
             rivals = part.points.coherent_runs(self._floor)
@@ -416,14 +394,14 @@ class Beliefs:
 class _Picked:
     """A cell that was picked among others."""
 
-    cells: "Numbers"
+    cells: Numbers
     """Deltas `[n_cells, n_questions]`, larger is better."""
     selected: int
     known: Moments
     expected: float
 
     @classmethod
-    def of(cls, deltas: "Numbers", selected: int) -> "_Picked":
+    def of(cls, deltas: Numbers, selected: int) -> "_Picked":
         cells, selected = _distinct(deltas, selected)
         known = moments(cells)
         return cls(cells, selected, known, known.expected(selected))

@@ -7,15 +7,9 @@ as little as 30 of 100 experiments: what is rare was not seen, and where all val
 import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
+from massact._lazy import Numbers, np
 from massact.domain import Direction
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Numbers = NDArray[np.float64]
 
 _USED = 0.8
 """Share of the error that is used: what is asked for is held with two-valued scores too, the worst case."""
@@ -121,7 +115,7 @@ def _share_below(values: Sequence[float], end: float, point: float) -> float:
     return (chances[0] + chances[1]) / 2
 
 
-def pulled_mean(values: "Numbers", selected: int) -> float | None:
+def pulled_mean(values: Numbers, selected: int) -> float | None:
     """The mean of a row that was selected as the largest, pulled towards the mean of all rows.
 
     James and Stein's estimate in the form of Efron and Morris (Journal of the American Statistical Association 70,
@@ -135,8 +129,6 @@ def pulled_mean(values: "Numbers", selected: int) -> float | None:
     Returns:
         `None` where fewer than two questions were scored in all rows.
     """
-    import numpy as np
-
     shared = values[:, ~np.isnan(values).any(axis=0)]
     n_rows, n_questions = shared.shape
     if n_questions < 2:

@@ -8,20 +8,14 @@ there are few questions, drawn ones where there are many.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from massact._lazy import Numbers, np
 from massact.query.evaluations import Evaluations
 from massact.query.groups import GroupInSetting
 from massact.query.stats.means import bounded_mean_interval
 from massact.store.read import RunStore
 from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow, Scores
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Numbers = NDArray[np.float64]
 
 CONFIDENCE = 0.95
 LEAST_QUESTIONS = 3
@@ -49,7 +43,7 @@ class PairedTest:
     """Two-sided: how often chance alone gives a difference as large."""
 
 
-def paired_test(differences: "Numbers", *, luck: float = 0.0, confidence: float = CONFIDENCE) -> PairedTest | None:
+def paired_test(differences: Numbers, *, luck: float = 0.0, confidence: float = CONFIDENCE) -> PairedTest | None:
     """Compare two evaluations by question.
 
     Where one was picked among more or noisier evaluations than the other, picking alone makes it look better. The
@@ -65,8 +59,6 @@ def paired_test(differences: "Numbers", *, luck: float = 0.0, confidence: float 
     Returns:
         `None` where fewer than three questions were scored in both.
     """
-    import numpy as np
-
     differences = differences[~np.isnan(differences)]
     if len(differences) < LEAST_QUESTIONS:
         return None
@@ -83,10 +75,8 @@ def paired_test(differences: "Numbers", *, luck: float = 0.0, confidence: float 
     )
 
 
-def is_more_than_noise(differences: "Numbers") -> bool:
+def is_more_than_noise(differences: Numbers) -> bool:
     """Whether the 95 % interval of their mean leaves out zero, `[n_questions]`, NaN where one is unscored."""
-    import numpy as np
-
     known = differences[~np.isnan(differences)]
     if len(known) < LEAST_QUESTIONS:
         return False
@@ -100,7 +90,7 @@ def least_p(n_questions: int) -> float:
 
 
 def mean_interval(
-    values: "Numbers", *, within: tuple[float, float] = (-LARGEST, LARGEST), confidence: float = CONFIDENCE
+    values: Numbers, *, within: tuple[float, float] = (-LARGEST, LARGEST), confidence: float = CONFIDENCE
 ) -> tuple[float, float]:
     """The interval of the mean of deltas, or of differences of scores, `[n]`, n at least 2.
 
@@ -122,7 +112,7 @@ def mean_interval(
     return low, high
 
 
-def _is_few_valued(values: "Numbers") -> bool:
+def _is_few_valued(values: Numbers) -> bool:
     return len(set(values.tolist())) <= len(values) / 2
 
 
@@ -137,7 +127,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
-def _p_value(differences: "Numbers") -> float:
+def _p_value(differences: Numbers) -> float:
     """Of sign flips; where values repeat no less than where the interval that holds then would end at zero."""
     from scipy.optimize import brentq
 
@@ -154,11 +144,10 @@ def _p_value(differences: "Numbers") -> float:
     return 1.0 if nearest(1.0) <= 0 else float(brentq(nearest, flipped, 1.0, xtol=1e-4))
 
 
-def _sign_flip(differences: "Numbers") -> float:
-    import numpy as np
+def _sign_flip(differences: Numbers) -> float:
     from scipy.stats import permutation_test
 
-    def mean(values: "Numbers", axis: int = -1) -> "Numbers":
+    def mean(values: Numbers, axis: int = -1) -> Numbers:
         return np.mean(values, axis=axis)  # type: ignore[no-any-return]  # an array, or one number
 
     result = permutation_test(
@@ -202,15 +191,13 @@ class QuestionScores:
             baselines={key: of_baselines[run] for key, run in runs.items() if run in of_baselines},
         )
 
-    def deltas(self, part: GroupInSetting, run_ids: Sequence[str]) -> "Numbers | None":
+    def deltas(self, part: GroupInSetting, run_ids: Sequence[str]) -> Numbers | None:
         """Each question's delta of some runs of a slice.
 
         Returns:
             `[n_runs, n_questions]`, larger is better whatever the direction, NaN where a response was not scored;
             `None` where the store holds no scores by question, as of imported results.
         """
-        import numpy as np
-
         baseline = self.baselines.get(part.sample.baseline_key or "")
         found = [self.evaluations.get(run_id) for run_id in run_ids]
         if baseline is None or not run_ids or not _is_of(baseline, part.baseline_trait_mean):
@@ -229,8 +216,6 @@ class QuestionScores:
         Scores run from 0 to 100, so it is no more than what the baseline leaves room for, wherever in the 95 % interval
         of its own the true mean of the baseline lies.
         """
-        import numpy as np
-
         baseline = self.baselines.get(part.sample.baseline_key or "")
         scores = np.array(baseline.trait if baseline else (), dtype=float)
         scores = scores[~np.isnan(scores)]
@@ -240,10 +225,8 @@ class QuestionScores:
         is_negative = part.sample.direction == "negative"
         return (least - LARGEST, greatest) if is_negative else (-greatest, LARGEST - least)
 
-    def coherences(self, run_ids: Sequence[str]) -> "Numbers | None":
+    def coherences(self, run_ids: Sequence[str]) -> Numbers | None:
         """Each question's coherence of some runs, `[n_runs, n_questions]`, 0 to 100, NaN where unscored."""
-        import numpy as np
-
         rows = [one.coherence for run_id in run_ids if (one := self.evaluations.get(run_id))]
         if not run_ids or len(rows) < len(run_ids) or len({len(row) for row in rows}) > 1:
             return None
@@ -252,8 +235,6 @@ class QuestionScores:
 
 def _is_of(baseline: Scores, mean: float | None) -> bool:
     """Whether scores are of the baseline whose mean a slice was compared with."""
-    import numpy as np
-
     values = np.array(baseline.trait, dtype=float)
     both = ~np.isnan(values) & ~np.isnan(np.array(baseline.coherence, dtype=float))
     return mean is not None and bool(both.any()) and abs(float(values[both].mean()) - mean) < _SAME_MEAN
@@ -264,7 +245,7 @@ NEGLIGIBLE = 0.5
 
 
 def tied_with_winner(
-    deltas: "Numbers", winner: int, *, luck: "Sequence[float] | None" = None, confidence: float = CONFIDENCE
+    deltas: Numbers, winner: int, *, luck: "Sequence[float] | None" = None, confidence: float = CONFIDENCE
 ) -> list[int] | None:
     """The labels that cannot be told from the winner.
 
@@ -285,7 +266,6 @@ def tied_with_winner(
     Returns:
         Indices of the labels, without the winner; `None` where fewer than three questions were scored.
     """
-    import numpy as np
     from scipy.special import stdtrit  # scipy.stats has the same and takes half a second to load
 
     others = [index for index in range(len(deltas)) if index != winner]

@@ -171,11 +171,7 @@ def pack_points(points: RawPoints) -> bytes:
 
 
 def unpack_points(data: bytes) -> RawPoints:
-    """What `pack_points` wrote.
-
-    Raises:
-        ValueError, KeyError, IndexError, TypeError: it is something else.
-    """
+    """What `pack_points` wrote. Raises ValueError, KeyError, IndexError, TypeError: it is something else."""
     values = parse_object(data)
     ends = values["ends"]
     tagged = [(run_id, finished_at, text + ends[end]) for run_id, finished_at, text, end in values["tagged"]]

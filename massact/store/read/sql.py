@@ -35,12 +35,8 @@ class SqlSource(RunSource):
     """A `RunSource` over a tracking database.
 
     Args:
-        readable: the MLflow experiments that exist for whoever asks; `None`: all. Of others nothing is told:
-            no run, no tag, no count, no name.
+        readable: the MLflow experiments that exist for whoever asks; `None`: all. Of others nothing is told.
         statement_seconds: how long PostgreSQL works on one statement at most; `None`: as long as it takes.
-
-    Raises:
-        StoreError: there is no such database, or it is not MLflow's.
     """
 
     def __init__(
@@ -129,7 +125,8 @@ class SqlSource(RunSource):
 
     def finished_values(self, run_ids: Sequence[str], tag: str) -> dict[str, str]:
         """A look-up takes as long as a dozen rows of a whole reading, which many runs therefore get."""
-        if len(run_ids) <= _FEW or len(run_ids) * _ROWS_PER_LOOKUP < self._count_tag(tag):
+        count = sa.select(sa.func.count()).where(TAGS.c.key == str(tag))
+        if len(run_ids) <= _FEW or len(run_ids) * _ROWS_PER_LOOKUP < self._fetch(count)[0][0]:
             runs = self.finished_runs(run_ids, tags=(tag,))
             return {run.run_id: run.tags[tag] for run in runs if tag in run.tags}
         is_finished = self._active(sa.select(RUNS.c.run_uuid)).where(RUNS.c.status == FINISHED)
@@ -180,10 +177,6 @@ class SqlSource(RunSource):
         # in the order of the file: the index's own order, by random run ids, would come to each page anew
         rowid: sa.ColumnElement[int] = sa.literal_column("rowid", sa.Integer)
         return query.where(rowid.in_(sa.select(rowid).select_from(TAGS).where(has_key)))
-
-    def _count_tag(self, key: str) -> int:
-        ((count,),) = self._fetch(sa.select(sa.func.count()).where(TAGS.c.key == str(key)))
-        return int(count)
 
     def _tags_of(self, run_ids: Sequence[str], keys: Sequence[str]) -> dict[str, dict[str, str]]:
         """Tags of some runs; a run that has none of them is absent."""

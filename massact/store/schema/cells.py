@@ -55,10 +55,7 @@ def cell_fields(cell: Cell) -> dict[str, Any]:
 
 def stored_cell(row: EvaluationRow, told: Mapping[str, str] | None = None) -> Cell | None:
     """The cell that a row is the result of, proven by its key; `None` where that cannot be told, as of imported rows.
-
-    Args:
-        told: fields that rows of earlier versions lack and whose values may be the same still, such as `trait_digest`.
-    """
+    `told`: fields that rows of earlier versions lack and whose values may be the same still, such as `trait_digest`."""
     with suppress(TypeError, ValueError):  # it is not there, or damaged
         cell = read_cell(row.cell or "")
         if _is_of(row, cell):
@@ -80,11 +77,7 @@ def _is_of(row: EvaluationRow, cell: Cell) -> bool:
 
 
 def _rebuilt(row: EvaluationRow) -> Cell:
-    """The cell that a row tells of, as far as a row can.
-
-    Raises:
-        ValueError: a fact is missing.
-    """
+    """The cell that a row tells of, as far as a row can. Raises ValueError: a fact is missing."""
     setting = Setting(
         model=ModelIdentity(**_part(row, _SETTING, "model.")),
         generation=Generation(**_part(row, _SETTING, "generation.")),

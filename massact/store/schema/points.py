@@ -171,9 +171,7 @@ class Points:
     def counting(self, least_scored: float, without_baseline: Container[str] = ()) -> "Points":
         """The same as questions count it: what is scored too little has no figure, and without a baseline no delta.
 
-        Args:
-            least_scored: share of its responses that must have scores, 0 to 1.
-            without_baseline: settings whose baseline is scored too little.
+        A setting in `without_baseline` has one that is scored too little; `least_scored` is a share, 0 to 1.
         """
         import numpy as np
 
@@ -272,13 +270,8 @@ def experiment_digest(experiment: str) -> str:
 
 
 def encode_point(row: EvaluationRow) -> str | None:
-    """The tag's text for an evaluation; `None` for a row that is not a point of the grid, or has names too long.
-
-    A run without a point is read from its row.
-
-    Raises:
-        ValueError: a number that is NaN or infinite.
-    """
+    """The tag's text for an evaluation; `None` for a row that is no point of the grid, or has names too long: its run
+    is read from its row. Raises ValueError: a number that is NaN or infinite."""
     if not is_point(row):
         return None
     values = [getattr(row, name) for name in NUMBERS]

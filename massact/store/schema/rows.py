@@ -220,11 +220,8 @@ def run_name(row: EvaluationRow) -> str:
 
 
 def encode_row(row: Row) -> str:
-    """The compact JSON of a row, for the tag `massact.row`.
-
-    Raises:
-        ValueError, TypeError: longer than a tag may be, or with something that nobody could read back.
-    """
+    """The compact JSON of a row, for the tag `massact.row`. Raises ValueError, TypeError: longer than a tag may be, or
+    with something that nobody could read back."""
     told = ((name, getattr(row, name)) for name in _NAMES[type(row)])  # asdict copies each value
     values = {name: value for name, value in told if value is not None}
     text = json.dumps(values, separators=(",", ":"), allow_nan=False)
@@ -236,10 +233,7 @@ def encode_row(row: Row) -> str:
 
 def decode_row(cls: type[RowT], text: str, cell: str | None = None) -> RowT:
     """The row that `encode_row` wrote, and the cell kept beside it. Fields that a later version added are passed over.
-
-    Raises:
-        ValueError, TypeError: not such a row.
-    """
+    Raises ValueError, TypeError: not such a row."""
     return cls(**_known_fields(cls, text), cell=cell)
 
 
@@ -308,11 +302,7 @@ def encode_scores(scores: Scores) -> str | None:
 
 
 def decode_scores(text: str) -> Scores:
-    """The scores that `encode_scores` wrote.
-
-    Raises:
-        ValueError, TypeError, KeyError: not such scores.
-    """
+    """The scores that `encode_scores` wrote. Raises ValueError, TypeError, KeyError: not such scores."""
     values = parse_json(text)
     if not isinstance(values, dict):
         raise TypeError(f"not per-question scores: {text[:80]!r}")

@@ -4,6 +4,7 @@ import json
 import math
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from typing import Any, Protocol
 
@@ -54,16 +55,13 @@ def evaluation_run(
     tags: Mapping[str, str] = {},
     files: Mapping[str, bytes] = {},
 ) -> FinishedRun:
-    """The run of an evaluation or a baseline.
+    """The run of an evaluation or a baseline. Raises ValueError: the row does not fit in a tag.
 
     Args:
         scores: per question; `None` where only the means are known.
         name: the run's name; `None` for the one of measured results.
         tags: more tags, such as `massact.store.write.client.parent_tags`.
         files: artifacts by path; with `responses.json` among them the UI shows it as a table.
-
-    Raises:
-        ValueError: the row does not fit in a tag.
     """
     name = run_name(row) if name is None else name
     more = label_tags(row)
@@ -99,12 +97,8 @@ def score_steps(scores: Scores) -> list[Step]:
 
 
 class RunWriter(Protocol):
-    """Writes finished runs into one MLflow experiment.
-
-    Raises:
-        RunRefusedError: a run can never be written.
-        StoreError: the store cannot be written to now. After either error some may have been written.
-    """
+    """Writes finished runs into one MLflow experiment. Raises RunRefusedError: a run can never be written; StoreError:
+    the store cannot be written to now. After either error some may have been written."""
 
     @property
     def at_once(self) -> int:
@@ -114,14 +108,11 @@ class RunWriter(Protocol):
         """Write all of them or, where the store can, none. Returns their ids, in order."""
 
     def write_once(self, records: Mapping[str, FinishedRun], *, look: bool) -> set[str]:
-        """Write runs by the ids of their records, which each of them has as the tag `massact.spool`.
+        """Write runs by the ids of their records, their tag `massact.spool`. Returns the ids of those that were there
+        already.
 
-        Args:
-            look: whether some of them may have been written before, whole or in part: then the store is
-                asked first, what is there is left as it is, and what is there in part is completed.
-
-        Returns:
-            The ids of those that were there already.
+        With `look` some may have been written before, whole or in part: the store is asked first, and those are
+        completed.
         """
 
     def close(self) -> None:
@@ -129,17 +120,15 @@ class RunWriter(Protocol):
 
 
 def open_writer(tracking_uri: str, experiment_id: str) -> RunWriter:
-    """A writer into an MLflow experiment that exists: by SQL into a database, else by MLflow's client.
-
-    Raises:
-        StoreError: no such kind of store, it cannot be reached, or its experiment is not there.
-    """
+    """A writer into an MLflow experiment that exists: by SQL into a database, else by MLflow's client. Raises
+    StoreError: no such kind of store, it cannot be reached, or its experiment is not there."""
     uri = tracking_uri.strip()
     if not is_database(uri) and scheme_of(uri) not in ("http", "https"):
         raise StoreError(f"tracking URI {shown_uri(uri)!r} names no run store that can be written; write {_ALLOWED}")
     if is_database(uri) and scheme_of(uri) != "sqlite":  # a URI of SQLite is a path, and stays as it is written
         uri = database_url(uri).render_as_string(hide_password=False)
-        _probe(uri)
+        with closing(SqlWriter(uri, "0", "")) as probe:  # MLflow would ask ten times, for a minute and a half
+            probe.held(())
     client = connect(uri)
     with explained(uri):
         experiment = client.get_experiment(experiment_id)
@@ -148,15 +137,6 @@ def open_writer(tracking_uri: str, experiment_id: str) -> RunWriter:
     if is_database(uri):
         return SqlWriter(uri, experiment_id, str(experiment.artifact_location))
     return ClientWriter(uri, experiment_id, client)
-
-
-def _probe(uri: str) -> None:
-    """Make sure that a database server answers: MLflow would ask ten times, for a minute and a half."""
-    writer = SqlWriter(uri, "0", "")
-    try:
-        writer.held(())
-    finally:
-        writer.close()
 
 
 TableRow = tuple[str | int | float | bool | None, ...]
@@ -227,13 +207,7 @@ class SqlWriter:
         return held
 
     def insert(self, tables: Tables) -> None:
-        """Insert rows by table, in the order of `COLUMNS`: all of them or none.
-
-        Raises:
-            RunRefusedError: nothing was written, since one of the rows can never be.
-            StoreError: nothing was written, since the database is locked, read-only, down or not MLflow's;
-                or a connection broke when all was.
-        """
+        """Insert rows by table, in the order of `COLUMNS`: all of them or none."""
         with self._errors(), self._engine.begin() as connection:
             for name in COLUMNS:
                 if rows := tables.get(name):

@@ -6,7 +6,6 @@ from collections.abc import Generator as Iteration
 from contextlib import closing
 from dataclasses import replace
 from itertools import groupby
-from typing import Protocol
 
 import torch
 
@@ -18,17 +17,7 @@ from massact.models.prompting import encode_chat, read_response
 from massact.models.thinking import generate_thinking
 from massact.store.spool import Spool
 from massact.store.write.tracker import OpenRun
-from massact.sweep.executors.base import (
-    Executor,
-    Finished,
-    Generated,
-    JudgeThread,
-    Loaded,
-    MakeRun,
-    ModelUse,
-    Result,
-    Work,
-)
+from massact.sweep.executors.base import Executor, Generated, JudgeThread, Loaded, MakeRun, ModelUse, Result, Work
 
 # Generating the responses of a batch of cells; what fails is tried again by halves, so that a bad cell fails alone.
 
@@ -77,22 +66,14 @@ class CellGenerator:
             tokens = [said or () for said in error.said]
         share = (time.perf_counter() - began) / len(batch)
         for reason, group in groupby(range(len(batch)), reasons.get):
-            cells = list(group)
-            for some in [cells] if reason is None else [[cell] for cell in cells]:
-                mine = [tokens[cell * width : (cell + 1) * width] for cell in some]
-                yield self._generated([batch[cell] for cell in some], mine, share * len(some), reason)
-
-    def _generated(
-        self,
-        cells: Sequence[PlannedCell],
-        tokens: Sequence[Sequence[tuple[int, ...]]],
-        seconds: float,
-        reason: str | None,
-    ) -> Generated:
-        if reason is not None:
-            return Generated(cells, (), 0.0, (), reason)
-        exchanges = [[self._exchange(*pair) for pair in zip(self._questions, mine, strict=True)] for mine in tokens]
-        return Generated(cells, exchanges, seconds, [sum(map(len, mine)) for mine in tokens])
+            numbers = list(group)
+            if reason is not None:
+                yield from (Generated([batch[n]], (), 0.0, (), reason) for n in numbers)
+                continue
+            said = [tokens[n * width : (n + 1) * width] for n in numbers]
+            exchanges = [[self._exchange(*pair) for pair in zip(self._questions, mine, strict=True)] for mine in said]
+            n_tokens = [sum(map(len, mine)) for mine in said]
+            yield Generated([batch[n] for n in numbers], exchanges, share * len(numbers), n_tokens)
 
     def _exchange(self, question: str, tokens: tuple[int, ...]) -> Exchange:
         thought, answer = read_response(self._model, tokens)
@@ -108,28 +89,8 @@ def _intervention(planned: PlannedCell) -> Intervention | None:
     )
 
 
-class Engine(Protocol):
-    """Generates with one model at a time."""
-
-    def load(self, use: ModelUse, batch_rows: int | None) -> tuple[Loaded, int]:
-        """Load a model where it is not loaded yet. Returns what it says of itself, and how many rows a batch has."""
-        ...
-
-    def generate(self, cells: Sequence[PlannedCell], part: Part) -> Iterator[Generated]:
-        """The responses of a batch: in one piece, or in several where some cell cannot be generated.
-
-        Args:
-            cells: their vectors are in numpy, as they have travelled.
-        """
-        ...
-
-
 def load_use(use: ModelUse) -> SteerableModel:
-    """Load a model.
-
-    Raises:
-        ModelError: it cannot be loaded.
-    """
+    """Load a model."""
     return load_model(use.reference, revision=use.revision, adapter=use.adapter, options=use.options)
 
 
@@ -143,6 +104,7 @@ class ModelEngine:
         self._cells: tuple[Part, CellGenerator] | None = None
 
     def load(self, use: ModelUse, batch_rows: int | None) -> tuple[Loaded, int]:
+        """Load a model where it is not loaded yet. Returns what it says of itself, and how many rows a batch has."""
         if self._use is None or self._use[0] != use:
             self._model = self._generator = self._cells = None
             self._model = load_use(use)
@@ -155,6 +117,7 @@ class ModelEngine:
         return loaded, self._generator.batch_rows
 
     def generate(self, cells: Sequence[PlannedCell], part: Part) -> Iterator[Generated]:
+        """The responses of a batch, whose vectors are in numpy, as they have travelled; see `CellGenerator.run`."""
         if self._model is None or self._generator is None:
             raise RuntimeError("no model is loaded")
         if self._cells is None or self._cells[0] != part:
@@ -178,17 +141,14 @@ def evaluate_cells(
 ) -> Iteration[Evaluation | FailedCell, None, None]:
     """Evaluate cells, several side by side, and yield each, in order, when it is judged.
 
-    A batch that fails is tried again by halves, so that one bad cell fails alone.
+    A batch that fails is tried again by halves, so that one bad cell fails alone. Raises JudgeError as
+    `Executor.evaluate`.
 
     Args:
         cells: cells that share the model's setting (questions, generation, judge).
         questions: the steering questions, in order, or a part of them.
-        batch_rows: responses generated side by side at most; `None` leaves it to the generator. The judge
-            gets as many at a time, in whole cells.
+        batch_rows: responses generated and judged side by side at most; `None` leaves it to the generator.
         take: asked for each batch; where it gives none, the batches that were begun are finished.
-
-    Raises:
-        JudgeError: the judge as a whole cannot be used; nothing after it would be scored.
     """
     part = questions if isinstance(questions, Part) else Part(questions)
     generator = CellGenerator(model, part, Generator(model, batch_rows=batch_rows))
@@ -215,11 +175,11 @@ def _through(
         for batch in batches:
             for generated in generator.run(batch):
                 judging.put(generated)
-                yield from judging.ready()
+                yield from judging.results(wait=False)
     except Exception as error:
         failure = error
     # what was generated before a failure is judged all the same: it is whole
-    yield from judging.rest()
+    yield from judging.results(wait=True)
     if failure is not None:
         raise failure
 
@@ -254,5 +214,5 @@ class LocalExecutor(Executor):
             take=lambda left, n: () if should_stop() else take(left, n),
         )
 
-    def keep(self, result: Finished, make: MakeRun, *, home: OpenRun) -> None:
+    def keep(self, result: Result, make: MakeRun, *, home: OpenRun) -> None:
         self._spool().put(make(result), experiment_id=home.experiment_id)

@@ -87,10 +87,7 @@ class CoherenceBelief:
     """Where the cliff of a ladder may lie, and how steep it is."""
 
     def __init__(self, shape: Shape, observations: Sequence[Observation], *, may_surprise: bool = True) -> None:
-        """
-        Args:
-            may_surprise: whether the cliff may lie far off what is expected.
-        """
+        """`may_surprise`: whether the cliff may lie far off what is expected."""
         self._shape = shape
         units, widths, log_prior = _grid(_SURPRISE if may_surprise else 0.0)
         self._cliffs, self._widths = shape.cliff + shape.spread * _SURPRISE_SCALE * units, widths
@@ -128,12 +125,8 @@ class Process:
     """A Gaussian process after some observations."""
 
     def __init__(self, mean: Curve, kernel: Kernel, x: Numbers, y: Numbers, noise: Numbers) -> None:
-        """
-        Args:
-            mean: before any observation.
-            kernel: covariance before any observation, `[n_a, n_b]` of `[n_a]` and `[n_b]`.
-            noise: variance of each observation.
-        """
+        """`mean`: before any observation. `kernel`: covariance before any observation, `[n_a, n_b]` of `[n_a]` and
+        `[n_b]`. `noise`: variance of each observation."""
         self._mean, self._kernel, self._x = mean, kernel, x
         if len(x):
             self._factor = cho_factor(kernel(x, x) + np.diag(noise))
@@ -155,10 +148,7 @@ class Process:
 
 def gain_trend(ceiling: float, points: Sequence[tuple[float, float, int]] = ()) -> Process:
     """What the gains of one model and trait's ladders have in common, in points over x less the expected best.
-
-    Args:
-        points: x, the mean gain there, and over how many observations.
-    """
+    `points`: x, the mean gain there, and over how many observations."""
     x, gains, n = (np.array(column, dtype=float) for column in (zip(*points, strict=True) if points else ((),) * 3))
 
     def rise(x: Numbers) -> Numbers:

@@ -57,19 +57,13 @@ def search_bests(session: Session, run: OpenRun, plan: SearchPlan) -> Searched:
     """Search the best coefficient of every label asked for, at each of its layers.
 
     Labels and positions that the phases do not declare are searched too where both are named.
-
-    Raises:
-        UsageError: nothing that is declared is asked for.
     """
     return _search(session, run, plan, wanted_places(session, plan))
 
 
 def wanted_places(session: Session, plan: SearchPlan) -> Places:
-    """What is declared of each model and trait, or named whole, and asked for.
-
-    Raises:
-        UsageError: nothing that is declared is asked for.
-    """
+    """What is declared of each model and trait, or named whole, and asked for. Raises UsageError: nothing that is
+    declared is asked for."""
 
     def places(model: ModelConfig, trait: TraitConfig) -> list[_Place]:
         declared = (
@@ -117,7 +111,7 @@ def fill_phase(session: Session, run: OpenRun, phase: PhaseConfig) -> Tally:
     for trait, name in product(session.experiment.traits, phase.models):
         model = session.experiment.model(name)
         evaluator = Evaluator(session, run, model, trait)
-        tally.add(evaluator.run(declared_requests(phase, model, evaluator.n_layers)))
+        tally.add(evaluator.run(declared_requests(phase, model, evaluator.planner.n_layers)))
     if session.workload.max_rounds:
         searched = fill_gaps(session, run, SearchPlan(budget=session.workload.max_rounds), phase.name)
         tally.add(searched.tally)
@@ -136,7 +130,7 @@ def _search(session: Session, run: OpenRun, plan: SearchPlan, places: Places, ph
             continue
         evaluator = Evaluator(session, run, model, trait)
         coefficients = model.grid.coefficients
-        wanted = search_requests(session, model, evaluator.n_layers, plan, chosen, phase)
+        wanted = search_requests(session, model, evaluator.planner.n_layers, plan, chosen, phase)
         if plan.mode == "scan":
             searched.tally.add(evaluator.run(wanted))
         # a trait that is steered away from has coefficients below 0 in its file: the search keeps to their signs

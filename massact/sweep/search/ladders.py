@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,11 +24,8 @@ class Done:
 
 
 def conclude(observations: Sequence[Observation], floor: float, allowed: tuple[float, float], why: str) -> Done:
-    """Why a ladder is over: what its observations show where no text was coherent or the trait did not move.
-
-    Args:
-        why: the reason where there is nothing else to say.
-    """
+    """Why a ladder is over: what its observations show where no text was coherent or the trait did not move. `why`: the
+    reason where there is nothing else to say."""
     scored = sorted(
         ((one.coefficient, one.coherence, one) for one in observations if one.coherence is not None),
         key=lambda each: each[0],
@@ -93,7 +90,8 @@ class Settings:
 class Ladder:
     """The coefficients of one vector at one layer, by size: whoever asks keeps the sign."""
 
-    key: Hashable
+    key: Any
+    """By what its step is found: anything that can be hashed."""
     pool: Hashable
     """Ladders of one model and trait, which lie off the prior together, share one."""
     layer: float = 0
@@ -142,14 +140,14 @@ class Try:
 Step = Try | Done
 
 
-def next_steps(ladders: Sequence[Ladder], settings: Settings) -> dict[Hashable, Step]:
+def next_steps(ladders: Sequence[Ladder], settings: Settings) -> dict[Any, Step]:
     """The next step of each ladder. The same input gives the same output.
 
     Where nothing was tried of a pool yet, one of its ladders in nine goes first and the others have no
     step in that round: what the first tell of the model makes the others' first coefficient a better one.
     """
     pools: dict[Hashable, list[Ladder]] = defaultdict(list)
-    steps: dict[Hashable, Step] = {}
+    steps: dict[Any, Step] = {}
     for ladder in ladders:
         if ladder.baseline_coherence > settings.floor:
             pools[ladder.pool].append(ladder)

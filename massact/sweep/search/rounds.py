@@ -74,10 +74,7 @@ class LadderSearch:
         prior: Prior,
         screening: Screening | None = None,
     ) -> None:
-        """
-        Args:
-            screening: how hopeless cells are given up; `None`: every cell is asked all questions.
-        """
+        """`screening`: how hopeless cells are given up; `None`: every cell is asked all questions."""
         self._session, self._evaluator = session, evaluator
         self._settings, self._prior, self._screening = settings, prior, screening
         self._tried: set[tuple[LadderKey, float]] = set()
@@ -90,7 +87,6 @@ class LadderSearch:
             signs: of the coefficients that may be tried.
 
         Raises:
-            MissingPrerequisiteError: nothing was extracted at a position, or the baseline has no scores.
             Interrupted: somebody asked to stop; the cells in hand were finished.
         """
         tally, n_rounds = Tally(), 0
@@ -102,9 +98,9 @@ class LadderSearch:
             tries: dict[LadderKey, Try] = {}
             for key, step in next_steps(list(ladders.values()), self._settings).items():
                 if isinstance(step, Done):
-                    endings[_key(key)] = step.reason
+                    endings[key] = step.reason
                 elif key not in endings:
-                    tries[_key(key)] = step
+                    tries[key] = step
             if not tries:
                 continue
             n_rounds += 1
@@ -180,7 +176,7 @@ class LadderSearch:
         return {key: replace(one, observations=tuple(observed[key])) for key, one in ladders.items()}
 
     def _ending(self, ladder: Ladder, reason: str) -> Ending:
-        key = _key(ladder.key)
+        key: LadderKey = ladder.key
         size = ladder.best_coefficient(self._settings.floor)
         best = next((one for one in ladder.observations if one.coefficient == size), None)
         gain = best.gain if best else None
@@ -230,7 +226,7 @@ def _seen(
     ) -> None:
         if not one.coefficient or one.layer is None:
             return
-        key = LadderKey(str(one.position), str(one.label), one.layer, _sign(one.coefficient))
+        key = LadderKey(str(one.position), str(one.label), one.layer, int(math.copysign(1, one.coefficient)))
         if key in wanted:
             gain = delta if delta is None or is_positive else -delta
             seen[one.key] = _Seen(key, Observation(abs(one.coefficient), coherence, gain, is_partial=part))
@@ -253,24 +249,11 @@ def _request(key: LadderKey, coefficients: Iterable[float]) -> GridRequest:
     return GridRequest(key.position, parse_label(key.label), (key.layer,), Coefficients(tuple(coefficients)))
 
 
-def _key(key: object) -> LadderKey:
-    assert isinstance(key, LadderKey)
-    return key
-
-
-def _sign(coefficient: float) -> int:
-    return int(math.copysign(1, coefficient))
-
-
 def stored_prior(session: Session) -> Prior:
     """The prior that `massact predict` registered for the experiment, else relative strength as massact comes with it.
 
-    The store must be there; nothing is written to it. A prior that was adopted at another coherence floor is
-    left aside: its cliffs are other cliffs.
-
-    Raises:
-        StoreError: the registry cannot be read.
-        DataError: what is registered is not a prior of ours.
+    One that was adopted at another coherence floor is left aside: its cliffs are other cliffs. Raises DataError: what
+    is registered is not a prior of ours.
     """
     experiment = session.experiment
     name = prior_name(experiment.name)

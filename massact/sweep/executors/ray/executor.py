@@ -3,23 +3,14 @@
 import os
 from collections.abc import Callable, Sequence
 from collections.abc import Generator as Iteration
+from dataclasses import replace
 from typing import Any
 
 from massact.evaluation import PlannedCell, Progress, Take, first_cells
 from massact.store.spool import Spool
 from massact.store.write.tracker import OpenRun
 from massact.sweep.executors import CommandContext, RayOptions
-from massact.sweep.executors.base import (
-    Executor,
-    Finished,
-    JudgeUse,
-    Loaded,
-    MakeRun,
-    ModelUse,
-    Result,
-    Work,
-    WorkerReport,
-)
+from massact.sweep.executors.base import Executor, JudgeUse, Loaded, MakeRun, ModelUse, Result, Work, WorkerReport
 from massact.sweep.executors.ray.cluster import Cluster, Events, require_ray
 from massact.sweep.executors.ray.judges import JudgePool, RemoteJudge
 from massact.sweep.executors.ray.results import ResultKeeper
@@ -43,14 +34,8 @@ class RayExecutor(Executor):
         engine: Any = model_engine,
         opener: Any = None,
     ) -> None:
-        """
-        Args:
-            spool: of this process, for what no other machine keeps.
-            engine: makes what a worker generates with; it must be importable there.
-            opener: opens a judge at a handle; `None`: as experiment files name them.
-
-        Raises:
-            UsageError: Ray is not installed, or the address cannot be used.
+        """Args: spool: of this process, for what no other machine keeps. engine: makes what a worker generates with; it
+        must be importable there. opener: opens a judge at a handle; `None`: as experiment files name them.
         """
         require_ray(options)
         self._options, self._context, self._spool, self._say = options, context, spool, say
@@ -66,11 +51,7 @@ class RayExecutor(Executor):
 
     @property
     def tools(self) -> Tools:
-        """What it works with; the first use connects to the cluster.
-
-        Raises:
-            UsageError: there is none.
-        """
+        """What it works with; the first use connects to the cluster."""
         if self._tools is None:
             cluster = Cluster(self._options)
             events = Events(cluster.ray)
@@ -124,7 +105,7 @@ class RayExecutor(Executor):
             self._run = None
             run.let_go()
 
-    def keep(self, result: Finished, make: MakeRun, *, home: OpenRun) -> None:
+    def keep(self, result: Result, make: MakeRun, *, home: OpenRun) -> None:
         self.tools.result_keeper.keep(result, make, home)
 
     def settle(self, timeout: float) -> int:
@@ -141,7 +122,7 @@ class RayExecutor(Executor):
         if self._tools is not None:
             worker_pool = self._tools.worker_pool
             self._reports = (*worker_pool.reports, *(worker.report for worker in worker_pool.workers))
-        return sorted(self._reports, key=lambda report: report.number)
+        return sorted(map(replace, self._reports), key=lambda report: report.number)  # as they are now
 
     def close(self, timeout: float) -> int:
         if self._tools is None:
