@@ -15,7 +15,6 @@ import argparse
 import csv
 import hashlib
 import json
-import os
 import re
 import subprocess
 import sys
@@ -24,9 +23,18 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from massact.config import load_experiment
+from massact.domain import Coefficients
+from massact.labels import parse_label
 from massact.prediction.prior import VectorFacts
 from massact.store.read import open_store
+from massact.sweep.context import Session
+from massact.sweep.driver import Evaluator
+from massact.sweep.planner import GridRequest
 from massact.sweep.search import Observation
+from massact.sweep.search.ladders import LadderKey as SearchKey
+from massact.sweep.search.probing import probe_cliffs
+from massact.sweep.vectors import facts_of
 
 FILE = Path(__file__).with_suffix(".csv")
 RELATIVE = (0.1, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4)
@@ -35,8 +43,8 @@ LABELS = ("mean_diff", "mean_diff_top1", "mean_diff_cleaned", "probe", "probe_cl
 LENGTHS = (32, 64)
 POSITION = "response[:5]"
 COLUMNS = (
-    "part", "tokens", "trait", "layer", "label", "coefficient", "relative_strength", "norm", "trait_scores",
-    "coherence_scores",
+    "part", "tokens", "trait", "layer", "label", "coefficient", "relative_strength", "norm", "probed",
+    "trait_scores", "coherence_scores",
 )  # fmt: skip
 
 
@@ -60,6 +68,8 @@ class RecordedLadder:
     """Mean trait score without steering."""
     baseline_coherence: float
     observations: tuple[Observation, ...]
+    probed: float
+    """Relative strength at which its short texts break (`massact search --probe`)."""
 
 
 def part_of(layer: int) -> str:
@@ -84,7 +94,7 @@ def read_ladders(path: Path = FILE) -> dict[LadderKey, RecordedLadder]:
         first = some[0][0]
         unit = float(first["relative_strength"]) / float(first["coefficient"])
         facts = VectorFacts(unit_strength=unit, norm=float(first["norm"]))
-        found[key] = RecordedLadder(first["part"], facts, trait, coherence, tuple(seen))
+        found[key] = RecordedLadder(first["part"], facts, trait, coherence, tuple(seen), float(first["probed"]))
     return found
 
 
@@ -113,7 +123,7 @@ def make(folder: Path, model: Path) -> None:
         ):
             arguments = [sys.executable, "-m", "massact", *command, "--experiment", path.name]
             subprocess.run(arguments, cwd=place, check=True)
-        rows += rows_of(place / "mlflow.db", f"ladders-{tokens}", tokens)
+        rows += rows_of(path, tokens)
     with FILE.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
@@ -136,20 +146,42 @@ def _experiment(experiments: Path, model: Path, tokens: int) -> str:
     return text
 
 
-def rows_of(database: Path, experiment: str, tokens: int) -> Iterator[Sequence[object]]:
-    """The file's rows from a store."""
-    with closing(open_store(f"sqlite:///{database.resolve()}")) as store:
+def rows_of(path: Path, tokens: int) -> Iterator[Sequence[object]]:
+    """The file's rows from the store beside an experiment file."""
+    database, experiment = path.with_name("mlflow.db").resolve(), f"ladders-{tokens}"
+    probed = _probed(path, f"sqlite:///{database}")
+    with closing(open_store(f"sqlite:///{database}")) as store:
         baselines = store.baselines(experiment)
         points = list(store.points(experiment))
         scores = store.scores([run.run_id for run in baselines] + [one.run_id for one in points])
     calibration = json.loads(next(database.parent.rglob("calibration.json")).read_bytes())
     norms = calibration["aggregate"]["layer_norms"]
     for run in baselines:
-        yield "", tokens, run.row.trait, "", "", "", "", "", *_texts(scores[run.run_id])
+        yield "", tokens, run.row.trait, "", "", "", "", "", "", *_texts(scores[run.run_id])
     for one in points:
-        strength = f"{one.relative_strength or 0:.4g}"
-        place = (one.trait, one.layer, one.label, one.coefficient, strength, f"{norms[str(one.layer)]:.4g}")
-        yield part_of(one.layer), tokens, *place, *_texts(scores[one.run_id])
+        strength, norm = f"{one.relative_strength or 0:.4g}", f"{norms[str(one.layer)]:.4g}"
+        place = (one.trait, one.layer, one.label, one.coefficient, strength, norm)
+        yield part_of(one.layer), tokens, *place, f"{probed[place[:3]]:.3f}", *_texts(scores[one.run_id])
+
+
+def _probed(path: Path, uri: str) -> dict[tuple[str, int, str], float]:
+    """Relative strengths at which short texts break, by trait, layer and label."""
+    session, found = Session(load_experiment(path), uri), {}
+    (model,) = session.experiment.models
+    requests = [GridRequest(POSITION, parse_label(label), LAYERS, Coefficients(())) for label in LABELS]
+    with session.stores.tracker.phase("probe", params={}) as run:
+        for trait in session.experiment.traits:
+            evaluator = Evaluator(session, run, model, trait)
+            vectors = evaluator.planner.vectors
+            facts = {
+                SearchKey(POSITION, label, layer, 1): each
+                for label, one in zip(LABELS, requests, strict=True)
+                for layer, each in facts_of(vectors, POSITION, one.recipe, LAYERS).items()
+            }
+            for key, expected in probe_cliffs(session, evaluator, requests, facts).items():
+                found[trait.name, key.layer, key.label] = expected.cliff * facts[key].unit_strength
+    session.stores.close()
+    return found
 
 
 def _texts(scores: object) -> tuple[str, str]:
@@ -166,7 +198,6 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("model", type=Path)
     args = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", "2")
     make(args.folder, args.model)
 
 

@@ -16,7 +16,8 @@ from massact.labels import parse_label
 from massact.prediction.prior import RelativeStrengthPrior, VectorFacts
 from massact.store.schema import Points, point_of
 from massact.sweep.search import Done, Ladder, Observation, Settings, Try, next_steps
-from massact.sweep.search.rounds import UNKNOWN_SPREAD, LadderKey, LadderSearch, expect
+from massact.sweep.search.ladders import LadderKey
+from massact.sweep.search.rounds import UNKNOWN_SPREAD, LadderSearch, expect
 from tests.support.store_fixtures import evaluated, evaluation_row
 
 FLOOR = 68.0

@@ -86,6 +86,16 @@ class Settings:
     """A coefficient that is expected to gain fewer points than this is not tried."""
 
 
+class LadderKey(NamedTuple):
+    """A ladder of one model and trait."""
+
+    position: str
+    label: str
+    layer: int
+    sign: int
+    """Of its coefficients."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ladder:
     """The coefficients of one vector at one layer, by size: whoever asks keeps the sign."""
