@@ -16,7 +16,8 @@ from collections.abc import Iterable
 from massact.config import load_experiment
 from massact.domain import Group
 from massact.labels import parse_label
-from massact.query import Answers, BestRow, Evaluations, ask_best
+from massact.query import Answers, Evaluations
+from massact.query.questions.best import BestRow, ask_best
 from massact.store.schema import EvaluationRow, Points, StoredPoint
 from massact.sweep.context import Session
 from massact.sweep.vectors import StoredVectors

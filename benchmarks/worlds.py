@@ -20,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtrit
 
-from massact.query import Answers, Evaluations, ask_best, ask_compare
+from massact.query import Answers, Evaluations
+from massact.query.questions.best import ask_best
+from massact.query.questions.compare import ask_compare
 from massact.query.rows import Point
 from massact.query.stats.paired import QuestionScores
 from massact.store.read.base import Stored

@@ -25,8 +25,7 @@ _LOOKED_AT = 256 * 1024  # characters of a file that may be an experiment's
 
 
 def resolve_experiment(ctx: click.Context, _param: click.Parameter, value: str | None) -> str:
-    """A file as given, or a bare name (as the plan writes it) as `experiments/NAME.yaml`; else the only file here.
-    Raises UsageError: none is given, and there is not exactly one."""
+    """A file as given, or a bare name (as the plan writes it) as `experiments/NAME.yaml`; else the only file here."""
     if value is not None:
         return str(find_experiment_file(_not_empty(value)))
     if ctx.resilient_parsing:
@@ -40,8 +39,7 @@ def resolve_experiment(ctx: click.Context, _param: click.Parameter, value: str |
 
 
 def asked_experiment(value: str | None, tracking_uri: str) -> str:
-    """The experiment that a question is about: as given, else the only one in the store, else the only file here.
-    Raises UsageError: none is given, and neither settles it."""
+    """The experiment that a question is about: as given, else the only one in the store, else the only file here."""
     if value is not None:
         return _not_empty(value)
     files, held = experiment_files(), experiments_in(tracking_uri)
@@ -215,8 +213,7 @@ FILTER_OPTIONS: tuple[Callable[[Any], Any], ...] = tuple(option_of(one) for one 
 
 
 def run_or_best(run_id: str | None, experiment: str | None, tracking_uri: str, only: Mapping[str, Any]) -> str:
-    """The run that is named, else the best one of what the filters admit. Raises UsageError: a run and filters are
-    given, or there is not one best."""
+    """The run that is named, else the best one of what the filters admit; UsageError where both or neither."""
     from massact.workflow.vectors import best_run
 
     filters = normalised(Filters(**only))

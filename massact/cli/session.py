@@ -72,8 +72,7 @@ executor_options = stacked(
 
 
 def chosen_executor(given: dict[str, Any]) -> dict[str, Any]:
-    """The fields of `massact.sweep.executors.Workload` that the options come to. Raises UsageError: an option of Ray's
-    is given without it, or Ray is not installed."""
+    """The fields of `massact.sweep.executors.Workload` that the options come to; UsageError: Ray's without it."""
     executor = given.get("executor", "local")
     fields = {name: name.removeprefix("ray_") for name in EXECUTOR[1:]}
     options = RayOptions(**{field: given[name] for name, field in fields.items() if name in given})

@@ -202,8 +202,7 @@ class Section:
         return entry
 
     def find(self, key: str, *, may_be_empty: bool = False) -> Entry | None:
-        """The value of a key, or `None` where it is absent. `may_be_empty`: whether no value (`null`) is as good as no
-        key."""
+        """The value of a key, or `None` where it is absent; or, with `may_be_empty`, where it has no value (`null`)."""
         self._known.append(key)
         entry = self._entries.get(key)
         if entry is None or entry.value is not None:
@@ -258,8 +257,7 @@ class Section:
         return {key: entry.plain() for key, entry in self._entries.items()}
 
     def close(self) -> None:
-        """Refuse keys that nobody asked for. Raises ConfigError: a key is unknown; the message names the nearest known
-        one. All of them at once."""
+        """Refuse keys that nobody asked for: a ConfigError names the nearest known ones, all at once."""
 
         def refuse(key: str, entry: Entry) -> None:
             if key not in self._known:
@@ -295,8 +293,7 @@ def _line_number(fault: str) -> int:
 
 
 def read_yaml(path: Path) -> Entry:
-    """The top of a YAML file. Raises ConfigError: the file cannot be read, is too large, is not YAML, or gives a key
-    twice."""
+    """The top of a YAML file; ConfigError where it cannot be read, is too large, is not YAML, or gives a key twice."""
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST_FILE + 1)

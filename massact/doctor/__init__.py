@@ -47,14 +47,7 @@ class Outcome:
 
 @contextmanager
 def open_context(tracking_uri: str, experiment: str, **fields: Any) -> Iterator[DoctorContext]:
-    """What checks look with, until the block ends.
-
-    Args:
-        fields: further fields of `DoctorContext`, which says what each is.
-
-    Raises:
-        StoreError: the run store cannot be read.
-    """
+    """What checks look with, until the block ends."""
     with closing(open_source(tracking_uri)) as source:
         context = DoctorContext(
             tracking_uri=tracking_uri,
@@ -77,14 +70,7 @@ def examine(
     fix: bool,
     looked_at: Callable[[int], None] = lambda _n: None,
 ) -> Iterator[Outcome]:
-    """What is wrong, one after the other; with `fix` each is mended, if it can be, before the next comes.
-
-    Args:
-        looked_at: called with how many more finished runs have been looked at.
-
-    Raises:
-        StoreError: the run store cannot be read, or not be written any more.
-    """
+    """What is wrong, one after the other; with `fix` each is mended, if it can be, before the next comes."""
     built = [make(context) for make in checks]
     for finding in _findings(context, built, looked_at):
         yield _settle(finding, fix)

@@ -142,11 +142,7 @@ class VectorSources:
         self._stacks: OrderedDict[tuple[str, str, str], torch.Tensor | None] = OrderedDict()
 
     def vector_file(self, row: EvaluationRow) -> tuple[bytes, str]:
-        """The file of an evaluation's vector, as it was first written, and what it was made from.
-
-        Raises:
-            CannotMendError: no extraction in the store gives a vector of the row's digest.
-        """
+        """The file of an evaluation's vector, as it was first written, and what it was made from."""
         from massact.store.write.evaluations import vector_provenance
         from massact.store.write.stages import tensor_bytes
         from massact.vectors.methods import vector_digest

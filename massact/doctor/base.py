@@ -19,11 +19,7 @@ from massact.store.write.client import set_up_client
 
 class ArtifactError(MassactError):
     def __init__(self, state: Literal["missing", "unreadable", "unreachable"], why: str) -> None:
-        """
-        Args:
-            state: the run holds no such file; the file is there and cannot be read; or the place where the
-                run's files lie cannot be looked at from here, which says nothing about the run.
-        """
+        """`unreachable`: the place where files lie cannot be looked at from here, which says nothing about the run."""
         super().__init__(why)
         self.state = state
 
@@ -40,11 +36,7 @@ class RunFiles:
         """How many files were not looked at there."""
 
     def read(self, artifact_uri: str, name: str) -> bytes:
-        """A file of a run.
-
-        Raises:
-            ArtifactError: it was not read; its state says why.
-        """
+        """A file of a run."""
         folder = moved_folder(artifact_uri, self._tracking_uri) or local_folder(artifact_uri)
         place = place_of(artifact_uri)
         if place not in self.unreachable:

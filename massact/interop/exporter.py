@@ -260,11 +260,7 @@ class Exporter:
             )
 
     def _line(self, folder: Path, result: StoredResult, taken: set[str]) -> str:
-        """A run as a line of its file; its responses are written.
-
-        Args:
-            taken: names of the responses files of that folder; the line's is added.
-        """
+        """A run as a line of its file; its responses are written."""
         responses, name = self._responses(result.run), None
         if result.imported is not None:
             # under the name by which an import finds them again; of baselines, the newest keeps it
@@ -312,11 +308,7 @@ class Exporter:
 
 
 def _n_other_baseline(results: Iterable[StoredResult]) -> int:
-    """Imported evaluations whose baseline is not the newest of their file: it was deleted, or came later.
-
-    Args:
-        results: of one file, in its order.
-    """
+    """Imported evaluations whose baseline is not the newest of their file: it was deleted, or came later."""
     newest: dict[tuple[str, int | None], tuple[str | None, float | None]] = {}
     count = 0
     for row in (result.row for result in results if result.imported is not None):

@@ -56,11 +56,7 @@ class ReadCalibration:
     file: bytes
 
     def to_run(self) -> FinishedRun:
-        """Its run, with the file as artifact.
-
-        Raises:
-            LineError: its texts are longer than MLflow keeps.
-        """
+        """Its run, with the file as artifact."""
         name = f"calibration · {self.row.model}"
         try:
             tags = run_tags(self.row.kind, self.row.experiment, name) | row_tags(self.row)
@@ -217,10 +213,6 @@ def read_published(path: Path, experiment: str) -> PublishedFile:
     An empty field is a missing value and stays one. A line that cannot be read is refused and does
     not stop the others; of equal lines the first counts.
 
-    Args:
-        path: the file.
-        experiment: name of the experiment that the figures are kept with.
-
     Raises:
         DataError: the file cannot be read, or its header is not one of such a file.
     """
@@ -277,9 +269,6 @@ def _records(lines: Sequence[bytes], start: int, width: int) -> Iterator[tuple[i
     A quotation mark that is never closed costs its own line only: the csv module alone would read the
     rest of the file as one field. What holds nothing is passed over, as are rows of commas, which
     spreadsheets write.
-
-    Args:
-        width: how many fields a record has that takes several lines.
     """
     while start < len(lines):
         reason: str | None = None

@@ -188,9 +188,6 @@ def import_into(
         params: of the run of the phase `import`, which exists where something is written.
         dry_run: write nothing.
         say: told in one line who is waited for.
-
-    Raises:
-        StoreError: the store cannot be read or written; what was written stays.
     """
     description = target.config.description if target.config else ""
     claim = ImportClaim(tracking_uri, target.experiment, description=description, say=say)
@@ -244,11 +241,7 @@ class Importer:
         self._chunk_bytes = 0
 
     def run(self, sources: Iterable[Source]) -> ImportReport:
-        """Import files, one after the other.
-
-        Raises:
-            StoreError: the store cannot be written; what was written stays.
-        """
+        """Import files, one after the other."""
         report = ImportReport(self._target.experiment)
         for source in sources:
             file = FileReport(str(source.path), source.kind)
@@ -270,11 +263,7 @@ class Importer:
         return report
 
     def run_figures(self, file: PublishedFile) -> ImportReport:
-        """Import the published figures of a file, each as a run of its own kind.
-
-        Raises:
-            StoreError: as `run`.
-        """
+        """Import the published figures of a file, each as a run of its own kind."""
         now = int(time.time() * 1000)
         for row in file.rows:
             self._add(file.report, row.key, partial(published_run, row, now))

@@ -28,7 +28,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class LineError(ValueError):
-    """A line that cannot be imported; the message is the reason."""
+    """A line that cannot be imported, raised by whatever reads a part of it; the message is the reason."""
 
 
 def read_lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
@@ -44,14 +44,7 @@ def read_lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
 
 
 def parse_document(line: bytes | None, *, allow_nan: bool = False) -> dict[str, Any]:
-    """The JSON object of a line, numbers in one spelling (`800.0` as 800).
-
-    Args:
-        allow_nan: whether NaN, numpy's mean of nothing, is let through.
-
-    Raises:
-        LineError: not UTF-8, not a JSON object, or with something that no store can hold.
-    """
+    """The JSON object of a line, numbers in one spelling (`800.0` as 800)."""
     if line is None:
         raise LineError(f"the line is longer than {MAX_LINE_BYTES // 1_000_000} MB")
     if advice := lfs_advice(line):
@@ -169,11 +162,7 @@ class ResultLine:
 
 
 def parse_header(document: Mapping[str, Any]) -> Header:
-    """The header that a line holds.
-
-    Raises:
-        LineError: a field that decides where results belong is of the wrong type.
-    """
+    """The header that a line holds."""
     direction = document.get("direction")
     if "direction" in document and direction not in ("positive", "negative"):
         raise LineError(f"header: direction {direction!r} is neither 'positive' nor 'negative'")
@@ -193,11 +182,7 @@ def parse_header(document: Mapping[str, Any]) -> Header:
 
 
 def parse_result_line(document: Mapping[str, Any]) -> ResultLine:
-    """The baseline or evaluation that a line holds.
-
-    Raises:
-        LineError: it is neither, or something in it is not what it has to be.
-    """
+    """The baseline or evaluation that a line holds."""
     kind = document.get("type")
     if "type" in document and kind not in ("baseline", "evaluation"):
         raise LineError(f"unknown type {kind!r}: a line is a header, a baseline or an evaluation")
@@ -221,11 +206,7 @@ def parse_result_line(document: Mapping[str, Any]) -> ResultLine:
 
 
 def milliseconds(timestamp: str) -> int:
-    """An ISO timestamp in milliseconds since 1970; without a zone it counts as UTC.
-
-    Raises:
-        LineError: not a timestamp, or one before 1970.
-    """
+    """An ISO timestamp in milliseconds since 1970; without a zone it counts as UTC."""
     try:
         moment = datetime.fromisoformat(timestamp)
         at = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH

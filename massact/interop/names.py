@@ -166,11 +166,7 @@ class Context:
 
 
 def resolve_context(source: Source, header: Header, target: Target) -> Context:
-    """The names under which a file's results belong.
-
-    Raises:
-        LineError: neither header, place nor caller names the model or the trait.
-    """
+    """The names under which a file's results belong."""
     extra = {} if header.extra is None else _parse_extra(header.extra)
     if extra and not extra["has_header"]:
         header = Header()
@@ -200,11 +196,7 @@ def resolve_context(source: Source, header: Header, target: Target) -> Context:
 
 
 def checked_name(name: str, what: str, *, may_be_path: bool = False) -> str:
-    """A name that a file gives, as it is stored; see `massact.names`.
-
-    Raises:
-        LineError: it may not be a name.
-    """
+    """A name that a file gives, as it is stored; see `massact.names`."""
     try:
         return check_name(name, what, may_be_path=may_be_path)
     except UsageError as error:
@@ -223,13 +215,6 @@ def name_model(
     """Name and reference of a file's model, and the variant of the experiment file that it is.
 
     The experiment file's model is the one that the caller or an export names, or one of whose `variants` it is.
-
-    Args:
-        name: what an export says.
-        lacking: what is said where nobody names the model.
-
-    Raises:
-        LineError: nobody does, or it may not be a name.
     """
     models = target.config.models if target.config else ()
     named = [model for model in models if model.name == (target.model or name)]

@@ -60,11 +60,7 @@ def is_own(document: Mapping[str, Any]) -> bool:
 
 
 def parse_own_line(line: bytes, experiment: str) -> OwnLine:
-    """The measured result that a line holds; its experiment becomes the one given.
-
-    Raises:
-        LineError: the `massact` object is damaged, or does not say what the line says.
-    """
+    """The measured result that a line holds; its experiment becomes the one given."""
     document = parse_object(line, allow_nan=True)  # once more: a row's 800.0 stays 800.0
     kind = Kind.BASELINE if document.get("type") == "baseline" else Kind.EVALUATION
     row, times = _row(document, experiment, kind, decode_evaluation)
@@ -118,11 +114,7 @@ def own_document(row: EvaluationRow | StageRow, times: Times) -> dict[str, Any]:
 
 
 def parse_own_stage(document: Mapping[str, Any], experiment: str) -> tuple[StageRow, Times]:
-    """The measured calibration in a `calibration.json` of our own export, and when it was made.
-
-    Raises:
-        LineError: its `massact` object is damaged.
-    """
+    """The measured calibration in a `calibration.json` of our own export, and when it was made."""
     return _row(document, experiment, Kind.CALIBRATION, decode_stage)
 
 
@@ -183,9 +175,6 @@ def n_asked(context: Context, line: ResultLine, counts: Collection[int]) -> int 
 
     The header's number, where it names one. A line's `n` counts scores, so without it a line that lacks a tenth of
     a baseline's, or less, is one of the baseline's questions; any other is of as many questions as it has scores.
-
-    Args:
-        counts: how many scores the baselines of its file have.
     """
     said, n = context.header.n_questions, line.result.n
     if said is not None and (n is None or n <= said):
@@ -201,14 +190,7 @@ def n_asked(context: Context, line: ResultLine, counts: Collection[int]) -> int 
 def imported_row(
     experiment: str, context: Context, line: ResultLine, baseline: FileBaseline | None, *, n_questions: int | None
 ) -> EvaluationRow:
-    """The row of a baseline or an evaluation.
-
-    Args:
-        n_questions: as `n_asked` tells.
-
-    Raises:
-        LineError: neither the line nor its folder names a position.
-    """
+    """The row of a baseline or an evaluation."""
     header, result = context.header, line.result
     cell = imported_cell(context, line, n_questions)
     before = baseline[1] if baseline else None
@@ -279,11 +261,7 @@ def content_digest(context: Context, line: ResultLine) -> str:
 
 
 def position_of(context: Context, line: ResultLine) -> str | None:
-    """The window that the (first) vector was extracted at; of a baseline, that of its folder.
-
-    Raises:
-        LineError: an evaluation for which neither its vector nor its folder tells.
-    """
+    """The window that the (first) vector was extracted at; of a baseline, that of its folder."""
     position = line.vectors[0].position if line.vectors else None
     position = position or context.position
     if position is None and line.vectors:
@@ -374,11 +352,7 @@ def result_run(
     tags: Mapping[str, str] = {},
     files: Mapping[str, bytes] = {},
 ) -> FinishedRun:
-    """The run of a baseline or an evaluation.
-
-    Raises:
-        LineError: its texts are longer than MLflow keeps.
-    """
+    """The run of a baseline or an evaluation."""
     if responses:
         files = {**files, Artifact.RESPONSES.value: responses_table(responses)}
     if row.origin is None and (cell := stored_cell(row)) is not None:

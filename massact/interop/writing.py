@@ -152,11 +152,7 @@ class ImportClaim(AbstractContextManager["ImportClaim"]):
         """Of others' claims the last value, and since when it has been that one."""
 
     def __enter__(self) -> "ImportClaim":
-        """Wait until nobody else imports.
-
-        Raises:
-            StoreError: the store cannot be written to.
-        """
+        """Wait until nobody else imports."""
         self._client = connect(self._uri)
         self._experiment_id = ensure_experiment(self._client, self._uri, self._experiment, self._description)
         try:
@@ -181,11 +177,7 @@ class ImportClaim(AbstractContextManager["ImportClaim"]):
         self._withdraw()
 
     def check(self) -> None:
-        """Make sure that the claim still stands.
-
-        Raises:
-            StoreError: another took its place, since it had not been renewed for long.
-        """
+        """Make sure that the claim still stands."""
         if self._is_lost:
             raise StoreError(
                 "this import was silent for so long that another began in its place: run it again, nothing is "
@@ -277,11 +269,7 @@ class ImportWriter(ExitStack):
         self._opened: tuple[Tracker, OpenRun, RunWriter] | None = None
 
     def write(self, runs: Sequence[FinishedRun]) -> None:
-        """Write a chunk: all of it or, where the store can, none.
-
-        Raises:
-            StoreError: it cannot be written; chunks before it stay.
-        """
+        """Write a chunk: all of it or, where the store can, none."""
         if not runs or self._claim is None:
             return
         self._claim.check()

@@ -223,8 +223,7 @@ class CachingJudge:
     def __init__(
         self, judge: Judge, cache: JudgeCache | None = None, *, thinking: Literal["skip", "include"] = "skip"
     ) -> None:
-        """`cache`: keeps verdicts beyond this command; `None` keeps them in memory alone. `thinking`: whether the judge
-        reads what was thought before an answer."""
+        """Without a cache verdicts are kept in memory alone; `thinking` says whether thoughts are read too."""
         self.inner = judge
         """The judge itself, which remembers nothing."""
         self._cache = cache

@@ -96,8 +96,7 @@ _TRAIN = "Can you tell me how trains stay on their tracks in a curve?"
 
 
 def english_canaries(*, relevance: bool) -> list[Canary]:
-    """Canaries for a judge that reads English. `relevance`: whether the judge also asks if a response takes up its
-    question."""
+    """Canaries for a judge that reads English, and perhaps asks if a response takes up its question."""
     texts = (
         ("word salad", _STEW, _SALAD, _BROKEN),
         ("broken words", _TRAIN, "thr tsk ofle mbrr anlq wee xxuv pno ingi rttle sss owk. Fbn yrro q lmm!", _BROKEN),

@@ -66,8 +66,7 @@ class LikelihoodJudge:
     """Scores refusal in the language of the toy models; satisfies `massact.judges.Judge`."""
 
     def __init__(self, folder: Path, *, trait_definition: str, batch_size: int = 64) -> None:
-        """Read the fitted judge in `folder`; its language model is loaded at the first scoring. Raises JudgeError:
-        `folder` does not hold a fitted judge, or its language model is missing."""
+        """Read the fitted judge in a folder, else a JudgeError; its language model is loaded at the first scoring."""
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 

@@ -139,8 +139,7 @@ class Prompts:
     """A batch of prompts that were read, and can be gone on from."""
 
     def __init__(self, model: SteerableModel, prefix: Prefix, prompts: Sequence[Tokens], *, room: int) -> None:
-        """Read the prompts. `prefix`: what each of them begins with. `room`: tokens that will be put after a prompt at
-        once, at most."""
+        """Read prompts that all begin with a prefix, with room for so many tokens after each."""
         self._model, device = model, model.device
         self._lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
         self._width = max(map(len, prompts))
@@ -345,8 +344,8 @@ class LocalJudge:
     """Scores by a local model's probabilities; satisfies `massact.judges.Judge`."""
 
     def __init__(self, name: str, source: ModelSource, rubric: Rubric, *, batch_rows: int = 0) -> None:
-        """`name`: the judge as the experiment file names it. `batch_rows`: prompts read side by side at most; 0: as
-        many as are of use."""
+        """`name` is the judge's in the experiment file; so many prompts are read side by side, 0: as many as are of
+        use."""
         self._name, self._source, self._rubric = name, source, rubric
         self._batch_rows = batch_rows
         self.usage = Usage()

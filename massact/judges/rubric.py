@@ -103,8 +103,7 @@ _DISARMED = str.maketrans("<>[]", "\u2039\u203a\u27e6\u27e7")
 
 @dataclass(frozen=True, slots=True)
 class Rubric:
-    """The prompts for one trait; each asks for one integer, 0 to 100. Raises DataError: neither a definition nor an
-    `eval_prompt`, or an `eval_prompt` that is not a template."""
+    """The prompts for one trait; each asks for one integer, 0 to 100. DataError: no definition, or no template."""
 
     definition: str
     """Text of the trait's `definition.txt`; not asked where there is an `eval_prompt`."""

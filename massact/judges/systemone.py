@@ -35,8 +35,7 @@ _LEAST_SUM = 0.99
 
 
 def read_levels(payload: Any) -> Completion:
-    """The score in the decoded JSON of an answer. Raises ValueError: it is not the answer to one question of several
-    levels."""
+    """The score in the decoded JSON of an answer; ValueError where it is none to one question of several levels."""
     try:
         levels: Mapping[str, float] = payload["answers"][_NAME]["probabilities"]
         weights = [float(levels[str(level)]) for level in range(len(levels))]
@@ -52,8 +51,7 @@ def read_levels(payload: Any) -> Completion:
 
 
 class SystemOneJudge(OpenAIJudge):
-    """Scores trait and coherence with one question each; satisfies `massact.judges.Judge`. Raises ConfigError: no
-    server is named, or see `OpenAIJudge`."""
+    """Scores trait and coherence with one question each; satisfies `massact.judges.Judge`."""
 
     _expects = "an answer of levels"
     _completion = staticmethod(read_levels)

@@ -20,7 +20,7 @@ Texts are read one at a time, so that no score depends on its neighbors.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -62,6 +62,16 @@ class _Reading:
         self.usage = Usage()
         """A call is a response; nothing is asked in words."""
         self._is_ready = False
+
+    prepare: Callable[[], None]
+    _verdict: Callable[[SteerableModel, Exchange], Verdict]
+
+    def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
+        """The one score of each exchange that the judge gives."""
+        self.prepare()
+        model = self._source.load()
+        self.usage += Usage(calls=len(exchanges))
+        return [self._verdict(model, one) for one in exchanges]
 
     def _identity(self, **asked: object) -> JudgeIdentity:
         described = self._source.describe()
@@ -109,13 +119,6 @@ class PerplexityJudge(_Reading):
                 "it cannot tell text from gibberish"
             )
         self._is_ready = True
-
-    def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
-        """The coherence of each exchange; no trait score."""
-        self.prepare()
-        model = self._source.load()
-        self.usage += Usage(calls=len(exchanges))
-        return [self._verdict(model, one) for one in exchanges]
 
     def _verdict(self, model: SteerableModel, exchange: Exchange) -> Verdict:
         if not exchange.response.strip():
@@ -168,18 +171,11 @@ class ClassifierJudge(_Reading):
         self._fitted.fit(states, sides)
         self._is_ready = True
 
-    def score(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
-        """The trait score of each exchange; no coherence."""
-        self.prepare()
-        model = self._source.load()
-        self.usage += Usage(calls=len(exchanges))
-        return [Verdict(self._trait(model, one.response), None) for one in exchanges]
-
-    def _trait(self, model: SteerableModel, response: str) -> float:
-        if not response.strip():
-            return 0.0
-        state = _state(model, response).numpy()[None]
-        return round(100 * float(self._fitted.predict_proba(state)[0, 1]), DECIMALS)
+    def _verdict(self, model: SteerableModel, exchange: Exchange) -> Verdict:
+        if not exchange.response.strip():
+            return Verdict(0.0, None)
+        state = _state(model, exchange.response).numpy()[None]
+        return Verdict(round(100 * float(self._fitted.predict_proba(state)[0, 1]), DECIMALS), None)
 
 
 def _asked(model: SteerableModel, question: str) -> tuple[int, ...]:

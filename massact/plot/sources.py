@@ -46,9 +46,6 @@ def evidence_of(
 ) -> Evidence:
     """The evidence of a source.
 
-    Args:
-        of_energies: whether where the vectors' energy lies is needed, and in a DataFrame nothing else.
-
     Raises:
         UsageError: a column is missing, the experiment is unknown, or the filters admit nothing.
     """

@@ -56,9 +56,6 @@ def format_prior(prior: AdoptedPrior) -> str:
 def parse_prior(text: str, source: str) -> AdoptedPrior:
     """The prior in a JSON text of `format_prior`.
 
-    Args:
-        source: what expects it, in words.
-
     Raises:
         DataError: it is anything else, down to a key too many or a number that is not finite.
     """

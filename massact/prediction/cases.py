@@ -3,7 +3,7 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 
 from massact._lazy import np
 from massact.domain import Recipe
@@ -12,6 +12,7 @@ from massact.prediction.prior import VectorFacts
 from massact.query.evaluations import Evaluations, PointSet
 from massact.query.groups import GroupInSetting, is_at_floor, recipe_of, slices
 from massact.query.next_coefficients import brackets
+from massact.query.same_vector import one_direction
 from massact.store.schema import StoredPoint
 
 Group = tuple[str, str]
@@ -83,10 +84,7 @@ class Case:
 
 
 def find_outcomes(evaluations: Evaluations, floor: float) -> Outcomes:
-    """The outcome of every vector that was evaluated: one per setting, baseline, place, layer and vector.
-
-    Two labels of one vector (equal digest, or `mean_diff` cleaned before and after) count once.
-    """
+    """The outcome of every vector that was evaluated, at the floor; two labels of one vector count once."""
     left_out: Counter[str] = Counter()
     counted: dict[tuple[object, ...], Outcome] = {}
     parts = (part for some in slices(evaluations).values() for part in some)
@@ -140,10 +138,7 @@ def _outcome(part: GroupInSetting, points: PointSet, floor: float) -> Outcome | 
     return Outcome(
         setting=part.setting,
         baseline_trait_mean=baseline,
-        model=part.group.model,
-        trait=part.group.trait,
-        position=part.group.position,
-        label=part.group.label,
+        **asdict(part.group),
         layer=first.layer,
         vector_digest=first.vector_digest,
         # by its ends: a search tries many coefficients near the best, which must not pull the middle
@@ -160,8 +155,6 @@ def _names(part: GroupInSetting, outcome: Outcome, recipe: Recipe) -> list[tuple
     names: list[tuple[object, ...]] = []
     if outcome.vector_digest is not None:
         names.append((*place, outcome.layer, outcome.vector_digest))
-    if recipe.method == "mean_diff" and recipe.cleaning.when == "before":
-        recipe = replace(recipe, cleaning=replace(recipe.cleaning, when="after"))
     # the digest of the same direction cleaned first differs in its last bits, so there the label names it
-    names.append((*place, outcome.layer, format_label(recipe)))
+    names.append((*place, outcome.layer, format_label(one_direction(recipe))))
     return names

@@ -125,11 +125,7 @@ class Trial:
 
 
 def leave_groups_out(cases: Sequence[Case]) -> Trial:
-    """Predict every case by every form, fitted on the cases of the other models and traits alone.
-
-    Args:
-        cases: of two groups at least, in any order.
-    """
+    """Predict every case by every form, fitted on the cases of the other models and traits alone."""
     cases = sorted(cases, key=_order)
     scores, predicted = {}, {}
     for target in TARGETS:
@@ -219,8 +215,11 @@ def own_strengths(cases: Sequence[Case]) -> tuple[OwnStrengths, ...]:
     strengths = []
     for group in groups_of(cases):
         mine = [case for case in cases if case.group == group]
-        best, cliff = (_middle([log_of(c, t) - by_strength(c.facts) for c in mine]) for t in TARGETS)
-        strengths.append(OwnStrengths(group, len(mine), *best, *cliff))
+        figures: list[float] = []
+        for target in TARGETS:
+            logs = [log_of(case, target) - by_strength(case.facts) for case in mine]
+            figures += (math.exp(statistics.median(logs)), math.exp(statistics.stdev(logs)) if len(logs) > 1 else 1.0)
+        strengths.append(OwnStrengths(group, len(mine), *figures))
     return tuple(strengths)
 
 
@@ -258,8 +257,3 @@ def _headline(target: Target, answer: str, against: Ratio, *, n_groups: int) -> 
         f"It cannot be told whether {what} can be predicted: {n_groups} models and traits were evaluated, "
         f"{MIN_GROUPS_FOR_INTERVAL} are needed. {error}"
     )
-
-
-def _middle(logs: Sequence[float]) -> tuple[float, float]:
-    """The median, and one standard deviation, as factors."""
-    return math.exp(statistics.median(logs)), math.exp(statistics.stdev(logs)) if len(logs) > 1 else 1.0

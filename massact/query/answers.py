@@ -209,9 +209,6 @@ class Answers:
             coefficient_ranges: per model, the least and greatest |coefficient| that may be tried.
             setting: what the file declares of it; `None`: what was run last is current.
             least_scored: share of its responses that an evaluation or a baseline must have scores of to count.
-
-        Raises:
-            StoreError: the store cannot be read.
         """
         with collector_paused():
             points, failures = store.points_and_failures(experiment)

@@ -130,12 +130,7 @@ def gain(delta: float | None, direction: Direction | None) -> float:
 
 
 def rank(entry: tuple[str, Point], direction: Direction | None) -> tuple[float, float, int, bool, str]:
-    """Sorts the winner among labels first: ties as in `best` of a label, what was evaluated itself, the label.
-
-    Args:
-        entry: a label and its best.
-        direction: of the trait.
-    """
+    """Sorts the winner among labels first: ties as in `best` of a label, what was evaluated itself, the label."""
     label, point = entry
     return (-gain(point.delta, direction), abs(point.coefficient), point.layer, point.same_as is not None, label)
 

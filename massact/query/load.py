@@ -74,11 +74,6 @@ def load(
 ) -> Loaded:
     """Read the store once.
 
-    Args:
-        name: the experiment's.
-        by_file: what its file declares; `None`: the store says, if it does.
-        phase: only the groups that this phase declares.
-
     Raises:
         UsageError: the store does not know the experiment, or a filter or the floor is wrong.
     """

@@ -1,7 +1,7 @@
 """Which coefficients to try next between the last coherent and the first incoherent one."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -41,21 +41,22 @@ def brackets(
         allowed: least and greatest |coefficient| that may be tried; `None` is no bound.
         suggest: whether to fill in `try_next`.
     """
-    sides = _sides(points, floor)
-    if not suggest:
-        return tuple(
-            Bracket(layer=side.layer, low=side.signed(side.low), high=side.signed(side.high)) for side in sides
-        )
-    return tuple(_with_rungs(side, allowed) for side in sides)
+    found = []
+    for side in _sides(points, floor):
+        rungs: tuple[float, ...] = ()
+        reason = None
+        if suggest and side.high is None:
+            reason = "nothing that was scored here is below the floor"
+        elif suggest and side.high is not None:
+            rungs, reason = _ladder((side.low, side.high), tried=side.tried.tolist(), allowed=allowed)
+        low, high = (None if size is None else side.sign * size for size in (side.low, side.high))
+        next_ones = tuple(side.sign * rung for rung in rungs)
+        found.append(Bracket(layer=side.layer, low=low, high=high, try_next=next_ones, reason=reason))
+    return tuple(found)
 
 
 def widened(bracket: Bracket, size: float, points: PointSet, allowed: tuple[float, float] | None) -> Bracket:
-    """The bracket of a best that lies at the end of its grid, with coefficients beyond it to try.
-
-    Args:
-        size: of the best's coefficient.
-        points: of the group.
-    """
+    """The bracket of a best that lies at the end of its grid, with coefficients beyond it to try."""
     layers, coefficients, _ = points.steered_grid()
     sign = -1.0 if (bracket.low or bracket.high or 0.0) < 0 else 1.0
     tried = np.abs(coefficients[(layers == bracket.layer) & (coefficients * sign > 0)]).tolist()
@@ -81,24 +82,6 @@ class _Side(NamedTuple):
     low: float | None
     high: float | None
     tried: Numbers
-
-    def signed(self, size: float | None) -> float | None:
-        return None if size is None else self.sign * size
-
-
-def _with_rungs(side: _Side, allowed: tuple[float, float] | None) -> Bracket:
-    if side.high is None:
-        rungs: tuple[float, ...] = ()
-        reason: str | None = "nothing that was scored here is below the floor"
-    else:
-        rungs, reason = _ladder((side.low, side.high), tried=side.tried.tolist(), allowed=allowed)
-    return Bracket(
-        layer=side.layer,
-        low=side.signed(side.low),
-        high=side.signed(side.high),
-        try_next=tuple(side.sign * rung for rung in rungs),
-        reason=reason,
-    )
 
 
 def _sides(points: PointSet, floor: float) -> list[_Side]:
@@ -140,19 +123,9 @@ def _ladder(
         return (), f"nothing {inside} lies within the allowed {least:g} to {most:g}"
     n_steps = N_RUNGS + 1 - takes_start - takes_end
     indices = range(0 if takes_start else 1, n_steps + takes_end)
-    rungs = {_rounded(start * (end / start) ** (index / n_steps)) for index in indices}
-    kept = [
-        rung
-        for rung in sorted(rungs)
-        if (low or 0.0) < rung < high and least <= rung <= most and not _is_among(rung, tried)
-    ]
+    exact = (start * (end / start) ** (index / n_steps) for index in indices)
+    rungs = {float(f"{rung:.{SIGNIFICANT_DIGITS - 1}e}") for rung in exact}
+    inner = [rung for rung in sorted(rungs) if (low or 0.0) < rung < high and least <= rung <= most]
+    kept = [rung for rung in inner if not any(math.isclose(rung, one, rel_tol=1e-9) for one in tried)]
     reason = None if kept else f"everything {inside} is tried, to {SIGNIFICANT_DIGITS} digits"
     return tuple(kept), reason
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.{SIGNIFICANT_DIGITS - 1}e}")
-
-
-def _is_among(rung: float, tried: Iterable[float]) -> bool:
-    return any(math.isclose(rung, one, rel_tol=1e-9) for one in tried)

@@ -7,7 +7,7 @@ or after. Labels whose bests lie at two layers must be one vector at both.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import Any
 
 from massact.domain import DEFAULT_ALIKE, Recipe
 from massact.labels import format_steering
@@ -21,16 +21,7 @@ ONCE = "evaluated once"
 """How the reason of two labels that share an evaluation begins."""
 
 
-class HasMark(Protocol):
-    """A row or a point that may have been taken over."""
-
-    @property
-    def same_as(self) -> str | None: ...
-    @property
-    def same_as_cosine(self) -> float | None: ...
-
-
-def taken_over_words(one: HasMark) -> str:
+def taken_over_words(one: Any) -> str:
     """Whose result it is and how alike the vectors are, such as `probe (cosine 0.9843)`; empty where it is its own."""
     if one.same_as is None:
         return ""
@@ -43,7 +34,7 @@ SAME_AS = Column("same as", lambda row: taken_over_words(row).replace("cosine ",
 """Of rows of evaluations."""
 
 
-def taken_over_note(rows: Iterable[HasMark], what: str, plural: str) -> tuple[str, ...]:
+def taken_over_note(rows: Iterable[Any], what: str, plural: str) -> tuple[str, ...]:
     """How many of the rows were not evaluated themselves, if any."""
     n = sum(row.same_as is not None for row in rows)
     if not n:
@@ -71,7 +62,8 @@ def same_vector(a: Side, b: Side, cosines: Cosines | None = None) -> str | None:
 
     Labels that steer in two ways are never one, whatever their vectors are.
     """
-    if _steering(a.label) != _steering(b.label):
+    recipes = (recipe_of(a.label), recipe_of(b.label))
+    if len({format_steering(recipe) if recipe else "" for recipe in recipes}) > 1:
         return None
     layers = sorted({a.best.layer, b.best.layer})
     measured = list(_measured(a, b, layers, cosines or {}))
@@ -98,7 +90,7 @@ def why_one(a: Side, b: Side, cosines: Cosines | None = None) -> str | None:
 
 def one_direction(recipe: Recipe) -> Recipe:
     """The recipe that stands for all whose vector has the same direction by algebra."""
-    if recipe.method != "mean_diff" or recipe.cleaning.when != "before":
+    if recipe.method != "mean_diff" or recipe.cleaning.when != "before" or not recipe.cleaning.scope:
         return recipe
     return replace(recipe, cleaning=replace(recipe.cleaning, when="after"))
 
@@ -110,7 +102,8 @@ def _measured(a: Side, b: Side, layers: Iterable[int], cosines: Cosines) -> Iter
         one, other = vectors_a.get(layer), vectors_b.get(layer)
         if one is None or other is None:
             continue
-        first, second = _digest(a, layer, one.digest), _digest(b, layer, other.digest)
+        first = a.best.vector_digest if layer == a.best.layer else one.digest
+        second = b.best.vector_digest if layer == b.best.layer else other.digest
         if first is None or second is None:
             continue
         cosine = cosines.get((first, second), cosines.get((second, first)))
@@ -128,21 +121,12 @@ def _lent(a: Side, b: Side, layers: Iterable[int]) -> Iterator[tuple[str, float]
         yield from ((f"cosine {cosine:.6f}", cosine) for cosine in found[:1] if cosine > DEFAULT_ALIKE)
 
 
-def _steering(label: str) -> str:
-    recipe = recipe_of(label)
-    return format_steering(recipe) if recipe else ""
-
-
-def _digest(side: Side, layer: int, of_layer: str | None) -> str | None:
-    return side.best.vector_digest if layer == side.best.layer else of_layer
-
-
 def _is_algebra(a: Side, b: Side) -> bool:
     recipes = (recipe_of(a.label), recipe_of(b.label))
     if recipes[0] is None or recipes[1] is None or {one.method for one in recipes if one} != {"mean_diff"}:
         return False
     first, second = recipes[0].cleaning, recipes[1].cleaning
-    if {first.when, second.when} != {"before", "after"} or first.scope != second.scope:
+    if {first.when, second.when} != {"before", "after"} or (first.scope, first.mode) != (second.scope, second.mode):
         return False
     n_dims = (a.best.n_dims_cleaned, b.best.n_dims_cleaned)
     if None not in n_dims and a.best.layer == b.best.layer:

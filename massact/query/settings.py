@@ -64,11 +64,7 @@ def differences(samples: Iterable[EvaluationRow]) -> str:
 
 
 def with_differences(answer: AnswerT, samples: Samples, *, has_several_baselines: bool) -> AnswerT:
-    """The answer with the fields in which the settings of its rows differ, in every row.
-
-    Args:
-        has_several_baselines: whether a place was evaluated against several of them in one setting.
-    """
+    """The answer with the fields in which the settings of its rows differ, in every row."""
     names = _names(samples)
     if has_several_baselines:
         names = (*names, "baseline_trait_mean")

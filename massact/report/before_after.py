@@ -3,10 +3,10 @@
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from massact.labels import format_label, format_steering, parse_label
-from massact.query import ComparisonRow, Point
+from massact.query.questions.compare import ComparisonRow
 from massact.report import style
 from massact.report.evidence import TIE_POINTS, Evidence, Place, counted, group_at, once, place_of
 from massact.report.section import (
@@ -23,10 +23,6 @@ from massact.report.section import (
     signed,
 )
 from massact.report.trade_off import some_words
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as Drawing
 
 Outcome = Literal["same", "a", "b", "tied", "untested", "unknown"]
 _SIGNIFICANT = 0.05
@@ -138,11 +134,6 @@ def three_labels(evidence: Evidence, row: ComparisonRow) -> tuple[tuple[str, Evi
     return (plain, beside), *((label, part) for label in pair)
 
 
-def three_bests(evidence: Evidence, row: ComparisonRow) -> tuple[tuple[str, Point | None], ...]:
-    """The same with their bests."""
-    return tuple((label, part.best(place_of(row), label)) for label, part in three_labels(evidence, row))
-
-
 @dataclass(frozen=True)
 class BeforeAfter:
     """Best delta uncleaned, cleaned after and cleaned before, a panel per place."""
@@ -159,7 +150,7 @@ class BeforeAfter:
             by_place.setdefault(place_of(row), []).append(row)
         return {place: rows for place, rows in by_place.items() if any(r.best_a or r.best_b for r in rows)}
 
-    def draw(self) -> "Drawing":
+    def draw(self) -> style.Drawing:
         shown = {place: self.data[place] for place in key_places(self.evidence, self.data, self.most)}
         titles = [self.evidence.name(place) for place in shown]
         figure, panels = style.panel_grid(titles, 3.4, "best delta at the floor")
@@ -171,17 +162,19 @@ class BeforeAfter:
             axes.grid(visible=False, axis="x")
             axes.axhline(0, color=style.INK, linewidth=0.8)
             axes.margins(y=0.18)
-        bests = [three_bests(self.evidence, row) for rows in shown.values() for row in rows]
         square = {"marker": "s", "markersize": 9, "linestyle": ""}
-        entries = [
-            (name, {"color": colour, **square})
-            for i, (name, colour) in enumerate(_BARS)
-            if any(three[i][1] for three in bests)
-        ]
+        drawn = {
+            name
+            for rows in shown.values()
+            for row in rows
+            for (name, _), (label, part) in zip(_BARS, three_labels(self.evidence, row), strict=True)
+            if part.best(place_of(row), label)
+        }
+        entries = [(name, {"color": colour, **square}) for name, colour in _BARS if name in drawn]
         style.legend_below(figure, entries, 3)
         return figure
 
-    def _bars(self, axes: "Axes", row: ComparisonRow, index: int) -> None:
+    def _bars(self, axes: style.Axes, row: ComparisonRow, index: int) -> None:
         place, three = place_of(row), three_labels(self.evidence, row)
         for offset, (label, part), (_, colour) in zip((-1, 0, 1), three, _BARS, strict=True):
             x, best = index + offset * 0.27, part.best(place, label)
@@ -225,6 +218,7 @@ class BeforeAfter:
 def _pair_name(row: ComparisonRow) -> str:
     recipe = parse_label(row.label_a)
     dims = "all dims" if recipe.cleaning.n_dims == "all" else f"top {recipe.cleaning.n_dims}"
+    dims += " kept" if recipe.cleaning.mode else ""
     layers = ", own dims" if recipe.cleaning.scope == "layer" else ""
     same = "\n" + re.split(r":| by | at ", row.same_vector)[0] if row.same_vector else ""
     return f"{recipe.method}{format_steering(recipe)}\n{dims}{layers}{same}"

@@ -6,21 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 from massact.domain import LEAST_EFFECT, RANDOM
-from massact.query import BestRow, CoefficientRatio
 from massact.query.groups import is_just_added
-from massact.query.questions.coefficients import tells
+from massact.query.questions.best import BestRow
+from massact.query.questions.coefficients import CoefficientRatio, tells
 from massact.query.rows import AnyPoint
 from massact.report import style
 from massact.report.evidence import Evidence, Place, counted, place_of
 from massact.report.section import MISSING, Cell, Section, Table, at_coefficient, number
 from massact.report.trade_off import draw_line, label_lines, some_words, two_rows
 from massact.store.schema import StoredPoint
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Drawing
 
 
 def coefficients_section(evidence: Evidence) -> Section:
@@ -168,7 +164,7 @@ class RelativeStrength:
             for label, points in label_lines(stratum, self.evidence.floor, _strength).items()
         ]
 
-    def draw(self) -> "Drawing":
+    def draw(self) -> style.Drawing:
         evidence = self.evidence
         methods = style.methods_of((label for _, label, _ in self.data), with_random=True)
         with_lines = {place.model for place, _, _ in self.data}

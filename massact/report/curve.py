@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import Literal
 
 from massact.domain import AllDims, Scope, When
-from massact.query import CurveRow
 from massact.query.equal_grids import EqualGrids
 from massact.query.groups import recipe_of
+from massact.query.questions.curve import CurveRow
 from massact.report import style
 from massact.report.evidence import Evidence, Place, once, place_of
 from massact.report.published import PrintedPlace, printed_places
@@ -27,10 +27,6 @@ from massact.report.section import (
     where,
 )
 from massact.report.trade_off import some_words
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as Drawing
 
 _ANNOTATED_LINES = 2
 
@@ -59,16 +55,19 @@ class CurveKind:
     method: str
     when: When
     scope: Scope
+    mode: Literal["zero", "keep"] = "zero"
 
     @property
     def name(self) -> str:
         scope = "" if self.scope == "uniform" else ", each layer's own dims"
-        return f"{self.method}{', before' if self.when == 'before' else ''}{scope}"
+        kept = ", all others zeroed" if self.mode == "keep" else ""
+        return f"{self.method}{', before' if self.when == 'before' else ''}{scope}{kept}"
 
     @property
     def look(self) -> style.Look:
         dashes = {("after", "uniform"): "-", ("before", "uniform"): "--", ("after", "layer"): ":"}
-        return {"color": style.method_colour(self.method), "linestyle": dashes.get((self.when, self.scope), "-.")}
+        dash = "-." if self.mode == "keep" else dashes.get((self.when, self.scope), "-.")
+        return {"color": style.method_colour(self.method), "linestyle": dash}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +95,10 @@ def cleaning_curves(evidence: Evidence) -> list[Curve]:
     labels = {place: set(evidence.labels(place)) for place in evidence.places()}
     lines: dict[Place, dict[CurveKind, tuple[CurveRow, ...]]] = {place: {} for place in labels}
     cleanings = ((r.method, r.cleaning) for r in map(recipe_of, set().union(*labels.values())) if r is not None)
-    for kind in sorted({CurveKind(method, c.when, c.scope) for method, c in cleanings if c.scope}):
+    kinds = {CurveKind(one, c.when, c.scope, "keep" if c.mode else "zero") for one, c in cleanings if c.scope}
+    for kind in sorted(kinds):
         rows: dict[Place, list[CurveRow]] = {place: [] for place in labels}
-        for row in evidence.curve(kind.method, kind.when, kind.scope):
+        for row in evidence.curve(**asdict(kind)):
             if row.label in labels.get(place_of(row), ()):
                 rows[place_of(row)].append(row)
         for place, some in rows.items():
@@ -154,7 +154,7 @@ class CleaningCurve:
             curve.place: curve for curve in curves if any(row.best for rows in curve.lines.values() for row in rows)
         }
 
-    def draw(self) -> "Drawing":
+    def draw(self) -> style.Drawing:
         evidence = self.evidence
         shown = [self.data[place] for place in key_places(evidence, self.data, self.most)]
         printed = {place.our_place: place for place in printed_places(evidence)}
@@ -174,7 +174,7 @@ class CleaningCurve:
         style.legend_below(figure, _entries(shown, sources), 4)
         return figure
 
-    def _line(self, axes: "Axes", curve: Curve, kind: CurveKind, index: int) -> None:
+    def _line(self, axes: style.Axes, curve: Curve, kind: CurveKind, index: int) -> None:
         colour = style.method_colour(kind.method)
         heights = []
         for x, step in enumerate(curve.steps):
@@ -222,7 +222,7 @@ class CleaningCurve:
 
 
 def _draw_published(
-    axes: "Axes", curve: Curve, kind: CurveKind, printed: PrintedPlace, sources: dict[str, str]
+    axes: style.Axes, curve: Curve, kind: CurveKind, printed: PrintedPlace, sources: dict[str, str]
 ) -> None:
     """Published bests of the line's labels, a marker per source, to the right of ours."""
     by_label = {label.label: label for label in printed.labels}

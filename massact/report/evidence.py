@@ -15,26 +15,17 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from massact.config import Experiment
 from massact.config.values import declared_by
-from massact.domain import RANDOM, Direction, Group, Scope, When
-from massact.query import (
-    Answers,
-    CoefficientsAnswer,
-    ComparisonRow,
-    ConfirmationsAnswer,
-    CurveRow,
-    GapRow,
-    Point,
-    PublishedComparison,
-)
+from massact.domain import RANDOM, Direction, Group
+from massact.query import Answers, Point
 from massact.query.equal_grids import EqualGrids, on_equal_grids
 from massact.query.evaluations import group_of, group_of_row
 from massact.query.groups import ComparableGroups, Currency, gain, natural_order, slices, strata
-from massact.query.questions.coefficients import ask_coefficients
-from massact.query.questions.compare import ask_compare
-from massact.query.questions.confirmations import confirmations_of
-from massact.query.questions.curve import ask_curve
-from massact.query.questions.gaps import ask_gaps
-from massact.query.questions.published import compare_published
+from massact.query.questions.coefficients import CoefficientsAnswer, ask_coefficients
+from massact.query.questions.compare import ComparisonRow, ask_compare
+from massact.query.questions.confirmations import ConfirmationsAnswer, confirmations_of
+from massact.query.questions.curve import CurveRow, ask_curve
+from massact.query.questions.gaps import GapRow, ask_gaps
+from massact.query.questions.published import PublishedComparison, compare_published
 from massact.query.stats.intervals import NOTHING, Beliefs, Believed, Standing
 from massact.store.schema import EvaluationRow, PublishedRow
 from massact.vectors.massive_dims import Calibration
@@ -254,18 +245,13 @@ class Evidence:
         wanted = set(groups)
         evaluations = self.answers.evaluations.only(lambda place: group_of(place) in wanted)
         failures = tuple(failure for failure in self.answers.failures if group_of_row(failure.row) in wanted)
-        parts = {
-            place: replace(
-                stratum, slices={label: part for label, part in stratum.slices.items() if part.group in wanted}
-            )
-            for place, stratum in self.strata.items()
-        }
-        return replace(
-            self,
-            answers=replace(self.answers, evaluations=evaluations, failures=failures, groups=groups),
-            strata={place: stratum for place, stratum in parts.items() if stratum.slices},
-            _beliefs=self._beliefs,
-        )
+        strata = {}
+        for place, stratum in self.strata.items():
+            parts = {label: part for label, part in stratum.slices.items() if part.group in wanted}
+            if parts:
+                strata[place] = replace(stratum, slices=parts)
+        answers = replace(self.answers, evaluations=evaluations, failures=failures, groups=groups)
+        return replace(self, answers=answers, strata=strata, _beliefs=self._beliefs)
 
     def declares(self, phase: str) -> bool:
         return any(declared.name == phase for declared in self.experiment.phases)
@@ -292,13 +278,14 @@ class Evidence:
     def labels(self, place: Place) -> tuple[str, ...]:
         """Every label declared or run at a place, the declared ones first and in the file's order."""
         declared = [group.label for group in self.answers.groups if place_of(group) == place]
-        stratum = self.strata.get(place)
-        return tuple(dict.fromkeys([*declared, *sorted(stratum.slices if stratum else ())]))
+        return tuple(dict.fromkeys([*declared, *sorted(self._at(place).slices)]))
+
+    def _at(self, place: Place) -> ComparableGroups:
+        return self.strata.get(place) or ComparableGroups(*astuple(place))
 
     def best(self, place: Place, label: str) -> Point | None:
         """The best at or above the floor."""
-        stratum = self.strata.get(place)
-        return stratum.best(label, self.floor) if stratum else None
+        return self._at(place).best(label, self.floor)
 
     def bests(self, place: Place, labels: Iterable[str] | None = None) -> dict[str, Point]:
         """The bests with a delta of some labels, or of all but a random direction."""
@@ -320,7 +307,7 @@ class Evidence:
         wanted = frozenset(labels)
         known: tuple[Evidence, EqualGrids] | None = self._done.get((place, wanted))
         if known is None:
-            stratum = self.strata.get(place) or ComparableGroups(*astuple(place))
+            stratum = self._at(place)
             grids, part = on_equal_grids(stratum, wanted, self.floor), self
             if grids.stratum is not stratum:
                 kept = {label: grids.stratum.slices[label] for label in wanted & stratum.slices.keys()}
@@ -332,8 +319,7 @@ class Evidence:
 
     def nearest_miss(self, place: Place, label: str) -> Point | None:
         """The most coherent evaluation below the floor of a label that has no best."""
-        stratum = self.strata.get(place)
-        return stratum.nearest_miss(label, self.floor) if stratum else None
+        return self._at(place).nearest_miss(label, self.floor)
 
     # the questions that a report asks, at its floor and of the current rows alone
 
@@ -344,9 +330,8 @@ class Evidence:
     def compare(self, pairs: Sequence[tuple[str, str]] | None = None) -> tuple[ComparisonRow, ...]:
         return self.current(ask_compare.of(replace(self.answers, cosines=self.cosines), self.floor, pairs=pairs).rows)
 
-    def curve(self, method: str, when: When, scope: Scope) -> tuple[CurveRow, ...]:
-        """The steps of each curve, over the cells that all of its steps have."""
-        kind: dict[str, Any] = {"method": method, "when": when, "scope": scope}
+    def curve(self, **kind: Any) -> tuple[CurveRow, ...]:
+        """The steps of each curve, over the cells that all of its steps have; `kind`: as `massact curve` is told."""
         asked = ("curve", *kind.values())
         if asked not in self._done:
             self._done[asked] = self.current(ask_curve.of(self.answers, self.floor, **kind).rows)
@@ -381,11 +366,9 @@ class Evidence:
         best = self.best(place, label)
         if best is None or self.answers.scores is None:
             return NOTHING
-        known = self._beliefs.get((place, label))
-        if known is None:
-            part = self.strata[place].slices[label]
-            known = self._beliefs[place, label] = self._beliefs_of(place).of(part, best)
-        return known
+        if (place, label) not in self._beliefs:
+            self._beliefs[place, label] = self._beliefs_of(place).of(self.strata[place].slices[label], best)
+        return self._beliefs[place, label]
 
     def interval(self, place: Place, label: str) -> tuple[float, float] | None:
         """The 95 % interval of a best's delta; `None` where nothing tells."""
@@ -422,11 +405,7 @@ class Evidence:
 
     def status(self, place: Place, label: str) -> str:
         """`ok`, `below_floor`, `missing` or `failed`, and `unscored`: evaluated, but without a score."""
-        stratum = self.strata.get(place)
-        if stratum is None:
-            return "missing"
-        status = stratum.status(label, self.floor)
-        part = stratum.slices.get(label)
+        status, part = self._at(place).status(label, self.floor), self._at(place).slices.get(label)
         return "unscored" if status == "missing" and part and len(part.points) else status
 
     @property
@@ -459,10 +438,7 @@ class Evidence:
         return gain(delta, self.direction(place))
 
     def direction(self, place: Place) -> Direction:
-        stratum = self.strata.get(place)
-        if stratum and stratum.sample and stratum.sample.direction:
-            return stratum.sample.direction
-        return self.declared_direction(place.trait)
+        return self._at(place).direction or self.declared_direction(place.trait)
 
     def declared_direction(self, trait: str) -> Direction:
         return next((declared.direction for declared in self.experiment.traits if declared.name == trait), "positive")

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from massact.domain import RANDOM, is_same_strength
 from massact.query.groups import is_at_floor, natural_order
@@ -30,10 +30,6 @@ from massact.report.section import (
 )
 from massact.report.trade_off import best_words, end_words
 from massact.store.schema import StoredPoint
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as Drawing
 
 _MOST_LABELS, FEWER_LABELS = 6, 3
 """Panels in the report: of the place with the best result of a model and trait, and of its other places."""
@@ -162,7 +158,7 @@ class HeatMap:
             if len(points) > 1
         ]
 
-    def draw(self) -> "Drawing":
+    def draw(self) -> style.Drawing:
         from matplotlib import colormaps
         from matplotlib.cm import ScalarMappable
         from matplotlib.colors import Normalize
@@ -185,7 +181,7 @@ class HeatMap:
         bar.outline.set_visible(False)
         return figure
 
-    def _panel(self, panel: "Axes", grid: HeatGrid, scale: Any) -> None:
+    def _panel(self, panel: style.Axes, grid: HeatGrid, scale: Any) -> None:
         from matplotlib.collections import PatchCollection
         from matplotlib.patches import Rectangle
 
@@ -230,7 +226,7 @@ class HeatMap:
         return f"Delta by layer and coefficient on {self.evidence.name(self.place)}. {'. '.join(words)}."
 
 
-def _ticks(panel: "Axes", grid: HeatGrid) -> None:
+def _ticks(panel: style.Axes, grid: HeatGrid) -> None:
     """Values of the grid, thinned where they would lie on each other."""
     panel.set_xlim(-0.5, len(grid.columns) - 0.5)
     panel.set_ylim(-0.5, len(grid.layers) - 0.5)
@@ -325,7 +321,7 @@ class ByWindow:
         bests = ((position, self.evidence.bests(pair.place(position), (label,))) for position in pair.positions)
         return {position: best[label] for position, best in bests if best}
 
-    def draw(self) -> "Drawing":
+    def draw(self) -> style.Drawing:
         shown = self.data[: self.most]
         methods = style.methods_of(label for pair in shown for label in pair.labels)
         figure, axes = style.method_grid(len(shown), methods, 2.2 * len(shown) + 0.8)
@@ -340,7 +336,7 @@ class ByWindow:
         style.legend_below(figure, style.label_entries(drawn, with_marker=True), 5)
         return figure
 
-    def _panel(self, panel: "Axes", pair: Windows, labels: Sequence[str]) -> None:
+    def _panel(self, panel: style.Axes, pair: Windows, labels: Sequence[str]) -> None:
         for index, label in enumerate(labels):
             bests = self._bests(pair, label)
             if not bests:

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from massact.domain import RANDOM
 from massact.query.groups import recipe_of
@@ -14,10 +14,6 @@ from massact.report.evidence import CosineMatrix, Energies, Evidence, Place, cou
 from massact.report.section import MISSING, MOST_PANELS, Section, Table, key_places, rest_of_places
 from massact.report.trade_off import some_words
 from massact.vectors.massive_dims import UNIFORM_LAYERS, UNIFORM_TOP, Calibration
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as Drawing
 
 _LEAST_ENERGY = 0.005
 """Energies below are not drawn: a line along zero says nothing."""
@@ -93,7 +89,7 @@ class MassiveDims:
         known = {model: self.calibrations[model] for model in self.models if model in self.calibrations}
         return {model: calibration for model, calibration in known.items() if calibration.layers}
 
-    def draw(self) -> "Drawing":
+    def draw(self) -> style.Drawing:
         figure, panels = style.panel_grid(list(self.data), 3.3, "|mean| / median |mean|")
         for axes, calibration in zip(panels, self.data.values(), strict=True):
             _draw_massive(axes, calibration)
@@ -122,7 +118,7 @@ class MassiveDims:
         return f"Mean activation of the massive dims over the median of all dims, by layer. {some_words(words)}."
 
 
-def _draw_massive(axes: "Axes", calibration: Calibration) -> None:
+def _draw_massive(axes: style.Axes, calibration: Calibration) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     ratios: dict[int, dict[int, float]] = defaultdict(dict)
@@ -221,7 +217,7 @@ class MassiveEnergy:
         lines = {place: _with_energy(energies[place]) for place in key_places(self.evidence, energies, self.most)}
         return {place: some for place, some in lines.items() if some}
 
-    def draw(self) -> "Drawing":
+    def draw(self) -> style.Drawing:
         from matplotlib.ticker import MaxNLocator
 
         titles = [self.evidence.name(place) for place in self.data]
@@ -275,7 +271,7 @@ class Cosines:
     def data(self) -> list[CosineMatrix]:
         return [matrix for matrix in self.evidence.facts.label_cosines if len(matrix.labels) > 1][:_MOST_MATRICES]
 
-    def draw(self) -> "Drawing":
+    def draw(self) -> style.Drawing:
         from matplotlib import colormaps
 
         shown, n_columns = self.data, min(2, len(self.data))
@@ -310,7 +306,7 @@ class Cosines:
         return f"Cosines between the vectors of the labels. {'. '.join(words)}."
 
 
-def _draw_matrix(panel: "Axes", matrix: CosineMatrix, colours: Any) -> None:
+def _draw_matrix(panel: style.Axes, matrix: CosineMatrix, colours: Any) -> None:
     """The lower half, rows and columns numbered alike: labels beneath the columns would take more room than it."""
     from matplotlib.patches import Rectangle
 

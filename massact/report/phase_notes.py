@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from massact.config import Experiment
-from massact.query import Answers, CoefficientRatio
+from massact.query import Answers
+from massact.query.questions.coefficients import CoefficientRatio
 from massact.report.before_after import before_after_section, comparison_verdict, comparisons
 from massact.report.checks import Criterion, success_criteria, top2_shape
 from massact.report.coefficients import coefficients_section, current_ratios, spreads

@@ -5,19 +5,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from massact.domain import Direction
-from massact.query import Point, PublishedComparison, before_after_pairs
+from massact.query import Point
 from massact.query.groups import gain, natural_order, recipe_of
-from massact.query.questions.published import SAME_DIRECTION
+from massact.query.questions.compare import before_after_pairs
+from massact.query.questions.published import SAME_DIRECTION, PublishedComparison
 from massact.report import style
 from massact.report.evidence import Evidence, Place, counted, listed, once
 from massact.report.section import MISSING, Cell, Section, Table, number, result, signed, where
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as Drawing
 
 LEAST_SPREAD = 0.5
 """Points of delta: sources that differ by less agree, since many print whole numbers."""
@@ -171,12 +167,8 @@ def _bullets(evidence: Evidence, places: Sequence[PrintedPlace]) -> Iterator[str
         yield from _winner_lines(place)
     for place in places:
         yield from _twin_lines(place)
-    flags = dict.fromkeys(
-        f"{row.source}, {row.model}, {row.trait}, {row.position}, {row.label}: {flag}"
-        for row in evidence.compare_published()
-        for flag in row.flags
-        if SAME_DIRECTION not in flag
-    )
+    lines = (line for row in evidence.compare_published() for line in row.lines)
+    flags = dict.fromkeys(line for line in lines if SAME_DIRECTION not in line)
     yield from list(flags)[:_MOST_LINES]
     if len(flags) > _MOST_LINES:
         names = f"{evidence.command('compare --published')} names each"
@@ -300,7 +292,7 @@ class Published:
         several = [place for place in printed_places(self.evidence) if place.has_several]
         return sorted(several, key=lambda place: -len(place.labels))[:_MOST_PANELS]
 
-    def draw(self) -> "Drawing":
+    def draw(self) -> style.Drawing:
         sources = sorted({source for place in self.data for source in place.sources})
         n_columns = min(2, len(self.data))
         n_rows = math.ceil(len(self.data) / n_columns)
@@ -334,7 +326,7 @@ class Published:
         return f"Published deltas, a dot per source. {'. '.join(words)}."
 
 
-def _draw(panel: "Axes", place: PrintedPlace, sources: Sequence[str]) -> None:
+def _draw(panel: style.Axes, place: PrintedPlace, sources: Sequence[str]) -> None:
     for y, label in enumerate(place.labels):
         if label.spread is not None:
             deltas = label.headlines.values()

@@ -5,8 +5,9 @@ from dataclasses import replace
 from statistics import fmean
 
 from massact.domain import RANDOM
-from massact.query import ConfirmationRow, ConfirmedPlace, GapRow
 from massact.query.groups import setting_notes, slices
+from massact.query.questions.confirmations import ConfirmationRow, ConfirmedPlace
+from massact.query.questions.gaps import GapRow
 from massact.query.same_vector import taken_over_note
 from massact.query.stats.coherent import SURE, coherent_chances
 from massact.report.evidence import Evidence, Place, Provenance, counted, group_at, listed, place_of

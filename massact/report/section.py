@@ -7,14 +7,11 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from massact.query import Point
 from massact.report import style
 from massact.report.evidence import Evidence, Place, RunLink, group_at
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Drawing
 
 MISSING = "\N{EM DASH}"
 Row: TypeAlias = "Sequence[Cell | str | None]"
@@ -94,7 +91,7 @@ class Figure(Protocol):
     def data(self) -> Any:
         """What is drawn; empty where there is nothing to draw."""
 
-    def draw(self) -> "Drawing":
+    def draw(self) -> style.Drawing:
         """Draw the data, which are not empty. `drawing` sets the style."""
 
     def alt(self) -> str:
@@ -137,7 +134,7 @@ class Picture:
         return f"figures/{self.name}.png"
 
 
-def drawing(figure: Figure) -> "Drawing | None":
+def drawing(figure: Figure) -> "style.Drawing | None":
     """The figure in the one style; `None` where there is nothing to draw."""
     if not figure.data:
         return None

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO, StringIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from massact.domain import IMPORTED, RANDOM, all_methods
 from massact.labels import format_steering, parse_label
@@ -18,9 +18,11 @@ from massact.query import Point
 from massact.query.groups import recipe_of
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    import matplotlib.axes
+    import matplotlib.figure
 
+Axes: TypeAlias = "matplotlib.axes.Axes"
+Drawing: TypeAlias = "matplotlib.figure.Figure"
 INK = "#1b1b1b"
 """Text, axes and what is uncleaned; a page may replace it by the colour of its own text."""
 QUIET = "#8a8a8a"
@@ -36,7 +38,11 @@ Look = dict[str, Any]
 """Matplotlib's options of a line."""
 FLOOR_DASHES: Look = {"color": INK, "linestyle": (0, (2, 2)), "linewidth": 0.9, "zorder": 1}
 _DIMS_COLOURS: dict[int | str, str] = {0: INK, 1: ORANGE, 2: SKY, 3: GREEN, 5: PURPLE, 10: QUIET, "all": BLUE}
-_METHOD_COLOURS = {"mean_diff": BLUE, "probe": VERMILLION, "gradient": GREEN, "random_baseline": QUIET}
+_METHOD_COLOURS = {"mean_diff": BLUE, "probe": VERMILLION, "gradient": GREEN, "random_baseline": QUIET} | {
+    "pca": ORANGE,
+    "lat": PURPLE,
+    "mean_centred": SKY,
+}
 _STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
@@ -95,10 +101,13 @@ def label_style(label: str) -> LabelStyle:
         colour = VERMILLION
     if cleaning.when == "none":
         return LabelStyle(colour, "-", "o", "uncleaned")
-    name = "all" if cleaning.n_dims == "all" else f"top {cleaning.n_dims}"
+    if cleaning.quantile is not None:
+        return LabelStyle(QUIET, "-", "P", f"winsorised at {cleaning.quantile:g}")
+    name = ("all" if cleaning.n_dims == "all" else f"top {cleaning.n_dims}") + (" kept" if cleaning.mode else "")
     is_layer = cleaning.scope == "layer"
     dashes = (":" if is_layer else "-") if cleaning.when == "after" else ("-." if is_layer else "--")
     marker = ("D" if is_layer else "s") if cleaning.when == "after" else ("v" if is_layer else "^")
+    marker = "*" if cleaning.mode else marker
     return LabelStyle(colour, dashes, marker, f"{name} {cleaning.when}{', own dims' if is_layer else ''}")
 
 
@@ -154,7 +163,7 @@ def styled() -> Iterator[None]:
         yield
 
 
-def new_figure(shape: tuple[int, int], size: tuple[float, float], **options: Any) -> "tuple[Figure, Any]":
+def new_figure(shape: tuple[int, int], size: tuple[float, float], **options: Any) -> tuple[Drawing, Any]:
     """A figure of its own (nothing is registered with pyplot) and its axes as a 2-D array."""
     from matplotlib.figure import Figure
 
@@ -162,7 +171,7 @@ def new_figure(shape: tuple[int, int], size: tuple[float, float], **options: Any
     return figure, figure.subplots(*shape, squeeze=False, **options)
 
 
-def method_grid(n_rows: int, methods: Sequence[str], height: float, **options: Any) -> "tuple[Figure, Any]":
+def method_grid(n_rows: int, methods: Sequence[str], height: float, **options: Any) -> tuple[Drawing, Any]:
     """A row of panels for each thing that is compared, a column for each method."""
     width = WIDTH if len(methods) > 1 else WIDTH * 0.62
     return new_figure((n_rows, len(methods)), (width, height), sharey=True, **options)
@@ -176,7 +185,7 @@ def filled(axes: Any, count: int) -> list[Any]:
     return flat[:count]
 
 
-def panel_grid(titles: Sequence[str], height: float, ylabel: str) -> "tuple[Figure, list[Any]]":
+def panel_grid(titles: Sequence[str], height: float, ylabel: str) -> tuple[Drawing, list[Any]]:
     """Panels with one y axis in rows of three; the rest of the last row is empty."""
     n_columns = min(len(titles), _PER_ROW)
     n_rows = math.ceil(len(titles) / n_columns)
@@ -190,7 +199,7 @@ def panel_grid(titles: Sequence[str], height: float, ylabel: str) -> "tuple[Figu
     return figure, panels
 
 
-def fixed(figure: "Figure") -> "Figure":
+def fixed(figure: Drawing) -> Drawing:
     """The figure laid out once and for all: each saving would lay it out anew, which takes longest."""
     with styled():
         engine = figure.get_layout_engine()
@@ -200,7 +209,7 @@ def fixed(figure: "Figure") -> "Figure":
     return figure
 
 
-def save_png(figure: "Figure") -> bytes:
+def save_png(figure: Drawing) -> bytes:
     """The figure as PNG on white, dense enough to print."""
     data = BytesIO()
     with styled():
@@ -208,7 +217,7 @@ def save_png(figure: "Figure") -> bytes:
     return data.getvalue()
 
 
-def save_svg(figure: "Figure") -> str:
+def save_svg(figure: Drawing) -> str:
     """The figure as SVG with a transparent ground and its text as text."""
     data = StringIO()
     with styled():
@@ -216,7 +225,7 @@ def save_svg(figure: "Figure") -> str:
     return data.getvalue()
 
 
-def log_coefficients(axes: "Axes", values: Sequence[float]) -> None:
+def log_coefficients(axes: Axes, values: Sequence[float]) -> None:
     """A logarithmic x axis, shared by all panels, with a few round ticks however narrow its range."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
@@ -232,7 +241,7 @@ def log_coefficients(axes: "Axes", values: Sequence[float]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def floor_line(axes: "Axes", floor: float, *, with_name: bool) -> None:
+def floor_line(axes: Axes, floor: float, *, with_name: bool) -> None:
     axes.axhline(floor, **FLOOR_DASHES)
     if with_name:
         axes.annotate(
@@ -241,7 +250,7 @@ def floor_line(axes: "Axes", floor: float, *, with_name: bool) -> None:
         )  # fmt: skip
 
 
-def legend_below(figure: "Figure", entries: Iterable[tuple[str, Look]], n_columns: int) -> None:
+def legend_below(figure: Drawing, entries: Iterable[tuple[str, Look]], n_columns: int) -> None:
     """One legend for all panels, under them: names with how their lines look."""
     from matplotlib.lines import Line2D
 
@@ -256,14 +265,14 @@ def label_entries(labels: Iterable[str], *, with_marker: bool = False) -> list[t
     return [(look.name, look.line | ({"marker": look.marker} if with_marker else {})) for look in looks]
 
 
-def mark_grid_end(axes: "Axes", best: Point, x: float, y: float) -> None:
+def mark_grid_end(axes: Axes, best: Point, x: float, y: float) -> None:
     """Draw a small arrowhead over a best that lies at the end of its grid: a better one may lie beyond it."""
     if best.at_grid_end:
         axes.scatter([x], [y], marker=">", s=12, color=INK, linewidths=0, zorder=6, gid="end of grid")
 
 
 def draw_interval(
-    axes: "Axes", best: Point, interval: tuple[float, float] | None, x: float, colour: str, **look: Any
+    axes: Axes, best: Point, interval: tuple[float, float] | None, x: float, colour: str, **look: Any
 ) -> None:
     """The 95 % interval of a best as a bar, where one is known, and whether its grid ends there."""
     height = best.delta or 0.0

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from massact.domain import RANDOM
 from massact.labels import format_label, parse_label
-from massact.query import ComparisonRow, Point
+from massact.query import Point
+from massact.query.questions.compare import ComparisonRow
 from massact.report.before_after import Outcome, comparison_outcome, comparison_verdict, comparisons
 from massact.report.checks import top2_shape
 from massact.report.coefficients import current_ratios, spreads

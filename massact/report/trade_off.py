@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from massact.domain import RANDOM
 from massact.query.groups import ComparableGroups, is_at_floor, is_below_floor, natural_order, recipe_of
@@ -13,10 +13,6 @@ from massact.report import style
 from massact.report.evidence import Evidence, Place, listed
 from massact.report.section import MOST_FIGURES, Figure, Section, key_places, rest_of_pairs, rest_of_places, signed
 from massact.store.schema import StoredPoint
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as Drawing
 
 _MOST_PLACES = 4
 """Figures against the coefficient; that against coherence shows every window of a model."""
@@ -90,7 +86,7 @@ class AgainstCoefficient:
         stratum = self.evidence.strata.get(self.place)
         return label_lines(stratum, self.evidence.floor, coefficient_size) if stratum else {}
 
-    def draw(self) -> "Drawing":
+    def draw(self) -> style.Drawing:
         methods = style.methods_of(self.data, with_random=True)
         every = [point for points in self.data.values() for point in points]
         floor = self.evidence.floor
@@ -162,7 +158,7 @@ class AgainstCoherence:
                 lines[place] = here
         return lines
 
-    def draw(self) -> "Drawing":
+    def draw(self) -> style.Drawing:
         labels = {label for lines in self.data.values() for label in lines}
         methods = style.methods_of(labels)
         figure, axes = style.method_grid(len(self.data), methods, 2.1 * len(self.data) + 0.9, sharex=True)
@@ -184,7 +180,7 @@ class AgainstCoherence:
         style.legend_below(figure, [*style.label_entries(labels), best, below], 5)
         return figure
 
-    def _panel(self, panel: "Axes", place: Place, labels: Sequence[str]) -> None:
+    def _panel(self, panel: style.Axes, place: Place, labels: Sequence[str]) -> None:
         panel.axhline(0, color=style.QUIET, linewidth=0.8, zorder=1)
         panel.axvline(self.evidence.floor, **style.FLOOR_DASHES)
         for label in sorted(labels, key=style.legend_order, reverse=True):
@@ -221,7 +217,7 @@ class AgainstCoherence:
         )
 
 
-def two_rows(methods: Sequence[str], floor: float) -> "tuple[Drawing, Any]":
+def two_rows(methods: Sequence[str], floor: float) -> tuple[style.Drawing, Any]:
     """Panels of delta above panels of coherence, a column per method."""
     width = style.WIDTH if len(methods) > 1 else style.WIDTH * 0.62
     figure, axes = style.new_figure((2, len(methods)), (width, 4.6), sharex=True, sharey="row")

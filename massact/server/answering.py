@@ -75,11 +75,7 @@ def parameters_of(posed: Question[..., Any]) -> tuple[Parameter, ...]:
 
 
 def read_parameters(allowed: Sequence[Parameter], given: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """The values by what the function calls each; one that was not given is absent.
-
-    Raises:
-        ProblemError: a parameter is unknown, missing, repeated, or not what its schema says.
-    """
+    """The values by what the function calls each; one that was not given is absent."""
     known = {one.name: one for one in allowed}
     for name in given:
         if name not in known:
@@ -266,11 +262,7 @@ BY_POST: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def read_body(name: str, data: bytes) -> dict[str, Any]:
-    """The body of a request.
-
-    Raises:
-        ProblemError: it is not what the schema says.
-    """
+    """The body of a request."""
     _, schemas = BY_POST[name]
     try:
         body = parse_json(data)
@@ -298,11 +290,7 @@ def _is_text(value: object, schema: Mapping[str, Any]) -> bool:
 
 
 def read_question(data: bytes) -> dict[str, Any]:
-    """A question of ours as massact itself asks it: its name, its values, and what the experiment's file declares.
-
-    Raises:
-        ProblemError: it is not what `massact.query.question` sends.
-    """
+    """A question of ours as massact itself asks it: its name, its values, and what the experiment's file declares."""
     try:
         body = parse_json(data)
         posed, texts, declared = served()[body["question"]], body["parameters"], body["declared"]

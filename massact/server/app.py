@@ -55,11 +55,7 @@ _NOT_PASSED_ON = (
 
 
 def readable_experiments(app: Flask, request: Request) -> list[int]:
-    """The ids of the MLflow experiments, not deleted, that the sender of a request may read.
-
-    Raises:
-        ProblemError: MLflow refuses the login, or does not answer.
-    """
+    """The ids of the MLflow experiments, not deleted, that the sender of a request may read."""
     client = Client(app.wsgi_app, use_cookies=False)
     headers = [(name, value) for name, value in request.headers if name not in _NOT_PASSED_ON]
     ids: set[int] = set()
@@ -90,12 +86,7 @@ HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
 def mount(app: Flask, processes: Processes | None, *, has_login: bool) -> list[tuple[str, str]]:
-    """Add the query API to MLflow's app. Returns its addresses, each with its method.
-
-    Args:
-        processes: who answers; `None`: this server's runs are in no database that can be read.
-        has_login: whether the server asks for a login, which the description then says.
-    """
+    """Add the query API to MLflow's app. Returns its addresses, each with its method."""
     blueprint = Blueprint("massact", __name__, url_prefix=_add_static_prefix(API))
     routes = [("/openapi.json", "openapi", "GET", _describing(has_login=has_login))]
     routes += [(f"/{name}", name, "GET", _asking(processes, "question", name)) for name in served()]

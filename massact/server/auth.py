@@ -36,11 +36,6 @@ _CHECKED_SCHEMES = ("runs", "models", "mlflow-artifacts", "file")
 def add_refusals(flask_app: Any, served: Any) -> Any:
     """Add the refusals to a server that MLflow's `create_app` has given users.
 
-    Args:
-        flask_app: `mlflow.server.app`, whose hook that logs in is there already.
-        served: what `mlflow.server.auth.create_app` returned, before it served a request: the same, or
-            around it an ASGI app with routes of its own.
-
     Returns:
         `served`.
     """

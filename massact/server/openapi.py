@@ -155,11 +155,7 @@ _READ = (*_ANYONE_REFUSED, 400, 422, 501, 503, 504)
 
 @cache
 def description(*, has_login: bool) -> str:
-    """The description as JSON.
-
-    Args:
-        has_login: whether the server asks for a login.
-    """
+    """The description as JSON."""
     schemas = Schemas()
     paths: dict[str, Any] = {f"{API}/{one.name}": {"get": _question(one, schemas)} for one in served().values()}
     for name, (summary, parameters) in BY_GET.items():

@@ -68,14 +68,10 @@ _BY_STATUS = {401: NOT_LOGGED_IN, 403: FORBIDDEN, 404: NOT_FOUND, 405: NOT_ALLOW
 
 
 class ProblemError(Exception):
-    """A request that is refused, or cannot be answered."""
+    """A request that is refused, or cannot be answered: raised by whatever reads, admits or answers it."""
 
     def __init__(self, kind: Kind, detail: str, *, retry_after: int | None = None) -> None:
-        """
-        Args:
-            detail: what is wrong here, and what to do.
-            retry_after: seconds after which it may go well.
-        """
+        """`detail`: what is wrong here, and what to do; `retry_after`: seconds after which it may go well."""
         super().__init__(detail)
         self.kind, self.detail, self.retry_after = kind, detail, retry_after
 
@@ -238,11 +234,7 @@ class Processes:
         self._reaper: threading.Thread | None = None
 
     def ask(self, question: Mapping[str, Any]) -> Reply:
-        """The answer to a question.
-
-        Raises:
-            ProblemError: too many ask at once, it takes too long, or the process failed.
-        """
+        """The answer to a question."""
         deadline = time.monotonic() + self.limits.seconds
         message = json.dumps(question).encode()
         with self._lock:

@@ -148,8 +148,7 @@ _ANALYSED = ("runs", "tags", "params", "metrics", "latest_metrics", "experiments
 
 
 def tuned(uri: str) -> list[str]:
-    """Tune a run store. Again it changes nothing but the statistics. Returns what was done, in words. Raises
-    StoreError: the database refused."""
+    """Tune a run store; again it changes nothing but the statistics. Returns what was done, in words."""
     try:
         with _connected(uri, isolation_level="AUTOCOMMIT") as connection:
             return _sqlite(connection) if sqlite_path(uri) else _postgresql(connection)

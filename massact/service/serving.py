@@ -69,8 +69,7 @@ class Server:
         self._relay.start()
 
     def wait_until_healthy(self, address: str, stopped: Callable[[], bool]) -> None:
-        """Return when the server answers, or when it is to be stopped. Raises MassactError: it died, or does not
-        answer."""
+        """Return when the server answers, or is to be stopped; MassactError where it died, or does not answer."""
         deadline = time.monotonic() + START_SECONDS
         while not stopped():
             self._must_live("before it answered")
@@ -192,8 +191,7 @@ Say = Callable[[str], None]
 
 
 def serve(settings: Settings, environment: Mapping[str, str], say: Say) -> None:
-    """Serve until SIGINT or SIGTERM. `environment` has its secrets resolved. Raises UsageError: nothing was started;
-    MassactError: the server died."""
+    """Serve until SIGINT or SIGTERM, with an environment of resolved secrets; UsageError where nothing was started."""
     check(settings)
     with _signals() as stopped, _users_file(settings) as users:
         server_environment = _environment(settings, environment, users)

@@ -188,8 +188,8 @@ def check_name(name: str) -> None:
 
 
 def check_password(password: str) -> None:
-    """Whether MLflow takes a password, and takes it again at the login. Raises UsageError: it does not; the password is
-    not in the message."""
+    """Whether MLflow takes a password, and takes it again at the login; a UsageError, without it, says what it
+    lacks."""
     if len(password) < MIN_PASSWORD:
         raise UsageError(f"the password has fewer than {MIN_PASSWORD} characters: choose a longer one")
     if not password.isascii() or not password.isprintable():

@@ -36,8 +36,7 @@ _AT_THE_DOOR = ("password", "pg_hba.conf", "does not exist", "not permitted to l
 
 
 def database_url(uri: str) -> sa.URL:
-    """The URI of SQLite, or of PostgreSQL with the one driver that is supported, psycopg 3. Raises UnusableStoreError:
-    it cannot be parsed."""
+    """The URI of SQLite, or of PostgreSQL with psycopg 3. Raises UnusableStoreError: it cannot be parsed."""
     scheme, _, place = uri.strip().partition(":")
     backend = "sqlite" if scheme.lower().startswith("sqlite") else "postgresql+psycopg"
     try:
@@ -50,8 +49,7 @@ def database_url(uri: str) -> sa.URL:
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """The file of a SQLite database, absolute; `None` for another database. Raises UnusableStoreError: the database is
-    in memory."""
+    """The file of a SQLite database, absolute; `None` for another. Raises UnusableStoreError: it is in memory."""
     if not uri.strip().lower().startswith("sqlite"):
         return None
     name = database_url(uri).database
@@ -101,8 +99,7 @@ def database_errors(
     errors: tuple[type[Exception], ...] = (sa.exc.SQLAlchemyError,),
     refusals: tuple[type[Exception], ...] = (),
 ) -> Iterator[None]:
-    """A database's errors as ours, in one line; which of ours says whether they may pass by themselves. `errors`: of
-    SQLAlchemy and of drivers. `refusals`: those of them that are about what was to be written."""
+    """A database's errors as ours, in one line; `refusals` are those that are about what was to be written."""
     try:
         yield
     except errors as error:

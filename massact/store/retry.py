@@ -116,8 +116,7 @@ class Patience:
     """Tries again what failed because the store was down. Before `begin` everything is tried once."""
 
     def __init__(self, seconds: float, *, say: Callable[[str], None] = lambda _line: None) -> None:
-        """`seconds`: how long one outage may last. `say`: told in one line when the store does not answer, and when it
-        does again."""
+        """One outage may last `seconds`; `say` is told when the store does not answer, and when it does again."""
         self.seconds = seconds
         self._say = say
         self._waiting = f"waiting up to {seconds:g} s for the tracking store to come back"

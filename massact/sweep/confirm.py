@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from massact.domain import Cell, QuestionSet, Setting
-from massact.errors import MassactError, NothingToConfirmError
+from massact.errors import MassactError, NothingToConfirmError, UsageError
 from massact.evaluation import PlannedCell
 from massact.keys import cell_key, differences
-from massact.query import BestRow
-from massact.query.questions.best import ask_best
+from massact.plugins import own_digest
+from massact.query.questions.best import BestRow, ask_best
 from massact.report.phase_notes import confirm_markdown, confirm_verdicts
 from massact.store.databases import is_absent
 from massact.store.read.base import Stored
@@ -74,8 +74,8 @@ class ConfirmPlan:
 
 
 def plan_confirm(session: Session) -> ConfirmPlan:
-    """Every winner and every label tied with it, at the experiment's floor and in its setting. Raises
-    NothingToConfirmError: there is none; says why and what to do."""
+    """Every winner and every label tied with it, at the experiment's floor and in its setting; else
+    NothingToConfirmError."""
     if is_absent(session.stores.tracking_uri):
         raise NothingToConfirmError(f"nothing to confirm: no run store is there yet; {_evaluate_first(session)}")
     floor = session.experiment.coherence_floor
@@ -215,11 +215,18 @@ def _read_cells(session: Session, todo: Sequence[Chosen], tally: Tally) -> dict[
     cells = {}
     for one in todo:
         try:
+            _check_code(one.cell)
             cells[one.key] = (one, stored_plan(session, one.cell, one.source))
         except MassactError as error:
             tally.add(Tally(wanted=1, failed=1))
             session.say(f"failed: the vector of run {one.source.run_id}: {error}")
     return cells
+
+
+def _check_code(cell: Cell) -> None:
+    """See that the experiment's own operator is the one that a cell was evaluated with."""
+    if cell.steering and cell.steering.operator_source != own_digest("operators", cell.steering.recipe.operator):
+        raise UsageError(f"the file of the operator {cell.steering.recipe.operator} was changed since")
 
 
 def _source(session: Session, subject: Subject, cells: Mapping[str, tuple[Chosen, PlannedCell]]) -> CellSource:

@@ -45,8 +45,8 @@ class Session:
         say: Say = lambda _line: None,
         show: Say = lambda _text: None,
     ) -> None:
-        """`say`: takes a line about the work (the command line writes it to stderr). `show`: takes a result's text (the
-        command line writes it to stdout)."""
+        """`say` takes a line about the work, `show` a result's text; the command line writes them to stderr and
+        stdout."""
         self.experiment, self.workload = experiment, workload or Workload()
         self.progress, self.say, self.show = progress, say, show
         self.interruption = Interruption(say)
@@ -80,8 +80,7 @@ class Datasets:
         )
 
     def confirming(self, trait: TraitConfig) -> QuestionSet:
-        """The questions that winners are confirmed on. Raises NothingToConfirmError: the experiment file keeps none for
-        that; DataError: the split leaves a part without questions."""
+        """The questions that winners are confirmed on; NothingToConfirmError where the experiment file keeps none."""
         share = self._experiment.confirm_share
         if share is None:
             raise NothingToConfirmError(
@@ -207,8 +206,8 @@ def open_phase(
     *,
     say: bool = True,
 ) -> Iterator[OpenRun]:
-    """The run of an entry point; what judges were asked and workers did is kept on it, also after an interruption.
-    `say`: also tell what they did."""
+    """The run of an entry point; what judges and workers did is kept on it and, with `say`, told, also when
+    interrupted."""
     with session.stores.tracker.phase(name, parent=parent, params={**phase_params(session), **(params or {})}) as run:
         used = session.judges.usage
         reports = {one.number: one for one in session.models.executor.reports}

@@ -160,8 +160,7 @@ class Driver:
         return tally
 
     def baseline_row(self) -> EvaluationRow:
-        """The baseline's row; it is evaluated where the store has none. Raises MissingPrerequisiteError: it could not
-        be evaluated."""
+        """The baseline's row, evaluated where the store has none; MissingPrerequisiteError where it could not be."""
         if self._known_baseline() is None:
             self._load_model()
             self._sweep([], Tally(), None)

@@ -138,8 +138,7 @@ class Models:
                 self._say(line)
 
     def note_former_results(self, name: str, revision: str) -> None:
-        """Say, once, where the store has results from when less of a local folder identified its model. `name`: the
-        model's in the experiment file, or the judge's. `revision`: that of the model, or of the judge's."""
+        """Say, once, where the store has results of a model or judge from when less of a local folder identified it."""
         former, uri = former_revision(revision), self._stores.tracking_uri
         if former == revision or revision in self._warned_of or not uri or is_absent(uri):
             return
@@ -170,8 +169,7 @@ class Judges:
         say: Say,
         folder: Path = Path(DEFAULT_SPOOL).parent,
     ) -> None:
-        """`models`: those that are steered, for the judge `self`. `dataset`: reads a trait's dataset. `folder`: where
-        the judge cache lies unless the file names another place."""
+        """`models` are for the judge `self`; the judge cache lies in `folder` unless the file names another place."""
         self._experiment, self._models, self._dataset = experiment, models, dataset
         self._folder, self._say = folder, say
         self._open: dict[tuple[JudgeConfig, str, str], CachingJudge] = {}
@@ -313,8 +311,8 @@ def _check_digest(judge: CachingJudge) -> str:
 
 
 def canaries_for(config: JudgeConfig, is_toy_text: bool = False) -> list[Canary]:
-    """The canaries in the language that a judge reads, with bounds that its kind can keep. `is_toy_text`: whether the
-    models that are steered are embedded ones."""
+    """The canaries in the language that a judge reads (the toys' where it reads those alone), with bounds it can
+    keep."""
     coherence = config.parts[-1]
     reads_toys = coherence.kind == "likelihood" or (coherence.kind == "perplexity" and is_toy_text)
     canaries = toy_canaries() if reads_toys else english_canaries(relevance=coherence.relevance)

@@ -15,6 +15,7 @@ from massact.domain import (
     Cell,
     Coefficients,
     Direction,
+    Gate,
     Generation,
     Geometry,
     QuestionSet,
@@ -27,13 +28,15 @@ from massact.evaluation import PlannedCell
 from massact.keys import cell_key
 from massact.labels import format_label, parse_label, parse_layers
 from massact.models.load import Description, ModelShape, read_shape
-from massact.query import Answers, GapsAnswer
+from massact.plugins import own_digest
+from massact.query import Answers
 from massact.query.load import read_answers
-from massact.query.questions.gaps import ask_gaps
+from massact.query.questions.gaps import GapsAnswer, ask_gaps
 from massact.sweep.context import Session
 from massact.sweep.vectors import StoredVectors, unit_strength
 from massact.vectors.massive_dims import check_cleaning
 from massact.vectors.methods import cosine, massive_energy, vector_digest
+from massact.vectors.steering import depth_weights, midpoint, subspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,7 @@ class Planner:
                 f"{self._config.instruct.reference} has {shape.n_layers} layers of {shape.d_model} dims: they are of "
                 "another model; run massact calibrate and massact extract again"
             )
-        n_layers = request.recipe.n_layers
+        recipe, n_layers = request.recipe, request.recipe.n_layers
         if beyond := [layer for layer in request.layers if layer + n_layers > shape.n_layers]:
             raise UsageError(
                 f"{format_label(request.recipe)} steers {n_layers} layers from the one that is named on, and there are "
@@ -128,22 +131,71 @@ class Planner:
             )
         uncleaned = self.vectors.of(request.position, request.recipe.uncleaned)
         calibration = self.vectors.calibration
+        gate = self._gate(recipe.gate) if recipe.gate else None
+        rows = {layer: self._rows(request, vectors, layer, gate) for layer in request.layers}
+        weights = {layer: self._weights(recipe, vectors, layer) for layer in request.layers}
         for layer, coefficient in self._spots(request, vectors):
-            vector = vectors[layer] if n_layers == 1 else vectors[layer : layer + n_layers]
             steering = Steering(
-                vector_digest=vector_digest(vector),
+                vector_digest=vector_digest(rows[layer]),
                 position=request.position,
-                recipe=request.recipe,
+                recipe=recipe,
                 layer=layer,
                 coefficient=coefficient,
                 direction=self.direction,
+                operator_source=own_digest("operators", request.recipe.operator),
+                weights=weights[layer],
+                condition=gate and gate[0],
             )
             yield PlannedCell(
                 Cell(setting, steering),
-                vector,
-                self._geometry(request.recipe, (vectors[layer], uncleaned[layer]), layer, coefficient),
-                n_dims_cleaned=len(calibration.dims(request.recipe.cleaning, layer)),
+                rows[layer],
+                self._geometry(recipe, (vectors[layer], uncleaned[layer]), layer, coefficient),
+                n_dims_cleaned=len(calibration.dims(recipe.cleaning, layer)),
             )
+
+    def _weights(self, recipe: Recipe, vectors: torch.Tensor, layer: int) -> tuple[float, ...]:
+        band = range(layer, layer + recipe.n_layers)
+        units = [unit_strength(vectors[one], self.vectors.calibration, one) for one in band]
+        if recipe.depth == "relative" and not min(units) > 0:
+            raise UsageError(f"{format_label(recipe)}, layer {layer}: a vector lies in massive dims alone")
+        return depth_weights(recipe, units)
+
+    def _rows(
+        self, request: GridRequest, vectors: torch.Tensor, layer: int, gate: tuple[Gate, torch.Tensor] | None
+    ) -> torch.Tensor:
+        """All that cells of a layer steer by; see `massact.vectors.steering`."""
+        recipe, band = request.recipe, range(layer, layer + request.recipe.n_layers)
+        rows = vectors[layer : layer + recipe.n_layers]
+        if recipe.operator == "replace":
+            activations, calibration = self.vectors.activations(request.position), self.vectors.calibration
+            of_layer = (
+                (vectors[one], activations.sides(one), calibration.dims(recipe.cleaning, one), recipe.n_directions)
+                for one in band
+            )
+            rows = torch.cat([subspace(*each) for each in of_layer])
+        if gate is not None:
+            rows = torch.cat([rows, gate[1][None]])
+        return rows[0] if len(rows) == 1 else rows
+
+    def _gate(self, name: str) -> tuple[Gate, torch.Tensor]:
+        """A gate that the experiment file declares, and its condition vector `[d_model]`.
+
+        Raises:
+            UsageError: there is none of that name, or no such layer.
+        """
+        experiment = self._session.experiment
+        config = next((one for one in experiment.gates if one.name == name), None)
+        if config is None or config.layer >= self.n_layers:
+            told = "no such gate" if config is None else f"the model has layers 0 to {self.n_layers - 1}"
+            raise UsageError(f"+if_{name}: {told}: see the key 'gates' of {experiment.file}")
+        vectors, recipe = self.vectors, parse_label(config.label)
+        if config.trait not in (None, self._trait.name):
+            vectors = StoredVectors(self._session, self._config, experiment.trait(str(config.trait)))
+        condition, threshold = vectors.of(config.position, recipe)[config.layer], config.threshold
+        if threshold is None:
+            sides = vectors.activations(config.position).sides(config.layer)
+            threshold = midpoint(condition, sides, config.measure)
+        return Gate(config.layer, config.position, threshold, config.measure, config.opens), condition
 
     def _spots(self, request: GridRequest, vectors: torch.Tensor) -> Iterator[tuple[int, float]]:
         """Every layer with every coefficient of its vector."""
@@ -178,8 +230,7 @@ class Planner:
 def make_setting(
     session: Session, config: ModelConfig, trait: TraitConfig, questions: QuestionSet, generation: Generation
 ) -> Setting:
-    """What cells of a model and trait share that are evaluated on some questions. Raises UsageError: the thoughts of a
-    model may take all tokens of its responses."""
+    """What cells of a model and trait share that are evaluated on some questions."""
     description = session.models.description(config, config.instruct)
     budget = description.chat.budget
     if budget is not None and budget >= generation.max_new_tokens:
@@ -208,8 +259,8 @@ def _kinship(planned: PlannedCell) -> tuple[int, str, float]:
 def load_answers(
     session: Session, phase: str | None = None, *, with_scores: bool = False, with_confirmations: bool = False
 ) -> Answers:
-    """What the store holds, with the declared matrix of one phase or of all. `with_scores`: also by question, for
-    intervals and tests. `with_confirmations`: also what was evaluated once more on other questions."""
+    """What the store holds, with the declared matrix of one phase or of all; with scores by question, and
+    confirmations."""
     experiment = session.experiment
     with session.stores.read() as store:
         answers = read_answers(store, experiment, phase)
@@ -251,7 +302,7 @@ def check_experiment(session: Session, *, judges: bool = False) -> dict[str, Mod
         if experiment.confirm_share is not None:
             session.datasets.confirming(trait)
         if experiment.extraction.vetting is not None and experiment.extraction.vetting.is_paired:
-            check_pairs(session.datasets.of(trait))
+            check_pairs(session.datasets.of(trait), "extraction.vetting.filter is paired")
         for model in experiment.models if judges else ():
             session.judges.of(trait, model)
     load_prompts(experiment.resolve(experiment.calibration.prompts))
@@ -298,8 +349,7 @@ def check_cells(n_cells: int, where: str) -> None:
 
 
 def check_length(n_tokens: int, shape: ModelShape, where: str) -> None:
-    """Refuse responses that leave a model no room for a prompt. Raises UsageError: so many tokens are as many as the
-    model was made to read, or more."""
+    """Refuse responses of as many tokens as a model was made to read, or more: they leave no room for a prompt."""
     if shape.max_positions is not None and n_tokens >= shape.max_positions:
         raise UsageError(
             f"{where}: {n_tokens} tokens leave no room for a prompt: the model reads {shape.max_positions} tokens at "
@@ -308,8 +358,7 @@ def check_length(n_tokens: int, shape: ModelShape, where: str) -> None:
 
 
 def check_dims(experiment: Experiment, model: ModelConfig, n_uniform: int) -> None:
-    """Refuse declared labels that clean more dims than the model's uniform list has. Raises ConfigError: a phase
-    declares such a label; with what to write instead."""
+    """Refuse declared labels that clean more dims than the model's uniform list has; says what to write instead."""
     for phase in experiment.phases:
         for label in phase.labels if model.name in phase.models else ():
             try:

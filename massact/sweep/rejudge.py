@@ -84,8 +84,8 @@ class RejudgePlan:
 
 
 def plan_rejudge(session: Session, only: Filters) -> RejudgePlan:
-    """What of the store the experiment's judge has not scored. `only`: which evaluations; its judges are those that
-    scored them so far."""
+    """What of the store the experiment's judge has not scored, as far as `only` admits it; its judges are the former
+    ones."""
     return _Planning(session).plan(only)
 
 

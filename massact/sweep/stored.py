@@ -68,8 +68,8 @@ def told_by_files(session: Session, subject: Subject) -> dict[str, str]:
 
 
 def stored_plan(session: Session, cell: Cell, stored: Stored[EvaluationRow]) -> PlannedCell:
-    """A cell ready to be evaluated, with the vector and the geometry that its run keeps. Raises MassactError: the
-    vector cannot be read, or is another one than the row names."""
+    """A cell ready to be evaluated, with the vector and the geometry that its run keeps; MassactError where it has
+    none."""
     row, vector = stored.row, None
     if row.layer is not None:
         vector = read_tensor(session.stores.fetch(stored.run_id, Artifact.VECTOR), "vector")
@@ -240,8 +240,7 @@ def is_short(session: Session, evaluation: Evaluation) -> bool:
 
 
 def checked_baseline(session: Session, model: str, result: Evaluation | FailedCell) -> Baseline:
-    """A baseline's result as what evaluations are compared with. Raises MissingPrerequisiteError: it could not be
-    evaluated, or has scores of too few responses."""
+    """A baseline's result as what evaluations are compared with; MissingPrerequisiteError where it cannot be."""
     if isinstance(result, FailedCell):
         raise MissingPrerequisiteError(f"the baseline of {model} could not be evaluated: {result.error}")
     n_unanswered = sum(not one.is_answered for one in result.responses)

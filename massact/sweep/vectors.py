@@ -7,11 +7,13 @@ from pathlib import Path
 import torch
 
 from massact.config import ModelConfig, TraitConfig
-from massact.domain import DEFAULT_ALIKE, Recipe
+from massact.domain import DEFAULT_ALIKE, NEUTRAL_METHOD, PAIRED_METHOD, Recipe
 from massact.errors import DataError, MissingPrerequisiteError, StoreError, UsageError
 from massact.labels import format_label, parse_label
 from massact.prediction.prior import VectorFacts
-from massact.query import Answers, before_after_pairs
+from massact.query import Answers
+from massact.query.groups import recipe_of
+from massact.query.questions.compare import before_after_pairs
 from massact.store.read.base import Stored
 from massact.store.schema import Artifact, Kind, StageRow
 from massact.store.write.stages import read_activations, read_calibration, read_tensor
@@ -21,7 +23,7 @@ from massact.vectors.activations import Activations
 from massact.vectors.extract import make_vectors
 from massact.vectors.imported import read_vectors
 from massact.vectors.massive_dims import Calibration
-from massact.vectors.methods import cosine, normalise, relative_strength, vector_digest, zero_dims
+from massact.vectors.methods import clean, cosine, normalise, relative_strength, vector_digest
 
 
 class StoredVectors:
@@ -106,6 +108,12 @@ class StoredVectors:
                     f"vectors of {label} not found in extraction {found.run_id}: {error}. Delete that run and "
                     "run massact extract again"
                 ) from error
+        methods = {one.method for one in map(recipe_of, found.row.labels) if one}
+        if recipe.method in (PAIRED_METHOD, NEUTRAL_METHOD) and recipe.method not in methods:
+            raise MissingPrerequisiteError(
+                f"{label} cannot be made of what was extracted without {recipe.method}: write that under "
+                f"extraction.methods, and run {extract_command(self._session.experiment)}"
+            )
         activations = self.activations(position)
         seed = self._session.experiment.extraction.seed
         return make_vectors([recipe], activations, self.calibration, seed=seed)[label].vectors
@@ -123,7 +131,7 @@ class StoredVectors:
             raise DataError(f"{path}: layer {outside[0]}, and {self._place[0]} has 0 to {len(layers) - 1}")
         cleaned = torch.zeros(len(layers), len(next(iter(vectors.values()))))
         for number, one in vectors.items():
-            cleaned[number] = normalise(zero_dims(one, self.calibration.dims(recipe.cleaning, number)))
+            cleaned[number] = normalise(clean(one, recipe.cleaning, self.calibration.dims(recipe.cleaning, number)))
         return cleaned
 
 

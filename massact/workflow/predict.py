@@ -82,8 +82,7 @@ def run_predict(session: Session, floor: float | None = None, judge: str | None 
 
 
 def predict(session: Session, floor: float, judge: str | None = None) -> Prediction:
-    """Test what predicts on what the store holds in the experiment's own setting, and write nothing; see
-    `run_predict`."""
+    """Test what predicts on what the store holds in the experiment's own setting; writes nothing. See `run_predict`."""
     answers, notes = load_answers(session).only(Filters(judges=(judge,) if judge else ())).in_current_setting()
     for note in notes:
         session.say(f"note: {note}")
@@ -176,8 +175,7 @@ _HEADINGS: dict[Target, str] = {"best": "The best coefficient", "cliff": "The co
 def prediction_markdown(
     trial: Trial, decisions: Iterable[Decision], *, floor: float, left_out: Mapping[str, int], toy: bool = False
 ) -> str:
-    """Verdicts first, then the figures that they rest on, then what was left out. `toy`: whether the models are the
-    embedded ones, which the text then says."""
+    """Verdicts first, then the figures that they rest on, then what was left out; it says where the models are toys."""
     n_cases = f"{len(trial.cases)} vectors of {len(trial.groups)} models and traits"
     parts = [
         *((TOY_BANNER,) if toy else ()),

@@ -13,9 +13,9 @@ from massact.domain import RANDOM, Response
 from massact.errors import MassactError
 from massact.labels import parse_label
 from massact.names import file_name
-from massact.query import Answers, BestRow
+from massact.query import Answers
 from massact.query.groups import gain, is_below_floor, recipe_of
-from massact.query.questions.best import ask_best
+from massact.query.questions.best import BestRow, ask_best
 from massact.report.evidence import CosineMatrix, Evidence, Facts, Provenance, Sample, SampleRole, energies_of
 from massact.report.page import Report, build_report, read_for_findings, write_findings
 from massact.store.read import RunStore, stored_runs

@@ -68,8 +68,7 @@ def list_prerequisites(
 
 
 def require(experiment: Experiment, store: RunStore, step: str) -> None:
-    """Refuse to start a step whose prerequisites are missing. Raises MissingPrerequisiteError: names each missing one
-    and the command that makes it."""
+    """Refuse to start a step whose prerequisites are missing: names each and the command that makes it."""
     if not NEEDS[step]:
         return
     # phase 4 asks the store alone: it needs no vectors, and so does not care how they were extracted

@@ -10,9 +10,10 @@ from typing import Literal
 
 from massact.addresses import resolve_tracking_uri, shown_uri
 from massact.config import ModelConfig, TraitConfig
+from massact.config.parse import parse_coefficients
 from massact.domain import Coefficients, Recipe
 from massact.errors import NothingToConfirmError
-from massact.labels import format_label, parse_layers
+from massact.labels import check_layers, format_label, parse_label, parse_layers
 from massact.names import file_name
 from massact.report.evidence import Evidence
 from massact.report.phase_notes import PhaseName, phase_figures, phase_markdown, phase_verdicts
@@ -55,6 +56,32 @@ class Request:
     """Layer specification; `massact.labels` reads it."""
     coefficients: Coefficients
     overrides: Overrides
+
+    @classmethod
+    def of(
+        cls,
+        place: tuple[ModelConfig, TraitConfig],
+        labels: Iterable[str],
+        position: str,
+        layers: str | None,
+        coefficients: str | None,
+        overrides: Overrides,
+    ) -> "Request":
+        """As a person writes it; `None` is the model's own grid.
+
+        Raises:
+            UsageError: one of the texts is not what it should be.
+        """
+        model, trait = place
+        return cls(
+            model=model,
+            trait=trait,
+            recipes=tuple(dict.fromkeys(map(parse_label, labels))),
+            positions=(str(parse_position(position)),),
+            layers=check_layers(layers or model.grid.layers),
+            coefficients=model.grid.coefficients if coefficients is None else parse_coefficients(coefficients),
+            overrides=overrides,
+        )
 
 
 def run_calibrate(session: Session, parent: OpenRun | None = None) -> None:
@@ -105,8 +132,8 @@ def request_layers(session: Session, request: Request) -> tuple[int, ...]:
     return layers
 
 
-def run_evaluate(session: Session, request: Request) -> Tally:
-    """Evaluate the cells of a command line that the store does not hold yet."""
+def run_evaluate(session: Session, request: Request) -> tuple[Tally, frozenset[str]]:
+    """Evaluate the cells of a command line that the store does not hold yet; returns all their keys too."""
     layers = request_layers(session, request)
     vectors = StoredVectors(session, request.model, request.trait)
     # where there is a project's run already, that is to say why it failed
@@ -135,7 +162,7 @@ def run_evaluate(session: Session, request: Request) -> Tally:
             points = store.points(session.experiment.name)
         wanted = evaluator.planner.cells(requests)
         session.show(_result_table([points.at(i) for i, key in enumerate(points.keys) if key in wanted]))
-    return tally
+    return tally, frozenset(wanted)
 
 
 def _result_table(points: Sequence[StoredPoint]) -> str:

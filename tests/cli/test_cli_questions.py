@@ -16,7 +16,7 @@ from massact.cli.questions import render
 from massact.config import load_experiment
 from massact.domain import Group
 from massact.errors import MassactError, UsageError
-from massact.query import ask_best
+from massact.query.questions.best import ask_best
 from massact.store.schema import EvaluationRow, Kind, Tag
 from tests.support.store_fixtures import Filler, answers_of, evaluation_row, row_tags
 

@@ -17,7 +17,7 @@ from massact.config import AdapterConfig, ChatConfig, Experiment, LoadConfig, Ve
 from massact.config.parse import parse_coefficients
 from massact.config.values import declared_by
 from massact.data.traits import load_prompts
-from massact.domain import METHODS, Coefficients, Generation, Group
+from massact.domain import DEFAULT_METHODS, Coefficients, Generation, Group
 from massact.errors import ConfigError, UsageError
 from massact.labels import check_layers, normalise_label, parse_layers
 
@@ -44,7 +44,7 @@ def test_a_shipped_file_declares_the_plans_phases(file: Path) -> None:
     assert (second.labels, second.positions) == (CLEAN_BEFORE, ("response[:5]",))
     assert (third.labels[:12], third.positions) == (CURVE, ("response[:5]",))
     assert experiment.extraction.positions == WINDOWS
-    assert experiment.extraction.methods == METHODS
+    assert experiment.extraction.methods == DEFAULT_METHODS
     assert experiment.extraction.uniform_dims == (1, 2, 3, 5, 10, "all")
     assert [(trait.name, trait.direction) for trait in experiment.traits] == [("refusal", "positive")]
 
@@ -500,8 +500,8 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     ),
     "unknown method": (
         "methods: [mean_diff, probe, gradient, random_baseline]",
-        "methods: [mean_diff, pca]",
-        ["extraction.methods[1]", "'pca' is not allowed", "random_baseline"],
+        "methods: [mean_diff, ica]",
+        ["extraction.methods[1]", "'ica' is not allowed", "random_baseline"],
     ),
     "n_dims of nothing": (
         "layer_dims: [1, 2, 3]",
@@ -1023,7 +1023,7 @@ def _check(experiment: Experiment) -> None:
         assert set(phase.models) <= names
         assert set(phase.positions) <= set(experiment.extraction.positions)
         assert [normalise_label(label) for label in phase.labels] == list(phase.labels)
-    assert set(experiment.extraction.methods) <= set(METHODS)
+    assert set(experiment.extraction.methods) <= set(DEFAULT_METHODS)
     assert all(n == "all" or (isinstance(n, int) and n > 0) for n in experiment.extraction.uniform_dims)
     assert experiment.generation.max_new_tokens > 0
     assert all(group.label for group in experiment.groups())

@@ -14,7 +14,14 @@ from massact.labels import format_label, normalise_label, parse_label
 N_DIMS = st.one_of(st.just("all"), st.integers(1, 9_999_999))
 CLEANINGS = st.one_of(
     st.just(NO_CLEANING),
-    st.builds(Cleaning, st.sampled_from(["before", "after"]), st.sampled_from(["uniform", "layer"]), N_DIMS),
+    st.builds(
+        Cleaning,
+        st.sampled_from(["before", "after"]),
+        st.sampled_from(["uniform", "layer"]),
+        N_DIMS,
+        st.sampled_from([None, "keep"]),
+    ),
+    st.integers(1, 9_999_999).map(lambda n: Cleaning("before", mode="winsorise", quantile=float(f"0.{n:07d}"))),
 )
 TOKENS = ("all", "prompt", "response", "prompt[-1]", "response[:5]", "response[2:4]", "prompt[-1]+response")
 RECIPES = st.builds(
@@ -37,6 +44,13 @@ SUFFIXES = {
     "_preclean_u3": Cleaning("before", "uniform", 3),
     "_preclean_la2": Cleaning("before", "layer", 2),
     "_preclean_la": Cleaning("before", "layer", "all"),
+    "_postkeep": Cleaning("after", "uniform", "all", "keep"),
+    "_postkeep_u2": Cleaning("after", "uniform", 2, "keep"),
+    "_postkeep_la2": Cleaning("after", "layer", 2, "keep"),
+    "_prekeep": Cleaning("before", "uniform", "all", "keep"),
+    "_prekeep_la": Cleaning("before", "layer", "all", "keep"),
+    "_winsor95": Cleaning("before", mode="winsorise", quantile=0.95),
+    "_winsor005": Cleaning("before", mode="winsorise", quantile=0.005),
 }
 """The module's table, each in the one spelling that is printed."""
 
@@ -45,6 +59,8 @@ RESPELT = {
     "probe_postclean_u": "probe_cleaned",
     "probe_postclean": "probe_cleaned",
     "mean_diff_preclean_u": "mean_diff_preclean",
+    "mean_diff_postkeep_u": "mean_diff_postkeep",
+    "pca_winsor950": "pca_winsor95",
     " gradient_top1 ": "gradient_top1",
     "probe+add+1layer@all": "probe",
     "probe@response[:]": "probe@response",
@@ -180,18 +196,24 @@ def test_a_contradictory_cleaning_cannot_be_built(when: str, scope: str | None, 
 
 
 def test_an_unknown_method_cannot_be_built() -> None:
-    with pytest.raises(ValueError, match="'pca'; there are mean_diff, probe"):
-        Recipe("pca")
+    with pytest.raises(ValueError, match="'ica'; there are mean_diff, probe"):
+        Recipe("ica")
 
 
 def test_the_glossary_says_what_each_label_cleans(root: Path) -> None:
     text = (root / "docs/glossary.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `([a-z_0-9]+)` \| (.*?) \| (.*?) ?\|$", text, re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z_0-9]+)` \| ([^|]*?) \| ([^|]*?) ?\|$", text, re.MULTILINE)
     when = {"none": "nothing", "after": "the vector, after", "before": "the activations, before"}
-    assert len(rows) == 7
+    assert len(rows) == 10
+    assert set(re.findall(r"^\| `([a-z_]+)` \| [^|]*\|$", text, re.MULTILINE)) == set(METHODS)
     for label, cleaned, dims in rows:
         cleaning = parse_label(label).cleaning
-        assert (format_label(parse_label(label)), when[cleaning.when]) == (label, cleaned)
+        what = when[cleaning.when]
+        if cleaning.mode == "keep":
+            what = f"all else of {what}"
+        elif cleaning.quantile:
+            what = f"what exceeds the {cleaning.quantile} quantile, before"
+        assert (format_label(parse_label(label)), what) == (label, cleaned)
         assert ("own" in dims, "all" in dims, "two" in dims) == (
             cleaning.scope == "layer",
             cleaning.n_dims == "all",

@@ -14,8 +14,12 @@ from massact.interop.figures import read_published
 from massact.interop.importer import Importer
 from massact.interop.names import Context, Target, find_sources
 from massact.interop.rows import imported_row
-from massact.query import Answer, ask_best, ask_compare, ask_curve, ask_runs, ask_sensitivity
-from massact.query.questions.best import BestRow
+from massact.query import Answer
+from massact.query.questions.best import BestRow, ask_best
+from massact.query.questions.compare import ask_compare
+from massact.query.questions.curve import ask_curve
+from massact.query.questions.runs import ask_runs
+from massact.query.questions.sensitivity import ask_sensitivity
 from massact.store.read import StoredContent
 from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow, Kind

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 import massact
 from massact.domain import Group
-from massact.query import Answers, GapRow, ask_gaps
+from massact.query import Answers
+from massact.query.questions.gaps import GapRow, ask_gaps
 from massact.store.read import open_store
 from massact.store.read.base import Stored
 from massact.store.schema import Kind, Tag, decode_evaluation

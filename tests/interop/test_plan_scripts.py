@@ -20,7 +20,7 @@ from click.testing import CliRunner
 
 import massact
 from massact.cli.app import cli
-from massact.query import BestRow
+from massact.query.questions.best import BestRow
 from tests.support.plan_results import FLOOR, VARIANTS, WINDOWS, experiment_file, fill_imported, fill_measured
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "plan_scripts"

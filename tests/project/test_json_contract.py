@@ -11,19 +11,17 @@ import pytest
 from massact import api
 from massact.cli.questions import render
 from massact.domain import Group
-from massact.query import (
-    Answer,
-    ask_best,
-    ask_coefficients,
-    ask_compare,
-    ask_confirmations,
-    ask_curve,
-    ask_gaps,
-    ask_judges,
-    ask_runs,
-    ask_sensitivity,
-    compare_published,
-)
+from massact.query import Answer
+from massact.query.questions.best import ask_best
+from massact.query.questions.coefficients import ask_coefficients
+from massact.query.questions.compare import ask_compare
+from massact.query.questions.confirmations import ask_confirmations
+from massact.query.questions.curve import ask_curve
+from massact.query.questions.gaps import ask_gaps
+from massact.query.questions.judges import ask_judges
+from massact.query.questions.published import compare_published
+from massact.query.questions.runs import ask_runs
+from massact.query.questions.sensitivity import ask_sensitivity
 from massact.query.stats.paired import QuestionScores
 from massact.store.schema import Kind, PublishedRow, Scores
 from tests.support.confirmation_rows import all_confirmed, chosen, confirmed, rows_of, scores_of

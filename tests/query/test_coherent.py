@@ -11,8 +11,11 @@ from massact import curve
 from massact.api import names, question
 from massact.domain import Group
 from massact.errors import UsageError
-from massact.query import Answers, Evaluations, ask_best, ask_compare, ask_gaps
+from massact.query import Answers, Evaluations
 from massact.query.groups import slices, strata
+from massact.query.questions.best import ask_best
+from massact.query.questions.compare import ask_compare
+from massact.query.questions.gaps import ask_gaps
 from massact.query.stats.coherent import Coherences, chances_of, coherent_chances
 from massact.query.stats.paired import QuestionScores
 from massact.store.read.base import Stored

@@ -9,18 +9,16 @@ import pytest
 
 import massact
 from massact.cli.questions import render
-from massact.query import (
-    Answers,
+from massact.query import Answers, Evaluations, Filters
+from massact.query.answers import Confirmed
+from massact.query.questions.best import ask_best
+from massact.query.questions.confirmations import (
     ConfirmationRow,
     ConfirmationsAnswer,
-    Confirmed,
-    Evaluations,
-    Filters,
-    ask_best,
     ask_confirmations,
-    ask_runs,
+    confirmations_of,
 )
-from massact.query.questions.confirmations import confirmations_of
+from massact.query.questions.runs import ask_runs
 from massact.query.stats.means import bounded_mean_interval
 from massact.store.schema import encode_point, point_of
 from tests.support.confirmation_rows import Scored, all_confirmed, chosen, confirmed, rows_of, scores_of

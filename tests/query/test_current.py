@@ -11,9 +11,10 @@ import massact
 from massact.config import load_experiment
 from massact.config.values import declared_by
 from massact.domain import Group
-from massact.query import Answers, Evaluations, Filters, ask_gaps
+from massact.query import Answers, Evaluations, Filters
 from massact.query.groups import Currency, slices
 from massact.query.load import declared_by_data
+from massact.query.questions.gaps import ask_gaps
 from massact.report.evidence import Evidence, Place
 from massact.store.read.base import Stored
 from massact.store.schema import DeclaredSetting, EvaluationRow, decode_declared, encode_declared

@@ -11,7 +11,8 @@ import pytest
 
 from massact.cli.questions import render
 from massact.domain import Group
-from massact.query import BestRow, GapRow, ask_best, ask_gaps
+from massact.query.questions.best import BestRow, ask_best
+from massact.query.questions.gaps import GapRow, ask_gaps
 from massact.query.rows import to_json
 from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow, Kind

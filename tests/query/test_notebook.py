@@ -12,7 +12,8 @@ import pytest
 import massact
 from massact.cli.questions import render
 from massact.interop.figures import read_published
-from massact.query import Answer, Answers, Evaluations, ask_curve
+from massact.query import Answer, Answers, Evaluations
+from massact.query.questions.curve import ask_curve
 from massact.query.questions.judges import ask_judges
 from massact.query.questions.published import compare_published
 from massact.query.rows import MOST_ROWS

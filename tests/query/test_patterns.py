@@ -8,17 +8,11 @@ import pytest
 import massact
 from massact.domain import Group
 from massact.errors import UsageError
-from massact.query import (
-    Answers,
-    ComparisonRow,
-    Evaluations,
-    Filters,
-    ask_best,
-    ask_coefficients,
-    ask_compare,
-    ask_curve,
-    before_after_pairs,
-)
+from massact.query import Answers, Evaluations, Filters
+from massact.query.questions.best import ask_best
+from massact.query.questions.coefficients import ask_coefficients
+from massact.query.questions.compare import ComparisonRow, ask_compare, before_after_pairs
+from massact.query.questions.curve import ask_curve
 from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow
 from tests.support.store_fixtures import answers_of, evaluated, failed, stored

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from massact.domain import Group
-from massact.query import ask_best, ask_gaps
+from massact.query.questions.best import ask_best
+from massact.query.questions.gaps import ask_gaps
 from massact.store.read.base import Failure, Stored
 from massact.store.schema import EvaluationRow
 from tests.support.store_fixtures import answers_of, evaluation_row, failed, stored

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from massact.query.stats.intervals import Interval, moments, winner_interval
+from massact.query.stats.intervals import Interval, Picked, moments
 from massact.query.stats.paired import holm, least_p, mean_interval, paired_test, tied_with_winner
 
 Numbers = NDArray[np.float64]
@@ -23,7 +23,7 @@ def observe(truth: Numbers, n_questions: int, rng: np.random.Generator) -> Numbe
 
 
 def interval(scores: Numbers) -> Interval | None:
-    return winner_interval(scores, int(np.nanmean(scores, axis=1).argmax()))
+    return Picked.of(scores, int(np.nanmean(scores, axis=1).argmax())).interval()
 
 
 def _grid(_rng: np.random.Generator) -> Numbers:
@@ -106,7 +106,7 @@ def test_equal_scores_are_one_result_and_no_tie() -> None:
 
 
 def test_scores_that_are_all_alike_say_what_ten_of_them_can() -> None:
-    found = winner_interval(np.full((3, 10), 99.0), 0, within=(0.0, 100.0))
+    found = Picked.of(np.full((3, 10), 99.0), 0).interval((0.0, 100.0))
     assert found is not None
     assert (found.high, found.estimate) == (pytest.approx(99.0, abs=1.0), 99.0)
     assert 60 < found.low < 80, "a mean of 70 often gives ten scores of 99, where the others are rare and low"

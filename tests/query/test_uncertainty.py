@@ -7,9 +7,10 @@ import pytest
 
 import massact
 from massact.domain import Group
-from massact.query import Answers, Evaluations, Filters, ask_best, ask_compare
+from massact.query import Answers, Evaluations, Filters
 from massact.query.groups import slices, strata
-from massact.query.questions.compare import ComparisonRow
+from massact.query.questions.best import ask_best
+from massact.query.questions.compare import ComparisonRow, ask_compare
 from massact.query.questions.sensitivity import HalvesRow, halves
 from massact.query.rows import Point
 from massact.query.stats.like_coherence import at_matched_coherence

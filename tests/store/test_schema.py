@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from massact.domain import AllDims, Direction
+from massact.domain import AllDims, Direction, Mode
 from massact.store import schema
 from massact.store.schema import (
     TAG_LIMIT,
@@ -46,6 +46,7 @@ BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     float | None: st.none() | NUMBER,
     int | AllDims | None: st.none() | WHOLE | st.just("all"),
     Literal["imported"] | None: st.sampled_from([None, "imported"]),
+    Mode | None: st.sampled_from([None, "keep", "winsorise"]),
     Direction | None: st.sampled_from([None, "positive", "negative"]),
     tuple[str, ...]: st.lists(TEXT, max_size=5).map(tuple),
     tuple[int, ...]: st.lists(WHOLE, max_size=12).map(tuple),

@@ -5,7 +5,7 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
-from massact.query import Confirmed
+from massact.query.answers import Confirmed
 from massact.query.stats.paired import QuestionScores
 from massact.store.read.base import Stored
 from massact.store.schema import EvaluationRow, Kind, Scores

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from massact.cli.app import cli
-from massact.query import ask_best, ask_compare, ask_runs
+from massact.query.questions.best import ask_best
+from massact.query.questions.compare import ask_compare
+from massact.query.questions.runs import ask_runs
 from massact.query.stats.paired import QuestionScores
 from massact.store.schema import Points, Scores, decode_evaluation, decode_points, encode_point, encode_row, point_of
 from massact.sweep.reuse import Same, alike_lines, known_results

@@ -9,7 +9,10 @@ import pytest
 import massact
 from massact.domain import Group
 from massact.plot.sources import evidence_of
-from massact.query import Evaluations, Filters, ask_best, ask_gaps, ask_runs
+from massact.query import Evaluations, Filters
+from massact.query.questions.best import ask_best
+from massact.query.questions.gaps import ask_gaps
+from massact.query.questions.runs import ask_runs
 from massact.store.schema import Points, point_of
 from massact.store.schema.declared import Declared, encode_declared
 from massact.store.schema.points import has_enough_scores

@@ -40,8 +40,7 @@ def new_files(name: str, traits: Sequence[str], model: str) -> dict[Path, str]:
 
 
 def write_new(made: dict[Path, str]) -> None:
-    """Write files that are not there yet, all or none. Raises UsageError: one is there already, or cannot be
-    written."""
+    """Write files that are not there yet, all or none; UsageError where one is there or cannot be written."""
     there = [path for path in made if path.exists() or path.is_symlink()]
     if there:
         raise UsageError(

@@ -201,9 +201,9 @@ def _least_p_note(rows: Iterable[ComparisonRow]) -> Iterator[str]:
 
 
 def before_after_pairs(labels: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """Of the labels, those cleaned before extraction, each with the same cleaning after it."""
+    """Of the labels, those whose dims are cleaned before extraction, each with the same cleaning after it."""
     recipes = {recipe_of(label) for label in labels}
-    before = [recipe for recipe in recipes if recipe and recipe.cleaning.when == "before"]
+    before = [recipe for recipe in recipes if recipe and recipe.cleaning.when == "before" and recipe.cleaning.scope]
     pairs = (
         (format_label(recipe), format_label(replace(recipe, cleaning=replace(recipe.cleaning, when="after"))))
         for recipe in before
@@ -254,12 +254,7 @@ def _row(grids: EqualGrids, labels: tuple[str, str], floor: float, cosines: Cosi
 def _tested(
     row: ComparisonRow, stratum: ComparableGroups, whole: ComparableGroups, answers: Answers, beliefs: Beliefs
 ) -> ComparisonRow:
-    """The row with what a test by question and a look at like coherence say.
-
-    Args:
-        stratum: what was picked among.
-        whole: with all evaluations, along which a label is followed to another coherence.
-    """
+    """The row with what a test by question and a look at like coherence say."""
     best_a, best_b, scores = row.best_a, row.best_b, answers.scores
     # one vector against itself: what differs is noise by nature
     if scores is None or row.same_vector or best_a is None or best_b is None or row.difference is None:

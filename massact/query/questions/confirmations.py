@@ -176,9 +176,6 @@ def confirmations_of(answers: Answers, floor: float, *, is_split: bool) -> Confi
 
     Places that were evaluated before questions were kept for confirming are left out: all questions chose there. Labels
     and layers choose what is shown, not among what a winner won.
-
-    Args:
-        is_split: whether the experiment file keeps questions for confirming.
     """
     asked, scores = answers.filters, answers.choosing_scores or QuestionScores({}, {})
     confirmed = answers.confirmed.only(replace(asked, labels=(), layers=()))

@@ -73,6 +73,12 @@ class PublishedComparison(SettingRow):
     direction: Direction | None = None
     setting: str | None = None
 
+    @property
+    def lines(self) -> list[str]:
+        """What does not add up, and of which figure."""
+        name = f"{self.source}, {self.model}, {self.trait}, {self.position}, {self.label}"
+        return [f"{name}: {flag}" for flag in self.flags]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedAnswer(Answer[PublishedComparison]):
@@ -80,11 +86,7 @@ class PublishedAnswer(Answer[PublishedComparison]):
 
     def lines(self) -> list[str]:
         """What does not add up, figure by figure."""
-        return [
-            f"{row.source}, {row.model}, {row.trait}, {row.position}, {row.label}: {flag}"
-            for row in self.rows
-            for flag in row.flags
-        ]
+        return [line for row in self.rows for line in row.lines]
 
 
 @question(
@@ -121,10 +123,6 @@ def compare_published(
 
     A group that was run in several settings, or against several baselines, is answered in the current one, and a note
     says so.
-
-    Args:
-        published: figures in any order; each key counts once.
-        model_names: the experiment's name of a model by any name that it may be printed under.
     """
     by_group = slices(answers.evaluations)
     rule = answers.currency.over(by_group)

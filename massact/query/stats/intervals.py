@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from massact._lazy import Numbers, np
 from massact.query.groups import ComparableGroups, GroupInSetting, as_point
@@ -37,8 +37,7 @@ _FAR = 25.0
 """Points by which the mean of a cell may lie off those of the others that tell nothing of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(NamedTuple):
     """Where the true mean delta of a selected cell lies."""
 
     low: float
@@ -92,63 +91,67 @@ _QUARTILES = 1.349
 """Standard deviations between the quartiles of a normal distribution."""
 
 
-def winner_interval(
-    deltas: Numbers, selected: int, *, within: tuple[float, float] = (-LARGEST, LARGEST), confidence: float = CONFIDENCE
-) -> Interval | None:
-    """The interval of the true mean delta of a cell that was selected for its mean: it knows that.
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """A cell that was picked among others for the largest mean."""
 
-    The hybrid one of Andrews, Kitagawa and McCloskey, "Inference on Winners" (Quarterly Journal of Economics 139,
-    2024, section 4): the selected mean follows a normal distribution that is cut off where another cell would
-    have been selected, within a simultaneous interval of all cells. With m_k the mean delta of cell k, j the
-    selected one, and the means' covariance S:
+    cells: Numbers
+    """Deltas `[n_cells, n_questions]`, larger is better; NaN where a response was not scored."""
+    selected: int
+    known: Moments
 
-        Z_k = m_k - c_k m_j,  c_k = S_jk / S_jj        (independent of m_j)
-        L   = max over k != j of Z_k / (1 - c_k)       (below it another cell would have won)
-        H(theta) = P(m_j' <= m_j | m_j' ~ N(theta, S_jj), max(L, theta - b s) <= m_j' <= theta + b s)
+    @classmethod
+    def of(cls, deltas: Numbers, selected: int) -> "Picked":
+        """Of each question's delta of every cell that could have been selected; equal ones are one, no tie of two."""
+        cells, places = np.unique(deltas, axis=0, return_inverse=True)
+        return cls(cells, int(places.reshape(-1)[selected]), moments(cells))
 
-    The limits are where H is 1 - a/2 and a/2, with a = (alpha - beta) / (1 - beta), beta = alpha / 5, s the
-    standard error and b the critical value of the simultaneous interval at level 1 - beta. It departs from the
-    source where few questions tell little about S: variances are those of `Moments`, all pairs of cells share one
-    correlation, and the standard error is widened from the normal to Student's distribution. Scores are rounded,
-    so means tie: L stays a tenth of a standard error below m_j, and the upper limit is never below m_j.
-    docs/statistics.md says how often it holds.
+    @property
+    def expected(self) -> float:
+        return self.known.expected(self.selected)
 
-    Args:
-        deltas: `[n_cells, n_questions]`, each question's delta of every cell that could have been selected; NaN
-            where a response was not scored. Larger is better: turn the sign where it is not.
-        selected: the cell with the largest mean.
-        within: the least and the greatest delta that there can be.
-        confidence: how often the interval is to hold the true mean, 0 to 1.
+    def interval(
+        self, within: tuple[float, float] = (-LARGEST, LARGEST), confidence: float = CONFIDENCE
+    ) -> Interval | None:
+        """The interval of the true mean delta of a cell that was selected for its mean: it knows that.
 
-    Returns:
-        `None` where fewer than three questions were scored.
-    """
-    cells, selected = _distinct(deltas, selected)
-    return _winner_interval(cells, selected, moments(cells), within, confidence)
+        The hybrid one of Andrews, Kitagawa and McCloskey, "Inference on Winners" (Quarterly Journal of Economics 139,
+        2024, section 4): the selected mean follows a normal distribution that is cut off where another cell would
+        have been selected, within a simultaneous interval of all cells. With m_k the mean delta of cell k, j the
+        selected one, and the means' covariance S:
 
+            Z_k = m_k - c_k m_j,  c_k = S_jk / S_jj        (independent of m_j)
+            L   = max over k != j of Z_k / (1 - c_k)       (below it another cell would have won)
+            H(theta) = P(m_j' <= m_j | m_j' ~ N(theta, S_jj), max(L, theta - b s) <= m_j' <= theta + b s)
 
-def _distinct(deltas: Numbers, selected: int) -> tuple[Numbers, int]:
-    """Equal scores are one result, not a tie of two."""
-    cells, places = np.unique(deltas, axis=0, return_inverse=True)
-    return cells, int(places.reshape(-1)[selected])
+        The limits are where H is 1 - a/2 and a/2, with a = (alpha - beta) / (1 - beta), beta = alpha / 5, s the
+        standard error and b the critical value of the simultaneous interval at level 1 - beta. It departs from the
+        source where few questions tell little about S: variances are those of `Moments`, all pairs of cells share one
+        correlation, and the standard error is widened from the normal to Student's distribution. Scores are rounded,
+        so means tie: L stays a tenth of a standard error below m_j, and the upper limit is never below m_j.
+        docs/statistics.md says how often it holds.
 
+        Args:
+            within: the least and the greatest delta that there can be.
+            confidence: how often the interval is to hold the true mean, 0 to 1.
 
-def _winner_interval(
-    cells: Numbers, selected: int, known: Moments, within: tuple[float, float], confidence: float
-) -> Interval | None:
-    from scipy.special import ndtri, stdtrit  # scipy.stats has the same and takes half a second to load
+        Returns:
+            `None` where fewer than three questions were scored.
+        """
+        from scipy.special import ndtri, stdtrit  # scipy.stats has the same and takes half a second to load
 
-    if known.n_questions < LEAST_QUESTIONS:
-        return None
-    mean, alpha = float(known.means[selected]), 1 - confidence
-    error = math.sqrt(float(known.variances[selected]))
-    if error == 0.0 or len(cells) == 1:
-        scored = cells[selected][~np.isnan(cells[selected])]
-        return Interval(*mean_interval(scored, within=within, confidence=confidence), mean)
-    error *= float(stdtrit(known.freedom, 1 - alpha / 2)) / float(ndtri(1 - alpha / 2))
-    cut = min(_cut(known, selected), mean - _LEAST_LEAD * error)
-    low, high, estimate = _limits((mean - cut) / error, len(cells), round(known.correlation, 3), alpha)
-    return Interval(mean + low * error, mean + max(high, 0.0) * error, mean + estimate * error)
+        known = self.known
+        if known.n_questions < LEAST_QUESTIONS:
+            return None
+        mean, alpha = float(known.means[self.selected]), 1 - confidence
+        error = math.sqrt(float(known.variances[self.selected]))
+        if error == 0.0 or len(self.cells) == 1:
+            own = self.cells[self.selected]
+            return Interval(*mean_interval(own[~np.isnan(own)], within=within, confidence=confidence), mean)
+        error *= float(stdtrit(known.freedom, 1 - alpha / 2)) / float(ndtri(1 - alpha / 2))
+        cut = min(_cut(known, self.selected), mean - _LEAST_LEAD * error)
+        low, high, estimate = _limits((mean - cut) / error, len(self.cells), round(known.correlation, 3), alpha)
+        return Interval(mean + low * error, mean + max(high, 0.0) * error, mean + estimate * error)
 
 
 def moments(deltas: Numbers) -> Moments:
@@ -156,6 +159,8 @@ def moments(deltas: Numbers) -> Moments:
 
     A cell with one scored response shows no variance: it is taken to vary as the others do.
     """
+    from scipy.special import digamma
+
     n_scored = np.maximum((~np.isnan(deltas)).sum(1), 1)
     n_questions = round(float(n_scored.mean()))
     means = np.nansum(deltas, axis=1) / n_scored
@@ -172,17 +177,12 @@ def moments(deltas: Numbers) -> Moments:
         near = np.argsort(-means)[: max(_LEAST_NEAR, math.ceil(_NEAR_SHARE * len(own)))]
         n_values = 1 + (np.diff(np.sort(deltas, axis=1)) > 0).sum(axis=1)
         variances = np.where(n_values <= n_scored / 2, np.maximum(own, variances), own)
-        together = math.exp(float(np.log(np.maximum(own[near], _LEAST_VARIANCE)).mean()) - _log_bias(freedom))
+        # the logarithm of a variance lies below that of the true one, on average
+        bias = float(digamma(freedom / 2)) - math.log(freedom / 2)
+        together = math.exp(float(np.log(np.maximum(own[near], _LEAST_VARIANCE)).mean()) - bias)
         variances[near] = np.maximum(variances[near], together)
     correlation = _correlation(deltas - means[:, None], float(own.mean()))
     return Moments(means, variances, correlation, n_questions, freedom + prior)
-
-
-def _log_bias(freedom: int) -> float:
-    """By how much the logarithm of a variance lies below that of the true one, on average; negative."""
-    from scipy.special import digamma
-
-    return float(digamma(freedom / 2)) - math.log(freedom / 2)
 
 
 def _prior(variances: Numbers, freedom: int) -> float:
@@ -291,7 +291,7 @@ class Beliefs:
         self, place: ComparableGroups, floor: float, scores: QuestionScores, cosines: Cosines | None = None
     ) -> None:
         self._place, self._floor, self._scores, self._cosines = place, floor, scores, cosines
-        self._picked: dict[tuple[str, str, tuple[str, ...]], _Picked | None] = {}
+        self._picked: dict[tuple[str, str, tuple[str, ...]], Picked | None] = {}
 
     @cached_property
     def _bests(self) -> list[tuple[str, Point]]:
@@ -333,19 +333,12 @@ class Beliefs:
         return tied_with_winner(np.concatenate(known), 0, luck=[self.luck(*each) for each in parts])
 
     def luck(self, part: GroupInSetting, point: Point) -> float:
-        """By how many points the delta of an evaluation, picked among all coherent ones, is expected to be too good.
-
-        Whatever the direction; 0 where the scores by question do not tell.
-        """
+        """Points by which the delta of a picked evaluation is expected to be too good; 0 where nothing tells."""
         picked = self._of(part, point)
         return 0.0 if picked is None else float(picked.known.means[picked.selected]) - picked.expected
 
     def of(self, part: GroupInSetting, point: Point) -> Believed:
-        """The interval of a best that was picked among all coherent evaluations of its label, or of the place.
-
-        Args:
-            part: of the label, as far as it is shown.
-        """
+        """The interval of a best that was picked among all coherent evaluations of its label, or of the place."""
         picked = self._of(part, point)
         if picked is None:
             return NOTHING
@@ -353,32 +346,30 @@ class Beliefs:
         if is_winner:
             picked = self._among_all(point)
         low, high = self._scores.delta_limits(part)
-        interval = _winner_interval(picked.cells, picked.selected, picked.known, (low, high), CONFIDENCE)
+        interval = picked.interval((low, high))
         if interval is None:
             return NOTHING
-        figures = (interval.low, interval.high, interval.estimate, picked.expected)
-        below, above, estimate, expected = (min(max(figure, low), high) for figure in figures)
+        below, above, estimate, expected = (min(max(figure, low), high) for figure in (*interval, picked.expected))
         if part.sample.direction == "negative":
             below, above, estimate, expected = -above, -below, -estimate, -expected
         return Believed(delta_low=below, delta_high=above, delta_unbiased=estimate, delta_expected=expected)
 
-    def hidden_winner(self, shown: Collection[str | None]) -> str | None:
-        """The winner in words, if it is known and not among the runs that are shown."""
-        if not self.standings or self._bests[0][1].run_id in shown:
-            return None
-        place, (label, best) = self._place, self._bests[0]
-        return f"{place.model}, {place.trait}, {place.position}: {label} (layer {best.layer}, {best.coefficient:g})"
+    @property
+    def winner(self) -> list[tuple[str, str]]:
+        """The run of the winner, and the winner in words, if it is known."""
+        bests = self._bests[:1] if self.standings else []
+        return [(p.run_id, f"{self._place.place}: {label} (layer {p.layer}, {p.coefficient:g})") for label, p in bests]
 
-    def _of(self, part: GroupInSetting, point: Point) -> "_Picked | None":
+    def _of(self, part: GroupInSetting, point: Point) -> Picked | None:
         rivals = part.points.coherent_runs(self._floor)
         key = (part.group.label, point.run_id, tuple(rivals))
         if key not in self._picked:
             runs = rivals if point.run_id in rivals else [*rivals, point.run_id]
             deltas = self._scores.deltas(part, runs)
-            self._picked[key] = None if deltas is None else _Picked.of(deltas, runs.index(point.run_id))
+            self._picked[key] = None if deltas is None else Picked.of(deltas, runs.index(point.run_id))
         return self._picked[key]
 
-    def _among_all(self, point: Point) -> "_Picked":
+    def _among_all(self, point: Point) -> Picked:
         """The winner, which was picked among the coherent evaluations of all labels."""
         runs, rows = list[str](), []
         for part in self._place.slices.values():
@@ -387,24 +378,7 @@ class Beliefs:
             if deltas is not None:
                 runs += rivals
                 rows.append(deltas)
-        return _Picked.of(np.concatenate(rows), runs.index(point.run_id))
-
-
-@dataclass(frozen=True, slots=True)
-class _Picked:
-    """A cell that was picked among others."""
-
-    cells: Numbers
-    """Deltas `[n_cells, n_questions]`, larger is better."""
-    selected: int
-    known: Moments
-    expected: float
-
-    @classmethod
-    def of(cls, deltas: Numbers, selected: int) -> "_Picked":
-        cells, selected = _distinct(deltas, selected)
-        known = moments(cells)
-        return cls(cells, selected, known, known.expected(selected))
+        return Picked.of(np.concatenate(rows), runs.index(point.run_id))
 
 
 Beside = tuple[str, str, str, str, float | None]
@@ -419,7 +393,7 @@ def beside(one: ComparableGroups | GroupInSetting) -> Beside:
 
 def hidden_winners(places: Iterable[Beliefs], shown: Collection[str | None]) -> list[str]:
     """Where the winner is not among the runs that are shown, in words."""
-    names = [name for place in places if (name := place.hidden_winner(shown))]
+    names = [words for beliefs in places for run_id, words in beliefs.winner if run_id not in shown]
     more = f"; and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
     named = "; ".join(names[:_MOST_NAMED])
     return [f"standings are among all labels of a place; the winner is not shown: {named}{more}"] if names else []

@@ -173,14 +173,7 @@ class QuestionScores:
     def from_store(
         cls, store: RunStore, evaluations: Evaluations, floor: float, baselines: Mapping[str, Stored[EvaluationRow]]
     ) -> "QuestionScores":
-        """The scores of evaluations at or above the floor, and of the baselines that they name.
-
-        Args:
-            baselines: those of the experiment, by key.
-
-        Raises:
-            StoreError: the store cannot be read.
-        """
+        """The scores of evaluations at or above the floor, and of the baselines that they name."""
         wanted = {row.baseline_key for row in evaluations.samples.values()}
         runs = {key: one.run_id for key, one in baselines.items() if key in wanted}
         of_baselines = store.scores(runs.values())

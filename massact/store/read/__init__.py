@@ -161,8 +161,7 @@ class RunStore:
         return self._rows(experiment, Kind.SCREENING, decode_evaluation)
 
     def stages(self, kind: Kind, experiment: str) -> list[Stored[StageRow]]:
-        """The finished calibrations or extractions, one per key, the oldest first. Raises ValueError: `kind` is not a
-        stage; StoreError: the store cannot be read."""
+        """The finished calibrations or extractions, one per key, the oldest first; ValueError for another kind."""
         if kind not in _STAGES:
             raise ValueError(f"{kind!r} is not a stage; there are {', '.join(_STAGES)}")
         return self._rows(experiment, kind, decode_stage)
@@ -268,8 +267,7 @@ _ALLOWED = "sqlite:///PATH, postgresql://USER@HOST/DATABASE, http://HOST:PORT or
 
 
 def open_source(tracking_uri: str) -> RunSource:
-    """The source at a tracking URI, checked to be one. Nothing is created or changed. Raises StoreError: no such kind
-    of store, it cannot be reached, or it is not MLflow's."""
+    """The source at a tracking URI, checked to be one; StoreError else. Nothing is created or changed."""
     # sqlalchemy and requests are imported only by the one that needs them
     if is_database(tracking_uri):
         from massact.store.read.sql import SqlSource

@@ -242,8 +242,7 @@ class RestSource(RunSource):
             token = page.get("next_page_token", "")
 
     def _ask(self, verb: str, name: str, unpack: Callable[[bytes], T], **content: Mapping[str, Any]) -> T | None:
-        """The answer; `None` where MLflow's own search is to be asked, which says what is wrong, if anything is. Raises
-        StoreError: the server does not answer in time, or has too many questions already."""
+        """The answer; `None` where MLflow's own search is to be asked, which says what is wrong, if anything is."""
         for _ in range(_TRIES if self._has_api else 0):
             answer = self._server.fetch(verb, f"{RAW}/{name}", **content)
             if _OURS not in answer.headers:

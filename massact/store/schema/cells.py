@@ -30,16 +30,23 @@ _SETTING = {
     "thinking": "thinking",
     "template_arguments": "template_arguments",
 }
-_MAY_LACK = ("scope", "operator", "thinking", "template_arguments")
+_MAY_LACK = (
+    "scope", "mode", "quantile", "operator", "operator_source", "depth", "decay", "gate", "thinking",
+    "template_arguments",
+)  # fmt: skip
 _STEERING = {
     "method": "recipe.method",
     "cleaning": "recipe.cleaning.when",
     "scope": "recipe.cleaning.scope",
     "n_dims": "recipe.cleaning.n_dims",
+    "cleaning_mode": "recipe.cleaning.mode",
+    "quantile": "recipe.cleaning.quantile",
     "operator": "recipe.operator",
     "n_vectors": "recipe.n_layers",
     "steered_tokens": "recipe.tokens",
+    **{name: f"recipe.{name}" for name in ("n_directions", "depth", "decay", "gate")},
     **{name: name for name in ("position", "layer", "coefficient", "component", "direction", "vector_digest")},
+    "operator_source": "operator_source",
 }
 """Fields of a row -> where its cell's setting, or its steering, has them."""
 

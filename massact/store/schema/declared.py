@@ -121,8 +121,8 @@ class Declared:
     """Where it was read, for messages."""
 
     def groups(self, phase: str | None = None) -> tuple[Group, ...]:
-        """The declared matrix, of one phase or of all, in the file's order, each group once. Raises UnknownNameError:
-        no such phase is declared."""
+        """The declared matrix, of one phase or of all, in the file's order, each group once; UnknownNameError for no
+        such phase."""
         chosen = [declared for declared in self.phases if phase is None or declared.name == phase]
         if phase is not None and not chosen:
             there = ", ".join(declared.name for declared in self.phases)
@@ -176,8 +176,8 @@ def declared_content(declared: Declared) -> dict[str, Any]:
 
 
 def decode_declared(experiment: str, tags: Mapping[str, str]) -> tuple[int, Declared] | None:
-    """When it was written and what is declared, from the tags of an MLflow experiment; `None`: they hold nothing.
-    Raises ValueError: they hold something else, a part is missing, or the parts are of two writers."""
+    """When it was written (ms) and what is declared; `None`: the tags hold nothing; ValueError: something else, or a
+    part."""
     first = tags.get(declared_tag(experiment, 0))
     if first is None:
         return None

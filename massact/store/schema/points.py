@@ -230,8 +230,8 @@ def point_of(row: EvaluationRow, run_id: str, finished_at: int | None) -> Stored
 
 
 def is_point(row: EvaluationRow) -> bool:
-    """Whether questions see a row as a point of the grid: a confirmation would be a second chance to win, and what was
-    given up early was asked less than the others."""
+    """Whether a row is a point of the grid: no second chance to win, and nothing that was asked less than the
+    others."""
     if row.kind in (Kind.CONFIRMATION, Kind.SCREENING):
         return False
     return None not in (row.position, row.label, row.layer, row.coefficient)

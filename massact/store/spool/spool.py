@@ -63,8 +63,8 @@ class Sender:
         self._writers: dict[str, RunWriter] = {}
 
     def send(self, experiment_id: str, records: Mapping[str, FinishedRun], *, look: bool) -> Outcome:
-        """Send records of one MLflow experiment, by their ids. `look`: whether some of them may have arrived before.
-        Raises StoreError: the store takes nothing now. Some of the records may have arrived."""
+        """Send records of one MLflow experiment, by their ids; with `look` some may have arrived before, as after a
+        StoreError."""
         try:
             return self._send(experiment_id, records, look=look)
         except Exception:

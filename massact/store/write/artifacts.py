@@ -24,8 +24,7 @@ Files = Mapping[str, bytes]
 
 
 def write_files(files_by_place: Iterable[tuple[str, Files]], tracking_uri: str) -> None:
-    """Write the artifacts of runs, each to its artifact URI; on this machine they survive a power cut. Raises
-    StoreError: they cannot be written; some may have been."""
+    """Write the artifacts of runs, each to its artifact URI; on this machine they survive a power cut."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     written: list[Path] = []
@@ -138,7 +137,7 @@ class Mender:
         write_files([(artifact_uri, {name: content})], self._tracking_uri)
 
     def move(self, old: str, new: str) -> int:
-        """Say of the artifacts under a URI that they lie in another folder, in a SQLite store. Returns how many
+        """Say of the artifacts of a SQLite store under a URI that they lie in another folder. Returns of how many
         runs."""
         path = self._tracking_uri.partition(":///")[2].partition("?")[0]
         values = (new, len(old) + 1, old, len(old) + 1, f"{old}/")

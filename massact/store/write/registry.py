@@ -35,8 +35,7 @@ def prior_name(experiment: str) -> str:
 
 
 def read_prior(tracking_uri: str, name: str) -> Registered | None:
-    """The version that the alias names; `None` where there is none. Raises StoreError: the registry cannot be read, or
-    the version's JSON is not there."""
+    """The version that the alias names; `None` where there is none; StoreError where it cannot be read."""
     return _read(_client(tracking_uri), tracking_uri, name)
 
 

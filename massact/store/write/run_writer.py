@@ -97,8 +97,8 @@ def score_steps(scores: Scores) -> list[Step]:
 
 
 class RunWriter(Protocol):
-    """Writes finished runs into one MLflow experiment. Raises RunRefusedError: a run can never be written; StoreError:
-    the store cannot be written to now. After either error some may have been written."""
+    """Writes finished runs into one MLflow experiment; after a RunRefusedError or a StoreError some may have been
+    written."""
 
     @property
     def at_once(self) -> int:
@@ -120,8 +120,8 @@ class RunWriter(Protocol):
 
 
 def open_writer(tracking_uri: str, experiment_id: str) -> RunWriter:
-    """A writer into an MLflow experiment that exists: by SQL into a database, else by MLflow's client. Raises
-    StoreError: no such kind of store, it cannot be reached, or its experiment is not there."""
+    """A writer into an MLflow experiment that exists: by SQL into a database, else by MLflow's client; StoreError
+    else."""
     uri = tracking_uri.strip()
     if not is_database(uri) and scheme_of(uri) not in ("http", "https"):
         raise StoreError(f"tracking URI {shown_uri(uri)!r} names no run store that can be written; write {_ALLOWED}")

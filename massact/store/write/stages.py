@@ -81,8 +81,12 @@ def activation_files(activations: Activations, metadata: Mapping[str, object]) -
         "d_model": activations.train.shape[2],
         "dtype": "float32",
     }
+    train = {"activations": activations.train}
+    if activations.neutral is not None:
+        document["n_neutral"] = len(activations.neutral)
+        train["neutral"] = activations.neutral
     return {
-        "train.safetensors": tensor_bytes({"activations": activations.train}, document),
+        "train.safetensors": tensor_bytes(train, document),
         "validation.safetensors": tensor_bytes({"activations": activations.validation}, document),
         "metadata.json": f"{json.dumps(document, indent=2)}\n".encode(),
     }
@@ -98,6 +102,7 @@ def read_activations(folder: Path) -> Activations:
             n_train_positive=int(metadata["n_examples_pos"]),
             n_validation_positive=int(metadata["n_validation_pos"]),
             n_dropped=int(metadata["n_dropped"]),
+            neutral=read_tensor(folder / "train.safetensors", "neutral") if "n_neutral" in metadata else None,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder}: not activations of ours ({error!r}); run massact extract") from error
@@ -178,7 +183,7 @@ def _rows(sources: Sources) -> Iterator[Sequence[object]]:
         judged = None if contrast.judged is None else contrast.judged[i]
         verdict = sources.vetting.verdicts[i] if sources.vetting else None
         scores = (verdict.trait, verdict.coherence, verdict.reason) if verdict else (None, None, None)
-        texts = (prompt.system, prompt.text, contrast.continuations[i], judged)
+        texts = (prompt.system, prompt.whole, contrast.continuations[i], judged)
         yield (side, prompt.place, *texts, *scores, status not in LEFT_OUT, str(status))
 
 

@@ -40,7 +40,7 @@ PROJECT_RUN = "MLFLOW_RUN_ID"
 
 
 def ensure_experiment(client: Any, tracking_uri: str, name: str, description: str) -> str:
-    """The id of the MLflow experiment of a name, made with a description where there is none. Raises StoreError: it was
+    """The id of the MLflow experiment of a name, made with a description where there is none; StoreError: it was
     deleted."""
     with explained(tracking_uri):
         known = client.get_experiment_by_name(name)
@@ -347,8 +347,7 @@ class Tracker:
             self._ask(lambda: repository.log_artifacts(folder))  # type: ignore[no-untyped-call]
 
     def fetch(self, run_id: str, path: str) -> Path:
-        """An artifact on this machine: where it lies, or a downloaded copy. Raises StoreError: the run holds no such
-        artifact, or it cannot be had."""
+        """An artifact on this machine: where it lies, or a downloaded copy; StoreError where it cannot be had."""
         from mlflow.exceptions import MlflowException
 
         def download() -> Path:

@@ -143,7 +143,7 @@ class Executor(Protocol):
         """
 
     def keep(self, result: Result, make: MakeRun, *, home: OpenRun) -> None:
-        """Put a result's run into a spool, for the experiment of `home`: the one where it was made, if that can
+        """Put a result's run into a spool, for the experiment of `home`: where it was made, if that machine can
         send."""
 
     def judge(self, use: JudgeUse) -> Judge | None:  # noqa: ARG002  # for those that have one

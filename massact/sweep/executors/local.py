@@ -18,6 +18,7 @@ from massact.models.thinking import generate_thinking
 from massact.store.spool import Spool
 from massact.store.write.tracker import OpenRun
 from massact.sweep.executors.base import Executor, Generated, JudgeThread, Loaded, MakeRun, ModelUse, Result, Work
+from massact.vectors.steering import intervention_of
 
 # Generating the responses of a batch of cells; what fails is tried again by halves, so that a bad cell fails alone.
 
@@ -53,7 +54,8 @@ class CellGenerator:
 
     def _generate(self, batch: Sequence[PlannedCell]) -> Iterator[Generated]:
         prompts, width = list(zip(self._draws, self._prompts, strict=True)), len(self._questions)
-        rows = [Row(prompt, _intervention(one), draw) for one in batch for draw, prompt in prompts]
+        n_blocks = len(self._model.blocks)
+        rows = [Row(prompt, _intervention(one, n_blocks), draw) for one in batch for draw, prompt in prompts]
         reasons: dict[int, str] = {}
         began = time.perf_counter()
         try:
@@ -80,13 +82,11 @@ class CellGenerator:
         return Exchange(question, answer or "", thought, answer is not None)
 
 
-def _intervention(planned: PlannedCell) -> Intervention | None:
+def _intervention(planned: PlannedCell, n_blocks: int) -> Intervention | None:
     steering = planned.cell.steering
     if steering is None or planned.vector is None:
         return None
-    return Intervention(
-        steering.layer, planned.vector, steering.coefficient, steering.recipe.operator, steering.steered_tokens
-    )
+    return intervention_of(steering, planned.vector, n_blocks)
 
 
 def load_use(use: ModelUse) -> SteerableModel:

@@ -2,10 +2,10 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any
 
 from massact.domain import OWN_UNITS, Coefficients, Recipe
 from massact.errors import DataError, MissingPrerequisiteError
@@ -164,20 +164,41 @@ class LadderSearch:
             screenings = [one.row for one in store.screenings(name)]
         floor = self._settings.floor
         stopped = [row for row in screenings if row.coherence_mean is not None and row.coherence_mean < floor]
-        seen = _seen(self._evaluator, points, [one.row for one in failures], stopped, ladders)
+        seen = self._seen(points, [one.row for one in failures], stopped, ladders)
         coefficients: dict[LadderKey, list[float]] = defaultdict(list)
-        for one in seen.values():
-            coefficients[one.ladder].append(one.ladder.sign * one.observation.coefficient)
+        for ladder, observation in seen.values():
+            coefficients[ladder].append(ladder.sign * observation.coefficient)
         keys = set(self._evaluator.planner.cells(_request(*each) for each in coefficients.items()))
         # what was given up once and evaluated since counts as evaluated
         keys |= {screening_key(key) for key in keys if key not in seen}
         observed: dict[LadderKey, list[Observation]] = defaultdict(list)
-        for key, one in seen.items():
+        for key, (ladder, observation) in seen.items():
             # what failed before this search is tried again: the reason may be gone
-            is_known = one.observation.coherence is not None
-            if key in keys and (is_known or (one.ladder, one.observation.coefficient) in self._tried):
-                observed[one.ladder].append(one.observation)
+            is_known = observation.coherence is not None
+            if key in keys and (is_known or (ladder, observation.coefficient) in self._tried):
+                observed[ladder].append(observation)
         return {key: replace(one, observations=tuple(observed[key])) for key, one in ladders.items()}
+
+    def _seen(
+        self, points: Points, failed: Iterable[EvaluationRow], stopped: Iterable[EvaluationRow], ladders: Container[Any]
+    ) -> dict[str, tuple[LadderKey, Observation]]:
+        """What was tried of the ladders by key, in whatever setting."""
+        is_of, is_positive = self._evaluator.is_of, self._evaluator.planner.direction == "positive"
+        told: list[tuple[EvaluationRow | StoredPoint, float | None, float | None, bool]] = []
+        told += ((row, None, None, False) for row in failed if is_of(row.model, row.trait))
+        told += ((row, row.coherence_mean, row.delta, True) for row in stopped if is_of(row.model, row.trait))
+        for (_, model, trait, *_label), indices in points.by_place().items():
+            if is_of(model, trait):
+                told += ((one, one.coherence_mean, one.delta, False) for one in map(points.at, indices.tolist()))
+        seen = {}
+        for one, coherence, delta, is_part in told:
+            if one.coefficient and one.layer is not None:
+                sign = int(math.copysign(1, one.coefficient))
+                key = LadderKey(str(one.position), str(one.label), one.layer, sign)
+                gain = delta if delta is None or is_positive else -delta
+                if key in ladders:
+                    seen[one.key] = key, Observation(abs(one.coefficient), coherence, gain, is_partial=is_part)
+        return seen
 
     def _ending(self, ladder: Ladder, reason: str) -> Ending:
         key: LadderKey = ladder.key
@@ -211,47 +232,6 @@ def expect(prior: Prior, facts: VectorFacts, recipe: Recipe) -> Expectation:
 def _is_plain(recipe: Recipe) -> bool:
     """Whether it is added to all tokens of one layer."""
     return recipe == recipe.of_vector
-
-
-class _Seen(NamedTuple):
-    ladder: LadderKey
-    observation: Observation
-
-
-def _seen(
-    evaluator: Evaluator,
-    points: Points,
-    failed: Iterable[EvaluationRow],
-    stopped: Iterable[EvaluationRow],
-    ladders: Iterable[LadderKey],
-) -> dict[str, _Seen]:
-    """What was tried of the ladders by key, in whatever setting."""
-    seen: dict[str, _Seen] = {}
-    wanted = set(ladders)
-    is_positive = evaluator.planner.direction == "positive"
-
-    def take(
-        one: EvaluationRow | StoredPoint, coherence: float | None, delta: float | None, *, part: bool = False
-    ) -> None:
-        if not one.coefficient or one.layer is None:
-            return
-        key = LadderKey(str(one.position), str(one.label), one.layer, int(math.copysign(1, one.coefficient)))
-        if key in wanted:
-            gain = delta if delta is None or is_positive else -delta
-            seen[one.key] = _Seen(key, Observation(abs(one.coefficient), coherence, gain, is_partial=part))
-
-    for row in failed:
-        if evaluator.is_of(row.model, row.trait):
-            take(row, None, None)
-    for row in stopped:
-        if evaluator.is_of(row.model, row.trait):
-            take(row, row.coherence_mean, row.delta, part=True)
-    labels = {(key.position, key.label) for key in wanted}
-    for (_, model, trait, *place), indices in points.by_place().items():
-        if evaluator.is_of(model, trait) and tuple(place) in labels:
-            for point in map(points.at, indices.tolist()):
-                take(point, point.coherence_mean, point.delta)
-    return seen
 
 
 def _request(key: LadderKey, coefficients: Iterable[float]) -> GridRequest:

@@ -31,8 +31,8 @@ class JudgeActor(Actor):
         has_gpu: bool,
         opener: Callable[[JudgeUse], Judge] | None = None,
     ) -> None:
-        """`driver_host`: the machine of the command: other machines keep judge caches of their own. `opener`: opens a
-        judge; `None`: as experiment files name them."""
+        """Other machines than `driver_host` keep judge caches of their own; `opener` opens a judge, `None` as files
+        name them."""
         super().__init__(environment, has_gpu=has_gpu)
         self._driver_host, self._opener = driver_host, opener or open_judge_use
         self._lines: list[str] = []
@@ -160,8 +160,8 @@ class JudgePool:
         return answer
 
     def ask(self, use: JudgeUse, question: Callable[[Any], Any]) -> Any:
-        """What some judge process answers, waited for; a question that one was lost over is asked again elsewhere.
-        Raises MassactError: what the judge itself raises; ExecutorError: several are lost over it."""
+        """What some judge process answers, waited for; a question that one was lost over is asked again elsewhere, a
+        few times."""
         last: LostError | None = None
         for _ in range(ATTEMPTS):
             handle = self.near(None)
