@@ -42,6 +42,7 @@ from massact.vectors.massive_dims import Calibration, check_cleaning
 from massact.vectors.positions import Position, parse_position, parse_tokens
 from massact.vectors.streams import Continued, Reading, continue_and_read, window_means
 from massact.workflow.steps import Request, run_evaluate
+from massact.workflow.vectors import stored_vector
 
 __all__ = ["Intervention", "Model", "evaluate", "extract"]
 
@@ -147,6 +148,24 @@ class Model:
         neutral = load_prompts(config.prompts) if prompts is None else prompts
         with model_lock(self.steerable.model):
             return calibrate(self.steerable, neutral, max_new_tokens=config.max_new_tokens, n_top=config.n_top)
+
+    def stored(self, run_id: str, *, tracking_uri: str | None = None) -> Intervention:
+        """What a stored evaluation of this model did, such as that of `massact.best(…).rows[0].run_id`.
+
+        Raises:
+            UsageError: the run is no finished evaluation with a vector, or another model's.
+        """
+        stored = stored_vector(run_id, resolve_tracking_uri(tracking_uri))
+        row, mine = stored.row, self.steerable.identity
+        if (row.model_id, row.model_revision, row.dtype) != (mine.id, mine.revision, mine.dtype):
+            raise UsageError(
+                f"run {run_id} steered {row.model_id} ({row.dtype}, {row.model_revision}), and this is {mine}"
+            )
+        assert row.layer is not None
+        assert row.coefficient is not None
+        return Intervention(
+            row.layer, stored.vector, row.coefficient, row.operator or "add", row.steered_tokens or "all"
+        )
 
     @overload
     def generate(

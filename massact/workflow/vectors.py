@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,14 +16,14 @@ from massact.api import question
 from massact.config import Experiment, VectorConfig, load_experiment
 from massact.domain import Recipe
 from massact.errors import DataError, StoreError, UsageError
-from massact.labels import format_layers, parse_label
+from massact.labels import format_layers, format_steering, parse_label
 from massact.models.load import read_shape
 from massact.names import shown
 from massact.query.answers import Filters
 from massact.query.groups import gain
 from massact.query.questions.best import BestRow
 from massact.store.read import RunStore, open_source
-from massact.store.schema import Artifact, Kind
+from massact.store.schema import Artifact, EvaluationRow, Kind
 from massact.store.write.artifacts import fetch_from
 from massact.store.write.stages import read_tensor
 from massact.vectors.formats import FILES, SteeringVector, folder_files, lm_eval_bytes
@@ -49,8 +50,20 @@ def best_run(experiment: str, tracking_uri: str, only: Filters) -> str:
     return str(max(rows, key=lambda row: gain(row.delta, row.direction)).run_id)
 
 
-def read_vector(run_id: str, tracking_uri: str) -> SteeringVector:
-    """What the evaluation of a run adds; UsageError where it is none of ours with one vector."""
+@dataclass(frozen=True, slots=True)
+class StoredVector:
+    """What a finished evaluation steers by."""
+
+    row: EvaluationRow
+    vector: torch.Tensor
+    """As the run keeps it: `[d_model]`, or a row for each layer."""
+    n_layers: int | None
+    """Of the model; `None` where the store does not say."""
+
+
+def stored_vector(run_id: str, tracking_uri: str) -> StoredVector:
+    """What the evaluation of a run steers by. Raises UsageError: the run is no finished evaluation of ours with a
+    vector; StoreError, DataError: its vector cannot be read."""
     source = open_source(tracking_uri)
     with closing(source):
         store = RunStore(source)
@@ -59,11 +72,6 @@ def read_vector(run_id: str, tracking_uri: str) -> SteeringVector:
             raise UsageError(
                 f"run {shown(run_id)} is no finished evaluation with a vector: massact runs and massact best --format "
                 "json name those that are"
-            )
-        if row.n_vectors > 1 or row.operator not in (None, "add") or row.steered_tokens not in (None, "all"):
-            raise UsageError(
-                f"run {shown(run_id)} is {row.label}: files hold a vector that is added to all tokens of one layer, "
-                "and other tools would do just that; name a run of such a label"
             )
         (run,) = source.finished_runs([run_id], tags=())
         stages = store.stages(Kind.CALIBRATION, row.experiment)
@@ -74,9 +82,24 @@ def read_vector(run_id: str, tracking_uri: str) -> SteeringVector:
         raise StoreError(
             f"{error}; name another run with --run: massact doctor tells whether this one's vector can be made again"
         ) from error
+    return StoredVector(row, vector.float(), n_layers)
+
+
+def read_vector(run_id: str, tracking_uri: str) -> SteeringVector:
+    """What the evaluation of a run adds. Raises UsageError: it does not add one vector to all tokens of one layer;
+    likewise as `stored_vector`."""
+    stored = stored_vector(run_id, tracking_uri)
+    row = stored.row
+    if format_steering(parse_label(row.label or "")):
+        raise UsageError(
+            f"run {shown(run_id)} is {row.label}: files hold a vector that is added to all tokens of one layer, "
+            "and other tools would do just that; name a run of such a label"
+        )
+    assert row.layer is not None
+    assert row.coefficient is not None
     told = {name: getattr(row, name) for name in _FACTS}
     facts = {name: value for name, value in told.items() if value is not None}
-    return SteeringVector(vector.float() * row.coefficient, row.layer, n_layers, {**facts, "run_id": run_id})
+    return SteeringVector(stored.vector * row.coefficient, row.layer, stored.n_layers, {**facts, "run_id": run_id})
 
 
 def write_vector(one: SteeringVector, form: str, output: Path, hookpoint: str) -> list[Path]:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -94,19 +95,21 @@ def test_generating_gives_the_responses_of_the_stored_runs(
     rows = massact.runs(str(tmp_path / "small.yaml"), tracking_uri=uri).rows
     chosen = [row for row in rows if row.label in ("probe", "mean_diff_cleaned")]
     assert len(chosen) == 4
-    interventions, stored = [], []
+    interventions = [model.stored(row.run_id, tracking_uri=uri) for row in chosen]
     with closing(open_source(uri)) as source:
-        for row in chosen:
-            (run,) = source.finished_runs([row.run_id], tags=())
-            vector = read_tensor(fetch_from(run.artifact_uri, "vector.safetensors", tracking_uri=uri), "vector")
-            interventions.append(massact.Intervention(row.layer, vector, row.coefficient))
-            stored.append(read_responses(fetch_from(run.artifact_uri, "responses.json", tracking_uri=uri)))
+        runs = [source.finished_runs([row.run_id], tags=())[0] for row in chosen]
+    stored = [read_responses(fetch_from(run.artifact_uri, "responses.json", tracking_uri=uri)) for run in runs]
     questions = [one.question for one in stored[0]]
     plain, *steered = model.generate(questions, [None, *interventions], max_new_tokens=24)
     assert steered == [[one.response for one in responses] for responses in stored]
     assert model.generate(questions, interventions[0], max_new_tokens=24) == steered[0]
     assert model.generate(questions, max_new_tokens=24) == plain
     assert plain not in steered
+    other = massact.Model.load("toy:gemma-2-instruct", dtype="float32", device="cpu")
+    with pytest.raises(UsageError, match=r"steered toy:gemma-3-instruct \(float32, .*, and this is .*gemma-2"):
+        other.stored(chosen[0].run_id, tracking_uri=uri)
+    with pytest.raises(UsageError, match="no finished evaluation with a vector"):
+        model.stored("0" * 32, tracking_uri=uri)
 
 
 def test_evaluations_are_the_runs_of_the_command(tmp_path: Path, prepared_stores: PreparedStores) -> None:
@@ -171,19 +174,25 @@ def test_the_blocks_of_the_page_run(
     prepared_stores.copy(text, tmp_path, file="experiments/toy.yaml")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    page = (root / "docs/python.md").read_text(encoding="utf-8")
-    told: dict[str, object] = {}
-    blocks = re.findall(r"^```(python|console)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 6
-    for kind, block in blocks:
-        if kind == "python":
-            exec(compile(block, "docs/python.md", "exec"), told)
-            continue
-        for line in re.findall(r"^\$ massact (.*)$", block, re.MULTILINE):
-            done = CliRunner().invoke(cli, shlex.split(line))
-            assert done.exit_code == 0, done.output
-    answer = told["answer"]
-    assert isinstance(answer, massact.query.Answer)
+    told: dict[str, Any] = {}
+    assert [_run_blocks(root / "docs/python.md", told), _run_blocks(root / "README.md", told)] == [5, 1]
+    massact.evaluate("experiments/toy.yaml", "probe", "response[:5]", coefficients=[24])
+    assert _run_blocks(root / "docs/tutorial.md", told) == 1
+    assert told["steered"] != told["plain"]
+    answer = told["grid"]
     assert sorted({(row.label, row.coefficient) for row in answer.rows}) == [
         *(("mean_diff", 1.0), ("mean_diff", 24.0), ("mean_diff+ablate", 1.0), ("mean_diff+ablate", 24.0))
     ]
+
+
+def _run_blocks(page: Path, told: dict[str, Any]) -> int:
+    """Run a page's Python, and the commands between it where there is any; returns how many blocks of Python."""
+    blocks = re.findall(r"^```(python|console)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    for kind, block in blocks:
+        if kind == "python":
+            exec(compile(block, page.name, "exec"), told)
+        elif page.name == "python.md":
+            for line in re.findall(r"^\$ massact (.*)$", block, re.MULTILINE):
+                done = CliRunner().invoke(cli, shlex.split(line))
+                assert done.exit_code == 0, done.output
+    return sum(kind == "python" for kind, _ in blocks)
