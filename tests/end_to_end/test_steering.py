@@ -187,6 +187,8 @@ def test_gates_subspaces_and_every_layer_are_evaluated_and_baked(
         assert reason in run("bake", "--run", runs[label].info.run_id, "--output", "no", code=2)
     assert not Path("no").exists()
     assert "no such gate" in run(*grid, "mean_diff+if_other", code=2)
+    Path(_folder(runs["mean_diff+if_always"]), Artifact.VECTOR).unlink()
+    assert "it holds more than vectors of its label" in run("doctor", "--fix", code=1)
 
 
 @contextmanager
