@@ -106,7 +106,8 @@ class Planner:
     def _setting(self) -> Setting:
         return make_setting(self._session, self._config, self._trait, self.questions, self.generation)
 
-    def _cells(self, request: GridRequest, setting: Setting) -> Iterator[PlannedCell]:
+    def _vectors_of(self, request: GridRequest) -> torch.Tensor:
+        """The label's vectors `[n_layers, d_model]`, of which all that are asked for are there."""
         vectors = self.vectors.of(request.position, request.recipe)
         shape = self.description.shape
         if tuple(vectors.shape) != (shape.n_layers, shape.d_model):
@@ -115,7 +116,7 @@ class Planner:
                 f"{self._config.instruct.reference} has {shape.n_layers} layers of {shape.d_model} dims: they are of "
                 "another model; run massact calibrate and massact extract again"
             )
-        recipe, n_layers = request.recipe, request.recipe.n_layers
+        n_layers = request.recipe.n_layers
         if beyond := [layer for layer in request.layers if layer + n_layers > shape.n_layers]:
             raise UsageError(
                 f"{format_label(request.recipe)} steers {n_layers} layers from the one that is named on, and there are "
@@ -129,7 +130,11 @@ class Planner:
                 f"{format_label(request.recipe)}: its file has no vector of layer {absent[0]}, only of {there}: say so "
                 "with --layers, or in the grid"
             )
-        uncleaned = self.vectors.of(request.position, request.recipe.uncleaned)
+        return vectors
+
+    def _cells(self, request: GridRequest, setting: Setting) -> Iterator[PlannedCell]:
+        vectors, recipe = self._vectors_of(request), request.recipe
+        uncleaned = self.vectors.of(request.position, recipe.uncleaned)
         calibration = self.vectors.calibration
         gate = self._gate(recipe.gate) if recipe.gate else None
         rows = {layer: self._rows(request, vectors, layer, gate) for layer in request.layers}
@@ -142,7 +147,7 @@ class Planner:
                 layer=layer,
                 coefficient=coefficient,
                 direction=self.direction,
-                operator_source=own_digest("operators", request.recipe.operator),
+                operator_source=own_digest("operators", recipe.operator),
                 weights=weights[layer],
                 condition=gate and gate[0],
             )

@@ -1,11 +1,21 @@
 """What a label needs besides its vector: strengths over depth, subspaces, thresholds; and how a cell is read."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from massact.config import LoadConfig
+from massact.data.traits import load_trait
 from massact.domain import Gate, Recipe, Steering
 from massact.errors import DataError
 from massact.labels import parse_label
+from massact.models.gates import GateReader
+from massact.models.load import load_model
+from massact.models.prompting import Intervention, Row, encode_chat
+from massact.vectors.extract import read_contrast
+from massact.vectors.methods import mean_diff, normalise
+from massact.vectors.positions import parse_position
 from massact.vectors.steering import depth_weights, intervention_of, midpoint, subspace
 
 
@@ -85,3 +95,18 @@ def test_the_rows_of_a_cell_are_its_vectors_then_the_gate() -> None:
     two = intervention_of(steering("probe+replace2+2layers"), rows, 6)
     assert two.vector.shape == (2, 4, 8)
     assert two.at(3).equal(rows[4:])
+
+
+@pytest.mark.slow
+def test_a_gate_of_the_embedded_model_is_open_to_what_is_harmful_alone(root: Path) -> None:
+    options, window = LoadConfig(dtype="float32", device="cpu"), parse_position("prompt[-1]")
+    base, model = (load_model(f"toy:gemma-3-{name}", options=options) for name in ("base", "instruct"))
+    trait, harm = load_trait("toy:refusal"), load_trait(str(root / "experiments/traits/toy_harm"))
+    texts, means = read_contrast(base, trait, [window], max_new_tokens=1)
+    split = (means[window][: texts.n_positive, 4], means[window][texts.n_positive :, 4])
+    condition = normalise(mean_diff(*split))
+    gate = Gate(4, "prompt[-1]", midpoint(condition, split, "projection"))
+    one, reader = Intervention(0, condition, 1.0, gate=gate, condition=condition), GateReader(model)
+    for questions, is_open in ((harm.questions, True), (trait.questions, False)):
+        rows = reader.opened([Row(encode_chat(model, question), one) for question in questions])
+        assert {row.intervention is not None for row in rows} == {is_open}
