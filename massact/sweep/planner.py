@@ -173,11 +173,9 @@ class Planner:
         rows = vectors[layer : layer + recipe.n_layers]
         if recipe.operator == "replace":
             activations, calibration = self.vectors.activations(request.position), self.vectors.calibration
-            of_layer = (
-                (vectors[one], activations.sides(one), calibration.dims(recipe.cleaning, one), recipe.n_directions)
-                for one in band
-            )
-            rows = torch.cat([subspace(*each) for each in of_layer])
+            cleaned = recipe.cleaning
+            of_layer = ((vectors[one], activations.sides(one), calibration.dims(cleaned, one)) for one in band)
+            rows = torch.cat([subspace(v, sides, cleaned, dims, recipe.n_directions) for v, sides, dims in of_layer])
         if gate is not None:
             rows = torch.cat([rows, gate[1][None]])
         return rows[0] if len(rows) == 1 else rows
