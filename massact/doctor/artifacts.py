@@ -8,11 +8,10 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from massact._lazy import np
 from massact.addresses import check_path, moved_folder
@@ -58,22 +57,19 @@ class Vectors(Check):
 
     def see(self, run: CheckedRun) -> Iterator[Finding]:
         """Its vector, where it has one: an imported evaluation has none by nature."""
-        row = run.row
+        row, digest = run.row, None
         if not isinstance(row, EvaluationRow) or row.origin == "imported" or row.vector_digest is None:
             return
+        wrong = {"missing": "has no vector", "unreadable": "has a vector that was not read: {}"}
         try:
             digest = digest_in(self.context.files.read(run.raw.artifact_uri, Artifact.VECTOR))
+            said = f"has a vector of digest {digest[:12]}, and its row names {row.vector_digest[:12]}"
         except ArtifactError as error:
-            if error.state == "unreachable":
-                return
-            wrong = "has no vector" if error.state == "missing" else f"has a vector that was not read: {error}"
+            said = wrong.get(error.state, "").format(error)
         except ValueError as error:
-            wrong = f"has a damaged vector file ({error})"
-        else:
-            if digest == row.vector_digest:
-                return
-            wrong = f"has a vector of digest {digest[:12]}, and its row names {row.vector_digest[:12]}"
-        yield self._finding(run, row, wrong)
+            said = f"has a damaged vector file ({error})"
+        if said and digest != row.vector_digest:
+            yield self._finding(run, row, said)
 
     def _finding(self, run: CheckedRun, row: EvaluationRow, wrong: str) -> Finding:
         what = f"{run.kind} {row.label} L{row.layer} c={format_param(row.coefficient)} {wrong}; {_UNHARMED}"
@@ -128,8 +124,7 @@ def digest_in(content: bytes) -> str:
     return sha256(np.ascontiguousarray(vector, dtype="<f4").tobytes()).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class _Stage:
+class _Stage(NamedTuple):
     run: RawRun
     row: StageRow
 
@@ -147,6 +142,8 @@ class VectorSources:
         from massact.store.write.stages import tensor_bytes
         from massact.vectors.methods import vector_digest
 
+        if row.gate or row.operator == "replace":
+            raise CannotMendError("beyond mending: it holds more than vectors of its label, a gate's or a subspace's")
         label = row.label or ""
         with suppress(UsageError):  # of a method that is not installed
             label = format_label(parse_label(label).of_vector)
@@ -251,18 +248,25 @@ class Responses(Check):
 
     def see(self, run: CheckedRun) -> Iterator[Finding]:
         """Its table, where it has one: with `--save-responses none` there is none to look for."""
-        if not _announces(run.raw.tags.get(MlflowTag.TABLES)):
+        try:
+            tables = parse_json(run.raw.tags.get(MlflowTag.TABLES) or "[]")
+            if all(table["path"] != Artifact.RESPONSES for table in tables):
+                return
+        except (ValueError, KeyError, TypeError):
             return
         try:
-            _check_table(self.context.files.read(run.raw.artifact_uri, Artifact.RESPONSES))
+            table = parse_json(self.context.files.read(run.raw.artifact_uri, Artifact.RESPONSES))
+            rows = table.get("data") if isinstance(table, dict) else None
+            # as `massact.store.write.stages.response_bytes` makes it
+            if isinstance(rows, list) and all(isinstance(row, list) and len(row) == _N_COLUMNS for row in rows):
+                return
+            wrong = f"is damaged (not a table of {_N_COLUMNS} columns)"
         except ArtifactError as error:
             if error.state == "unreachable":
                 return
             wrong = "is missing" if error.state == "missing" else f"was not read: {error}"
         except ValueError as error:
             wrong = f"is damaged ({error})"
-        else:
-            return
         again = "`massact confirm`" if run.kind is Kind.CONFIRMATION else "the next sweep"
         yield self.finding(
             run_id=run.run_id,
@@ -270,21 +274,6 @@ class Responses(Check):
             advice="nothing can make the texts again: bring back a copy of the file, or delete the run "
             f"(mlflow runs delete --run-id {run.run_id}) and {again} generates and judges them anew",
         )
-
-
-def _announces(text: str | None) -> bool:
-    try:
-        return any(table["path"] == Artifact.RESPONSES for table in parse_json(text or "[]"))
-    except (ValueError, KeyError, TypeError):
-        return False
-
-
-def _check_table(content: bytes) -> None:
-    """Make sure that it is a table such as `massact.store.write.stages.response_bytes` makes."""
-    table = parse_json(content)
-    rows = table.get("data") if isinstance(table, dict) else None
-    if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == _N_COLUMNS for row in rows):
-        raise ValueError(f"not a table of {_N_COLUMNS} columns")
 
 
 class Moved(Check):

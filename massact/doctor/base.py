@@ -36,7 +36,6 @@ class RunFiles:
         """How many files were not looked at there."""
 
     def read(self, artifact_uri: str, name: str) -> bytes:
-        """A file of a run."""
         folder = moved_folder(artifact_uri, self._tracking_uri) or local_folder(artifact_uri)
         place = place_of(artifact_uri)
         if place not in self.unreachable:

@@ -344,7 +344,6 @@ def _vector_folders(extractions: Iterable[_Stage], trait_folders: Mapping[str, s
 
 
 def _responses_name(document: Mapping[str, object]) -> str | None:
-    """The responses file of a line, within `responses/`."""
     if document.get("type") == "baseline":
         return BASELINE_RESPONSES
     return responses_name(parse_result_line(document))

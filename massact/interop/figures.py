@@ -19,12 +19,22 @@ from typing import Any
 from massact.errors import DataError, UsageError, lfs_advice
 from massact.interop.lines import MAX_LAYER, OWN, LineError, parse_document
 from massact.interop.names import NO_VARIANT, Source, Target, checked_name, name_model
-from massact.interop.rows import VERSION, Times, measured_identity, own_document, parse_own_stage
+from massact.interop.rows import VERSION, Times, measured_identity, own_document, own_row
 from massact.interop.writing import FileReport
 from massact.json_text import parse_object
 from massact.keys import canonical_json, digest, digest_text
 from massact.labels import normalise_label
-from massact.store.schema import Artifact, Kind, MlflowTag, PublishedRow, StageRow, Tag, encode_row, format_param
+from massact.store.schema import (
+    Artifact,
+    Kind,
+    MlflowTag,
+    PublishedRow,
+    StageRow,
+    Tag,
+    decode_stage,
+    encode_row,
+    format_param,
+)
 from massact.store.write.client import cell_files, row_tags, run_tags
 from massact.store.write.finished_run import Step
 from massact.store.write.run_writer import FinishedRun
@@ -56,7 +66,6 @@ class ReadCalibration:
     file: bytes
 
     def to_run(self) -> FinishedRun:
-        """Its run, with the file as artifact."""
         name = f"calibration · {self.row.model}"
         try:
             tags = run_tags(self.row.kind, self.row.experiment, name) | row_tags(self.row)
@@ -101,7 +110,7 @@ def read_calibration_file(source: Source, target: Target) -> ReadCalibration:
         plain = {name: value for name, value in as_written.items() if name != OWN}
         content = _spelled(plain)
         if isinstance(extra, dict) and "row" in extra:
-            row, times = parse_own_stage(as_written, target.experiment)
+            row, times = own_row(as_written, target.experiment, Kind.CALIBRATION, decode_stage)
             identity = measured_identity(row.key, times[1])
             return ReadCalibration(row, identity, None, times, plain, content)
         if not isinstance(extra, dict) or not all(isinstance(extra.get(name), str) for name in _NAMES):

@@ -241,7 +241,6 @@ class Importer:
         self._chunk_bytes = 0
 
     def run(self, sources: Iterable[Source]) -> ImportReport:
-        """Import files, one after the other."""
         report = ImportReport(self._target.experiment)
         for source in sources:
             file = FileReport(str(source.path), source.kind)
@@ -263,7 +262,6 @@ class Importer:
         return report
 
     def run_figures(self, file: PublishedFile) -> ImportReport:
-        """Import the published figures of a file, each as a run of its own kind."""
         now = int(time.time() * 1000)
         for row in file.rows:
             self._add(file.report, row.key, partial(published_run, row, now))

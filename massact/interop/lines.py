@@ -65,7 +65,6 @@ def without_nan(value: Any) -> Any:
 
 
 def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
-    """A document with each name, text and number changed."""
     if isinstance(value, dict):
         return {change(key): _mapped(inner, change) for key, inner in value.items()}
     if isinstance(value, list):
@@ -162,7 +161,6 @@ class ResultLine:
 
 
 def parse_header(document: Mapping[str, Any]) -> Header:
-    """The header that a line holds."""
     direction = document.get("direction")
     if "direction" in document and direction not in ("positive", "negative"):
         raise LineError(f"header: direction {direction!r} is neither 'positive' nor 'negative'")
@@ -182,7 +180,6 @@ def parse_header(document: Mapping[str, Any]) -> Header:
 
 
 def parse_result_line(document: Mapping[str, Any]) -> ResultLine:
-    """The baseline or evaluation that a line holds."""
     kind = document.get("type")
     if "type" in document and kind not in ("baseline", "evaluation"):
         raise LineError(f"unknown type {kind!r}: a line is a header, a baseline or an evaluation")

@@ -3,7 +3,6 @@
 import json
 import math
 import statistics
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from massact.domain import Response
 from massact.errors import DataError, lfs_advice
 from massact.interop.lines import LineError, Result, ResultLine, parse_document
 from massact.interop.names import BASELINE_RESPONSES, RESPONSES, is_within, responses_name
-from massact.store.schema import Artifact, Scores
+from massact.store.schema import Scores
 
 TOLERANCE = 0.05
 """How far the mean of a file's scores may lie from its line's: files are rounded, lines are not."""
@@ -40,7 +39,6 @@ class ResponsesFolder:
         return next((name for name in map(self.claim_name, names) if name is not None), None)
 
     def claim_name(self, name: str | None) -> str | None:
-        """The file of that name, where it is there."""
         try:
             if name is None or not (self._folder / name).is_file():
                 return None
@@ -122,7 +120,6 @@ def _score(value: object) -> float | None:
 
 
 def scores_of(responses: Sequence[Response]) -> Scores:
-    """Per-question scores, in the file's order."""
     return Scores(tuple(response.trait for response in responses), tuple(response.coherence for response in responses))
 
 
@@ -136,16 +133,6 @@ def disagreement(responses: Sequence[Response], result: Result) -> str | None:
             shown = ("missing" if value is None else f"{value:.2f}" for value in (mean, said))
             return f"{name} of its scores is {{}}, of the line {{}}".format(*shown)
     return None
-
-
-def responses_table(responses: Sequence[Response]) -> bytes:
-    """The artifact `responses.json`, as massact logs it."""
-    from massact.store.write.stages import response_bytes  # loads torch
-
-    with tempfile.TemporaryDirectory(prefix="massact-") as folder:
-        path = Path(folder, Artifact.RESPONSES)
-        path.write_bytes(response_bytes(responses))
-        return path.read_bytes()
 
 
 def responses_json(responses: Iterable[Response]) -> bytes:

@@ -13,9 +13,8 @@ from typing import Any, TypeVar
 
 from massact.domain import COMPONENT, Response
 from massact.errors import UsageError
-from massact.interop.lines import OWN, Header, LineError, ResultLine, Vector
+from massact.interop.lines import OWN, LineError, ResultLine, Vector
 from massact.interop.names import Context
-from massact.interop.responses import responses_table
 from massact.json_text import parse_object
 from massact.keys import canonical_json, cell_json, digest, digest_text
 from massact.labels import parse_label
@@ -28,7 +27,6 @@ from massact.store.schema import (
     StageRow,
     decode_evaluation,
     decode_scores,
-    decode_stage,
     encode_row,
     stored_cell,
 )
@@ -63,7 +61,7 @@ def parse_own_line(line: bytes, experiment: str) -> OwnLine:
     """The measured result that a line holds; its experiment becomes the one given."""
     document = parse_object(line, allow_nan=True)  # once more: a row's 800.0 stays 800.0
     kind = Kind.BASELINE if document.get("type") == "baseline" else Kind.EVALUATION
-    row, times = _row(document, experiment, kind, decode_evaluation)
+    row, times = own_row(document, experiment, kind, decode_evaluation)
     extra = document[OWN]
     try:
         scores = None if extra.get("scores") is None else decode_scores(json.dumps(extra["scores"]))
@@ -79,7 +77,8 @@ def parse_own_line(line: bytes, experiment: str) -> OwnLine:
                 "the `massact` object to import the line as it is written"
             )
     responses = extra.get("responses")
-    if responses is not None and not _is_inside(responses):
+    parts = responses.split("/") if isinstance(responses, str) else [""]
+    if responses is not None and (len(parts) > 4 or any(part in ("", ".", "..") or "\0" in part for part in parts)):
         raise LineError(f"its responses file {responses!r} lies outside `responses/`")
     return OwnLine(row, scores, times, responses)
 
@@ -91,14 +90,8 @@ def own_line(row: EvaluationRow, times: Times, scores: Scores | None, responses:
     if row.kind is Kind.BASELINE:
         line = {"type": "baseline", **line}
     else:
-        vector = {
-            "layer": row.layer,
-            "component": row.component,
-            "position": row.position,
-            "method": row.label,
-            "weight": row.coefficient,
-        }
-        line["config"] = {"vectors": [vector]}
+        vector = {name: getattr(row, name) for name in ("layer", "component", "position")}
+        line["config"] = {"vectors": [{**vector, "method": row.label, "weight": row.coefficient}]}
     extra = {
         **own_document(row, times),
         "scores": None if scores is None else {"trait": scores.trait, "coherence": scores.coherence},
@@ -113,18 +106,13 @@ def own_document(row: EvaluationRow | StageRow, times: Times) -> dict[str, Any]:
     return {"row": json.loads(encode_row(row)), **cell, "started_at": times[0], "finished_at": times[1]}
 
 
-def parse_own_stage(document: Mapping[str, Any], experiment: str) -> tuple[StageRow, Times]:
-    """The measured calibration in a `calibration.json` of our own export, and when it was made."""
-    return _row(document, experiment, Kind.CALIBRATION, decode_stage)
-
-
 def iso_time(milliseconds: int) -> str:
     """A time as the format writes it, in UTC and to the millisecond."""
     moment = datetime.fromtimestamp(milliseconds // 1000, UTC).replace(tzinfo=None)
     return f"{moment.isoformat()}.{milliseconds % 1000:03d}"
 
 
-def _row(
+def own_row(
     document: Mapping[str, Any], experiment: str, kind: Kind, decode: Callable[[str, str | None], _RowT]
 ) -> tuple[_RowT, Times]:
     """The row in a `massact` object, with its experiment replaced, and its times."""
@@ -148,11 +136,6 @@ def _milliseconds(at: object) -> int:
     if not isinstance(at, int) or isinstance(at, bool) or not 0 <= at < 2**53:
         raise LineError(f"its `massact` time {at!r} is no count of milliseconds")
     return at
-
-
-def _is_inside(path: object) -> bool:
-    parts = path.split("/") if isinstance(path, str) else []
-    return 0 < len(parts) <= 4 and all(part not in ("", ".", "..") and "\0" not in part for part in parts)
 
 
 VERSION = 1
@@ -190,9 +173,12 @@ def n_asked(context: Context, line: ResultLine, counts: Collection[int]) -> int 
 def imported_row(
     experiment: str, context: Context, line: ResultLine, baseline: FileBaseline | None, *, n_questions: int | None
 ) -> EvaluationRow:
-    """The row of a baseline or an evaluation."""
     header, result = context.header, line.result
     cell = imported_cell(context, line, n_questions)
+    judge = f"{header.judge_method or 'unknown'}:{header.judge_model or 'unknown'}"
+    source = header.vector_source
+    if isinstance(source, dict):
+        source = ", ".join(f"{name} {value}" for name, value in source.items())
     before = baseline[1] if baseline else None
     delta = None if before is None or result.trait_mean is None else round(result.trait_mean - before, 6)
     unscored = 0 if n_questions is None or result.n is None else max(0, n_questions - result.n)
@@ -206,13 +192,13 @@ def imported_row(
         model_variant=context.model_variant,
         model_id=context.model_id,
         trait=context.trait,
-        judge=_judge_name(header, line),
+        judge=judge if line.trait_judge is None else f"{judge}:{line.trait_judge}",
         judge_model=header.judge_model,
         judge_prompt=line.trait_judge,
         question_set=header.prompts_file,
         n_questions=n_questions,
         prompt_set=context.prompt_set,
-        vector_source=_source_text(header.vector_source),
+        vector_source=None if source is None else str(source),
         origin="imported",
         baseline_key=baseline[0] if baseline else None,
         baseline_trait_mean=before,
@@ -287,17 +273,6 @@ def _setting(context: Context, line: ResultLine, n_questions: int | None) -> dic
     }
 
 
-def _judge_name(header: Header, line: ResultLine) -> str:
-    name = f"{header.judge_method or 'unknown'}:{header.judge_model or 'unknown'}"
-    return name if line.trait_judge is None else f"{name}:{line.trait_judge}"
-
-
-def _source_text(source: Any) -> str | None:
-    if isinstance(source, dict):
-        return ", ".join(f"{name} {value}" for name, value in source.items())
-    return None if source is None else str(source)
-
-
 def _label(vector: Vector) -> str:
     """A vector's label; what was steered elsewhere than in the residual stream is another way of steering."""
     return vector.label if vector.component == COMPONENT else f"{vector.component}/{vector.label}"
@@ -352,9 +327,10 @@ def result_run(
     tags: Mapping[str, str] = {},
     files: Mapping[str, bytes] = {},
 ) -> FinishedRun:
-    """The run of a baseline or an evaluation."""
     if responses:
-        files = {**files, Artifact.RESPONSES.value: responses_table(responses)}
+        from massact.store.write.stages import response_bytes  # loads torch
+
+        files = {**files, Artifact.RESPONSES.value: response_bytes(responses)}
     if row.origin is None and (cell := stored_cell(row)) is not None:
         row = replace(row, cell=cell_json(cell))
     try:

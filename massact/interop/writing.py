@@ -177,7 +177,6 @@ class ImportClaim(AbstractContextManager["ImportClaim"]):
         self._withdraw()
 
     def check(self) -> None:
-        """Make sure that the claim still stands."""
         if self._is_lost:
             raise StoreError(
                 "this import was silent for so long that another began in its place: run it again, nothing is "

@@ -49,8 +49,6 @@ class Filters:
         return all(not wanted or getattr(group, name) in wanted for name, wanted in self._wanted())
 
     def evaluations(self, given: Evaluations) -> Evaluations:
-        """Those evaluations that are asked about."""
-
         def admits(place: Place) -> bool:
             by_judge = not self.judges or given.samples[place[0]].judge in self.judges
             return by_judge and self.admits_group(group_of(place))
@@ -353,12 +351,10 @@ class Answers:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Every label declared or evaluated, sorted."""
         return tuple(sorted({group.label for group in self._all_groups}))
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Every model declared or evaluated, sorted."""
         return tuple(sorted({group.model for group in self._all_groups}))
 
     @property

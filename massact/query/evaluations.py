@@ -184,7 +184,6 @@ class PointSet:
 
 @cache
 def no_points() -> PointSet:
-    """The empty set."""
     points = Points.of(())
     return PointSet(points, points.head)
 
@@ -242,7 +241,6 @@ class Evaluations:
 
 
 def group_of(place: Place) -> Group:
-    """The group of a place."""
     return Group(*place[1:])
 
 

@@ -36,14 +36,12 @@ class GroupInSetting:
     """When the last of its runs ended, in milliseconds since 1970."""
 
     def best(self, floor: float) -> Point | None:
-        """The best delta at or above the floor; ties to the smaller |coefficient|, lower layer, key."""
         found = self.points.best(floor, self.sample.direction)
         if found is None:
             return None
         return as_point(found, at_grid_end=self.points.is_at_grid_end(found, floor))
 
     def nearest_miss(self, floor: float) -> Point | None:
-        """The most coherent point below the floor; ties to the better delta, then as `best`."""
         found = self.points.nearest_miss(floor, self.sample.direction)
         return None if found is None else as_point(found)
 
@@ -72,7 +70,6 @@ class ComparableGroups:
 
     @property
     def place(self) -> str:
-        """In words."""
         return f"{self.model}, {self.trait}, {self.position}"
 
     def fields(self) -> dict[str, Any]:
@@ -99,7 +96,6 @@ class ComparableGroups:
         return sorted(known, key=lambda entry: rank(entry, self.direction))
 
     def side(self, label: str, best: Point) -> "Side":
-        """A label as it is compared with another."""
         return Side(label, best, self.slices[label].points)
 
     def status(self, label: str, floor: float) -> Status:
@@ -334,7 +330,6 @@ _UNMENDED = "imported, so that they cannot be judged here"
 
 
 def all_parts(by_group: Mapping[Group, Sequence[GroupInSetting]]) -> list[GroupInSetting]:
-    """The slices of all groups."""
     return [part for parts in by_group.values() for part in parts]
 
 

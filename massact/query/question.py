@@ -48,24 +48,19 @@ class Parameter:
 
     @property
     def key(self) -> str:
-        """What the function calls it."""
         return self.argument or self.name
 
 
 def text(name: str, meaning: str, **more: Any) -> Parameter:
-    """A parameter that is any text."""
     return Parameter(name=name, meaning=meaning, schema=ANY_TEXT, read=_text, **more)
 
 
 def pattern(name: str, meaning: str, regex: str, read: Callable[[str], Any], **more: Any) -> Parameter:
-    """A parameter that is written in a certain way."""
     schema = {"type": "string", "pattern": regex, "maxLength": MAX_TEXT}
     return Parameter(name=name, meaning=meaning, schema=schema, read=lambda value: read(_text(value)), **more)
 
 
 def choice(name: str, meaning: str, values: Sequence[str], **more: Any) -> Parameter:
-    """A parameter that is one of a few words."""
-
     def read(value: str) -> str:
         if value not in values:
             raise ValueError(f"is none of {', '.join(values)}")
@@ -76,8 +71,6 @@ def choice(name: str, meaning: str, values: Sequence[str], **more: Any) -> Param
 
 
 def whole(name: str, meaning: str, low: int, high: int | None = None, **more: Any) -> Parameter:
-    """A parameter that is a whole number."""
-
     def read(value: str) -> int:
         # int() also takes underscores, spaces, a plus and digits of other scripts
         sign, digits = ("-", value[1:]) if value.startswith("-") else ("", value)
@@ -93,8 +86,6 @@ def whole(name: str, meaning: str, low: int, high: int | None = None, **more: An
 
 
 def number(name: str, meaning: str, low: float, high: float, **more: Any) -> Parameter:
-    """A parameter that is a number."""
-
     def read(value: str) -> float:
         try:
             told = float(value)
@@ -110,8 +101,6 @@ def number(name: str, meaning: str, low: float, high: float, **more: Any) -> Par
 
 
 def flag(name: str, meaning: str, **more: Any) -> Parameter:
-    """A parameter that is true or false."""
-
     def read(value: str) -> bool:
         if value not in ("true", "false"):
             raise ValueError("is neither true nor false")
@@ -276,12 +265,10 @@ class Question(Generic[P, AnswerT]):
 
     @property
     def answer(self) -> Any:
-        """The type of its answer."""
         return typing.get_type_hints(self.of)["return"]
 
     @property
     def row(self) -> type[Any]:
-        """The type of its answer's rows."""
         return typing.cast(type[Any], row_type(self.answer))
 
     @property

@@ -92,7 +92,6 @@ class PlaceRow(SettingRow):
 
     @property
     def place(self) -> str:
-        """In words."""
         return f"{self.model}, {self.trait}, {self.position}"
 
 
@@ -218,7 +217,6 @@ def from_content(answer: Any, content: Mapping[str, Any], differing: Sequence[st
 
 
 def row_type(answer: Any) -> Any:
-    """The type of the rows of an answer's type."""
     generic = answer if typing.get_args(answer) else answer.__orig_bases__[0]
     return typing.get_args(generic)[0]
 
@@ -299,7 +297,6 @@ class PrintedTable:
 
 
 def printed(columns: Sequence[Column], rows: Sequence[object]) -> PrintedTable:
-    """The texts of some rows."""
     texts = {column: [visible(column.text(row)) for row in rows] for column in columns}
     filled = [column for column in columns if any(texts[column])]
     shared = [column for column in filled if column.is_shared and len({*texts[column]} - {""}) == 1]

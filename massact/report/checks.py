@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from massact.domain import RANDOM, Cleaning, Group, Recipe
 from massact.labels import format_label, parse_label
@@ -88,11 +89,8 @@ def _before_after(evidence: Evidence) -> Criterion:
 def _top2(evidence: Evidence) -> Criterion:
     name, text = "top2", "top-2 cleaning fills the gap between top-1 and top-3"
     labels = set(_phase_labels(evidence, "phase3"))
-    methods = [
-        method
-        for method in dict.fromkeys(parse_label(label).method for label in sorted(labels))
-        if labels.issuperset(_neighbours(method))
-    ]
+    every = dict.fromkeys(parse_label(label).method for label in sorted(labels))
+    methods = [method for method in every if labels.issuperset(_neighbours(method))]
     if not methods:
         return cannot_say(name, text, "phase3 of the experiment file has top-1, top-2 and top-3 of no method")
     places = dict.fromkeys(map(place_of, evidence.experiment.groups("phase3")))
@@ -100,11 +98,8 @@ def _top2(evidence: Evidence) -> Criterion:
     complete = _complete(evidence, (name, text), groups, phase="phase3", what="bests")
     if not complete.ok:
         return complete
-    shapes = (
-        f"{method} on {evidence.name(place)}: {top2_shape(evidence, place, method)}"
-        for place in places
-        for method in methods
-    )
+    pairs = product(places, methods)
+    shapes = (f"{method} on {evidence.name(at)}: {top2_shape(evidence, at, method)}" for at, method in pairs)
     return Criterion(name, text, ok=True, detail="; ".join(shapes))
 
 
@@ -133,13 +128,10 @@ def _patterns(evidence: Evidence) -> Criterion:
         why = f"nothing was evaluated; run {evidence.command('phase1')}, then {evidence.command('phase4')}"
         return cannot_say(name, text, why)
     ratios, shifts = current_ratios(evidence)
+    parts = {"a ratio of mean_diff to probe": ratios, "a shift from cleaning the top dim": shifts}
     lacking = []
     for model in evidence.experiment.models:
-        parts = {
-            "a ratio of mean_diff to probe": any(row.model == model.name for row in ratios),
-            "a shift from cleaning the top dim": any(row.model == model.name for row in shifts),
-        }
-        missing = [part for part, is_there in parts.items() if not is_there]
+        missing = [part for part, rows in parts.items() if all(row.model != model.name for row in rows)]
         if missing:
             lacking.append(f"{model.name} lacks {' and '.join(missing)}")
     if lacking:
@@ -184,14 +176,12 @@ def _named(evidence: Evidence, lacking: Iterable[tuple[Group, str]]) -> str:
 
 
 def _commands(evidence: Evidence, phase: str, statuses: set[str]) -> str:
-    hints: list[str] = []
-    if statuses & {"missing", "failed"}:
-        hints.append(f"run {evidence.command(phase)}")
-    if "below_floor" in statuses:
-        hints.append(f"{evidence.command('gaps')} says which coefficients to try below the cliff")
-    if "unscored" in statuses:
-        hints.append("the responses of an unscored evaluation say why it is")
-    return "; ".join(hints)
+    hints = {
+        f"run {evidence.command(phase)}": {"missing", "failed"},
+        f"{evidence.command('gaps')} says which coefficients to try below the cliff": {"below_floor"},
+        "the responses of an unscored evaluation say why it is": {"unscored"},
+    }
+    return "; ".join(hint for hint, of in hints.items() if statuses & of)
 
 
 def _neighbours(method: str) -> list[str]:
@@ -230,16 +220,14 @@ def _baseline(evidence: Evidence, model: str, rows: list[EvaluationRow]) -> Crit
         f"{row.trait}: trait {number(row.trait_mean, '.1f')}, coherence {number(row.coherence_mean, '.1f')}"
         for row in known
     )
-    return Criterion(name, text, all(_is_sane(evidence, row) for row in known), detail)
 
+    def is_sane(row: EvaluationRow) -> bool:
+        trait, coherence = row.trait_mean or 0.0, row.coherence_mean or 0.0
+        falls = evidence.declared_direction(row.trait) == "negative"
+        has_room = trait >= EFFECT_POINTS if falls else trait < BASELINE_TRAIT_BELOW
+        return has_room and coherence > BASELINE_COHERENCE_ABOVE
 
-def _is_sane(evidence: Evidence, row: EvaluationRow) -> bool:
-    trait, coherence = row.trait_mean, row.coherence_mean
-    if trait is None or coherence is None:
-        return False
-    falls = evidence.declared_direction(row.trait) == "negative"
-    has_room = trait >= EFFECT_POINTS if falls else trait < BASELINE_TRAIT_BELOW
-    return has_room and coherence > BASELINE_COHERENCE_ABOVE
+    return Criterion(name, text, all(map(is_sane, known)), detail)
 
 
 def _effect(evidence: Evidence, model: str) -> Criterion:
@@ -270,12 +258,9 @@ def _cliff(model: str, rows: list[GapRow]) -> Criterion:
         if bracket.low is not None and bracket.high is not None:
             at = f"{row.label} at {row.position}, layer {bracket.layer}"
             return Criterion(name, text, True, f"{at}: between {bracket.low:g} and {bracket.high:g}")
-    never = all(bracket.low is None for _, bracket in brackets)
-    detail = (
-        "nothing that was evaluated is coherent: try smaller coefficients"
-        if never
-        else "no coefficient beyond the coherent ones breaks the text: try larger ones"
-    )
+    detail = "no coefficient beyond the coherent ones breaks the text: try larger ones"
+    if all(bracket.low is None for _, bracket in brackets):
+        detail = "nothing that was evaluated is coherent: try smaller coefficients"
     return Criterion(name, text, False, detail)
 
 

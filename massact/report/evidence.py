@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import wraps
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from massact.config import Experiment
 from massact.config.values import declared_by
@@ -31,7 +31,7 @@ from massact.store.schema import EvaluationRow, PublishedRow
 from massact.vectors.massive_dims import Calibration
 
 T = TypeVar("T")
-RowT = TypeVar("RowT", bound="HasPlace")
+RowT = TypeVar("RowT", bound=Any)
 SampleRole = Literal["baseline", "best", "over the cliff"]
 RunLink = Callable[[str], str]
 """Address of a run by its id."""
@@ -63,8 +63,7 @@ class Sample:
     """Whether its thought ended, if it had one."""
 
 
-@dataclass(frozen=True, slots=True)
-class SampleRow:
+class SampleRow(NamedTuple):
     place: str
     samples: tuple[Sample, ...]
 
@@ -153,19 +152,6 @@ class Facts:
         for index, sample in enumerate(self.samples):
             rows.setdefault(sample.place or f"\0{index}", []).append(sample)
         return tuple(SampleRow(place.partition("\0")[0], tuple(some)) for place, some in rows.items())
-
-
-class HasPlace(Protocol):
-    """A row of any answer."""
-
-    @property
-    def model(self) -> str: ...
-    @property
-    def trait(self) -> str: ...
-    @property
-    def position(self) -> str: ...
-    @property
-    def setting(self) -> str | None: ...
 
 
 def once(work: "Callable[[Evidence], T]") -> "Callable[[Evidence], T]":
@@ -332,21 +318,17 @@ class Evidence:
 
     def curve(self, **kind: Any) -> tuple[CurveRow, ...]:
         """The steps of each curve, over the cells that all of its steps have; `kind`: as `massact curve` is told."""
-        asked = ("curve", *kind.values())
-        if asked not in self._done:
-            self._done[asked] = self.current(ask_curve.of(self.answers, self.floor, **kind).rows)
-        rows: tuple[CurveRow, ...] = self._done[asked]
+        asked, known = tuple(kind.values()), self._done.setdefault("curve", {})
+        if asked not in known:
+            known[asked] = self.current(ask_curve.of(self.answers, self.floor, **kind).rows)
+        rows: tuple[CurveRow, ...] = known[asked]
         return rows
 
     @once
     def coefficients(self) -> CoefficientsAnswer:
         answer = ask_coefficients.of(self.answers, self.floor)
-        return replace(
-            answer,
-            rows=self.current(answer.rows),
-            method_ratios=self.current(answer.method_ratios),
-            cleaning_shifts=self.current(answer.cleaning_shifts),
-        )
+        ratios, shifts = self.current(answer.method_ratios), self.current(answer.cleaning_shifts)
+        return replace(answer, rows=self.current(answer.rows), method_ratios=ratios, cleaning_shifts=shifts)
 
     def confirmations(self) -> ConfirmationsAnswer:
         is_split = self.experiment.confirm_share is not None
@@ -372,15 +354,13 @@ class Evidence:
 
     def interval(self, place: Place, label: str) -> tuple[float, float] | None:
         """The 95 % interval of a best's delta; `None` where nothing tells."""
-        known = self.believed(place, label)
-        if known.delta_low is None or known.delta_high is None:
-            return None
-        return known.delta_low, known.delta_high
+        low, high = (known := self.believed(place, label)).delta_low, known.delta_high
+        return None if low is None or high is None else (low, high)
 
     @property
     def has_intervals(self) -> bool:
         """Whether any best has an interval: imported means have no scores by question to make one from."""
-        return any(self.interval(place, label) is not None for place in self.strata for label in self.labels(place))
+        return any(self.interval(place, label) for place in self.strata for label in self.labels(place))
 
     def standings(self, place: Place, labels: Collection[str] | None = None) -> Mapping[str, Standing]:
         """Which of the labels has the best delta and which cannot be told from it; empty where nothing tells.
@@ -448,7 +428,8 @@ class Evidence:
         return f"`massact {step} --experiment {shlex.quote(str(self.experiment.file))}`"
 
 
-def place_of(row: HasPlace | Group) -> Place:
+def place_of(row: Any) -> Place:
+    """Of a group, or a row of any answer."""
     return Place(row.model, row.trait, row.position)
 
 

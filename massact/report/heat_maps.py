@@ -44,8 +44,7 @@ _WITH_NUMBERS = 10
 
 def heat_section(evidence: Evidence) -> Section:
     """The maps that a report draws, how they are read, and what is left out."""
-    maps = {place: mapped_labels(evidence, place) for place in evidence.places()}
-    maps = {place: labels for place, labels in maps.items() if labels}
+    maps = {place: labels for place in evidence.places() if (labels := mapped_labels(evidence, place))}
     places = key_places(evidence, maps, MOST_FIGURES)
     figures = tuple(HeatMap(evidence, place, key_labels(evidence, place)) for place in places)
     n_labels = sum(map(len, maps.values()))
@@ -100,7 +99,7 @@ def _is_key(evidence: Evidence, place: Place) -> bool:
 def _points(evidence: Evidence, place: Place, label: str) -> list[StoredPoint]:
     stratum = evidence.strata.get(place)
     part = stratum.slices.get(label) if stratum else None
-    return [point for point in part.points if point.delta is not None] if part else []
+    return list(part.points.with_delta()) if part else []
 
 
 @dataclass(frozen=True)
@@ -151,12 +150,9 @@ class HeatMap:
 
     @cached_property
     def data(self) -> list[HeatGrid]:
-        by_label = {label: _points(self.evidence, self.place, label) for label in self.labels}
-        return [
-            HeatGrid.of(label, points, self.evidence.strengths(self.place.model))
-            for label, points in by_label.items()
-            if len(points) > 1
-        ]
+        strengths = self.evidence.strengths(self.place.model)
+        by_label = ((label, _points(self.evidence, self.place, label)) for label in self.labels)
+        return [HeatGrid.of(label, points, strengths) for label, points in by_label if len(points) > 1]
 
     def draw(self) -> style.Drawing:
         from matplotlib import colormaps
@@ -206,12 +202,8 @@ class HeatMap:
         if best is not None:
             x, y = grid.at(best)
             # dashed where the grid ends at the best, so that a better one may lie beyond it
-            look: style.Look = {
-                "edgecolor": style.VERMILLION,
-                "linewidth": 2.2,
-                "linestyle": "--" if best.at_grid_end else "-",
-            }
-            panel.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, zorder=5, **look))
+            look: style.Look = {"edgecolor": style.VERMILLION, "linestyle": "--" if best.at_grid_end else "-"}
+            panel.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, linewidth=2.2, zorder=5, **look))
 
     def caption(self) -> str:
         return f"{self.evidence.name(self.place)}: delta by layer and coefficient."

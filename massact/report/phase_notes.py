@@ -2,8 +2,8 @@
 
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from massact.config import Experiment
@@ -135,42 +135,32 @@ _PHASES: dict[PhaseName, _Phase] = {
 }
 
 
-@dataclass(slots=True)
-class _Block:
-    """A heading (text, or a table's head) and the lines below it that may be cut."""
-
-    head: str
-    lines: list[str] = field(default_factory=list)
-
-    @property
-    def text(self) -> str:
-        return "\n".join([self.head, *self.lines]).strip("\n")
+_Block = tuple[str, list[str]]
+"""A heading (text, or a table's head) and the lines below it that may be cut."""
 
 
-def _blocks(section: Section) -> list[_Block]:
-    blocks = [_Block("\n\n".join([f"### {section.title}", *map(escape_markdown, section.text)]))]
+def _blocks(section: Section) -> Iterator[_Block]:
+    yield "\n\n".join([f"### {section.title}", *map(escape_markdown, section.text)]), []
     for table in section.filled:
         lines = table.markdown().split("\n")
-        head = [f"**{escape_markdown(table.caption)}**", "", *lines[:2]]
-        blocks.append(_Block("\n".join(head), lines[2:]))
+        yield "\n".join([f"**{escape_markdown(table.caption)}**", "", *lines[:2]]), lines[2:]
     if section.bullets:
-        blocks.append(_Block("", bullets(section.bullets).split("\n")))
-    return blocks
+        yield "", bullets(section.bullets).split("\n")
 
 
 def _fitted(head: str, sections: Sequence[Section], whole: Evidence) -> str:
     """All of it; while too long, the last row of the longest part goes, then the last part."""
-    blocks = [_Block(head), *(block for section in sections for block in _blocks(section))]
+    blocks: list[_Block] = [(head, []), *(block for section in sections for block in _blocks(section))]
     n_cut = 0
     while True:
         remedy = f"{whole.command('report')} shows all"
         note = f"\n\n*{n_cut} rows did not fit and are left out; {remedy}.*" if n_cut else ""
-        text = "\n\n".join(block.text for block in blocks) + note
+        text = "\n\n".join("\n".join([first, *lines]).strip("\n") for first, lines in blocks) + note
         if len(text) <= NOTE_LIMIT:
             return text
-        longest = max(blocks, key=lambda block: sum(map(len, block.lines)))
-        if longest.lines:
-            longest.lines.pop()
+        longest = max((lines for _, lines in blocks), key=lambda lines: sum(map(len, lines)))
+        if longest:
+            longest.pop()
         elif len(blocks) > 1:
             blocks.pop()
         else:

@@ -1,5 +1,6 @@
 """Sections of tables alone: gaps and what to try next, bests, controls, confirmations, responses, provenance."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
@@ -117,13 +118,10 @@ def _doubtful(evidence: Evidence, place: Place) -> Iterator[str]:
 def best_table(evidence: Evidence, place: Place) -> Table:
     labels = evidence.labels(place)
     bests = evidence.bests(place, labels)
-
-    def rank(label: str) -> tuple[bool, float]:
-        return (label not in bests, -evidence.gain(place, bests[label].delta) if label in bests else 0.0)
-
     standing = evidence.standings(place)
     rows: list[Row] = []
-    for label in sorted(labels, key=rank):
+    gains = {label: evidence.gain(place, best.delta) for label, best in bests.items()}
+    for label in sorted(labels, key=lambda label: -gains.get(label, -math.inf)):
         cell, best = group_cell(evidence, place, label), evidence.best(place, label)
         if best is None:
             rows.append((label, cell, *[None] * 7))
@@ -187,7 +185,7 @@ def confirmed_section(evidence: Evidence) -> Section | None:
     if evidence.experiment.confirm_share is None and not rows:
         return None
     key, title, command = "confirmed", "Confirmed on other questions", evidence.command("confirm")
-    done = _confirmed(rows)
+    done = [row for row in rows if row.status == "confirmed"]
     if not done:
         return Section(key, title, (f"Winners were not confirmed on other questions yet: {command} does.",))
     text = [_WHY, f"Mean shrinkage: {mean_shrinkages(done)}."]
@@ -196,21 +194,23 @@ def confirmed_section(evidence: Evidence) -> Section | None:
         open_rows = counted(n_open, "winner or tied label is", "winners and tied labels are")
         text.append(f"{open_rows} not confirmed yet: {command}.")
     lines = tuple(f"{evidence.name(place_of(place))}: {_verdict(place)}{_picked(place)}." for place in answer.places)
-    return Section(key, title, tuple(text), (_table(evidence, rows),), lines)
+    headers = (
+        "place", "label", "standing", "layer, coefficient", "selected", "95 % of it", "confirmed", "95 % of it",
+        "#shrinkage", "coherence", "#questions",
+    )  # fmt: skip
+    caption = "Winners and labels tied with them, as selected and as confirmed on other questions"
+    table = Table.of(caption, headers, [_row(evidence, row) for row in rows])
+    return Section(key, title, tuple(text), (table,), lines)
 
 
 def confirmed_verdicts(evidence: Evidence) -> dict[str, str]:
     """The same in a few words each, for the tags of a run; empty where nothing was confirmed."""
     answer = evidence.confirmations()
-    done = _confirmed(answer.rows)
+    done = [row for row in answer.rows if row.status == "confirmed"]
     if not done:
         return {}
     known = [place.wins_again for place in answer.places if place.wins_again is not None]
     return {"winners": f"{sum(known)} of {len(known)} win again", "mean_shrinkage": mean_shrinkages(done)}
-
-
-def _confirmed(rows: Sequence[ConfirmationRow]) -> list[ConfirmationRow]:
-    return [row for row in rows if row.status == "confirmed"]
 
 
 def mean_shrinkages(done: Sequence[ConfirmationRow]) -> str:
@@ -245,16 +245,6 @@ def _picked(place: ConfirmedPlace) -> str:
     limits = span(place.confirmed_winner_low, place.confirmed_winner_high)
     corrected = f"{signed(place.confirmed_winner_delta)} ({limits})"
     return f"; corrected for the picking its delta is {corrected}"
-
-
-def _table(evidence: Evidence, rows: Sequence[ConfirmationRow]) -> Table:
-    """Each winner and tied label, as it was selected and as it was confirmed."""
-    headers = (
-        "place", "label", "standing", "layer, coefficient", "selected", "95 % of it", "confirmed", "95 % of it",
-        "#shrinkage", "coherence", "#questions",
-    )  # fmt: skip
-    caption = "Winners and labels tied with them, as selected and as confirmed on other questions"
-    return Table.of(caption, headers, [_row(evidence, row) for row in rows])
 
 
 def _row(evidence: Evidence, row: ConfirmationRow) -> tuple[Cell | str | None, ...]:
@@ -331,15 +321,10 @@ def _questions(row: EvaluationRow) -> str:
 
 
 def _times(facts: Provenance) -> str:
-    known = [
-        (seconds, what)
-        for seconds, what in ((facts.generation_seconds, "generating"), (facts.judge_seconds, "judging"))
-        if seconds is not None
-    ]
-    if not known:
-        return MISSING
-    parts = ", ".join(f"{_duration(seconds)} {what}" for seconds, what in known)
-    return f"{_duration(sum(seconds for seconds, _ in known))} ({parts})"
+    both = {"generating": facts.generation_seconds, "judging": facts.judge_seconds}
+    known = {what: seconds for what, seconds in both.items() if seconds is not None}
+    parts = ", ".join(f"{_duration(seconds)} {what}" for what, seconds in known.items())
+    return f"{_duration(sum(known.values()))} ({parts})" if known else MISSING
 
 
 def _duration(seconds: float) -> str:
@@ -369,8 +354,7 @@ def _judging(asked: Mapping[str, float], kind: str) -> str:
 def _commits(facts: Provenance) -> str:
     words = []
     for commit, n_runs, n_dirty in facts.commits:
-        dirty = ""
-        if n_dirty:
-            dirty = f", {'all' if n_dirty == n_runs else n_dirty} with changes that no commit holds"
+        n = "all" if n_dirty == n_runs else n_dirty
+        dirty = f", {n} with changes that no commit holds" if n_dirty else ""
         words.append(f"{commit[:_DIGITS] or 'not told'} ({counted(n_runs, 'run')}{dirty})")
     return listed(words, limit=_MOST_COMMITS) or MISSING

@@ -117,21 +117,18 @@ def _standing_words(evidence: Evidence, place: Place, bests: Mapping[str, Point]
         return "only", first, ""
     if not standing:
         return "untold", first, f"; {_UNTOLD}"
-    by_standing = {
-        wanted: [label for label, stands in standing.items() if stands == wanted]
-        for wanted in ("winner", "tied", "behind")
-    }
-    tied = by_standing["tied"]
+    winner = next(label for label, stands in standing.items() if stands == "winner")
+    tied = [label for label, stands in standing.items() if stands == "tied"]
     # that a random direction is behind goes without saying
-    behind = [label for label in by_standing["behind"] if label != RANDOM]
+    behind = [label for label, stands in standing.items() if stands == "behind" and label != RANDOM]
     if not tied:
-        return "alone", by_standing["winner"][0], ", ahead of every other label"
+        return "alone", winner, ", ahead of every other label"
     everyone = _code(tied)
     if len(tied) > 9 and not behind:
-        but = f" but `{RANDOM}`" if RANDOM in by_standing["behind"] else ""
+        but = f" but `{RANDOM}`" if standing.get(RANDOM) == "behind" else ""
         everyone = f"all {counted(len(tied), 'other label')}{but}"
     rest = f"; behind: {_code(behind)}" if behind else ""
-    return "tied", by_standing["winner"][0], f"; tied with it: {everyone}{rest}"
+    return "tied", winner, f"; tied with it: {everyone}{rest}"
 
 
 def _told(evidence: Evidence, place: Place, label: str, best: Point) -> str:

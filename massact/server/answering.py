@@ -24,6 +24,7 @@ from massact.server.processes import (
     BAD_BODY,
     BAD_PARAMETER,
     FAILED,
+    IDLE_SECONDS,
     MAX_ROWS,
     PROBLEM_TYPE,
     TOO_LARGE,
@@ -194,7 +195,6 @@ def _for_ourselves(
 
 
 def refusal(problem: ProblemError) -> Reply:
-    """A problem as an answer."""
     headers = {"Content-Type": PROBLEM_TYPE}
     if problem.retry_after is not None:
         headers["Retry-After"] = str(problem.retry_after)
@@ -262,7 +262,6 @@ BY_POST: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def read_body(name: str, data: bytes) -> dict[str, Any]:
-    """The body of a request."""
     _, schemas = BY_POST[name]
     try:
         body = parse_json(data)
@@ -312,13 +311,13 @@ _NICENESS = 5
 
 
 def main() -> None:
-    """Answer until nobody is left to ask."""
+    """Answer until nobody asks for a while, or is left to ask."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server decides when it is over
     with suppress(OSError):
         os.nice(_NICENESS)
     answering = Answering(os.environ["MASSACT_SERVER_DATABASE"], limits_of())
     with Connection(int(sys.argv[1])) as connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        while True:
+        while connection.poll(IDLE_SECONDS):
             reply = answering.answer(json.loads(connection.recv_bytes()))
             head = {"status": reply.status, "headers": reply.headers, "has_more": reply.has_more}
             connection.send_bytes(json.dumps(head).encode())

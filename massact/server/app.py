@@ -222,7 +222,6 @@ def add_query_api(app: Flask, *, has_login: bool) -> list[tuple[str, str]]:
 
 
 def for_this_server(app: Flask) -> Any:
-    """The app as the server that is started wants it."""
     if os.environ.get(WHICH_SERVER) != "uvicorn":
         return app
     from mlflow.server.fastapi_app import create_fastapi_app

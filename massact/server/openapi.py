@@ -65,7 +65,6 @@ class Schemas:
         self.components: dict[str, Schema] = {}
 
     def of_answer(self, posed: Question[..., Any]) -> Schema:
-        """A reference to the schema of a question's answer."""
         head: Schema = {
             "schema_version": {"const": OUTPUT_SCHEMA_VERSION},
             "question": {"const": posed.name},
@@ -155,7 +154,6 @@ _READ = (*_ANYONE_REFUSED, 400, 422, 501, 503, 504)
 
 @cache
 def description(*, has_login: bool) -> str:
-    """The description as JSON."""
     schemas = Schemas()
     paths: dict[str, Any] = {f"{API}/{one.name}": {"get": _question(one, schemas)} for one in served().values()}
     for name, (summary, parameters) in BY_GET.items():

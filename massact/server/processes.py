@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, fields
 from multiprocessing import Pipe
 from typing import Any
@@ -77,7 +76,6 @@ class ProblemError(Exception):
 
 
 def problem_body(kind: Kind, detail: str) -> bytes:
-    """A problem as JSON."""
     content = {"type": ABOUT + kind.name, "title": kind.title, "status": kind.status, "detail": detail}
     return (json.dumps(content) + "\n").encode()
 
@@ -139,12 +137,10 @@ class Limits:
 
     @property
     def answer_bytes(self) -> int:
-        """The size of an answer to a question."""
         return int(self.megabytes * 1e6)
 
     @property
     def raw_bytes(self) -> int:
-        """The size of what massact's own reader is given at once."""
         return 4 * self.answer_bytes
 
 
@@ -176,7 +172,7 @@ def _number(name: str, text: str, kind: type[Any]) -> Any:
 # The processes that answer.
 
 IDLE_SECONDS = 30.0
-"""A process that answered about a large store keeps its memory; so none waits longer for the next question."""
+"""A process that answered about a large store keeps its memory; so it ends where no question comes for so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +212,6 @@ class _Process:
         return self._process.poll() is None
 
     def end(self) -> None:
-        """Stop it, whatever it is at."""
         self._connection.close()
         self._process.kill()
         self._process.wait()
@@ -231,10 +226,8 @@ class Processes:
         self._lock = threading.Lock()
         self._n_present = 0
         self._idle: list[tuple[float, _Process]] = []
-        self._reaper: threading.Thread | None = None
 
     def ask(self, question: Mapping[str, Any]) -> Reply:
-        """The answer to a question."""
         deadline = time.monotonic() + self.limits.seconds
         message = json.dumps(question).encode()
         with self._lock:
@@ -271,9 +264,6 @@ class Processes:
             raise
         with self._lock:
             self._idle.append((time.monotonic(), process))
-            if self._reaper is None:
-                self._reaper = threading.Thread(target=self._reap, daemon=True)
-                self._reaper.start()
         return reply
 
     def _busy(self) -> ProblemError:
@@ -285,34 +275,16 @@ class Processes:
 
     def _take(self) -> _Process:
         with self._lock:
-            waiting = [self._idle.pop()[1] for _ in range(len(self._idle))]
-            found = next((one for one in waiting if one.is_alive), None)
-            now = time.monotonic()
-            self._idle = [(now, one) for one in waiting if one is not found and one.is_alive]
-        for one in waiting:
-            if not one.is_alive:
-                one.end()
+            waiting, now = self._idle, time.monotonic()
+            # one that ends itself soon is not asked any more
+            self._idle = [each for each in waiting if each[1].is_alive and now - each[0] < IDLE_SECONDS / 2]
+            old = [each for each in waiting if each not in self._idle]
+            found = self._idle.pop()[1] if self._idle else None
+        for _, process in old:
+            process.end()
         return found or _Process(self._database)
 
-    def _reap(self) -> None:
-        """End those that were not asked for a while; ends itself when none is left."""
-        while True:
-            time.sleep(IDLE_SECONDS / 4)
-            with self._lock:
-                before = time.monotonic() - IDLE_SECONDS
-                old = [process for since, process in self._idle if since < before]
-                self._idle = [one for one in self._idle if one[0] >= before]
-                is_done = not self._idle
-                if is_done:
-                    self._reaper = None
-            for process in old:
-                with suppress(OSError):
-                    process.end()
-            if is_done:
-                return
-
     def close(self) -> None:
-        """End the processes that have nothing to do."""
         with self._lock:
             idle, self._idle = self._idle, []
         for _, process in idle:

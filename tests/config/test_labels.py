@@ -68,6 +68,9 @@ RESPELT = {
     "probe@response[2:3]": "probe@response[2]",
     "probe@prompt[:1]": "probe@prompt[0]",
     "probe@response+prompt": "probe",
+    "probe+1layer+rising": "probe",
+    "probe+decay.50": "probe+decay0.5",
+    "probe+replace1@all": "probe+replace",
 }
 
 
@@ -98,6 +101,11 @@ def test_a_printed_label_parses_and_prints_as_itself(method: str, suffix: str, c
         ("probe+ablate", Recipe("probe", operator="ablate")),
         ("probe+5layers", Recipe("probe", n_layers=5)),
         ("probe@response[:5]", Recipe("probe", tokens="response[:5]")),
+        ("probe+replace", Recipe("probe", operator="replace")),
+        ("probe+replace3+if_harmful", Recipe("probe", operator="replace", n_directions=3, gate="harmful")),
+        ("probe+ablate+everylayer", Recipe("probe", operator="ablate", depth="everylayer")),
+        ("probe+4layers+triangle+decay0.5", Recipe("probe", n_layers=4, depth="triangle", decay=0.5)),
+        ("probe+decay0.9@response", Recipe("probe", tokens="response", decay=0.9)),
         (
             "probe_top1+rotate+2layers@prompt[-1]+response",
             Recipe("probe", Cleaning("after", "uniform", 1), "rotate", 2, "prompt[-1]+response"),
@@ -145,6 +153,10 @@ def test_two_spellings_of_a_recipe_print_as_one_label(spelling: str, label: str)
         "probe@",
         "probe+0layers",
         "probe+3layers+ablate",
+        "probe+everylayer+rising",
+        "probe+decay1.5",
+        "probe+if_",
+        "probe+if_Harm",
     ],
 )
 def test_a_label_that_names_no_recipe_is_refused_by_name(label: str) -> None:
@@ -157,6 +169,10 @@ def test_a_label_that_names_no_recipe_is_refused_by_name(label: str) -> None:
     ("label", "said"),
     [
         ("probe+halve", "no operator 'halve'; there are add, ablate, clamp, rotate"),
+        ("probe+replace0", "no operator 'replace0'"),
+        ("probe+rotate+3layers+relative", "the coefficient of rotate is no length"),
+        ("probe+decay0.0", "a decay is a share above 0 and below 1"),
+        ("probe+decay0.9@prompt", "of tokens of the response"),
         ("probe@answer", "unknown tokens 'answer'"),
         ("probe@response[-1]", r"response\[-1\] names no token that is known while a response is written"),
         ("probe@response[3:2]", "names no token"),

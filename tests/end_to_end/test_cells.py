@@ -44,7 +44,18 @@ def _as_stored(row: EvaluationRow) -> EvaluationRow:
     return decode_evaluation(encode_row(row))
 
 
-@pytest.mark.parametrize("cell", [CELL, BASELINE, *CHANGES.values()])
+IN_THE_TEXT_ALONE = ("steering.weights", "steering.condition")
+"""What a row has no room for."""
+
+
+@pytest.mark.parametrize("name", IN_THE_TEXT_ALONE)
+def test_without_the_text_a_row_with_a_gate_or_weights_is_of_no_known_cell(name: str) -> None:
+    row = _row(CHANGES[name])
+    assert stored_cell(row) == CHANGES[name]
+    assert stored_cell(_as_stored(row)) is None
+
+
+@pytest.mark.parametrize("cell", [CELL, BASELINE, *(CHANGES[one] for one in CHANGES if one not in IN_THE_TEXT_ALONE)])
 def test_a_row_gives_its_cell_back_with_and_without_the_text_beside_it(cell: Cell) -> None:
     row = _row(cell)
     assert stored_cell(row) == stored_cell(_as_stored(row)) == cell

@@ -15,12 +15,12 @@ from massact.config import load_experiment
 from massact.errors import UsageError
 from massact.interop.exporter import Exporter, ExportOptions, ExportReport
 from massact.interop.names import Target
-from massact.interop.responses import responses_table
 from massact.query import Answers
 from massact.store.read import open_store, stored_runs
 from massact.store.schema import EvaluationRow, Kind, Scores, StageRow, Tag, decode_stage
 from massact.store.write.client import row_tags, run_tags
 from massact.store.write.run_writer import FinishedRun, evaluation_run, open_writer
+from massact.store.write.stages import response_bytes
 from massact.store.write.tracker import Tracker
 from tests.support.store_fixtures import evaluation_row
 from tests.support.transfer_files import (
@@ -216,7 +216,7 @@ def measured_runs() -> list[FinishedRun]:
     ]
     runs = []
     for row, at, scores in rows:
-        files = {"responses.json": responses_table(RESPONSES)} if scores else {}
+        files = {"responses.json": response_bytes(RESPONSES)} if scores else {}
         run = evaluation_run(row, scores, name="run", started_at=at - 7, finished_at=at, files=files)
         runs.append(run)
     return runs

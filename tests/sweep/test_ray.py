@@ -21,6 +21,7 @@ from massact.errors import ExecutorError, ModelError, UsageError
 from massact.evaluation import Evaluation, FailedCell, PlannedCell, silent
 from massact.judges import Subject, Usage
 from massact.judges.caching import CachingJudge
+from massact.plugins import OWN_CODE
 from massact.store.read import open_store
 from massact.store.spool import Spool
 from massact.store.write.evaluations import Baseline, Place, RunMaker
@@ -414,7 +415,9 @@ def test_a_secret_is_in_no_repr(monkeypatch: pytest.MonkeyPatch) -> None:
     context = CommandContext(
         tracking_uri="http://me:hunter2@host", experiment="e", spool=Path("/s"), key_variable="MY_KEY"
     )
+    monkeypatch.setenv(OWN_CODE, "{}")
     given = context.environment()
+    assert given.values[OWN_CODE] == "{}", "workers elsewhere have the experiment's own operators"
     assert given.values["MY_KEY"] == given.values["AWS_SECRET_ACCESS_KEY"] == "hunter2"
     assert "hunter2" not in repr(context) + repr(given) + str(Environment({"A": "hunter2"}))
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, astuple, dataclass, fields, replace
 from typing import Any, ClassVar, Unpack
 
 from massact.domain import AllDims, Direction
+from massact.query import tables
 from massact.query.answers import Answers
 from massact.query.groups import (
     GroupInSetting,
@@ -23,19 +24,6 @@ from massact.query.rows import Answer, Column, PlaceRow, Point, Status
 from massact.query.same_vector import SAME_AS, taken_over_note
 from massact.query.stats.coherent import SURE, coherent_chances
 from massact.query.stats.intervals import NOTHING, Beliefs, Beside, Standing, beside, hidden_winners
-from massact.query.tables import (
-    LABEL,
-    PLACE,
-    POINT,
-    SETTING,
-    STATUS,
-    TRAIT_MEAN,
-    interval_column,
-    miss_column,
-    number_column,
-    scored_column,
-    text_column,
-)
 
 
 def _doubt(row: Any) -> str:
@@ -48,19 +36,19 @@ class BestRow(PlaceRow):
     """One group in one setting; the fields from `layer` to `run_id` are those of its best, if any."""
 
     columns: ClassVar[tuple[Column, ...]] = (
-        *PLACE,
-        LABEL,
-        STATUS,
-        *POINT,
+        *tables.PLACE,
+        tables.LABEL,
+        tables.STATUS,
+        *tables.POINT,
         Column("truly coherent", _doubt, is_number=True, is_optional=True),
-        interval_column("delta_low", "delta_high", "95 % of delta"),
-        text_column("standing", is_optional=True),
-        number_column("delta_expected", "+.1f", "expected", is_optional=True),
-        TRAIT_MEAN,
-        scored_column(),
+        tables.interval_column("delta_low", "delta_high", "95 % of delta"),
+        tables.text_column("standing", is_optional=True),
+        tables.number_column("delta_expected", "+.1f", "expected", is_optional=True),
+        tables.TRAIT_MEAN,
+        tables.scored_column(),
         SAME_AS,
-        miss_column(),
-        *SETTING,
+        tables.miss_column(),
+        *tables.SETTING,
     )
 
     label: str

@@ -64,7 +64,6 @@ class CoefficientsAnswer(Answer[BestRow]):
         return [AnswerTable(with_differences(columns, rows), rows) for columns, rows in parts]
 
     def lines(self) -> list[str]:
-        """The advice."""
         return list(self.recommendations)
 
 

@@ -78,7 +78,6 @@ class GapsAnswer(Answer[GapRow]):
         return tuple(row for row in self.rows if row.status != "ok" and row.is_current)
 
     def verdict(self) -> tuple[bool, str]:
-        """Whether every group is filled."""
         if not self.rows:
             return True, "no gaps: no group is declared"
         n_groups, n_remaining = sum(row.is_current for row in self.rows), len(self.remaining)

@@ -167,7 +167,6 @@ def _by_steering(points: PointSet) -> Scored:
 
 
 def _only(part: GroupInSetting, scored: Scored) -> GroupInSetting:
-    """The slice with those points alone."""
     wanted = {point.run_id for point in scored.values()}
     all_points, indices = part.points.all, part.points.indices
     kept = [all_points.run_ids[index] in wanted for index in indices.tolist()]

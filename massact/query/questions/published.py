@@ -85,7 +85,6 @@ class PublishedAnswer(Answer[PublishedComparison]):
     """The answer of `compare --published`."""
 
     def lines(self) -> list[str]:
-        """What does not add up, figure by figure."""
         return [line for row in self.rows for line in row.lines]
 
 
@@ -282,27 +281,32 @@ def _ranges(row: PublishedRow) -> Iterator[str]:
 def _two_baselines(rows: Iterable[PublishedRow]) -> Iterator[tuple[str, str]]:
     """One source that gives a model and trait more than one baseline."""
     with_one = [row for row in rows if row.baseline_trait_mean is not None]
-    for several in _grouped(with_one, lambda row: (row.source, row.model.casefold(), row.trait)):
-        baselines = _distinct(row.baseline_trait_mean for row in several)
-        if _differ(baselines):
-            first = several[0]
-            what = f"{first.source} gives {first.model}, {first.trait}"
-            flag = f"{what} {len(baselines)} baselines: {_listed(baselines)}"
-            yield from ((row.key, flag) for row in several)
+    of_model = _grouped(with_one, lambda row: (row.source, row.model.casefold(), row.trait))
+    for several, values in _disputed(of_model, "baseline_trait_mean"):
+        first = several[0]
+        flag = f"{first.source} gives {first.model}, {first.trait} {len(values)} baselines: {_listed(values)}"
+        yield from ((row.key, flag) for row in several)
 
 
 def _two_figures(rows: Iterable[PublishedRow]) -> Iterator[tuple[str, str]]:
     """One source that gives one cell more than one result. Where layer or coefficient lack, two may be meant."""
-    cells = [row for row in rows if row.layer is not None and row.coefficient is not None]
-    for several in _grouped(cells, lambda row: (*_place(row), row.label, row.layer, row.coefficient)):
-        first = several[0]
-        place = f"{first.label}, {first.position}, layer {first.layer}, coefficient {first.coefficient:g}"
-        for name in ("delta", "coherence_mean", "trait_mean"):
-            values = _distinct(getattr(row, name) for row in several)
-            if _differ(values):
-                shown = _listed(values, _signed if name == "delta" else str)
-                flag = f"{first.source} gives one cell ({place}) {len(values)} values of {name}: {shown}"
-                yield from ((row.key, flag) for row in several)
+    whole = [row for row in rows if row.layer is not None and row.coefficient is not None]
+    cells = _grouped(whole, lambda row: (*_place(row), row.label, row.layer, row.coefficient))
+    for name in ("delta", "coherence_mean", "trait_mean"):
+        for several, values in _disputed(cells, name):
+            first = several[0]
+            place = f"{first.label}, {first.position}, layer {first.layer}, coefficient {first.coefficient:g}"
+            shown = _listed(values, _signed if name == "delta" else str)
+            flag = f"{first.source} gives one cell ({place}) {len(values)} values of {name}: {shown}"
+            yield from ((row.key, flag) for row in several)
+
+
+def _disputed(groups: Iterable[list[PublishedRow]], name: str) -> Iterator[tuple[list[PublishedRow], list[Decimal]]]:
+    """Groups in which a figure has values that are more than roundings of one number, and these."""
+    for several in groups:
+        values = sorted({_exact(value) for row in several if (value := getattr(row, name)) is not None})
+        if any(b - a > _rounding(a, b) for a, b in combinations(values, 2)):
+            yield several, values
 
 
 def _one_direction(rows: Iterable[PublishedRow]) -> Iterator[tuple[str, str]]:
@@ -356,16 +360,7 @@ def _grouped(
     found: dict[tuple[object, ...], list[PublishedRow]] = defaultdict(list)
     for row in rows:
         found[key(row)].append(row)
-    return [several for several in found.values() if len(several) > 1]
-
-
-def _distinct(values: Iterable[float | None]) -> list[Decimal]:
-    return sorted({_exact(value) for value in values if value is not None})
-
-
-def _differ(values: Sequence[Decimal]) -> bool:
-    """Whether some two of them are more than two roundings of one number."""
-    return any(b - a > _rounding(a, b) for a, b in combinations(values, 2))
+    return list(found.values())
 
 
 def _exact(value: float) -> Decimal:

@@ -7,23 +7,13 @@ from typing import ClassVar, Literal, NamedTuple, Unpack, get_args
 
 from massact.domain import Direction
 from massact.errors import UsageError
+from massact.query import tables
 from massact.query.answers import Answers
 from massact.query.groups import ComparableGroups, GroupInSetting, gain, slices, strata, told_apart, usual_notes
 from massact.query.load import About
 from massact.query.question import choice, question, whole
 from massact.query.rows import Answer, Column, PlaceRow
 from massact.query.same_vector import SAME_AS
-from massact.query.tables import (
-    LABEL,
-    PLACE,
-    POINT,
-    SETTING,
-    STATUS,
-    TRAIT_MEAN,
-    error_column,
-    scored_column,
-    text_column,
-)
 from massact.store.schema import StoredPoint, point_of
 
 RunStatus = Literal["ok", "below_floor", "unscored", "failed"]
@@ -41,17 +31,17 @@ class RunRow(PlaceRow):
     """One evaluation: the newest finished run of its key, or the newest failed one."""
 
     columns: ClassVar[tuple[Column, ...]] = (
-        *PLACE,
-        LABEL,
-        *POINT,
-        TRAIT_MEAN,
-        scored_column(),
-        STATUS,
-        text_column("run_id", "run"),
+        *tables.PLACE,
+        tables.LABEL,
+        *tables.POINT,
+        tables.TRAIT_MEAN,
+        tables.scored_column(),
+        tables.STATUS,
+        tables.text_column("run_id", "run"),
         SAME_AS,
         Column("finished", lambda row: (row.finished_at or "")[:19], is_optional=True),
-        error_column(),
-        *SETTING,
+        tables.error_column(),
+        *tables.SETTING,
     )
 
     label: str

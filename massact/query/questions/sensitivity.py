@@ -10,6 +10,7 @@ from typing import ClassVar, NamedTuple, Unpack
 from massact._lazy import Mask, Numbers, np
 from massact.domain import Direction, floor_warning
 from massact.errors import UsageError
+from massact.query import tables
 from massact.query.answers import Answers
 from massact.query.groups import ComparableGroups, GroupInSetting, Side, rank, slices, strata, told_apart, usual_notes
 from massact.query.load import AtManyFloors, Needs
@@ -17,17 +18,6 @@ from massact.query.question import pattern, question
 from massact.query.rows import Answer, Column, PlaceRow, Point, Status
 from massact.query.same_vector import is_one
 from massact.query.stats.paired import QuestionScores
-from massact.query.tables import (
-    LABEL,
-    PLACE,
-    POINT,
-    SETTING,
-    STATUS,
-    flips_column,
-    miss_column,
-    number_column,
-    text_column,
-)
 
 # halves of the questions
 
@@ -44,15 +34,15 @@ class HalvesRow(PlaceRow):
     """One model, trait and position: which label wins on halves of its questions, everything picked anew."""
 
     columns: ClassVar[tuple[Column, ...]] = (
-        *PLACE,
-        number_column("agreement", ".0%", "halves agree"),
-        text_column("winner", "most often best"),
-        number_column("share", ".0%", "of halves"),
-        text_column("runner_up", "then"),
-        number_column("runner_up_share", ".0%", "of halves"),
-        number_column("floor", "g", is_shared=True),
-        number_column("n_splits", "d", "splits", is_optional=True),
-        *SETTING,
+        *tables.PLACE,
+        tables.number_column("agreement", ".0%", "halves agree"),
+        tables.text_column("winner", "most often best"),
+        tables.number_column("share", ".0%", "of halves"),
+        tables.text_column("runner_up", "then"),
+        tables.number_column("runner_up_share", ".0%", "of halves"),
+        tables.number_column("floor", "g", is_shared=True),
+        tables.number_column("n_splits", "d", "splits", is_optional=True),
+        *tables.SETTING,
     )
 
     floor: float
@@ -167,15 +157,15 @@ class SensitivityRow(PlaceRow):
     """
 
     columns: ClassVar[tuple[Column, ...]] = (
-        *PLACE,
-        number_column("floor_from", "g"),
-        number_column("floor_to", "g", "to"),
-        LABEL,
-        *POINT,
-        flips_column(),
-        STATUS,
-        miss_column(is_optional=True),
-        *SETTING,
+        *tables.PLACE,
+        tables.number_column("floor_from", "g"),
+        tables.number_column("floor_to", "g", "to"),
+        tables.LABEL,
+        *tables.POINT,
+        tables.flips_column(),
+        tables.STATUS,
+        tables.miss_column(is_optional=True),
+        *tables.SETTING,
     )
 
     floor_from: float

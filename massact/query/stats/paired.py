@@ -43,7 +43,7 @@ class PairedTest:
     """Two-sided: how often chance alone gives a difference as large."""
 
 
-def paired_test(differences: Numbers, *, luck: float = 0.0, confidence: float = CONFIDENCE) -> PairedTest | None:
+def paired_test(differences: Numbers, *, luck: float = 0.0) -> PairedTest | None:
     """Compare two evaluations by question.
 
     Where one was picked among more or noisier evaluations than the other, picking alone makes it look better. The
@@ -54,7 +54,6 @@ def paired_test(differences: Numbers, *, luck: float = 0.0, confidence: float = 
         differences: scores of one evaluation minus those of the other to the same questions, `[n_questions]`, NaN where
             one is unscored.
         luck: points by which the picking is expected to have made the difference too large.
-        confidence: of the interval, 0 to 1.
 
     Returns:
         `None` where fewer than three questions were scored in both.
@@ -62,7 +61,7 @@ def paired_test(differences: Numbers, *, luck: float = 0.0, confidence: float = 
     differences = differences[~np.isnan(differences)]
     if len(differences) < LEAST_QUESTIONS:
         return None
-    low, high = mean_interval(differences, confidence=confidence)
+    low, high = mean_interval(differences)
     difference = float(differences.mean())
     expected = difference - luck
     return PairedTest(
@@ -237,9 +236,7 @@ NEGLIGIBLE = 0.5
 """Points of delta: no judge is as exact, so a smaller lead is a tie however steady it is."""
 
 
-def tied_with_winner(
-    deltas: Numbers, winner: int, *, luck: "Sequence[float] | None" = None, confidence: float = CONFIDENCE
-) -> list[int] | None:
+def tied_with_winner(deltas: Numbers, winner: int, *, luck: Sequence[float] | None = None) -> list[int] | None:
     """The labels that cannot be told from the winner.
 
     Gupta's subset selection (Technometrics 7, 1965) on paired differences: with a chance of at least the confidence
@@ -254,7 +251,6 @@ def tied_with_winner(
             is better: turn the sign where it is not.
         winner: the label with the best mean.
         luck: `[n_labels]`, by how many points each label's best is expected to be too good.
-        confidence: that the truly best label is the winner or tied with it, 0 to 1.
 
     Returns:
         Indices of the labels, without the winner; `None` where fewer than three questions were scored.
@@ -270,7 +266,7 @@ def tied_with_winner(
         return None
     means = np.nanmean(differences, axis=1)
     errors = np.nanstd(differences, axis=1, ddof=1) / np.sqrt(counts)
-    critical = stdtrit(counts - 1, 1 - (1 - confidence) / len(others))
+    critical = stdtrit(counts - 1, 1 - (1 - CONFIDENCE) / len(others))
     added = np.zeros(len(deltas)) if luck is None else np.array(luck)
     leads = np.minimum(means, means - added[winner] + added[others])
     is_kept = leads <= np.maximum(critical * errors, NEGLIGIBLE)
