@@ -31,8 +31,14 @@ def resolve_experiment(ctx: click.Context, _param: click.Parameter, value: str |
     if ctx.resilient_parsing:
         return ""
     files = experiment_files()
+    if file := _only_file(files):
+        return file
+    raise UsageError(f"which experiment? {_TO_SAY}; {_listed('experiment files here', list(files))}")
+
+
+def _only_file(files: Mapping[str, str]) -> str | None:
     if len(files) != 1:
-        raise UsageError(f"which experiment? {_TO_SAY}; {_listed('experiment files here', list(files))}")
+        return None
     (file,) = files
     click.echo(f"experiment {file}: the only experiment file here", err=True)
     return file
@@ -49,9 +55,7 @@ def asked_experiment(value: str | None, tracking_uri: str) -> str:
         why = f"{shown(held[0])} is the only experiment in {shown_uri(tracking_uri)}"
         click.echo(f"experiment {chosen}: {why}", err=True)
         return chosen
-    if len(files) == 1:
-        (file,) = files
-        click.echo(f"experiment {file}: the only experiment file here", err=True)
+    if file := _only_file(files):
         return file
     raise UsageError(
         f"which experiment? {_TO_SAY}, or the name of one in the store; "

@@ -191,10 +191,8 @@ def open_session(
     val_split: float | None = None,
     **workload: Any,
 ) -> "Session":
-    """A session that shows its work to a person; `judge` and `val_split` stand in place of the file's.
-
-    Commands import what loads torch after this, since the number of its threads is settled here.
-    """
+    """A session that shows its work to a person; `judge` and `val_split` stand in place of the file's. Commands import
+    what loads torch after this, since the number of its threads is settled here."""
     executor = chosen_executor({name: workload.pop(name) for name in EXECUTOR if name in workload})
     experiment = with_validation_split(load_experiment(experiment_file), val_split)
     warning = floor_warning(experiment.coherence_floor)
@@ -261,10 +259,8 @@ def _stop(session: "Session", text: str) -> NoReturn:
 
 @contextmanager
 def show_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """On stderr, for what takes over two seconds: what is being done and how much is left.
-
-    A bar on a terminal; elsewhere, such as in a log of CI, a line now and then.
-    """
+    """On stderr, for what takes over two seconds: what is being done and how much is left. A bar on a terminal;
+    elsewhere, such as in a log of CI, a line now and then."""
     if sys.stderr.isatty():
         from tqdm import tqdm
 

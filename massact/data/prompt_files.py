@@ -177,10 +177,8 @@ ROLES = ("system", "user", "assistant")
 
 
 def read_question(item: object, system: str | None, where: str) -> str:
-    """A question as `steering.json` has it: a text, an object with one, or messages that end with the user's.
-
-    `system` is the system prompt of all that have none of their own; `where` names file and number in messages.
-    """
+    """A question as `steering.json` has it: a text, an object with one, or messages that end with the user's. `system`
+    is the system prompt of all that have none of their own; `where` names file and number in messages."""
     fields = item if isinstance(item, dict) else {"messages" if isinstance(item, list) else "question": item}
     own = fields.get("system_prompt", system)
     if not isinstance(own, str | None):

@@ -56,6 +56,11 @@ _REMARK = re.compile(
 )
 _PERCENT = re.compile(r"\s?%|\s+percent\b(?=[\s.]*$)", re.IGNORECASE)
 
+_ONLY_THOUGHT = "the judge was thinking and then answered nothing"
+_STILL_THINKING = (
+    "the judge was still thinking when its tokens were used up: switch thinking off at the server, "
+    "or set max_tokens of the judge, such as max_tokens: 4096"
+)
 _THOUGHTS_END = re.compile(
     r"</(?:think|thinking|thought|thoughts|reasoning|seed:think)>|\[/THINK\]|◁/think▷|<channel\|>|"
     r"<\|channel\|>final<\|message\|>",
@@ -106,10 +111,8 @@ class _Message(NamedTuple):
 
 
 def read_completion(payload: Any) -> Completion:
-    """The answer in the decoded JSON of a chat completion; ValueError where it is none.
-
-    Probabilities are read at the token that the score begins with, wherever in the answer that is.
-    """
+    """The answer in the decoded JSON of a chat completion; ValueError where it is none. Probabilities are read at the
+    token that the score begins with, wherever in the answer that is."""
     try:
         choice = payload["choices"][0]
         used = payload.get("usage") or {}
@@ -171,7 +174,7 @@ def _read(
     if message.refusal:
         return Reading(None, f"the judge refused: {_excerpt(message.refusal)}"), None
     if not text.strip(BLANKS) and message.has_thoughts:
-        return Reading(None, _only_thoughts(is_cut=is_cut)), None
+        return Reading(None, _STILL_THINKING if is_cut else _ONLY_THOUGHT), None
     number = _find_number(text, is_cut=is_cut and not (tokens and _is_whole(text, tokens[-1])))
     if isinstance(number, Reading):
         answer = text.strip(BLANKS)
@@ -182,7 +185,9 @@ def _read(
         top = tops[first]
         is_all = answer == tokens[first].strip(BLANKS) and answer in {token.strip(BLANKS) for token, _ in top}
         is_first_word = is_all and not re.search("[0-9]", text)
-        return read_weights(text, top) if is_first_word else _unscored(text, top, number), None
+        little = read_weights(text, top) if top else number
+        # little probability on integers says more than the text does
+        return little if is_first_word or little.score is None else number, None
     at = _position(text, number.start, tokens)
     if at is None or not tops[at]:
         return Reading(float(number.value)), "gives no logprobs"
@@ -213,11 +218,8 @@ def _of_number(text: str, value: int, token: str, top: Sequence[tuple[str, float
 
 
 def _position(text: str, start: int, tokens: Sequence[str]) -> int | None:
-    """Which token holds the character of an answer at `start`; `None` where the tokens are not the answer's.
-
-    The answer is the end of what was written, after thoughts and control tokens. Some servers tell its first tokens
-    alone.
-    """
+    """Which token holds the character of an answer at `start`; `None` where the tokens are not the answer's. The answer
+    is the end of what was written, after thoughts and control tokens. Some servers tell its first tokens alone."""
     pieces, answer = [_plain(token) for token in tokens], _plain(text).strip(" \r\n")
     written = "".join(pieces)
     beginning = written.strip(" \r\n")
@@ -262,12 +264,6 @@ def _integer_weights(top: Iterable[tuple[str, float]]) -> dict[int, float]:
     return weights
 
 
-def _unscored(text: str, top: Sequence[tuple[str, float]], why: Reading) -> Reading:
-    """Why a text is no score; little probability on integers says more than the text does."""
-    little = read_weights(text, top) if top else why
-    return little if little.score is None else why
-
-
 def _find_number(text: str, *, is_cut: bool) -> "_Number | Reading":
     """The score that a text gives, or why it gives none."""
     if _JSON.match(text):
@@ -291,10 +287,8 @@ def _find_number(text: str, *, is_cut: bool) -> "_Number | Reading":
 
 
 def _ends_a_score(text: str, end: int, value: int, *, is_labelled: bool) -> bool:
-    """Whether what follows a number leaves it a score: nothing, a new line, or a remark on it.
-
-    `1.` to `9)` before a remark count the items of a list or the things in a sentence.
-    """
+    """Whether what follows a number leaves it a score: nothing, a new line, or a remark on it. `1.` to `9)` before a
+    remark count the items of a list or the things in a sentence."""
     percent = _PERCENT.match(text, end)
     after = percent.end() if percent else end
     if _END.fullmatch(text, after) or _NEW_LINE.match(text, after):
@@ -333,15 +327,6 @@ def _no_number(text: str, *, is_cut: bool) -> str:
     if not _INTEGER_TOKEN.fullmatch(numbers[0]):
         return f"no integer 0 to 100 in {answer}"
     return f"the number in {answer} is no score: one stands at the beginning, alone or as in 'Score: 85'"
-
-
-def _only_thoughts(*, is_cut: bool) -> str:
-    if not is_cut:
-        return "the judge was thinking and then answered nothing"
-    return (
-        "the judge was still thinking when its tokens were used up: switch thinking off at the server, "
-        "or set max_tokens of the judge, such as max_tokens: 4096"
-    )
 
 
 def _excerpt(text: str) -> str:

@@ -228,5 +228,9 @@ def _tagged(name: str, number: int, text: str) -> str:
 
 def _plain(text: str) -> str:
     """Text that can be sent as JSON, and that a server's tokenizer takes for text, not for chat markup."""
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    return _CHAT_MARKUP.sub(lambda match: match.group().translate(_DISARMED), text)
+    return _CHAT_MARKUP.sub(lambda match: match.group().translate(_DISARMED), whole(text))
+
+
+def whole(text: str) -> str:
+    """Without halves of characters, which a text may hold and no tokenizer takes."""
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -29,6 +29,7 @@ from massact.config import JudgeConfig
 from massact.domain import Generation, JudgeIdentity
 from massact.errors import ConfigError
 from massact.judges import Exchange, Subject, Usage, Verdict
+from massact.judges.rubric import whole
 from massact.keys import digest
 from massact.models.blocks import record, text_config
 from massact.models.generate import Row, generate
@@ -180,17 +181,12 @@ class ClassifierJudge(_Reading):
 
 def _asked(model: SteerableModel, question: str) -> tuple[int, ...]:
     """Tokens of a question, to be answered without a thought where that can be said."""
-    return encode_chat(model, _whole(question), chat=model.unasked_chat)
+    return encode_chat(model, whole(question), chat=model.unasked_chat)
 
 
 def _tokens(model: SteerableModel, text: str) -> list[int]:
-    ids: list[int] = model.tokenizer(_whole(text), add_special_tokens=False)["input_ids"]
+    ids: list[int] = model.tokenizer(whole(text), add_special_tokens=False)["input_ids"]
     return ids[:_MOST_TOKENS]
-
-
-def _whole(text: str) -> str:
-    """Without halves of characters, which a text may hold and no tokenizer takes."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 @torch.inference_mode()

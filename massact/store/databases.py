@@ -61,10 +61,8 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def open_engine(url: sa.URL, doing: str, **options: Any) -> sa.Engine:
-    """An engine that waits for locks and connections as long as is said above, unless the URI says otherwise.
-
-    `doing` is what needs it, such as `reading NAME`. Raises UnusableStoreError: the driver is not installed.
-    """
+    """An engine that waits for locks and connections as long as is said above, unless the URI says otherwise. `doing`
+    is what needs it, such as `reading NAME`. Raises UnusableStoreError: the driver is not installed."""
     is_sqlite = url.get_backend_name() == "sqlite"
     limits: dict[str, Any] = {"timeout": LOCK_TIMEOUT_SECONDS} if is_sqlite else {}
     if not is_sqlite and "connect_timeout" not in url.query:
@@ -134,10 +132,8 @@ def schema_versions(connection: sa.Connection) -> list[str]:
 
 
 def is_hollow(connection: sa.Connection, tables: Collection[str]) -> bool:
-    """Whether a database has tables of MLflow's and nothing in them but what MLflow puts there by itself.
-
-    With tables missing, its making was cut off; no run can have been in it.
-    """
+    """Whether a database has tables of MLflow's and nothing in them but what MLflow puts there by itself. With tables
+    missing, its making was cut off; no run can have been in it."""
     if "experiments" not in tables:
         return False
     for name in tables:
@@ -182,10 +178,8 @@ TESTED_SCHEMAS = {"dc11669786a5": "3.17", "f4a9b2c7d1e6": "3.18"}
 
 
 def open_database(uri: str, *, statement_seconds: float | None = None) -> tuple[sa.Engine, str]:
-    """An engine that only reads, and the database's name as messages show it, without a password.
-
-    PostgreSQL works on one statement for `statement_seconds` at most; SQLite works in this process.
-    """
+    """An engine that only reads, and the database's name as messages show it, without a password. PostgreSQL works on
+    one statement for `statement_seconds` at most; SQLite works in this process."""
     path = sqlite_path(uri)
     if path is not None:
         return _open_sqlite(path), str(path)

@@ -18,10 +18,8 @@ _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """A Ctrl-C or SIGTERM that comes within the block takes effect at its end; a second one at once.
-
-    Outside the main thread, which alone gets signals, it does nothing.
-    """
+    """A Ctrl-C or SIGTERM that comes within the block takes effect at its end; a second one at once. Outside the main
+    thread, which alone gets signals, it does nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

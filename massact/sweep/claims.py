@@ -179,10 +179,8 @@ class Sharing:
         self._took_at = now
 
     def _without_contested(self, keys: Sequence[str]) -> list[str]:
-        """What is left where another took some of the keys in the same moment: the lower run id keeps them.
-
-        The other may have looked before this one wrote: they are kept only where it is seen to let go.
-        """
+        """What is left where another took some of the keys in the same moment: the lower run id keeps them. The other
+        may have looked before this one wrote: they are kept only where it is seen to let go."""
         for attempt in range(_YIELDS):
             rivals = [other for other in self._alive() if other.keys & set(map(_short, keys))]
             if not rivals:

@@ -286,9 +286,7 @@ class Driver:
 
     def _screened(self, cells: Sequence[PlannedCell], screening: Screening) -> Iterator[Evaluation | FailedCell]:
         """The results of cells that are asked some questions first, and the others only where they are not hopeless.
-
-        What was asked first of a cell is lost where an interruption comes before its other questions.
-        """
+        What was asked first of a cell is lost where an interruption comes before its other questions."""
         whole = Part(self._source.questions)
         first = first_asked(whole.questions, screening.n_first)
         rest = [number for number in range(len(whole.questions)) if number not in first]
@@ -312,10 +310,8 @@ class Driver:
 
     @contextmanager
     def _results(self, cells: Sequence[PlannedCell], part: Part) -> Iterator[Iterator[Evaluation | FailedCell]]:
-        """The results of cells, one by one as they are judged; an interruption lets those in hand be finished.
-
-        Cells that another sweep has taken have no result here.
-        """
+        """The results of cells, one by one as they are judged; an interruption lets those in hand be finished. Cells
+        that another sweep has taken have no result here."""
         session, interruption = self._session, self._session.interruption
         work = Work(
             session.models.use(self._model, self._model.instruct),

@@ -205,7 +205,10 @@ class Judges:
                 resolve=self._experiment.resolve,
             )
             if any(part.kind == "likelihood" for part in config.parts):
-                self._check_scope(trait, dataset)
+                from massact.judges.likelihood import check_scope
+
+                models = {one.name: self._experiment.resolve(one.instruct.reference) for one in self._experiment.models}
+                check_scope(trait.name, definition=dataset.definition, questions=dataset.questions, models=models)
             judge = self._placed(open_judge(config, subject), config, subject, model)
             self._open[wanted] = CachingJudge(judge, self._cache(config), thinking=config.thinking)
         return self._open[wanted]
@@ -278,12 +281,6 @@ class Judges:
         is_new = failures not in self._told
         self._told.add(failures)
         return is_new
-
-    def _check_scope(self, trait: TraitConfig, dataset: TraitDataset) -> None:
-        from massact.judges.likelihood import check_scope
-
-        models = {one.name: self._experiment.resolve(one.instruct.reference) for one in self._experiment.models}
-        check_scope(trait.name, definition=dataset.definition, questions=dataset.questions, models=models)
 
     def _model(self, model: ModelConfig | None) -> ModelConfig:
         if model is None and len(self._experiment.models) > 1:

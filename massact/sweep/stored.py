@@ -155,11 +155,8 @@ def _held(
 
 
 def read_again(session: Session, run_id: str, planned: PlannedCell, row: EvaluationRow) -> Again:
-    """A stored result as that of a cell: without scores where another judge gave them.
-
-    It comes without texts where those were not kept and it has scores enough; else that they cannot be read is an
-    error.
-    """
+    """A stored result as that of a cell: without scores where another judge gave them. It comes without texts where
+    those were not kept and it has scores enough; else that they cannot be read is an error."""
     is_own = cell_key(planned.cell) == row.key
     has_texts, judge_seconds = True, row.judge_seconds or 0.0
     try:

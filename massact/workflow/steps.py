@@ -269,10 +269,8 @@ def log_outcome(session: Session, run: OpenRun, phase: PhaseName, cosines: Mappi
 
 
 def curve_steps(points: Iterable[StoredPoint]) -> list[Step]:
-    """Delta and coherence of every layer and label as metrics stepped by coefficient.
-
-    MLflow's steps are integers, so the coefficient is scaled and the metric's name says by how much.
-    """
+    """Delta and coherence of every layer and label as metrics stepped by coefficient. MLflow's steps are integers, so
+    the coefficient is scaled and the metric's name says by how much."""
     usable = sorted(points, key=lambda p: (p.label, p.layer, p.coefficient))
     scale = _scale([point.coefficient for point in usable])
     by = f"by_coefficient_x{scale}" if scale > 1 else "by_coefficient"

@@ -53,10 +53,8 @@ _STAGES = (Kind.CALIBRATION, Kind.EXTRACTION)
 
 
 class RunStore:
-    """Reads what `massact.store.write` wrote; `massact.store.read.open_store` opens one.
-
-    Every method raises `StoreError` where it cannot.
-    """
+    """Reads what `massact.store.write` wrote; `massact.store.read.open_store` opens one. Every method raises
+    `StoreError` where it cannot."""
 
     def __init__(self, source: RunSource) -> None:
         self._source = source
@@ -98,10 +96,8 @@ class RunStore:
         return max(dated, key=lambda pair: pair[0])[1] if dated else None
 
     def points(self, experiment: str) -> Points:
-        """The finished evaluations as questions see them, one per key, in no order.
-
-        From the tag made for it; of a run without a readable one, from its whole row.
-        """
+        """The finished evaluations as questions see them, one per key, in no order. From the tag made for it; of a run
+        without a readable one, from its whole row."""
         with collector_paused():
             return self._points(experiment, self._raw_points(experiment))
 
@@ -198,11 +194,8 @@ class RunStore:
         return keys
 
     def scores(self, run_ids: Iterable[str]) -> dict[str, Scores]:
-        """Per-question scores of finished runs; a run that holds no readable row is absent.
-
-        From the tag `massact.scores`, and where that is too long, or damaged, from the stepped metrics, which hold the
-        same.
-        """
+        """Per-question scores of finished runs; a run that holds no readable row is absent. From the tag
+        `massact.scores`, and where that is too long, or damaged, from the stepped metrics, which hold the same."""
         asked = list(dict.fromkeys(run_ids))
         with collector_paused():
             texts = self._source.finished_values(asked, Tag.SCORES)

@@ -49,8 +49,14 @@ class SqlSource(RunSource):
             self.notes = check_schema(self._engine, self._name)
 
     def runs(self, experiment: str, *, kind: Kind | None, statuses: Sequence[str], tags: Sequence[str]) -> list[RawRun]:
-        if kind not in (None, Kind.EVALUATION) and len(others := self._without_point(statuses)) <= _MANY:
-            return self._runs_by_id(self._of_kind(experiment, kind, others), statuses, tags)
+        if kind not in (None, Kind.EVALUATION):
+            # those that are no evaluations of a grid are few, where a look through every tag would come to all
+            ended = self._active(sa.select(RUNS.c.run_uuid))
+            ended = ended.where(RUNS.c.status.in_(statuses)) if statuses else ended
+            others = dict.fromkeys(run_id for (run_id,) in self._fetch(ended))
+            self._drop_pointed(others)
+            if len(others) <= _MANY:
+                return self._runs_by_id(self._of_kind(experiment, kind, list(others)), statuses, tags)
         query = self._having_tag(self._select_runs(statuses, tags), Tag.EXPERIMENT, experiment)
         return [_raw_run(row, tags) for row in self._fetch(self._having_tag(query, Tag.KIND, kind))]
 
@@ -152,15 +158,6 @@ class SqlSource(RunSource):
 
     def close(self) -> None:
         self._engine.dispose()
-
-    def _without_point(self, statuses: Sequence[str]) -> list[str]:
-        """Runs that are no evaluations of a grid: few, where a look through every tag would come to all."""
-        query = self._active(sa.select(RUNS.c.run_uuid))
-        if statuses:
-            query = query.where(RUNS.c.status.in_(statuses))
-        runs = dict.fromkeys(run_id for (run_id,) in self._fetch(query))
-        self._drop_pointed(runs)
-        return list(runs)
 
     def _drop_pointed(self, runs: dict[str, Any]) -> None:
         """Leave out evaluations of any experiment, told by the tag's key alone: an index holds it."""

@@ -32,10 +32,8 @@ Place = tuple[str, str, str, str, str]
 
 
 class StoredPoint(NamedTuple):
-    """A finished evaluation: its run, its place in the grid, and what came of it.
-
-    A tuple, since a store holds a hundred thousand of them; means are 0 to 100.
-    """
+    """A finished evaluation: its run, its place in the grid, and what came of it. A tuple, since a store holds a
+    hundred thousand of them; means are 0 to 100."""
 
     run_id: str
     finished_at: int
@@ -169,10 +167,8 @@ class Points:
         return Points.of([*self, *others]) if others else self
 
     def counting(self, least_scored: float, without_baseline: Container[str] = ()) -> "Points":
-        """The same as questions count it: what is scored too little has no figure, and without a baseline no delta.
-
-        A setting in `without_baseline` has one that is scored too little; `least_scored` is a share, 0 to 1.
-        """
+        """The same as questions count it: what is scored too little has no figure, and without a baseline no delta. A
+        setting in `without_baseline` has one that is scored too little; `least_scored` is a share, 0 to 1."""
         import numpy as np
 
         numbers = self.numbers
@@ -205,10 +201,8 @@ class Points:
 
 
 def has_enough_scores(n_scored: Any, n_unscored: Any, least_scored: float) -> Any:
-    """Whether so many of the responses have scores; of numbers, or of whole columns.
-
-    Where neither is counted, as in some imported files, a result is taken as it is told.
-    """
+    """Whether so many of the responses have scores; of numbers, or of whole columns. Where neither is counted, as in
+    some imported files, a result is taken as it is told."""
     return n_scored >= least_scored * (n_scored + n_unscored) - 1e-9
 
 

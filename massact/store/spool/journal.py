@@ -309,10 +309,8 @@ def _claim_new(folder: Path) -> Journal:
 
 
 def _locked(path: Path, flags: int, lock: int) -> Journal | None:
-    """The journal; `None` where the file was deleted or renamed while its lock was waited for.
-
-    Whoever looks for leftovers may find a new one empty, before it is locked, and delete it.
-    """
+    """The journal; `None` where the file was deleted or renamed while its lock was waited for. Whoever looks for
+    leftovers may find a new one empty, before it is locked, and delete it."""
     descriptor = os.open(path, flags, 0o666)
     try:
         fcntl.flock(descriptor, lock)

@@ -309,10 +309,8 @@ class Spool:
                 self._settle(outcome)
 
     def _take(self, avoid: str | None) -> list[_Entry]:
-        """Some records of one MLflow experiment, rather not of `avoid`; nothing once closed. They stay waiting.
-
-        As many as fit in memory together, one at least; all need to be looked for, or none.
-        """
+        """Some records of one MLflow experiment, rather not of `avoid`; nothing once closed. They stay waiting. As many
+        as fit in memory together, one at least; all need to be looked for, or none."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._is_closed)
             if self._is_closed:

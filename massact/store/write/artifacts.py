@@ -61,10 +61,8 @@ _MOVED = (
 
 
 def fetch_from(artifact_uri: str, path: str, *, tracking_uri: str) -> Path:
-    """An artifact of the run whose artifacts lie at a URI: where it lies on this machine, or a downloaded copy.
-
-    Of a store that was moved it is looked for beside the database. A copy stays until the process ends.
-    """
+    """An artifact of the run whose artifacts lie at a URI: where it lies on this machine, or a downloaded copy. Of a
+    store that was moved it is looked for beside the database. A copy stays until the process ends."""
     set_up_client()
     from mlflow.exceptions import MlflowException
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -107,10 +105,8 @@ _UNENDED = ("RUNNING", "SCHEDULED")
 
 
 class Mender:
-    """Repairs runs of one tracking store, to which it connects with the first repair.
-
-    Every method raises `StoreError` where the store cannot be reached, or refuses.
-    """
+    """Repairs runs of one tracking store, to which it connects with the first repair. Every method raises `StoreError`
+    where the store cannot be reached, or refuses."""
 
     def __init__(self, tracking_uri: str) -> None:
         self._tracking_uri = tracking_uri

@@ -162,10 +162,8 @@ class Source:
 def taken_over_run(
     place: Place, planned: PlannedCell, source: Source, likeness: float, *, parent: OpenRun
 ) -> FinishedRun:
-    """The run of a cell that takes over a result: its own key, vector and geometry, the other's scores.
-
-    It has no timings and no responses: its note says where they lie. `likeness` is that of the two vectors.
-    """
+    """The run of a cell that takes over a result: its own key, vector and geometry, the other's scores. It has no
+    timings and no responses: its note says where they lie. `likeness` is that of the two vectors."""
     row = _row(
         place,
         planned,
@@ -194,10 +192,8 @@ def taken_over_run(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunMaker:
-    """Makes the finished run of a result, with its artifacts: the same in this process or in another one.
-
-    The run of an evaluation ends at `finished_at`, and began as long before as its generation and its judge took.
-    """
+    """Makes the finished run of a result, with its artifacts: the same in this process or in another one. The run of an
+    evaluation ends at `finished_at`, and began as long before as its generation and its judge took."""
 
     place: Place
     parent: OpenRun

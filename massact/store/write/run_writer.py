@@ -3,9 +3,10 @@
 import json
 import math
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
+from itertools import chain
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -161,10 +162,8 @@ _IDS_PER_QUERY = 999
 
 
 class SqlWriter:
-    """Rows into MLflow's tracking database: each `write` is one transaction.
-
-    One that fails may leave files behind, but never a run without its own.
-    """
+    """Rows into MLflow's tracking database: each `write` is one transaction. One that fails may leave files behind, but
+    never a run without its own."""
 
     at_once = 50
     """More would hold the database's lock for long, fewer would wait for the disk too often."""
@@ -249,18 +248,13 @@ def metric_rows(run_id: str, steps: Iterable[Step], timestamp: int) -> tuple[lis
     rows: dict[TableRow, None] = {}
     latest: dict[str, tuple[tuple[int, float], TableRow]] = {}
     for step in steps:
-        value, is_nan = _stored_value(step.value)
+        is_nan = math.isnan(step.value)
+        value = math.copysign(_LARGEST, step.value) if math.isinf(step.value) else 0.0 if is_nan else float(step.value)
         row = (step.name, value, timestamp, step.step, is_nan, run_id)
         rows[row] = None
         if step.name not in latest or (step.step, value) > latest[step.name][0]:
             latest[step.name] = ((step.step, value), row)
     return list(rows), [row for _, row in latest.values()]
-
-
-def _stored_value(value: float) -> tuple[float, bool]:
-    if math.isnan(value):
-        return 0.0, True
-    return (math.copysign(_LARGEST, value) if math.isinf(value) else float(value)), False
 
 
 def _explain(error: Exception, name: str) -> str:
@@ -318,9 +312,20 @@ class ClientWriter:
         return run_id
 
     def _held(self, records: Mapping[str, FinishedRun]) -> dict[str, Any]:
-        """By record, MLflow's run that the server holds: where there are several, one that is whole."""
+        """By record, MLflow's run that the server holds: where there are several, one that is whole.
+
+        They are looked for by their time: the server's search knows no list of a tag's values, nor an index on one.
+        """
+        from mlflow.entities import ViewType
+
         held: dict[str, Any] = {}
-        for run in self._runs_of_the_time(records.values()):
+        starts = [run.started_at for run in records.values()]
+        within = f"attributes.start_time >= {min(starts)} AND attributes.start_time <= {max(starts)}"
+        search = partial(self._client.search_runs, [self._experiment_id], within, ViewType.ALL, _PAGE)
+        pages = [search()]
+        while pages[-1].token:
+            pages.append(search(page_token=pages[-1].token))
+        for run in chain.from_iterable(pages):
             id_ = run.data.tags.get(Tag.SPOOL.value)
             if id_ not in records:
                 continue
@@ -329,18 +334,6 @@ class ClientWriter:
             if is_whole or (id_ not in held and run.info.lifecycle_stage == "active"):
                 held[id_] = run
         return held
-
-    def _runs_of_the_time(self, runs: Iterable[FinishedRun]) -> Iterator[Any]:
-        """Those that began when these did: the server's search knows no list of a tag's values, nor an index on one."""
-        from mlflow.entities import ViewType
-
-        starts = [run.started_at for run in runs]
-        within = f"attributes.start_time >= {min(starts)} AND attributes.start_time <= {max(starts)}"
-        search, token = partial(self._client.search_runs, [self._experiment_id], within), None
-        while token is None or token:
-            page = search(run_view_type=ViewType.ALL, max_results=_PAGE, page_token=token)
-            yield from page
-            token = page.token or ""
 
 
 __all__ = ["FinishedRun", "RunWriter", "evaluation_run", "label_tags", "open_writer"]

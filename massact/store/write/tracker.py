@@ -111,10 +111,8 @@ def view_link(address: str, experiment_id: str, view: str) -> str:
 
 
 def with_view_links(note: str, experiment_id: str) -> str:
-    """An experiment's description with links to the views, once; what people wrote there stays.
-
-    They come first, since the UI shows one line of it, and hold no address, so that they lead to whoever shows them.
-    """
+    """An experiment's description with links to the views, once; what people wrote there stays. They come first, since
+    the UI shows one line of it, and hold no address, so that they lead to whoever shows them."""
     evaluations, phases = _place(experiment_id, EVALUATIONS), _place(experiment_id, PHASES)
     if f"({evaluations})" in note:
         return note
@@ -218,10 +216,8 @@ class Tracker:
     def phase(
         self, name: str, *, kind: Kind = Kind.PHASE, parent: OpenRun | None = None, params: Mapping[str, object]
     ) -> Iterator[OpenRun]:
-        """An entry point's run: the one that `mlflow run` made, where this is its outermost one.
-
-        It ends FINISHED, or FAILED with the error's first line as a tag, or KILLED when interrupted.
-        """
+        """An entry point's run: the one that `mlflow run` made, where this is its outermost one. It ends FINISHED, or
+        FAILED with the error's first line as a tag, or KILLED when interrupted."""
         with self._writing(lambda: self._open_phase(name, kind, parent)) as run:
             if parent is None:
                 self._describe(run.experiment_id)

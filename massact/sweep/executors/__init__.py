@@ -64,10 +64,8 @@ class CommandContext:
     """Environment variable that holds the judge's key."""
 
     def environment(self) -> Environment:
-        """Logins, keys and tokens of this process that an actor may need.
-
-        Ray writes the variables of a `runtime_env` into its logs; arguments of an actor it does not.
-        """
+        """Logins, keys and tokens of this process that an actor may need. Ray writes the variables of a `runtime_env`
+        into its logs; arguments of an actor it does not."""
         wanted = {
             name: value
             for name, value in os.environ.items()

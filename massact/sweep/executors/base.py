@@ -12,12 +12,12 @@ from collections.abc import Generator as Iteration
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NotRequired, Protocol, TypedDict, Unpack
 
 from massact.config import AdapterConfig, JudgeConfig, LoadConfig
 from massact.domain import JudgeIdentity, Response, Timing
 from massact.errors import JudgeError
-from massact.evaluation import Evaluation, FailedCell, Part, PlannedCell, Progress, Take, first_cells
+from massact.evaluation import Evaluation, FailedCell, Part, PlannedCell, Progress, Take
 from massact.judges import Exchange, Judge, Subject
 from massact.judges.caching import CachingJudge
 from massact.store.write.finished_run import FinishedRun
@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # workers that load no model need no torch
     from massact.store.spool import Spool
 
 Result = Evaluation | FailedCell
+Results = Iteration[Result, None, None]
 MakeRun = Callable[[Result], FinishedRun]
 """Makes a result's run; it may be called in another process, and there must give the same run when called again."""
 
@@ -114,29 +115,27 @@ class Opening:
     """Takes a line for the person who waits."""
 
 
-class Executor(Protocol):
-    """Runs cells. Built once for a command, and used for all of its sweeps.
+class Watch(TypedDict):
+    """How cells are watched over while they are evaluated."""
 
-    One that inherits from it and runs everything in this process has `loaded`, `evaluate` and `keep` to write.
-    """
+    progress: Progress
+    should_stop: Callable[[], bool]
+    """Once it says so, what was begun is finished and nothing else is yielded."""
+    take: NotRequired[Take]
+    """Asked before cells are begun: what others have taken is left out."""
+
+
+class Executor(Protocol):
+    """Runs cells. Built once for a command, and used for all of its sweeps. One that inherits from it and runs
+    everything in this process has `loaded`, `evaluate` and `keep` to write."""
 
     def loaded(self, use: ModelUse) -> Loaded:
         """What a model says of itself once it is loaded where cells are evaluated."""
 
-    def evaluate(
-        self,
-        work: Work,
-        cells: Sequence[PlannedCell],
-        *,
-        progress: Progress,
-        should_stop: Callable[[], bool],
-        take: Take = first_cells,
-    ) -> Iteration[Result, None, None]:
+    def evaluate(self, work: Work, cells: Sequence[PlannedCell], **watch: Unpack[Watch]) -> Results:
         """Evaluate cells and yield each once, when it is judged, in any order but the unsteered ones first.
 
-        `take` is asked before cells are begun: what others have taken is left out. A cell that cannot be evaluated is a
-        `FailedCell`; it costs no other. Once `should_stop` says so, what was begun is finished and nothing else is
-        yielded.
+        A cell that cannot be evaluated is a `FailedCell`; it costs no other.
 
         Raises:
             JudgeError: the judge as a whole cannot be used; nothing after it would be scored.
@@ -151,10 +150,8 @@ class Executor(Protocol):
         return None
 
     def settle(self, timeout: float) -> int:  # noqa: ARG002  # likewise
-        """Wait until the store has what was kept on other machines. Returns how many runs it does not have.
-
-        What a machine that was lost had kept and not sent is in this machine's spool afterwards.
-        """
+        """Wait until the store has what was kept on other machines. Returns how many runs it does not have. What a
+        machine that was lost had kept and not sent is in this machine's spool afterwards."""
         return 0
 
     def send_leftovers(self) -> int:

@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from collections.abc import Generator as Iteration
 from contextlib import closing
 from dataclasses import replace
 from itertools import groupby
+from typing import Any, Unpack
 
 import torch
 
@@ -17,7 +17,18 @@ from massact.models.prompting import encode_chat, read_response
 from massact.models.thinking import generate_thinking
 from massact.store.spool import Spool
 from massact.store.write.tracker import OpenRun
-from massact.sweep.executors.base import Executor, Generated, JudgeThread, Loaded, MakeRun, ModelUse, Result, Work
+from massact.sweep.executors.base import (
+    Executor,
+    Generated,
+    JudgeThread,
+    Loaded,
+    MakeRun,
+    ModelUse,
+    Result,
+    Results,
+    Watch,
+    Work,
+)
 from massact.vectors.steering import intervention_of
 
 # Generating the responses of a batch of cells; what fails is tried again by halves, so that a bad cell fails alone.
@@ -138,7 +149,7 @@ def evaluate_cells(
     batch_rows: int | None = None,
     progress: Progress = silent,
     take: Take = first_cells,
-) -> Iteration[Evaluation | FailedCell, None, None]:
+) -> Results:
     """Evaluate cells, several side by side, and yield each, in order, when it is judged.
 
     A batch that fails is tried again by halves, so that one bad cell fails alone. Raises JudgeError as
@@ -194,25 +205,15 @@ class LocalExecutor(Executor):
         model = self._load(use)
         return Loaded(describe(model), model.attention, model.unused_settings)
 
-    def evaluate(
-        self,
-        work: Work,
-        cells: Sequence[PlannedCell],
-        *,
-        progress: Progress,
-        should_stop: Callable[[], bool],
-        take: Take = first_cells,
-    ) -> Iteration[Result, None, None]:
+    def evaluate(self, work: Work, cells: Sequence[PlannedCell], **watch: Unpack[Watch]) -> Results:
         """See `Executor`; results come in the order of the cells."""
-        return evaluate_cells(
-            self._load(work.model),
-            cells,
-            work.part,
-            work.judge,
-            batch_rows=work.batch_rows,
-            progress=progress,
-            take=lambda left, n: () if should_stop() else take(left, n),
-        )
+        should_stop, take, progress = watch["should_stop"], watch.get("take", first_cells), watch["progress"]
+
+        def take_on(left: Sequence[PlannedCell], n: int) -> Sequence[PlannedCell]:
+            return () if should_stop() else take(left, n)
+
+        options: Any = {"batch_rows": work.batch_rows, "progress": progress, "take": take_on}
+        return evaluate_cells(self._load(work.model), cells, work.part, work.judge, **options)
 
     def keep(self, result: Result, make: MakeRun, *, home: OpenRun) -> None:
         self._spool().put(make(result), experiment_id=home.experiment_id)

@@ -39,6 +39,8 @@ class SearchPlan:
     """Questions after which a hopeless cell is given up; 0: none is."""
     confidence: float = DEFAULT_CONFIDENCE
     """Chance that a cell which could still win is not given up."""
+    probes: bool = False
+    """Whether short texts tell where each vector breaks before anything is judged; see `probing`."""
     only: Filters = field(default_factory=Filters)
     """Groups; its layers and judges are not looked at."""
     layers: str | None = None
@@ -56,10 +58,8 @@ class Searched:
 
 
 def search_bests(session: Session, run: OpenRun, plan: SearchPlan) -> Searched:
-    """Search the best coefficient of every label asked for, at each of its layers.
-
-    Labels and positions that the phases do not declare are searched too where both are named.
-    """
+    """Search the best coefficient of every label asked for, at each of its layers. Labels and positions that the phases
+    do not declare are searched too where both are named."""
     return _search(session, run, plan, wanted_places(session, plan))
 
 
@@ -136,7 +136,7 @@ def _search(session: Session, run: OpenRun, plan: SearchPlan, places: Places) ->
             searched.tally.add(evaluator.run(wanted))
         # a trait that is steered away from has coefficients below 0 in its file: the search keeps to their signs
         signs = sorted({1 if c > 0 else -1 for c in coefficients.values}, reverse=True)
-        search = LadderSearch(session, evaluator, settings, stored_prior(session), screening)
+        search = LadderSearch(session, evaluator, settings, stored_prior(session), screening, probes=plan.probes)
         tally, endings = search.run(wanted, signs)
         searched.tally.add(tally)
         searched.endings += [(model.name, trait.name, ending) for ending in endings]
@@ -146,10 +146,8 @@ def _search(session: Session, run: OpenRun, plan: SearchPlan, places: Places) ->
 def search_requests(
     session: Session, model: ModelConfig, n_layers: int, plan: SearchPlan, places: Iterable[_Place]
 ) -> list[GridRequest]:
-    """The ladders of a model of so many layers: every place at its layers, with the declared coefficients.
-
-    Its layers are those that the phases declare for it; where none does, or the plan names others, the model's.
-    """
+    """The ladders of a model of so many layers: every place at its layers, with the declared coefficients. Its layers
+    are those that the phases declare for it; where none does, or the plan names others, the model's."""
     declared: dict[_Place, set[int]] = defaultdict(set)
     experiment = session.experiment
     for phase in experiment.phases if plan.phase is None else [experiment.phase(plan.phase)]:

@@ -148,11 +148,8 @@ class Cluster:
         threads: int = 1,
         **named: Any,
     ) -> Any:
-        """Start an actor with so many `threads`. Ray restarts nothing: only we know what a retry means.
-
-        `node` is the machine that it is meant for, `None` any with room; with `soft` another will do where that has no
-        room.
-        """
+        """Start an actor with so many `threads`. Ray restarts nothing: only we know what a retry means. `node` is the
+        machine that it is meant for, `None` any with room; with `soft` another will do where that has no room."""
         settings: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
         if threads > 1:
             settings["max_concurrency"] = threads

@@ -2,15 +2,25 @@
 
 import os
 from collections.abc import Callable, Sequence
-from collections.abc import Generator as Iteration
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
-from massact.evaluation import PlannedCell, Progress, Take, first_cells
+from massact.evaluation import PlannedCell, first_cells
 from massact.store.spool import Spool
 from massact.store.write.tracker import OpenRun
 from massact.sweep.executors import CommandContext, RayOptions
-from massact.sweep.executors.base import Executor, JudgeUse, Loaded, MakeRun, ModelUse, Result, Work, WorkerReport
+from massact.sweep.executors.base import (
+    Executor,
+    JudgeUse,
+    Loaded,
+    MakeRun,
+    ModelUse,
+    Result,
+    Results,
+    Watch,
+    Work,
+    WorkerReport,
+)
 from massact.sweep.executors.ray.cluster import Cluster, Events, require_ray
 from massact.sweep.executors.ray.judges import JudgePool, RemoteJudge
 from massact.sweep.executors.ray.results import ResultKeeper
@@ -75,24 +85,16 @@ class RayExecutor(Executor):
             tools.worker_pool.adjust(1, (use, self._batch_rows))
             tools.events.turn(TURN_SECONDS)
 
-    def evaluate(
-        self,
-        work: Work,
-        cells: Sequence[PlannedCell],
-        *,
-        progress: Progress,
-        should_stop: Callable[[], bool],
-        take: Take = first_cells,
-    ) -> Iteration[Result, None, None]:
+    def evaluate(self, work: Work, cells: Sequence[PlannedCell], **watch: Unpack[Watch]) -> Results:
         """See `Executor`; results come in whatever order workers finish in."""
         self._batch_rows = work.batch_rows
         if not cells:
             return
-        run = self._run = Run(self.tools, work, cells, take)
+        run = self._run = Run(self.tools, work, cells, watch.get("take", first_cells))
         try:
-            with progress("evaluating cells", len(cells)) as advance:
+            with watch["progress"]("evaluating cells", len(cells)) as advance:
                 while not run.is_over:
-                    if should_stop():
+                    if watch["should_stop"]():
                         run.stop()
                     run.go_on()
                     self.tools.events.turn(TURN_SECONDS)

@@ -54,10 +54,8 @@ class Worker(Actor):
     def generate(
         self, part: Part, cells: Sequence[PlannedCell], vectors: Sequence[Any]
     ) -> tuple[tuple[float, int], list[Generated]]:
-        """Generate a shard, in one piece or several, as they travel to a judge; with its seconds and tokens.
-
-        Cells come without their vectors, of each of which there is a reference; `None` where it has none.
-        """
+        """Generate a shard, in one piece or several, as they travel to a judge; with its seconds and tokens. Cells come
+        without their vectors, of each of which there is a reference; `None` where it has none."""
         if self._engine is None:
             raise RuntimeError("no model is loaded")
         began = time.perf_counter()
