@@ -200,6 +200,8 @@ class Model:
             UsageError: an intervention that this model cannot have.
             NotFiniteError: the logits of some rows were not finite.
         """
+        if max_new_tokens < 1:
+            raise UsageError(f"max_new_tokens {max_new_tokens}: a response has 1 token or more")
         each = list(interventions) if isinstance(interventions, Sequence) else [interventions]
         checked = [one if one is None else self._checked(one) for one in each]
         encoded = list(enumerate(self._encoded(prompts, chat=chat)))
