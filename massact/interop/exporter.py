@@ -55,7 +55,6 @@ class ExportOptions:
     superseded: bool = False
     """Also results that a newer one of the same cell has replaced."""
     overwrite: bool = False
-    """Replace results files that are there."""
 
 
 @dataclass(slots=True)

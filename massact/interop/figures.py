@@ -208,7 +208,6 @@ class PublishedFile:
     rows: tuple[PublishedRow, ...]
     """In the file's order, each once."""
     report: FileReport
-    """Its refused lines, and what is to be said of those that repeat another."""
 
 
 def read_published(path: Path, experiment: str) -> PublishedFile:

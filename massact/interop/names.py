@@ -130,7 +130,6 @@ class Target:
     """What is imported into, and what the caller says about names."""
 
     experiment: str
-    """Name of the experiment."""
     config: Experiment | None = None
     """Its file, where there is one: the names in it are used."""
     model: str | None = None

@@ -83,7 +83,6 @@ class ImportReport:
     experiment: str
     files: list[FileReport] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What is to be said of all of them."""
 
     @property
     def totals(self) -> Counts:

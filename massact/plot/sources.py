@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from massact.addresses import resolve_tracking_uri
 from massact.config import CalibrationConfig, Experiment, ExtractionConfig, JudgeConfig, TraitConfig, load_experiment
-from massact.domain import DEFAULT_COHERENCE_FLOOR, DEFAULT_LEAST_SCORED, Direction, Generation
+from massact.domain import DEFAULT_COHERENCE_FLOOR, Direction, Generation
 from massact.errors import DataError, UsageError
 from massact.json_text import parse_object
 from massact.names import as_held
@@ -71,13 +71,8 @@ def _of_store(source: str | Path, uri: str, only: Filters, floor: float | None, 
         declared = declared_by_data(file) if file else store.declared(name)
         if floor is None:
             floor = declared.floor if declared else DEFAULT_COHERENCE_FLOOR
-        answers = Answers.from_store(
-            store,
-            name,
-            groups=file.groups() if file else (),
-            setting=declared.setting if declared else None,
-            least_scored=declared.least_scored if declared else DEFAULT_LEAST_SCORED,
-        )
+        answers = Answers.from_store(store, name, declared)
+        answers = replace(answers, groups=file.groups() if file else ())
         published = tuple(stored.row for stored in store.published(name))
         if not (answers.evaluations or answers.failures or published):
             raise UsageError(

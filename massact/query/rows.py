@@ -170,9 +170,7 @@ def to_mapping(value: object) -> Any:
         return named | named.pop("differs", {})
     if isinstance(value, Mapping):
         return {str(key): to_mapping(inner) for key, inner in value.items()}
-    if isinstance(value, tuple | list):
-        return [to_mapping(inner) for inner in value]
-    return value
+    return [to_mapping(inner) for inner in value] if isinstance(value, tuple | list) else value
 
 
 def differing_names(answer: Answer[Any]) -> tuple[str, ...]:

@@ -16,16 +16,16 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from massact.config import Experiment
 from massact.config.values import declared_by
 from massact.domain import RANDOM, Direction, Group, Scope, When
-from massact.query import Answers, Point
+from massact.query import Answers, Filters, Point
 from massact.query.equal_grids import EqualGrids, on_equal_grids
 from massact.query.evaluations import group_of, group_of_row
 from massact.query.groups import ComparableGroups, Currency, gain, natural_order, slices, strata
 from massact.query.questions.coefficients import CoefficientsAnswer, ask_coefficients
 from massact.query.questions.compare import ComparisonRow, ask_compare
-from massact.query.questions.confirmations import ConfirmationsAnswer, confirmations_of
+from massact.query.questions.confirmations import ConfirmationsAnswer, ask_confirmations
 from massact.query.questions.curve import CurveRow, ask_curve
 from massact.query.questions.gaps import GapRow, ask_gaps
-from massact.query.questions.published import PublishedComparison, compare_published
+from massact.query.questions.published import PublishedComparison, ask_compare_published
 from massact.query.stats.intervals import NOTHING, Beliefs, Believed, Standing
 from massact.store.schema import EvaluationRow, PublishedRow
 from massact.vectors.massive_dims import Calibration
@@ -56,9 +56,7 @@ class Sample:
     """What it stands beside: samples of one place, in order, are shown side by side; empty: alone."""
     role: SampleRole | None = None
     judge: str | None = None
-    """Who scored it."""
     thinking: str | None = None
-    """What the model thought before it answered."""
     is_answered: bool = True
     """Whether its thought ended, if it had one."""
 
@@ -133,9 +131,7 @@ class Facts:
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     """By the model's name."""
     published: tuple[PublishedRow, ...] = ()
-    """Figures that somebody printed."""
     energies: Energies = field(default_factory=dict)
-    """Of the vectors that were evaluated."""
     label_cosines: tuple[CosineMatrix, ...] = ()
     samples: tuple[Sample, ...] = ()
     provenance: Provenance = Provenance(n_evaluations=0)
@@ -197,9 +193,9 @@ class Evidence:
     ) -> "Evidence":
         """The evidence of a whole experiment, whatever groups the answers were loaded with."""
         by_group = slices(answers.evaluations, answers.failures)
-        currency = answers.currency
+        currency, declared = answers.currency, declared_by(experiment)
         if currency.declared is None and experiment.name:
-            currency = Currency(declared_by(experiment).setting)
+            currency = Currency(declared.setting)
         currency = currency.over(by_group)
         by_place: dict[Place, list[ComparableGroups]] = defaultdict(list)
         for stratum in strata(by_group):
@@ -207,7 +203,7 @@ class Evidence:
         current = {place: latest for place, some in by_place.items() if (latest := currency.stratum(some))}
         return cls(
             experiment=experiment,
-            answers=replace(answers, groups=experiment.groups(), currency=currency),
+            answers=replace(answers, groups=experiment.groups(), currency=currency, declared=declared),
             facts=facts or Facts(),
             strata=current,
             whole=current,
@@ -332,17 +328,14 @@ class Evidence:
         return replace(answer, rows=self.current(answer.rows), method_ratios=ratios, cleaning_shifts=shifts)
 
     def confirmations(self) -> ConfirmationsAnswer:
-        is_split = self.experiment.confirm_share is not None
-        answer = confirmations_of(self.answers, self.floor, is_split=is_split)
+        answer = ask_confirmations.of(self.answers, self.floor)
         return replace(answer, rows=self.current(answer.rows), places=self.current(answer.places))
 
     @once
     def compare_published(self) -> tuple[PublishedComparison, ...]:
         """Every printed figure, whatever the setting of ours."""
-        names = {name: name for name in self.answers.models}
-        for ours in self.experiment.models:
-            names |= dict.fromkeys((ours.base.reference, ours.instruct.reference, ours.name), ours.name)
-        return compare_published(self.answers, self.facts.published, self.floor, model_names=names).rows
+        answers = replace(self.answers, published=self.facts.published, filters=Filters())
+        return ask_compare_published.of(answers, self.floor).rows
 
     def believed(self, place: Place, label: str) -> Believed:
         """What the scores by question say of a best, its having been picked allowed for."""

@@ -81,7 +81,6 @@ class MassiveDims:
     calibrations: Mapping[str, Calibration]
     models: Sequence[str]
     planted: bool = False
-    """Whether they are those of toys."""
     name = "massive-dims"
 
     @cached_property

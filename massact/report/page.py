@@ -62,11 +62,8 @@ class Report:
 
     evidence: Evidence
     answers: tuple[ShortAnswer, ...]
-    """The answers in short."""
     criteria: tuple[Criterion, ...]
-    """The plan's success criteria."""
     sanity: tuple[Criterion, ...]
-    """Checks of the store itself."""
     sections: tuple[Section, ...]
     pictures: Mapping[str, tuple[Picture, ...]]
     """By the key of their section."""
