@@ -190,7 +190,6 @@ class Check:
         return Finding(check=self.name, run_id=run_id, what=what, advice=advice, **fields)
 
     def before(self) -> Iterator[Finding]:
-        """What there is to find beside the finished runs."""
         return iter(())
 
     def see(self, run: CheckedRun) -> Iterator[Finding]:  # noqa: ARG002  # for those who override it
@@ -198,7 +197,6 @@ class Check:
         return iter(())
 
     def after(self) -> Iterator[Finding]:
-        """What follows from all finished runs together."""
         return iter(())
 
 

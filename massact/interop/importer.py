@@ -1,8 +1,4 @@
-"""The import: files are read line by line, what the store lacks is written in chunks.
-
-Every line is accounted for, and a bad one stops no other. An import that was interrupted goes on when it
-is run again: what was written is found there by its content.
-"""
+"""The import: files are read line by line, each accounted for; what the store lacks is written in chunks."""
 
 import os
 import time

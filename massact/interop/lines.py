@@ -1,9 +1,4 @@
-"""A line of `results.jsonl` as frozen values: a header, a baseline or an evaluation.
-
-The format, read off trait-interp's `utils/steering_results.py`: a header names trait, model and judge of
-all lines of its file; a baseline and an evaluation hold a result and when it was written, and an
-evaluation the vectors that steered.
-"""
+"""A line of `results.jsonl`, as trait-interp's `utils/steering_results.py` writes it, as frozen values."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping

@@ -121,7 +121,6 @@ def responses_name(line: ResultLine, *, earlier: int = 0) -> str | None:
 
 
 def _is_name(text: object) -> bool:
-    """Whether a text names one folder: what a line says must not lead out of its own."""
     return isinstance(text, str) and bool(re.fullmatch(r"[^/\\\0]{1,200}", text)) and text not in (".", "..")
 
 

@@ -157,14 +157,12 @@ def to_json(answer: Answer[Any]) -> str:
 
 
 def to_content(answer: Answer[Any]) -> dict[str, Any]:
-    """An answer as what JSON can hold; docs/json.md names its fields."""
     head = ("question", "floor", "experiment", "store", "rows", "notes")
     names = [*head, *(one.name for one in fields(answer) if one.name not in head)]
     return {"schema_version": OUTPUT_SCHEMA_VERSION, **{name: to_mapping(getattr(answer, name)) for name in names}}
 
 
 def to_mapping(value: object) -> Any:
-    """A row as nested dicts and lists, for JSON."""
     if is_dataclass(value):
         named = {one.name: to_mapping(getattr(value, one.name)) for one in fields(value)}
         return named | named.pop("differs", {})

@@ -266,7 +266,6 @@ class Evidence:
         return self.strata.get(place) or ComparableGroups(*astuple(place))
 
     def best(self, place: Place, label: str) -> Point | None:
-        """The best at or above the floor."""
         return self._at(place).best(label, self.floor)
 
     def bests(self, place: Place, labels: Iterable[str] | None = None) -> dict[str, Point]:
@@ -277,7 +276,6 @@ class Evidence:
         return {label: best for label, best in bests if best is not None and best.delta is not None}
 
     def top(self, place: Place, bests: Mapping[str, Point]) -> str:
-        """The label of the best of some bests."""
         return max(bests, key=lambda label: self.gain(place, bests[label].delta))
 
     def top_gain(self, place: Place) -> float:
@@ -300,7 +298,6 @@ class Evidence:
         return known
 
     def nearest_miss(self, place: Place, label: str) -> Point | None:
-        """The most coherent evaluation below the floor of a label that has no best."""
         return self._at(place).nearest_miss(label, self.floor)
 
     # the questions that a report asks, at its floor and of the current rows alone
@@ -333,7 +330,6 @@ class Evidence:
 
     @once
     def compare_published(self) -> tuple[PublishedComparison, ...]:
-        """Every printed figure, whatever the setting of ours."""
         answers = replace(self.answers, published=self.facts.published, filters=Filters())
         return ask_compare_published.of(answers, self.floor).rows
 
@@ -408,7 +404,6 @@ class Evidence:
         return f", {trait}" if len(self.experiment.traits) > 1 else ""
 
     def gain(self, place: Place, delta: float | None) -> float:
-        """Delta in the direction that is wanted: the larger, the better."""
         return gain(delta, self.direction(place))
 
     def direction(self, place: Place) -> Direction:

@@ -89,7 +89,6 @@ class LabelStyle:
 
 
 def label_style(label: str) -> LabelStyle:
-    """The style of a label, the same in every figure."""
     cleaning = parse_label(label).cleaning
     colour = _DIMS_COLOURS.get(cleaning.n_dims, QUIET)
     if (cleaning.when, cleaning.n_dims) == ("before", "all"):
@@ -126,7 +125,6 @@ def legend_order(label: str) -> tuple[int, bool, bool, int]:
 
 
 def method_colour(method: str) -> str:
-    """The colour of a method where methods share one set of axes."""
     return _METHOD_COLOURS.get(method, QUIET)
 
 

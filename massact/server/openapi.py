@@ -129,20 +129,20 @@ _ABOUT = """\
 The questions of massact, answered by the tracking server. Answers are those of the commands with `--format json`.
 Whoever asks is shown what they may read in MLflow and nothing of the rest. What cannot be answered is a problem
 (RFC 9457), whose `type` programs decide by. What lies under `raw` is for massact's own reader."""
-_PROBLEM = {
-    "type": "object",
-    "description": "What went wrong (RFC 9457).",
-    "properties": {
+_ANYONE_REFUSED = (401, 403, 500)
+_ASKED = (*_ANYONE_REFUSED, 400, 404, 422, 501, 503, 504)
+_READ = (*_ANYONE_REFUSED, 400, 422, 501, 503, 504)
+
+
+_PROBLEM = _object(
+    {
         "type": {"type": "string", "format": "uri", "description": "Which kind of problem it is."},
         "title": {"type": "string", "description": "What that kind is."},
         "status": {"type": "integer", "description": "The answer's status once more."},
         "detail": {"type": "string", "description": "What is wrong here and what to do; for people."},
     },
-    "required": ["type", "title", "status", "detail"],
-}
-_ANYONE_REFUSED = (401, 403, 500)
-_ASKED = (*_ANYONE_REFUSED, 400, 404, 422, 501, 503, 504)
-_READ = (*_ANYONE_REFUSED, 400, 422, 501, 503, 504)
+    "What went wrong (RFC 9457).",
+)
 
 
 @cache

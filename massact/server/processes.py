@@ -102,17 +102,12 @@ def problem_of(error: MassactError, experiment: str) -> ProblemError:
             "(massact gaps --experiment FILE)",
         )
     if isinstance(error, StoreError):
-        if _is_given_up(error):
+        # PostgreSQL broke off a statement that took too long
+        if getattr(getattr(error.__cause__, "orig", None), "sqlstate", None) == _QUERY_CANCELED:
             return ProblemError(TOO_LONG, "the database was given up on after this server's limit: ask for less")
         # the message names the database, which is nobody's business
         return ProblemError(STORE_DOWN, "the run store cannot be read now; the server's log says why", retry_after=5)
     return ProblemError(UNANSWERABLE, str(error))
-
-
-def _is_given_up(error: StoreError) -> bool:
-    """Whether PostgreSQL broke off a statement that took too long."""
-    cause = getattr(error.__cause__, "orig", None)
-    return getattr(cause, "sqlstate", None) == _QUERY_CANCELED
 
 
 # how much a question may take
@@ -195,7 +190,6 @@ class _Process:
             )
 
     def ask(self, message: bytes, deadline: float) -> Reply:
-        """Its answer. Raises OSError or EOFError where none comes in time, or the process ends."""
         self._connection.send_bytes(message)
         if not self._connection.poll(max(0.0, deadline - time.monotonic())):
             raise TimeoutError

@@ -196,7 +196,6 @@ def _order(one: PublishedRow) -> tuple[str, str, str, str, str, float, float, st
 def _notes(
     found: Sequence[PublishedComparison], groups: Mapping[str, Group | None], declared: Collection[Group], floor: float
 ) -> Iterator[str]:
-    """How many figures are flagged, which have nothing beside them, and which were picked at another floor."""
     if not found:
         yield "the store holds no published figure of this experiment; massact import --published FILE reads them"
         return
@@ -227,7 +226,6 @@ _TRAIT_IN_NOTE = re.compile(r"\btrait(?:[ _](?:mean|score))?(?:\s+of\s+|\s*[=:]?
 
 
 def published_flags(rows: Iterable[PublishedRow]) -> dict[str, tuple[str, ...]]:
-    """Flags of each figure by its key; an empty tuple where all adds up."""
     figures = sorted({row.key: row for row in rows}.values(), key=lambda row: row.key)
     flags = {row.key: [*_arithmetic(row), *_ranges(row)] for row in figures}
     for key, flag in chain(_two_baselines(figures), _two_figures(figures), _one_direction(figures)):
